@@ -1,0 +1,147 @@
+# Every target sets up what it needs. Required: git, make, Python 3.11 or newer, and a PyPI index that pip can reach
+# (pip's own configuration applies, so a company mirror works).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+# Airflow 2.11 supports Python up to 3.12. The first of these that is found makes its environment.
+VENV_2_11 ?= .venv-2.11
+ifndef PYTHON_2_11
+PYTHON_2_11 := $(shell for p in $(PYTHON) python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+endif
+NO_PYTHON_2_11 := Airflow 2.11 needs Python 3.11 or 3.12 and none was found (make PYTHON_2_11=/path/to/python3.12)
+DAG ?= quickstart
+# SLOW=1 adds the tests that are marked as slow.
+SELECT := $(if $(SLOW),,-m "not slow")
+
+BIN := $(VENV)/bin
+BIN_2_11 := $(VENV_2_11)/bin
+READY := $(VENV)/.ready
+READY_2_11 := $(VENV_2_11)/.ready
+BENCH_READY := .venv-bench/.ready
+CODE := airflow_provider_sequentum dags_examples tests
+
+# The lock names every package with its hash, so nothing is resolved and nothing unknown is installed. uv is several
+# times as fast as pip, but does not read pip's configuration: where only that knows the way to an index, pip installs.
+PIP_INSTALL := -m pip --disable-pip-version-check install -qq --no-deps
+define install
+	$(1)/bin/python $(PIP_INSTALL) --require-hashes --requirement requirements/uv.txt
+	$(1)/bin/uv pip install --system-certs --quiet --python $(1)/bin/python --no-deps --compile-bytecode --require-hashes --requirement $(2) \
+		|| { echo "uv could not install; trying pip"; $(1)/bin/python $(PIP_INSTALL) --require-hashes --requirement $(2); }
+	$(1)/bin/python $(PIP_INSTALL) --no-build-isolation --editable .
+	$(1)/bin/python -m pip --disable-pip-version-check check
+	touch $(1)/.ready
+endef
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9_.-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9_.-]+):.*## /\1\t/' | expand -t 16
+
+.PHONY: env
+env: $(READY) ## Make the environment with Airflow 3.3 (.venv)
+
+$(READY): requirements/uv.txt requirements/airflow-3.3.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.12")'
+	@echo "Installing Airflow 3.3 and the development tools into $(VENV) (a minute or two)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(call install,$(VENV),requirements/airflow-3.3.txt)
+
+.PHONY: env-2.11
+env-2.11: $(READY_2_11) ## Make the environment with Airflow 2.11 (.venv-2.11)
+
+$(READY_2_11): requirements/uv.txt requirements/airflow-2.11.txt pyproject.toml
+	@[ -n "$(PYTHON_2_11)" ] || { echo "$(NO_PYTHON_2_11)" >&2; exit 1; }
+	@echo "Installing Airflow 2.11 into $(VENV_2_11) (a minute or two)"
+	@[ -x $(BIN_2_11)/python ] || $(PYTHON_2_11) -m venv $(VENV_2_11)
+	@$(call install,$(VENV_2_11),requirements/airflow-2.11.txt)
+
+.PHONY: demo
+demo: $(READY) ## Run the quickstart on a real Airflow with the sandbox, or DAG=name (SEQUENTUM_API_KEY: the real service)
+	$(BIN)/python -m tests.system.demo --dag $(DAG)
+
+.PHONY: demo-ui
+demo-ui: $(READY) ## The same, then keep Airflow and the sandbox running and print where to look
+	$(BIN)/python -m tests.system.demo --dag $(DAG) --keep-running
+
+.PHONY: test
+test: lint unit integration system ## Lint and all quick tests, those on a real Airflow too (SLOW=1: all tests)
+
+.PHONY: unit
+unit: $(READY) ## Unit tests: no network, no Airflow database
+	$(BIN)/pytest $(SELECT) -n auto tests/unit
+
+.PHONY: integration
+integration: $(READY) ## Tests against the sandbox over real HTTP
+	$(BIN)/pytest $(SELECT) tests/integration
+
+.PHONY: system
+system: $(READY) ## Tests with real Airflow processes
+	$(BIN)/pytest $(SELECT) tests/system
+
+.PHONY: test-2.11 system-2.11
+ifneq ($(PYTHON_2_11),)
+test-2.11: $(READY_2_11) ## Unit and integration tests on Airflow 2.11 (skipped where no Python runs it)
+	$(BIN_2_11)/pytest $(SELECT) -n auto tests/unit tests/integration
+
+system-2.11: $(READY) $(READY_2_11) ## Tests with real processes of Airflow 2.11
+	SYSTEM_TEST_PYTHON=$(abspath $(BIN_2_11)/python) $(BIN)/pytest $(SELECT) tests/system
+else
+test-2.11 system-2.11:
+	@echo "SKIPPED: $(NO_PYTHON_2_11)"
+endif
+
+.PHONY: race
+race: $(READY) ## 600 short deferred tasks on a real Airflow with PostgreSQL: how many go wrong (RACE="--rounds 2")
+	$(BIN)/python -m tests.system.race $(RACE)
+
+.PHONY: coverage
+coverage: $(READY) ## Unit and integration tests with line and branch coverage (htmlcov/)
+	$(BIN)/pytest tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-report=html
+
+.PHONY: lint
+lint: $(READY) ## Style, types, layers
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: $(READY) ## Mend what the style check can mend
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+.PHONY: bench
+bench: $(READY) ## Measure what importing the provider's modules costs a DAG file
+	$(BIN)/python -m tests.benchmarks.bench_import
+
+.PHONY: bench-waiting
+bench-waiting: $(READY) $(BENCH_READY) ## Measure a thousand waits on one key, and other providers beside (about an hour)
+	$(BIN)/python -m tests.benchmarks.bench_waiting $(BENCH_WAITING)
+
+# The other providers that are measured beside this one need an environment of their own.
+$(BENCH_READY): $(READY) tests/benchmarks/bench_waiting/requirements.txt
+	$(BIN)/python -m venv .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check install -qq --requirement tests/benchmarks/bench_waiting/requirements.txt
+	touch $@
+
+.PHONY: build
+build: $(READY) ## Wheel and source distribution (dist/)
+	$(BIN)/hatchling build
+
+# Run "make lock UPGRADE=--upgrade" to take the newest versions. Registry addresses stay out of the files.
+LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock" $(UPGRADE)
+PROJECT := pyproject.toml --all-extras --group build --group demo --group system --group test
+.PHONY: lock
+lock: $(READY) ## Renew the lock files from pyproject.toml (UPGRADE=--upgrade takes newer versions)
+	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-3-3 --group lint --output-file requirements/airflow-3.3.txt
+	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-2-11 --output-file requirements/airflow-2.11.txt
+	$(BIN)/uv $(LOCK) --group lock --output-file requirements/uv.txt
+
+.PHONY: clean
+clean: ## Remove everything that make made, the environments too
+	rm -rf $(VENV) $(VENV_2_11) .venv-bench .demo .cache dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,153 @@
+"""The parts of Airflow that an operator sees of its task, in memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
+
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.lifecycle.procedure import Procedure
+from tests.support.service import START, Clock
+from tests.support.worker import Worker
+
+T = TypeVar("T")
+
+
+class StateStore:
+    """Airflow 3.3's task state store: JSON values that outlive tries and clears."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any) -> None:
+        assert value is not None
+        self.values[key] = json.dumps(value)
+
+    def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
+@dataclass
+class FakeTaskInstance:
+    """A task instance over all its tries."""
+
+    task_id: str = "run_agent"
+    try_number: int = 1
+    max_tries: int = 0
+    map_index: int = -1
+    dag_id: str = "dag"
+    run_id: str = "manual"
+    start_date: datetime = START
+    first_poke: datetime | None = None
+    xcoms: dict[tuple[str, int, str], Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[self.task_id, self.map_index, key] = json.loads(json.dumps(value))
+
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int | None = None) -> Any:
+        """Return one value, or those of all map indexes, as Airflow does when none is asked for."""
+        if map_indexes is not None:
+            return self.xcoms.get((task_ids, map_indexes, key))
+        found = [value for (task_id, _, name), value in self.xcoms.items() if (task_id, name) == (task_ids, key)]
+        return found[0] if len(found) == 1 else found
+
+    def get_first_reschedule_date(self, context: Any) -> datetime | None:
+        return self.first_poke
+
+    def pushed(self, key: str) -> Any:
+        """Return what this task instance pushed."""
+        return self.xcoms.get((self.task_id, self.map_index, key))
+
+
+@dataclass
+class FakeTask:
+    """
+    One task of a DAG run: what Airflow keeps of it between its tries.
+
+    :param clock: the time.
+    :param retries: as the DAG author set it.
+    :param has_state_store: whether this is Airflow 3.3.
+    """
+
+    clock: Clock
+    retries: int = 0
+    has_state_store: bool = True
+    ti: FakeTaskInstance = field(default_factory=FakeTaskInstance)
+    store: StateStore = field(default_factory=StateStore)
+
+    def __post_init__(self) -> None:
+        self.ti.max_tries = self.retries
+        self.ti.start_date = self.dag_run_start = self.clock.now
+
+    @property
+    def context(self) -> Any:
+        """What ``execute`` is called with."""
+        context: dict[str, Any] = {"ti": self.ti, "dag_run": SimpleNamespace(start_date=self.dag_run_start)}
+        if self.has_state_store:
+            context["task_state_store"] = self.store
+        return context
+
+    def next_try(self) -> None:
+        """Begin another try: Airflow forgets the XComs."""
+        self.ti.try_number += 1
+        self.ti.start_date = self.clock.now
+        self.ti.xcoms = {key: value for key, value in self.ti.xcoms.items() if key[1] != self.ti.map_index}
+
+    def clear(self) -> None:
+        """Clear the task, and begin its next try."""
+        self.ti.max_tries = self.ti.try_number + self.retries
+        self.next_try()
+
+
+def use_first_poke(monkeypatch: pytest.MonkeyPatch, ti: FakeTaskInstance) -> None:
+    """Let a rescheduled sensor learn from ``ti`` when it first poked: Airflow 2.11 asks its database instead."""
+    base = sys.modules[BaseSensorOperator.__module__]
+    monkeypatch.setattr(base, "_orig_start_date", lambda **which: ti.first_poke, raising=False)
+
+
+def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker, *modules: Any) -> None:
+    """
+    Let the hook talk to the fake service.
+
+    :param modules: those whose ``datetime.now`` tells the fake time.
+    """
+
+    class FakeDatetime(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return worker.service.clock.now
+
+    def perform(hook: SequentumHook, procedure: Procedure[T], remember: Callable[[Any], None] | None = None) -> T:
+        with errors_as_airflow_exceptions(hook.sequentum_conn_id):
+            return worker.perform(procedure, remember or (lambda record: None))
+
+    def send(hook: SequentumHook, call: Call[T]) -> T:
+        with errors_as_airflow_exceptions(hook.sequentum_conn_id):
+            return worker.service.answer(call)
+
+    monkeypatch.setattr(SequentumHook, "perform", perform)
+    monkeypatch.setattr(SequentumHook, "perform_apart", perform)
+    monkeypatch.setattr(SequentumHook, "send", send)
+    monkeypatch.setattr(SequentumHook, "run_link", lambda hook, agent_id, run_id: f"https://ui/{agent_id}/{run_id}")
+    for module in modules:
+        monkeypatch.setattr(module, "datetime", FakeDatetime)
+
+
+def deferred_by(action: Callable[[], object]) -> TaskDeferred:
+    """Return the deferral that ``action`` ends in."""
+    with pytest.raises(TaskDeferred) as caught:
+        action()
+    return caught.value
