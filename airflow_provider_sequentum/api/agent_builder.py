@@ -1,0 +1,293 @@
+"""Agent Builder: a session builds an agent out of a prompt.
+
+Two eras of the API share the paths. The older is a conversation: start, watch, follow up, finish. The newer
+takes one prompt and ends by itself; it knows start, status and stop, and answers the rest with 404 or 405.
+The models read both.
+
+Rests on https://docs.sequentum.com/agent-builder/sessions,
+https://docs.sequentum.com/agent-builder/streaming-events and the pages below
+https://docs.sequentum.com/api-reference/agent-builder.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_core import from_json
+
+from airflow_provider_sequentum.api.arguments import as_id, as_session_segment, only_given
+from airflow_provider_sequentum.api.call import QUEUE_READ_TIMEOUT, Answer, Call
+from airflow_provider_sequentum.api.errors import SequentumConfigurationError
+from airflow_provider_sequentum.api.parsing import (
+    ApiId,
+    ApiModel,
+    ApiTime,
+    raise_if_refused,
+    read_nothing,
+    read_one,
+)
+
+SessionMode = Literal["prompt", "url"]
+
+BEFORE_FIRST_EVENT = -1
+"""The cursor of somebody who has seen no event."""
+
+SHORTEST_PROMPT, LONGEST_PROMPT = 10, 5000
+"""Characters a prompt must have after trimming."""
+
+EVENTS_READ_TIMEOUT = 60.0
+"""Seconds after which silence on a long poll counts as no news. How long the server holds one is not published."""
+
+
+class SessionStarted(ApiModel):
+    """The answer to a start: the session's opaque id."""
+
+    session_id: str = Field(min_length=1)
+
+
+class SessionStatus(ApiModel):
+    """Where a session stands.
+
+    ``status`` is ``processing``, ``ready``, ``completed``, ``error`` or ``cancelled``, in lower case. ``agent_id``
+    is set once the agent exists; the older era calls it ``configId``. ``error`` is the server's raw text:
+    log it, do not trust it.
+    """
+
+    status: str = ""
+    phase: str | None = None
+    last_event_index: int | None = None
+    agent_id: ApiId | None = Field(default=None, validation_alias=AliasChoices("agentId", "configId"))
+    agent_name: str | None = None
+    error: str | None = None
+    agent_elapsed_seconds: float | None = None
+    browser_io_seconds: float | None = None
+
+
+class SessionEvent(ApiModel):
+    """Something that happened in a session. ``type`` says what, and which of the other fields are set.
+
+    Types are documented at https://docs.sequentum.com/agent-builder/streaming-events; ignore unknown ones.
+    ``completed`` and an ``error`` with ``is_recoverable`` false end the session. A ``config_id`` before
+    ``completed`` is no proof that the agent was saved.
+    """
+
+    type: str = ""
+    event_index: int | None = None
+    timestamp: ApiTime | None = None
+    session_id: str | None = None
+    mode: str | None = None
+    prompt: str | None = None
+    message: str | None = None
+    plan: Any = None
+    step_number: int | None = None
+    total_steps: int | None = None
+    description: str | None = None
+    action_type: str | None = None
+    success: bool | None = None
+    snapshot: Any = None
+    command_added: Any = None
+    is_recoverable: bool | None = None
+    url: str | None = None
+    title: str | None = None
+    config_id: int | None = None
+    agent_name: str | None = None
+    image_base64: str | None = Field(default=None, repr=False)
+    command: Any = None
+    has_browser_url: bool | None = None
+    tool_name: str | None = None
+    phase: str | None = None
+    args: Any = None
+    result: Any = None
+    duration_ms: float | None = None
+    iteration: int | None = None
+    content: str | None = None
+    has_tool_calls: bool | None = None
+    tool_count: int | None = None
+    is_complete: bool | None = None
+    thinking_content: str | None = None
+    columns: Any = None
+    rows: Any = None
+    total_rows: int | None = None
+    todos: Any = None
+    command_count: int | None = None
+
+
+class EventPage(ApiModel):
+    """Events after a cursor, oldest first, none twice. Ask for the next ones with ``last_event_index``."""
+
+    events: list[SessionEvent] = Field(default_factory=list)
+    last_event_index: int = BEFORE_FIRST_EVENT
+
+    @field_validator("events", mode="before")
+    @classmethod
+    def _leave_out_what_is_no_event(cls, events: Any) -> Any:
+        return [event for event in events if isinstance(event, dict | SessionEvent)] if isinstance(events, list) else []
+
+
+class Conversation(ApiModel):
+    """The stored messages of a session whose agent was saved. ``message_history`` is JSON text."""
+
+    session_id: str | None = None
+    agent_id: ApiId | None = Field(default=None, validation_alias=AliasChoices("agentId", "configId"))
+    status: str | None = None
+    total_message_count: int | None = None
+    last_user_prompt: str | None = None
+    message_history: str | None = None
+    summarized_context: str | None = None
+    updated: ApiTime | None = None
+
+
+class FinishedSession(ApiModel):
+    """The answer to a finish. If ``agent_id`` is ``None``, the session's status has it."""
+
+    agent_id: ApiId | None = Field(default=None, validation_alias=AliasChoices("agentId", "configId", "id"))
+    agent_name: str | None = None
+
+
+def start(
+    *,
+    prompt: str | None = None,
+    url: str | None = None,
+    mode: SessionMode | None = None,
+    space_id: int | str | None = None,
+) -> Call[SessionStarted]:
+    """Start building an agent. Not safe to repeat: two requests make two sessions.
+
+    :param prompt: what the agent shall do, 10 to 5000 characters.
+    :param url: page to begin at.
+    :param mode: ``prompt`` or ``url``; by default ``prompt`` when there is one.
+    :param space_id: space to save the agent into.
+    :raises SequentumConfigurationError: when there is neither a prompt nor a URL, or the prompt's length is wrong.
+    """
+    text = prompt.strip() if prompt is not None else None
+    if text is None and not url:
+        raise SequentumConfigurationError("An Agent Builder session needs a prompt or a url.")
+    if text is not None and not SHORTEST_PROMPT <= len(text) <= LONGEST_PROMPT:
+        raise SequentumConfigurationError(
+            f"The prompt has {len(text)} characters; the Agent Builder takes {SHORTEST_PROMPT} to {LONGEST_PROMPT}."
+        )
+    return Call(
+        purpose="start an Agent Builder session",
+        method="POST",
+        path="/agent-builder/start",
+        body=only_given(
+            mode=mode or ("prompt" if text is not None else "url"),
+            prompt=text,
+            url=url,
+            spaceId=None if space_id is None else as_id(space_id, "space_id"),
+        ),
+        parse=read_one(SessionStarted),
+        read_timeout=QUEUE_READ_TIMEOUT,
+    )
+
+
+def status(session_id: str) -> Call[SessionStatus]:
+    """Look at a session. Cheap; the way to wait. After its end a session may be gone (``NotFound``)."""
+    return Call(
+        purpose=f"read the status of Agent Builder session {session_id}",
+        method="GET",
+        path=f"/agent-builder/{as_session_segment(session_id)}/status",
+        parse=_read_status,
+        safe_to_repeat=True,
+    )
+
+
+def events(session_id: str, last_event_index: int = BEFORE_FIRST_EVENT) -> Call[EventPage]:
+    """Wait for events after a cursor. The server holds the request until there are some.
+
+    A cancelled session sends no event, so look at :func:`status` between the calls. When the server stays
+    silent for 60 seconds, the call gives a page without events.
+
+    :param session_id: the session.
+    :param last_event_index: the last page's ``last_event_index``; -1 gives all events.
+    """
+    return Call(
+        purpose=f"read the events of Agent Builder session {session_id}",
+        method="GET",
+        path=f"/agent-builder/{as_session_segment(session_id)}/events",
+        query={"lastEventIndex": last_event_index},
+        parse=lambda answer: _read_events(answer, last_event_index),
+        safe_to_repeat=True,
+        read_timeout=EVENTS_READ_TIMEOUT,
+        when_silent=lambda: EventPage(last_event_index=last_event_index),
+    )
+
+
+def conversation(session_id: str) -> Call[Conversation]:
+    """Read the stored conversation of a session whose agent was saved."""
+    return Call(
+        purpose=f"read the conversation of Agent Builder session {session_id}",
+        method="GET",
+        path=f"/agent-builder/{as_session_segment(session_id)}/conversation",
+        parse=read_one(Conversation),
+        safe_to_repeat=True,
+    )
+
+
+def followup(session_id: str, message: str) -> Call[None]:
+    """Send a message to a session that is ``ready``; it goes on building."""
+    return _act_on_session("send a follow-up to", "followup", session_id, {"message": message})
+
+
+def finish(session_id: str, agent_name: str | None = None) -> Call[FinishedSession]:
+    """Save the agent and end the session. ``Conflict`` says that the session was cancelled.
+
+    :param session_id: the session.
+    :param agent_name: name of the agent. The server may require it.
+    """
+    return Call(
+        purpose=f"finish Agent Builder session {session_id}",
+        method="POST",
+        path=f"/agent-builder/{as_session_segment(session_id)}/finish",
+        body=only_given(agentName=agent_name),
+        parse=_read_finished,
+        read_timeout=QUEUE_READ_TIMEOUT,
+    )
+
+
+def cancel(session_id: str) -> Call[None]:
+    """End a session without an agent. A server of the newer era knows only :func:`stop`."""
+    return _act_on_session("cancel", "cancel", session_id, safe_to_repeat=True)
+
+
+def stop(session_id: str) -> Call[None]:
+    """Interrupt a session. In the older era it lives on and becomes ``ready``; in the newer it is cancelled."""
+    return _act_on_session("stop", "stop", session_id, safe_to_repeat=True)
+
+
+def _act_on_session(
+    action: str, verb: str, session_id: str, body: dict[str, str] | None = None, *, safe_to_repeat: bool = False
+) -> Call[None]:
+    return Call(
+        purpose=f"{action} Agent Builder session {session_id}",
+        method="POST",
+        path=f"/agent-builder/{as_session_segment(session_id)}/{verb}",
+        body=body,
+        parse=read_nothing,
+        safe_to_repeat=safe_to_repeat,
+        read_timeout=None if safe_to_repeat else QUEUE_READ_TIMEOUT,
+    )
+
+
+def _read_status(answer: Answer) -> SessionStatus:
+    status = read_one(SessionStatus)(answer)
+    return status.model_copy(update={"status": status.status.strip().lower()})
+
+
+def _read_events(answer: Answer, cursor: int) -> EventPage:
+    page = read_one(EventPage)(answer)
+    new = {
+        event.event_index: event
+        for event in page.events
+        if event.event_index is not None and event.event_index > cursor
+    }
+    in_order = [new[index] for index in sorted(new)]
+    # An answer without news may carry no index, or a smaller one: the cursor never goes back.
+    last = max([cursor, page.last_event_index, *new])
+    return EventPage(events=in_order, last_event_index=last)
+
+
+def _read_finished(answer: Answer) -> FinishedSession:
+    data = raise_if_refused(from_json(answer.content)) if answer.content.strip() else {}
+    return FinishedSession.model_validate(data)

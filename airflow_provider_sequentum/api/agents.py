@@ -1,0 +1,206 @@
+"""Agents: list, get, search, versions.
+
+Rests on https://docs.sequentum.com/api-reference/agents/list and https://docs.sequentum.com/concepts/agents.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Literal
+
+from airflow_provider_sequentum.api.arguments import as_id, only_given_query
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.parsing import (
+    ApiCode,
+    ApiId,
+    ApiModel,
+    ApiRunStatus,
+    ApiTime,
+    Page,
+    read_list,
+    read_nothing,
+    read_one,
+    read_page,
+)
+
+AgentSortColumn = Literal["name", "lastActivity", "created", "updated", "status", "configType"]
+
+DEFAULT_RECORDS_PER_PAGE = 100
+"""The largest page Sequentum's own client asks for."""
+
+
+class ConfigType(IntEnum):
+    """What kind of thing an agent record is."""
+
+    AGENT = 1
+    SHARED_FILE = 2
+    TEMPLATE = 3
+    COMMAND = 4
+
+
+class ValidationStatus(IntEnum):
+    """Whether the service considers an agent fit to run."""
+
+    UNKNOWN = 1
+    INVALID = 2
+    VALID = 3
+
+
+class ApprovalStatus(IntEnum):
+    """Where an agent is on the way to approval."""
+
+    NOT_APPROVED = 0
+    PENDING_APPROVAL = 1
+    APPROVED = 2
+
+
+class Label(ApiModel):
+    """A label of an agent."""
+
+    id: int | None = None
+    name: str | None = None
+
+
+class Agent(ApiModel):
+    """An agent; the API also calls it a config.
+
+    ``status`` is the status of its last run, ``None`` when it never ran. ``space_id`` is ``None`` for a
+    personal agent. ``input_parameters`` maps the names of its input parameters to their defaults.
+    ``config_type``, ``validation_status`` and ``approval_status`` are the integer of an unknown code. A list
+    and the agents of a space leave some fields out.
+    """
+
+    id: ApiId
+    name: str | None = None
+    description: str | None = None
+    documentation: str | None = None
+    icon: str | None = None
+    image: str | None = None
+    start_url: str | None = None
+    agent_templates: Any = None
+    config_type: ApiCode[ConfigType] | None = None
+    input_parameters: dict[str, Any] | None = None
+    is_active: bool | None = None
+    is_archived: bool | None = None
+    status: ApiRunStatus | None = None
+    validation_status: ApiCode[ValidationStatus] | None = None
+    approval_status: ApiCode[ApprovalStatus] | None = None
+    version: int | None = None
+    proxy_pool_id: int | None = None
+    space_id: int | None = None
+    user_id: int | None = None
+    labels: list[Label] | None = None
+    created: ApiTime | None = None
+    updated: ApiTime | None = None
+    last_activity: ApiTime | None = None
+
+
+class AgentVersion(ApiModel):
+    """A stored version of an agent. ``file_size`` is in bytes."""
+
+    version: int
+    user_name: str | None = None
+    created: ApiTime | None = None
+    comments: str | None = None
+    file_size: int | None = None
+
+
+def list_agents(
+    *,
+    name: str | None = None,
+    status: int | None = None,
+    space_id: int | str | None = None,
+    config_type: int | None = None,
+    sort_column: AgentSortColumn | None = None,
+    descending: bool | None = None,
+    page: int | None = None,
+    records_per_page: int = DEFAULT_RECORDS_PER_PAGE,
+) -> Call[Page[Agent]]:
+    """List the organisation's agents and the user's own ones.
+
+    Without ``page`` the server gives all of them in one answer. ``client.pages(...)`` and
+    ``client.records(...)`` walk through the pages of the call.
+
+    :param name: part of the name, in any case.
+    :param status: status of the last run.
+    :param space_id: agents of this space only.
+    :param config_type: a :class:`ConfigType`.
+    :param sort_column: what to sort by; the server's default is the name.
+    :param descending: sort from the largest down.
+    :param page: number of the page, from 1.
+    :param records_per_page: length of a page, with ``page``.
+    """
+    paging = {"pageIndex": page, "recordsPerPage": records_per_page} if page is not None else {}
+    return Call(
+        purpose="list agents",
+        method="GET",
+        path="/agent/all",
+        query=only_given_query(
+            **paging,
+            sortColumn=sort_column,
+            sortOrder=None if descending is None else int(descending),
+            name=name,
+            status=None if status is None else int(status),
+            spaceId=None if space_id is None else as_id(space_id, "space_id"),
+            configType=None if config_type is None else int(config_type),
+        ),
+        parse=read_page(Agent),
+        safe_to_repeat=True,
+    )
+
+
+def get(agent_id: int | str) -> Call[Agent]:
+    """Read one agent."""
+    agent = as_id(agent_id, "agent_id")
+    return Call(
+        purpose=f"read agent {agent}",
+        method="GET",
+        path=f"/agent/{agent}",
+        parse=read_one(Agent, id=agent),
+        safe_to_repeat=True,
+    )
+
+
+def search(query: str, max_records: int = 50) -> Call[list[Agent]]:
+    """Find agents by a part of their name or description.
+
+    :param query: the text to look for.
+    :param max_records: 1 to 1000.
+    """
+    return Call(
+        purpose="search agents",
+        method="GET",
+        path="/agent/search",
+        query=only_given_query(query=query, maxRecords=as_id(max_records, "max_records")),
+        parse=read_list(Agent),
+        safe_to_repeat=True,
+    )
+
+
+def list_versions(agent_id: int | str) -> Call[list[AgentVersion]]:
+    """List the stored versions of an agent. The highest is active unless an older one was restored."""
+    agent = as_id(agent_id, "agent_id")
+    return Call(
+        purpose=f"list the versions of agent {agent}",
+        method="GET",
+        path=f"/agent/{agent}/versions",
+        parse=read_list(AgentVersion),
+        safe_to_repeat=True,
+    )
+
+
+def restore_version(agent_id: int | str, version: int | str, reason: str) -> Call[None]:
+    """Make a new version out of an old one. An active run goes on undisturbed.
+
+    :param agent_id: the agent.
+    :param version: number of the version to restore.
+    :param reason: comment stored with the new version.
+    """
+    agent, number = as_id(agent_id, "agent_id"), as_id(version, "version")
+    return Call(
+        purpose=f"restore version {number} of agent {agent}",
+        method="POST",
+        path=f"/agent/{agent}/version/{number}/restore",
+        body={"content": reason},
+        parse=read_nothing,
+    )

@@ -1,0 +1,165 @@
+"""Analytics: summaries over many runs, and what went wrong with one.
+
+Rests on https://docs.sequentum.com/api-reference/analytics/run-diagnostics. Upcoming scheduled runs are in
+:mod:`airflow_provider_sequentum.api.schedules`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pydantic import Field
+
+from airflow_provider_sequentum.api.arguments import as_id, only_given_query
+from airflow_provider_sequentum.api.call import Answer, Call
+from airflow_provider_sequentum.api.parsing import ApiModel, ApiRunStatus, ApiTime, read_one
+
+
+class FailedRunDetail(ApiModel):
+    """One failed run of a summary."""
+
+    run_id: int | None = None
+    agent_id: int | None = None
+    agent_name: str | None = None
+    start_time: ApiTime | None = None
+    end_time: ApiTime | None = None
+    status: ApiRunStatus | None = None
+    error_message: str | None = None
+    space_id: int | None = None
+    space_name: str | None = None
+
+
+class RunsSummary(ApiModel):
+    """Numbers of runs by outcome between two dates."""
+
+    start_date: ApiTime | None = None
+    end_date: ApiTime | None = None
+    total_runs: int | None = None
+    completed_runs: int | None = None
+    failed_runs: int | None = None
+    completed_with_errors_runs: int | None = None
+    running_runs: int | None = None
+    queued_runs: int | None = None
+    stopped_runs: int | None = None
+    failed_run_details: list[FailedRunDetail] | None = None
+
+
+class RecordsSummary(ApiModel):
+    """Numbers of records, errors and page loads between two dates."""
+
+    start_date: ApiTime | None = None
+    end_date: ApiTime | None = None
+    agent_id: int | None = None
+    run_count: int | None = None
+    total_records_extracted: int | None = None
+    total_records_exported: int | None = None
+    total_errors: int | None = None
+    total_page_loads: int | None = None
+
+
+class RunStats(ApiModel):
+    """Counts of one run."""
+
+    data_count: int | None = None
+    input_count: int | None = None
+    error_count: int | None = None
+    page_count: int | None = None
+    export_count: int | None = None
+    traffic: int | None = None
+
+
+class RunDiagnostics(ApiModel):
+    """Why a run ended as it did, in the service's own words. ``runtime_seconds`` is the run time."""
+
+    run_id: int | None = None
+    agent_id: int | None = None
+    agent_name: str | None = None
+    status: ApiRunStatus | None = None
+    error_message: str | None = None
+    start_time: ApiTime | None = None
+    end_time: ApiTime | None = None
+    runtime_seconds: float | None = None
+    stats: RunStats | None = None
+    possible_causes: list[str] = Field(default_factory=list)
+    suggested_actions: list[str] = Field(default_factory=list)
+
+
+def runs_summary(
+    *,
+    start_date: date | str | None = None,
+    end_date: date | str | None = None,
+    status: str | None = None,
+    include_details: bool | None = None,
+) -> Call[RunsSummary]:
+    """Count runs by outcome.
+
+    :param start_date: first day; the server's default is today.
+    :param end_date: last day; the server's default is today.
+    :param status: name of a status to look at, such as ``Failed``.
+    :param include_details: list the failed runs as well.
+    """
+    return Call(
+        purpose="read the summary of runs",
+        method="GET",
+        path="/analytics/runs/summary",
+        query=only_given_query(startDate=start_date, endDate=end_date, status=status, includeDetails=include_details),
+        parse=read_one(RunsSummary),
+        safe_to_repeat=True,
+    )
+
+
+def records_summary(
+    *,
+    start_date: date | str | None = None,
+    end_date: date | str | None = None,
+    agent_id: int | str | None = None,
+) -> Call[RecordsSummary]:
+    """Count records, errors and page loads, of all agents or of one."""
+    return Call(
+        purpose="read the summary of records",
+        method="GET",
+        path="/analytics/records/summary",
+        query=only_given_query(
+            startDate=start_date, endDate=end_date, agentId=None if agent_id is None else as_id(agent_id, "agent_id")
+        ),
+        parse=read_one(RecordsSummary),
+        safe_to_repeat=True,
+    )
+
+
+def run_diagnostics(agent_id: int | str, run_id: int | str) -> Call[RunDiagnostics]:
+    """Ask why a run ended as it did."""
+    agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
+    return Call(
+        purpose=f"read the diagnostics of run {run} of agent {agent}",
+        method="GET",
+        path=f"/analytics/agents/{agent}/runs/{run}/diagnostics",
+        parse=read_one(RunDiagnostics, agentId=agent, runId=run),
+        safe_to_repeat=True,
+    )
+
+
+def latest_failure(agent_id: int | str) -> Call[RunDiagnostics | None]:
+    """Ask about the agent's latest failed run. ``None`` when it has none.
+
+    The form of the answer without a failure is not published: whatever names no run counts as none.
+    """
+    agent = as_id(agent_id, "agent_id")
+    return Call(
+        purpose=f"read the latest failure of agent {agent}",
+        method="GET",
+        path=f"/analytics/agents/{agent}/latest-failure",
+        parse=_read_latest_failure,
+        safe_to_repeat=True,
+    )
+
+
+def _read_latest_failure(answer: Answer) -> RunDiagnostics | None:
+    if not answer.content.strip():
+        return None
+    if "html" in answer.headers.get("content-type", ""):
+        raise ValueError("the answer is an HTML page")
+    if answer.content.lstrip()[:1] != b"{":
+        return None
+    diagnostics = read_one(RunDiagnostics)(answer)
+    return diagnostics if diagnostics.run_id is not None else None

@@ -1,0 +1,164 @@
+"""Everything the client raises. Standard library only.
+
+::
+
+    SequentumError
+     ├── SequentumConfigurationError    settings or arguments are unusable; nothing was sent (ValueError too)
+     ├── SequentumTransportError        no usable answer came
+     │    ├── ConnectionNotMade         the server certainly did nothing
+     │    └── AnswerLost                the request was sent, its answer did not arrive
+     │         └── AnswerTimedOut       the server stayed silent for too long
+     ├── HttpStatusError                the server answered with an error status
+     │    ├── BadRequest                400
+     │    ├── Unauthorized              401, also for a run the key may not see
+     │    ├── Forbidden                 403
+     │    ├── NotFound                  404, also for what the key may not see
+     │    ├── MethodNotAllowed          405
+     │    ├── Conflict                  409
+     │    ├── UnprocessableRequest      422
+     │    ├── RateLimited               429
+     │    └── ServerError               5xx
+     ├── UnexpectedAnswer               a 2xx which is not what the endpoint answers
+     │    └── RefusedByServer           a 2xx that says ``success: false``
+     └── DownloadError                  a file could not be fetched from the storage the API points to
+          └── StorageRefused            the storage answered with an error status, e.g. for an expired address
+
+Every error says in its text what was being done, what happened, whether the server may have acted, and
+what to do next. No error holds the API key or a signed URL.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SequentumError(Exception):
+    """Base of everything this client raises.
+
+    :param message: the whole text.
+    :param purpose: what was being done, as a verb phrase ("start agent 7").
+    :param request: method and path of the request; empty when none was made.
+    :param may_have_acted: whether the server may have carried out the request although it failed. If it
+        is true for a start, look through the agent's runs before starting again.
+    """
+
+    transient: ClassVar[bool] = False
+    """Whether the same request may well succeed a little later."""
+
+    def __init__(self, message: str, *, purpose: str = "", request: str = "", may_have_acted: bool = False) -> None:
+        super().__init__(message)
+        self.purpose = purpose
+        self.request = request
+        self.may_have_acted = may_have_acted
+
+
+class SequentumConfigurationError(SequentumError, ValueError):
+    """Settings or arguments are unusable. Nothing was sent."""
+
+
+class SequentumTransportError(SequentumError):
+    """No usable answer came from the server."""
+
+    transient = True
+
+
+class ConnectionNotMade(SequentumTransportError):
+    """No connection came about, so the server certainly did nothing. Trying again is safe."""
+
+
+class AnswerLost(SequentumTransportError):
+    """The request was sent and its answer did not arrive (time-out, connection reset).
+
+    For a call that changes something, ``may_have_acted`` is true: find out before repeating it.
+    """
+
+
+class AnswerTimedOut(AnswerLost):
+    """The request was sent and the server stayed silent for longer than the read time-out."""
+
+
+class HttpStatusError(SequentumError):
+    """The server answered with an error status.
+
+    :param status_code: HTTP status.
+    :param title: short text of the server's error body, or the standard phrase of the status.
+    :param detail: longer text of the server's error body, ``None`` when it has none. It comes from the
+        server: do not trust it with more than being shown.
+    :param retry_after: seconds the server asks to wait, ``None`` when it does not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        purpose: str = "",
+        request: str = "",
+        may_have_acted: bool = False,
+        status_code: int = 0,
+        title: str = "",
+        detail: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, purpose=purpose, request=request, may_have_acted=may_have_acted)
+        self.status_code = status_code
+        self.title = title
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class BadRequest(HttpStatusError):
+    """400: the input is invalid; ``detail`` says why. Repeating the same request cannot help."""
+
+
+class Unauthorized(HttpStatusError):
+    """401: the key is missing, wrong, expired or revoked, or has no access to this very run."""
+
+
+class Forbidden(HttpStatusError):
+    """403: the key is valid and has no access to this."""
+
+
+class NotFound(HttpStatusError):
+    """404: it does not exist, or the key may not see it."""
+
+
+class MethodNotAllowed(HttpStatusError):
+    """405: this server does not offer the endpoint."""
+
+
+class Conflict(HttpStatusError):
+    """409: the resource is in a state that does not allow this."""
+
+
+class UnprocessableRequest(HttpStatusError):
+    """422: well-formed, and refused by the server's rules."""
+
+
+class RateLimited(HttpStatusError):
+    """429: the key's request limit is used up. The server did nothing with the request."""
+
+    transient = True
+
+
+class ServerError(HttpStatusError):
+    """5xx: a fault of the server or of a gateway before it."""
+
+    transient = True
+
+
+class UnexpectedAnswer(SequentumError):
+    """A 2xx answer which is not what the endpoint answers: a gateway's HTML page, truncated JSON, no id."""
+
+
+class RefusedByServer(UnexpectedAnswer):
+    """A 2xx answer that says ``success: false``: the Agent Builder's way of refusing."""
+
+
+class DownloadError(SequentumError):
+    """A file could not be fetched from the storage the API points to. Its address is a secret and not told."""
+
+
+class StorageRefused(DownloadError):
+    """The storage answered with an error status, as it does for an expired address. A new address may help."""
+
+    transient = True

@@ -1,0 +1,277 @@
+"""From a call to a request, and from an answer to a value or a typed error. Pure: nothing is sent here."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from airflow_provider_sequentum import __version__
+from airflow_provider_sequentum.api.call import API_PREFIX, Answer, Call, FileUpload
+from airflow_provider_sequentum.api.errors import (
+    AnswerLost,
+    AnswerTimedOut,
+    BadRequest,
+    Conflict,
+    ConnectionNotMade,
+    Forbidden,
+    HttpStatusError,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+    RefusedByServer,
+    SequentumError,
+    SequentumTransportError,
+    ServerError,
+    Unauthorized,
+    UnexpectedAnswer,
+    UnprocessableRequest,
+)
+from airflow_provider_sequentum.api.parsing import Refused
+from airflow_provider_sequentum.api.settings import ClientSettings
+
+T = TypeVar("T")
+
+USER_AGENT = f"airflow-provider-sequentum/{__version__} httpx/{httpx.__version__} python/{platform.python_version()}"
+
+_LONGEST_SERVER_TEXT = 500
+_SHORTEST_SCRUBBED_KEY = 8
+_ERROR_OF_STATUS: Mapping[int, type[HttpStatusError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    409: Conflict,
+    422: UnprocessableRequest,
+    429: RateLimited,
+}
+_ADVICE: Mapping[type[HttpStatusError], str] = {
+    BadRequest: "Correct the request.",
+    Unauthorized: "Check the API key: it may be wrong, expired or revoked, or have no access to this.",
+    Forbidden: "Ask an administrator to give the key's user access.",
+    NotFound: "Check the ids; the service also answers 404 for what the key may not see.",
+    MethodNotAllowed: "This server does not offer the endpoint.",
+    Conflict: "Look at its present state before trying again.",
+    UnprocessableRequest: "Correct the request.",
+    RateLimited: "Send fewer requests with this key, or ask Sequentum's support for a higher limit.",
+    ServerError: "This is often passing; try again later.",
+}
+_NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+
+
+class Pipeline:
+    """Builds the requests of one client and reads their answers.
+
+    :param settings: the client's settings.
+    """
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._settings = settings
+        self._root = f"{settings.base_url}{API_PREFIX}"
+        self._headers = {
+            "Authorization": f"ApiKey {settings.api_key}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
+            "User-Agent": f"{settings.user_agent} {USER_AGENT}" if settings.user_agent else USER_AGENT,
+        }
+        self._timeout = self.timeout_extension(None)
+        key = settings.api_key
+        self._secret = key.encode() if len(key) >= _SHORTEST_SCRUBBED_KEY else None
+        self._secret_in_json = re.compile(b"".join(map(_in_json, key)))
+
+    def timeout_extension(self, read_timeout: float | None) -> dict[str, float | None]:
+        """Return the time-outs of a request. Waiting for a free connection of our own pool has none."""
+        read = max(self._settings.read_timeout, read_timeout or 0.0)
+        timeout = httpx.Timeout(connect=self._settings.connect_timeout, read=read, write=read, pool=None)
+        return timeout.as_dict()
+
+    def build(self, call: Call[Any], headers: Mapping[str, str] | None = None) -> httpx.Request:
+        """Return the request of a call.
+
+        :param call: the call.
+        :param headers: further headers, such as ``Range``.
+        """
+        timeout = self.timeout_extension(call.read_timeout) if call.read_timeout else self._timeout
+        return httpx.Request(
+            call.method,
+            self._root + call.path,
+            params=call.query or None,
+            headers={**self._headers, **headers} if headers else self._headers,
+            extensions={"timeout": timeout},
+            **_body_arguments(call.body),
+        )
+
+    def answer_of(self, response: httpx.Response, content: bytes) -> Answer:
+        """Return a response as an :class:`Answer`. A server that echoes the key does not get it into our errors."""
+        if self._secret is not None and (self._secret in content or b"\\" in content):
+            content = self._secret_in_json.sub(b"***", content)
+        return Answer(response.status_code, response.headers, content)
+
+    def transport_error(self, call: Call[Any], error: httpx.HTTPError) -> SequentumTransportError:
+        """Return the typed error of a request that got no usable answer."""
+        if isinstance(error, _NOT_MADE):
+            reason = clean_text(str(error)) or f"no connection within {self._settings.connect_timeout:g} s"
+            text = f"Could not {call.purpose} ({call.request}): no connection to the server ({reason})."
+            return ConnectionNotMade(
+                f"{text} Nothing was sent. Check base URL, network and certificates.",
+                purpose=call.purpose,
+                request=call.request,
+            )
+        # The text of other errors may quote what was sent or received, so the kind has to do.
+        silent = isinstance(error, httpx.ReadTimeout)
+        reason = "no answer in time" if silent else "the connection broke"
+        return (AnswerTimedOut if silent else AnswerLost)(
+            _sentence(call, f"{reason} ({type(error).__name__})", call.changes_something, "Try again later."),
+            purpose=call.purpose,
+            request=call.request,
+            may_have_acted=call.changes_something,
+        )
+
+
+def read_answer(call: Call[T], answer: Answer) -> T:
+    """Return the value an answer holds.
+
+    :param call: the call that was sent.
+    :param answer: what came back.
+    :raises HttpStatusError: for an error status.
+    :raises RefusedByServer: for a 2xx that says ``success: false``.
+    :raises UnexpectedAnswer: for a 2xx that is not what the endpoint answers, and for a redirect.
+    """
+    if not 200 <= answer.status_code < 300:
+        raise error_of_status(call, answer)
+    failure: SequentumError
+    try:
+        return call.parse(answer)
+    except Refused as refusal:
+        text = _sentence(call, f"the server refused: {clean_text(str(refusal))}", False, "")
+        failure = RefusedByServer(text, purpose=call.purpose, request=call.request)
+    except (ValueError, RecursionError) as error:
+        reason = f"the answer ({answer.status_code}) is not what this endpoint answers: {_reason(answer, error)}"
+        failure = _unexpected(call, reason)
+    # Raised out here, so that no context carries the answer's content into a log.
+    raise failure
+
+
+def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None) -> SequentumError:
+    """Return the typed error of an answer that is not a 2xx.
+
+    :param call: the call that was sent.
+    :param answer: what came back.
+    :param now: the time that a ``Retry-After`` date is measured from; the present by default.
+    """
+    status = answer.status_code
+    if status < 400:
+        return _unexpected(call, f"{status} is no status this endpoint answers with. Check the base URL")
+    kind = _ERROR_OF_STATUS.get(status, ServerError if status >= 500 else HttpStatusError)
+    title, detail = _error_texts(answer)
+    may_have_acted = status >= 500 and call.changes_something
+    reason = f"{status} {title}" + (f": {detail}" if detail and detail != title else "")
+    return kind(
+        _sentence(call, reason, may_have_acted, _ADVICE.get(kind, "")),
+        purpose=call.purpose,
+        request=call.request,
+        may_have_acted=may_have_acted,
+        status_code=status,
+        title=title,
+        detail=detail,
+        retry_after=parse_retry_after(answer.headers.get("retry-after"), now or datetime.now(UTC)),
+    )
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Return how many seconds a ``Retry-After`` header asks to wait: seconds or an HTTP date, else ``None``."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(value)
+        except (ValueError, TypeError, OverflowError):
+            return None
+        seconds = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def clean_text(text: str) -> str:
+    """Return a text from outside on one line, without control characters, cut at 500 characters."""
+    printable = "".join(character if character.isprintable() else " " for character in text[: 2 * _LONGEST_SERVER_TEXT])
+    return re.sub(r" +", " ", printable).strip()[:_LONGEST_SERVER_TEXT]
+
+
+def _in_json(character: str) -> bytes:
+    """Return a pattern for a character of ASCII in any way JSON may spell it."""
+    return rf"(?:\\?{re.escape(character)}|\\u00(?i:{ord(character):02x}))".encode()
+
+
+def _body_arguments(body: Mapping[str, Any] | FileUpload | None) -> dict[str, Any]:
+    if isinstance(body, FileUpload):
+        return {"files": {body.field_name: (body.file_name, body.content)}}
+    return {"json": body} if body is not None else {}
+
+
+def _sentence(call: Call[Any], reason: str, may_have_acted: bool, advice: str) -> str:
+    if may_have_acted:
+        fate = "The server may have acted on it all the same: find out before repeating it."
+    else:
+        fate = "The server did nothing with it." if call.changes_something else ""
+    return " ".join(filter(None, (f"Could not {call.purpose} ({call.request}): {reason.rstrip('.')}.", fate, advice)))
+
+
+def _unexpected(call: Call[Any], reason: str) -> UnexpectedAnswer:
+    return UnexpectedAnswer(
+        _sentence(call, reason, call.changes_something, ""),
+        purpose=call.purpose,
+        request=call.request,
+        may_have_acted=call.changes_something,
+    )
+
+
+def _reason(answer: Answer, error: Exception) -> str:
+    if _is_html(answer):
+        return "it is an HTML page, perhaps of a gateway or a login. Check the base URL"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return clean_text(f"{place}: {first['msg']}" if place else first["msg"])
+    return clean_text(str(error))
+
+
+def _is_html(answer: Answer) -> bool:
+    return "html" in answer.headers.get("content-type", "") or answer.content.lstrip()[:1] == b"<"
+
+
+def _error_texts(answer: Answer) -> tuple[str, str | None]:
+    """Return title and detail of an error body: RFC 7807, both legacy forms, the builder's envelope, or text."""
+    try:
+        phrase = HTTPStatus(answer.status_code).phrase
+    except ValueError:
+        phrase = "error"
+    if not answer.content.strip():
+        return phrase, None
+    if _is_html(answer):
+        return phrase, "the answer is an HTML page, perhaps of a gateway"
+    try:
+        data = from_json(answer.content)
+    except ValueError:
+        return phrase, clean_text(answer.content[: 4 * _LONGEST_SERVER_TEXT].decode("utf-8", errors="replace")) or None
+    if not isinstance(data, dict):
+        return phrase, clean_text(data if isinstance(data, str) else json.dumps(data)) or None
+    title = _first_text(data, "title", "statusDescription") or phrase
+    return title, _first_text(data, "message", "detail", "error", "errorCode")
+
+
+def _first_text(data: dict[str, Any], *names: str) -> str | None:
+    texts = (clean_text(data[name]) for name in names if isinstance(data.get(name), str))
+    return next(filter(None, texts), None)

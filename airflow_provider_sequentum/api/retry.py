@@ -1,0 +1,106 @@
+"""When a request is sent again, and after how long. One policy for both drivers, decided from the error alone.
+
+Repeated are transport errors, 429 and 5xx. A call which is not safe to repeat is repeated only when the
+server certainly did nothing with it. At most 5 attempts; being rate limited is a delay rather than a failure,
+so it takes 10. Waits double from 1 s to at most 30 s with jitter; ``Retry-After`` takes precedence up to
+120 s, and a longer one is left to the caller.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
+
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.errors import HttpStatusError, RateLimited, SequentumError
+
+MAX_ATTEMPTS = 5
+MAX_ATTEMPTS_RATE_LIMITED = 10
+FIRST_WAIT = 1.0
+LONGEST_WAIT = 30.0
+LONGEST_RETRY_AFTER = 120.0
+
+log = logging.getLogger(__name__)
+
+
+def may_repeat(error: BaseException | None, *, safe_to_repeat: bool) -> bool:
+    """Return whether the same request should be sent again after an error.
+
+    :param error: what the last attempt raised.
+    :param safe_to_repeat: whether the call has the same effect when it is sent twice.
+    """
+    if not isinstance(error, SequentumError) or not error.transient:
+        return False
+    if isinstance(error, HttpStatusError) and (error.retry_after or 0.0) > LONGEST_RETRY_AFTER:
+        return False
+    return safe_to_repeat or not error.may_have_acted
+
+
+def is_last_attempt(error: BaseException | None, attempt: int) -> bool:
+    """Return whether the attempt with this number (from 1) was the last one."""
+    return attempt >= (MAX_ATTEMPTS_RATE_LIMITED if isinstance(error, RateLimited) else MAX_ATTEMPTS)
+
+
+def seconds_to_wait(error: BaseException | None, attempt: int, jitter: float) -> float:
+    """Return how long to wait after an attempt.
+
+    :param error: what the attempt raised.
+    :param attempt: its number, from 1.
+    :param jitter: a random number from 0 to 1, so that many clients do not come back at the same moment.
+    """
+    if isinstance(error, HttpStatusError) and error.retry_after is not None:
+        return error.retry_after + jitter
+    return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * (0.5 + 0.5 * jitter))
+
+
+AttemptCounter = Callable[[RetryCallState], int]
+
+
+def _all_attempts(state: RetryCallState) -> int:
+    return state.attempt_number
+
+
+def retrying(
+    call: Call[Any], sleep: Callable[[float], None], count_attempts: AttemptCounter = _all_attempts
+) -> Retrying:
+    """Return the policy for the sync driver.
+
+    :param call: what is sent.
+    :param sleep: waits that many seconds.
+    :param count_attempts: number of the attempt, from 1; a download counts those without progress only.
+    """
+    return Retrying(sleep=sleep, **_options(call, count_attempts))
+
+
+def async_retrying(
+    call: Call[Any], sleep: Callable[[float], Awaitable[None]], count_attempts: AttemptCounter = _all_attempts
+) -> AsyncRetrying:
+    """Return the policy for the async driver; parameters as for :func:`retrying`."""
+    return AsyncRetrying(sleep=sleep, **_options(call, count_attempts))
+
+
+def _options(call: Call[Any], count_attempts: AttemptCounter) -> dict[str, Any]:
+    return {
+        "retry": retry_if_exception(lambda error: may_repeat(error, safe_to_repeat=call.safe_to_repeat)),
+        "stop": lambda state: is_last_attempt(_error(state), count_attempts(state)),
+        "wait": lambda state: seconds_to_wait(_error(state), count_attempts(state), random.random()),  # noqa: S311
+        "before_sleep": _log_retry,
+        "reraise": True,
+    }
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
+
+
+def _log_retry(state: RetryCallState) -> None:
+    log.warning(
+        "Attempt %d failed, the next one follows in %.1f s. %s",
+        state.attempt_number,
+        state.upcoming_sleep,
+        _error(state),
+    )

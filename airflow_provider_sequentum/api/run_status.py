@@ -1,0 +1,69 @@
+"""The statuses of a run, and how they are read from an answer.
+
+Rests on https://docs.sequentum.com/concepts/runs. The wire value is documented as an integer; names and
+numeric strings have been seen too. Standard library only.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+_LONGEST_KEPT_TEXT = 64
+
+
+class RunStatus(IntEnum):
+    """Status codes of a run. What they mean for somebody waiting is decided in ``lifecycle``."""
+
+    INVALID = 0
+    """Reserved for broken records; also stands for an answer without a status."""
+    RUNNING = 1
+    EXPORTING = 2
+    STARTING = 3
+    QUEUING = 4
+    STOPPING = 5
+    FAILURE = 6
+    """Ended in an error, or success criteria not met; can be restarted in place."""
+    FAILED = 7
+    """What ``FAILURE`` becomes once the run is archived; cannot be restarted."""
+    STOPPED = 8
+    COMPLETED = 9
+    """All commands done, no success criteria defined."""
+    SUCCESS = 10
+    """All commands done, success criteria met."""
+    SKIPPED = 11
+    WAITING = 12
+    UPDATING_DATA_SET = 13
+
+
+_STATUS_BY_NAME = {status.name.replace("_", "").lower(): status for status in RunStatus}
+_NAMES = {status: status.name.title().replace("_", "") for status in RunStatus}
+
+
+def parse_run_status(value: object) -> RunStatus | int | str:
+    """Read a status from an integer, a numeric string or a name.
+
+    :param value: what the server sent. ``None`` means that the answer carries no status.
+    :return: the status; an unknown one as the integer or the text it came as (text cut at 64 characters).
+    """
+    if value is None:
+        return RunStatus.INVALID
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _known(value)
+    text = str(value).strip()[:_LONGEST_KEPT_TEXT]
+    number = text.removesuffix(".0") if isinstance(value, float) else text
+    if number.isascii() and number.isdecimal():
+        return _known(int(number))
+    return _STATUS_BY_NAME.get(text.replace("_", "").replace(" ", "").lower(), text)
+
+
+def status_name(status: RunStatus | int | str) -> str:
+    """Return the API's spelling of a status (``"Failure"``), or the raw value of an unknown one."""
+    known = _known(status) if isinstance(status, int) else status
+    return _NAMES[known] if isinstance(known, RunStatus) else str(known)
+
+
+def _known(code: int) -> RunStatus | int:
+    try:
+        return RunStatus(code)
+    except ValueError:
+        return code

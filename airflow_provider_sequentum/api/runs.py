@@ -1,0 +1,295 @@
+"""Runs of an agent: start, look, list, stop, kill, restart, delete.
+
+Rests on https://docs.sequentum.com/concepts/runs and the pages below
+https://docs.sequentum.com/api-reference/agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_core import from_json
+
+from airflow_provider_sequentum.api.arguments import as_id, as_json_text, only_given, only_given_query
+from airflow_provider_sequentum.api.call import QUEUE_READ_TIMEOUT, Answer, Call
+from airflow_provider_sequentum.api.parsing import (
+    ApiId,
+    ApiModel,
+    ApiRunStatus,
+    ApiTime,
+    raise_if_refused,
+    read_list,
+    read_nothing,
+    read_one,
+)
+from airflow_provider_sequentum.api.run_status import RunStatus
+
+ParallelExport = Literal["Combined", "Separated"]
+LogLevel = Literal["Fatal", "Error", "Warning", "Info"]
+LogMode = Literal["Text", "TextAndHtml"]
+RemoveMethod = Literal["RemoveEntireRun", "RemoveAllFiles", "RemoveAllFilesAndAgentInput"]
+
+RESTART_PATH = "/agent/{agent_id}/run/{run_id}/restart"
+"""The documentation names the endpoint "restart-run" without its path; this one follows stop and kill."""
+
+DEFAULT_SYNCHRONOUS_TIMEOUT = 60
+"""Seconds a synchronous run may take, as in Sequentum's own client."""
+_LONGEST_SYNCHRONOUS_TIMEOUT = 3600
+
+
+class Run(ApiModel):
+    """A run of an agent, as the status endpoint, the runs list and the start answer give it.
+
+    Counts are ``None`` where the server does not state them. ``data_count`` is the number of records
+    extracted, ``export_count`` the number exported, ``run_time_sec`` the run time in seconds. ``table_type``
+    is ``run`` or ``history``; a run in ``Failure`` is over and yet in ``run``, so never read "still
+    going" from it.
+    """
+
+    id: ApiId = Field(validation_alias=AliasChoices("id", "runId"))
+    config_id: ApiId = Field(validation_alias=AliasChoices("configId", "agentId"))
+    status: ApiRunStatus = RunStatus.INVALID
+    config_name: str | None = None
+    space_id: int | None = None
+    organization_id: int | None = None
+    organization_name: str | None = None
+    sequence: int | None = None
+    parallelism: int | None = None
+    parallel_max_concurrency: int | None = None
+    parallel_export: str | None = None
+    parallel_set: int | None = None
+    created: ApiTime | None = None
+    start_time: ApiTime | None = None
+    end_time: ApiTime | None = None
+    message: str | None = Field(default=None, validation_alias=AliasChoices("message", "errorMessage"))
+    config_version: int | None = None
+    action_count: int | None = None
+    page_count: int | None = None
+    dynamic_page_count: int | None = None
+    request_count: int | None = None
+    data_count: int | None = Field(default=None, validation_alias=AliasChoices("dataCount", "recordsExtracted"))
+    input_count: int | None = None
+    error_count: int | None = None
+    export_count: int | None = Field(default=None, validation_alias=AliasChoices("exportCount", "recordsExported"))
+    traffic: int | None = None
+    run_time_sec: int | None = None
+    server_name: str | None = None
+    table_type: str | None = None
+    tag: str | None = None
+
+    @property
+    def agent_id(self) -> int:
+        """Id of the agent; the API calls it ``configId`` here."""
+        return self.config_id
+
+
+def start(
+    agent_id: int | str,
+    *,
+    input_parameters: Mapping[str, Any] | str | None = None,
+    parallelism: int | None = None,
+    parallel_max_concurrency: int | None = None,
+    parallel_export: ParallelExport | None = None,
+    proxy_pool_id: int | None = None,
+    is_exclusive: bool | None = None,
+    is_wait_on_failure: bool | None = None,
+    log_level: LogLevel | None = None,
+    log_mode: LogMode | None = None,
+) -> Call[Run]:
+    """Start a run and return at once. Only what is set is sent; the server's defaults hold for the rest.
+
+    Not safe to repeat: two requests make two runs. When ``AnswerLost`` or ``ServerError`` comes with
+    ``may_have_acted``, look through :func:`list_runs` before starting again.
+
+    :param agent_id: the agent.
+    :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
+    :param parallelism: number of parts the input is split into.
+    :param parallel_max_concurrency: how many of the parts run at a time.
+    :param parallel_export: one export for all parts, or one for each.
+    :param proxy_pool_id: proxy pool to use.
+    :param is_exclusive: refuse to run beside another run of the agent.
+    :param is_wait_on_failure: let the run wait after a failure instead of ending.
+    :param log_level: least severe messages the run logs.
+    :param log_mode: form of the log files.
+    :raises SequentumConfigurationError: when an argument is unusable.
+    """
+    agent = as_id(agent_id, "agent_id")
+    body = only_given(
+        inputParameters=as_json_text(input_parameters),
+        parallelism=parallelism,
+        parallelMaxConcurrency=parallel_max_concurrency,
+        parallelExport=parallel_export,
+        proxyPoolId=proxy_pool_id,
+        isExclusive=is_exclusive,
+        isWaitOnFailure=is_wait_on_failure,
+        logLevel=log_level,
+        logMode=log_mode,
+    )
+    return Call(
+        purpose=f"start agent {agent}",
+        method="POST",
+        path=f"/agent/{agent}/start",
+        body=body,
+        parse=read_one(Run, configId=agent),
+        read_timeout=QUEUE_READ_TIMEOUT,
+    )
+
+
+def run_synchronously(
+    agent_id: int | str,
+    *,
+    input_parameters: Mapping[str, Any] | str | None = None,
+    timeout: int = DEFAULT_SYNCHRONOUS_TIMEOUT,
+) -> Call[Any]:
+    """Run an agent and wait for its records in the same request. For runs of a few seconds.
+
+    There is no run id to find the run by, so a lost answer is lost. Orchestrators use :func:`start`.
+
+    :param agent_id: the agent.
+    :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
+    :param timeout: seconds the run may take, 1 to 3600.
+    :return: the decoded JSON (an object keyed by the agent's name, or an array of records), or the text
+        of an answer that is not JSON, such as CSV.
+    :raises SequentumConfigurationError: when an argument is unusable.
+    """
+    agent = as_id(agent_id, "agent_id")
+    seconds = min(as_id(timeout, "timeout"), _LONGEST_SYNCHRONOUS_TIMEOUT)
+    return Call(
+        purpose=f"run agent {agent} synchronously",
+        method="POST",
+        path=f"/agent/{agent}/start",
+        body={
+            "isRunSynchronously": True,
+            "timeout": seconds,
+            **only_given(inputParameters=as_json_text(input_parameters)),
+        },
+        parse=_read_records,
+        read_timeout=seconds + QUEUE_READ_TIMEOUT,
+    )
+
+
+def status(agent_id: int | str, run_id: int | str) -> Call[Run]:
+    """Look at one run. The server searches active and archived runs.
+
+    See https://docs.sequentum.com/api-reference/agents/run-status.
+    """
+    agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
+    return Call(
+        purpose=f"read the status of run {run} of agent {agent}",
+        method="GET",
+        path=f"/agent/{agent}/run/{run}/status",
+        parse=read_one(Run, configId=agent),
+        safe_to_repeat=True,
+    )
+
+
+def list_runs(agent_id: int | str, max_records: int = 50) -> Call[list[Run]]:
+    """List an agent's runs, active and archived ones, newest first.
+
+    :param agent_id: the agent.
+    :param max_records: 1 to 1000. A list of just this length may have been cut.
+    """
+    agent = as_id(agent_id, "agent_id")
+    read_runs = read_list(Run, configId=agent)
+    return Call(
+        purpose=f"list the runs of agent {agent}",
+        method="GET",
+        path=f"/agent/{agent}/runs",
+        query=only_given_query(maxRecords=as_id(max_records, "max_records")),
+        parse=lambda answer: sorted(read_runs(answer), key=_age, reverse=True),
+        safe_to_repeat=True,
+    )
+
+
+def stop(agent_id: int | str, run_id: int | str) -> Call[None]:
+    """Ask a run to end in order. It passes through ``Stopping`` to ``Stopped``; poll the status to see it.
+
+    See https://docs.sequentum.com/api-reference/agents/stop-run.
+    """
+    return _act_on_run("stop", agent_id, run_id, safe_to_repeat=True)
+
+
+def kill(agent_id: int | str, run_id: int | str) -> Call[None]:
+    """End a run. A first call does what :func:`stop` does; one on a stopping run ends its process by force.
+
+    Not safe to repeat, because the second call means more than the first.
+    See https://docs.sequentum.com/api-reference/agents/kill-run.
+    """
+    return _act_on_run("kill", agent_id, run_id, safe_to_repeat=False)
+
+
+def restart(agent_id: int | str, run_id: int | str) -> Call[Run | None]:
+    """Restart a run in ``Failure`` in place. Once it is archived (``Failed``) it cannot be restarted.
+
+    The answer's form is not published: the call gives the run if the answer holds one, else ``None``, and
+    then the run keeps its id. The first status afterwards may still be the old one. ``NotFound`` or
+    ``MethodNotAllowed`` may mean that this server has no such endpoint.
+    """
+    agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
+    return Call(
+        purpose=f"restart run {run} of agent {agent}",
+        method="POST",
+        path=RESTART_PATH.format(agent_id=agent, run_id=run),
+        parse=_read_restarted(agent),
+        read_timeout=QUEUE_READ_TIMEOUT,
+    )
+
+
+def delete(agent_id: int | str, run_id: int | str, remove_method: RemoveMethod = "RemoveEntireRun") -> Call[None]:
+    """Delete what a run left behind, for good. Refused while the run is going.
+
+    :param agent_id: the agent.
+    :param run_id: the run.
+    :param remove_method: the whole run, only its files, or its files and stored input parameters.
+
+    See https://docs.sequentum.com/api-reference/agents/delete-run.
+    """
+    agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
+    return Call(
+        purpose=f"delete run {run} of agent {agent}",
+        method="DELETE",
+        path=f"/agent/{agent}/run/{run}",
+        query={"removeMethod": remove_method},
+        parse=read_nothing,
+        # A repeated delete could answer 404 for the very thing the first one did.
+        safe_to_repeat=False,
+    )
+
+
+def _act_on_run(verb: str, agent_id: int | str, run_id: int | str, *, safe_to_repeat: bool) -> Call[None]:
+    agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
+    return Call(
+        purpose=f"{verb} run {run} of agent {agent}",
+        method="POST",
+        path=f"/agent/{agent}/run/{run}/{verb}",
+        parse=read_nothing,
+        safe_to_repeat=safe_to_repeat,
+    )
+
+
+def _age(run: Run) -> tuple[float, int]:
+    return (run.created.timestamp() if run.created else 0.0, run.id)
+
+
+def _read_restarted(agent_id: int) -> Callable[[Answer], Run | None]:
+    read_run = read_one(Run, configId=agent_id)
+
+    def read(answer: Answer) -> Run | None:
+        read_nothing(answer)
+        try:
+            return read_run(answer)
+        except ValueError:
+            return None
+
+    return read
+
+
+def _read_records(answer: Answer) -> Any:
+    content_type = answer.headers.get("content-type", "")
+    if "json" in content_type or answer.content.lstrip()[:1] in (b"{", b"["):
+        return raise_if_refused(from_json(answer.content))
+    if "html" in content_type:
+        raise ValueError("the answer is an HTML page")
+    return answer.content.decode("utf-8", errors="replace")

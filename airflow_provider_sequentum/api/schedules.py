@@ -1,0 +1,245 @@
+"""Schedules that Sequentum Cloud keeps itself. An agent with one and a DAG runs twice.
+
+Rests on https://docs.sequentum.com/concepts/schedules and the pages below
+https://docs.sequentum.com/api-reference/schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from enum import IntEnum
+from typing import Any
+
+from airflow_provider_sequentum.api.arguments import as_id, as_json_text, only_given, only_given_query
+from airflow_provider_sequentum.api.call import QUEUE_READ_TIMEOUT, Call
+from airflow_provider_sequentum.api.parsing import (
+    ApiCode,
+    ApiId,
+    ApiModel,
+    ApiRunStatus,
+    ApiTime,
+    read_list,
+    read_nothing,
+    read_one,
+)
+from airflow_provider_sequentum.api.runs import LogLevel, LogMode, ParallelExport
+
+
+class ScheduleType(IntEnum):
+    """When a schedule fires."""
+
+    NONE = 0
+    RUN_ONCE = 1
+    """At ``start_time``, which must be at least a minute ahead."""
+    RUN_EVERY = 2
+    """Every ``run_every_count`` periods, first at ``start_time`` if given."""
+    CRON = 3
+
+
+class RunEveryPeriod(IntEnum):
+    """Unit of ``run_every_count``. The documentation's prose counts from 0; schema and servers from 1."""
+
+    MINUTES = 1
+    HOURS = 2
+    DAYS = 3
+    WEEKS = 4
+    MONTHS = 5
+
+
+class Schedule(ApiModel):
+    """A schedule of an agent. Times are UTC; ``schedule`` is the cron text the server works with."""
+
+    id: ApiId
+    config_id: int | None = None
+    config_name: str | None = None
+    name: str | None = None
+    schedule_type: ApiCode[ScheduleType] | None = None
+    schedule: str | None = None
+    cron_expression: str | None = None
+    local_schedule: str | None = None
+    timezone: str | None = None
+    start_time: ApiTime | None = None
+    next_run_time: ApiTime | None = None
+    run_every_count: int | None = None
+    run_every_period: ApiCode[RunEveryPeriod] | None = None
+    input_parameters: str | None = None
+    is_enabled: bool | None = None
+    parallelism: int | None = None
+    parallel_max_concurrency: int | None = None
+    parallel_export: str | None = None
+    proxy_pool_id: int | None = None
+    server_group_id: int | None = None
+    server_id: int | None = None
+    log_level: str | None = None
+    log_mode: str | None = None
+    is_exclusive: bool | None = None
+    is_wait_on_failure: bool | None = None
+    created: ApiTime | None = None
+    updated: ApiTime | None = None
+    started_by: str | None = None
+    http_version: str | None = None
+    save_content_cache: bool | None = None
+    tag: str | None = None
+
+
+class UpcomingRun(ApiModel):
+    """A time at which a schedule is going to fire."""
+
+    schedule_id: ApiId
+    agent_id: int | None = None
+    agent_name: str | None = None
+    schedule_name: str | None = None
+    next_run_time: ApiTime | None = None
+    timezone: str | None = None
+    is_enabled: bool | None = None
+    schedule: str | None = None
+    schedule_type: ApiCode[ScheduleType] | None = None
+    run_every_count: int | None = None
+    run_every_period: ApiCode[RunEveryPeriod] | None = None
+    space_id: int | None = None
+    space_name: str | None = None
+    approval_status: int | None = None
+    last_run_id: int | None = None
+    last_run_time: ApiTime | None = None
+    last_run_status: ApiRunStatus | None = None
+    last_run_message: str | None = None
+
+
+class ScheduleDefinition(ApiModel):
+    """What a schedule shall be, for :func:`create` and :func:`update`. Only what is set is sent.
+
+    :param name: name of the schedule.
+    :param schedule_type: when it fires.
+    :param cron_expression: five fields, for ``CRON``.
+    :param timezone: IANA name; the server takes UTC without one.
+    :param start_time: first or only time to fire, for ``RUN_ONCE`` and ``RUN_EVERY``.
+    :param run_every_count: number of periods between two runs, for ``RUN_EVERY``.
+    :param run_every_period: the period, for ``RUN_EVERY``.
+    :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
+    """
+
+    name: str
+    schedule_type: ScheduleType | None = None
+    cron_expression: str | None = None
+    local_schedule: str | None = None
+    timezone: str | None = None
+    start_time: datetime | None = None
+    run_every_count: int | None = None
+    run_every_period: RunEveryPeriod | None = None
+    input_parameters: Mapping[str, Any] | str | None = None
+    is_enabled: bool | None = None
+    parallelism: int | None = None
+    parallel_max_concurrency: int | None = None
+    parallel_export: ParallelExport | None = None
+    proxy_pool_id: int | None = None
+    server_group_id: int | None = None
+    log_level: LogLevel | None = None
+    log_mode: LogMode | None = None
+    is_exclusive: bool | None = None
+    is_wait_on_failure: bool | None = None
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body the API takes."""
+        fields = self.model_dump(by_alias=True, exclude={"input_parameters"})
+        return only_given(**fields, inputParameters=as_json_text(self.input_parameters))
+
+
+def list_schedules(agent_id: int | str) -> Call[list[Schedule]]:
+    """List the schedules of an agent."""
+    agent = as_id(agent_id, "agent_id")
+    return Call(
+        purpose=f"list the schedules of agent {agent}",
+        method="GET",
+        path=f"/agent/{agent}/schedules",
+        parse=read_list(Schedule),
+        safe_to_repeat=True,
+    )
+
+
+def get(agent_id: int | str, schedule_id: int | str) -> Call[Schedule]:
+    """Read one schedule."""
+    agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
+    return Call(
+        purpose=f"read schedule {schedule} of agent {agent}",
+        method="GET",
+        path=f"/agent/{agent}/schedules/{schedule}",
+        parse=read_one(Schedule),
+        safe_to_repeat=True,
+    )
+
+
+def create(agent_id: int | str, definition: ScheduleDefinition) -> Call[Schedule]:
+    """Give an agent a schedule. Not safe to repeat: two requests make two schedules."""
+    agent = as_id(agent_id, "agent_id")
+    return Call(
+        purpose=f"create a schedule of agent {agent}",
+        method="POST",
+        path=f"/agent/{agent}/schedules",
+        body=definition.body(),
+        parse=read_one(Schedule),
+        read_timeout=QUEUE_READ_TIMEOUT,
+    )
+
+
+def update(agent_id: int | str, schedule_id: int | str, definition: ScheduleDefinition) -> Call[Schedule]:
+    """Replace what a schedule is."""
+    agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
+    return Call(
+        purpose=f"update schedule {schedule} of agent {agent}",
+        method="PUT",
+        path=f"/agent/{agent}/schedules/{schedule}",
+        body=definition.body(),
+        parse=read_one(Schedule),
+        safe_to_repeat=True,
+    )
+
+
+def delete(agent_id: int | str, schedule_id: int | str) -> Call[None]:
+    """Delete a schedule."""
+    agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
+    return Call(
+        purpose=f"delete schedule {schedule} of agent {agent}",
+        method="DELETE",
+        path=f"/agent/{agent}/schedules/{schedule}",
+        parse=read_nothing,
+        # A repeated delete could answer 404 for the very thing the first one did.
+        safe_to_repeat=False,
+    )
+
+
+def enable(agent_id: int | str, schedule_id: int | str) -> Call[None]:
+    """Let a schedule fire."""
+    return _switch("enable", agent_id, schedule_id)
+
+
+def disable(agent_id: int | str, schedule_id: int | str) -> Call[None]:
+    """Keep a schedule from firing."""
+    return _switch("disable", agent_id, schedule_id)
+
+
+def upcoming(start_date: date | str | None = None, end_date: date | str | None = None) -> Call[list[UpcomingRun]]:
+    """List the times at which schedules are going to fire.
+
+    :param start_date: from when; the server's default is today.
+    :param end_date: until when; the server's default is 7 days on.
+    """
+    return Call(
+        purpose="list upcoming runs",
+        method="GET",
+        path="/analytics/schedules/upcoming",
+        query=only_given_query(startDate=start_date, endDate=end_date),
+        parse=read_list(UpcomingRun),
+        safe_to_repeat=True,
+    )
+
+
+def _switch(verb: str, agent_id: int | str, schedule_id: int | str) -> Call[None]:
+    agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
+    return Call(
+        purpose=f"{verb} schedule {schedule} of agent {agent}",
+        method="POST",
+        path=f"/agent/{agent}/schedules/{schedule}/{verb}",
+        parse=read_nothing,
+        safe_to_repeat=True,
+    )

@@ -1,0 +1,111 @@
+"""What a client has to know: where the service is, with which key, and how patient to be.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from airflow_provider_sequentum.api.call import API_PREFIX
+from airflow_provider_sequentum.api.errors import SequentumConfigurationError
+
+DEFAULT_BASE_URL = "https://dashboard.sequentum.com"
+DEFAULT_CONNECT_TIMEOUT = 10.0
+DEFAULT_READ_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings:
+    """Settings of a client. Checked on creation; the key is not part of the ``repr``.
+
+    :param api_key: key of the service, made by an administrator in the Control Center. Surrounding white
+        space is dropped. It is sent in the ``Authorization`` header to the base URL's origin, nowhere else.
+    :param base_url: root of the deployment, without ``/api/v1``.
+    :param connect_timeout: seconds to wait for a connection.
+    :param read_timeout: seconds of silence after which an answer is given up. Calls that must not be sent twice
+        wait 90 s at least, and long polls 60 s.
+    :param verify: check the server's certificate: ``True``, ``False``, or the path of a file with the
+        certificates to trust.
+    :param requests_per_minute: own upper bound for this key in this process. ``None`` keeps to what the
+        server says (100 per 60 s until it has answered once).
+    :param allow_http: permit plain ``http`` to other hosts than loopback. The key then travels unencrypted.
+    :param user_agent: text put before the client's own ``User-Agent``.
+    :raises SequentumConfigurationError: when a value is unusable.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
+    read_timeout: float = DEFAULT_READ_TIMEOUT
+    verify: bool | str = True
+    requests_per_minute: int | None = None
+    allow_http: bool = False
+    user_agent: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "api_key", _checked_key(self.api_key))
+        object.__setattr__(self, "base_url", _checked_base_url(self.base_url, allow_http=self.allow_http))
+        if not (self.connect_timeout > 0 and self.read_timeout > 0):
+            raise SequentumConfigurationError("Time-outs of the Sequentum client must be greater than 0 seconds.")
+        if self.requests_per_minute is not None and self.requests_per_minute < 1:
+            raise SequentumConfigurationError("requests_per_minute must be at least 1, or None for the server's limit.")
+        if self.user_agent is not None and not (self.user_agent.isascii() and self.user_agent.isprintable()):
+            raise SequentumConfigurationError("user_agent must consist of printable ASCII characters.")
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the server: where the key may go."""
+        parts = urlsplit(self.base_url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server runs on this machine."""
+        return is_loopback(urlsplit(self.base_url).hostname)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether a host name or address can only mean this very machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _checked_key(api_key: str) -> str:
+    key = api_key.strip()
+    if not key:
+        raise SequentumConfigurationError(
+            "The Sequentum API key is missing. Create one in the Control Center (Users, Manage API keys)."
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise SequentumConfigurationError("The Sequentum API key contains characters that no key has. Copy it again.")
+    return key
+
+
+def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
+    # The URL itself stays out of the messages: people do paste credentials into it.
+    text = base_url.strip().rstrip("/").removesuffix(API_PREFIX).rstrip("/")
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise SequentumConfigurationError("The Sequentum base URL cannot be read as a URL.") from None
+    if parts.scheme not in ("https", "http") or not host or not text.isascii() or not text.isprintable() or " " in text:
+        raise SequentumConfigurationError(f"The Sequentum base URL must look like {DEFAULT_BASE_URL}.")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise SequentumConfigurationError(
+            "The Sequentum base URL must not contain a user, a password, a query or a fragment. The key is set apart."
+        )
+    if parts.scheme == "http" and not allow_http and not is_loopback(host):
+        raise SequentumConfigurationError(
+            "The Sequentum base URL is plain http, which would send the API key unencrypted. "
+            "Use https, or set allow_http if the way to the server is safe."
+        )
+    return text

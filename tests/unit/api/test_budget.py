@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_sequentum.api.budget import LONGEST_PAUSE, RequestBudget, budget_of
+
+LIMIT, WINDOW = 100, 60.0
+HEADERS = {"x-ratelimit-limit": str(LIMIT), "x-ratelimit-window-seconds": str(WINDOW)}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class SlidingWindow:
+    """The strictest limiter: no window of any position holds more than the limit. No queue."""
+
+    def __init__(self) -> None:
+        self._accepted: deque[float] = deque()
+
+    def refuses_for(self, now: float) -> float | None:
+        while self._accepted and self._accepted[0] <= now - WINDOW:
+            self._accepted.popleft()
+        if len(self._accepted) >= LIMIT:
+            return self._accepted[0] + WINDOW - now
+        self._accepted.append(now)
+        return None
+
+
+class FixedWindow:
+    """Windows one after another, beginning at any moment; as the service has it, without the queue."""
+
+    def __init__(self, offset: float = 0.0) -> None:
+        self._offset = offset
+        self._window = -1.0
+        self._count = 0
+
+    def refuses_for(self, now: float) -> float | None:
+        window = (now + self._offset) // WINDOW
+        if window != self._window:
+            self._window, self._count = window, 0
+        if self._count >= LIMIT:
+            return (window + 1) * WINDOW - self._offset - now
+        self._count += 1
+        return None
+
+
+Limiter = SlidingWindow | FixedWindow
+
+
+def simulate(limiter: Limiter, clients: list[int], latency: Callable[[], float]) -> tuple[list[int], float]:
+    """Let clients with budgets of their own send their numbers of requests at once; count refusals per request.
+
+    :return: how often each request was refused, and when the last one was answered.
+    """
+    clock = Clock()
+    budgets = [RequestBudget(clock) for _ in clients]
+    order = itertools.count()
+    refusals: dict[tuple[int, int], int] = {
+        (client, number): 0 for client, count in enumerate(clients) for number in range(count)
+    }
+    events = [(0.0, next(order), "try", request) for request in refusals]
+    while events:
+        clock.now, _, what, request = heapq.heappop(events)
+        budget = budgets[request[0]]
+        if what == "try":
+            wait = budget.admit()
+            at, following = (clock.now + wait, "try") if wait else (clock.now + latency(), "arrive")
+        elif what == "arrive":
+            refused_for = limiter.refuses_for(clock.now)
+            at, following = clock.now + latency(), "answer" if refused_for is None else f"refuse {refused_for}"
+        elif what == "answer":
+            budget.settle(HEADERS)
+            continue
+        else:
+            refused_for = float(what.split()[1])
+            budget.settle(HEADERS, refused_for=refused_for)
+            refusals[request] += 1
+            at, following = clock.now + refused_for + random.random(), "try"
+        heapq.heappush(events, (at, next(order), following, request))
+    return list(refusals.values()), clock.now
+
+
+@pytest.mark.parametrize("limiter", [SlidingWindow(), FixedWindow(offset=25)])
+def test_a_burst_of_1000_calls_alone_on_the_key_meets_no_refusal(limiter: Limiter) -> None:
+    refusals, finished = simulate(limiter, [1000], lambda: random.uniform(0.01, 3))
+
+    assert sum(refusals) == 0
+    assert finished < 12 * WINDOW
+
+
+@pytest.mark.parametrize("limiter", [SlidingWindow(), FixedWindow()])
+def test_two_processes_on_one_key_get_every_call_answered_within_the_attempts(limiter: Limiter) -> None:
+    refusals, finished = simulate(limiter, [500, 500], lambda: random.uniform(0.01, 1))
+
+    assert max(refusals) < 10
+    assert finished < 40 * WINDOW
+
+
+@settings(deadline=None, max_examples=50)
+@given(latencies=st.lists(st.floats(0.0, 90.0), min_size=1, max_size=20), offset=st.floats(0.0, WINDOW))
+def test_no_latency_and_no_position_of_the_windows_leads_to_a_refusal(latencies: list[float], offset: float) -> None:
+    for limiter in (SlidingWindow(), FixedWindow(offset)):
+        cycle = itertools.cycle(latencies)
+        refusals, _ = simulate(limiter, [250], lambda cycle=cycle: next(cycle))  # type: ignore[misc]
+        assert sum(refusals) == 0
+
+
+def test_polling_with_a_share_leaves_room_for_a_start() -> None:
+    budget = RequestBudget(Clock())
+
+    polls = sum(budget.admit(share=0.8) == 0 for _ in range(200))
+    starts = sum(budget.admit() == 0 for _ in range(200))
+
+    assert (polls, starts) == (80, 20)
+
+
+def test_a_client_may_set_itself_a_lower_limit() -> None:
+    budget = RequestBudget(Clock())
+
+    assert sum(budget.admit(per_minute=30) == 0 for _ in range(200)) == 30
+
+
+def test_the_wait_ends_when_the_oldest_answer_is_a_window_old() -> None:
+    clock = Clock()
+    budget = RequestBudget(clock)
+    for _ in range(LIMIT):
+        budget.admit()
+    clock.now = 5.0
+    for _ in range(LIMIT):
+        budget.settle(HEADERS)
+
+    clock.now = 20.0
+    assert budget.admit() == pytest.approx(45.0, abs=0.1)
+    clock.now = 65.1
+    assert budget.admit() == 0.0
+
+
+def test_the_limit_is_learnt_from_the_headers() -> None:
+    clock = Clock()
+    budget = RequestBudget(clock)
+    budget.admit()
+    budget.settle({"x-ratelimit-limit": "10", "x-ratelimit-window-seconds": "5"})
+
+    assert sum(budget.admit() == 0 for _ in range(50)) == 9
+    clock.now = 6.0
+    assert budget.admit() == 0.0
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "nan", "inf", "1e400", "", "x", "99999999999999999999"])
+def test_hostile_headers_teach_nothing(value: str) -> None:
+    budget = RequestBudget(Clock())
+    budget.admit()
+    budget.settle({"x-ratelimit-limit": value, "x-ratelimit-window-seconds": value})
+
+    assert sum(budget.admit() == 0 for _ in range(500)) == LIMIT - 1
+
+
+def test_a_refusal_holds_everyone_back_and_halves_what_is_taken_once() -> None:
+    clock = Clock()
+    budget = RequestBudget(clock)
+    for _ in range(3):
+        budget.admit()
+    for _ in range(3):
+        budget.settle(HEADERS, refused_for=30)
+
+    assert budget.admit() == 30.0
+    clock.now = 30.0
+    assert sum(budget.admit() == 0 for _ in range(200)) == LIMIT // 2 - 3
+
+
+def test_what_a_refusal_took_comes_back_window_by_window() -> None:
+    clock = Clock()
+    budget = RequestBudget(clock)
+    budget.admit()
+    budget.settle(HEADERS, refused_for=1)
+
+    for _ in range(5):
+        clock.now += WINDOW + 1
+        budget.admit()
+        budget.settle(HEADERS)
+    clock.now += WINDOW + 1
+
+    assert sum(budget.admit() == 0 for _ in range(200)) == LIMIT
+
+
+def test_a_pause_is_bounded() -> None:
+    budget = RequestBudget(Clock())
+    budget.admit()
+    budget.settle(refused_for=86_400)
+
+    assert budget.admit() == LONGEST_PAUSE
+
+
+def test_threads_never_get_more_than_the_limit_between_them() -> None:
+    budget = RequestBudget(Clock())
+    admitted: list[float] = []
+
+    def work() -> None:
+        admitted.extend(wait for wait in (budget.admit() for _ in range(100)) if wait == 0)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(admitted) == LIMIT
+
+
+def test_clients_of_one_key_share_a_budget() -> None:
+    assert budget_of("https://a.example:443", "key") is budget_of("https://a.example:443", "key")
+    assert budget_of("https://a.example:443", "key") is not budget_of("https://b.example:443", "key")
+    assert budget_of("https://a.example:443", "key") is not budget_of("https://a.example:443", "other")
+
+
+def test_an_even_pace_uses_up_the_share_over_the_window() -> None:
+    budget = RequestBudget(Clock())
+
+    assert budget.spacing() == 0.6
+    assert budget.spacing(share=0.8) == 0.75
+    assert budget.spacing(per_minute=30) == 2.0
+
+
+def test_refusals_are_counted() -> None:
+    budget = RequestBudget(Clock())
+    for refused_for in (None, 3.0, 3.0):
+        budget.admit()
+        budget.settle(HEADERS, refused_for=refused_for)
+
+    assert budget.refusals == 2
+
+
+def test_a_signal_handler_may_use_the_budget_while_its_own_thread_is_inside() -> None:
+    class Interrupting(Clock):
+        def __call__(self) -> float:
+            if not self.interrupted:
+                self.interrupted = True
+                budget.admit()
+                budget.settle()
+            return self.now
+
+        interrupted = True
+
+    clock = Interrupting()
+    budget = RequestBudget(clock)
+    clock.interrupted = False
+
+    assert budget.admit() == 0.0

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from airflow_provider_sequentum.api import agents, billing
+from airflow_provider_sequentum.api.errors import UnexpectedAnswer
+from airflow_provider_sequentum.api.pagination import first_page, next_page
+from airflow_provider_sequentum.api.parsing import Page
+from tests.unit.api.support import Driver
+
+
+def agents_server(count: int, *, envelope: str = "agents") -> Callable[[httpx.Request], httpx.Response]:
+    def reply(request: httpx.Request) -> httpx.Response:
+        page, size = (int(request.url.params[name]) for name in ("pageIndex", "recordsPerPage"))
+        ids = range((page - 1) * size + 1, min(page * size, count) + 1)
+        return httpx.Response(200, json={envelope: [{"id": number} for number in ids], "totalRecordCount": count})
+
+    return reply
+
+
+@pytest.mark.parametrize(("count", "requests"), [(0, 1), (1, 1), (100, 1), (101, 2), (250, 3)])
+def test_records_of_all_pages_come_in_order(driver: Callable[..., Driver], count: int, requests: int) -> None:
+    client = driver(agents_server(count))
+
+    records = client.records(agents.list_agents(name="a"))
+
+    assert [agent.id for agent in records] == list(range(1, count + 1))
+    assert len(client.server.requests) == requests
+    assert all(request.url.params["name"] == "a" for request in client.server.requests)
+
+
+def test_the_walk_begins_at_the_call_s_page_and_keeps_its_size(driver: Callable[..., Driver]) -> None:
+    client = driver(agents_server(25, envelope="items"))
+
+    records = client.records(agents.list_agents(page=2, records_per_page=10))
+
+    assert [agent.id for agent in records] == list(range(11, 26))
+
+
+def test_a_server_that_does_not_page_is_asked_once(driver: Callable[..., Driver]) -> None:
+    client = driver(httpx.Response(200, content=json.dumps([{"id": number} for number in range(1, 301)])))
+
+    assert len(client.records(agents.list_agents())) == 300
+    assert len(client.server.requests) == 1
+
+
+def test_pages_are_asked_for_as_they_are_consumed() -> None:
+    scripted = Driver("sync", [agents_server(1000)])
+
+    with scripted.client() as client:
+        records = client.records(agents.list_agents())
+        taken = [next(records).id for _ in range(150)]
+
+    assert taken[-1] == 150
+    assert len(scripted.server.requests) == 2
+
+
+def test_a_server_that_repeats_itself_for_ever_is_found_out(driver: Callable[..., Driver]) -> None:
+    client = driver(httpx.Response(200, json={"items": [{"id": 1}], "totalRecordCount": 10**12}))
+
+    with pytest.raises(UnexpectedAnswer, match="repeats"):
+        client.records(agents.list_agents())
+
+
+def test_the_end_is_known_from_the_total() -> None:
+    call = first_page(billing.history(page=2, records_per_page=50))
+
+    assert next_page(call, Page([], 500), None) is None
+    following = next_page(call, Page([billing.Transaction(id=1)], 101), None)
+    assert following is not None
+    assert following.query == {"pageIndex": 3, "recordsPerPage": 50}
+    assert next_page(call, Page([billing.Transaction(id=1)], 100), None) is None

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_sequentum.api import errors, runs, spaces
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.pipeline import (
+    USER_AGENT,
+    Pipeline,
+    clean_text,
+    error_of_status,
+    parse_retry_after,
+    read_answer,
+)
+from airflow_provider_sequentum.api.settings import ClientSettings
+from tests.unit.api.support import answer
+
+KEY = 'sk-pipe"line+key'
+SETTINGS = ClientSettings(api_key=KEY, base_url="https://host.example/root", read_timeout=20, connect_timeout=5)
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+GET, POST = runs.status(7, 42), runs.start(7)
+
+
+def test_a_request_has_url_key_and_time_outs() -> None:
+    request = Pipeline(SETTINGS).build(runs.list_runs(7, max_records=5))
+
+    assert str(request.url) == "https://host.example/root/api/v1/agent/7/runs?maxRecords=5"
+    assert request.headers["authorization"] == f"ApiKey {KEY}"
+    assert request.headers["user-agent"] == USER_AGENT
+    assert request.extensions["timeout"] == {"connect": 5, "read": 20, "write": 20, "pool": None}
+
+
+def test_a_call_can_ask_for_more_patience() -> None:
+    def read_timeout(call: Call[Any], setting: float) -> float:
+        settings = ClientSettings(api_key=KEY, read_timeout=setting)
+        seconds: float = Pipeline(settings).build(call).extensions["timeout"]["read"]
+        return seconds
+
+    assert read_timeout(runs.run_synchronously(7, timeout=300), 30) == 390
+    # The service may hold a start in its queue for a whole window.
+    assert read_timeout(runs.start(7), 30) == 90
+    assert read_timeout(runs.start(7), 120) == 120
+
+
+def test_the_user_agent_can_be_preceded() -> None:
+    settings = ClientSettings(api_key=KEY, user_agent="airflow/3.3")
+
+    assert Pipeline(settings).build(GET).headers["user-agent"] == f"airflow/3.3 {USER_AGENT}"
+
+
+def test_json_bodies_and_uploads() -> None:
+    build = Pipeline(SETTINGS).build
+
+    started = build(runs.start(7, input_parameters={"a": 1}, is_exclusive=False))
+    assert json.loads(started.content) == {"inputParameters": '{"a": 1}', "isExclusive": False}
+    assert json.loads(build(runs.start(7)).content) == {}
+    assert build(runs.stop(7, 42)).content == b""
+
+    upload = build(spaces.upload_input_file(3, "in.csv", b"a,b"))
+    assert upload.headers["content-type"].startswith("multipart/form-data")
+    assert b'name="files"; filename="in.csv"' in upload.read()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.BadRequest),
+        (401, errors.Unauthorized),
+        (403, errors.Forbidden),
+        (404, errors.NotFound),
+        (405, errors.MethodNotAllowed),
+        (409, errors.Conflict),
+        (418, errors.HttpStatusError),
+        (422, errors.UnprocessableRequest),
+        (429, errors.RateLimited),
+        (500, errors.ServerError),
+        (504, errors.ServerError),
+        (599, errors.ServerError),
+    ],
+)
+def test_every_error_status_has_its_type(status: int, kind: type[errors.HttpStatusError]) -> None:
+    error = error_of_status(GET, answer(b"", status))
+
+    assert type(error) is kind
+    assert isinstance(error, errors.HttpStatusError)
+    assert error.status_code == status
+    assert error.purpose == "read the status of run 42 of agent 7"
+    assert error.request == "GET /api/v1/agent/7/run/42/status"
+    assert error.request in str(error)
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "may_have_acted"),
+    [
+        (GET, 500, False),
+        (POST, 500, True),
+        (POST, 502, True),
+        (POST, 429, False),
+        (POST, 409, False),
+        (POST, 400, False),
+    ],
+)
+def test_only_a_server_error_leaves_open_whether_the_server_acted(
+    call: Call[Any], status: int, may_have_acted: bool
+) -> None:
+    error = error_of_status(call, answer(b"", status))
+
+    assert error.may_have_acted is may_have_acted
+    assert ("may have acted" in str(error)) is may_have_acted
+
+
+@pytest.mark.parametrize("status", [301, 302, 304])
+def test_a_redirect_of_an_ordinary_call_is_not_followed(status: int) -> None:
+    with pytest.raises(errors.UnexpectedAnswer, match="base URL") as error:
+        read_answer(GET, answer(b"", status, location="https://elsewhere.example/?sig=secret"))
+
+    assert "example" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("30", 30.0),
+        ("0.5", 0.5),
+        ("-3", 0.0),
+        ("Sun, 22 Nov 2026 08:00:30 GMT", 30.0),
+        ("Sun, 22 Nov 2026 07:00:00 GMT", 0.0),
+        ("inf", None),
+        ("nan", None),
+        ("1e999", None),
+        ("soon", None),
+        ("", None),
+        ("Sun, 99 Nov 2026 08:00:30 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str | None, expected: float | None) -> None:
+    assert parse_retry_after(value, NOW) == expected
+
+
+def test_retry_after_is_carried_by_the_error() -> None:
+    date = (NOW + timedelta(seconds=7)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    error = error_of_status(GET, answer(b"", 429, retry_after=date), NOW)
+
+    assert isinstance(error, errors.RateLimited)
+    assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [KEY, json.dumps(KEY), json.dumps({"detail": f"bad key {KEY}"}), r'"sk-pipe\u0022line\u002Bkey"'],
+)
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_a_key_echoed_by_the_server_gets_into_no_error(echo: str, status: int) -> None:
+    echoing = Pipeline(SETTINGS).answer_of(httpx.Response(status), echo.encode())
+
+    with pytest.raises(errors.SequentumError) as error:
+        read_answer(GET, echoing)
+
+    assert KEY not in f"{error.value} {vars(error.value)}"
+    assert error.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "may_have_acted"),
+    [
+        (httpx.ConnectError("refused"), errors.ConnectionNotMade, False),
+        (httpx.ConnectTimeout(""), errors.ConnectionNotMade, False),
+        (httpx.PoolTimeout(""), errors.ConnectionNotMade, False),
+        (httpx.ProxyError("403"), errors.ConnectionNotMade, False),
+        (httpx.ReadTimeout(""), errors.AnswerTimedOut, True),
+        (httpx.WriteTimeout(""), errors.AnswerLost, True),
+        (httpx.ReadError("reset"), errors.AnswerLost, True),
+        (httpx.RemoteProtocolError(f"illegal header {KEY}"), errors.AnswerLost, True),
+        (httpx.DecodingError("gzip"), errors.AnswerLost, True),
+    ],
+)
+def test_transport_errors_say_whether_the_server_may_have_acted(
+    cause: httpx.HTTPError, kind: type[errors.SequentumError], may_have_acted: bool
+) -> None:
+    error = Pipeline(SETTINGS).transport_error(POST, cause)
+
+    assert type(error) is kind
+    assert error.may_have_acted is may_have_acted
+    assert KEY not in str(error)
+    assert Pipeline(SETTINGS).transport_error(GET, cause).may_have_acted is False
+
+
+def test_an_unreadable_start_says_that_the_run_may_exist() -> None:
+    with pytest.raises(errors.UnexpectedAnswer, match="id: Field required") as error:
+        read_answer(POST, answer(b'{"status": 3}', 202))
+
+    assert error.value.may_have_acted
+
+
+def test_text_from_outside_stays_on_one_short_line() -> None:
+    assert clean_text("a\r\nb\x00\x1b[31m  c" + "x" * 1000).startswith("a b [31m c")
+    assert len(clean_text("x" * 1000)) == 500
