@@ -1,0 +1,117 @@
+"""Runs: start, status, list, stop, kill, restart, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from starlette.responses import JSONResponse, Response
+
+from airflow_provider_sequentum.sandbox.engine import Engine
+from airflow_provider_sequentum.sandbox.presenter import run_answer, wire_status
+from airflow_provider_sequentum.sandbox.problems import Problem
+from airflow_provider_sequentum.sandbox.routes import TheEngine, errors
+from airflow_provider_sequentum.sandbox.run_files import render
+from airflow_provider_sequentum.sandbox.run_plan import SUCCEEDED
+from airflow_provider_sequentum.sandbox.runs import Run, RunOptions, observe
+from airflow_provider_sequentum.sandbox.schemas import RunAnswer, StartBody
+
+router = APIRouter(prefix="/agent/{agent_id}", tags=["runs"])
+
+
+@router.post(
+    "/start",
+    status_code=202,
+    response_model=None,
+    responses=errors(404, 409, 422, 504)
+    | {200: {"description": "Records of a synchronous run"}, 202: {"model": RunAnswer}},
+)
+async def start(agent_id: int, engine: TheEngine, body: StartBody | None = None) -> Response:
+    """Start a run; a synchronous one is answered when it is over, with its records."""
+    body = body or StartBody()
+    if body.is_run_synchronously and (body.parallelism or 1) > 1:
+        raise Problem(400, "parallelism must not exceed 1 in a synchronous run.")
+    run = engine.start(agent_id, RunOptions.model_validate(body.model_dump(include=set(RunOptions.model_fields))))
+    if body.is_run_synchronously:
+        return await _synchronous_answer(run, body.timeout, engine)
+    record = run_answer(run, engine, engine.settle(), just_started=True)
+    return _answer(engine.dialect.start_answer, record, engine.dialect.start_code)
+
+
+@router.get("/run/{run_id}/status", responses=errors(404))
+async def status(agent_id: int, run_id: int, engine: TheEngine) -> RunAnswer:
+    """One run, from the active table or from history."""
+    run = engine.run(agent_id, run_id)
+    return run_answer(run, engine, engine.settle())
+
+
+@router.get("/runs", responses=errors(404))
+async def list_runs(
+    agent_id: int, engine: TheEngine, max_records: Annotated[int, Query(alias="maxRecords", ge=1, le=1000)] = 50
+) -> list[RunAnswer]:
+    """The agent's runs, active and archived, newest first."""
+    engine.agent(agent_id)
+    now = engine.settle()
+    return [run_answer(run, engine, now) for run in engine.runs_of(agent_id)[:max_records]]
+
+
+@router.post("/run/{run_id}/stop", status_code=204, responses=errors(404, 409))
+async def stop(agent_id: int, run_id: int, engine: TheEngine) -> None:
+    """Stop gracefully."""
+    engine.stop(agent_id, run_id)
+
+
+@router.post("/run/{run_id}/kill", status_code=204, responses=errors(404, 409))
+async def kill(agent_id: int, run_id: int, engine: TheEngine) -> None:
+    """Stop; while stopping, force."""
+    engine.kill(agent_id, run_id)
+
+
+@router.post(
+    "/run/{run_id}/restart", response_model=None, responses=errors(404, 409, 422) | {200: {"model": RunAnswer}}
+)
+async def restart(agent_id: int, run_id: int, engine: TheEngine) -> Response:
+    """Restart a Failure run in place. The path is inferred: no public page gives it."""
+    run = engine.restart(agent_id, run_id)
+    return _answer(engine.dialect.restart_answer, run_answer(run, engine, engine.settle()), 200)
+
+
+@router.delete("/run/{run_id}", responses=errors(404), response_model=None)
+async def delete(
+    agent_id: int,
+    run_id: int,
+    engine: TheEngine,
+    remove_method: Annotated[
+        Literal["RemoveEntireRun", "RemoveAllFiles", "RemoveAllFilesAndAgentInput"], Query(alias="removeMethod")
+    ] = "RemoveEntireRun",
+) -> Response:
+    """Delete a run's record, files or input."""
+    engine.delete(agent_id, run_id, remove_method)
+    return Response(status_code=200)
+
+
+def _answer(form: str, record: RunAnswer, code: int) -> Response:
+    bodies: dict[str, Any] = {
+        "record": record.model_dump(by_alias=True),
+        "run_id": {"runId": record.id, "status": record.status},
+        "none": {},
+    }
+    return Response(status_code=code) if form == "empty" else JSONResponse(bodies[form], code)
+
+
+async def _synchronous_answer(run: Run, limit_seconds: float, engine: Engine) -> Response:
+    deadline = run.created.timestamp() + limit_seconds
+    while not (seen := observe(run, now := engine.settle())).terminal:
+        if now.timestamp() >= deadline:
+            raise Problem(504, f"Run {run.id} did not end within {limit_seconds:g} seconds.")
+        await engine.clock.nap()
+    if seen.status not in SUCCEEDED:
+        raise Problem(422, f"Run {run.id} ended as {wire_status(seen.status, engine)}: {seen.message}")
+    agent = engine.state.agents[run.agent_id]
+    records = (run.records if run.records is not None else agent.records)[: seen.data_count]
+    match engine.dialect.synchronous_answer:
+        case "text":
+            return Response(render(records, "csv"), media_type="text/csv")
+        case "array":
+            return JSONResponse(records)
+    return JSONResponse({agent.name: records})

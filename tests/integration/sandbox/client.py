@@ -1,0 +1,60 @@
+"""A bare HTTP client for the sandbox: the provider's own client must not explain away what the sandbox does."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+
+from airflow_provider_sequentum.sandbox import Sandbox
+
+#: Without certificates to load, which would cost more than most tests; and nothing kept open between tests.
+plain = httpx.Client(verify=False, timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
+
+TERMINAL = {6, 7, 8, 9, 10, 11}
+
+
+class Api:
+    """The API of a sandbox, with its first key."""
+
+    def __init__(self, sandbox: Sandbox, key: str | None = None) -> None:
+        self.sandbox = sandbox
+        self.http = httpx.Client(
+            base_url=f"{sandbox.base_url}/api/v1",
+            headers={"Authorization": f"ApiKey {key or sandbox.api_key}"},
+            timeout=30,
+            verify=False,
+        )
+
+    def get(self, path: str, **params: Any) -> Any:
+        """The JSON of a successful GET."""
+        return self.http.get(path, params=params).raise_for_status().json()
+
+    def post(self, path: str, body: Any = None) -> httpx.Response:
+        """The answer to a POST."""
+        return self.http.post(path, json=body) if body is not None else self.http.post(path)
+
+    def start(self, agent_id: int, **body: Any) -> int:
+        """Start a run; its id."""
+        answer = self.post(f"/agent/{agent_id}/start", body).raise_for_status().json()
+        return int(answer["id"])
+
+    def status(self, agent_id: int, run_id: int) -> Any:
+        """The run as it is."""
+        return self.get(f"/agent/{agent_id}/run/{run_id}/status")
+
+    def finished(self, agent_id: int, seconds: float = 5, **body: Any) -> int:
+        """Start a run and let ``seconds`` pass; its id."""
+        run_id = self.start(agent_id, **body)
+        self.sandbox.advance(seconds)
+        assert self.status(agent_id, run_id)["status"] in TERMINAL
+        return run_id
+
+
+def until(condition: Any, seconds: float = 10) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_sequentum.sandbox.cli import main
+from tests.integration.sandbox.client import plain, until
+
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from airflow_provider_sequentum.sandbox.cli import main; sys.exit(main())",
+]
+
+
+def serve(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    ready = tmp_path / "ready.json"
+    ready.unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [*COMMAND, "--port", "0", "--ready-file", str(ready), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    until(lambda: ready.exists() or process.poll() is not None, 60)
+    assert process.poll() is None, process.communicate()[0]
+    assert ready.stat().st_mode & 0o077 == 0
+    return process, json.loads(ready.read_text())
+
+
+def end(process: subprocess.Popen[str], with_signal: signal.Signals) -> str:
+    process.send_signal(with_signal)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    return output
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_interrupted(tmp_path: Path, with_signal: signal.Signals) -> None:
+    process, told = serve(tmp_path)
+    headers = {"Authorization": f"ApiKey {told['api_key']}"}
+    names = [agent["name"] for agent in plain.get(f"{told['base_url']}/api/v1/agent/all", headers=headers).json()]
+    assert names == ["chemical_elements", "us_states"]
+    output = end(process, with_signal)
+    assert f"AIRFLOW_CONN_SEQUENTUM_DEFAULT='{told['connection']}'" in output
+    assert "Traceback" not in output
+
+
+def test_it_remembers_across_a_kill(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    process, told = serve(tmp_path, "--state-file", str(state))
+    agent_id = plain.get(f"{told['base_url']}/sandbox/agents").json()[0]["id"]
+    headers = {"Authorization": f"ApiKey {told['api_key']}"}
+    run = plain.post(f"{told['base_url']}/api/v1/agent/{agent_id}/start", headers=headers).json()
+    assert str(run["id"]) in state.read_text()
+    process.kill()
+    process.communicate()
+    process, told = serve(tmp_path, "--state-file", str(state))
+    listed = plain.get(f"{told['base_url']}/api/v1/agent/{agent_id}/runs", headers=headers).json()
+    assert [found["id"] for found in listed] == [run["id"]]
+    end(process, signal.SIGTERM)
+
+
+def test_a_key_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQUENTUM_SANDBOX_API_KEY", "sk-mine")
+    process, told = serve(tmp_path, "--no-sample-agents")
+    assert told["api_key"] == "sk-mine"
+    end(process, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--data-folder", "nowhere"], "nowhere"),
+        (["--rate-limit", "0"], "rate_limit"),
+        (["--time-scale", "0"], "time scale"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--port", "0", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert problem in error
+    assert error.startswith("sequentum-sandbox: ")
+
+
+def test_help_says_how_to_use_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for word in ("sandbox_outcome", "AIRFLOW_CONN_SEQUENTUM_DEFAULT", "asks_twice", "--state-file", "/docs"):
+        assert word in text
