@@ -1,0 +1,357 @@
+"""
+All waits of one connection, as data: which question to ask next, and what its answer means to whom.
+
+One request answers for everybody who waits on an agent. The list is fed with answers and faults, and hands out what
+each wait has to hear; who sends the questions and who is told is not its business. Every wait stays a state machine of
+its own (:class:`~.run_wait.RunWait`), and only a run's own record ends it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.lifecycle.agent_hints import AGENTS_PER_PAGE, FEWEST_AGENTS, AgentHints
+from airflow_provider_sequentum.lifecycle.end_rates import EndRates
+from airflow_provider_sequentum.lifecycle.next_run import first_run_since
+from airflow_provider_sequentum.lifecycle.run_wait import Verdict, WaitOutcome
+from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, fault_tolerance
+from airflow_provider_sequentum.lifecycle.watch_schedule import QuestionSchedule
+from airflow_provider_sequentum.lifecycle.watched import (
+    AgentQuestion,
+    AgentWaits,
+    Moment,
+    News,
+    PageQuestion,
+    Question,
+    RunQuestion,
+    Watched,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.agents import Agent
+    from airflow_provider_sequentum.api.call import Call
+    from airflow_provider_sequentum.api.parsing import Page
+    from airflow_provider_sequentum.api.runs import Run
+
+LAST_LOOK = 15.0
+"""Seconds after its deadline that a wait is given for a last look, so that it ends with the run's last state."""
+
+_FEW_RUNS = 2
+"""With so few runs of an agent to wait for, what the agents list tells of it is most of what there is to hear."""
+
+
+class WatchList:
+    """
+    The waits of one connection.
+
+    :param rates: what is known of how long runs take; more is learnt here.
+    """
+
+    def __init__(self, rates: EndRates) -> None:
+        self._rates = rates
+        self._schedule: QuestionSchedule[Question] = QuestionSchedule()
+        self._agents: dict[int, AgentWaits] = {}
+        self._hints: AgentHints | None = AgentHints()
+        self._hints_need_planning = False
+        self._fixed: list[tuple[float, int, Watched]] = []
+        self._fixed_count = 0
+        self._waits = 0
+
+    def __len__(self) -> int:
+        return self._waits
+
+    def __iter__(self) -> Iterator[Watched]:
+        for agent in self._agents.values():
+            yield from agent
+
+    @property
+    def agent_count(self) -> int:
+        """The number of agents waited for."""
+        return len(self._agents)
+
+    def add(self, watched: Watched, moment: Moment) -> None:
+        """Take up a wait."""
+        agent_id = watched.wait.terms.agent_id
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            agent = self._agents[agent_id] = AgentWaits(agent_id)
+        agent.add(watched)
+        self._waits += 1
+        self._note_fixed_look(watched, moment)
+        self._hints_need_planning = True
+        question = AgentQuestion(agent_id)
+        if question in self._schedule:
+            rate = self._rates.rate(agent_id, watched.stage(moment.steady))
+            shortest = watched.shortest_interval
+            self._schedule.expect_more(question, rate, now=moment.steady, shortest=shortest)
+        else:
+            self._plan(question, moment.steady)
+
+    def remove(self, watched: Watched) -> None:
+        """Drop a wait, if it is still on the list."""
+        agent = self._agents.get(watched.wait.terms.agent_id)
+        if agent is None or not agent.remove(watched):
+            return
+        self._waits -= 1
+        watched.fixed_at = None
+        run_id = watched.wait.terms.run_id
+        if run_id is not None and run_id not in agent.runs:
+            self._schedule.drop(RunQuestion(agent.agent_id, run_id))
+        if not agent:
+            del self._agents[agent.agent_id]
+            self._schedule.drop(AgentQuestion(agent.agent_id))
+            self._hints_need_planning = True
+
+    def next_question(self, now: float) -> tuple[Question | None, float]:
+        """
+        Return the question to ask now, by the steady clock, and note that it is on its way.
+
+        :return: the question, or ``None`` and when to look again.
+        """
+        if self._hints_need_planning:
+            self._plan_pages(now)
+        return self._schedule.take(now)
+
+    def call_for(self, question: Question) -> Call[Any]:
+        """Return the request of a question."""
+        from airflow_provider_sequentum.api import agents, runs
+
+        if isinstance(question, PageQuestion):
+            return agents.list_agents(page=question.page, records_per_page=AGENTS_PER_PAGE)
+        if isinstance(question, RunQuestion):
+            return runs.status(question.agent_id, question.run_id)
+        agent = self._agents[question.agent_id]
+        lone_run = agent.lone_run()
+        if lone_run is not None:
+            return runs.status(agent.agent_id, lone_run)
+        return runs.list_runs(agent.agent_id, agent.list_size)
+
+    def answered(self, question: Question, answer: Any, asked_at: float, moment: Moment) -> list[News]:
+        """
+        Take in the answer to a question.
+
+        :param answer: what the call of :meth:`call_for` returned.
+        :param asked_at: when it was sent, by the steady clock.
+        """
+        if isinstance(question, PageQuestion):
+            self._read_page(question.page, answer, asked_at)
+            return []
+        agent = self._agents.get(question.agent_id)
+        if agent is None:
+            return []
+        news = list(self._observe(agent, answer if isinstance(answer, list) else [answer], asked_at, moment))
+        if isinstance(answer, list):
+            before = set(agent.strays)
+            agent.read_list([run.id for run in answer])
+            for run_id in before ^ agent.strays:
+                self._plan(RunQuestion(agent.agent_id, run_id), asked_at)
+        self._plan(question, asked_at)
+        if agent.hinted_at is not None:
+            self._hurry_last_run(agent)
+        return news
+
+    def failed(self, question: Question, error: SequentumError, moment: Moment) -> list[News]:
+        """Take in that a question was not answered."""
+        can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
+        if isinstance(question, PageQuestion):
+            if not can_pass:
+                self._hints = None
+            self._plan(question, moment.steady)
+            return []
+        agent = self._agents.get(question.agent_id)
+        if agent is None:
+            return []
+        if isinstance(question, AgentQuestion) and agent.lone_run() is None and not can_pass:
+            # That the list is refused says nothing of a run: each is asked for by itself from now on.
+            agent.strays.update(agent.runs)
+            for run_id in agent.runs:
+                self._plan(RunQuestion(agent.agent_id, run_id), moment.steady)
+        news = [item for watched in agent.covered(question) for item in self._judge(watched, error, moment)]
+        self._plan(question, moment.steady)
+        return news
+
+    def ask_again(self, question: Question, moment: Moment) -> None:
+        """Take in that a question has to be repeated, through no fault of the service."""
+        self._plan(question, moment.steady)
+        if question in self._schedule:
+            self._schedule.hurry(question)
+
+    def pass_time(self, moment: Moment) -> list[News]:
+        """Bring forward the looks that can't be put off, and end the waits that got none after their deadline."""
+        news = []
+        while (at := self.next_fixed_look()) is not None and at <= moment.steady:
+            watched = heapq.heappop(self._fixed)[2]
+            watched.fixed_at = None
+            if watched.is_last_look:
+                self.remove(watched)
+                news.append(News(watched, Verdict(WaitOutcome.DEADLINE)))
+                continue
+            deadline = watched.wait.terms.deadline
+            if deadline is not None and moment.utc >= deadline:
+                # A trigger may have come back long after: it still gets its look.
+                watched.is_last_look = True
+                self._push_fixed(watched, moment.steady + LAST_LOOK)
+            self._hurry(watched)
+        return news
+
+    def next_fixed_look(self) -> float | None:
+        """Return when :meth:`pass_time` has something to do, by the steady clock."""
+        while self._fixed and self._fixed[0][2].fixed_at != self._fixed[0][0]:
+            heapq.heappop(self._fixed)
+        return self._fixed[0][0] if self._fixed else None
+
+    def _observe(self, agent: AgentWaits, records: list[Run], asked_at: float, moment: Moment) -> Iterator[News]:
+        agent.newest_listed = max((run.id for run in records), default=agent.newest_listed)
+        last_run, was_hinted = agent.last_run(), agent.hinted_at is not None and agent.hinted_at <= asked_at
+        for run in records:
+            ended_at = None
+            for watched in tuple(agent.runs.get(run.id, ())):
+                news = self._see(watched, run, moment)
+                if any(item.verdict.outcome is WaitOutcome.ENDED for item in news):
+                    ended_at = watched.ended_at(run, moment)
+                yield from news
+            if run.id == last_run:
+                self._learn_of_hints(agent, ended_at, was_hinted=was_hinted)
+        if was_hinted:
+            agent.hinted_at = None
+        for watched in tuple(agent.seekers):
+            since = watched.wait.terms.since
+            found = first_run_since(records, since) if since is not None else None
+            if found is not None:
+                agent.seekers.remove(watched)
+                agent.runs.setdefault(found.id, []).append(watched)
+            yield from self._judge(watched, found, moment)
+
+    def _learn_of_hints(self, agent: AgentWaits, ended_at: float | None, *, was_hinted: bool) -> None:
+        if self._hints is None:
+            return
+        if was_hinted:
+            self._hints.learn(was_right=ended_at is not None)
+        elif ended_at is not None and self._hints.should_have_told(agent.agent_id, ended_at):
+            self._hints.learn(was_right=False)
+
+    def _see(self, watched: Watched, run: Run, moment: Moment) -> list[News]:
+        looked_at = watched.looked_at
+        stage = watched.stage(looked_at) if looked_at is not None else None
+        news = self._judge(watched, run, moment)
+        if stage is not None and looked_at is not None:
+            has_ended = any(item.verdict.outcome is WaitOutcome.ENDED for item in news)
+            until = watched.ended_at(run, moment) if has_ended else moment.steady
+            progress = stage.progress + max(until - looked_at, 0.0) * stage.pace
+            self._rates.learn(run.agent_id, stage, progress, ended=has_ended)
+        watched.see(run, moment)
+        return news
+
+    def _judge(self, watched: Watched, seen: Run | SequentumError | None, moment: Moment) -> list[News]:
+        wait = watched.wait
+        try:
+            if isinstance(seen, SequentumError):
+                verdict = wait.fault(seen, moment.utc)
+            elif wait.terms.run_id is None:
+                verdict = wait.found(seen, moment.utc)
+            else:
+                verdict = wait.observe(seen, moment.utc) if seen is not None else Verdict()
+        except SequentumError as error:
+            self.remove(watched)
+            return [News(watched, Verdict(), error)]
+        if verdict.outcome is not None:
+            self.remove(watched)
+            return [News(watched, verdict)]
+        # Ten thousand records would be most of what ten thousand waits take up, and nobody reads them.
+        wait.run = None
+        self._note_fixed_look(watched, moment)
+        return [News(watched, verdict)] if verdict.message is not None else []
+
+    def _plan(self, question: Question, asked_at: float) -> None:
+        if isinstance(question, PageQuestion):
+            rate = self._hinted_rate(question.page, asked_at)
+            if rate > 0:
+                self._schedule.plan(question, lambda _: rate, asked_at=asked_at)
+            else:
+                self._schedule.drop(question)
+            return
+        agent = self._agents.get(question.agent_id)
+        if agent is None or not (covered := agent.covered(question)):
+            self._schedule.drop(question)
+            return
+        agent_id, rate_of = agent.agent_id, self._rates.rate
+        # What hints will tell need not be found out by asking.
+        by_hints = self._hints.chance(agent_id) if self._hints_are_used and self._hints is not None else 0.0
+        hinted = [watched for watched in agent.runs.get(agent.last_run() or 0, ()) if by_hints and watched in covered]
+
+        def news_rate(ahead: float) -> float:
+            at = asked_at + ahead
+            told = sum(rate_of(agent_id, watched.stage(at)) for watched in hinted) * by_hints
+            return sum(rate_of(agent_id, watched.stage(at)) for watched in covered) - told
+
+        shortest = min(watched.shortest_interval for watched in covered)
+        self._schedule.plan(question, news_rate, asked_at=asked_at, shortest=shortest)
+
+    @property
+    def _hints_are_used(self) -> bool:
+        return self._hints is not None and len(self._agents) >= FEWEST_AGENTS
+
+    def _plan_pages(self, now: float) -> None:
+        self._hints_need_planning = False
+        for page in self._hints.pages if self._hints is not None else ():
+            question = PageQuestion(page)
+            if not self._schedule.is_on_its_way(question):
+                self._plan(question, self._schedule.asked_at(question, now))
+
+    def _hinted_rate(self, page: int, now: float) -> float:
+        if self._hints is None or not self._hints_are_used:
+            return 0.0
+        total = 0.0
+        for agent_id in self._hints.agents_on(page, self._agents):
+            agent = self._agents[agent_id]
+            for watched in agent.runs.get(agent.last_run() or 0, ()):
+                total += self._rates.rate(agent_id, watched.stage(now)) * self._hints.chance(agent_id, page)
+        return total
+
+    def _read_page(self, page: int, answer: Page[Agent], asked_at: float) -> None:
+        if self._hints is None:
+            return
+        pages = self._hints.pages
+        over = self._hints.read(page, answer, answer.total_record_count, asked_at)
+        for agent_id in self._hints.agents_on(page, self._agents):
+            # What the page tells of need not be found out by asking, and how far that holds has just been learnt.
+            question = AgentQuestion(agent_id)
+            is_main_news = len(self._agents[agent_id].runs) <= _FEW_RUNS
+            if is_main_news and question in self._schedule and not self._schedule.is_on_its_way(question):
+                self._plan(question, self._schedule.asked_at(question, asked_at))
+        for agent_id in over:
+            agent = self._agents.get(agent_id)
+            if agent is not None and agent.last_run() is not None:
+                agent.hinted_at = asked_at
+                self._hurry_last_run(agent)
+        self._hints_need_planning = self._hints_need_planning or pages != self._hints.pages
+        self._plan(PageQuestion(page), asked_at)
+
+    def _hurry_last_run(self, agent: AgentWaits) -> None:
+        for watched in agent.runs.get(agent.last_run() or 0, ()):
+            self._hurry(watched)
+
+    def _hurry(self, watched: Watched) -> None:
+        terms = watched.wait.terms
+        if terms.run_id is not None and terms.run_id in self._agents[terms.agent_id].strays:
+            self._schedule.hurry(RunQuestion(terms.agent_id, terms.run_id))
+        else:
+            self._schedule.hurry(AgentQuestion(terms.agent_id))
+
+    def _note_fixed_look(self, watched: Watched, moment: Moment) -> None:
+        seconds = watched.wait.fixed_look(moment.utc)
+        if seconds is None:
+            watched.fixed_at = None
+            return
+        at = moment.steady + max(seconds, 0.0)
+        # The two clocks drift; a look that is already noted need not be noted again for that.
+        if watched.fixed_at is None or abs(watched.fixed_at - at) > 1.0:
+            self._push_fixed(watched, at)
+
+    def _push_fixed(self, watched: Watched, at: float) -> None:
+        watched.fixed_at = at
+        self._fixed_count += 1
+        heapq.heappush(self._fixed, (at, self._fixed_count, watched))

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_sequentum.lifecycle.agent_lookup import find_agent
+from tests.support.service import Clock, FakeService
+from tests.support.worker import Worker
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker(FakeService(Clock(), agents={7: "Prices", 8: "Prices DE", 9: "prices", 10: "Stock", 11: "Stock"}))
+
+
+def test_an_agent_is_found_by_its_name_letter_for_letter(worker: Worker) -> None:
+    assert worker.perform(find_agent("Prices")).id == 7
+
+
+@pytest.mark.parametrize("name", ["Price", "PRICES", "Prices ", "", "no such"])
+def test_no_agent_is_called_that(worker: Worker, name: str) -> None:
+    with pytest.raises(LookupError, match="No agent is called"):
+        worker.perform(find_agent(name))
+
+
+def test_an_ambiguous_name_is_refused_with_the_ids(worker: Worker) -> None:
+    with pytest.raises(LookupError, match=r"2 agents are called 'Stock': 10, 11\. Nothing was started"):
+        worker.perform(find_agent("Stock"))

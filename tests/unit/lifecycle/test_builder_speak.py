@@ -1,0 +1,279 @@
+"""Conversations as a whole, by workers that die and over a network that loses answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_sequentum.api.errors import (
+    BadRequest,
+    ConnectionNotMade,
+    Forbidden,
+    RefusedByServer,
+    SequentumError,
+    ServerError,
+)
+from airflow_provider_sequentum.lifecycle.builder_open import SessionPolicy, StartAmbiguous, open_session
+from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord, Verb
+from airflow_provider_sequentum.lifecycle.builder_request import SessionRequest
+from airflow_provider_sequentum.lifecycle.builder_session import Action, Done, Failed, Reason, Wait
+from airflow_provider_sequentum.lifecycle.builder_speak import (
+    DELIVERIES,
+    MessageAmbiguous,
+    RefusedInSession,
+    SingleShotServer,
+    session_of,
+    speak,
+)
+from airflow_provider_sequentum.lifecycle.builder_wait import wait_for_turn
+from airflow_provider_sequentum.lifecycle.procedure import Procedure
+from tests.unit.lifecycle.builder_service import FakeBuilder, Killed, Worker, lost, not_found
+
+PROMPT = "Pull the prices from https://shop.example"
+MESSAGES = ("first", "second", "third")
+
+
+def conversation(
+    request: SessionRequest, left_behind: SessionRecord | None, policy: SessionPolicy
+) -> Procedure[Action]:
+    """What one try of a task does."""
+    record = yield from open_session(request, policy, max_tries=3, left_behind=left_behind)
+    while True:
+        record, action = yield from speak(record, request.followups, "finish", "Prices")
+        if not isinstance(action, Wait):
+            return action
+        record = record.seeing((yield from wait_for_turn(session_of(record), 10.0, deadline=None)))
+
+
+def one_try(
+    service: FakeBuilder,
+    worker: Worker,
+    followups: tuple[str, ...] = (),
+    kill_at: int | None = None,
+    policy: SessionPolicy | None = None,
+) -> Action:
+    left_behind = SessionRecord.from_json(worker.record) if worker.record is not None else None
+    request = SessionRequest(prompt=PROMPT, followups=followups)
+    worker.service = service
+    return worker.run(conversation(request, left_behind, policy or SessionPolicy()), kill_at)
+
+
+@pytest.mark.parametrize("followups", [(), MESSAGES[:1], MESSAGES])
+def test_a_conversation(followups: tuple[str, ...]) -> None:
+    service = FakeBuilder()
+    assert one_try(service, Worker(service), followups) == Done(700)
+    assert service.sessions["s1"].messages == list(followups)
+    assert service.agents == [700]
+
+
+def test_a_single_shot_server_needs_no_configuration() -> None:
+    service = FakeBuilder(single_shot=True)
+    assert one_try(service, Worker(service)) == Done(700)
+    assert service.agents == [700]
+
+
+def test_a_single_shot_server_refuses_followups_clearly() -> None:
+    service = FakeBuilder(single_shot=True, looks=3)
+    with pytest.raises(SingleShotServer):
+        one_try(service, Worker(service), MESSAGES)
+
+
+def test_6_4_the_agent_id_may_be_missing_in_the_answer_to_finish() -> None:
+    service = FakeBuilder()
+    finish = service._finish
+
+    def nameless(session: object, call: object) -> dict[str, object]:
+        finish(session, call)  # type: ignore[arg-type]
+        return {"success": True}
+
+    service._finish = nameless  # type: ignore[method-assign]
+    assert one_try(service, Worker(service)) == Done(700)
+
+
+@pytest.mark.parametrize("service_looks", [1, 3])
+@pytest.mark.parametrize("followups", [(), MESSAGES[:2]])
+@pytest.mark.parametrize("single_shot", [False, True])
+def test_killed_before_any_step_the_next_try_goes_on(
+    service_looks: int, followups: tuple[str, ...], single_shot: bool
+) -> None:
+    followups = () if single_shot else followups
+    whole = Worker(service := FakeBuilder(looks=service_looks, single_shot=single_shot))
+    one_try(service, whole, followups)
+    for step in range(whole.steps):
+        service = FakeBuilder(looks=service_looks, single_shot=single_shot)
+        worker = Worker(service)
+        with pytest.raises(Killed):
+            one_try(service, worker, followups, kill_at=step)
+        worker.steps = 0
+        try:
+            result = one_try(service, worker, followups)
+        except StartAmbiguous:
+            # The one moment nobody can find out about: the start was announced, its answer not recorded.
+            assert worker.record is not None
+            assert worker.record["announced"] == "start"
+            assert len(service.sessions) <= 1
+            continue
+        assert result == Done(700)
+        assert [session.messages for session in service.sessions.values()] == [list(followups)]
+        assert service.agents == [700]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    followups=st.integers(0, 3),
+    looks=st.integers(1, 3),
+    kills=st.lists(st.integers(0, 60), max_size=4),
+    losses=st.dictionaries(st.integers(1, 60), st.booleans(), max_size=6),
+)
+def test_whatever_dies_or_is_lost_each_message_is_sent_once_and_one_agent_built(
+    followups: int, looks: int, kills: list[int], losses: dict[int, bool]
+) -> None:
+    # Request 0 is the start: losing its answer is another test's matter.
+    service = FakeBuilder(looks=looks, faults={number: (lost, effect) for number, effect in losses.items()})
+    worker = Worker(service)
+    messages = MESSAGES[:followups]
+    for kill_at in [*kills, *[None] * 12]:
+        worker.steps = 0
+        try:
+            result = one_try(service, worker, messages, kill_at)
+        except (Killed, SequentumError):
+            continue
+        except StartAmbiguous:
+            assert worker.record is not None
+            assert worker.record["announced"] == "start"
+            assert len(service.sessions) <= 1
+            return
+        break
+    else:
+        pytest.fail("no try came to an end")
+    assert result == Done(700)
+    assert [session.messages for session in service.sessions.values()] == [list(messages)]
+    assert service.agents == [700]
+
+
+@pytest.mark.parametrize("took_effect", [True, False])
+@pytest.mark.parametrize("verb", ["followup", "finish"])
+def test_a_lost_answer_is_looked_into_within_the_same_try(verb: str, took_effect: bool) -> None:
+    plain = Worker(service := FakeBuilder())
+    one_try(service, plain, MESSAGES[:1])
+    number = next(number for number, request in enumerate(service.requests) if request.endswith(verb))
+    service = FakeBuilder(faults={number: (lost, took_effect)})
+    worker = Worker(service)
+    assert one_try(service, worker, MESSAGES[:1]) == Done(700)
+    assert service.sessions["s1"].messages == ["first"]
+    assert service.agents == [700]
+    assert any("was taken" if took_effect else "was not taken" in line for line in worker.said)
+
+
+def test_a_request_that_never_gets_through_is_left_to_the_next_try() -> None:
+    service = FakeBuilder(broken={"finish": lost})
+    worker = Worker(service)
+    with pytest.raises(SequentumError):
+        one_try(service, worker)
+    assert sum(request.endswith("finish") for request in service.requests) == DELIVERIES
+    assert worker.record is not None
+    assert worker.record["announced"] is None
+    service.broken = {}
+    assert one_try(service, worker) == Done(700)
+    assert len(service.sessions) == 1
+
+
+def test_a_followup_in_doubt_is_not_sent_again_where_no_events_can_tell() -> None:
+    service = FakeBuilder(broken={"followup": lost, "events": not_found})
+    with pytest.raises(MessageAmbiguous):
+        one_try(service, Worker(service), MESSAGES[:1])
+    assert sum(request.endswith("followup") for request in service.requests) == 1
+
+
+def test_a_followup_in_doubt_is_not_sent_again_while_the_events_can_not_be_read() -> None:
+    service = FakeBuilder(broken={"followup": lost})
+    worker = Worker(service)
+    request = SessionRequest(prompt=PROMPT, followups=MESSAGES[:1])
+    record = worker.run(open_session(request, SessionPolicy(), 0, None))
+    record = record.seeing(worker.run(wait_for_turn(session_of(record), 10.0, None)))
+    service.sessions["s1"].tell("todos_updated")  # so that there is something to be read
+    service.broken["events"] = lost
+    with pytest.raises(SequentumError):
+        worker.run(speak(record, request.followups, "finish", None))
+    assert sum(request.endswith("followup") for request in service.requests) == 1
+    assert worker.record is not None
+    assert worker.record["announced"] == "follow-up"
+
+
+def faulty(kind: Callable[..., SequentumError], **fields: object) -> Callable[[str], SequentumError]:
+    return lambda purpose: kind("no", purpose=purpose, **fields)
+
+
+def test_6_a_name_that_is_in_use_is_refused_clearly_and_nothing_is_saved() -> None:
+    plain = Worker(service := FakeBuilder())
+    one_try(service, plain)
+    number = next(number for number, request in enumerate(service.requests) if request.endswith("finish"))
+    for error in (faulty(BadRequest, status_code=400), faulty(RefusedByServer)):
+        service = FakeBuilder(faults={number: (error, False)})
+        with pytest.raises(RefusedInSession) as caught:
+            one_try(service, Worker(service))
+        assert caught.value.verb is Verb.FINISH
+        assert service.agents == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (faulty(Forbidden, status_code=403), Forbidden),
+        (faulty(ConnectionNotMade), ConnectionNotMade),
+    ],
+)
+def test_what_certainly_did_nothing_is_raised_and_not_in_doubt(
+    error: Callable[[str], SequentumError], kind: type[SequentumError]
+) -> None:
+    plain = Worker(service := FakeBuilder())
+    one_try(service, plain, MESSAGES[:1])
+    number = next(number for number, request in enumerate(service.requests) if request.endswith("followup"))
+    service = FakeBuilder(faults={number: (error, False)})
+    worker = Worker(service)
+    with pytest.raises(kind):
+        one_try(service, worker, MESSAGES[:1])
+    assert worker.record is not None
+    assert worker.record["announced"] is None
+    assert one_try(service, worker, MESSAGES[:1]) == Done(700)
+    assert service.sessions["s1"].messages == ["first"]
+
+
+def test_a_conflict_because_the_session_was_cancelled_elsewhere_is_seen_as_that() -> None:
+    plain = Worker(service := FakeBuilder())
+    one_try(service, plain)
+    number = next(number for number, request in enumerate(service.requests) if request.endswith("finish"))
+
+    def cancelled_meanwhile(purpose: str) -> SequentumError:
+        service.sessions["s1"].status = "cancelled"
+        return faulty(BadRequest, status_code=409)(purpose)
+
+    service = FakeBuilder(faults={number: (cancelled_meanwhile, False)})
+    assert type(one_try(service, Worker(service))).__name__ == "Cancelled"
+
+
+def test_a_server_fault_at_finish_that_hid_its_success_builds_no_second_agent() -> None:
+    plain = Worker(service := FakeBuilder())
+    one_try(service, plain)
+    number = next(number for number, request in enumerate(service.requests) if request.endswith("finish"))
+    service = FakeBuilder(faults={number: (faulty(ServerError, status_code=502, may_have_acted=True), True)})
+    assert one_try(service, Worker(service)) == Done(700)
+    assert service.agents == [700]
+
+
+def test_an_unrecoverable_error_fails_the_session() -> None:
+    service = FakeBuilder()
+    worker = Worker(service)
+    request = SessionRequest(prompt=PROMPT)
+    record = worker.run(open_session(request, SessionPolicy(), 0, None))
+    service.sessions["s1"].status, service.sessions["s1"].error = "error", "no page"
+    session = worker.run(wait_for_turn(session_of(record), 10.0, None))
+    assert worker.run(speak(record.seeing(session), (), "finish", None))[1] == Failed(Reason.BUILD_FAILED)
+
+
+def test_a_record_without_a_session_can_not_be_spoken_in() -> None:
+    with pytest.raises(ValueError, match="no session"):
+        session_of(SessionRecord(fingerprint="f", max_tries=0))

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_sequentum.api.agent_builder import SessionEvent
+from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, ServerError
+from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
+from airflow_provider_sequentum.lifecycle.builder_wait import SessionProgress, look_at, read_again, wait_for_turn
+from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE
+from tests.unit.lifecycle.builder_service import START, FakeBuilder, FakeSession, Worker, lost, not_found
+
+
+def service_with(session: FakeSession, **fields: dict[str, Callable[[str], SequentumError]]) -> FakeBuilder:
+    service = FakeBuilder(**fields)  # type: ignore[arg-type]
+    service.sessions["s1"] = session
+    return service
+
+
+def server_error(purpose: str) -> SequentumError:
+    return ServerError("down", purpose=purpose, status_code=503)
+
+
+def forbidden(purpose: str) -> SequentumError:
+    return Forbidden("no", purpose=purpose, status_code=403)
+
+
+SESSION = BuilderSession(session_id="s1", since=START)
+
+
+def test_a_wait_ends_when_the_session_is_ready() -> None:
+    worker = Worker(service_with(FakeSession(looks_left=4)))
+    assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.READY
+    assert any("What next?" in line for line in worker.said)
+
+
+def test_a_cancellation_ends_a_wait_although_no_event_tells_of_it() -> None:
+    worker = Worker(service_with(FakeSession(status="cancelled")))
+    assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.CANCELLED
+
+
+def test_a_wait_ends_at_its_deadline_and_not_later() -> None:
+    worker = Worker(service_with(FakeSession(looks_left=1000)))
+    deadline = START + timedelta(seconds=35)
+    session = worker.run(wait_for_turn(SESSION, 10.0, deadline))
+    assert session.state is SessionState.PROCESSING
+    assert timedelta(0) <= worker.now - deadline < timedelta(seconds=1)
+
+
+def test_events_are_asked_for_only_when_there_are_some() -> None:
+    session = FakeSession(looks_left=10)
+    session.tell("thinking", message="m")
+    worker = Worker(service := service_with(session))
+    worker.run(wait_for_turn(SESSION, 10.0, None))
+    # One page for what was there, one for the ready at the end.
+    assert sum(request.endswith("/events") for request in service.requests) == 2
+
+
+def test_a_server_without_events_is_asked_for_them_once() -> None:
+    session = FakeSession(looks_left=5)
+    session.tell("thinking", message="m")
+    worker = Worker(service := service_with(session, broken={"events": not_found}))
+    seen = worker.run(wait_for_turn(SESSION, 10.0, None))
+    assert seen.state is SessionState.READY
+    assert not seen.events_offered
+    assert sum(request.endswith("/events") for request in service.requests) == 1
+
+
+def test_events_that_can_not_be_read_do_not_disturb_the_wait() -> None:
+    session = FakeSession(looks_left=3)
+    session.tell("thinking", message="m")
+    worker = Worker(service_with(session, broken={"events": server_error}))
+    assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.READY
+    assert any("Could not read the events" in line for line in worker.said)
+
+
+def test_6_7_a_long_poll_that_runs_out_is_no_news() -> None:
+    service = service_with(FakeSession(looks_left=1), broken={"events": lost})
+    status = service._status
+    service._status = lambda session, call: {  # type: ignore[method-assign]
+        name: value for name, value in status(session, call).items() if name != "lastEventIndex"
+    }
+    worker = Worker(service)
+    assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.READY
+    assert not any("Could not" in line for line in worker.said)
+
+
+def test_blips_are_borne_and_said_once() -> None:
+    service = service_with(FakeSession(looks_left=1), broken={})
+    service.faults = dict.fromkeys(range(5), (server_error, False))
+    worker = Worker(service)
+    assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.READY
+    assert sum("Could not look" in line for line in worker.said) == 1
+
+
+def test_a_service_that_stays_away_ends_the_wait() -> None:
+    worker = Worker(service_with(FakeSession(), broken={"status": server_error}))
+    with pytest.raises(ServerError):
+        worker.run(wait_for_turn(SESSION, 30.0, None))
+    assert worker.now - START >= FAULT_TOLERANCE
+
+
+def test_what_can_not_pass_ends_the_wait_at_once() -> None:
+    worker = Worker(service_with(FakeSession(), broken={"status": forbidden}))
+    with pytest.raises(Forbidden):
+        worker.run(wait_for_turn(SESSION, 30.0, None))
+    assert worker.now - START < timedelta(seconds=5)
+
+
+def test_a_status_that_is_not_known_is_warned_about_once() -> None:
+    worker = Worker(service_with(FakeSession(status="pondering\n")))
+    deadline = START + timedelta(seconds=60)
+    assert worker.run(wait_for_turn(SESSION, 10.0, deadline)).state is SessionState.UNKNOWN
+    assert [line for line in worker.said if "does not know" in line] == [
+        "Session s1 has the status 'pondering', which this version does not know. Waiting goes on, up to the deadline."
+    ]
+
+
+def test_the_history_of_a_session_can_be_read_without_telling_of_it() -> None:
+    session = FakeSession(status="ready")
+    session.tell("user_message", message="hello")
+    worker = Worker(service_with(session))
+    got: list[tuple[str, str]] = []
+    worker.run(look_at(SESSION, lambda name, event: got.append((name, event.type)), narrate=False))
+    assert got == [("s1", "user_message")]
+    assert worker.said == []
+
+
+def test_events_the_triggerer_has_read_are_read_again_for_the_screenshots() -> None:
+    session = FakeSession(status="ready")
+    for number in range(6):
+        session.tell("screenshot", imageBase64=str(number))
+    worker = Worker(service_with(session))
+    got: list[int | None] = []
+    known = worker.run(look_at(SESSION))
+    worker.run(read_again(known, 2, lambda _, event: got.append(event.event_index)))
+    assert got == [3, 4, 5]
+    requests = len(worker.service.requests)
+    worker.run(read_again(known, known.cursor, lambda _, event: got.append(event.event_index)))
+    assert len(worker.service.requests) == requests
+
+
+def test_a_session_with_5000_events_and_10_megabyte_screenshots_is_read_in_bounded_memory() -> None:
+    size, pages = 10 * 1024 * 1024, 20
+    session = FakeSession(status="ready", events=[{}] * 5000)
+    service = service_with(session)
+
+    def page(_: FakeSession, call: object) -> dict[str, object]:
+        first = int(call.query["lastEventIndex"]) + 1  # type: ignore[attr-defined]
+        last = min(first + 5000 // pages, 5000) - 1
+        events: list[dict[str, object]] = [
+            {"type": "thinking", "eventIndex": index, "message": "m"} for index in range(first, last)
+        ]
+        events.append({"type": "screenshot", "eventIndex": last, "imageBase64": "A" * size})
+        return {"events": events, "lastEventIndex": last}
+
+    service._events = page  # type: ignore[method-assign, assignment]
+    images: list[int] = []
+
+    def sink(_: str, event: SessionEvent) -> None:
+        if event.image_base64:
+            images.append(len(event.image_base64))
+
+    worker = Worker(service)
+    tracemalloc.start()
+    seen = worker.run(look_at(SESSION, sink))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seen.cursor == 4999
+    assert images == [size] * pages
+    # Twenty of them together would be ten times as much; one page is a few copies of one.
+    assert peak < 8 * size
+
+
+def test_a_silent_session_is_told_of_ever_more_rarely() -> None:
+    progress = SessionProgress()
+    lines = [progress.line(SESSION, START + timedelta(seconds=second)) for second in range(0, 600, 10)]
+    told = [second for second, line in zip(range(0, 600, 10), lines, strict=True) if line is not None]
+    assert told == [30, 90, 210, 510]
+    assert lines[3] == "Session s1 is processing for 30 s."

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.lifecycle.progress import RunProgress, describe_run, format_seconds, run_summary
+from tests.support.service import START
+
+
+def run(**fields: Any) -> Run:
+    return Run.model_validate({"id": 42, "configId": 7, "status": 1, **fields})
+
+
+def test_a_changed_status_is_told_at_once_and_the_rest_ever_more_rarely() -> None:
+    progress = RunProgress()
+    told = [
+        second
+        for second in range(0, 3600, 5)
+        if progress.line(run(status=4 if second < 60 else 1), START + timedelta(seconds=second))
+    ]
+    assert told == [0, 30, 60, 90, 150, 270, 570, 1170, 1770, 2370, 2970, 3570]
+
+
+def test_a_line_says_status_pages_records_errors_and_time() -> None:
+    going = run(
+        pageCount=3, dataCount=120, exportCount=100, errorCount=2, startTime=(START - timedelta(seconds=95)).isoformat()
+    )
+    assert RunProgress().line(going, START) == (
+        "Run 42 of agent 7: Running, 3 pages, 120 records (100 exported), 2 errors, 1 min 35 s."
+    )
+
+
+def test_a_run_without_times_or_counts_is_described_all_the_same() -> None:
+    assert describe_run(run(status="Paused")) == "Paused, 0 pages, 0 records, 0 errors"
+
+
+def test_a_clock_that_is_behind_the_services_shows_no_negative_time() -> None:
+    assert describe_run(run(created=(START + timedelta(hours=1)).isoformat()), START).endswith("0 errors")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (130, "2 min 10 s"), (3599.9, "1 h 0 min"), (11100, "3 h 5 min")],
+)
+def test_durations_are_told_as_people_say_them(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_a_summary_is_plain_json() -> None:
+    summary = run_summary(run(status=10, dataCount=5, endTime=START.isoformat(), message="done"))
+    assert json.loads(json.dumps(summary)) == summary
+    assert (summary["run_id"], summary["agent_id"], summary["status"], summary["records"]) == (42, 7, "Success", 5)
+    assert summary["ended"].startswith("2026-11-22T09:00:00")
+    assert summary["started"] is None

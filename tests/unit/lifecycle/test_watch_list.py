@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import math
+import random
+from datetime import timedelta
+from statistics import fmean
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.errors import Forbidden, NotFound, SequentumError, ServerError, UnexpectedAnswer
+from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
+from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
+from airflow_provider_sequentum.lifecycle.watch_list import LAST_LOOK
+from airflow_provider_sequentum.lifecycle.watch_schedule import SHORTEST_INTERVAL
+from tests.support.service import START
+from tests.unit.lifecycle.watch_world import World
+
+
+def lognormal(number: int, seed: int = 1, sigma: float = 0.8) -> list[float]:
+    generator = random.Random(seed)
+    return [300 * math.exp(generator.gauss(0, sigma)) for _ in range(number)]
+
+
+def server_error(call: Call[object]) -> SequentumError:
+    return ServerError("The service is down.", status_code=503)
+
+
+# One question for many
+
+
+def test_one_request_answers_for_all_runs_of_an_agent() -> None:
+    world = World()
+    for _ in range(50):
+        world.wait(world.run(7, 100.0))
+    world.live(300)
+    assert len(world.ended) == 50
+    assert world.requests["runs"] <= 300 / SHORTEST_INTERVAL
+    assert world.requests["status"] == 0
+
+
+def test_a_run_by_itself_is_asked_for_by_its_own_record() -> None:
+    world = World()
+    world.wait(world.run(7, 100.0))
+    world.live(300)
+    assert set(world.requests) == {"status"}
+    assert 0 < world.delays()[0] <= 10
+
+
+def test_two_who_wait_for_the_same_run_both_hear_of_it() -> None:
+    world = World()
+    run = world.run(7, 100.0)
+    first, second = world.wait(run), world.wait(run, wait_for_restart=True)
+    world.live(300)
+    assert [news.watched for _, news in world.news if news.verdict.outcome] in ([first, second], [second, first])
+    assert len(world.list) == 0
+
+
+def test_the_list_is_no_longer_than_it_has_to_be_and_as_long_as_it_takes() -> None:
+    world = World()
+    oldest = world.run(7, 5000.0)
+    for _ in range(300):
+        world.run(7, 1.0)
+    world.wait(oldest)
+    world.wait(world.run(7, 5000.0))
+    world.live(100)
+    assert world.requests["status"] == 0
+    [agent] = world.list._agents.values()
+    assert 302 <= agent.list_size <= 400
+    world.list.remove(next(iter(agent)))
+
+
+def test_runs_older_than_the_longest_list_are_asked_for_by_themselves() -> None:
+    world = World()
+    old = [world.run(7, 900.0) for _ in range(3)]
+    for _ in range(1200):
+        world.run(7, 1.0)
+    for run in [*old, world.run(7, 900.0), world.run(7, 900.0)]:
+        world.wait(run)
+    world.live(2000)
+    assert len(world.ended) == 5
+    assert world.requests["status"] > 0
+    assert max(world.delays()) < 60
+
+
+def test_a_run_that_the_list_does_not_show_yet_is_asked_for_by_itself_and_then_no_longer() -> None:
+    world = World()
+    late = world.run(7, 600.0, listed_from=120.0)
+    world.wait(late)
+    world.wait(world.run(7, 600.0))
+    world.live(1000)
+    assert len(world.ended) == 2
+    asked_alone = [at for at, path in world.asked if path.endswith(f"/run/{late.id}/status")]
+    assert asked_alone
+    assert max(asked_alone) < 120 + 30
+
+
+def test_a_list_that_is_refused_says_nothing_of_the_runs() -> None:
+    world = World(fault=lambda call: Forbidden("No.", status_code=403) if call.path.endswith("/runs") else None)
+    for _ in range(3):
+        world.wait(world.run(7, 200.0))
+    world.live(600)
+    assert len(world.ended) == 3
+    assert world.requests["runs"] == 1
+
+
+def test_only_the_runs_own_record_ends_a_wait() -> None:
+    """The agents list says that the last run is over, and it is another one."""
+    world = World()
+    for agent_id in range(1, 20):
+        world.wait(world.run(agent_id, 500.0))
+    world.live(50)
+    for agent_id in range(1, 20):
+        world.run(agent_id, 1.0)
+    world.live(400)
+    assert not world.ended
+    world.live(600)
+    assert min(world.delays()) > 0
+    assert len(world.ended) == 19
+
+
+# Waiting for a run that is not there yet
+
+
+def test_the_first_run_since_a_moment_is_found_and_waited_for() -> None:
+    world = World()
+    world.run(7, 10.0)
+    world.now += 1
+    world.wait(agent_id=7, since=START + timedelta(seconds=1))
+    world.live(100)
+    first = world.run(7, 100.0)
+    world.run(7, 1.0)
+    world.live(400)
+    assert list(world.ended) == [first.id]
+
+
+def test_a_run_that_never_comes_is_given_up_at_the_deadline() -> None:
+    world = World()
+    watched = world.wait(agent_id=7, since=START, deadline=START + timedelta(seconds=100))
+    world.live(1000)
+    [(at, news)] = [(at, news) for at, news in world.news if news.verdict.outcome]
+    assert (news.watched, news.verdict.outcome) == (watched, WaitOutcome.DEADLINE)
+    assert 100 <= at <= 101
+
+
+# Time
+
+
+def test_a_deadline_brings_a_last_look() -> None:
+    world = World()
+    world.wait(world.run(7, 1e6), poll_interval=3600, deadline=START + timedelta(seconds=500))
+    world.live(1000)
+    at, news = world.news[-1]
+    assert news.verdict.outcome is WaitOutcome.DEADLINE
+    assert news.watched.wait.run is not None
+    assert 500 <= at <= 501
+
+
+def test_a_deadline_holds_although_nothing_is_answered() -> None:
+    world = World(spacing=3600)
+    world.wait(world.run(7, 1e6), deadline=START + timedelta(seconds=500))
+    for _ in range(20):
+        world.wait(world.run(7, 1e6))
+    world.now = 1.0
+    world.list.next_question(world.moment.steady)
+    assert world.list.pass_time(world.moment) == []
+    world.now = 500.0
+    assert world.list.pass_time(world.moment) == []
+    world.now = 500.0 + LAST_LOOK
+    [news] = world.list.pass_time(world.moment)
+    assert news.verdict.outcome is WaitOutcome.DEADLINE
+    assert len(world.list) == 20
+
+
+def test_a_trigger_that_comes_back_long_after_its_deadline_still_looks() -> None:
+    world = World()
+    over, going = world.run(7, 100.0), world.run(8, 1e6)
+    world.now = 5000.0
+    world.wait(over, deadline=START + timedelta(seconds=600))
+    world.wait(going, deadline=START + timedelta(seconds=600))
+    world.live(60)
+    outcomes = {news.watched.wait.terms.run_id: news.verdict.outcome for _, news in world.news}
+    assert outcomes == {over.id: WaitOutcome.ENDED, going.id: WaitOutcome.DEADLINE}
+
+
+def test_a_failure_is_looked_at_again_when_it_has_stood_long_enough() -> None:
+    world = World()
+    run = world.run(7, 100.0, outcome=RunStatus.FAILURE)
+    world.wait(run, failure_pause=40.0, poll_interval=300.0)
+    world.live(2000)
+    seen = next(at for at, _ in world.asked if at >= run.end)
+    assert world.ended[run.id] == pytest.approx(seen + 40.0, abs=1.5)
+
+
+def test_nobody_is_asked_about_more_often_than_wanted() -> None:
+    world = World()
+    world.wait(world.run(7, 1000.0), poll_interval=100.0)
+    world.live(2000)
+    assert all(later - earlier >= 99 for (earlier, _), (later, _) in zip(world.asked, world.asked[1:], strict=False))
+
+
+def test_where_waits_share_a_question_the_smallest_interval_holds() -> None:
+    world = World()
+    world.wait(world.run(7, 500.0), poll_interval=300.0)
+    world.wait(world.run(7, 500.0))
+    world.live(1000)
+    assert max(world.delays()) <= 15
+
+
+# Faults
+
+
+def test_a_fault_of_the_service_is_borne_for_a_bounded_time_by_each_wait() -> None:
+    world = World(fault=server_error)
+    world.wait(world.run(7, 1e5))
+    patient = world.wait(world.run(7, 1e5), is_patient=True)
+    world.live(FAULT_TOLERANCE.total_seconds() + 120)
+    failed = [(at, news) for at, news in world.news if news.error is not None]
+    assert len(failed) == 1
+    assert FAULT_TOLERANCE.total_seconds() <= failed[0][0] <= FAULT_TOLERANCE.total_seconds() + 61
+    assert list(world.list) == [patient]
+    assert len(world.messages()) == 2  # said once to each
+
+
+def test_a_fault_of_one_agent_is_not_counted_against_another() -> None:
+    world = World(fault=lambda call: server_error(call) if "/agent/7/" in call.path else None)
+    world.wait(world.run(7, 100.0))
+    world.wait(world.run(8, 100.0))
+    world.live(400)
+    assert list(world.ended) == [102]
+
+
+def test_a_gateways_page_in_place_of_a_list_is_borne() -> None:
+    world = World(fault=lambda call: UnexpectedAnswer("HTML.") if world.now < 200 else None)
+    for _ in range(3):
+        world.wait(world.run(7, 100.0))
+    world.live(600)
+    assert len(world.ended) == 3
+    assert world.requests["status"] == 0
+
+
+def test_a_run_unknown_at_first_is_waited_for_and_one_unknown_for_long_is_not() -> None:
+    world = World()
+    new = world.run(7, 200.0)
+    del world.runs[new.id]
+    world.wait(new)
+    world.live(30)
+    world.runs[new.id] = new
+    world.live(600)
+    assert list(world.ended) == [new.id]
+
+    world.wait(agent_id=7, run_id=999)
+    begun = world.now
+    world.live(600)
+    at, news = world.news[-1]
+    assert isinstance(news.error, NotFound)
+    assert at - begun >= NOT_FOUND_TOLERANCE.total_seconds()
+
+
+def test_without_the_agents_list_everybody_is_still_heard_of() -> None:
+    world = World(fault=lambda call: Forbidden("No.", status_code=403) if call.path == "/agent/all" else None)
+    for agent_id in range(1, 30):
+        world.wait(world.run(agent_id, 200.0))
+    world.live(600)
+    assert len(world.ended) == 29
+    assert world.requests["all"] == 1
+
+
+def test_a_question_that_was_not_put_is_put_again_at_once() -> None:
+    world = World()
+    world.wait(world.run(7, 100.0))
+    question, _ = world.list.next_question(world.moment.steady + 10)
+    assert question is not None
+    world.list.ask_again(question, world.moment)
+    assert world.list.next_question(world.moment.steady)[0] == question
+
+
+# Coming and going
+
+
+def test_who_leaves_is_forgotten() -> None:
+    world = World()
+    waits = [world.wait(world.run(1 + n % 40, 1e5), deadline=START + timedelta(days=1)) for n in range(400)]
+    waits.append(world.wait(agent_id=99, since=START))
+    world.live(60)
+    for watched in waits:
+        world.list.remove(watched)
+        world.list.remove(watched)
+    assert len(world.list) == 0
+    assert world.list.agent_count == 0
+    assert list(world.list) == []
+    assert world.list.next_question(world.moment.steady + 1e6) == (None, math.inf)
+    assert world.list.next_fixed_look() is None
+
+
+def test_an_answer_for_somebody_who_left_is_dropped() -> None:
+    world = World()
+    watched = world.wait(world.run(7, 10.0))
+    question, _ = world.list.next_question(world.moment.steady + 10)
+    assert question is not None
+    world.list.remove(watched)
+    assert world.list.answered(question, [], 0.0, world.moment) == []
+    assert world.list.failed(question, server_error(None), world.moment) == []  # type: ignore[arg-type]
+
+
+# The workloads the schedule is for
+
+
+def test_many_runs_of_twenty_agents() -> None:
+    world = World()
+    for number, seconds in enumerate(lognormal(300)):
+        world.wait(world.run(1000 + number % 20, seconds))
+    world.live(20_000)
+    delays = world.delays()
+    assert len(delays) == 300
+    assert fmean(delays) <= 6.5
+    assert delays[285] <= 18
+
+
+@pytest.mark.parametrize(("hints", "mean"), [(True, 10.0), (False, 60.0)])
+def test_as_many_agents_as_runs(hints: bool, mean: float) -> None:
+    world = World(hints=hints)
+    for number, seconds in enumerate(lognormal(150)):
+        world.wait(world.run(1000 + number, seconds))
+    world.live(20_000)
+    assert len(world.ended) == 150
+    assert fmean(world.delays()) <= mean
+
+
+ERRORS = [
+    ServerError("Down.", status_code=503),
+    UnexpectedAnswer("HTML."),
+    Forbidden("No.", status_code=403),
+    NotFound("Nothing here.", status_code=404),
+]
+DEADLINE = 6000.0
+arrivals = st.tuples(
+    st.integers(1, 8),  # agent
+    st.floats(0, 2000),  # seconds the run takes
+    st.floats(0, 300),  # seconds until the next arrival
+    st.booleans(),  # whether it is waited for before it is known
+    st.sampled_from([None, None, None, 30.0, 400.0]),  # after how many seconds the one who waits leaves
+    st.sampled_from([0.0, 0.0, 60.0]),  # failure_pause
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(arrivals, min_size=1, max_size=30), st.floats(0, 0.3), st.booleans(), st.integers(0, 1000))
+def test_every_wait_comes_to_an_end_whatever_comes(
+    runs: list[tuple[int, float, float, bool, float | None, float]], faults: float, hints: bool, seed: int
+) -> None:
+    generator = random.Random(seed)
+    world = World(hints=hints, fault=lambda call: generator.choice(ERRORS) if generator.random() < faults else None)
+    waits, leaving = [], []
+    for agent_id, seconds, gap, early, leaves_after, pause in runs:
+        outcome = generator.choice([RunStatus.SUCCESS, RunStatus.FAILURE, RunStatus.STOPPED])
+        deadline: dict[str, Any] = {
+            "deadline": START + timedelta(seconds=DEADLINE),
+            "failure_pause": pause,
+            "is_patient": True,
+        }
+        since = START + timedelta(seconds=world.now)
+        waits += [world.wait(agent_id=agent_id, since=since, **deadline)] if early else []
+        waits.append(world.wait(world.run(agent_id, seconds, outcome=outcome), **deadline))
+        if leaves_after is not None:
+            leaving.append((world.now + leaves_after, waits[-1]))
+        world.live(gap)
+        for at, watched in tuple(leaving):
+            if at <= world.now:
+                world.list.remove(watched)
+                waits.remove(watched)
+                leaving.remove((at, watched))
+    world.live(20_000)
+    assert len(world.list) == 0
+    over = [news.watched for _, news in world.news if news.verdict.outcome or news.error]
+    assert len(over) == len(set(map(id, over)))
+    heard = {id(watched) for watched in over}
+    assert heard.issuperset(id(watched) for watched in waits)
+    assert world.now <= DEADLINE + LAST_LOOK + 20
+    assert min(world.delays(), default=0) >= 0
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.floats(0, 2000), st.floats(0, 500)), min_size=1, max_size=40),
+    st.floats(0, 0.4),
+    st.integers(0, 1000),
+)
+def test_everybody_hears_of_the_end_through_passing_faults(
+    runs: list[tuple[int, float, float]], faults: float, seed: int
+) -> None:
+    generator = random.Random(seed)
+    world = World(fault=lambda call: server_error(call) if generator.random() < faults else None)
+    for agent_id, seconds, gap in runs:
+        world.wait(world.run(agent_id, seconds))
+        world.live(gap)
+    world.live(10_000)
+    assert len(world.ended) == len(runs)
+    assert min(world.delays()) >= 0

@@ -1,0 +1,171 @@
+"""A watch list in a world of its own: a service of planned runs, and a clock that costs no time."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from airflow_provider_sequentum.api.agents import Agent
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.errors import NotFound, SequentumError
+from airflow_provider_sequentum.api.parsing import Page
+from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.lifecycle.end_rates import EndRates
+from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome
+from airflow_provider_sequentum.lifecycle.watch_list import WatchList
+from airflow_provider_sequentum.lifecycle.watched import Moment, News, Question, Watched
+from tests.support.service import START
+
+FaultOf = Callable[[Call[Any]], SequentumError | None]
+
+
+@dataclass
+class PlannedRun:
+    """A run that began at a second of the world's time and takes so many."""
+
+    id: int
+    agent_id: int
+    begun: float
+    seconds: float
+    outcome: RunStatus = RunStatus.SUCCESS
+    listed_from: float = 0.0
+
+    @property
+    def end(self) -> float:
+        return self.begun + self.seconds
+
+    def status(self, now: float) -> RunStatus:
+        share = (now - self.begun) / self.seconds if self.seconds else 1.0
+        if share >= 1:
+            return self.outcome
+        return RunStatus.EXPORTING if share >= 0.9 else RunStatus.RUNNING
+
+
+@dataclass
+class World:
+    """
+    A service, the list of waits, and the time.
+
+    :param spacing: seconds between two questions.
+    :param latency: seconds an answer takes.
+    :param hints: whether the agents list tells the status of the last run.
+    """
+
+    spacing: float = 0.75
+    latency: float = 0.2
+    hints: bool = True
+    fault: FaultOf = lambda call: None
+    now: float = 0.0
+    runs: dict[int, PlannedRun] = field(default_factory=dict)
+    requests: Counter[str] = field(default_factory=Counter)
+    asked: list[tuple[float, str]] = field(default_factory=list)
+    ended: dict[int, float] = field(default_factory=dict)
+    news: list[tuple[float, News]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rates = EndRates()
+        self.list = WatchList(self.rates)
+        self._ids = itertools.count(101)
+
+    @property
+    def moment(self) -> Moment:
+        return Moment(self.now + 5000.0, START + timedelta(seconds=self.now))
+
+    def run(self, agent_id: int, seconds: float, **fields: Any) -> PlannedRun:
+        run = PlannedRun(next(self._ids), agent_id, self.now, seconds, **fields)
+        self.runs[run.id] = run
+        return run
+
+    def wait(self, run: PlannedRun | None = None, **terms: Any) -> Watched:
+        if run is not None:
+            terms = {"agent_id": run.agent_id, "run_id": run.id, **terms}
+        watched = Watched(RunWait(RunWaitTerms(**terms)), began=self.moment.steady)
+        self.list.add(watched, self.moment)
+        return watched
+
+    def live(self, seconds: float) -> None:
+        """Let time pass, asking and answering, until nobody waits or it is over."""
+        until = self.now + seconds
+        while self.now < until and len(self.list):
+            self._hear(self.list.pass_time(self.moment))
+            question, at = self.list.next_question(self.moment.steady)
+            if question is not None:
+                self._ask(question)
+                self.now += self.spacing
+            else:
+                fixed = self.list.next_fixed_look()
+                at = min(at, fixed if fixed is not None else at, until + 5000.0)
+                self.now = max(at - 5000.0, self.now + 0.001)
+
+    def delays(self) -> list[float]:
+        """Return how long after its end each wait heard of it, sorted."""
+        return sorted(at - self.runs[run_id].end for run_id, at in self.ended.items())
+
+    def messages(self) -> list[str]:
+        return [news.verdict.message for _, news in self.news if news.verdict.message]
+
+    def _ask(self, question: Question) -> None:
+        call, asked_at = self.list.call_for(question), self.moment.steady
+        kind = call.path.rsplit("/", 1)[-1]
+        self.requests[kind] += 1
+        self.asked.append((self.now, call.path))
+        error = self.fault(call)
+        try:
+            if error is not None:
+                raise error
+            answer = self._answer(call)
+        except SequentumError as refused:
+            self.now += self.latency
+            self._hear(self.list.failed(question, refused, self.moment))
+        else:
+            self.now += self.latency
+            self._hear(self.list.answered(question, answer, asked_at, self.moment))
+        self.now -= self.latency
+
+    def _answer(self, call: Call[Any]) -> Any:
+        names = call.path.strip("/").split("/")
+        if names[1] == "all":
+            return self._page(int(call.query["pageIndex"]), int(call.query["recordsPerPage"]))
+        agent_id = int(names[1])
+        if names[-1] == "runs":
+            known = [run for run in self.runs.values() if run.agent_id == agent_id and run.listed_from <= self.now]
+            known.sort(key=lambda run: run.id, reverse=True)
+            return [self._record(run) for run in known[: int(call.query["maxRecords"])]]
+        run = self.runs.get(int(names[3]))
+        if run is None:
+            raise NotFound("There is no such run.", status_code=404)
+        return self._record(run)
+
+    def _page(self, page: int, size: int) -> Page[Agent]:
+        last = {run.agent_id: run for run in self.runs.values()}
+        agents = [
+            Agent.model_validate({"id": agent_id, "status": int(run.status(self.now)) if self.hints else None})
+            for agent_id, run in sorted(last.items())
+        ]
+        return Page(agents[(page - 1) * size : page * size], len(agents))
+
+    def _record(self, run: PlannedRun) -> Run:
+        begun = START + timedelta(seconds=run.begun)
+        is_over = self.now >= run.end
+        return Run.model_validate(
+            {
+                "id": run.id,
+                "configId": run.agent_id,
+                "status": int(run.status(self.now)),
+                "created": begun.isoformat(),
+                "startTime": begun.isoformat(),
+                "endTime": (START + timedelta(seconds=run.end)).isoformat() if is_over else None,
+                "tableType": "history" if is_over and run.outcome is not RunStatus.FAILURE else "run",
+            }
+        )
+
+    def _hear(self, news: list[News]) -> None:
+        for item in news:
+            self.news.append((self.now, item))
+            if item.verdict.outcome is WaitOutcome.ENDED and item.watched.wait.terms.run_id is not None:
+                self.ended[item.watched.wait.terms.run_id] = self.now
