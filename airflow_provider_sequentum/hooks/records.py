@@ -1,0 +1,66 @@
+"""The records of a run: its delivered files, fetched one after the other and read in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, TypeVar
+
+from airflow_provider_sequentum.api import files, runs
+from airflow_provider_sequentum.exceptions import RunFilesUnavailable, RunRecordsUnreadable, SequentumRequestRefused
+from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
+from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS
+from airflow_provider_sequentum.lifecycle.file_selection import select, why_incomplete, why_removed
+from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+T = TypeVar("T")
+
+ReadFile = Callable[[IO[bytes], str], Iterator[T]]
+"""Reads one file, given with its name."""
+
+
+def read_run(
+    hook: SequentumHook, agent_id: int | str, run_id: int | str, pattern: str, read: ReadFile[T]
+) -> Iterator[T]:
+    """
+    Yield what ``read`` makes of each delivered file.
+
+    A file is on the worker's disk while it is read, without a name, so that nothing of it stays whatever happens.
+
+    :param pattern: a shell pattern; only files whose names fit it.
+    :raises RunRecordsUnreadable: a file can't be read; the message names it.
+    :raises RunFilesUnavailable: the run is still going.
+    :raises SequentumRequestRefused: the run extracted records, but its files are gone.
+    """
+    run = hook.send(runs.status(agent_id, run_id))
+    if reason := why_incomplete(run):
+        raise RunFilesUnavailable(f"Run {run_id} of agent {agent_id}: {reason}")
+    listed = hook.send(files.list_files(agent_id, run_id))
+    if reason := why_removed(run, listed):
+        raise SequentumRequestRefused(f"Run {run_id} of agent {agent_id}: {reason}")
+    wanted = select(listed, FILE_KINDS[:1], [pattern]).chosen
+    with _naming(agent_id, run_id):
+        for file in wanted:
+            format_of(file.name or "")
+    for file in wanted:
+        with TemporaryFile() as stream:
+            with errors_as_airflow_exceptions(hook.sequentum_conn_id):
+                hook.client.download(agent_id=agent_id, run_id=run_id, file=file, destination=stream)
+            stream.seek(0)
+            with _naming(agent_id, run_id):
+                yield from read(stream, file.name or "")
+
+
+@contextmanager
+def _naming(agent_id: int | str, run_id: int | str) -> Iterator[None]:
+    try:
+        yield
+    except RecordsUnreadable as error:
+        raise RunRecordsUnreadable(
+            f"The records of run {run_id} of agent {agent_id} can't be read. {error} The files are untouched on the "
+            "service; leave this one out by a pattern, or land it and look."
+        ) from error

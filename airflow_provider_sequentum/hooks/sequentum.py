@@ -1,0 +1,271 @@
+"""The hook: an Airflow connection becomes a client of the Sequentum Cloud API."""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from airflow_provider_sequentum.exceptions import SequentumConnectionException, SequentumException
+from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pandas as pd
+    import pyarrow as pa
+    from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings, SequentumClient
+    from airflow_provider_sequentum.hooks.driver import RememberRecord
+    from airflow_provider_sequentum.lifecycle.procedure import Procedure
+
+T = TypeVar("T")
+
+
+class SequentumHook(BaseHook):
+    """
+    Talk to Sequentum Cloud with the key of an Airflow connection.
+
+    The hook has one verb: :meth:`send` takes the description of a request, made by one of the functions of
+    ``airflow_provider_sequentum.api``, and returns the typed answer::
+
+        from airflow_provider_sequentum.api import runs
+
+        run = SequentumHook().send(runs.status(agent_id=7, run_id=42))
+
+    The connection is looked up at the first request. The API is described at
+    https://docs.sequentum.com/api-reference/introduction.
+
+    :param sequentum_conn_id: the connection, of type ``sequentum``: its password is the API key, its host the base URL
+        (production by default).
+    """
+
+    conn_name_attr = "sequentum_conn_id"
+    default_conn_name = "sequentum_default"
+    conn_type = "sequentum"
+    hook_name = "Sequentum Cloud"
+
+    def __init__(self, sequentum_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.sequentum_conn_id = sequentum_conn_id
+
+    def get_conn(self) -> SequentumClient:
+        """Return the client of this hook's connection; it stays open until :meth:`close`."""
+        return self.client
+
+    @cached_property
+    def client(self) -> SequentumClient:
+        """The blocking client. One per hook; it can be used by several threads."""
+        from airflow_provider_sequentum.api import SequentumClient
+
+        return SequentumClient(self.settings)
+
+    @cached_property
+    def settings(self) -> ClientSettings:
+        """
+        What the connection says, checked.
+
+        :raises SequentumConnectionException: the connection is missing, or one of its fields is unusable.
+        """
+        return self._settings_from(self._connection, self._connection.extra_dejson)
+
+    async def aget_settings(self) -> ClientSettings:
+        """Return :attr:`settings` without blocking the event loop."""
+        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+        try:
+            connection = await get_async_connection(self.sequentum_conn_id, hook=self)
+        except AirflowNotFoundException as error:
+            raise self._missing_connection() from error
+        return self._settings_from(connection, await get_async_extra_dejson(connection))
+
+    async def aget_client(self) -> AsyncSequentumClient:
+        """Return a new async client; the caller closes it (``async with``)."""
+        from airflow_provider_sequentum.api import AsyncSequentumClient
+
+        return AsyncSequentumClient(await self.aget_settings())
+
+    def send(self, call: Call[T]) -> T:
+        """
+        Send one request and return its answer.
+
+        :raises SequentumConnectionException: the key, the host or a field of the connection is wrong.
+        :raises SequentumRequestRefused: the service refused the request as it stands.
+        :raises SequentumUnavailable: no usable answer came; a retry can help.
+        """
+        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
+
+        with errors_as_airflow_exceptions(self.sequentum_conn_id):
+            return self.client.send(call)
+
+    def perform(self, procedure: Procedure[T], remember: RememberRecord | None = None) -> T:
+        """
+        Carry out a procedure, blocking, and return its result; raises what :meth:`send` raises.
+
+        :param remember: keeps the procedure's records for the next try.
+        """
+        from airflow_provider_sequentum.hooks.driver import perform
+        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
+
+        with errors_as_airflow_exceptions(self.sequentum_conn_id):
+            return perform(procedure, self.client, self.log, remember)
+
+    def perform_apart(self, procedure: Procedure[T]) -> T:
+        """
+        Carry out a procedure with a client of its own, and without looking the connection up again.
+
+        For a signal handler: the hook's client, or Airflow's supervisor, may be in the middle of a request of the very
+        thread that was interrupted, and would wait for it for ever.
+        """
+        from airflow_provider_sequentum.api import SequentumClient
+        from airflow_provider_sequentum.hooks.driver import perform
+        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
+
+        with errors_as_airflow_exceptions(self.sequentum_conn_id), SequentumClient(self.settings) as client:
+            return perform(procedure, client, self.log)
+
+    def iter_records(
+        self,
+        agent_id: int | str,
+        run_id: int | str,
+        *,
+        pattern: str = "*",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """
+        Yield the records of a run as dictionaries, one at a time and in constant memory.
+
+        They come from the delivered files, in the order of the service's list: CSV (values are strings), JSON, NDJSON,
+        Excel (extra ``excel``) and Parquet (extra ``arrow``). A file is fetched when its first record is wanted.
+
+        :param agent_id: the agent.
+        :param run_id: the run, which has to be over.
+        :param pattern: a shell pattern such as ``*.csv``; only files whose names fit it.
+        :param encoding: of text files. Default: by their byte order mark, else UTF-8.
+        :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
+        :raises RunRecordsUnreadable: a file is damaged, or no file of records at all.
+        :raises RunFilesUnavailable: the run is still going.
+        :raises SequentumRequestRefused: the run or its files are gone.
+        """
+        from airflow_provider_sequentum.hooks.records import read_run
+        from airflow_provider_sequentum.records.reading import read_records
+
+        read = partial(read_records, encoding=encoding, delimiter=delimiter)
+        return read_run(self, agent_id, run_id, pattern, read)
+
+    def iter_record_batches(
+        self,
+        agent_id: int | str,
+        run_id: int | str,
+        *,
+        pattern: str = "*",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """
+        Yield the records of a run as Arrow's batches, with types; see :meth:`iter_records`.
+
+        Needs the extra ``arrow``. ``pyarrow.Table.from_batches(...)``, and ``.to_pandas()`` of it, take them from here.
+        """
+        from airflow_provider_sequentum.hooks.records import read_run
+        from airflow_provider_sequentum.records.reading import read_arrow
+
+        return read_run(self, agent_id, run_id, pattern, partial(read_arrow, encoding=encoding, delimiter=delimiter))
+
+    def get_pandas_df(self, agent_id: int | str, run_id: int | str, **options: Any) -> pd.DataFrame:
+        """
+        Return all records of a run as a pandas data frame, in memory. Needs the extra ``pandas``.
+
+        :param options: those of :meth:`iter_record_batches`.
+        """
+        from airflow_provider_sequentum.records.binary import library
+
+        frames = [batch.to_pandas() for batch in self.iter_record_batches(agent_id, run_id, **options)]
+        frame: pd.DataFrame = library("pandas", "pandas", "A data frame").concat(frames, ignore_index=True)
+        return frame
+
+    def run_link(self, agent_id: int, run_id: int) -> str:
+        """Return the address of a run's page: the connection's template filled in, or the dashboard."""
+        return self._link("run_link_template", agent_id=agent_id, run_id=run_id)
+
+    def session_link(self, session_id: str) -> str:
+        """Return the address of an Agent Builder session's page, or the dashboard."""
+        return self._link("session_link_template", session_id=session_id)
+
+    def close(self) -> None:
+        """Close the client, if one was opened."""
+        if "client" in self.__dict__:
+            self.__dict__.pop("client").close()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Prove that the key works: the *Test* button of the connection form."""
+        from airflow_provider_sequentum.api import agents, billing
+        from airflow_provider_sequentum.api.errors import SequentumError
+
+        try:
+            page = self.send(agents.list_agents(page=1, records_per_page=1))
+            try:
+                organisation = f"organisation {self.client.send(billing.credits()).organization_id}"
+            except SequentumError:
+                organisation = "an organisation whose billing this key may not read"
+        except SequentumException as error:
+            return False, str(error)
+        agents_seen = page.total_record_count or len(page)
+        return True, f"Connected to {self.settings.base_url} as {organisation}; {agents_seen} agents visible."
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's own fields, for Airflow 2.11 to 3.1 (newer ones read them from the provider's metadata)."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from wtforms import BooleanField, FloatField, IntegerField, StringField
+        from wtforms.validators import Optional
+
+        kinds = {"boolean": BooleanField, "integer": IntegerField, "number": FloatField, "string": StringField}
+        widgets: dict[str, Any] = {}
+        for name, field in CONNECTION_FIELDS.items():
+            kind = kinds[field["schema"]["type"][0]]
+            options: dict[str, Any] = {"default": field["schema"].get("default"), "description": field["description"]}
+            if kind is not BooleanField:
+                options |= {"widget": BS3TextFieldWidget(), "validators": [Optional()]}
+            widgets[name] = kind(field["label"], **options)
+        return widgets
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the form's standard fields look, for Airflow 2.11 to 3.1."""
+        behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+        return {key.replace("-", "_"): value for key, value in behaviour.items()}
+
+    def _settings_from(self, connection: Connection, extra: Mapping[str, Any]) -> ClientSettings:
+        from airflow_provider_sequentum.hooks.connection import settings_from_connection
+
+        try:
+            return settings_from_connection(
+                connection.password, connection.host, connection.port, connection.schema, extra
+            )
+        except ValueError as error:
+            raise SequentumConnectionException(
+                f"{error} Nothing was sent. Edit the connection {self.sequentum_conn_id!r}."
+            ) from None
+
+    @cached_property
+    def _connection(self) -> Connection:
+        try:
+            return self.get_connection(self.sequentum_conn_id)
+        except AirflowNotFoundException as error:
+            raise self._missing_connection() from error
+
+    def _missing_connection(self) -> SequentumConnectionException:
+        return SequentumConnectionException(
+            f"The connection {self.sequentum_conn_id!r} does not exist. Nothing was sent. Create it with type "
+            f"{self.conn_type!r} and the API key as its password."
+        )
+
+    def _link(self, template_field: str, **ids: int | str) -> str:
+        from airflow_provider_sequentum.hooks.connection import fill_link_template
+
+        template = self._connection.extra_dejson.get(template_field)
+        return fill_link_template(template, self.settings.base_url, **ids)

@@ -1,0 +1,132 @@
+"""
+What OpenLineage is told, where its Airflow provider is installed.
+
+The data of an agent is one dataset (namespace ``sequentum``, name ``agent/7``) whose version is the run, so that a
+lineage graph has one node for it and not one for every run. The operator that runs the agent reads the page where the
+agent starts and writes that dataset; the transfer reads it and writes files.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.openlineage.facet import Dataset, InputDataset, OutputDataset
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.lifecycle.procedure import Procedure
+    from airflow_provider_sequentum.transfers.run_files_transfer import Landed
+
+NAMESPACE = "sequentum"
+
+MOST_FILES = 100
+"""How many files are told one by one; of more, only their folder."""
+
+
+def agent_dataset(agent_id: int | str) -> Dataset:
+    """Return the dataset of an agent's data."""
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+
+    return Dataset(namespace=NAMESPACE, name=f"agent/{agent_id}")
+
+
+def run_lineage(hook: SequentumHook, run: Run) -> OperatorLineage[Any, Any]:
+    """
+    Return the lineage of a task that ran an agent.
+
+    :param hook: is asked where the agent starts; if it can't be found out, that is left out.
+    """
+    from airflow.providers.common.compat.openlineage.facet import OutputDataset
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    start_url = hook.perform_apart(_read_start_url(run.agent_id))
+    data = agent_dataset(run.agent_id)
+    statistics = _statistics(rows=run.export_count or run.data_count)
+    return OperatorLineage(
+        inputs=[] if start_url is None else [_page(start_url)],
+        outputs=[OutputDataset(data.namespace, data.name, facets=_version(run.id), outputFacets=statistics)],
+        run_facets=_external_run(hook.settings.origin, run.agent_id, run.id),
+        job_facets=_agent_as_job(run.agent_id, run.config_name),
+    )
+
+
+def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
+    """Return the lineage of a task that landed a run's files."""
+    from airflow.providers.common.compat.openlineage.facet import InputDataset
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    manifest = landed.manifest
+    data = agent_dataset(manifest.agent_id)
+    return OperatorLineage(
+        inputs=[InputDataset(data.namespace, data.name, facets=_version(manifest.run_id))],
+        outputs=_file_datasets(landed),
+        run_facets=_external_run(landed.origin, manifest.agent_id, manifest.run_id),
+        job_facets=_agent_as_job(manifest.agent_id, manifest.agent_name),
+    )
+
+
+def _file_datasets(landed: Landed) -> list[OutputDataset]:
+    files = landed.manifest.files
+    if len(files) > MOST_FILES:
+        totals = _statistics(rows=landed.manifest.records, size=landed.manifest.size, files=len(files))
+        return [_output(landed.folder, totals)]
+    return [_output(landed.folder / file.name, _statistics(rows=file.records, size=file.size)) for file in files]
+
+
+def _output(path: ObjectStoragePath, statistics: dict[str, Any]) -> OutputDataset:
+    from airflow.providers.common.compat.openlineage.facet import OutputDataset
+
+    if path.bucket:
+        return OutputDataset(path.namespace, path.key, outputFacets=statistics)
+    return OutputDataset("file", path.path, outputFacets=statistics)
+
+
+def _page(url: str) -> InputDataset:
+    from airflow.providers.common.compat.openlineage.facet import InputDataset
+
+    parts = urlsplit(url)
+    # Neither credentials nor a query, which may hold a token, belong into a catalogue.
+    host = parts.netloc.rpartition("@")[2]
+    return InputDataset(f"{parts.scheme}://{host}", parts.path or "/")
+
+
+def _statistics(*, rows: int | None, size: int | None = None, files: int | None = None) -> dict[str, Any]:
+    from airflow.providers.common.compat.openlineage.facet import OutputStatisticsOutputDatasetFacet
+
+    return {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=rows, size=size, fileCount=files)}
+
+
+def _version(run_id: int) -> dict[str, Any]:
+    from openlineage.client.facet_v2 import dataset_version_dataset
+
+    return {"version": dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(run_id))}
+
+
+def _external_run(origin: str, agent_id: int, run_id: int) -> dict[str, Any]:
+    from airflow.providers.common.compat.openlineage.facet import ExternalQueryRunFacet
+
+    name = f"agent/{agent_id}/run/{run_id}"
+    return {"externalQuery": ExternalQueryRunFacet(externalQueryId=name, source=origin)}
+
+
+def _agent_as_job(agent_id: int, agent_name: str | None) -> dict[str, Any]:
+    from openlineage.client.facet_v2 import documentation_job
+
+    described = f"Agent {agent_id} of Sequentum Cloud" + (f": {agent_name}" if agent_name else "")
+    return {"documentation": documentation_job.DocumentationJobFacet(description=described)}
+
+
+def _read_start_url(agent_id: int) -> Procedure[str | None]:
+    from airflow_provider_sequentum.api import agents
+    from airflow_provider_sequentum.api.errors import SequentumError
+    from airflow_provider_sequentum.lifecycle.procedure import say, send
+
+    try:
+        return (yield from send(agents.get(agent_id))).start_url
+    except SequentumError as error:
+        yield from say(f"Where agent {agent_id} starts could not be read for its lineage. ({error})")
+        return None

@@ -1,0 +1,65 @@
+"""Buttons on a task that lead to Sequentum Cloud, and the XComs they live from, pushed by the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+    from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+RUN_LINK_KEY = "agent_run_link"
+RUN_SUMMARY_KEY = "run"
+SESSION_SUMMARY_KEY = "session"
+SESSION_LINK_KEY = "agent_builder_session_link"
+SCREENSHOT_LINK_KEY = "agent_builder_screenshot_link"
+
+
+class AgentRunLink(BaseOperatorLink):
+    """The run's page in Sequentum Cloud, by the connection's ``run_link_template``."""
+
+    name = "Sequentum run"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """Return the address; empty until the task knows its run."""
+        return XCom.get_value(ti_key=ti_key, key=RUN_LINK_KEY) or ""
+
+
+class AgentBuilderSessionLink(BaseOperatorLink):
+    """The Agent Builder session's page, by the connection's ``session_link_template``."""
+
+    name = "Sequentum session"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """Return the address; empty until the task knows its session."""
+        return XCom.get_value(ti_key=ti_key, key=SESSION_LINK_KEY) or ""
+
+
+class AgentBuilderScreenshotLink(BaseOperatorLink):
+    """The latest screenshot of the session, where ``screenshots_path`` put it."""
+
+    name = "Latest screenshot"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
+        """Return the address; empty as long as there is no screenshot."""
+        return XCom.get_value(ti_key=ti_key, key=SCREENSHOT_LINK_KEY) or ""
+
+
+def announce_run(context: Mapping[str, Any], hook: SequentumHook, run: Run, cost: float | None = None) -> None:
+    """
+    Push the run's summary and the address of its page, for downstream tasks and for the button.
+
+    :param cost: what the run cost in credits, where that is known.
+    """
+    from airflow_provider_sequentum.lifecycle.progress import run_summary
+
+    link = hook.run_link(run.agent_id, run.id)
+    context["ti"].xcom_push(key=RUN_LINK_KEY, value=link)
+    context["ti"].xcom_push(key=RUN_SUMMARY_KEY, value={**run_summary(run), "link": link, "cost": cost})

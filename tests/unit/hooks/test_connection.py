@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
+from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS
+from airflow_provider_sequentum.hooks.connection import fill_link_template, settings_from_connection
+
+KEY = "sk-0123456789abcdef"
+
+
+def settings(**changes: Any) -> Any:
+    values = {"password": KEY, "host": None, "port": None, "schema": None, "extra": {}, **changes}
+    return settings_from_connection(**values)
+
+
+@pytest.mark.parametrize(
+    ("fields", "base_url"),
+    [
+        ({}, DEFAULT_BASE_URL),
+        ({"host": ""}, DEFAULT_BASE_URL),
+        ({"host": "  "}, DEFAULT_BASE_URL),
+        ({"host": "https://sequentum.example"}, "https://sequentum.example"),
+        ({"host": "https://sequentum.example/"}, "https://sequentum.example"),
+        ({"host": "https://sequentum.example/api/v1/"}, "https://sequentum.example"),
+        ({"host": "sequentum.example"}, "https://sequentum.example"),
+        ({"host": "sequentum.example", "port": 8443}, "https://sequentum.example:8443"),
+        ({"host": "127.0.0.1", "port": 8765, "schema": "http"}, "http://127.0.0.1:8765"),
+        ({"host": "http://127.0.0.1:8765"}, "http://127.0.0.1:8765"),
+    ],
+)
+def test_the_base_url(fields: dict[str, Any], base_url: str) -> None:
+    assert settings(**fields).base_url == base_url
+
+
+def test_the_defaults() -> None:
+    chosen = settings()
+    assert (chosen.connect_timeout, chosen.read_timeout, chosen.verify) == (10.0, 30.0, True)
+    assert (chosen.requests_per_minute, chosen.allow_http) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("extra", "name", "value"),
+    [
+        ({"connect_timeout": 3}, "connect_timeout", 3.0),
+        ({"read_timeout": "4.5"}, "read_timeout", 4.5),
+        ({"requests_per_minute": "60"}, "requests_per_minute", 60),
+        ({"requests_per_minute": ""}, "requests_per_minute", None),
+        ({"verify": False}, "verify", False),
+        ({"verify": "false"}, "verify", False),
+        ({"verify": None}, "verify", True),
+        ({"ca_bundle": "/etc/ca.pem"}, "verify", "/etc/ca.pem"),
+        ({"verify": "no", "ca_bundle": "/etc/ca.pem"}, "verify", False),
+        ({"allow_http": "Yes"}, "allow_http", True),
+    ],
+)
+def test_the_extras(extra: dict[str, Any], name: str, value: object) -> None:
+    assert getattr(settings(extra=extra), name) == value
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"password": None}, "key is missing"),
+        ({"password": "  "}, "key is missing"),
+        ({"password": "sk with space"}, "characters that no key has"),
+        ({"password": f"{KEY}\nX-Injected: 1"}, "characters that no key has"),
+        ({"host": "http://sequentum.example"}, "plain http"),
+        ({"host": "ftp://sequentum.example"}, "base URL must look like"),
+        ({"host": f"https://user:{KEY}@sequentum.example"}, "must not contain a user"),
+        ({"host": "https://"}, "base URL must look like"),
+        ({"extra": {"connect_timeout": "soon"}}, "'connect_timeout' must be a number"),
+        ({"extra": {"read_timeout": -1}}, "greater than 0"),
+        ({"extra": {"requests_per_minute": 0.5}}, "at least 1"),
+        ({"extra": {"requests_per_minute": -5}}, "at least 1"),
+        ({"extra": {"requests_per_minute": "inf"}}, "'requests_per_minute' must be a number"),
+        ({"extra": {"read_timeout": "nan"}}, "'read_timeout' must be a number"),
+        ({"extra": {"read_timeout": 10**400}}, "'read_timeout' must be a number"),
+        ({"extra": {"verify": "perhaps"}}, "'verify' must be true or false"),
+    ],
+)
+def test_an_unusable_field_is_named_and_the_key_is_not(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        settings(**fields)
+    assert KEY not in str(caught.value)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(CONNECTION_FIELDS)), st.none() | st.text() | st.integers() | st.floats()))
+def test_no_extra_breaks_otherwise_than_by_an_error_that_names_it(extra: dict[str, Any]) -> None:
+    try:
+        settings(extra=extra)
+    except ValueError as error:
+        told = str(error)
+    else:
+        return
+    assert KEY not in told
+    assert told
+
+
+def test_a_link_template() -> None:
+    filled = fill_link_template("https://ui/{agent_id}/runs/{run_id}?x={other}", "https://base", agent_id=7, run_id=42)
+    assert filled == "https://ui/7/runs/42?x={other}"
+
+
+@pytest.mark.parametrize("template", [None, ""])
+def test_without_a_template_the_link_leads_to_the_dashboard(template: str | None) -> None:
+    assert fill_link_template(template, "https://base", run_id=42) == "https://base"
+
+
+def test_a_template_that_is_no_text_breaks_no_task() -> None:
+    assert fill_link_template(5, "https://base", run_id=42) == "5"
+
+
+def test_what_the_server_says_cannot_change_where_a_link_leads() -> None:
+    assert fill_link_template("https://ui/{session_id}", "", session_id="../x?y#z@evil") == (
+        "https://ui/..%2Fx%3Fy%23z%40evil"
+    )

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import httpx
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_sequentum.api import SequentumClient, runs
+from airflow_provider_sequentum.exceptions import (
+    SequentumConnectionException,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+)
+from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.lifecycle.procedure import send
+
+KEY = "sk-0123456789abcdef"
+CALL = runs.status(7, 42)
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> SequentumHook:
+    links = {
+        "run_link_template": "https://ui/{agent_id}/{run_id}",
+        "session_link_template": "https://ui/s/{session_id}",
+    }
+    connection = {"conn_type": "sequentum", "host": "https://sequentum.example", "password": KEY, "extra": links}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    return SequentumHook("my_conn")
+
+
+def answering(hook: SequentumHook, monkeypatch: pytest.MonkeyPatch, *responses: httpx.Response) -> list[httpx.Request]:
+    """Let the hook's client meet these answers; returns what it asks."""
+    asked: list[httpx.Request] = []
+    waiting = list(responses)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return waiting.pop(0)
+
+    def client(settings: object) -> SequentumClient:
+        return SequentumClient(settings, transport=httpx.MockTransport(answer), sleep=lambda seconds: None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("airflow_provider_sequentum.api.SequentumClient", client, raising=False)
+    return asked
+
+
+RUN = {"id": 42, "configId": 7, "status": 1}
+
+
+def test_a_call_is_sent_with_the_key_of_the_connection(hook: SequentumHook, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(hook, monkeypatch, httpx.Response(200, json=RUN))
+    assert hook.send(CALL).id == 42
+    assert str(asked[0].url) == "https://sequentum.example/api/v1/agent/7/run/42/status"
+    assert asked[0].headers["Authorization"] == f"ApiKey {KEY}"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_procedure_is_carried_out(hook: SequentumHook, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+    answering(hook, monkeypatch, httpx.Response(200, json=RUN))
+    run = hook.perform_apart(send(CALL)) if apart else hook.perform(send(CALL))
+    assert run.id == 42
+    # For a signal handler: the hook's own client may be in the middle of a request.
+    assert ("client" in vars(hook)) is not apart
+
+
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        (httpx.Response(401), SequentumConnectionException),
+        (httpx.Response(403), SequentumConnectionException),
+        (httpx.Response(404), SequentumRequestRefused),
+        (httpx.Response(422, json={"detail": "Insufficient credits."}), SequentumRequestRefused),
+        (httpx.Response(200, text="<html>Please sign in</html>"), SequentumUnavailable),
+    ],
+)
+@pytest.mark.parametrize("how", ["send", "perform", "perform_apart"])
+def test_errors_become_what_a_task_fails_with(
+    hook: SequentumHook, monkeypatch: pytest.MonkeyPatch, response: httpx.Response, kind: type[Exception], how: str
+) -> None:
+    answering(hook, monkeypatch, response)
+    with pytest.raises(kind, match="'my_conn'") as caught:
+        getattr(hook, how)(CALL if how == "send" else send(CALL))
+    assert KEY not in str(caught.value)
+
+
+def test_the_connection_is_looked_up_at_the_first_request_only(
+    hook: SequentumHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_MY_CONN")
+    SequentumHook("my_conn")
+    monkeypatch.setattr(SequentumHook, "get_connection", lambda conn_id: pytest.fail("looked up"))
+    SequentumHook("my_conn")
+
+
+def missing(conn_id: str) -> object:
+    raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+
+
+def test_a_missing_connection_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SequentumHook, "get_connection", staticmethod(missing))
+    with pytest.raises(SequentumConnectionException, match=r"'no_such' does not exist\. Nothing was sent"):
+        SequentumHook("no_such").send(CALL)
+
+
+async def test_a_missing_connection_is_the_same_error_in_a_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def amissing(conn_id: str, hook: object) -> object:
+        return missing(conn_id)
+
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", amissing)
+    with pytest.raises(SequentumConnectionException, match="'no_such' does not exist"):
+        await SequentumHook("no_such").aget_client()
+
+
+def test_an_unusable_field_names_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_MY_CONN", json.dumps({"conn_type": "sequentum", "host": "ftp://x", "password": KEY})
+    )
+    with pytest.raises(
+        SequentumConnectionException, match=r"Nothing was sent\. Edit the connection 'my_conn'"
+    ) as caught:
+        SequentumHook("my_conn").send(CALL)
+    assert KEY not in str(caught.value)
+
+
+def test_certificates_that_cannot_be_read_are_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"ca_bundle": "/no/such/ca.pem"}
+    connection = {"conn_type": "sequentum", "password": KEY, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    with pytest.raises(SequentumConnectionException, match=r"/no/such/ca\.pem .*'my_conn'"):
+        SequentumHook("my_conn").send(CALL)
+
+
+async def test_the_settings_are_the_same_for_a_trigger(hook: SequentumHook) -> None:
+    assert await hook.aget_settings() == hook.settings
+
+
+def test_links(hook: SequentumHook) -> None:
+    assert hook.run_link(7, 42) == "https://ui/7/42"
+    assert hook.session_link("a/b") == "https://ui/s/a%2Fb"
+
+
+def test_the_key_is_in_no_repr(hook: SequentumHook) -> None:
+    assert KEY not in f"{hook!r} {hook.settings!r} {hook.client!r}"
+
+
+def test_a_closed_hook_opens_a_new_client(hook: SequentumHook) -> None:
+    first = hook.get_conn()
+    hook.close()
+    hook.close()
+    assert hook.get_conn() is not first
+    hook.close()
+
+
+def test_exceptions_can_be_pickled_between_processes(hook: SequentumHook) -> None:
+    error = SequentumUnavailable("Nobody answers.")
+    assert str(pickle.loads(pickle.dumps(error))) == "Nobody answers."
+
+
+def test_the_form_says_the_same_to_every_airflow() -> None:
+    metadata = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+    behaviour = SequentumHook.get_ui_field_behaviour()
+    assert behaviour == {
+        "hidden_fields": metadata["hidden-fields"],
+        "relabeling": metadata["relabeling"],
+        "placeholders": metadata["placeholders"],
+    }
+
+
+def test_the_form_of_older_airflow_has_the_same_fields() -> None:
+    pytest.importorskip("flask_appbuilder", reason="Airflow 3 reads the metadata instead")
+    pytest.importorskip("wtforms")
+    assert set(SequentumHook.get_connection_form_widgets()) == set(CONNECTION_FIELDS)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
+
+from airflow_provider_sequentum import exceptions
+from airflow_provider_sequentum.endings import EXCEPTION_OF, SENSED_EXCEPTION_OF
+from airflow_provider_sequentum.exceptions import AgentRunException, SequentumException
+from airflow_provider_sequentum.lifecycle.phases import Phase
+
+ALL = [kind for _, kind in inspect.getmembers(exceptions, inspect.isclass) if kind.__module__ == exceptions.__name__]
+
+
+def drawn() -> dict[str, bool]:
+    """The tree of the module's docstring: each name, and whether it is marked as not retried."""
+    lines = re.findall(r"(?:├|└) (\w+) +(!?)", str(exceptions.__doc__))
+    return {name: bool(mark) for name, mark in lines} | {"SequentumException": False}
+
+
+def test_the_tree_in_the_docstring_is_complete() -> None:
+    assert set(drawn()) == {kind.__name__ for kind in ALL}
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_every_failure_is_airflows_and_the_marked_ones_are_not_retried(kind: type[Exception]) -> None:
+    assert issubclass(kind, SequentumException)
+    assert issubclass(kind, AirflowException)
+    assert issubclass(kind, AirflowFailException) is drawn()[kind.__name__]
+    assert kind.__doc__
+
+
+@pytest.mark.parametrize("kinds", [EXCEPTION_OF, SENSED_EXCEPTION_OF])
+def test_every_bad_end_has_an_exception(kinds: dict[Phase, type[AgentRunException]]) -> None:
+    # A skipped run skips the task; the others are no bad ends.
+    assert set(kinds) == {phase for phase in Phase if phase.is_over} - {Phase.SUCCEEDED, Phase.SKIPPED}
+    assert issubclass(exceptions.AgentRunSkipped, AirflowSkipException)
+
+
+def test_failure_and_failed_are_different_exceptions() -> None:
+    assert not issubclass(exceptions.AgentRunFailure, exceptions.AgentRunFailed)
+    assert not issubclass(exceptions.AgentRunFailed, exceptions.AgentRunFailure)
+
+
+def test_an_exception_about_a_run_carries_its_ids() -> None:
+    error = exceptions.AgentRunFailure("It ended.", agent_id=7, run_id=42, status="Failure")
+    assert (str(error), error.agent_id, error.run_id, error.status) == ("It ended.", 7, 42, "Failure")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import XCom
+
+from airflow_provider_sequentum import links
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.links import AgentBuilderSessionLink, AgentRunLink, announce_run
+from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
+from tests.support.airflow import FakeTaskInstance
+
+KEYS = [(AgentRunLink, links.RUN_LINK_KEY), (AgentBuilderSessionLink, links.SESSION_LINK_KEY)]
+
+
+@pytest.mark.parametrize(("link", "key"), KEYS)
+@pytest.mark.parametrize("pushed", ["https://ui/7/42", None])
+def test_a_button_leads_where_the_task_said(
+    monkeypatch: pytest.MonkeyPatch, link: type[Any], key: str, pushed: str | None
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def get_value(**which: Any) -> str | None:
+        asked.append(which)
+        return pushed
+
+    monkeypatch.setattr(XCom, "get_value", get_value)
+    assert link().get_link(None, ti_key="the task instance") == (pushed or "")
+    assert asked == [{"ti_key": "the task instance", "key": key}]
+
+
+class Hook:
+    def run_link(self, agent_id: int, run_id: int) -> str:
+        return f"https://ui/{agent_id}/{run_id}"
+
+
+def test_a_task_tells_of_its_run() -> None:
+    ti = FakeTaskInstance()
+    run = Run.model_validate({"id": 42, "configId": 7, "status": 1, "dataCount": 3})
+    announce_run({"ti": ti}, Hook(), run)  # type: ignore[arg-type]
+    assert ti.pushed(links.RUN_LINK_KEY) == "https://ui/7/42"
+    summary = ti.pushed(links.RUN_SUMMARY_KEY)
+    assert (summary["run_id"], summary["status"], summary["records"]) == (42, "Running", 3)
+    assert summary["link"] == "https://ui/7/42"
+
+
+@pytest.mark.parametrize("operator", [StartAgentRunOperator, AgentRunSensor])
+def test_tasks_that_know_a_run_have_the_button(operator: type[Any]) -> None:
+    assert [link.name for link in operator.operator_extra_links] == ["Sequentum run"]
