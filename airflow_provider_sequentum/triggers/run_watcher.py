@@ -1,0 +1,290 @@
+"""
+The shared watcher: all waits of one connection in a triggerer, with one client and one request budget.
+
+What to ask and what an answer means is decided in ``lifecycle/watch_list.py``. Here questions are sent, and whoever
+waits is told. There is one watcher for each event loop and connection. The first wait starts it, the last one to go
+ends it and closes its client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Coroutine, Iterable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from airflow_provider_sequentum.api.errors import SequentumError, Unauthorized
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.lifecycle.end_rates import EndRates
+from airflow_provider_sequentum.lifecycle.procedure import Log
+from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, Verdict, WaitOutcome
+from airflow_provider_sequentum.lifecycle.tolerance import WAITING_SHARE
+from airflow_provider_sequentum.lifecycle.watch_list import WatchList
+from airflow_provider_sequentum.lifecycle.watched import Moment, News, Question, Watched
+from airflow_provider_sequentum.triggers.watch_metrics import WatchMetrics
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings
+    from airflow_provider_sequentum.api.runs import Run
+
+MOST_AT_ONCE = 10
+"""Questions that may be on their way at the same time."""
+CONNECTION_LIFETIME = 300.0
+"""Seconds after which the Airflow connection is read again, because its key may have been changed."""
+_BURST = 3
+"""Questions that may follow each other at once, to make up for a moment in which none could be sent."""
+
+log = logging.getLogger(__name__)
+
+
+def present() -> Moment:
+    """Return the time by the event loop's clock and by the calendar."""
+    return Moment(asyncio.get_running_loop().time(), datetime.now(UTC))
+
+
+async def wait_for_run(sequentum_conn_id: str, terms: RunWaitTerms, task_log: Log) -> tuple[WaitOutcome, Run | None]:
+    """
+    Wait until a run has ended or the deadline has passed, with the watcher of the connection.
+
+    :param sequentum_conn_id: the connection.
+    :param terms: what to wait for.
+    :param task_log: gets what the person who watches the task should know.
+    :return: why the wait is over, and the run's last record, which is ``None`` only if the service gave none when the
+        deadline passed.
+    :raises SequentumException: the connection is missing or unusable.
+    :raises SequentumError: looking at the run failed in a way that can't pass, or for too long. The run goes on.
+    """
+    watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
+    watcher = watchers.get(sequentum_conn_id)
+    if watcher is None or watcher.is_over:
+        watcher = watchers[sequentum_conn_id] = RunWatcher(sequentum_conn_id, _rates_of(sequentum_conn_id))
+    try:
+        return await watcher.wait(terms, task_log)
+    finally:
+        if watcher.is_idle and watchers.get(sequentum_conn_id) is watcher:
+            del watchers[sequentum_conn_id]
+            watcher.stop()
+
+
+_watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RunWatcher]] = WeakKeyDictionary()
+_rates: dict[str, EndRates] = {}
+
+
+def _rates_of(sequentum_conn_id: str) -> EndRates:
+    """Return what is known of how long runs take, which outlives the watchers that learnt it."""
+    return _rates.setdefault(sequentum_conn_id, EndRates())
+
+
+class _Subscription(Watched):
+    """A wait and the one who waits."""
+
+    __slots__ = ("context", "log", "over")
+
+    def __init__(self, terms: RunWaitTerms, task_log: Log) -> None:
+        super().__init__(RunWait(terms), began=asyncio.get_running_loop().time())
+        self.log = task_log
+        # Airflow finds the task's log by the context of the trigger's own task.
+        self.context = contextvars.copy_context()
+        self.over: asyncio.Future[tuple[WaitOutcome, Run | None]] = asyncio.get_running_loop().create_future()
+
+    def hear(self, verdict: Verdict, error: BaseException | None) -> None:
+        """Tell the one who waits."""
+        if verdict.message is not None:
+            self.context.run(self.log.log, verdict.level, "%s", verdict.message)
+        if self.over.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self.over.cancel()
+        elif error is not None:
+            self.over.set_exception(error)
+        elif verdict.outcome is not None:
+            self.over.set_result((verdict.outcome, self.wait.run))
+
+
+class RunWatcher:
+    """
+    The waits of one connection on one event loop.
+
+    :param sequentum_conn_id: the connection.
+    :param rates: what is known of how long runs take.
+    """
+
+    def __init__(self, sequentum_conn_id: str, rates: EndRates) -> None:
+        self._hook = SequentumHook(sequentum_conn_id)
+        self._list = WatchList(rates)
+        self._metrics = WatchMetrics(sequentum_conn_id)
+        self._clients = AsyncExitStack()
+        self._line: tuple[ClientSettings, AsyncSequentumClient] | None = None
+        self._judging = asyncio.Lock()
+        self._next_check = 0.0
+        self._on_their_way: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+        # A context of its own, and empty: what the watcher logs is not part of the first trigger's log.
+        self._task = asyncio.get_running_loop().create_task(
+            self._watch(), name=f"run watcher of {sequentum_conn_id}", context=contextvars.Context()
+        )
+        self._task.add_done_callback(self._end)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits."""
+        return len(self._list) == 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the watcher has ended, so that nobody must wait with it any more."""
+        return self._task.done()
+
+    async def wait(self, terms: RunWaitTerms, task_log: Log) -> tuple[WaitOutcome, Run | None]:
+        """Wait for one run; see :func:`wait_for_run`."""
+        subscription = _Subscription(terms, task_log)
+        self._list.add(subscription, present())
+        self._news.set()
+        try:
+            return await subscription.over
+        finally:
+            self._list.remove(subscription)
+
+    def stop(self) -> None:
+        """End the watcher and close its client."""
+        self._task.cancel()
+
+    async def _watch(self) -> None:
+        async with self._clients:
+            try:
+                await self._connect()
+                await self._ask_on()
+            finally:
+                for task in self._on_their_way:
+                    task.cancel()
+                await asyncio.gather(*self._on_their_way, return_exceptions=True)
+
+    async def _ask_on(self) -> None:
+        """Ask one question after the other, for as long as the watcher lives."""
+        next_slot = present().steady
+        while True:
+            self._news.clear()
+            moment = present()
+            self._tell(self._list.pass_time(moment), moment)
+            spacing = self._client.spacing(WAITING_SHARE)
+            next_slot = at = max(next_slot, moment.steady - _BURST * spacing)
+            if len(self._on_their_way) >= MOST_AT_ONCE:
+                at = moment.steady + spacing
+            elif at <= moment.steady:
+                question, at = self._list.next_question(moment.steady)
+                if question is not None:
+                    next_slot += spacing
+                    self._start(self._ask(question, self._list.call_for(question)))
+            if moment.steady >= self._next_check:
+                self._next_check = moment.steady + CONNECTION_LIFETIME
+                self._start(self._check_connection())
+            self._metrics.tell(moment.steady, len(self._list), self._list.agent_count, self._client.refusals)
+            fixed = self._list.next_fixed_look()
+            await self._pause(min(at, self._next_check, self._metrics.next_line, fixed or at) - moment.steady)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._on_their_way.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._on_their_way.discard(task)
+        self._news.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail_all(error)
+
+    async def _ask(self, question: Question, call: Call[Any]) -> None:
+        client, asked_at = self._client, present().steady
+        self._metrics.requests += 1
+        try:
+            answer = await client.send(call, budget_share=WAITING_SHARE)
+        except Unauthorized as error:
+            await self._judge_refusal(question, error, client)
+        except SequentumError as error:
+            self._failed(question, error)
+        else:
+            moment = present()
+            self._tell(self._list.answered(question, answer, asked_at, moment), moment)
+
+    async def _judge_refusal(self, question: Question, error: Unauthorized, client: AsyncSequentumClient) -> None:
+        # One at a time: questions that were on their way together are refused together.
+        async with self._judging:
+            if client is not self._client or await self._connect():
+                self._list.ask_again(question, present())
+            elif self.is_idle or await self._key_works():
+                self._failed(question, error)
+            else:
+                self._fail_all(error)
+
+    def _failed(self, question: Question, error: SequentumError) -> None:
+        moment = present()
+        self._tell(self._list.failed(question, error, moment), moment)
+
+    def _tell(self, news: Iterable[News], moment: Moment) -> None:
+        for item in news:
+            if isinstance(item.watched, _Subscription):
+                item.watched.hear(item.verdict, item.error)
+            if item.verdict.outcome is WaitOutcome.ENDED and item.watched.wait.run is not None:
+                self._metrics.ended(item.watched.wait.run, moment.utc)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for watched in tuple(self._list):
+            self._list.remove(watched)
+            if isinstance(watched, _Subscription):
+                watched.hear(Verdict(), error)
+
+    @property
+    def _client(self) -> AsyncSequentumClient:
+        if self._line is None:
+            raise RuntimeError("The watcher is not connected.")
+        return self._line[1]
+
+    async def _connect(self) -> bool:
+        """Read the connection; return whether it is another one than before. Old clients end with the watcher."""
+        from airflow_provider_sequentum.api import AsyncSequentumClient
+
+        settings = await self._hook.aget_settings()
+        self._next_check = present().steady + CONNECTION_LIFETIME
+        if self._line is not None and self._line[0] == settings:
+            return False
+        # Loading the certificates takes longer than an event loop should be kept.
+        client = await asyncio.to_thread(AsyncSequentumClient, settings)
+        self._line = settings, await self._clients.enter_async_context(client)
+        return True
+
+    async def _check_connection(self) -> None:
+        try:
+            async with self._judging:
+                is_new = await self._connect()
+            if is_new:
+                log.info("The connection %r was changed; going on with what it says now.", self._hook.sequentum_conn_id)
+        except Exception as error:  # noqa: BLE001 - Airflow looks it up in many ways, and the old key still works
+            log.warning("The connection %r could not be read: %s", self._hook.sequentum_conn_id, error)
+
+    async def _key_works(self) -> bool:
+        """Tell a wrong key from one that has no access to a certain run, which is a 401 as well."""
+        from airflow_provider_sequentum.api import agents
+
+        try:
+            await self._client.send(agents.list_agents(page=1, records_per_page=1), budget_share=WAITING_SHARE)
+        except Unauthorized:
+            return False
+        except SequentumError:
+            return True
+        return True
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail_all(error)

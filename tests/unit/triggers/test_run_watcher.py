@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+import pytest
+from airflow.providers.common.compat.sdk import Stats
+
+from airflow_provider_sequentum.api import ClientSettings
+from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, ServerError, Unauthorized
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.exceptions import SequentumConnectionException
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
+from airflow_provider_sequentum.lifecycle.watch_list import WatchList
+from airflow_provider_sequentum.triggers import run_watcher, watch_metrics
+from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
+from airflow_provider_sequentum.triggers.run_watcher import wait_for_run
+
+SETTINGS = ClientSettings(api_key="sk-first")
+CHANGED = ClientSettings(api_key="sk-second")
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """What the clients of the watcher talk to: runs that are over as soon as they are said to be."""
+
+    def __init__(self) -> None:
+        self.over: set[int] = set()
+        self.settings = SETTINGS
+        self.lookups = 0
+        self.lookup_error: Exception | None = None
+        self.clients: list[Client] = []
+        self.requests: Counter[str] = Counter()
+        self.refuse: Callable[[Client, Any], SequentumError | None] = lambda client, call: None
+        self.seconds = 0.0
+
+    def answer(self, client: Client, call: Any) -> Any:
+        self.requests[call.path.rsplit("/", 1)[-1]] += 1
+        if (error := self.refuse(client, call)) is not None:
+            raise error
+        names = call.path.split("/")
+        if call.path == "/agent/all":
+            return []
+        if names[-1] == "runs":
+            return [self.record(int(names[2]), run_id) for run_id in range(1, 30)]
+        return self.record(int(names[2]), int(names[4]))
+
+    def record(self, agent_id: int, run_id: int) -> Run:
+        status = 10 if run_id in self.over else 1
+        ended = datetime.now(UTC).isoformat() if run_id in self.over else None
+        return Run.model_validate({"id": run_id, "configId": agent_id, "status": status, "endTime": ended})
+
+
+class Client:
+    """One client, which has to be closed."""
+
+    def __init__(self, service: Service, settings: ClientSettings) -> None:
+        self.service, self.settings = service, settings
+        self.is_open = False
+        self.refusals = 0
+        service.clients.append(self)
+
+    async def __aenter__(self) -> Self:
+        self.is_open = True
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.is_open = False
+
+    def spacing(self, budget_share: float = 1.0) -> float:
+        assert budget_share == 0.8
+        return 0.001
+
+    async def send(self, call: Any, *, budget_share: float = 1.0) -> Any:
+        assert self.is_open
+        await asyncio.sleep(self.service.seconds)
+        return self.service.answer(self, call)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """A service, and watchers that ask it as fast as they can."""
+    made = Service()
+
+    async def aget_settings(hook: SequentumHook) -> ClientSettings:
+        made.lookups += 1
+        if made.lookup_error is not None:
+            raise made.lookup_error
+        return made.settings
+
+    monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
+    monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(made, settings))
+    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watched.SHORTEST_INTERVAL", 0.01)
+    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watch_schedule.LEAST_WORTH", 1e-9)
+    monkeypatch.setattr(run_watcher, "_rates", {})
+    yield made
+    assert not any(client.is_open for client in made.clients)
+
+
+def terms(run_id: int | None = 1, agent_id: int = 7, **fields: Any) -> RunWaitTerms:
+    return RunWaitTerms(agent_id=agent_id, run_id=run_id, **fields)
+
+
+def waits(count: int = 1, **fields: Any) -> list[asyncio.Task[tuple[WaitOutcome, Run | None]]]:
+    return [asyncio.create_task(wait_for_run("c", terms(number, **fields), log)) for number in range(1, count + 1)]
+
+
+async def settle(seconds: float = 0.1) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def test_everybody_hears_of_the_end_through_one_client(service: Service) -> None:
+    waiting = waits(20)
+    await settle()
+    service.over.update(range(1, 21))
+    results = await asyncio.gather(*waiting)
+    assert [(outcome, run.id) for outcome, run in results if run] == [(WaitOutcome.ENDED, n) for n in range(1, 21)]
+    assert len(service.clients) == service.lookups == 1
+    assert service.requests["status"] == 0
+    await settle(0)
+    assert not run_watcher._watchers[asyncio.get_running_loop()]
+
+
+async def test_the_last_to_go_closes_the_client_and_a_new_one_starts_anew(service: Service) -> None:
+    for number in (1, 2):
+        service.over.clear()
+        [waiting] = waits()
+        await settle(0.02)
+        service.over.add(1)
+        await waiting
+        await settle(0.02)
+        assert len(service.clients) == number
+        assert not service.clients[-1].is_open
+
+
+async def test_who_is_cancelled_leaves_and_the_others_go_on(service: Service) -> None:
+    first, second = waits(2)
+    await settle(0.02)
+    first.cancel()
+    await asyncio.wait([first])
+    service.over.add(2)
+    assert (await second)[0] is WaitOutcome.ENDED
+    assert first.cancelled()
+
+
+async def test_no_task_and_no_client_leaks_over_many_subscriptions(service: Service) -> None:
+    async def come_and_go(agent_id: int) -> None:
+        waiting = waits(1000, agent_id=agent_id)
+        await settle(0.01)
+        for wait in waiting:
+            wait.cancel()
+        await asyncio.wait(waiting)
+
+    before = len(asyncio.all_tasks())
+    for agent_id in range(1, 11):
+        await come_and_go(agent_id)
+    await settle(0.05)
+    assert len(asyncio.all_tasks()) == before
+    assert not run_watcher._watchers[asyncio.get_running_loop()]
+    gc.collect()
+    # Asking a lazily imported module what it is an instance of would import it.
+    assert not [thing for thing in gc.get_objects() if type(thing) is run_watcher._Subscription]
+
+
+async def test_connections_and_event_loops_do_not_share_a_watcher(service: Service) -> None:
+    first = asyncio.create_task(wait_for_run("a", terms(), log))
+    second = asyncio.create_task(wait_for_run("b", terms(), log))
+    await settle(0.02)
+    service.over.add(1)
+    await asyncio.gather(first, second)
+    assert len(service.clients) == 2
+
+
+async def test_a_missing_connection_fails_everybody(service: Service) -> None:
+    service.lookup_error = SequentumConnectionException("The connection 'c' does not exist.")
+    results = await asyncio.gather(*waits(3), return_exceptions=True)
+    assert all(isinstance(error, SequentumConnectionException) for error in results)
+
+
+async def test_a_wrong_key_fails_everybody_at_once_after_one_look_at_the_connection(service: Service) -> None:
+    service.refuse = lambda client, call: Unauthorized("Wrong key.", status_code=401)
+    results = await asyncio.gather(*waits(50), return_exceptions=True)
+    assert all(isinstance(error, Unauthorized) for error in results)
+    assert service.lookups == 2
+    assert service.requests.total() <= 5
+
+
+async def test_a_key_that_was_changed_is_picked_up(service: Service) -> None:
+    def refuse(client: Client, call: Any) -> SequentumError | None:
+        return Unauthorized("Revoked.", status_code=401) if client.settings is SETTINGS else None
+
+    service.refuse = refuse
+    [waiting] = waits()
+    await settle(0.001)
+    service.settings = CHANGED
+    service.over.add(1)
+    assert (await waiting)[0] is WaitOutcome.ENDED
+    assert [client.settings for client in service.clients] == [SETTINGS, CHANGED]
+    await settle(0.02)
+
+
+async def test_a_key_without_access_to_one_run_fails_only_its_wait(service: Service) -> None:
+    def refuse(client: Client, call: Any) -> SequentumError | None:
+        return Unauthorized("No run access.", status_code=401) if "/agent/8/" in call.path else None
+
+    service.refuse = refuse
+    [good] = waits()
+    bad = asyncio.create_task(wait_for_run("c", terms(5, agent_id=8), log))
+    with pytest.raises(Unauthorized):
+        await bad
+    service.over.add(1)
+    assert (await good)[0] is WaitOutcome.ENDED
+
+
+async def test_the_connection_is_read_again_now_and_then(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(run_watcher, "CONNECTION_LIFETIME", 0.02)
+    [waiting] = waits()
+    await settle(0.05)
+    service.lookup_error = RuntimeError("The metadata database is away.")
+    while "could not be read" not in caplog.text:
+        await settle(0.01)
+    service.lookup_error, service.settings = None, CHANGED
+    while service.clients[-1].settings is not CHANGED:
+        await settle(0.01)
+    service.over.add(1)
+    await waiting
+    assert service.clients[-1].settings is CHANGED
+    assert "could not be read: The metadata database is away." in caplog.text
+    await settle(0.02)
+
+
+async def test_faults_pass_and_what_cannot_pass_is_raised(service: Service) -> None:
+    service.refuse = lambda client, call: ServerError("Down.", status_code=503)
+    [waiting] = waits()
+    await settle(0.05)
+    assert not waiting.done()
+    service.refuse = lambda client, call: Forbidden("No.", status_code=403)
+    with pytest.raises(Forbidden):
+        await waiting
+
+
+async def test_a_broken_watcher_leaves_nobody_waiting(service: Service) -> None:
+    def refuse(client: Client, call: Any) -> SequentumError | None:
+        raise ZeroDivisionError
+
+    service.refuse = refuse
+    results = await asyncio.gather(*waits(3), return_exceptions=True)
+    assert all(isinstance(error, ZeroDivisionError) for error in results)
+    await settle(0.02)
+
+
+async def test_who_comes_while_a_watcher_breaks_gets_a_new_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.over.add(1)
+    late: list[asyncio.Task[tuple[WaitOutcome, Run | None]]] = []
+
+    def break_down(watch_list: WatchList, now: float) -> None:
+        monkeypatch.undo()
+        late.extend(waits())
+        raise ZeroDivisionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WatchList, "next_question", break_down)
+        monkeypatch = patch
+        [early] = waits()
+        with pytest.raises(ZeroDivisionError):
+            await early
+    assert (await late[0])[0] is WaitOutcome.ENDED
+    await settle(0.02)
+
+
+async def test_many_questions_refused_together_are_one_refusal(service: Service) -> None:
+    service.seconds = 0.02
+    service.refuse = lambda client, call: Unauthorized("Wrong key.", status_code=401)
+    waiting = [asyncio.create_task(wait_for_run("c", terms(5, agent_id=number), log)) for number in range(1, 40)]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(error, Unauthorized) for error in results)
+    assert service.lookups <= 1 + run_watcher.MOST_AT_ONCE
+    assert service.requests.total() <= run_watcher.MOST_AT_ONCE + 3
+
+
+async def test_a_deadline_is_kept_while_an_answer_does_not_come(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watch_list.LAST_LOOK", 0.05)
+    service.seconds = 3600.0
+    deadline = datetime.now(UTC) + timedelta(seconds=0.05)
+    assert await wait_for_run("c", terms(deadline=deadline), log) == (WaitOutcome.DEADLINE, None)
+    await settle(0.02)
+
+
+who = contextvars.ContextVar[str]("who", default="nobody")
+
+
+class Notes:
+    """A log that notes in whose context it was written."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def log(self, level: int, msg: Any, /, *args: Any) -> None:
+        self.lines.append((who.get(), str(msg % args)))
+
+
+async def test_each_trigger_reads_its_own_lines_in_its_own_log(service: Service) -> None:
+    notes = Notes()
+
+    async def wait(name: str, run_id: int) -> None:
+        who.set(name)
+        await wait_for_run("c", terms(run_id), notes)
+
+    waiting = [asyncio.create_task(wait("first", 1)), asyncio.create_task(wait("second", 2))]
+    await settle(0.05)
+    service.over.update({1, 2})
+    await asyncio.gather(*waiting)
+    assert {(name, line.split(":")[0]) for name, line in notes.lines} == {
+        ("first", "Run 1 of agent 7"),
+        ("second", "Run 2 of agent 7"),
+    }
+
+
+async def test_metrics_and_a_line_a_minute(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: Counter[str] = Counter()
+    for kind in ("incr", "gauge", "timing"):
+        monkeypatch.setattr(Stats, kind, lambda name, *_, **__: seen.update([name]))
+    monkeypatch.setattr(watch_metrics, "LINE_INTERVAL", 0.02)
+    caplog.set_level(logging.DEBUG, "airflow_provider_sequentum.triggers")
+    waiting = waits(2)
+    await settle(0.05)
+    service.over.add(1)
+    await waiting[0]
+    await settle(0.05)
+    service.over.add(2)
+    await waiting[1]
+    assert {name.removeprefix("sequentum.watcher.") for name in seen} == {
+        "waits", "agents", "requests", "rate_limited", "ended", "lag"
+    }  # fmt: skip
+    assert "Connection c: 2 waits for 1 agents." in caplog.text
+    assert "1 ends heard of, 0.0 s after the end on average" in caplog.text
+    assert "sk-" not in caplog.text
+
+
+async def test_the_trigger_fires_once_with_what_the_watcher_heard(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_run.SHORTEST_TRIGGER_LIFE", 0.0)
+    service.over.add(1)
+    trigger = AgentRunTrigger(sequentum_conn_id="c", agent_id=7, run_id=1)
+    events = [event.payload async for event in trigger.run()]
+    assert [(event["outcome"], event["run"]["id"]) for event in events] == [("ended", 1)]
+    service.refuse = lambda client, call: Forbidden("No.", status_code=403)
+    events = [event.payload async for event in trigger.run()]
+    assert [(event["outcome"], event["error"]) for event in events] == [("error", "SequentumConnectionException")]
+    await settle(0.02)
