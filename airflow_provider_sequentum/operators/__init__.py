@@ -1,0 +1,1 @@
+"""Operators that start agent runs and build agents."""

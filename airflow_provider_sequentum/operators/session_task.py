@@ -1,0 +1,261 @@
+"""One try of a task that works with one Agent Builder session: hold it, speak in it, wait, say what its end means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_sequentum.exceptions import (
+    AgentBuilderAmbiguous,
+    AgentBuilderSessionLost,
+    AgentBuilderSkipped,
+    AgentBuilderTimeout,
+    SequentumException,
+)
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.lifecycle.builder_cancel import cancel_session
+from airflow_provider_sequentum.lifecycle.builder_open import SessionPolicy, open_session
+from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
+from airflow_provider_sequentum.lifecycle.builder_request import SessionRequest
+from airflow_provider_sequentum.lifecycle.builder_session import (
+    Action,
+    AskPerson,
+    BuilderSession,
+    Cancel,
+    Done,
+)
+from airflow_provider_sequentum.lifecycle.builder_speak import session_of, speak
+from airflow_provider_sequentum.lifecycle.builder_wait import look_at, read_again, wait_for_turn
+from airflow_provider_sequentum.lifecycle.procedure import Procedure
+from airflow_provider_sequentum.links import SCREENSHOT_LINK_KEY, SESSION_LINK_KEY, SESSION_SUMMARY_KEY
+from airflow_provider_sequentum.operators.session_ending import CAUSES, exception_for, summarize
+from airflow_provider_sequentum.operators.session_files import ScreenshotFolder, save_stored_conversation
+from airflow_provider_sequentum.operators.task_state import TaskState
+from airflow_provider_sequentum.task_try import has_tries_left, max_tries
+from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
+from airflow_provider_sequentum.triggers.timing import BACKSTOP
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import Logger
+
+T = TypeVar("T")
+
+STATE_KEY = "sequentum_session"
+SESSION_ID_KEY = "session_id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How a task handles its session: what :class:`~.agent_builder.AgentBuilderOperator` says of these parameters."""
+
+    policy: SessionPolicy
+    on_ready: str
+    agent_name: str | None
+    poll_interval: float
+    screenshots_path: str | None
+    conversation_path: str | None
+
+
+class SessionTask:
+    """
+    One try of a task that works with one session.
+
+    :param request: the session to start or to go on with, and what to say in it.
+    :param options: how to handle it.
+    :param hook: the connection.
+    :param context: the task's context.
+    :param deadline: when this try gives up.
+    :param log: the task's log.
+    """
+
+    def __init__(
+        self,
+        request: SessionRequest,
+        options: SessionOptions,
+        hook: SequentumHook,
+        context: Mapping[str, Any],
+        deadline: datetime | None,
+        log: Logger,
+    ) -> None:
+        self._request = request
+        self._options = options
+        self._hook = hook
+        self._context = context
+        self._deadline = deadline
+        self._log = log
+        self._state = TaskState(context, STATE_KEY)
+        self._record: SessionRecord | None = None
+        self._screenshots = ScreenshotFolder(options.screenshots_path, log) if options.screenshots_path else None
+
+    def begin(self) -> None:
+        """Start a session, or get hold of the one that is given or that an earlier try left."""
+        opening = open_session(
+            self._request, self._options.policy, max_tries(self._context), self._read_record(), self._screenshots
+        )
+        self._hold(self._perform(opening))
+
+    def resume(self, record: SessionRecord, before: SessionRecord | None = None) -> None:
+        """
+        Go on with the session after a deferral.
+
+        :param record: what the trigger handed over.
+        :param before: the record before the deferral: the trigger has read events since, but saved no screenshots.
+        """
+        self._hold(record)
+        session = session_of(record)
+        if self._screenshots is not None and before is not None:
+            self._perform(read_again(session, session_of(before).cursor, self._screenshots))
+        self._hold(record.seeing(self._perform(look_at(session, self._screenshots))))
+
+    def resume_from_summary(self, summary: Mapping[str, Any]) -> None:
+        """
+        Go on with the session after a deferral of which nothing was handed over.
+
+        :param summary: what this try said of the session. Before Airflow 3.3 nothing else of it is left.
+        """
+        session = BuilderSession(session_id=summary["session_id"], sent=summary["followups_sent"])
+        tries = max_tries(self._context)
+        record = SessionRecord(fingerprint=self._request.fingerprint(), max_tries=tries, session=session)
+        self.resume(self._read_record() or record)
+
+    def speak(self) -> Action:
+        """Say what is to be said now, and return what is to be done next."""
+        options = self._options
+        speaking = speak(self._held(), self._request.followups, options.on_ready, options.agent_name, self._screenshots)
+        record, action = self._perform(speaking)
+        self._hold(record)
+        return action
+
+    def check_deadline(self) -> None:
+        """
+        Give up if the time is over.
+
+        :raises AgentBuilderTimeout: it is.
+        """
+        if self._deadline is not None and datetime.now(UTC) >= self._deadline:
+            session = self._session()
+            raise AgentBuilderTimeout(
+                f"Agent Builder session {session.session_id} was still {session.state.value} when the task's time was "
+                f"over (timeout or execution_timeout). {self._fate()}",
+                session_id=session.session_id,
+            )
+
+    def wait(self) -> None:
+        """Wait on the worker until the session needs somebody again."""
+        waiting = wait_for_turn(self._session(), self._options.poll_interval, self._deadline, self._screenshots)
+        self._hold(self._held().seeing(self._perform(waiting)))
+
+    def trigger(self) -> AgentBuilderTrigger:
+        """Return the trigger that waits in the triggerer."""
+        return AgentBuilderTrigger(
+            sequentum_conn_id=self._hook.sequentum_conn_id,
+            record=self._held().to_json(),
+            poll_interval=self._options.poll_interval,
+            deadline=self._deadline.isoformat() if self._deadline else None,
+            cancel_on_kill=not self._options.policy.keep_session,
+        )
+
+    def deferral_timeout(self) -> timedelta | None:
+        """Return the timeout to defer with: a backstop behind the trigger's own deadline."""
+        if self._deadline is None:
+            return None
+        return max(self._deadline - datetime.now(UTC), timedelta()) + BACKSTOP
+
+    def conclude(self, action: Action) -> int | None:
+        """
+        Say what the session's end means.
+
+        :return: the agent's id; ``None`` if the session is left to somebody else.
+        """
+        session = self._session()
+        match action:
+            case Done(agent_id):
+                self._log.info("Agent %s is built: %s.", agent_id, session.agent_name or "without a name")
+                if self._options.conversation_path:
+                    save_stored_conversation(self._hook, session.session_id, self._options.conversation_path, self._log)
+                return agent_id
+            case AskPerson():
+                self._log.info("Session %s is ready and is left to whoever goes on with it.", session.session_id)
+                return None
+            case Cancel():
+                self._hook.perform(cancel_session(session.session_id))
+                raise AgentBuilderSkipped(f"Session {session.session_id} was cancelled, because on_ready='cancel'.")
+        raise exception_for(action, session, self._request, self._options.policy, self._fate())
+
+    @contextmanager
+    def responsibility(self) -> Iterator[None]:
+        """End the session when the task fails inside and no try follows that could go on with it."""
+        try:
+            yield
+        except Exception as error:
+            is_final = isinstance(error, (AirflowFailException, AgentBuilderTimeout)) or not has_tries_left(
+                self._context
+            )
+            if is_final and not isinstance(error, AgentBuilderSessionLost):
+                self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Cancel the session, unless it is over or to be kept. Everything that goes wrong is said in the log."""
+        session = self._record.session if self._record is not None else None
+        if session is None or session.state.is_over:
+            return
+        if self._options.policy.keep_session:
+            self._log.warning("Session %s is left as it is, because of keep_session.", session.session_id)
+            return
+        try:
+            self._hook.perform_apart(cancel_session(session.session_id))
+        except SequentumException as error:
+            self._log.warning("Session %s could not be cancelled: %s", session.session_id, error)
+
+    def _perform(self, procedure: Procedure[T]) -> T:
+        try:
+            return self._hook.perform(procedure, self._remember)
+        except tuple(CAUSES) as cause:
+            session_id = self._record.session.session_id if self._record and self._record.session else None
+            kind, message = CAUSES[type(cause)]
+            raise kind(message.format(cause=cause, fate=self._fate()), session_id=session_id) from cause
+
+    def _held(self) -> SessionRecord:
+        if self._record is None:
+            raise RuntimeError("A session has to be begun or resumed first.")
+        return self._record
+
+    def _session(self) -> BuilderSession:
+        return session_of(self._held())
+
+    def _hold(self, record: SessionRecord) -> None:
+        """Keep the record for the next try, and tell downstream tasks and the person watching what it holds."""
+        ti, session = self._context["ti"], session_of(record)
+        if self._record != record:
+            self._remember(record.to_json())
+        link = self._hook.session_link(session.session_id)
+        ti.xcom_push(key=SESSION_ID_KEY, value=session.session_id)
+        ti.xcom_push(key=SESSION_LINK_KEY, value=link)
+        ti.xcom_push(key=SESSION_SUMMARY_KEY, value={**summarize(session, datetime.now(UTC)), "link": link})
+        if self._screenshots is not None and self._screenshots.link is not None:
+            ti.xcom_push(key=SCREENSHOT_LINK_KEY, value=self._screenshots.link)
+
+    def _remember(self, record: dict[str, Any] | None) -> None:
+        self._state.keep(record)
+        self._record = SessionRecord.from_json(record) if record is not None else None
+
+    def _read_record(self) -> SessionRecord | None:
+        try:
+            stored = self._state.read()
+            return SessionRecord.from_json(stored) if stored is not None else None
+        except ValueError as error:
+            raise AgentBuilderAmbiguous(
+                f"{error} Nothing was sent. Look at the sessions in Sequentum Cloud, then delete the key "
+                f"{STATE_KEY!r} from the task's state store."
+            ) from error
+
+    def _fate(self) -> str:
+        if self._options.policy.keep_session:
+            return "The session is left as it is (keep_session)."
+        return "The session is being cancelled."

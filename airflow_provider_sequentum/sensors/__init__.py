@@ -1,0 +1,1 @@
+"""Sensors that wait for runs that something else started."""

@@ -1,0 +1,225 @@
+"""The operator against the sandbox over real HTTP: every script, on the worker and in the triggerer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_sequentum.exceptions import (
+    AgentBuilderAmbiguous,
+    AgentBuilderCancelled,
+    AgentBuilderFailed,
+    AgentBuilderRefused,
+    AgentBuilderSessionLost,
+    AgentBuilderTimeout,
+    SequentumConnectionException,
+    SequentumRequestRefused,
+)
+from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+from airflow_provider_sequentum.sandbox import Sandbox
+from tests.unit.operators.task_world import TaskWorld
+
+PROMPT = "Pull the symbol and name of the chemical elements from https://elements.example"
+
+both_modes = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
+
+
+def serving(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Sandbox]:
+    """Serve a sandbox whose builder takes a tenth of a second for a turn, to operators and triggers."""
+    with Sandbox(builder_seconds=0.1, rate_limit=10_000, **settings) as service:
+        monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", service.connection_uri)
+        monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_builder.SHORTEST_TRIGGER_LIFE", 0.0)
+        yield service
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    yield from serving(monkeypatch)
+
+
+@pytest.fixture
+def single_shot(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    yield from serving(monkeypatch, builder_era="single_shot")
+
+
+def build(**fields: Any) -> AgentBuilderOperator:
+    start = {} if {"url", "session_id", "prompt"} & set(fields) else {"prompt": PROMPT}
+    return AgentBuilderOperator(**{"task_id": "build", "poll_interval": 0.05, **start, **fields})
+
+
+def effects(sandbox: Sandbox) -> list[str]:
+    return [effect.kind for effect in sandbox.ledger.effects]
+
+
+def messages(sandbox: Sandbox) -> list[Any]:
+    return [effect.detail for effect in sandbox.ledger.effects if effect.kind == "session_followup"]
+
+
+@both_modes
+def test_success(sandbox: Sandbox, deferrable: bool) -> None:
+    world = TaskWorld()
+    agent_id = world.run(build(agent_name="Elements", deferrable=deferrable))
+    assert sandbox.engine.agent(agent_id).name == "Elements"
+    assert effects(sandbox) == ["session_start", "session_finish"]
+    summary = world.xcoms["session"]
+    assert summary["agent_name"] == "Elements"
+    assert summary["columns"][:2] == ["atomic_number", "symbol"]
+    assert (len(summary["rows"]), summary["total_rows"], summary["command_count"]) == (5, 118, 1)
+    assert summary["last_message"] == "The agent is ready."
+
+
+@both_modes
+def test_a_page_instead_of_a_prompt(sandbox: Sandbox, deferrable: bool) -> None:
+    assert TaskWorld().run(build(url="https://elements.example", deferrable=deferrable)) > 0
+
+
+@both_modes
+def test_asks_twice(sandbox: Sandbox, deferrable: bool) -> None:
+    sandbox.script_sessions("asks_twice")
+    agent_id = TaskWorld().run(build(followups=["The first table", "Keep them"], deferrable=deferrable))
+    assert sandbox.engine.agent(agent_id).id == agent_id
+    assert messages(sandbox) == [{"message": "The first table"}, {"message": "Keep them"}]
+
+
+@both_modes
+def test_a_recoverable_error_is_only_told_of(sandbox: Sandbox, deferrable: bool) -> None:
+    sandbox.script_sessions("recoverable_error")
+    assert TaskWorld().run(build(deferrable=deferrable)) > 0
+
+
+@both_modes
+def test_an_unrecoverable_error_is_retried_in_a_new_session(sandbox: Sandbox, deferrable: bool) -> None:
+    sandbox.script_sessions("unrecoverable_error")
+    world = TaskWorld(retries=1)
+    with pytest.raises(AgentBuilderFailed, match="could not be loaded"):
+        world.run(build(deferrable=deferrable))
+    world.retry()
+    assert world.run(build(deferrable=deferrable)) > 0
+    assert effects(sandbox) == ["session_start", "session_start", "session_finish"]
+
+
+@both_modes
+def test_cancelled_elsewhere(sandbox: Sandbox, deferrable: bool) -> None:
+    sandbox.script_sessions("cancelled")
+    with pytest.raises(AgentBuilderCancelled):
+        TaskWorld(retries=1).run(build(deferrable=deferrable))
+
+
+@both_modes
+def test_slow(sandbox: Sandbox, deferrable: bool) -> None:
+    sandbox.script_sessions("slow")
+    assert TaskWorld().run(build(deferrable=deferrable)) > 0
+
+
+@both_modes
+def test_too_slow(sandbox: Sandbox, deferrable: bool) -> None:
+    sandbox.settings.builder_seconds = 60
+    with pytest.raises(AgentBuilderTimeout):
+        TaskWorld().run(build(deferrable=deferrable, timeout=0.3))
+    assert effects(sandbox) == ["session_start", "session_cancel"]
+
+
+@both_modes
+def test_single_shot(single_shot: Sandbox, deferrable: bool) -> None:
+    world = TaskWorld()
+    agent_id = world.run(build(agent_name="Ignored there", deferrable=deferrable))
+    assert single_shot.engine.agent(agent_id).id == agent_id
+    assert world.xcoms["session"]["status"] in ("ready", "completed")
+    assert effects(single_shot)[0] == "session_start"
+    assert "session_finish" not in effects(single_shot)
+
+
+def test_single_shot_sessions_are_stopped(single_shot: Sandbox) -> None:
+    single_shot.settings.builder_seconds = 60
+    with pytest.raises(AgentBuilderTimeout):
+        TaskWorld().run(build(timeout=0.3))
+    assert effects(single_shot) == ["session_start", "session_stop"]
+
+
+@both_modes
+def test_huge(sandbox: Sandbox, deferrable: bool) -> None:
+    sandbox.script_sessions("huge")
+    assert TaskWorld().run(build(deferrable=deferrable)) > 0
+
+
+@pytest.mark.parametrize("finish_id", ["agentId", "configId", "id", "none"])
+def test_6_4_wherever_finish_names_the_agent(sandbox: Sandbox, finish_id: Any) -> None:
+    sandbox.dialect.finish_id = finish_id
+    assert TaskWorld().run(build()) in sandbox.engine.state.agents
+
+
+def test_6_5_a_server_that_says_ready_to_finish(sandbox: Sandbox) -> None:
+    sandbox.dialect.builder_phase = True
+    assert TaskWorld().run(build()) > 0
+
+
+@both_modes
+def test_a_conversation_over_three_tasks(sandbox: Sandbox, deferrable: bool) -> None:
+    sandbox.script_sessions("asks_twice")
+    first = TaskWorld()
+    assert first.run(build(finish=False, deferrable=deferrable)) is None
+    assert first.xcoms["session"]["last_message"] == "Which of the tables do you want?"
+    second = TaskWorld()
+    going_on = {"session_id": first.xcoms["session_id"], "deferrable": deferrable}
+    assert second.run(build(**going_on, followups=["The first"], finish=False)) is None
+    assert second.xcoms["session"]["last_message"] == "Should rows without a value be kept?"
+    assert TaskWorld().run(build(**going_on, followups="Yes", agent_name="Elements")) > 0
+    assert effects(sandbox) == ["session_start", "session_followup", "session_followup", "session_finish"]
+
+
+@pytest.mark.parametrize("fault", ["reset_after", "reset_before", "garbage", "html", "status_after"])
+@pytest.mark.parametrize("verb", ["followup", "finish"])
+def test_a_lost_answer_to_a_message(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, verb: str, fault: Any) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.builder_speak.LOOKS_FOR_A_REACTION", (0.0, 0.1, 0.2))
+    sandbox.fail_next(f"POST /agent-builder/{{session_id}}/{verb}", fault)
+    agent_id = TaskWorld().run(build(followups="The first table", agent_name="Elements"))
+    assert sandbox.engine.agent(agent_id).name == "Elements"
+    assert effects(sandbox) == ["session_start", "session_followup", "session_finish"]
+
+
+@pytest.mark.parametrize("fault", ["reset_after", "reset_before", "garbage", "html", "status_after"])
+def test_a_lost_answer_to_the_start_is_never_followed_by_another_start(sandbox: Sandbox, fault: Any) -> None:
+    sandbox.fail_next("POST /agent-builder/start", fault)
+    world = TaskWorld(retries=1)
+    for _ in range(2):
+        with pytest.raises(AgentBuilderAmbiguous) as caught:
+            world.run(build())
+        assert isinstance(caught.value, AirflowFailException)
+        world.retry()
+    posts = [entry for entry in sandbox.ledger.requests if entry.path.endswith("/start")]
+    assert len(posts) == 1
+
+
+def test_a_wrong_key_is_not_retried(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = sandbox.connection_uri.replace(sandbox.api_key, "sk-wrong")
+    monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", wrong)
+    with pytest.raises(SequentumConnectionException) as caught:
+        TaskWorld(retries=1).run(build())
+    assert "sk-wrong" not in str(caught.value)
+
+
+def test_a_refusal_in_an_envelope_is_not_retried(sandbox: Sandbox) -> None:
+    with pytest.raises(SequentumRequestRefused):
+        TaskWorld(retries=1).run(build(url="not a url"))
+
+
+def test_a_session_of_another_key_or_of_nobody(sandbox: Sandbox) -> None:
+    with pytest.raises(AgentBuilderSessionLost):
+        TaskWorld(retries=1).run(build(session_id="nobody"))
+
+
+def test_followups_on_a_finished_session(sandbox: Sandbox) -> None:
+    world = TaskWorld()
+    world.run(build())
+    with pytest.raises(AgentBuilderRefused):
+        TaskWorld().run(build(session_id=world.xcoms["session_id"], followups="more"))
+
+
+def test_the_key_is_nowhere_but_in_its_header(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    world = TaskWorld()
+    world.run(build(deferrable=True))
+    assert sandbox.api_key not in f"{world.xcoms} {world.store} {caplog.text}"
+    assert sandbox.ledger.leaks == []

@@ -1,0 +1,411 @@
+"""Operator and sensor against the sandbox over real HTTP, on the worker and in the triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
+
+from airflow_provider_sequentum.exceptions import (
+    AgentRunFailed,
+    AgentRunFailure,
+    AgentRunSkipped,
+    AgentRunStopped,
+    AgentRunTimeout,
+    SensedAgentRunFailure,
+    SequentumConnectionException,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+    SpaceRunsFailed,
+)
+from airflow_provider_sequentum.lifecycle.run_start import find_lost_run
+from airflow_provider_sequentum.lifecycle.space_start import find_space_runs
+from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
+from airflow_provider_sequentum.sandbox import Sandbox
+from airflow_provider_sequentum.sandbox.agents import Agent
+from airflow_provider_sequentum.sandbox.run_plan import RunPlan
+from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
+from tests.support.airflow import FakeTask, use_first_poke
+from tests.support.service import Clock
+
+BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_run.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr(find_lost_run, "__defaults__", ((0.05, 0.1),))
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.space_run.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr(find_space_runs, "__defaults__", ((0.05, 0.1),))
+    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.run_stop.LOOK_INTERVAL", 0.05)
+
+
+@pytest.fixture
+def agent(sandbox: Sandbox) -> Agent:
+    return sandbox.add_agent("Prices", records=[{"sku": str(number)} for number in range(5)], duration=2.0)
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> FakeTask:
+    task = FakeTask(Clock(datetime.now(UTC)), retries=2)
+    use_first_poke(monkeypatch, task.ti)
+    return task
+
+
+def operator(agent_id: object, **arguments: Any) -> StartAgentRunOperator:
+    arguments = {"task_id": "run_agent", "agent_id": agent_id, "retries": 2, "poll_interval": 0.05, **arguments}
+    return StartAgentRunOperator(**arguments)
+
+
+def carry_out(make: Callable[[], Any], task: FakeTask) -> Any:
+    """Run one try to its end, through deferrals and reschedules, with a new operator each time."""
+    try:
+        return make().execute(task.context)
+    except TaskDeferred as deferral:
+        pending = deferral
+    except AirflowRescheduleException:
+        task.ti.first_poke = task.ti.first_poke or task.ti.start_date
+        return carry_out(make, task)
+    while True:
+        event = asyncio.run(_only_event(pending.trigger))
+        try:
+            return make().resume_execution("execute_complete", {"event": event}, task.context)
+        except TaskDeferred as deferral:
+            pending = deferral
+
+
+async def _only_event(trigger: Any) -> Any:
+    path, arguments = trigger.serialize()
+    assert path.endswith(type(trigger).__name__)
+    again = type(trigger)(**json.loads(json.dumps(arguments)))
+    [event] = [event async for event in again.run()]
+    return json.loads(json.dumps(event.payload))
+
+
+# Endings
+
+
+@BOTH
+def test_a_run_that_ends_well(sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool) -> None:
+    run_id = carry_out(lambda: operator(str(agent.id), deferrable=deferrable, input_parameters={"a": 1}), task)
+    [start] = sandbox.ledger.starts(agent.id)
+    assert (run_id, start.input_parameters) == (start.run_id, '{"a": 1}')
+    summary = task.ti.pushed("run")
+    assert (summary["run_id"], summary["status"], summary["records"], summary["exported"]) == (run_id, "Success", 5, 5)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [
+        ("Failure", AgentRunFailure),
+        ("Failed", AgentRunFailed),
+        ("Stopped", AgentRunStopped),
+        ("Skipped", AgentRunSkipped),
+    ],
+)
+def test_a_run_that_ends_otherwise(
+    sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool, outcome: str, kind: type[Exception]
+) -> None:
+    sandbox.plan_runs(agent.id, [RunPlan(outcome=outcome, duration=1)])
+    with pytest.raises(kind) as caught:
+        carry_out(lambda: operator(agent.id, deferrable=deferrable), task)
+    assert "The service says:" in str(caught.value)
+    assert ("Possible causes:" in str(caught.value)) is (kind in (AgentRunFailure, AgentRunFailed))
+
+
+@BOTH
+def test_a_retry_restarts_then_replaces(sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool) -> None:
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Failure", duration=1), RunPlan(outcome="Failure", duration=1)])
+    for _ in range(2):
+        with pytest.raises(AgentRunFailure):
+            carry_out(lambda: operator(agent.id, deferrable=deferrable), task)
+        task.next_try()
+    [run] = sandbox.ledger.runs(agent.id)
+    assert run.attempts == 2
+    sandbox.archive(agent.id, run.run_id)
+    assert carry_out(lambda: operator(agent.id, deferrable=deferrable), task) == run.run_id + 1
+
+
+@BOTH
+@pytest.mark.parametrize("lag", [0.0, 20.0])
+def test_restarts_within_a_try(sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool, lag: float) -> None:
+    sandbox.dialect.restart_lag_seconds = lag
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Failure", duration=1)] * 2)
+    carry_out(lambda: operator(agent.id, deferrable=deferrable, restarts=2, restart_delay=0.1), task)
+    assert len(sandbox.ledger.restarts) == 2
+    assert len(sandbox.ledger.starts(agent.id)) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("answer", ["record", "run_id", "empty"])
+@pytest.mark.parametrize("start_answer", ["record", "run_id", "none"])
+def test_whatever_a_start_and_a_restart_answer(
+    sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool, answer: Any, start_answer: Any
+) -> None:
+    sandbox.dialect.restart_answer, sandbox.dialect.start_answer = answer, start_answer
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Failure", duration=1)])
+    carry_out(lambda: operator(agent.id, deferrable=deferrable, restarts=1, restart_delay=0.1), task)
+    assert (len(sandbox.ledger.starts(agent.id)), len(sandbox.ledger.restarts)) == (1, 1)
+
+
+@BOTH
+@pytest.mark.parametrize("statuses", ["integer", "numeric_string", "name"])
+@pytest.mark.parametrize("times", ["utc", "seven_digits", "mixed"])
+def test_however_the_service_spells_it(
+    sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool, statuses: Any, times: Any
+) -> None:
+    sandbox.dialect.statuses, sandbox.dialect.times = statuses, times
+    run_id = carry_out(lambda: operator(agent.id, deferrable=deferrable), task)
+    assert [start.run_id for start in sandbox.ledger.starts(agent.id)] == [run_id]
+
+
+@BOTH
+def test_its_timeout_stops_the_run(sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool) -> None:
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Running")])
+    with pytest.raises(AgentRunTimeout, match="It has been stopped"):
+        carry_out(lambda: operator(agent.id, deferrable=deferrable, timeout=1), task)
+    assert sandbox.ledger.runs(agent.id)[0].status == "Stopped"
+
+
+def test_a_run_that_ignores_a_stop_is_killed(sandbox: Sandbox, agent: Agent, task: FakeTask) -> None:
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Running", ignores_stop=True)])
+    killed = operator(agent.id, wait_for_completion=False, stop_grace=0.2)
+    killed.execute(task.context)
+    killed.on_kill()
+    assert [kill.detail for kill in sandbox.ledger.kills] == [{"forced": True}]
+    assert sandbox.ledger.runs(agent.id)[0].status == "Stopped"
+
+
+# Lost answers, over a real connection
+
+
+@BOTH
+@pytest.mark.parametrize("fault", ["reset_after", "status_after", "truncated", "garbage", "html", "empty"])
+def test_a_lost_answer_to_the_start_costs_no_second_run(
+    sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool, fault: Any
+) -> None:
+    sandbox.fail_next("POST /agent/{agent_id}/start", fault)
+    carry_out(lambda: operator(agent.id, deferrable=deferrable), task)
+    assert len(sandbox.ledger.starts(agent.id)) == 1
+
+
+@pytest.mark.parametrize("fault", ["reset_before", "status"])
+def test_a_start_that_did_nothing_is_made_good_by_the_next_try(
+    sandbox: Sandbox, agent: Agent, task: FakeTask, fault: Any
+) -> None:
+    sandbox.fail_next("POST /agent/{agent_id}/start", fault)
+    with pytest.raises(SequentumUnavailable):
+        carry_out(lambda: operator(agent.id), task)
+    task.next_try()
+    carry_out(lambda: operator(agent.id), task)
+    assert len(sandbox.ledger.starts(agent.id)) == 1
+
+
+def test_a_rate_limited_start_is_repeated_at_once(sandbox: Sandbox, agent: Agent, task: FakeTask) -> None:
+    sandbox.fail_next("POST /agent/{agent_id}/start", "status", status=429, headers={"Retry-After": "1"})
+    carry_out(lambda: operator(agent.id), task)
+    assert len(sandbox.ledger.starts(agent.id)) == 1
+
+
+@BOTH
+def test_blips_while_waiting_are_borne(sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool) -> None:
+    for fault in ("reset_after", "html", "truncated"):
+        sandbox.fail_next("GET *", fault)
+    run_id = carry_out(lambda: operator(agent.id, deferrable=deferrable), task)
+    assert [start.run_id for start in sandbox.ledger.starts(agent.id)] == [run_id]
+
+
+# Bad input: one clear error that names the connection, and never the key
+
+
+def bad_connection(**changes: Any) -> dict[str, Any]:
+    return {"conn_type": "sequentum", "host": "http://127.0.0.1:9", "password": "sk-secret-0123456789", **changes}
+
+
+BAD_CONNECTIONS: list[tuple[dict[str, Any], type[AirflowException], str]] = [
+    (bad_connection(password=None), SequentumConnectionException, "key is missing"),
+    (bad_connection(password="sk-secret-0123456789\n"), SequentumUnavailable, "start agent"),
+    (bad_connection(), SequentumUnavailable, "start agent"),
+    (bad_connection(host="https://no.such.host.invalid"), SequentumUnavailable, "start agent"),
+    (bad_connection(host="http://sequentum.example"), SequentumConnectionException, "plain http"),
+]
+
+
+@pytest.mark.parametrize(("connection", "kind", "words"), BAD_CONNECTIONS)
+def test_a_bad_connection(
+    monkeypatch: pytest.MonkeyPatch,
+    task: FakeTask,
+    caplog: pytest.LogCaptureFixture,
+    connection: dict[str, Any],
+    kind: type[Exception],
+    words: str,
+) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.api.retry.FIRST_WAIT", 0.01)
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    with pytest.raises(kind, match=words) as caught:
+        operator(7, sequentum_conn_id="my_conn").execute(task.context)
+    assert "'my_conn'" in str(caught.value)
+    assert "sk-secret" not in f"{caught.value} {caught.value.__cause__!r} {caplog.text}"
+
+
+def test_a_wrong_key(sandbox: Sandbox, agent: Agent, task: FakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = bad_connection(host=sandbox.base_url)
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    with pytest.raises(SequentumConnectionException, match="Check the API key") as caught:
+        operator(agent.id, sequentum_conn_id="my_conn").execute(task.context)
+    assert "'my_conn'" in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_a_host_that_answers_html(sandbox: Sandbox, agent: Agent, task: FakeTask) -> None:
+    sandbox.fail_next("POST *", "html", times=None)
+    sandbox.fail_next("GET *", "html", times=None)
+    with pytest.raises(SequentumUnavailable, match="'sequentum_default'"):
+        operator(agent.id).execute(task.context)
+
+
+BAD_REQUESTS: list[tuple[dict[str, Any], str]] = [
+    ({"agent_id": 999}, "start agent 999"),
+    ({"agent_id": "x"}, "agent_id must be a positive whole number"),
+    ({"agent_id": None, "agent_name": "no such"}, "No agent is called 'no such'"),
+    ({"agent_id": None, "agent_name": "Twice"}, "2 agents are called 'Twice'"),
+    ({"input_parameters": "[1, 2]"}, "input_parameters must be a JSON object"),
+    ({"input_parameters": "{not json"}, "input_parameters must be a JSON object"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD_REQUESTS)
+def test_a_bad_request_starts_nothing(
+    sandbox: Sandbox, agent: Agent, task: FakeTask, arguments: dict[str, Any], words: str
+) -> None:
+    for _ in range(2):
+        sandbox.add_agent("Twice")
+    with pytest.raises(SequentumRequestRefused, match=words) as caught:
+        operator(**{"agent_id": agent.id, **arguments}).execute(task.context)
+    assert "'sequentum_default'" in str(caught.value)
+    assert sandbox.ledger.starts() == []
+
+
+def test_no_credits(sandbox: Sandbox, agent: Agent, task: FakeTask) -> None:
+    sandbox.engine.add_credits(-2000)
+    with pytest.raises(SequentumRequestRefused, match="Insufficient credits"):
+        operator(agent.id).execute(task.context)
+
+
+def test_an_archived_agent(sandbox: Sandbox, agent: Agent, task: FakeTask) -> None:
+    agent.archived = True
+    with pytest.raises(SequentumRequestRefused, match="archived"):
+        operator(agent.id).execute(task.context)
+
+
+# The sensor
+
+
+MODES = pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
+
+
+def sensor(mode: str, agent_id: int, **arguments: Any) -> AgentRunSensor:
+    how: dict[str, Any] = {"mode": "reschedule" if mode == "reschedule" else "poke", "deferrable": mode == "deferred"}
+    return AgentRunSensor(task_id="sense", agent_id=agent_id, poke_interval=0.05, **how, **arguments)
+
+
+@MODES
+def test_the_sensor_waits_for_a_run_by_its_id(sandbox: Sandbox, agent: Agent, task: FakeTask, mode: str) -> None:
+    run_id = operator(agent.id, wait_for_completion=False).execute(task.context)
+    assert carry_out(lambda: sensor(mode, agent.id, run_id=str(run_id)), task) == run_id
+
+
+@MODES
+def test_the_sensor_waits_for_the_next_run(sandbox: Sandbox, agent: Agent, task: FakeTask, mode: str) -> None:
+    operator(agent.id, wait_for_completion=False).execute(task.context)
+    sandbox.advance(60)
+    since = sandbox.now.isoformat()
+    task.clear()
+    later = operator(agent.id, wait_for_completion=False).execute(task.context)
+    assert carry_out(lambda: sensor(mode, agent.id, since=since), task) == later
+
+
+@MODES
+def test_the_sensor_fails_with_the_run(sandbox: Sandbox, agent: Agent, task: FakeTask, mode: str) -> None:
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Failure", duration=1)])
+    run_id = operator(agent.id, wait_for_completion=False).execute(task.context)
+    with pytest.raises(SensedAgentRunFailure, match="Possible causes"):
+        carry_out(lambda: sensor(mode, agent.id, run_id=run_id), task)
+
+
+# A whole space
+
+
+@pytest.fixture
+def space(sandbox: Sandbox) -> list[Agent]:
+    return [sandbox.add_agent(f"Agent {number}", duration=float(number)) for number in range(1, 5)]
+
+
+def run_space(task: FakeTask, **arguments: Any) -> Any:
+    arguments = {"task_id": "run_agent", "space_id": 1, "retries": 2, "poll_interval": 0.05, **arguments}
+    return carry_out(lambda: StartSpaceRunsOperator(**arguments), task)
+
+
+@BOTH
+def test_all_agents_of_a_space(sandbox: Sandbox, space: list[Agent], task: FakeTask, deferrable: bool) -> None:
+    space[3].archived = True
+    run_ids = run_space(task, deferrable=deferrable, input_parameters={"a": 1})
+    starts = sandbox.ledger.starts()
+    assert [start.run_id for start in starts] == run_ids
+    assert [start.agent_id for start in starts] == [agent.id for agent in space[:3]]
+    assert {start.input_parameters for start in starts} == {'{"a": 1}'}
+    assert [result["status"] for result in task.ti.pushed("runs")] == ["Success"] * 3
+
+
+@BOTH
+def test_a_space_is_mended_by_the_next_try(
+    sandbox: Sandbox, space: list[Agent], task: FakeTask, deferrable: bool
+) -> None:
+    sandbox.plan_runs(space[0].id, [RunPlan(outcome="Failure", duration=1)])
+    sandbox.plan_runs(space[1].id, [RunPlan(outcome="Failed", duration=1)])
+    with pytest.raises(SpaceRunsFailed, match="2 of the 4 agents of space 1"):
+        run_space(task, deferrable=deferrable)
+    task.next_try()
+    run_space(task, deferrable=deferrable)
+    assert [len(sandbox.ledger.starts(agent.id)) for agent in space] == [1, 2, 1, 1]
+    assert len(sandbox.ledger.restarts) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("fault", ["reset_after", "status_after", "html"])
+def test_a_lost_answer_to_the_start_of_a_space(
+    sandbox: Sandbox, space: list[Agent], task: FakeTask, deferrable: bool, fault: Any
+) -> None:
+    sandbox.fail_next("POST /spaces/{space_id}/run-all", fault)
+    assert len(run_space(task, deferrable=deferrable)) == 4
+    assert [len(sandbox.ledger.starts(agent.id)) for agent in space] == [1, 1, 1, 1]
+
+
+# The connection test
+
+
+def test_the_test_button(sandbox: Sandbox, agent: Agent) -> None:
+    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+    ok, words = SequentumHook().test_connection()
+    assert ok
+    assert sandbox.base_url in words
+    assert "1 agents visible" in words
+
+
+def test_the_test_button_with_a_wrong_key(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(bad_connection(host=sandbox.base_url)))
+    ok, words = SequentumHook("my_conn").test_connection()
+    assert not ok
+    assert "Check the API key" in words
+    assert "sk-secret" not in words

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import time
+from typing import Any, Self
+
+import pytest
+
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from tests.unit.lifecycle.builder_service import FakeBuilder
+
+
+class FakeClient:
+    """Both clients of the fake service."""
+
+    def __init__(self, service: FakeBuilder) -> None:
+        self.service = service
+
+    def send(self, call: Any, *, budget_share: float = 1.0) -> Any:
+        return self.service.answer(call)
+
+
+class FakeAsyncClient(FakeClient):
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        return None
+
+    async def send(self, call: Any, *, budget_share: float = 1.0) -> Any:
+        return self.service.answer(call)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
+    """The fake service behind every hook, on a clock whose waiting costs no time."""
+    fake = FakeBuilder(looks=1)
+
+    async def aget_client(hook: SequentumHook) -> FakeAsyncClient:
+        return FakeAsyncClient(fake)
+
+    async def asleep(seconds: float) -> None:
+        return None
+
+    monkeypatch.setattr(SequentumHook, "client", property(lambda hook: FakeClient(fake)))
+    monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
+    monkeypatch.setattr(SequentumHook, "perform_apart", lambda hook, procedure: hook.perform(procedure))
+    monkeypatch.setattr(SequentumHook, "session_link", lambda hook, session_id: f"https://cloud.example/{session_id}")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("airflow_provider_sequentum.hooks.driver.asyncio.sleep", asleep)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_builder.SHORTEST_TRIGGER_LIFE", 0.0)
+    return fake

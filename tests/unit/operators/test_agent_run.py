@@ -1,0 +1,780 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
+
+from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.exceptions import (
+    AgentRunFailed,
+    AgentRunFailure,
+    AgentRunOutcomeRejected,
+    AgentRunRestartRefused,
+    AgentRunSkipped,
+    AgentRunStartAmbiguous,
+    AgentRunStopped,
+    AgentRunTimeout,
+    SequentumConnectionException,
+    SequentumException,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+)
+from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
+from airflow_provider_sequentum.operators import agent_run, run_task
+from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.triggers.run_event import ended_event
+from tests.support import service as fakes
+from tests.support.airflow import FakeTask, deferred_by, use_fakes
+from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.worker import Worker
+
+FAILURE = Plan(RunStatus.FAILURE, seconds=10)
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService(Clock())
+
+
+@pytest.fixture
+def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    worker = Worker(service)
+    use_fakes(monkeypatch, worker, agent_run, run_task)
+    return worker
+
+
+@pytest.fixture
+def task(service: FakeService, worker: Worker) -> FakeTask:
+    return FakeTask(service.clock, retries=2)
+
+
+def operator(**arguments: Any) -> StartAgentRunOperator:
+    arguments = {"task_id": "run_agent", "agent_id": 7, "retries": 2, "deferrable": False, **arguments}
+    return StartAgentRunOperator(**arguments)
+
+
+def fire(worker: Worker, deferral: TaskDeferred) -> dict[str, Any]:
+    """Wait as the trigger does, and return its event."""
+    path, arguments = deferral.trigger.serialize()
+    assert path.endswith("AgentRunTrigger")
+    terms = RunWaitTerms.from_json({name: arguments[name] for name in RunWaitTerms.names()})
+    outcome, run = worker.perform(wait_for_end(terms))
+    return ended_event(outcome, run, arguments)
+
+
+def run_through(worker: Worker, task: FakeTask, **arguments: Any) -> Any:
+    """Run one try of the task to its end, through all its deferrals; a new operator each time, as in Airflow."""
+    try:
+        return operator(**arguments).execute(task.context)
+    except TaskDeferred as deferral:
+        pending = deferral
+    while True:
+        event = fire(worker, pending)
+        try:
+            return operator(**arguments).resume_execution("execute_complete", {"event": event}, task.context)
+        except TaskDeferred as deferral:
+            pending = deferral
+
+
+BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])
+
+
+# Every way a run can end, in both modes
+
+
+ENDINGS: list[tuple[RunStatus, type[Exception] | None, bool]] = [
+    (RunStatus.SUCCESS, None, False),
+    (RunStatus.COMPLETED, None, False),
+    (RunStatus.FAILURE, AgentRunFailure, True),
+    (RunStatus.FAILED, AgentRunFailed, True),
+    (RunStatus.STOPPED, AgentRunStopped, False),
+    (RunStatus.SKIPPED, AgentRunSkipped, False),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("outcome", "kind", "retried"), ENDINGS)
+def test_how_the_task_ends(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    deferrable: bool,
+    outcome: RunStatus,
+    kind: type[Exception] | None,
+    retried: bool,
+) -> None:
+    service.plans = [Plan(outcome)]
+    if kind is None:
+        assert run_through(worker, task, deferrable=deferrable) == 101
+    else:
+        with pytest.raises(kind, match="Run 101 of agent 7") as caught:
+            run_through(worker, task, deferrable=deferrable)
+        if kind is AgentRunSkipped:
+            assert isinstance(caught.value, AirflowSkipException)
+        else:
+            assert isinstance(caught.value, AirflowFailException) is not retried
+            assert (caught.value.agent_id, caught.value.run_id) == (7, 101)  # type: ignore[attr-defined]
+    assert service.count("start") == 1
+    assert task.ti.pushed("run")["status"] == outcome.name.title()
+    assert task.ti.pushed("agent_run_link") == "https://ui/7/101"
+
+
+@BOTH
+@pytest.mark.parametrize("status", [0, 13, 99, "Paused"])
+def test_an_unknown_status_is_waited_out(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, status: int | str
+) -> None:
+    service.plans = [Plan(seconds=300)]
+    original = service.start
+
+    def start(*arguments: Any, **named: Any) -> fakes.FakeRun:
+        run = original(*arguments, **named)
+        run.status = status
+        return run
+
+    service.start = start  # type: ignore[method-assign]
+    assert run_through(worker, task, deferrable=deferrable) == 101
+    assert any("which this version does not know" in line for line in worker.said)
+
+
+@BOTH
+def test_the_result_is_the_same_after_a_retry(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    first = run_through(worker, task, deferrable=deferrable)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == first == 101
+    assert task.ti.pushed("run")["status"] == "Success"
+
+
+def test_without_waiting_the_run_goes_on(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    for deferrable in (False, True):
+        assert run_through(worker, task, deferrable=deferrable, wait_for_completion=False) == 101
+    assert service.runs[101].status is RunStatus.RUNNING
+    assert task.ti.pushed("run")["status"] == "Running"
+
+
+def test_the_link_and_the_summary_are_there_while_the_task_is_deferred(worker: Worker, task: FakeTask) -> None:
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    assert task.ti.pushed("agent_run_link") == "https://ui/7/101"
+    assert task.ti.pushed("run")["run_id"] == 101
+
+
+@BOTH
+def test_progress_is_told_in_both_modes(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
+    service.plans = [Plan(seconds=400)]
+    run_through(worker, task, deferrable=deferrable)
+    assert sum("Run 101 of agent 7: Running" in line for line in worker.said) >= 3
+
+
+def test_a_run_that_is_over_at_once_is_not_waited_for_in_the_triggerer(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=0)]
+    assert operator(deferrable=True).execute(task.context) == 101
+
+
+# What the next try does
+
+
+@BOTH
+def test_failure_is_restarted_by_the_next_try(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [FAILURE, Plan()]
+    with pytest.raises(AgentRunFailure, match="The next try restarts it in place"):
+        run_through(worker, task, deferrable=deferrable)
+    service.clock.sleep(300)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == 101
+    assert (service.count("start"), service.count("restart")) == (1, 1)
+
+
+@BOTH
+def test_failed_is_replaced_by_the_next_try(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(RunStatus.FAILED), Plan()]
+    with pytest.raises(AgentRunFailed, match="The next try starts a new run"):
+        run_through(worker, task, deferrable=deferrable)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == 102
+
+
+NEXT_STEPS = [
+    (RunStatus.FAILURE, "restart_or_new", True, True, "The next try restarts it in place."),
+    (RunStatus.FAILURE, "restart", True, True, "The next try restarts it in place."),
+    (RunStatus.FAILURE, "new", True, True, "The next try starts a new run."),
+    (RunStatus.FAILURE, "restart_or_new", False, True, "The next try starts a new run."),
+    (RunStatus.FAILURE, "restart_or_new", True, False, "No tries are left. Clear the task to start a new run."),
+    (RunStatus.FAILED, "restart_or_new", True, True, "The next try starts a new run."),
+    (RunStatus.FAILED, "restart_or_new", True, False, "No tries are left. Clear the task to start a new run."),
+    (RunStatus.STOPPED, "restart_or_new", True, True, "It is not retried. Clear the task to start a new run."),
+    (RunStatus.SKIPPED, "restart_or_new", True, True, "So this task is skipped."),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("outcome", "retry_mode", "store", "tries_left", "step"), NEXT_STEPS)
+def test_the_message_says_what_comes_next(
+    worker: Worker,
+    task: FakeTask,
+    deferrable: bool,
+    outcome: RunStatus,
+    retry_mode: str,
+    store: bool,
+    tries_left: bool,
+    step: str,
+) -> None:
+    worker.service.plans = [Plan(outcome)]
+    task.has_state_store = store
+    task.ti.try_number = 1 if tries_left else 3
+    with pytest.raises(AirflowException) as caught:
+        run_through(worker, task, deferrable=deferrable, retry_mode=retry_mode)
+    assert step in str(caught.value)
+
+
+@BOTH
+def test_what_a_retry_that_may_only_restart_does_with_failed(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(RunStatus.FAILED), Plan()]
+    with pytest.raises(AgentRunFailed) as caught:
+        run_through(worker, task, deferrable=deferrable, retry_mode="restart")
+    assert "The next try fails too" in str(caught.value)
+    task.next_try()
+    with pytest.raises(AgentRunRestartRefused, match="No new run was started"):
+        run_through(worker, task, deferrable=deferrable, retry_mode="restart")
+    assert service.count("start") == 1
+
+
+# Restarts within one try
+
+
+@BOTH
+def test_restarts_within_a_try_wait_ever_longer(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [FAILURE, FAILURE, FAILURE, Plan()]
+    begun: list[float] = []
+    original = service.restart
+
+    def restart(run_id: int, lag: float = 0.0) -> fakes.FakeRun:
+        begun.append((service.clock.now - (service.runs[run_id].end_time or START)).total_seconds())
+        return original(run_id)
+
+    service.restart = restart  # type: ignore[method-assign]
+    assert run_through(worker, task, deferrable=deferrable, restarts=3, restart_delay=20, poll_interval=5) == 101
+    assert (service.count("start"), service.count("restart")) == (1, 3)
+    assert all(20 * 2**n <= pause <= 20 * 2**n + 10 for n, pause in enumerate(begun))
+
+
+@BOTH
+def test_when_the_restarts_are_used_up_the_task_fails(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [FAILURE]
+    with pytest.raises(AgentRunFailure):
+        run_through(worker, task, deferrable=deferrable, restarts=2)
+    assert service.count("restart") == 2
+
+
+@BOTH
+def test_a_stale_failure_after_a_restart_is_not_taken_for_a_new_one(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans, service.restart_lag = [FAILURE, Plan()], 40
+    assert run_through(worker, task, deferrable=deferrable, restarts=1, restart_delay=1, poll_interval=5) == 101
+    assert service.count("restart") == 1
+
+
+@BOTH
+@pytest.mark.parametrize(("retry_mode", "kind"), [("restart_or_new", None), ("restart", AgentRunRestartRefused)])
+def test_where_there_is_no_restart(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    deferrable: bool,
+    retry_mode: str,
+    kind: type[Exception] | None,
+) -> None:
+    service.plans, service.offers_restart = [FAILURE, Plan()], False
+    arguments: dict[str, Any] = {"deferrable": deferrable, "restarts": 1, "retry_mode": retry_mode}
+    if kind is None:
+        assert run_through(worker, task, **arguments) == 102
+        assert any("so a new run is started" in line for line in worker.said)
+    else:
+        with pytest.raises(kind):
+            run_through(worker, task, **arguments)
+        assert service.count("start") == 1
+
+
+# Time limits
+
+
+@BOTH
+@pytest.mark.parametrize("on_timeout", ["stop", "leave"])
+def test_its_own_timeout(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, on_timeout: str
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    with pytest.raises(AgentRunTimeout, match="when the task's timeout passed") as caught:
+        run_through(worker, task, deferrable=deferrable, timeout=100, on_timeout=on_timeout)
+    assert not isinstance(caught.value, AirflowFailException)
+    stopped = on_timeout == "stop"
+    assert service.runs[101].is_over is stopped
+    assert ("It has been stopped" if stopped else "It goes on (on_timeout='leave')") in str(caught.value)
+    # The next try starts anew, or joins the run that was left.
+    task.next_try()
+    service.plans = [Plan()]
+    service.runs[101].plan = Plan(seconds=500)
+    assert run_through(worker, task, deferrable=deferrable, timeout=1000) == (102 if stopped else 101)
+
+
+@BOTH
+def test_a_stop_that_is_not_confirmed_is_said(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    for verb in ("stop", "kill"):
+        service.faults[verb] = [(fakes.server_error, False)] * 10
+    with pytest.raises(AgentRunTimeout, match="could not be confirmed that it has stopped"):
+        run_through(worker, task, deferrable=deferrable, timeout=100)
+
+
+def test_a_run_that_ends_while_it_is_given_up_is_told_as_it_is(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=101)]
+    service.stop_seconds = 1000
+    service.faults["stop"] = [(fakes.server_error, False)]
+    with pytest.raises(AgentRunTimeout, match="It ended as Success meanwhile"):
+        run_through(worker, task, timeout=100)
+    task.next_try()
+    assert run_through(worker, task, timeout=100) == 101
+
+
+@pytest.mark.parametrize("on_timeout", ["stop", "leave"])
+def test_execution_timeout_stops_a_run_that_is_waited_for_in_the_triggerer(
+    service: FakeService, worker: Worker, task: FakeTask, on_timeout: str
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout passed\. It has been stopped"):
+        run_through(
+            worker, task, deferrable=True, execution_timeout=timedelta(seconds=90), timeout=500, on_timeout=on_timeout
+        )
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_of_two_limits_the_earlier_one_counts(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    service.plans = [Plan(seconds=None)]
+    with pytest.raises(AgentRunTimeout):
+        run_through(worker, task, deferrable=True, execution_timeout=timedelta(seconds=500), timeout=90)
+
+
+@pytest.mark.parametrize("map_index", [-1, 3])
+@pytest.mark.parametrize("words", ["Trigger timeout", "Trigger/execution timeout"])
+def test_airflows_own_deferral_timeout_stops_the_run(
+    service: FakeService, worker: Worker, task: FakeTask, map_index: int, words: str
+) -> None:
+    # No triggerer was there to notice the deadline; Airflow drops everything but this.
+    service.plans = [Plan(seconds=None)]
+    task.ti.map_index = map_index
+    task.ti.xcoms["run_agent", 4, "run"] = {"agent_id": 7, "run_id": 999}
+    deferral = deferred_by(lambda: operator(deferrable=True, timeout=100).execute(task.context))
+    assert deferral.timeout is not None
+    assert deferral.timeout > timedelta(seconds=100)
+    service.clock.sleep(deferral.timeout.total_seconds())
+    with pytest.raises(AgentRunTimeout, match=r"Run 101 .* It has been stopped"):
+        operator(deferrable=True, timeout=100).resume_execution("__fail__", {"error": words}, task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_airflows_own_deferral_timeout_stops_the_run_for_execution_timeout_too(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    limit = timedelta(seconds=100)
+    deferral = deferred_by(lambda: operator(deferrable=True, execution_timeout=limit).execute(task.context))
+    service.clock.sleep((deferral.timeout or limit).total_seconds())
+    resumed = operator(deferrable=True, execution_timeout=limit)
+    with pytest.raises(AirflowTaskTimeout):
+        resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_after_a_broken_trigger_the_wait_goes_on_on_the_worker(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=200)]
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    resumed = operator(deferrable=True)
+    assert resumed.resume_execution("__fail__", {"error": "Trigger failure", "traceback": ["x"]}, task.context) == 101
+    assert service.count("start") == 1
+
+
+def test_after_a_broken_trigger_the_limits_still_hold(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    service.plans = [Plan(seconds=None)]
+    deferred_by(lambda: operator(deferrable=True, timeout=300).execute(task.context))
+    service.clock.sleep(100)
+    with pytest.raises(AgentRunTimeout):
+        operator(deferrable=True, timeout=300).resume_execution("__fail__", {"error": "broken"}, task.context)
+    assert timedelta(seconds=300) <= service.clock.now - START <= timedelta(seconds=330)
+
+
+def test_a_failed_deferral_without_a_run_is_raised_as_it_is(worker: Worker, task: FakeTask) -> None:
+    with pytest.raises(AirflowException, match="broken"):
+        operator(deferrable=True).resume_execution("__fail__", {"error": "broken"}, task.context)
+
+
+# Killed on the worker
+
+
+def test_a_kill_stops_the_run(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    service.plans = [Plan(seconds=None)]
+    killed = operator(wait_for_completion=False)
+    killed.execute(task.context)
+    killed.on_kill()
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_a_kill_uses_the_grace_of_the_author(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    service.plans, service.ignores_stop = [Plan(seconds=None)], True
+    killed = operator(wait_for_completion=False, stop_grace=3)
+    killed.execute(task.context)
+    killed.on_kill()
+    assert service.runs[101].is_over
+    assert service.clock.now - START <= timedelta(seconds=10)
+
+
+def kill_during(service: FakeService, verb: str, killed: StartAgentRunOperator, *, takes_effect: bool) -> None:
+    """Let the kill arrive in the middle of a call, as a signal does."""
+
+    def error(call: Any) -> Exception:
+        killed.on_kill()
+        raise KeyboardInterrupt
+
+    service.faults[verb] = [(error, takes_effect)]  # type: ignore[list-item]
+
+
+def test_a_kill_in_the_middle_of_the_start_finds_the_run_and_stops_it(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    killed = operator()
+    kill_during(service, "start", killed, takes_effect=True)
+    with pytest.raises(KeyboardInterrupt):
+        killed.execute(task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+    # Airflow gives a killed task about five seconds: the stop has to be sent at once.
+    stop_asked_at = service.runs[101].stop_asked_at
+    assert stop_asked_at is not None
+    assert stop_asked_at - START < timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("on_ambiguous_start", ["fail", "adopt", "start"])
+def test_a_kill_never_stops_what_may_be_somebody_elses_run(
+    service: FakeService, worker: Worker, task: FakeTask, on_ambiguous_start: str
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    service.start(by_stranger=True)
+    killed = operator(on_ambiguous_start=on_ambiguous_start)
+    kill_during(service, "start", killed, takes_effect=True)
+    with pytest.raises(KeyboardInterrupt):
+        killed.execute(task.context)
+    assert [run.stop_asked_at for run in service.runs.values()] == [None, None]
+
+
+def test_a_kill_while_the_service_is_out_of_reach_raises_nothing(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    killed = operator()
+    kill_during(service, "start", killed, takes_effect=True)
+    service.faults["runs"] = [(fakes.server_error, False)] * 9
+    with pytest.raises(KeyboardInterrupt):
+        killed.execute(task.context)
+
+
+def test_a_kill_before_anything_was_started_does_nothing(service: FakeService, worker: Worker) -> None:
+    operator().on_kill()
+    assert service.requests == []
+
+
+def test_a_kill_after_the_end_does_nothing(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    done = operator()
+    done.execute(task.context)
+    done.on_kill()
+    assert service.count("stop") == 0
+
+
+def test_a_kill_of_a_deferred_task_that_is_not_resumed_stops_the_run(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What Airflow 2.11 does when execution_timeout has passed while the task was deferred.
+    service.plans = [Plan(seconds=None)]
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    monkeypatch.setattr(agent_run, "current_context", lambda: task.context)
+    operator(deferrable=True).on_kill()
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+# Lost answers and faults
+
+
+@BOTH
+def test_an_ambiguous_start_fails_without_a_retry_and_says_what_to_do(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.start(by_stranger=True)
+    service.faults["start"] = [(fakes.answer_lost, True)]
+    with pytest.raises(AgentRunStartAmbiguous, match=r"\[102, 101\]") as caught:
+        run_through(worker, task, deferrable=deferrable)
+    assert isinstance(caught.value, AirflowFailException)
+    assert "clear the task" in str(caught.value)
+
+
+def test_a_record_that_cannot_be_read_starts_nothing(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    task.store.set(run_task.STATE_KEY, {"format": 99})
+    with pytest.raises(AgentRunStartAmbiguous, match="Nothing was started"):
+        run_through(worker, task)
+    assert service.requests == []
+
+
+FAULTS = [
+    (fakes.unauthorized, SequentumConnectionException),
+    (fakes.server_error, SequentumUnavailable),
+    (fakes.not_found, SequentumRequestRefused),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), FAULTS)
+@pytest.mark.parametrize("tries_left", [True, False])
+def test_a_wait_that_cannot_go_on_says_what_becomes_of_the_run(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    error: ErrorOf,
+    kind: type[SequentumException],
+    tries_left: bool,
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    task.ti.try_number = 1 if tries_left else 3
+    service.faults["status"] = [(error, False)] * 500
+    with pytest.raises(kind) as caught:
+        run_through(worker, task)
+    assert "Run 101 of agent 7 goes on as far as is known" in str(caught.value)
+    retried = tries_left and not isinstance(caught.value, AirflowFailException)
+    assert ("The next try joins it" in str(caught.value)) is retried
+    assert "'sequentum_default'" in str(caught.value)
+
+
+@pytest.mark.parametrize("tries_left", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(SequentumUnavailable, "Nobody answers."), (SequentumConnectionException, "The key is wrong.")],
+)
+def test_a_trigger_that_could_not_go_on_says_the_same(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    kind: type[SequentumException],
+    message: str,
+    tries_left: bool,
+) -> None:
+    from airflow_provider_sequentum.triggers.run_event import error_event
+
+    task.ti.try_number = 1 if tries_left else 3
+    deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    event = error_event(kind(message), deferral.trigger.serialize()[1])
+    with pytest.raises(kind, match=message) as caught:
+        operator(deferrable=True).execute_complete(task.context, event)
+    assert "Run 101 of agent 7 goes on as far as is known" in str(caught.value)
+    retried = tries_left and kind is SequentumUnavailable
+    assert ("The next try joins it" in str(caught.value)) is retried
+
+
+@pytest.mark.parametrize("event", [None, {}, {"status": "success"}, "success", {"outcome": "ended", "run": None}])
+def test_an_event_that_cannot_be_understood_is_never_success(
+    service: FakeService, worker: Worker, task: FakeTask, event: Any
+) -> None:
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    with pytest.raises(SequentumUnavailable, match="can't be understood"):
+        operator(deferrable=True).execute_complete(task.context, event)
+
+
+# What the run has to have delivered
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("plan", "arguments", "kind"),
+    [
+        (Plan(records=4), {"min_records": "5"}, AgentRunOutcomeRejected),
+        (Plan(errors=3), {"max_errors": 2}, AgentRunOutcomeRejected),
+        (Plan(records=0), {"on_empty": "fail"}, AgentRunOutcomeRejected),
+        (Plan(records=0), {"on_empty": "skip"}, AirflowSkipException),
+        (Plan(records=0), {"on_empty": "warn"}, None),
+        (Plan(records=0), {}, None),
+        (Plan(records=5), {"min_records": 5, "max_errors": 0, "on_empty": "fail"}, None),
+    ],
+)
+def test_the_outcome_policy(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    deferrable: bool,
+    plan: Plan,
+    arguments: dict[str, Any],
+    kind: type[Exception] | None,
+) -> None:
+    service.plans = [plan, Plan()]
+    if kind is None:
+        assert run_through(worker, task, deferrable=deferrable, **arguments) == 101
+        return
+    with pytest.raises(kind, match="ended well, but"):
+        run_through(worker, task, deferrable=deferrable, **arguments)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable, **arguments) == 102
+
+
+# Clearing
+
+
+@BOTH
+@pytest.mark.parametrize("on_clear", ["rerun", "join"])
+@pytest.mark.parametrize("going", [True, False])
+def test_clearing(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, on_clear: str, going: bool
+) -> None:
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    service.clock.sleep(0 if going else 600)
+    task.clear()
+    joined = going and on_clear == "join"
+    assert run_through(worker, task, deferrable=deferrable, on_clear=on_clear) == (101 if joined else 102)
+    assert service.count("stop") == (going and not joined)
+
+
+# Airflow older than 3.3
+
+
+@BOTH
+def test_without_a_state_store_the_first_try_looks_for_nothing(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.start(by_stranger=True)
+    task.has_state_store = False
+    assert run_through(worker, task, deferrable=deferrable) == 102
+    assert service.count("runs") == 0
+
+
+@BOTH
+@pytest.mark.parametrize(("map_index", "joins"), [(-1, True), (0, False)])
+def test_without_a_state_store_a_retry_joins_the_only_run_that_goes(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, map_index: int, joins: bool
+) -> None:
+    service.plans = [Plan(seconds=500)]
+    task.has_state_store = False
+    task.ti.map_index = map_index
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == (101 if joins else 102)
+
+
+def test_without_a_state_store_a_cleared_task_starts_anew(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    task.has_state_store = False
+    run_through(worker, task, wait_for_completion=False)
+    task.clear()
+    assert run_through(worker, task) == 102
+
+
+# Input
+
+
+BAD_INPUT: list[tuple[dict[str, Any], str]] = [
+    ({"agent_id": "x"}, "agent_id must be a positive whole number, not 'x'"),
+    ({"agent_id": None}, "Give either agent_id or agent_name"),
+    ({"agent_name": "Prices"}, "Give either agent_id or agent_name"),
+    ({"agent_id": None, "agent_name": "no such"}, "No agent is called 'no such'"),
+    ({"input_parameters": "[1]"}, "input_parameters must be a JSON object"),
+    ({"timeout": "soon"}, "timeout must be a number of seconds"),
+    ({"min_records": "many"}, "min_records must be a whole number"),
+    ({"max_errors": -1}, "max_errors must be a whole number"),
+    ({"parallelism": "x"}, "parallelism must be a positive whole number"),
+    ({"poll_interval": 0}, "poll_interval must be"),
+    ({"restart_delay": -1}, "restart_delay must be"),
+    ({"restarts": -1}, "restarts must be"),
+    ({"stop_grace": "x"}, "stop_grace must be"),
+    ({"parallelism": 0}, "parallelism must be"),
+    ({"parallel_export": "Separate"}, "parallel_export must be one of"),
+    ({"log_level": "Debug"}, "log_level must be one of"),
+    ({"log_mode": "Json"}, "log_mode must be one of"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT)
+def test_bad_input_starts_nothing(
+    service: FakeService, worker: Worker, task: FakeTask, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((SequentumRequestRefused, ValueError), match=message):
+        operator(**arguments).execute(task.context)
+    assert service.count("start") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    list(product(["on_timeout", "retry_mode", "on_clear", "on_ambiguous_start", "on_empty"], ["", "nonsense", None])),
+)
+def test_choices_are_checked_when_the_dag_is_parsed(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be one of"):
+        operator(**{name: value})
+
+
+def test_an_agent_can_be_named(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    assert operator(agent_id=None, agent_name="Stock").execute(task.context) == 101
+    assert service.runs[101].agent_id == 8
+
+
+def test_a_named_agent_is_looked_up_once_and_not_after_a_deferral(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    run_through(worker, task, agent_id=None, agent_name="Stock", deferrable=True)
+    assert service.count("all") == 1
+
+
+@pytest.mark.parametrize("agent_id", [7, "7", " 7 "])
+def test_ids_may_be_rendered_templates(worker: Worker, task: FakeTask, agent_id: int | str) -> None:
+    assert operator(agent_id=agent_id).execute(task.context) == 101
+
+
+def test_every_template_field_is_an_attribute() -> None:
+    assert all(hasattr(operator(), name) for name in StartAgentRunOperator.template_fields)
+    assert "sequentum_conn_id" in StartAgentRunOperator.template_fields
+
+
+# Nothing that ends is ever resumed
+
+
+@pytest.mark.parametrize("seconds", [0, 30, 60, 1000])
+def test_the_deferral_has_a_backstop_behind_the_triggers_deadline(
+    worker: Worker, task: FakeTask, seconds: float, service: FakeService
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    deferral = deferred_by(lambda: operator(deferrable=True, timeout=600 + seconds).execute(task.context))
+    deadline = deferral.trigger.serialize()[1]["deadline"]
+    assert deadline == (START + timedelta(seconds=600 + seconds)).isoformat()
+    assert deferral.timeout == timedelta(seconds=600 + seconds) + timedelta(minutes=2)
+
+
+def test_without_limits_nothing_times_out(worker: Worker, task: FakeTask) -> None:
+    deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    assert deferral.timeout is None
+    assert deferral.trigger.serialize()[1]["deadline"] is None

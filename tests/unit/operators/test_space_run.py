@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.exceptions import (
+    AgentRunSkipped,
+    AgentRunStartAmbiguous,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+    SpaceRunsEnded,
+    SpaceRunsFailed,
+)
+from airflow_provider_sequentum.hooks.errors import as_airflow_exception
+from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
+from airflow_provider_sequentum.operators import run_task, space_run, space_task
+from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
+from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
+from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
+from tests.support import service as fakes
+from tests.support.airflow import FakeTask, deferred_by, use_fakes
+from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.worker import Killed, Worker
+
+FAILURE = Plan(RunStatus.FAILURE, seconds=10)
+BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService(Clock(), agents={7: "Prices", 8: "Stock", 9: "Reviews"})
+
+
+@pytest.fixture
+def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    worker = Worker(service)
+    use_fakes(monkeypatch, worker, space_run, space_task, run_task)
+    return worker
+
+
+@pytest.fixture
+def task(service: FakeService, worker: Worker) -> FakeTask:
+    return FakeTask(service.clock, retries=2)
+
+
+def operator(**arguments: Any) -> StartSpaceRunsOperator:
+    arguments = {"task_id": "run_agent", "space_id": 1, "retries": 2, "deferrable": False, **arguments}
+    return StartSpaceRunsOperator(**arguments)
+
+
+def fire(worker: Worker, deferral: TaskDeferred) -> dict[str, Any]:
+    """Wait as the trigger does, and return its event."""
+    assert isinstance(deferral.trigger, SpaceRunsTrigger)
+    events = []
+    for values in deferral.trigger.serialize()[1]["waits"]:
+        terms = RunWaitTerms.from_json({name: values[name] for name in RunWaitTerms.names()})
+        try:
+            events.append(ended_event(*worker.perform(wait_for_end(terms)), values))
+        except SequentumError as error:
+            events.append(error_event(as_airflow_exception(error, "sequentum_default"), values))
+    return {"events": events, "carried": deferral.trigger.carried}
+
+
+def run_through(worker: Worker, task: FakeTask, **arguments: Any) -> Any:
+    try:
+        return operator(**arguments).execute(task.context)
+    except TaskDeferred as deferral:
+        pending = deferral
+    while True:
+        event = fire(worker, pending)
+        try:
+            return operator(**arguments).resume_execution("execute_complete", {"event": event}, task.context)
+        except TaskDeferred as deferral:
+            pending = deferral
+
+
+@BOTH
+def test_all_agents_run_and_are_waited_for(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=100), Plan(seconds=10), Plan(seconds=300)]
+    assert run_through(worker, task, deferrable=deferrable, input_parameters={"a": 1}) == [101, 102, 103]
+    assert (service.count("run-all"), service.count("start")) == (1, 0)
+    assert {run.inputs for run in service.runs.values()} == {'{"a": 1}'}
+    results = task.ti.pushed("runs")
+    assert [(result["agent_id"], result["run_id"], result["status"]) for result in results] == [
+        (7, 101, "Success"),
+        (8, 102, "Success"),
+        (9, 103, "Success"),
+    ]
+    assert results[0]["link"] == "https://ui/7/101"
+
+
+@BOTH
+def test_without_waiting_the_runs_go_on(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
+    assert run_through(worker, task, deferrable=deferrable, wait_for_completion=False) == [101, 102, 103]
+    assert not any(run.is_over for run in service.runs.values())
+
+
+@BOTH
+def test_runs_that_are_over_at_once_are_not_waited_for_in_the_triggerer(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=0)]
+    assert operator(deferrable=deferrable).execute(task.context) == [101, 102, 103]
+
+
+# Some end badly
+
+
+@BOTH
+def test_a_retry_goes_on_with_each_run(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
+    service.plans = [Plan(), FAILURE, Plan(RunStatus.FAILED), Plan()]
+    with pytest.raises(SpaceRunsFailed) as caught:
+        run_through(worker, task, deferrable=deferrable)
+    assert "2 of the 3 agents of space 1 did not end well" in str(caught.value)
+    assert "The next try restarts it in place" in str(caught.value)
+    assert "The next try starts a new run" in str(caught.value)
+    assert [result["status"] for result in task.ti.pushed("runs")] == ["Success", "Failure", "Failed"]
+    service.clock.sleep(60)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == [101, 102, 104]
+    assert (service.count("run-all"), service.count("restart"), service.count("start")) == (1, 1, 1)
+
+
+@BOTH
+@pytest.mark.parametrize("on_partial", ["fail", "warn"])
+def test_what_a_partial_success_means(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, on_partial: str
+) -> None:
+    service.plans = [Plan(), Plan(RunStatus.STOPPED), Plan(RunStatus.SKIPPED)]
+    if on_partial == "warn":
+        assert run_through(worker, task, deferrable=deferrable, on_partial=on_partial) == [101]
+        return
+    with pytest.raises(SpaceRunsEnded) as caught:
+        run_through(worker, task, deferrable=deferrable)
+    assert isinstance(caught.value, AirflowFailException)
+    assert "1 of the 3 agents" in str(caught.value)
+
+
+@BOTH
+def test_if_nothing_ended_well_it_is_no_partial_success(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [FAILURE]
+    with pytest.raises(SpaceRunsFailed):
+        run_through(worker, task, deferrable=deferrable, on_partial="warn")
+
+
+@BOTH
+def test_when_all_are_skipped_the_task_is(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(RunStatus.SKIPPED)]
+    with pytest.raises(AgentRunSkipped):
+        run_through(worker, task, deferrable=deferrable)
+
+
+@BOTH
+def test_agents_that_were_not_started_are_started_by_the_next_try(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.refuses_to_start = {8: "Insufficient credits."}
+    with pytest.raises(SpaceRunsFailed, match=r"Agent 8 was not started: Insufficient credits\."):
+        run_through(worker, task, deferrable=deferrable)
+    assert [result["run_id"] for result in task.ti.pushed("runs")] == [101, None, 102]
+    service.refuses_to_start = {}
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == [101, 103, 102]
+    assert (service.count("run-all"), service.count("start")) == (1, 1)
+
+
+@BOTH
+def test_each_run_is_restarted_within_the_try(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [FAILURE, Plan(), FAILURE, FAILURE, Plan()]
+    assert run_through(worker, task, deferrable=deferrable, restarts=2, restart_delay=5) == [101, 102, 103]
+    assert service.count("restart") == 3
+
+
+@BOTH
+def test_the_outcome_policy_holds_for_each_run(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(), Plan(records=1), Plan()]
+    with pytest.raises(SpaceRunsFailed, match="fewer than min_records=5"):
+        run_through(worker, task, deferrable=deferrable, min_records=5)
+
+
+def test_an_empty_space(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    service.agents = {}
+    with pytest.raises(SequentumRequestRefused, match="has no agent to run"):
+        run_through(worker, task)
+
+
+# Limits, kills, clears
+
+
+@BOTH
+@pytest.mark.parametrize("on_timeout", ["stop", "leave"])
+def test_its_timeout(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, on_timeout: str) -> None:
+    service.plans = [Plan(), Plan(seconds=None)]
+    with pytest.raises(SpaceRunsFailed, match="when the task's timeout passed"):
+        run_through(worker, task, deferrable=deferrable, timeout=100, on_timeout=on_timeout)
+    statuses = [run.status for run in service.runs.values()]
+    going = RunStatus.STOPPED if on_timeout == "stop" else RunStatus.RUNNING
+    assert statuses == [RunStatus.SUCCESS, going, going]
+
+
+def test_execution_timeout_while_deferred(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    service.plans = [Plan(seconds=None)]
+    with pytest.raises(AirflowTaskTimeout):
+        run_through(
+            worker, task, deferrable=True, execution_timeout=timedelta(seconds=90), timeout=500, on_timeout="leave"
+        )
+    assert all(run.status is RunStatus.STOPPED for run in service.runs.values())
+
+
+@pytest.mark.parametrize("map_index", [-1, 3])
+def test_airflows_own_deferral_timeout_stops_the_runs(
+    service: FakeService, worker: Worker, task: FakeTask, map_index: int
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    task.ti.map_index = map_index
+    deferral = deferred_by(lambda: operator(deferrable=True, timeout=100).execute(task.context))
+    assert deferral.timeout == timedelta(seconds=220)
+    service.clock.sleep(220)
+    with pytest.raises(SpaceRunsFailed):
+        operator(deferrable=True, timeout=100).resume_execution("__fail__", {"error": "Trigger timeout"}, task.context)
+    assert all(run.status is RunStatus.STOPPED for run in service.runs.values())
+
+
+def test_after_a_broken_trigger_the_wait_goes_on_on_the_worker(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    resumed = operator(deferrable=True)
+    assert resumed.resume_execution("__fail__", {"error": "broken"}, task.context) == [101, 102, 103]
+
+
+def test_a_kill_stops_all_runs_at_once(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    service.plans, service.ignores_stop = [Plan(seconds=None)], True
+    killed = operator()
+    worker.steps_left = 40
+    with pytest.raises(Killed):
+        killed.execute(task.context)
+    worker.steps_left = None
+    before = service.clock.now
+    killed.on_kill()
+    # Airflow gives a killed task about five seconds: all stops have to be sent before any of them is waited for.
+    stops = [run.stop_asked_at for run in service.runs.values()]
+    assert [stop - before for stop in stops if stop] == [timedelta(0)] * 3
+    assert all(run.is_over for run in service.runs.values())
+
+
+@BOTH
+@pytest.mark.parametrize("on_clear", ["rerun", "join"])
+@pytest.mark.parametrize("going", [True, False])
+def test_clearing(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, on_clear: str, going: bool
+) -> None:
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    service.clock.sleep(0 if going else 600)
+    task.clear()
+    joined = going and on_clear == "join"
+    found = run_through(worker, task, deferrable=deferrable, on_clear=on_clear)
+    assert found == ([101, 102, 103] if joined else [104, 105, 106])
+    assert sum(run.status is RunStatus.STOPPED for run in service.runs.values()) == (3 if going and not joined else 0)
+
+
+@BOTH
+def test_changed_inputs_are_new_work(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    task.next_try()
+    found = run_through(worker, task, deferrable=deferrable, input_parameters={"a": 2})
+    assert found == [104, 105, 106]
+    assert all(service.runs[number].status is RunStatus.STOPPED for number in (101, 102, 103))
+
+
+# Lost answers, and death at every step
+
+
+@BOTH
+@pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
+def test_a_lost_answer_costs_no_second_run(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, error: ErrorOf
+) -> None:
+    service.faults["run-all"] = [(error, True)]
+    assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
+    assert len(service.runs) == 3
+
+
+@BOTH
+def test_a_start_that_left_nothing_is_repeated_by_the_next_try(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.faults["run-all"] = [(fakes.answer_lost, False)]
+    with pytest.raises(SequentumUnavailable):
+        run_through(worker, task, deferrable=deferrable)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
+    assert len(service.runs) == 3
+
+
+@BOTH
+def test_what_a_lost_start_left_undone_is_done_by_the_next_try(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.refuses_to_start = {8: "?"}
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    with pytest.raises(SpaceRunsFailed, match="Agent 8 was not started, as far as is known"):
+        run_through(worker, task, deferrable=deferrable)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == [101, 103, 102]
+    assert service.count("run-all") == 1
+
+
+@BOTH
+def test_runs_that_cannot_be_told_from_others_fail_and_a_clear_starts_anew(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.start(8, by_stranger=True)
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    with pytest.raises(AgentRunStartAmbiguous):
+        run_through(worker, task, deferrable=deferrable)
+    task.clear()
+    assert run_through(worker, task, deferrable=deferrable) == [105, 106, 107]
+
+
+@pytest.mark.parametrize("steps", [*range(12), 20, 30])
+@BOTH
+def test_a_worker_that_dies_anywhere_leaves_one_run_of_each(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, steps: int
+) -> None:
+    worker.steps_left = steps
+    try:
+        run_through(worker, task, deferrable=deferrable)
+    except Killed:
+        worker.steps_left = None
+        service.clock.sleep(40)
+        task.next_try()
+        run_through(worker, task, deferrable=deferrable)
+    assert sorted(run.agent_id for run in service.runs.values()) == [7, 8, 9]
+    assert all(run.status is RunStatus.SUCCESS for run in service.runs.values())
+
+
+def test_a_record_that_cannot_be_read_starts_nothing(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    task.store.set(space_task.STATE_KEY, {"format": 99})
+    with pytest.raises(AgentRunStartAmbiguous, match="Nothing was started"):
+        run_through(worker, task)
+    assert service.requests == []
+
+
+@BOTH
+def test_one_run_that_cannot_be_looked_at_spoils_no_other(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.faults["status"] = [None, None, None, (fakes.unauthorized, False)]
+    with pytest.raises(SpaceRunsEnded, match="1 of the 3 agents"):
+        run_through(worker, task, deferrable=deferrable)
+    assert service.clock.now > START
+
+
+# Airflow older than 3.3
+
+
+@BOTH
+def test_without_a_state_store_a_retry_joins_what_goes(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=500)]
+    task.has_state_store = False
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
+    assert service.count("run-all") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"space_id": "x"}, "space_id must be a positive whole number"),
+        ({"input_parameters": "[1]"}, "input_parameters must be a JSON object"),
+        ({"timeout": "soon"}, "timeout must be"),
+        ({"min_records": "x"}, "min_records must be"),
+        ({"on_partial": "x"}, "on_partial must be one of"),
+        ({"poll_interval": 0}, "poll_interval must be"),
+    ],
+)
+def test_bad_input_starts_nothing(
+    service: FakeService, worker: Worker, task: FakeTask, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((SequentumRequestRefused, ValueError), match=message):
+        operator(**arguments).execute(task.context)
+    assert service.requests == []
