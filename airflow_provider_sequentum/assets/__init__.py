@@ -1,0 +1,1 @@
+"""Assets and event-driven scheduling."""

@@ -1,0 +1,1 @@
+"""Transfers: what a run extracted, moved to where a pipeline needs it."""

@@ -1,0 +1,159 @@
+"""
+The manifest: a file beside the landed ones that says what they are.
+
+It is written twice. Before the first file is fetched it is the *plan*: which files of which run are going to be landed,
+and which of their names were there already. Files take their name only when they are whole, so a retry that finds the
+plan knows that a file which is there, and was not there before, is whole. After the last file it is *complete*, with
+sizes, checksums and record counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airflow_provider_sequentum.api.run_status import status_name
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.files import RunFile
+    from airflow_provider_sequentum.api.runs import Run
+
+
+class LandedFile(BaseModel):
+    """
+    One file: what the service says of it and, once it is landed, what was measured.
+
+    :param listed_size: bytes by the service's list; may be wrong or missing.
+    :param size: bytes that were landed.
+    :param sha256: their checksum.
+    :param records: number of records; ``None`` where the format is not one that can be counted in passing.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file_id: int
+    name: str
+    file_type: int | None = None
+    listed_size: int | None = None
+    created: datetime | None = None
+    size: int | None = None
+    sha256: str | None = None
+    records: int | None = None
+
+    def is_same_file(self, other: LandedFile) -> bool:
+        """Whether the service would hand out the same bytes. A restarted run delivers anew, under the same run id."""
+        mine, theirs = (
+            (file.file_id, file.name, file.listed_size, file.created and file.created.timestamp())
+            for file in (self, other)
+        )
+        return mine == theirs
+
+
+class Manifest(BaseModel):
+    """
+    What a transfer does to a folder.
+
+    :param is_complete: all files are landed and verified.
+    :param run_records: records the run extracted, by the service's count.
+    :param replaced: names which were in the folder before and did not come from this transfer.
+    :param remove_method: how the run's files are removed from the service once all is verified; written before the
+        removal, so that a retry which finds nothing on the service knows why.
+    """
+
+    format: Literal[1] = 1
+    agent_id: int
+    agent_name: str | None = None
+    run_id: int
+    run_status: str | None = None
+    run_records: int | None = None
+    is_complete: bool = False
+    files: list[LandedFile] = []
+    replaced: list[str] = []
+    remove_method: str | None = None
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self | None:
+        """Read a manifest; ``None`` if it is not one, so that nothing in the folder is trusted."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError:
+            return None
+
+    def to_json(self) -> bytes:
+        """Return the manifest as the bytes of a file."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    @property
+    def size(self) -> int:
+        """Bytes landed."""
+        return sum(file.size or 0 for file in self.files)
+
+    @property
+    def records(self) -> int | None:
+        """Records landed; ``None`` unless every file's are known."""
+        counts = [file.records for file in self.files]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+
+def planned_file(file: RunFile, name: str) -> LandedFile:
+    """Return the entry of a file that is going to be landed."""
+    return LandedFile(
+        file_id=file.id,
+        name=name,
+        file_type=None if file.file_type is None else int(file.file_type),
+        listed_size=file.file_size,
+        created=file.created,
+    )
+
+
+def plan(run: Run, files: list[LandedFile], previous: Manifest | None, present: Collection[str]) -> Manifest:
+    """
+    Return the plan of a transfer.
+
+    Entries of files that an earlier try landed carry what was measured then. What is in the folder under a planned name
+    and can't be told to come from this run is listed as replaced: it is fetched, in this try and in the next.
+
+    :param files: the files to land.
+    :param previous: the manifest found in the folder, of whatever run.
+    :param present: names of all files found in the folder.
+    """
+    known = {file.name: file for file in previous.files} if previous and is_of_run(previous, run) else {}
+    foreign = set(previous.replaced) if previous and not previous.is_complete else set()
+    entries, replaced = [], []
+    for file in files:
+        before = known.get(file.name)
+        if before is not None and before.is_same_file(file) and file.name in present and file.name not in foreign:
+            entries.append(before)
+            continue
+        entries.append(file)
+        if file.name in present:
+            replaced.append(file.name)
+    return Manifest(
+        agent_id=run.agent_id,
+        agent_name=run.config_name,
+        run_id=run.id,
+        run_status=status_name(run.status),
+        run_records=run.data_count,
+        files=entries,
+        replaced=replaced,
+    )
+
+
+def is_of_run(manifest: Manifest, run: Run) -> bool:
+    """Whether the manifest belongs to ``run``."""
+    return (manifest.agent_id, manifest.run_id) == (run.agent_id, run.id)
+
+
+def landed_before(planned: Manifest, present: Collection[str]) -> list[LandedFile]:
+    """Return the entries whose files are in the folder already, whole: an earlier try landed them."""
+    return [file for file in planned.files if file.name in present and file.name not in planned.replaced]
+
+
+def left_over(previous: Manifest | None, planned: Manifest) -> list[str]:
+    """Return names of files that another run left in the folder and this one does not replace."""
+    if previous is None or (previous.agent_id, previous.run_id) == (planned.agent_id, planned.run_id):
+        return []
+    return sorted({file.name for file in previous.files} - {file.name for file in planned.files})

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pkgutil import resolve_name
+from typing import Any
+
+import pytest
+
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.assets import agent_run as module
+from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
+
+
+def run(number: int, status: int = 10) -> Run:
+    return Run.model_validate({"id": number, "configId": 7, "status": status, "dataCount": number})
+
+
+class Store:
+    """Airflow's asset state store."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        return self.values.get(key, default)
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.values[key] = value
+
+
+async def stream(*looks: list[Run], then: Callable[[], None] | None = None) -> AsyncIterator[list[Run]]:
+    for look in looks:
+        yield look
+    if then:
+        then()
+
+
+async def fired(trigger: AgentRunCompletedTrigger, *looks: list[Run]) -> list[int]:
+    return [event.payload["run_id"] async for event in trigger.filter_shared_stream(stream(*looks))]
+
+
+@pytest.fixture(autouse=True)
+def _no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SETTLING_SECONDS", 0)
+
+
+def test_serialisation_round_trip() -> None:
+    trigger = AgentRunCompletedTrigger(agent_id="7", ending="any", poll_interval=5, sequentum_conn_id="other")
+    path, arguments = trigger.serialize()
+    assert resolve_name(path)(**arguments).serialize() == (path, arguments)
+    assert arguments["agent_id"] == 7
+
+
+@pytest.mark.parametrize("arguments", [{"agent_id": "prices"}, {"agent_id": 7, "ending": "perhaps"}])
+def test_arguments_are_checked(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"agent_id|ending"):
+        AgentRunCompletedTrigger(**arguments)
+
+
+def test_watchers_of_one_agent_share_a_poll_whatever_ending_they_wait_for() -> None:
+    succeeded = AgentRunCompletedTrigger(agent_id=7)
+    assert succeeded.shared_stream_key() == AgentRunCompletedTrigger(agent_id=7, ending="any").shared_stream_key()
+    assert succeeded.shared_stream_key() != AgentRunCompletedTrigger(agent_id=8).shared_stream_key()
+    assert (
+        succeeded.shared_stream_key() != AgentRunCompletedTrigger(agent_id=7, sequentum_conn_id="b").shared_stream_key()
+    )
+
+
+async def test_each_run_fires_once() -> None:
+    looks = [[run(1)], [run(2, 1), run(1)], [run(2), run(1)], [run(3), run(2), run(1)], [run(3), run(2), run(1)]]
+    assert await fired(AgentRunCompletedTrigger(agent_id=7), *looks) == [2, 3]
+
+
+async def test_after_a_restart_what_ended_meanwhile_fires_and_nothing_twice() -> None:
+    store = Store()
+    first, second = AgentRunCompletedTrigger(agent_id=7), AgentRunCompletedTrigger(agent_id=7)
+    first.asset_state_store = second.asset_state_store = store  # type: ignore[assignment]
+    assert await fired(first, [run(1)], [run(2), run(1)]) == [2]
+    assert await fired(second, [run(3), run(2), run(1)], [run(4), run(3), run(2), run(1)]) == [3, 4]
+    assert next(iter(store.values.values()))["run_ids"] == [1, 2, 3, 4]
+
+
+async def test_a_trigger_that_dies_before_its_event_is_stored_fires_again() -> None:
+    store = Store()
+    trigger = AgentRunCompletedTrigger(agent_id=7)
+    trigger.asset_state_store = store  # type: ignore[assignment]
+    events = trigger.filter_shared_stream(stream([], [run(1)]))
+    assert (await anext(events)).payload["run_id"] == 1
+    await events.aclose()  # type: ignore[attr-defined]
+    second = AgentRunCompletedTrigger(agent_id=7)
+    second.asset_state_store = store  # type: ignore[assignment]
+    assert await fired(second, [run(1)]) == [1]
+
+
+async def test_the_payload_is_the_runs_summary() -> None:
+    events = AgentRunCompletedTrigger(agent_id=7).filter_shared_stream(stream([], [run(5)]))
+    payload = (await anext(events)).payload
+    assert (payload["agent_id"], payload["run_id"], payload["status"], payload["records"]) == (7, 5, "Success", 5)
+
+
+async def test_a_trigger_of_several_assets_goes_on_without_a_store() -> None:
+    class Ambiguous(Store):
+        async def aget(self, key: str, default: Any = None) -> Any:
+            raise ValueError("Task has 2 concrete inlets and outlets")
+
+    trigger = AgentRunCompletedTrigger(agent_id=7)
+    trigger.asset_state_store = Ambiguous()  # type: ignore[assignment]
+    assert await fired(trigger, [run(1)], [run(2), run(1)]) == [2]

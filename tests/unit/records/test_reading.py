@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_sequentum.records import text as text_module
+from airflow_provider_sequentum.records.binary import LibraryMissing
+from airflow_provider_sequentum.records.formats import RecordsUnreadable
+from airflow_provider_sequentum.records.reading import read_arrow, read_records
+from airflow_provider_sequentum.sandbox.run_files import render
+
+RECORDS = [
+    {"sku": "A1", "name": 'a "b",\nc é', "price": 1.5, "count": 3, "gone": False},
+    {"sku": "A2", "name": "", "price": 2.25, "count": 4, "gone": True},
+]
+NAMES = {"csv": "o.csv", "json": "o.json", "ndjson": "o.NDJSON", "xlsx": "o.xlsx", "parquet": "o.parquet"}
+
+
+def read(name: str, content: bytes, **options: Any) -> list[dict[str, Any]]:
+    return list(read_records(io.BytesIO(content), name, **options))
+
+
+@pytest.mark.parametrize("kind", ["json", "ndjson", "parquet"])
+def test_typed_formats_give_their_types(kind: Any) -> None:
+    assert read(NAMES[kind], render(RECORDS, kind)) == RECORDS
+
+
+def test_excel_gives_its_types() -> None:
+    expected = [{**RECORDS[0], "gone": "false"}, {**RECORDS[1], "name": None, "gone": "true"}]
+    assert read("o.xlsx", render(RECORDS, "xlsx")) == expected
+
+
+def test_csv_gives_strings() -> None:
+    assert read("o.csv", render(RECORDS, "csv")) == [
+        {"sku": "A1", "name": 'a "b",\nc é', "price": "1.5", "count": "3", "gone": "false"},
+        {"sku": "A2", "name": "", "price": "2.25", "count": "4", "gone": "true"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("a.csv", b"\xef\xbb\xbfa,b\n1,\xc3\xa9\n", {}),
+        ("a.csv", "a,b\n1,é\n".encode("utf-16"), {}),
+        ("a.csv", "a;b\r\n1;é\r\n".encode("cp1252"), {"encoding": "cp1252", "delimiter": ";"}),
+        ("a.tsv", "a\tb\n1\té".encode(), {}),
+        ("a.csv", "a,b\n\n1,é\n\n".encode(), {}),
+        ("a.json", ' [ {"a":"1", "b":"é"} ] \n'.encode("utf-8-sig"), {}),
+        ("a.json", '{"a":"1","b":"é"}'.encode(), {}),
+        ("a.jsonl", '\n{"a":"1","b":"é"}\n\n'.encode(), {}),
+    ],
+)
+def test_encodings_delimiters_and_white_space(name: str, content: bytes, options: dict[str, Any]) -> None:
+    assert read(name, content, **options) == [{"a": "1", "b": "é"}]
+
+
+def test_a_cell_may_be_a_whole_page() -> None:
+    page = "<p>" * 100_000
+    assert read("a.csv", f"html\n{page}\n".encode()) == [{"html": page}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.csv", b"", "0 bytes"),
+        ("a.parquet", b"", "0 bytes"),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", "3 cells in line 3, but 2 columns"),
+        ("a.csv", b"a,b\n1\n", "1 cells in line 2"),
+        ("a.csv", b"a,a\n1,2\n", "each column once"),
+        ("a.csv", b'a,b\n1,"2\n', "no valid CSV at line"),
+        ("a.csv", b'a,b\n1,"2"3\n', "no valid CSV at line 2"),
+        ("a.csv", b"a,b\n1,\xe9\n", "no utf-8 text"),
+        ("a.csv", b"PAR1....PAR1", "holds parquet, and not csv"),
+        ("a.csv", b"PK\x03\x04....", "holds xlsx"),
+        ("a.csv", b"\x1f\x8b....", "holds gzip"),
+        ("a.csv", b"  <!DOCTYPE html><p>Bad gateway", "holds html"),
+        ("a.parquet", b"a,b\n1,2\n", "holds text, and not parquet"),
+        ("a.parquet", b"PAR1 and then nothing", "no valid Parquet"),
+        ("a.xlsx", b"a,b\n", "holds text, and not xlsx"),
+        ("a.xlsx", b"PK\x03\x04 and then nothing", "no valid workbook"),
+        ("a.pdf", b"%PDF", "no format that can be read"),
+        ("a", b"a", "no format that can be read"),
+        ("a.json", b"[{}, 7]", "must hold objects, but has 7"),
+        ("a.json", b'"text"', "must hold objects"),
+        ("a.json", b"[{}", "']' is missing at character 3"),
+        ("a.json", b"[{} {}]", "']' is missing at character 4"),
+        ("a.json", b"[{},]", "no valid JSON"),
+        ("a.json", b"[", "no valid JSON"),
+        ("a.json", b"[{}] {}", "has more at character 5"),
+        ("a.json", b'{"a": ', "no valid JSON"),
+        ("a.ndjson", b"{}\n{nonsense}\n", "no valid JSON: Expecting property name"),
+        ("a.json", b"[\xff]", "no utf-8 text"),
+        ("a.json", b'{"a":' * 100_000, "nested too deeply|no valid JSON"),
+    ],
+)
+def test_what_is_wrong_is_said(name: str, content: bytes, says: str) -> None:
+    with pytest.raises(RecordsUnreadable, match=says):
+        read(name, content)
+
+
+def test_an_unknown_encoding_is_said() -> None:
+    with pytest.raises(RecordsUnreadable, match="unknown encoding"):
+        read("a.csv", b"a\n1\n", encoding="latin-x")
+
+
+@given(
+    st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=9) | st.integers() | st.none()), max_size=6),
+    st.integers(1, 9),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_json_is_read_in_pieces_of_any_size(
+    records: list[dict[str, Any]], chunk: int, indent: int | None, in_lines: bool
+) -> None:
+    lines = "\n".join(json.dumps(record, indent=indent) for record in records)
+    content = lines if in_lines else json.dumps(records, indent=indent)
+    before, text_module._CHUNK = text_module._CHUNK, chunk
+    try:
+        found = list(text_module.read_json(io.BytesIO(content.encode()), "a.json", None))
+    finally:
+        text_module._CHUNK = before
+    assert found == records
+
+
+class Counted(io.BytesIO):
+    """Says how far it was read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size >= 0, "read as a whole"
+        return super().read(size)
+
+    read1 = read
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.ndjson"])
+def test_records_come_before_the_file_is_read_to_its_end(name: str) -> None:
+    record = {"a": "x" * 100}
+    lines = {"a.csv": ["a", *[record["a"]] * 100_000], "a.json": ["[", *[json.dumps(record) + ","] * 100_000]}
+    content = "\n".join(lines.get(name, [json.dumps(record)] * 100_000)).encode()
+    file = Counted(content)
+    assert next(read_records(file, name)) == record
+    assert file.tell() < len(content) / 4
+
+
+def test_the_callers_file_stays_open() -> None:
+    for name, content in (("a.csv", b"a\n1\n"), ("a.json", b"[{}]")):
+        file = io.BytesIO(content)
+        list(read_records(file, name))
+        next(read_records(io.BytesIO(content), name))
+        assert not file.closed
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "ndjson", "xlsx", "parquet"])
+def test_arrow_batches_have_types(kind: Any) -> None:
+    [batch] = read_arrow(io.BytesIO(render(RECORDS, kind)), NAMES[kind])
+    assert batch.num_rows == 2
+    assert batch.column("count").to_pylist() == [3, 4]
+    assert batch.column("price").to_pylist() == [1.5, 2.25]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", b"a,b\n1,2\n1,2,3\n"), ("a.ndjson", b'{"a":1}\n' * 10_000 + b'{"a":"x"}\n')],
+)
+def test_what_arrow_cannot_take_is_said(name: str, content: bytes) -> None:
+    with pytest.raises(RecordsUnreadable, match="Arrow"):
+        list(read_arrow(io.BytesIO(content), name))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"), [("a.xlsx", "openpyxl", "excel"), ("a.parquet", "pyarrow", "arrow")]
+)
+def test_a_missing_library_is_named_with_its_extra(
+    name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    content = b"PK\x03\x04" if extra == "excel" else b"PAR1"
+    with pytest.raises(LibraryMissing, match=rf"airflow-provider-sequentum\[{extra}\]"):
+        read(name, content)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from airflow_provider_sequentum.api.files import RunFile
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.transfers.manifest import (
+    LandedFile,
+    Manifest,
+    landed_before,
+    left_over,
+    plan,
+    planned_file,
+)
+
+MADE = datetime(2026, 11, 22, 9, 0, 0, 123456, tzinfo=UTC)
+RUN = Run(id=42, config_id=7, status=10, data_count=3, config_name="Prices")
+OTHER_RUN = Run(id=43, config_id=7, status=10)
+
+
+def entry(name: str, number: int = 1, created: datetime = MADE, size: int = 10) -> LandedFile:
+    file = RunFile.model_validate(
+        {"id": number, "name": name, "fileType": 1, "fileSize": size, "created": created.isoformat()}
+    )
+    return planned_file(file, name)
+
+
+def names(files: list[LandedFile]) -> list[str]:
+    return [file.name for file in files]
+
+
+def test_a_first_try_trusts_nothing_that_is_there() -> None:
+    planned = plan(RUN, [entry("a.csv"), entry("b.csv", 2)], None, {"a.csv", "else.txt"})
+    assert planned.replaced == ["a.csv"]
+    assert landed_before(planned, {"a.csv"}) == []
+    assert (planned.agent_id, planned.run_id, planned.run_status, planned.run_records) == (7, 42, "Success", 3)
+
+
+def test_a_retry_keeps_what_appeared_since_the_plan() -> None:
+    files = [entry("a.csv"), entry("b.csv", 2), entry("c.csv", 3)]
+    first = plan(RUN, files, None, {"b.csv"})
+    second = plan(RUN, files, first, {"a.csv", "b.csv"})
+    assert names(landed_before(second, {"a.csv", "b.csv"})) == ["a.csv"]
+    assert second.replaced == ["b.csv"], "b.csv was there before the first try: nobody can tell whose it is"
+
+
+def test_a_plan_survives_its_file() -> None:
+    first = plan(RUN, [entry("a.csv")], None, set())
+    read = Manifest.parse(first.to_json())
+    assert read == first
+    assert names(landed_before(plan(RUN, [entry("a.csv")], read, {"a.csv"}), {"a.csv"})) == ["a.csv"]
+
+
+def test_after_success_what_was_measured_is_carried_on() -> None:
+    measured = entry("a.csv").model_copy(update={"size": 10, "sha256": "00", "records": 3})
+    complete = plan(RUN, [entry("a.csv")], None, {"a.csv"}).model_copy(
+        update={"files": [measured], "is_complete": True}
+    )
+    assert plan(RUN, [entry("a.csv")], complete, {"a.csv"}).files == [measured]
+    assert landed_before(plan(RUN, [entry("a.csv")], complete, set()), set()) == [], "somebody removed the file"
+
+
+@pytest.mark.parametrize(
+    "changed", [entry("a.csv", 9), entry("a.csv", size=11), entry("a.csv", created=MADE + timedelta(seconds=1))]
+)
+def test_a_restarted_run_delivers_anew_under_the_same_id(changed: LandedFile) -> None:
+    first = plan(RUN, [entry("a.csv")], None, set()).model_copy(update={"is_complete": True})
+    assert plan(RUN, [changed], first, {"a.csv"}).replaced == ["a.csv"]
+
+
+def test_another_runs_files_are_replaced_and_its_others_named() -> None:
+    first = plan(OTHER_RUN, [entry("a.csv"), entry("b.csv", 2)], None, set())
+    second = plan(RUN, [entry("a.csv")], first, {"a.csv", "b.csv"})
+    assert second.replaced == ["a.csv"]
+    assert left_over(first, second) == ["b.csv"]
+    assert left_over(second, second) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"format": 2, "agent_id": 7, "run_id": 42}'])
+def test_what_is_no_manifest_is_not_trusted(content: bytes) -> None:
+    assert Manifest.parse(content) is None
+
+
+def test_totals() -> None:
+    a = entry("a.csv").model_copy(update={"size": 10, "sha256": "00", "records": 3})
+    b = entry("b.json", 2).model_copy(update={"size": 5, "sha256": "00"})
+    manifest = Manifest(agent_id=7, run_id=42, files=[a])
+    assert (manifest.size, manifest.records) == (10, 3)
+    assert manifest.model_copy(update={"files": [a, b]}).records is None
+    assert manifest.model_copy(update={"files": [a, b]}).size == 15
