@@ -1,0 +1,57 @@
+"""
+Land the files of every run that ends well, whoever started it: Sequentum's own schedule, a colleague, another DAG.
+
+The asset's watcher looks at the agent's runs once a minute, and each run that has ended starts a run of this DAG.
+Nothing runs in between. It needs Airflow 3 and the connection ``sequentum_default``. Triggered by hand, it lands the
+newest run that ended well.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetWatcher, task
+
+from airflow_provider_sequentum.assets.agent import agent_uri
+from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
+from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
+
+AGENT_ID = os.environ.get("EXAMPLE_AGENT_ID", "1")
+LAKE = os.environ.get("EXAMPLE_LAKE", (Path(tempfile.gettempdir()) / "sequentum-lake").as_uri())
+POLL_INTERVAL = float(os.environ.get("EXAMPLE_POLL_INTERVAL", "60"))
+
+trigger = AgentRunCompletedTrigger(agent_id=AGENT_ID, poll_interval=POLL_INTERVAL)
+data = Asset(uri=agent_uri(AGENT_ID), watchers=[AssetWatcher(name="agent_runs", trigger=trigger)])
+
+
+@task
+def ended_runs(triggering_asset_events: dict[Any, Any] | None = None) -> list[int]:
+    """Return the runs that this DAG run is about: several may have ended within a minute."""
+    events = (triggering_asset_events or {}).get(data, [])
+    if events:
+        return [event.extra["payload"]["run_id"] for event in events]
+
+    from airflow_provider_sequentum.api import runs
+    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
+
+    listed = SequentumHook().send(runs.list_runs(AGENT_ID))
+    return [run.id for run in listed if phase_of(run.status, run.table_type) is Phase.SUCCEEDED][:1]
+
+
+with DAG(
+    "on_agent_run",
+    schedule=[data],
+    description="Land the files of every run that ends well, whoever started it",
+    doc_md=__doc__,
+    tags=["sequentum"],
+) as dag:
+    RunFilesToObjectStorageOperator.partial(
+        task_id="land_files",
+        agent_id=AGENT_ID,
+        destination=LAKE + "/events/run-{{ task.run_id }}",
+        retries=2,
+    ).expand(run_id=ended_runs())

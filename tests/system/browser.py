@@ -1,0 +1,109 @@
+"""A headless Chromium, driven by the W3C WebDriver protocol, which is plain HTTP."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from tests.system.harness.service import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+_ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+"""The key under which the protocol names an element."""
+
+
+def missing_browser() -> str | None:
+    """Return what is not installed of what a browser test needs, or ``None``."""
+    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    return f"not installed: {' and '.join(missing)}" if missing else None
+
+
+class Browser:
+    """A browser window; ``with`` opens and closes it."""
+
+    def __init__(self) -> None:
+        self._port = free_port()
+        self._driver: subprocess.Popen[bytes] | None = None
+        self._session = ""
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=60)
+
+    def __enter__(self) -> Self:
+        """Start the driver and open a window."""
+        self._driver = subprocess.Popen(["chromedriver", f"--port={self._port}"], stdout=subprocess.DEVNULL)
+        self.wait_until(self._is_up, "the driver is up")
+        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1600,1400"]
+        options = {"browserName": "chrome", "goog:chromeOptions": {"args": arguments}}
+        answer = self._http.post("/session", json={"capabilities": {"alwaysMatch": options}})
+        self._session = f"/session/{answer.raise_for_status().json()['value']['sessionId']}"
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the window and stop the driver."""
+        if self._session:
+            self._http.delete(self._session)
+        if self._driver is not None:
+            self._driver.terminate()
+            self._driver.wait(10)
+        self._http.close()
+
+    def open(self, url: str) -> None:
+        """Load a page."""
+        self._command("url", url=url)
+
+    @property
+    def text(self) -> str:
+        """What the page shows."""
+        return str(self.run("return document.body.innerText"))
+
+    def run(self, script: str) -> Any:
+        """Run JavaScript in the page and return its value."""
+        return self._command("execute/sync", script=script, args=[])
+
+    def click(self, xpath: str) -> None:
+        """Click an element, as soon as there is one to be clicked."""
+        self._act(xpath, "click")
+
+    def write(self, xpath: str, text: str) -> None:
+        """Type into an element, as soon as there is one."""
+        self._act(xpath, "value", text=text)
+
+    def wait_for_text(self, text: str, timeout: float = 60) -> None:
+        """Wait until the page shows ``text``."""
+        self.wait_until(lambda: text in self.text, f"the page shows {text!r}", timeout)
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
+        """Wait until ``condition`` holds; if it doesn't, say ``what`` did not come true and what is seen instead."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Within {timeout:g} s it did not happen that {what}. {self._sight()}")
+            time.sleep(0.25)
+
+    def _act(self, xpath: str, action: str, **body: Any) -> None:
+        def done() -> bool:
+            found = self._http.post(f"{self._session}/element", json={"using": "xpath", "value": xpath}).json()
+            element = (found["value"] or {}).get(_ELEMENT)
+            if element is None:
+                return False
+            return self._http.post(f"{self._session}/element/{element}/{action}", json=body).is_success
+
+        self.wait_until(done, f"{action} works on {xpath}")
+
+    def _command(self, name: str, **body: Any) -> Any:
+        return self._http.post(f"{self._session}/{name}", json=body).raise_for_status().json()["value"]
+
+    def _is_up(self) -> bool:
+        try:
+            return bool(self._http.get("/status").json()["value"]["ready"])
+        except httpx.TransportError:
+            return False
+
+    def _sight(self) -> str:
+        return f"The page shows: {self.text[:3000]}" if self._session else ""

@@ -1,0 +1,84 @@
+"""Agent Builder conversations of every kind, on the worker and in the triggerer, and one whose workers die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import DAG, Param
+
+from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+PROMPT = "Pull the symbol and name of the chemical elements."
+ANSWERS = ["The first table", "Keep them"]
+
+
+class MortalAgentBuilderOperator(AgentBuilderOperator):
+    """
+    Dies by SIGKILL at each record it keeps, once before and once after keeping it, in as many tries.
+
+    The moments it has died at are lines of the file ``params.deaths``. The announcement of the start is left out: what
+    becomes of a start that nobody heard the answer of is the one thing that can't be found out.
+    """
+
+    def execute(self, context: Context) -> int | None:
+        """Build the agent, as mortals do."""
+        from airflow_provider_sequentum.operators.session_task import SessionTask
+
+        deaths, keep = Path(context["params"]["deaths"]), SessionTask._remember
+
+        def keep_and_die(task: SessionTask, record: dict[str, Any] | None) -> None:
+            _die_once(deaths, "before", record)
+            keep(task, record)
+            _die_once(deaths, "after", record)
+
+        SessionTask._remember = keep_and_die  # type: ignore[assignment, method-assign]
+        return super().execute(context)
+
+
+def _die_once(deaths: Path, when: str, record: dict[str, Any] | None) -> None:
+    session = (record or {}).get("session")
+    announced = (record or {}).get("announced")
+    if record is None or session is None or (when == "before" and session["sent"] == 0 and announced is None):
+        return
+    moment = f"{when} {announced} {session['sent']} {session['state']}\n"
+    known = deaths.read_text() if deaths.exists() else ""
+    if moment not in known:
+        deaths.write_text(known + moment)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+PARAMS = {"script": Param("", type="string"), "deaths": Param("", type="string")}
+QUICK: dict[str, Any] = {"poll_interval": 1, "retry_delay": timedelta(seconds=0), "agent_name": "Elements"}
+SCRIPTS = ("success", "asks_twice", "recoverable_error", "unrecoverable_error", "cancelled", "slow")
+
+# SQLite carries a handful of tasks at a time.
+with DAG("conversations", schedule=None, max_active_tasks=3, default_args=QUICK):
+    for script in SCRIPTS:
+        for where, deferrable in (("worker", False), ("triggerer", True)):
+            AgentBuilderOperator(
+                task_id=f"{script}_on_the_{where}",
+                prompt=f"{PROMPT} sandbox:{script}",
+                followups=ANSWERS,
+                deferrable=deferrable,
+            )
+
+with DAG("conversation_in_the_triggerer", schedule=None, params=PARAMS, default_args=QUICK):
+    AgentBuilderOperator(
+        task_id="build", prompt=f"{PROMPT} {{{{ params.script }}}}", followups=ANSWERS, deferrable=True
+    )
+
+with DAG("mortal_conversation", schedule=None, params=PARAMS, default_args=QUICK):
+    MortalAgentBuilderOperator(
+        task_id="build",
+        prompt=f"{PROMPT} {{{{ params.script }}}}",
+        followups=ANSWERS,
+        deferrable=False,
+        retries=40,
+    )

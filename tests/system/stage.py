@@ -1,0 +1,138 @@
+"""What the demo and the system tests stand on: an Airflow with the example DAGs and a Sequentum Cloud to talk to."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from airflow_provider_sequentum.sandbox import Sandbox
+from tests.system.harness import AirflowInstance
+from tests.system.harness.database import Postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
+CHECKOUT = Path(__file__).parents[2]
+EXAMPLES = CHECKOUT / "dags_examples"
+TEST_DAGS = CHECKOUT / "tests" / "system" / "dags"
+CONNECTION = "sequentum_default"
+WAREHOUSE = "warehouse"
+
+
+@dataclass(frozen=True)
+class Service:
+    """The real Sequentum Cloud: its key, and its address if it is not the usual one."""
+
+    api_key: str
+    base_url: str | None
+
+    @classmethod
+    def from_environment(cls) -> Service | None:
+        """Return the service that ``SEQUENTUM_API_KEY`` and ``SEQUENTUM_BASE_URL`` name, or ``None``."""
+        key = os.environ.get("SEQUENTUM_API_KEY")
+        return cls(key, os.environ.get("SEQUENTUM_BASE_URL")) if key else None
+
+
+class Stage:
+    """Airflow with the examples and the connection ``sequentum_default``, which leads to a sandbox or the real service.
+
+    The connection ``warehouse`` leads to a PostgreSQL of its own. The examples run an agent of the sandbox, or the one
+    of the real service that ``EXAMPLE_AGENT_ID`` names.
+
+    :param folder: Everything that is written goes below it.
+    :param service: The real service. Default: a sandbox of its own.
+    :param python: The interpreter of the environment whose Airflow to run.
+    :param dags: Folders of DAGs.
+    :param database: Airflow's metadata database, see :class:`~tests.system.harness.AirflowInstance`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        service: Service | None = None,
+        python: Path | str = sys.executable,
+        dags: Iterable[Path] = (EXAMPLES,),
+        database: Literal["sqlite", "postgres"] = "sqlite",
+    ) -> None:
+        self.folder = folder.resolve()
+        self.lake = self.folder / "lake"
+        self.table = self.folder / "quickstart.duckdb"
+        self.sandbox = None if service else Sandbox()
+        self.example_agent_id = (
+            self.sandbox.add_agent("US states").id if self.sandbox else os.environ.get("EXAMPLE_AGENT_ID", "1")
+        )
+        self._warehouse = Postgres()
+        self.warehouse_dsn = ""
+        self._service = service
+        self._dags = list(dags)
+        self.airflow = AirflowInstance(
+            self.folder / "airflow",
+            self.folder / "dags",
+            python=python,
+            database=database,
+            environment={
+                "QUICKSTART_LAKE": self.lake.as_uri(),
+                "QUICKSTART_DATABASE": str(self.table),
+                "EXAMPLE_AGENT_ID": str(self.example_agent_id),
+                "EXAMPLE_LAKE": self.lake.as_uri(),
+                "EXAMPLE_POLL_INTERVAL": "2" if self.sandbox else "60",
+            },
+        )
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start everything and store the connection in Airflow's database, as a person would by the form."""
+        self._link_dags()
+        with ExitStack() as stack:
+            if self.sandbox:
+                stack.enter_context(self.sandbox)
+            stack.callback(self._warehouse.stop)
+            address = self._warehouse.start()
+            self.warehouse_dsn = address.replace("+psycopg2", "")
+            stack.enter_context(self.airflow)
+            self.airflow.add_connection(CONNECTION, self._connection())
+            self.airflow.add_connection(WAREHOUSE, _postgres_connection(address))
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop everything."""
+        self._open.close()
+
+    def _link_dags(self) -> None:
+        folder = self.folder / "dags"
+        folder.mkdir(parents=True)
+        for dags in self._dags:
+            (folder / dags.name).symlink_to(dags)
+
+    def _connection(self) -> dict[str, Any]:
+        if self.sandbox:
+            base_url = self.sandbox.base_url
+            links = {
+                "run_link_template": base_url + "/agents/{agent_id}/runs/{run_id}",
+                "session_link_template": base_url + "/sessions/{session_id}",
+            }
+            return {
+                "conn_type": "sequentum",
+                "host": base_url,
+                "password": self.sandbox.api_key,
+                "extra": json.dumps(links),
+            }
+        if self._service is None:
+            raise RuntimeError("There is neither a sandbox nor a service")
+        return {"conn_type": "sequentum", "host": self._service.base_url, "password": self._service.api_key}
+
+
+def _postgres_connection(address: str) -> dict[str, Any]:
+    parts = urlsplit(address)
+    [socket_folder] = parse_qs(parts.query)["host"]
+    database = parts.path.removeprefix("/")
+    return {"conn_type": "postgres", "host": socket_folder, "login": parts.username, "schema": database}

@@ -1,0 +1,143 @@
+"""The Agent Builder operator on a real Airflow: every script, in both modes, and workers that die between messages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.sandbox import Sandbox
+    from tests.system.harness import DagRun
+    from tests.system.stage import Stage
+
+pytestmark = pytest.mark.slow
+
+MODES = ["worker", "triggerer"]
+ANSWERS = [{"message": "The first table"}, {"message": "Keep them"}]
+
+SCRIPTS = {
+    "success": ("success", ["session_start", "session_followup", "session_followup", "session_finish"]),
+    "asks_twice": ("success", ["session_start", "session_followup", "session_followup", "session_finish"]),
+    "recoverable_error": ("success", ["session_start", "session_followup", "session_followup", "session_finish"]),
+    "slow": ("success", ["session_start", "session_followup", "session_followup", "session_finish"]),
+    "unrecoverable_error": ("failed", ["session_start"]),
+    "cancelled": ("failed", ["session_start"]),
+}
+
+
+@pytest.fixture
+def sandbox(stage: Stage) -> Iterator[Sandbox]:
+    """The stage's sandbox, with a quick builder."""
+    assert stage.sandbox is not None
+    settings = stage.sandbox.settings
+    seconds, era = settings.builder_seconds, settings.builder_era
+    settings.builder_seconds = 1
+    yield stage.sandbox
+    settings.builder_seconds, settings.builder_era = seconds, era
+
+
+def effects(sandbox: Sandbox, session_id: str) -> list[str]:
+    return [effect.kind for effect in sandbox.ledger.effects if effect.session_id == session_id]
+
+
+def messages(sandbox: Sandbox, session_id: str) -> list[Any]:
+    mine = [effect for effect in sandbox.ledger.effects if effect.session_id == session_id]
+    return [effect.detail for effect in mine if effect.kind == "session_followup"]
+
+
+def finished(stage: Stage, *runs: DagRun) -> list[str]:
+    return [stage.airflow.wait(run, timeout=240).state for run in runs]
+
+
+def wait_until(condition: Callable[[], bool], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.25)
+
+
+def test_every_script_in_both_modes(stage: Stage, sandbox: Sandbox) -> None:
+    run = stage.airflow.trigger("conversations")
+    finished(stage, run)
+    logs = {}
+    for script, (state, expected) in SCRIPTS.items():
+        for mode in MODES:
+            task_id = f"{script}_on_the_{mode}"
+            log = logs[task_id] = stage.airflow.log(run, task_id)
+            assert stage.airflow.task_instance(run, task_id).state == state, log
+            session_id = stage.airflow.xcom(run, task_id, "session_id")
+            assert effects(sandbox, session_id) == expected, log
+            if state == "success":
+                agent_id = int(stage.airflow.xcom(run, task_id))
+                assert sandbox.engine.agent(agent_id).name == "Elements"
+                assert messages(sandbox, session_id) == ANSWERS
+            assert ("DEFERRED" in log) == (mode == "triggerer")
+    for mode in MODES:
+        log = logs[f"success_on_the_{mode}"]
+        assert "Found 118 rows" in log
+        assert "Step 1 of 1: Extract the table" in log
+        assert "The builder is ready: The agent is ready." in log
+        assert "imageBase64" not in log
+
+
+def test_a_single_shot_server_takes_no_followups(stage: Stage, sandbox: Sandbox) -> None:
+    sandbox.settings.builder_era = "single_shot"
+    run = stage.airflow.trigger("conversation_in_the_triggerer", {"script": "sandbox:success"})
+    assert finished(stage, run) == ["failed"]
+    log = stage.airflow.log(run, "build")
+    assert "takes no follow-ups" in log or "follow-ups could not be sent" in log
+
+
+def test_workers_that_die_between_any_two_messages(stage: Stage, sandbox: Sandbox, tmp_path: Path) -> None:
+    deaths = tmp_path / "deaths"
+    run = stage.airflow.trigger("mortal_conversation", {"script": "sandbox:asks_twice", "deaths": str(deaths)})
+    state = finished(stage, run)
+    task = stage.airflow.task_instance(run, "build")
+    assert state == ["success"], stage.airflow.log(run, "build", task.try_number)
+    moments = deaths.read_text().splitlines()
+    for moment in ("after follow-up 0", "after None 1", "after follow-up 1", "before None 2", "after finish 2"):
+        assert any(line.startswith(moment) for line in moments), moments
+    assert task.try_number == len(moments) + 1
+    session_id = stage.airflow.xcom(run, "build", "session_id")
+    assert messages(sandbox, session_id) == ANSWERS
+    assert effects(sandbox, session_id).count("session_finish") == 1
+    assert sandbox.engine.agent(int(stage.airflow.xcom(run, "build"))).name == "Elements"
+
+
+def test_a_user_who_marks_the_waiting_task_ends_its_session(stage: Stage, sandbox: Sandbox) -> None:
+    sandbox.settings.builder_seconds = 120
+    run = stage.airflow.trigger("conversation_in_the_triggerer", {"script": "sandbox:success"})
+    stage.airflow.wait_for_task(run, "build", {"deferred"})
+    session_id = stage.airflow.xcom(run, "build", "session_id")
+    stage.airflow.mark(run, "build", "failed")
+    wait_until(lambda: "session_cancel" in effects(sandbox, session_id), 30)
+
+
+def test_clearing_the_waiting_task_begins_anew_and_ends_the_old_session(stage: Stage, sandbox: Sandbox) -> None:
+    sandbox.settings.builder_seconds = 15
+    run = stage.airflow.trigger("conversation_in_the_triggerer", {"script": "sandbox:success"})
+    stage.airflow.wait_for_task(run, "build", {"deferred"})
+    first = stage.airflow.xcom(run, "build", "session_id")
+    stage.airflow.clear(run, "build")
+    wait_until(lambda: "session_cancel" in effects(sandbox, first), 60)
+    sandbox.settings.builder_seconds = 0.5
+    assert finished(stage, run) == ["success"]
+    second = stage.airflow.xcom(run, "build", "session_id")
+    assert second != first
+    assert effects(sandbox, second)[-1] == "session_finish"
+
+
+def test_an_agent_is_built_once_and_again_when_the_prompt_changes(stage: Stage, sandbox: Sandbox) -> None:
+    dag_id = "build_once_run_daily"
+    stage.airflow.wait_for_dag(dag_id)
+    stage.airflow.api.patch(f"/dags/{dag_id}", {"is_paused": False})
+    other = {"prompt": "Pull the symbol and name of the chemical elements."}
+    runs = [stage.airflow.trigger(dag_id, conf) for conf in ({}, {}, other)]
+    assert finished(stage, *runs) == ["success"] * 3, [stage.airflow.log(run, "build_agent") for run in runs]
+    agents = [int(stage.airflow.xcom(run, "choose_agent")) for run in runs]
+    assert agents[0] == agents[1] != agents[2]
+    assert [stage.airflow.states(run)["build_agent"] for run in runs[1:]] == ["skipped", "success"]

@@ -1,0 +1,65 @@
+"""A person answers the Agent Builder's questions, in a real browser on a real Airflow, until the agent is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+from tests.system.browser import Browser, missing_browser
+
+if TYPE_CHECKING:
+    from tests.system.harness import DagRun
+    from tests.system.stage import Stage
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing_browser() is not None, reason=str(missing_browser())),
+]
+
+ANSWER_FIELD = "//textarea[@name='element_answer']"
+
+
+def option(name: str) -> str:
+    return f"//button[@data-testid='hitl-option-{name}']"
+
+
+def open_question(stage: Stage, browser: Browser, run: DagRun, task_id: str, question: str) -> None:
+    """Go to the required action of a task, as the link in the list of required actions does, and read it."""
+    stage.airflow.wait_for_task(run, task_id, {"awaiting_input", "deferred"}, timeout=180)
+    path = f"/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/tasks/{task_id}/required_actions"
+    browser.open(stage.airflow.url + path)
+    browser.wait_for_text("The Agent Builder waits for you")
+    browser.wait_for_text(question)
+
+
+def test_two_questions_are_answered_and_the_agent_is_approved(stage: Stage) -> None:
+    sandbox = stage.sandbox
+    assert sandbox is not None
+    sandbox.script_sessions("asks_twice")
+    run = stage.airflow.trigger("person_in_the_loop", {"agent_name": "Approved by a person"})
+    with Browser() as browser:
+        open_question(stage, browser, run, "ask_1", "Which of the tables do you want?")
+        browser.write(ANSWER_FIELD, "The first one")
+        browser.click(option("Answer"))
+        open_question(stage, browser, run, "ask_2", "Should rows without a value be kept?")
+        browser.write(ANSWER_FIELD, "Yes, keep them")
+        browser.click(option("Answer"))
+        open_question(stage, browser, run, "ask_3", "The agent is ready.")
+        browser.wait_for_text("50 rows with state")
+        browser.click(option("Approve"))
+    assert stage.airflow.wait(run, timeout=180).state == "success", stage.airflow.states(run)
+    agent = sandbox.engine.agent(int(stage.airflow.xcom(run, "save")))
+    assert agent.name == "Approved by a person"
+    session_id = stage.airflow.xcom(run, "begin", "session_id")
+    said = [effect for effect in sandbox.ledger.effects if effect.session_id == session_id]
+    assert [effect.kind for effect in said] == [
+        "session_start",
+        "session_followup",
+        "session_followup",
+        "session_finish",
+    ]
+    assert [effect.detail for effect in said[1:3]] == [{"message": "The first one"}, {"message": "Yes, keep them"}]
+    states = stage.airflow.states(run)
+    assert (states["answer_3"], states["give_up"]) == ("skipped", "skipped")
