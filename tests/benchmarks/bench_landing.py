@@ -1,0 +1,143 @@
+"""Landing files against curl, on this machine, in one run: one large file, and many small ones.
+
+    python -m tests.benchmarks.bench_landing [size in MiB] [number of small files]
+
+Both fetch the same addresses, each of which redirects to a file that the server sends with ``sendfile``, and write to a
+folder on the same disk. What is measured of ours is the whole transfer but its two questions to the service (the run
+and the list of files): fetching, checksums, record counts, the two manifests, the verification. Each measurement is a
+process of its own. Python's start isn't counted, curl's is. Rounds alternate; the best of each counts, because the
+machine is shared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.benchmarks.loopback_server import RUN, loopback_server
+
+ROUNDS = 5
+SMALL_SIZE = 20 * 1024
+PARALLEL = 8
+GOAL = 0.9
+MEBIBYTE = 1024 * 1024
+ROW = b"A-1234567,A product with a name of some length,19.99,2026-11-22T10:00:00Z\n"
+
+
+def curl(base_url: str, folder: Path, count: int) -> tuple[float, float]:
+    """Let curl fetch ``count`` files at a time and return its seconds."""
+    lines = [
+        f'url = "{base_url}/api/v1/{number}/download"\noutput = "{folder / str(number)}"' for number in range(count)
+    ]
+    config = folder.parent / "curl.txt"
+    config.write_text("\n".join(lines))
+    command = ["curl", "-fsSL", "--no-progress-meter", "--parallel", "--parallel-max", str(PARALLEL), "-K", str(config)]
+    began = time.perf_counter()
+    subprocess.run(command, check=True)
+    return time.perf_counter() - began, 0.0
+
+
+def ours(base_url: str, folder: Path, count: int, size: int) -> tuple[float, float]:
+    """Let a process of its own transfer the files and return its seconds and its MiB above the idle process."""
+    command = [sys.executable, "-m", "tests.benchmarks.bench_landing", base_url, str(folder), str(count), str(size)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured: tuple[float, float] = tuple(json.loads(done.stdout.splitlines()[-1]))
+    return measured
+
+
+def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
+    os.environ["AIRFLOW_CONN_BENCH"] = json.dumps(
+        {
+            "conn_type": "sequentum",
+            "host": base_url,
+            "password": "sk-bench",
+            "extra": {"requests_per_minute": 1_000_000},
+        }
+    )
+    import logging
+
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_sequentum.api import runs
+    from airflow_provider_sequentum.api.files import RunFile
+    from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer, TransferOptions
+
+    listed = [RunFile(id=number + 1, name=f"{number}.csv", file_type=1, file_size=size) for number in range(count)]
+    run = Run.model_validate({**json.loads(RUN), "status": 10})
+
+    class Transfer(RunFilesTransfer):
+        """The transfer, with the answers to its two questions at hand."""
+
+        def _run(self) -> Run:
+            return run
+
+        def _listed(self) -> list[RunFile]:
+            return listed
+
+    options = TransferOptions(
+        file_kinds=["delivered"], file_patterns=["*"], max_parallel_files=PARALLEL, remove_method=None
+    )
+    target = ObjectStoragePath(folder.as_uri())
+    hook = SequentumHook("bench")
+    # Looking the connection up is part of the task's start; the answer also tells the server's request limit.
+    hook.send(runs.status(7, 42))
+    transfer = Transfer(hook, 7, 42, target, options, logging.getLogger("bench"))  # type: ignore[arg-type]
+    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    transfer.carry_out()
+    seconds = time.perf_counter() - began
+    print(json.dumps([seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024]))
+
+
+def compare(what: str, content: Path, count: int) -> None:
+    """Measure and print one row."""
+    size = content.stat().st_size
+    results: dict[str, list[tuple[float, float]]] = {"curl": [], "ours": []}
+    with loopback_server(content) as base_url:
+        for _ in range(ROUNDS):
+            for name, measured in results.items():
+                with tempfile.TemporaryDirectory() as parent:
+                    folder = Path(parent, "files")
+                    folder.mkdir()
+                    measured.append(
+                        curl(base_url, folder, count) if name == "curl" else ours(base_url, folder, count, size)
+                    )
+                    written = [path for path in folder.iterdir() if path.stat().st_size == size]
+                    assert len(written) == count
+    fastest = min(results["curl"])[0]
+    for name, measured in results.items():
+        seconds = min(measured)[0]
+        speed = size * count / MEBIBYTE / seconds
+        memory = max(row[1] for row in measured)
+        print(f"{what:16}{name:6}{seconds:8.2f} s{speed:8.0f} MiB/s{fastest / seconds:7.2f} of curl{memory:8.1f} MiB")
+
+
+def main() -> None:
+    """Measure and print a table."""
+    size = int(sys.argv[1]) if len(sys.argv) > 1 else 1024
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
+    print(f"Best of {ROUNDS}, {PARALLEL} files at a time; goal: {GOAL} of curl. Memory: above the idle process.")
+    with tempfile.TemporaryDirectory() as folder:
+        large, small = Path(folder, "large.csv"), Path(folder, "small.csv")
+        block = ROW * (MEBIBYTE // len(ROW))
+        with large.open("wb") as file:
+            for _ in range(size):
+                file.write(block)
+        small.write_bytes(ROW * (SMALL_SIZE // len(ROW)))
+        compare(f"1 x {size} MiB", large, 1)
+        compare(f"{count} x 20 KiB", small, count)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        _transfer_here(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main()

@@ -1,0 +1,182 @@
+"""Who waits: our triggers, and the pattern of the other providers, each in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import random
+import tempfile
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.benchmarks.bench_waiting.scaled_time import ScaledTime, prepare
+from tests.benchmarks.bench_waiting.service import StartedRun
+
+CONN_ID = "bench"
+
+
+@dataclass
+class Heard:
+    """
+    What a process of waiters heard.
+
+    :param at: when each run's end was heard of, by run id.
+    :param errors: waits that ended with an error.
+    :param cpu_seconds: processor time while waiting, real seconds.
+    """
+
+    at: dict[int, datetime] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+
+
+class WaiterProcess:
+    """
+    A process that runs one of the coroutines below in scaled time.
+
+    :param connection: the Airflow connection of the service.
+    :param target: the coroutine function; it is given the time and then the arguments of :meth:`begin`.
+    """
+
+    def __init__(self, connection: str, target: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_work, args=(other, connection, target), daemon=True)
+        self._process.start()
+
+    def wait_until_ready(self) -> None:
+        """Return when everything is imported."""
+        if not self._pipe.poll(120):
+            raise RuntimeError("the waiters do not come up")
+        self._pipe.recv()
+
+    def begin(self, time: ScaledTime, *arguments: Any) -> None:
+        """Let it begin."""
+        self._pipe.send((time, arguments))
+
+    def result(self, timeout: float) -> Any:
+        """Return what the coroutine returned; the time-out is in real seconds."""
+        if not self._pipe.poll(timeout):
+            raise RuntimeError("the waiters did not come back")
+        result = self._pipe.recv()
+        self._process.join()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+def _work(pipe: Any, connection: str, target: Any) -> None:
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+    os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = connection
+    # A triggerer's log goes to files of its own; the lines are made here too, and thrown away.
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    prepare()
+    from airflow_provider_sequentum.api import AsyncSequentumClient  # noqa: F401 - so that it is there
+    from airflow_provider_sequentum.triggers import run_event, run_watcher  # noqa: F401
+
+    pipe.send("ready")
+    time, arguments = pipe.recv()
+    time.begin()
+    try:
+        pipe.send(time.run(target(time, *arguments)))
+    except BaseException as error:  # noqa: BLE001 - it is raised again where the result is asked for
+        pipe.send(RuntimeError(repr(error)))
+
+
+async def our_triggers(time: ScaledTime, runs: list[StartedRun], seconds: float) -> Heard:
+    """Wait with one trigger for each run, as a triggerer does."""
+    from airflow_provider_sequentum.lifecycle.watched import Moment
+    from airflow_provider_sequentum.triggers import run_watcher
+    from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
+
+    run_watcher.present = lambda: Moment(time.monotonic(), time.utc())
+    heard = Heard()
+
+    async def wait(run: StartedRun) -> None:
+        trigger = AgentRunTrigger(sequentum_conn_id=CONN_ID, agent_id=run.agent_id, run_id=run.run_id)
+        async for event in trigger.run():
+            if event.payload["outcome"] == "ended":
+                heard.at[run.run_id] = time.utc()
+            else:
+                heard.errors.append(str(event.payload))
+
+    await _all_within(seconds, [wait(run) for run in runs], heard)
+    return heard
+
+
+async def single_pollers(time: ScaledTime, runs: list[StartedRun], seconds: float, interval: float) -> Heard:
+    """Wait as the other providers do: each waiter asks by itself, at a fixed interval, and retries on 429."""
+    import json
+
+    import httpx
+
+    connection = json.loads(os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"])
+    headers = {"Authorization": f"ApiKey {connection['password']}"}
+    heard, ended = Heard(), {6, 7, 8, 9, 10, 11}
+
+    async with httpx.AsyncClient(base_url=connection["host"] + "/api/v1", headers=headers, timeout=60) as client:
+
+        async def wait(run: StartedRun) -> None:
+            await asyncio.sleep(random.uniform(0, interval))
+            while True:
+                try:
+                    response = await client.get(f"/agent/{run.agent_id}/run/{run.run_id}/status")
+                except httpx.HTTPError:
+                    await asyncio.sleep(interval)
+                    continue
+                if response.status_code == 429:
+                    await asyncio.sleep(float(response.headers["retry-after"]) + random.uniform(0, 1))
+                    continue
+                if response.json()["status"] in ended:
+                    heard.at[run.run_id] = time.utc()
+                    return
+                await asyncio.sleep(interval)
+
+        await _all_within(seconds, [wait(run) for run in runs], heard)
+    return heard
+
+
+async def starts(time: ScaledTime, agent_id: int, per_minute: float, count: int) -> tuple[int, list[str]]:
+    """Start runs at a steady rate, each like a worker of its own: with a budget that knows nothing of the others."""
+    import json
+
+    from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, budget, runs
+    from airflow_provider_sequentum.api.errors import SequentumError
+
+    connection = json.loads(os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"])
+    settings = ClientSettings(api_key=connection["password"], base_url=connection["host"])
+    failures: list[str] = []
+
+    async def start() -> None:
+        budget._budgets.clear()
+        async with AsyncSequentumClient(settings) as client:
+            try:
+                await client.send(runs.start(agent_id))
+            except SequentumError as error:
+                failures.append(str(error))
+
+    tasks = []
+    for _ in range(count):
+        tasks.append(asyncio.create_task(start()))
+        await asyncio.sleep(60 / per_minute)
+    await asyncio.gather(*tasks)
+    return count, failures
+
+
+async def _all_within(seconds: float, waits: list[Any], heard: Heard) -> None:
+    process = psutil.Process()
+    before = sum(process.cpu_times()[:2])
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    done, pending = await asyncio.wait(tasks, timeout=seconds)
+    heard.cpu_seconds = sum(process.cpu_times()[:2]) - before
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    heard.errors += [repr(error) for task in done if (error := task.exception()) is not None]
