@@ -138,7 +138,7 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 PROJECT := pyproject.toml --all-extras --group build --group demo --group system --group test
 .PHONY: lock
 lock: $(READY) ## Renew the lock files from pyproject.toml (UPGRADE=--upgrade takes newer versions)
-	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-3-3 --group lint --output-file requirements/airflow-3.3.txt
+	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-3-3 --group cluster --group lint --output-file requirements/airflow-3.3.txt
 	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-2-11 --output-file requirements/airflow-2.11.txt
 	$(BIN)/uv $(LOCK) --group lock --output-file requirements/uv.txt
 
