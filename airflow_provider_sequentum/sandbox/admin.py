@@ -21,6 +21,7 @@ from airflow_provider_sequentum.sandbox.run_files import check_output
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
 from airflow_provider_sequentum.sandbox.services import services_of
 from airflow_provider_sequentum.sandbox.settings import Dialect, Settings
+from airflow_provider_sequentum.sandbox.state import Space
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -83,6 +84,12 @@ class KeyName(BaseModel):
     name: str = Field(min_length=1)
 
 
+class SpaceName(BaseModel):
+    """A name for a space."""
+
+    name: str = Field(min_length=1)
+
+
 class Scripts(BaseModel):
     """Scripts of the next sessions."""
 
@@ -116,6 +123,13 @@ async def describe(sandbox: TheSandbox) -> dict[str, Any]:
 async def list_agents(sandbox: TheSandbox) -> list[AdminAgent]:
     """All agents, archived ones too."""
     return [_admin_agent(agent) for agent in tuple(sandbox.engine.state.agents.values())]
+
+
+@router.post("/spaces", status_code=201)
+async def add_space(body: SpaceName, sandbox: TheSandbox) -> Space:
+    """Add a space."""
+    space: Space = sandbox.add_space(body.name)
+    return space
 
 
 @router.post("/agents", status_code=201)

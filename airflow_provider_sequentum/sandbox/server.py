@@ -26,6 +26,7 @@ from airflow_provider_sequentum.sandbox.run_files import check_output
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
 from airflow_provider_sequentum.sandbox.services import Services
 from airflow_provider_sequentum.sandbox.settings import BuilderEra, Dialect, Settings
+from airflow_provider_sequentum.sandbox.state import Space
 from airflow_provider_sequentum.sandbox.storage import Storage, storage_app
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ class Sandbox:
         :param file_name: name of the delivered file; default ``output.`` and the format.
         :param extra_files: further files that each run leaves.
         :param input_parameters: names and default values of its parameters.
+        :param space_id: the space it is in; see :meth:`add_space`.
         :raises ValueError: for an unknown outcome, a format that cannot be written, an unreadable file.
         """
         if records is not None and file is not None:
@@ -236,6 +238,11 @@ class Sandbox:
             description=description,
             input_parameters=dict(input_parameters) if input_parameters is not None else None,
         )
+
+    def add_space(self, name: str) -> Space:
+        """Add a space beside the one that is there from the beginning, whose id is 1."""
+        with self.engine.lock:
+            return self.engine.state.add_space(name, self.engine.settle())
 
     def plan_runs(self, agent_id: int, plans: Iterable[RunPlan]) -> None:
         """Say what becomes of the agent's next runs and restarts, in order; then its own plan applies again."""

@@ -83,6 +83,12 @@ class State(BaseModel):
         """Credits left."""
         return self.transactions[-1].balance if self.transactions else 0.0
 
+    def add_space(self, name: str, created: datetime) -> Space:
+        """Add a space."""
+        space = Space(id=max(self.spaces) + 1, name=name, created=created)
+        self.spaces[space.id] = space
+        return space
+
     def save(self, path: Path, now: datetime) -> None:
         """Write the state to a file that only its owner can read; a crash leaves the old file or the new one."""
         self.clock_ahead = now - datetime.now(UTC)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.sandbox import RunPlan, Sandbox
-from airflow_provider_sequentum.sandbox.state import Space
 from tests.integration.sandbox.client import Api
 
 FOREVER = {"startDate": "2000-01-01", "endDate": "2999-01-01"}
@@ -111,7 +110,7 @@ def test_a_schedule_that_makes_no_sense_is_a_400(sandbox: Sandbox, api: Api, bod
 
 
 def test_a_space_runs_all_its_agents(sandbox: Sandbox, api: Api) -> None:
-    sandbox.engine.state.spaces[2] = Space(id=2, name="Shops", created=sandbox.now)
+    assert sandbox.add_space("Shops").id == 2
     good, busy = sandbox.add_agent("Good", space_id=2), sandbox.add_agent("Busy", space_id=2, exclusive=True)
     sandbox.add_agent("Elsewhere")
     sandbox.dialect.exclusive_conflict = "refuse"

@@ -39,6 +39,13 @@ def test_agents_are_added_and_their_records_read_back(api: Api, admin: httpx.Cli
     assert api.status(elements, api.finished(elements))["dataCount"] == 118
 
 
+def test_a_space_is_added_for_agents_of_its_own(api: Api, admin: httpx.Client) -> None:
+    space_id = admin.post("/spaces", json={"name": "Shops"}).json()["id"]
+    agent_id = add_agent(admin, space_id=space_id)
+    assert api.get("/spaces/search", name="shops")["id"] == space_id
+    assert [agent["id"] for agent in api.get(f"/spaces/{space_id}/agents")] == [agent_id]
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
