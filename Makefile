@@ -23,7 +23,7 @@ BIN_2_11 := $(VENV_2_11)/bin
 READY := $(VENV)/.ready
 READY_2_11 := $(VENV_2_11)/.ready
 BENCH_READY := .venv-bench/.ready
-CODE := airflow_provider_sequentum dags_examples tests
+CODE := airflow_provider_sequentum dags_examples tests noxfile.py
 
 # The lock names every package with its hash, so nothing is resolved and nothing unknown is installed. uv is several
 # times as fast as pip, but does not read pip's configuration: where only that knows the way to an index, pip installs.
@@ -94,6 +94,12 @@ test-2.11 system-2.11:
 	@echo "SKIPPED: $(NO_PYTHON_2_11)"
 endif
 
+.PHONY: matrix
+# pyenv shows all of its Pythons to a command only when asked to.
+matrix: $(READY) ## All supported pairs of Airflow and Python: unit, integration, quickstart (PAIR=airflow-3.1-python-3.12: one)
+	PATH="$(abspath $(BIN)):$$PATH" PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | paste -sd:)" \
+		$(BIN)/nox --session "tests$(if $(PAIR),($(PAIR)))"
+
 .PHONY: race
 race: $(READY) ## 600 short deferred tasks on a real Airflow with PostgreSQL: how many go wrong (RACE="--rounds 2")
 	$(BIN)/python -m tests.system.race $(RACE)
@@ -136,12 +142,14 @@ build: $(READY) ## Wheel and source distribution (dist/)
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock" $(UPGRADE)
 PROJECT := pyproject.toml --all-extras --group build --group demo --group system --group test
+OLDER_AIRFLOWS := 3.2 3.1 3.0 2.11
 .PHONY: lock
 lock: $(READY) ## Renew the lock files from pyproject.toml (UPGRADE=--upgrade takes newer versions)
-	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-3-3 --group cluster --group lint --output-file requirements/airflow-3.3.txt
-	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-2-11 --output-file requirements/airflow-2.11.txt
+	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-3-3 --group cluster --group docs --group lint --group matrix --group package --output-file requirements/airflow-3.3.txt
+	for airflow in $(OLDER_AIRFLOWS); do \
+		$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-$${airflow/./-} --output-file requirements/airflow-$$airflow.txt; done
 	$(BIN)/uv $(LOCK) --group lock --output-file requirements/uv.txt
 
 .PHONY: clean
 clean: ## Remove everything that make made, the environments too
-	rm -rf $(VENV) $(VENV_2_11) .venv-bench .demo .cache dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV_2_11) .venv-bench .nox .demo .cache dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,45 @@
+"""The tests on every Airflow and Python that are supported: ``make matrix``, or one pair of them by its name.
+
+An environment is installed from the lock of its Airflow, so a pair means the same packages on every machine. A Python
+that is not there is not fetched: its pairs are reported as skipped.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests"]
+
+PYTHONS = {
+    "3.3": ("3.11", "3.12", "3.13"),
+    "3.2": ("3.11", "3.12", "3.13"),
+    "3.1": ("3.11", "3.12", "3.13"),
+    "3.0": ("3.11", "3.12"),
+    "2.11": ("3.11", "3.12"),
+}
+"""The Pythons that an Airflow supports, from the oldest that this package does."""
+PAIRS = [
+    nox.param(python, airflow, id=f"airflow-{airflow}-python-{python}")
+    for airflow, pythons in PYTHONS.items()
+    for python in pythons
+]
+QUICKSTART = "tests/system/test_quickstart.py"
+"""A DAG from end to end on a real scheduler and triggerer: what the other tests can't see breaks here."""
+
+
+@nox.session
+@nox.parametrize("python,airflow", PAIRS)
+def tests(session: nox.Session, airflow: str) -> None:
+    """Run unit tests, integration tests and the quickstart; arguments after ``--`` take the place of all three."""
+    install = ("uv", "pip", "install", "--system-certs", "--quiet", "--no-deps")
+    session.run_install(*install, "--require-hashes", "--requirement", f"requirements/airflow-{airflow}.txt")
+    session.run_install(*install, "--no-build-isolation", "--editable", ".")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("pytest", "-q", "-m", "not slow", "-n", "auto", "tests/unit", "tests/integration")
+    session.run("pytest", "-q", QUICKSTART)
