@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sequentum.api.errors import NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import NotFound, RateLimited, SequentumError
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.lifecycle.next_run import look_for_next_run
 from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
@@ -108,6 +108,7 @@ class RunWait:
     __slots__ = (
         "_failure_since",
         "_faults_since",
+        "_missing_since",
         "_progress",
         "_seen_restarted",
         "_unknown_status",
@@ -125,12 +126,13 @@ class RunWait:
         self._seen_restarted = terms.restart_asked_at is None
         self._failure_since: datetime | None = None
         self._faults_since: datetime | None = None
+        self._missing_since: datetime | None = None
         self._unknown_status: object = None
 
     def observe(self, run: Run, now: datetime) -> Verdict:
         """Take in the run's record as it was read at ``now``."""
         self.run = run
-        self._faults_since, self.is_missing = None, False
+        self._faults_since, self._missing_since, self.is_missing = None, None, False
         phase = phase_of(run.status, run.table_type)
         ended = phase.is_over if phase is not Phase.RESTARTABLE else self._failure_counts(run, now)
         if phase is not Phase.RESTARTABLE:
@@ -158,12 +160,18 @@ class RunWait:
         :raises SequentumError: ``error`` itself, when it can't pass by itself or has lasted too long.
         """
         self.is_missing = isinstance(error, NotFound)
-        first = self._faults_since is None
-        self._faults_since = self._faults_since or now
+        self._missing_since = (self._missing_since or now) if self.is_missing else None
         if self._deadline_passed(now):
             return Verdict(WaitOutcome.DEADLINE)
+        if isinstance(error, RateLimited):
+            # The key is busy, which is no fault: the look comes later, and all who wait for the key come to it.
+            return Verdict()
+        first = self._faults_since is None
+        self._faults_since = self._faults_since or now
+        # A 404 in the middle of an outage is new: that the service does not know the run has to last by itself.
+        lasted = now - (self._missing_since or self._faults_since)
         tolerance = fault_tolerance(error)
-        if now - self._faults_since >= tolerance and not (self.terms.is_patient and tolerance >= FAULT_TOLERANCE):
+        if lasted >= tolerance and not (self.terms.is_patient and tolerance >= FAULT_TOLERANCE):
             raise error
         if first:
             what = f"at run {self.terms.run_id}" if self.terms.run_id is not None else "for the run"

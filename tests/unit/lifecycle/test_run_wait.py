@@ -17,6 +17,7 @@ from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
 from airflow_provider_sequentum.lifecycle.run_wait import (
     RunWait,
     RunWaitTerms,
+    Verdict,
     WaitOutcome,
     wait_for_end,
 )
@@ -147,7 +148,7 @@ def test_a_failure_that_is_archived_in_the_pause_is_over() -> None:
 # Faults
 
 
-PASSING = [fakes.server_error, fakes.answer_lost, fakes.not_reached, fakes.rate_limited]
+PASSING = [fakes.server_error, fakes.answer_lost, fakes.not_reached]
 LASTING = [fakes.unauthorized, fakes.bad_request, fakes.conflict, fakes.method_not_allowed]
 
 
@@ -172,6 +173,15 @@ def test_an_answer_in_between_renews_the_patience(error: ErrorOf) -> None:
     assert wait.fault(error(CALL), START + FAULT_TOLERANCE).outcome is None
 
 
+@pytest.mark.parametrize("is_patient", [False, True])
+def test_a_key_that_is_busy_is_no_fault_however_long(is_patient: bool) -> None:
+    wait = RunWait(replace(TERMS, is_patient=is_patient))
+    assert wait.fault(fakes.rate_limited(CALL), START) == Verdict()
+    assert wait.fault(fakes.rate_limited(CALL), START + FAULT_TOLERANCE * 100) == Verdict()
+    # Nor is it counted as one, when there is a fault later.
+    assert wait.fault(fakes.server_error(CALL), START + FAULT_TOLERANCE * 101).outcome is None
+
+
 @pytest.mark.parametrize("error", LASTING)
 @pytest.mark.parametrize("is_patient", [False, True])
 def test_a_fault_that_cannot_pass_is_raised_at_once(error: ErrorOf, is_patient: bool) -> None:
@@ -188,7 +198,17 @@ def test_a_run_that_is_not_known_is_waited_for_a_minute(is_patient: bool) -> Non
         wait.fault(fakes.not_found(CALL), START + NOT_FOUND_TOLERANCE)
 
 
-@pytest.mark.parametrize("error", [*PASSING, *LASTING, fakes.not_found])
+def test_a_404_during_an_outage_has_to_last_by_itself() -> None:
+    wait = RunWait(TERMS)
+    wait.fault(fakes.server_error(CALL), START)
+    assert wait.fault(fakes.not_found(CALL), START + seconds(300)).outcome is None
+    wait.fault(fakes.server_error(CALL), START + seconds(350))
+    assert wait.fault(fakes.not_found(CALL), START + seconds(400)).outcome is None
+    with pytest.raises(NotFound):
+        wait.fault(fakes.not_found(CALL), START + seconds(400) + NOT_FOUND_TOLERANCE)
+
+
+@pytest.mark.parametrize("error", [*PASSING, *LASTING, fakes.not_found, fakes.rate_limited])
 def test_a_fault_at_the_deadline_is_the_deadline(error: ErrorOf) -> None:
     wait = RunWait(replace(TERMS, deadline=START))
     assert wait.fault(error(CALL), START).outcome is WaitOutcome.DEADLINE
