@@ -101,6 +101,8 @@ class BuilderSession:
     :param said_at: when the last message, or the start, was sent by us; ``None`` if never.
     :param since: when ``state`` was first seen.
     :param cursor: index of the last event taken in; -1 before the first.
+    :param last_index: index of the last event the service has told of, whether it could be read or not.
+    :param said_after: what ``last_index`` was when the last message was sent: later events can be reactions to it.
     :param sent: number of follow-ups the service has taken.
     :param agent_id: the agent, as soon as the service says that it exists.
     :param agent_name: its name.
@@ -117,6 +119,8 @@ class BuilderSession:
     said_at: datetime | None = None
     since: datetime | None = None
     cursor: int = -1
+    last_index: int = -1
+    said_after: int = -1
     sent: int = 0
     agent_id: int | None = None
     agent_name: str | None = None
@@ -133,7 +137,7 @@ class BuilderSession:
 
     def speaking(self, now: datetime) -> BuilderSession:
         """Return the session to which a message is about to be sent."""
-        return replace(self, turn=Turn.SAID, said_at=now)
+        return replace(self, turn=Turn.SAID, said_at=now, said_after=max(self.cursor, self.last_index))
 
     def heard(self) -> BuilderSession:
         """Return the session that has taken a follow-up."""
@@ -170,11 +174,12 @@ class BuilderSession:
             agent_id=status.agent_id or self.agent_id,
             agent_name=status.agent_name or self.agent_name,
             error=status.error or self.error,
+            last_index=self.last_index if status.last_event_index is None else status.last_event_index,
         )
         state = _state_of(status)
         if self.state.is_over and not state.is_over:
             return known  # A terminal event was seen; the status lags behind it.
-        if state is not SessionState.READY and self.turn is Turn.SAID:
+        if state not in (SessionState.READY, SessionState.UNKNOWN) and self.turn is Turn.SAID:
             known = replace(known, turn=Turn.WORKING)
         elif state is SessionState.READY and self.turn is Turn.WORKING:
             known = replace(known, turn=Turn.OURS)
@@ -190,7 +195,7 @@ class BuilderSession:
             findings=self.findings.with_event(event),
             started_at=self.started_at or event.timestamp,
         )
-        if event.type in REACTIONS and self.turn is Turn.SAID:
+        if event.type in REACTIONS and self.turn is Turn.SAID and event.event_index > self.said_after:
             return replace(known, turn=Turn.WORKING)
         if event.type == "ready_for_interaction" and self.turn is Turn.WORKING:
             return replace(known, turn=Turn.OURS)

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOOKS_FOR_A_REACTION = (0.0, 5.0, 10.0)
-"""Seconds before each look for a sign that a message was taken: it may take a moment."""
+LOOKS_FOR_A_REACTION = (0.0, 5.0, 10.0, 15.0)
+"""Seconds before each look for a sign that a message was taken: ``TURN_GRACE`` in all."""
 
 DELIVERIES = 2
 """How often a request is sent at most within one try; again only when the one before is seen to have had no effect."""
@@ -53,7 +53,7 @@ class SingleShotServer(Exception):
 
 
 class MessageAmbiguous(Exception):
-    """A follow-up was sent, its answer was lost, and the server has no events that would tell whether it was taken."""
+    """A follow-up was sent, its answer was lost, and neither events nor status tell whether it was taken."""
 
 
 class RefusedInSession(Exception):
@@ -190,11 +190,12 @@ def _find_out(record: SessionRecord, verb: Verb, sink: EventSink | None) -> Proc
         yield from sleep(pause)
         session = yield from look_at(session, sink, strict=True)
         reacted = verb is Verb.FOLLOWUP and session.turn is not Turn.SAID
-        taken = reacted or session.state is not SessionState.READY
+        taken = reacted or session.state not in (SessionState.READY, SessionState.UNKNOWN)
         if taken:
             break
     if verb is Verb.FOLLOWUP:
-        if not taken and not session.events_offered:
+        can_tell = session.events_offered and session.state is not SessionState.UNKNOWN
+        if not taken and not can_tell:
             raise MessageAmbiguous(session.session_id)
         session = session.heard() if taken else session.unheard()
     yield from say(f"The {verb.value} was {'taken' if taken else 'not taken'} by the service.")

@@ -36,7 +36,7 @@ This server builds an agent from one prompt and takes no follow-ups: {cause}
 Put everything into the prompt. {fate}"""
 
 _MESSAGE_AMBIGUOUS = """\
-A follow-up was sent to session {cause} and its answer was lost. No events tell whether it was taken, so
+A follow-up was sent to session {cause} and its answer was lost. Nothing tells whether it was taken, so
 it was not sent again. {fate}"""
 
 _REFUSED = """\

@@ -98,6 +98,7 @@ class FakeBuilder:
                 if self.single_shot:
                     session.agent_id = self._save(session)
                 else:
+                    session.tell("thinking", message="Done with that.")
                     session.tell("ready_for_interaction", message="What next?")
         elif session.status == "ready" and self.single_shot:
             session.looks_left -= 1

@@ -233,6 +233,20 @@ def test_events_of_a_builder_at_work_prove_that_the_message_was_taken(kind: str)
     assert session(SessionState.READY).speaking(START).observe_event(event(kind, 0), START).turn is Turn.WORKING
 
 
+def test_events_from_before_the_message_prove_nothing_even_when_they_are_read_after_it() -> None:
+    # The status told of events up to 5; they could not be read before the message was sent.
+    ready = session(SessionState.READY, cursor=2).observe_status(status("ready", lastEventIndex=5), START)
+    said = ready.speaking(START)
+    old = said.observe_event(event("thinking", 4), START).observe_event(event("ready_for_interaction", 5), START)
+    assert old.turn is Turn.SAID
+    assert old.observe_event(event("thinking", 6), START).turn is Turn.WORKING
+
+
+def test_a_status_that_is_not_known_is_no_reaction_to_a_message() -> None:
+    said = session(SessionState.READY).speaking(START)
+    assert said.observe_status(status("pondering"), START).turn is Turn.SAID
+
+
 EVENTS = st.builds(
     lambda kind, index, recoverable: event(kind, index, **TAXONOMY.get(kind, {}) | {"isRecoverable": recoverable}),
     st.sampled_from([*TAXONOMY, "brand_new"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given, settings
@@ -19,9 +20,10 @@ from airflow_provider_sequentum.api.errors import (
 from airflow_provider_sequentum.lifecycle.builder_open import SessionPolicy, StartAmbiguous, open_session
 from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord, Verb
 from airflow_provider_sequentum.lifecycle.builder_request import SessionRequest
-from airflow_provider_sequentum.lifecycle.builder_session import Action, Done, Failed, Reason, Wait
+from airflow_provider_sequentum.lifecycle.builder_session import TURN_GRACE, Action, Done, Failed, Reason, Wait
 from airflow_provider_sequentum.lifecycle.builder_speak import (
     DELIVERIES,
+    LOOKS_FOR_A_REACTION,
     MessageAmbiguous,
     RefusedInSession,
     SingleShotServer,
@@ -277,3 +279,41 @@ def test_an_unrecoverable_error_fails_the_session() -> None:
 def test_a_record_without_a_session_can_not_be_spoken_in() -> None:
     with pytest.raises(ValueError, match="no session"):
         session_of(SessionRecord(fingerprint="f", max_tries=0))
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_whichever_two_answers_are_lost_each_message_is_sent_once(looks: int) -> None:
+    plain = Worker(service := FakeBuilder(looks=looks))
+    one_try(service, plain, MESSAGES[:2])
+    requests = range(1, len(service.requests))
+    for first, second in combinations(requests, 2):
+        for effects in product([True, False], repeat=2):
+            faults = {number: (lost, effect) for number, effect in zip((first, second), effects, strict=True)}
+            service = FakeBuilder(looks=looks, faults=faults)
+            worker = Worker(service)
+            for _ in range(4):
+                try:
+                    result = one_try(service, worker, MESSAGES[:2])
+                except SequentumError:
+                    continue
+                break
+            else:
+                pytest.fail(f"no try came to an end: {faults}")
+            assert result == Done(700), faults
+            assert service.sessions["s1"].messages == list(MESSAGES[:2]), faults
+            assert service.agents == [700], faults
+
+
+def test_a_status_that_is_not_known_proves_nothing_of_a_followup_in_doubt() -> None:
+    service = FakeBuilder(broken={"followup": lost})
+    worker = Worker(service)
+    request = SessionRequest(prompt=PROMPT, followups=MESSAGES[:1])
+    record = worker.run(open_session(request, SessionPolicy(), 0, None))
+    record = record.seeing(worker.run(wait_for_turn(session_of(record), 10.0, None)))
+    service.sessions["s1"].status = "pondering"
+    with pytest.raises(MessageAmbiguous):
+        worker.run(speak(record, MESSAGES[:1], "finish", None))
+
+
+def test_a_message_is_looked_after_as_long_as_an_old_ready_may_be_seen() -> None:
+    assert sum(LOOKS_FOR_A_REACTION) >= TURN_GRACE.total_seconds()
