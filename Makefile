@@ -135,8 +135,13 @@ $(BENCH_READY): $(READY) tests/benchmarks/bench_waiting/requirements.txt
 	touch $@
 
 .PHONY: build
-build: $(READY) ## Wheel and source distribution (dist/)
+build: $(READY) ## Wheel and source distribution (dist/), the same bytes wherever they are built
+	rm -rf dist
 	$(BIN)/hatchling build
+
+.PHONY: check-package
+check-package: build ## Check both: contents, metadata, reproducibility, and the wheel in an environment of its own
+	$(BIN)/pytest tests/packaging
 
 # Run "make lock UPGRADE=--upgrade" to take the newest versions. Registry addresses stay out of the files.
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
