@@ -29,6 +29,26 @@ def has_tries_left(context: Mapping[str, Any]) -> bool:
     return try_number <= max_tries(context)
 
 
+def state_of(task_instance: Any) -> str | None:
+    """
+    Return the state that Airflow has on record for a task instance; ``removed`` if there is none.
+
+    :param task_instance: that of a context or of a trigger. Needs Airflow 3.3, and must not be called while its
+        supervisor answers something else.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=task_instance.dag_id,
+        task_ids=[task_instance.task_id],
+        run_ids=[task_instance.run_id],
+        map_index=task_instance.map_index,
+    )
+    # The inner key is the task's id, with the map index appended for a mapped one; only one can be there.
+    state: str | None = next(iter(states.get(task_instance.run_id, {}).values()), "removed")
+    return state
+
+
 def current_context() -> Context | None:
     """Return the context of the task that this process runs; ``None`` before it has begun."""
     try:

@@ -28,6 +28,7 @@ from airflow_provider_sequentum.lifecycle.choices import (
     RETRY_MODES,
 )
 from airflow_provider_sequentum.links import RUN_SUMMARY_KEY, AgentRunLink
+from airflow_provider_sequentum.operators.termination import Termination, WorkerShutDown
 from airflow_provider_sequentum.task_try import (
     DEFERRAL_FAILED,
     begun_at,
@@ -184,14 +185,14 @@ class StartAgentRunOperator(BaseOperator):
         self.on_empty = parse_choice("on_empty", on_empty, ON_EMPTY)
         self.sequentum_conn_id = sequentum_conn_id
         self._task: RunTask | None = None
+        self._termination = Termination()
 
     def execute(self, context: Context) -> int:
         """Start the run, or go on with the one an earlier try left, and wait for its end. Returns the run's id."""
-        task = self._run_task(context, self._bounds(context))
-        outcome = task.begin()
-        if not self.wait_for_completion:
-            return task.run.id
-        return self._wait_until_concluded(task, outcome)
+        with self._termination.ends_work():
+            task = self._run_task(context, self._bounds(context))
+            outcome = task.begin()
+            return self._wait_until_concluded(task, outcome) if self.wait_for_completion else task.run.id
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> int:
         """Say what the trigger's event means; wait again if the run was restarted in place. Returns the run's id."""
@@ -213,23 +214,44 @@ class StartAgentRunOperator(BaseOperator):
         notice the deadline, and when the trigger broke. The run is found by the summary that this try pushed before it
         deferred. After a broken trigger the wait goes on, on the worker.
         """
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException as error:
-            summary = self._summary(context) if next_method == DEFERRAL_FAILED else None
-            if summary is None:
-                raise
-            from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
-
-            task = self._run_task(context, self._bounds(context), agent_id=summary["agent_id"])
-            task.resume(summary["agent_id"], summary["run_id"])
-            if deferral_timed_out(next_kwargs):
-                return self._wait_until_concluded(task, WaitOutcome.DEADLINE)
-            self.log.warning("The trigger broke (%s); waiting for run %s on the worker.", error, summary["run_id"])
-            return self._wait_until_concluded(task, task.wait())
+        with self._termination.ends_work():
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowException as error:
+                summary = self._summary(context) if next_method == DEFERRAL_FAILED else None
+                if summary is None:
+                    raise
+                return self._resume_without_event(context, summary, next_kwargs, error)
 
     def on_kill(self) -> None:
-        """Stop the run: the task was killed on the worker, or its ``execution_timeout`` passed there."""
+        """
+        Stop the run: the task was killed on the worker, or its ``execution_timeout`` passed there.
+
+        A worker that is shut down while the task is waiting leaves the run to the next try, if there is one.
+        """
+        try:
+            self._stop()
+        except WorkerShutDown as reason:
+            self._termination.end(reason)
+        self._termination.end()
+
+    def _resume_without_event(
+        self,
+        context: Context,
+        summary: Mapping[str, Any],
+        next_kwargs: Mapping[str, Any] | None,
+        error: AirflowException,
+    ) -> int:
+        from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
+
+        task = self._run_task(context, self._bounds(context), agent_id=summary["agent_id"])
+        task.resume(summary["agent_id"], summary["run_id"])
+        if deferral_timed_out(next_kwargs):
+            return self._wait_until_concluded(task, WaitOutcome.DEADLINE)
+        self.log.warning("The trigger broke (%s); waiting for run %s on the worker.", error, summary["run_id"])
+        return self._wait_until_concluded(task, task.wait())
+
+    def _stop(self) -> None:
         if self._task is not None:
             self._task.stop()
         elif (context := current_context()) is not None and (summary := self._summary(context)) is not None:

@@ -45,6 +45,7 @@ from airflow_provider_sequentum.operators.run_guards import look_before_start
 from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
 from airflow_provider_sequentum.operators.run_refusals import restart_refused, start_ambiguous
 from airflow_provider_sequentum.operators.task_state import TaskState
+from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
 from airflow_provider_sequentum.outlets import tell_outlets_of_run
 from airflow_provider_sequentum.task_try import has_tries_left, is_first_try, max_tries
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
@@ -87,6 +88,7 @@ class RunTask:
         self._record: RunRecord | None = None
         self._held: HeldRun | None = None
         self._is_over = False
+        self._is_waiting = False
 
     @property
     def run(self) -> Run:
@@ -97,6 +99,11 @@ class RunTask:
     def holds_run(self) -> bool:
         """Whether there is a run."""
         return self._held is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is known to need no stop any more."""
+        return self._is_over
 
     @property
     def lineage(self) -> OperatorLineage[Any, Any]:
@@ -178,10 +185,14 @@ class RunTask:
 
     def wait(self) -> WaitOutcome:
         """Wait on the worker."""
+        terms = self.terms()
+        self._is_waiting = True
         try:
-            outcome, run = self._hook.perform(wait_for_end(self.terms()))
+            outcome, run = self._hook.perform(wait_for_end(terms))
         except SequentumException as error:
             raise self.lost_sight(error, self.run.agent_id, self.run.id) from error
+        finally:
+            self._is_waiting = False
         self.see(run)
         return outcome
 
@@ -219,9 +230,16 @@ class RunTask:
         Stop the run because the task was killed. Everything that goes wrong is said in the log.
 
         This runs in a signal handler, in the middle of whatever the task was doing.
+
+        :raises WorkerShutDown: Airflow still wants the task, so the run is left to the next try.
         """
         if self._record is None or self._is_over:
             return
+        if self._is_waiting and self._state.is_durable and is_left_to_next_try(self._context):
+            raise WorkerShutDown(
+                f"The worker is being shut down. Run {self.run.id} of agent {self.run.agent_id} goes on: the next try "
+                "joins it."
+            )
         try:
             run_id = self._record.run_id or self._lost_run_id(self._record)
             if run_id is not None:

@@ -24,6 +24,7 @@ from airflow_provider_sequentum.lifecycle.choices import (
     ON_TIMEOUT,
     RETRY_MODES,
 )
+from airflow_provider_sequentum.operators.termination import Termination, WorkerShutDown
 from airflow_provider_sequentum.task_try import DEFERRAL_FAILED, begun_at, deferral_timed_out, execution_deadline
 
 if TYPE_CHECKING:
@@ -129,12 +130,14 @@ class StartSpaceRunsOperator(BaseOperator):
         self.on_empty = parse_choice("on_empty", on_empty, ON_EMPTY)
         self.sequentum_conn_id = sequentum_conn_id
         self._task: SpaceTask | None = None
+        self._termination = Termination()
 
     def execute(self, context: Context) -> list[int]:
         """Start the runs, or go on with those an earlier try left, and wait for their ends. Returns the runs' ids."""
-        task = self._space_task(context)
-        outcomes = task.begin()
-        return self._wait_until_concluded(task, outcomes) if self.wait_for_completion else task.started()
+        with self._termination.ends_work():
+            task = self._space_task(context)
+            outcomes = task.begin()
+            return self._wait_until_concluded(task, outcomes) if self.wait_for_completion else task.started()
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> list[int]:
         """Say what the trigger's event means; wait again if runs were restarted in place. Returns the runs' ids."""
@@ -145,23 +148,28 @@ class StartSpaceRunsOperator(BaseOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that Airflow itself ended: see ``StartAgentRunOperator``."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException as error:
-            results = self._results(context) if next_method == DEFERRAL_FAILED else None
-            if results is None:
-                raise
-            task = self._space_task(context)
-            task.resume_from(results)
-            if deferral_timed_out(next_kwargs):
-                return self._wait_until_concluded(task, task.give_up())
-            self.log.warning("The trigger broke (%s); waiting for the runs on the worker.", error)
-            return self._wait_until_concluded(task, task.wait())
+        with self._termination.ends_work():
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowException as error:
+                results = self._results(context) if next_method == DEFERRAL_FAILED else None
+                if results is None:
+                    raise
+                task = self._space_task(context)
+                task.resume_from(results)
+                if deferral_timed_out(next_kwargs):
+                    return self._wait_until_concluded(task, task.give_up())
+                self.log.warning("The trigger broke (%s); waiting for the runs on the worker.", error)
+                return self._wait_until_concluded(task, task.wait())
 
     def on_kill(self) -> None:
-        """Stop the runs: the task was killed on the worker, or its ``execution_timeout`` passed there."""
-        if self._task is not None:
-            self._task.stop()
+        """Stop the runs, or leave them to the next try: see ``StartAgentRunOperator``."""
+        try:
+            if self._task is not None:
+                self._task.stop()
+        except WorkerShutDown as reason:
+            self._termination.end(reason)
+        self._termination.end()
 
     def _wait_until_concluded(self, task: SpaceTask, outcomes: Mapping[int, Outcome]) -> list[int]:
         while not task.conclude(outcomes):

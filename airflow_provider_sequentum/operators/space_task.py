@@ -38,6 +38,7 @@ from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
 from airflow_provider_sequentum.operators.run_refusals import start_ambiguous
 from airflow_provider_sequentum.operators.run_task import RunTask
 from airflow_provider_sequentum.operators.task_state import TaskState
+from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
 from airflow_provider_sequentum.task_try import is_first_try, max_tries
 from airflow_provider_sequentum.triggers.run_event import RunEvent
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
@@ -147,6 +148,7 @@ class SpaceTask:
         self._endings: dict[int, BaseException | None] = {}
         self._results: dict[int, dict[str, Any]] = {}
         self._is_over = False
+        self._is_waiting = False
 
     def begin(self) -> dict[int, Outcome]:
         """Start the agents, or go on with the runs an earlier try left; return the outcomes of those that are over."""
@@ -204,7 +206,12 @@ class SpaceTask:
     def wait(self) -> dict[int, Outcome]:
         """Wait on the worker; return how each wait ended."""
         agents = self._going()
-        results = self._hook.perform(wait_for_ends([self._tasks[agent].terms() for agent in agents]))
+        terms = [self._tasks[agent].terms() for agent in agents]
+        self._is_waiting = True
+        try:
+            results = self._hook.perform(wait_for_ends(terms))
+        finally:
+            self._is_waiting = False
         outcomes: dict[int, Outcome] = {}
         for agent_id, result in zip(agents, results, strict=True):
             task = self._tasks[agent_id]
@@ -287,17 +294,27 @@ class SpaceTask:
         return self.result()
 
     def stop(self) -> None:
-        """Stop all runs because the task was killed. What goes wrong is said in the log."""
+        """
+        Stop all runs because the task was killed. What goes wrong is said in the log.
+
+        :raises WorkerShutDown: Airflow still wants the task, so the runs are left to the next try.
+        """
         record = self._state.record
         if record is None or self._is_over:
             return
+        if self._is_waiting and self._state.is_durable and is_left_to_next_try(self._context):
+            raise WorkerShutDown(
+                f"The worker is being shut down. The runs of space {self._request.space_id} go on: the next try joins "
+                "them."
+            )
         try:
             if record.runs is None:
                 looking = find_space_runs(
                     record, self._request, RunPolicy(), max_tries(self._context), HASTY_LOOKS_FOR_LOST_RUN
                 )
                 record = self._hook.perform_apart(looking)
-            going = [run for agent, run in (record.runs or {}).items() if agent not in self._endings]
+            over = {agent for agent, task in self._tasks.items() if task.is_over}
+            going = [run for agent, run in (record.runs or {}).items() if agent not in over]
             self._hook.perform_apart(stop_runs(going, self._options.stop_grace))
         except (StartAmbiguous, SequentumException) as error:
             self._log.log(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from airflow_provider_sequentum.task_try import state_of
+
 OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
@@ -17,15 +19,4 @@ async def task_was_ended(task_instance: Any) -> bool:
 
     :param task_instance: the trigger's ``task_instance``. Needs Airflow 3.3, as ``on_kill`` does.
     """
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    states = await asyncio.to_thread(
-        RuntimeTaskInstance.get_task_states,
-        dag_id=task_instance.dag_id,
-        task_ids=[task_instance.task_id],
-        run_ids=[task_instance.run_id],
-        map_index=task_instance.map_index,
-    )
-    # The inner key is the task's id, with the map index appended for a mapped one; only one can be there.
-    state = next(iter(states.get(task_instance.run_id, {}).values()), "removed")
-    return state in OVER
+    return await asyncio.to_thread(state_of, task_instance) in OVER

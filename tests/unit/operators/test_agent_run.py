@@ -29,7 +29,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
-from airflow_provider_sequentum.operators import agent_run, run_task
+from airflow_provider_sequentum.operators import agent_run, run_task, termination
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.triggers.run_event import ended_event
 from tests.support import service as fakes
@@ -37,6 +37,7 @@ from tests.support.airflow import FakeTask, deferred_by, use_fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
 from tests.support.worker import Worker
 
+AirflowTaskTerminated = termination._task_terminated()
 FAILURE = Plan(RunStatus.FAILURE, seconds=10)
 
 
@@ -456,14 +457,14 @@ def test_a_kill_uses_the_grace_of_the_author(service: FakeService, worker: Worke
     assert service.clock.now - START <= timedelta(seconds=10)
 
 
-def kill_during(service: FakeService, verb: str, killed: StartAgentRunOperator, *, takes_effect: bool) -> None:
-    """Let the kill arrive in the middle of a call, as a signal does."""
+def kill_while(service: FakeService, verb: str, killed: StartAgentRunOperator, *, takes_effect: bool = False) -> None:
+    """Let the kill arrive in the middle of a call that then goes on: Airflow 3 goes on where the signal arrived."""
 
-    def error(call: Any) -> Exception:
+    def error(call: Any) -> Any:
         killed.on_kill()
-        raise KeyboardInterrupt
+        return fakes.server_error(call)
 
-    service.faults[verb] = [(error, takes_effect)]  # type: ignore[list-item]
+    service.faults[verb] = [(error, takes_effect)]
 
 
 def test_a_kill_in_the_middle_of_the_start_finds_the_run_and_stops_it(
@@ -471,8 +472,8 @@ def test_a_kill_in_the_middle_of_the_start_finds_the_run_and_stops_it(
 ) -> None:
     service.plans = [Plan(seconds=None)]
     killed = operator()
-    kill_during(service, "start", killed, takes_effect=True)
-    with pytest.raises(KeyboardInterrupt):
+    kill_while(service, "start", killed, takes_effect=True)
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert service.runs[101].status is RunStatus.STOPPED
     # Airflow gives a killed task about five seconds: the stop has to be sent at once.
@@ -488,20 +489,150 @@ def test_a_kill_never_stops_what_may_be_somebody_elses_run(
     service.plans = [Plan(seconds=None)]
     service.start(by_stranger=True)
     killed = operator(on_ambiguous_start=on_ambiguous_start)
-    kill_during(service, "start", killed, takes_effect=True)
-    with pytest.raises(KeyboardInterrupt):
+    kill_while(service, "start", killed, takes_effect=True)
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert [run.stop_asked_at for run in service.runs.values()] == [None, None]
 
 
-def test_a_kill_while_the_service_is_out_of_reach_raises_nothing(
+def test_a_kill_while_the_service_is_out_of_reach_ends_the_try_all_the_same(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:
     killed = operator()
-    kill_during(service, "start", killed, takes_effect=True)
+    kill_while(service, "start", killed, takes_effect=True)
     service.faults["runs"] = [(fakes.server_error, False)] * 9
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
+
+
+def test_a_kill_before_the_start_was_sent_ends_the_try(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    killed = operator()
+    kill_while(service, "schedules", killed)
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    assert service.count("start") == 0
+
+
+def test_a_kill_before_anything_was_known_ends_the_try(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = operator()
+    monkeypatch.setattr(killed, "_bounds", lambda context: killed.on_kill())
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    assert service.requests == []
+
+
+def test_a_kill_after_a_deferral_ends_the_try(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.plans = [FAILURE, Plan(seconds=None)]
+    event = fire(worker, deferred_by(lambda: operator(deferrable=True, restarts=1).execute(task.context)))
+    killed = operator(deferrable=True, restarts=1)
+    monkeypatch.setattr(killed, "_wait_until_concluded", lambda task, outcome: killed.on_kill())
+    with pytest.raises(AirflowTaskTerminated):
+        killed.resume_execution("execute_complete", {"event": event}, task.context)
+    assert service.count("restart") == 0
+
+
+@pytest.mark.parametrize("verb", ["start", "status"])
+def test_a_kill_while_the_run_is_started_or_waited_for_stops_it_and_ends_the_try(
+    service: FakeService, worker: Worker, task: FakeTask, verb: str
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    killed = operator()
+    kill_while(service, verb, killed, takes_effect=True)
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    assert (len(service.runs), service.runs[101].status) == (1, RunStatus.STOPPED)
+
+
+# The worker is shut down: Airflow still wants the task
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Airflow has on record for the task when a signal arrives."""
+    on_record: dict[str, Any] = {"state": "running"}
+
+    def state_of(task_instance: Any) -> str:
+        if isinstance(on_record["state"], Exception):
+            raise on_record["state"]
+        return str(on_record["state"])
+
+    monkeypatch.setattr(termination, "state_of", state_of)
+    return on_record
+
+
+def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_try(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any]
+) -> None:
+    killed = operator()
+    kill_while(service, "status", killed)
+    with pytest.raises(SystemExit, match="Run 101 of agent 7 goes on: the next try joins it"):
+        killed.execute(task.context)
+    assert service.count("stop") == 0
+    task.next_try()
+    assert operator().execute(task.context) == 101
+    assert service.count("start") == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "tries_left", "store"),
+    [
+        ("failed", True, True),
+        ("success", True, True),
+        ("restarting", True, True),
+        ("removed", True, True),
+        (RuntimeError("nobody answers"), True, True),
+        ("running", False, True),
+        ("running", True, False),
+    ],
+)
+def test_it_stops_the_run_where_no_next_try_joins_it(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    states: dict[str, Any],
+    state: Any,
+    tries_left: bool,
+    store: bool,
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    states["state"] = state
+    task.has_state_store = store
+    task.ti.try_number = 1 if tries_left else 3
+    killed = operator()
+    kill_while(service, "status", killed)
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_outside_of_the_wait_airflow_is_not_asked(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any]
+) -> None:
+    # Its supervisor may be in the middle of an answer to the very thread that the signal interrupted.
+    states["state"] = AssertionError("asked")
+    service.plans = [Plan(seconds=None)]
+    killed = operator()
+    kill_while(service, "start", killed, takes_effect=True)
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_execution_timeout_on_the_worker_stops_the_run_and_raises_nothing_of_its_own(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any]
+) -> None:
+    # Airflow raises out of execute, then calls on_kill.
+    service.plans = [Plan(seconds=None)]
+    service.faults["status"] = [(lambda call: AirflowTaskTimeout("late"), False)]  # type: ignore[list-item,return-value]
+    killed = operator()
+    with pytest.raises(AirflowTaskTimeout):
+        killed.execute(task.context)
+    killed.on_kill()
+    assert service.runs[101].status is RunStatus.STOPPED
 
 
 def test_a_kill_before_anything_was_started_does_nothing(service: FakeService, worker: Worker) -> None:

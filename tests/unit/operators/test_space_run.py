@@ -18,7 +18,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.hooks.errors import as_airflow_exception
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
-from airflow_provider_sequentum.operators import run_task, space_run, space_task
+from airflow_provider_sequentum.operators import run_task, space_run, space_task, termination
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
@@ -256,6 +256,65 @@ def test_a_kill_stops_all_runs_at_once(service: FakeService, worker: Worker, tas
     # Airflow gives a killed task about five seconds: all stops have to be sent before any of them is waited for.
     stops = [run.stop_asked_at for run in service.runs.values()]
     assert [stop - before for stop in stops if stop] == [timedelta(0)] * 3
+    assert all(run.is_over for run in service.runs.values())
+
+
+def kill_while(service: FakeService, verb: str, killed: StartSpaceRunsOperator, *, takes_effect: bool = False) -> None:
+    """Let the kill arrive in the middle of a call that then goes on: Airflow 3 goes on where the signal arrived."""
+
+    def error(call: Any) -> Any:
+        killed.on_kill()
+        return fakes.server_error(call)
+
+    service.faults[verb] = [None] * 3 + [(error, takes_effect)] if verb == "status" else [(error, takes_effect)]
+
+
+@pytest.mark.parametrize("verb", ["run-all", "status"])
+def test_a_kill_ends_the_try_and_leaves_no_run(service: FakeService, worker: Worker, task: FakeTask, verb: str) -> None:
+    service.plans = [Plan(seconds=None)]
+    killed = operator()
+    kill_while(service, verb, killed, takes_effect=True)
+    with pytest.raises(termination._task_terminated()):
+        killed.execute(task.context)
+    assert [run.status for run in service.runs.values()] == [RunStatus.STOPPED] * 3
+
+
+def test_a_kill_before_the_start_was_sent_ends_the_try(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = operator()
+    monkeypatch.setattr(killed, "_bounds", lambda context: killed.on_kill())
+    with pytest.raises(termination._task_terminated()):
+        killed.execute(task.context)
+    assert service.requests == []
+
+
+def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_try(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(termination, "state_of", lambda task_instance: "running")
+    killed = operator()
+    kill_while(service, "status", killed)
+    with pytest.raises(SystemExit, match="the next try joins them"):
+        killed.execute(task.context)
+    assert service.count("stop") == 0
+    task.next_try()
+    assert operator().execute(task.context) == [101, 102, 103]
+    assert len(service.runs) == 3
+
+
+def test_a_kill_stops_a_run_that_is_no_longer_waited_for_too(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    # The wait for one run could not go on, so that nobody looks at it any more; it has not ended.
+    service.plans = [Plan(seconds=None)]
+    killed = operator()
+    service.faults["status"] = [None, None, None, (fakes.unauthorized, False)]
+    worker.steps_left = 40
+    with pytest.raises(Killed):
+        killed.execute(task.context)
+    worker.steps_left = None
+    killed.on_kill()
     assert all(run.is_over for run in service.runs.values())
 
 

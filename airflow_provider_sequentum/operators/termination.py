@@ -1,0 +1,72 @@
+"""Ending a try in the middle of its work, because its task is killed or its worker shut down."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from airflow_provider_sequentum.task_try import has_tries_left, state_of
+
+
+class WorkerShutDown(Exception):
+    """The worker goes away while Airflow still wants the task: what the task waits for is left to the next try."""
+
+
+def is_left_to_next_try(context: Mapping[str, Any]) -> bool:
+    """
+    Whether Airflow still wants the task that it was told to end, because just its worker is shut down, and tries again.
+
+    It must not be called while Airflow's supervisor answers something else.
+    """
+    if not has_tries_left(context):
+        return False
+    try:
+        return state_of(context["ti"]) == "running"
+    except Exception:  # noqa: BLE001 - whatever keeps Airflow from telling: nobody is known to come back
+        return False
+
+
+class Termination:
+    """
+    Ends the work of an operator.
+
+    Airflow 3 calls ``on_kill`` from a signal handler and then lets ``execute`` go on where it was, which may be just
+    before a start. So a kill that interrupts the work has to end it.
+    """
+
+    def __init__(self) -> None:
+        self._worker: int | None = None
+
+    @contextmanager
+    def ends_work(self) -> Iterator[None]:
+        """Mark the work that a kill has to end."""
+        self._worker = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._worker = None
+
+    def end(self, reason: WorkerShutDown | None = None) -> None:
+        """
+        End the work, if this call interrupts it. After ``execution_timeout`` Airflow calls ``on_kill`` when it is over.
+
+        :param reason: why Airflow has to try the task again.
+        :raises AirflowTaskTerminated: the task was killed for good.
+        :raises SystemExit: see ``reason``.
+        """
+        if self._worker != threading.get_ident():
+            return
+        if reason is not None:
+            sys.exit(str(reason))
+        raise _task_terminated()("The task was killed.")
+
+
+def _task_terminated() -> type[BaseException]:
+    try:
+        from airflow.sdk.exceptions import AirflowTaskTerminated
+    except ImportError:  # Airflow 2.11
+        from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef,assignment]
+    return AirflowTaskTerminated
