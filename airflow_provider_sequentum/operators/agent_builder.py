@@ -184,7 +184,7 @@ class AgentBuilderOperator(BaseOperator):
     def on_kill(self) -> None:
         """Cancel the session: the task was killed on the worker, or its ``execution_timeout`` passed there."""
         if self._task is not None:
-            self._task.cancel()
+            self._task.kill()
         elif (context := current_context()) is not None and (summary := self._summary(context)) is not None:
             # Airflow 2.11 does not resume a deferred task whose execution_timeout has passed: it only calls this.
             from airflow_provider_sequentum.hooks.sequentum import SequentumHook

@@ -20,7 +20,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.lifecycle.builder_cancel import cancel_session
 from airflow_provider_sequentum.lifecycle.builder_open import SessionPolicy, open_session
-from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
+from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord, Verb
 from airflow_provider_sequentum.lifecycle.builder_request import SessionRequest
 from airflow_provider_sequentum.lifecycle.builder_session import (
     Action,
@@ -28,6 +28,7 @@ from airflow_provider_sequentum.lifecycle.builder_session import (
     BuilderSession,
     Cancel,
     Done,
+    SessionState,
 )
 from airflow_provider_sequentum.lifecycle.builder_speak import session_of, speak
 from airflow_provider_sequentum.lifecycle.builder_wait import look_at, read_again, wait_for_turn
@@ -90,12 +91,15 @@ class SessionTask:
         self._log = log
         self._state = TaskState(context, STATE_KEY)
         self._record: SessionRecord | None = None
+        self._kept: SessionRecord | None = None
         self._screenshots = ScreenshotFolder(options.screenshots_path, log) if options.screenshots_path else None
 
     def begin(self) -> None:
         """Start a session, or get hold of the one that is given or that an earlier try left."""
+        # Held from now on: if this is the last try and it fails, the session of the one before has to end.
+        self._record = self._kept = left_behind = self._read_record()
         opening = open_session(
-            self._request, self._options.policy, max_tries(self._context), self._read_record(), self._screenshots
+            self._request, self._options.policy, max_tries(self._context), left_behind, self._screenshots
         )
         self._hold(self._perform(opening))
 
@@ -106,6 +110,8 @@ class SessionTask:
         :param record: what the trigger handed over.
         :param before: the record before the deferral: the trigger has read events since, but saved no screenshots.
         """
+        if self._state.is_durable:
+            self._kept = record  # its session was kept before the deferral
         self._hold(record)
         session = session_of(record)
         if self._screenshots is not None and before is not None:
@@ -183,7 +189,8 @@ class SessionTask:
                 self._log.info("Session %s is ready and is left to whoever goes on with it.", session.session_id)
                 return None
             case Cancel():
-                self._hook.perform(cancel_session(session.session_id))
+                if self._hook.perform(cancel_session(session.session_id)):
+                    self._hold(self._held().seeing(session.entering(SessionState.CANCELLED, datetime.now(UTC))))
                 raise AgentBuilderSkipped(f"Session {session.session_id} was cancelled, because on_ready='cancel'.")
         raise exception_for(action, session, self._request, self._options.policy, self._fate())
 
@@ -193,12 +200,30 @@ class SessionTask:
         try:
             yield
         except Exception as error:
-            is_final = isinstance(error, (AirflowFailException, AgentBuilderTimeout)) or not has_tries_left(
-                self._context
-            )
+            is_final = isinstance(error, (AirflowFailException, AgentBuilderTimeout)) or not self._next_try_goes_on()
             if is_final and not isinstance(error, AgentBuilderSessionLost):
                 self.cancel()
             raise
+
+    def _next_try_goes_on(self) -> bool:
+        """Whether a next try follows that finds the session and knows what was said in it."""
+        record = self._record
+        if record is None or record.session is None or not has_tries_left(self._context):
+            return False
+        if self._kept is not None and self._kept.session is not None:
+            return self._kept.session.session_id == record.session.session_id
+        # Without a record only a given session is found, and what may have been said in it would be said again.
+        nothing_said = record.session.sent == 0 and record.announced is not Verb.FOLLOWUP
+        return self._request.session_id is not None and nothing_said
+
+    def kill(self) -> None:
+        """End the session because the task is being killed."""
+        if self._record is not None and self._record.announced is Verb.START:
+            self._log.warning(
+                "A session was being started and its id is not known. If the service has started it, it goes on: look "
+                "in Sequentum Cloud."
+            )
+        self.cancel()
 
     def cancel(self) -> None:
         """Cancel the session, unless it is over or to be kept. Everything that goes wrong is said in the log."""
@@ -242,8 +267,10 @@ class SessionTask:
             ti.xcom_push(key=SCREENSHOT_LINK_KEY, value=self._screenshots.link)
 
     def _remember(self, record: dict[str, Any] | None) -> None:
-        self._state.keep(record)
         self._record = SessionRecord.from_json(record) if record is not None else None
+        self._state.keep(record)
+        if self._state.is_durable:
+            self._kept = self._record
 
     def _read_record(self) -> SessionRecord | None:
         try:

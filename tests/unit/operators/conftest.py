@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any, Self
 
 import pytest
 
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
 from tests.unit.lifecycle.builder_service import FakeBuilder
 
 
@@ -49,3 +52,13 @@ def service(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
     monkeypatch.setattr("airflow_provider_sequentum.hooks.driver.asyncio.sleep", asleep)
     monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_builder.SHORTEST_TRIGGER_LIFE", 0.0)
     return fake
+
+
+@pytest.fixture
+def task_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What operator, hook and trigger write to the task's log, in all versions of Airflow."""
+    log = logging.getLogger("task")
+    caplog.set_level(logging.DEBUG, "task")
+    for kind in (AgentBuilderOperator, SequentumHook, AgentBuilderTrigger):
+        monkeypatch.setattr(kind, "log", log)
+    return caplog

@@ -419,7 +419,10 @@ def test_screenshots_are_saved_and_the_latest_is_linked(service: FakeBuilder, de
     assert world.xcoms["agent_builder_screenshot_link"].endswith(saved[-1].name)
 
 
-def test_screenshots_are_nowhere_unless_asked_for(service: FakeBuilder, caplog: pytest.LogCaptureFixture) -> None:
+@both_modes
+def test_screenshots_are_nowhere_unless_asked_for(
+    service: FakeBuilder, deferrable: bool, task_log: pytest.LogCaptureFixture
+) -> None:
     start = service._start
 
     def with_image(call: Any) -> dict[str, Any]:
@@ -429,8 +432,9 @@ def test_screenshots_are_nowhere_unless_asked_for(service: FakeBuilder, caplog: 
 
     service._start = with_image  # type: ignore[method-assign]
     world = TaskWorld()
-    world.run(build(deferrable=True))
-    assert "QUJDREVG" not in json.dumps([world.xcoms, world.store]) + caplog.text
+    world.run(build(deferrable=deferrable))
+    assert "The builder is ready: What next?" in task_log.text
+    assert "QUJDREVG" not in json.dumps([world.xcoms, world.store]) + task_log.text
 
 
 def test_a_session_id_can_not_lead_out_of_the_screenshots_folder(tmp_path: Path) -> None:
