@@ -183,8 +183,9 @@ class SequentumHook(BaseHook):
         """
         from airflow_provider_sequentum.records.binary import library
 
+        pandas = library("pandas", "pandas", "A data frame")
         frames = [batch.to_pandas() for batch in self.iter_record_batches(agent_id, run_id, **options)]
-        frame: pd.DataFrame = library("pandas", "pandas", "A data frame").concat(frames, ignore_index=True)
+        frame: pd.DataFrame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
         return frame
 
     def run_link(self, agent_id: int, run_id: int) -> str:

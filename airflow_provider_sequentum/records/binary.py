@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import IO, Any
 
-from airflow_provider_sequentum.records.formats import RecordsUnreadable
+from airflow_provider_sequentum.records.formats import RecordsUnreadable, check_columns
 
 _BATCH = 10_000
 
@@ -67,8 +67,7 @@ def parquet_batches(file: IO[bytes], name: str) -> Iterator[Any]:
 
 def _rows(rows: Iterator[tuple[Any, ...]], name: str) -> Iterator[dict[str, Any]]:
     columns = [str(cell) for cell in _filled(next(rows, ()))]
-    if len(set(columns)) != len(columns) or not columns:
-        raise RecordsUnreadable(f"{name!r} must name each column once in its first row, but has {columns!r:.200}.")
+    check_columns(columns, name)
     for number, row in enumerate(rows, 2):
         cells = _filled(row)
         if not cells:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import codecs
+import re
+from collections.abc import Mapping, Sequence
 
 FORMATS = ("csv", "tsv", "json", "ndjson", "xlsx", "parquet")
 
@@ -16,6 +18,13 @@ _MARKS = {
     b"\x89PNG": "png",
 }
 _BINARY = frozenset({"xlsx", "parquet"})
+_TABLES = frozenset({"csv", "tsv"})
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_JSON_OBJECT = re.compile(rb'(\[\s*)?\{\s*("|\})')
 
 
 class RecordsUnreadable(ValueError):
@@ -34,12 +43,18 @@ def format_of(name: str) -> str:
     return _FORMAT_OF_SUFFIX[suffix]
 
 
-def check_beginning(name: str, kind: str, beginning: bytes) -> None:
+def encoding_of(beginning: bytes) -> str:
+    """Return the encoding that a text's byte order mark says; UTF-8 if it has none."""
+    return next((code for mark, code in _BYTE_ORDER_MARKS.items() if beginning.startswith(mark)), "utf-8")
+
+
+def check_beginning(name: str, kind: str, beginning: bytes, encoding: str | None) -> None:
     """
     Check that a file's first bytes can be the beginning of its format.
 
     :param kind: its format.
     :param beginning: at least the first 16 bytes, if there are so many.
+    :param encoding: the encoding that a text was said to have.
     :raises RecordsUnreadable: they can't.
     """
     if not beginning:
@@ -48,6 +63,23 @@ def check_beginning(name: str, kind: str, beginning: bytes) -> None:
     text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         found = "html or xml"
+    elif kind in _TABLES and _JSON_OBJECT.match(text):
+        found = "json"  # as a table it would be one long header, without an error
     expected = kind if kind in _BINARY else "text"
     if found != expected:
         raise RecordsUnreadable(f"{name!r} holds {found}, and not {kind} as its name says.")
+    if kind not in _BINARY and encoding is None and encoding_of(beginning) != "utf-16" and b"\0" in beginning:
+        raise RecordsUnreadable(
+            f"{name!r} holds NUL bytes: it is no text, or UTF-16 without a mark. For that, give its encoding: "
+            "'utf-16-le' or 'utf-16-be'."
+        )
+
+
+def check_columns(columns: Sequence[str], name: str) -> None:
+    """
+    Check the first line or row of a table.
+
+    :raises RecordsUnreadable: it does not name each column once.
+    """
+    if len(set(columns)) != len(columns) or not columns:
+        raise RecordsUnreadable(f"{name!r} must name each column once at its beginning, but has {columns!r:.200}.")

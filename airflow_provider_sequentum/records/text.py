@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -10,18 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from airflow_provider_sequentum.records.formats import RecordsUnreadable
+from airflow_provider_sequentum.records.formats import RecordsUnreadable, check_columns, encoding_of
 
 LARGEST_RECORD = 64 * 1024 * 1024
 """Characters one record, or one cell of a CSV file, may have; what is longer is taken for damage."""
 
 _CHUNK = 256 * 1024
 _WHITESPACE = " \t\r\n"
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 def read_csv(file: IO[bytes], name: str, encoding: str | None, delimiter: str) -> Iterator[dict[str, Any]]:
@@ -40,8 +34,7 @@ def read_csv(file: IO[bytes], name: str, encoding: str | None, delimiter: str) -
 def _csv_records(reader: Any, name: str) -> Iterator[dict[str, Any]]:
     try:
         columns: list[str] = next(reader, [])
-        if len(set(columns)) != len(columns) or not columns:
-            raise RecordsUnreadable(f"{name!r} must name each column once in its first line, but has {columns!r:.200}.")
+        check_columns(columns, name)
         for cells in reader:
             if not cells:
                 continue
@@ -142,7 +135,7 @@ class _Strict(io.TextIOWrapper):
 
     def __init__(self, file: IO[bytes], name: str, encoding: str, newline: str | None) -> None:
         super().__init__(file, encoding=encoding, newline=newline)
-        self._said_name = name
+        self._said_name, self._lines = name, 0
 
     def read(self, size: int | None = -1, /) -> str:
         try:
@@ -152,9 +145,13 @@ class _Strict(io.TextIOWrapper):
 
     def __next__(self) -> str:  # type: ignore[override]  # typeshed inherits that of bytes
         try:
-            return super().__next__()
+            line = super().__next__()
         except UnicodeError as error:
             raise self._no_text(error) from error
+        self._lines += 1
+        if "\0" in line:  # a hole in a damaged file; the csv module would take it for text
+            raise RecordsUnreadable(f"{self._said_name!r} has a NUL character in line {self._lines}.")
+        return line
 
     def _no_text(self, error: UnicodeError) -> RecordsUnreadable:
         return RecordsUnreadable(
@@ -165,9 +162,8 @@ class _Strict(io.TextIOWrapper):
 @contextmanager
 def _opened(file: IO[bytes], name: str, encoding: str | None, newline: str | None = None) -> Iterator[IO[str]]:
     if encoding is None:
-        beginning = file.read(4)
+        encoding = encoding_of(file.read(4))
         file.seek(0)
-        encoding = next((code for mark, code in _BYTE_ORDER_MARKS.items() if beginning.startswith(mark)), "utf-8")
     try:
         text = _Strict(file, name, encoding, newline)
     except LookupError as error:

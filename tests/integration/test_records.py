@@ -82,4 +82,6 @@ def test_a_run_whose_files_were_removed(sandbox: Sandbox) -> None:
 
 def test_a_run_without_records_has_none(sandbox: Sandbox) -> None:
     agent_id = sandbox.add_agent("Empty", records=[]).id
-    assert list(SequentumHook().iter_records(agent_id, finished_run(sandbox, agent_id))) == []
+    run_id = finished_run(sandbox, agent_id)
+    assert list(SequentumHook().iter_records(agent_id, run_id)) == []
+    assert SequentumHook().get_pandas_df(agent_id, run_id).empty

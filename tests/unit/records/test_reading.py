@@ -79,10 +79,17 @@ def test_a_cell_may_be_a_whole_page() -> None:
         ("a.csv", b"PAR1....PAR1", "holds parquet, and not csv"),
         ("a.csv", b"PK\x03\x04....", "holds xlsx"),
         ("a.csv", b"\x1f\x8b....", "holds gzip"),
+        ("a.csv", b'[{"a": 1}]', "holds json, and not csv"),
+        ("a.csv", b'{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n', "holds json, and not csv"),
+        ("a.tsv", b"[\n {}\n]", "holds json, and not tsv"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16 without a mark"),
+        ("a.csv", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "it is no text"),
+        ("a.csv", b"a,b\n" + b"1,2\n" * 200 + b"\0" * 50 + b"\n", "NUL character in line 202"),
         ("a.csv", b"  <!DOCTYPE html><p>Bad gateway", "holds html"),
         ("a.parquet", b"a,b\n1,2\n", "holds text, and not parquet"),
         ("a.parquet", b"PAR1 and then nothing", "no valid Parquet"),
         ("a.xlsx", b"a,b\n", "holds text, and not xlsx"),
+        ("a.json", b"a,b\n1,2\n", "no valid JSON"),
         ("a.xlsx", b"PK\x03\x04 and then nothing", "no valid workbook"),
         ("a.pdf", b"%PDF", "no format that can be read"),
         ("a", b"a", "no format that can be read"),
@@ -164,6 +171,35 @@ def test_arrow_batches_have_types(kind: Any) -> None:
     assert batch.num_rows == 2
     assert batch.column("count").to_pylist() == [3, 4]
     assert batch.column("price").to_pylist() == [1.5, 2.25]
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("a,b\n1,é\n".encode(), {}),
+        ("a,b\n1,é\n".encode("utf-8-sig"), {}),
+        ("a,b\n1,é\n".encode("utf-16"), {}),
+        ("a,b\n1,é\n".encode("utf-16-be"), {"encoding": "utf-16-be"}),
+        ("a;b\n1;é\n".encode("cp1252"), {"encoding": "cp1252", "delimiter": ";"}),
+    ],
+)
+def test_arrow_reads_the_encodings_that_records_have(content: bytes, options: dict[str, Any]) -> None:
+    [batch] = read_arrow(io.BytesIO(content), "a.csv", **options)
+    assert batch.to_pylist() == [{"a": 1, "b": "é"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "says"),
+    [
+        (b"a,b\n1,\xe9\n", {}, "no utf-8 text in the column 'b'"),
+        (b"a,a\n1,2\n", {}, "each column once"),
+        (b"a,b\n1,2\n", {"encoding": "latin-x"}, "unknown encoding"),
+        (b'[{"a": 1}]', {}, "holds json"),
+    ],
+)
+def test_arrow_refuses_what_records_refuse(content: bytes, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecordsUnreadable, match=says):
+        list(read_arrow(io.BytesIO(content), "a.csv", **options))
 
 
 @pytest.mark.parametrize(
