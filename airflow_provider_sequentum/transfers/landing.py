@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_sequentum.transfers.names import UNFINISHED_SUFFIX
+from airflow_provider_sequentum.transfers.names import unfinished_name
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -61,8 +60,7 @@ def part_size(expected_size: int | None) -> int:
 
 @contextmanager
 def _local(target: ObjectStoragePath) -> Iterator[Writable]:
-    # The name may be as long as the file system allows, so nothing can be added to it.
-    unfinished = target.with_name(hashlib.sha256(target.name.encode()).hexdigest()[:32] + UNFINISHED_SUFFIX)
+    unfinished = target.with_name(unfinished_name(target.name))
     try:
         with unfinished.open("wb") as stream:  # type: ignore[no-untyped-call]
             yield stream

@@ -12,7 +12,7 @@ from airflow_provider_sequentum.lifecycle.arguments import parse_choice, parse_i
 from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS, REMOVE_METHODS
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed, RunFilesTransfer, TransferOptions
@@ -95,8 +95,6 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Copy the files. Returns the landed paths."""
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.outlets import tell_outlets
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
@@ -107,9 +105,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             raise SequentumRequestRefused(
                 f"{error} Nothing was copied (connection {self.sequentum_conn_id!r})."
             ) from error
-        folder = ObjectStoragePath(self.destination, conn_id=self.storage_conn_id)
         hook = SequentumHook(self.sequentum_conn_id)
-        self._transfer = RunFilesTransfer(hook, agent_id, run_id, folder, self._options(), self.log)
+        self._transfer = RunFilesTransfer(hook, agent_id, run_id, self._folder(), self._options(), self.log)
         self._landed = self._transfer.carry_out()
         context["ti"].xcom_push(key=TRANSFER_KEY, value=self._landed.summary())
         tell_outlets(context, self._landed.summary())
@@ -125,6 +122,19 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         from airflow_provider_sequentum.lineage import transfer_lineage
 
         return None if self._landed is None else transfer_lineage(self._landed)
+
+    def _folder(self) -> ObjectStoragePath:
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        try:
+            folder = ObjectStoragePath(self.destination, conn_id=self.storage_conn_id)
+            folder.fs  # noqa: B018 - the file system is looked for when it is first asked for
+        except (ValueError, ImportError) as error:
+            raise SequentumRequestRefused(
+                f"Can't write to destination={self.destination!r}: {error}. Is the Airflow provider of this storage "
+                "installed? Nothing was copied."
+            ) from error
+        return folder
 
     def _options(self) -> TransferOptions:
         from airflow_provider_sequentum.transfers.run_files_transfer import TransferOptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,8 @@ from airflow_provider_sequentum.transfers.manifest import (
     plan,
     planned_file,
 )
-from airflow_provider_sequentum.transfers.names import MANIFEST_NAME, landing_names
+from airflow_provider_sequentum.transfers.names import MANIFEST_NAME, landing_names, unfinished_of
+from airflow_provider_sequentum.transfers.storage_errors import storage_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -213,6 +215,7 @@ class RunFilesTransfer:
         chosen = dict(zip(names, selection.chosen, strict=True))
         planned = plan(run, [planned_file(file, name) for name, file in chosen.items()], there.manifest, there.sizes)
         self._say_what_is_there(planned, there)
+        self._sweep(unfinished_of([MANIFEST_NAME, *chosen], there.sizes))
         self._write_manifest(planned)
         kept = self._verified_before(planned, there)
         missing = [file for file in planned.files if file.name not in kept]
@@ -243,6 +246,12 @@ class RunFilesTransfer:
                 self._folder,
                 ", ".join(names[:5]),
             )
+
+    def _sweep(self, unfinished: list[str]) -> None:
+        """Remove what a killed try left half-written. A try that still writes it fails, and this one takes over."""
+        with self._storage_errors("tidy up"):
+            for name in unfinished:
+                (self._folder / name).unlink(missing_ok=True)
 
     def _verified_before(self, planned: Manifest, there: _Found) -> dict[str, Measure]:
         kept = {}
@@ -333,8 +342,8 @@ class RunFilesTransfer:
     def _landed(self, manifest: Manifest, fetched: int) -> Landed:
         return Landed(self._folder, manifest, fetched, self._hook.settings.origin)
 
-    def _storage_errors(self, verb: str, name: str = "") -> _StorageErrors:
-        return _StorageErrors(f"Could not {verb} {self._folder / name if name else self._folder}")
+    def _storage_errors(self, verb: str, name: str = "") -> AbstractContextManager[None]:
+        return storage_errors(f"Could not {verb} {self._folder / name if name else self._folder}")
 
     def _refused(self, reason: str) -> SequentumRequestRefused:
         return SequentumRequestRefused(
@@ -365,23 +374,6 @@ class _Copy:
         self._progress.moved(len(data))
         self._write(data)
         self._measuring.write(data)
-
-
-class _StorageErrors:
-    """Turns the operating system's and the object store's errors into one that says what became of the transfer."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise RunFilesUnavailable(
-                f"{self._what}: {error}. Nothing half-written has been left under its final name, and the run's files "
-                "are untouched on the service. A retry goes on where this try ended."
-            ) from error
 
 
 def _measure_of(file: LandedFile) -> Measure:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -13,7 +17,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
-from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api import files, runs
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     SequentumConnectionException,
@@ -162,6 +166,67 @@ def test_an_interrupted_transfer_goes_on(
         assert hashlib.sha256((tmp_path / file["name"]).read_bytes()).hexdigest() == file["sha256"]
 
 
+@pytest.fixture
+def agent_with_large_file(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """An agent that delivers two small files, then one of 24 MiB and one more small one."""
+    large = tmp_path_factory.mktemp("source") / "large.csv"
+    large.write_bytes(b"sku,price\n" + b"A-1234567,19.99\n" * (24 * 65536))
+    extra = [
+        ExtraFile(name="early.csv", content="a,b\n1,2\n"),
+        ExtraFile(name="large.csv", path=large),
+        ExtraFile(name="late.csv", content="a,b\n3,4\n"),
+    ]
+    return sandbox.add_agent("Large", records=RECORDS, extra_files=extra).id
+
+
+def killed_transfer(destination: str, agent_id: int, run_id: int) -> None:
+    """Kill a process that lands the files when it has written 12 MiB of the large one."""
+    command = [sys.executable, "-m", "tests.support.landing_process", str(agent_id), str(run_id), destination]
+    with subprocess.Popen([*command, str(12 * 1024 * 1024)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert any(line == "stopped\n" for line in process.stdout), "it ended before it could be killed"
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_transfer_is_finished_by_the_next_try(
+    sandbox: Sandbox, agent_with_large_file: int, tmp_path: Path
+) -> None:
+    run_id = finished_run(sandbox, agent_with_large_file)
+    killed_transfer(tmp_path.as_uri(), agent_with_large_file, run_id)
+    whole = {"output.csv", "early.csv", MANIFEST_NAME}
+    [half] = visible(tmp_path) - whole
+    assert half.endswith(".unfinished")
+    assert (tmp_path / half).stat().st_size > 0
+    before = downloads(sandbox)
+    assert len(before) == 3
+
+    paths, summary = execute(transfer(tmp_path.as_uri(), agent_with_large_file, run_id))
+    assert summary["fetched"] == 2
+    fetched_again = downloads(sandbox)[len(before) :]
+    assert not set(fetched_again) & set(before[:2]), "what was whole is not fetched again"
+    assert len(fetched_again) == 2
+    assert visible(tmp_path) == {*whole, "large.csv", "late.csv"}, "the half is gone"
+    check_against_the_service(agent_with_large_file, run_id, paths)
+
+
+def check_against_the_service(agent_id: int, run_id: int, paths: list[str]) -> None:
+    """Compare checksums of what was landed, of the manifest and of what the service hands out."""
+    hook = SequentumHook()
+    manifest = json.loads((ObjectStoragePath(paths[0]).parent / MANIFEST_NAME).read_bytes())
+    listed = hook.send(files.list_files(agent_id, run_id))
+    delivered = [file for file in listed if file.file_type == files.FileType.DELIVERED_FILE]
+    assert len(paths) == len(delivered)
+    for path, file, entry in zip(paths, delivered, manifest["files"], strict=True):
+        original = io.BytesIO()
+        hook.client.download(agent_id=agent_id, run_id=run_id, file=file, destination=original)
+        checksum = hashlib.sha256(original.getvalue()).hexdigest()
+        assert (Path(path).name, entry["sha256"]) == (file.name, checksum)
+        assert hashlib.sha256(ObjectStoragePath(path).read_bytes()).hexdigest() == checksum
+
+
 def test_a_download_that_breaks_goes_on_where_it_broke(sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
     run_id = finished_run(sandbox, agent_id)
     sandbox.fail_next("GET /storage/{agent_id}/{run_id}/{file_id}", "truncated", after_bytes=20)
@@ -263,6 +328,11 @@ class TestBadInput:
         run_id = finished_run(sandbox, agent_id)
         with pytest.raises(RunFilesUnavailable, match="Could not look into"):
             execute(transfer((tmp_path / "taken").as_uri(), agent_id, run_id))
+
+    @pytest.mark.parametrize("destination", ["nowhere://x/y", "gs://bucket/x"])
+    def test_a_storage_that_airflow_does_not_know(self, sandbox: Sandbox, destination: str) -> None:
+        with pytest.raises(SequentumRequestRefused, match="Is the Airflow provider of this storage installed"):
+            execute(transfer(destination, 1, 1))
 
     def test_a_disk_that_fills_up(
         self, sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -375,6 +445,35 @@ class TestS3:
             execute(transfer("s3://aws_test@lake/x", agent_id, run_id))
         assert set(self.keys(s3)) == {f"x/{MANIFEST_NAME}"}
         assert not s3.list_multipart_uploads(Bucket="lake").get("Uploads")
+
+    def test_a_killed_transfer_is_finished_by_the_next_try(
+        self, sandbox: Sandbox, s3: Any, agent_with_large_file: int
+    ) -> None:
+        run_id = finished_run(sandbox, agent_with_large_file)
+        killed_transfer("s3://aws_test@lake/killed", agent_with_large_file, run_id)
+        whole = {f"killed/{name}" for name in ("output.csv", "early.csv", MANIFEST_NAME)}
+        assert set(self.keys(s3)) == whole, "an upload that was not completed doesn't show"
+        before = downloads(sandbox)
+        paths, summary = execute(transfer("s3://aws_test@lake/killed", agent_with_large_file, run_id))
+        assert summary["fetched"] == 2
+        assert not set(downloads(sandbox)[len(before) :]) & set(before[:2])
+        assert set(self.keys(s3)) == whole | {"killed/large.csv", "killed/late.csv"}
+        check_against_the_service(agent_with_large_file, run_id, paths)
+
+    def test_a_storage_that_cannot_be_reached_is_named(
+        self, sandbox: Sandbox, agent_id: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The library for S3 raises errors of its own, which are no ``OSError``."""
+        extra = {
+            "endpoint_url": "http://127.0.0.1:9",
+            "region_name": "us-east-1",
+            "config_kwargs": {"retries": {"max_attempts": 0}},
+        }
+        dead = {"conn_type": "aws", "login": "testing", "password": "testing", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_DEAD", json.dumps(dead))
+        run_id = finished_run(sandbox, agent_id)
+        with pytest.raises(RunFilesUnavailable, match=r"Could not look into s3://aws_dead@lake/x: Could not connect"):
+            execute(transfer("s3://aws_dead@lake/x", agent_id, run_id))
 
     def test_a_bucket_that_does_not_exist_is_not_made(self, sandbox: Sandbox, agent_id: int, s3: Any) -> None:
         run_id = finished_run(sandbox, agent_id)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         copy()
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.csv", b"old")]
+
+
+def test_a_file_is_whole_although_the_next_try_has_begun_it_anew(tmp_path: Path) -> None:
+    target, half = ObjectStoragePath((tmp_path / "a.csv").as_uri()), b"x" * 1_000_000
+    with ExitStack() as next_try:
+        with landing(target) as first:
+            first.write(half)
+            next_try.enter_context(landing(target)).write(b"x")
+            first.write(half)
+        assert (tmp_path / "a.csv").read_bytes() == half + half
 
 
 def test_the_longest_names_can_be_landed(tmp_path: Path) -> None:
