@@ -12,7 +12,6 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Coroutine, Iterable
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings
     from airflow_provider_sequentum.api.runs import Run
 
-MOST_AT_ONCE = 10
-"""Questions that may be on their way at the same time."""
+MOST_AT_ONCE = 50
+"""Questions that may be on their way at the same time. Those that get no answer stay for minutes, and there has to be
+room for others beside them."""
 CONNECTION_LIFETIME = 300.0
 """Seconds after which the Airflow connection is read again, because its key may have been changed."""
 _BURST = 3
@@ -117,8 +117,8 @@ class RunWatcher:
         self._hook = SequentumHook(sequentum_conn_id)
         self._list = WatchList(rates)
         self._metrics = WatchMetrics(sequentum_conn_id)
-        self._clients = AsyncExitStack()
         self._line: tuple[ClientSettings, AsyncSequentumClient] | None = None
+        self._open_clients: set[AsyncSequentumClient] = set()
         self._judging = asyncio.Lock()
         self._next_check = 0.0
         self._on_their_way: set[asyncio.Task[None]] = set()
@@ -154,14 +154,17 @@ class RunWatcher:
         self._task.cancel()
 
     async def _watch(self) -> None:
-        async with self._clients:
-            try:
-                await self._connect()
-                await self._ask_on()
-            finally:
-                for task in self._on_their_way:
-                    task.cancel()
-                await asyncio.gather(*self._on_their_way, return_exceptions=True)
+        try:
+            await self._connect()
+            await self._ask_on()
+        finally:
+            for task in self._on_their_way:
+                task.cancel()
+            await asyncio.gather(*self._on_their_way, return_exceptions=True)
+            if self._line is not None:
+                self._metrics.end(self._client.refusals)
+            for client in self._open_clients:
+                await client.close()
 
     async def _ask_on(self) -> None:
         """Ask one question after the other, for as long as the watcher lives."""
@@ -218,14 +221,14 @@ class RunWatcher:
             self._tell(self._list.answered(question, answer, asked_at, moment), moment)
 
     async def _judge_refusal(self, question: Question, error: Unauthorized, client: AsyncSequentumClient) -> None:
-        # One at a time: questions that were on their way together are refused together.
+        # One at a time: questions that were on their way together are refused together, and judged with the first.
         async with self._judging:
-            if client is not self._client or await self._connect():
-                self._list.ask_again(question, present())
-            elif self.is_idle or await self._key_works():
-                self._failed(question, error)
-            else:
+            if not (self.is_idle or client is not self._client or await self._connect()):
+                if await self._key_works():
+                    self._failed(question, error)
+                    return
                 self._fail_all(error)
+            self._list.ask_again(question, present())
 
     def _failed(self, question: Question, error: SequentumError) -> None:
         moment = present()
@@ -251,7 +254,7 @@ class RunWatcher:
         return self._line[1]
 
     async def _connect(self) -> bool:
-        """Read the connection; return whether it is another one than before. Old clients end with the watcher."""
+        """Read the connection; return whether it is another one than before."""
         from airflow_provider_sequentum.api import AsyncSequentumClient
 
         settings = await self._hook.aget_settings()
@@ -260,8 +263,20 @@ class RunWatcher:
             return False
         # Loading the certificates takes longer than an event loop should be kept.
         client = await asyncio.to_thread(AsyncSequentumClient, settings)
-        self._line = settings, await self._clients.enter_async_context(client)
+        if self._line is not None:
+            others = {task for task in self._on_their_way if task is not asyncio.current_task()}
+            self._start(self._close_after(others, self._client))
+        self._open_clients.add(client)
+        self._line = settings, client
+        self._metrics.begin(client.refusals)
         return True
+
+    async def _close_after(self, users: set[asyncio.Task[None]], client: AsyncSequentumClient) -> None:
+        """Close an old client when those who may still use it are done."""
+        if users:
+            await asyncio.wait(users)
+        await client.close()
+        self._open_clients.discard(client)
 
     async def _check_connection(self) -> None:
         try:

@@ -33,8 +33,16 @@ class WatchMetrics:
         self._tags = {"conn_id": sequentum_conn_id}
         self.requests = 0
         self.next_line = float("-inf")
-        self._refusals: int | None = None
+        self._refusals = 0
         self._lags: list[float] = []
+
+    def begin(self, refusals: int) -> None:
+        """
+        Take in that requests are sent with a key from now on.
+
+        :param refusals: how many requests with it this process had refused before.
+        """
+        self._refusals = refusals
 
     def ended(self, run: Run, now: datetime) -> None:
         """Count a run that was found to have ended."""
@@ -53,10 +61,16 @@ class WatchMetrics:
         :param agents: how many agents they wait for.
         :param refusals: how many requests with the key this process had refused so far.
         """
-        if now < self.next_line:
-            return
-        self.next_line = now + LINE_INTERVAL
-        refused = refusals - (refusals if self._refusals is None else self._refusals)
+        if now >= self.next_line:
+            self.next_line = now + LINE_INTERVAL
+            self._publish(waits, agents, refusals)
+
+    def end(self, refusals: int) -> None:
+        """Publish what is left to publish: nobody waits any more."""
+        self._publish(0, 0, refusals)
+
+    def _publish(self, waits: int, agents: int, refusals: int) -> None:
+        refused = refusals - self._refusals
         Stats.gauge("sequentum.watcher.waits", waits, tags=self._tags)
         Stats.gauge("sequentum.watcher.agents", agents, tags=self._tags)
         Stats.incr("sequentum.watcher.requests", self.requests, tags=self._tags)

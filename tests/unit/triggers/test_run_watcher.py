@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Stats
@@ -40,6 +40,11 @@ class Service:
         self.requests: Counter[str] = Counter()
         self.refuse: Callable[[Client, Any], SequentumError | None] = lambda client, call: None
         self.seconds = 0.0
+        self.silent_agents: set[int] = set()
+
+    def seconds_for(self, call: Any) -> float:
+        names = call.path.split("/")
+        return 3600.0 if names[2].isdecimal() and int(names[2]) in self.silent_agents else self.seconds
 
     def answer(self, client: Client, call: Any) -> Any:
         self.requests[call.path.rsplit("/", 1)[-1]] += 1
@@ -59,28 +64,25 @@ class Service:
 
 
 class Client:
-    """One client, which has to be closed."""
+    """One client, which has to be closed if it was ever used: then it has connections."""
 
     def __init__(self, service: Service, settings: ClientSettings) -> None:
         self.service, self.settings = service, settings
-        self.is_open = False
+        self.is_open = self.is_closed = False
         self.refusals = 0
         service.clients.append(self)
 
-    async def __aenter__(self) -> Self:
-        self.is_open = True
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self.is_open = False
+    async def close(self) -> None:
+        self.is_open, self.is_closed = False, True
 
     def spacing(self, budget_share: float = 1.0) -> float:
         assert budget_share == 0.8
         return 0.001
 
     async def send(self, call: Any, *, budget_share: float = 1.0) -> Any:
-        assert self.is_open
-        await asyncio.sleep(self.service.seconds)
+        self.is_open = True
+        await asyncio.sleep(self.service.seconds_for(call))
+        assert not self.is_closed
         return self.service.answer(self, call)
 
 
@@ -248,6 +250,20 @@ async def test_faults_pass_and_what_cannot_pass_is_raised(service: Service) -> N
         await waiting
 
 
+async def test_agents_that_do_not_answer_keep_nobody_from_hearing_of_others(service: Service) -> None:
+    service.silent_agents = set(range(1, 31))
+    silent = [asyncio.create_task(wait_for_run("c", terms(5, agent_id=agent_id), log)) for agent_id in range(1, 31)]
+    [waiting] = waits(agent_id=99)
+    await settle()
+    service.over.add(1)
+    async with asyncio.timeout(5):
+        assert (await waiting)[0] is WaitOutcome.ENDED
+    for wait in silent:
+        wait.cancel()
+    await asyncio.wait(silent)
+    await settle(0.02)
+
+
 async def test_a_broken_watcher_leaves_nobody_waiting(service: Service) -> None:
     def refuse(client: Client, call: Any) -> SequentumError | None:
         raise ZeroDivisionError
@@ -285,8 +301,9 @@ async def test_many_questions_refused_together_are_one_refusal(service: Service)
     waiting = [asyncio.create_task(wait_for_run("c", terms(5, agent_id=number), log)) for number in range(1, 40)]
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(error, Unauthorized) for error in results)
-    assert service.lookups <= 1 + run_watcher.MOST_AT_ONCE
-    assert service.requests.total() <= run_watcher.MOST_AT_ONCE + 3
+    await settle(0.05)
+    assert service.lookups == 2
+    assert service.requests.total() <= 39 + 2  # each once, the agents list, and a look whether the key works
 
 
 async def test_a_deadline_is_kept_while_an_answer_does_not_come(
@@ -350,6 +367,61 @@ async def test_metrics_and_a_line_a_minute(
     assert "Connection c: 2 waits for 1 agents." in caplog.text
     assert "1 ends heard of, 0.0 s after the end on average" in caplog.text
     assert "sk-" not in caplog.text
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """Gauges and counters, as they were told."""
+    told: list[tuple[str, float]] = []
+    for kind in ("incr", "gauge"):
+        monkeypatch.setattr(Stats, kind, lambda name, value=1, **_: told.append((name.split(".")[-1], value)))
+    return told
+
+
+async def test_who_ends_says_that_nobody_waits_and_leaves_nothing_untold(
+    service: Service, metrics: list[tuple[str, float]]
+) -> None:
+    [waiting] = waits()
+    await settle(0.05)
+    assert [value for name, value in metrics if name == "waits"] == [1]
+    service.over.add(1)
+    await waiting
+    await settle(0.02)
+    assert dict(metrics)["waits"] == dict(metrics)["agents"] == 0
+    assert sum(value for name, value in metrics if name == "requests") == service.requests.total()
+
+
+async def test_another_key_has_refusals_of_its_own(
+    service: Service, metrics: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_watcher, "CONNECTION_LIFETIME", 0.02)
+    [waiting] = waits()
+    await settle(0.01)
+    service.clients[0].refusals = 5
+    service.settings = CHANGED
+    await settle(0.05)
+    service.clients[1].refusals += 2
+    service.over.add(1)
+    await waiting
+    await settle(0.02)
+    assert [value for name, value in metrics if name == "rate_limited" and value] == [2]
+
+
+async def test_the_client_of_an_old_key_is_closed_when_nobody_uses_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_watcher, "CONNECTION_LIFETIME", 0.02)
+    service.seconds = 0.2
+    [waiting] = waits()
+    await settle(0.05)
+    service.settings = CHANGED
+    await settle(0.05)
+    assert [client.is_closed for client in service.clients] == [False, False]
+    await settle(0.3)
+    assert [client.is_closed for client in service.clients] == [True, False]
+    service.over.add(1)
+    assert (await waiting)[0] is WaitOutcome.ENDED
+    await settle(0.02)
 
 
 async def test_the_trigger_fires_once_with_what_the_watcher_heard(
