@@ -16,6 +16,7 @@ Airflow spends a retry exactly when it can help::
      │  ├ AgentRunTimeout                our own deadline passed
      │  ├ AgentRunOutcomeRejected        ended well, delivered too little; the next try starts a new run
      │  ├ AgentRunStartAmbiguous     !   a start whose answer was lost and that can't be told from others
+     │  ├ AgentRunStillGoing             the run to be replaced could not be stopped; the next try stops it again
      │  ├ AgentRunRestartRefused     !   retry_mode="restart", and there is nothing left to restart
      │  ├ SensedAgentRunFailure      !   AgentRunFailure, as a sensor raises it
      │  └ SensedAgentRunFailed       !   AgentRunFailed, as a sensor raises it
@@ -104,6 +105,10 @@ class AgentRunOutcomeRejected(AgentRunException):
 
 class AgentRunStartAmbiguous(AgentRunException, AirflowFailException):
     """A start was sent, its answer was lost, and several runs could be it. Not retried: a person has to look."""
+
+
+class AgentRunStillGoing(AgentRunException):
+    """A run that a new one should replace could not be stopped, so none was started. A retry stops it again."""
 
 
 class AgentRunRestartRefused(AgentRunException, AirflowFailException):

@@ -53,6 +53,15 @@ class StartAmbiguous(Exception):
         self.run_ids = run_ids
 
 
+class StillGoing(Exception):
+    """Runs that new ones should replace could not be confirmed to have stopped, so nothing was started."""
+
+    def __init__(self, agent_ids: list[int], run_ids: list[int]) -> None:
+        super().__init__(f"agents {agent_ids}: runs {run_ids}")
+        self.agent_ids = agent_ids
+        self.run_ids = run_ids
+
+
 class RestartRefused(Exception):
     """Only a restart was allowed, and the run can't be restarted."""
 
@@ -98,6 +107,7 @@ def hold_run(
     :param left_behind: the record of an earlier try.
     :raises StartAmbiguous: see :class:`RunPolicy`.
     :raises RestartRefused: see :class:`RunPolicy`.
+    :raises StillGoing: the run that a new one should replace could not be stopped. The next try stops it again.
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
     """
     if left_behind is None:
@@ -109,11 +119,8 @@ def hold_run(
     if record is None or record.run_id is None:
         return (yield from start_run(request, policy, max_tries, left_behind))
     run = yield from _look(record)
-    phase = None if run is None else phase_of(run.status, run.table_type)
-    if run is not None and phase is Phase.RESTARTABLE and (yield from _is_being_restarted(record, run)):
-        phase = Phase.ACTIVE
     decision = next_try(
-        phase,
+        None if run is None else phase_of(run.status, run.table_type),
         same_inputs=record.fingerprint == request.fingerprint(),
         cleared=cleared,
         abandoned=record.abandoned,
@@ -138,7 +145,9 @@ def _carry_out(
         if decision is NextTry.REFUSE:
             raise RestartRefused(run.agent_id, run.id, f"it has ended as {status_name(run.status)} and was archived")
         if decision is NextTry.STOP_AND_START:
-            yield from stop_run(run.agent_id, run.id, restart_asked_at=record.restart_asked_at)
+            result = yield from stop_run(run.agent_id, run.id, restart_asked_at=record.restart_asked_at)
+            if not result.confirmed:
+                raise StillGoing([run.agent_id], [run.id])
     return (yield from start_run(request, policy, max_tries, left_behind))
 
 
@@ -298,23 +307,31 @@ def _may_be_as_young(run: Run, moment: datetime) -> bool:
 
 
 def _look(record: RunRecord) -> Procedure[Run | None]:
-    """Return the record's run; ``None`` if the service doesn't know it, and not just not yet."""
+    """
+    Return the record's run; ``None`` if the service doesn't know it, and not just not yet.
+
+    A Failure that may be the old one of a restart is looked at again until it is told apart: nobody can know whether an
+    earlier try that asked for the restart lived to send it.
+    """
     from airflow_provider_sequentum.api import runs
 
     while True:
         try:
-            return (yield from send(runs.status(record.agent_id, record.run_id or 0)))
+            run = yield from send(runs.status(record.agent_id, record.run_id or 0))
         except NotFound:
             if (yield from now()) - record.intended_at > NOT_FOUND_TOLERANCE:
                 return None
+        else:
+            if not _may_be_the_old_failure(record, run, (yield from now())):
+                return run
         yield from sleep(NOT_YET_FOUND_INTERVAL)
 
 
-def _is_being_restarted(record: RunRecord, run: Run) -> Procedure[bool]:
-    """Whether the Failure is the old one of a restart that was asked for a moment ago."""
-    moment = yield from now()
+def _may_be_the_old_failure(record: RunRecord, run: Run, moment: datetime) -> bool:
+    """Whether a restart was asked for a moment ago, and the Failure may be the one before it."""
     return (
-        record.restart_asked_at is not None
+        phase_of(run.status, run.table_type) is Phase.RESTARTABLE
+        and record.restart_asked_at is not None
         and moment - record.restart_asked_at < RESTART_GRACE
         and run.end_time in (None, record.failure_ended_at)
     )

@@ -259,6 +259,20 @@ def look_until_known(wait: RunWait) -> Procedure[Verdict]:
         yield from sleep(NOT_YET_FOUND_INTERVAL)
 
 
+def first_look(agent_id: int, run_id: int) -> Procedure[Run]:
+    """
+    Return the run's record, bearing as a wait does that it can't be read at once.
+
+    :raises SequentumError: it can't be read for good, or for too long. The run goes on.
+    """
+    wait = RunWait(RunWaitTerms(agent_id=agent_id, run_id=run_id))
+    while True:
+        yield from look(wait)
+        if wait.run is not None:
+            return wait.run
+        yield from sleep(NOT_YET_FOUND_INTERVAL)
+
+
 def wait_for_end(terms: RunWaitTerms) -> Procedure[tuple[WaitOutcome, Run | None]]:
     """
     Wait until the run has ended or the deadline has passed.

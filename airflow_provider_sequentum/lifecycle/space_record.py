@@ -44,6 +44,7 @@ class SpaceRecord:
     :param not_started: the agents that the service did not start, and why.
     :param is_ambiguous: the task has failed because runs could not be told from others, so a person has been told.
     :param is_guess: nothing was recorded, because this Airflow keeps nothing between tries.
+    :param replaced: the agents' earlier runs. None of them is one that a lost start may have started.
     """
 
     space_id: int
@@ -54,6 +55,7 @@ class SpaceRecord:
     not_started: Mapping[int, str] = field(default_factory=dict)
     is_ambiguous: bool = False
     is_guess: bool = False
+    replaced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def intent_of(self, request: RunRequest) -> RunRecord:
         """Return the record of an agent whose run may have been started by the space's start."""
@@ -63,7 +65,13 @@ class SpaceRecord:
             max_tries=self.max_tries,
             intended_at=self.intended_at,
             is_guess=self.is_guess,
+            replaced=self.replaced.get(request.agent_id, ()),
         )
+
+    @property
+    def all_runs(self) -> Mapping[int, tuple[int, ...]]:
+        """Each agent's runs, the ones it has now and the ones they replaced."""
+        return {**self.replaced, **{agent: run.all_runs for agent, run in (self.runs or {}).items()}}
 
     @property
     def is_in_doubt(self) -> bool:
@@ -95,6 +103,7 @@ class SpaceRecord:
             "not_started": {str(agent): reason for agent, reason in self.not_started.items()},
             "is_ambiguous": self.is_ambiguous,
             "is_guess": self.is_guess,
+            "replaced": {str(agent): list(runs) for agent, runs in self.replaced.items()},
         }
 
     @classmethod
@@ -113,6 +122,7 @@ class SpaceRecord:
             fields = {name: item for name, item in value.items() if name != "format"}
             fields["intended_at"] = datetime.fromisoformat(fields["intended_at"])
             fields["not_started"] = {int(agent): str(reason) for agent, reason in fields["not_started"].items()}
+            fields["replaced"] = {int(agent): tuple(runs) for agent, runs in fields["replaced"].items()}
             if fields["runs"] is not None:
                 fields["runs"] = {int(agent): _read_run(record) for agent, record in fields["runs"].items()}
             return cls(**fields)

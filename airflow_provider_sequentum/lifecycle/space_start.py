@@ -16,7 +16,13 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.lifecycle.phases import phase_of
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, remember, say, send, sleep, warn
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
-from airflow_provider_sequentum.lifecycle.run_start import LOOKS_FOR_LOST_RUN, RunPolicy, StartAmbiguous, find_lost_run
+from airflow_provider_sequentum.lifecycle.run_start import (
+    LOOKS_FOR_LOST_RUN,
+    RunPolicy,
+    StartAmbiguous,
+    StillGoing,
+    find_lost_run,
+)
 from airflow_provider_sequentum.lifecycle.run_stop import STOP_GRACE, StopResult, stop_run
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 
@@ -37,32 +43,39 @@ def hold_space(
     :param max_tries: the task instance's ``max_tries``, which names the logical attempt.
     :param left_behind: the record of an earlier try.
     :raises StartAmbiguous: the runs of an earlier start can't be told from others.
+    :raises StillGoing: runs that new ones should replace could not be stopped. The next try stops them again.
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
     """
     if left_behind is None:
-        return (yield from start_space(request, policy, max_tries))
+        return (yield from start_space(request, policy, max_tries, left_behind))
     cleared, record = left_behind.max_tries != max_tries, left_behind
     if record.is_ambiguous and cleared:
         yield from warn("The task was cleared since its runs could not be told from others; starting anew.")
-        return (yield from start_space(request, policy, max_tries))
+        return (yield from start_space(request, policy, max_tries, left_behind))
     if record.is_in_doubt:
         yield from warn(f"An earlier try may have started runs of space {record.space_id}. Looking for them.")
         record = (yield from find_space_runs(record, request, policy, max_tries)).without_doubts()
     runs = record.runs or {}
     if not runs:
         yield from say(f"No runs of space {record.space_id} were found.")
-        return (yield from start_space(request, policy, max_tries))
+        return (yield from start_space(request, policy, max_tries, left_behind))
     if record.fingerprint != request.fingerprint() or (cleared and policy.on_clear == "rerun"):
         yield from say(f"This is new work: stopping what is still going in space {record.space_id}, and starting anew.")
-        yield from stop_runs((yield from _still_going(runs.values())))
-        return (yield from start_space(request, policy, max_tries))
+        yield from _make_room(runs.values())
+        return (yield from start_space(request, policy, max_tries, left_behind))
     record = replace(record, max_tries=max_tries)
     yield from remember(record.to_json())
     return record
 
 
-def start_space(request: SpaceRequest, policy: RunPolicy, max_tries: int) -> Procedure[SpaceRecord]:
-    """Start all agents of the space: intent, start, record. Raises what :func:`hold_space` raises."""
+def start_space(
+    request: SpaceRequest, policy: RunPolicy, max_tries: int, left_behind: SpaceRecord | None
+) -> Procedure[SpaceRecord]:
+    """
+    Start all agents of the space: intent, start, record. Raises what :func:`hold_space` raises.
+
+    :param left_behind: the record of the runs that these ones replace.
+    """
     from airflow_provider_sequentum.api import spaces
 
     record = SpaceRecord(
@@ -70,13 +83,15 @@ def start_space(request: SpaceRequest, policy: RunPolicy, max_tries: int) -> Pro
         fingerprint=request.fingerprint(),
         max_tries=max_tries,
         intended_at=(yield from now()),
+        replaced=left_behind.all_runs if left_behind is not None else {},
     )
     yield from remember(record.to_json())
     try:
         answer = yield from send(spaces.run_all(request.space_id, input_parameters=request.input_parameters))
     except SequentumError as error:
         if not error.may_have_acted:
-            yield from remember(None)  # nothing was started, so there is nothing to look for
+            # Nothing was started, so there is nothing to look for.
+            yield from remember(left_behind.to_json() if left_behind is not None else None)
             raise
         yield from warn(f"The answer was lost, so runs may have been started. Looking for them. ({error})")
         record = yield from find_space_runs(record, request, policy, max_tries)
@@ -142,6 +157,14 @@ def stop_runs(stops: Iterable[RunRecord], stop_grace: float = STOP_GRACE) -> Pro
         result = yield from stop_run(stop.agent_id, stop.run_id or 0, stop_grace, stop.restart_asked_at)
         results.append(result)
     return results
+
+
+def _make_room(records: Iterable[RunRecord]) -> Procedure[None]:
+    stops = yield from _still_going(records)
+    results = yield from stop_runs(stops)
+    going = [stop for stop, result in zip(stops, results, strict=True) if not result.confirmed]
+    if going:
+        raise StillGoing([stop.agent_id for stop in going], [stop.run_id for stop in going if stop.run_id is not None])
 
 
 def _with_answer(record: SpaceRecord, request: SpaceRequest, answer: SpaceRun) -> SpaceRecord:

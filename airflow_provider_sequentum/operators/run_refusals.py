@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from airflow_provider_sequentum.exceptions import AgentRunRestartRefused, AgentRunStartAmbiguous
-from airflow_provider_sequentum.lifecycle.run_start import RestartRefused, StartAmbiguous
+from airflow_provider_sequentum.exceptions import AgentRunRestartRefused, AgentRunStartAmbiguous, AgentRunStillGoing
+from airflow_provider_sequentum.lifecycle.run_start import RestartRefused, StartAmbiguous, StillGoing
 
 
 def start_ambiguous(error: StartAmbiguous) -> AgentRunStartAmbiguous:
@@ -13,6 +13,17 @@ def start_ambiguous(error: StartAmbiguous) -> AgentRunStartAmbiguous:
         "could be it, so none was adopted and none started. Look at them in Sequentum Cloud, stop what is not "
         "wanted, then clear the task to start a new run; or choose on_ambiguous_start='adopt' or 'start'.",
         agent_id=error.agent_id,
+    )
+
+
+def still_going(error: StillGoing, *, is_retried: bool) -> AgentRunStillGoing:
+    """Return the exception for runs that could not be stopped to make room for new ones."""
+    step = "The next try stops them again." if is_retried else "Look at them, then clear the task to try again."
+    return AgentRunStillGoing(
+        f"Runs {error.run_ids} of agents {error.agent_ids} were to be replaced and could not be confirmed to have "
+        f"stopped, so nothing was started. They may still be going and costing credits. {step}",
+        agent_id=error.agent_ids[0],
+        run_id=error.run_ids[0],
     )
 
 

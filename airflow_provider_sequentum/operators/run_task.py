@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
-from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.endings import ending_exception
@@ -34,16 +33,17 @@ from airflow_provider_sequentum.lifecycle.run_start import (
     RestartRefused,
     RunPolicy,
     StartAmbiguous,
+    StillGoing,
     find_lost_run,
     hold_run,
     restart_or_start,
 )
 from airflow_provider_sequentum.lifecycle.run_stop import StopResult, stop_run
-from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome, wait_for_end
+from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome, first_look, wait_for_end
 from airflow_provider_sequentum.links import announce_run
 from airflow_provider_sequentum.operators.run_guards import look_before_start
 from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
-from airflow_provider_sequentum.operators.run_refusals import restart_refused, start_ambiguous
+from airflow_provider_sequentum.operators.run_refusals import restart_refused, start_ambiguous, still_going
 from airflow_provider_sequentum.operators.task_state import TaskState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
 from airflow_provider_sequentum.outlets import tell_outlets_of_run
@@ -125,6 +125,8 @@ class RunTask:
             self._hold(self._hook.perform(procedure, self._remember))
         except StartAmbiguous as error:
             raise start_ambiguous(error) from error
+        except StillGoing as error:
+            raise still_going(error, is_retried=has_tries_left(self._context)) from error
         except RestartRefused as error:
             raise restart_refused(error) from error
         return self.outcome_now()
@@ -148,7 +150,7 @@ class RunTask:
         )
         if run is None:
             try:
-                run = self._hook.send(runs.status(agent_id, run_id))
+                run = self._hook.perform(first_look(agent_id, run_id))
             except SequentumException as error:
                 raise self.lost_sight(error, agent_id, run_id) from error
         self._hold(HeldRun(self._record, run))

@@ -29,78 +29,36 @@ from airflow_provider_sequentum.lifecycle.procedure import Log
 from airflow_provider_sequentum.lifecycle.progress import run_summary
 from airflow_provider_sequentum.lifecycle.run_cost import read_cost
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
-from airflow_provider_sequentum.lifecycle.run_start import HASTY_LOOKS_FOR_LOST_RUN, RunPolicy, StartAmbiguous
+from airflow_provider_sequentum.lifecycle.run_start import (
+    HASTY_LOOKS_FOR_LOST_RUN,
+    RunPolicy,
+    StartAmbiguous,
+    StillGoing,
+)
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 from airflow_provider_sequentum.lifecycle.space_start import find_space_runs, hold_space, stop_runs
 from airflow_provider_sequentum.lifecycle.space_wait import wait_for_ends
 from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
-from airflow_provider_sequentum.operators.run_refusals import start_ambiguous
+from airflow_provider_sequentum.operators.run_refusals import start_ambiguous, still_going
 from airflow_provider_sequentum.operators.run_task import RunTask
-from airflow_provider_sequentum.operators.task_state import TaskState
+from airflow_provider_sequentum.operators.space_state import STATE_KEY, RunState, SpaceState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
-from airflow_provider_sequentum.task_try import is_first_try, max_tries
+from airflow_provider_sequentum.task_try import has_tries_left, is_first_try, max_tries
 from airflow_provider_sequentum.triggers.run_event import RunEvent
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
 from airflow_provider_sequentum.triggers.timing import BACKSTOP
 
-STATE_KEY = "sequentum_space_runs"
 RESULTS_KEY = "runs"
 
 Outcome = WaitOutcome | SequentumException
 """How the wait for one run ended, or why it could not go on."""
 
 
-class SpaceState:
-    """Where the task keeps the record of the space, and each of its runs its part of it."""
-
-    def __init__(self, context: Mapping[str, Any]) -> None:
-        self._state = TaskState(context, STATE_KEY)
-        self.record: SpaceRecord | None = None
-
-    @property
-    def is_durable(self) -> bool:
-        """Whether what is kept here outlives the try."""
-        return self._state.is_durable
-
-    def read(self) -> SpaceRecord | None:
-        """Return what an earlier try left, or this one before it deferred."""
-        self.record = SpaceRecord.from_json(self._state.read())
-        return self.record
-
-    def keep(self, record: dict[str, Any] | None) -> None:
-        """Keep the record of the space; ``None`` forgets it."""
-        self._state.keep(record)
-        self.record = SpaceRecord.from_json(record)
-
-    def keep_run(self, agent_id: int, record: dict[str, Any] | None) -> None:
-        """Keep the record of one run."""
-        if self.record is not None:
-            self.keep(self.record.with_run(agent_id, RunRecord.from_json(record)).to_json())
-
-
-class _RunState(TaskState):
-    """The part of the record that belongs to one agent."""
-
-    def __init__(self, space: SpaceState, agent_id: int) -> None:
-        self._space, self._agent_id = space, agent_id
-
-    @property
-    def is_durable(self) -> bool:
-        return True  # within the try at least, which is as long as a part is read
-
-    def read(self) -> object:
-        runs = (self._space.record.runs if self._space.record is not None else None) or {}
-        return runs[self._agent_id].to_json() if self._agent_id in runs else None
-
-    def keep(self, record: dict[str, Any] | None) -> None:
-        self._space.keep_run(self._agent_id, record)
-
-
 class _AgentTask(RunTask):
     """One agent's run among those of the space."""
 
-    def __init__(self, *arguments: Any, state: _RunState, announce: Callable[[RunTask, float | None], None]) -> None:
+    def __init__(self, *arguments: Any, state: RunState, announce: Callable[[RunTask, float | None], None]) -> None:
         super().__init__(*arguments)
         self._state = state
         self._tell = announce
@@ -158,6 +116,8 @@ class SpaceTask:
             record = self._hook.perform(procedure, self._state.keep)
         except StartAmbiguous as error:
             raise start_ambiguous(error) from error
+        except StillGoing as error:
+            raise still_going(error, is_retried=has_tries_left(self._context)) from error
         self._state.record = record
         is_new = left_behind is None or record.intended_at != left_behind.intended_at
         for agent_id, run in sorted((record.runs or {}).items()):
@@ -350,7 +310,7 @@ class SpaceTask:
             *arguments,
             bounds or self._bounds,
             self._log,
-            state=_RunState(self._state, agent_id),
+            state=RunState(self._state, agent_id),
             announce=self._announce,
         )
         return self._tasks[agent_id]

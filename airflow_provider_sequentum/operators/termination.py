@@ -68,5 +68,5 @@ def _task_terminated() -> type[BaseException]:
     try:
         from airflow.sdk.exceptions import AirflowTaskTerminated
     except ImportError:  # Airflow 2.11
-        from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef,assignment]
+        from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
     return AirflowTaskTerminated

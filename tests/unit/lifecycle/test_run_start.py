@@ -4,11 +4,14 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import NotFound, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.lifecycle.procedure import remember
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_request import RunRequest
 from airflow_provider_sequentum.lifecycle.run_start import (
@@ -16,6 +19,7 @@ from airflow_provider_sequentum.lifecycle.run_start import (
     RestartRefused,
     RunPolicy,
     StartAmbiguous,
+    StillGoing,
     find_lost_run,
     hold_run,
     restart_or_start,
@@ -298,6 +302,22 @@ def test_a_cleared_task_stops_the_run_that_is_going_and_starts_anew(service: Fak
     assert still_going == []
 
 
+@pytest.mark.parametrize("change", [{"max_tries": 3}, {"request": replace(REQUEST, input_parameters="{}")}])
+def test_no_run_is_started_beside_one_that_could_not_be_stopped(
+    service: FakeService, worker: Worker, change: dict[str, Any]
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    hold(worker)
+    kept = worker.record
+    service.faults["stop"] = [(fakes.server_error, False)]
+    service.faults["kill"] = [(fakes.server_error, False)] * 2
+    with pytest.raises(StillGoing) as caught:
+        hold(worker, **change)
+    assert (caught.value.run_ids, service.count("start"), worker.record) == ([101], 1, kept)
+    assert hold(worker, **change).run.id == 102
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
 def test_a_cleared_task_joins_when_told_to(service: FakeService, worker: Worker) -> None:
     hold(worker)
     held = hold(worker, max_tries=3, policy=RunPolicy(on_clear="join"))
@@ -359,15 +379,9 @@ def failed_run(worker: Worker, *following: Plan) -> HeldRun:
     worker.service.plans = [FAILURE, *(following or [Plan()])]
     hold(worker)
     worker.service.clock.sleep(600)
-    return hold(worker, policy=RunPolicy(on_clear="join"), left_behind=_only_look(worker))
-
-
-def _only_look(worker: Worker) -> RunRecord:
-    # Makes hold_run return the failed run: as far as it knows, a restart was asked for a moment ago.
     record = RunRecord.from_json(worker.record)
     assert record is not None
-    end = worker.service.runs[101].begun + timedelta(seconds=10)
-    return record.restarting(worker.service.clock.now, end)
+    return HeldRun(record, worker.service.answer(runs.status(7, 101)))
 
 
 @pytest.mark.parametrize("error", [fakes.bad_request, fakes.conflict, fakes.method_not_allowed, fakes.not_found])
@@ -400,7 +414,6 @@ def test_a_restart_that_somebody_else_was_quicker_with_is_joined(
 
 def test_after_a_refused_restart_no_failure_is_taken_for_a_stale_one(service: FakeService, worker: Worker) -> None:
     held = failed_run(worker)
-    held = replace(held, record=replace(held.record, restart_asked_at=None, failure_ended_at=None))
     service.faults["restart"] = [(fakes.conflict, False)]
     service.faults["status"] = [(fakes.server_error, False)]
     with pytest.raises(SequentumError):
@@ -427,7 +440,6 @@ def test_a_restart_that_was_not_sent_is_tried_again_by_the_next_try(
     service: FakeService, worker: Worker, error: ErrorOf
 ) -> None:
     held = failed_run(worker)
-    held = replace(held, record=replace(held.record, restart_asked_at=None, failure_ended_at=None))
     service.faults["restart"] = [(error, False)]
     with pytest.raises(SequentumError):
         worker.perform(restart_or_start(held, REQUEST, POLICY))
@@ -452,8 +464,28 @@ def test_an_old_failure_shown_just_after_a_restart_is_not_restarted_again(servic
     service.clock.sleep(600)
     hold(worker)
     service.clock.sleep(5)  # the worker died, and its retry sees the old Failure
-    assert hold(worker).run.status is RunStatus.FAILURE
+    assert hold(worker).run.status is RunStatus.RUNNING
     assert service.runs[101].restarts == 1
+
+
+def test_a_restart_that_a_dying_worker_only_intended_is_made_up_for(service: FakeService, worker: Worker) -> None:
+    # The record says that a restart was asked for, and it never was: the Failure that stands is the ending.
+    held = failed_run(worker)
+    worker.perform(remember(held.record.restarting(service.clock.now, held.run.end_time).to_json()))
+    service.clock.sleep(5)
+    assert hold(worker).run.status is RunStatus.RUNNING
+    assert (service.runs[101].restarts, service.count("start")) == (1, 1)
+
+
+def test_a_cleared_task_stops_a_run_that_was_restarted_a_moment_ago(service: FakeService, worker: Worker) -> None:
+    service.plans = [FAILURE, Plan(seconds=None), Plan()]
+    service.restart_lag = 40
+    hold(worker)
+    service.clock.sleep(600)
+    hold(worker)
+    service.clock.sleep(5)
+    assert hold(worker, max_tries=3).run.id == 102
+    assert service.runs[101].status is RunStatus.STOPPED
 
 
 def test_a_new_failure_soon_after_a_restart_is_restarted(service: FakeService, worker: Worker) -> None:

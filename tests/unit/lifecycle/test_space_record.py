@@ -36,6 +36,7 @@ run_records = st.builds(
         not_started=st.dictionaries(st.integers(1), st.text(), max_size=4),
         is_ambiguous=st.booleans(),
         is_guess=st.booleans(),
+        replaced=st.dictionaries(st.integers(1), st.lists(st.integers(1)).map(tuple), max_size=4),
     )
 )
 def test_a_record_outlives_json(record: SpaceRecord) -> None:
@@ -54,6 +55,7 @@ def test_a_record_outlives_json(record: SpaceRecord) -> None:
         {**RECORD.to_json(), "runs": []},
         {**RECORD.to_json(), "not_started": None},
         {**RECORD.to_json(), "intended_at": None},
+        {**RECORD.to_json(), "replaced": None},
     ],
 )
 def test_what_cannot_be_read_is_never_taken_for_no_record(value: Any) -> None:

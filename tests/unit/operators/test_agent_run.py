@@ -21,6 +21,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunRestartRefused,
     AgentRunSkipped,
     AgentRunStartAmbiguous,
+    AgentRunStillGoing,
     AgentRunStopped,
     AgentRunTimeout,
     SequentumConnectionException,
@@ -413,6 +414,18 @@ def test_airflows_own_deferral_timeout_stops_the_run_for_execution_timeout_too(
     assert service.runs[101].status is RunStatus.STOPPED
 
 
+def test_a_passing_fault_is_no_reason_to_leave_a_late_run_going(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    deferred_by(lambda: operator(deferrable=True, timeout=300).execute(task.context))
+    service.clock.sleep(420)
+    service.faults["status"] = [(fakes.server_error, False)] * 3
+    with pytest.raises(AgentRunTimeout):
+        operator(deferrable=True, timeout=300).resume_execution("__fail__", {"error": "Trigger timeout"}, task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
 def test_after_a_broken_trigger_the_wait_goes_on_on_the_worker(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:
@@ -792,6 +805,23 @@ def test_clearing(
     joined = going and on_clear == "join"
     assert run_through(worker, task, deferrable=deferrable, on_clear=on_clear) == (101 if joined else 102)
     assert service.count("stop") == (going and not joined)
+
+
+@BOTH
+@pytest.mark.parametrize("tries_left", [True, False])
+def test_a_run_that_cannot_be_stopped_is_not_replaced(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, tries_left: bool
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    service.faults["stop"] = [(fakes.server_error, False)]
+    service.faults["kill"] = [(fakes.server_error, False)] * 2
+    task.clear()
+    task.ti.try_number = 2 if tries_left else 9
+    with pytest.raises(AgentRunStillGoing, match=r"Runs \[101\] of agents \[7\] were to be replaced") as caught:
+        run_through(worker, task, deferrable=deferrable)
+    assert ("The next try stops them again" in str(caught.value)) is tries_left
+    assert (caught.value.agent_id, caught.value.run_id, service.count("start")) == (7, 101, 1)
 
 
 # Airflow older than 3.3

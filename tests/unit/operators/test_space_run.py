@@ -11,6 +11,7 @@ from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunSkipped,
     AgentRunStartAmbiguous,
+    AgentRunStillGoing,
     SequentumRequestRefused,
     SequentumUnavailable,
     SpaceRunsEnded,
@@ -334,6 +335,24 @@ def test_clearing(
 
 
 @BOTH
+def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=None)] * 3 + [Plan()]
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    service.faults["stop"] = [(fakes.server_error, False)] * 6
+    service.faults["kill"] = [(fakes.server_error, False)] * 2
+    task.clear()
+    with pytest.raises(AgentRunStillGoing, match=r"Runs \[101\] of agents \[7\]") as caught:
+        run_through(worker, task, deferrable=deferrable)
+    assert "The next try stops them again" in str(caught.value)
+    assert len(service.runs) == 3
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
+    assert not any(service.runs[number].status is RunStatus.RUNNING for number in (101, 102, 103))
+
+
+@BOTH
 def test_changed_inputs_are_new_work(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
     task.next_try()
@@ -353,6 +372,24 @@ def test_a_lost_answer_costs_no_second_run(
     service.faults["run-all"] = [(error, True)]
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
     assert len(service.runs) == 3
+
+
+@BOTH
+def test_runs_that_are_not_known_yet_are_waited_for(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.faults["status"] = [(fakes.not_found, False)] * 3 + [(fakes.server_error, False)]
+    assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
+
+
+@BOTH
+def test_runs_that_were_replaced_are_not_taken_for_the_lost_ones(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    task.clear()
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
 
 
 @BOTH
