@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psutil
 import pytest
 
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
@@ -121,3 +122,34 @@ async def test_a_trigger_that_moves_goes_on_with_the_same_deadline(sandbox: Sand
     assert outcome is WaitOutcome.DEADLINE
     assert record is not None
     assert timedelta(0) <= datetime.now(UTC) - deadline < timedelta(seconds=5)
+
+
+async def test_ten_thousand_subscriptions_leave_no_task_and_no_connection(sandbox: Sandbox) -> None:
+    sandbox.settings.rate_limit = 10_000
+    agents = [sandbox.add_agent(f"Agent {number}", outcome="Running").id for number in range(10)]
+    terms = [RunWaitTerms(agent_id=agent, run_id=start(sandbox, agent)) for agent in agents]
+    process = psutil.Process()
+
+    async def come_and_go() -> None:
+        asked = len(sandbox.ledger.requests)
+        waiting = [asyncio.create_task(wait_for_run(CONN_ID, terms[number % 10], log)) for number in range(1000)]
+        while len(sandbox.ledger.requests) < asked + 3:
+            await asyncio.sleep(0.01)
+        assert len(process.net_connections()) > before
+        for wait in waiting:
+            wait.cancel()
+        await asyncio.wait(waiting)
+
+    async def connections_settle() -> int:
+        # The server's half of a connection closes a moment after the client's.
+        for _ in range(100):
+            if (count := len(process.net_connections())) <= before:
+                break
+            await asyncio.sleep(0.05)
+        return count
+
+    tasks, before = asyncio.all_tasks(), len(process.net_connections())
+    for _ in range(10):
+        await come_and_go()
+    assert await connections_settle() == before
+    assert asyncio.all_tasks() == tasks
