@@ -23,7 +23,8 @@ BIN_2_11 := $(VENV_2_11)/bin
 READY := $(VENV)/.ready
 READY_2_11 := $(VENV_2_11)/.ready
 BENCH_READY := .venv-bench/.ready
-CODE := airflow_provider_sequentum dags_examples tests noxfile.py
+SPHINX := --fail-on-warning --keep-going --fresh-env --jobs auto --quiet --doctree-dir build/docs-doctrees
+CODE := airflow_provider_sequentum dags_examples docs tests noxfile.py
 
 # The lock names every package with its hash, so nothing is resolved and nothing unknown is installed. uv is several
 # times as fast as pip, but does not read pip's configuration: where only that knows the way to an index, pip installs.
@@ -133,6 +134,19 @@ $(BENCH_READY): $(READY) tests/benchmarks/bench_waiting/requirements.txt
 	$(BIN)/python -m venv .venv-bench
 	.venv-bench/bin/python -m pip --disable-pip-version-check install -qq --requirement tests/benchmarks/bench_waiting/requirements.txt
 	touch $@
+
+.PHONY: docs
+# All pages every time: a page that is not built again would keep its warnings to itself.
+docs: $(READY) ## Build the documentation site, every warning an error (build/docs/index.html)
+	$(BIN)/sphinx-build $(SPHINX) -b html docs build/docs
+
+.PHONY: docs-linkcheck
+docs-linkcheck: $(READY) ## Ask every external address that the documentation names (needs the internet)
+	$(BIN)/sphinx-build $(SPHINX) -b linkcheck docs build/docs-linkcheck
+
+.PHONY: docs-diagrams
+docs-diagrams: $(READY) ## Draw the documentation's diagrams anew from the code (docs/images/*.svg)
+	AIRFLOW_HOME=$(abspath build/docs-airflow) $(BIN)/python -m docs.diagrams
 
 .PHONY: build
 build: $(READY) ## Wheel and source distribution (dist/), the same bytes wherever they are built
