@@ -48,11 +48,14 @@ class RunState(TaskState):
 
     @property
     def is_durable(self) -> bool:
-        return True  # within the try at least, which is as long as a part is read
+        """Whether what is kept here outlives the try."""
+        return self._space.is_durable
 
     def read(self) -> object:
+        """Return the agent's record; within a try it is there on every Airflow."""
         runs = (self._space.record.runs if self._space.record is not None else None) or {}
         return runs[self._agent_id].to_json() if self._agent_id in runs else None
 
     def keep(self, record: dict[str, Any] | None) -> None:
+        """Keep the agent's record; ``None`` forgets it."""
         self._space.keep_run(self._agent_id, record)

@@ -19,7 +19,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.hooks.errors import as_airflow_exception
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
-from airflow_provider_sequentum.operators import run_task, space_run, space_task, termination
+from airflow_provider_sequentum.operators import run_task, space_run, space_state, space_task, termination
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
@@ -447,7 +447,7 @@ def test_a_worker_that_dies_anywhere_leaves_one_run_of_each(
 
 
 def test_a_record_that_cannot_be_read_starts_nothing(service: FakeService, worker: Worker, task: FakeTask) -> None:
-    task.store.set(space_task.STATE_KEY, {"format": 99})
+    task.store.set(space_state.STATE_KEY, {"format": 99})
     with pytest.raises(AgentRunStartAmbiguous, match="Nothing was started"):
         run_through(worker, task)
     assert service.requests == []
@@ -476,6 +476,17 @@ def test_without_a_state_store_a_retry_joins_what_goes(
     task.next_try()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
     assert service.count("run-all") == 1
+
+
+@BOTH
+def test_without_a_state_store_no_restart_is_promised(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [FAILURE]
+    task.has_state_store = False
+    with pytest.raises(SpaceRunsFailed) as caught:
+        run_through(worker, task, deferrable=deferrable)
+    assert str(caught.value).count("The next try starts a new run.") == 3
 
 
 @pytest.mark.parametrize(
