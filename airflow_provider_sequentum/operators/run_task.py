@@ -180,6 +180,7 @@ class RunTask:
         return AgentRunTrigger(
             sequentum_conn_id=self._hook.sequentum_conn_id,
             stop_on_kill=True,
+            stop_on_clear=self._options.policy.on_clear == "rerun",
             stop_grace=self._options.stop_grace,
             carried=self._bounds.to_json(),
             **self.terms().to_json(),

@@ -36,6 +36,7 @@ class AgentRunTrigger(BaseTrigger):
     :param restart_asked_at: when the run was restarted, if it was, as an ISO 8601 time.
     :param failure_ended_at: the end time of the Failure it was restarted from.
     :param stop_on_kill: stop the run when a user marks the waiting task (Airflow 3.3 and later).
+    :param stop_on_clear: stop it as well when the task was cleared and its new try has to wait for other tasks.
     :param stop_grace: seconds the run then gets to wind down before it is killed.
     :param carried: values handed back with the event.
     """
@@ -55,6 +56,7 @@ class AgentRunTrigger(BaseTrigger):
         restart_asked_at: str | None = None,
         failure_ended_at: str | None = None,
         stop_on_kill: bool = False,
+        stop_on_clear: bool = False,
         stop_grace: float = 45.0,
         carried: dict[str, Any] | None = None,
     ) -> None:
@@ -72,6 +74,7 @@ class AgentRunTrigger(BaseTrigger):
             "restart_asked_at": restart_asked_at,
             "failure_ended_at": failure_ended_at,
             "stop_on_kill": stop_on_kill,
+            "stop_on_clear": stop_on_clear,
             "stop_grace": stop_grace,
             "carried": carried or {},
         }
@@ -79,6 +82,7 @@ class AgentRunTrigger(BaseTrigger):
         self.agent_id = agent_id
         self.run_id = run_id
         self.stop_on_kill = stop_on_kill
+        self.stop_on_clear = stop_on_clear
         self.stop_grace = stop_grace
         self._stopping: asyncio.Task[None] | None = None
 
@@ -137,7 +141,7 @@ class AgentRunTrigger(BaseTrigger):
         from airflow_provider_sequentum.lifecycle.run_stop import stop_run
         from airflow_provider_sequentum.triggers.user_action import task_was_ended
 
-        if not await task_was_ended(self.task_instance):
+        if not await task_was_ended(self.task_instance, or_waits_for_its_new_try=self.stop_on_clear):
             self.log.info(
                 "Run %s goes on: the trigger was moved, or the task was cleared and its new try decides.", run_id
             )

@@ -10,7 +10,7 @@ from airflow_provider_sequentum.task_try import state_of
 OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
-async def task_was_ended(task_instance: Any) -> bool:
+async def task_was_ended(task_instance: Any, *, or_waits_for_its_new_try: bool = False) -> bool:
     """
     Whether the deferred task of a trigger was ended by a user: marked, or deleted with its DAG run.
 
@@ -18,5 +18,8 @@ async def task_was_ended(task_instance: Any) -> bool:
     started before the old trigger hears of it and has decided what becomes of the run.
 
     :param task_instance: the trigger's ``task_instance``. Needs Airflow 3.3, as ``on_kill`` does.
+    :param or_waits_for_its_new_try: whether a cleared task counts that is not even scheduled. It was cleared with its
+        upstream tasks, and if one of those fails, there is no new try.
     """
-    return await asyncio.to_thread(state_of, task_instance) in OVER
+    state = await asyncio.to_thread(state_of, task_instance)
+    return state in OVER or (state is None and or_waits_for_its_new_try)

@@ -824,6 +824,12 @@ def test_a_run_that_cannot_be_stopped_is_not_replaced(
     assert (caught.value.agent_id, caught.value.run_id, service.count("start")) == (7, 101, 1)
 
 
+@pytest.mark.parametrize("on_clear", ["rerun", "join"])
+def test_the_trigger_knows_what_a_clear_means(worker: Worker, task: FakeTask, on_clear: str) -> None:
+    deferral = deferred_by(lambda: operator(deferrable=True, on_clear=on_clear).execute(task.context))
+    assert deferral.trigger.serialize()[1]["stop_on_clear"] is (on_clear == "rerun")
+
+
 # Airflow older than 3.3
 
 

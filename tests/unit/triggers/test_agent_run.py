@@ -30,6 +30,7 @@ ARGUMENTS: dict[str, Any] = {
     "restart_asked_at": "2026-11-22T09:30:00+00:00",
     "failure_ended_at": "2026-11-22T09:29:00+00:00",
     "stop_on_kill": True,
+    "stop_on_clear": False,
     "stop_grace": 5.0,
     "carried": {"own": None, "execution": None, "restarts_done": 1},
 }
@@ -211,6 +212,15 @@ async def test_the_run_is_stopped_if_the_task_is_over(
     terms = trigger()._terms()
     assert service["stopped"] == ([(7, 42, 5.0, terms.restart_asked_at)] if stopped else [])
     assert service["asked"] == {"dag_id": "d", "task_ids": ["t"], "run_ids": ["r"], "map_index": -1}
+
+
+@pytest.mark.parametrize("state", list(STATES), ids=str)
+async def test_a_cleared_task_that_waits_for_others_may_have_no_new_try(
+    service: dict[str, Any], state: str | None
+) -> None:
+    service["state"] = state
+    await trigger(stop_on_clear=True).on_kill()
+    assert bool(service["stopped"]) is (STATES[state] or state is None)
 
 
 async def test_the_run_of_a_task_that_was_deleted_is_stopped(service: dict[str, Any]) -> None:
