@@ -67,10 +67,12 @@ with DAG(
     params={"prompt": Param(PROMPT, type="string", minLength=10, maxLength=5000, format="multiline")},
 ) as dag:
     prompt = "{{ params.prompt }}"
+    # [START howto_build_once]
     build = AgentBuilderOperator(
         task_id="build_agent", prompt=prompt, agent_name="US states, {{ run_id }}", deferrable=True
     )
     agent = choose_agent(prompt, build.output)
     run = StartAgentRunOperator(task_id="run_agent", agent_id=agent, deferrable=True, retries=2, on_empty="warn")
+    # [END howto_build_once]
     decide(prompt) >> [build, agent]
     note_outcome(run.output["run"])

@@ -80,6 +80,7 @@ with DAG(
     },
 ) as dag:
     make_tables = SQLExecuteQueryOperator(task_id="make_tables", conn_id=WAREHOUSE, sql=TABLES)
+    # [START howto_start_agent_run]
     run = StartAgentRunOperator(
         task_id="run_agent",
         agent_id="{{ params.agent_id }}",
@@ -87,6 +88,8 @@ with DAG(
         retries=2,
         on_empty="fail",
     )
+    # [END howto_start_agent_run]
+    # [START howto_run_files]
     land = RunFilesToObjectStorageOperator(
         task_id="land_files",
         agent_id="{{ params.agent_id }}",
@@ -95,6 +98,7 @@ with DAG(
         file_patterns="*.csv",
         retries=2,
     )
+    # [END howto_run_files]
     merge = SQLExecuteQueryOperator(
         task_id="merge",
         conn_id=WAREHOUSE,

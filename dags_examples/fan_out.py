@@ -55,6 +55,7 @@ with DAG(
         "lake": Param(LAKE, type="string", description="Folder for the files, as an ObjectStoragePath"),
     },
 ) as dag:
+    # [START howto_start_agent_run_mapped]
     runs = StartAgentRunOperator.partial(
         task_id="run_agent",
         agent_id="{{ params.agent_id }}",
@@ -64,6 +65,8 @@ with DAG(
         retry_delay=10,
         max_active_tis_per_dag=4,
     ).expand(input_parameters=inputs())
+    # [END howto_start_agent_run_mapped]
+    # [START howto_run_files_mapped]
     land = RunFilesToObjectStorageOperator.partial(
         task_id="land_files",
         agent_id="{{ params.agent_id }}",
@@ -72,4 +75,5 @@ with DAG(
         ),
         retries=2,
     ).expand(run_id=runs.output)
+    # [END howto_run_files_mapped]
     gather(land.output)

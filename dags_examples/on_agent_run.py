@@ -23,8 +23,10 @@ AGENT_ID = os.environ.get("EXAMPLE_AGENT_ID", "1")
 LAKE = os.environ.get("EXAMPLE_LAKE", (Path(tempfile.gettempdir()) / "sequentum-lake").as_uri())
 POLL_INTERVAL = float(os.environ.get("EXAMPLE_POLL_INTERVAL", "60"))
 
+# [START howto_agent_run_completed]
 trigger = AgentRunCompletedTrigger(agent_id=AGENT_ID, poll_interval=POLL_INTERVAL)
 data = Asset(uri=agent_uri(AGENT_ID), watchers=[AssetWatcher(name="agent_runs", trigger=trigger)])
+# [END howto_agent_run_completed]
 
 
 @task
@@ -49,9 +51,11 @@ with DAG(
     doc_md=__doc__,
     tags=["sequentum"],
 ) as dag:
+    # [START howto_run_files_of_events]
     RunFilesToObjectStorageOperator.partial(
         task_id="land_files",
         agent_id=AGENT_ID,
         destination=LAKE + "/events/run-{{ task.run_id }}",
         retries=2,
     ).expand(run_id=ended_runs())
+    # [END howto_run_files_of_events]

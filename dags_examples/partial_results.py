@@ -42,6 +42,7 @@ with DAG(
         "lake": Param(LAKE, type="string", description="Folder for the files, as an ObjectStoragePath"),
     },
 ) as dag:
+    # [START howto_restarts]
     run = StartAgentRunOperator(
         task_id="run_agent",
         agent_id="{{ params.agent_id }}",
@@ -50,12 +51,14 @@ with DAG(
         restarts=2,
         restart_delay=5,
     )
+    # [END howto_restarts]
     land = RunFilesToObjectStorageOperator(
         task_id="land_files",
         agent_id="{{ params.agent_id }}",
         run_id=RUN_ID,
         destination="{{ params.lake }}/complete/run-" + RUN_ID,
     )
+    # [START howto_run_files_partial]
     land_partial = RunFilesToObjectStorageOperator(
         task_id="land_partial_files",
         agent_id="{{ params.agent_id }}",
@@ -64,4 +67,5 @@ with DAG(
         file_kinds=["delivered", "logs", "screenshots"],
         trigger_rule="all_failed",
     )
+    # [END howto_run_files_partial]
     run >> [land, land_partial] >> tell(run.output["run"])

@@ -70,6 +70,7 @@ with DAG(
         "agent_name": Param("US states", type="string", minLength=1),
     },
 ) as dag:
+    # [START howto_session_in_parts]
     begin = AgentBuilderOperator(task_id="begin", prompt="{{ params.prompt }}", finish=False, deferrable=True)
     session_id = begin.output["session_id"]
     save = AgentBuilderOperator(
@@ -81,6 +82,7 @@ with DAG(
     give_up = AgentBuilderOperator(
         task_id="give_up", session_id=session_id, on_ready="cancel", trigger_rule=ONE_BRANCH_CAME_HERE
     )
+    # [END howto_session_in_parts]
     said = begin
     for number in range(1, ROUNDS + 1):
         question = ask(number, said.task_id, [ANSWER, APPROVE, GIVE_UP])

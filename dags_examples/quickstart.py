@@ -67,6 +67,7 @@ with DAG(
         "database": Param(DATABASE, type="string", description="Path of the DuckDB database"),
     },
 ) as dag:
+    # [START howto_pipeline]
     build = AgentBuilderOperator(task_id="build_agent", prompt="{{ params.prompt }}", deferrable=True, poll_interval=10)
     run = StartAgentRunOperator(task_id="run_agent", agent_id=build.output, deferrable=True, poll_interval=10)
     land = RunFilesToObjectStorageOperator(
@@ -75,5 +76,6 @@ with DAG(
         run_id=run.output,
         destination="{{ params.lake }}/run-{{ ti.xcom_pull(task_ids='run_agent') }}/",
     )
+    # [END howto_pipeline]
     loaded = load(land.output, "{{ params.database }}")
     check(loaded, run.output["run"])
