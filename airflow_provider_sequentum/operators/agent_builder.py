@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.lifecycle.arguments import parse_choice, parse_id, parse_seconds
 from airflow_provider_sequentum.links import SESSION_SUMMARY_KEY, AgentBuilderScreenshotLink, AgentBuilderSessionLink
+from airflow_provider_sequentum.operators.termination import Termination, WorkerShutDown
 from airflow_provider_sequentum.task_try import (
     DEFERRAL_FAILED,
     begun_at,
@@ -139,13 +140,15 @@ class AgentBuilderOperator(BaseOperator):
         self.conversation_path = conversation_path
         self.sequentum_conn_id = sequentum_conn_id
         self._task: SessionTask | None = None
+        self._termination = Termination()
 
     def execute(self, context: Context) -> int | None:
         """Begin the session, or go on with the one an earlier try left. Returns the agent's id."""
-        task = self._session_task(context)
-        with task.responsibility():
-            task.begin()
-            return self._converse(task)
+        with self._termination.ends_work():
+            task = self._session_task(context)
+            with task.responsibility():
+                task.begin()
+                return self._converse(task)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> int | None:
         """Go on with the conversation after the trigger has fired. Returns the agent's id."""
@@ -167,22 +170,34 @@ class AgentBuilderOperator(BaseOperator):
         notice the deadline, and when the trigger broke. The session is found by what this try left before it deferred.
         After a broken trigger the wait goes on, on the worker.
         """
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException as error:
-            summary = self._summary(context) if next_method == DEFERRAL_FAILED else None
-            if summary is None:
-                raise
-            task = self._session_task(context)
-            with task.responsibility():
-                task.resume_from_summary(summary)
-                if not deferral_timed_out(next_kwargs):
-                    self.log.warning("The trigger broke (%s); waiting for the session on the worker.", error)
-                    task.wait()
-                return self._converse(task)
+        with self._termination.ends_work():
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowException as error:
+                summary = self._summary(context) if next_method == DEFERRAL_FAILED else None
+                if summary is None:
+                    raise
+                task = self._session_task(context)
+                with task.responsibility():
+                    task.resume_from_summary(summary)
+                    if not deferral_timed_out(next_kwargs):
+                        self.log.warning("The trigger broke (%s); waiting for the session on the worker.", error)
+                        task.wait()
+                    return self._converse(task)
 
     def on_kill(self) -> None:
-        """Cancel the session: the task was killed on the worker, or its ``execution_timeout`` passed there."""
+        """
+        Cancel the session: the task was killed on the worker, or its ``execution_timeout`` passed there.
+
+        A worker that is shut down while the task is waiting leaves the session to the next try, if there is one.
+        """
+        try:
+            self._end_session()
+        except WorkerShutDown as reason:
+            self._termination.end(reason)
+        self._termination.end()
+
+    def _end_session(self) -> None:
         if self._task is not None:
             self._task.kill()
         elif (context := current_context()) is not None and (summary := self._summary(context)) is not None:
@@ -248,7 +263,7 @@ class AgentBuilderOperator(BaseOperator):
             conversation_path=self.conversation_path or None,
         )
         hook, deadline = SequentumHook(self.sequentum_conn_id), self._deadline(context)
-        self._task = SessionTask(request, options, hook, context, deadline, self.log)
+        self._task = self._checked(SessionTask, request, options, hook, context, deadline, self.log)
         return self._task
 
     def _checked(self, parse: Callable[..., T], *arguments: Any, **named: Any) -> T:

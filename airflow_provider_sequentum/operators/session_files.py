@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import TYPE_CHECKING
-
-from airflow_provider_sequentum.exceptions import SequentumException
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -22,40 +19,51 @@ LINK_LIFETIME = 7 * 24 * 3600
 _SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif"}
 
 
+def storage_path(parameter: str, path: str) -> ObjectStoragePath:
+    """
+    Return where ``path`` leads.
+
+    :param parameter: the operator's parameter, for the error.
+    :raises ValueError: it leads nowhere.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    try:
+        return ObjectStoragePath(path)
+    except ValueError as error:
+        raise ValueError(f"{parameter} {path!r} can't be used: {error}.") from None
+
+
 class ScreenshotFolder:
     """
     Takes the events of sessions and saves the screenshots, one file each. Nothing stays in memory.
 
     A screenshot that can't be saved is said in the log and does not fail the task: the agent is what counts.
 
-    :param path: the folder. Each session gets a folder of its own in it.
+    :param folder: where to. Each session gets a folder of its own in it.
     :param log: the task's log.
     """
 
-    def __init__(self, path: str, log: Logger) -> None:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        self._path = ObjectStoragePath(path)
+    def __init__(self, folder: ObjectStoragePath, log: Logger) -> None:
+        self._folder = folder
         self._log = log
         self._latest: ObjectStoragePath | None = None
+        self.is_saving = False
+        """Whether it is at work right now, which may mean that Airflow is being asked for a connection."""
 
     def __call__(self, session_id: str, event: SessionEvent) -> None:
         """Save the event's screenshot, if it is one."""
         if event.type != "screenshot" or not event.image_base64:
             return
-        # The id comes from the service: only what is harmless in a file name is kept of it.
-        folder = self._path / re.sub(r"[^A-Za-z0-9_-]", "_", session_id)
+        self.is_saving = True
         try:
-            image = base64.b64decode(event.image_base64.rpartition(",")[2], validate=True)
-            suffix = next((suffix for start, suffix in _SUFFIXES.items() if image.startswith(start)), ".bin")
-            target = folder / f"{event.event_index:06d}{suffix}"
-            folder.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(image)
-        except (OSError, binascii.Error) as error:
-            self._log.warning("Could not save screenshot %s to %s: %s", event.event_index, folder, error)
-            return
-        self._latest = target
-        self._log.info("Saved a screenshot: %s", target)
+            self._latest = self._save(session_id, event.event_index or 0, event.image_base64)
+        except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and none may end the build
+            self._log.warning("Could not save screenshot %s to %s: %s", event.event_index, self._folder, error)
+        else:
+            self._log.info("Saved a screenshot: %s", self._latest)
+        finally:
+            self.is_saving = False
 
     @property
     def link(self) -> str | None:
@@ -64,28 +72,35 @@ class ScreenshotFolder:
             return None
         try:
             return str(self._latest.fs.sign(self._latest.path, expiration=LINK_LIFETIME))
-        except NotImplementedError:
+        except Exception:  # noqa: BLE001 - most storages can't sign, and say so in ways of their own
             return self._latest.as_uri()
 
+    def _save(self, session_id: str, number: int, encoded: str) -> ObjectStoragePath:
+        image = base64.b64decode(encoded.rpartition(",")[2], validate=True)
+        suffix = next((suffix for start, suffix in _SUFFIXES.items() if image.startswith(start)), ".bin")
+        # The id comes from the service: only what is harmless in a file name is kept of it.
+        folder = self._folder / re.sub(r"[^A-Za-z0-9_-]", "_", session_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{number:06d}{suffix}"
+        target.write_bytes(image)
+        return target
 
-def save_stored_conversation(hook: SequentumHook, session_id: str, path: str, log: Logger) -> None:
+
+def save_stored_conversation(hook: SequentumHook, session_id: str, target: ObjectStoragePath, log: Logger) -> None:
     """
     Save the conversation that the service has stored of a session whose agent was saved, as a JSON file.
 
     The agent is built by then, so a conversation that can't be had is said in the log and fails nothing.
 
-    :param path: the file.
+    :param target: the file.
     """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
     from airflow_provider_sequentum.api import agent_builder
 
-    target = ObjectStoragePath(path)
     try:
         conversation = hook.send(agent_builder.conversation(session_id))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(conversation.model_dump_json(indent=2) + "\n")
-    except (SequentumException, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - each storage has errors of its own
         log.warning("Could not save the conversation of session %s to %s: %s", session_id, target, error)
     else:
         log.info("Saved the conversation: %s", target)

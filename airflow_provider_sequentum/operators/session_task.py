@@ -35,13 +35,19 @@ from airflow_provider_sequentum.lifecycle.builder_wait import look_at, read_agai
 from airflow_provider_sequentum.lifecycle.procedure import Procedure
 from airflow_provider_sequentum.links import SCREENSHOT_LINK_KEY, SESSION_LINK_KEY, SESSION_SUMMARY_KEY
 from airflow_provider_sequentum.operators.session_ending import CAUSES, exception_for, summarize
-from airflow_provider_sequentum.operators.session_files import ScreenshotFolder, save_stored_conversation
+from airflow_provider_sequentum.operators.session_files import (
+    ScreenshotFolder,
+    save_stored_conversation,
+    storage_path,
+)
 from airflow_provider_sequentum.operators.task_state import TaskState
+from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
 from airflow_provider_sequentum.task_try import has_tries_left, max_tries
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
 from airflow_provider_sequentum.triggers.timing import BACKSTOP
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.sdk.types import Logger
 
 T = TypeVar("T")
@@ -72,6 +78,7 @@ class SessionTask:
     :param context: the task's context.
     :param deadline: when this try gives up.
     :param log: the task's log.
+    :raises ValueError: one of the paths leads nowhere.
     """
 
     def __init__(
@@ -92,7 +99,13 @@ class SessionTask:
         self._state = TaskState(context, STATE_KEY)
         self._record: SessionRecord | None = None
         self._kept: SessionRecord | None = None
-        self._screenshots = ScreenshotFolder(options.screenshots_path, log) if options.screenshots_path else None
+        self._is_waiting = False
+        self._screenshots: ScreenshotFolder | None = None
+        if options.screenshots_path:
+            self._screenshots = ScreenshotFolder(storage_path("screenshots_path", options.screenshots_path), log)
+        self._conversation: ObjectStoragePath | None = None
+        if options.conversation_path:
+            self._conversation = storage_path("conversation_path", options.conversation_path)
 
     def begin(self) -> None:
         """Start a session, or get hold of the one that is given or that an earlier try left."""
@@ -154,7 +167,12 @@ class SessionTask:
     def wait(self) -> None:
         """Wait on the worker until the session needs somebody again."""
         waiting = wait_for_turn(self._session(), self._options.poll_interval, self._deadline, self._screenshots)
-        self._hold(self._held().seeing(self._perform(waiting)))
+        self._is_waiting = True
+        try:
+            session = self._perform(waiting)
+        finally:
+            self._is_waiting = False
+        self._hold(self._held().seeing(session))
 
     def trigger(self) -> AgentBuilderTrigger:
         """Return the trigger that waits in the triggerer."""
@@ -182,8 +200,8 @@ class SessionTask:
         match action:
             case Done(agent_id):
                 self._log.info("Agent %s is built: %s.", agent_id, session.agent_name or "without a name")
-                if self._options.conversation_path:
-                    save_stored_conversation(self._hook, session.session_id, self._options.conversation_path, self._log)
+                if self._conversation is not None:
+                    save_stored_conversation(self._hook, session.session_id, self._conversation, self._log)
                 return agent_id
             case AskPerson():
                 self._log.info("Session %s is ready and is left to whoever goes on with it.", session.session_id)
@@ -217,7 +235,18 @@ class SessionTask:
         return self._request.session_id is not None and nothing_said
 
     def kill(self) -> None:
-        """End the session because the task is being killed."""
+        """
+        End the session because the task is being killed.
+
+        This runs in a signal handler, in the middle of whatever the task was doing.
+
+        :raises WorkerShutDown: Airflow still wants the task, so the session is left to the next try.
+        """
+        is_saving = self._screenshots is not None and self._screenshots.is_saving  # which may ask the supervisor
+        if self._is_waiting and not is_saving and self._next_try_goes_on() and is_left_to_next_try(self._context):
+            raise WorkerShutDown(
+                f"The worker is being shut down. Session {self._session().session_id} goes on: the next try joins it."
+            )
         if self._record is not None and self._record.announced is Verb.START:
             self._log.warning(
                 "A session was being started and its id is not known. If the service has started it, it goes on: look "

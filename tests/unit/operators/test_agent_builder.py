@@ -5,7 +5,6 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
+    ObjectStoragePath,
     TaskDeferred,
 )
 
@@ -35,7 +35,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
-from airflow_provider_sequentum.operators.session_files import ScreenshotFolder
+from airflow_provider_sequentum.operators.session_files import ScreenshotFolder, storage_path
 from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, lost
 from tests.unit.operators.task_world import TaskWorld
@@ -112,6 +112,8 @@ def test_a_session_left_ready_is_gone_on_with_by_another_task(service: FakeBuild
         ({"space_id": "my space"}, "space_id"),
         ({"timeout": "soon"}, "timeout"),
         ({"session_id": "s" * 1000}, "session id"),
+        ({"screenshots_path": "nowhere://bucket/shots"}, "screenshots_path 'nowhere://bucket/shots' can't be used"),
+        ({"conversation_path": "nowhere://bucket/c.json"}, "conversation_path 'nowhere://bucket/c.json' can't be used"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
@@ -315,26 +317,6 @@ def test_a_record_that_can_not_be_read_stops_everything(service: FakeBuilder) ->
     assert service.requests == []
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_a_killed_worker_cancels_its_session(service: FakeBuilder, keep: bool) -> None:
-    service.looks = 1000
-    operator = build(keep_session=keep)
-    service.faults[4] = (interrupting(operator), True)
-    with pytest.raises(KeyboardInterrupt):
-        TaskWorld().run(operator)
-    assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
-
-
-def interrupting(operator: AgentBuilderOperator) -> Callable[[str], Any]:
-    """What Airflow's signal handler does: call ``on_kill`` in the midst of a request, then end the process."""
-
-    def on_signal(purpose: str) -> BaseException:
-        operator.on_kill()
-        return KeyboardInterrupt()
-
-    return on_signal
-
-
 def test_a_kill_before_there_is_a_session_does_nothing(service: FakeBuilder) -> None:
     build().on_kill()
     assert service.requests == []
@@ -438,7 +420,7 @@ def test_screenshots_are_nowhere_unless_asked_for(
 
 
 def test_a_session_id_can_not_lead_out_of_the_screenshots_folder(tmp_path: Path) -> None:
-    folder = ScreenshotFolder(f"file://{tmp_path}/shots", build().log)
+    folder = ScreenshotFolder(storage_path("screenshots_path", f"file://{tmp_path}/shots"), build().log)
     folder("../../x\x00/y", SessionEvent(type="screenshot", event_index=1, image_base64="QUJD"))
     assert [path.parent.parent for path in tmp_path.rglob("*.bin")] == [tmp_path / "shots"]
 
@@ -448,6 +430,36 @@ def test_the_conversation_is_saved_next_to_the_agent(service: FakeBuilder, tmp_p
     path = tmp_path / "agents" / "prices.json"
     assert TaskWorld().run(build(conversation_path=f"file://{path}")) == 700
     assert json.loads(path.read_text())["agent_id"] == 700
+
+
+class StorageFailure(Exception):
+    """What a storage library raises that knows nothing of ``OSError``, as botocore does."""
+
+
+@both_modes
+def test_a_storage_that_fails_does_not_fail_the_task(
+    service: FakeBuilder,
+    deferrable: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task_log: pytest.LogCaptureFixture,
+) -> None:
+    start = service._start
+
+    def with_image(call: Any) -> dict[str, Any]:
+        answer = start(call)
+        service.sessions["s1"].tell("screenshot", imageBase64="QUJD")
+        return answer
+
+    def failing(path: ObjectStoragePath, *arguments: Any, **options: Any) -> None:
+        raise StorageFailure("no credentials")
+
+    service._start = with_image  # type: ignore[method-assign]
+    service._conversation = lambda session, call: {"sessionId": "s1", "configId": 700}  # type: ignore[attr-defined]
+    monkeypatch.setattr(ObjectStoragePath, "mkdir", failing)
+    paths = {"screenshots_path": f"file://{tmp_path}/shots", "conversation_path": f"file://{tmp_path}/c.json"}
+    assert TaskWorld().run(build(deferrable=deferrable, **paths)) == 700
+    assert task_log.text.count("no credentials") == 2
 
 
 def test_a_conversation_that_can_not_be_had_does_not_fail_the_task(service: FakeBuilder, tmp_path: Path) -> None:

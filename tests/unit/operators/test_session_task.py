@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_sequentum.api.errors import SequentumError, ServerError
 from airflow_provider_sequentum.exceptions import AgentBuilderCancelled, AgentBuilderSkipped, SequentumUnavailable
+from airflow_provider_sequentum.operators import termination
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession
 from tests.unit.operators.task_world import StateStore, TaskWorld
@@ -120,16 +121,98 @@ def test_on_ready_cancel_cancels_once_and_says_so_in_the_summary(service: FakeBu
     assert world.xcoms["session"]["status"] == "cancelled"
 
 
+def kill_while(service: FakeBuilder, verb: str, killed: AgentBuilderOperator, number: int = 1) -> None:
+    """Let the kill arrive in the middle of the ``number``-th such request, which then goes on, as on Airflow 3."""
+    answer = getattr(service, f"_{verb}")
+    asked = 0
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == number:
+            killed.on_kill()
+        return answer(*arguments)
+
+    setattr(service, f"_{verb}", interrupted)
+
+
+TERMINATED = termination._task_terminated()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_kill_in_the_midst_of_a_wait_ends_the_try(service: FakeBuilder, keep: bool) -> None:
+    service.looks = 1000
+    killed = build(keep_session=keep)
+    kill_while(service, "status", killed, number=3)
+    with pytest.raises(TERMINATED):
+        TaskWorld(retries=1).run(killed)
+    assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
+
+
 def test_a_kill_in_the_midst_of_the_start_is_said_in_the_log(
     service: FakeBuilder, task_log: pytest.LogCaptureFixture
 ) -> None:
-    operator = build()
+    killed = build()
+    kill_while(service, "start", killed)
+    with pytest.raises(TERMINATED):
+        TaskWorld().run(killed)
+    assert "A session was being started and its id is not known" in task_log.text
 
-    def killed(purpose: str) -> BaseException:
-        operator.on_kill()
-        return KeyboardInterrupt()
 
-    service.faults[0] = (killed, True)  # type: ignore[assignment]
-    with pytest.raises(KeyboardInterrupt):
-        TaskWorld().run(operator)
-    assert "was being started" in task_log.text
+def test_a_kill_between_two_messages_lets_no_other_message_follow(service: FakeBuilder) -> None:
+    killed = build(followups=["one", "two"], keep_session=True)
+    kill_while(service, "followup", killed)
+    with pytest.raises(TERMINATED):
+        TaskWorld(retries=1).run(killed)
+    assert sum(request.endswith("/followup") for request in service.requests) == 1
+
+
+def test_a_kill_while_a_retry_looks_at_its_session_lets_no_start_follow(service: FakeBuilder) -> None:
+    world = TaskWorld(retries=1)
+    service.broken["finish"] = down
+    with pytest.raises(SequentumUnavailable):
+        world.run(build())
+    world.retry()
+    killed = build()
+    kill_while(service, "status", killed)
+    with pytest.raises(TERMINATED):
+        world.run(killed)
+    assert list(service.sessions) == ["s1"]
+    assert service.sessions["s1"].status == "cancelled"
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What Airflow has on record for the task when a signal arrives."""
+    on_record = {"state": "running"}
+    monkeypatch.setattr(termination, "state_of", lambda task_instance: on_record["state"])
+    return on_record
+
+
+def test_a_worker_that_is_shut_down_leaves_its_session_to_the_next_try(
+    service: FakeBuilder, states: dict[str, str]
+) -> None:
+    service.looks = 5
+    world = TaskWorld(retries=1)
+    killed = build()
+    kill_while(service, "status", killed, number=2)
+    with pytest.raises(SystemExit, match="Session s1 goes on: the next try joins it"):
+        world.run(killed)
+    assert service.sessions["s1"].status == "processing"
+    world.retry()
+    assert world.run(build()) == 700
+    assert list(service.sessions) == ["s1"]
+
+
+@pytest.mark.parametrize(
+    ("state", "retries", "durable"), [("failed", 1, True), ("running", 0, True), ("running", 1, False)]
+)
+def test_otherwise_a_kill_in_a_wait_ends_the_session(
+    service: FakeBuilder, states: dict[str, str], state: str, retries: int, durable: bool
+) -> None:
+    service.looks, states["state"] = 1000, state
+    killed = build()
+    kill_while(service, "status", killed, number=2)
+    with pytest.raises(TERMINATED):
+        TaskWorld(retries=retries, durable=durable).run(killed)
+    assert service.sessions["s1"].status == "cancelled"
