@@ -3,7 +3,8 @@
 Repeated are transport errors, 429 and 5xx. A call which is not safe to repeat is repeated only when the
 server certainly did nothing with it. At most 5 attempts; being rate limited is a delay rather than a failure,
 so it takes 10. Waits double from 1 s to at most 30 s with jitter; ``Retry-After`` takes precedence up to
-120 s, and a longer one is left to the caller.
+120 s, and a longer one is left to the caller. The jitter added to it doubles as well, because those who come
+back together are refused together, and where a limit slides, ``Retry-After`` can be a moment.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ def seconds_to_wait(error: BaseException | None, attempt: int, jitter: float) ->
     :param attempt: its number, from 1.
     :param jitter: a random number from 0 to 1, so that many clients do not come back at the same moment.
     """
+    longest = float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)))
     if isinstance(error, HttpStatusError) and error.retry_after is not None:
-        return error.retry_after + jitter
-    return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * (0.5 + 0.5 * jitter))
+        return error.retry_after + longest * jitter
+    return longest * (0.5 + 0.5 * jitter)
 
 
 AttemptCounter = Callable[[RetryCallState], int]

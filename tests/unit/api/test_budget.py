@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.budget import LONGEST_PAUSE, RequestBudget, budget_of
+from airflow_provider_sequentum.api.errors import RateLimited
+from airflow_provider_sequentum.api.retry import MAX_ATTEMPTS_RATE_LIMITED, seconds_to_wait
 
 LIMIT, WINDOW = 100, 60.0
 HEADERS = {"x-ratelimit-limit": str(LIMIT), "x-ratelimit-window-seconds": str(WINDOW)}
@@ -107,6 +109,51 @@ def test_two_processes_on_one_key_get_every_call_answered_within_the_attempts(li
 
     assert max(refusals) < 10
     assert finished < 40 * WINDOW
+
+
+def poll_and_start(limiter: Limiter, pollers: int, minutes: int) -> tuple[list[bool], list[int]]:
+    """Let processes poll without end with their shares of the key, beside a start every second by a process of its own.
+
+    :return: for each poll of the second half, whether it was refused; and how often each start was.
+    """
+    clock, generator, order = Clock(), random.Random(1), itertools.count()
+    budgets = [RequestBudget(clock) for _ in range(pollers)]
+    polls: list[tuple[float, bool]] = []
+    starts = [0] * (60 * minutes)
+    events: list[tuple[float, int, str, int]] = []
+
+    def plan(seconds: float, what: str, who: int) -> None:
+        heapq.heappush(events, (clock.now + seconds, next(order), what, who))
+
+    for poller in range(pollers):
+        plan(generator.random(), "poll", poller)
+    for second in range(len(starts)):
+        plan(second, "start", second)
+    while events[0][0] < 60 * minutes:
+        clock.now, _, what, who = heapq.heappop(events)
+        if what == "start":
+            if (refused_for := limiter.refuses_for(clock.now)) is not None:
+                starts[who] += 1
+                error = RateLimited("Too many.", retry_after=refused_for)
+                plan(seconds_to_wait(error, starts[who], generator.random()), "start", who)
+        elif (wait := budgets[who].admit(share=0.8)) > 0:
+            plan(wait, "poll", who)
+        else:
+            refused_for = limiter.refuses_for(clock.now)
+            polls.append((clock.now, refused_for is not None))
+            budgets[who].settle(HEADERS, refused_for=refused_for)
+            plan(budgets[who].spacing(share=0.8), "poll", who)
+    return [refused for at, refused in polls if at > 30 * minutes], starts
+
+
+@pytest.mark.parametrize("pollers", [2, 6])
+@pytest.mark.parametrize("limiter", [SlidingWindow, FixedWindow])
+def test_triggerers_settle_on_what_starts_leave_of_the_key(limiter: Callable[[], Limiter], pollers: int) -> None:
+    polls, starts = poll_and_start(limiter(), pollers, minutes=60)
+
+    assert max(starts) < MAX_ATTEMPTS_RATE_LIMITED
+    assert 25 < len(polls) / 30 < 50  # a minute, of the 40 that are left
+    assert sum(polls) / 30 < pollers  # less than one refusal a minute for each
 
 
 @settings(deadline=None, max_examples=50)

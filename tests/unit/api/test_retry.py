@@ -60,3 +60,9 @@ def test_waits_double_up_to_a_bound(attempt: int, shortest: float, longest: floa
 def test_retry_after_is_never_undercut() -> None:
     assert seconds_to_wait(RateLimited("x", retry_after=60), 1, jitter=0.0) == 60
     assert seconds_to_wait(ServerError("x", retry_after=0), 1, jitter=0.5) == 0.5
+    assert seconds_to_wait(RateLimited("x", retry_after=2), 9, jitter=0.0) == 2
+
+
+def test_who_is_refused_again_and_again_comes_back_at_an_ever_more_different_time() -> None:
+    waits = [seconds_to_wait(RateLimited("x", retry_after=2), attempt, jitter=1.0) for attempt in (1, 2, 3, 9)]
+    assert waits == [3, 4, 6, 32]
