@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_sequentum.api.billing import Credits, RunCost
 from airflow_provider_sequentum.api.errors import Forbidden, SequentumError
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.api.schedules import Schedule
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, Say, Send
@@ -77,20 +78,47 @@ def test_a_balance_that_cannot_be_read_is_a_failure() -> None:
 def test_the_cost_is_the_sum_of_the_runs_parts() -> None:
     asked: list[dict[str, Any]] = []
 
-    def answer(step: Send) -> list[RunCost]:
+    def answer(step: Send) -> Page[RunCost]:
         asked.append(dict(step.call.query or {}))
-        return [
-            RunCost(run_id=41, cost=Decimal(7)),
-            RunCost(run_id=42, cost=Decimal("1.25")),
-            RunCost(run_id=42, cost=Decimal("0.5")),
-            RunCost(run_id=42),
-        ]
+        return Page(
+            [
+                RunCost(run_id=41, cost=Decimal(7)),
+                RunCost(run_id=42, cost=Decimal("1.25")),
+                RunCost(run_id=42, cost=Decimal("0.5")),
+                RunCost(run_id=42),
+            ]
+        )
 
     assert carry_out(read_cost(RUN), answer)[0] == 1.75
     assert (asked[0]["startDate"], asked[0]["endDate"]) == ("2026-11-21", "2026-11-24")
 
 
-@pytest.mark.parametrize("answered", [[], [RunCost(run_id=41, cost=Decimal(7))], REFUSED])
+def test_the_parts_of_a_cost_may_be_on_several_pages() -> None:
+    pages = [Page([RunCost(run_id=42, cost=Decimal(cost))], total_record_count=2001) for cost in (1, 2, 4)]
+    asked: list[Any] = []
+
+    def answer(step: Send) -> Page[RunCost]:
+        asked.append((step.call.query or {})["pageIndex"])
+        return pages[len(asked) - 1]
+
+    assert carry_out(read_cost(RUN), answer)[0] == 7.0
+    assert asked == [1, 2, 3]
+
+
+def test_a_cost_of_which_a_part_may_be_missing_is_none() -> None:
+    """An agent that runs every few seconds has more pages than are asked for."""
+    costs = iter(range(1, 100))
+    asked: list[Send] = []
+
+    def answer(step: Send) -> Page[RunCost]:
+        asked.append(step)
+        return Page([RunCost(run_id=42, cost=Decimal(next(costs)))], total_record_count=1_000_000)
+
+    assert carry_out(read_cost(RUN), answer)[0] is None
+    assert len(asked) == 5
+
+
+@pytest.mark.parametrize("answered", [Page([]), Page([RunCost(run_id=41, cost=Decimal(7))]), REFUSED])
 def test_a_cost_nobody_knows_is_none(answered: Any) -> None:
     assert carry_out(read_cost(RUN), lambda _: answered)[0] is None
 
