@@ -125,6 +125,10 @@ format: $(READY) ## Mend what the style check can mend
 bench: $(READY) ## Measure what importing the provider's modules costs a DAG file
 	$(BIN)/python -m tests.benchmarks.bench_import
 
+.PHONY: bench-landing
+bench-landing: $(READY) ## Measure landing 1 GiB and 1,000 small files beside curl (BENCH_LANDING="64 100" for less)
+	$(BIN)/python -m tests.benchmarks.bench_landing $(BENCH_LANDING)
+
 .PHONY: bench-waiting
 bench-waiting: $(READY) $(BENCH_READY) ## Measure a thousand waits on one key, and other providers beside (about an hour)
 	$(BIN)/python -m tests.benchmarks.bench_waiting $(BENCH_WAITING)
