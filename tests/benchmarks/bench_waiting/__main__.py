@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def main() -> None:
         print(f"measuring {part} ...", file=sys.stderr, flush=True)
         load = os.getloadavg()[0]
         measured = PARTS[part](options.scale, options.others_python)
-        figures[part] = {"machine": _machine(), "load_before": load, "scale": options.scale, **measured}
+        loads = {"load_before": load, "load_after": os.getloadavg()[0]}
+        figures[part] = {"machine": _machine(), **loads, "scale": options.scale, **measured}
         kept.write_text(json.dumps(figures, indent=1))
     (options.out / "waiting.svg").write_text(report.plot(figures))
     print(report.tables(figures))
@@ -56,7 +58,7 @@ def _machine() -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return (
         f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}, "
-        f"Python {platform.python_version()}, commit {commit.stdout.strip()}"
+        f"Python {platform.python_version()}, Airflow {version('apache-airflow')}, commit {commit.stdout.strip()}"
     )
 
 

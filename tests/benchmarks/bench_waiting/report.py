@@ -99,8 +99,8 @@ def _circumstances(figures: Mapping[str, Any]) -> str:
     lines = []
     for part, measured in figures.items():
         busy = f", service busy {measured['service_cpu']:.0%} of the time" if "service_cpu" in measured else ""
-        circumstances = f"load before {measured['load_before']:.1f}, scale {measured['scale']:g}{busy}"
-        lines.append(f"- {part}: {measured['machine']}, {circumstances}")
+        load = f"load {measured['load_before']:.1f} before and {measured['load_after']:.1f} after"
+        lines.append(f"- {part}: {measured['machine']}, {load}, scale {measured['scale']:g}{busy}")
     return "\n".join(lines)
 
 
