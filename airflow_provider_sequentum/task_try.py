@@ -49,6 +49,17 @@ def state_of(task_instance: Any) -> str | None:
     return state
 
 
+def is_mapped(context: Mapping[str, Any]) -> bool:
+    """Whether the task has mapped siblings, which may well run the same agent at the same time."""
+    return getattr(context.get("ti"), "map_index", -1) >= 0
+
+
+def pushed_by_siblings(context: Mapping[str, Any], key: str) -> list[Any]:
+    """Return what the task's mapped siblings have pushed under ``key``, and what the task itself has."""
+    ti = context["ti"]
+    return list(ti.xcom_pull(task_ids=[ti.task_id], key=key)) if is_mapped(context) else []
+
+
 def current_context() -> Context | None:
     """Return the context of the task that this process runs; ``None`` before it has begun."""
     try:

@@ -9,13 +9,24 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.lifecycle.procedure import Log, Now, Procedure, Remember, Say, Send, Sleep, Step
+from airflow_provider_sequentum.lifecycle.procedure import (
+    Log,
+    Now,
+    Procedure,
+    Remember,
+    Say,
+    Send,
+    Sleep,
+    Step,
+    TellSiblingsRuns,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, SequentumClient
 
 T = TypeVar("T")
 RememberRecord = Callable[[dict[str, Any] | None], None]
+SiblingsRuns = Callable[[], frozenset[int]]
 
 
 def perform(
@@ -23,6 +34,7 @@ def perform(
     client: SequentumClient,
     log: Log,
     remember: RememberRecord | None = None,
+    siblings_runs: SiblingsRuns | None = None,
 ) -> T:
     """
     Carry out ``procedure``, blocking, and return its result.
@@ -30,6 +42,7 @@ def perform(
     :param client: sends its calls.
     :param log: gets what it has to say.
     :param remember: keeps its records. Without one they are dropped: the task has no place that outlives a try.
+    :param siblings_runs: tells which runs the task's mapped siblings hold. Without it there are none.
     :raises SequentumError: a failed call that the procedure doesn't handle.
     """
     try:
@@ -43,7 +56,7 @@ def perform(
                         result = None
                         time.sleep(seconds)
                     case _:
-                        result = _without_waiting(step, log, remember)
+                        result = _without_waiting(step, log, remember, siblings_runs)
             except SequentumError as error:
                 step = procedure.throw(error)
             else:
@@ -69,7 +82,7 @@ async def aperform(procedure: Procedure[T], client: AsyncSequentumClient, log: L
                         result = None
                         await asyncio.sleep(seconds)
                     case _:
-                        result = _without_waiting(step, log, None)
+                        result = _without_waiting(step, log)
             except SequentumError as error:
                 step = procedure.throw(error)
             else:
@@ -78,7 +91,9 @@ async def aperform(procedure: Procedure[T], client: AsyncSequentumClient, log: L
         return stop.value  # type: ignore[no-any-return]
 
 
-def _without_waiting(step: Step, log: Log, remember: RememberRecord | None) -> Any:
+def _without_waiting(
+    step: Step, log: Log, remember: RememberRecord | None = None, siblings_runs: SiblingsRuns | None = None
+) -> Any:
     match step:
         case Now():
             return datetime.now(UTC)
@@ -86,4 +101,6 @@ def _without_waiting(step: Step, log: Log, remember: RememberRecord | None) -> A
             log.log(level, "%s", message)
         case Remember(record) if remember is not None:
             remember(record)
+        case TellSiblingsRuns():
+            return siblings_runs() if siblings_runs is not None else frozenset()
     return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings, SequentumClient
-    from airflow_provider_sequentum.hooks.driver import RememberRecord
+    from airflow_provider_sequentum.hooks.driver import RememberRecord, SiblingsRuns
     from airflow_provider_sequentum.lifecycle.procedure import Procedure
 
 T = TypeVar("T")
@@ -100,17 +100,23 @@ class SequentumHook(BaseHook):
         with errors_as_airflow_exceptions(self.sequentum_conn_id):
             return self.client.send(call)
 
-    def perform(self, procedure: Procedure[T], remember: RememberRecord | None = None) -> T:
+    def perform(
+        self,
+        procedure: Procedure[T],
+        remember: RememberRecord | None = None,
+        siblings_runs: SiblingsRuns | None = None,
+    ) -> T:
         """
         Carry out a procedure, blocking, and return its result; raises what :meth:`send` raises.
 
         :param remember: keeps the procedure's records for the next try.
+        :param siblings_runs: tells which runs the task's mapped siblings hold.
         """
         from airflow_provider_sequentum.hooks.driver import perform
         from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
 
         with errors_as_airflow_exceptions(self.sequentum_conn_id):
-            return perform(procedure, self.client, self.log, remember)
+            return perform(procedure, self.client, self.log, remember, siblings_runs)
 
     def perform_apart(self, procedure: Procedure[T]) -> T:
         """

@@ -61,6 +61,11 @@ class Remember:
 
 
 @dataclass(frozen=True, slots=True)
+class TellSiblingsRuns:
+    """Tell which runs the task's mapped siblings hold: the result is a set of their ids."""
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
     """Tell the person who watches the task log."""
 
@@ -68,7 +73,7 @@ class Say:
     message: str
 
 
-Step = Send | Sleep | Now | Remember | Say
+Step = Send | Sleep | Now | Remember | TellSiblingsRuns | Say
 Procedure = Generator[Step, Any, T]
 
 
@@ -90,6 +95,11 @@ def now() -> Procedure[datetime]:
 def remember(record: dict[str, Any] | None) -> Procedure[None]:
     """Keep ``record`` for the next try; ``None`` forgets."""
     yield Remember(record)
+
+
+def siblings_runs() -> Procedure[frozenset[int]]:
+    """Return the ids of the runs that the task's mapped siblings hold, as far as they have said so."""
+    return cast("frozenset[int]", (yield TellSiblingsRuns()))
 
 
 def say(message: str, level: int = logging.INFO) -> Procedure[None]:

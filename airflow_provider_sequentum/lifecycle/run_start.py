@@ -24,7 +24,7 @@ from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.lifecycle.next_run import MOST_RUNS_LISTED
 from airflow_provider_sequentum.lifecycle.next_try import NextTry, next_try
 from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
-from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, remember, say, send, sleep, warn
+from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, remember, say, send, siblings_runs, sleep, warn
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_stop import stop_run
 from airflow_provider_sequentum.lifecycle.run_wait import NOT_YET_FOUND_INTERVAL
@@ -267,10 +267,13 @@ def find_lost_run(
     for number, pause in enumerate(looks, 1):
         yield from sleep(pause)
         try:
-            candidates = candidates_for(record, (yield from send(runs.list_runs(record.agent_id, MOST_RUNS_LISTED))))
+            listed = yield from send(runs.list_runs(record.agent_id, MOST_RUNS_LISTED))
         except SequentumError:
             if number == len(looks):
                 raise
+            continue
+        # A sibling says which run it holds a moment after it started it, so it is asked after the service is.
+        candidates = candidates_for(record, listed, (yield from siblings_runs()))
         if candidates:
             break
     if len(candidates) > 1 and policy.on_ambiguous_start == "fail":
@@ -289,12 +292,17 @@ def find_lost_run(
     return None
 
 
-def candidates_for(record: RunRecord, listed: list[Run]) -> list[Run]:
-    """Return the runs that may be the one a lost start started: those created since the intent."""
+def candidates_for(record: RunRecord, listed: list[Run], others: frozenset[int] = frozenset()) -> list[Run]:
+    """
+    Return the runs that may be the one a lost start started: those created since the intent.
+
+    :param others: runs that are known to be somebody else's.
+    """
     return [
         run
         for run in listed
         if run.id not in record.replaced
+        and run.id not in others
         and _may_be_as_young(run, record.intended_at - CLOCK_SKEW)
         and not (record.is_guess and phase_of(run.status, run.table_type) is not Phase.ACTIVE)
     ]

@@ -40,14 +40,14 @@ from airflow_provider_sequentum.lifecycle.run_start import (
 )
 from airflow_provider_sequentum.lifecycle.run_stop import StopResult, stop_run
 from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome, first_look, wait_for_end
-from airflow_provider_sequentum.links import announce_run
+from airflow_provider_sequentum.links import RUN_SUMMARY_KEY, announce_run
 from airflow_provider_sequentum.operators.run_guards import look_before_start
 from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
 from airflow_provider_sequentum.operators.run_refusals import restart_refused, start_ambiguous, still_going
 from airflow_provider_sequentum.operators.task_state import TaskState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
 from airflow_provider_sequentum.outlets import tell_outlets_of_run
-from airflow_provider_sequentum.task_try import has_tries_left, is_first_try, max_tries
+from airflow_provider_sequentum.task_try import has_tries_left, is_first_try, is_mapped, max_tries, pushed_by_siblings
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.triggers.timing import BACKSTOP
 
@@ -122,7 +122,7 @@ class RunTask:
         tries = max_tries(self._context)
         try:
             procedure = hold_run(self._request, self._options.policy, tries, self._record)
-            self._hold(self._hook.perform(procedure, self._remember))
+            self._hold(self._hook.perform(procedure, self._remember, self._runs_of_siblings))
         except StartAmbiguous as error:
             raise start_ambiguous(error) from error
         except StillGoing as error:
@@ -262,7 +262,12 @@ class RunTask:
     def _lost_run_id(self, record: RunRecord) -> int | None:
         # Whatever on_ambiguous_start says: a run that may be somebody else's is not stopped.
         run = self._hook.perform_apart(find_lost_run(record, RunPolicy(), HASTY_LOOKS_FOR_LOST_RUN))
+        if run is not None and is_mapped(self._context):
+            raise StartAmbiguous(record.agent_id, [run.id])  # which the siblings' are can't be asked in a handler
         return run.id if run is not None else None
+
+    def _runs_of_siblings(self) -> frozenset[int]:
+        return frozenset(summary["run_id"] for summary in pushed_by_siblings(self._context, RUN_SUMMARY_KEY))
 
     @property
     def _holding(self) -> HeldRun:
@@ -284,11 +289,9 @@ class RunTask:
     def _left_behind(self) -> RunRecord | None:
         if self._state.is_durable:
             return self._read_record()
-        ti, dag_run = self._context["ti"], self._context.get("dag_run")
-        earliest = getattr(dag_run, "start_date", None)
-        is_mapped = getattr(ti, "map_index", -1) >= 0
+        earliest = getattr(self._context.get("dag_run"), "start_date", None)
         # Among mapped siblings, which run the same agent, a guess would often be another's run.
-        if is_mapped or earliest is None or is_first_try(self._context, self._options.retries):
+        if is_mapped(self._context) or earliest is None or is_first_try(self._context, self._options.retries):
             return None
         return RunRecord(
             agent_id=self._request.agent_id,
@@ -315,9 +318,8 @@ class RunTask:
             logging.WARNING, "Run %s ended: %s. Restarting it, %s.", self.run.id, describe_run(self.run), number
         )
         try:
-            self._hold(
-                self._hook.perform(restart_or_start(self._holding, self._request, self._options.policy), self._remember)
-            )
+            procedure = restart_or_start(self._holding, self._request, self._options.policy)
+            self._hold(self._hook.perform(procedure, self._remember, self._runs_of_siblings))
         except RestartRefused as error:
             raise restart_refused(error) from error
 

@@ -44,7 +44,7 @@ from airflow_provider_sequentum.operators.run_refusals import start_ambiguous, s
 from airflow_provider_sequentum.operators.run_task import RunTask
 from airflow_provider_sequentum.operators.space_state import STATE_KEY, RunState, SpaceState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
-from airflow_provider_sequentum.task_try import has_tries_left, is_first_try, max_tries
+from airflow_provider_sequentum.task_try import has_tries_left, is_first_try, is_mapped, max_tries, pushed_by_siblings
 from airflow_provider_sequentum.triggers.run_event import RunEvent
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
 from airflow_provider_sequentum.triggers.timing import BACKSTOP
@@ -116,7 +116,7 @@ class SpaceTask:
         left_behind = self._left_behind()
         procedure = hold_space(self._request, self._options.policy, max_tries(self._context), left_behind)
         try:
-            record = self._hook.perform(procedure, self._state.keep)
+            record = self._hook.perform(procedure, self._state.keep, self._runs_of_siblings)
         except StartAmbiguous as error:
             raise start_ambiguous(error) from error
         except StillGoing as error:
@@ -276,6 +276,8 @@ class SpaceTask:
                     record, self._request, RunPolicy(), max_tries(self._context), HASTY_LOOKS_FOR_LOST_RUN
                 )
                 record = self._hook.perform_apart(looking)
+                if is_mapped(self._context):
+                    raise StartAmbiguous(self._request.space_id, [])  # which are the siblings' can't be asked here
             over = {agent for agent, task in self._tasks.items() if task.is_over}
             going = [run for agent, run in (record.runs or {}).items() if agent not in over]
             self._hook.perform_apart(stop_runs(going, self._options.stop_grace))
@@ -306,6 +308,10 @@ class SpaceTask:
             intended_at=earliest,
             is_guess=True,
         )
+
+    def _runs_of_siblings(self) -> frozenset[int]:
+        pushed = pushed_by_siblings(self._context, RESULTS_KEY)
+        return frozenset(result["run_id"] for results in pushed for result in results if result["run_id"] is not None)
 
     def _task_of(self, agent_id: int, bounds: Bounds | None = None) -> RunTask:
         arguments = (self._request.of_agent(agent_id), self._options, self._hook, self._context)

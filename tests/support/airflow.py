@@ -57,12 +57,13 @@ class FakeTaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[self.task_id, self.map_index, key] = json.loads(json.dumps(value))
 
-    def xcom_pull(self, task_ids: str, key: str, map_indexes: int | None = None) -> Any:
+    def xcom_pull(self, task_ids: str | list[str], key: str, map_indexes: int | None = None) -> Any:
         """Return one value, or those of all map indexes, as Airflow does when none is asked for."""
         if map_indexes is not None:
-            return self.xcoms.get((task_ids, map_indexes, key))
-        found = [value for (task_id, _, name), value in self.xcoms.items() if (task_id, name) == (task_ids, key)]
-        return found[0] if len(found) == 1 else found
+            return self.xcoms.get((str(task_ids), map_indexes, key))
+        wanted = [task_ids] if isinstance(task_ids, str) else task_ids
+        found = [value for (task_id, _, name), value in self.xcoms.items() if task_id in wanted and name == key]
+        return found[0] if len(found) == 1 and isinstance(task_ids, str) else found
 
     def get_first_reschedule_date(self, context: Any) -> datetime | None:
         return self.first_poke
@@ -130,9 +131,14 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker, *modules: Any) ->
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
             return worker.service.clock.now
 
-    def perform(hook: SequentumHook, procedure: Procedure[T], remember: Callable[[Any], None] | None = None) -> T:
+    def perform(
+        hook: SequentumHook,
+        procedure: Procedure[T],
+        remember: Callable[[Any], None] | None = None,
+        siblings: Callable[[], frozenset[int]] | None = None,
+    ) -> T:
         with errors_as_airflow_exceptions(hook.sequentum_conn_id):
-            return worker.perform(procedure, remember or (lambda record: None))
+            return worker.perform(procedure, remember or (lambda record: None), siblings)
 
     def send(hook: SequentumHook, call: Call[T]) -> T:
         with errors_as_airflow_exceptions(hook.sequentum_conn_id):

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.lifecycle.procedure import Now, Procedure, Remember, Say, Send, Sleep, Step
+from airflow_provider_sequentum.lifecycle.procedure import (
+    Now,
+    Procedure,
+    Remember,
+    Say,
+    Send,
+    Sleep,
+    Step,
+    TellSiblingsRuns,
+)
 from tests.support.service import FakeService
 
 T = TypeVar("T")
@@ -36,13 +45,18 @@ class Worker:
         """What was kept last."""
         return self.kept[-1] if self.kept else None
 
-    def perform(self, procedure: Procedure[T], remember: Callable[[dict[str, Any] | None], None] | None = None) -> T:
+    def perform(
+        self,
+        procedure: Procedure[T],
+        remember: Callable[[dict[str, Any] | None], None] | None = None,
+        siblings: Callable[[], frozenset[int]] | None = None,
+    ) -> T:
         try:
             step = next(procedure)
             while True:
                 self._live()
                 try:
-                    result = self._take(step, remember or self.kept.append)
+                    result = self._take(step, remember or self.kept.append, siblings)
                 except SequentumError as error:
                     step = procedure.throw(error)
                 else:
@@ -56,7 +70,12 @@ class Worker:
                 raise Killed
             self.steps_left -= 1
 
-    def _take(self, step: Step, remember: Callable[[dict[str, Any] | None], None]) -> Any:
+    def _take(
+        self,
+        step: Step,
+        remember: Callable[[dict[str, Any] | None], None],
+        siblings: Callable[[], frozenset[int]] | None,
+    ) -> Any:
         match step:
             case Send(call):
                 return self.service.answer(call)
@@ -66,6 +85,8 @@ class Worker:
                 return self.service.clock.now
             case Remember(record):
                 remember(record)
+            case TellSiblingsRuns():
+                return siblings() if siblings is not None else frozenset()
             case Say(_, message):
                 self.said.append(message)
         return None

@@ -686,6 +686,48 @@ def test_an_ambiguous_start_fails_without_a_retry_and_says_what_to_do(
     assert "clear the task" in str(caught.value)
 
 
+# Mapped siblings run the same agent at the same time
+
+
+@pytest.fixture
+def sibling(service: FakeService, task: FakeTask) -> int:
+    """The run that the mapped sibling beside the task has started and pushed."""
+    task.ti.map_index = 0
+    run = service.start(by_stranger=True)
+    task.ti.xcoms["run_agent", 1, "run"] = {"agent_id": 7, "run_id": run.id}
+    return run.id
+
+
+@BOTH
+def test_the_run_of_a_sibling_is_not_adopted(
+    service: FakeService, worker: Worker, task: FakeTask, sibling: int, deferrable: bool
+) -> None:
+    service.faults["start"] = [(fakes.server_error, False)]
+    with pytest.raises(SequentumUnavailable):
+        run_through(worker, task, deferrable=deferrable)
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable) == 102
+
+
+@BOTH
+def test_the_run_of_a_sibling_does_not_make_a_lost_start_ambiguous(
+    service: FakeService, worker: Worker, task: FakeTask, sibling: int, deferrable: bool
+) -> None:
+    service.faults["start"] = [(fakes.answer_lost, True)]
+    assert run_through(worker, task, deferrable=deferrable) == 102
+
+
+def test_a_kill_never_stops_what_may_be_a_siblings_run(
+    service: FakeService, worker: Worker, task: FakeTask, sibling: int
+) -> None:
+    # Airflow can't be asked which runs are the siblings' while its signal is handled.
+    killed = operator()
+    kill_while(service, "start", killed)
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    assert service.runs[sibling].stop_asked_at is None
+
+
 def test_a_record_that_cannot_be_read_starts_nothing(service: FakeService, worker: Worker, task: FakeTask) -> None:
     task.store.set(run_task.STATE_KEY, {"format": 99})
     with pytest.raises(AgentRunStartAmbiguous, match="Nothing was started"):

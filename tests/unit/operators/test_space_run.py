@@ -393,6 +393,18 @@ def test_runs_that_were_replaced_are_not_taken_for_the_lost_ones(
 
 
 @BOTH
+def test_the_runs_of_a_mapped_sibling_are_not_adopted(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    task.ti.map_index = 0
+    of_sibling = [service.start(agent_id, by_stranger=True).id for agent_id in (7, 8)]
+    nothing = {"agent_id": 9, "run_id": None}
+    task.ti.xcoms["run_agent", 1, "runs"] = [*({"agent_id": 7, "run_id": run_id} for run_id in of_sibling), nothing]
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    assert run_through(worker, task, deferrable=deferrable) == [103, 104, 105]
+
+
+@BOTH
 def test_a_start_that_left_nothing_is_repeated_by_the_next_try(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
