@@ -24,7 +24,16 @@ from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.lifecycle.next_run import MOST_RUNS_LISTED
 from airflow_provider_sequentum.lifecycle.next_try import NextTry, next_try
 from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
-from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, remember, say, send, siblings_runs, sleep, warn
+from airflow_provider_sequentum.lifecycle.procedure import (
+    Procedure,
+    now,
+    remember,
+    say,
+    send,
+    siblings_runs,
+    sleep,
+    warn,
+)
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_stop import stop_run
 from airflow_provider_sequentum.lifecycle.run_wait import NOT_YET_FOUND_INTERVAL

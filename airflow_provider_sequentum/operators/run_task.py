@@ -18,6 +18,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
     AgentRunTimeout,
     SequentumException,
+    SequentumUnavailable,
 )
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
@@ -205,10 +206,19 @@ class RunTask:
             self._hold(HeldRun(self._holding.record, run))
 
     def lost_sight(self, error: SequentumException, agent_id: int, run_id: int) -> SequentumException:
-        """Return ``error``, which ended the wait, with what becomes of the run."""
+        """Return ``error``, which ended the wait, with what becomes of the run: nobody follows who would look again."""
+        name, joins = f"Run {run_id} of agent {agent_id}", self._options.policy.on_clear == "join"
         retried = has_tries_left(self._context) and not isinstance(error, AirflowFailException)
-        step = "The next try joins it." if retried else "Clear the task to stop it and start anew."
-        return type(error)(f"{error} Run {run_id} of agent {agent_id} goes on as far as is known. {step}")
+        # A service that refuses to be asked refuses the stop as well.
+        if retried or joins or not isinstance(error, SequentumUnavailable):
+            step = "Clear the task to join it." if joins else "Clear the task to stop it and start anew."
+            step = "The next try joins it." if retried else step
+            return type(error)(f"{error} {name} goes on as far as is known. {step}")
+        result = self._hook.perform(self._stop_of(agent_id, run_id))
+        return type(error)(
+            f"{error} {name} could not be looked at any more. No try is left, so it was told to stop. "
+            f"{result.sentence} Clear the task to start anew."
+        )
 
     def conclude(self, outcome: WaitOutcome) -> bool:
         """

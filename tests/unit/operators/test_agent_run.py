@@ -757,10 +757,39 @@ def test_a_wait_that_cannot_go_on_says_what_becomes_of_the_run(
     service.faults["status"] = [(error, False)] * 500
     with pytest.raises(kind) as caught:
         run_through(worker, task)
-    assert "Run 101 of agent 7 goes on as far as is known" in str(caught.value)
-    retried = tries_left and not isinstance(caught.value, AirflowFailException)
-    assert ("The next try joins it" in str(caught.value)) is retried
+    is_unavailable = isinstance(caught.value, SequentumUnavailable)
+    assert ("Run 101 of agent 7 goes on as far as is known" in str(caught.value)) is (tries_left or not is_unavailable)
+    assert ("The next try joins it" in str(caught.value)) is (tries_left and is_unavailable)
     assert "'sequentum_default'" in str(caught.value)
+
+
+@BOTH
+@pytest.mark.parametrize("on_clear", ["rerun", "join"])
+@pytest.mark.parametrize("lasting", [True, False])
+def test_when_no_try_is_left_a_run_that_cannot_be_looked_at_is_told_to_stop(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, on_clear: str, lasting: bool
+) -> None:
+    from airflow_provider_sequentum.triggers.run_event import error_event
+
+    service.plans = [Plan(seconds=None)]
+    task.ti.try_number = 3
+    outage = [(fakes.server_error, False)] * (500 if lasting else 21)  # eleven minutes
+    with pytest.raises(SequentumUnavailable) as caught:
+        if deferrable:
+            deferral = deferred_by(lambda: operator(deferrable=True, on_clear=on_clear).execute(task.context))
+            service.faults["status"] = list(outage) if lasting else []
+            event = error_event(SequentumUnavailable("Nobody answers."), deferral.trigger.serialize()[1])
+            operator(deferrable=True, on_clear=on_clear).execute_complete(task.context, event)
+        else:
+            service.faults["status"] = list(outage)
+            operator(poll_interval=30, on_clear=on_clear).execute(task.context)
+    if on_clear == "join":
+        assert "Clear the task to join it." in str(caught.value)
+        assert service.count("stop") == 0
+    else:
+        assert "No try is left, so it was told to stop." in str(caught.value)
+        assert ("It has been stopped" in str(caught.value)) is not lasting
+        assert service.runs[101].status is RunStatus.STOPPED
 
 
 @pytest.mark.parametrize("tries_left", [True, False])
@@ -783,9 +812,9 @@ def test_a_trigger_that_could_not_go_on_says_the_same(
     event = error_event(kind(message), deferral.trigger.serialize()[1])
     with pytest.raises(kind, match=message) as caught:
         operator(deferrable=True).execute_complete(task.context, event)
-    assert "Run 101 of agent 7 goes on as far as is known" in str(caught.value)
-    retried = tries_left and kind is SequentumUnavailable
-    assert ("The next try joins it" in str(caught.value)) is retried
+    is_unavailable = kind is SequentumUnavailable
+    assert ("Run 101 of agent 7 goes on as far as is known" in str(caught.value)) is (tries_left or not is_unavailable)
+    assert ("The next try joins it" in str(caught.value)) is (tries_left and is_unavailable)
 
 
 @pytest.mark.parametrize("event", [None, {}, {"status": "success"}, "success", {"outcome": "ended", "run": None}])
