@@ -60,7 +60,8 @@ def parquet_batches(file: IO[bytes], name: str) -> Iterator[Any]:
     """Yield a Parquet file's rows as ``pyarrow.RecordBatch``, some thousands at a time."""
     arrow, parquet = (library(module, "arrow", "Reading .parquet") for module in ("pyarrow", "pyarrow.parquet"))
     try:
-        yield from parquet.ParquetFile(file).iter_batches(batch_size=_BATCH)
+        # Without pre_buffer=False the whole file ends up in memory.
+        yield from parquet.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=_BATCH)
     except (arrow.ArrowException, OSError) as error:
         raise RecordsUnreadable(f"{name!r} is no valid Parquet file: {error}.") from error
 

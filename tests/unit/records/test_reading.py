@@ -3,8 +3,12 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,6 +159,18 @@ def test_records_come_before_the_file_is_read_to_its_end(name: str) -> None:
     file = Counted(content)
     assert next(read_records(file, name)) == record
     assert file.tell() < len(content) / 4
+
+
+@pytest.mark.parametrize("read_file", [read_records, read_arrow])
+def test_a_parquet_file_is_not_held_in_memory(read_file: Callable[..., Iterator[Any]], tmp_path: Path) -> None:
+    group = pa.table({"a": [f"{number:0500d}" for number in range(4000)]})
+    with pq.ParquetWriter(tmp_path / "a.parquet", group.schema, compression="none", use_dictionary=False) as writer:
+        for _ in range(20):
+            writer.write_table(group)
+    before = pa.total_allocated_bytes()
+    with (tmp_path / "a.parquet").open("rb") as file:
+        held = max(pa.total_allocated_bytes() - before for _ in read_file(file, "a.parquet"))
+    assert held < (tmp_path / "a.parquet").stat().st_size / 4
 
 
 def test_the_callers_file_stays_open() -> None:
