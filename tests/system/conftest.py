@@ -20,7 +20,14 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A running stage. ``SYSTEM_TEST_PYTHON`` names the interpreter of another environment to test."""
+    """
+    A running stage.
+
+    ``SYSTEM_TEST_PYTHON`` names the interpreter of another environment to test, ``SYSTEM_TEST_DISTRIBUTED=1`` asks for
+    Celery workers, several triggerers and PostgreSQL.
+    """
     python = os.environ.get("SYSTEM_TEST_PYTHON", sys.executable)
-    with Stage(tmp_path_factory.mktemp("stage"), python=python, dags=[EXAMPLES, TEST_DAGS]) as running:
+    distributed = os.environ.get("SYSTEM_TEST_DISTRIBUTED") == "1"
+    folder = tmp_path_factory.mktemp("stage")
+    with Stage(folder, python=python, dags=[EXAMPLES, TEST_DAGS], distributed=distributed) as running:
         yield running

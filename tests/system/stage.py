@@ -8,11 +8,11 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from airflow_provider_sequentum.sandbox import Sandbox
-from tests.system.harness import AirflowInstance
+from tests.system.harness import AirflowInstance, Cluster
 from tests.system.harness.database import Postgres
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Stage:
     :param service: The real service. Default: a sandbox of its own.
     :param python: The interpreter of the environment whose Airflow to run.
     :param dags: Folders of DAGs.
-    :param database: Airflow's metadata database, see :class:`~tests.system.harness.AirflowInstance`.
+    :param distributed: Run a distributed Airflow, see :class:`~tests.system.harness.Cluster`, and not a small one.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Stage:
         service: Service | None = None,
         python: Path | str = sys.executable,
         dags: Iterable[Path] = (EXAMPLES,),
-        database: Literal["sqlite", "postgres"] = "sqlite",
+        distributed: bool = False,
     ) -> None:
         self.folder = folder.resolve()
         self.lake = self.folder / "lake"
@@ -73,11 +73,11 @@ class Stage:
         self.warehouse_dsn = ""
         self._service = service
         self._dags = list(dags)
-        self.airflow = AirflowInstance(
+        installation = Cluster if distributed else AirflowInstance
+        self.airflow = installation(
             self.folder / "airflow",
             self.folder / "dags",
             python=python,
-            database=database,
             environment={
                 "QUICKSTART_LAKE": self.lake.as_uri(),
                 "QUICKSTART_DATABASE": str(self.table),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.system.harness.airflow import AirflowInstance
+from tests.system.harness.cluster import Cluster
 from tests.system.harness.rest import AirflowApiError, DagRun, TaskInstance
 
-__all__ = ["AirflowApiError", "AirflowInstance", "DagRun", "TaskInstance"]
+__all__ = ["AirflowApiError", "AirflowInstance", "Cluster", "DagRun", "TaskInstance"]

@@ -63,7 +63,8 @@ class AirflowInstance:
         self._release = _release_of(self._python)
         self._executor = executor or self._release.local_executor[database]
         self._parallelism = parallelism
-        self._database: Database = Postgres() if database == "postgres" else Sqlite(self.home)
+        self.database: Database = Postgres() if database == "postgres" else Sqlite(self.home)
+        """Where the metadata is."""
         self._extra = {f"AIRFLOW_CONN_{conn_id.upper()}": value for conn_id, value in (connections or {}).items()}
         self._extra |= environment or {}
         self._services: dict[str, Service] = {}
@@ -72,12 +73,17 @@ class AirflowInstance:
 
     # Life and death
 
+    @property
+    def services(self) -> Mapping[str, tuple[str, ...]]:
+        """Arguments of ``airflow`` for each service that is started, by its name."""
+        return self._release.services
+
     def __enter__(self) -> Self:
         """Make the database, start all services and wait until Airflow reports them healthy."""
         with ExitStack() as on_failure:
             on_failure.callback(self.close)
             self._prepare()
-            for name in self._release.services:
+            for name in self.services:
                 self.start(name)
             self.wait_until_healthy()
             on_failure.pop_all()
@@ -93,17 +99,17 @@ class AirflowInstance:
             stop_all(self._services.values())
         finally:
             self.api.close()
-            self._database.stop()
+            self.database.stop()
 
     def start(self, service: str, *, name: str | None = None) -> None:
         """Start a service, again after a kill or a second one of its kind under another name.
 
-        :param service: ``api-server``, ``scheduler``, ``dag-processor`` (Airflow 3) or ``triggerer``.
+        :param service: A name in :attr:`services`.
         :param name: What to call this one, ``triggerer-2`` for example. Default: like the service.
         """
         name = name or service
         if name not in self._services:
-            command = [self._python, "-m", "airflow", *self._release.services[service]]
+            command = [self._python, "-m", "airflow", *self.services[service]]
             self._services[name] = Service(
                 name, command, log_folder=self.home / "services", environment=self._environment
             )
@@ -112,6 +118,10 @@ class AirflowInstance:
     def kill(self, name: str, signal_number: int = signal.SIGKILL) -> None:
         """Send a signal to a service and all it forked; SIGKILL is waited for."""
         self._services[name].kill(signal_number)
+
+    def is_running(self, name: str) -> bool:
+        """Whether a service's command lives."""
+        return self._services[name].is_running
 
     def pids(self, name: str) -> list[int]:
         """Return the ids of the living processes of a service: the command and what it forked."""
@@ -163,7 +173,7 @@ class AirflowInstance:
                 self._release,
                 home=self.home,
                 dags_folder=self.dags_folder,
-                database=self._database.start(),
+                database=self.database.start(),
                 executor=self._executor,
                 parallelism=self._parallelism,
                 port=self.port,

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from tests.system.harness import guard
+
+PATIENCE = 15.0
+"""Seconds a server gets to end."""
 
 
 class Database(Protocol):
@@ -52,11 +58,32 @@ class Postgres:
 
         self._folder = Path(tempfile.mkdtemp(prefix="airflow-postgres-"))
         self._server = get_server(self._folder, cleanup_mode="stop")
-        self._session = self._server.get_postmaster_info().pid
-        guard.watch(self._session)
+        self._note_session()
         self._server.psql("CREATE DATABASE airflow;")
         address: str = self._server.get_uri(database="airflow", driver="psycopg2")
         return address
+
+    @property
+    def dsn(self) -> str:
+        """Where it listens, for libpq."""
+        address: str = self._server.get_uri(database="airflow")
+        return address
+
+    def crash(self) -> None:
+        """End the server as a crash does: every connection is cut, nothing is put in order. Its data stays."""
+        server = psutil.Process(self._session)
+        server.send_signal(signal.SIGQUIT)
+        server.wait(PATIENCE)
+        guard.forget(self._session)
+
+    def recover(self) -> None:
+        """Start the server again after :meth:`crash`."""
+        self._server.ensure_postgres_running()
+        self._note_session()
+
+    def _note_session(self) -> None:
+        self._session = self._server.get_postmaster_info().pid
+        guard.watch(self._session)
 
     def stop(self) -> None:
         """Stop the server and delete its data."""
