@@ -72,7 +72,7 @@ def phase_of(status: RunStatus | int | str | None, table_type: str | None = None
     :param table_type: the table that holds the record, ``run`` or ``history``. A ``Failure`` found in ``history`` has
         been archived, whatever its status still says.
     """
-    phase = PHASES.get(status, Phase.UNKNOWN) if isinstance(status, RunStatus) else Phase.UNKNOWN
+    phase = PHASES[status] if isinstance(status, RunStatus) else Phase.UNKNOWN
     if phase is Phase.RESTARTABLE and (table_type or "").lower() == "history":
         return Phase.ARCHIVED
     return phase
