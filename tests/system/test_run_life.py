@@ -92,14 +92,27 @@ def test_a_worker_that_is_killed_on_resume_leaves_one_run(
     assert len(started(sandbox, agent)) == 1
 
 
-# The triggerer dies, or is taken for dead
+def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_try(
+    airflow: AirflowInstance, sandbox: Sandbox, agent: Agent
+) -> None:
+    run = airflow.wait(run_agent(airflow, agent, "run_agent_worker", die_at="shut down"), timeout=180)
+    assert run.state == "success"
+    assert airflow.task_instance(run, TASK).try_number == 2
+    assert (len(started(sandbox, agent)), statuses(sandbox, agent)) == (1, ["Success"])
+    assert "The worker is being shut down" in airflow.log(run, TASK, try_number=1)
 
 
-def test_a_killed_triggerer_leaves_the_run_alone(airflow: AirflowInstance, sandbox: Sandbox, agent: Agent) -> None:
+# A triggerer dies, or is taken for dead, or the scheduler dies with all its workers
+
+
+@pytest.mark.parametrize("service", ["triggerer", "scheduler"])
+def test_a_killed_service_leaves_the_run_alone(
+    airflow: AirflowInstance, sandbox: Sandbox, agent: Agent, service: str
+) -> None:
     run = run_agent(airflow, agent, "run_agent_deferred")
     wait_until_deferred(airflow, run, sandbox, agent)
-    airflow.kill("triggerer")
-    airflow.start("triggerer")
+    airflow.kill(service)
+    airflow.start(service)
     assert airflow.wait(run, timeout=180).state == "success"
     assert len(started(sandbox, agent)) == 1
     assert statuses(sandbox, agent) == ["Success"]
@@ -147,6 +160,40 @@ def test_marking_a_running_task_stops_the_run(airflow: AirflowInstance, sandbox:
     airflow.wait_for_task(run, TASK, {"running"})
     until(lambda: len(started(sandbox, agent)) == 1)
     airflow.mark(run, TASK, "failed")
+    until(lambda: statuses(sandbox, agent) == ["Stopped"])
+
+
+def test_a_task_that_is_marked_before_its_start_was_sent_starts_nothing(
+    airflow: AirflowInstance, sandbox: Sandbox, agent: Agent
+) -> None:
+    run = run_agent(airflow, agent, "run_agent_worker", die_at="killed before POST")
+    airflow.wait_for_task(run, TASK, {"running"})
+    time.sleep(5)  # until it executes
+    airflow.mark(run, TASK, "failed")
+    until(lambda: "Task killed" in airflow.log(run, TASK))
+    assert started(sandbox, agent) == []
+
+
+def test_clearing_a_running_task_stops_its_run_and_starts_anew(airflow: AirflowInstance, sandbox: Sandbox) -> None:
+    agent = sandbox.add_agent("Cleared on the worker", duration=30.0)
+    run = run_agent(airflow, agent, "run_agent_worker")
+    until(lambda: len(started(sandbox, agent)) == 1)
+    time.sleep(2)
+    airflow.clear(run, TASK)
+    assert airflow.wait(run, timeout=240).state == "success"
+    assert statuses(sandbox, agent) == ["Stopped", "Success"]
+    assert airflow.xcom(run, TASK) == started(sandbox, agent)[1]
+
+
+def test_clearing_a_deferred_task_with_its_upstream_stops_the_run_although_no_new_try_comes(
+    airflow: AirflowInstance, sandbox: Sandbox
+) -> None:
+    agent = sandbox.add_agent("Cleared with its upstream", duration=FOR_EVER)
+    run = run_agent(airflow, agent, "run_agent_behind_another_task")
+    wait_until_deferred(airflow, run, sandbox, agent)
+    time.sleep(5)  # until the trigger runs
+    airflow.clear(run, "works_once")
+    assert airflow.wait(run, timeout=120).state == "failed"
     until(lambda: statuses(sandbox, agent) == ["Stopped"])
 
 
@@ -201,6 +248,21 @@ def test_its_own_timeout_stops_the_run_of_every_try(airflow: AirflowInstance, sa
     run = airflow.wait(run_agent(airflow, agent, f"run_agent_{mode}", timeout=15), timeout=300)
     assert run.state == "failed"
     assert statuses(sandbox, agent) == ["Stopped"] * 3
+
+
+# The service refuses a start
+
+
+def test_of_mapped_siblings_on_one_agent_each_has_a_run_of_its_own(airflow: AirflowInstance, sandbox: Sandbox) -> None:
+    agent = sandbox.add_agent("Shared", duration=30.0)
+    route = f"POST /agent/{agent.id}/start"
+    sandbox.fail_next(route, "delay", delay=0.1)  # a sibling has started
+    sandbox.fail_next(route, "status", status=503)  # nothing was done, which the task can't know
+    run = airflow.wait(airflow.trigger("run_agents_mapped", {"agents": [agent.id] * 2}), timeout=240)
+    assert run.state == "success"
+    results = {airflow.xcom(run, TASK, map_index=index) for index in (0, 1)}
+    assert results == set(started(sandbox, agent))
+    assert len(results) == 2
 
 
 # Failure and Failed

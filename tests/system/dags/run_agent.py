@@ -1,4 +1,4 @@
-"""DAGs with one task that runs an agent, on the worker and deferred, whose worker can be told to die at a step."""
+"""DAGs with one task that runs an agent, on the worker and deferred, whose worker can be told to end at a step."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Param, task
 
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.procedure import Remember, Send
+from airflow_provider_sequentum.lifecycle.procedure import Remember, Send, Sleep
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.lifecycle.procedure import Procedure
 
 BEFORE_POST, AFTER_POST, AFTER_RECORD, ON_RESUME = "before POST", "after POST", "after record", "on resume"
+KILLED_BEFORE_POST = "killed before POST"
+"""Not a death: the task waits until it is killed by a person, then goes on if nobody keeps it from that."""
+SHUT_DOWN = "shut down"
+"""Not a death: the worker is asked to end while the task waits, as Kubernetes does with a pod."""
 
 
 def die() -> None:
@@ -36,6 +40,8 @@ def dying(procedure: Procedure[Any], moment: str) -> Procedure[Any]:
         is_start = isinstance(step, Send) and step.call.path.endswith("/start")
         if is_start and moment == BEFORE_POST:
             die()
+        if isinstance(step, Sleep) and moment == SHUT_DOWN:
+            os.kill(os.getppid(), signal.SIGTERM)
         result = yield step
         if is_start and moment == AFTER_POST:
             die()
@@ -62,6 +68,8 @@ class MortalOperator(StartAgentRunOperator):
 
     def execute(self, context: Context) -> int:
         """Run the agent, for as long as this process lives."""
+        if self.die_at == KILLED_BEFORE_POST:
+            signal.pause()
         if self.die_at and context["ti"].try_number == 1:
             perform: Callable[..., Any] = SequentumHook.perform
 
@@ -107,6 +115,16 @@ for deferrable, mode in ((False, "worker"), (True, "deferred")):
 
 with DAG("run_agent_joining", schedule=None, params=PARAMS):
     MortalOperator(**COMMON, deferrable=True, on_clear="join")
+
+with DAG("run_agent_behind_another_task", schedule=None, params=PARAMS):
+
+    @task
+    def works_once(ti: Any = None) -> None:
+        """Fail when it is run again."""
+        if ti.try_number > 1:
+            raise AirflowFailException("once was enough")
+
+    works_once() >> MortalOperator(**COMMON, deferrable=True)
 
 with DAG("run_agents_mapped", schedule=None, params={"agents": Param([], type="array")}):
     StartAgentRunOperator.partial(

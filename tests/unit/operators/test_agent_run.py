@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -774,15 +775,17 @@ def test_when_no_try_is_left_a_run_that_cannot_be_looked_at_is_told_to_stop(
     service.plans = [Plan(seconds=None)]
     task.ti.try_number = 3
     outage = [(fakes.server_error, False)] * (500 if lasting else 21)  # eleven minutes
+    waiting = operator(deferrable=deferrable, poll_interval=30, on_clear=on_clear)
+    if deferrable:
+        deferral = deferred_by(lambda: waiting.execute(task.context))
+        event = error_event(SequentumUnavailable("Nobody answers."), deferral.trigger.serialize()[1])
+        service.faults["status"] = list(outage) if lasting else []
+        go_on = partial(operator(deferrable=True, on_clear=on_clear).execute_complete, task.context, event)
+    else:
+        service.faults["status"] = list(outage)
+        go_on = partial(waiting.execute, task.context)
     with pytest.raises(SequentumUnavailable) as caught:
-        if deferrable:
-            deferral = deferred_by(lambda: operator(deferrable=True, on_clear=on_clear).execute(task.context))
-            service.faults["status"] = list(outage) if lasting else []
-            event = error_event(SequentumUnavailable("Nobody answers."), deferral.trigger.serialize()[1])
-            operator(deferrable=True, on_clear=on_clear).execute_complete(task.context, event)
-        else:
-            service.faults["status"] = list(outage)
-            operator(poll_interval=30, on_clear=on_clear).execute(task.context)
+        go_on()
     if on_clear == "join":
         assert "Clear the task to join it." in str(caught.value)
         assert service.count("stop") == 0
