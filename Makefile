@@ -125,6 +125,14 @@ format: $(READY) ## Mend what the style check can mend
 bench: $(READY) ## Measure what importing the provider's modules costs a DAG file
 	$(BIN)/python -m tests.benchmarks.bench_import
 
+.PHONY: bench-client
+bench-client: $(READY) ## Measure the API client's requests per second beside bare httpx
+	$(BIN)/python -m tests.benchmarks.bench_client $(BENCH_CLIENT)
+
+.PHONY: bench-download
+bench-download: $(READY) ## Measure downloading 1 GiB beside curl (BENCH_DOWNLOAD=64 for less)
+	$(BIN)/python -m tests.benchmarks.bench_download $(BENCH_DOWNLOAD)
+
 .PHONY: bench-landing
 bench-landing: $(READY) ## Measure landing 1 GiB and 1,000 small files beside curl (BENCH_LANDING="64 100" for less)
 	$(BIN)/python -m tests.benchmarks.bench_landing $(BENCH_LANDING)
