@@ -106,8 +106,13 @@ race: $(READY) ## 600 short deferred tasks on a real Airflow with PostgreSQL: ho
 	$(BIN)/python -m tests.system.race $(RACE)
 
 .PHONY: coverage
-coverage: $(READY) ## Unit and integration tests with line and branch coverage (htmlcov/)
-	$(BIN)/pytest tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-report=html
+coverage: $(READY) ## Unit and integration tests with line and branch coverage (htmlcov/); fails below 100 %
+	$(BIN)/pytest -n auto $(SELECT) tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-report=html
+
+.PHONY: mutation
+mutation: $(READY) ## Change lifecycle/ in thousands of ways; each has to fail a test (an hour; MUTANTS='*run_wait*' for a part)
+	$(BIN)/mutmut run $(if $(MUTANTS),"$(MUTANTS)")
+	$(BIN)/mutmut results
 
 .PHONY: lint
 lint: $(READY) ## Style, types, layers
@@ -176,11 +181,11 @@ PROJECT := pyproject.toml --all-extras --group build --group demo --group system
 OLDER_AIRFLOWS := 3.2 3.1 3.0 2.11
 .PHONY: lock
 lock: $(READY) ## Renew the lock files from pyproject.toml (UPGRADE=--upgrade takes newer versions)
-	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-3-3 --group cluster --group docs --group lint --group matrix --group package --output-file requirements/airflow-3.3.txt
+	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-3-3 --group cluster --group docs --group lint --group matrix --group mutation --group package --output-file requirements/airflow-3.3.txt
 	for airflow in $(OLDER_AIRFLOWS); do \
 		$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-$${airflow/./-} --output-file requirements/airflow-$$airflow.txt; done
 	$(BIN)/uv $(LOCK) --group lock --output-file requirements/uv.txt
 
 .PHONY: clean
 clean: ## Remove everything that make made, the environments too
-	rm -rf $(VENV) $(VENV_2_11) .venv-bench .nox .demo .cache dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV_2_11) .venv-bench .nox mutants .demo .cache dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
