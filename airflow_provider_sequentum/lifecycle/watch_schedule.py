@@ -142,7 +142,7 @@ class QuestionSchedule(Generic[Q]):
         if worthiest is None:
             return None, look_again
         self._turn += 1
-        if oldest is not None and not most[0] and self._turn >= _OVERDUE_TURN:
+        if oldest is not None and self._turn >= _OVERDUE_TURN:
             worthiest, self._turn = oldest, 0
         taken = self._planned[worthiest]
         taken.rates, taken.is_urgent = (), False

@@ -65,6 +65,21 @@ def test_no_question_starves(questions: int) -> None:
     assert asked["rare"] >= 3000 / max(LONGEST_INTERVAL + 10, 4 * questions * 0.75) - 1
 
 
+def test_no_question_starves_where_others_are_urgent_without_end() -> None:
+    schedule: QuestionSchedule[str] = QuestionSchedule()
+    asked: Counter[str] = Counter()
+    for name in ("patient", *"abcdef"):
+        schedule.plan(name, constant(0.01), asked_at=0.0)
+    for second in range(1000):
+        for name in "abcdef":
+            schedule.hurry(name)
+        question, _ = schedule.take(second)
+        assert question is not None
+        asked[question] += 1
+        schedule.plan(question, constant(0.01), asked_at=second)
+    assert asked["patient"] >= 1000 / (LONGEST_INTERVAL + 4) - 1
+
+
 def test_nobody_is_asked_about_sooner_than_wanted() -> None:
     schedule: QuestionSchedule[str] = QuestionSchedule()
     schedule.plan("a", lambda _: 100.0, asked_at=10.0, shortest=300.0)
