@@ -208,20 +208,16 @@ class SequentumHook(BaseHook):
             self.__dict__.pop("client").close()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Prove that the key works: the *Test* button of the connection form."""
-        from airflow_provider_sequentum.api import agents, billing
-        from airflow_provider_sequentum.api.errors import SequentumError
+        """Prove that the key works, and say as whom and with how many agents: the *Test* button of the form."""
+        from airflow_provider_sequentum.api import agents
 
         try:
             page = self.send(agents.list_agents(page=1, records_per_page=1))
-            try:
-                organisation = f"organisation {self.client.send(billing.credits()).organization_id}"
-            except SequentumError:
-                organisation = "an organisation whose billing this key may not read"
         except SequentumException as error:
             return False, str(error)
-        agents_seen = page.total_record_count or len(page)
-        return True, f"Connected to {self.settings.base_url} as {organisation}; {agents_seen} agents visible."
+        count = len(page) if page.total_record_count is None else page.total_record_count
+        visible = "1 agent" if count == 1 else f"{count} agents"
+        return True, f"Connected to {self.settings.base_url} as {self._whom()}; {visible} visible."
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -264,6 +260,20 @@ class SequentumHook(BaseHook):
             return self.get_connection(self.sequentum_conn_id)
         except AirflowNotFoundException as error:
             raise self._missing_connection() from error
+
+    def _whom(self) -> str:
+        # No endpoint tells whose key it is: the organisation that pays for it is the nearest thing to a name.
+        from airflow_provider_sequentum.api import billing
+        from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, Unauthorized
+
+        try:
+            account = self.client.send(billing.credits())
+        except (Unauthorized, Forbidden):
+            return "an organisation whose billing this key may not read"
+        except SequentumError as error:
+            return f"an organisation that could not be looked up ({type(error).__name__})"
+        number = "of unknown number" if account.organization_id is None else account.organization_id
+        return f"organisation {number} with {account.available_credits:f} credits left"
 
     def _missing_connection(self) -> SequentumConnectionException:
         return SequentumConnectionException(

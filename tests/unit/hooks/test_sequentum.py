@@ -87,6 +87,64 @@ def test_errors_become_what_a_task_fails_with(
     assert KEY not in str(caught.value)
 
 
+AGENTS = httpx.Response(200, json={"agents": [{"id": 7}], "totalRecordCount": 12})
+
+
+@pytest.mark.parametrize(
+    ("agents", "account", "words"),
+    [
+        (
+            AGENTS,
+            httpx.Response(200, json={"availableCredits": 12.5, "organizationId": 3}),
+            "organisation 3 with 12.5 credits left; 12 agents visible.",
+        ),
+        (
+            httpx.Response(200, json=[{"id": 7}]),
+            httpx.Response(200, json={"availableCredits": 0}),
+            "organisation of unknown number with 0 credits left; 1 agent visible.",
+        ),
+        (
+            httpx.Response(200, json=[]),
+            httpx.Response(403),
+            "an organisation whose billing this key may not read; 0 agents visible.",
+        ),
+        (
+            AGENTS,
+            httpx.Response(200, text="<html>Please sign in</html>"),
+            "an organisation that could not be looked up (UnexpectedAnswer); 12 agents visible.",
+        ),
+    ],
+)
+def test_the_test_button_says_as_whom_and_with_how_many_agents(
+    hook: SequentumHook,
+    monkeypatch: pytest.MonkeyPatch,
+    agents: httpx.Response,
+    account: httpx.Response,
+    words: str,
+) -> None:
+    asked = answering(hook, monkeypatch, agents, account)
+    assert hook.test_connection() == (True, f"Connected to https://sequentum.example as {words}")
+    assert [request.url.path for request in asked] == ["/api/v1/agent/all", "/api/v1/billing/credits"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (httpx.Response(401), "Check the API key"),
+        (httpx.Response(200, text="<html>Please sign in</html>"), "Check the base URL"),
+    ],
+)
+def test_the_test_button_says_what_is_wrong(
+    hook: SequentumHook, monkeypatch: pytest.MonkeyPatch, answer: httpx.Response, words: str
+) -> None:
+    answering(hook, monkeypatch, answer)
+    works, told = hook.test_connection()
+    assert not works
+    assert words in told
+    assert "'my_conn'" in told
+    assert KEY not in told
+
+
 def test_the_connection_is_looked_up_at_the_first_request_only(
     hook: SequentumHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
