@@ -16,7 +16,7 @@ from airflow_provider_sequentum.sandbox.server import Sandbox
 _EPILOG = """\
 examples:
   sequentum-sandbox                              serve the sample agents on port 8765
-  sequentum-sandbox --port 9000 --time-scale 10  on another port , ten times as fast
+  sequentum-sandbox --port 9000 --time-scale 10  on another port, ten times as fast
   sequentum-sandbox --data-folder ./my-data      one agent for each CSV or JSON file
   sequentum-sandbox --state-file sandbox.json    remember agents and runs between starts
   sequentum-sandbox --ready-file ready.json      tell another process the addresses and the key
