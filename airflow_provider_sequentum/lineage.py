@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow.providers.common.compat.openlineage.facet import Dataset, InputDataset, OutputDataset
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -25,6 +27,9 @@ NAMESPACE = "sequentum"
 
 MOST_FILES = 100
 """How many files are told one by one; of more, only their folder."""
+
+MOST_START_PAGES = 20
+"""Of how many agents the start page is asked for, which takes a request each."""
 
 
 def agent_dataset(agent_id: int | str) -> Dataset:
@@ -40,17 +45,28 @@ def run_lineage(hook: SequentumHook, run: Run) -> OperatorLineage[Any, Any]:
 
     :param hook: is asked where the agent starts; if it can't be found out, that is left out.
     """
-    from airflow.providers.common.compat.openlineage.facet import OutputDataset
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    start_url = hook.perform_apart(_read_start_url(run.agent_id))
-    data = agent_dataset(run.agent_id)
-    statistics = _statistics(rows=run.export_count or run.data_count)
     return OperatorLineage(
-        inputs=[] if start_url is None else [_page(start_url)],
-        outputs=[OutputDataset(data.namespace, data.name, facets=_version(run.id), outputFacets=statistics)],
+        inputs=_start_pages(hook, [run]),
+        outputs=[_data_of(run)],
         run_facets=_external_run(hook.settings.origin, run.agent_id, run.id),
         job_facets=_agent_as_job(run.agent_id, run.config_name),
+    )
+
+
+def space_lineage(hook: SequentumHook, space_id: int, runs: Sequence[Run]) -> OperatorLineage[Any, Any]:
+    """
+    Return the lineage of a task that ran the agents of a space.
+
+    :param hook: is asked where the agents start, unless there are many.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    return OperatorLineage(
+        inputs=_start_pages(hook, runs) if len(runs) <= MOST_START_PAGES else [],
+        outputs=[_data_of(run) for run in runs],
+        job_facets=_described_as(f"Space {space_id} of Sequentum Cloud"),
     )
 
 
@@ -67,6 +83,19 @@ def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
         run_facets=_external_run(landed.origin, manifest.agent_id, manifest.run_id),
         job_facets=_agent_as_job(manifest.agent_id, manifest.agent_name),
     )
+
+
+def _start_pages(hook: SequentumHook, runs: Sequence[Run]) -> list[InputDataset]:
+    addresses = [hook.perform_apart(_read_start_url(run.agent_id)) for run in runs]
+    return [_page(address) for address in dict.fromkeys(addresses) if address is not None]
+
+
+def _data_of(run: Run) -> OutputDataset:
+    from airflow.providers.common.compat.openlineage.facet import OutputDataset
+
+    data = agent_dataset(run.agent_id)
+    statistics = _statistics(rows=run.export_count or run.data_count)
+    return OutputDataset(data.namespace, data.name, facets=_version(run.id), outputFacets=statistics)
 
 
 def _file_datasets(landed: Landed) -> list[OutputDataset]:
@@ -114,10 +143,13 @@ def _external_run(origin: str, agent_id: int, run_id: int) -> dict[str, Any]:
 
 
 def _agent_as_job(agent_id: int, agent_name: str | None) -> dict[str, Any]:
+    return _described_as(f"Agent {agent_id} of Sequentum Cloud" + (f": {agent_name}" if agent_name else ""))
+
+
+def _described_as(description: str) -> dict[str, Any]:
     from openlineage.client.facet_v2 import documentation_job
 
-    described = f"Agent {agent_id} of Sequentum Cloud" + (f": {agent_name}" if agent_name else "")
-    return {"documentation": documentation_job.DocumentationJobFacet(description=described)}
+    return {"documentation": documentation_job.DocumentationJobFacet(description=description)}
 
 
 def _read_start_url(agent_id: int) -> Procedure[str | None]:

@@ -22,12 +22,23 @@ def look_before_start(
     # Mapped siblings run the same agent: the first of them warns for all.
     if getattr(context["ti"], "map_index", -1) < 1:
         hook.perform(warn_of_schedules(agent_id))
+    require_credits(hook, f"Agent {agent_id}", min_credits)
+
+
+def require_credits(hook: SequentumHook, what: str, min_credits: float | None) -> None:
+    """
+    Check that enough credits are left.
+
+    :param what: what would be started.
+    :param min_credits: the fewest credits that will do; ``None`` doesn't ask.
+    :raises CreditsTooLow: fewer are left.
+    """
     if min_credits is None:
         return
     try:
         hook.perform(check_credits(min_credits))
     except CreditsShort as error:
         raise CreditsTooLow(
-            f"Agent {agent_id} was not started: {error}. Buy credits, then clear the task. "
+            f"{what} was not started: {error}. Buy credits, then clear the task. "
             f"(connection {hook.sequentum_conn_id!r})"
         ) from error

@@ -12,6 +12,7 @@ from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.lifecycle.arguments import (
     parse_choice,
     parse_count,
+    parse_credits,
     parse_id,
     parse_input_parameters,
     parse_seconds,
@@ -29,6 +30,7 @@ from airflow_provider_sequentum.task_try import DEFERRAL_FAILED, begun_at, defer
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
     from airflow_provider_sequentum.operators.space_task import Outcome, SpaceTask
@@ -66,6 +68,7 @@ class StartSpaceRunsOperator(BaseOperator):
     :param on_ambiguous_start: what to do when the answer was lost and an agent's run can't be told from others:
         ``fail`` (default), ``adopt`` the newest, or ``start`` another.
     :param stop_grace: seconds the runs get to wind down when the task is killed, before they are killed. Default 45.
+    :param min_credits: don't start any unless so many credits are left. Default: not looked at.
     :param min_records: a run that extracted fewer records did not end well.
     :param max_errors: a run that counted more errors did not end well.
     :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
@@ -73,6 +76,7 @@ class StartSpaceRunsOperator(BaseOperator):
     :raises SpaceRunsFailed: some did not end well; a retry goes on with each of them.
     :raises SpaceRunsEnded: some did not end well, and no retry helps.
     :raises AgentRunSkipped: all of them were skipped; the task is skipped.
+    :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
     :raises AgentRunStartAmbiguous: the answer was lost and the runs can't be told from others.
     """
 
@@ -80,6 +84,7 @@ class StartSpaceRunsOperator(BaseOperator):
         "space_id",
         "input_parameters",
         "timeout",
+        "min_credits",
         "min_records",
         "max_errors",
         "sequentum_conn_id",
@@ -104,6 +109,7 @@ class StartSpaceRunsOperator(BaseOperator):
         on_clear: str = "rerun",
         on_ambiguous_start: str = "fail",
         stop_grace: float = 45,
+        min_credits: float | str | None = None,
         min_records: int | str | None = None,
         max_errors: int | str | None = None,
         on_empty: str = "succeed",
@@ -125,6 +131,7 @@ class StartSpaceRunsOperator(BaseOperator):
         self.on_clear = parse_choice("on_clear", on_clear, ON_CLEAR)
         self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_START)
         self.stop_grace = parse_seconds("stop_grace", stop_grace) or 0.0
+        self.min_credits = min_credits
         self.min_records = min_records
         self.max_errors = max_errors
         self.on_empty = parse_choice("on_empty", on_empty, ON_EMPTY)
@@ -170,6 +177,10 @@ class StartSpaceRunsOperator(BaseOperator):
         except WorkerShutDown as reason:
             self._termination.end(reason)
         self._termination.end()
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
+        """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
+        return None if self._task is None else self._task.lineage
 
     def _wait_until_concluded(self, task: SpaceTask, outcomes: Mapping[int, Outcome]) -> list[int]:
         while not task.conclude(outcomes):
@@ -228,6 +239,7 @@ class StartSpaceRunsOperator(BaseOperator):
             restart_delay=self.restart_delay,
             stop_grace=self.stop_grace,
             retries=self.retries or 0,
+            min_credits=self._checked(parse_credits, self.min_credits),
         )
 
     def _bounds(self, context: Context) -> Bounds:

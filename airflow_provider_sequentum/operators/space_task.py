@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -39,15 +39,20 @@ from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutc
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 from airflow_provider_sequentum.lifecycle.space_start import find_space_runs, hold_space, stop_runs
 from airflow_provider_sequentum.lifecycle.space_wait import wait_for_ends
+from airflow_provider_sequentum.operators.run_guards import require_credits
 from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
 from airflow_provider_sequentum.operators.run_refusals import start_ambiguous, still_going
 from airflow_provider_sequentum.operators.run_task import RunTask
 from airflow_provider_sequentum.operators.space_state import STATE_KEY, RunState, SpaceState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
+from airflow_provider_sequentum.outlets import tell_outlets
 from airflow_provider_sequentum.task_try import has_tries_left, is_first_try, is_mapped, max_tries, pushed_by_siblings
 from airflow_provider_sequentum.triggers.run_event import RunEvent
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
 from airflow_provider_sequentum.triggers.timing import BACKSTOP
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 RESULTS_KEY = "runs"
 
@@ -114,6 +119,8 @@ class SpaceTask:
     def begin(self) -> dict[int, Outcome]:
         """Start the agents, or go on with the runs an earlier try left; return the outcomes of those that are over."""
         left_behind = self._left_behind()
+        if left_behind is None:
+            require_credits(self._hook, f"Space {self._request.space_id}", self._options.min_credits)
         procedure = hold_space(self._request, self._options.policy, max_tries(self._context), left_behind)
         try:
             record = self._hook.perform(procedure, self._state.keep, self._runs_of_siblings)
@@ -235,7 +242,7 @@ class SpaceTask:
         self._is_over = True
         self.announce()
         bad = {agent: error for agent, error in self._endings.items() if error is not None}
-        well = [self._tasks[agent].run.id for agent in sorted(self._tasks) if self._endings.get(agent) is None]
+        well = [self._tasks[agent].run.id for agent in self._well()]
         for error in bad.values():
             if isinstance(error, AirflowTaskTimeout):
                 raise AirflowTaskTimeout(self._summary(bad)) from error
@@ -248,6 +255,7 @@ class SpaceTask:
             self._log.log(logging.WARNING, "%s", self._summary(bad))
         if not well:
             raise AgentRunSkipped(self._summary(bad))
+        tell_outlets(self._context, {"space_id": self._request.space_id, RESULTS_KEY: self._all_results()})
         return well
 
     def started(self) -> list[int]:
@@ -255,6 +263,13 @@ class SpaceTask:
         for agent_id in self._going():
             self._endings[agent_id] = None
         return self.result()
+
+    @property
+    def lineage(self) -> OperatorLineage[Any, Any]:
+        """What OpenLineage is told of the runs that ended well."""
+        from airflow_provider_sequentum.lineage import space_lineage
+
+        return space_lineage(self._hook, self._request.space_id, [self._tasks[agent].run for agent in self._well()])
 
     def stop(self) -> None:
         """
@@ -351,6 +366,9 @@ class SpaceTask:
         going = [runs[agent] for agent in agents if agent in runs]
         self._hook.perform(stop_runs(going, self._options.stop_grace))
 
+    def _well(self) -> list[int]:
+        return [agent for agent, error in sorted(self._endings.items()) if error is None]
+
     def _with_run(self) -> list[int]:
         return [agent for agent, task in sorted(self._tasks.items()) if task.holds_run]
 
@@ -369,7 +387,10 @@ class SpaceTask:
         for agent_id, error in self._endings.items():
             nothing = {"agent_id": agent_id, "run_id": None, "status": None, "message": str(error)}
             self._results.setdefault(agent_id, nothing)
-        self._context["ti"].xcom_push(key=RESULTS_KEY, value=[self._results[agent] for agent in sorted(self._results)])
+        self._context["ti"].xcom_push(key=RESULTS_KEY, value=self._all_results())
+
+    def _all_results(self) -> list[dict[str, Any]]:
+        return [self._results[agent] for agent in sorted(self._results)]
 
     def _summary(self, bad: Mapping[int, BaseException]) -> str:
         total = len(self._tasks.keys() | self._endings.keys())

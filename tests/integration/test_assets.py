@@ -15,7 +15,9 @@ from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
 from airflow_provider_sequentum.exceptions import CreditsTooLow, SequentumRequestRefused
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.sandbox import Sandbox
+from airflow_provider_sequentum.sandbox.run_plan import RunPlan
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 from tests.support.landing import FakeTaskInstance, finished_run
@@ -82,6 +84,51 @@ class TestOutlets:
         context = context_of(task)
         task.execute(context)  # type: ignore[arg-type]
         assert context["outlet_events"][Asset("prices")].extra["files"] is None
+
+
+@pytest.fixture
+def space(sandbox: Sandbox) -> tuple[int, list[int]]:
+    """A space with two agents, one of which is known to start at a page."""
+    space_id = sandbox.add_space("Shops").id
+    agents = [sandbox.add_agent(name, records=RECORDS, duration=1.0, space_id=space_id) for name in ("A", "B")]
+    agents[0].start_url = "https://shop.example/a"
+    return space_id, [agent.id for agent in agents]
+
+
+def start_space(space_id: int, **options: Any) -> StartSpaceRunsOperator:
+    return StartSpaceRunsOperator(task_id="run", space_id=space_id, poll_interval=0.05, **options)
+
+
+class TestSpace:
+    def test_outlets_get_the_facts_of_all_runs(self, sandbox: Sandbox, space: tuple[int, list[int]]) -> None:
+        space_id, agents = space
+        task = start_space(space_id, outlets=[Asset("shops")])
+        context = context_of(task)
+        run_ids = task.execute(context)  # type: ignore[arg-type]
+        extra = context["outlet_events"][Asset("shops")].extra
+        assert extra["space_id"] == space_id
+        facts = [(run["agent_id"], run["run_id"], run["records"]) for run in extra["runs"]]
+        assert facts == [(agent, run, 2) for agent, run in zip(agents, run_ids, strict=True)]
+
+    def test_too_few_credits_start_nothing(self, sandbox: Sandbox, space: tuple[int, list[int]]) -> None:
+        task = start_space(space[0], min_credits=5000)
+        with pytest.raises(CreditsTooLow, match=rf"Space {space[0]} was not started: 1000(\.0*)? credits are left"):
+            task.execute(context_of(task))  # type: ignore[arg-type]
+        assert not sandbox.ledger.starts()
+
+    def test_lineage_is_told_of_all_runs_that_ended_well(self, sandbox: Sandbox, space: tuple[int, list[int]]) -> None:
+        space_id, agents = space
+        sandbox.plan_runs(agents[1], [RunPlan(outcome="Failure")])
+        task = start_space(space_id, on_partial="warn")
+        assert task.get_openlineage_facets_on_complete(None) is None, "nothing has run yet"
+        [run_id] = task.execute(context_of(task))  # type: ignore[arg-type]
+        lineage = task.get_openlineage_facets_on_complete(None)
+        assert lineage is not None
+        assert [(page.namespace, page.name) for page in lineage.inputs] == [("https://shop.example", "/a")]
+        [data] = lineage.outputs
+        assert (data.name, data.facets["version"].datasetVersion) == (f"agent/{agents[0]}", str(run_id))
+        assert data.outputFacets["outputStatistics"].rowCount == 2
+        assert lineage.job_facets["documentation"].description == f"Space {space_id} of Sequentum Cloud"
 
 
 class TestGuards:
