@@ -36,6 +36,9 @@ BEFORE_FIRST_EVENT = -1
 SHORTEST_PROMPT, LONGEST_PROMPT = 10, 5000
 """Characters a prompt must have after trimming."""
 
+LONGEST_PAGE = 16 * 1024 * 1024
+"""Bytes of events that are read at once. A screenshot can have ten million, and a session thousands of events."""
+
 EVENTS_READ_TIMEOUT = 60.0
 """Seconds after which silence on a long poll counts as no news. How long the server holds one is not published."""
 
@@ -114,10 +117,15 @@ class SessionEvent(ApiModel):
 
 
 class EventPage(ApiModel):
-    """Events after a cursor, oldest first, none twice. Ask for the next ones with ``last_event_index``."""
+    """Events after a cursor, oldest first, none twice. Ask for the next ones with ``last_event_index``.
+
+    ``is_cut`` says that there were more of them than were read at once. A page that is cut and holds no event is one
+    whose first event is longer than what is read at once.
+    """
 
     events: list[SessionEvent] = Field(default_factory=list)
     last_event_index: int = BEFORE_FIRST_EVENT
+    is_cut: bool = False
 
     @field_validator("events", mode="before")
     @classmethod
@@ -193,7 +201,9 @@ def status(session_id: str) -> Call[SessionStatus]:
     )
 
 
-def events(session_id: str, last_event_index: int = BEFORE_FIRST_EVENT) -> Call[EventPage]:
+def events(
+    session_id: str, last_event_index: int = BEFORE_FIRST_EVENT, longest_page: int = LONGEST_PAGE
+) -> Call[EventPage]:
     """Wait for events after a cursor. The server holds the request until there are some.
 
     A cancelled session sends no event, so look at :func:`status` between the calls. When the server stays
@@ -201,6 +211,7 @@ def events(session_id: str, last_event_index: int = BEFORE_FIRST_EVENT) -> Call[
 
     :param session_id: the session.
     :param last_event_index: the last page's ``last_event_index``; -1 gives all events.
+    :param longest_page: bytes that are read at once. The rest comes with the next call.
     """
     return Call(
         purpose=f"read the events of Agent Builder session {session_id}",
@@ -211,6 +222,7 @@ def events(session_id: str, last_event_index: int = BEFORE_FIRST_EVENT) -> Call[
         safe_to_repeat=True,
         read_timeout=EVENTS_READ_TIMEOUT,
         when_silent=lambda: EventPage(last_event_index=last_event_index),
+        longest_answer=longest_page,
     )
 
 
@@ -277,15 +289,13 @@ def _read_status(answer: Answer) -> SessionStatus:
 
 def _read_events(answer: Answer, cursor: int) -> EventPage:
     page = read_one(EventPage)(answer)
-    new = {
-        event.event_index: event
-        for event in page.events
-        if event.event_index is not None and event.event_index > cursor
-    }
+    # Of an answer that was cut the last event may be incomplete, and the index may speak of events that are missing.
+    events = page.events[:-1] if answer.is_cut else page.events
+    stated = cursor if answer.is_cut else page.last_event_index
+    new = {event.event_index: event for event in events if event.event_index is not None and event.event_index > cursor}
     in_order = [new[index] for index in sorted(new)]
     # An answer without news may carry no index, or a smaller one: the cursor never goes back.
-    last = max([cursor, page.last_event_index, *new])
-    return EventPage(events=in_order, last_event_index=last)
+    return EventPage(events=in_order, last_event_index=max([cursor, stated, *new]), is_cut=answer.is_cut)
 
 
 def _read_finished(answer: Answer) -> FinishedSession:

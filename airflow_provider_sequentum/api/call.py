@@ -27,12 +27,14 @@ class Answer:
 
     :param status_code: HTTP status.
     :param headers: response headers; names are looked up in lower case.
-    :param content: the whole body, decompressed.
+    :param content: the body, decompressed.
+    :param is_cut: whether ``content`` is only the beginning of it, see ``Call.longest_answer``.
     """
 
     status_code: int
     headers: Mapping[str, str]
     content: bytes
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Call(Generic[T]):
     :param read_timeout: seconds of silence to bear at least, where the client's own time-out may be too short.
     :param when_silent: gives the value that a read time-out stands for. Only for long polls, where
         silence means that there is no news; everywhere else a read time-out is an error.
+    :param longest_answer: bytes after which the rest of a longer answer is left unread; ``None`` reads all of it. For
+        answers without a bound, of which the rest can be asked for again.
     """
 
     purpose: str
@@ -77,6 +81,7 @@ class Call(Generic[T]):
     safe_to_repeat: bool = False
     read_timeout: float | None = None
     when_silent: Callable[[], T] | None = None
+    longest_answer: int | None = None
 
     @property
     def request(self) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from airflow_provider_sequentum.api.beginning import Beginning, beginning_of
 from airflow_provider_sequentum.api.budget import DEFAULT_PAUSE, RequestBudget, budget_of
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.download import Destination, Download
@@ -113,12 +114,22 @@ class SequentumClient:
 
     def _attempt(self, call: Call[T], budget_share: float) -> T:
         try:
-            response = self._exchange(call, budget_share)
+            response = self._exchange(call, budget_share, stream=True)
+            beginning = self._read(call, response)
         except AnswerTimedOut:
             if call.when_silent is None:
                 raise
             return call.when_silent()
-        return read_answer(call, self._core.pipeline.answer_of(response, response.content))
+        return read_answer(call, self._core.pipeline.answer_of(response, beginning.content, is_cut=beginning.is_cut))
+
+    def _read(self, call: Call[Any], response: httpx.Response) -> Beginning:
+        try:
+            return beginning_of(response.iter_bytes(), call.longest_answer)
+        except httpx.HTTPError as error:
+            failure = self._core.pipeline.transport_error(call, error)
+        finally:
+            response.close()
+        raise failure
 
     def _exchange(
         self, call: Call[Any], budget_share: float, headers: dict[str, str] | None = None, *, stream: bool = False
@@ -152,7 +163,7 @@ class SequentumClient:
     def _take(self, download: Download, response: httpx.Response) -> httpx.Request | None:
         failure: SequentumTransportError
         try:
-            error_body = _beginning(response.iter_bytes()) if response.is_error else b""
+            error_body = beginning_of(response.iter_bytes(), LONGEST_ERROR_BODY).content if response.is_error else b""
             request = download.follow(response, error_body)
             if request is None:
                 with wide_reads(response):
@@ -253,11 +264,26 @@ class AsyncSequentumClient:
     async def _attempt(self, call: Call[T], budget_share: float) -> T:
         try:
             response = await self._exchange(call, budget_share)
+            beginning = await self._read(call, response)
         except AnswerTimedOut:
             if call.when_silent is None:
                 raise
             return call.when_silent()
-        return read_answer(call, self._core.pipeline.answer_of(response, response.content))
+        return read_answer(call, self._core.pipeline.answer_of(response, beginning.content, is_cut=beginning.is_cut))
+
+    async def _read(self, call: Call[Any], response: httpx.Response) -> Beginning:
+        beginning = Beginning(call.longest_answer)
+        try:
+            async for chunk in response.aiter_bytes():
+                if beginning.take(chunk):
+                    break
+        except httpx.HTTPError as error:
+            failure = self._core.pipeline.transport_error(call, error)
+        else:
+            return beginning
+        finally:
+            await response.aclose()
+        raise failure
 
     async def _exchange(self, call: Call[Any], budget_share: float) -> httpx.Response:
         request = self._core.pipeline.build(call)
@@ -273,7 +299,7 @@ class AsyncSequentumClient:
     async def _send(self, call: Call[Any], request: httpx.Request) -> httpx.Response:
         try:
             with quiet_http_logs():
-                return await self._http.send(request)
+                return await self._http.send(request, stream=True)
         except httpx.HTTPError as error:
             failure = self._core.pipeline.transport_error(call, error)
         # Raised out here, so that no context carries httpx's error, which holds the request and its key.
@@ -322,13 +348,6 @@ def _verification(settings: ClientSettings) -> ssl.SSLContext | bool:
         raise SequentumConfigurationError(
             f"The certificates in {settings.verify} cannot be read: {error}. Nothing was sent."
         ) from None
-
-
-def _beginning(chunks: Iterator[bytes]) -> bytes:
-    content = b""
-    while len(content) < LONGEST_ERROR_BODY and (chunk := next(chunks, None)) is not None:
-        content += chunk
-    return content
 
 
 class _DownloadCancelled(Exception):

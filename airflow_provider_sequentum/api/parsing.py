@@ -157,7 +157,7 @@ def raise_if_refused(data: Any) -> Any:
 def _json_of(answer: Answer) -> Any:
     if not answer.content.strip():
         raise ValueError("the answer is empty")
-    return from_json(answer.content, allow_inf_nan=False)
+    return from_json(answer.content, allow_inf_nan=False, allow_partial=answer.is_cut)
 
 
 def _completed(data: Any, defaults: Mapping[str, Any]) -> Any:

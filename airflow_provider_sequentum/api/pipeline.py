@@ -112,11 +112,11 @@ class Pipeline:
             **_body_arguments(call.body),
         )
 
-    def answer_of(self, response: httpx.Response, content: bytes) -> Answer:
+    def answer_of(self, response: httpx.Response, content: bytes, *, is_cut: bool = False) -> Answer:
         """Return a response as an :class:`Answer`. A server that echoes the key does not get it into our errors."""
         if self._secret is not None and (self._secret in content or b"\\" in content):
             content = self._secret_in_json.sub(b"***", content)
-        return Answer(response.status_code, response.headers, content)
+        return Answer(response.status_code, response.headers, content, is_cut)
 
     def transport_error(self, call: Call[Any], error: httpx.HTTPError) -> SequentumTransportError:
         """Return the typed error of a request that got no usable answer."""

@@ -54,8 +54,11 @@ def _read_events(
     session: BuilderSession, last_event_index: int | None, sink: EventSink | None, *, narrate: bool, strict: bool
 ) -> Procedure[BuilderSession]:
     """Take in the events up to the index, or the next page of them when the server doesn't say how many there are."""
+    from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE
+
+    longest_page = LONGEST_PAGE
     while session.events_offered and (last_event_index is None or session.cursor < last_event_index):
-        page = yield from _next_page(session, long_poll=last_event_index is None, strict=strict)
+        page = yield from _next_page(session, longest_page, long_poll=last_event_index is None, strict=strict)
         if page is None:
             return session.without_events()
         for event in page.events:
@@ -65,17 +68,22 @@ def _read_events(
             if sink is not None:
                 sink(session.session_id, event)
             session = session.observe_event(event, (yield from now()))
-        if last_event_index is None or not page.events:
+        if page.is_cut and not page.events:
+            longest_page *= 2
+        elif not page.is_cut and (last_event_index is None or not page.events):
             break
     return session
 
 
-def _next_page(session: BuilderSession, *, long_poll: bool, strict: bool) -> Procedure[EventPage | None]:
+def _next_page(
+    session: BuilderSession, longest_page: int, *, long_poll: bool, strict: bool
+) -> Procedure[EventPage | None]:
     """Return the next events, none if they can't be had now, ``None`` if the server has no events at all."""
     from airflow_provider_sequentum.api import agent_builder
 
+    call = agent_builder.events(session.session_id, session.cursor, longest_page)
     try:
-        return (yield from send(agent_builder.events(session.session_id, session.cursor), WAITING_SHARE))
+        return (yield from send(call, WAITING_SHARE))
     except (NotFound, MethodNotAllowed):
         return None
     except SequentumError as error:
