@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -65,6 +66,14 @@ class Browser:
     def run(self, script: str) -> Any:
         """Run JavaScript in the page and return its value."""
         return self._command("execute/sync", script=script, args=[])
+
+    def screenshot(self) -> bytes:
+        """Return what the window shows, as a PNG."""
+        return b64decode(self._http.get(f"{self._session}/screenshot").raise_for_status().json()["value"])
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the window another size, in pixels."""
+        self._command("window/rect", width=width, height=height)
 
     def click(self, xpath: str) -> None:
         """Click an element, as soon as there is one to be clicked."""
