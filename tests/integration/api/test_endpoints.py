@@ -77,6 +77,35 @@ def test_stop_kill_and_restart(send: Send, service: Sandbox) -> None:
     assert len(service.ledger.restarts) == 1
 
 
+def test_6_23_a_parallel_start_is_followed_by_the_id_it_answers(send: Send, service: Sandbox) -> None:
+    agent = service.add_agent("Prices", duration=10)
+
+    started = send(runs.start(agent.id, parallelism=4, parallel_max_concurrency=2, parallel_export="Separated"))
+    service.advance(60)
+
+    ended = send(runs.status(agent.id, started.id))
+    assert (ended.status, ended.parallelism, ended.parallel_max_concurrency) == (RunStatus.SUCCESS, 4, 2)
+    delivered = [file for file in send(files.list_files(agent.id, started.id)) if file.file_type == 1]
+    assert len(delivered) == 4
+
+
+def test_6_24_status_and_list_need_no_run_history_endpoint(send: Send, service: Sandbox) -> None:
+    agent = service.add_agent("Prices", duration=10)
+    service.plan_runs(agent.id, [RunPlan(outcome="Failure"), RunPlan(outcome="Failure"), RunPlan(duration=1000)])
+    archived, failed, going = (send(runs.start(agent.id)).id for _ in range(3))
+    service.advance(200)
+
+    service.archive(agent.id, archived)
+
+    run = send(runs.status(agent.id, archived))
+    assert (run.status, run.table_type) == (RunStatus.FAILED, "history")
+    assert {run.id: (run.status, run.table_type) for run in send(runs.list_runs(agent.id))} == {
+        archived: (RunStatus.FAILED, "history"),
+        failed: (RunStatus.FAILURE, "run"),
+        going: (RunStatus.RUNNING, "run"),
+    }
+
+
 def test_a_synchronous_run(send: Send, service: Sandbox) -> None:
     agent = service.add_agent("Prices", records=[{"sku": "A1"}], duration=0.2)
 

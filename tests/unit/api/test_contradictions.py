@@ -1,14 +1,16 @@
 """Where the public material contradicts itself or is silent, what the client does instead of guessing.
 
 The numbers are those of the list "Where the documentation leaves room" in ``docs/python-client.md``. Points that are
-decided above the client, such as how long to poll, are tested where they are decided.
+decided above the client, such as how long to poll, are tested where they are decided, under names with these numbers.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -33,6 +35,8 @@ from airflow_provider_sequentum.api.run_status import RunStatus
 from tests.unit.api.support import Driver, answer
 
 MakeDriver = Callable[..., Driver]
+PROJECT = Path(__file__).parents[3]
+POINTS = set(range(1, 27))
 
 
 def read(call: Call[Any], value: Any, status_code: int = 200) -> Any:
@@ -354,3 +358,10 @@ def test_unknown_fields_and_codes_do_no_harm() -> None:
     agent = read(agents.get(7), {"id": 7, "configType": 99, "validationStatus": "odd", "unheardOf": [{}]})
 
     assert (agent.config_type, agent.validation_status) == (99, None)
+
+
+def test_every_point_is_documented_and_has_a_test() -> None:
+    documented = re.findall(r"^\| 6\.(\d+) \|", (PROJECT / "docs/python-client.md").read_text(), re.MULTILINE)
+    tests = "\n".join(file.read_text() for file in (PROJECT / "tests").rglob("test_*.py"))
+    assert sorted(map(int, documented)) == sorted(POINTS)
+    assert {int(number) for number in re.findall(r"def test_6_(\d+)_", tests)} == POINTS

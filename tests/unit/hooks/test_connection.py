@@ -107,7 +107,7 @@ def test_a_link_template() -> None:
 
 
 @pytest.mark.parametrize("template", [None, ""])
-def test_without_a_template_the_link_leads_to_the_dashboard(template: str | None) -> None:
+def test_6_9_without_a_template_the_link_leads_to_the_dashboard(template: str | None) -> None:
     assert fill_link_template(template, "https://base", run_id=42) == "https://base"
 
 

@@ -37,7 +37,7 @@ def test_a_wait_ends_when_the_session_is_ready() -> None:
     assert any("What next?" in line for line in worker.said)
 
 
-def test_a_cancellation_ends_a_wait_although_no_event_tells_of_it() -> None:
+def test_6_6_a_cancellation_ends_a_wait_although_no_event_tells_of_it() -> None:
     worker = Worker(service_with(FakeSession(status="cancelled")))
     assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.CANCELLED
 
