@@ -229,6 +229,8 @@ class RunFilesTransfer:
             }
         )
         self._verify(manifest, read_again={file.name for file in missing})
+        if empty := [file.name for file in manifest.files if not file.size]:
+            self._log.warning("%d files are empty, as they are on the service: %s", len(empty), ", ".join(empty[:5]))
         self._write_manifest(manifest)
         self._remove()
         return self._landed(manifest, len(missing))
@@ -294,6 +296,11 @@ class RunFilesTransfer:
                 file=file,
                 destination=_Copy(stream, measuring, self._progress),
             )
+            if entry.listed_size and not measuring.size:
+                raise RunFilesUnavailable(
+                    f"The service lists {entry.listed_size} bytes of {file.name!r} of run {self._run_id}, but sent "
+                    f"none. Nothing was written to {target}. A retry fetches it again."
+                )
         self._progress.finished()
         return measuring.result()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -299,6 +300,19 @@ class TestRemoval:
         assert len(sandbox.ledger.of_kind("delete")) == 1
 
 
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A real disk that is full soon; making one is for root only."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 class TestBadInput:
     def test_a_run_that_is_still_going(self, sandbox: Sandbox, tmp_path: Path) -> None:
         agent_id = sandbox.add_agent("Slow", duration=10_000).id
@@ -328,6 +342,39 @@ class TestBadInput:
         run_id = finished_run(sandbox, agent_id)
         with pytest.raises(RunFilesUnavailable, match="Could not look into"):
             execute(transfer((tmp_path / "taken").as_uri(), agent_id, run_id))
+
+    def test_a_file_of_which_nothing_is_sent(self, sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        sandbox.fail_next("GET /storage/{agent_id}/{run_id}/{file_id}", "empty")
+        with pytest.raises(RunFilesUnavailable, match=r"lists \d+ bytes of 'output\.csv' of run \d+, but sent none"):
+            execute(transfer(tmp_path.as_uri(), agent_id, run_id, max_parallel_files=1))
+        assert visible(tmp_path) == {MANIFEST_NAME}
+        _, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id))
+        assert summary["fetched"] == 4
+
+    def test_a_file_of_zero_bytes_is_landed_and_named(
+        self,
+        sandbox: Sandbox,
+        agent_id: int,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        execute(transfer(tmp_path.as_uri(), agent_id, finished_run(sandbox, agent_id)))
+        assert (tmp_path / "empty.bin").read_bytes() == b""
+        assert "1 files are empty, as they are on the service: empty.bin" in capsys.readouterr().out + caplog.text
+
+    def test_a_disk_that_is_full(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        large = tmp_path / "large.csv"
+        large.write_bytes(b"a,b\n" * (2 * 1024 * 1024))
+        agent_id = sandbox.add_agent("P", records=RECORDS, extra_files=[ExtraFile(name="large.csv", path=large)]).id
+        run_id = finished_run(sandbox, agent_id)
+        with small_disk(tmp_path / "disk", megabytes=4) as disk:
+            folder = disk / "run"
+            with pytest.raises(RunFilesUnavailable, match=r"Could not write .*/large\.csv: .*No space left on device"):
+                execute(transfer(folder.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+            assert visible(folder) <= {MANIFEST_NAME, "output.csv"}
+        assert not sandbox.ledger.of_kind("delete")
 
     @pytest.mark.parametrize("destination", ["nowhere://x/y", "gs://bucket/x"])
     def test_a_storage_that_airflow_does_not_know(self, sandbox: Sandbox, destination: str) -> None:
