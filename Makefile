@@ -105,6 +105,14 @@ matrix: $(READY) ## All supported pairs of Airflow and Python: unit, integration
 race: $(READY) ## 600 short deferred tasks on a real Airflow with PostgreSQL: how many go wrong (RACE="--rounds 2")
 	$(BIN)/python -m tests.system.race $(RACE)
 
+.PHONY: test-cluster
+test-cluster: $(READY) ## The examples on a distributed Airflow: Celery, Redis, PostgreSQL, two workers, two triggerers
+	SYSTEM_TEST_DISTRIBUTED=1 $(BIN)/pytest tests/system/test_quickstart.py tests/system/test_example_dags.py
+
+.PHONY: chaos
+chaos: $(READY) ## Break a distributed Airflow on purpose and count what goes wrong (CHAOS="--seed 1 --minutes 5")
+	$(BIN)/python -m tests.cluster.chaos $(CHAOS)
+
 .PHONY: coverage
 coverage: $(READY) ## Unit and integration tests with line and branch coverage (htmlcov/); fails below 100 %
 	$(BIN)/pytest -n auto $(SELECT) tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-report=html

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tests.system.harness.database import Postgres, Sqlite
 from tests.system.harness.release import AIRFLOW_2, AIRFLOW_3, WEBSERVER_CONFIG, settings
-from tests.system.harness.rest import AirflowApiError, AirflowClient, DagRun, TaskInstance
+from tests.system.harness.rest import PATIENCE, AirflowApiError, AirflowClient, DagRun, TaskInstance
 from tests.system.harness.service import Service, free_port, stop_all
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class AirflowInstance:
     :param database: ``"sqlite"`` for a handful of tasks at a time, ``"postgres"`` for more.
     :param executor: Airflow's executor. Default: the one that runs tasks on this machine.
     :param parallelism: How many tasks may run at the same time.
+    :param patience: Seconds an answer of the REST API is waited for.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class AirflowInstance:
         database: Literal["sqlite", "postgres"] = "sqlite",
         executor: str | None = None,
         parallelism: int = 4,
+        patience: float = PATIENCE,
     ) -> None:
         self.home = home.resolve()
         self.dags_folder = dags_folder.resolve()
@@ -69,7 +71,7 @@ class AirflowInstance:
         self._extra |= environment or {}
         self._services: dict[str, Service] = {}
         self._environment: dict[str, str] = {}
-        self.api = AirflowClient(self.url, major=self._release.major)
+        self.api = AirflowClient(self.url, major=self._release.major, patience=patience)
 
     # Life and death
 
@@ -210,10 +212,14 @@ class AirflowInstance:
         errors = self.api.get("/importErrors")["import_errors"]
         return "".join(f"\n{error['filename']}:\n{error['stack_trace']}" for error in errors)
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, timeout: float = 60) -> DagRun:
-        """Start a run of a DAG, as soon as Airflow knows the DAG."""
+    def trigger(
+        self, dag_id: str, conf: Mapping[str, Any] | None = None, timeout: float = 60, run_id: str | None = None
+    ) -> DagRun:
+        """Start a run of a DAG, as soon as Airflow knows the DAG. With a ``run_id`` of its own, at most once."""
         self.wait_for_dag(dag_id, timeout)
         body: dict[str, Any] = {"conf": dict(conf or {})}
+        if run_id is not None:
+            body["dag_run_id"] = run_id
         if self._release.major >= 3:
             body["logical_date"] = None
         answer = self.api.post(f"/dags/{dag_id}/dagRuns", body)

@@ -60,6 +60,8 @@ class Cluster(AirflowInstance):
         self.workers = _names("worker", workers)
         self.triggerers = _names("triggerer", triggerers)
         self._redis = Redis(self.home / "services")
+        self.broker = ""
+        """Where Redis listens, while it runs."""
 
     @property
     def postgres(self) -> Postgres:
@@ -67,6 +69,11 @@ class Cluster(AirflowInstance):
         if not isinstance(self.database, Postgres):
             raise TypeError(f"{self.database} is no PostgreSQL")
         return self.database
+
+    @property
+    def fernet_key(self) -> str:
+        """What Airflow encrypts with."""
+        return self._environment["AIRFLOW__CORE__FERNET_KEY"]
 
     @property
     def services(self) -> Mapping[str, tuple[str, ...]]:
@@ -86,7 +93,7 @@ class Cluster(AirflowInstance):
 
     def _prepare(self) -> None:
         (self.home / "services").mkdir(parents=True, exist_ok=True)
-        self._extra["AIRFLOW__CELERY__BROKER_URL"] = self._redis.start()
+        self.broker = self._extra["AIRFLOW__CELERY__BROKER_URL"] = self._redis.start()
         super()._prepare()
 
 

@@ -68,11 +68,12 @@ class AirflowClient:
 
     :param url: Where the API server listens.
     :param major: Airflow's major version.
+    :param patience: Seconds an answer is waited for.
     """
 
-    def __init__(self, url: str, *, major: int) -> None:
+    def __init__(self, url: str, *, major: int, patience: float = PATIENCE) -> None:
         self.major = major
-        self._http = httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False)
+        self._http = httpx.Client(base_url=url, timeout=patience, trust_env=False)
         self._prefix = "/api/v2" if major >= 3 else "/api/v1"
         self._authenticated = major < 3
 

@@ -1,0 +1,117 @@
+"""
+What must hold after any storm. Each check is a pure function from what is known of a job to what is wrong with it.
+
+A logical attempt lasts from a task's first try, or from a person's clearing it, to its end. Retries belong to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from tests.cluster.facts import ENDED_TASK, Case, RunFact
+
+GRACE = timedelta(seconds=45)
+"""How long a run may outlive its task: a stop is sent, takes effect, or is followed by a kill."""
+MARKS = ("mark failed", "mark success")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """
+    Something that must not be.
+
+    :param kind: which invariant.
+    :param case: the job.
+    :param what: what is wrong.
+    """
+
+    kind: str
+    case: Case
+    what: str
+
+
+def duplicates(case: Case) -> list[str]:
+    """A run was started although the one before was going or had succeeded, and nobody had cleared the task."""
+    return [
+        f"run {later.run_id} was started beside run {earlier.run_id} ({earlier.status})"
+        for earlier, later in pairwise(case.runs)
+        if (earlier.is_going_at(later.started) or earlier.succeeded) and not case.did("clear", since=earlier.started)
+    ]
+
+
+def lost(case: Case) -> list[str]:
+    """A run succeeded, its task did not return it, and no person had a hand in that."""
+    return [
+        f"run {run.run_id} succeeded and nobody was told"
+        for run in case.runs
+        if run.succeeded and run.run_id != case.task.result and not case.did("clear", *MARKS, since=run.started)
+    ]
+
+
+def leaked(case: Case, now: datetime) -> list[str]:
+    """A run went on although its task had ended, or had begun anew with another run."""
+    successors: list[RunFact | None] = [*case.runs[1:], None]
+    found = []
+    for run, successor in zip(case.runs, successors, strict=True):
+        needless_since = case.task.ended if successor is None else successor.started
+        ended = run.ended or now
+        if needless_since is not None and ended > needless_since + GRACE:
+            seconds = (ended - needless_since).total_seconds()
+            going = "" if run.ended else " and still goes on"
+            found.append(f"run {run.run_id} went on for {seconds:.0f} s that nobody waited for{going}")
+    return found
+
+
+def wrong_state(case: Case) -> list[str]:
+    """The task has not ended, or its state is not what became of its run."""
+    task, last = case.task, case.runs[-1] if case.runs else None
+    if task.state not in ENDED_TASK:
+        return [f"the task has not ended, it is {task.state}"]
+    if case.did(*MARKS):
+        return []
+    if task.state == "success":
+        returned = next((run for run in case.runs if run.run_id == task.result), None)
+        if returned is None:
+            return [f"the task succeeded with {task.result}, which is no run of it"]
+        if not returned.succeeded:
+            return [f"the task succeeded, and its run {returned.run_id} is {returned.status}"]
+    if task.state == "failed" and last is not None and last.succeeded:
+        return [f"the task failed, and its run {last.run_id} is {last.status}"]
+    return []
+
+
+def wrong_landing(case: Case, rows: int) -> list[str]:
+    """The task succeeded and its files were not landed whole."""
+    if case.landing is None or case.task.state != "success" or case.did(*MARKS):
+        return []
+    if case.landing != "success":
+        return [f"the landing is {case.landing}"]
+    return [] if case.landed_rows == rows else [f"{case.landed_rows} rows were landed and not {rows}"]
+
+
+def given_up(case: Case) -> list[str]:
+    """The task failed although nobody ended it or its run: the storm was stronger."""
+    if case.task.state != "failed" or case.did("stop", *MARKS):
+        return []
+    return [f"the task failed in try {case.task.tries}; runs: {[run.status for run in case.runs]}"]
+
+
+def violations(cases: Iterable[Case], now: datetime, rows: int) -> list[Violation]:
+    """
+    Return everything that is wrong.
+
+    :param cases: what is known.
+    :param now: when the ledger was read.
+    :param rows: how many rows each run delivers.
+    """
+    checks: dict[str, Callable[[Case], Sequence[str]]] = {
+        "duplicate runs": duplicates,
+        "lost runs": lost,
+        "leaked runs": lambda case: leaked(case, now),
+        "wrong states": lambda case: [*wrong_state(case), *wrong_landing(case, rows)],
+        "given up": given_up,
+    }
+    return [Violation(kind, case, what) for case in cases for kind, check in checks.items() for what in check(case)]

@@ -1,0 +1,38 @@
+"""What the ledger says becomes the facts that are judged."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_sequentum.sandbox.ledger import Effect, RunTruth
+from tests.cluster.evidence import landed_rows, runs_by_agent
+
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+
+
+def truth(run_id: int, agent_id: int, **fields: Any) -> RunTruth:
+    common = {"created": NOW, "started": NOW, "attempts": 1, "data_count": 0, "export_count": None}
+    return RunTruth(run_id=run_id, agent_id=agent_id, **{"status": "Success", "finished": NOW, **common, **fields})
+
+
+def test_runs_are_sorted_by_agent_and_those_of_schedules_left_out() -> None:
+    effects = [
+        Effect(kind="start", at=NOW, agent_id=7, run_id=1),
+        Effect(kind="stop", at=NOW, agent_id=7, run_id=1),
+        Effect(kind="schedule_fired", at=NOW, agent_id=7, run_id=2),
+        Effect(kind="start", at=NOW, agent_id=8, run_id=3),
+    ]
+    truths = [truth(1, 7, status="Stopped"), truth(2, 7), truth(3, 8, status="Running", finished=None)]
+    found = runs_by_agent(effects, truths)
+    assert [(run.run_id, run.status) for run in found[7]] == [(1, "Stopped")]
+    assert [(run.run_id, run.ended) for run in found[8]] == [(3, None)]
+
+
+def test_rows_are_counted_over_all_files_without_their_headers(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('number,job\n1,"two\nlines"\n2,x\n')
+    (tmp_path / "b.csv").write_text("number,job\n")
+    (tmp_path / "manifest.json").write_text("{}\n{}\n")
+    assert landed_rows(tmp_path) == 2
+    assert landed_rows(tmp_path / "missing") == 0

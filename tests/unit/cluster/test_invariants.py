@@ -1,0 +1,147 @@
+"""Each violated invariant is found, and what may happen in a storm is not taken for one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.cluster.facts import Case, Intervention, RunFact, TaskFact
+from tests.cluster.invariants import (
+    GRACE,
+    duplicates,
+    given_up,
+    leaked,
+    lost,
+    violations,
+    wrong_landing,
+    wrong_state,
+)
+
+ROWS = 3
+
+
+def at(seconds: float) -> datetime:
+    return datetime(2026, 11, 25, 12, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
+NOW = at(1000)
+
+
+def run(run_id: int, started: float, ended: float | None, status: str = "Success") -> RunFact:
+    return RunFact(run_id=run_id, started=at(started), ended=None if ended is None else at(ended), status=status)
+
+
+def case(*runs: RunFact, state: str | None = "success", result: int | None = None, **fields: Any) -> Case:
+    task = TaskFact(state=state, ended=at(fields.pop("ended", 100)), result=result)
+    return Case(name="job", population="provider", task=task, runs=runs, **fields)
+
+
+def person(kind: str, when: float) -> dict[str, Any]:
+    return {"interventions": [Intervention(kind=kind, asked=at(when - 1), done=at(when))]}
+
+
+WELL = {
+    "one run": case(run(1, 0, 30), result=1),
+    "a failed run and a new one": case(run(1, 0, 30, "Failed"), run(2, 40, 60), result=2),
+    "somebody stopped it": case(run(1, 0, 30, "Stopped"), state="failed", **person("stop", 29)),
+    "cleared while it went": case(run(1, 0, 30, "Stopped"), run(2, 35, 60), result=2, **person("clear", 25)),
+    "cleared as it succeeded": case(run(1, 0, 24), run(2, 35, 60), result=2, **person("clear", 25)),
+    "marked as failed": case(run(1, 0, 30, "Stopped"), state="failed", ended=28, **person("mark failed", 27)),
+    "marked as success": case(run(1, 0, 30, "Stopped"), state="success", ended=28, **person("mark success", 27)),
+    "landed": case(run(1, 0, 30), result=1, landing="success", landed_rows=ROWS),
+}
+
+
+@pytest.mark.parametrize("name", WELL)
+def test_what_may_happen_violates_nothing(name: str) -> None:
+    assert violations([WELL[name]], NOW, ROWS) == []
+
+
+class TestDuplicates:
+    def test_a_run_beside_one_that_goes(self) -> None:
+        found = duplicates(case(run(1, 0, 50), run(2, 20, 60), result=2))
+        assert found == ["run 2 was started beside run 1 (Success)"]
+
+    def test_a_run_beside_one_that_never_ends(self) -> None:
+        assert duplicates(case(run(1, 0, None, "Running"), run(2, 20, 60), result=2))
+
+    def test_a_run_after_one_that_succeeded(self) -> None:
+        assert duplicates(case(run(1, 0, 10), run(2, 20, 60), result=2))
+
+    def test_a_clear_before_the_first_run_excuses_nothing(self) -> None:
+        assert duplicates(case(run(1, 0, 50), run(2, 20, 60), result=2, **person("clear", -5)))
+
+
+class TestLost:
+    def test_a_success_that_is_not_returned(self) -> None:
+        assert lost(case(run(1, 0, 10), state="failed")) == ["run 1 succeeded and nobody was told"]
+
+    def test_a_success_beside_the_returned_one(self) -> None:
+        assert lost(case(run(1, 0, 50), run(2, 20, 60), result=2))
+
+
+class TestLeaked:
+    def test_a_run_that_outlives_its_task(self) -> None:
+        beyond = 100 + GRACE.total_seconds() + 1
+        found = leaked(case(run(1, 0, beyond), state="failed", ended=100), NOW)
+        assert found == ["run 1 went on for 46 s that nobody waited for"]
+        assert not leaked(case(run(1, 0, beyond - 2), state="failed", ended=100), NOW)
+
+    def test_a_run_that_never_ends(self) -> None:
+        [found] = leaked(case(run(1, 0, None, "Running"), state="failed", **person("mark failed", 99)), NOW)
+        assert found.endswith("and still goes on")
+
+    def test_a_run_that_outlives_its_successor_s_start(self) -> None:
+        cleared = case(run(1, 0, None, "Running"), run(2, 20, 60), result=2, **person("clear", 15))
+        assert leaked(cleared, NOW)
+
+    def test_a_run_of_a_task_that_is_still_at_it_is_no_leak(self) -> None:
+        waiting = Case(name="job", population="provider", task=TaskFact(state="deferred"), runs=[run(1, 0, None)])
+        assert not leaked(waiting, NOW)
+
+
+class TestWrongState:
+    @pytest.mark.parametrize("state", [None, "queued", "running", "deferred", "up_for_retry", "scheduled"])
+    def test_a_task_that_has_not_ended(self, state: str | None) -> None:
+        assert wrong_state(case(run(1, 0, 10), state=state)) == [f"the task has not ended, it is {state}"]
+
+    @pytest.mark.parametrize("status", ["Failure", "Failed", "Stopped", "Skipped", "Running"])
+    def test_a_success_without_a_success(self, status: str) -> None:
+        assert wrong_state(case(run(1, 0, 10, status), result=1))
+
+    def test_a_success_with_another_s_run(self) -> None:
+        assert wrong_state(case(run(1, 0, 10), result=77))
+
+    def test_a_success_without_a_run(self) -> None:
+        assert wrong_state(case())
+
+    def test_a_failure_whose_run_succeeded(self) -> None:
+        assert wrong_state(case(run(1, 0, 10), state="failed"))
+
+    def test_a_mark_does_not_excuse_a_task_that_goes_on(self) -> None:
+        assert wrong_state(case(run(1, 0, 10), state="deferred", **person("mark failed", 5)))
+
+
+class TestLanding:
+    @pytest.mark.parametrize(
+        ("landing", "rows"), [("failed", ROWS), ("upstream_failed", 0), ("success", 0), ("success", 2 * ROWS)]
+    )
+    def test_files_that_are_missing_or_doubled(self, landing: str, rows: int) -> None:
+        assert wrong_landing(case(run(1, 0, 10), result=1, landing=landing, landed_rows=rows), ROWS)
+
+    def test_a_task_without_landing(self) -> None:
+        assert not wrong_landing(case(run(1, 0, 10), result=1), ROWS)
+
+
+def test_a_task_that_failed_though_nobody_ended_it_has_given_up() -> None:
+    assert given_up(case(run(1, 0, 10, "Failure"), state="failed"))
+    assert not given_up(case(run(1, 0, 10, "Stopped"), state="failed", **person("stop", 9)))
+
+
+def test_violations_are_told_by_kind_and_case() -> None:
+    bad = case(run(1, 0, 50), run(2, 20, 60), result=2)
+    found = violations([WELL["one run"], bad], NOW, ROWS)
+    assert {violation.kind for violation in found} == {"duplicate runs", "lost runs"}
+    assert all(violation.case is bad for violation in found)
