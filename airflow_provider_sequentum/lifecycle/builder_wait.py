@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.api.errors import AnswerLost, MethodNotAllowed, NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import AnswerLost, MethodNotAllowed, NotFound, RateLimited, SequentumError
 from airflow_provider_sequentum.lifecycle.builder_findings import one_line, progress_line
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, say, send, sleep, warn
@@ -14,7 +14,10 @@ from airflow_provider_sequentum.lifecycle.progress import QUIET_INTERVALS, forma
 from airflow_provider_sequentum.lifecycle.tolerance import WAITING_SHARE, fault_tolerance
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.api.agent_builder import EventPage, SessionEvent
+    from airflow_provider_sequentum.api.agent_builder import EventPage, SessionEvent, SessionStatus
+
+LOOKS_FOR_A_LOST_SESSION = (5.0, 10.0, 15.0, 30.0)
+"""Seconds before each further look at a session that the service suddenly doesn't know: that may pass."""
 
 EventSink = Callable[[str, "SessionEvent"], None]
 """Gets the session's id and every event as it is read, for what is kept outside of memory."""
@@ -34,11 +37,8 @@ def look_at(
     :param strict: fail when the events can't be read, because something is to be learnt from there being none.
     :raises SequentumError: the status could not be read.
     """
-    from airflow_provider_sequentum.api import agent_builder
-
-    try:
-        status = yield from send(agent_builder.status(session.session_id), WAITING_SHARE)
-    except NotFound:
+    status = yield from _read_status(session)
+    if status is None:
         return session.observe_not_found((yield from now()))
     was = session.state
     session = session.observe_status(status, (yield from now()))
@@ -48,6 +48,25 @@ def look_at(
             "know. Waiting goes on, up to the deadline."
         )
     return (yield from _read_events(session, status.last_event_index, sink, narrate=narrate, strict=strict))
+
+
+def _read_status(session: BuilderSession) -> Procedure[SessionStatus | None]:
+    """Return the status; ``None`` if the service doesn't know the session."""
+    from airflow_provider_sequentum.api import agent_builder
+
+    for pause in (*_pauses_before_it_is_lost(session, (yield from now())), None):
+        try:
+            return (yield from send(agent_builder.status(session.session_id), WAITING_SHARE))
+        except NotFound:
+            if pause is not None:
+                yield from sleep(pause)
+    return None
+
+
+def _pauses_before_it_is_lost(session: BuilderSession, moment: datetime) -> tuple[float, ...]:
+    """A session that was seen and has no agent yet is given time: once it is given up, nobody goes on with it."""
+    is_wanted = session.since is not None and session.agent_id is None and not session.state.is_over
+    return LOOKS_FOR_A_LOST_SESSION if is_wanted and not session.is_young(moment) else ()
 
 
 def _read_events(
@@ -111,9 +130,12 @@ def wait_for_turn(
     progress = SessionProgress()
     faults_since: datetime | None = None
     while True:
+        looked = False
         try:
             session = yield from look_at(session, sink)
-            faults_since = None
+            looked, faults_since = True, None
+        except RateLimited:
+            faults_since = None  # The key is busy, which is no fault: the look comes later.
         except SequentumError as error:
             moment = yield from now()
             if faults_since is None:
@@ -124,7 +146,7 @@ def wait_for_turn(
             if moment - faults_since >= fault_tolerance(error):
                 raise
         moment = yield from now()
-        if (faults_since is None and not session.must_wait(moment)) or (deadline is not None and moment >= deadline):
+        if (looked and not session.must_wait(moment)) or (deadline is not None and moment >= deadline):
             return session
         line = progress.line(session, moment)
         if line is not None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_sequentum.api.agent_builder import SessionEvent
-from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, ServerError
+from airflow_provider_sequentum.api.errors import Forbidden, RateLimited, SequentumError, ServerError
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.builder_wait import SessionProgress, look_at, read_again, wait_for_turn
 from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE
@@ -22,6 +22,10 @@ def service_with(session: FakeSession, **fields: dict[str, Callable[[str], Seque
 
 def server_error(purpose: str) -> SequentumError:
     return ServerError("down", purpose=purpose, status_code=503)
+
+
+def rate_limited(purpose: str) -> SequentumError:
+    return RateLimited("busy", purpose=purpose, status_code=429)
 
 
 def forbidden(purpose: str) -> SequentumError:
@@ -94,6 +98,40 @@ def test_blips_are_borne_and_said_once() -> None:
     worker = Worker(service)
     assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.READY
     assert sum("Could not look" in line for line in worker.said) == 1
+
+
+def test_a_passing_404_is_not_taken_for_the_end_of_a_session_that_was_seen() -> None:
+    service = service_with(FakeSession(looks_left=3))
+    service.faults = {2: (not_found, False), 3: (not_found, False)}
+    worker = Worker(service)
+    assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.READY
+
+
+def test_a_session_that_stays_unknown_for_a_minute_is_gone() -> None:
+    worker = Worker(service_with(FakeSession(), broken={"status": not_found}))
+    assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.GONE
+    assert timedelta(seconds=60) <= worker.now - START < timedelta(seconds=65)
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        BuilderSession(session_id="s1"),  # never seen: an id that is wrong
+        BuilderSession(session_id="s1", since=START, agent_id=7),  # torn down after its agent was saved
+    ],
+)
+def test_a_404_is_believed_at_once_where_nothing_hangs_on_it(session: BuilderSession) -> None:
+    worker = Worker(service_with(FakeSession(), broken={"status": not_found}))
+    assert worker.run(look_at(session)).state is SessionState.GONE
+    assert len(worker.service.requests) == 1
+
+
+def test_a_busy_key_delays_a_wait_and_never_fails_it() -> None:
+    service = service_with(FakeSession(looks_left=1))
+    service.faults = dict.fromkeys(range(100), (rate_limited, False))
+    worker = Worker(service)
+    assert worker.run(wait_for_turn(SESSION, 30.0, None)).state is SessionState.READY
+    assert worker.now - START > FAULT_TOLERANCE
 
 
 def test_a_service_that_stays_away_ends_the_wait() -> None:
