@@ -220,6 +220,11 @@ class BuilderSession:
             and now - self.said_at < UNKNOWN_GRACE
         )
 
+    @property
+    def completes_by_itself(self) -> bool:
+        """Whether this is a single-shot server, to which ``ready`` is just a stage on the way to ``completed``."""
+        return not (self.events_offered and self.finish_offered)
+
     def must_wait(self, now: datetime) -> bool:
         """Whether nothing can be done at ``now`` but to look again later."""
         match self.state:
@@ -228,7 +233,7 @@ class BuilderSession:
             case SessionState.READY if self._turn_is_open(now):
                 return True
             case SessionState.READY:
-                return not self.finish_offered and self._in_state_for(now) < SAVING_GRACE
+                return self.completes_by_itself and self._in_state_for(now) < SAVING_GRACE
             case SessionState.COMPLETED:
                 return self.agent_id is None and self._in_state_for(now) < SAVING_GRACE
             case _:

@@ -82,7 +82,8 @@ def exception_for(
         case Reason.FOLLOWUPS_LEFT:
             kind = AgentBuilderRefused
             left = f"{len(request.followups) - session.sent} of {len(request.followups)}"
-            message = f"{name} is finished, with agent {session.agent_id}; {left} follow-ups could not be sent."
+            why = ": this server takes none, so put everything into the prompt" if session.completes_by_itself else ""
+            message = f"{name} is finished, with agent {session.agent_id}; {left} follow-ups could not be sent{why}."
         case Reason.UNANSWERED:
             kind = AgentBuilderUnanswered
             said = one_line(session.findings.last_message) or "nothing"

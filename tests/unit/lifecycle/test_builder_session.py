@@ -202,6 +202,14 @@ def test_6_3_a_server_without_finish_is_waited_on_then_its_ready_agent_is_taken(
     assert next_action(nameless, 0, "finish", START + SAVING_GRACE) == Failed(Reason.NO_AGENT)
 
 
+@pytest.mark.parametrize("on_ready", ["finish", "leave", "fail", "cancel"])
+def test_a_server_without_events_completes_by_itself_so_its_ready_is_no_question(on_ready: str) -> None:
+    ready = session(SessionState.READY, agent_id=7).without_events()
+    assert next_action(ready, 0, on_ready, START) == Wait()
+    assert next_action(ready.observe_status(status("completed"), START), 0, on_ready, START) == Done(7)
+    assert next_action(ready, 0, on_ready, START + SAVING_GRACE) != Wait()
+
+
 def test_a_ready_from_before_the_message_is_not_taken_for_the_answer() -> None:
     said = session(SessionState.READY).speaking(START).heard()
     stale = said.observe_status(status("ready"), START + timedelta(seconds=1))

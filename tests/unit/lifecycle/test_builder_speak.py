@@ -77,8 +77,13 @@ def test_a_single_shot_server_needs_no_configuration() -> None:
     assert service.agents == [700]
 
 
-def test_a_single_shot_server_refuses_followups_clearly() -> None:
+def test_a_single_shot_server_takes_no_followups() -> None:
     service = FakeBuilder(single_shot=True, looks=3)
+    assert one_try(service, Worker(service), MESSAGES) == Failed(Reason.FOLLOWUPS_LEFT)
+
+
+def test_a_server_that_has_events_and_no_followups_refuses_them_clearly() -> None:
+    service = FakeBuilder(broken={"followup": not_found})
     with pytest.raises(SingleShotServer):
         one_try(service, Worker(service), MESSAGES)
 

@@ -81,9 +81,14 @@ def test_the_result_and_the_summary_are_the_same_in_both_modes_and_after_a_retry
 
 
 @both_modes
-def test_a_single_shot_server_gives_the_same_result(service: FakeBuilder, deferrable: bool) -> None:
+@pytest.mark.parametrize("fields", [{}, {"on_ready": "fail"}, {"on_ready": "cancel"}, {"finish": False}])
+def test_a_single_shot_server_gives_the_same_result_whatever_was_planned(
+    service: FakeBuilder, deferrable: bool, fields: dict[str, Any]
+) -> None:
     service.single_shot = True
-    assert TaskWorld().run(build(deferrable=deferrable)) == 700
+    assert TaskWorld().run(build(deferrable=deferrable, **fields)) == 700
+    assert service.sessions["s1"].status == "completed"
+    assert [request for request in service.requests if request.startswith("POST")] == ["POST /agent-builder/start"]
 
 
 @both_modes
@@ -228,9 +233,12 @@ def test_an_agent_name_that_is_in_use_is_refused_and_nothing_is_left_running(ser
 def test_followups_on_a_single_shot_server_are_refused(service: FakeBuilder) -> None:
     service.single_shot = True
     service.looks = 4
-    with pytest.raises(AgentBuilderRefused, match="takes no follow-ups"):
+    with pytest.raises(
+        AgentBuilderRefused, match="1 of 1 follow-ups could not be sent: this server takes none"
+    ) as caught:
         TaskWorld().run(build(followups="more"))
-    assert service.sessions["s1"].status == "cancelled"
+    assert service.sessions["s1"].status == "completed"
+    assert caught.value.agent_id == 700
 
 
 def test_a_lost_answer_to_the_start_is_not_retried(service: FakeBuilder) -> None:
