@@ -313,7 +313,7 @@ def candidates_for(record: RunRecord, listed: list[Run], others: frozenset[int] 
         if run.id not in record.replaced
         and run.id not in others
         and _may_be_as_young(run, record.intended_at - CLOCK_SKEW)
-        and not (record.is_guess and phase_of(run.status, run.table_type) is not Phase.ACTIVE)
+        and not (record.is_guess and phase_of(run.status, run.table_type).is_over)
     ]
 
 

@@ -86,7 +86,10 @@ class AgentRunSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:  # noqa: RET503 (defer raises)
         """Wait on the worker, or look once and then wait in the triggerer. Returns the run's id."""
         if not self.deferrable:
-            return super().execute(context)
+            try:
+                return super().execute(context)
+            except AirflowSensorTimeout as error:  # which Airflow lets pass in spite of never_fail
+                raise self._softened(error) from error
         try:
             result = self.poke(context)
         except AirflowFailException as error:

@@ -11,7 +11,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSkipException,
     AirflowTaskTimeout,
-    TaskDeferred,
 )
 
 from airflow_provider_sequentum.api.run_status import RunStatus
@@ -30,13 +29,12 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
 from airflow_provider_sequentum.operators import agent_run, run_task, termination
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
-from airflow_provider_sequentum.triggers.run_event import ended_event
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.tries import fire, run_try
 from tests.support.worker import Worker
 
 AirflowTaskTerminated = termination._task_terminated()
@@ -65,27 +63,9 @@ def operator(**arguments: Any) -> StartAgentRunOperator:
     return StartAgentRunOperator(**arguments)
 
 
-def fire(worker: Worker, deferral: TaskDeferred) -> dict[str, Any]:
-    """Wait as the trigger does, and return its event."""
-    path, arguments = deferral.trigger.serialize()
-    assert path.endswith("AgentRunTrigger")
-    terms = RunWaitTerms.from_json({name: arguments[name] for name in RunWaitTerms.names()})
-    outcome, run = worker.perform(wait_for_end(terms))
-    return ended_event(outcome, run, arguments)
-
-
 def run_through(worker: Worker, task: FakeTask, **arguments: Any) -> Any:
-    """Run one try of the task to its end, through all its deferrals; a new operator each time, as in Airflow."""
-    try:
-        return operator(**arguments).execute(task.context)
-    except TaskDeferred as deferral:
-        pending = deferral
-    while True:
-        event = fire(worker, pending)
-        try:
-            return operator(**arguments).resume_execution("execute_complete", {"event": event}, task.context)
-        except TaskDeferred as deferral:
-            pending = deferral
+    """Run one try of the task to its end, through all its deferrals."""
+    return run_try(worker, task, lambda: operator(**arguments))
 
 
 BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])

@@ -152,6 +152,36 @@ def test_a_soft_sensor_skips_in_every_mode(
 
 
 @MODES
+@pytest.mark.parametrize("softness", [{}, {"soft_fail": True}, {"never_fail": True}], ids=str)
+@pytest.mark.parametrize("wait_for_restart", [False, True])
+@pytest.mark.parametrize("seconds", [0, 50], ids=["at once", "later"])
+@pytest.mark.parametrize("status", [*range(14), 14, 99, -1, "Paused"])
+def test_every_status_in_every_mode_under_every_policy(
+    worker: Worker,
+    task: FakeTask,
+    mode: str,
+    softness: dict[str, Any],
+    wait_for_restart: bool,
+    seconds: float,
+    status: int | str,
+) -> None:
+    # Written down without the code's own tables. What is not named here is waited out, up to the timeout.
+    kinds = {6: SensedAgentRunFailure, 7: SensedAgentRunFailed, 8: AgentRunStopped, 11: AgentRunSkipped}
+    if wait_for_restart:
+        del kinds[6]
+    worker.service.plans = [Plan(RunStatus(status) if status in range(14) else status, seconds=seconds)]
+    worker.service.start(by_stranger=True)
+    arguments: dict[str, Any] = {"timeout": 200, "wait_for_restart": wait_for_restart, **softness}
+    if status in (9, 10):
+        assert sense(worker, task, mode, **arguments) == 101
+    else:
+        kind = AirflowSkipException if softness else kinds.get(status, AirflowSensorTimeout)  # type: ignore[call-overload]
+        with pytest.raises(kind):
+            sense(worker, task, mode, **arguments)
+    assert not {"stop", "kill", "restart", "start"} & set(worker.service.requests)
+
+
+@MODES
 @pytest.mark.parametrize("soft", [False, True])
 def test_its_timeout_leaves_the_run_alone(worker: Worker, task: FakeTask, mode: str, soft: bool) -> None:
     worker.service.plans = [Plan(seconds=None)]
