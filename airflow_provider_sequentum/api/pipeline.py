@@ -261,7 +261,7 @@ def _error_texts(answer: Answer) -> tuple[str, str | None]:
     if not answer.content.strip():
         return phrase, None
     if _is_html(answer):
-        return phrase, "the answer is an HTML page, perhaps of a gateway"
+        return phrase, "the answer is an HTML page, perhaps of a gateway. Check the base URL"
     try:
         data = from_json(answer.content)
     except ValueError:

@@ -105,7 +105,8 @@ def start(
 
     :param agent_id: the agent.
     :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
-    :param parallelism: number of parts the input is split into.
+    :param parallelism: number of parts the input is split into. Whether the service lists each part as a run is not
+        published; the run that the answer names is the one to wait for.
     :param parallel_max_concurrency: how many of the parts run at a time.
     :param parallel_export: one export for all parts, or one for each.
     :param proxy_pool_id: proxy pool to use.

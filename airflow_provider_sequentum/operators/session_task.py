@@ -273,7 +273,8 @@ class SessionTask:
         except tuple(CAUSES) as cause:
             session_id = self._record.session.session_id if self._record and self._record.session else None
             kind, message = CAUSES[type(cause)]
-            raise kind(message.format(cause=cause, fate=self._fate()), session_id=session_id) from cause
+            told = f"{message.format(cause=cause, fate=self._fate())} (connection {self._hook.sequentum_conn_id!r})"
+            raise kind(told, session_id=session_id) from cause
 
     def _held(self) -> SessionRecord:
         if self._record is None:

@@ -246,7 +246,11 @@ def test_6_14_credit_history_is_a_fourth_shape() -> None:
         (b"[1, 2]", "Conflict", "[1, 2]"),
         (b'{"title": "cut', "Conflict", '{"title": "cut'),
         (b"\xff\xfe", "Conflict", "\ufffd\ufffd"),
-        (b"<html><h1>Bad gateway</h1></html>", "Conflict", "the answer is an HTML page, perhaps of a gateway"),
+        (
+            b"<html><h1>Bad gateway</h1></html>",
+            "Conflict",
+            "the answer is an HTML page, perhaps of a gateway. Check the base URL",
+        ),
         ({"title": {"not": "text"}, "detail": 7}, "Conflict", None),
     ],
 )
