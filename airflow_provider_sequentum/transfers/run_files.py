@@ -126,8 +126,10 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     def _folder(self) -> ObjectStoragePath:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+        # Below Airflow 3.2 a conn_id of None hides the one in the address.
+        options = {"conn_id": self.storage_conn_id} if self.storage_conn_id else {}
         try:
-            folder = ObjectStoragePath(self.destination, conn_id=self.storage_conn_id)
+            folder = ObjectStoragePath(self.destination, **options)
             folder.fs  # noqa: B018 - the file system is looked for when it is first asked for
         except (ValueError, ImportError) as error:
             raise SequentumRequestRefused(
