@@ -30,8 +30,8 @@ def still_going(error: StillGoing, *, is_retried: bool) -> AgentRunStillGoing:
 def restart_refused(error: RestartRefused) -> AgentRunRestartRefused:
     """Return the exception for a run that can't be restarted where nothing else is allowed."""
     return AgentRunRestartRefused(
-        f"Run {error.run_id} of agent {error.agent_id} can't be restarted: {error.reason.rstrip('.')}. No new run was started, "
-        "because retry_mode is 'restart'. Clear the task to start one.",
+        f"Run {error.run_id} of agent {error.agent_id} can't be restarted: {error.reason.rstrip('.')}. "
+        "No new run was started, because retry_mode is 'restart'. Clear the task to start one.",
         agent_id=error.agent_id,
         run_id=error.run_id,
     )

@@ -63,6 +63,11 @@ class Plan:
     errors: int = 0
 
 
+def ending_in(status: int | str, seconds: float = 60.0) -> Plan:
+    """Return the plan of an attempt that comes to a status by its code, known or not, or its name."""
+    return Plan(RunStatus(status) if isinstance(status, int) and status in range(14) else status, seconds=seconds)
+
+
 @dataclass
 class FakeRun:
     """One run of the fake service."""

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
 
-from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunFailed,
     AgentRunFailure,
@@ -24,7 +23,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.operators import agent_run, run_task
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support.airflow import FakeTask, use_fakes
-from tests.support.service import Clock, FakeService, Plan
+from tests.support.service import Clock, FakeService, Plan, ending_in
 from tests.support.tries import run_try
 from tests.support.worker import Worker
 
@@ -62,10 +61,6 @@ def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker(service)
     use_fakes(monkeypatch, worker, agent_run, run_task)
     return worker
-
-
-def ending_in(status: int | str, seconds: float = 60) -> Plan:
-    return Plan(RunStatus(status) if status in range(14) else status, seconds=seconds)
 
 
 def run_a_try(worker: Worker, task: FakeTask, policy: dict[str, Any]) -> Any:

@@ -36,7 +36,7 @@ from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes, use_first_poke
-from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.service import START, Clock, ErrorOf, FakeService, Plan, ending_in
 from tests.support.worker import Worker
 
 MODES = pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
@@ -166,16 +166,21 @@ def test_every_status_in_every_mode_under_every_policy(
     status: int | str,
 ) -> None:
     # Written down without the code's own tables. What is not named here is waited out, up to the timeout.
-    kinds = {6: SensedAgentRunFailure, 7: SensedAgentRunFailed, 8: AgentRunStopped, 11: AgentRunSkipped}
+    kinds: dict[int | str, type[Exception]] = {
+        6: SensedAgentRunFailure,
+        7: SensedAgentRunFailed,
+        8: AgentRunStopped,
+        11: AgentRunSkipped,
+    }
     if wait_for_restart:
         del kinds[6]
-    worker.service.plans = [Plan(RunStatus(status) if status in range(14) else status, seconds=seconds)]
+    worker.service.plans = [ending_in(status, seconds)]
     worker.service.start(by_stranger=True)
     arguments: dict[str, Any] = {"timeout": 200, "wait_for_restart": wait_for_restart, **softness}
     if status in (9, 10):
         assert sense(worker, task, mode, **arguments) == 101
     else:
-        kind = AirflowSkipException if softness else kinds.get(status, AirflowSensorTimeout)  # type: ignore[call-overload]
+        kind = AirflowSkipException if softness else kinds.get(status, AirflowSensorTimeout)
         with pytest.raises(kind):
             sense(worker, task, mode, **arguments)
     assert not {"stop", "kill", "restart", "start"} & set(worker.service.requests)
