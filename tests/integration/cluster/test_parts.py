@@ -1,0 +1,119 @@
+"""The parts of a cluster that can be killed without an Airflow: they come back with what they knew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from tests.cluster.canary import Search
+from tests.cluster.evidence import Database, broker_contents, runs_by_agent, search_everything
+from tests.cluster.plan import FAULTS
+from tests.cluster.service import SandboxService, Somebody
+from tests.system.harness.database import Postgres
+from tests.system.harness.redis import Redis
+
+redis = pytest.importorskip("redis", reason="a cluster needs Airflow 3.3")
+KEY = "sk-canary-0123456789abcdef"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[SandboxService]:
+    running = SandboxService(tmp_path / "service", KEY)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    running = Postgres()
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[str]:
+    running = Redis(tmp_path)
+    yield running.start()
+    running.stop()
+
+
+def start_run(service: SandboxService, agent_id: int) -> int:
+    url = f"{service.base_url}/api/v1/agent/{agent_id}/start"
+    answer = httpx.post(url, headers={"Authorization": f"ApiKey {KEY}"}, json={}).raise_for_status()
+    return int(answer.json()["id"])
+
+
+def test_a_killed_service_comes_back_with_its_runs_and_its_ledger(service: SandboxService) -> None:
+    agent_id = service.add_agent("Endless", 5.0, 3, [{"outcome": "Running"}])
+    run_id = start_run(service, agent_id)
+    address = service.base_url
+    service.kill()
+    service.start()
+    assert service.base_url == address
+    [run] = runs_by_agent(service.effects(), service.runs())[agent_id]
+    assert (run.run_id, run.ended) == (run_id, None)
+
+
+def test_somebody_stops_a_run_with_a_key_of_their_own(service: SandboxService) -> None:
+    somebody = Somebody(service, service.add_key("somebody"))
+    agent_id = service.add_agent("Endless", 5.0, 3, [{"outcome": "Running"}])
+    run_id = start_run(service, agent_id)
+    somebody.act("stop", agent_id, run_id)
+    assert service.runs(agent_id)[-1].status in ("Stopping", "Stopped")
+
+
+def test_every_fault_of_a_storm_is_taken(service: SandboxService) -> None:
+    for fault in FAULTS.values():
+        service.add_fault(fault)
+    service.clear_faults()
+
+
+def test_a_crash_of_the_database_cuts_connections_and_keeps_rows(postgres: Postgres) -> None:
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS id")
+        postgres.crash()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(postgres.dsn)
+    postgres.recover()
+    assert Database(postgres.dsn).rows("SELECT id FROM kept") == [{"id": 1}]
+
+
+def test_a_key_is_found_in_a_table_in_a_file_and_in_the_broker(postgres: Postgres, broker: str, tmp_path: Path) -> None:
+    with psycopg.connect(postgres.dsn) as connection:
+        connection.execute("CREATE TABLE xcom AS SELECT %s::jsonb AS value", (f'{{"header": "ApiKey {KEY}"}}',))
+        connection.execute("CREATE TABLE trigger AS SELECT %s::bytea AS kwargs", (KEY.encode(),))
+        connection.execute("CREATE TABLE connection AS SELECT %s AS password", (KEY,))
+    with redis.Redis.from_url(broker) as client:
+        client.lpush("queue", KEY)
+        client.hset("unacked", "tag", KEY)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "task.log").write_text(KEY)
+    found = search_everything(Search({"key": KEY}), Database(postgres.dsn), [tmp_path / "logs"], broker)
+    places = {sighting.place for sighting in found}
+    assert places == {
+        "file task.log",
+        "column trigger.kwargs",
+        "column xcom.value",
+        "column redis.queue",
+        "column redis.unacked",
+    }
+
+
+def test_all_kinds_of_values_in_the_broker_are_read(broker: str) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.set("string", "a")
+        client.rpush("list", "b", "c")
+        client.hset("hash", "field", "d")
+        client.sadd("set", "e")
+        client.zadd("zset", {"f": 1})
+    contents = broker_contents(broker)
+    assert set(contents) == {"string", "list", "hash", "set", "zset"}
+    assert all(letter in b"".join(contents.values()) for letter in b"abcdef")
