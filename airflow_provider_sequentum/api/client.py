@@ -71,7 +71,7 @@ class SequentumClient:
             Somebody who polls takes less than 1, so that others find room.
         :raises SequentumError: one of the errors in :mod:`airflow_provider_sequentum.api.errors`.
         """
-        value: T = retrying(call, self._sleep)(self._attempt, call, budget_share)
+        value: T = retrying(call, self._core.max_attempts, self._sleep)(self._attempt, call, budget_share)
         return value
 
     def pages(self, call: Call[Page[T]]) -> Iterator[Page[T]]:
@@ -96,10 +96,12 @@ class SequentumClient:
         :param file: the file, as ``files.list_files`` lists it.
         :param destination: where the bytes go. After an error it holds a part of the file.
         :return: number of bytes written.
-        :raises SequentumError: when the file cannot be had, also after 5 attempts without progress.
+        :raises SequentumError: when the file cannot be had, also after ``max_attempts`` without progress.
         """
         download = self._core.download(agent_id, run_id, file, destination)
-        policy = retrying(download.call, self._sleep, lambda _state: download.attempts_without_progress)
+        policy = retrying(
+            download.call, self._core.max_attempts, self._sleep, lambda _state: download.attempts_without_progress
+        )
         return policy(self._fetch, download)
 
     def close(self) -> None:
@@ -202,7 +204,7 @@ class AsyncSequentumClient:
 
     async def send(self, call: Call[T], *, budget_share: float = 1.0) -> T:
         """Send a call and return its value; see :meth:`SequentumClient.send`."""
-        return await async_retrying(call, self._sleep)(self._attempt, call, budget_share)
+        return await async_retrying(call, self._core.max_attempts, self._sleep)(self._attempt, call, budget_share)
 
     def spacing(self, budget_share: float = 1.0) -> float:
         """Return the seconds between requests that use up a share of the key's budget evenly."""
@@ -323,6 +325,10 @@ class _Core:
     @property
     def refusals(self) -> int:
         return self._budget.refusals
+
+    @property
+    def max_attempts(self) -> int:
+        return self._settings.max_attempts
 
     def settle(self, response: httpx.Response | None) -> None:
         if response is None:

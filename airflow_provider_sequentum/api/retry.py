@@ -1,10 +1,11 @@
 """When a request is sent again, and after how long. One policy for both drivers, decided from the error alone.
 
 Repeated are transport errors, 429 and 5xx. A call which is not safe to repeat is repeated only when the
-server certainly did nothing with it. At most 5 attempts; being rate limited is a delay rather than a failure,
-so it takes 10. Waits double from 1 s to at most 30 s with jitter; ``Retry-After`` takes precedence up to
-120 s, and a longer one is left to the caller. The jitter added to it doubles as well, because those who come
-back together are refused together, and where a limit slides, ``Retry-After`` can be a moment.
+server certainly did nothing with it. At most 5 attempts (``ClientSettings.max_attempts``); being rate limited
+is a delay rather than a failure, so it takes twice as many. Waits double from 1 s to at most 30 s with jitter;
+``Retry-After`` takes precedence up to 120 s, and a longer one is left to the caller. The jitter added to it
+doubles as well, because those who come back together are refused together, and where a limit slides,
+``Retry-After`` can be a moment.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import HttpStatusError, RateLimited, SequentumError
 
-MAX_ATTEMPTS = 5
-MAX_ATTEMPTS_RATE_LIMITED = 10
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
 LONGEST_RETRY_AFTER = 120.0
@@ -41,9 +40,9 @@ def may_repeat(error: BaseException | None, *, safe_to_repeat: bool) -> bool:
     return safe_to_repeat or not error.may_have_acted
 
 
-def is_last_attempt(error: BaseException | None, attempt: int) -> bool:
+def is_last_attempt(error: BaseException | None, attempt: int, max_attempts: int) -> bool:
     """Return whether the attempt with this number (from 1) was the last one."""
-    return attempt >= (MAX_ATTEMPTS_RATE_LIMITED if isinstance(error, RateLimited) else MAX_ATTEMPTS)
+    return attempt >= (2 * max_attempts if isinstance(error, RateLimited) else max_attempts)
 
 
 def seconds_to_wait(error: BaseException | None, attempt: int, jitter: float) -> float:
@@ -67,28 +66,30 @@ def _all_attempts(state: RetryCallState) -> int:
 
 
 def retrying(
-    call: Call[Any], sleep: Callable[[float], None], count_attempts: AttemptCounter = _all_attempts
+    call: Call[Any],
+    max_attempts: int,
+    sleep: Callable[[float], None],
+    count_attempts: AttemptCounter = _all_attempts,
 ) -> Retrying:
     """Return the policy for the sync driver.
 
     :param call: what is sent.
+    :param max_attempts: how often, at most.
     :param sleep: waits that many seconds.
     :param count_attempts: number of the attempt, from 1; a download counts those without progress only.
     """
-    return Retrying(sleep=sleep, **_options(call, count_attempts))
+    return Retrying(sleep=sleep, **_options(call, max_attempts, count_attempts))
 
 
-def async_retrying(
-    call: Call[Any], sleep: Callable[[float], Awaitable[None]], count_attempts: AttemptCounter = _all_attempts
-) -> AsyncRetrying:
+def async_retrying(call: Call[Any], max_attempts: int, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
     """Return the policy for the async driver; parameters as for :func:`retrying`."""
-    return AsyncRetrying(sleep=sleep, **_options(call, count_attempts))
+    return AsyncRetrying(sleep=sleep, **_options(call, max_attempts, _all_attempts))
 
 
-def _options(call: Call[Any], count_attempts: AttemptCounter) -> dict[str, Any]:
+def _options(call: Call[Any], max_attempts: int, count_attempts: AttemptCounter) -> dict[str, Any]:
     return {
         "retry": retry_if_exception(lambda error: may_repeat(error, safe_to_repeat=call.safe_to_repeat)),
-        "stop": lambda state: is_last_attempt(_error(state), count_attempts(state)),
+        "stop": lambda state: is_last_attempt(_error(state), count_attempts(state), max_attempts),
         "wait": lambda state: seconds_to_wait(_error(state), count_attempts(state), random.random()),  # noqa: S311
         "before_sleep": _log_retry,
         "reraise": True,

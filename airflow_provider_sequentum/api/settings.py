@@ -15,6 +15,7 @@ from airflow_provider_sequentum.api.errors import SequentumConfigurationError
 DEFAULT_BASE_URL = "https://dashboard.sequentum.com"
 DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_READ_TIMEOUT = 30.0
+DEFAULT_MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class ClientSettings:
         wait 90 s at least, and long polls 60 s.
     :param verify: check the server's certificate: ``True``, ``False``, or the path of a file with the
         certificates to trust.
+    :param max_attempts: how often a request is sent at most while it fails in a way that can pass; see
+        :mod:`airflow_provider_sequentum.api.retry`. 1 leaves repeating to the caller.
     :param requests_per_minute: own upper bound for this key in this process. ``None`` keeps to what the
         server says (100 per 60 s until it has answered once).
     :param allow_http: permit plain ``http`` to other hosts than loopback. The key then travels unencrypted.
@@ -41,6 +44,7 @@ class ClientSettings:
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
     read_timeout: float = DEFAULT_READ_TIMEOUT
     verify: bool | str = True
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
     requests_per_minute: int | None = None
     allow_http: bool = False
     user_agent: str | None = None
@@ -50,6 +54,8 @@ class ClientSettings:
         object.__setattr__(self, "base_url", _checked_base_url(self.base_url, allow_http=self.allow_http))
         if not (self.connect_timeout > 0 and self.read_timeout > 0):
             raise SequentumConfigurationError("Time-outs of the Sequentum client must be greater than 0 seconds.")
+        if self.max_attempts < 1:
+            raise SequentumConfigurationError("max_attempts must be at least 1.")
         if self.requests_per_minute is not None and self.requests_per_minute < 1:
             raise SequentumConfigurationError("requests_per_minute must be at least 1, or None for the server's limit.")
         if self.user_agent is not None and not (self.user_agent.isascii() and self.user_agent.isprintable()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -153,7 +154,7 @@ class SequentumHook(BaseHook):
         :param encoding: of text files. Default: by their byte order mark, else UTF-8.
         :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
         :raises RunRecordsUnreadable: a file is damaged, or no file of records at all.
-        :raises RunFilesUnavailable: the run is still going.
+        :raises RunFilesUnavailable: the run is still going, or the worker's disk is full.
         :raises SequentumRequestRefused: the run or its files are gone.
         """
         from airflow_provider_sequentum.hooks.records import read_run
@@ -209,27 +210,33 @@ class SequentumHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Prove that the key works, and say as whom and with how many agents: the *Test* button of the form."""
-        from airflow_provider_sequentum.api import agents
+        from airflow_provider_sequentum.api import SequentumClient, agents
+        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
 
         try:
-            page = self.send(agents.list_agents(page=1, records_per_page=1))
+            # Somebody is waiting in front of a form: one attempt tells what is wrong.
+            once = replace(self.settings, max_attempts=1)
+            with errors_as_airflow_exceptions(self.sequentum_conn_id), SequentumClient(once) as client:
+                page = client.send(agents.list_agents(page=1, records_per_page=1))
+                whom = _whom(client)
         except SequentumException as error:
             return False, str(error)
         count = len(page) if page.total_record_count is None else page.total_record_count
         visible = "1 agent" if count == 1 else f"{count} agents"
-        return True, f"Connected to {self.settings.base_url} as {self._whom()}; {visible} visible."
+        return True, f"Connected to {self.settings.base_url} as {whom}; {visible} visible."
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form's own fields, for Airflow 2.11 to 3.1 (newer ones read them from the provider's metadata)."""
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from wtforms import BooleanField, FloatField, IntegerField, StringField
+        from wtforms import BooleanField, IntegerField, StringField
         from wtforms.validators import Optional
 
-        kinds = {"boolean": BooleanField, "integer": IntegerField, "number": FloatField, "string": StringField}
+        # Airflow knows no other kinds but for passwords, and with one of them it drops the connection type as a whole.
+        kinds = {"boolean": BooleanField, "integer": IntegerField}
         widgets: dict[str, Any] = {}
         for name, field in CONNECTION_FIELDS.items():
-            kind = kinds[field["schema"]["type"][0]]
+            kind = kinds.get(field["schema"]["type"][0], StringField)
             options: dict[str, Any] = {"default": field["schema"].get("default"), "description": field["description"]}
             if kind is not BooleanField:
                 options |= {"widget": BS3TextFieldWidget(), "validators": [Optional()]}
@@ -261,20 +268,6 @@ class SequentumHook(BaseHook):
         except AirflowNotFoundException as error:
             raise self._missing_connection() from error
 
-    def _whom(self) -> str:
-        # No endpoint tells whose key it is: the organisation that pays for it is the nearest thing to a name.
-        from airflow_provider_sequentum.api import billing
-        from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, Unauthorized
-
-        try:
-            account = self.client.send(billing.credits())
-        except (Unauthorized, Forbidden):
-            return "an organisation whose billing this key may not read"
-        except SequentumError as error:
-            return f"an organisation that could not be looked up ({type(error).__name__})"
-        number = "of unknown number" if account.organization_id is None else account.organization_id
-        return f"organisation {number} with {account.available_credits:f} credits left"
-
     def _missing_connection(self) -> SequentumConnectionException:
         return SequentumConnectionException(
             f"The connection {self.sequentum_conn_id!r} does not exist. Nothing was sent. Create it with type "
@@ -286,3 +279,18 @@ class SequentumHook(BaseHook):
 
         template = self._connection.extra_dejson.get(template_field)
         return fill_link_template(template, self.settings.base_url, **ids)
+
+
+def _whom(client: SequentumClient) -> str:
+    # No endpoint tells whose key it is: the organisation that pays for it is the nearest thing to a name.
+    from airflow_provider_sequentum.api import billing
+    from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, Unauthorized
+
+    try:
+        account = client.send(billing.credits())
+    except (Unauthorized, Forbidden):
+        return "an organisation whose billing this key may not read"
+    except SequentumError as error:
+        return f"an organisation that could not be looked up ({type(error).__name__})"
+    number = "of unknown number" if account.organization_id is None else account.organization_id
+    return f"organisation {number} with {account.available_credits:f} credits left"

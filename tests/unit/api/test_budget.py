@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.budget import LONGEST_PAUSE, RequestBudget, budget_of
 from airflow_provider_sequentum.api.errors import RateLimited
-from airflow_provider_sequentum.api.retry import MAX_ATTEMPTS_RATE_LIMITED, seconds_to_wait
+from airflow_provider_sequentum.api.retry import seconds_to_wait
+from airflow_provider_sequentum.api.settings import DEFAULT_MAX_ATTEMPTS
 
 LIMIT, WINDOW = 100, 60.0
 HEADERS = {"x-ratelimit-limit": str(LIMIT), "x-ratelimit-window-seconds": str(WINDOW)}
@@ -151,7 +152,7 @@ def poll_and_start(limiter: Limiter, pollers: int, minutes: int) -> tuple[list[b
 def test_triggerers_settle_on_what_starts_leave_of_the_key(limiter: Callable[[], Limiter], pollers: int) -> None:
     polls, starts = poll_and_start(limiter(), pollers, minutes=60)
 
-    assert max(starts) < MAX_ATTEMPTS_RATE_LIMITED
+    assert max(starts) < 2 * DEFAULT_MAX_ATTEMPTS
     assert 25 < len(polls) / 30 < 50  # a minute, of the 40 that are left
     assert sum(polls) / 30 < pollers  # less than one refusal a minute for each
 

@@ -113,6 +113,15 @@ def test_attempts_end(
     assert len(client.server.requests) == attempts
 
 
+def test_repeating_can_be_left_to_the_caller(driver: MakeDriver) -> None:
+    client = driver(httpx.Response(503), RUN, settings=fresh_settings(max_attempts=1))
+
+    with pytest.raises(ServerError):
+        client.send(runs.status(7, 42))
+
+    assert client.slept == []
+
+
 def test_silence_on_a_long_poll_is_no_news(driver: MakeDriver) -> None:
     client = driver(httpx.ReadTimeout(""))
 

@@ -47,8 +47,8 @@ def test_a_longer_retry_after_is_left_to_the_caller() -> None:
 
 @pytest.mark.parametrize(("error", "attempts"), [(AnswerLost("x"), 5), (RateLimited("x"), 10)])
 def test_attempts_are_bounded(error: SequentumError, attempts: int) -> None:
-    assert not is_last_attempt(error, attempts - 1)
-    assert is_last_attempt(error, attempts)
+    assert not is_last_attempt(error, attempts - 1, max_attempts=5)
+    assert is_last_attempt(error, attempts, max_attempts=5)
 
 
 @pytest.mark.parametrize(("attempt", "shortest", "longest"), [(1, 0.5, 1), (2, 1, 2), (5, 8, 16), (9, 15, 30)])

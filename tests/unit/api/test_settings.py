@@ -77,6 +77,7 @@ def test_plain_http_is_refused_except_to_loopback(host: str) -> None:
         {"connect_timeout": 0},
         {"read_timeout": -1},
         {"read_timeout": float("nan")},
+        {"max_attempts": 0},
         {"requests_per_minute": 0},
         {"user_agent": "a\r\nX: b"},
     ],

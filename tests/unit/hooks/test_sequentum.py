@@ -132,9 +132,10 @@ def test_the_test_button_says_as_whom_and_with_how_many_agents(
     [
         (httpx.Response(401), "Check the API key"),
         (httpx.Response(200, text="<html>Please sign in</html>"), "Check the base URL"),
+        (httpx.Response(503), "try again later"),
     ],
 )
-def test_the_test_button_says_what_is_wrong(
+def test_the_test_button_says_at_once_what_is_wrong(
     hook: SequentumHook, monkeypatch: pytest.MonkeyPatch, answer: httpx.Response, words: str
 ) -> None:
     answering(hook, monkeypatch, answer)
