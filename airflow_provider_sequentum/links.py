@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
@@ -22,34 +22,41 @@ SESSION_LINK_KEY = "agent_builder_session_link"
 SCREENSHOT_LINK_KEY = "agent_builder_screenshot_link"
 
 
-class AgentRunLink(BaseOperatorLink):
+class PushedLink(BaseOperatorLink):
+    """A button whose address the task pushes as soon as it knows it. On Airflow 3 it works from that moment on."""
+
+    key: ClassVar[str]
+    """The XCom with the address."""
+
+    @property
+    def xcom_key(self) -> str:
+        """Where Airflow 3 looks for the address; its own XCom would only be there when the task stops working."""
+        return self.key
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
+        """Return the address; empty until the task knows it."""
+        return XCom.get_value(ti_key=ti_key, key=self.key) or ""
+
+
+class AgentRunLink(PushedLink):
     """The run's page in Sequentum Cloud, by the connection's ``run_link_template``."""
 
     name = "Sequentum run"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """Return the address; empty until the task knows its run."""
-        return XCom.get_value(ti_key=ti_key, key=RUN_LINK_KEY) or ""
+    key = RUN_LINK_KEY
 
 
-class AgentBuilderSessionLink(BaseOperatorLink):
+class AgentBuilderSessionLink(PushedLink):
     """The Agent Builder session's page, by the connection's ``session_link_template``."""
 
     name = "Sequentum session"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """Return the address; empty until the task knows its session."""
-        return XCom.get_value(ti_key=ti_key, key=SESSION_LINK_KEY) or ""
+    key = SESSION_LINK_KEY
 
 
-class AgentBuilderScreenshotLink(BaseOperatorLink):
+class AgentBuilderScreenshotLink(PushedLink):
     """The latest screenshot of the session, where ``screenshots_path`` put it."""
 
     name = "Latest screenshot"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return the address; empty as long as there is no screenshot."""
-        return XCom.get_value(ti_key=ti_key, key=SCREENSHOT_LINK_KEY) or ""
+    key = SCREENSHOT_LINK_KEY
 
 
 def announce_run(context: Mapping[str, Any], hook: SequentumHook, run: Run, cost: float | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,13 +42,14 @@ class ScreenshotFolder:
     A screenshot that can't be saved is said in the log and does not fail the task: the agent is what counts.
 
     :param folder: where to. Each session gets a folder of its own in it.
+    :param announce: gets the address of the latest screenshot.
     :param log: the task's log.
     """
 
-    def __init__(self, folder: ObjectStoragePath, log: Logger) -> None:
+    def __init__(self, folder: ObjectStoragePath, announce: Callable[[str], None], log: Logger) -> None:
         self._folder = folder
+        self._announce = announce
         self._log = log
-        self._latest: ObjectStoragePath | None = None
         self.is_saving = False
         """Whether it is at work right now, which may mean that Airflow is being asked for a connection."""
 
@@ -57,33 +59,44 @@ class ScreenshotFolder:
             return
         self.is_saving = True
         try:
-            self._latest = self._save(session_id, event.event_index or 0, event.image_base64)
+            path = self._save(session_id, event.event_index or 0, event.image_base64)
+            self._announce(_link_to(path))
         except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and none may end the build
             self._log.warning("Could not save screenshot %s to %s: %s", event.event_index, self._folder, error)
         else:
-            self._log.info("Saved a screenshot: %s", self._latest)
+            self._log.info("Saved a screenshot: %s", path)
         finally:
             self.is_saving = False
 
-    @property
-    def link(self) -> str | None:
-        """An address of the latest screenshot: signed where the storage can sign, so that a browser can open it."""
-        if self._latest is None:
-            return None
+    def recall(self, session_id: str) -> None:
+        """Announce the latest screenshot that was saved of the session, by an earlier try or task, if there is one."""
         try:
-            return str(self._latest.fs.sign(self._latest.path, expiration=LINK_LIFETIME))
-        except Exception:  # noqa: BLE001 - most storages can't sign, and say so in ways of their own
-            return self._latest.as_uri()
+            folder = self._folder_of(session_id)
+            if folder.exists():
+                self._announce(_link_to(max(folder.iterdir(), key=lambda path: path.name)))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._log.warning("Could not look for earlier screenshots in %s: %s", self._folder, error)
 
     def _save(self, session_id: str, number: int, encoded: str) -> ObjectStoragePath:
         image = base64.b64decode(encoded.rpartition(",")[2], validate=True)
         suffix = next((suffix for start, suffix in _SUFFIXES.items() if image.startswith(start)), ".bin")
-        # The id comes from the service: only what is harmless in a file name is kept of it.
-        folder = self._folder / re.sub(r"[^A-Za-z0-9_-]", "_", session_id)
+        folder = self._folder_of(session_id)
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{number:06d}{suffix}"
         target.write_bytes(image)
         return target
+
+    def _folder_of(self, session_id: str) -> ObjectStoragePath:
+        # The id comes from the service: only what is harmless in a file name is kept of it.
+        return self._folder / re.sub(r"[^A-Za-z0-9_-]", "_", session_id)
+
+
+def _link_to(path: ObjectStoragePath) -> str:
+    """Return an address: signed where the storage can sign, so that a browser can open it."""
+    try:
+        return str(path.fs.sign(path.path, expiration=LINK_LIFETIME))
+    except Exception:  # noqa: BLE001 - most storages can't sign, and say so in ways of their own
+        return path.as_uri()
 
 
 def save_stored_conversation(hook: SequentumHook, session_id: str, target: ObjectStoragePath, log: Logger) -> None:

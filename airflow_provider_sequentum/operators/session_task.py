@@ -102,7 +102,8 @@ class SessionTask:
         self._is_waiting = False
         self._screenshots: ScreenshotFolder | None = None
         if options.screenshots_path:
-            self._screenshots = ScreenshotFolder(storage_path("screenshots_path", options.screenshots_path), log)
+            folder = storage_path("screenshots_path", options.screenshots_path)
+            self._screenshots = ScreenshotFolder(folder, self._announce_screenshot, log)
         self._conversation: ObjectStoragePath | None = None
         if options.conversation_path:
             self._conversation = storage_path("conversation_path", options.conversation_path)
@@ -115,6 +116,8 @@ class SessionTask:
             self._request, self._options.policy, max_tries(self._context), left_behind, self._screenshots
         )
         self._hold(self._perform(opening))
+        if self._screenshots is not None:
+            self._screenshots.recall(self._session().session_id)
 
     def resume(self, record: SessionRecord, before: SessionRecord | None = None) -> None:
         """
@@ -293,8 +296,9 @@ class SessionTask:
         ti.xcom_push(key=SESSION_ID_KEY, value=session.session_id)
         ti.xcom_push(key=SESSION_LINK_KEY, value=link)
         ti.xcom_push(key=SESSION_SUMMARY_KEY, value={**summarize(session, datetime.now(UTC)), "link": link})
-        if self._screenshots is not None and self._screenshots.link is not None:
-            ti.xcom_push(key=SCREENSHOT_LINK_KEY, value=self._screenshots.link)
+
+    def _announce_screenshot(self, link: str) -> None:
+        self._context["ti"].xcom_push(key=SCREENSHOT_LINK_KEY, value=link)
 
     def _remember(self, record: dict[str, Any] | None) -> None:
         self._record = SessionRecord.from_json(record) if record is not None else None

@@ -7,12 +7,21 @@ from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_sequentum import links
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.links import AgentBuilderSessionLink, AgentRunLink, announce_run
+from airflow_provider_sequentum.links import (
+    AgentBuilderScreenshotLink,
+    AgentBuilderSessionLink,
+    AgentRunLink,
+    announce_run,
+)
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from tests.support.airflow import FakeTaskInstance
 
-KEYS = [(AgentRunLink, links.RUN_LINK_KEY), (AgentBuilderSessionLink, links.SESSION_LINK_KEY)]
+KEYS = [
+    (AgentRunLink, links.RUN_LINK_KEY),
+    (AgentBuilderSessionLink, links.SESSION_LINK_KEY),
+    (AgentBuilderScreenshotLink, links.SCREENSHOT_LINK_KEY),
+]
 
 
 @pytest.mark.parametrize(("link", "key"), KEYS)
@@ -29,6 +38,8 @@ def test_a_button_leads_where_the_task_said(
     monkeypatch.setattr(XCom, "get_value", get_value)
     assert link().get_link(None, ti_key="the task instance") == (pushed or "")
     assert asked == [{"ti_key": "the task instance", "key": key}]
+    # Airflow 3 reads the XCom of this name, so the button works as soon as the task has pushed the address.
+    assert link().xcom_key == key
 
 
 class Hook:

@@ -406,7 +406,26 @@ def test_screenshots_are_saved_and_the_latest_is_linked(service: FakeBuilder, de
     saved = sorted((tmp_path / "shots" / "s1").iterdir())
     assert [path.suffix for path in saved] == [".png", ".jpg"]
     assert [path.read_bytes() for path in saved] == images
-    assert world.xcoms["agent_builder_screenshot_link"].endswith(saved[-1].name)
+    assert world.xcoms["agent_builder_screenshot_link"] == saved[-1].as_uri()
+    world.retry()
+    assert world.run(build(screenshots_path=f"file://{tmp_path}/shots", deferrable=deferrable)) == 700
+    assert world.xcoms["agent_builder_screenshot_link"] == saved[-1].as_uri()
+
+
+def test_the_latest_screenshot_is_linked_while_the_builder_is_at_work(service: FakeBuilder, tmp_path: Path) -> None:
+    world, links = TaskWorld(), []
+    service.looks = 4
+    status = service._status
+
+    def with_image(session: FakeSession, call: Any) -> dict[str, Any]:
+        links.append(world.xcoms.get("agent_builder_screenshot_link"))
+        session.tell("screenshot", imageBase64="QUJD")
+        return status(session, call)
+
+    service._status = with_image  # type: ignore[method-assign]
+    world.run(build(screenshots_path=f"file://{tmp_path}/shots"))
+    assert links[0] is None
+    assert len(set(links[:4])) == 4
 
 
 @both_modes
@@ -428,9 +447,14 @@ def test_screenshots_are_nowhere_unless_asked_for(
 
 
 def test_a_session_id_can_not_lead_out_of_the_screenshots_folder(tmp_path: Path) -> None:
-    folder = ScreenshotFolder(storage_path("screenshots_path", f"file://{tmp_path}/shots"), build().log)
+    announced: list[str] = []
+    folder = ScreenshotFolder(
+        storage_path("screenshots_path", f"file://{tmp_path}/shots"), announced.append, build().log
+    )
     folder("../../x\x00/y", SessionEvent(type="screenshot", event_index=1, image_base64="QUJD"))
-    assert [path.parent.parent for path in tmp_path.rglob("*.bin")] == [tmp_path / "shots"]
+    [saved] = tmp_path.rglob("*.bin")
+    assert saved.parent.parent == tmp_path / "shots"
+    assert announced == [saved.as_uri()]
 
 
 def test_the_conversation_is_saved_next_to_the_agent(service: FakeBuilder, tmp_path: Path) -> None:
