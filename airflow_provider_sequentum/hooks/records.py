@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from airflow_provider_sequentum.api import files, runs
@@ -33,7 +33,7 @@ def read_run(
 
     :param pattern: a shell pattern; only files whose names fit it.
     :raises RunRecordsUnreadable: a file can't be read; the message names it.
-    :raises RunFilesUnavailable: the run is still going.
+    :raises RunFilesUnavailable: the run is still going, or the worker's disk is full.
     :raises SequentumRequestRefused: the run extracted records, but its files are gone.
     """
     run = hook.send(runs.status(agent_id, run_id))
@@ -48,11 +48,22 @@ def read_run(
             format_of(file.name or "")
     for file in wanted:
         with TemporaryFile() as stream:
-            with errors_as_airflow_exceptions(hook.sequentum_conn_id):
+            with errors_as_airflow_exceptions(hook.sequentum_conn_id), _naming_disk(file.name):
                 hook.client.download(agent_id=agent_id, run_id=run_id, file=file, destination=stream)
-            stream.seek(0)
+                stream.seek(0)
             with _naming(agent_id, run_id):
                 yield from read(stream, file.name or "")
+
+
+@contextmanager
+def _naming_disk(name: str | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFilesUnavailable(
+            f"{name!r} could not be kept in the worker's temporary folder {gettempdir()} while it is read: {error}. "
+            "The variable TMPDIR names another one. The run's files are untouched on the service."
+        ) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from airflow_provider_sequentum.exceptions import RunFilesUnavailable, RunRecord
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.sandbox import Sandbox
 from airflow_provider_sequentum.sandbox.agents import ExtraFile
-from tests.support.landing import finished_run
+from tests.support.landing import finished_run, small_disk
 
 RECORDS: list[dict[str, Any]] = [{"sku": f"A{number}", "price": number + 0.5} for number in range(3)]
 
@@ -62,6 +63,17 @@ def test_an_error_names_the_run_and_the_place(sandbox: Sandbox) -> None:
     run_id = finished_run(sandbox, agent_id)
     with pytest.raises(RunRecordsUnreadable, match=f"run {run_id} of agent {agent_id}.*'b.csv' has 1 cells in line 2"):
         list(SequentumHook().iter_records(agent_id, run_id))
+
+
+def test_a_temporary_folder_that_is_full(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = tmp_path / "large.csv"
+    large.write_bytes(b"a,b\n" * (2 * 1024 * 1024))
+    agent_id = sandbox.add_agent("P", records=[], extra_files=[ExtraFile(name="large.csv", path=large)]).id
+    run_id = finished_run(sandbox, agent_id)
+    with small_disk(tmp_path / "disk", megabytes=4) as disk:
+        monkeypatch.setattr("tempfile.tempdir", str(disk))
+        with pytest.raises(RunFilesUnavailable, match=rf"'large.csv' could not be kept in .* {disk}.*No space left"):
+            list(SequentumHook().iter_records(agent_id, run_id))
 
 
 def test_a_run_that_is_still_going(sandbox: Sandbox) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from airflow_provider_sequentum.transfers import landing as landing_module
 from airflow_provider_sequentum.transfers.names import MANIFEST_NAME
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
-from tests.support.landing import FakeTaskInstance, finished_run, s3_server
+from tests.support.landing import FakeTaskInstance, finished_run, s3_server, small_disk
 
 RECORDS = [{"sku": f"A{number}", "name": 'a "quoted"\nname', "price": number / 4} for number in range(5)]
 EXTRA = [
@@ -298,19 +297,6 @@ class TestRemoval:
         _, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
         assert summary["fetched"] == 0
         assert len(sandbox.ledger.of_kind("delete")) == 1
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A real disk that is full soon; making one is for root only."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no disk can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 class TestBadInput:

@@ -1,13 +1,17 @@
-"""What tests of the transfer, the records and the assets stand on: finished runs, a task instance, S3."""
+"""What tests of the transfer, the records and the assets stand on: finished runs, a task instance, S3, a full disk."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 from moto.server import ThreadedMotoServer
 
 from airflow_provider_sequentum.api import runs
@@ -62,3 +66,16 @@ def s3_server() -> Iterator[tuple[str, Any]]:
         yield json.dumps(connection), client
     finally:
         server.stop()
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A real disk that is full soon; making one is for root only."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
