@@ -22,6 +22,8 @@ from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOpera
 ROUNDS = 3
 ANSWER, APPROVE, GIVE_UP = "Answer", "Approve", "Give up"
 PROMPT = "From the list of US states, extract the state, its abbreviation, its capital and the date of its admission."
+NO_OPINION = "Decide as you think best."
+"""What the builder is told by a person who answers without writing anything."""
 ONE_BRANCH_CAME_HERE = "none_failed_min_one_success"
 
 
@@ -89,7 +91,9 @@ with DAG(
         answer = AgentBuilderOperator(
             task_id=f"answer_{number}",
             session_id=session_id,
-            followups=f"{{{{ ti.xcom_pull(task_ids='{question.task_id}')['params_input']['answer'] or '' }}}}",
+            followups=(
+                f"{{{{ ti.xcom_pull(task_ids='{question.task_id}')['params_input']['answer'] or '{NO_OPINION}' }}}}"
+            ),
             finish=False,
             deferrable=True,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.system.browser import Browser, missing_browser
 
 if TYPE_CHECKING:
+    from airflow_provider_sequentum.sandbox import Sandbox
     from tests.system.harness import DagRun
     from tests.system.stage import Stage
 
@@ -25,6 +27,12 @@ def option(name: str) -> str:
     return f"//button[@data-testid='hitl-option-{name}']"
 
 
+@pytest.fixture
+def _required_actions(stage: Stage) -> None:
+    if stage.airflow.api.major < 3:
+        pytest.skip("Airflow 2.11 has no required actions")
+
+
 def open_question(stage: Stage, browser: Browser, run: DagRun, task_id: str, question: str) -> None:
     """Go to the required action of a task, as the link in the list of required actions does, and read it."""
     stage.airflow.wait_for_task(run, task_id, {"awaiting_input", "deferred"}, timeout=180)
@@ -34,7 +42,12 @@ def open_question(stage: Stage, browser: Browser, run: DagRun, task_id: str, que
     browser.wait_for_text(question)
 
 
-def test_two_questions_are_answered_and_the_agent_is_approved(stage: Stage) -> None:
+def said_in(sandbox: Sandbox, session_id: str) -> list[tuple[str, Any]]:
+    return [(effect.kind, effect.detail) for effect in sandbox.ledger.effects if effect.session_id == session_id]
+
+
+@pytest.mark.usefixtures("_required_actions")
+def test_two_questions_are_answered_and_the_agent_is_approved(stage: Stage, tmp_path: Path) -> None:
     sandbox = stage.sandbox
     assert sandbox is not None
     sandbox.script_sessions("asks_twice")
@@ -42,24 +55,40 @@ def test_two_questions_are_answered_and_the_agent_is_approved(stage: Stage) -> N
     with Browser() as browser:
         open_question(stage, browser, run, "ask_1", "Which of the tables do you want?")
         browser.write(ANSWER_FIELD, "The first one")
+        (tmp_path / "first_question.png").write_bytes(browser.screenshot())
         browser.click(option("Answer"))
         open_question(stage, browser, run, "ask_2", "Should rows without a value be kept?")
-        browser.write(ANSWER_FIELD, "Yes, keep them")
+        # A person who writes nothing leaves it to the builder.
+        (tmp_path / "second_question.png").write_bytes(browser.screenshot())
         browser.click(option("Answer"))
         open_question(stage, browser, run, "ask_3", "The agent is ready.")
         browser.wait_for_text("50 rows with state")
+        (tmp_path / "approval.png").write_bytes(browser.screenshot())
         browser.click(option("Approve"))
     assert stage.airflow.wait(run, timeout=180).state == "success", stage.airflow.states(run)
     agent = sandbox.engine.agent(int(stage.airflow.xcom(run, "save")))
     assert agent.name == "Approved by a person"
-    session_id = stage.airflow.xcom(run, "begin", "session_id")
-    said = [effect for effect in sandbox.ledger.effects if effect.session_id == session_id]
-    assert [effect.kind for effect in said] == [
-        "session_start",
-        "session_followup",
-        "session_followup",
-        "session_finish",
+    assert said_in(sandbox, stage.airflow.xcom(run, "begin", "session_id")) == [
+        ("session_start", None),
+        ("session_followup", {"message": "The first one"}),
+        ("session_followup", {"message": "Decide as you think best."}),
+        ("session_finish", {"agent_name": "Approved by a person"}),
     ]
-    assert [effect.detail for effect in said[1:3]] == [{"message": "The first one"}, {"message": "Yes, keep them"}]
     states = stage.airflow.states(run)
     assert (states["answer_3"], states["give_up"]) == ("skipped", "skipped")
+
+
+@pytest.mark.usefixtures("_required_actions")
+def test_a_person_who_gives_up_leaves_no_session_and_no_agent(stage: Stage) -> None:
+    sandbox = stage.sandbox
+    assert sandbox is not None
+    sandbox.script_sessions("asks_twice")
+    run = stage.airflow.trigger("person_in_the_loop")
+    with Browser() as browser:
+        open_question(stage, browser, run, "ask_1", "Which of the tables do you want?")
+        browser.click(option("Give up"))
+    assert stage.airflow.wait(run, timeout=180).state == "success", stage.airflow.states(run)
+    effects = said_in(sandbox, stage.airflow.xcom(run, "begin", "session_id"))
+    assert [kind for kind, _ in effects] == ["session_start", "session_cancel"]
+    states = stage.airflow.states(run)
+    assert {states[task] for task in ("answer_1", "ask_2", "save", "give_up")} == {"skipped"}
