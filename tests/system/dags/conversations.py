@@ -1,9 +1,10 @@
-"""Agent Builder conversations of every kind, on the worker and in the triggerer, and one whose workers die."""
+"""Agent Builder conversations of every kind, on the worker and in the triggerer, and two whose workers die."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,17 +30,26 @@ class MortalAgentBuilderOperator(AgentBuilderOperator):
 
     def execute(self, context: Context) -> int | None:
         """Build the agent, as mortals do."""
-        from airflow_provider_sequentum.operators.session_task import SessionTask
-
-        deaths, keep = Path(context["params"]["deaths"]), SessionTask._remember
-
-        def keep_and_die(task: SessionTask, record: dict[str, Any] | None) -> None:
-            _die_once(deaths, "before", record)
-            keep(task, record)
-            _die_once(deaths, "after", record)
-
-        SessionTask._remember = keep_and_die  # type: ignore[assignment, method-assign]
+        _make_mortal(context)
         return super().execute(context)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> int | None:
+        """Go on, as mortals do."""
+        _make_mortal(context)
+        return super().execute_complete(context, event)
+
+
+def _make_mortal(context: Context) -> None:
+    from airflow_provider_sequentum.operators.session_task import SessionTask
+
+    deaths, keep = Path(context["params"]["deaths"]), SessionTask._remember
+
+    def keep_and_die(task: SessionTask, record: dict[str, Any] | None) -> None:
+        _die_once(deaths, "before", record)
+        keep(task, record)
+        _die_once(deaths, "after", record)
+
+    SessionTask._remember = keep_and_die  # type: ignore[assignment, method-assign]
 
 
 def _die_once(deaths: Path, when: str, record: dict[str, Any] | None) -> None:
@@ -54,19 +64,33 @@ def _die_once(deaths: Path, when: str, record: dict[str, Any] | None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-PARAMS = {"script": Param("", type="string"), "deaths": Param("", type="string")}
+MODES = (("worker", False), ("triggerer", True))
+PARAMS = {name: Param("", type="string") for name in ("script", "deaths", "folder")}
+FILES = {
+    "screenshots_path": "{{ params.folder }}/{{ task.task_id }}/screenshots",
+    "conversation_path": "{{ params.folder }}/{{ task.task_id }}/conversation.json",
+}
 QUICK: dict[str, Any] = {"poll_interval": 1, "retry_delay": timedelta(seconds=0), "agent_name": "Elements"}
 SCRIPTS = ("success", "asks_twice", "recoverable_error", "unrecoverable_error", "cancelled", "slow")
+SINGLE_SHOT_SCRIPTS = ("success", "recoverable_error", "unrecoverable_error", "cancelled", "slow")
 
 # SQLite carries a handful of tasks at a time.
-with DAG("conversations", schedule=None, max_active_tasks=3, default_args=QUICK):
+with DAG("conversations", schedule=None, params=PARAMS, max_active_tasks=3, default_args=QUICK):
     for script in SCRIPTS:
-        for where, deferrable in (("worker", False), ("triggerer", True)):
+        for where, deferrable in MODES:
             AgentBuilderOperator(
                 task_id=f"{script}_on_the_{where}",
                 prompt=f"{PROMPT} sandbox:{script}",
                 followups=ANSWERS,
                 deferrable=deferrable,
+                **FILES,
+            )
+
+with DAG("single_shot_builds", schedule=None, params=PARAMS, max_active_tasks=3, default_args=QUICK):
+    for script in SINGLE_SHOT_SCRIPTS:
+        for where, deferrable in MODES:
+            AgentBuilderOperator(
+                task_id=f"{script}_on_the_{where}", prompt=f"{PROMPT} sandbox:{script}", deferrable=deferrable
             )
 
 with DAG("conversation_in_the_triggerer", schedule=None, params=PARAMS, default_args=QUICK):
@@ -74,11 +98,12 @@ with DAG("conversation_in_the_triggerer", schedule=None, params=PARAMS, default_
         task_id="build", prompt=f"{PROMPT} {{{{ params.script }}}}", followups=ANSWERS, deferrable=True
     )
 
-with DAG("mortal_conversation", schedule=None, params=PARAMS, default_args=QUICK):
-    MortalAgentBuilderOperator(
-        task_id="build",
-        prompt=f"{PROMPT} {{{{ params.script }}}}",
-        followups=ANSWERS,
-        deferrable=False,
-        retries=40,
-    )
+for where, deferrable in MODES:
+    with DAG(f"mortal_conversation_on_the_{where}", schedule=None, params=PARAMS, default_args=QUICK):
+        MortalAgentBuilderOperator(
+            task_id="build",
+            prompt=f"{PROMPT} {{{{ params.script }}}}",
+            followups=ANSWERS,
+            deferrable=deferrable,
+            retries=40,
+        )
