@@ -14,10 +14,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.system import quickstart
+from tests.system.demo_scenes import SCENES, Scene
 from tests.system.harness import AirflowApiError
 from tests.system.harness.airflow import FINISHED_RUN
-from tests.system.stage import CHECKOUT, Service, Stage
+from tests.system.stage import CHECKOUT, EXAMPLES, Service, Stage
 
 if TYPE_CHECKING:
     from tests.system.harness import DagRun, TaskInstance
@@ -26,7 +26,6 @@ FOLDER = CHECKOUT / ".demo"
 LATEST = FOLDER / "latest"
 SANDBOX_TIMEOUT = 300.0
 SERVICE_TIMEOUT = 3600.0
-SHOWN_ROWS = 5
 OPEN_STATES = frozenset({None, "scheduled", "queued"})
 
 
@@ -41,20 +40,24 @@ class Demo:
         self._stage = stage
         self._airflow = stage.airflow
         self._dag_id = dag_id
+        self._scene = SCENES.get(dag_id, Scene)(stage, dag_id, self._say)
         self._began = time.monotonic()
 
     def run(self) -> bool:
         """Run the DAG, tell what its tasks do, and return whether all went as it should."""
-        run = self._airflow.trigger(self._dag_id)
+        run = self._scene.begin()
         self._say(f"DAG {self._dag_id} started: {self._airflow.url}/dags/{self._dag_id}/runs/{run.run_id}")
         run = self._follow(run, SANDBOX_TIMEOUT if self._stage.sandbox else SERVICE_TIMEOUT)
         self._say(f"DAG {self._dag_id} ended: {run.state}")
-        if run.state != "success":
-            for task in self._airflow.task_instances(run):
-                if task.state == "failed":
-                    print(f"\nThe log of {task.task_id}:\n{self._airflow.log(run, task.task_id, task.try_number)}")
-            return False
-        return self._check_table() if self._dag_id == "quickstart" else True
+        if run.state == "success":
+            is_right, shown = self._scene.outcome()
+            print(f"\n{shown}" if shown else "", flush=True)
+            return is_right
+        for task in self._airflow.task_instances(run):
+            if task.state == "failed":
+                log = self._airflow.log(run, task.task_id, task.try_number, task.map_index)
+                print(f"\nThe log of {_name(task)}:\n{log}")
+        return False
 
     def _follow(self, run: DagRun, timeout: float) -> DagRun:
         """Tell every change of a task's state until the run ends."""
@@ -63,10 +66,11 @@ class Demo:
         while True:
             current = self._airflow.dag_run(run)
             for task in self._airflow.task_instances(run):
-                name = task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]"
+                name = _name(task)
                 if task.state not in OPEN_STATES and told.get(name) != task.state:
                     told[name] = task.state
-                    self._say(f"  {name:<14} {task.state:<10} {self._describe(run, task)}".rstrip())
+                    self._say(f"  {name:<18} {task.state:<14} {self._describe(run, task)}".rstrip())
+                    self._scene.accompany(run, task)
             if current.state in FINISHED_RUN:
                 return current
             if time.monotonic() > deadline:
@@ -74,16 +78,17 @@ class Demo:
             time.sleep(0.5)
 
     def _describe(self, run: DagRun, task: TaskInstance) -> str:
-        """Say what a task that succeeded returned, and what it waited for if it says so."""
-        if task.state != "success":
+        """Say what a task that ended returned, and what it waited for if it says so."""
+        if task.state not in {"success", "failed"}:
             return ""
         value = self._xcom(run, task, "return_value")
         if session := self._xcom(run, task, "session"):
-            return f"session {session['session_id']} built agent {value}"
+            return f"session {session['session_id']}: {session['status']}" + (f", agent {value}" if value else "")
         if summary := self._xcom(run, task, "run"):
-            return f"run {value} of agent {summary['agent_id']}: {summary['status']}, {summary['records']} records"
-        if isinstance(value, list):
-            return "\n".join([f"{len(value)} file" + "s" * (len(value) != 1), *(f"{'':>36}{path}" for path in value)])
+            facts = f"{summary['status']}, {summary['records']} records"
+            return f"run {summary['run_id']} of agent {summary['agent_id']}: {facts}"
+        if self._xcom(run, task, "transfer"):
+            return "\n".join([f"{len(value)} file" + "s" * (len(value) != 1), *(f"{'':>44}{path}" for path in value)])
         return "" if value is None else f"returned {value}"
 
     def _xcom(self, run: DagRun, task: TaskInstance, key: str) -> Any:
@@ -94,20 +99,6 @@ class Demo:
                 return None
             raise
 
-    def _check_table(self) -> bool:
-        """Show the first rows and compare all of them with what the sandbox delivers."""
-        columns, rows = quickstart.read_table(self._stage.table)
-        print(f"\nThe table in {self._stage.table} has {len(rows)} rows. The first ones:\n")
-        _print_table(columns, rows[:SHOWN_ROWS])
-        if self._stage.sandbox is None:
-            return bool(rows)
-        wrong = quickstart.differences(quickstart.read_data_file(), (columns, rows))
-        if wrong:
-            print("\nThey are not the rows of the sandbox's data file:", *wrong, sep="\n  ")
-            return False
-        print(f"\nAll {len(rows)} rows equal those of the sandbox's data file, {quickstart.DATA_FILE.name}.")
-        return True
-
     def _say(self, text: str) -> None:
         print(f"{time.monotonic() - self._began:6.1f} s  {text}", flush=True)
 
@@ -115,7 +106,10 @@ class Demo:
 def main() -> int:
     """Run the demo and return the exit code."""
     parser = argparse.ArgumentParser(prog="make demo", description="Run an example DAG on a real Airflow.")
-    parser.add_argument("--dag", default="quickstart", help="an example in dags_examples/ (default: quickstart)")
+    examples = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+    parser.add_argument(
+        "--dag", default="quickstart", choices=examples, help="an example in dags_examples/ (default: quickstart)"
+    )
     parser.add_argument("--keep-running", action="store_true", help="keep Airflow and the sandbox until Ctrl-C")
     options = parser.parse_args()
     # A SIGTERM unwinds the stack as Ctrl-C does, so that everything is stopped.
@@ -163,11 +157,8 @@ def _wait(stage: Stage, dag_id: str) -> None:
         time.sleep(1)
 
 
-def _print_table(columns: list[str], rows: list[quickstart.Row]) -> None:
-    lines = [tuple(columns), *[tuple("" if value is None else value for value in row) for row in rows]]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
-    for line in lines:
-        print("  " + "  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
+def _name(task: TaskInstance) -> str:
+    return task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]"
 
 
 if __name__ == "__main__":

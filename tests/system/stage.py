@@ -43,8 +43,9 @@ class Service:
 class Stage:
     """Airflow with the examples and the connection ``sequentum_default``, which leads to a sandbox or the real service.
 
-    The connection ``warehouse`` leads to a PostgreSQL of its own. The examples run an agent of the sandbox, or the one
-    of the real service that ``EXAMPLE_AGENT_ID`` names.
+    The connection ``warehouse`` leads to a PostgreSQL of its own. The examples run an agent and a space of the sandbox,
+    or those of the real service that ``EXAMPLE_AGENT_ID`` and ``EXAMPLE_SPACE_ID`` name. What OpenLineage is told is in
+    the file ``lineage``.
 
     :param folder: Everything that is written goes below it.
     :param service: The real service. Default: a sandbox of its own.
@@ -65,9 +66,13 @@ class Stage:
         self.folder = folder.resolve()
         self.lake = self.folder / "lake"
         self.table = self.folder / "quickstart.duckdb"
+        self.lineage = self.folder / "lineage.ndjson"
         self.sandbox = None if service else Sandbox()
         self.example_agent_id = (
             self.sandbox.add_agent("US states").id if self.sandbox else os.environ.get("EXAMPLE_AGENT_ID", "1")
+        )
+        self.example_space_id = (
+            _furnish_space(self.sandbox) if self.sandbox else os.environ.get("EXAMPLE_SPACE_ID", "1")
         )
         self._warehouse = Postgres()
         self.warehouse_dsn = ""
@@ -82,8 +87,12 @@ class Stage:
                 "QUICKSTART_LAKE": self.lake.as_uri(),
                 "QUICKSTART_DATABASE": str(self.table),
                 "EXAMPLE_AGENT_ID": str(self.example_agent_id),
+                "EXAMPLE_SPACE_ID": str(self.example_space_id),
                 "EXAMPLE_LAKE": self.lake.as_uri(),
                 "EXAMPLE_POLL_INTERVAL": "2" if self.sandbox else "60",
+                "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+                    {"type": "file", "log_file_path": str(self.lineage), "append": True}
+                ),
             },
         )
         self._open = ExitStack()
@@ -129,6 +138,15 @@ class Stage:
         if self._service is None:
             raise RuntimeError("There is neither a sandbox nor a service")
         return {"conn_type": "sequentum", "host": self._service.base_url, "password": self._service.api_key}
+
+
+def _furnish_space(sandbox: Sandbox) -> int:
+    """Add a space with two agents of its own, one for each of the sandbox's data files."""
+    space = sandbox.add_space("Examples")
+    for data_set in ("us_states", "chemical_elements"):
+        name = data_set.replace("_", " ").capitalize()
+        sandbox.add_agent(name, records=sandbox.engine.data_set(data_set), space_id=space.id)
+    return space.id
 
 
 def _postgres_connection(address: str) -> dict[str, Any]:

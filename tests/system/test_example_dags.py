@@ -123,7 +123,63 @@ class TestPartialResults:
         assert "Failure" in stage.airflow.xcom(run, "tell")
 
 
+class TestSpaceRun:
+    @pytest.fixture
+    def agents(self, stage: Stage, sandbox: Sandbox) -> dict[str, int]:
+        space_id = int(stage.example_space_id)
+        return {agent.name: agent.id for agent in sandbox.engine.state.agents.values() if agent.space_id == space_id}
+
+    def starts(self, sandbox: Sandbox, agents: dict[str, int]) -> list[int]:
+        return [len(sandbox.ledger.starts(agent_id)) for agent_id in agents.values()]
+
+    def test_all_agents_run_and_one_that_fails_is_restarted(
+        self, stage: Stage, sandbox: Sandbox, agents: dict[str, int]
+    ) -> None:
+        before = self.starts(sandbox, agents)
+        sandbox.plan_runs(agents["Chemical elements"], [RunPlan(outcome="Failure"), RunPlan()])
+        run = finished(stage, stage.airflow.trigger("space_run"))
+        assert stage.airflow.xcom(run, "report") == {"agents": 2, "files": 2, "missing": {}}
+        assert [now - then for now, then in zip(self.starts(sandbox, agents), before, strict=True)] == [1, 1]
+        ended = {result["agent_id"]: result["run_id"] for result in stage.airflow.xcom(run, "run_space", "runs")}
+        assert ended[agents["Chemical elements"]] in {effect.run_id for effect in sandbox.ledger.restarts}
+        for name, records in (("US states", 50), ("Chemical elements", 118)):
+            with (stage.lake / "space" / f"run-{ended[agents[name]]}" / "output.csv").open(newline="") as file:
+                assert len(list(csv.reader(file))) == 1 + records
+
+    def test_one_that_fails_for_good_does_not_hold_up_the_other(
+        self, stage: Stage, sandbox: Sandbox, agents: dict[str, int]
+    ) -> None:
+        failing = agents["Chemical elements"]
+        sandbox.plan_runs(failing, [RunPlan(outcome="Failure", message="The page did not load.")] * 3)
+        run = finished(stage, stage.airflow.trigger("space_run"))
+        assert stage.airflow.xcom(run, "report") == {
+            "agents": 2,
+            "files": 1,
+            "missing": {str(failing): "The page did not load."},
+        }
+
+
 class TestOnAgentRun:
+    @pytest.fixture(autouse=True)
+    def _needs_airflow_3(self, stage: Stage) -> None:
+        if stage.airflow.api.major < 3:
+            pytest.skip("Airflow 2 has no asset watchers")
+
+    def test_watchers_of_one_agent_share_one_poll(self, stage: Stage, sandbox: Sandbox, agent_id: int) -> None:
+        """The example's, and that of the DAG ``on_any_end``, which is about runs that failed too."""
+        stage.airflow.wait_for_dag("on_agent_run")
+        stage.airflow.wait_for_dag("on_any_end")
+        wait_until(lambda: self._looks(sandbox, agent_id) > 1)
+        time.sleep(10)
+        before = self._looks(sandbox, agent_id)
+        time.sleep(20)
+        looks = self._looks(sandbox, agent_id) - before
+        assert 3 <= looks <= 13, "a look every 2 s, and not two"
+        sandbox.plan_runs(agent_id, [RunPlan(outcome="Failure")])
+        failed = self._run_elsewhere(sandbox, agent_id)
+        wait_until(lambda: self._fired(stage, "any_end").count(failed) == 1)
+        assert failed not in self._fired(stage, "agent_runs")
+
     def test_a_run_started_elsewhere_wakes_the_dag_once_also_across_a_triggerer_restart(
         self, stage: Stage, sandbox: Sandbox, agent_id: int
     ) -> None:
@@ -137,9 +193,10 @@ class TestOnAgentRun:
         second = self._run_elsewhere(sandbox, agent_id)
         stage.airflow.start("triggerer")
         wait_until(lambda: self._landed(stage, second))
-        woken = [run_id for event in self._events(stage) if (run_id := event["extra"]["payload"]["run_id"])]
-        assert woken.count(first) == 1
-        assert woken.count(second) == 1
+        time.sleep(SETTLING_SECONDS + 3)
+        for watcher in ("agent_runs", "any_end"):
+            fired = self._fired(stage, watcher)
+            assert (fired.count(first), fired.count(second)) == (1, 1)
 
     def _looks(self, sandbox: Sandbox, agent_id: int) -> int:
         return sum(entry.path.endswith(f"/agent/{agent_id}/runs") for entry in sandbox.ledger.requests)
@@ -154,6 +211,12 @@ class TestOnAgentRun:
     def _landed(self, stage: Stage, run_id: int) -> bool:
         return (stage.lake / "events" / f"run-{run_id}" / "output.csv").exists()
 
-    def _events(self, stage: Stage) -> list[dict[str, Any]]:
+    def _fired(self, stage: Stage, watcher: str) -> list[int]:
+        """Return the runs of which a watcher's events told, those of ``on_any_end`` or of the example."""
         events: list[dict[str, Any]] = stage.airflow.api.get("/assets/events", limit=100)["asset_events"]
-        return [event for event in events if event["extra"].get("from_trigger")]
+        of_watcher = [event for event in events if event["extra"].get("from_trigger")]
+        return [
+            event["extra"]["payload"]["run_id"]
+            for event in of_watcher
+            if (event["name"] == "any_end") == (watcher == "any_end")
+        ]
