@@ -91,9 +91,9 @@ def _announce(sandbox: Sandbox, ready_file: Path | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sequentum-sandbox",
-        description="A local stand-in for Sequentum Cloud: agents, runs, files and the agent builder, for "
-        "development and tests. Nothing leaves this machine. The API key is new at each start (or the one in the "
-        "state file); set SEQUENTUM_SANDBOX_API_KEY to choose it.",
+        description="A local stand-in for Sequentum Cloud: agents, runs, files and the agent builder, for development "
+        "and tests.\nNothing leaves this machine. The API key is new at each start (or the one in the state file); "
+        "set\nSEQUENTUM_SANDBOX_API_KEY to choose it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -31,7 +31,7 @@ def read_records(path: Path) -> list[Record]:
             case ".json":
                 records = json.loads(text)
             case ".ndjson" | ".jsonl":
-                records = [json.loads(line) for line in text.splitlines() if line.strip()]
+                records = [json.loads(line) for line in text.split("\n") if line.strip()]
             case suffix:
                 raise ValueError(f"files ending in {suffix!r} are not read; use .csv, .json, .ndjson or .jsonl")
     except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -51,6 +51,7 @@ class Sandbox:
     :param rate_limit: requests per ``rate_window_seconds`` (a setting, 60 by default) and key.
     :param builder_era: the conversational agent builder, or the later single-shot one.
     :param data_folder: a folder of CSV and JSON files; each becomes an agent, and a data set that prompts can name.
+        What a state file remembers of it comes before what it holds now; files that are new are added.
     :param state_file: where to remember everything; read at the start when it exists.
     :param seed: seed of faults that strike by chance.
     :param port: port of the API; 0 for a free one.
@@ -101,8 +102,8 @@ class Sandbox:
         self._servers: list[_Server] = []
         self._closing = threading.Event()
         self._add_first_key(api_key)
-        if not resumed:
-            self._add_data_sets(Path(data_folder) if data_folder is not None else None, sample_agents)
+        folder = Path(data_folder) if data_folder is not None else None
+        self._add_data_sets(folder, sample_agents=sample_agents, resumed=resumed)
 
     def __enter__(self) -> Self:
         """Start serving; returns when both ports accept connections."""
@@ -288,10 +289,14 @@ class Sandbox:
         elif not keys:
             self.add_api_key("default")
 
-    def _add_data_sets(self, folder: Path | None, sample_agents: bool) -> None:
+    def _add_data_sets(self, folder: Path | None, *, sample_agents: bool, resumed: bool) -> None:
         own = read_folder(folder) if folder is not None else {}
-        self.engine.state.data_sets |= own
-        for name, records in {**(read_folder(SHIPPED) if sample_agents else {}), **own}.items():
+        # What is remembered stays as it was, so that runs go on yielding what they did.
+        remembered = self.engine.state.data_sets if resumed else {}
+        new = {name: records for name, records in own.items() if name not in remembered}
+        self.engine.state.data_sets |= new
+        samples = read_folder(SHIPPED) if sample_agents and not resumed else {}
+        for name, records in {**samples, **new}.items():
             self.add_agent(name, records=records)
 
 

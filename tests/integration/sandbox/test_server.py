@@ -50,6 +50,21 @@ def test_a_data_folder_becomes_agents_and_data_sets(tmp_path: Path) -> None:
         assert sandbox.engine.agent(built).records == [{"sku": "A1", "price": "9.50"}]
 
 
+def test_a_file_that_came_since_is_a_new_agent_beside_what_is_remembered(tmp_path: Path) -> None:
+    folder, file = tmp_path / "data", tmp_path / "sandbox.json"
+    folder.mkdir()
+    (folder / "us_states.csv").write_text("name\nmine\n")
+    with Sandbox(data_folder=folder, state_file=file, sample_agents=True) as sandbox:
+        assert sorted(agent["name"] for agent in Api(sandbox).get("/agent/all")) == ["chemical_elements", "us_states"]
+    (folder / "us_states.csv").write_text("name\nchanged\n")
+    (folder / "late.json").write_text('[{"a": 1}]')
+    with Sandbox(data_folder=folder, state_file=file, sample_agents=True) as sandbox:
+        agents = {agent["name"]: agent["id"] for agent in Api(sandbox).get("/agent/all")}
+        assert sorted(agents) == ["chemical_elements", "late", "us_states"]
+        assert sandbox.engine.agent(agents["us_states"]).records == [{"name": "mine"}]
+        assert sandbox.engine.agent(agents["late"]).records == [{"a": 1}]
+
+
 def test_an_agent_takes_its_records_from_a_file(sandbox: Sandbox, tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text('[{"a": 1}]')
