@@ -173,6 +173,10 @@ docs-linkcheck: $(READY) ## Ask every external address that the documentation na
 docs-diagrams: $(READY) ## Draw the documentation's diagrams anew from the code (docs/images/*.svg)
 	AIRFLOW_HOME=$(abspath build/docs-airflow) $(BIN)/python -m docs.diagrams
 
+.PHONY: screenshots
+screenshots: $(READY) ## Take the documentation's screenshots from a running Airflow (needs chromium and chromedriver)
+	$(BIN)/python -m docs.screenshots
+
 .PHONY: build
 build: $(READY) ## Wheel and source distribution (dist/), the same bytes wherever they are built
 	rm -rf dist

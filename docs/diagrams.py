@@ -6,6 +6,7 @@ The diagrams of the documentation, drawn from the tables and functions that the 
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +38,8 @@ from airflow_provider_sequentum.triggers.run_watcher import CONNECTION_LIFETIME,
 from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 from docs.drawing import LINE, Box, Canvas
 
-IMAGES = Path(__file__).parent / "images"
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
 
 _KINDS = {Phase.ACTIVE: "going", Phase.SUCCEEDED: "good", Phase.RESTARTABLE: "odd", Phase.ARCHIVED: "bad"}
 _WORDS = {
@@ -227,10 +229,31 @@ def shared_watcher() -> str:
     return canvas.svg()
 
 
+def layers() -> str:
+    """Return the picture of the package's layers, as the lint step's contract has them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contract = next(contract for contract in contracts if contract["type"] == "layers")
+    rows = [row.split(" | ") for row in contract["layers"]]
+    canvas = Canvas(760, 30 + 62 * len(rows), "The layers of the package; imports point downwards")
+    previous: Box | None = None
+    for number, names in enumerate(rows):
+        width = (540 - 12 * (len(names) - 1)) / len(names)
+        boxes = [
+            canvas.box(20 + index * (width + 12), 20 + 62 * number, width, [], kind="going", title=f"{name}/")
+            for index, name in enumerate(names)
+        ]
+        if previous is not None:
+            canvas.arrow((290, previous.bottom[1]), (290, boxes[0].top[1]))
+        previous = boxes[0]
+    canvas.box(600, 20, 140, ["shares nothing", "with the others"], title="sandbox/")
+    return canvas.svg()
+
+
 DIAGRAMS: Mapping[str, Callable[[], str]] = {
     "run-life.svg": run_life,
     "builder-session.svg": builder_session,
     "shared-watcher.svg": shared_watcher,
+    "layers.svg": layers,
 }
 """Every picture and the function that draws it."""
 

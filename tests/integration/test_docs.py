@@ -1,0 +1,201 @@
+"""Every snippet of the documentation runs as it stands, against the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+
+from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.lifecycle.run_start import find_lost_run
+from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
+from tests.support.airflow import FakeTask
+from tests.support.service import Clock
+from tests.system.harness.service import free_port
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.sandbox import Agent, Sandbox
+
+CHECKOUT = Path(__file__).parents[2]
+DOCS = CHECKOUT / "docs"
+PAGES = [
+    page
+    for page in (CHECKOUT / "README.md", *sorted(DOCS.rglob("*.md")))
+    # The client's guide has a test of its own, which looks at what came of it.
+    if "```python\n" in page.read_text() and page.name != "python-client.md"
+]
+SERVICE = "https://dashboard.sequentum.com"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture
+def agent(sandbox: Sandbox) -> Agent:
+    """What the snippets call agent 7."""
+    return sandbox.add_agent("Prices", records=[{"name": "Tea", "price": 9.5}], duration=1)
+
+
+@pytest.fixture
+def run_id(sandbox: Sandbox, agent: Agent) -> int:
+    """What they call run 42: it is over."""
+    run = SequentumHook().send(runs.start(agent.id))
+    sandbox.advance(60)
+    return run.id
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.2)))
+    monkeypatch.setattr(find_lost_run, "__defaults__", ((0.05, 0.1),))
+
+
+def execute(page: Path, agent: Agent, run_id: int) -> dict[str, Any]:
+    """Run a page's snippets one after the other and return the names they leave."""
+    names: dict[str, Any] = {
+        "AgentBuilderOperator": AgentBuilderOperator,
+        "RunFilesToObjectStorageOperator": RunFilesToObjectStorageOperator,
+        "SequentumHook": SequentumHook,
+        "StartAgentRunOperator": StartAgentRunOperator,
+        "run_your_dag": run_your_dag,
+    }
+    for number, block in enumerate(blocks(page, "python")):
+        if page.name == "testing.md" or "sandbox.testing import sandbox" in block:
+            continue  # a conftest.py
+        source = block.replace("agent_id=7", f"agent_id={agent.id}").replace("run_id=42", f"run_id={run_id}")
+        source = source.replace("...  # run your DAG", "run_your_dag(sandbox, agent)  #")
+        try:
+            with DAG(f"snippet_{number}", schedule=None):
+                if "run.output" in source and "run = " not in source:
+                    names["run"] = StartAgentRunOperator(task_id="run", agent_id=agent.id)
+                exec(compile(source, f"{page.name}, snippet {number}", "exec"), names)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "airflow":
+                raise
+            pytest.skip(f"this Airflow has no {error.name}")
+        except RuntimeError as error:
+            if "need Airflow 3" not in str(error):
+                raise
+            pytest.skip(str(error))
+    return names
+
+
+def run_your_dag(sandbox: Sandbox, agent: Agent) -> None:
+    """What a reader's DAG does: run the agent, with a restart."""
+    os.environ["AIRFLOW_CONN_SEQUENTUM_DEFAULT"] = sandbox.connection_uri
+    StartAgentRunOperator(
+        task_id="run_agent", agent_id=agent.id, restarts=1, restart_delay=0.1, poll_interval=0.1
+    ).execute(FakeTask(Clock(datetime.now(UTC)), retries=0).context)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_run(page: Path, agent: Agent, run_id: int) -> None:
+    execute(page, agent, run_id)
+
+
+def test_reading_records(agent: Agent, run_id: int) -> None:
+    assert execute(DOCS / "how-to" / "land-files.md", agent, run_id)["names"](agent.id, run_id) == ["Tea"]
+
+
+def test_an_operator_of_the_readers_own_waits(agent: Agent, run_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_run.SHORTEST_TRIGGER_LIFE", 0.0)
+    kind = execute(DOCS / "how-to" / "triggers.md", agent, run_id)["WaitForRun"]
+    task = kind(task_id="wait", agent_id=agent.id, run_id=run_id)
+    with pytest.raises(TaskDeferred) as deferral:
+        task.execute({})
+
+    async def event() -> Any:
+        return await anext(aiter(deferral.value.trigger.run()))
+
+    assert task.execute_complete({}, asyncio.run(event()).payload) == run_id
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_to_be_migrated_works_and_its_successor_does_the_same(
+    sandbox: Sandbox, agent: Agent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The page is only fair if the code before the migration does what it says."""
+    page = DOCS / "migration.md"
+    monkeypatch.setenv("AIRFLOW_VAR_SEQUENTUM_API_KEY", sandbox.api_key)
+    names: dict[str, Any] = {}
+    for block in blocks(page, "python"):
+        if "requests" in block:
+            exec(block.replace(SERVICE, sandbox.base_url).replace('"/tmp"', repr(str(tmp_path))), names)
+    ended = names["extract"].function(agent.id)
+    names["download"](agent.id, ended)
+    assert (tmp_path / "output.csv").read_text().splitlines() == ["name,price", "Tea,9.5"]
+
+    task = FakeTask(Clock(datetime.now(UTC)), retries=0)
+    assert StartAgentRunOperator(task_id="extract", agent_id=agent.id).execute(task.context) == ended + 1
+
+
+@pytest.mark.parametrize(
+    "value", re.findall(r"export AIRFLOW_CONN_SEQUENTUM_DEFAULT='(.*)'", (DOCS / "connection.md").read_text())
+)
+def test_every_way_to_write_a_connection_means_the_same(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", value)
+    settings = SequentumHook().settings
+    assert (settings.api_key, settings.base_url, settings.requests_per_minute) == ("sk-...", SERVICE, 60)
+
+
+def shell(script: str, folder: Path, timeout: float) -> str:
+    """Run a reader's commands in a copy of the checkout's example DAGs, with this environment's programs."""
+    shutil.copytree(CHECKOUT / "dags_examples", folder / "dags_examples")
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "AIRFLOW_HOME": str(folder / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+    }
+    script = f"set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_getting_started_takes_five_minutes(tmp_path: Path) -> None:
+    commands = "\n".join(blocks(DOCS / "get-started.md", "bash")).replace("8765", str(free_port()))
+    assert commands.count("pip install") == 1
+    printed = shell(re.sub(r"^pip install.*$", "", commands, flags=re.MULTILINE), tmp_path, timeout=280)
+    assert "Alabama" in printed.rpartition("capital")[2]
+
+
+@pytest.mark.slow
+def test_a_connection_is_added_by_the_command_line(tmp_path: Path) -> None:
+    [command] = [block for block in blocks(DOCS / "connection.md", "bash") if "connections add" in block]
+    printed = shell(f"airflow db migrate\n{command}\nairflow connections get sequentum_default -o json", tmp_path, 120)
+    assert '"requests_per_minute": "60"' in printed or "'requests_per_minute': 60" in printed
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_page_on_testing_pass_where_a_reader_puts_them(tmp_path: Path) -> None:
+    home = tmp_path / "airflow"
+    home.mkdir()
+    shutil.copytree(DOCS / "examples" / "testing", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    printed = shell("airflow db migrate\npytest -p no:cacheprovider $AIRFLOW_HOME/dags", tmp_path, timeout=280)
+    assert "4 passed" in printed
