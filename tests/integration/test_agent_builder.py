@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -211,11 +212,54 @@ def test_a_session_of_another_key_or_of_nobody(sandbox: Sandbox) -> None:
         TaskWorld(retries=1).run(build(session_id="nobody"))
 
 
-def test_followups_on_a_finished_session(sandbox: Sandbox) -> None:
+@both_modes
+def test_followups_on_a_finished_session(sandbox: Sandbox, deferrable: bool) -> None:
     world = TaskWorld()
-    world.run(build())
-    with pytest.raises(AgentBuilderRefused):
-        TaskWorld().run(build(session_id=world.xcoms["session_id"], followups="more"))
+    agent_id = world.run(build())
+    with pytest.raises(AgentBuilderRefused, match="1 of 1 follow-ups could not be sent") as caught:
+        TaskWorld().run(build(session_id=world.xcoms["session_id"], followups="more", deferrable=deferrable))
+    assert (caught.value.session_id, caught.value.agent_id) == (world.xcoms["session_id"], agent_id)
+    assert effects(sandbox) == ["session_start", "session_finish"]
+
+
+@both_modes
+def test_a_given_session_that_was_cancelled(sandbox: Sandbox, deferrable: bool) -> None:
+    world = TaskWorld()
+    world.run(build(finish=False))
+    sandbox.desk.cancel(world.xcoms["session_id"])
+    with pytest.raises(AgentBuilderCancelled, match="was cancelled by somebody"):
+        TaskWorld(retries=1).run(build(session_id=world.xcoms["session_id"], followups="more", deferrable=deferrable))
+    assert effects(sandbox) == ["session_start", "session_cancel"]
+
+
+NAME_IN_USE = "An agent with this name already exists."
+
+
+@both_modes
+@pytest.mark.parametrize("status", [200, 400, 409, 422])
+def test_an_agent_name_in_use_is_refused_once_and_leaves_nothing_running(
+    sandbox: Sandbox, deferrable: bool, status: int
+) -> None:
+    # How the service refuses a name is not published: each of its ways to refuse has to do.
+    refusal = {"success": False, "error": NAME_IN_USE} if status == 200 else {"title": "Refused", "detail": NAME_IN_USE}
+    sandbox.fail_next(
+        "POST /agent-builder/{session_id}/finish", "status", times=None, status=status, body=json.dumps(refusal)
+    )
+    with pytest.raises(AgentBuilderRefused, match=NAME_IN_USE) as caught:
+        TaskWorld(retries=2).run(build(agent_name="Elements", deferrable=deferrable))
+    assert isinstance(caught.value, AirflowFailException)
+    assert effects(sandbox) == ["session_start", "session_cancel"]
+    assert sum(entry.path.endswith("/finish") for entry in sandbox.ledger.requests) == 1
+
+
+def test_a_session_of_a_key_that_is_not_ours(sandbox: Sandbox) -> None:
+    # Whether the service hides such a session or refuses it is not published either.
+    for status, kind in ((404, AgentBuilderSessionLost), (403, SequentumConnectionException)):
+        sandbox.fail_next("GET /agent-builder/{session_id}/status", status=status)
+        with pytest.raises(kind) as caught:
+            TaskWorld(retries=1).run(build(session_id="theirs", followups="more"))
+        assert isinstance(caught.value, AirflowFailException)
+    assert effects(sandbox) == []
 
 
 def test_the_key_is_nowhere_but_in_its_header(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
