@@ -11,8 +11,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_sequentum import exceptions
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
+from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
+from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
+from airflow_provider_sequentum.hooks.connection import settings_from_connection
+from airflow_provider_sequentum.lifecycle.builder_session import SessionState
 from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from docs import diagrams
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -57,3 +62,57 @@ def test_the_table_of_phases_is_the_code() -> None:
 def test_every_parameter_and_its_default(row: list[str]) -> None:
     parameter = inspect.signature(StartAgentRunOperator.__init__).parameters[row[0].strip("`")]
     assert row[1].strip("`") == ("none" if parameter.default is None else str(parameter.default))
+
+
+def test_the_connection_reference_has_the_fields_of_the_form() -> None:
+    labels = {"password": "API key", "host": "Base URL"}
+    assert get_provider_info()["connection-types"][0]["ui-field-behaviour"]["relabeling"] == labels
+    labels |= {name: field["label"] for name, field in CONNECTION_FIELDS.items()}
+    assert {stored.strip("`"): label for label, stored, *_ in rows("connection.md", "Fields")} == labels
+
+
+@pytest.mark.parametrize("row", rows("connection.md", "Fields")[2:], ids=lambda row: row[1])
+def test_every_field_of_the_connection_has_its_type_and_default(row: list[str]) -> None:
+    _, name, kind, default, _ = (cell.strip("`") for cell in row)
+    schema = CONNECTION_FIELDS[name]["schema"]
+    assert {"text": "string"}.get(kind, kind) == schema["type"][0]
+    settings = settings_from_connection("key", None, None, None, {})
+    if name not in {"requests_per_minute", "ca_bundle", "run_link_template", "session_link_template"}:  # not set
+        assert default == str(getattr(settings, name)).lower().removesuffix(".0")
+        assert "default" not in schema or default == str(schema["default"]).lower()
+
+
+def test_the_default_base_url_is_told() -> None:
+    assert rows("connection.md", "Fields")[1][3] == f"`{DEFAULT_BASE_URL}`"
+
+
+def test_the_architecture_page_names_every_folder_and_only_files_that_exist() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    package = DOCS.parent / "airflow_provider_sequentum"
+    folders = {path.parent.name for path in package.glob("*/__init__.py")} - {"data"}
+    assert set(re.findall(r"`(\w+)/`", " ".join(row[0] for row in rows("architecture.md", "Layers")))) == folders
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        assert (package / name).exists() or (DOCS.parent / name).exists(), name
+    for name in re.findall(r"`(tests/\w+/)`", text):
+        assert (DOCS.parent / name).is_dir(), name
+
+
+def test_every_example_is_listed_and_executed_by_a_system_test() -> None:
+    examples = {path.stem for path in (DOCS.parent / "dags_examples").glob("*.py")}
+    assert {row[0].strip("`") for row in rows("concepts.md", "Example DAGs")} == examples
+    tests = "".join(path.read_text() for path in (DOCS.parent / "tests" / "system").glob("test_*.py"))
+    assert [name for name in sorted(examples) if f'"{name}"' not in tests] == []
+
+
+@pytest.mark.parametrize("name", diagrams.DIAGRAMS)
+def test_the_diagrams_show_what_the_code_says(name: str) -> None:
+    drawn = (diagrams.IMAGES / name).read_text()
+    assert drawn == diagrams.DIAGRAMS[name](), "draw it anew: make docs-diagrams"
+
+
+def test_the_diagram_of_the_session_has_every_state() -> None:
+    assert set(diagrams.reactions()) == set(SessionState)
+
+
+def test_no_picture_is_large() -> None:
+    assert [path.name for path in diagrams.IMAGES.glob("*.png") if path.stat().st_size > 200_000] == []
