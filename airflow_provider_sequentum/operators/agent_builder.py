@@ -202,11 +202,14 @@ class AgentBuilderOperator(BaseOperator):
             self._task.kill()
         elif (context := current_context()) is not None and (summary := self._summary(context)) is not None:
             # Airflow 2.11 does not resume a deferred task whose execution_timeout has passed: it only calls this.
-            from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-            from airflow_provider_sequentum.lifecycle.builder_cancel import cancel_session
+            self._abandon(summary["session_id"])
 
-            if not self.keep_session:
-                SequentumHook(self.sequentum_conn_id).perform_apart(cancel_session(summary["session_id"]))
+    def _abandon(self, session_id: str) -> None:
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.lifecycle.builder_cancel import cancel_session
+
+        if not self.keep_session:
+            SequentumHook(self.sequentum_conn_id).perform_apart(cancel_session(session_id))
 
     def _converse(self, task: SessionTask) -> int | None:
         from airflow_provider_sequentum.lifecycle.builder_session import Wait
@@ -236,6 +239,19 @@ class AgentBuilderOperator(BaseOperator):
         return min((bound for bound in bounds if bound is not None), default=None)
 
     def _session_task(self, context: Context) -> SessionTask:
+        from airflow_provider_sequentum.operators.session_task import session_left_behind
+
+        try:
+            self._task = self._checked_task(context)
+        except SequentumRequestRefused:
+            # The DAG was changed since the session began, and nobody goes on with it.
+            session_id = (self._summary(context) or {}).get("session_id") or session_left_behind(context)
+            if session_id is not None:
+                self._abandon(session_id)
+            raise
+        return self._task
+
+    def _checked_task(self, context: Context) -> SessionTask:
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.lifecycle.builder_open import SessionPolicy
         from airflow_provider_sequentum.lifecycle.builder_request import SessionRequest, parse_messages
@@ -263,8 +279,7 @@ class AgentBuilderOperator(BaseOperator):
             conversation_path=self.conversation_path or None,
         )
         hook, deadline = SequentumHook(self.sequentum_conn_id), self._deadline(context)
-        self._task = self._checked(SessionTask, request, options, hook, context, deadline, self.log)
-        return self._task
+        return self._checked(SessionTask, request, options, hook, context, deadline, self.log)
 
     def _checked(self, parse: Callable[..., T], *arguments: Any, **named: Any) -> T:
         try:

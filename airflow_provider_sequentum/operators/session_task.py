@@ -56,6 +56,15 @@ STATE_KEY = "sequentum_session"
 SESSION_ID_KEY = "session_id"
 
 
+def session_left_behind(context: Mapping[str, Any]) -> str | None:
+    """Return the session that an earlier try has recorded and that was not over then; ``None`` if there is none."""
+    try:
+        session = SessionRecord.from_json(TaskState(context, STATE_KEY).read()).session
+    except ValueError:  # none, or one that can't be read
+        return None
+    return session.session_id if session is not None and not session.state.is_over else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
     """How a task handles its session: what :class:`~.agent_builder.AgentBuilderOperator` says of these parameters."""

@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_sequentum.api.errors import SequentumError, ServerError
-from airflow_provider_sequentum.exceptions import AgentBuilderCancelled, AgentBuilderSkipped, SequentumUnavailable
+from airflow_provider_sequentum.exceptions import (
+    AgentBuilderCancelled,
+    AgentBuilderSkipped,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+)
 from airflow_provider_sequentum.operators import termination
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession
 from tests.unit.operators.task_world import StateStore, TaskWorld
 
@@ -215,4 +222,33 @@ def test_otherwise_a_kill_in_a_wait_ends_the_session(
     kill_while(service, "status", killed, number=2)
     with pytest.raises(TERMINATED):
         TaskWorld(retries=retries, durable=durable).run(killed)
+    assert service.sessions["s1"].status == "cancelled"
+
+
+@both_modes
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_session_whose_task_was_changed_to_nonsense_between_two_tries_is_ended(
+    service: FakeBuilder, deferrable: bool, keep: bool
+) -> None:
+    world = TaskWorld(retries=1)
+    service.broken["finish"] = down
+    with pytest.raises(SequentumUnavailable):
+        world.run(build(deferrable=deferrable))
+    world.retry()
+    with pytest.raises(SequentumRequestRefused, match="10 to 5000"):
+        world.run(build(prompt="short", deferrable=deferrable, keep_session=keep))
+    assert service.sessions["s1"].status == ("ready" if keep else "cancelled")
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_session_whose_task_was_changed_to_nonsense_while_it_was_deferred_is_ended(
+    service: FakeBuilder, durable: bool
+) -> None:
+    world = TaskWorld(retries=1, durable=durable)
+    with pytest.raises(TaskDeferred):
+        build(deferrable=True).execute(world.context)
+    with pytest.raises(SequentumRequestRefused, match="10 to 5000"):
+        build(prompt="short", deferrable=True).resume_execution(
+            DEFERRAL_FAILED, {"error": "Trigger failure"}, world.context
+        )
     assert service.sessions["s1"].status == "cancelled"
