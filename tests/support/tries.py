@@ -1,4 +1,4 @@
-"""One try of a task that works with one run, through all its deferrals."""
+"""One try of a task that works with runs, through all its deferrals."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ def fire(worker: Worker, deferral: TaskDeferred) -> dict[str, Any]:
     """Wait as the trigger does, and return its event."""
     path, arguments = deferral.trigger.serialize()
     assert path.endswith("AgentRunTrigger")
+    return _event(worker, arguments)
+
+
+def fire_space(worker: Worker, deferral: TaskDeferred) -> dict[str, Any]:
+    """Wait as the trigger of a space's runs does, and return its event."""
+    path, arguments = deferral.trigger.serialize()
+    assert path.endswith("SpaceRunsTrigger")
+    return {"events": [_event(worker, wait) for wait in arguments["waits"]], "carried": arguments["carried"]}
+
+
+def _event(worker: Worker, arguments: dict[str, Any]) -> dict[str, Any]:
     terms = RunWaitTerms.from_json({name: arguments[name] for name in RunWaitTerms.names()})
     try:
         return ended_event(*worker.perform(wait_for_end(terms)), arguments)
@@ -26,7 +37,12 @@ def fire(worker: Worker, deferral: TaskDeferred) -> dict[str, Any]:
         return error_event(as_airflow_exception(error, "sequentum_default"), arguments)
 
 
-def run_try(worker: Worker, task: FakeTask, make: Callable[[], BaseOperator]) -> Any:
+def run_try(
+    worker: Worker,
+    task: FakeTask,
+    make: Callable[[], BaseOperator],
+    fire: Callable[[Worker, TaskDeferred], dict[str, Any]] = fire,
+) -> Any:
     """Run one try of the task to its end; a new operator for each piece of it, as in Airflow."""
     try:
         return make().execute(task.context)

@@ -4,9 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
-from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunSkipped,
@@ -17,15 +16,12 @@ from airflow_provider_sequentum.exceptions import (
     SpaceRunsEnded,
     SpaceRunsFailed,
 )
-from airflow_provider_sequentum.hooks.errors import as_airflow_exception
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
 from airflow_provider_sequentum.operators import run_task, space_run, space_state, space_task, termination
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
-from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
-from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.tries import fire_space, run_try
 from tests.support.worker import Killed, Worker
 
 FAILURE = Plan(RunStatus.FAILURE, seconds=10)
@@ -54,30 +50,9 @@ def operator(**arguments: Any) -> StartSpaceRunsOperator:
     return StartSpaceRunsOperator(**arguments)
 
 
-def fire(worker: Worker, deferral: TaskDeferred) -> dict[str, Any]:
-    """Wait as the trigger does, and return its event."""
-    assert isinstance(deferral.trigger, SpaceRunsTrigger)
-    events = []
-    for values in deferral.trigger.serialize()[1]["waits"]:
-        terms = RunWaitTerms.from_json({name: values[name] for name in RunWaitTerms.names()})
-        try:
-            events.append(ended_event(*worker.perform(wait_for_end(terms)), values))
-        except SequentumError as error:
-            events.append(error_event(as_airflow_exception(error, "sequentum_default"), values))
-    return {"events": events, "carried": deferral.trigger.carried}
-
-
 def run_through(worker: Worker, task: FakeTask, **arguments: Any) -> Any:
-    try:
-        return operator(**arguments).execute(task.context)
-    except TaskDeferred as deferral:
-        pending = deferral
-    while True:
-        event = fire(worker, pending)
-        try:
-            return operator(**arguments).resume_execution("execute_complete", {"event": event}, task.context)
-        except TaskDeferred as deferral:
-            pending = deferral
+    """Run one try of the task to its end, through all its deferrals."""
+    return run_try(worker, task, lambda: operator(**arguments), fire_space)
 
 
 @BOTH

@@ -1,0 +1,306 @@
+"""
+The life of a task and its runs, as a state machine.
+
+A service with runs that end, fail, are archived and restarted, whose answers get lost before and after they took
+effect; and a task whose worker dies between any two steps, which is retried, cleared, killed and marked, on the worker
+and while deferred. Whatever happens in whatever order: no second run beside one that goes or went well, no run left
+going, no success without runs that succeeded.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    TaskDeferred,
+)
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous
+from airflow_provider_sequentum.lifecycle.run_stop import stop_run
+from tests.support import service as fakes
+from tests.support.airflow import FakeTask, use_fakes
+from tests.support.service import FakeRun, FakeService, Plan
+from tests.support.worker import Killed, Worker
+
+RETRIES = 3
+WELL = (RunStatus.SUCCESS, RunStatus.COMPLETED)
+ENDS = st.sampled_from(
+    [RunStatus.SUCCESS, RunStatus.COMPLETED, RunStatus.FAILURE, RunStatus.FAILURE, RunStatus.STOPPED]
+)
+PLANS = st.builds(Plan, outcome=ENDS, seconds=st.sampled_from([0, 20, 200, 1500]))
+DEATHS = st.none() | st.integers(0, 12)
+
+
+class Life(RuleBasedStateMachine):
+    """Everything but the operator. Nobody else uses the agents, so that every run is this task's."""
+
+    strangers = False
+    verbs: Sequence[str] = ("start", "start", "restart", "restart", "status", "runs", "stop", "kill")
+    """The calls whose answers get lost."""
+
+    # The operator
+
+    @abstractmethod
+    def new_service(self, **options: Any) -> FakeService:
+        """Return the service, with the agents that the operator runs."""
+
+    @abstractmethod
+    def modules(self) -> list[Any]:
+        """Return the modules of the operator that tell the time."""
+
+    @abstractmethod
+    def operator(self) -> BaseOperator:
+        """Return a new operator."""
+
+    @abstractmethod
+    def event(self) -> dict[str, Any]:
+        """Wait as the trigger does, and return its event."""
+
+    @abstractmethod
+    def waits(self) -> list[dict[str, Any]]:
+        """Return the arguments of each wait in the trigger."""
+
+    @abstractmethod
+    def records(self) -> list[dict[str, Any]]:
+        """Return what is kept of each run."""
+
+    # The beginning and the end
+
+    @initialize(
+        deferrable=st.booleans(),
+        on_clear=st.sampled_from(["rerun", "join"]),
+        retry_mode=st.sampled_from(["restart_or_new", "restart", "new"]),
+        restarts=st.integers(0, 2),
+        restart_lag=st.sampled_from([0, 20, 45]),
+    )
+    def begin(self, **arguments: Any) -> None:
+        self.service = self.new_service(restart_lag=arguments.pop("restart_lag"), on_start=self.check_start)
+        self.worker = Worker(self.service)
+        self.task = FakeTask(self.service.clock, retries=RETRIES)
+        self.arguments = {**arguments, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
+        self.inputs = 0
+        self.state = "scheduled"
+        self.deferral: TaskDeferred | None = None
+        self.attempts: dict[int, tuple[int, int]] = {}
+        self.told: set[int] = set()
+        self.monkeypatch = pytest.MonkeyPatch()
+        use_fakes(self.monkeypatch, self.worker, *self.modules())
+
+    def teardown(self) -> None:
+        if not hasattr(self, "service"):
+            return
+        try:
+            self.service.faults.clear()
+            self.run_until_over()
+            if self.state == "failed":  # a worker died in the last try; a person clears the task
+                self.clear()
+                self.run_until_over()
+            assert self.mine_going() <= self.told
+        finally:
+            self.monkeypatch.undo()
+
+    # What has to hold
+
+    def check_start(self, run: FakeRun) -> None:
+        """Called for every run that this task starts."""
+        attempt = (self.task.ti.max_tries, self.inputs)
+        for other_id, other_attempt in self.attempts.items():
+            other = self.service.runs.get(other_id)
+            if other is None or other_id in self.told or other.agent_id != run.agent_id:
+                continue
+            assert other.is_over, f"run {other_id} goes on while another one is started"
+            if other_attempt == attempt:
+                assert other.status not in WELL, f"run {other_id} went well and another one is started"
+                if other.status is RunStatus.FAILURE:
+                    assert self.arguments["retry_mode"] == "new", f"run {other_id} could have been restarted"
+        self.attempts[run.id] = attempt
+
+    def mine_going(self) -> set[int]:
+        self.service.settle()
+        return {number for number in self.attempts if not self.service.runs[number].is_over}
+
+    @invariant()
+    def at_most_one_run_goes(self) -> None:
+        if hasattr(self, "service"):
+            going = [self.service.runs[number].agent_id for number in self.mine_going() - self.told]
+            assert len(going) == len(set(going))
+
+    def check_success(self, result: int | list[int]) -> None:
+        assert self.mine_going() <= self.told, "success while another run goes on"
+        run_ids = result if isinstance(result, list) else [result]
+        assert len({self.service.runs[run_id].agent_id for run_id in run_ids}) == len(run_ids)
+        for run_id in run_ids:
+            self.check_succeeded(run_id)
+
+    def check_succeeded(self, run_id: int) -> None:
+        run = self.service.runs[run_id]
+        assert run.status in WELL, f"success with a run that is {run.status}"
+        if not run.by_stranger:
+            assert self.attempts[run_id][1] == self.inputs, "success with a run of other inputs"
+            joined = self.arguments["on_clear"] == "join"
+            assert joined or self.attempts[run_id][0] == self.task.ti.max_tries, (
+                "success with a run from before a clear"
+            )
+
+    # What happens to the service
+
+    @rule(plan=PLANS)
+    def plan_the_next_attempt(self, plan: Plan) -> None:
+        self.service.plans = [plan, Plan()]
+
+    @rule(seconds=st.sampled_from([1, 30, 61, 600]))
+    def time_passes(self, seconds: float) -> None:
+        self.service.clock.sleep(seconds)
+
+    @rule(
+        number=st.integers(0, 99),
+        error=st.sampled_from([fakes.answer_lost, fakes.server_error, fakes.not_reached, fakes.rate_limited]),
+        took_effect=st.booleans(),
+    )
+    def an_answer_will_be_lost(self, number: int, error: fakes.ErrorOf, took_effect: bool) -> None:
+        verb = self.verbs[number % len(self.verbs)]
+        certain = error in (fakes.not_reached, fakes.rate_limited)
+        self.service.faults[verb] = [(error, took_effect and not certain)]
+
+    @rule()
+    def failures_are_archived(self) -> None:
+        for number in list(self.service.runs):
+            self.service.archive(number)
+
+    @rule()
+    def somebody_restarts_a_failure(self) -> None:
+        self.service.settle()
+        for record in self.records():
+            run = self.service.runs.get(record["run_id"])
+            # Restarting a run which the task has given up already is that person's own second run.
+            if run is not None and run.status is RunStatus.FAILURE and not record["abandoned"]:
+                self.service.restart(run.id)
+
+    # What happens to the task
+
+    @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
+    @rule(death=DEATHS, is_told=st.booleans())
+    def a_try_runs(self, death: int | None, is_told: bool) -> None:
+        operator = self.operator()
+        self.segment(operator, lambda: operator.execute(self.task.context), death, is_told=is_told)
+
+    @precondition(lambda self: self.state == "deferred")
+    @rule(death=DEATHS, is_told=st.booleans())
+    def the_trigger_fires(self, death: int | None, is_told: bool) -> None:
+        operator, event = self.operator(), self.event()
+        self.segment(
+            operator,
+            lambda: operator.resume_execution("execute_complete", {"event": event}, self.task.context),
+            death,
+            is_told=is_told,
+        )
+
+    @precondition(lambda self: self.state == "deferred")
+    @rule(death=DEATHS, error=st.sampled_from(["Trigger timeout", "Trigger failure"]))
+    def the_deferral_breaks(self, death: int | None, error: str) -> None:
+        operator = self.operator()
+        if error == "Trigger timeout":
+            self.service.clock.sleep(3120)
+        self.segment(
+            operator, lambda: operator.resume_execution("__fail__", {"error": error}, self.task.context), death
+        )
+
+    @precondition(lambda self: self.state == "deferred")
+    @rule()
+    def a_person_marks_the_deferred_task(self) -> None:
+        for values in self.waits():
+            assert values["stop_on_kill"]
+            restarted = values["restart_asked_at"] and datetime.fromisoformat(values["restart_asked_at"])
+            self.worker.perform(stop_run(values["agent_id"], values["run_id"], values["stop_grace"], restarted))
+        self.state, self.deferral = "failed", None
+        assert self.mine_going() <= self.told
+
+    @rule()
+    def clear(self) -> None:
+        if self.state == "scheduled":
+            return
+        self.task.clear()
+        self.state, self.deferral = "scheduled", None
+
+    @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
+    @rule()
+    def the_inputs_change(self) -> None:
+        self.inputs += 1
+
+    # How Airflow does it
+
+    def segment(self, operator: BaseOperator, work: Any, death: int | None, *, is_told: bool = False) -> None:
+        """Run a piece of the task on a worker, which dies before a step; with ``is_told``, ``on_kill`` is called."""
+        self.worker.steps_left = death
+        try:
+            result = work()
+        except TaskDeferred as deferral:
+            self.state, self.deferral = "deferred", deferral
+        except Killed:
+            self.worker.steps_left = None
+            if is_told:
+                operator.on_kill()
+                if self.strangers and not all(record["run_id"] for record in self.records() or [{"run_id": None}]):
+                    self.told |= self.mine_going()  # in the log: its run can't be told from the others'
+                assert self.mine_going() <= self.told
+            self.failed(retried=not is_told)
+        except AirflowSkipException:
+            self.state, self.deferral = "skipped", None
+        except AgentRunStartAmbiguous:
+            self.told |= self.mine_going()
+            self.failed(retried=False)
+        except AirflowException as error:
+            self.failed(retried=not isinstance(error, AirflowFailException))
+        else:
+            self.state, self.deferral = "success", None
+            self.check_success(result)
+        finally:
+            self.worker.steps_left = None
+
+    def failed(self, *, retried: bool) -> None:
+        self.deferral = None
+        if retried and self.task.ti.try_number <= self.task.ti.max_tries:
+            self.state = "up_for_retry"
+            self.service.clock.sleep(10)
+            self.task.next_try()
+        else:
+            self.state = "failed"
+
+    def run_until_over(self) -> None:
+        for _ in range(4 * (RETRIES + 1)):
+            if self.state in ("scheduled", "up_for_retry"):
+                self.a_try_runs(None, is_told=False)
+            elif self.state == "deferred":
+                self.the_trigger_fires(None, is_told=False)
+            else:
+                return
+        pytest.fail(f"the task is still {self.state}")
+
+
+class LifeAmongStrangers(Life):
+    """Others run the same agents, so that a lost run can be mistaken."""
+
+    strangers = True
+
+    @rule(seconds=st.sampled_from([20, 2000]))
+    def a_stranger_starts_a_run(self, seconds: float) -> None:
+        plans, self.service.plans = self.service.plans, [Plan(seconds=seconds)]
+        self.service.start(by_stranger=True)
+        self.service.plans = plans
+
+
+THOROUGH = settings(
+    max_examples=150, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
