@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DEFAULT_POLL_INTERVAL = 10.0
 ON_READY = ("finish", "fail", "cancel")
 ON_AMBIGUOUS_START = ("fail", "start")
 ON_LOST_SESSION = ("fail", "start")
@@ -79,7 +80,8 @@ class AgentBuilderOperator(BaseOperator):
     :raises AgentBuilderAmbiguous: the answer to a start was lost; not retried.
     :raises AgentBuilderSessionLost: the service doesn't know the session; not retried.
     :raises AgentBuilderSkipped: ``on_ready="cancel"``, and the session is ready; the task is skipped.
-    :raises ValueError: ``on_ready`` is set and ``finish`` is false, or a choice is not one.
+    :raises ValueError: ``on_ready`` is set and ``finish`` is false, or a choice is not one, or
+        ``poll_interval`` no number of seconds above 0.
     """
 
     template_fields: Sequence[str] = (
@@ -112,7 +114,7 @@ class AgentBuilderOperator(BaseOperator):
         on_ambiguous_start: str = "fail",
         on_lost_session: str = "fail",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float = 10,
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
         timeout: float | str | timedelta | None = None,
         screenshots_path: str | None = None,
         conversation_path: str | None = None,
@@ -134,7 +136,7 @@ class AgentBuilderOperator(BaseOperator):
         self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_START)
         self.on_lost_session = parse_choice("on_lost_session", on_lost_session, ON_LOST_SESSION)
         self.deferrable = deferrable
-        self.poll_interval = poll_interval
+        self.poll_interval = parse_seconds("poll_interval", poll_interval)
         self.timeout = timeout
         self.screenshots_path = screenshots_path
         self.conversation_path = conversation_path
@@ -274,7 +276,7 @@ class AgentBuilderOperator(BaseOperator):
             ),
             on_ready=self.on_ready if self.finish else "leave",
             agent_name=self.agent_name or None,
-            poll_interval=self.poll_interval,
+            poll_interval=self.poll_interval or DEFAULT_POLL_INTERVAL,
             screenshots_path=self.screenshots_path or None,
             conversation_path=self.conversation_path or None,
         )

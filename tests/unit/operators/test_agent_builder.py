@@ -138,10 +138,12 @@ def test_bad_input_is_refused_before_anything_is_sent(
         {"on_ready": "dance"},
         {"on_ambiguous_start": "adopt"},
         {"on_lost_session": "cry"},
+        {"poll_interval": 0},
+        {"poll_interval": "often"},
     ],
 )
 def test_contradictions_and_unknown_choices_are_found_when_the_dag_is_parsed(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="on_"):
+    with pytest.raises(ValueError, match="on_|poll_interval"):
         build(**fields)
 
 
