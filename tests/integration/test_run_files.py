@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -418,9 +417,6 @@ def server() -> Iterator[tuple[str, Any]]:
         yield opened
 
 
-@pytest.mark.skipif(
-    version("apache-airflow").startswith("2."), reason="on Airflow 2.11 the endpoint of the S3 connection is not used"
-)
 class TestS3:
     @pytest.fixture
     def s3(self, server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
