@@ -12,6 +12,7 @@ exist: the session's id and the builder's last message are handed on by XCom.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
@@ -47,6 +48,9 @@ def ask(number: int, speaker: str, options: list[str]) -> HITLOperator:
         ),
         options=options,
         params={"answer": answer} if ANSWER in options else {},
+        # Airflow can fail a task that is answered within seconds (apache/airflow #66374, #71580): then it asks again.
+        retries=2,
+        retry_delay=timedelta(seconds=1),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
+from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 from tests.system.browser import Browser, missing_browser
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def open_question(stage: Stage, browser: Browser, run: DagRun, task_id: str, que
     browser.open(stage.airflow.url + path)
     browser.wait_for_text("The Agent Builder waits for you")
     browser.wait_for_text(question)
+    time.sleep(SHORTEST_TRIGGER_LIFE)  # A person reads it first; Airflow can fail a task that is answered sooner.
 
 
 def said_in(sandbox: Sandbox, session_id: str) -> list[tuple[str, Any]]:
