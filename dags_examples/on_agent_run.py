@@ -31,10 +31,15 @@ data = Asset(uri=agent_uri(AGENT_ID), watchers=[AssetWatcher(name="agent_runs", 
 
 @task
 def ended_runs(triggering_asset_events: dict[Any, Any] | None = None) -> list[int]:
-    """Return the runs that this DAG run is about: several may have ended within a minute."""
+    """
+    Return the runs that this DAG run is about: several may have ended within a minute.
+
+    A watcher's event has the run's facts in its payload. A task of another DAG with the asset among its outlets tells
+    them too, and then there are two events of one run.
+    """
     events = (triggering_asset_events or {}).get(data, [])
     if events:
-        return [event.extra["payload"]["run_id"] for event in events]
+        return sorted({(event.extra.get("payload") or event.extra)["run_id"] for event in events})
 
     from airflow_provider_sequentum.api import runs
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook

@@ -159,6 +159,22 @@ class TestSpaceRun:
         }
 
 
+class TestOutlets:
+    def test_the_event_of_an_outlet_has_the_facts_of_the_run(
+        self, stage: Stage, sandbox: Sandbox, agent_id: int
+    ) -> None:
+        if stage.airflow.api.major < 3:
+            pytest.skip("Airflow 2 lists its events elsewhere")
+        run = finished(stage, stage.airflow.trigger("outlets"))
+        run_id = int(stage.airflow.xcom(run, "run"))
+        [event] = stage.airflow.api.get("/assets/events", source_dag_id="outlets")["asset_events"]
+        facts = event["extra"]
+        assert (facts["agent_id"], facts["run_id"], facts["status"]) == (agent_id, run_id, "Success")
+        assert (facts["records"], facts["files"]) == (len(read_data_file()[1]), 1)
+        assert facts["link"] == f"{sandbox.base_url}/agents/{agent_id}/runs/{run_id}"
+        assert facts["seconds"] > 0
+
+
 class TestOnAgentRun:
     @pytest.fixture(autouse=True)
     def _needs_airflow_3(self, stage: Stage) -> None:
