@@ -8,7 +8,7 @@ agent. From then on each agent's run has a life of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -121,25 +121,36 @@ def find_space_runs(
     :param looks: seconds before each look.
     :raises StartAmbiguous: of some agent, several runs could be it, and the policy is to fail.
     """
-    from airflow_provider_sequentum.api import spaces
-
-    runs = dict(record.runs or {})
-    if record.runs is None:
-        agents = yield from send(spaces.list_agents(record.space_id))
-        runs = {agent.id: record.intent_of(request.of_agent(agent.id)) for agent in agents if not agent.is_archived}
-    for pause in looks:
+    runs = dict(record.runs) if record.runs is not None else None
+    for number, pause in enumerate(looks, 1):
         yield from sleep(pause)
-        for intent in [run for run in runs.values() if run.run_id is None]:
-            try:
-                found = yield from find_lost_run(intent, policy, looks=(0.0,))
-            except StartAmbiguous:
-                yield from remember(replace(record, is_ambiguous=True, max_tries=max_tries).to_json())
+        try:
+            runs = yield from _look_for_lost(record, request, policy, runs)
+        except StartAmbiguous:
+            yield from remember(replace(record, is_ambiguous=True, max_tries=max_tries).to_json())
+            raise
+        except SequentumError:
+            if number == len(looks):
                 raise
-            if found is not None:
-                runs[intent.agent_id] = intent.started(found.id)
     record = replace(record, runs=runs)
     yield from remember(record.to_json())
     return record
+
+
+def _look_for_lost(
+    record: SpaceRecord, request: SpaceRequest, policy: RunPolicy, runs: Mapping[int, RunRecord] | None
+) -> Procedure[dict[int, RunRecord]]:
+    from airflow_provider_sequentum.api import spaces
+
+    if runs is None:
+        agents = yield from send(spaces.list_agents(record.space_id))
+        runs = {agent.id: record.intent_of(request.of_agent(agent.id)) for agent in agents if not agent.is_archived}
+    known = dict(runs)
+    for intent in [run for run in runs.values() if run.run_id is None]:
+        found = yield from find_lost_run(intent, policy, looks=(0.0,))
+        if found is not None:
+            known[intent.agent_id] = intent.started(found.id)
+    return known
 
 
 def stop_runs(stops: Iterable[RunRecord], stop_grace: float = STOP_GRACE) -> Procedure[list[StopResult]]:

@@ -368,6 +368,16 @@ def test_runs_that_were_replaced_are_not_taken_for_the_lost_ones(
 
 
 @BOTH
+@pytest.mark.parametrize("verb", ["agents", "runs"])
+def test_one_failed_look_for_lost_runs_is_not_the_last(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, verb: str
+) -> None:
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults[verb] = [(fakes.server_error, False)]
+    assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
+
+
+@BOTH
 def test_the_runs_of_a_mapped_sibling_are_not_adopted(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
