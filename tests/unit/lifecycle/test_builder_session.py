@@ -270,12 +270,20 @@ STATUSES = st.builds(
 OBSERVATIONS = st.lists(st.one_of(EVENTS, STATUSES, st.just("404"), st.just("message")), max_size=40)
 
 
-@given(OBSERVATIONS, st.integers(0, 3), st.sampled_from(["finish", "leave", "fail", "cancel"]), st.booleans())
+ERAS = st.sampled_from(
+    [
+        BuilderSession.started("s1", START),
+        BuilderSession.started("s1", START).without_finish(),
+        BuilderSession.started("s1", START).without_events(),
+        BuilderSession.started("s1", START).without_events().without_finish(),
+    ]
+)
+
+
+@given(OBSERVATIONS, st.integers(0, 3), st.sampled_from(["finish", "leave", "fail", "cancel"]), ERAS)
 def test_whatever_is_observed_the_rules_hold(
-    observations: list[Any], followups: int, on_ready: str, has_finish: bool
+    observations: list[Any], followups: int, on_ready: str, known: BuilderSession
 ) -> None:
-    known = BuilderSession.started("s1", START)
-    known = known if has_finish else known.without_finish()
     now = START
     for observation in observations:
         before, now = known, now + timedelta(seconds=7)
@@ -301,3 +309,19 @@ def test_whatever_is_observed_the_rules_hold(
             assert known.state is not SessionState.CANCELLED
         record = SessionRecord(fingerprint="f", max_tries=0, session=known)
         assert SessionRecord.from_json(record.to_json()) == record
+
+
+@given(st.permutations([*TAXONOMY, "brand_new"]), st.booleans(), ERAS)
+def test_all_types_in_any_order_end_the_session_when_one_of_them_does(
+    kinds: list[str], recoverable: bool, known: BuilderSession
+) -> None:
+    ends = {"completed": SessionState.COMPLETED} | ({} if recoverable else {"error": SessionState.ERROR})
+    expected: SessionState | None = None
+    for index, kind in enumerate(kinds):
+        told = event(kind, index, **TAXONOMY.get(kind, {"message": "m"}) | {"isRecoverable": recoverable})
+        known = known.observe_event(told, START)
+        expected = ends.get(kind, expected)
+        assert known.state is (expected or SessionState.PROCESSING)
+        assert known.cursor == index
+        assert known == known.observe_event(told, START)
+    assert known.agent_id == 7
