@@ -995,6 +995,12 @@ def test_the_deferral_has_a_backstop_behind_the_triggers_deadline(
     assert deferral.timeout == timedelta(seconds=600 + seconds) + timedelta(minutes=2)
 
 
+def test_a_deferral_hands_nothing_on_but_what_the_event_brings_back(worker: Worker, task: FakeTask) -> None:
+    # Airflow drops the arguments of a deferral that times out, and so does dag.test().
+    deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    assert not deferral.kwargs
+
+
 def test_without_limits_nothing_times_out(worker: Worker, task: FakeTask) -> None:
     deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
     assert deferral.timeout is None

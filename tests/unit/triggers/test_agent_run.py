@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -63,6 +64,13 @@ def test_the_least_that_has_to_be_said() -> None:
     least = AgentRunTrigger(sequentum_conn_id="c", agent_id=7)
     assert least._terms() == RunWaitTerms(agent_id=7)
     assert not least.stop_on_kill
+
+
+def test_no_trigger_touches_the_task_state_store() -> None:
+    # Airflow never answers a trigger that asks for it, and the question blocks its whole triggerer.
+    package = Path(agent_run.__file__).parents[1]
+    touching = {path.relative_to(package) for path in package.rglob("*.py") if "task_state_store" in path.read_text()}
+    assert touching == {Path("operators/task_state.py")}
 
 
 # The event

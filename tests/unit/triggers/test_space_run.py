@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +57,36 @@ async def test_one_event_tells_of_all_runs() -> None:
     assert (first.agent_id, first.run_id, first.outcome) == (7, 107, WaitOutcome.ENDED)
     assert (second.agent_id, str(second.error)) == (8, "gone")
     assert carried == CARRIED
+
+
+@pytest.mark.usefixtures("wait")
+async def test_a_trigger_never_fires_in_its_first_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space_run, "SHORTEST_TRIGGER_LIFE", 0.2)
+    begun = asyncio.get_running_loop().time()
+    assert len([event async for event in trigger().run()]) == 1
+    assert asyncio.get_running_loop().time() - begun >= 0.19
+
+
+async def test_the_stops_go_on_when_airflow_gives_up_waiting_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Airflow cancels on_kill after about a second, again and again.
+    stopped: list[int | None] = []
+
+    async def try_to_stop(one: AgentRunTrigger) -> None:
+        await asyncio.sleep(0.1)
+        stopped.append(one.run_id)
+
+    monkeypatch.setattr(AgentRunTrigger, "try_to_stop", try_to_stop)
+    one = trigger()
+    killing = asyncio.create_task(one.on_kill())
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        killing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await killing
+    assert stopped == []
+    assert one._stopping is not None
+    await one._stopping
+    assert stopped == [107, 108]
 
 
 async def test_all_runs_are_stopped_when_the_task_was_marked(monkeypatch: pytest.MonkeyPatch) -> None:
