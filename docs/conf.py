@@ -72,6 +72,7 @@ html_title = "Sequentum Cloud for Airflow"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"
 

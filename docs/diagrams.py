@@ -234,7 +234,7 @@ def layers() -> str:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     contract = next(contract for contract in contracts if contract["type"] == "layers")
     rows = [row.split(" | ") for row in contract["layers"]]
-    canvas = Canvas(760, 30 + 62 * len(rows), "The layers of the package; imports point downwards")
+    canvas = Canvas(760, 8 + 62 * len(rows), "The layers of the package; imports point downwards")
     previous: Box | None = None
     for number, names in enumerate(rows):
         width = (540 - 12 * (len(names) - 1)) / len(names)
