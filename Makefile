@@ -113,6 +113,23 @@ test-cluster: $(READY) ## The examples on a distributed Airflow: Celery, Redis, 
 chaos: $(READY) ## Break a distributed Airflow on purpose and count what goes wrong (CHAOS="--seed 1 --minutes 5")
 	$(BIN)/python -m tests.cluster.chaos $(CHAOS)
 
+.PHONY: soak
+soak: $(READY) ## An hour of steady load in minutes: does anything in the triggerer grow? (SOAK="--minutes 8")
+	$(BIN)/python -m tests.cluster.soak $(SOAK)
+
+# Ten thousand answers for each test; the usual run tries a hundred.
+FUZZ ?= --hypothesis-profile=thorough
+.PHONY: fuzz
+fuzz: $(READY) ## Hostile answers and broken tries, many more than in the usual tests (FUZZ=--hypothesis-seed=1)
+	$(BIN)/pytest -n auto $(FUZZ) tests/unit/api/test_hostile_answers.py tests/unit/operators/test_hostile_answers.py tests/unit/lifecycle/test_run_attempts.py
+
+# The advisories are on the internet, and they change when the code does not: this is no part of the tests.
+AUDIT := uvx --quiet pip-audit==2.10.1 --strict --vulnerability-service osv --require-hashes --disable-pip --requirement
+.PHONY: audit
+audit: $(READY) ## Ask osv.dev for known vulnerabilities of every locked package (needs the internet)
+	@for lock in requirements/*.txt; do echo "$$lock"; $(BIN)/$(AUDIT) $$lock || { \
+		echo "$$lock: there are vulnerabilities, or https://api.osv.dev cannot be reached (see above)" >&2; exit 1; }; done
+
 .PHONY: coverage
 coverage: $(READY) ## Unit and integration tests with line and branch coverage (htmlcov/); fails below 100 %
 	$(BIN)/pytest -n auto $(SELECT) tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-report=html
