@@ -37,6 +37,12 @@ class FakeAsyncClient(FakeClient):
 def service(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
     """The fake service behind every hook, on a clock whose waiting costs no time."""
     fake = FakeBuilder(looks=1)
+    use_builder(monkeypatch, fake)
+    return fake
+
+
+def use_builder(monkeypatch: pytest.MonkeyPatch, fake: FakeBuilder) -> None:
+    """Let every hook talk to a fake service, and let waiting cost no time."""
 
     async def aget_client(hook: SequentumHook) -> FakeAsyncClient:
         return FakeAsyncClient(fake)
@@ -51,7 +57,6 @@ def service(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.setattr("airflow_provider_sequentum.hooks.driver.asyncio.sleep", asleep)
     monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_builder.SHORTEST_TRIGGER_LIFE", 0.0)
-    return fake
 
 
 @pytest.fixture
