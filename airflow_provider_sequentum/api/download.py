@@ -142,8 +142,8 @@ class Download:
         self._redirects += 1
         if self._redirects > MAX_REDIRECTS:
             raise self._error(f"more than {MAX_REDIRECTS} redirects")
-        url = _joined(response.request.url, response.headers["location"])
-        if url is None or not url.host or url.scheme not in ("https", "http"):
+        url = response.request.url.join(response.headers["location"])  # httpx has refused what is no URL at all
+        if not url.host or url.scheme not in ("https", "http"):
             raise self._error("the redirect leads to no usable address")
         if url.scheme == "http" and not self._may_use_http(url.host):
             raise self._error("the redirect leads to plain http, which would expose the file")
@@ -184,10 +184,3 @@ class Download:
 def _differ(one: int | str | None, other: int | str | None) -> bool:
     """Return whether two statements about a file contradict each other; one that is missing does not."""
     return one is not None and other is not None and one != other
-
-
-def _joined(base: httpx.URL, location: str) -> httpx.URL | None:
-    try:
-        return base.join(location)
-    except httpx.InvalidURL:
-        return None
