@@ -11,7 +11,7 @@ from tests.benchmarks.bench_waiting.shared_key import MEDIAN, SIGMA, WORKLOAD_A,
 SHARE_PER_MINUTE = 80
 GOALS = {"A": (6.0, 18.0), "B": (10.0, 30.0)}
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 300, 46, 40, 16
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, LINE = 640, 300, 46, 40, 16, 16
 X_LABEL = "seconds from a run's end until its wait hears of it"
 COLOURS = ("#0b6e4f", "#08519c", "#7a5195", "#d95f0e", "#e6ab02", "#b2182b", "#999999")
 
@@ -111,8 +111,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def plot(figures: Mapping[str, Any]) -> str:
     """Return an SVG: the part of the runs heard of within so many seconds of their end."""
+    series = _series(figures)
+    height = HEIGHT + LINE * len(series) + 8
     body = [
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         *(_grid_line(seconds) for seconds in (0.5, 1, 2, 5, 10, 30, 60, 300, 1800)),
         *(
             f'<text x="{LEFT - 6}" y="{_y(share) + 4:.0f}" text-anchor="end">{share:.0%}</text>'
@@ -120,17 +122,19 @@ def plot(figures: Mapping[str, Any]) -> str:
         ),
         f'<text x="{(WIDTH + LEFT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{X_LABEL}</text>',
     ]
-    for number, (name, _, measured) in enumerate(_series(figures)):
+    for number, (name, _, measured) in enumerate(series):
         colour, delays = COLOURS[number % len(COLOURS)], measured["delays"]
         points = " ".join(
             f"{_x(delay):.1f},{_y((place + 1) / len(delays)):.1f}"
             for place, delay in enumerate(delays)
             if place % max(1, len(delays) // 100) == 0 or place == len(delays) - 1
         )
-        body.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        body.append(f'<text x="{LEFT + 8}" y="{TOP + 14 + 15 * number}" fill="{colour}">{name}</text>')
+        line = f'fill="none" stroke="{colour}" stroke-width="2"'
+        y = HEIGHT + LINE * (number + 0.5)
+        body.append(f'<polyline points="{points}" {line}/>')
+        body.append(f'<path d="M{LEFT},{y:.0f} h24" {line}/><text x="{LEFT + 32}" y="{y + 4:.0f}">{name}</text>')
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
         'font-size="11">\n' + "\n".join(body) + "\n</svg>\n"
     )
 
