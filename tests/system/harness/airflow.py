@@ -80,6 +80,11 @@ class AirflowInstance:
         """Arguments of ``airflow`` for each service that is started, by its name."""
         return self._release.services
 
+    @property
+    def fernet_key(self) -> str:
+        """What Airflow encrypts with."""
+        return self._environment["AIRFLOW__CORE__FERNET_KEY"]
+
     def __enter__(self) -> Self:
         """Make the database, start all services and wait until Airflow reports them healthy."""
         with ExitStack() as on_failure:

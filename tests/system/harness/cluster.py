@@ -71,11 +71,6 @@ class Cluster(AirflowInstance):
         return self.database
 
     @property
-    def fernet_key(self) -> str:
-        """What Airflow encrypts with."""
-        return self._environment["AIRFLOW__CORE__FERNET_KEY"]
-
-    @property
     def services(self) -> Mapping[str, tuple[str, ...]]:
         """Arguments of ``airflow`` for each service that is started, by its name."""
         # All of them write their logs to the same disk, where the API server finds them.
