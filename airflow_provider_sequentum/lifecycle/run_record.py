@@ -21,8 +21,8 @@ class RunRecord:
 
     :param agent_id: the agent.
     :param fingerprint: digest of the run's inputs; a changed one is a new piece of work.
-    :param max_tries: the task instance's ``max_tries``. Airflow raises it whenever the task is cleared, and only then,
-        so it names the logical attempt.
+    :param max_tries: the task instance's ``max_tries``. Airflow raises it when the task is cleared, and only then, so
+        it names the logical attempt. (A task that is cleared while it runs is killed, which stops its run.)
     :param intended_at: when the start was about to be sent.
     :param run_id: the run, once the service has answered.
     :param restart_asked_at: when a restart in place was last asked for.

@@ -35,7 +35,7 @@ from airflow_provider_sequentum.lifecycle.procedure import (
     warn,
 )
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
-from airflow_provider_sequentum.lifecycle.run_stop import stop_run
+from airflow_provider_sequentum.lifecycle.run_stop import STOP_GRACE, stop_run
 from airflow_provider_sequentum.lifecycle.run_wait import NOT_YET_FOUND_INTERVAL
 from airflow_provider_sequentum.lifecycle.tolerance import NOT_FOUND_TOLERANCE, RESTART_GRACE
 
@@ -90,11 +90,13 @@ class RunPolicy:
         ``adopt`` the newest, or ``start`` another.
     :param on_clear: what a cleared task does with a run that is still going: ``rerun`` stops it, ``join`` waits for it.
     :param retry_mode: what a retry does after Failure: ``restart_or_new``, ``restart`` or ``new``.
+    :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed.
     """
 
     on_ambiguous_start: str = "fail"
     on_clear: str = "rerun"
     retry_mode: str = "restart_or_new"
+    stop_grace: float = STOP_GRACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def _carry_out(
         if decision is NextTry.REFUSE:
             raise RestartRefused(run.agent_id, run.id, f"it has ended as {status_name(run.status)} and was archived")
         if decision is NextTry.STOP_AND_START:
-            result = yield from stop_run(run.agent_id, run.id, restart_asked_at=record.restart_asked_at)
+            result = yield from stop_run(run.agent_id, run.id, policy.stop_grace, record.restart_asked_at)
             if not result.confirmed:
                 raise StillGoing([run.agent_id], [run.id])
     return (yield from start_run(request, policy, max_tries, left_behind))

@@ -23,7 +23,7 @@ from airflow_provider_sequentum.lifecycle.run_start import (
     StillGoing,
     find_lost_run,
 )
-from airflow_provider_sequentum.lifecycle.run_stop import STOP_GRACE, StopResult, stop_run
+from airflow_provider_sequentum.lifecycle.run_stop import StopResult, stop_run
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def hold_space(
         return (yield from start_space(request, policy, max_tries, left_behind))
     if record.fingerprint != request.fingerprint() or (cleared and policy.on_clear == "rerun"):
         yield from say(f"This is new work: stopping what is still going in space {record.space_id}, and starting anew.")
-        yield from _make_room(runs.values())
+        yield from _make_room(runs.values(), policy)
         return (yield from start_space(request, policy, max_tries, left_behind))
     record = replace(record, max_tries=max_tries)
     yield from remember(record.to_json())
@@ -153,7 +153,7 @@ def _look_for_lost(
     return known
 
 
-def stop_runs(stops: Iterable[RunRecord], stop_grace: float = STOP_GRACE) -> Procedure[list[StopResult]]:
+def stop_runs(stops: Iterable[RunRecord], stop_grace: float) -> Procedure[list[StopResult]]:
     """Stop many runs: ask all of them first, then wait for each. No error is raised."""
     from airflow_provider_sequentum.api import runs
 
@@ -170,9 +170,9 @@ def stop_runs(stops: Iterable[RunRecord], stop_grace: float = STOP_GRACE) -> Pro
     return results
 
 
-def _make_room(records: Iterable[RunRecord]) -> Procedure[None]:
+def _make_room(records: Iterable[RunRecord], policy: RunPolicy) -> Procedure[None]:
     stops = yield from _still_going(records)
-    results = yield from stop_runs(stops)
+    results = yield from stop_runs(stops, policy.stop_grace)
     going = [stop for stop, result in zip(stops, results, strict=True) if not result.confirmed]
     if going:
         raise StillGoing([stop.agent_id for stop in going], [stop.run_id for stop in going if stop.run_id is not None])

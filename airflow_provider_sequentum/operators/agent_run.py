@@ -89,7 +89,7 @@ class StartAgentRunOperator(BaseOperator):
         one (default), ``join`` waits for it. Needs Airflow 3.3. A run that is over is never returned by a cleared task.
     :param on_ambiguous_start: what to do when the answer to a start was lost and the run can't be told from others:
         ``fail`` (default), ``adopt`` the newest, or ``start`` another.
-    :param stop_grace: seconds a run gets to wind down when the task is killed, before it is killed too. Default 45.
+    :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
     :param min_credits: don't start unless so many credits are left. Default: not looked at.
     :param min_records: fail if the run extracted fewer records.
     :param max_errors: fail if the run counted more errors.
@@ -319,7 +319,10 @@ class StartAgentRunOperator(BaseOperator):
 
         return RunOptions(
             policy=RunPolicy(
-                on_ambiguous_start=self.on_ambiguous_start, on_clear=self.on_clear, retry_mode=self.retry_mode
+                on_ambiguous_start=self.on_ambiguous_start,
+                on_clear=self.on_clear,
+                retry_mode=self.retry_mode,
+                stop_grace=self.stop_grace,
             ),
             outcome=OutcomePolicy(
                 min_records=self._count("min_records"), max_errors=self._count("max_errors"), on_empty=self.on_empty
@@ -328,7 +331,6 @@ class StartAgentRunOperator(BaseOperator):
             stop_on_timeout=self.on_timeout == "stop",
             restarts=self.restarts,
             restart_delay=self.restart_delay,
-            stop_grace=self.stop_grace,
             retries=self.retries or 0,
             min_credits=self._checked(parse_credits, self.min_credits),
         )

@@ -21,7 +21,6 @@ class RunOptions:
     stop_on_timeout: bool
     restarts: int
     restart_delay: float
-    stop_grace: float
     retries: int
     min_credits: float | None = None
 

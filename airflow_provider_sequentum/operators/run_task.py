@@ -182,7 +182,7 @@ class RunTask:
             sequentum_conn_id=self._hook.sequentum_conn_id,
             stop_on_kill=True,
             stop_on_clear=self._options.policy.on_clear == "rerun",
-            stop_grace=self._options.stop_grace,
+            stop_grace=self._options.policy.stop_grace,
             carried=self._bounds.to_json(),
             **self.terms().to_json(),
         )
@@ -267,7 +267,7 @@ class RunTask:
 
     def _stop_of(self, agent_id: int, run_id: int) -> Procedure[StopResult]:
         restart_asked_at = self._record.restart_asked_at if self._record is not None else None
-        return stop_run(agent_id, run_id, self._options.stop_grace, restart_asked_at)
+        return stop_run(agent_id, run_id, self._options.policy.stop_grace, restart_asked_at)
 
     def _lost_run_id(self, record: RunRecord) -> int | None:
         # Whatever on_ambiguous_start says: a run that may be somebody else's is not stopped.

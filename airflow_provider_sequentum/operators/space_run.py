@@ -67,7 +67,7 @@ class StartSpaceRunsOperator(BaseOperator):
         (default), ``join`` waits for them and starts the others anew. Needs Airflow 3.3.
     :param on_ambiguous_start: what to do when the answer was lost and an agent's run can't be told from others:
         ``fail`` (default), ``adopt`` the newest, or ``start`` another.
-    :param stop_grace: seconds the runs get to wind down when the task is killed, before they are killed. Default 45.
+    :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
     :param min_credits: don't start any unless so many credits are left. Default: not looked at.
     :param min_records: a run that extracted fewer records did not end well.
     :param max_errors: a run that counted more errors did not end well.
@@ -226,7 +226,10 @@ class StartSpaceRunsOperator(BaseOperator):
 
         return RunOptions(
             policy=RunPolicy(
-                on_ambiguous_start=self.on_ambiguous_start, on_clear=self.on_clear, retry_mode=self.retry_mode
+                on_ambiguous_start=self.on_ambiguous_start,
+                on_clear=self.on_clear,
+                retry_mode=self.retry_mode,
+                stop_grace=self.stop_grace,
             ),
             outcome=OutcomePolicy(
                 min_records=self._checked(parse_count, "min_records", self.min_records),
@@ -237,7 +240,6 @@ class StartSpaceRunsOperator(BaseOperator):
             stop_on_timeout=self.on_timeout == "stop",
             restarts=self.restarts,
             restart_delay=self.restart_delay,
-            stop_grace=self.stop_grace,
             retries=self.retries or 0,
             min_credits=self._checked(parse_credits, self.min_credits),
         )

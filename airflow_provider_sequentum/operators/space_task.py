@@ -295,7 +295,7 @@ class SpaceTask:
                     raise StartAmbiguous(self._request.space_id, [])  # which are the siblings' can't be asked here
             over = {agent for agent, task in self._tasks.items() if task.is_over}
             going = [run for agent, run in (record.runs or {}).items() if agent not in over]
-            self._hook.perform_apart(stop_runs(going, self._options.stop_grace))
+            self._hook.perform_apart(stop_runs(going, self._options.policy.stop_grace))
         except (StartAmbiguous, SequentumException) as error:
             self._log.log(
                 logging.WARNING,
@@ -364,7 +364,7 @@ class SpaceTask:
     def _ask_to_stop(self, agents: list[int]) -> None:
         runs = (self._state.record.runs if self._state.record is not None else None) or {}
         going = [runs[agent] for agent in agents if agent in runs]
-        self._hook.perform(stop_runs(going, self._options.stop_grace))
+        self._hook.perform(stop_runs(going, self._options.policy.stop_grace))
 
     def _well(self) -> list[int]:
         return [agent for agent, error in sorted(self._endings.items()) if error is None]

@@ -878,6 +878,18 @@ def test_a_run_that_cannot_be_stopped_is_not_replaced(
     assert (caught.value.agent_id, caught.value.run_id, service.count("start")) == (7, 101, 1)
 
 
+@BOTH
+@pytest.mark.parametrize(("stop_grace", "kills"), [(10, 1), (300, 0)])
+def test_a_cleared_task_gives_its_old_run_the_grace_of_the_author(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, stop_grace: float, kills: int
+) -> None:
+    service.plans, service.stop_seconds = [Plan(seconds=None), Plan()], 200
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    task.clear()
+    assert run_through(worker, task, deferrable=deferrable, stop_grace=stop_grace) == 102
+    assert service.count("kill") == kills
+
+
 @pytest.mark.parametrize("on_clear", ["rerun", "join"])
 def test_the_trigger_knows_what_a_clear_means(worker: Worker, task: FakeTask, on_clear: str) -> None:
     deferral = deferred_by(lambda: operator(deferrable=True, on_clear=on_clear).execute(task.context))

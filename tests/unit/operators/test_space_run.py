@@ -328,6 +328,17 @@ def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
 
 
 @BOTH
+def test_cleared_runs_get_the_grace_of_the_author(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans, service.stop_seconds = [Plan(seconds=None)] * 3 + [Plan()], 200
+    run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
+    task.clear()
+    assert run_through(worker, task, deferrable=deferrable, stop_grace=300) == [104, 105, 106]
+    assert service.count("kill") == 0
+
+
+@BOTH
 def test_changed_inputs_are_new_work(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
     task.next_try()
