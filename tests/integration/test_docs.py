@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import shutil
@@ -11,12 +12,15 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, Asset, TaskDeferred
 
+from airflow_provider_sequentum import api, retry_rules
 from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.lifecycle.run_start import find_lost_run
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
@@ -66,15 +70,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def execute(page: Path, agent: Agent, run_id: int) -> dict[str, Any]:
     """Run a page's snippets one after the other and return the names they leave."""
+    return run_snippets(page.name, blocks(page, "python"), agent, run_id)
+
+
+def run_snippets(title: str, snippets: list[str], agent: Agent, run_id: int) -> dict[str, Any]:
+    connection = SequentumHook().settings
     names: dict[str, Any] = {
         "AgentBuilderOperator": AgentBuilderOperator,
         "RunFilesToObjectStorageOperator": RunFilesToObjectStorageOperator,
         "SequentumHook": SequentumHook,
         "StartAgentRunOperator": StartAgentRunOperator,
+        "Asset": Asset,
+        "AgentRunCompletedTrigger": AgentRunCompletedTrigger,
+        "client_settings": {"api_key": connection.api_key, "base_url": connection.base_url},
         "run_your_dag": run_your_dag,
     }
-    for number, block in enumerate(blocks(page, "python")):
-        if page.name == "testing.md" or "sandbox.testing import sandbox" in block:
+    for number, block in enumerate(snippets):
+        if "sandbox.testing import sandbox" in block:
             continue  # a conftest.py
         source = block.replace("agent_id=7", f"agent_id={agent.id}").replace("run_id=42", f"run_id={run_id}")
         source = source.replace("...  # run your DAG", "run_your_dag(sandbox, agent)  #")
@@ -82,7 +94,7 @@ def execute(page: Path, agent: Agent, run_id: int) -> dict[str, Any]:
             with DAG(f"snippet_{number}", schedule=None):
                 if "run.output" in source and "run = " not in source:
                     names["run"] = StartAgentRunOperator(task_id="run", agent_id=agent.id)
-                exec(compile(source, f"{page.name}, snippet {number}", "exec"), names)
+                exec(compile(source, f"{title}, snippet {number}", "exec"), names)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != "airflow":
                 raise
@@ -106,6 +118,17 @@ def run_your_dag(sandbox: Sandbox, agent: Agent) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_snippets_run(page: Path, agent: Agent, run_id: int) -> None:
     execute(page, agent, run_id)
+
+
+@pytest.mark.parametrize(
+    "described", [api, retry_rules, SequentumHook, AgentRunCompletedTrigger], ids=lambda described: described.__name__
+)
+def test_snippets_in_docstrings_run(described: Any, agent: Agent, run_id: int) -> None:
+    [snippet] = re.findall(r"::\n\n((?: {4}.*(?:\n|$)|\n)+)", inspect.getdoc(described) or "")
+    snippet = dedent(snippet).replace('api_key="sk-..."', "**client_settings")
+    if "AssetWatcher(" in snippet:
+        snippet = f"from airflow.sdk import AssetWatcher\n{snippet}"
+    run_snippets(described.__name__, [snippet], agent, run_id)
 
 
 def test_reading_records(agent: Agent, run_id: int) -> None:

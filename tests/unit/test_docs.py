@@ -11,11 +11,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_sequentum import exceptions
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
+from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import settings_from_connection
 from airflow_provider_sequentum.lifecycle.builder_session import SessionState
 from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
+from airflow_provider_sequentum.lifecycle.progress import run_summary
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from docs import diagrams
 
@@ -116,3 +118,9 @@ def test_the_diagram_of_the_session_has_every_state() -> None:
 
 def test_no_picture_is_large() -> None:
     assert [path.name for path in diagrams.IMAGES.glob("*.png") if path.stat().st_size > 200_000] == []
+
+
+def test_the_summary_of_a_run_is_told_field_by_field() -> None:
+    text = (DOCS / "concepts.md").read_text().partition("A summary `run` holds ")[2].partition(".")[0]
+    told = set(re.findall(r"`(\w+)`", text))
+    assert told == {*run_summary(Run(id=1, config_id=7)), "link", "cost"}
