@@ -11,22 +11,30 @@ from typing import Any
 from airflow_provider_sequentum.task_try import has_tries_left, state_of
 
 
+NEXT_TRY_IS_SURE = frozenset({"up_for_retry", "scheduled", "queued", "deferred"})
+"""
+States of a task that Airflow has gone on with: this try's heartbeats did not come through, so it is taken for dead.
+
+A person who clears a task leaves it in another one for as long as its process lives.
+"""
+
+
 class WorkerShutDown(Exception):
     """The worker goes away while Airflow still wants the task: what the task waits for is left to the next try."""
 
 
 def is_left_to_next_try(context: Mapping[str, Any]) -> bool:
     """
-    Whether Airflow still wants the task that it was told to end, because just its worker is shut down, and tries again.
+    Whether Airflow still wants the task that it was told to end, because just its worker is shut down or was taken for
+    dead, and tries again or is doing so already.
 
     It must not be called while Airflow's supervisor answers something else.
     """
-    if not has_tries_left(context):
-        return False
     try:
-        return state_of(context["ti"]) == "running"
+        state = state_of(context["ti"])
     except Exception:  # noqa: BLE001 - whatever keeps Airflow from telling: nobody is known to come back
         return False
+    return state in NEXT_TRY_IS_SURE or (state == "running" and has_tries_left(context))
 
 
 class Termination:

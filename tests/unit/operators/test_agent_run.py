@@ -571,6 +571,19 @@ def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_try(
     assert service.count("start") == 1
 
 
+@pytest.mark.parametrize("state", ["up_for_retry", "scheduled", "queued", "deferred", "running"])
+def test_a_try_that_was_taken_for_dead_leaves_the_run_to_the_one_after_it(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], state: str
+) -> None:
+    # Its heartbeats did not come through: Airflow begins another try, and ends this process when it hears of it again.
+    states["state"] = state
+    killed = operator()
+    kill_while(service, "status", killed)
+    with pytest.raises(SystemExit):
+        killed.execute(task.context)
+    assert service.count("stop") == 0
+
+
 @pytest.mark.parametrize(
     ("state", "tries_left", "store"),
     [
