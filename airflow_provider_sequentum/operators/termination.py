@@ -10,7 +10,6 @@ from typing import Any
 
 from airflow_provider_sequentum.task_try import has_tries_left, state_of
 
-
 NEXT_TRY_IS_SURE = frozenset({"up_for_retry", "scheduled", "queued", "deferred"})
 """
 States of a task that Airflow has gone on with: this try's heartbeats did not come through, so it is taken for dead.
