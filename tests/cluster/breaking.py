@@ -60,8 +60,10 @@ class Breaking:
 
     def calm(self) -> bool:
         """Disturb no more; return whether everybody lives."""
+        if self._down:
+            return False
         self._service.clear_faults()
-        return not self._down
+        return True
 
     def _victim(self, death: Death) -> str:
         kinds = {"worker": self._cluster.workers, "triggerer": self._cluster.triggerers}
