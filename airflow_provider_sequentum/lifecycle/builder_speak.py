@@ -138,9 +138,11 @@ def _deliver(
         try:
             answer = yield from send(call)
         except SequentumError as error:
-            if not error.may_have_acted or isinstance(error, RefusedByServer):
+            # A request that is sent again may meet the late effect of the one before.
+            is_met = delivery > 1 and isinstance(error, Conflict)
+            if not is_met and (not error.may_have_acted or isinstance(error, RefusedByServer)):
                 return (yield from _after_a_refusal(record, verb, error, sink))
-            yield from warn(f"The answer was lost; looking whether the request was taken. ({error})")
+            yield from warn(f"The request is in doubt; looking whether it was taken. ({error})")
             record, taken = yield from _find_out(record, verb, sink)
             if taken:
                 return record

@@ -33,7 +33,7 @@ from airflow_provider_sequentum.lifecycle.builder_speak import (
 )
 from airflow_provider_sequentum.lifecycle.builder_wait import wait_for_turn
 from airflow_provider_sequentum.lifecycle.procedure import Procedure
-from tests.unit.lifecycle.builder_service import FakeBuilder, Killed, Worker, lost, not_found
+from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, Killed, Worker, lost, not_found
 
 PROMPT = "Pull the prices from https://shop.example"
 MESSAGES = ("first", "second", "third")
@@ -312,6 +312,22 @@ def test_whichever_two_answers_are_lost_each_message_is_sent_once(looks: int) ->
             assert result == Done(700), faults
             assert service.sessions["s1"].messages == list(MESSAGES[:2]), faults
             assert service.agents == [700], faults
+
+
+def test_a_message_that_takes_effect_only_when_it_is_sent_again_is_not_said_twice() -> None:
+    plain = Worker(service := FakeBuilder())
+    one_try(service, plain, MESSAGES[:1])
+    number = next(number for number, request in enumerate(service.requests) if request.endswith("followup"))
+    service = FakeBuilder(faults={number: (lost, False)})
+    followup = service._followup
+
+    def after_the_first_one(session: FakeSession, call: Any) -> dict[str, Any]:
+        followup(session, call)
+        return followup(session, call)  # a conflict: the session is busy with the first one
+
+    service._followup = after_the_first_one  # type: ignore[method-assign]
+    assert one_try(service, Worker(service), MESSAGES[:1]) == Done(700)
+    assert service.sessions["s1"].messages == ["first"]
 
 
 def test_a_status_that_is_not_known_proves_nothing_of_a_followup_in_doubt() -> None:
