@@ -60,7 +60,7 @@ def messages(sandbox: Sandbox, session_id: str) -> list[Any]:
 
 
 def finished(stage: Stage, *runs: DagRun) -> list[str]:
-    return [stage.airflow.wait(run, timeout=240).state for run in runs]
+    return [stage.airflow.wait(run, timeout=600).state for run in runs]
 
 
 def wait_until(condition: Callable[[], bool], timeout: float) -> None:
