@@ -8,7 +8,7 @@ agent. From then on each agent's run has a life of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -132,6 +132,8 @@ def find_space_runs(
         except SequentumError:
             if number == len(looks):
                 raise
+        if not replace(record, runs=runs).is_in_doubt:
+            break
     record = replace(record, runs=runs)
     yield from remember(record.to_json())
     return record
@@ -153,21 +155,57 @@ def _look_for_lost(
     return known
 
 
+def stop_space(
+    record: SpaceRecord, request: SpaceRequest, over: Collection[int], stop_grace: float, looks: tuple[float, ...]
+) -> Procedure[None]:
+    """
+    Stop the runs of a task that is being killed, those whose start was lost too. No error is raised.
+
+    :param over: agents whose runs need no stop.
+    :param looks: seconds before each look for lost runs. What is known is stopped before anything is looked for.
+    """
+    asked: set[int] = set()
+    for pause in looks:
+        news = [run for run in _known(record, over) if run.run_id not in asked]
+        yield from _ask_to_stop(news)
+        asked |= {run.run_id or 0 for run in news}
+        if not record.is_in_doubt:
+            break
+        yield from sleep(pause)
+        try:
+            record = yield from find_space_runs(record, request, RunPolicy(), record.max_tries, looks=(0.0,))
+        except (SequentumError, StartAmbiguous) as error:
+            yield from warn(f"Could not look for the runs of space {record.space_id}: {error}")
+    yield from stop_runs(_known(record, over), stop_grace)
+    if record.is_in_doubt:
+        yield from warn(
+            f"Runs of space {record.space_id} may still be going and costing credits: look at them in Sequentum Cloud."
+        )
+
+
+def _known(record: SpaceRecord, over: Collection[int]) -> list[RunRecord]:
+    return [run for agent, run in (record.runs or {}).items() if run.run_id is not None and agent not in over]
+
+
 def stop_runs(stops: Iterable[RunRecord], stop_grace: float) -> Procedure[list[StopResult]]:
     """Stop many runs: ask all of them first, then wait for each. No error is raised."""
-    from airflow_provider_sequentum.api import runs
-
     stops = [stop for stop in stops if stop.run_id is not None]
-    for stop in stops:
-        try:
-            yield from send(runs.stop(stop.agent_id, stop.run_id or 0))
-        except SequentumError as error:
-            yield from warn(f"Run {stop.run_id} of agent {stop.agent_id} did not take the stop, asking again: {error}")
+    yield from _ask_to_stop(stops)
     results = []
     for stop in stops:
         result = yield from stop_run(stop.agent_id, stop.run_id or 0, stop_grace, stop.restart_asked_at)
         results.append(result)
     return results
+
+
+def _ask_to_stop(stops: Iterable[RunRecord]) -> Procedure[None]:
+    from airflow_provider_sequentum.api import runs
+
+    for stop in stops:
+        try:
+            yield from send(runs.stop(stop.agent_id, stop.run_id or 0))
+        except SequentumError as error:
+            yield from warn(f"Run {stop.run_id} of agent {stop.agent_id} did not take the stop, asking again: {error}")
 
 
 def _make_room(records: Iterable[RunRecord], policy: RunPolicy) -> Procedure[None]:

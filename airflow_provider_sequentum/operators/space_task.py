@@ -31,13 +31,12 @@ from airflow_provider_sequentum.lifecycle.run_cost import read_cost
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_start import (
     HASTY_LOOKS_FOR_LOST_RUN,
-    RunPolicy,
     StartAmbiguous,
     StillGoing,
 )
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
-from airflow_provider_sequentum.lifecycle.space_start import find_space_runs, hold_space, stop_runs
+from airflow_provider_sequentum.lifecycle.space_start import hold_space, stop_runs, stop_space
 from airflow_provider_sequentum.lifecycle.space_wait import wait_for_ends
 from airflow_provider_sequentum.operators.run_guards import require_credits
 from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
@@ -285,18 +284,13 @@ class SpaceTask:
                 f"The worker is being shut down. The runs of space {self._request.space_id} go on: the next try joins "
                 "them."
             )
+        over = {agent for agent, task in self._tasks.items() if task.is_over}
+        # Which runs the siblings hold can't be asked while a signal is handled.
+        looks = () if is_mapped(self._context) else HASTY_LOOKS_FOR_LOST_RUN
+        stopping = stop_space(record, self._request, over, self._options.policy.stop_grace, looks)
         try:
-            if record.runs is None:
-                looking = find_space_runs(
-                    record, self._request, RunPolicy(), max_tries(self._context), HASTY_LOOKS_FOR_LOST_RUN
-                )
-                record = self._hook.perform_apart(looking)
-                if is_mapped(self._context):
-                    raise StartAmbiguous(self._request.space_id, [])  # which are the siblings' can't be asked here
-            over = {agent for agent, task in self._tasks.items() if task.is_over}
-            going = [run for agent, run in (record.runs or {}).items() if agent not in over]
-            self._hook.perform_apart(stop_runs(going, self._options.policy.stop_grace))
-        except (StartAmbiguous, SequentumException) as error:
+            self._hook.perform_apart(stopping)
+        except SequentumException as error:
             self._log.log(
                 logging.WARNING,
                 "Runs of space %s may still be going and costing credits: look at them in Sequentum Cloud. (%s)",

@@ -279,6 +279,50 @@ def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_try(
     assert len(service.runs) == 3
 
 
+@pytest.mark.parametrize("refused", [{}, {8: "Insufficient credits."}])
+def test_a_kill_in_the_middle_of_the_start_sends_the_stops_at_once(
+    service: FakeService, worker: Worker, task: FakeTask, refused: dict[int, str]
+) -> None:
+    # Airflow gives a killed task about five seconds, and an agent that was not started is looked for in vain.
+    service.plans, service.refuses_to_start = [Plan(seconds=None)], refused
+    killed = operator()
+    kill_while(service, "run-all", killed, takes_effect=True)
+    with pytest.raises(termination._task_terminated()):
+        killed.execute(task.context)
+    assert len(service.runs) == 3 - len(refused)
+    assert [run.stop_asked_at for run in service.runs.values()] == [START] * len(service.runs)
+
+
+def test_a_kill_in_the_middle_of_one_agents_start_finds_its_run(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(), Plan(RunStatus.FAILED), Plan(), Plan(seconds=None)]
+    with pytest.raises(SpaceRunsFailed):
+        run_through(worker, task)
+    task.next_try()
+    killed = operator()
+    kill_while(service, "start", killed, takes_effect=True)
+    with pytest.raises(termination._task_terminated()):
+        killed.execute(task.context)
+    assert service.runs[104].status is RunStatus.STOPPED
+
+
+def test_a_kill_stops_what_is_known_where_the_rest_cannot_be_told_from_others(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(), Plan(RunStatus.FAILED), Plan(seconds=None)]
+    task.ti.map_index = 0  # among siblings, none that is looked for can be told from theirs
+    with pytest.raises(SpaceRunsFailed):
+        run_through(worker, task, timeout=100, on_timeout="leave")
+    task.next_try()
+    killed = operator()
+    kill_while(service, "start", killed, takes_effect=True)
+    with pytest.raises(termination._task_terminated()):
+        killed.execute(task.context)
+    assert service.runs[103].status is RunStatus.STOPPED
+    assert service.runs[104].stop_asked_at is None
+
+
 def test_a_kill_stops_a_run_that_is_no_longer_waited_for_too(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:
