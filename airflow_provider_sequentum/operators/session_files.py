@@ -30,9 +30,11 @@ def storage_path(parameter: str, path: str) -> ObjectStoragePath:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     try:
-        return ObjectStoragePath(path)
-    except ValueError as error:
+        place = ObjectStoragePath(path)
+        place.fs  # noqa: B018 - some versions of Airflow look for the file system only when it is first asked for
+    except (ValueError, ImportError) as error:
         raise ValueError(f"{parameter} {path!r} can't be used: {error}.") from None
+    return place
 
 
 class ScreenshotFolder:
