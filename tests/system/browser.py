@@ -23,7 +23,9 @@ _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 def missing_browser() -> str | None:
     """Return what is not installed of what a browser test needs, or ``None``."""
     missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    return f"not installed: {' and '.join(missing)}" if missing else None
+    if not missing:
+        return None
+    return f"a real browser is driven; not installed: {' and '.join(missing)} (Debian: chromium, chromium-driver)"
 
 
 class Browser:
