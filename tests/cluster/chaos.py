@@ -94,7 +94,7 @@ class Performance:
     def __init__(self, world: World, storm: Storm, populations: Sequence[Population]) -> None:
         self.world = world
         self.breaking = Breaking(world.cluster, world.service)
-        self.people = People(world.cluster, world.service, world.somebody, world.marker)
+        self.people = People(world.cluster, world.service, world.somebody, world.database.holder, world.marker)
         begun = time.monotonic()
         for job in storm.jobs:
             for population in populations:
@@ -146,7 +146,7 @@ class Performance:
             world.database,
             world.service.effects(),
             world.service.runs(),
-            people.interventions,
+            people.clicks,
             world.lake,
         )
         sightings = self._search()
@@ -158,7 +158,7 @@ class Performance:
             broken={
                 "Killed": self.breaking.deaths,
                 "Network and service faults": self.breaking.squalls,
-                "People": people.clicks,
+                "People": people.deeds,
                 "Services that gave up and were started again": self.breaking.collapses,
             },
             cases=cases,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ from psycopg.rows import dict_row
 from airflow_provider_sequentum.sandbox.ledger import Effect, RunTruth
 from tests.cluster.canary import Search, Sighting
 from tests.cluster.facts import Case, Intervention, RunFact, TaskFact
-from tests.cluster.people import TASK, Placed
+from tests.cluster.people import TASK, Click, Placed
+from tests.system.harness import DagRun
 
 # The connections are where the key is meant to be, encrypted.
 KEY_TABLES = frozenset({"connection"})
 TASKS = "SELECT dag_id, run_id, task_id, state, try_number, end_date FROM task_instance"
 RESULTS = "SELECT dag_id, run_id, task_id, value FROM xcom WHERE key = 'return_value'"
 OPEN = "SELECT count(*) AS number FROM dag_run WHERE state NOT IN ('success', 'failed')"
+HEARTBEATS = "SELECT id, latest_heartbeat FROM job"
+HOLDER = """
+    SELECT task.pid, trigger.triggerer_id FROM task_instance task LEFT JOIN trigger ON trigger.id = task.trigger_id
+    WHERE task.dag_id = %s AND task.run_id = %s AND task.task_id = %s
+"""
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 
 
@@ -30,14 +37,22 @@ class Database:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
 
-    def rows(self, query: str) -> list[dict[str, Any]]:
+    def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """Return what a query finds."""
         with psycopg.connect(self._dsn, row_factory=dict_row) as connection:
-            return connection.execute(query.encode()).fetchall()
+            return connection.execute(query.encode(), values or None).fetchall()
 
     def open_runs(self) -> int:
         """Return how many DAG runs have not ended."""
         return int(self.rows(OPEN)[0]["number"])
+
+    def holder(self, run: DagRun, task_id: str) -> dict[str, int | None]:
+        """Return who has a task: its process's ``pid`` while it is running, its ``triggerer_id`` while deferred."""
+        return self.rows(HOLDER, run.dag_id, run.run_id, task_id)[0]
+
+    def last_heartbeats(self) -> dict[int, datetime]:
+        """Return when each triggerer and scheduler gave its last sign of life."""
+        return {row["id"]: row["latest_heartbeat"] for row in self.rows(HEARTBEATS)}
 
     def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield every table that must not hold a key, with its rows."""
@@ -52,13 +67,13 @@ def gather_cases(
     database: Database,
     effects: Iterable[Effect],
     truths: Iterable[RunTruth],
-    interventions: Mapping[tuple[str, str], list[Intervention]],
+    clicks: Iterable[Click],
     lake: Path,
 ) -> list[Case]:
     """Return what is known of each job."""
     tasks = {(row["dag_id"], row["run_id"], row["task_id"]): row for row in database.rows(TASKS)}
     results = {(row["dag_id"], row["run_id"], row["task_id"]): row["value"] for row in database.rows(RESULTS)}
-    runs = runs_by_agent(effects, truths)
+    runs, interventions = runs_by_agent(effects, truths), _interventions(clicks, database.last_heartbeats())
     cases = []
     for place in placed:
         run, job = place.run, place.job
@@ -75,12 +90,20 @@ def gather_cases(
                     tries=row["try_number"],
                 ),
                 runs=runs[place.agent_id],
-                interventions=interventions.get((job.name, place.population), []),
+                interventions=interventions[place],
                 landing=landing["state"] if landing is not None else None,
                 landed_rows=landed_rows(lake / job.name),
             )
         )
     return cases
+
+
+def _interventions(clicks: Iterable[Click], heartbeats: Mapping[int, datetime]) -> dict[Placed, list[Intervention]]:
+    found: dict[Placed, list[Intervention]] = defaultdict(list)
+    for click in clicks:
+        heard = click.is_heard(heartbeats)
+        found[click.placed].append(Intervention(kind=click.deed, asked=click.asked, done=click.done, heard=heard))
+    return found
 
 
 def runs_by_agent(effects: Iterable[Effect], truths: Iterable[RunTruth]) -> dict[int, list[RunFact]]:

@@ -61,11 +61,14 @@ class Intervention:
     :param kind: ``clear``, ``mark failed``, ``mark success``, ``stop``, ``restart`` or ``archive``.
     :param asked: when it was asked for.
     :param done: when it was answered.
+    :param heard: whether the process that had the task was there to hear of it. Airflow tells a triggerer or a worker
+        that a task was marked; where it is dead at that moment, nobody is told, then or later.
     """
 
     kind: str
     asked: datetime
     done: datetime
+    heard: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,11 +58,22 @@ def leaked(case: Case, now: datetime) -> list[str]:
     for run, successor in zip(case.runs, successors, strict=True):
         needless_since = case.task.ended if successor is None else successor.started
         ended = run.ended or now
-        if needless_since is not None and ended > needless_since + GRACE:
+        if needless_since is not None and ended > needless_since + GRACE and not _ended_unheard(case, run):
             seconds = (ended - needless_since).total_seconds()
             going = "" if run.ended else " and still goes on"
             found.append(f"run {run.run_id} went on for {seconds:.0f} s that nobody waited for{going}")
     return found
+
+
+def marked_unheard(case: Case) -> list[str]:
+    """A person marked the task while the process that had it was dead: nobody could be told to stop the run."""
+    unheard = [run for run in case.runs if _ended_unheard(case, run)]
+    return [f"nobody was there to stop run {run.run_id}" for run in unheard]
+
+
+def _ended_unheard(case: Case, run: RunFact) -> bool:
+    marks = [deed for deed in case.interventions if deed.kind in MARKS and run.is_going_at(deed.done)]
+    return bool(marks) and run is case.runs[-1] and not any(deed.heard for deed in marks)
 
 
 def wrong_state(case: Case) -> list[str]:

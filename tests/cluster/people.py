@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
 
 import httpx
+import psutil
+import psycopg
 
 from tests.cluster.agenda import Agenda
-from tests.cluster.facts import ENDED_TASK, Intervention
+from tests.cluster.facts import ENDED_TASK
 from tests.cluster.plan import Deed, Job
 from tests.cluster.service import SandboxService, Somebody
 from tests.system.harness import AirflowApiError, Cluster, DagRun
@@ -44,6 +47,34 @@ class Placed:
     run: DagRun
 
 
+@dataclass(frozen=True)
+class Click:
+    """
+    What a person did to a job.
+
+    :param placed: the job.
+    :param deed: what they did.
+    :param asked: when they asked for it.
+    :param done: when it was answered.
+    :param triggerer: the triggerer that had the task, if one had it.
+    :param worker_lived: whether the process of a running task was there.
+    """
+
+    placed: Placed
+    deed: Deed
+    asked: datetime
+    done: datetime
+    triggerer: int | None = None
+    worker_lived: bool = False
+
+    def is_heard(self, last_heartbeats: Mapping[int, datetime]) -> bool:
+        """Whether who had the task gave a sign of life afterwards."""
+        if self.triggerer is None:
+            return self.worker_lived
+        last = last_heartbeats.get(self.triggerer)
+        return last is not None and last > self.asked
+
+
 class People:
     """
     Whoever starts DAG runs, clears and marks tasks, and stops and restarts runs elsewhere.
@@ -51,19 +82,28 @@ class People:
     :param cluster: where they click.
     :param service: where the runs are.
     :param somebody: who has access to the service.
+    :param holder: tells who has a task, see :meth:`~.evidence.Database.holder`.
     :param marker: a word that goes with every job, to be found again.
     """
 
-    def __init__(self, cluster: Cluster, service: SandboxService, somebody: Somebody, marker: str) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        service: SandboxService,
+        somebody: Somebody,
+        holder: Callable[[DagRun, str], Mapping[str, int | None]],
+        marker: str,
+    ) -> None:
         self._cluster = cluster
+        self._holder = holder
         self._service = service
         self._somebody = somebody
         self._marker = marker
         self._agents: dict[tuple[str, Population], int] = {}
         self.asking, self.clicking = Agenda(), Agenda()
         self.placed: list[Placed] = []
-        self.interventions: dict[tuple[str, str], list[Intervention]] = defaultdict(list)
-        self.clicks: Counter[str] = Counter()
+        self.clicks: list[Click] = []
+        self.deeds: Counter[str] = Counter()
 
     def ask(self, job: Job, population: Population) -> float | None:
         """Ask for a job."""
@@ -105,21 +145,26 @@ class People:
 
     def _act(self, placed: Placed, deed: Deed) -> float | None:
         """Do it as soon as it can be done; it can't any more once the task is over."""
-        asked = datetime.now(UTC)
         try:
             state = self._cluster.task_instance(placed.run, TASK).state
             if state in ENDED_TASK:
                 return None
-            if not self._do(placed, deed, state):
-                return AGAIN
+            holder = self._holder(placed.run, TASK)
+        except (*UNREACHABLE, psycopg.OperationalError):
+            return AGAIN
+        asked = datetime.now(UTC)
+        try:
+            done = self._do(placed, deed, state)
         except httpx.ConnectError:
             return AGAIN
         except UNREACHABLE:
             # It may have been done all the same.
-            self._note(placed, deed, asked)
+            self._note(placed, deed, asked, state, holder)
             return AGAIN
-        self._note(placed, deed, asked)
-        self.clicks[deed] += 1
+        if not done:
+            return AGAIN
+        self._note(placed, deed, asked, state, holder)
+        self.deeds[deed] += 1
         return None
 
     def _do(self, placed: Placed, deed: Deed, state: str | None) -> bool:
@@ -148,6 +193,9 @@ class People:
             self._cluster.mark(run, TASK, "failed" if deed == "mark failed" else "success")
         return True
 
-    def _note(self, placed: Placed, deed: Deed, asked: datetime) -> None:
-        noted = Intervention(kind=deed, asked=asked, done=datetime.now(UTC))
-        self.interventions[placed.job.name, placed.population].append(noted)
+    def _note(
+        self, placed: Placed, deed: Deed, asked: datetime, state: str | None, holder: Mapping[str, int | None]
+    ) -> None:
+        pid, triggerer = holder["pid"], holder["triggerer_id"]
+        lived = state == "running" and pid is not None and psutil.pid_exists(pid)
+        self.clicks.append(Click(placed, deed, asked, datetime.now(UTC), triggerer, lived))

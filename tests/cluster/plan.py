@@ -70,7 +70,7 @@ class Job:
     at: float
     deferrable: bool
     duration: float
-    plans: list[dict[str, Any]] = field(default_factory=list)
+    plans: list[dict[str, Any]] = field(default_factory=list, hash=False)
     deed: Deed | None = None
     deed_after: float = 0.0
 

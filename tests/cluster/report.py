@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.cluster.canary import Sighting
 from tests.cluster.facts import Case, RunFact
-from tests.cluster.invariants import Violation
+from tests.cluster.invariants import Violation, marked_unheard
 
 INVARIANTS = ("duplicate runs", "lost runs", "leaked runs", "wrong states", "given up")
 
@@ -69,6 +69,10 @@ def _figures(findings: Findings) -> Iterable[list[str]]:
     yield row("tasks that succeeded", (sum(case.task.state == "success" for case in group) for group in groups))
     for kind in INVARIANTS:
         yield row(kind, (findings.number(kind, name) for name in findings.populations))
+    yield row(
+        "left going, because nobody was there to hear a mark",
+        (sum(len(marked_unheard(case)) for case in group) for group in groups),
+    )
     yield row("key sightings", (len(findings.sightings.get(name, ())) for name in findings.populations))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from tests.cluster.canary import Search
 from tests.cluster.evidence import Database, broker_contents, runs_by_agent, search_everything
 from tests.cluster.plan import FAULTS
 from tests.cluster.service import SandboxService, Somebody
+from tests.system.harness import DagRun
 from tests.system.harness.database import Postgres
 from tests.system.harness.redis import Redis
 
@@ -84,6 +86,21 @@ def test_a_crash_of_the_database_cuts_connections_and_keeps_rows(postgres: Postg
         psycopg.connect(postgres.dsn)
     postgres.recover()
     assert Database(postgres.dsn).rows("SELECT id FROM kept") == [{"id": 1}]
+
+
+def test_who_has_a_task_and_whether_they_still_live_is_read(postgres: Postgres) -> None:
+    moment = datetime(2026, 11, 25, tzinfo=UTC)
+    with psycopg.connect(postgres.dsn) as connection:
+        connection.execute("CREATE TABLE trigger AS SELECT 5 AS id, 9 AS triggerer_id")
+        connection.execute(
+            "CREATE TABLE task_instance AS SELECT * FROM (VALUES ('d', 'deferred', 't', 77, 5), "
+            "('d', 'running', 't', 78, NULL)) AS row (dag_id, run_id, task_id, pid, trigger_id)"
+        )
+        connection.execute("CREATE TABLE job AS SELECT 9 AS id, %s AS latest_heartbeat", (moment,))
+    database = Database(postgres.dsn)
+    assert database.holder(DagRun("d", "deferred", ""), "t") == {"pid": 77, "triggerer_id": 9}
+    assert database.holder(DagRun("d", "running", ""), "t") == {"pid": 78, "triggerer_id": None}
+    assert database.last_heartbeats() == {9: moment}
 
 
 def test_a_key_is_found_in_a_table_in_a_file_and_in_the_broker(postgres: Postgres, broker: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.people import People
 from tests.cluster.plan import ENDLESS, Job
 from tests.cluster.service import SandboxService, Somebody
-from tests.system.harness import AirflowApiError
+from tests.system.harness import AirflowApiError, DagRun
 
 KEY = "sk-people"
 
@@ -63,7 +63,10 @@ def cluster(service: SandboxService) -> FakeCluster:
 
 @pytest.fixture
 def people(cluster: FakeCluster, service: SandboxService) -> People:
-    return People(cluster, service, service.somebody, "marker")  # type: ignore[arg-type, attr-defined]
+    def holder(run: DagRun, task_id: str) -> dict[str, int | None]:
+        return {"pid": None, "triggerer_id": 3}
+
+    return People(cluster, service, service.somebody, holder, "marker")  # type: ignore[arg-type, attr-defined]
 
 
 def job(name: str, deed: Any, *plans: dict[str, Any]) -> Job:
@@ -82,10 +85,10 @@ def test_a_click_is_made_and_noted(cluster: FakeCluster, people: People, deed: A
     work_for(people, 1.5)
     assert cluster.events[0] == f"trigger storm_deferred {deed}"
     assert cluster.events[1].startswith(f"{event} {deed}")
-    [noted] = people.interventions[deed, "provider"]
-    assert noted.kind == deed
-    assert noted.asked <= noted.done
-    assert people.clicks == {deed: 1}
+    [click] = people.clicks
+    assert (click.deed, click.triggerer) == (deed, 3)
+    assert click.asked <= click.done
+    assert people.deeds == {deed: 1}
 
 
 def test_a_task_that_waits_for_a_worker_is_not_clicked_at(cluster: FakeCluster, people: People) -> None:
@@ -118,7 +121,7 @@ def test_a_run_is_changed_elsewhere(
     people.ask(job(f"elsewhere {deed}", deed, plan), "provider")
     work_for(people, 2)
     assert service.runs(people.placed[0].agent_id)[-1].status in statuses
-    assert people.clicks == {deed: 1}
+    assert people.deeds == {deed: 1}
 
 
 def test_a_job_is_asked_for_again_and_once(cluster: FakeCluster, people: People) -> None:
@@ -142,5 +145,5 @@ def test_a_click_whose_answer_was_lost_is_noted_all_the_same(
     monkeypatch.setattr(cluster, "clear", clear)
     people.ask(job("lost", "clear", ENDLESS), "provider")
     work_for(people, 2)
-    assert len(people.interventions["lost", "provider"]) == 2
-    assert people.clicks == {"clear": 1}
+    assert len(people.clicks) == 2
+    assert people.deeds == {"clear": 1}

@@ -14,10 +14,14 @@ from tests.cluster.invariants import (
     given_up,
     leaked,
     lost,
+    marked_unheard,
     violations,
     wrong_landing,
     wrong_state,
 )
+from tests.cluster.people import Click, Placed
+from tests.cluster.plan import Job
+from tests.system.harness import DagRun
 
 ROWS = 3
 
@@ -100,6 +104,35 @@ class TestLeaked:
     def test_a_run_of_a_task_that_is_still_at_it_is_no_leak(self) -> None:
         waiting = Case(name="job", population="provider", task=TaskFact(state="deferred"), runs=[run(1, 0, None)])
         assert not leaked(waiting, NOW)
+
+
+class TestMarksThatNobodyHears:
+    def marked(self, *, heard: bool) -> Case:
+        mark = Intervention(kind="mark failed", asked=at(49), done=at(50), heard=heard)
+        return case(run(1, 0, None, "Running"), state="failed", ended=50, interventions=[mark])
+
+    def test_a_run_that_nobody_could_stop_is_told_apart(self) -> None:
+        assert marked_unheard(self.marked(heard=False)) == ["nobody was there to stop run 1"]
+        assert leaked(self.marked(heard=False), NOW) == []
+
+    def test_a_run_that_somebody_could_have_stopped_is_leaked(self) -> None:
+        assert marked_unheard(self.marked(heard=True)) == []
+        assert leaked(self.marked(heard=True), NOW)
+
+    @pytest.mark.parametrize(("last", "heard"), [(48.0, False), (49.5, True), (None, False)])
+    def test_a_triggerer_that_gives_no_sign_of_life_afterwards_has_not_heard(
+        self, last: float | None, heard: bool
+    ) -> None:
+        job = Job(name="job", at=0, deferrable=True, duration=1)
+        placed = Placed(job, "provider", 7, DagRun("d", "job", "running"))
+        click = Click(placed, "mark failed", asked=at(49), done=at(50), triggerer=3)
+        assert click.is_heard({} if last is None else {3: at(last)}) is heard
+
+    @pytest.mark.parametrize("lived", [True, False])
+    def test_a_worker_hears_if_its_process_was_there(self, lived: bool) -> None:
+        job = Job(name="job", at=0, deferrable=False, duration=1)
+        placed = Placed(job, "provider", 7, DagRun("d", "job", "running"))
+        assert Click(placed, "mark failed", at(49), at(50), worker_lived=lived).is_heard({}) is lived
 
 
 class TestWrongState:
