@@ -107,7 +107,7 @@ race: $(READY) ## 600 short deferred tasks on a real Airflow with PostgreSQL: ho
 
 .PHONY: test-cluster
 test-cluster: $(READY) ## The examples on a distributed Airflow: Celery, Redis, PostgreSQL, two workers, two triggerers
-	SYSTEM_TEST_DISTRIBUTED=1 $(BIN)/pytest tests/system/test_quickstart.py tests/system/test_example_dags.py
+	SYSTEM_TEST_DISTRIBUTED=1 $(BIN)/pytest tests/system/test_quickstart.py tests/system/test_key_search.py tests/system/test_example_dags.py
 
 .PHONY: chaos
 chaos: $(READY) ## Break a distributed Airflow on purpose and count what goes wrong (CHAOS="--seed 1 --minutes 5")
