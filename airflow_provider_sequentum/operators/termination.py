@@ -40,16 +40,23 @@ class Termination:
     """
     Ends the work of an operator.
 
-    Airflow 3 calls ``on_kill`` from a signal handler and then lets ``execute`` go on where it was, which may be just
-    before a start. So a kill that interrupts the work has to end it.
+    Airflow 3 calls ``on_kill`` from a signal handler and then lets the task go on where it was, which may be just
+    before a start. So a kill that interrupts the work has to end it, and one that comes earlier has to prevent it.
     """
 
     def __init__(self) -> None:
         self._worker: int | None = None
+        self._killed = False
 
     @contextmanager
     def ends_work(self) -> Iterator[None]:
-        """Mark the work that a kill has to end."""
+        """
+        Mark the work that a kill has to end.
+
+        :raises AirflowTaskTerminated: the kill came first.
+        """
+        if self._killed:
+            raise _task_terminated()(_KILLED)
         self._worker = threading.get_ident()
         try:
             yield
@@ -64,11 +71,15 @@ class Termination:
         :raises AirflowTaskTerminated: the task was killed for good.
         :raises SystemExit: see ``reason``.
         """
+        self._killed = True
         if self._worker != threading.get_ident():
             return
         if reason is not None:
             sys.exit(str(reason))
-        raise _task_terminated()("The task was killed.")
+        raise _task_terminated()(_KILLED)
+
+
+_KILLED = "The task was killed."
 
 
 def _task_terminated() -> type[BaseException]:

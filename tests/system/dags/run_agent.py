@@ -34,6 +34,8 @@ def die() -> None:
 
 def dying(procedure: Procedure[Any], moment: str) -> Procedure[Any]:
     """Carry out ``procedure`` up to ``moment``."""
+    if moment == KILLED_BEFORE_POST:
+        signal.pause()
     result: Any = None
     step = next(procedure)
     while True:
@@ -68,8 +70,6 @@ class MortalOperator(StartAgentRunOperator):
 
     def execute(self, context: Context) -> int:
         """Run the agent, for as long as this process lives."""
-        if self.die_at == KILLED_BEFORE_POST:
-            signal.pause()
         if self.die_at and context["ti"].try_number == 1:
             perform: Callable[..., Any] = SequentumHook.perform
 

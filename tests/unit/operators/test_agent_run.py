@@ -517,6 +517,20 @@ def test_a_kill_before_anything_was_known_ends_the_try(
     assert service.requests == []
 
 
+@BOTH
+def test_a_kill_while_airflow_prepares_the_task_keeps_it_from_working(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    # Templates are rendered and callbacks called when Airflow listens to the signal already.
+    killed = operator(deferrable=deferrable)
+    killed.on_kill()
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    with pytest.raises(AirflowTaskTerminated):
+        killed.resume_execution("execute_complete", {}, task.context)
+    assert service.requests == []
+
+
 def test_a_kill_after_a_deferral_ends_the_try(
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
