@@ -11,7 +11,7 @@ from tests.cluster.census import CensusTrigger, count
 
 async def test_a_line_is_written_until_the_time_is_up(tmp_path: Path) -> None:
     path = tmp_path / "census.ndjson"
-    events = [event async for event in CensusTrigger(str(path), interval=0.01, seconds=0.05).run()]
+    events = [event async for event in CensusTrigger(str(path), interval=0.01, seconds=1.5).run()]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(events) == 1
     assert len(lines) >= 2
