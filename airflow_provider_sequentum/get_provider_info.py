@@ -118,7 +118,7 @@ def get_provider_info() -> dict[str, Any]:
                     "relabeling": {"password": "API key", "host": "Base URL"},
                     "placeholders": {
                         "host": "https://dashboard.sequentum.com",
-                        "password": "made in the Control Center: Users, Manage API keys",
+                        "password": "from the Control Center: Users, Manage API keys",
                     },
                 },
                 "conn-fields": CONNECTION_FIELDS,
