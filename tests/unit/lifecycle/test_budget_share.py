@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,20 +23,19 @@ from tests.unit.lifecycle import builder_service
 
 def overheard(procedure: Procedure[Any], sent: list[Send]) -> Procedure[Any]:
     """Carry out ``procedure`` and note what it sends."""
-    proceed: Callable[[], Any] = lambda: next(procedure)  # noqa: E731
+    step = next(procedure)
     while True:
-        try:
-            step = proceed()
-        except StopIteration as stop:
-            return stop.value
         if isinstance(step, Send):
             sent.append(step)
         try:
-            result = yield step
-        except SequentumError as error:
-            proceed = lambda error=error: procedure.throw(error)  # noqa: E731
-        else:
-            proceed = lambda result=result: procedure.send(result)  # noqa: E731
+            try:
+                result = yield step
+            except SequentumError as error:
+                step = procedure.throw(error)
+            else:
+                step = procedure.send(result)
+        except StopIteration as stop:
+            return stop.value
 
 
 @pytest.fixture
