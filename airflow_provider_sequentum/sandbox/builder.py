@@ -78,12 +78,6 @@ class Session(BaseModel):
         """Index of the last event due by ``now``; -1 before the first."""
         return sum(event.due <= now for event in self.events) - 1
 
-    def next_due(self, now: datetime) -> datetime | None:
-        """When something happens next, or ``None`` when nothing is due any more."""
-        coming = [event.due for event in self.events if event.due > now]
-        coming += [due for due, _ in self.states if due > now]
-        return min(coming, default=None)
-
     def say(self, now: datetime, kind: str, **payload: Any) -> None:
         """Add an event that happens now."""
         self.events.append(SessionEvent(due=now, type=kind, payload=payload))
