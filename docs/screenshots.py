@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from airflow_provider_sequentum.sandbox import RunPlan
 from tests.system.browser import Browser, missing_browser
@@ -44,23 +45,22 @@ class Photographer:
         self._browser.resize(1280, 1500)
         self._browser.open(f"{self._stage.airflow.url}/connections")
         self._browser.click("//button[contains(., 'Add Connection')]")
-        self._browser.click("//*[@role='dialog']//*[@role='combobox']")
-        self._browser.write("//*[@role='dialog']//input[@role='combobox']", "Sequentum")
+        self._browser.write("//input[@role='combobox']", "Sequentum")
         self._browser.click("//*[@role='option'][contains(., 'Sequentum Cloud')]")
-        self._browser.click("//*[@role='dialog']//button[contains(., 'Extra Fields')]")
+        self._browser.click("//button[contains(@id, ':trigger:Extra Fields')]")
         self._browser.wait_for_text("Requests per minute")
         self._take("connection-form")
         self._browser.resize(*SIZE)
 
     def grid(self, run: DagRun) -> None:
         """The quickstart's tasks, all of them done."""
-        self._browser.open(f"{self._stage.airflow.url}/dags/{run.dag_id}/runs/{run.run_id}")
+        self._browser.open(self._page(run))
         self._browser.wait_for_text("land_files")
         self._take("grid")
 
     def task_log(self, run: DagRun) -> None:
         """The log of a task that has waited, with the button that leads to its run."""
-        self._browser.open(f"{self._stage.airflow.url}/dags/{run.dag_id}/runs/{run.run_id}/tasks/{RUN_TASK}")
+        self._browser.open(f"{self._page(run)}/tasks/{RUN_TASK}")
         self._browser.wait_for_text("ended well")
         self._take("task-log")
 
@@ -72,6 +72,9 @@ class Photographer:
         run_id = self._stage.sandbox.ledger.runs(int(agent_id))[-1].run_id
         self._browser.open(f"{self._stage.sandbox.base_url}/agents/{agent_id}/runs/{run_id}")
         self._take("sandbox-run")
+
+    def _page(self, run: DagRun) -> str:
+        return f"{self._stage.airflow.url}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}"
 
     def _take(self, name: str) -> None:
         time.sleep(2)  # what the page still loads and animates
