@@ -37,16 +37,18 @@ def warn_of_schedules(agent_id: int) -> Procedure[None]:
         )
 
 
-def check_credits(min_credits: float) -> Procedure[None]:
+def check_credits(min_credits: float | None) -> Procedure[None]:
     """
     Check that enough credits are left.
 
-    :param min_credits: the fewest that will do.
+    :param min_credits: the fewest that will do; ``None`` doesn't ask.
     :raises CreditsShort: fewer are left.
     :raises SequentumError: the balance can't be read. Whoever asks for the check doesn't want to start without it.
     """
     from airflow_provider_sequentum.api import billing
 
+    if min_credits is None:
+        return
     available = (yield from send(billing.credits())).available_credits
     if available < Decimal(str(min_credits)):
         raise CreditsShort(available, min_credits)

@@ -34,6 +34,7 @@ from airflow_provider_sequentum.lifecycle.procedure import (
     sleep,
     warn,
 )
+from airflow_provider_sequentum.lifecycle.run_guards import check_credits
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_stop import STOP_GRACE, stop_run
 from airflow_provider_sequentum.lifecycle.run_wait import NOT_YET_FOUND_INTERVAL
@@ -91,12 +92,14 @@ class RunPolicy:
     :param on_clear: what a cleared task does with a run that is still going: ``rerun`` stops it, ``join`` waits for it.
     :param retry_mode: what a retry does after Failure: ``restart_or_new``, ``restart`` or ``new``.
     :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed.
+    :param min_credits: start nothing unless so many credits are left; ``None`` doesn't ask.
     """
 
     on_ambiguous_start: str = "fail"
     on_clear: str = "rerun"
     retry_mode: str = "restart_or_new"
     stop_grace: float = STOP_GRACE
+    min_credits: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ def hold_run(
     :param left_behind: the record of an earlier try.
     :raises StartAmbiguous: see :class:`RunPolicy`.
     :raises RestartRefused: see :class:`RunPolicy`.
+    :raises CreditsShort: see :class:`RunPolicy`.
     :raises StillGoing: the run that a new one should replace could not be stopped. The next try stops it again.
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
     """
@@ -172,6 +176,7 @@ def start_run(
     :param once_more: whether a start whose answer was lost may be followed by another one in this try, where the policy
         is to start anew. It is never followed by more than one: each may be a billed run.
     """
+    yield from check_credits(policy.min_credits)
     record = RunRecord(
         agent_id=request.agent_id,
         fingerprint=request.fingerprint(),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.lifecycle.phases import phase_of
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, remember, say, send, sleep, warn
+from airflow_provider_sequentum.lifecycle.run_guards import check_credits
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_start import (
     LOOKS_FOR_LOST_RUN,
@@ -43,6 +44,7 @@ def hold_space(
     :param max_tries: the task instance's ``max_tries``, which names the logical attempt.
     :param left_behind: the record of an earlier try.
     :raises StartAmbiguous: the runs of an earlier start can't be told from others.
+    :raises CreditsShort: see :class:`.RunPolicy`.
     :raises StillGoing: runs that new ones should replace could not be stopped. The next try stops them again.
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
     """
@@ -78,6 +80,7 @@ def start_space(
     """
     from airflow_provider_sequentum.api import spaces
 
+    yield from check_credits(policy.min_credits)
     record = SpaceRecord(
         space_id=request.space_id,
         fingerprint=request.fingerprint(),

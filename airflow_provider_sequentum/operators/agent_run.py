@@ -323,6 +323,7 @@ class StartAgentRunOperator(BaseOperator):
                 on_clear=self.on_clear,
                 retry_mode=self.retry_mode,
                 stop_grace=self.stop_grace,
+                min_credits=self._checked(parse_credits, self.min_credits),
             ),
             outcome=OutcomePolicy(
                 min_records=self._count("min_records"), max_errors=self._count("max_errors"), on_empty=self.on_empty
@@ -332,7 +333,6 @@ class StartAgentRunOperator(BaseOperator):
             restarts=self.restarts,
             restart_delay=self.restart_delay,
             retries=self.retries or 0,
-            min_credits=self._checked(parse_credits, self.min_credits),
         )
 
     def _find_agent_id(self, hook: SequentumHook) -> int:

@@ -22,7 +22,6 @@ class RunOptions:
     restarts: int
     restart_delay: float
     retries: int
-    min_credits: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,10 +31,8 @@ from airflow_provider_sequentum.lifecycle.run_request import RunRequest
 from airflow_provider_sequentum.lifecycle.run_start import (
     HASTY_LOOKS_FOR_LOST_RUN,
     HeldRun,
-    RestartRefused,
     RunPolicy,
     StartAmbiguous,
-    StillGoing,
     find_lost_run,
     hold_run,
     restart_or_start,
@@ -44,7 +42,7 @@ from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms,
 from airflow_provider_sequentum.links import RUN_SUMMARY_KEY, announce_run
 from airflow_provider_sequentum.operators.run_guards import look_before_start
 from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
-from airflow_provider_sequentum.operators.run_refusals import restart_refused, start_ambiguous, still_going
+from airflow_provider_sequentum.operators.run_refusals import refusals_as_airflow_exceptions
 from airflow_provider_sequentum.operators.task_state import TaskState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
 from airflow_provider_sequentum.outlets import tell_outlets_of_run
@@ -119,17 +117,8 @@ class RunTask:
         """Start, join or restart the run; return ``ENDED`` if it is over already."""
         self._record = self._left_behind()
         if self._record is None:
-            look_before_start(self._context, self._hook, self._request.agent_id, self._options.min_credits)
-        tries = max_tries(self._context)
-        try:
-            procedure = hold_run(self._request, self._options.policy, tries, self._record)
-            self._hold(self._hook.perform(procedure, self._remember, self._runs_of_siblings))
-        except StartAmbiguous as error:
-            raise start_ambiguous(error) from error
-        except StillGoing as error:
-            raise still_going(error, is_retried=has_tries_left(self._context)) from error
-        except RestartRefused as error:
-            raise restart_refused(error) from error
+            look_before_start(self._context, self._hook, self._request.agent_id)
+        self._get_hold(hold_run(self._request, self._options.policy, max_tries(self._context), self._record))
         return self.outcome_now()
 
     def outcome_now(self) -> WaitOutcome | None:
@@ -327,11 +316,12 @@ class RunTask:
         self._log.log(
             logging.WARNING, "Run %s ended: %s. Restarting it, %s.", self.run.id, describe_run(self.run), number
         )
-        try:
-            procedure = restart_or_start(self._holding, self._request, self._options.policy)
+        self._get_hold(restart_or_start(self._holding, self._request, self._options.policy))
+
+    def _get_hold(self, procedure: Procedure[HeldRun]) -> None:
+        what, conn_id = f"Agent {self._request.agent_id}", self._hook.sequentum_conn_id
+        with refusals_as_airflow_exceptions(what, conn_id, self._context):
             self._hold(self._hook.perform(procedure, self._remember, self._runs_of_siblings))
-        except RestartRefused as error:
-            raise restart_refused(error) from error
 
     def _accept_or_reject(self) -> None:
         self._is_over = True

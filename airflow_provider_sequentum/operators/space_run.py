@@ -230,6 +230,7 @@ class StartSpaceRunsOperator(BaseOperator):
                 on_clear=self.on_clear,
                 retry_mode=self.retry_mode,
                 stop_grace=self.stop_grace,
+                min_credits=self._checked(parse_credits, self.min_credits),
             ),
             outcome=OutcomePolicy(
                 min_records=self._checked(parse_count, "min_records", self.min_records),
@@ -241,7 +242,6 @@ class StartSpaceRunsOperator(BaseOperator):
             restarts=self.restarts,
             restart_delay=self.restart_delay,
             retries=self.retries or 0,
-            min_credits=self._checked(parse_credits, self.min_credits),
         )
 
     def _bounds(self, context: Context) -> Bounds:

@@ -31,21 +31,18 @@ from airflow_provider_sequentum.lifecycle.run_cost import read_cost
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_start import (
     HASTY_LOOKS_FOR_LOST_RUN,
-    StartAmbiguous,
-    StillGoing,
 )
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 from airflow_provider_sequentum.lifecycle.space_start import hold_space, stop_runs, stop_space
 from airflow_provider_sequentum.lifecycle.space_wait import wait_for_ends
-from airflow_provider_sequentum.operators.run_guards import require_credits
 from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
-from airflow_provider_sequentum.operators.run_refusals import start_ambiguous, still_going
+from airflow_provider_sequentum.operators.run_refusals import refusals_as_airflow_exceptions
 from airflow_provider_sequentum.operators.run_task import RunTask
 from airflow_provider_sequentum.operators.space_state import STATE_KEY, RunState, SpaceState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
 from airflow_provider_sequentum.outlets import tell_outlets
-from airflow_provider_sequentum.task_try import has_tries_left, is_first_try, is_mapped, max_tries, pushed_by_siblings
+from airflow_provider_sequentum.task_try import is_first_try, is_mapped, max_tries, pushed_by_siblings
 from airflow_provider_sequentum.triggers.run_event import RunEvent
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
 from airflow_provider_sequentum.triggers.timing import BACKSTOP
@@ -118,15 +115,10 @@ class SpaceTask:
     def begin(self) -> dict[int, Outcome]:
         """Start the agents, or go on with the runs an earlier try left; return the outcomes of those that are over."""
         left_behind = self._left_behind()
-        if left_behind is None:
-            require_credits(self._hook, f"Space {self._request.space_id}", self._options.min_credits)
         procedure = hold_space(self._request, self._options.policy, max_tries(self._context), left_behind)
-        try:
+        what, conn_id = f"Space {self._request.space_id}", self._hook.sequentum_conn_id
+        with refusals_as_airflow_exceptions(what, conn_id, self._context):
             record = self._hook.perform(procedure, self._state.keep, self._runs_of_siblings)
-        except StartAmbiguous as error:
-            raise start_ambiguous(error) from error
-        except StillGoing as error:
-            raise still_going(error, is_retried=has_tries_left(self._context)) from error
         self._state.record = record
         is_new = left_behind is None or record.intended_at != left_behind.intended_at
         for agent_id, run in sorted((record.runs or {}).items()):

@@ -147,6 +147,7 @@ class FakeService:
     requests: list[str] = field(default_factory=list)
     refuses_to_start: dict[int, str] = field(default_factory=dict)
     diagnostics: dict[str, Any] | None = None
+    credits: float = 1000.0
     on_start: Callable[[FakeRun], None] = lambda run: None
 
     def answer(self, call: Call[T]) -> T:
@@ -216,6 +217,8 @@ class FakeService:
             return self.diagnostics
         if names[0] == "spaces" and verb == "agents":
             return [{"id": number, "name": name} for number, name in self.agents.items()]
+        if call.path == "/billing/credits":
+            return {"availableCredits": self.credits}
         raise not_found(call)
 
     def _act_on_agent(self, verb: str, call: Call[Any], agent_id: int, run_id: int | None) -> Any:

@@ -24,6 +24,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunStillGoing,
     AgentRunStopped,
     AgentRunTimeout,
+    CreditsTooLow,
     SequentumConnectionException,
     SequentumException,
     SequentumRequestRefused,
@@ -869,6 +870,34 @@ def test_the_outcome_policy(
         run_through(worker, task, deferrable=deferrable, **arguments)
     task.next_try()
     assert run_through(worker, task, deferrable=deferrable, **arguments) == 102
+
+
+# Whether it can be paid
+
+
+@BOTH
+@pytest.mark.parametrize("by", ["next_try", "clear"])
+def test_no_try_starts_a_run_that_cannot_be_paid(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, by: str
+) -> None:
+    service.plans = [Plan(RunStatus.FAILED), Plan()]
+    with pytest.raises(AgentRunFailed):
+        run_through(worker, task, deferrable=deferrable, min_credits=50)
+    service.credits = 49
+    getattr(task, by)()
+    with pytest.raises(CreditsTooLow, match="Agent 7 was not started: 49(.0)? credits are left"):
+        run_through(worker, task, deferrable=deferrable, min_credits=50)
+    assert service.count("start") == 1
+    service.credits = 50
+    task.next_try()
+    assert run_through(worker, task, deferrable=deferrable, min_credits=50) == 102
+
+
+def test_a_run_that_is_joined_needs_no_credits(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    run_through(worker, task, min_credits=50, wait_for_completion=False)
+    service.credits = 0
+    task.next_try()
+    assert run_through(worker, task, min_credits=50) == 101
 
 
 # Clearing

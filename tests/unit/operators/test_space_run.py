@@ -11,6 +11,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunSkipped,
     AgentRunStartAmbiguous,
     AgentRunStillGoing,
+    CreditsTooLow,
     SequentumRequestRefused,
     SequentumUnavailable,
     SpaceRunsEnded,
@@ -167,6 +168,18 @@ def test_the_outcome_policy_holds_for_each_run(
     service.plans = [Plan(), Plan(records=1), Plan()]
     with pytest.raises(SpaceRunsFailed, match="fewer than min_records=5"):
         run_through(worker, task, deferrable=deferrable, min_records=5)
+
+
+@BOTH
+def test_no_try_starts_runs_that_cannot_be_paid(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    run_through(worker, task, deferrable=deferrable, min_credits=50)
+    service.credits = 49
+    task.clear()
+    with pytest.raises(CreditsTooLow, match="Space 1 was not started"):
+        run_through(worker, task, deferrable=deferrable, min_credits=50)
+    assert len(service.runs) == 3
 
 
 def test_an_empty_space(service: FakeService, worker: Worker, task: FakeTask) -> None:
