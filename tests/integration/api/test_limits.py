@@ -19,8 +19,8 @@ from tests.integration.api.burst import burst_of_tasks, burst_of_threads
     [
         (100, "fixed"),
         (100, "sliding"),
-        pytest.param(500, "fixed", marks=pytest.mark.slow),
-        pytest.param(500, "sliding", marks=pytest.mark.slow),
+        pytest.param(1000, "fixed", marks=pytest.mark.slow),
+        pytest.param(1000, "sliding", marks=pytest.mark.slow),
     ],
 )
 def test_a_burst_alone_on_the_key_meets_no_429(count: int, window: Literal["fixed", "sliding"]) -> None:
