@@ -18,7 +18,7 @@ from tests.system import quickstart
 from tests.system.harness import DagRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from airflow_provider_sequentum.sandbox import Sandbox
     from tests.system.harness import TaskInstance
@@ -53,15 +53,20 @@ class Scene:
         """Return whether what came of it is right, and what to show of it. The DAG run has succeeded."""
         return True, ""
 
-    def _next_run(self) -> DagRun:
-        """Wait for a run of the DAG that Airflow starts by itself."""
+    def _runs(self) -> dict[str, DagRun]:
+        """Return the DAG's runs by their ids."""
+        listed = self._airflow.api.get(f"/dags/{self._dag_id}/dagRuns", limit=100)["dag_runs"]
+        return {run["dag_run_id"]: DagRun(self._dag_id, run["dag_run_id"], run["state"]) for run in listed}
+
+    def _run_after(self, known: Collection[str]) -> DagRun:
+        """Wait for a run that Airflow starts by itself, other than those that were known before."""
         deadline = time.monotonic() + PATIENCE
-        while not (found := self._airflow.api.get(f"/dags/{self._dag_id}/dagRuns")["dag_runs"]):
+        while not (new := [run for run_id, run in self._runs().items() if run_id not in known]):
             self._airflow.raise_if_dead()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Airflow started no run of {self._dag_id} within {PATIENCE:g} s")
             time.sleep(0.5)
-        return DagRun(self._dag_id, found[0]["dag_run_id"], found[0]["state"])
+        return new[0]
 
     def _compare(self, where: str, columns: list[str], rows: list[quickstart.Row]) -> tuple[bool, str]:
         """Compare a table with what the sandbox delivers; its first rows are shown."""
@@ -89,9 +94,10 @@ class Scheduled(Scene):
     def begin(self) -> DagRun:
         """Switch it on: Airflow starts the run of today."""
         self._airflow.wait_for_dag(self._dag_id)
+        known = self._runs()
         self._airflow.api.patch(f"/dags/{self._dag_id}", {"is_paused": False})
         self._say(f"DAG {self._dag_id} is switched on; its schedule starts the run of today")
-        return self._next_run()
+        return self._run_after(known)
 
 
 class DailyLoad(Scheduled):
@@ -130,11 +136,12 @@ class SomebodyElsesRun(Scene):
         self._airflow.wait_for_dag(self._dag_id)
         self._say("The watcher looks at the agent's runs for the first time")
         self._wait_for_first_look(sandbox)
+        known = self._runs()
         settings = ClientSettings(api_key=sandbox.api_key, base_url=sandbox.base_url)
         with SequentumClient(settings) as client:
             run = client.send(runs.start(self._stage.example_agent_id))
         self._say(f"A colleague starts run {run.id} of agent {run.agent_id}; Airflow doesn't know of it")
-        return self._next_run()
+        return self._run_after(known)
 
     def _wait_for_first_look(self, sandbox: Sandbox) -> None:
         deadline = time.monotonic() + PATIENCE
