@@ -136,7 +136,10 @@ class RunFilesTransfer:
             if landed is not None:
                 return landed
         if run is None:
-            raise self._refused("The service doesn't know the run; it may have been deleted. Nothing was copied.")
+            why = (
+                "It may have been deleted, or the connection leads to another service. Check the ids and the base URL."
+            )
+            raise self._refused(f"The service doesn't know the run. {why} Nothing was copied.")
         self._check_run(run, listed)
         selection = select(listed, self._options.file_kinds, self._options.file_patterns)
         self._check_removal(selection)

@@ -70,16 +70,9 @@ def test_a_connection_that_cannot_work(
     assert sandbox.ledger.effects == []
 
 
-@pytest.mark.parametrize(
-    ("block", "status"),
-    # A 404 for a run means to a transfer that the run is gone, whoever says so; a sensor looks on until its timeout.
-    [
-        (block, status)
-        for block in BLOCKS
-        for status in (200, 404)
-        if block != "sensor" and (block, status) != ("files", 404)
-    ],
-)
+@pytest.mark.parametrize("status", [200, 404])
+# A sensor looks on until its own timeout.
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block != "sensor"])
 def test_a_host_that_answers_html(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path,
     block: str, status: int,
@@ -90,8 +83,8 @@ def test_a_host_that_answers_html(
 
     told = failure_of(BLOCKS[block](tmp_path), AirflowException, monkeypatch, caplog)
 
-    assert "an HTML page" in told
-    assert "Check the base URL" in told
+    assert "HTML page" in told or (block, status) == ("files", 404)  # which means to a transfer that the run is gone
+    assert "the base URL" in told
     assert sandbox.api_key not in told
 
 
