@@ -16,8 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -111,26 +111,19 @@ class Performance:
         with ThreadPoolExecutor(len(agendas)) as threads:
             working = [threads.submit(agenda.work, stop) for agenda in agendas]
             try:
-                until = time.monotonic() + seconds
-                while time.monotonic() < until and all(not work.done() for work in working):
-                    time.sleep(0.5)
+                _wait(working, seconds, lambda: False)
                 say("The storm is over; waiting for the jobs to end.")
-                self._settle()
+                _wait(working, SETTLING_TIMEOUT, self._is_quiet)
+                # What is to be stopped has this long.
+                _wait(working, GRACE.total_seconds(), self._all_runs_have_ended)
             finally:
                 stop.set()
-            for work in working:
-                work.result()
 
-    def _settle(self) -> None:
-        deadline = time.monotonic() + SETTLING_TIMEOUT
-        while time.monotonic() < deadline:
-            if self.people.asking.is_empty() and self.breaking.calm() and self._open_runs() == 0:
-                break
-            time.sleep(2)
-        # What is to be stopped has this long.
-        until = time.monotonic() + GRACE.total_seconds()
-        while time.monotonic() < until and any(run.finished is None for run in self.world.service.runs()):
-            time.sleep(2)
+    def _is_quiet(self) -> bool:
+        return self.people.asking.is_empty() and self.breaking.calm() and self._open_runs() == 0
+
+    def _all_runs_have_ended(self) -> bool:
+        return all(run.finished is not None for run in self.world.service.runs())
 
     def _open_runs(self) -> int | None:
         try:
@@ -175,6 +168,16 @@ class Performance:
         found = search_everything(search, world.database, folders, world.cluster.broker)
         found += [Sighting("provider", f"storage: {leak.path}") for leak in world.service.leaks()]
         return {name: [sighting for sighting in found if sighting.needle == name] for name in needles}
+
+
+def _wait(working: Sequence[Future[None]], seconds: float, is_over: Callable[[], bool]) -> None:
+    """Wait until something holds or the time is up; raise what broke one of those who work meanwhile."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not is_over():
+        for work in working:
+            if work.done():
+                work.result()
+        time.sleep(1)
 
 
 def say(text: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +17,7 @@ from tests.system.harness import guard
 
 PATIENCE = 15.0
 """Seconds a server gets to end."""
+RECOVERY_TIMEOUT = 120.0
 
 
 class Database(Protocol):
@@ -78,7 +81,15 @@ class Postgres:
 
     def recover(self) -> None:
         """Start the server again after :meth:`crash`."""
-        self._server.ensure_postgres_running()
+        deadline = time.monotonic() + RECOVERY_TIMEOUT
+        while True:
+            try:
+                self._server.ensure_postgres_running()
+            except subprocess.SubprocessError:  # it waits for ten seconds; the server goes on putting things in order
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                break
         self._note_session()
 
     def _note_session(self) -> None:
