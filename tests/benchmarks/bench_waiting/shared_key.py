@@ -56,6 +56,7 @@ class Outcome:
             "requests": self.report.paths,
             "service_cpu": self.report.cpu_share,
             "waiter_cpu": sum(heard.cpu_seconds for heard in self.heard),
+            "unanswered": sum(heard.unanswered for heard in self.heard),
         }
 
 
