@@ -121,7 +121,7 @@ class AirflowClient:
         answers nobody.
         """
         if self.major >= 3:
-            self._http.get("/execution/health")
+            self._http.get("/execution/health", timeout=PATIENCE)
 
     def log(self, run: DagRun, task_id: str, try_number: int, map_index: int) -> str:
         """Return a task's log as text: messages with their fields, errors without their frames."""
