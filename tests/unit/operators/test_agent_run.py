@@ -885,7 +885,7 @@ def test_no_try_starts_a_run_that_cannot_be_paid(
         run_through(worker, task, deferrable=deferrable, min_credits=50)
     service.credits = 49
     getattr(task, by)()
-    with pytest.raises(CreditsTooLow, match="Agent 7 was not started: 49(.0)? credits are left"):
+    with pytest.raises(CreditsTooLow, match=r"Agent 7 was not started: 49(.0)? credits are left"):
         run_through(worker, task, deferrable=deferrable, min_credits=50)
     assert service.count("start") == 1
     service.credits = 50
