@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed
 
 NAMESPACE = "sequentum"
+API = "/api/v1"
 
 MOST_FILES = 100
 """How many files are told one by one; of more, only their folder."""
@@ -51,7 +52,7 @@ def run_lineage(hook: SequentumHook, run: Run) -> OperatorLineage[Any, Any]:
         inputs=_start_pages(hook, [run]),
         outputs=[_data_of(run)],
         run_facets=_external_run(hook.settings.origin, run.agent_id, run.id),
-        job_facets=_agent_as_job(run.agent_id, run.config_name),
+        job_facets=_agent_as_job(hook.settings.origin, run.agent_id, run.config_name, run.config_version),
     )
 
 
@@ -66,7 +67,7 @@ def space_lineage(hook: SequentumHook, space_id: int, runs: Sequence[Run]) -> Op
     return OperatorLineage(
         inputs=_start_pages(hook, runs) if len(runs) <= MOST_START_PAGES else [],
         outputs=[_data_of(run) for run in runs],
-        job_facets=_described_as(f"Space {space_id} of Sequentum Cloud"),
+        job_facets=_job(f"Space {space_id} of Sequentum Cloud", f"{hook.settings.origin}{API}/spaces/{space_id}"),
     )
 
 
@@ -81,7 +82,7 @@ def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
         inputs=[InputDataset(data.namespace, data.name, facets=_version(manifest.run_id))],
         outputs=_file_datasets(landed),
         run_facets=_external_run(landed.origin, manifest.agent_id, manifest.run_id),
-        job_facets=_agent_as_job(manifest.agent_id, manifest.agent_name),
+        job_facets=_agent_as_job(landed.origin, manifest.agent_id, manifest.agent_name),
     )
 
 
@@ -142,14 +143,22 @@ def _external_run(origin: str, agent_id: int, run_id: int) -> dict[str, Any]:
     return {"externalQuery": ExternalQueryRunFacet(externalQueryId=name, source=origin)}
 
 
-def _agent_as_job(agent_id: int, agent_name: str | None) -> dict[str, Any]:
-    return _described_as(f"Agent {agent_id} of Sequentum Cloud" + (f": {agent_name}" if agent_name else ""))
+def _agent_as_job(origin: str, agent_id: int, agent_name: str | None, version: int | None = None) -> dict[str, Any]:
+    described = f"Agent {agent_id} of Sequentum Cloud" + (f": {agent_name}" if agent_name else "")
+    return _job(described, f"{origin}{API}/agent/{agent_id}", version)
 
 
-def _described_as(description: str) -> dict[str, Any]:
-    from openlineage.client.facet_v2 import documentation_job
+def _job(description: str, address: str, version: int | None = None) -> dict[str, Any]:
+    """Return what the task carries out. Airflow puts the DAG's or the task's own documentation above the description."""
+    from openlineage.client.facet_v2 import documentation_job, source_code_location_job
 
-    return {"documentation": documentation_job.DocumentationJobFacet(description=description)}
+    code = source_code_location_job.SourceCodeLocationJobFacet(
+        type=NAMESPACE, url=address, version=None if version is None else str(version)
+    )
+    return {
+        "documentation": documentation_job.DocumentationJobFacet(description=description),
+        "sourceCodeLocation": code,
+    }
 
 
 def _read_start_url(agent_id: int) -> Procedure[str | None]:

@@ -227,6 +227,8 @@ class TestLineage:
         assert data.outputFacets["outputStatistics"].rowCount == 2
         assert lineage.run_facets["externalQuery"].externalQueryId == f"agent/{agent_id}/run/{run_id}"
         assert lineage.job_facets["documentation"].description.endswith(": Prices")
+        code = lineage.job_facets["sourceCodeLocation"]
+        assert (code.url, code.version) == (f"{sandbox.base_url}/api/v1/agent/{agent_id}", "1")
 
     def test_a_transfer_reads_the_agents_data_and_writes_files(
         self, sandbox: Sandbox, agent_id: int, tmp_path: Any

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 5
 PATIENCE = 120.0
+SECONDS_TO_READ = 8.0
 
 
 class Scene:
@@ -176,6 +177,8 @@ class Conversation(Scene):
         if self._stage.sandbox is None:
             self._say(f"  Answer at {page.replace('/dagRuns/', '/runs/')}")
             return
+        # A question that is answered at once finds the task's process still ending, and Airflow kills it.
+        time.sleep(SECONDS_TO_READ)
         text = next(self._answers, None)
         choice: dict[str, Any] = {"chosen_options": ["Answer"], "params_input": {"answer": text}}
         if text is None:

@@ -143,8 +143,7 @@ class Stage:
 def _furnish_space(sandbox: Sandbox) -> int:
     """Add a space with two agents of its own, one for each of the sandbox's data files."""
     space = sandbox.add_space("Examples")
-    for data_set in ("us_states", "chemical_elements"):
-        name = data_set.replace("_", " ").capitalize()
+    for name, data_set in (("US states", "us_states"), ("Chemical elements", "chemical_elements")):
         sandbox.add_agent(name, records=sandbox.engine.data_set(data_set), space_id=space.id)
     return space.id
 

@@ -56,7 +56,8 @@ def test_openlineage_is_told_what_was_read_and_written(stage: Stage, finished_ru
     assert {"namespace": data["namespace"], "name": data["name"]} == agent
     assert data["facets"]["version"]["datasetVersion"] == str(run_id)
     assert data["outputFacets"]["outputStatistics"]["rowCount"] == len(quickstart.read_data_file()[1])
-    assert f"Agent {agent_id} of Sequentum Cloud" in ran["job"]["facets"]["documentation"]["description"]
+    code = ran["job"]["facets"]["sourceCodeLocation"]
+    assert (code["type"], code["url"].rpartition("/api/")[2]) == ("sequentum", f"v1/agent/{agent_id}")
     assert ran["run"]["facets"]["externalQuery"]["externalQueryId"] == f"agent/{agent_id}/run/{run_id}"
 
     landed = _told_at_the_end(stage, "quickstart.land_files")

@@ -143,7 +143,7 @@ def test_bad_input_is_refused_before_anything_is_sent(
     ],
 )
 def test_contradictions_and_unknown_choices_are_found_when_the_dag_is_parsed(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="on_|poll_interval"):
+    with pytest.raises(ValueError, match=r"on_|poll_interval"):
         build(**fields)
 
 
