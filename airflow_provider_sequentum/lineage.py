@@ -149,7 +149,7 @@ def _agent_as_job(origin: str, agent_id: int, agent_name: str | None, version: i
 
 
 def _job(description: str, address: str, version: int | None = None) -> dict[str, Any]:
-    """Return what the task carries out. Airflow puts the DAG's or the task's own documentation above the description."""
+    """Return what the task carries out. Airflow puts the DAG's or the task's own documentation above it."""
     from openlineage.client.facet_v2 import documentation_job, source_code_location_job
 
     code = source_code_location_job.SourceCodeLocationJobFacet(
