@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow_provider_sequentum.api.call import API_PREFIX
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed
 
 NAMESPACE = "sequentum"
-API = "/api/v1"
 
 MOST_FILES = 100
 """How many files are told one by one; of more, only their folder."""
@@ -67,7 +68,9 @@ def space_lineage(hook: SequentumHook, space_id: int, runs: Sequence[Run]) -> Op
     return OperatorLineage(
         inputs=_start_pages(hook, runs) if len(runs) <= MOST_START_PAGES else [],
         outputs=[_data_of(run) for run in runs],
-        job_facets=_job(f"Space {space_id} of Sequentum Cloud", f"{hook.settings.origin}{API}/spaces/{space_id}"),
+        job_facets=_job(
+            f"Space {space_id} of Sequentum Cloud", f"{hook.settings.origin}{API_PREFIX}/spaces/{space_id}"
+        ),
     )
 
 
@@ -145,7 +148,7 @@ def _external_run(origin: str, agent_id: int, run_id: int) -> dict[str, Any]:
 
 def _agent_as_job(origin: str, agent_id: int, agent_name: str | None, version: int | None = None) -> dict[str, Any]:
     described = f"Agent {agent_id} of Sequentum Cloud" + (f": {agent_name}" if agent_name else "")
-    return _job(described, f"{origin}{API}/agent/{agent_id}", version)
+    return _job(described, f"{origin}{API_PREFIX}/agent/{agent_id}", version)
 
 
 def _job(description: str, address: str, version: int | None = None) -> dict[str, Any]:
