@@ -165,7 +165,9 @@ class SequentumClient:
     def _take(self, download: Download, response: httpx.Response) -> httpx.Request | None:
         failure: SequentumTransportError
         try:
-            error_body = beginning_of(response.iter_bytes(), LONGEST_ERROR_BODY).content if response.is_error else b""
+            # A redirect's body is read too: unread, the connection to the API could not be used for the next file.
+            small = response.is_error or response.has_redirect_location
+            error_body = beginning_of(response.iter_bytes(), LONGEST_ERROR_BODY).content if small else b""
             request = download.follow(response, error_body)
             if request is None:
                 with wide_reads(response):

@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import io
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,41 @@ def test_many_small_files_by_many_threads_of_one_client(service: Sandbox, settin
 
     assert {len(content) for content in contents} == {file.file_size}
     assert len(set(contents)) == 1
+
+
+class _CountingHandler(BaseHTTPRequestHandler):
+    """Redirects to a file on the same server, keeps connections open, and counts them."""
+
+    protocol_version = "HTTP/1.1"
+    connections = 0
+
+    def setup(self) -> None:
+        type(self).connections += 1
+        super().setup()
+
+    def do_GET(self) -> None:
+        is_file = self.path == "/file"
+        content = b"sku\nA1\n" if is_file else b"<p>Found here</p>"
+        self.send_response(200 if is_file else 302)
+        if not is_file:
+            self.send_header("Location", "/file")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def test_the_connection_to_the_api_is_used_for_the_next_file() -> None:
+    """With TLS a new one for each file would cost more than a small file itself."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _CountingHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = ClientSettings(api_key="sk-test", base_url=f"http://127.0.0.1:{server.server_port}")
+        with SequentumClient(settings) as client:
+            for number in range(1, 6):
+                target = io.BytesIO()
+                client.download(agent_id=7, run_id=42, file=files.RunFile(id=number, name="a.csv"), destination=target)
+                assert target.getvalue() == b"sku\nA1\n"
+        server.shutdown()
+    assert _CountingHandler.connections == 1
