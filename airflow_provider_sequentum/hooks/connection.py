@@ -14,8 +14,8 @@ from airflow_provider_sequentum.api.settings import (
     ClientSettings,
 )
 
-_YES = {"true", "1", "yes", "on"}
-_NO = {"false", "0", "no", "off"}
+_YES = {"true", "1", "yes", "y", "on"}  # Airflow 2.11's test button says "y" for a ticked box
+_NO = {"false", "0", "no", "n", "off"}
 
 
 def settings_from_connection(

@@ -56,6 +56,7 @@ def test_the_defaults() -> None:
         ({"ca_bundle": "/etc/ca.pem"}, "verify", "/etc/ca.pem"),
         ({"verify": "no", "ca_bundle": "/etc/ca.pem"}, "verify", False),
         ({"allow_http": "Yes"}, "allow_http", True),
+        ({"allow_http": "y"}, "allow_http", True),
     ],
 )
 def test_the_extras(extra: dict[str, Any], name: str, value: object) -> None:
