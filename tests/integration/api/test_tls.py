@@ -7,7 +7,7 @@ import ipaddress
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +26,17 @@ from airflow_provider_sequentum.api.errors import ConnectionNotMade
 KEY = "sk-tls"
 HERE = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 ELSEWHERE = x509.DNSName("elsewhere.example")
+CA_USAGE = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -34,9 +45,13 @@ class Authority:
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("An authority of our own")
-        self._certificate = self._sign(
-            self._name, self._key.public_key(), x509.BasicConstraints(ca=True, path_length=0), days=10
-        )
+        public = self._key.public_key()
+        extensions = [
+            x509.BasicConstraints(ca=True, path_length=0),
+            CA_USAGE,
+            x509.SubjectKeyIdentifier.from_public_key(public),
+        ]
+        self._certificate = self._sign(self._name, public, extensions, days=10)
 
     def write(self, path: Path) -> Path:
         """Write its certificate."""
@@ -46,7 +61,8 @@ class Authority:
     def issue(self, path: Path, host: x509.GeneralName, days: int) -> Path:
         """Write a server's certificate with its key; it is valid for so many days, or was."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(_name("server"), key.public_key(), x509.SubjectAlternativeName([host]), days)
+        extensions = [x509.SubjectAlternativeName([host])]
+        certificate = self._sign(_name("server"), key.public_key(), extensions, days)
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -54,10 +70,10 @@ class Authority:
         return path
 
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, extension: x509.ExtensionType, days: int
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, extensions: Sequence[x509.ExtensionType], days: int
     ) -> x509.Certificate:
         now = datetime.now(UTC)
-        return (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
@@ -65,9 +81,14 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=30))
             .not_valid_after(now + timedelta(days=days))
-            .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-            .sign(self._key, hashes.SHA256())
         )
+        # Python 3.13 checks strictly: every certificate says by which key it is signed, an authority's what it is for.
+        signed_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        for extension in (*extensions, signed_by):
+            builder = builder.add_extension(
+                extension, critical=isinstance(extension, (x509.BasicConstraints, x509.KeyUsage))
+            )
+        return builder.sign(self._key, hashes.SHA256())
 
 
 def _name(text: str) -> x509.Name:
