@@ -183,13 +183,16 @@ def _pause(poll_interval: float, moment: datetime, deadline: datetime | None) ->
     return max(0.0, min(poll_interval, (deadline - moment).total_seconds()))
 
 
-def read_again(session: BuilderSession, after: int, sink: EventSink) -> Procedure[None]:
+def read_again(
+    session: BuilderSession, after: int, sink: EventSink | None = None, *, narrate: bool = False
+) -> Procedure[None]:
     """
-    Give ``sink`` the events from ``after`` on up to the session's cursor: they were read before, where it was not at
-    hand.
+    Read the events from ``after`` on up to the session's cursor once more, which were read somewhere else before.
 
-    :param after: index of the last event that ``sink`` has had.
+    :param after: index of the last event that is not wanted.
+    :param sink: gets the events.
+    :param narrate: tell the person watching about them.
     """
     if after < session.cursor:
         earlier = BuilderSession(session_id=session.session_id, cursor=after, events_offered=session.events_offered)
-        yield from _read_events(earlier, session.cursor, sink, narrate=False, strict=False)
+        yield from _read_events(earlier, session.cursor, sink, narrate=narrate, strict=False)

@@ -219,6 +219,7 @@ class AgentBuilderOperator(BaseOperator):
         while isinstance(action := task.speak(), Wait):
             task.check_deadline()
             if self.deferrable:
+                task.keep_what_the_triggerer_told()
                 self.defer(trigger=task.trigger(), method_name="execute_complete", timeout=task.deferral_timeout())
             task.wait()
         return task.conclude(action)

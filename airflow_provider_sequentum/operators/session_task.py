@@ -108,6 +108,7 @@ class SessionTask:
         self._state = TaskState(context, STATE_KEY)
         self._record: SessionRecord | None = None
         self._kept: SessionRecord | None = None
+        self._told_in_triggerer: Procedure[None] | None = None
         self._is_waiting = False
         self._screenshots: ScreenshotFolder | None = None
         if options.screenshots_path:
@@ -139,6 +140,8 @@ class SessionTask:
             self._kept = record  # its session was kept before the deferral
         self._hold(record)
         session = session_of(record)
+        if before is not None:
+            self._told_in_triggerer = read_again(session, session_of(before).cursor, narrate=True)
         if self._screenshots is not None and before is not None:
             self._perform(read_again(session, session_of(before).cursor, self._screenshots))
         self._hold(record.seeing(self._perform(look_at(session, self._screenshots))))
@@ -185,6 +188,16 @@ class SessionTask:
         finally:
             self._is_waiting = False
         self._hold(self._held().seeing(session))
+
+    def keep_what_the_triggerer_told(self) -> None:
+        """
+        Tell in the worker's log what the triggerer has told since the last deferral.
+
+        Airflow 3 begins the triggerer's log of a try anew at each deferral, so the next one would wipe that out.
+        """
+        if self._told_in_triggerer is not None:
+            self._perform(self._told_in_triggerer)
+            self._told_in_triggerer = None
 
     def trigger(self) -> AgentBuilderTrigger:
         """Return the trigger that waits in the triggerer."""

@@ -431,6 +431,17 @@ def test_the_latest_screenshot_is_linked_while_the_builder_is_at_work(service: F
 
 
 @both_modes
+def test_what_the_triggerer_told_is_told_again_before_the_next_deferral_wipes_it_out(
+    service: FakeBuilder, deferrable: bool, task_log: pytest.LogCaptureFixture
+) -> None:
+    world = TaskWorld()
+    world.run(build(followups=["one", "two"], deferrable=deferrable))
+    assert world.deferrals == (3 if deferrable else 0)
+    # Airflow 3 keeps the triggerer's log of the last deferral only: two of the three answers are told again.
+    assert task_log.text.count("The builder is ready: What next?") == (3 + 2 if deferrable else 3)
+
+
+@both_modes
 def test_screenshots_are_nowhere_unless_asked_for(
     service: FakeBuilder, deferrable: bool, task_log: pytest.LogCaptureFixture
 ) -> None:
