@@ -42,9 +42,7 @@ def test_airflow_3_shows_every_field() -> None:
     form = json.loads(told.stdout.splitlines()[-1])
     assert form["hook_name"] == SequentumHook.hook_name
     if not AIRFLOW_V_3_1_PLUS:
-        pytest.importorskip(
-            "flask_appbuilder", reason="Airflow 3.0 shows no own fields without FAB"
-        )
+        pytest.importorskip("flask_appbuilder", reason="Airflow 3.0 shows no own fields without FAB")
     assert set(form["extra_fields"]) == set(CONNECTION_FIELDS)
     for name, field in CONNECTION_FIELDS.items():
         shown = form["extra_fields"][name]
