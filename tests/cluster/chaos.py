@@ -205,7 +205,7 @@ def main() -> int:
             say(f"The storm begins: {options.minutes:g} minutes, seed {options.seed}.")
             performance.run(seconds)
             findings = performance.findings(command)
-        print(f"\n{render(findings)}\n\n{explain(findings)}")
+        print(f"\n{render(findings)}\n\n{explain(findings)}", flush=True)
     finally:
         if options.keep is not None:
             shutil.copytree(folder, options.keep, symlinks=True)
