@@ -15,10 +15,12 @@ from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_statu
 from airflow_provider_sequentum.api.runs import Run, status
 from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
 from airflow_provider_sequentum.lifecycle.run_wait import (
+    NOT_YET_FOUND_INTERVAL,
     RunWait,
     RunWaitTerms,
     Verdict,
     WaitOutcome,
+    look_until_known,
     wait_for_end,
 )
 from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, RESTART_GRACE
@@ -325,3 +327,29 @@ times = st.none() | st.datetimes(timezones=st.just(UTC), min_value=datetime(2000
 def test_terms_outlive_json(terms: RunWaitTerms) -> None:
     assert RunWaitTerms.from_json(terms.to_json()) == terms
     assert set(terms.to_json()) == set(RunWaitTerms.names())
+
+
+# A look that remembers nothing
+
+
+def test_it_looks_again_until_the_run_is_known() -> None:
+    service = FakeService(Clock())
+    service.start()
+    service.faults["status"] = [(fakes.not_found, False)] * 2
+    verdict = Worker(service).perform(look_until_known(RunWait(TERMS)))
+    assert verdict.outcome is None
+    assert service.clock.now == START + seconds(2 * NOT_YET_FOUND_INTERVAL)
+
+
+def test_it_gives_up_on_a_run_that_stays_unknown_when_a_wait_does() -> None:
+    service = FakeService(Clock())
+    with pytest.raises(NotFound):
+        Worker(service).perform(look_until_known(RunWait(TERMS)))
+    assert NOT_FOUND_TOLERANCE <= service.clock.now - START < NOT_FOUND_TOLERANCE + seconds(NOT_YET_FOUND_INTERVAL)
+
+
+def test_it_looks_once_at_a_run_that_is_known() -> None:
+    service = FakeService(Clock())
+    service.start()
+    Worker(service).perform(look_until_known(RunWait(TERMS)))
+    assert service.clock.now == START
