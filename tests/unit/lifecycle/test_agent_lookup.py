@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_sequentum.lifecycle.agent_lookup import find_agent
+from airflow_provider_sequentum.lifecycle.procedure import Send
 from tests.support.service import Clock, FakeService
 from tests.support.worker import Worker
 
@@ -25,3 +26,9 @@ def test_no_agent_is_called_that(worker: Worker, name: str) -> None:
 def test_an_ambiguous_name_is_refused_with_the_ids(worker: Worker) -> None:
     with pytest.raises(LookupError, match=r"2 agents are called 'Stock': 10, 11\. Nothing was started"):
         worker.perform(find_agent("Stock"))
+
+
+def test_the_service_is_asked_for_agents_of_that_name_only() -> None:
+    step = next(find_agent("Prices"))
+    assert isinstance(step, Send)
+    assert step.call.query["name"] == "Prices"

@@ -56,3 +56,21 @@ def test_a_summary_is_plain_json() -> None:
     assert (summary["run_id"], summary["agent_id"], summary["status"], summary["records"]) == (42, 7, "Success", 5)
     assert summary["ended"].startswith("2026-11-22T09:00:00")
     assert summary["started"] is None
+
+
+def test_the_names_in_the_summary_are_a_promise_to_downstream_tasks() -> None:
+    counts = {"dataCount": 5, "exportCount": 4, "errorCount": 3, "pageCount": 2, "runTimeSec": 1}
+    assert run_summary(run(status=10, message="done", **counts)) == {
+        "agent_id": 7,
+        "run_id": 42,
+        "status": "Success",
+        "records": 5,
+        "exported": 4,
+        "errors": 3,
+        "pages": 2,
+        "seconds": 1,
+        "message": "done",
+        "created": None,
+        "started": None,
+        "ended": None,
+    }

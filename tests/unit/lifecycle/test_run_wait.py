@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.errors import NotFound, SequentumError
-from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status
+from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
 from airflow_provider_sequentum.api.runs import Run, status
 from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
 from airflow_provider_sequentum.lifecycle.run_wait import (
@@ -68,7 +68,7 @@ def test_an_unknown_status_warns_once_and_waits_on(code: int | str) -> None:
     wait = RunWait(TERMS)
     first, second = wait.observe(run(code), START), wait.observe(run(code), START + seconds(30))
     assert (first.outcome, first.level, second.outcome) == (None, logging.WARNING, None)
-    assert "which this version does not know" in str(first.message)
+    assert f"has the status {status_name(code)!r}, which this version does not know" in str(first.message)
     assert second.level != logging.WARNING
     assert wait.observe(run(10), START + seconds(60)).outcome is WaitOutcome.ENDED
 
