@@ -2,8 +2,8 @@
 A person answers what the Agent Builder asks.
 
 The builder's question becomes a *required action* in the Airflow UI. The person's answer becomes the next message of
-the conversation, approval saves the agent, and giving up cancels the session. It needs Airflow 3.1 or later and the
-connection ``sequentum_default``.
+the conversation, approval saves the agent, and giving up cancels the session. It needs Airflow 3.1 or later (the DAG
+processor of 3.0 ends when it sees this file) and the connection ``sequentum_default``.
 
 A DAG has no loops, so the rounds of the conversation are laid out one after the other: as many as ``ROUNDS`` answers
 can be given, and after the last one there is only approving or giving up. Everything here is made of operators that

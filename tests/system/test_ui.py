@@ -161,8 +161,12 @@ def test_what_is_typed_is_stored(person: Person) -> None:
     person.open_own_fields()
     person.write(**typed)
     person.save()
-    person.browser.wait_for_text("made_by_hand")
-    stored = person.stage.airflow.api.get("/connections/made_by_hand")
+    api = person.stage.airflow.api
+    person.browser.wait_until(
+        lambda: "made_by_hand" in {stored["connection_id"] for stored in api.get("/connections")["connections"]},
+        "the connection is stored",
+    )
+    stored = api.get("/connections/made_by_hand")
     extra = json.loads(stored["extra"])
     assert stored["host"] == "https://sequentum.example"
     assert {name: str(extra[name]) for name in typed} == typed

@@ -84,6 +84,8 @@ def settings(
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            # Airflow 3.0 imports what a DAG file names before it parses it, and ends when that needs a newer Airflow.
+            "AIRFLOW__DAG_PROCESSOR__PARSING_PRE_IMPORT_MODULES": "False",
         }
     return common | {
         "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
