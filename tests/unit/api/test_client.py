@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import threading
 import traceback
@@ -243,10 +242,10 @@ def test_an_unreadable_certificate_file_is_a_configuration_error(tmp_path: Path)
             SequentumClient(ClientSettings(api_key="sk-certificates", verify=str(path)))
 
 
-@pytest.mark.filterwarnings("error::ResourceWarning")
 async def test_closing_leaves_nothing_open() -> None:
-    async with AsyncSequentumClient(fresh_settings()):
-        pass
-    with SequentumClient(fresh_settings()):
-        pass
-    gc.collect()
+    async with AsyncSequentumClient(fresh_settings()) as asynchronous:
+        assert not asynchronous._http.is_closed
+    with SequentumClient(fresh_settings()) as blocking:
+        assert not blocking._http.is_closed
+    assert asynchronous._http.is_closed
+    assert blocking._http.is_closed

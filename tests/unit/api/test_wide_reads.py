@@ -27,8 +27,9 @@ def test_reads_are_widened_within_the_block_only() -> None:
 
 
 def test_a_response_without_a_socket_is_left_alone() -> None:
-    with wide_reads(httpx.Response(200, content=b"a")):
-        pass
+    response = httpx.Response(200, content=b"a")
+    with wide_reads(response):
+        assert response.read() == b"a"
 
 
 def test_a_connection_that_two_threads_widen_one_after_the_other_serves_both() -> None:

@@ -62,7 +62,8 @@ def test_schedules_that_cannot_be_read_are_no_failure() -> None:
 
 @pytest.mark.parametrize(("left", "wanted"), [("10", 10), ("10.5", 10), ("0", 0)])
 def test_enough_credits(left: str, wanted: float) -> None:
-    carry_out(check_credits(wanted), lambda _: Credits(available_credits=Decimal(left)))
+    _, [said] = carry_out(check_credits(wanted), lambda _: Credits(available_credits=Decimal(left)))
+    assert said.message == f"{left} credits are left."
 
 
 def test_too_few_credits_say_the_balance() -> None:
