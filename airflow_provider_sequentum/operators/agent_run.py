@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
 
@@ -12,7 +12,6 @@ from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.lifecycle.arguments import (
     parse_choice,
     parse_count,
-    parse_credits,
     parse_id,
     parse_input_parameters,
     parse_seconds,
@@ -28,13 +27,12 @@ from airflow_provider_sequentum.lifecycle.choices import (
     RETRY_MODES,
 )
 from airflow_provider_sequentum.links import RUN_SUMMARY_KEY, AgentRunLink
+from airflow_provider_sequentum.operators.run_parameters import RunParameters
 from airflow_provider_sequentum.operators.termination import Termination, WorkerShutDown
 from airflow_provider_sequentum.task_try import (
     DEFERRAL_FAILED,
-    begun_at,
     current_context,
     deferral_timed_out,
-    execution_deadline,
 )
 
 if TYPE_CHECKING:
@@ -43,13 +41,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
     from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
-    from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
+    from airflow_provider_sequentum.operators.run_options import Bounds
     from airflow_provider_sequentum.operators.run_task import RunTask
 
-T = TypeVar("T")
 
-
-class StartAgentRunOperator(BaseOperator):
+class StartAgentRunOperator(RunParameters, BaseOperator):
     """
     Start a run of a Sequentum agent and wait for its end.
 
@@ -270,16 +266,6 @@ class StartAgentRunOperator(BaseOperator):
         )
         return summary
 
-    def _bounds(self, context: Context) -> Bounds:
-        from airflow_provider_sequentum.operators.run_options import Bounds
-
-        timeout = self._checked(parse_seconds, "timeout", self.timeout)
-        return Bounds(
-            own=begun_at(context, datetime.now(UTC)) + timedelta(seconds=timeout) if timeout else None,
-            # A worker watches execution_timeout itself; while a task is deferred, Airflow 3 does not.
-            execution=execution_deadline(context, self.execution_timeout) if self.deferrable else None,
-        )
-
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
         return None if self._task is None else self._task.lineage
@@ -312,29 +298,6 @@ class StartAgentRunOperator(BaseOperator):
         self._task = RunTask(request, self._options(), hook, context, bounds, self.log)
         return self._task
 
-    def _options(self) -> RunOptions:
-        from airflow_provider_sequentum.lifecycle.run_ending import OutcomePolicy
-        from airflow_provider_sequentum.lifecycle.run_start import RunPolicy
-        from airflow_provider_sequentum.operators.run_options import RunOptions
-
-        return RunOptions(
-            policy=RunPolicy(
-                on_ambiguous_start=self.on_ambiguous_start,
-                on_clear=self.on_clear,
-                retry_mode=self.retry_mode,
-                stop_grace=self.stop_grace,
-                min_credits=self._checked(parse_credits, self.min_credits),
-            ),
-            outcome=OutcomePolicy(
-                min_records=self._count("min_records"), max_errors=self._count("max_errors"), on_empty=self.on_empty
-            ),
-            poll_interval=self.poll_interval,
-            stop_on_timeout=self.on_timeout == "stop",
-            restarts=self.restarts,
-            restart_delay=self.restart_delay,
-            retries=self.retries or 0,
-        )
-
     def _find_agent_id(self, hook: SequentumHook) -> int:
         from airflow_provider_sequentum.lifecycle.agent_lookup import find_agent
 
@@ -356,14 +319,3 @@ class StartAgentRunOperator(BaseOperator):
     def _choice(self, name: str, choices: tuple[str, ...]) -> str | None:
         value = getattr(self, name)
         return None if value in (None, "") else self._checked(parse_choice, name, value, choices)
-
-    def _count(self, name: str) -> int | None:
-        return self._checked(parse_count, name, getattr(self, name))
-
-    def _checked(self, parse: Callable[..., T], *arguments: Any) -> T:
-        try:
-            return parse(*arguments)
-        except ValueError as error:
-            raise SequentumRequestRefused(
-                f"{error} Nothing was started (connection {self.sequentum_conn_id!r})."
-            ) from error

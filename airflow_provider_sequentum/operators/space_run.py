@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
 
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.lifecycle.arguments import (
     parse_choice,
     parse_count,
-    parse_credits,
     parse_id,
     parse_input_parameters,
     parse_seconds,
@@ -25,20 +23,18 @@ from airflow_provider_sequentum.lifecycle.choices import (
     ON_TIMEOUT,
     RETRY_MODES,
 )
+from airflow_provider_sequentum.operators.run_parameters import RunParameters
 from airflow_provider_sequentum.operators.termination import Termination, WorkerShutDown
-from airflow_provider_sequentum.task_try import DEFERRAL_FAILED, begun_at, deferral_timed_out, execution_deadline
+from airflow_provider_sequentum.task_try import DEFERRAL_FAILED, deferral_timed_out
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
     from airflow_provider_sequentum.operators.space_task import Outcome, SpaceTask
 
-T = TypeVar("T")
 
-
-class StartSpaceRunsOperator(BaseOperator):
+class StartSpaceRunsOperator(RunParameters, BaseOperator):
     """
     Start a run of every agent of a space by one request, and wait for the end of each.
 
@@ -218,46 +214,3 @@ class StartSpaceRunsOperator(BaseOperator):
             log=self.log,
         )
         return self._task
-
-    def _options(self) -> RunOptions:
-        from airflow_provider_sequentum.lifecycle.run_ending import OutcomePolicy
-        from airflow_provider_sequentum.lifecycle.run_start import RunPolicy
-        from airflow_provider_sequentum.operators.run_options import RunOptions
-
-        return RunOptions(
-            policy=RunPolicy(
-                on_ambiguous_start=self.on_ambiguous_start,
-                on_clear=self.on_clear,
-                retry_mode=self.retry_mode,
-                stop_grace=self.stop_grace,
-                min_credits=self._checked(parse_credits, self.min_credits),
-            ),
-            outcome=OutcomePolicy(
-                min_records=self._checked(parse_count, "min_records", self.min_records),
-                max_errors=self._checked(parse_count, "max_errors", self.max_errors),
-                on_empty=self.on_empty,
-            ),
-            poll_interval=self.poll_interval,
-            stop_on_timeout=self.on_timeout == "stop",
-            restarts=self.restarts,
-            restart_delay=self.restart_delay,
-            retries=self.retries or 0,
-        )
-
-    def _bounds(self, context: Context) -> Bounds:
-        from airflow_provider_sequentum.operators.run_options import Bounds
-
-        timeout = self._checked(parse_seconds, "timeout", self.timeout)
-        return Bounds(
-            own=begun_at(context, datetime.now(UTC)) + timedelta(seconds=timeout) if timeout else None,
-            # A worker watches execution_timeout itself; while a task is deferred, Airflow 3 does not.
-            execution=execution_deadline(context, self.execution_timeout) if self.deferrable else None,
-        )
-
-    def _checked(self, parse: Callable[..., T], *arguments: Any) -> T:
-        try:
-            return parse(*arguments)
-        except ValueError as error:
-            raise SequentumRequestRefused(
-                f"{error} Nothing was started (connection {self.sequentum_conn_id!r})."
-            ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_sequentum.operators import agent_run, run_task
+from airflow_provider_sequentum.operators import run_parameters, run_task
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support.life import RETRIES, THOROUGH, Life, LifeAmongStrangers
 from tests.support.service import Clock, FakeService
@@ -18,7 +18,7 @@ class Runs(Life):
         return FakeService(Clock(), **options)
 
     def modules(self) -> list[Any]:
-        return [agent_run, run_task]
+        return [run_parameters, run_task]
 
     def operator(self) -> StartAgentRunOperator:
         return StartAgentRunOperator(

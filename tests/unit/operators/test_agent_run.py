@@ -30,7 +30,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
-from airflow_provider_sequentum.operators import agent_run, run_task, termination
+from airflow_provider_sequentum.operators import agent_run, run_parameters, run_task, termination
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
@@ -50,7 +50,7 @@ def service() -> FakeService:
 @pytest.fixture
 def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker(service)
-    use_fakes(monkeypatch, worker, agent_run, run_task)
+    use_fakes(monkeypatch, worker, run_parameters, run_task)
     return worker
 
 

@@ -20,7 +20,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunStopped,
     AgentRunTimeout,
 )
-from airflow_provider_sequentum.operators import agent_run, run_task
+from airflow_provider_sequentum.operators import run_parameters, run_task
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support.airflow import FakeTask, use_fakes
 from tests.support.service import Clock, FakeService, Plan, ending_in
@@ -59,7 +59,7 @@ def service() -> FakeService:
 @pytest.fixture
 def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker(service)
-    use_fakes(monkeypatch, worker, agent_run, run_task)
+    use_fakes(monkeypatch, worker, run_parameters, run_task)
     return worker
 
 

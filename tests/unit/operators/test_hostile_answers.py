@@ -31,7 +31,7 @@ from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.pipeline import Pipeline, read_answer
 from airflow_provider_sequentum.api.settings import ClientSettings
 from airflow_provider_sequentum.hooks import driver
-from airflow_provider_sequentum.operators import agent_run, run_task
+from airflow_provider_sequentum.operators import run_parameters, run_task
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.sensors import agent_run as sensor_module
@@ -100,7 +100,7 @@ def run_world(data: st.DataObject) -> Iterator[tuple[Hostile, Worker, FakeTask]]
     hostile, worker = Hostile(service.answer, data), Worker(service)
     service.answer = hostile.answer  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use_fakes(monkeypatch, worker, agent_run, run_task, sensor_module)
+        use_fakes(monkeypatch, worker, run_parameters, run_task, sensor_module)
         yield hostile, worker, FakeTask(service.clock, retries=2)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_sequentum.operators import run_task, space_run, space_state, space_task
+from airflow_provider_sequentum.operators import run_parameters, run_task, space_state, space_task
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from tests.support.life import RETRIES, THOROUGH, Life, LifeAmongStrangers
 from tests.support.service import Clock, FakeService
@@ -20,7 +20,7 @@ class Spaces(Life):
         return FakeService(Clock(), agents={7: "Prices", 8: "Stock"}, **options)
 
     def modules(self) -> list[Any]:
-        return [space_run, space_task, run_task]
+        return [run_parameters, space_task, run_task]
 
     def operator(self) -> StartSpaceRunsOperator:
         return StartSpaceRunsOperator(

@@ -17,7 +17,7 @@ from airflow_provider_sequentum.exceptions import (
     SpaceRunsEnded,
     SpaceRunsFailed,
 )
-from airflow_provider_sequentum.operators import run_task, space_run, space_state, space_task, termination
+from airflow_provider_sequentum.operators import run_parameters, run_task, space_state, space_task, termination
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
@@ -37,7 +37,7 @@ def service() -> FakeService:
 @pytest.fixture
 def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker(service)
-    use_fakes(monkeypatch, worker, space_run, space_task, run_task)
+    use_fakes(monkeypatch, worker, run_parameters, space_task, run_task)
     return worker
 
 
