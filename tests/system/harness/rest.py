@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
 # Which task it is and where in the code: known to whoever asks for a log.
 LOG_CONTEXT = frozenset(
@@ -23,6 +24,7 @@ class AirflowApiError(Exception):
 
     def __init__(self, response: httpx.Response) -> None:
         self.status_code = response.status_code
+        self.is_locked_database = response.status_code == 500 and "Database error" in response.text
         request = response.request
         super().__init__(f"{request.method} {request.url.path}: {response.status_code} {response.text[:2000]}")
 
@@ -93,8 +95,17 @@ class AirflowClient:
         """Send a PATCH request and return the decoded answer."""
         return self.send("PATCH", path, json=body, params=query)
 
+    @retry(
+        retry=retry_if_exception(lambda error: isinstance(error, AirflowApiError) and error.is_locked_database),
+        wait=wait_fixed(1),
+        stop=stop_after_attempt(10),
+        reraise=True,
+    )
     def send(self, method: str, path: str, **kwargs: Any) -> Any:
-        """Send a request; raise :class:`AirflowApiError` for every answer but a 2xx."""
+        """Send a request; raise :class:`AirflowApiError` for every answer but a 2xx.
+
+        A statement that SQLite did not take, because another service held its lock, was rolled back: it is sent again.
+        """
         self._authenticate()
         response = self._http.request(method, self._prefix + path, **kwargs)
         if not response.is_success:
