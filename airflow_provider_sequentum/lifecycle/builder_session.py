@@ -308,9 +308,7 @@ class Failed:
 Action = Wait | FollowUp | Finish | AskPerson | Cancel | Done | Cancelled | Failed
 
 
-def next_action(  # noqa: PLR0911 - one return per state
-    session: BuilderSession, followups: int, on_ready: str, now: datetime
-) -> Action:
+def next_action(session: BuilderSession, followups: int, on_ready: str, now: datetime) -> Action:
     """
     Decide what to do next.
 
@@ -326,17 +324,20 @@ def next_action(  # noqa: PLR0911 - one return per state
             return Failed(Reason.BUILD_FAILED)
         case SessionState.CANCELLED:
             return Cancelled()
-        case SessionState.COMPLETED if session.sent < followups:
-            return Failed(Reason.FOLLOWUPS_LEFT)
-        case SessionState.COMPLETED | SessionState.GONE if session.agent_id is not None:
-            return Done(session.agent_id)
-        case SessionState.COMPLETED:
-            return Failed(Reason.NO_AGENT)
-        case SessionState.GONE:
-            return Failed(Reason.LOST)
+        case SessionState.COMPLETED | SessionState.GONE:
+            return _when_it_has_ended(session, followups)
     if session.sent < followups:
         return FollowUp(session.sent)
     return _when_nothing_is_left_to_say(session, on_ready)
+
+
+def _when_it_has_ended(session: BuilderSession, followups: int) -> Action:
+    """A single-shot server tears a session down soon after its end, so one that is gone may have given its agent."""
+    if session.state is SessionState.GONE and session.agent_id is None:
+        return Failed(Reason.LOST)
+    if session.sent < followups:
+        return Failed(Reason.FOLLOWUPS_LEFT)
+    return Done(session.agent_id) if session.agent_id is not None else Failed(Reason.NO_AGENT)
 
 
 def _when_nothing_is_left_to_say(session: BuilderSession, on_ready: str) -> Action:

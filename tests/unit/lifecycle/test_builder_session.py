@@ -169,6 +169,11 @@ def test_a_session_that_completed_before_everything_was_said_is_a_failure() -> N
     assert next_action(completed, 2, "finish", START) == Failed(Reason.FOLLOWUPS_LEFT)
 
 
+def test_a_session_that_was_torn_down_before_everything_was_said_is_a_failure_too() -> None:
+    torn_down = session(SessionState.READY, agent_id=7).without_events().observe_not_found(START)
+    assert next_action(torn_down, 1, "finish", START) == Failed(Reason.FOLLOWUPS_LEFT)
+
+
 def test_6_8_a_session_that_was_torn_down_after_its_agent_was_seen_is_done() -> None:
     saved = session(SessionState.READY, agent_id=7, finish_offered=False)
     torn_down = saved.observe_not_found(START)
@@ -306,6 +311,7 @@ def test_whatever_is_observed_the_rules_hold(
             assert known.sent >= followups
         if isinstance(action, Done):
             assert known.agent_id is not None
+            assert known.sent >= followups
             assert known.state is not SessionState.CANCELLED
         record = SessionRecord(fingerprint="f", max_tries=0, session=known)
         assert SessionRecord.from_json(record.to_json()) == record
