@@ -89,6 +89,25 @@ def test_a_server_that_has_events_and_no_followups_refuses_them_clearly() -> Non
         one_try(service, Worker(service), MESSAGES)
 
 
+@pytest.mark.parametrize("saves", [True, False])
+def test_6_3_a_server_that_has_events_and_no_finish_is_waited_on_until_it_completes_by_itself(saves: bool) -> None:
+    service = FakeBuilder(broken={"finish": not_found})
+    answer, looks = service._status, 0
+
+    def saving_at_the_third_look_after_the_finish(session: FakeSession, call: Any) -> dict[str, Any]:
+        nonlocal looks
+        looks += any(request.endswith("finish") for request in service.requests)
+        if saves and looks == 3:
+            session.status, session.agent_id = "completed", 7
+        return answer(session, call)
+
+    service._status = saving_at_the_third_look_after_the_finish  # type: ignore[method-assign]
+    worker = Worker(service)
+    assert one_try(service, worker, MESSAGES[:1]) == (Done(7) if saves else Failed(Reason.NO_AGENT))
+    assert sum(request.endswith("finish") for request in service.requests) == 1
+    assert any("finishes sessions by itself" in line for line in worker.said)
+
+
 def test_6_4_the_agent_id_may_be_missing_in_the_answer_to_finish() -> None:
     service = FakeBuilder()
     finish = service._finish

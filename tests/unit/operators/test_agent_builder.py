@@ -34,6 +34,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
+from airflow_provider_sequentum.lifecycle import builder_session
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.session_files import ScreenshotFolder, storage_path
 from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
@@ -193,6 +194,20 @@ def test_a_session_that_ended_in_an_error_is_built_anew_by_a_retry(service: Fake
     world.retry()
     assert world.run(build(deferrable=deferrable)) == 700
     assert list(service.sessions) == ["s1", "s2"]
+
+
+@both_modes
+def test_a_session_that_completes_without_an_agent_is_looked_at_again_by_a_retry(
+    service: FakeBuilder, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder_session, "SAVING_GRACE", timedelta(0))
+    service.sessions["s1"] = FakeSession(status="completed")
+    world = TaskWorld(retries=1)
+    with pytest.raises(AgentBuilderFailed, match="s1 is completed, but the service names no agent"):
+        world.run(build(session_id="s1", deferrable=deferrable))
+    service.sessions["s1"].agent_id = 7
+    world.retry()
+    assert world.run(build(session_id="s1", deferrable=deferrable)) == 7
 
 
 def test_a_given_session_that_ended_in_an_error_is_not_retried(service: FakeBuilder) -> None:

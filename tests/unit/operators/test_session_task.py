@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
-from airflow_provider_sequentum.operators import termination
+from airflow_provider_sequentum.lifecycle import builder_cancel
+from airflow_provider_sequentum.operators import agent_builder, termination
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession
@@ -105,8 +107,9 @@ def test_a_record_that_can_not_be_renewed_leaves_the_session_to_the_next_try(
 
 
 def test_a_last_try_that_does_not_reach_the_service_tries_to_end_the_session_of_the_one_before(
-    service: FakeBuilder,
+    service: FakeBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(builder_cancel, "CANCEL_GRACE", timedelta(0))
     world = TaskWorld(retries=1)
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
@@ -186,6 +189,36 @@ def test_a_kill_while_a_retry_looks_at_its_session_lets_no_start_follow(service:
         world.run(killed)
     assert list(service.sessions) == ["s1"]
     assert service.sessions["s1"].status == "cancelled"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_airflow_2_ends_a_deferred_task_by_a_kill_without_resuming_it(
+    service: FakeBuilder, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    world = TaskWorld(durable=False)
+    with pytest.raises(TaskDeferred):
+        build(deferrable=True).execute(world.context)
+    monkeypatch.setattr(agent_builder, "current_context", lambda: world.context)
+    build(deferrable=True, keep_session=keep).on_kill()
+    assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_a_user_ends_in_the_triggerer_is_cancelled_there_unless_it_is_to_be_kept(
+    service: FakeBuilder, keep: bool
+) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        build(deferrable=True, keep_session=keep).execute(TaskWorld().context)
+    assert service.sessions["s1"].status == "processing"
+    assert deferred.value.trigger.serialize()[1]["cancel_on_kill"] is not keep
+
+
+def test_a_given_session_is_left_to_whoever_mends_the_input_of_the_task(service: FakeBuilder) -> None:
+    service.sessions["s1"] = FakeSession(status="ready")
+    with pytest.raises(SequentumRequestRefused, match="Follow-up 1 of 1 is empty"):
+        TaskWorld().run(build(session_id="s1", followups=[" "]))
+    assert service.requests == []
+    assert TaskWorld().run(build(session_id="s1", followups=["more"])) == 700
 
 
 @pytest.fixture

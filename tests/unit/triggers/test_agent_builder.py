@@ -8,14 +8,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_sequentum.api.errors import Forbidden, SequentumError
-from airflow_provider_sequentum.exceptions import SequentumConnectionException
+from airflow_provider_sequentum.exceptions import SequentumConnectionException, SequentumUnavailable
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.builder_speak import session_of
 from airflow_provider_sequentum.triggers import agent_builder
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
-from airflow_provider_sequentum.triggers.session_event import read_session_event
+from airflow_provider_sequentum.triggers.session_event import read_session_event, turn_event
 from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession
 
@@ -147,6 +147,26 @@ async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPat
     news = read_session_event((await fired(trigger(sequentum_conn_id="nowhere")))[0])
     assert isinstance(news.error, SequentumConnectionException)
     assert "nowhere" in str(news.error)
+
+
+def changed(**session: Any) -> dict[str, Any]:
+    """The record with other fields of its session; without one if there are none."""
+    return {**RECORD, "session": {**RECORD["session"], **session} if session else None}
+
+
+@pytest.mark.parametrize(
+    ("record", "before", "complaint"),
+    [
+        (changed(), RECORD, "holds no session"),
+        (RECORD, changed(), "holds no session"),
+        (changed(session_id="s2"), RECORD, "speaks of another session"),
+    ],
+)
+def test_an_event_of_no_session_or_of_another_is_not_believed(
+    record: dict[str, Any], before: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(SequentumUnavailable, match=complaint):
+        read_session_event(turn_event(record, {"record": before}))
 
 
 async def killed(waiting: AgentBuilderTrigger, *, task_was_ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
