@@ -196,6 +196,7 @@ class SessionTask:
         Airflow 3 begins the triggerer's log of a try anew at each deferral, so the next one would wipe that out.
         """
         if self._told_in_triggerer is not None:
+            self._log.info("Told in the triggerer before, whose log begins anew with the next deferral:")
             self._perform(self._told_in_triggerer)
             self._told_in_triggerer = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +71,44 @@ def test_success(sandbox: Sandbox, deferrable: bool) -> None:
     assert summary["columns"][:2] == ["atomic_number", "symbol"]
     assert (len(summary["rows"]), summary["total_rows"], summary["command_count"]) == (5, 118, 1)
     assert summary["last_message"] == "The agent is ready."
+
+
+@both_modes
+def test_what_the_person_watching_reads_and_what_is_saved(
+    sandbox: Sandbox, deferrable: bool, tmp_path: Path, task_log: pytest.LogCaptureFixture
+) -> None:
+    sandbox.script_sessions("asks_twice")
+    world = TaskWorld()
+    agent_id = world.run(
+        build(
+            followups=["The first table", "Keep them"],
+            deferrable=deferrable,
+            screenshots_path=f"{tmp_path.as_uri()}/shots",
+            conversation_path=f"{tmp_path.as_uri()}/agents/conversation.json",
+        )
+    )
+    told = [
+        "Opened https://elements.example (Chemical elements)",
+        "Plan: Open the page; Extract the table",
+        "The builder is ready: Which of the tables do you want?",
+        "The builder is ready: Should rows without a value be kept?",
+        "Step 1 of 1: Extract the table",
+        "Found 118 rows: atomic_number, symbol",
+        "The builder says: I found 118 records.",
+        "The builder is ready: The agent is ready.",
+    ]
+    places = [task_log.text.find(line) for line in told]
+    assert -1 not in places
+    assert places == sorted(places)
+    # Narrated thoughts, answers of a language model, tools and the list of things to do are for debugging.
+    for noise in ("What is asked for?", "Looking at the table again", "The page has a table", "open_page", "iVBOR"):
+        assert noise not in task_log.text
+    [screenshot] = (tmp_path / "shots" / world.xcoms["session_id"]).iterdir()
+    assert screenshot.read_bytes().startswith(b"\x89PNG")
+    assert world.xcoms["agent_builder_screenshot_link"] == screenshot.as_uri()
+    conversation = json.loads((tmp_path / "agents" / "conversation.json").read_text())
+    assert (conversation["agent_id"], conversation["last_user_prompt"]) == (agent_id, "Keep them")
+    assert "Which of the tables do you want?" in conversation["message_history"]
 
 
 @both_modes

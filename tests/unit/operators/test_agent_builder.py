@@ -454,6 +454,7 @@ def test_what_the_triggerer_told_is_told_again_before_the_next_deferral_wipes_it
     assert world.deferrals == (3 if deferrable else 0)
     # Airflow 3 keeps the triggerer's log of the last deferral only: two of the three answers are told again.
     assert task_log.text.count("The builder is ready: What next?") == (3 + 2 if deferrable else 3)
+    assert task_log.text.count("Told in the triggerer before") == (2 if deferrable else 0)
 
 
 @both_modes
