@@ -22,6 +22,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.sandbox import Sandbox
+from airflow_provider_sequentum.sandbox.builder_scripts import HUGE_SCREENSHOT_BYTES, HUGE_SCREENSHOTS
 from tests.unit.operators.task_world import TaskWorld
 
 PROMPT = "Pull the symbol and name of the chemical elements from https://elements.example"
@@ -180,9 +181,11 @@ def test_single_shot_sessions_are_stopped(single_shot: Sandbox) -> None:
 
 
 @both_modes
-def test_huge(sandbox: Sandbox, deferrable: bool) -> None:
+def test_huge(sandbox: Sandbox, deferrable: bool, tmp_path: Path) -> None:
     sandbox.script_sessions("huge")
-    assert TaskWorld().run(build(deferrable=deferrable)) > 0
+    assert TaskWorld().run(build(deferrable=deferrable, screenshots_path=tmp_path.as_uri())) > 0
+    sizes = sorted(path.stat().st_size for path in tmp_path.rglob("*.png"))
+    assert sizes[1:] == [HUGE_SCREENSHOT_BYTES] * HUGE_SCREENSHOTS
 
 
 @pytest.mark.parametrize("finish_id", ["agentId", "configId", "id", "none"])
@@ -293,7 +296,12 @@ def test_an_agent_name_in_use_is_refused_once_and_leaves_nothing_running(
 
 def test_a_session_of_a_key_that_is_not_ours(sandbox: Sandbox) -> None:
     # Whether the service hides such a session or refuses it is not published either.
-    for status, kind in ((404, AgentBuilderSessionLost), (403, SequentumConnectionException)):
+    refusals = (
+        (404, AgentBuilderSessionLost),
+        (401, SequentumConnectionException),
+        (403, SequentumConnectionException),
+    )
+    for status, kind in refusals:
         sandbox.fail_next("GET /agent-builder/{session_id}/status", status=status)
         with pytest.raises(kind) as caught:
             TaskWorld(retries=1).run(build(session_id="theirs", followups="more"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from airflow_provider_sequentum.operators import agent_builder, termination
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession
-from tests.unit.operators.task_world import StateStore, TaskWorld
+from tests.unit.operators.task_world import StateStore, TaskWorld, first_event
 
 PROMPT = "Pull the prices from https://shop.example"
 
@@ -256,6 +257,31 @@ def test_otherwise_a_kill_in_a_wait_ends_the_session(
     with pytest.raises(TERMINATED):
         TaskWorld(retries=retries, durable=durable).run(killed)
     assert service.sessions["s1"].status == "cancelled"
+
+
+@pytest.mark.usefixtures("states")
+def test_a_shutdown_in_the_midst_of_a_message_ends_the_session(service: FakeBuilder) -> None:
+    service.looks = 3
+    killed = build(followups=["one"])
+    kill_while(service, "followup", killed)
+    with pytest.raises(TERMINATED):
+        TaskWorld(retries=1).run(killed)
+    assert service.sessions["s1"].status == "cancelled"
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_service_that_went_away_while_the_task_was_deferred_leaves_the_session_only_to_a_next_try(
+    service: FakeBuilder, monkeypatch: pytest.MonkeyPatch, retries: int
+) -> None:
+    monkeypatch.setattr(builder_cancel, "CANCEL_GRACE", timedelta(0))
+    world = TaskWorld(retries=retries)
+    with pytest.raises(TaskDeferred) as deferred:
+        build(deferrable=True).execute(world.context)
+    event = asyncio.run(first_event(deferred.value.trigger))
+    service.broken["status"] = down
+    with pytest.raises(SequentumUnavailable):
+        build(deferrable=True).execute_complete(world.context, event.payload)
+    assert service.sessions["s1"].status == ("ready" if retries else "cancelled")
 
 
 @both_modes
