@@ -103,9 +103,11 @@ def _next_page(
     call = agent_builder.events(session.session_id, session.cursor, longest_page)
     try:
         return (yield from send(call, WAITING_SHARE))
-    except (NotFound, MethodNotAllowed):
+    except MethodNotAllowed:
         return None
     except SequentumError as error:
+        if long_poll and isinstance(error, NotFound):
+            return None  # A server whose status counts events has them, so there a 404 is a fault that may pass.
         ran_out = long_poll and isinstance(error, AnswerLost)  # no news, and the server held the request until it did
         if strict and not ran_out:
             raise

@@ -44,6 +44,7 @@ class FakeBuilder:
     :param looks: how many looks at the status a turn takes.
     :param faults: for the n-th request, the error to answer with, and whether it takes effect all the same.
     :param broken: verbs that are always answered with an error and never take effect.
+    :param counts_events: whether the status says how many events there are.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class FakeBuilder:
         looks: int = 2,
         faults: dict[int, tuple[Callable[[str], SequentumError], bool]] | None = None,
         broken: dict[str, Callable[[str], SequentumError]] | None = None,
+        counts_events: bool = True,
     ) -> None:
         self.single_shot = single_shot
         self.looks = looks
         self.faults = faults or {}
         self.broken = broken or {}
+        self.counts_events = counts_events
         self.sessions: dict[str, FakeSession] = {}
         self.agents: list[int] = []
         self.requests: list[str] = []
@@ -108,7 +111,8 @@ class FakeBuilder:
         if self.single_shot:
             return answer | {"agentId": session.agent_id}
         configuration = session.agent_id if session.status == "completed" else None
-        return answer | {"lastEventIndex": len(session.events) - 1, "configId": configuration}
+        count = {"lastEventIndex": len(session.events) - 1} if self.counts_events else {}
+        return answer | count | {"configId": configuration}
 
     def _events(self, session: FakeSession, call: Call[Any]) -> dict[str, Any]:
         after = int(call.query["lastEventIndex"])

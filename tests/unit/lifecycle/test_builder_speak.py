@@ -213,7 +213,7 @@ def test_a_request_that_never_gets_through_is_left_to_the_next_try() -> None:
 
 
 def test_a_followup_in_doubt_is_not_sent_again_where_no_events_can_tell() -> None:
-    service = FakeBuilder(broken={"followup": lost, "events": not_found})
+    service = FakeBuilder(broken={"followup": lost, "events": not_found}, counts_events=False)
     with pytest.raises(MessageAmbiguous):
         one_try(service, Worker(service), MESSAGES[:1])
     assert sum(request.endswith("followup") for request in service.requests) == 1

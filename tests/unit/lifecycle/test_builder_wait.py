@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_sequentum.api.agent_builder import SessionEvent
-from airflow_provider_sequentum.api.errors import Forbidden, RateLimited, SequentumError, ServerError
+from airflow_provider_sequentum.api.errors import Forbidden, MethodNotAllowed, RateLimited, SequentumError, ServerError
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.builder_wait import SessionProgress, look_at, read_again, wait_for_turn
 from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE
@@ -63,14 +63,31 @@ def test_events_are_asked_for_only_when_there_are_some() -> None:
     assert sum(request.endswith("/events") for request in service.requests) == 2
 
 
-def test_a_server_without_events_is_asked_for_them_once() -> None:
-    session = FakeSession(looks_left=5)
-    session.tell("thinking", message="m")
-    worker = Worker(service := service_with(session, broken={"events": not_found}))
+def method_not_allowed(purpose: str) -> SequentumError:
+    return MethodNotAllowed("no", purpose=purpose, status_code=405)
+
+
+@pytest.mark.parametrize("error", [not_found, method_not_allowed])
+def test_a_server_without_events_is_asked_for_them_once(error: Callable[[str], SequentumError]) -> None:
+    service = service_with(FakeSession(looks_left=5), broken={"events": error})
+    service.counts_events = False
+    worker = Worker(service)
     seen = worker.run(wait_for_turn(SESSION, 10.0, None))
     assert seen.state is SessionState.READY
     assert not seen.events_offered
     assert sum(request.endswith("/events") for request in service.requests) == 1
+
+
+def test_a_server_that_counts_its_events_has_them_so_a_404_may_pass() -> None:
+    session = FakeSession(looks_left=3)
+    session.tell("thinking", message="m")
+    service = service_with(session)
+    service.faults = {1: (not_found, False)}
+    worker = Worker(service)
+    seen = worker.run(wait_for_turn(SESSION, 10.0, None))
+    assert seen.events_offered
+    assert seen.findings.last_message == "What next?"
+    assert sum("Could not read the events" in line for line in worker.said) == 1
 
 
 def test_events_that_can_not_be_read_do_not_disturb_the_wait() -> None:
@@ -83,10 +100,7 @@ def test_events_that_can_not_be_read_do_not_disturb_the_wait() -> None:
 
 def test_6_7_a_long_poll_that_runs_out_is_no_news() -> None:
     service = service_with(FakeSession(looks_left=1), broken={"events": lost})
-    status = service._status
-    service._status = lambda session, call: {  # type: ignore[method-assign]
-        name: value for name, value in status(session, call).items() if name != "lastEventIndex"
-    }
+    service.counts_events = False
     worker = Worker(service)
     assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.READY
     assert not any("Could not" in line for line in worker.said)
