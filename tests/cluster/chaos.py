@@ -112,8 +112,9 @@ class Performance:
             working = [threads.submit(agenda.work, stop) for agenda in agendas]
             try:
                 _wait(working, seconds, lambda: False)
-                say("The storm is over; waiting for the jobs to end.")
+                say(f"The storm is over; waiting for the jobs to end. DAG runs that go on: {self._open_runs()}.")
                 _wait(working, SETTLING_TIMEOUT, self._is_quiet)
+                say(f"DAG runs that go on: {self._open_runs()}. Looking whether the service's runs end.")
                 # What is to be stopped has this long.
                 _wait(working, GRACE.total_seconds(), self._all_runs_have_ended)
             finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from tests.cluster.facts import ENDED_TASK, Case, RunFact
 
@@ -53,9 +53,8 @@ def lost(case: Case) -> list[str]:
 
 def leaked(case: Case, now: datetime) -> list[str]:
     """A run went on although its task had ended, or had begun anew with another run."""
-    successors: list[RunFact | None] = [*case.runs[1:], None]
     found = []
-    for run, successor in zip(case.runs, successors, strict=True):
+    for run, successor in zip_longest(case.runs, case.runs[1:]):
         needless_since = case.task.ended if successor is None else successor.started
         ended = run.ended or now
         if needless_since is not None and ended > needless_since + GRACE and not _ended_unheard(case, run):

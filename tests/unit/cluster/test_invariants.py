@@ -63,6 +63,11 @@ def test_what_may_happen_violates_nothing(name: str) -> None:
     assert violations([WELL[name]], NOW, ROWS) == []
 
 
+def test_a_task_that_never_came_to_its_turn() -> None:
+    (found,) = violations([case(state="running")], NOW, ROWS)
+    assert (found.kind, found.what) == ("wrong states", "the task has not ended, it is running")
+
+
 class TestDuplicates:
     def test_a_run_beside_one_that_goes(self) -> None:
         found = duplicates(case(run(1, 0, 50), run(2, 20, 60), result=2))
