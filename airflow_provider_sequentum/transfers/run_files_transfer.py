@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +13,7 @@ from airflow_provider_sequentum.api.errors import NotFound
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable, SequentumRequestRefused
 from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
 from airflow_provider_sequentum.lifecycle.file_selection import Selection, select, why_incomplete, why_removed
-from airflow_provider_sequentum.transfers.contents import Measure, Measuring
+from airflow_provider_sequentum.transfers.contents import Measure, Measuring, MeasuringBeside
 from airflow_provider_sequentum.transfers.copying import Progress, copy_all
 from airflow_provider_sequentum.transfers.landing import OBJECT_STORES, Writable, landing
 from airflow_provider_sequentum.transfers.manifest import (
@@ -273,11 +274,14 @@ class RunFilesTransfer:
             return []
         self._progress = Progress(len(wanted), sum(file.file_size or 0 for file, _ in wanted))
         workers = min(self._options.max_parallel_files, len(wanted))
-        # A client of its own: it has to stop sleeping when the task is killed.
-        with SequentumClient(self._hook.settings, sleep=self._progress.sleep) as client:
+        with (
+            # A client of its own: it has to stop sleeping when the task is killed.
+            SequentumClient(self._hook.settings, sleep=self._progress.sleep) as client,
+            ThreadPoolExecutor(workers, thread_name_prefix="measuring") as threads,
+        ):
             measures = copy_all(
                 wanted,
-                lambda item: self._fetch_one(client, *item),
+                lambda item: self._fetch_one(client, threads, *item),
                 workers,
                 self._progress,
                 lambda progress: self._log.info("%s", progress),
@@ -285,9 +289,9 @@ class RunFilesTransfer:
         self._log.info("Fetched %s.", self._progress)
         return measures
 
-    def _fetch_one(self, client: SequentumClient, file: RunFile, entry: LandedFile) -> Measure:
+    def _fetch_one(self, client: SequentumClient, threads: Executor, file: RunFile, entry: LandedFile) -> Measure:
         target = self._folder / entry.name
-        measuring = Measuring(entry.name)
+        measuring = MeasuringBeside(Measuring(entry.name), threads)
         with (
             errors_as_airflow_exceptions(self._hook.sequentum_conn_id),
             self._storage_errors("write", entry.name),
@@ -299,13 +303,14 @@ class RunFilesTransfer:
                 file=file,
                 destination=_Copy(stream, measuring, self._progress),
             )
-            if entry.listed_size and not measuring.size:
+            measure = measuring.result()
+            if entry.listed_size and not measure.size:
                 raise RunFilesUnavailable(
                     f"The service lists {entry.listed_size} bytes of {file.name!r} of run {self._run_id}, but sent "
                     f"none. Nothing was written to {target}. A retry fetches it again."
                 )
         self._progress.finished()
-        return measuring.result()
+        return measure
 
     def _measure(self, name: str) -> Measure:
         measuring = Measuring(name)
@@ -375,7 +380,7 @@ class RunFilesTransfer:
 class _Copy:
     """Takes the bytes of a download: to the storage, past the measuring, with a word to the progress."""
 
-    def __init__(self, stream: Writable, measuring: Measuring, progress: Progress) -> None:
+    def __init__(self, stream: Writable, measuring: MeasuringBeside, progress: Progress) -> None:
         self._write = stream.write
         self._measuring = measuring
         self._progress = progress

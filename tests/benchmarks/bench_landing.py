@@ -6,7 +6,8 @@ Both fetch the same addresses, each of which redirects to a file that the server
 folder on the same disk. What is measured of ours is the whole transfer but its two questions to the service (the run
 and the list of files): fetching, checksums, record counts, the two manifests, the verification. Each measurement is a
 process of its own. Python's start isn't counted, curl's is. Rounds alternate; the best of each counts, because the
-machine is shared.
+machine is shared. The small files are fetched twice: from a server that answers at once, which shows what a file costs
+the processor, and from one that takes as long as a service in a data centre nearby.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tests.benchmarks.loopback_server import RUN, loopback_server
 
 ROUNDS = 5
 SMALL_SIZE = 20 * 1024
+AWAY = 0.05
+"""Seconds that each answer of a service in a data centre nearby takes."""
 PARALLEL = 8
 GOAL = 0.9
 MEBIBYTE = 1024 * 1024
@@ -97,11 +100,11 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
     print(json.dumps([seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024]))
 
 
-def compare(what: str, content: Path, count: int) -> None:
+def compare(what: str, content: Path, count: int, delay: float = 0.0) -> None:
     """Measure and print one row."""
     size = content.stat().st_size
     results: dict[str, list[tuple[float, float]]] = {"curl": [], "ours": []}
-    with loopback_server(content) as base_url:
+    with loopback_server(content, delay) as base_url:
         for _ in range(ROUNDS):
             for name, measured in results.items():
                 with tempfile.TemporaryDirectory() as parent:
@@ -117,7 +120,7 @@ def compare(what: str, content: Path, count: int) -> None:
         seconds = min(measured)[0]
         speed = size * count / MEBIBYTE / seconds
         memory = max(row[1] for row in measured)
-        print(f"{what:16}{name:6}{seconds:8.2f} s{speed:8.0f} MiB/s{fastest / seconds:7.2f} of curl{memory:8.1f} MiB")
+        print(f"{what:24}{name:6}{seconds:8.2f} s{speed:8.0f} MiB/s{fastest / seconds:7.2f} of curl{memory:8.1f} MiB")
 
 
 def main() -> None:
@@ -134,6 +137,7 @@ def main() -> None:
         small.write_bytes(ROW * (SMALL_SIZE // len(ROW)))
         compare(f"1 x {size} MiB", large, 1)
         compare(f"{count} x 20 KiB", small, count)
+        compare(f"{count} x 20 KiB, {1000 * AWAY:g} ms away", small, count, AWAY)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The fastest honest counterpart for client benchmarks: a process that answers the status of a run, and a file.
 
 It speaks just enough HTTP, so that what is measured is the client. ``/api/v1/...`` answers a run, a path that ends in
-``/download`` redirects to the file, and ``/file`` sends it with ``sendfile``.
+``/download`` redirects to the file, and ``/file`` sends it with ``sendfile``. Each answer can be made to take a while,
+as from a service that isn't on this machine.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ _HEAD = (
 _RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-", re.IGNORECASE)
 
 
-async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, file: Path | None) -> None:
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, file: Path | None, delay: float) -> None:
     while head := await _head(reader):
+        await asyncio.sleep(delay)
         path = head.split(b" ", 2)[1]
         if path == b"/file" and file is not None:
             await _send_file(writer, file, head)
@@ -78,16 +80,17 @@ async def _send_file(writer: asyncio.StreamWriter, file: Path, head: bytes) -> N
         await asyncio.get_running_loop().sendfile(writer.transport, content, start)
 
 
-async def _main(file: Path | None) -> None:
-    server = await asyncio.start_server(lambda reader, writer: _serve(reader, writer, file), "127.0.0.1", 0)
+async def _main(delay: float, file: Path | None) -> None:
+    server = await asyncio.start_server(lambda reader, writer: _serve(reader, writer, file, delay), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextmanager
-def loopback_server(file: Path | None = None) -> Iterator[str]:
-    """Run the server in a process of its own and yield its base URL."""
-    command = [sys.executable, "-m", "tests.benchmarks.loopback_server", *([os.fspath(file)] if file else [])]
+def loopback_server(file: Path | None = None, delay: float = 0.0) -> Iterator[str]:
+    """Run the server in a process of its own and yield its base URL; each answer takes ``delay`` seconds."""
+    command = [sys.executable, "-m", "tests.benchmarks.loopback_server", str(delay)]
+    command += [os.fspath(file)] if file else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -97,4 +100,4 @@ def loopback_server(file: Path | None = None) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+    asyncio.run(_main(float(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -4,12 +4,13 @@ import csv
 import hashlib
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.transfers.contents import Measuring
+from airflow_provider_sequentum.transfers.contents import BLOCK, Measuring, MeasuringBeside
 
 CELLS = st.text(alphabet='a",\n é', max_size=4)
 ROWS = st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=12)
@@ -65,3 +66,27 @@ def test_size_and_checksum() -> None:
     content = bytes(range(256)) * 9
     measure = fed("a.bin", content, [100, 1]).result()
     assert (measure.size, measure.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+@given(st.lists(st.integers(1, 2 * BLOCK), max_size=5))
+def test_measuring_beside_measures_the_same(sizes: list[int]) -> None:
+    here = Measuring("a.csv")
+    with ThreadPoolExecutor(2) as threads:
+        beside = MeasuringBeside(Measuring("a.csv"), threads)
+        for number, size in enumerate(sizes):
+            data = (b'"a\n%d",b\n' % number * size)[:size]
+            here.write(data)
+            beside.write(data)
+        assert beside.result() == here.result()
+
+
+def test_what_breaks_beside_is_raised_to_the_copy() -> None:
+    class Broken(Measuring):
+        def write(self, data: bytes, /) -> None:
+            raise MemoryError
+
+    with ThreadPoolExecutor(1) as threads:
+        beside = MeasuringBeside(Broken("a.csv"), threads)
+        beside.write(bytes(BLOCK))
+        with pytest.raises(MemoryError):
+            beside.write(bytes(BLOCK))
