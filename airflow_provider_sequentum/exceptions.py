@@ -29,11 +29,11 @@ Airflow spends a retry exactly when it can help::
      ├ AgentBuilderException             something about one session (``session_id``, ``agent_id``)
      │  ├ AgentBuilderFailed             the session ended without an agent; the next try begins a new one
      │  ├ AgentBuilderTimeout            our own deadline passed
-     │  ├ AgentBuilderCancelled       !  somebody cancelled the session
-     │  ├ AgentBuilderUnanswered      !  the builder waits for an answer, and on_ready="fail"
-     │  ├ AgentBuilderRefused         !  the session can't take what the task has to say
-     │  ├ AgentBuilderAmbiguous       !  a start or a follow-up whose answer was lost
-     │  └ AgentBuilderSessionLost     !  the service doesn't know the session
+     │  ├ AgentBuilderCancelled      !   somebody cancelled the session
+     │  ├ AgentBuilderUnanswered     !   the builder waits for an answer, and on_ready="fail"
+     │  ├ AgentBuilderRefused        !   the session can't take what the task has to say
+     │  ├ AgentBuilderAmbiguous      !   a start or a follow-up whose answer was lost
+     │  └ AgentBuilderSessionLost    !   the service doesn't know the session
      └ AgentBuilderSkipped               on_ready="cancel": an ``AirflowSkipException``
 
 ``!`` marks what is not retried.
