@@ -166,11 +166,16 @@ def start(
     :param url: page to begin at.
     :param mode: ``prompt`` or ``url``; by default ``prompt`` when there is one.
     :param space_id: space to save the agent into.
-    :raises SequentumConfigurationError: when there is neither a prompt nor a URL, or the prompt's length is wrong.
+    :raises SequentumConfigurationError: when there is neither a prompt nor a URL, when the one that ``mode`` names is
+        missing, or when the prompt's length is wrong.
     """
     text = prompt.strip() if prompt is not None else None
-    if text is None and not url:
+    address = (url or "").strip() or None
+    if mode is None and text is None and address is None:
         raise SequentumConfigurationError("An Agent Builder session needs a prompt or a url.")
+    chosen = mode or ("prompt" if text is not None else "url")
+    if (chosen == "url" and address is None) or (chosen == "prompt" and text is None):
+        raise SequentumConfigurationError(f"An Agent Builder session in {chosen} mode needs a {chosen}.")
     if text is not None and not SHORTEST_PROMPT <= len(text) <= LONGEST_PROMPT:
         raise SequentumConfigurationError(
             f"The prompt has {len(text)} characters; the Agent Builder takes {SHORTEST_PROMPT} to {LONGEST_PROMPT}."
@@ -180,9 +185,9 @@ def start(
         method="POST",
         path="/agent-builder/start",
         body=only_given(
-            mode=mode or ("prompt" if text is not None else "url"),
+            mode=chosen,
             prompt=text,
-            url=url,
+            url=address,
             spaceId=None if space_id is None else as_id(space_id, "space_id"),
         ),
         parse=read_one(SessionStarted),

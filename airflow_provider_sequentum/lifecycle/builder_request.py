@@ -62,7 +62,8 @@ class SessionRequest:
         """
         from airflow_provider_sequentum.api import agent_builder
 
-        return agent_builder.start(prompt=self.prompt or None, url=self.url or None, space_id=self.space_id)
+        prompt = self.prompt if (self.prompt or "").strip() else None
+        return agent_builder.start(prompt=prompt, url=self.url, space_id=self.space_id)
 
     def fingerprint(self) -> str:
         """Return a digest of everything that makes this piece of work what it is."""

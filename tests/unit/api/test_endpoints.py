@@ -188,9 +188,22 @@ def test_a_session_is_started_from_a_prompt_or_a_url(arguments: dict[str, Any], 
     assert agent_builder.start(**arguments).body == body
 
 
-@pytest.mark.parametrize("arguments", [{}, {"prompt": "short"}, {"prompt": " " * 50}, {"prompt": "x" * 5001}])
-def test_a_session_without_a_usable_prompt_is_not_started(arguments: dict[str, str]) -> None:
-    with pytest.raises(SequentumConfigurationError):
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({}, "needs a prompt or a url"),
+        ({"url": " "}, "needs a prompt or a url"),
+        ({"mode": "url"}, "url mode needs a url"),
+        ({"mode": "url", "prompt": "Prices of laptops"}, "url mode needs a url"),
+        ({"mode": "url", "prompt": "Prices of laptops", "url": " "}, "url mode needs a url"),
+        ({"mode": "prompt", "url": "https://shop.example"}, "prompt mode needs a prompt"),
+        ({"prompt": "short"}, "has 5 characters"),
+        ({"prompt": " " * 50}, "has 0 characters"),
+        ({"prompt": "x" * 5001}, "has 5001 characters"),
+    ],
+)
+def test_a_session_without_a_usable_prompt_or_url_is_not_started(arguments: dict[str, str], complaint: str) -> None:
+    with pytest.raises(SequentumConfigurationError, match=complaint):
         agent_builder.start(**arguments)  # type: ignore[arg-type]
 
 

@@ -37,6 +37,8 @@ def test_what_the_client_would_refuse_is_found_before_anything_is_sent(fields: d
     [
         ({"prompt": PROMPT}, {"mode": "prompt", "prompt": PROMPT}),
         ({"url": "https://shop.example", "space_id": 3}, {"mode": "url", "url": "https://shop.example", "spaceId": 3}),
+        ({"url": " https://shop.example\n", "prompt": " "}, {"mode": "url", "url": "https://shop.example"}),
+        ({"url": " ", "prompt": PROMPT}, {"mode": "prompt", "prompt": PROMPT}),
     ],
 )
 def test_the_mode_follows_from_what_is_given(fields: dict[str, Any], body: dict[str, Any]) -> None:
