@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +20,9 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.lifecycle import builder_cancel
 from airflow_provider_sequentum.operators import agent_builder, termination
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+from airflow_provider_sequentum.operators.session_files import ScreenshotFolder
 from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
-from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession
+from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, lost
 from tests.unit.operators.task_world import StateStore, TaskWorld, first_event
 
 PROMPT = "Pull the prices from https://shop.example"
@@ -70,6 +72,17 @@ def test_without_a_state_store_no_retry_says_again_what_was_said_in_a_given_sess
     with pytest.raises(AgentBuilderCancelled):
         world.run(build(session_id="s1", followups="more"))
     assert service.sessions["s1"].messages == ["more"]
+
+
+def test_without_a_state_store_no_retry_says_again_what_may_have_been_said_in_a_given_session(
+    service: FakeBuilder,
+) -> None:
+    service.sessions["s1"] = session = FakeSession(status="ready")
+    session.tell("todos_updated")
+    service.broken |= {"followup": lost, "events": down}
+    with pytest.raises(SequentumUnavailable):
+        TaskWorld(retries=1, durable=False).run(build(session_id="s1", followups="more"))
+    assert session.status == "cancelled"
 
 
 def test_without_a_state_store_a_retry_finishes_a_given_session_in_which_nothing_was_said(service: FakeBuilder) -> None:
@@ -151,13 +164,17 @@ TERMINATED = termination._task_terminated()
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_kill_in_the_midst_of_a_wait_ends_the_try(service: FakeBuilder, keep: bool) -> None:
+def test_a_kill_in_the_midst_of_a_wait_ends_the_try(
+    service: FakeBuilder, keep: bool, task_log: pytest.LogCaptureFixture
+) -> None:
     service.looks = 1000
     killed = build(keep_session=keep)
     kill_while(service, "status", killed, number=3)
     with pytest.raises(TERMINATED):
         TaskWorld(retries=1).run(killed)
     assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
+    assert ("Session s1 is left as it is, because of keep_session." in task_log.text) is keep
+    assert "its id is not known" not in task_log.text
 
 
 def test_a_kill_in_the_midst_of_the_start_is_said_in_the_log(
@@ -264,6 +281,26 @@ def test_a_shutdown_in_the_midst_of_a_message_ends_the_session(service: FakeBuil
     service.looks = 3
     killed = build(followups=["one"])
     kill_while(service, "followup", killed)
+    with pytest.raises(TERMINATED):
+        TaskWorld(retries=1).run(killed)
+    assert service.sessions["s1"].status == "cancelled"
+
+
+@pytest.mark.usefixtures("states")
+def test_a_shutdown_while_a_screenshot_is_saved_ends_the_session(
+    service: FakeBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Storing may mean to ask Airflow for a connection, and then it can't be asked whether it still wants the task.
+    service.looks = 1000
+    killed = build(screenshots_path=tmp_path.as_uri())
+    monkeypatch.setattr(ScreenshotFolder, "_save", lambda *_: killed.on_kill())
+    status = service._status
+
+    def with_image(session: FakeSession, call: Any) -> dict[str, Any]:
+        session.tell("screenshot", imageBase64="QUJD")
+        return status(session, call)
+
+    service._status = with_image  # type: ignore[method-assign]
     with pytest.raises(TERMINATED):
         TaskWorld(retries=1).run(killed)
     assert service.sessions["s1"].status == "cancelled"
