@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import combinations, product
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_sequentum.api.agent_builder import SessionEvent
 from airflow_provider_sequentum.api.errors import (
     BadRequest,
     ConnectionNotMade,
@@ -31,24 +33,24 @@ from airflow_provider_sequentum.lifecycle.builder_speak import (
     session_of,
     speak,
 )
-from airflow_provider_sequentum.lifecycle.builder_wait import wait_for_turn
+from airflow_provider_sequentum.lifecycle.builder_wait import EventSink, wait_for_turn
 from airflow_provider_sequentum.lifecycle.procedure import Procedure
-from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, Killed, Worker, lost, not_found
+from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, Killed, Worker, conflict, lost, not_found
 
 PROMPT = "Pull the prices from https://shop.example"
 MESSAGES = ("first", "second", "third")
 
 
 def conversation(
-    request: SessionRequest, left_behind: SessionRecord | None, policy: SessionPolicy
+    request: SessionRequest, left_behind: SessionRecord | None, sink: EventSink | None = None
 ) -> Procedure[Action]:
     """What one try of a task does."""
-    record = yield from open_session(request, policy, max_tries=3, left_behind=left_behind)
+    record = yield from open_session(request, SessionPolicy(), max_tries=3, left_behind=left_behind, sink=sink)
     while True:
-        record, action = yield from speak(record, request.followups, "finish", "Prices")
+        record, action = yield from speak(record, request.followups, "finish", "Prices", sink)
         if not isinstance(action, Wait):
             return action
-        record = record.seeing((yield from wait_for_turn(session_of(record), 10.0, deadline=None)))
+        record = record.seeing((yield from wait_for_turn(session_of(record), 10.0, deadline=None, sink=sink)))
 
 
 def one_try(
@@ -56,12 +58,12 @@ def one_try(
     worker: Worker,
     followups: tuple[str, ...] = (),
     kill_at: int | None = None,
-    policy: SessionPolicy | None = None,
+    sink: EventSink | None = None,
 ) -> Action:
     left_behind = SessionRecord.from_json(worker.record) if worker.record is not None else None
     request = SessionRequest(prompt=PROMPT, followups=followups)
     worker.service = service
-    return worker.run(conversation(request, left_behind, policy or SessionPolicy()), kill_at)
+    return worker.run(conversation(request, left_behind, sink), kill_at)
 
 
 @pytest.mark.parametrize("followups", [(), MESSAGES[:1], MESSAGES])
@@ -197,6 +199,38 @@ def test_a_lost_answer_is_looked_into_within_the_same_try(verb: str, took_effect
     assert service.sessions["s1"].messages == ["first"]
     assert service.agents == [700]
     assert any("was taken" if took_effect else "was not taken" in line for line in worker.said)
+
+
+@pytest.mark.parametrize("error", [lost, conflict])
+@pytest.mark.parametrize("kill", [False, True])
+def test_every_event_is_handed_over_wherever_it_is_read(error: Callable[[str], SequentumError], kill: bool) -> None:
+    for verb in ("followup", "finish"):
+        service = FakeBuilder()
+        answer, asked = getattr(service, f"_{verb}"), 0
+
+        def in_doubt(session: FakeSession, call: Any, answer: Any = answer) -> Any:
+            nonlocal asked
+            asked += 1
+            result = answer(session, call)
+            if asked > 1:
+                return result
+            session.tell("screenshot", imageBase64="QUJD")
+            if kill:
+                raise Killed
+            raise error(call.purpose)
+
+        setattr(service, f"_{verb}", in_doubt)
+        worker = Worker(service)
+        handed_over: set[int | None] = set()
+
+        def take(_: str, event: SessionEvent, handed_over: set[int | None] = handed_over) -> None:
+            handed_over.add(event.event_index)
+
+        with suppress(Killed):
+            one_try(service, worker, MESSAGES[:2], sink=take)
+        if kill:
+            one_try(service, worker, MESSAGES[:2], sink=take)
+        assert handed_over == set(range(len(service.sessions["s1"].events)))
 
 
 def test_a_request_that_never_gets_through_is_left_to_the_next_try() -> None:

@@ -233,3 +233,12 @@ def test_a_silent_session_is_told_of_ever_more_rarely() -> None:
     told = [second for second, line in zip(range(0, 600, 10), lines, strict=True) if line is not None]
     assert told == [30, 90, 210, 510]
     assert lines[3] == "Session s1 is processing for 30 s."
+
+
+def test_news_of_a_session_make_its_next_silence_as_short_as_the_first() -> None:
+    progress = SessionProgress()
+    for second in range(0, 300, 10):
+        progress.line(SESSION, START + timedelta(seconds=second))
+    ready = SESSION.entering(SessionState.READY, START + timedelta(seconds=300))
+    lines = [progress.line(ready, START + timedelta(seconds=second)) for second in range(300, 340, 10)]
+    assert lines == [None, None, None, "Session s1 is ready for 30 s."]

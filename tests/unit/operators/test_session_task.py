@@ -321,6 +321,19 @@ def test_a_service_that_went_away_while_the_task_was_deferred_leaves_the_session
     assert service.sessions["s1"].status == ("ready" if retries else "cancelled")
 
 
+def test_events_that_can_not_be_read_again_do_not_fail_a_task_that_resumes(
+    service: FakeBuilder, tmp_path: Path, task_log: pytest.LogCaptureFixture
+) -> None:
+    world = TaskWorld()
+    fields = {"deferrable": True, "screenshots_path": tmp_path.as_uri()}
+    with pytest.raises(TaskDeferred) as deferred:
+        build(**fields).execute(world.context)
+    event = asyncio.run(first_event(deferred.value.trigger))
+    service.broken["events"] = down
+    assert build(**fields).execute_complete(world.context, event.payload) == 700
+    assert "Could not read the events" in task_log.text
+
+
 @both_modes
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_session_whose_task_was_changed_to_nonsense_between_two_tries_is_ended(
