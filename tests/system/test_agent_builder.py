@@ -151,12 +151,14 @@ def test_a_single_shot_server_takes_no_followups(stage: Stage, sandbox: Sandbox)
 @pytest.mark.usefixtures("_durable")
 def test_workers_that_die_between_any_two_messages(stage: Stage, sandbox: Sandbox, tmp_path: Path) -> None:
     deaths = {mode: tmp_path / mode for mode in MODES}
+    sessions_before = set(sandbox.engine.state.sessions)
     runs = {
         mode: stage.airflow.trigger(
             f"mortal_conversation_on_the_{mode}", {"script": "sandbox:asks_twice", "deaths": str(deaths[mode])}
         )
         for mode in MODES
     }
+    sessions = set()
     for mode, run in runs.items():
         state = stage.airflow.wait(run, timeout=900).state
         task = stage.airflow.task_instance(run, "build")
@@ -166,9 +168,12 @@ def test_workers_that_die_between_any_two_messages(stage: Stage, sandbox: Sandbo
             assert any(line.startswith(moment) for line in moments), moments
         assert task.try_number == len(moments) + 1
         session_id = stage.airflow.xcom(run, "build", "session_id")
+        sessions.add(session_id)
         assert messages(sandbox, session_id) == ANSWERS
         assert effects(sandbox, session_id).count("session_finish") == 1
         assert sandbox.engine.agent(int(stage.airflow.xcom(run, "build"))).name == "Elements"
+    # Not one of the many tries has started another session.
+    assert set(sandbox.engine.state.sessions) - sessions_before == sessions
 
 
 @pytest.mark.usefixtures("_durable")
