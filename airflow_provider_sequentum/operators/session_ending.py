@@ -29,7 +29,7 @@ to start a session; or choose on_ambiguous_start='start'."""
 
 _SESSION_LOST = """\
 The service does not know Agent Builder session {cause}: it was torn down, never existed, or belongs to another key.
-No other session was started. Clear the task to begin anew; or choose on_lost_session='start'."""
+No other session was started. Clear {begun_in} to begin anew{alternative}."""
 
 _SINGLE_SHOT = """\
 This server builds an agent from one prompt and takes no follow-ups: {cause}
@@ -41,7 +41,7 @@ it was not sent again. {fate}"""
 
 _REFUSED = """\
 {cause}
-The agent is not saved. {fate} Correct the task, then clear it."""
+The agent is not saved. {fate} Correct this, then clear {begun_in}."""
 
 CAUSES: Mapping[type[Exception], tuple[type[AgentBuilderException], str]] = {
     StartAmbiguous: (AgentBuilderAmbiguous, _START_AMBIGUOUS),
@@ -50,25 +50,45 @@ CAUSES: Mapping[type[Exception], tuple[type[AgentBuilderException], str]] = {
     MessageAmbiguous: (AgentBuilderAmbiguous, _MESSAGE_AMBIGUOUS),
     RefusedInSession: (AgentBuilderRefused, _REFUSED),
 }
-"""What a procedure gives up with, the exception it becomes, and the message, with the cause and the session's fate."""
+"""What a procedure gives up with, the exception it becomes, and the message, for :func:`complete`."""
+
+
+def complete(message: str, cause: object, request: SessionRequest, policy: SessionPolicy) -> str:
+    """Return the message with the cause, what becomes of the session, and what a person can do then."""
+    is_own = request.session_id is None
+    return message.format(
+        cause=cause,
+        fate=fate_of(policy),
+        begun_in=_begun_in(request),
+        alternative="; or choose on_lost_session='start'" if is_own else "",
+    )
+
+
+def fate_of(policy: SessionPolicy) -> str:
+    """Return what becomes of a session whose task fails for good."""
+    if policy.keep_session:
+        return "The session is left as it is (keep_session)."
+    return "The session is being cancelled."
+
+
+def _begun_in(request: SessionRequest) -> str:
+    """Return which task a person has to clear for another session: clearing one doesn't change what it was given."""
+    return "the task" if request.session_id is None else "the task that session_id comes from"
 
 
 def exception_for(
-    action: Action, session: BuilderSession, request: SessionRequest, policy: SessionPolicy, fate: str
+    action: Action, session: BuilderSession, request: SessionRequest, policy: SessionPolicy
 ) -> AgentBuilderException:
-    """
-    Return the exception of a session that didn't end in an agent, chosen so that a retry happens when it can help.
-
-    :param fate: what becomes of the session, as a sentence.
-    """
+    """Return the exception of a session that gave no agent, chosen so that a retry happens when it can help."""
     is_own = request.session_id is None
     name = f"Agent Builder session {session.session_id}"
+    anew = f"Clear {_begun_in(request)} to begin anew"
     kind: type[AgentBuilderException]
     match action.reason if isinstance(action, Failed) else None:
         case Reason.BUILD_FAILED:
             kind = AgentBuilderFailed if is_own else AgentBuilderRefused
-            cause = one_line(session.error) or "the service gives no reason"
-            step = "The next try begins a new session." if is_own else "Begin a new session."
+            cause = one_line(session.error).rstrip(".") or "the service gives no reason"
+            step = "The next try begins a new session." if is_own else f"{anew}."
             message = f"{name} ended in an error: {cause}. No agent was saved. {step}"
         case Reason.NO_AGENT:
             kind = AgentBuilderFailed
@@ -78,7 +98,7 @@ def exception_for(
             message = f"The service no longer knows {name}. The next try begins a new one."
         case Reason.LOST:
             kind = AgentBuilderSessionLost
-            message = _SESSION_LOST.format(cause=session.session_id)
+            message = complete(_SESSION_LOST, session.session_id, request, policy)
         case Reason.FOLLOWUPS_LEFT:
             kind = AgentBuilderRefused
             left = f"{len(request.followups) - session.sent} of {len(request.followups)}"
@@ -87,10 +107,11 @@ def exception_for(
         case Reason.UNANSWERED:
             kind = AgentBuilderUnanswered
             said = one_line(session.findings.last_message) or "nothing"
+            fate = fate_of(policy)
             message = f"{name} is ready and nothing is left to say to it (on_ready='fail'). It said: {said}\n{fate}"
         case _:
             kind = AgentBuilderCancelled
-            message = f"{name} was cancelled by somebody. No agent was saved. Clear the task to begin anew."
+            message = f"{name} was cancelled by somebody. No agent was saved. {anew}."
     return kind(message, session_id=session.session_id, agent_id=session.agent_id)
 
 

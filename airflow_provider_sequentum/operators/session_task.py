@@ -34,7 +34,7 @@ from airflow_provider_sequentum.lifecycle.builder_speak import session_of, speak
 from airflow_provider_sequentum.lifecycle.builder_wait import look_at, read_again, wait_for_turn
 from airflow_provider_sequentum.lifecycle.procedure import Procedure
 from airflow_provider_sequentum.links import SCREENSHOT_LINK_KEY, SESSION_LINK_KEY, SESSION_SUMMARY_KEY
-from airflow_provider_sequentum.operators.session_ending import CAUSES, exception_for, summarize
+from airflow_provider_sequentum.operators.session_ending import CAUSES, complete, exception_for, fate_of, summarize
 from airflow_provider_sequentum.operators.session_files import (
     ScreenshotFolder,
     save_stored_conversation,
@@ -175,7 +175,7 @@ class SessionTask:
             session = self._session()
             raise AgentBuilderTimeout(
                 f"Agent Builder session {session.session_id} was still {session.state.value} when the task's time was "
-                f"over (timeout or execution_timeout). {self._fate()}",
+                f"over (timeout or execution_timeout). {fate_of(self._options.policy)}",
                 session_id=session.session_id,
             )
 
@@ -236,7 +236,7 @@ class SessionTask:
                 if self._hook.perform(cancel_session(session.session_id)):
                     self._hold(self._held().seeing(session.entering(SessionState.CANCELLED, datetime.now(UTC))))
                 raise AgentBuilderSkipped(f"Session {session.session_id} was cancelled, because on_ready='cancel'.")
-        raise exception_for(action, session, self._request, self._options.policy, self._fate())
+        raise exception_for(action, session, self._request, self._options.policy)
 
     @contextmanager
     def responsibility(self) -> Iterator[None]:
@@ -289,7 +289,7 @@ class SessionTask:
             self._log.warning("Session %s is left as it is, because of keep_session.", session.session_id)
             return
         try:
-            self._hook.perform_apart(cancel_session(session.session_id))
+            self._hook.perform_apart(cancel_session(session.session_id), urgent=True)
         except SequentumException as error:
             self._log.warning("Session %s could not be cancelled: %s", session.session_id, error)
 
@@ -299,8 +299,8 @@ class SessionTask:
         except tuple(CAUSES) as cause:
             session_id = self._record.session.session_id if self._record and self._record.session else None
             kind, message = CAUSES[type(cause)]
-            told = f"{message.format(cause=cause, fate=self._fate())} (connection {self._hook.sequentum_conn_id!r})"
-            raise kind(told, session_id=session_id) from cause
+            told = complete(message, cause, self._request, self._options.policy)
+            raise kind(f"{told} (connection {self._hook.sequentum_conn_id!r})", session_id=session_id) from cause
 
     def _held(self) -> SessionRecord:
         if self._record is None:
@@ -338,8 +338,3 @@ class SessionTask:
                 f"{error} Nothing was sent. Look at the sessions in Sequentum Cloud, then delete the key "
                 f"{STATE_KEY!r} from the task's state store."
             ) from error
-
-    def _fate(self) -> str:
-        if self._options.policy.keep_session:
-            return "The session is left as it is (keep_session)."
-        return "The session is being cancelled."

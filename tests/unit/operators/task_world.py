@@ -43,7 +43,8 @@ class TaskInstance:
         self.xcoms[key] = json.loads(json.dumps(value))
 
     def xcom_pull(self, task_ids: str, key: str, map_indexes: int | None = None) -> Any:
-        return self.xcoms.get(key)
+        is_own = (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key) if is_own else None
 
 
 class TaskWorld:

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_sequentum import exceptions
 from airflow_provider_sequentum.api.agent_builder import SessionEvent
-from airflow_provider_sequentum.api.errors import BadRequest, SequentumError, ServerError
+from airflow_provider_sequentum.api.errors import BadRequest, NotFound, SequentumError, ServerError
 from airflow_provider_sequentum.exceptions import (
     AgentBuilderAmbiguous,
     AgentBuilderCancelled,
@@ -35,7 +35,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.lifecycle import builder_session
-from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+from airflow_provider_sequentum.operators.agent_builder import DEFAULT_POLL_INTERVAL, AgentBuilderOperator
 from airflow_provider_sequentum.operators.session_files import ScreenshotFolder, storage_path
 from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, lost
@@ -184,11 +184,11 @@ def test_a_session_that_ended_in_an_error_is_built_anew_by_a_retry(service: Fake
     def failing_once(call: Any) -> dict[str, Any]:
         answer = start(call)
         if len(service.sessions) == 1:
-            service.sessions["s1"].status, service.sessions["s1"].error = "error", "no page\nat all"
+            service.sessions["s1"].status, service.sessions["s1"].error = "error", "no page\nat all."
         return answer
 
     service._start = failing_once  # type: ignore[method-assign]
-    with pytest.raises(AgentBuilderFailed, match="no page at all") as caught:
+    with pytest.raises(AgentBuilderFailed, match=r"in an error: no page at all\. No agent") as caught:
         world.run(build(deferrable=deferrable))
     assert not isinstance(caught.value, AirflowFailException)
     world.retry()
@@ -236,6 +236,41 @@ def test_an_unknown_session_is_lost_and_nothing_is_started(service: FakeBuilder)
     with pytest.raises(AgentBuilderSessionLost, match="never existed, or belongs to another key"):
         TaskWorld(retries=2).run(build(session_id="nobody", on_lost_session="start"))
     assert service.sessions == {}
+
+
+@pytest.mark.parametrize(
+    ("broken", "status", "kind", "advice"),
+    [
+        ("status", "ready", AgentBuilderSessionLost, "Clear {place} to begin anew"),
+        (None, "cancelled", AgentBuilderCancelled, "Clear {place} to begin anew."),
+        ("finish", "ready", AgentBuilderRefused, "Correct this, then clear {place}."),
+    ],
+)
+def test_the_advice_is_to_clear_the_task_that_begins_the_session(
+    service: FakeBuilder, monkeypatch: pytest.MonkeyPatch,
+    broken: str | None, status: str, kind: type[AgentBuilderException], advice: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(builder_session, "UNKNOWN_GRACE", timedelta(0))
+
+    def no(purpose: str) -> SequentumError:
+        gone = NotFound("no", purpose=purpose, status_code=404)
+        return gone if broken == "status" else BadRequest("no", purpose=purpose, status_code=400)
+
+    def changed(session: FakeSession, call: Any) -> dict[str, Any]:
+        session.status = status if session.status == "processing" else session.status
+        return answer(session, call)
+
+    answer, service._status = service._status, changed  # type: ignore[method-assign]
+    if broken is not None:
+        service.broken[broken] = no
+    with pytest.raises(kind) as own:
+        TaskWorld(retries=2).run(build())
+    service.sessions["given"] = FakeSession()
+    with pytest.raises(kind) as given:
+        TaskWorld(retries=2).run(build(session_id="given"))
+    assert advice.format(place="the task") in str(own.value)
+    assert advice.format(place="the task that session_id comes from") in str(given.value)
+    assert "on_lost_session" not in str(given.value)
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -380,12 +415,29 @@ def test_a_deferral_that_airflow_ended_finds_its_session_again(service: FakeBuil
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_after_a_broken_trigger_the_wait_goes_on_on_the_worker(service: FakeBuilder, durable: bool) -> None:
+    service.looks = 3
     world = TaskWorld(durable=durable)
     with pytest.raises(TaskDeferred):
         build(deferrable=True).execute(world.context)
     resumed = build(deferrable=True).resume_execution(DEFERRAL_FAILED, {"error": "Trigger failure"}, world.context)
     assert resumed == 700
     assert len(service.sessions) == 1
+
+
+def test_the_triggerer_is_told_how_often_to_look_and_how_long(service: FakeBuilder) -> None:
+    world = TaskWorld()
+    with pytest.raises(TaskDeferred) as deferred:
+        build(deferrable=True, poll_interval=7, timeout=100).execute(world.context)
+    arguments = deferred.value.trigger.serialize()[1]
+    assert arguments["poll_interval"] == 7
+    assert arguments["deadline"] == (world.ti.start_date + timedelta(seconds=100)).isoformat()
+    # Airflow's own timeout is only behind the trigger's: it drops what the trigger has seen.
+    assert deferred.value.timeout is not None
+    assert deferred.value.timeout > timedelta(seconds=100)
+    with pytest.raises(TaskDeferred) as deferred:
+        build(deferrable=True).execute(TaskWorld().context)
+    assert deferred.value.trigger.serialize()[1]["poll_interval"] == DEFAULT_POLL_INTERVAL
+    assert deferred.value.timeout is None
 
 
 @pytest.mark.parametrize("event", [None, {}, {"record": 1}, {"record": None, "error": None, "trigger": {}}, "text"])
