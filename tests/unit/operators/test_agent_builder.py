@@ -386,10 +386,15 @@ def test_a_kill_before_there_is_a_session_does_nothing(service: FakeBuilder) -> 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_timeout_cancels_the_session(service: FakeBuilder, deferrable: bool, keep: bool) -> None:
     service.looks = 10_000
+    world = TaskWorld(retries=2)
     with pytest.raises(AgentBuilderTimeout, match="time was over") as caught:
-        TaskWorld(retries=2).run(build(timeout=0.2, keep_session=keep, deferrable=deferrable))
+        world.run(build(timeout=0.2, keep_session=keep, deferrable=deferrable))
     assert not isinstance(caught.value, AirflowFailException)
     assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
+    service.looks = service.sessions["s1"].looks_left = 1
+    world.retry()
+    assert world.run(build(timeout=100, keep_session=keep, deferrable=deferrable)) == 700
+    assert list(service.sessions) == (["s1"] if keep else ["s1", "s2"])
 
 
 def test_execution_timeout_is_watched_while_deferred(service: FakeBuilder) -> None:
