@@ -248,11 +248,19 @@ def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_a_worker_that_is_shut_down_leaves_its_session_to_the_next_try(
-    service: FakeBuilder, states: dict[str, str]
+    service: FakeBuilder, states: dict[str, str], tmp_path: Path
 ) -> None:
     service.looks = 5
+    start = service._start
+
+    def with_image(call: Any) -> dict[str, Any]:
+        answer = start(call)
+        service.sessions["s1"].tell("screenshot", imageBase64="QUJD")
+        return answer
+
+    service._start = with_image  # type: ignore[method-assign]
     world = TaskWorld(retries=1)
-    killed = build()
+    killed = build(screenshots_path=tmp_path.as_uri())
     kill_while(service, "status", killed, number=2)
     with pytest.raises(SystemExit, match="Session s1 goes on: the next try joins it"):
         world.run(killed)
