@@ -26,6 +26,8 @@ ROWS = 3
 TASK = "run"
 AGAIN = 0.5
 """Seconds until somebody looks again whether they can do what they want."""
+UNCHANGED = 60.0
+"""Seconds until somebody who cleared a task looks whether the run it had is over."""
 ALREADY_THERE = 409
 UNREACHABLE = (httpx.TransportError, httpx.HTTPStatusError, AirflowApiError)
 
@@ -150,6 +152,7 @@ class People:
             if state in ENDED_TASK:
                 return None
             holder = self._holder(placed.run, TASK)
+            latest = self._service.runs(placed.agent_id)[-1].run_id
         except (*UNREACHABLE, psycopg.OperationalError):
             return AGAIN
         asked = datetime.now(UTC)
@@ -165,7 +168,18 @@ class People:
             return AGAIN
         self._note(placed, deed, asked, state, holder)
         self.deeds[deed] += 1
+        if deed == "clear":
+            self.clicking.add(time.monotonic() + UNCHANGED, partial(self._clear_again, placed, latest))
         return None
+
+    def _clear_again(self, placed: Placed, run_id: int) -> float | None:
+        """Clear the task once more if the same run goes on: nobody was there to hear of the clear."""
+        try:
+            latest = self._service.runs(placed.agent_id)[-1]
+        except UNREACHABLE:
+            return AGAIN
+        goes_on = latest.run_id == run_id and latest.finished is None
+        return self._act(placed, "clear") if goes_on else None
 
     def _do(self, placed: Placed, deed: Deed, state: str | None) -> bool:
         """Return whether it could be done."""

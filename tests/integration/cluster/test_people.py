@@ -91,6 +91,23 @@ def test_a_click_is_made_and_noted(cluster: FakeCluster, people: People, deed: A
     assert people.deeds == {deed: 1}
 
 
+def test_a_clear_that_nobody_heard_is_made_again(
+    cluster: FakeCluster, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.cluster.people.UNCHANGED", 0.3)
+
+    def hear_the_second_one(run: Any, task_id: str) -> None:
+        cluster.events.append("clear")
+        if cluster.events.count("clear") == 2:
+            cluster.start_run(people.placed[0].agent_id)
+
+    monkeypatch.setattr(cluster, "clear", hear_the_second_one)
+    people.ask(job("unheard", "clear", ENDLESS), "provider")
+    work_for(people, 2.5)
+    assert cluster.events == ["trigger storm_deferred unheard", "clear", "clear"]
+    assert people.clicking.is_empty()
+
+
 def test_a_task_that_waits_for_a_worker_is_not_clicked_at(cluster: FakeCluster, people: People) -> None:
     cluster.state = "queued"
     people.ask(job("queued", "clear", ENDLESS), "provider")
