@@ -54,12 +54,13 @@ class RequestBudget:
         self._learnt_at = float("-inf")
         self._refusals = 0
 
-    def admit(self, *, share: float = 1.0, per_minute: int | None = None) -> float:
+    def admit(self, *, share: float = 1.0, per_minute: int | None = None, urgent: bool = False) -> float:
         """Admit a request now, or say how long to wait before asking again.
 
         :param share: part of the budget the request may help to fill, from 0 to 1. Polling with 0.8 always
             leaves room for a start.
         :param per_minute: the client's own upper bound.
+        :param urgent: admit it whatever is left.
         :return: 0 when the request is admitted; it then has to be settled. Otherwise seconds.
         """
         with self._lock:
@@ -69,10 +70,10 @@ class RequestBudget:
             # Written like the wait below, or rounding makes a wait of 0, which would mean "admitted".
             while self._answered and self._answered[0] + kept - now <= 0:
                 self._answered.popleft()
-            if now < self._paused_until:
+            if now < self._paused_until and not urgent:
                 return self._paused_until - now
             surplus = self._in_flight + len(self._answered) - self._allowed(share, per_minute)
-            if surplus < 0:
+            if surplus < 0 or urgent:
                 self._in_flight += 1
                 return 0.0
             if surplus < len(self._answered):

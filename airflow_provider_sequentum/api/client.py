@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 LONGEST_SLEEP = 1.0
 """Seconds after which a request that waits for the budget looks again: the limit may turn out to be higher."""
+URGENT_PAUSE = 1.0
+"""Seconds between two attempts, at most, of somebody who can't wait: Airflow gives a killed task about five."""
 LONGEST_ERROR_BODY = 64 * 1024
 
 # Servers close idle connections after 5 s at the earliest (uvicorn); a start must not meet one being closed.
@@ -50,6 +52,8 @@ class SequentumClient:
     :param settings: where, with which key, how patient.
     :param transport: how requests leave the process; a test hands in an ``httpx.MockTransport``.
     :param sleep: waits between attempts and for the budget; a test hands in its own.
+    :param urgent: don't wait for the budget, and between attempts a second at most, whatever ``Retry-After`` says. For
+        a process that is about to be killed and has a run to stop.
     """
 
     def __init__(
@@ -58,9 +62,11 @@ class SequentumClient:
         *,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        urgent: bool = False,
     ) -> None:
         self._core = _Core(settings)
-        self._sleep = sleep
+        self._urgent = urgent
+        self._sleep = (lambda seconds: sleep(min(seconds, URGENT_PAUSE))) if urgent else sleep
         self._http = httpx.Client(transport=transport, verify=_verification(settings), limits=_LIMITS)
 
     def send(self, call: Call[T], *, budget_share: float = 1.0) -> T:
@@ -137,7 +143,7 @@ class SequentumClient:
         self, call: Call[Any], budget_share: float, headers: dict[str, str] | None = None, *, stream: bool = False
     ) -> httpx.Response:
         request = self._core.pipeline.build(call, headers)
-        while (wait := self._core.admit(budget_share)) > 0:
+        while (wait := self._core.admit(budget_share, urgent=self._urgent)) > 0:
             self._sleep(min(wait, LONGEST_SLEEP))
         response: httpx.Response | None = None
         try:
@@ -318,8 +324,8 @@ class _Core:
         self.pipeline = Pipeline(settings)
         self._budget: RequestBudget = budget_of(settings.origin, settings.api_key)
 
-    def admit(self, share: float) -> float:
-        return self._budget.admit(share=share, per_minute=self._settings.requests_per_minute)
+    def admit(self, share: float, *, urgent: bool = False) -> float:
+        return self._budget.admit(share=share, per_minute=self._settings.requests_per_minute, urgent=urgent)
 
     def spacing(self, share: float) -> float:
         return self._budget.spacing(share=share, per_minute=self._settings.requests_per_minute)

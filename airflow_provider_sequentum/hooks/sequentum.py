@@ -119,18 +119,23 @@ class SequentumHook(BaseHook):
         with errors_as_airflow_exceptions(self.sequentum_conn_id):
             return perform(procedure, self.client, self.log, remember, siblings_runs)
 
-    def perform_apart(self, procedure: Procedure[T]) -> T:
+    def perform_apart(self, procedure: Procedure[T], *, urgent: bool = False) -> T:
         """
         Carry out a procedure with a client of its own, and without looking the connection up again.
 
         For a signal handler: the hook's client, or Airflow's supervisor, may be in the middle of a request of the very
         thread that was interrupted, and would wait for it for ever.
+
+        :param urgent: whether the process is about to be killed: see :class:`~.api.client.SequentumClient`.
         """
         from airflow_provider_sequentum.api import SequentumClient
         from airflow_provider_sequentum.hooks.driver import perform
         from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
 
-        with errors_as_airflow_exceptions(self.sequentum_conn_id), SequentumClient(self.settings) as client:
+        with (
+            errors_as_airflow_exceptions(self.sequentum_conn_id),
+            SequentumClient(self.settings, urgent=urgent) as client,
+        ):
             return perform(procedure, client, self.log)
 
     def iter_records(

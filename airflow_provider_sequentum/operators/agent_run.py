@@ -256,7 +256,7 @@ class StartAgentRunOperator(RunParameters, BaseOperator):
             from airflow_provider_sequentum.lifecycle.run_stop import stop_run
 
             hook = SequentumHook(self.sequentum_conn_id)
-            hook.perform_apart(stop_run(summary["agent_id"], summary["run_id"], self.stop_grace))
+            hook.perform_apart(stop_run(summary["agent_id"], summary["run_id"], self.stop_grace), urgent=True)
 
     def _summary(self, context: Context) -> dict[str, Any] | None:
         """Return what this try said of its run before it deferred."""

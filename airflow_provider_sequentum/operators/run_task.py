@@ -245,7 +245,7 @@ class RunTask:
         try:
             run_id = self._record.run_id or self._lost_run_id(self._record)
             if run_id is not None:
-                self._hook.perform_apart(self._stop_of(self._record.agent_id, run_id))
+                self._hook.perform_apart(self._stop_of(self._record.agent_id, run_id), urgent=True)
         except (StartAmbiguous, SequentumException) as error:
             self._log.log(
                 logging.WARNING,
@@ -260,7 +260,8 @@ class RunTask:
 
     def _lost_run_id(self, record: RunRecord) -> int | None:
         # Whatever on_ambiguous_start says: a run that may be somebody else's is not stopped.
-        run = self._hook.perform_apart(find_lost_run(record, RunPolicy(), HASTY_LOOKS_FOR_LOST_RUN))
+        looking = find_lost_run(record, RunPolicy(), HASTY_LOOKS_FOR_LOST_RUN)
+        run = self._hook.perform_apart(looking, urgent=True)
         if run is not None and is_mapped(self._context):
             raise StartAmbiguous(record.agent_id, [run.id])  # which the siblings' are can't be asked in a handler
         return run.id if run is not None else None

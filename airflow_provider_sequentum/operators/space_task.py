@@ -281,7 +281,7 @@ class SpaceTask:
         looks = () if is_mapped(self._context) else HASTY_LOOKS_FOR_LOST_RUN
         stopping = stop_space(record, self._request, over, self._options.policy.stop_grace, looks)
         try:
-            self._hook.perform_apart(stopping)
+            self._hook.perform_apart(stopping, urgent=True)
         except SequentumException as error:
             self._log.log(
                 logging.WARNING,

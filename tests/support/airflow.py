@@ -140,12 +140,15 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker, *modules: Any) ->
         with errors_as_airflow_exceptions(hook.sequentum_conn_id):
             return worker.perform(procedure, remember or (lambda record: None), siblings)
 
+    def perform_apart(hook: SequentumHook, procedure: Procedure[T], *, urgent: bool = False) -> T:
+        return perform(hook, procedure)
+
     def send(hook: SequentumHook, call: Call[T]) -> T:
         with errors_as_airflow_exceptions(hook.sequentum_conn_id):
             return worker.service.answer(call)
 
     monkeypatch.setattr(SequentumHook, "perform", perform)
-    monkeypatch.setattr(SequentumHook, "perform_apart", perform)
+    monkeypatch.setattr(SequentumHook, "perform_apart", perform_apart)
     monkeypatch.setattr(SequentumHook, "send", send)
     monkeypatch.setattr(SequentumHook, "run_link", lambda hook, agent_id, run_id: f"https://ui/{agent_id}/{run_id}")
     for module in modules:

@@ -229,6 +229,15 @@ def test_a_refusal_holds_everyone_back_and_halves_what_is_taken_once() -> None:
     assert sum(budget.admit() == 0 for _ in range(200)) == LIMIT // 2 - 3
 
 
+def test_what_is_urgent_is_admitted_whatever_is_left() -> None:
+    budget = RequestBudget(Clock())
+    budget.admit()
+    budget.settle(HEADERS, refused_for=30)
+
+    assert {budget.admit(urgent=True) for _ in range(LIMIT + 1)} == {0.0}
+    assert budget.admit() == 30.0
+
+
 def test_what_a_refusal_took_comes_back_window_by_window() -> None:
     clock = Clock()
     budget = RequestBudget(clock)

@@ -92,6 +92,17 @@ def test_retry_after_is_waited_for(driver: MakeDriver) -> None:
     assert sum(client.slept) >= 7
 
 
+def test_who_is_about_to_be_killed_does_not_wait_for_retry_after() -> None:
+    answers, slept = [BUSY, BUSY, httpx.Response(204)], list[float]()
+    transport = httpx.MockTransport(lambda request: answers.pop(0))
+
+    with SequentumClient(fresh_settings(), transport=transport, sleep=slept.append, urgent=True) as client:
+        client.send(runs.stop(7, 42))
+
+    assert not answers
+    assert sum(slept) <= 2
+
+
 @pytest.mark.parametrize(
     ("failure", "kind", "attempts"),
     [

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_sequentum.api import SequentumClient, runs
+from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
     SequentumRequestRefused,
@@ -41,8 +41,9 @@ def answering(hook: SequentumHook, monkeypatch: pytest.MonkeyPatch, *responses: 
         asked.append(request)
         return waiting.pop(0)
 
-    def client(settings: object) -> SequentumClient:
-        return SequentumClient(settings, transport=httpx.MockTransport(answer), sleep=lambda seconds: None)  # type: ignore[arg-type]
+    def client(settings: ClientSettings, *, urgent: bool = False) -> SequentumClient:
+        transport = httpx.MockTransport(answer)
+        return SequentumClient(settings, transport=transport, sleep=lambda seconds: None, urgent=urgent)
 
     monkeypatch.setattr("airflow_provider_sequentum.api.SequentumClient", client, raising=False)
     return asked

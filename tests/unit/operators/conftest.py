@@ -52,7 +52,7 @@ def use_builder(monkeypatch: pytest.MonkeyPatch, fake: FakeBuilder) -> None:
 
     monkeypatch.setattr(SequentumHook, "client", property(lambda hook: FakeClient(fake)))
     monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
-    monkeypatch.setattr(SequentumHook, "perform_apart", lambda hook, procedure: hook.perform(procedure))
+    monkeypatch.setattr(SequentumHook, "perform_apart", lambda hook, procedure, urgent=False: hook.perform(procedure))
     monkeypatch.setattr(SequentumHook, "session_link", lambda hook, session_id: f"https://cloud.example/{session_id}")
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.setattr("airflow_provider_sequentum.hooks.driver.asyncio.sleep", asleep)

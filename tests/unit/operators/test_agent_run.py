@@ -30,6 +30,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.operators import agent_run, run_parameters, run_task, termination
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support import service as fakes
@@ -450,6 +451,23 @@ def test_a_kill_uses_the_grace_of_the_author(service: FakeService, worker: Worke
     killed.on_kill()
     assert service.runs[101].is_over
     assert service.clock.now - START <= timedelta(seconds=10)
+
+
+def test_a_kill_does_not_wait_for_the_budget(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform_apart, urgency = SequentumHook.perform_apart, list[bool]()
+
+    def spy(hook: SequentumHook, procedure: Any, *, urgent: bool = False) -> Any:
+        urgency.append(urgent)
+        return perform_apart(hook, procedure)
+
+    monkeypatch.setattr(SequentumHook, "perform_apart", spy)
+    service.plans = [Plan(seconds=None)]
+    killed = operator(wait_for_completion=False)
+    killed.execute(task.context)
+    killed.on_kill()
+    assert urgency == [True]
 
 
 def kill_while(service: FakeService, verb: str, killed: StartAgentRunOperator, *, takes_effect: bool = False) -> None:
