@@ -211,7 +211,7 @@ class AgentBuilderOperator(BaseOperator):
         from airflow_provider_sequentum.lifecycle.builder_cancel import cancel_session
 
         if not self.keep_session:
-            SequentumHook(self.sequentum_conn_id).perform_apart(cancel_session(session_id))
+            SequentumHook(self.sequentum_conn_id).perform_apart(cancel_session(session_id), urgent=True)
 
     def _converse(self, task: SessionTask) -> int | None:
         from airflow_provider_sequentum.lifecycle.builder_session import Wait
