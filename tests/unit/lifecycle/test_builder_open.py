@@ -11,6 +11,7 @@ from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord, V
 from airflow_provider_sequentum.lifecycle.builder_request import SessionRequest
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.builder_speak import session_of
+from airflow_provider_sequentum.lifecycle.builder_wait import EventSink
 from tests.unit.lifecycle.builder_service import START, FakeBuilder, Worker, lost
 
 OWN = SessionRequest(prompt="Pull the prices from https://shop.example", followups=("a",))
@@ -24,9 +25,14 @@ def opened(
     policy: SessionPolicy = FAIL,
     left_behind: SessionRecord | None = None,
     max_tries: int = 1,
+    sink: EventSink | None = None,
 ) -> tuple[SessionRecord, Worker]:
     worker = Worker(service, left_behind.to_json() if left_behind is not None else None)
-    return worker.run(open_session(request, policy, max_tries, left_behind)), worker
+    record = worker.run(open_session(request, policy, max_tries, left_behind, sink))
+    # By these the next try knows that the session is its own, and what was said in it.
+    assert (record.fingerprint, record.max_tries) == (request.fingerprint(), max_tries)
+    assert worker.record == record.to_json()
+    return record, worker
 
 
 def left(service: FakeBuilder, status: str = "ready", request: SessionRequest = OWN) -> SessionRecord:
@@ -180,3 +186,45 @@ def test_a_cleared_task_goes_on_with_the_session_it_was_given() -> None:
     assert session_of(record).session_id == "s1"
     assert session_of(record).sent == 0
     assert service.sessions["s1"].status == "ready"
+
+
+@pytest.mark.parametrize("agent_id", [None, 7])
+def test_a_given_session_that_is_torn_down_between_two_tries_is_lost_unless_its_agent_was_seen(
+    agent_id: int | None,
+) -> None:
+    seen = BuilderSession(session_id="s1", state=SessionState.READY, agent_id=agent_id, since=START)
+    before = SessionRecord(fingerprint=GIVEN.fingerprint(), max_tries=1, session=seen)
+    if agent_id is None:
+        with pytest.raises(SessionLost, match="s1"):
+            opened(FakeBuilder(), GIVEN, ANEW, before)
+    else:
+        record, _ = opened(FakeBuilder(), GIVEN, ANEW, before)
+        assert session_of(record).agent_id == agent_id
+
+
+@pytest.mark.parametrize("case", ["ended without an agent", "cleared", "lost start"])
+def test_every_start_is_announced_and_never_followed_by_another_on_its_own(case: str) -> None:
+    service = FakeBuilder()
+    before = left(service, "error" if case == "ended without an agent" else "ready")
+    if case == "lost start":
+        before = SessionRecord(fingerprint=OWN.fingerprint(), max_tries=1).announcing(Verb.START, START)
+    service.broken["start"] = lost
+    with pytest.raises(StartAmbiguous, match="the answer was lost"):
+        opened(service, left_behind=before, max_tries=1 if case == "ended without an agent" else 2)
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_retry", "max_tries"), [(OWN, True, 1), (GIVEN, False, 1), (GIVEN, True, 1), (GIVEN, True, 2)]
+)
+def test_the_events_so_far_are_handed_over_when_a_session_is_joined(
+    request_: SessionRequest, is_retry: bool, max_tries: int
+) -> None:
+    service = FakeBuilder()
+    before = left(service, request=request_)
+    service.sessions["s1"].tell("screenshot", imageBase64="QUJD")
+    got: list[int | None] = []
+    opened(
+        service, request_, left_behind=before if is_retry else None, max_tries=max_tries,
+        sink=lambda _, event: got.append(event.event_index),
+    )  # fmt: skip
+    assert got == [0, 1, 2]

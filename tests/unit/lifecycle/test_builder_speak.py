@@ -59,9 +59,10 @@ def one_try(
     followups: tuple[str, ...] = (),
     kill_at: int | None = None,
     sink: EventSink | None = None,
+    session_id: str | None = None,
 ) -> Action:
     left_behind = SessionRecord.from_json(worker.record) if worker.record is not None else None
-    request = SessionRequest(prompt=PROMPT, followups=followups)
+    request = SessionRequest(prompt=PROMPT if session_id is None else None, session_id=session_id, followups=followups)
     worker.service = service
     return worker.run(conversation(request, left_behind, sink), kill_at)
 
@@ -147,6 +148,24 @@ def test_killed_before_any_step_the_next_try_goes_on(
             continue
         assert result == Done(700)
         assert [session.messages for session in service.sessions.values()] == [list(followups)]
+        assert service.agents == [700]
+
+
+def test_killed_before_any_step_the_next_try_goes_on_in_the_session_it_was_given() -> None:
+    def a_service() -> FakeBuilder:
+        service = FakeBuilder()
+        service.sessions["given"] = FakeSession(status="ready")
+        return service
+
+    whole = Worker(service := a_service())
+    one_try(service, whole, MESSAGES, session_id="given")
+    for step in range(whole.steps):
+        worker = Worker(service := a_service())
+        with pytest.raises(Killed):
+            one_try(service, worker, MESSAGES, kill_at=step, session_id="given")
+        worker.steps = 0
+        assert one_try(service, worker, MESSAGES, session_id="given") == Done(700)
+        assert service.sessions["given"].messages == list(MESSAGES)
         assert service.agents == [700]
 
 
