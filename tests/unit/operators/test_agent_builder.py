@@ -35,10 +35,12 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.lifecycle import builder_session
+from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
 from airflow_provider_sequentum.operators.agent_builder import DEFAULT_POLL_INTERVAL, AgentBuilderOperator
+from airflow_provider_sequentum.operators.session_ending import summarize
 from airflow_provider_sequentum.operators.session_files import ScreenshotFolder, storage_path
 from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
-from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, lost
+from tests.unit.lifecycle.builder_service import START, FakeBuilder, FakeSession, lost
 from tests.unit.operators.task_world import TaskWorld
 
 PROMPT = "Pull the prices from https://shop.example"
@@ -324,6 +326,31 @@ def test_a_session_lost_on_the_way(service: FakeBuilder, deferrable: bool) -> No
     world = TaskWorld(retries=2)
     with pytest.raises(AgentBuilderFailed, match="The next try begins a new one"):
         world.run(build(deferrable=deferrable, on_lost_session="start"))
+
+
+def test_a_given_session_lost_on_the_way_is_not_begun_anew_whatever_the_policy(
+    service: FakeBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.sessions["given"] = FakeSession(looks_left=100)
+    status = service._status
+
+    def then_gone(session: FakeSession, call: Any) -> dict[str, Any]:
+        service.sessions.clear()
+        return status(session, call)
+
+    service._status = then_gone  # type: ignore[method-assign]
+    with pytest.raises(AgentBuilderSessionLost):
+        TaskWorld(retries=2).run(build(session_id="given", on_lost_session="start"))
+    assert service.sessions == {}
+
+
+def test_the_elapsed_time_ends_with_the_session() -> None:
+    started = BuilderSession.started("s1", START)
+    ended = started.finished(7, None, START + timedelta(seconds=90))
+    later = START + timedelta(hours=1)
+    assert summarize(ended, later)["elapsed_seconds"] == 90.0
+    assert summarize(started, later)["elapsed_seconds"] == 3600.0
+    assert summarize(BuilderSession(session_id="s1"), later)["elapsed_seconds"] is None
 
 
 @both_modes
