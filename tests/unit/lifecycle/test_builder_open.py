@@ -79,7 +79,7 @@ def test_a_lost_answer_to_the_start_is_never_followed_by_another_start(took_effe
     with pytest.raises(StartAmbiguous):
         worker.run(open_session(OWN, FAIL, 1, None))
     assert worker.record is not None
-    with pytest.raises(StartAmbiguous):
+    with pytest.raises(StartAmbiguous, match=f"start a session at {START:%Y-%m-%d}"):
         opened(service, left_behind=SessionRecord.from_json(worker.record))
     assert starts(service) == 1
 
