@@ -1,9 +1,10 @@
 """
 Run one agent for many inputs at the same time, then gather what all of them found.
 
-Every input gets a run of its own. At most four are going at a time (before Airflow 3.2, which counts deferred tasks, it
-takes a pool for that), because every run takes a place in the space's limit and requests from the key's budget. An input whose run fails is retried alone: its run is restarted in place, the
-others stay as they are. It needs the connection ``sequentum_default``.
+Every input gets a run of its own. At most four are going at a time, because every run takes a place in the space's
+limit and requests from the key's budget (before Airflow 3.2, which counts deferred tasks, that takes a pool). An input
+whose run fails is retried alone: its run is restarted in place, the others stay as they are. It needs the connection
+``sequentum_default``.
 """
 
 from __future__ import annotations
