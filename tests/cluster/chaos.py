@@ -140,6 +140,7 @@ class Performance:
             world.database,
             world.service.effects(),
             world.service.runs(),
+            world.service.requests(),
             people.clicks,
             world.lake,
         )

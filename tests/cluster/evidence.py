@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from airflow_provider_sequentum.sandbox.ledger import Effect, RunTruth
+from airflow_provider_sequentum.sandbox.ledger import Effect, RequestEntry, RunTruth
 from tests.cluster.canary import Search, Sighting
 from tests.cluster.facts import Case, Intervention, RunFact, TaskFact
 from tests.cluster.people import TASK, Click, Placed
@@ -28,6 +30,7 @@ HOLDER = """
     SELECT task.pid, trigger.triggerer_id FROM task_instance task LEFT JOIN trigger ON trigger.id = task.trigger_id
     WHERE task.dag_id = %s AND task.run_id = %s AND task.task_id = %s
 """
+STOP_PATH = re.compile(r"/run/(?P<run>\d+)/(stop|kill)$")
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 
 
@@ -67,13 +70,15 @@ def gather_cases(
     database: Database,
     effects: Iterable[Effect],
     truths: Iterable[RunTruth],
+    requests: Iterable[RequestEntry],
     clicks: Iterable[Click],
     lake: Path,
 ) -> list[Case]:
     """Return what is known of each job."""
     tasks = {(row["dag_id"], row["run_id"], row["task_id"]): row for row in database.rows(TASKS)}
     results = {(row["dag_id"], row["run_id"], row["task_id"]): row["value"] for row in database.rows(RESULTS)}
-    runs, interventions = runs_by_agent(effects, truths), _interventions(clicks, database.last_heartbeats())
+    runs = runs_by_agent(effects, truths, requests)
+    interventions = _interventions(clicks, database.last_heartbeats())
     cases = []
     for place in placed:
         run, job = place.run, place.job
@@ -106,15 +111,29 @@ def _interventions(clicks: Iterable[Click], heartbeats: Mapping[int, datetime]) 
     return found
 
 
-def runs_by_agent(effects: Iterable[Effect], truths: Iterable[RunTruth]) -> dict[int, list[RunFact]]:
+def runs_by_agent(
+    effects: Iterable[Effect], truths: Iterable[RunTruth], requests: Iterable[RequestEntry]
+) -> dict[int, list[RunFact]]:
     """Return the runs that were started through the API, oldest first, for each agent."""
     true = {truth.run_id: truth for truth in truths}
+    stops = Counter(
+        (int(stop["run"]), request.status is not None and request.status < HTTPStatus.BAD_REQUEST)
+        for request in requests
+        if (stop := STOP_PATH.search(request.path))
+    )
     found: dict[int, list[RunFact]] = defaultdict(list)
     for effect in effects:
         if effect.kind == "start" and effect.run_id is not None and effect.agent_id is not None:
             truth = true[effect.run_id]
             found[effect.agent_id].append(
-                RunFact(run_id=effect.run_id, started=effect.at, ended=truth.finished, status=truth.status)
+                RunFact(
+                    run_id=effect.run_id,
+                    started=effect.at,
+                    ended=truth.finished,
+                    status=truth.status,
+                    stops_refused=stops[effect.run_id, False],
+                    stops_taken=stops[effect.run_id, True],
+                )
             )
     return found
 

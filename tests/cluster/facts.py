@@ -19,12 +19,16 @@ class RunFact:
     :param started: when it was started.
     :param ended: when it ended, ``None`` if it is still going.
     :param status: the name of its status.
+    :param stops_refused: how many requests to stop it were refused or cut off.
+    :param stops_taken: how many were not.
     """
 
     run_id: int
     started: datetime
     ended: datetime | None
     status: str
+    stops_refused: int = 0
+    stops_taken: int = 0
 
     @property
     def succeeded(self) -> bool:

@@ -57,7 +57,7 @@ def leaked(case: Case, now: datetime) -> list[str]:
     for run, successor in zip_longest(case.runs, case.runs[1:]):
         needless_since = case.task.ended if successor is None else successor.started
         ended = run.ended or now
-        if needless_since is not None and ended > needless_since + GRACE and not _ended_unheard(case, run):
+        if needless_since is not None and ended > needless_since + GRACE and not _is_excused(case, run):
             seconds = (ended - needless_since).total_seconds()
             going = "" if run.ended else " and still goes on"
             found.append(f"run {run.run_id} went on for {seconds:.0f} s that nobody waited for{going}")
@@ -68,6 +68,26 @@ def marked_unheard(case: Case) -> list[str]:
     """A person marked the task while the process that had it was dead: nobody could be told to stop the run."""
     unheard = [run for run in case.runs if _ended_unheard(case, run)]
     return [f"nobody was there to stop run {run.run_id}" for run in unheard]
+
+
+def refused_stops(case: Case) -> list[str]:
+    """
+    A person marked the task, and the service refused every request to stop its run.
+
+    Airflow gives the process of a marked task about five seconds. A service that does not listen for so long can't be
+    told.
+    """
+    refused = [run for run in case.runs if _ended_in_vain(case, run)]
+    return [f"{run.stops_refused} requests to stop run {run.run_id} were refused" for run in refused]
+
+
+def _is_excused(case: Case, run: RunFact) -> bool:
+    return _ended_unheard(case, run) or _ended_in_vain(case, run)
+
+
+def _ended_in_vain(case: Case, run: RunFact) -> bool:
+    marked = any(deed.kind in MARKS and run.is_going_at(deed.done) for deed in case.interventions)
+    return marked and run is case.runs[-1] and run.stops_refused > 0 and run.stops_taken == 0
 
 
 def _ended_unheard(case: Case, run: RunFact) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.cluster.canary import Sighting
 from tests.cluster.facts import Case, RunFact
-from tests.cluster.invariants import Violation, marked_unheard
+from tests.cluster.invariants import Violation, marked_unheard, refused_stops
 
 INVARIANTS = ("duplicate runs", "lost runs", "leaked runs", "wrong states", "given up")
 
@@ -72,6 +72,10 @@ def _figures(findings: Findings) -> Iterable[list[str]]:
     yield row(
         "left going, because nobody was there to hear a mark",
         (sum(len(marked_unheard(case)) for case in group) for group in groups),
+    )
+    yield row(
+        "left going, because the service refused every stop while the marked task's process lived",
+        (sum(len(refused_stops(case)) for case in group) for group in groups),
     )
     yield row("key sightings", (len(findings.sightings.get(name, ())) for name in findings.populations))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from airflow_provider_sequentum.sandbox.ledger import Effect, Leak, RunTruth
+from airflow_provider_sequentum.sandbox.ledger import Effect, Leak, RequestEntry, RunTruth
 from tests.system.harness.service import Service, free_port, stop_all
 
 BOOT_TIMEOUT = 60.0
@@ -101,9 +101,9 @@ class SandboxService:
         """Return the keys that reached storage."""
         return [Leak.model_validate(leak) for leak in self._admin("GET", "/ledger/leaks")]
 
-    def request_count(self) -> int:
-        """Return how many requests it has had."""
-        return len(self._admin("GET", "/ledger/requests"))
+    def requests(self) -> list[RequestEntry]:
+        """Return the requests it has had."""
+        return [RequestEntry.model_validate(request) for request in self._admin("GET", "/ledger/requests")]
 
     def _admin(self, method: str, path: str, body: Any = None, params: dict[str, Any] | None = None) -> Any:
         url = f"{self.base_url}/sandbox{path}"

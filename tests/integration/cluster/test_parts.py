@@ -58,7 +58,7 @@ def test_a_killed_service_comes_back_with_its_runs_and_its_ledger(service: Sandb
     service.kill()
     service.start()
     assert service.base_url == address
-    [run] = runs_by_agent(service.effects(), service.runs())[agent_id]
+    [run] = runs_by_agent(service.effects(), service.runs(), service.requests())[agent_id]
     assert (run.run_id, run.ended) == (run_id, None)
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_sequentum.sandbox.ledger import Effect, RunTruth
+from airflow_provider_sequentum.sandbox.ledger import Effect, RequestEntry, RunTruth
 from tests.cluster.evidence import landed_rows, runs_by_agent
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -17,6 +17,10 @@ def truth(run_id: int, agent_id: int, **fields: Any) -> RunTruth:
     return RunTruth(run_id=run_id, agent_id=agent_id, **{"status": "Success", "finished": NOW, **common, **fields})
 
 
+def asked(path: str, status: int | None) -> RequestEntry:
+    return RequestEntry(number=1, at=NOW, method="POST", path=path, query="", key_name="first", status=status)
+
+
 def test_runs_are_sorted_by_agent_and_those_of_schedules_left_out() -> None:
     effects = [
         Effect(kind="start", at=NOW, agent_id=7, run_id=1),
@@ -25,9 +29,16 @@ def test_runs_are_sorted_by_agent_and_those_of_schedules_left_out() -> None:
         Effect(kind="start", at=NOW, agent_id=8, run_id=3),
     ]
     truths = [truth(1, 7, status="Stopped"), truth(2, 7), truth(3, 8, status="Running", finished=None)]
-    found = runs_by_agent(effects, truths)
+    answers: dict[str, list[int | None]] = {
+        "/api/v1/agent/7/run/1/stop": [429, None, 204],
+        "/api/v1/agent/7/run/1/kill": [503],
+        "/run/2/stop": [204],
+    }
+    requests = [asked(path, status) for path, statuses in answers.items() for status in statuses]
+    found = runs_by_agent(effects, truths, [*requests, asked("/api/v1/agent/7/run/1/status", 200)])
     assert [(run.run_id, run.status) for run in found[7]] == [(1, "Stopped")]
-    assert [(run.run_id, run.ended) for run in found[8]] == [(3, None)]
+    assert [(run.stops_refused, run.stops_taken) for run in found[7]] == [(3, 1)]
+    assert [(run.run_id, run.ended, run.stops_refused) for run in found[8]] == [(3, None, 0)]
 
 
 def test_rows_are_counted_over_all_files_without_their_headers(tmp_path: Path) -> None:

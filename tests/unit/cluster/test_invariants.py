@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.cluster.invariants import (
     leaked,
     lost,
     marked_unheard,
+    refused_stops,
     violations,
     wrong_landing,
     wrong_state,
@@ -138,6 +140,27 @@ class TestMarksThatNobodyHears:
         job = Job(name="job", at=0, deferrable=False, duration=1)
         placed = Placed(job, "provider", 7, DagRun("d", "job", "running"))
         assert Click(placed, "mark failed", at(49), at(50), worker_lived=lived).is_heard({}) is lived
+
+
+class TestStopsThatAreRefused:
+    def marked(self, refused: int, taken: int) -> Case:
+        going = replace(run(1, 0, None, "Running"), stops_refused=refused, stops_taken=taken)
+        return case(going, state="failed", ended=50, **person("mark failed", 50))
+
+    def test_a_run_that_the_service_would_not_stop_is_told_apart(self) -> None:
+        assert refused_stops(self.marked(4, 0)) == ["4 requests to stop run 1 were refused"]
+        assert leaked(self.marked(4, 0), NOW) == []
+
+    @pytest.mark.parametrize(("refused", "taken"), [(0, 0), (4, 1)])
+    def test_a_run_that_nobody_tried_to_stop_or_that_was_not_followed_up_is_leaked(
+        self, refused: int, taken: int
+    ) -> None:
+        assert refused_stops(self.marked(refused, taken)) == []
+        assert leaked(self.marked(refused, taken), NOW)
+
+    def test_a_task_that_ended_by_itself_is_not_excused(self) -> None:
+        going = replace(run(1, 0, None, "Running"), stops_refused=4)
+        assert leaked(case(going, state="failed", ended=50), NOW)
 
 
 class TestWrongState:
