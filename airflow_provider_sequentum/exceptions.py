@@ -6,6 +6,7 @@ Airflow spends a retry exactly when it can help::
 
     SequentumException
      ├ SequentumConnectionException  !   the connection is wrong: key, host, certificate
+     ├ SequentumConnectionNotFound       Airflow does not find the connection, or can't look it up just now
      ├ SequentumRequestRefused       !   the service refused the request as it stands
      ├ SequentumUnavailable              no answer, rate limited, or a fault of the server
      ├ CreditsTooLow                 !   fewer credits are left than min_credits; nothing was started
@@ -50,6 +51,15 @@ class SequentumException(AirflowException):
 
 class SequentumConnectionException(SequentumException, AirflowFailException):
     """The Airflow connection is wrong: key, host, certificate or a field of its extra. Not retried."""
+
+
+class SequentumConnectionNotFound(SequentumException):
+    """
+    Airflow does not find the connection.
+
+    It says so as well while its own API server or database is away, and nobody can tell which it is. So a retry can
+    help, and nothing was sent.
+    """
 
 
 class SequentumRequestRefused(SequentumException, AirflowFailException):

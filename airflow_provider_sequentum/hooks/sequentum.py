@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_sequentum.exceptions import SequentumConnectionException, SequentumException
+from airflow_provider_sequentum.exceptions import (
+    SequentumConnectionException,
+    SequentumConnectionNotFound,
+    SequentumException,
+)
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 
 if TYPE_CHECKING:
@@ -68,7 +72,8 @@ class SequentumHook(BaseHook):
         """
         What the connection says, checked.
 
-        :raises SequentumConnectionException: the connection is missing, or one of its fields is unusable.
+        :raises SequentumConnectionNotFound: Airflow does not find the connection.
+        :raises SequentumConnectionException: one of its fields is unusable.
         """
         return self._settings_from(self._connection, self._connection.extra_dejson)
 
@@ -273,10 +278,11 @@ class SequentumHook(BaseHook):
         except AirflowNotFoundException as error:
             raise self._missing_connection() from error
 
-    def _missing_connection(self) -> SequentumConnectionException:
-        return SequentumConnectionException(
-            f"The connection {self.sequentum_conn_id!r} does not exist. Nothing was sent. Create it with type "
-            f"{self.conn_type!r} and the API key as its password."
+    def _missing_connection(self) -> SequentumConnectionNotFound:
+        return SequentumConnectionNotFound(
+            f"Airflow does not find the connection {self.sequentum_conn_id!r}. Nothing was sent. If it does not exist, "
+            f"create it with type {self.conn_type!r} and the API key as its password. If it does, Airflow could not "
+            "look it up just now, and a retry can help."
         )
 
     def _link(self, template_field: str, **ids: int | str) -> str:

@@ -13,13 +13,22 @@ from typing import Any
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
+    SequentumConnectionNotFound,
     SequentumException,
     SequentumRequestRefused,
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
 
-_KINDS = {kind.__name__: kind for kind in (SequentumConnectionException, SequentumRequestRefused, SequentumUnavailable)}
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        SequentumConnectionException,
+        SequentumConnectionNotFound,
+        SequentumRequestRefused,
+        SequentumUnavailable,
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,22 @@ from typing import Any
 
 from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
+    SequentumConnectionNotFound,
     SequentumException,
     SequentumRequestRefused,
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
 
-_KINDS = {kind.__name__: kind for kind in (SequentumConnectionException, SequentumRequestRefused, SequentumUnavailable)}
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        SequentumConnectionException,
+        SequentumConnectionNotFound,
+        SequentumRequestRefused,
+        SequentumUnavailable,
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)

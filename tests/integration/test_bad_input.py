@@ -15,7 +15,11 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_sequentum.exceptions import SequentumConnectionException, SequentumUnavailable
+from airflow_provider_sequentum.exceptions import (
+    SequentumConnectionException,
+    SequentumConnectionNotFound,
+    SequentumUnavailable,
+)
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
@@ -45,7 +49,7 @@ MISSING, NO_KEY, WRONG, UNREACHABLE = "missing", {"password": None}, {"password"
 @pytest.mark.parametrize(
     ("fault", "kind", "advice"),
     [
-        (MISSING, SequentumConnectionException, "Create it with type 'sequentum' and the API key as its password"),
+        (MISSING, SequentumConnectionNotFound, "create it with type 'sequentum' and the API key as its password"),
         (NO_KEY, SequentumConnectionException, "Create one in the Control Center"),
         (WRONG, SequentumConnectionException, "Check the API key"),
         (UNREACHABLE, SequentumUnavailable, "Check base URL, network and certificates"),

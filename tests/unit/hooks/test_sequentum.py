@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
+    SequentumConnectionNotFound,
     SequentumRequestRefused,
     SequentumUnavailable,
 )
@@ -162,7 +163,7 @@ def missing(conn_id: str) -> object:
 
 def test_a_missing_connection_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SequentumHook, "get_connection", staticmethod(missing))
-    with pytest.raises(SequentumConnectionException, match=r"'no_such' does not exist\. Nothing was sent"):
+    with pytest.raises(SequentumConnectionNotFound, match=r"'no_such'\. Nothing was sent"):
         SequentumHook("no_such").send(CALL)
 
 
@@ -171,7 +172,7 @@ async def test_a_missing_connection_is_the_same_error_in_a_trigger(monkeypatch: 
         return missing(conn_id)
 
     monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", amissing)
-    with pytest.raises(SequentumConnectionException, match="'no_such' does not exist"):
+    with pytest.raises(SequentumConnectionNotFound, match="'no_such'"):
         await SequentumHook("no_such").aget_client()
 
 

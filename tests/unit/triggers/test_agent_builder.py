@@ -8,7 +8,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_sequentum.api.errors import Forbidden, SequentumError
-from airflow_provider_sequentum.exceptions import SequentumConnectionException, SequentumUnavailable
+from airflow_provider_sequentum.exceptions import (
+    SequentumConnectionException,
+    SequentumConnectionNotFound,
+    SequentumUnavailable,
+)
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
@@ -145,7 +149,7 @@ async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", missing)
     news = read_session_event((await fired(trigger(sequentum_conn_id="nowhere")))[0])
-    assert isinstance(news.error, SequentumConnectionException)
+    assert isinstance(news.error, SequentumConnectionNotFound)
     assert "nowhere" in str(news.error)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
+    SequentumConnectionNotFound,
     SequentumException,
     SequentumRequestRefused,
     SequentumUnavailable,
@@ -47,7 +48,10 @@ def test_no_run_by_the_deadline() -> None:
         _ = news.known_run_id
 
 
-@pytest.mark.parametrize("kind", [SequentumConnectionException, SequentumRequestRefused, SequentumUnavailable])
+@pytest.mark.parametrize(
+    "kind",
+    [SequentumConnectionException, SequentumConnectionNotFound, SequentumRequestRefused, SequentumUnavailable],
+)
 def test_an_error_keeps_its_kind_and_words(kind: type[SequentumException]) -> None:
     news = read_run_event(json.loads(json.dumps(error_event(kind("It broke."), ARGUMENTS))))
     assert type(news.error) is kind

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import Stats
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, ServerError, Unauthorized
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.exceptions import SequentumConnectionException
+from airflow_provider_sequentum.exceptions import SequentumConnectionNotFound
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
 from airflow_provider_sequentum.lifecycle.watch_list import WatchList
@@ -181,9 +181,9 @@ async def test_connections_and_event_loops_do_not_share_a_watcher(service: Servi
 
 
 async def test_a_missing_connection_fails_everybody(service: Service) -> None:
-    service.lookup_error = SequentumConnectionException("The connection 'c' does not exist.")
+    service.lookup_error = SequentumConnectionNotFound("Airflow does not find the connection 'c'.")
     results = await asyncio.gather(*waits(3), return_exceptions=True)
-    assert all(isinstance(error, SequentumConnectionException) for error in results)
+    assert all(isinstance(error, SequentumConnectionNotFound) for error in results)
 
 
 async def test_a_wrong_key_fails_everybody_at_once_after_one_look_at_the_connection(service: Service) -> None:
