@@ -10,6 +10,7 @@ Limits and defaults: connection time-out 10 s, read time-out 30 s, retries as in
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import threading
 import time
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 LONGEST_SLEEP = 1.0
 """Seconds after which a request that waits for the budget looks again: the limit may turn out to be higher."""
-URGENT_PAUSE = 1.0
+URGENT_WAIT = 0.5
 """Seconds between two attempts, at most, of somebody who can't wait: Airflow gives a killed task about five."""
 LONGEST_ERROR_BODY = 64 * 1024
 
@@ -52,8 +53,8 @@ class SequentumClient:
     :param settings: where, with which key, how patient.
     :param transport: how requests leave the process; a test hands in an ``httpx.MockTransport``.
     :param sleep: waits between attempts and for the budget; a test hands in its own.
-    :param urgent: don't wait for the budget, and between attempts a second at most, whatever ``Retry-After`` says. For
-        a process that is about to be killed and has a run to stop.
+    :param urgent: don't wait for the budget, nor long between attempts, whatever ``Retry-After`` says. For a process
+        that is about to be killed and has a run to stop.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class SequentumClient:
     ) -> None:
         self._core = _Core(settings)
         self._urgent = urgent
-        self._sleep = (lambda seconds: sleep(min(seconds, URGENT_PAUSE))) if urgent else sleep
+        self._sleep = sleep
         self._http = httpx.Client(transport=transport, verify=_verification(settings), limits=_LIMITS)
 
     def send(self, call: Call[T], *, budget_share: float = 1.0) -> T:
@@ -77,7 +78,9 @@ class SequentumClient:
             Somebody who polls takes less than 1, so that others find room.
         :raises SequentumError: one of the errors in :mod:`airflow_provider_sequentum.api.errors`.
         """
-        value: T = retrying(call, self._core.max_attempts, self._sleep)(self._attempt, call, budget_share)
+        longest_wait = URGENT_WAIT if self._urgent else math.inf
+        policy = retrying(call, self._core.max_attempts, self._sleep, longest_wait=longest_wait)
+        value: T = policy(self._attempt, call, budget_share)
         return value
 
     def pages(self, call: Call[Page[T]]) -> Iterator[Page[T]]:

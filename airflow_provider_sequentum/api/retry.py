@@ -11,6 +11,7 @@ doubles as well, because those who come back together are refused together, and 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -70,6 +71,7 @@ def retrying(
     max_attempts: int,
     sleep: Callable[[float], None],
     count_attempts: AttemptCounter = _all_attempts,
+    longest_wait: float = math.inf,
 ) -> Retrying:
     """Return the policy for the sync driver.
 
@@ -77,20 +79,24 @@ def retrying(
     :param max_attempts: how often, at most.
     :param sleep: waits that many seconds.
     :param count_attempts: number of the attempt, from 1; a download counts those without progress only.
+    :param longest_wait: seconds between two attempts at most, whatever the server says.
     """
-    return Retrying(sleep=sleep, **_options(call, max_attempts, count_attempts))
+    return Retrying(sleep=sleep, **_options(call, max_attempts, count_attempts, longest_wait))
 
 
 def async_retrying(call: Call[Any], max_attempts: int, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
     """Return the policy for the async driver; parameters as for :func:`retrying`."""
-    return AsyncRetrying(sleep=sleep, **_options(call, max_attempts, _all_attempts))
+    return AsyncRetrying(sleep=sleep, **_options(call, max_attempts, _all_attempts, math.inf))
 
 
-def _options(call: Call[Any], max_attempts: int, count_attempts: AttemptCounter) -> dict[str, Any]:
+def _options(call: Call[Any], max_attempts: int, count_attempts: AttemptCounter, longest_wait: float) -> dict[str, Any]:
+    def wait(state: RetryCallState) -> float:
+        return min(seconds_to_wait(_error(state), count_attempts(state), random.random()), longest_wait)  # noqa: S311
+
     return {
         "retry": retry_if_exception(lambda error: may_repeat(error, safe_to_repeat=call.safe_to_repeat)),
         "stop": lambda state: is_last_attempt(_error(state), count_attempts(state), max_attempts),
-        "wait": lambda state: seconds_to_wait(_error(state), count_attempts(state), random.random()),  # noqa: S311
+        "wait": wait,
         "before_sleep": _log_retry,
         "reraise": True,
     }
