@@ -119,6 +119,7 @@ class RunWatcher:
         self._metrics = WatchMetrics(sequentum_conn_id)
         self._line: tuple[ClientSettings, AsyncSequentumClient] | None = None
         self._open_clients: set[AsyncSequentumClient] = set()
+        self._answered: Call[Any] | None = None
         self._judging = asyncio.Lock()
         self._next_check = 0.0
         self._on_their_way: set[asyncio.Task[None]] = set()
@@ -213,18 +214,21 @@ class RunWatcher:
         try:
             answer = await client.send(call, budget_share=WAITING_SHARE)
         except Unauthorized as error:
-            await self._judge_refusal(question, error, client)
+            await self._judge_refusal(question, call, error, client)
         except SequentumError as error:
             self._failed(question, error)
         else:
+            self._answered = call
             moment = present()
             self._tell(self._list.answered(question, answer, asked_at, moment), moment)
 
-    async def _judge_refusal(self, question: Question, error: Unauthorized, client: AsyncSequentumClient) -> None:
+    async def _judge_refusal(
+        self, question: Question, call: Call[Any], error: Unauthorized, client: AsyncSequentumClient
+    ) -> None:
         # One at a time: questions that were on their way together are refused together, and judged with the first.
         async with self._judging:
             if not (self.is_idle or client is not self._client or await self._connect()):
-                if await self._key_works():
+                if await self._key_works(call):
                     self._failed(question, error)
                     return
                 self._fail_all(error)
@@ -287,12 +291,18 @@ class RunWatcher:
         except Exception as error:  # noqa: BLE001 - Airflow looks it up in many ways, and the old key still works
             log.warning("The connection %r could not be read: %s", self._hook.sequentum_conn_id, error)
 
-    async def _key_works(self) -> bool:
-        """Tell a wrong key from one that has no access to a certain run, which is a 401 as well."""
+    async def _key_works(self, refused: Call[Any]) -> bool:
+        """
+        Tell a wrong key from one that has no access to a certain run, or may not list agents, which is a 401 as well.
+
+        It asks for what the key was given before, or, where that is nothing yet, for the list of agents.
+        """
         from airflow_provider_sequentum.api import agents
 
+        given = self._answered
+        proof = given if given is not None and given.path != refused.path else agents.list_agents(records_per_page=1)
         try:
-            await self._client.send(agents.list_agents(page=1, records_per_page=1), budget_share=WAITING_SHARE)
+            await self._client.send(proof, budget_share=WAITING_SHARE)
         except Unauthorized:
             return False
         except SequentumError:

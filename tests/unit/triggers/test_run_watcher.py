@@ -221,6 +221,24 @@ async def test_a_key_without_access_to_one_run_fails_only_its_wait(service: Serv
     assert (await good)[0] is WaitOutcome.ENDED
 
 
+@pytest.mark.parametrize("agents", [1, 8])
+async def test_a_key_that_may_not_list_agents_waits_all_the_same(service: Service, agents: int) -> None:
+    """It is answered 401, as a wrong key is. With many agents the list is asked for hints."""
+
+    def refuse(client: Client, call: Any) -> SequentumError | None:
+        refused = call.path == "/agent/all" or "/agent/99/" in call.path
+        return Unauthorized("No access.", status_code=401) if refused else None
+
+    service.refuse = refuse
+    waiting = [asyncio.create_task(wait_for_run("c", terms(1, agent_id=7 + number), log)) for number in range(agents)]
+    await settle(0.05)
+    bad = asyncio.create_task(wait_for_run("c", terms(5, agent_id=99), log))
+    with pytest.raises(Unauthorized):
+        await bad
+    service.over.add(1)
+    assert {outcome for outcome, _ in await asyncio.gather(*waiting)} == {WaitOutcome.ENDED}
+
+
 async def test_the_connection_is_read_again_now_and_then(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -427,7 +445,7 @@ async def test_the_client_of_an_old_key_is_closed_when_nobody_uses_it(
 async def test_the_trigger_fires_once_with_what_the_watcher_heard(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_run.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
     service.over.add(1)
     trigger = AgentRunTrigger(sequentum_conn_id="c", agent_id=7, run_id=1)
     events = [event.payload async for event in trigger.run()]
