@@ -60,6 +60,12 @@ def pushed_by_siblings(context: Mapping[str, Any], key: str) -> list[Any]:
     return list(ti.xcom_pull(task_ids=[ti.task_id], key=key)) if is_mapped(context) else []
 
 
+def pushed_by_this_try(context: Mapping[str, Any], key: str) -> Any:
+    """Return what this try has pushed under ``key``, before it deferred; ``None`` if nothing."""
+    ti = context["ti"]
+    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+
+
 def current_context() -> Context | None:
     """Return the context of the task that this process runs; ``None`` before it has begun."""
     try:

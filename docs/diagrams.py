@@ -29,11 +29,11 @@ from airflow_provider_sequentum.lifecycle.builder_session import (
     Wait,
     next_action,
 )
+from airflow_provider_sequentum.lifecycle.choices import ON_READY
 from airflow_provider_sequentum.lifecycle.next_try import NextTry, next_try
 from airflow_provider_sequentum.lifecycle.phases import PHASES, Phase
 from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
 from airflow_provider_sequentum.lifecycle.watch_schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
-from airflow_provider_sequentum.operators.agent_builder import ON_READY
 from airflow_provider_sequentum.triggers.run_watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
 from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 from docs.drawing import LINE, Box, Canvas

@@ -10,14 +10,16 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.lifecycle.arguments import parse_choice, parse_id, parse_seconds
+from airflow_provider_sequentum.lifecycle.choices import ON_AMBIGUOUS_SESSION, ON_LOST_SESSION, ON_READY
 from airflow_provider_sequentum.links import SESSION_SUMMARY_KEY, AgentBuilderScreenshotLink, AgentBuilderSessionLink
-from airflow_provider_sequentum.operators.termination import Termination, WorkerShutDown
+from airflow_provider_sequentum.operators.termination import Termination
 from airflow_provider_sequentum.task_try import (
     DEFERRAL_FAILED,
     begun_at,
     current_context,
     deferral_timed_out,
     execution_deadline,
+    pushed_by_this_try,
 )
 
 if TYPE_CHECKING:
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_POLL_INTERVAL = 10.0
-ON_READY = ("finish", "fail", "cancel")
-ON_AMBIGUOUS_START = ("fail", "start")
-ON_LOST_SESSION = ("fail", "start")
 
 
 class AgentBuilderOperator(BaseOperator):
@@ -73,11 +72,11 @@ class AgentBuilderOperator(BaseOperator):
         fetched.
     :param sequentum_conn_id: the connection.
     :raises AgentBuilderFailed: the session ended without an agent; a retry begins a new one.
-    :raises AgentBuilderTimeout: ``timeout`` has passed.
+    :raises AgentBuilderTimeout: ``timeout`` has passed, or ``execution_timeout`` while the task was deferred.
     :raises AgentBuilderCancelled: somebody cancelled the session; not retried.
     :raises AgentBuilderUnanswered: ``on_ready="fail"``, and the session is ready; not retried.
     :raises AgentBuilderRefused: the session is over, or the service refuses a message or the agent's name; not retried.
-    :raises AgentBuilderAmbiguous: the answer to a start was lost; not retried.
+    :raises AgentBuilderAmbiguous: the answer to a start or a follow-up was lost; not retried.
     :raises AgentBuilderSessionLost: the service doesn't know the session; not retried.
     :raises AgentBuilderSkipped: ``on_ready="cancel"``, and the session is ready; the task is skipped.
     :raises ValueError: ``on_ready`` is set and ``finish`` is false, or a choice is not one, or
@@ -133,7 +132,7 @@ class AgentBuilderOperator(BaseOperator):
         if not finish and on_ready != "finish":
             raise ValueError("finish=False leaves the session ready; on_ready only applies with finish=True.")
         self.keep_session = keep_session
-        self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_START)
+        self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_SESSION)
         self.on_lost_session = parse_choice("on_lost_session", on_lost_session, ON_LOST_SESSION)
         self.deferrable = deferrable
         self.poll_interval = parse_seconds("poll_interval", poll_interval)
@@ -193,11 +192,7 @@ class AgentBuilderOperator(BaseOperator):
 
         A worker that is shut down while the task is waiting leaves the session to the next try, if there is one.
         """
-        try:
-            self._end_session()
-        except WorkerShutDown as reason:
-            self._termination.end(reason)
-        self._termination.end()
+        self._termination.end_after(self._end_session)
 
     def _end_session(self) -> None:
         if self._task is not None:
@@ -226,10 +221,7 @@ class AgentBuilderOperator(BaseOperator):
 
     def _summary(self, context: Context) -> dict[str, Any] | None:
         """Return what this try said of its session before it deferred."""
-        ti = context["ti"]
-        summary: dict[str, Any] | None = ti.xcom_pull(
-            task_ids=self.task_id, key=SESSION_SUMMARY_KEY, map_indexes=ti.map_index
-        )
+        summary: dict[str, Any] | None = pushed_by_this_try(context, SESSION_SUMMARY_KEY)
         return summary
 
     def _deadline(self, context: Context) -> datetime | None:

@@ -19,7 +19,7 @@ from airflow_provider_sequentum.lifecycle.arguments import (
 from airflow_provider_sequentum.lifecycle.choices import (
     LOG_LEVELS,
     LOG_MODES,
-    ON_AMBIGUOUS_START,
+    ON_AMBIGUOUS_RUN,
     ON_CLEAR,
     ON_EMPTY,
     ON_TIMEOUT,
@@ -28,11 +28,12 @@ from airflow_provider_sequentum.lifecycle.choices import (
 )
 from airflow_provider_sequentum.links import RUN_SUMMARY_KEY, AgentRunLink
 from airflow_provider_sequentum.operators.run_parameters import RunParameters
-from airflow_provider_sequentum.operators.termination import Termination, WorkerShutDown
+from airflow_provider_sequentum.operators.termination import Termination
 from airflow_provider_sequentum.task_try import (
     DEFERRAL_FAILED,
     current_context,
     deferral_timed_out,
+    pushed_by_this_try,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +99,9 @@ class StartAgentRunOperator(RunParameters, BaseOperator):
     :raises AgentRunSkipped: the service skipped the run; the task is skipped.
     :raises AgentRunTimeout: ``timeout`` has passed.
     :raises AgentRunOutcomeRejected: the run delivered too little; a retry starts a new one.
+    :raises AgentRunStartAmbiguous: see ``on_ambiguous_start``; not retried.
+    :raises AgentRunStillGoing: the run to be replaced could not be stopped; a retry stops it again.
+    :raises AgentRunRestartRefused: ``retry_mode="restart"``, and nothing is left to restart; not retried.
     """
 
     template_fields: Sequence[str] = (
@@ -173,7 +177,7 @@ class StartAgentRunOperator(RunParameters, BaseOperator):
         self.restart_delay = parse_seconds("restart_delay", restart_delay) or 0.0
         self.retry_mode = parse_choice("retry_mode", retry_mode, RETRY_MODES)
         self.on_clear = parse_choice("on_clear", on_clear, ON_CLEAR)
-        self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_START)
+        self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_RUN)
         self.stop_grace = parse_seconds("stop_grace", stop_grace) or 0.0
         self.min_credits = min_credits
         self.min_records = min_records
@@ -225,11 +229,7 @@ class StartAgentRunOperator(RunParameters, BaseOperator):
 
         A worker that is shut down while the task is waiting leaves the run to the next try, if there is one.
         """
-        try:
-            self._stop()
-        except WorkerShutDown as reason:
-            self._termination.end(reason)
-        self._termination.end()
+        self._termination.end_after(self._stop)
 
     def _resume_without_event(
         self,
@@ -260,10 +260,7 @@ class StartAgentRunOperator(RunParameters, BaseOperator):
 
     def _summary(self, context: Context) -> dict[str, Any] | None:
         """Return what this try said of its run before it deferred."""
-        ti = context["ti"]
-        summary: dict[str, Any] | None = ti.xcom_pull(
-            task_ids=self.task_id, key=RUN_SUMMARY_KEY, map_indexes=ti.map_index
-        )
+        summary: dict[str, Any] | None = pushed_by_this_try(context, RUN_SUMMARY_KEY)
         return summary
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002

@@ -13,7 +13,7 @@ from airflow_provider_sequentum.lifecycle.run_start import RunPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a task handles its run: the parameters of :class:`~.agent_run.StartAgentRunOperator` by these names."""
+    """How a task handles its run; see the parameters of :class:`~.agent_run.StartAgentRunOperator`."""
 
     policy: RunPolicy
     outcome: OutcomePolicy

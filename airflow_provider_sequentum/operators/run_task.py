@@ -26,6 +26,7 @@ from airflow_provider_sequentum.lifecycle.procedure import Log, Procedure
 from airflow_provider_sequentum.lifecycle.progress import describe_run
 from airflow_provider_sequentum.lifecycle.run_cost import read_cost
 from airflow_provider_sequentum.lifecycle.run_ending import judge_outcome
+from airflow_provider_sequentum.lifecycle.run_guards import warn_of_schedules
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_request import RunRequest
 from airflow_provider_sequentum.lifecycle.run_start import (
@@ -40,7 +41,6 @@ from airflow_provider_sequentum.lifecycle.run_start import (
 from airflow_provider_sequentum.lifecycle.run_stop import StopResult, stop_run
 from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome, first_look, wait_for_end
 from airflow_provider_sequentum.links import RUN_SUMMARY_KEY, announce_run
-from airflow_provider_sequentum.operators.run_guards import look_before_start
 from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
 from airflow_provider_sequentum.operators.run_refusals import refusals_as_airflow_exceptions
 from airflow_provider_sequentum.operators.task_state import TaskState
@@ -48,7 +48,7 @@ from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_
 from airflow_provider_sequentum.outlets import tell_outlets_of_run
 from airflow_provider_sequentum.task_try import has_tries_left, is_first_try, is_mapped, max_tries, pushed_by_siblings
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
-from airflow_provider_sequentum.triggers.timing import BACKSTOP
+from airflow_provider_sequentum.triggers.timing import deferral_timeout
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -95,6 +95,11 @@ class RunTask:
         return self._holding.run
 
     @property
+    def record(self) -> RunRecord:
+        """What the next try has to know of the run."""
+        return self._holding.record
+
+    @property
     def holds_run(self) -> bool:
         """Whether there is a run."""
         return self._held is not None
@@ -116,8 +121,9 @@ class RunTask:
     def begin(self) -> WaitOutcome | None:
         """Start, join or restart the run; return ``ENDED`` if it is over already."""
         self._record = self._left_behind()
-        if self._record is None:
-            look_before_start(self._context, self._hook, self._request.agent_id)
+        # Mapped siblings run the same agent: the first of them warns for all.
+        if self._record is None and getattr(self._context["ti"], "map_index", -1) < 1:
+            self._hook.perform(warn_of_schedules(self._request.agent_id))
         self._get_hold(hold_run(self._request, self._options.policy, max_tries(self._context), self._record))
         return self.outcome_now()
 
@@ -162,8 +168,7 @@ class RunTask:
 
     def deferral_timeout(self) -> timedelta | None:
         """Return the timeout to defer with: a backstop behind the trigger's own deadline."""
-        deadline = self.terms().deadline
-        return None if deadline is None else max(deadline - datetime.now(UTC), timedelta()) + BACKSTOP
+        return deferral_timeout(self.terms().deadline, datetime.now(UTC))
 
     def trigger(self) -> AgentRunTrigger:
         """Return the trigger that waits in the triggerer."""
@@ -217,7 +222,7 @@ class RunTask:
         """
         if outcome is WaitOutcome.DEADLINE:
             self._give_up()
-        phase = phase_of(self.run.status, self.run.table_type)
+        phase = phase_of(self.run)
         if phase is Phase.SUCCEEDED:
             self._accept_or_reject()
             return True

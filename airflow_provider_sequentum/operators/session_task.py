@@ -44,7 +44,7 @@ from airflow_provider_sequentum.operators.task_state import TaskState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
 from airflow_provider_sequentum.task_try import has_tries_left, max_tries
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
-from airflow_provider_sequentum.triggers.timing import BACKSTOP
+from airflow_provider_sequentum.triggers.timing import deferral_timeout
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -212,9 +212,7 @@ class SessionTask:
 
     def deferral_timeout(self) -> timedelta | None:
         """Return the timeout to defer with: a backstop behind the trigger's own deadline."""
-        if self._deadline is None:
-            return None
-        return max(self._deadline - datetime.now(UTC), timedelta()) + BACKSTOP
+        return deferral_timeout(self._deadline, datetime.now(UTC))
 
     def conclude(self, action: Action) -> int | None:
         """

@@ -16,7 +16,7 @@ from airflow_provider_sequentum.lifecycle.arguments import (
     parse_seconds,
 )
 from airflow_provider_sequentum.lifecycle.choices import (
-    ON_AMBIGUOUS_START,
+    ON_AMBIGUOUS_RUN,
     ON_CLEAR,
     ON_EMPTY,
     ON_PARTIAL,
@@ -24,8 +24,13 @@ from airflow_provider_sequentum.lifecycle.choices import (
     RETRY_MODES,
 )
 from airflow_provider_sequentum.operators.run_parameters import RunParameters
-from airflow_provider_sequentum.operators.termination import Termination, WorkerShutDown
-from airflow_provider_sequentum.task_try import DEFERRAL_FAILED, deferral_timed_out
+from airflow_provider_sequentum.operators.termination import Termination
+from airflow_provider_sequentum.task_try import (
+    DEFERRAL_FAILED,
+    current_context,
+    deferral_timed_out,
+    pushed_by_this_try,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -125,7 +130,7 @@ class StartSpaceRunsOperator(RunParameters, BaseOperator):
         self.restart_delay = parse_seconds("restart_delay", restart_delay) or 0.0
         self.retry_mode = parse_choice("retry_mode", retry_mode, RETRY_MODES)
         self.on_clear = parse_choice("on_clear", on_clear, ON_CLEAR)
-        self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_START)
+        self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_RUN)
         self.stop_grace = parse_seconds("stop_grace", stop_grace) or 0.0
         self.min_credits = min_credits
         self.min_records = min_records
@@ -167,16 +172,18 @@ class StartSpaceRunsOperator(RunParameters, BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the runs, or leave them to the next try: see ``StartAgentRunOperator``."""
-        try:
-            if self._task is not None:
-                self._task.stop()
-        except WorkerShutDown as reason:
-            self._termination.end(reason)
-        self._termination.end()
+        self._termination.end_after(self._stop)
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
         return None if self._task is None else self._task.lineage
+
+    def _stop(self) -> None:
+        if self._task is None and (context := current_context()) is not None and (results := self._results(context)):
+            # Airflow 2.11 does not resume a deferred task whose execution_timeout has passed: it only calls this.
+            self._space_task(context).resume_from(results)
+        if self._task is not None:
+            self._task.stop()
 
     def _wait_until_concluded(self, task: SpaceTask, outcomes: Mapping[int, Outcome]) -> list[int]:
         while not task.conclude(outcomes):
@@ -189,10 +196,7 @@ class StartSpaceRunsOperator(RunParameters, BaseOperator):
     def _results(self, context: Context) -> list[dict[str, Any]] | None:
         from airflow_provider_sequentum.operators.space_task import RESULTS_KEY
 
-        ti = context["ti"]
-        results: list[dict[str, Any]] | None = ti.xcom_pull(
-            task_ids=self.task_id, key=RESULTS_KEY, map_indexes=ti.map_index
-        )
+        results: list[dict[str, Any]] | None = pushed_by_this_try(context, RESULTS_KEY)
         return results
 
     def _space_task(self, context: Context) -> SpaceTask:

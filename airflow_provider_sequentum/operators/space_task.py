@@ -29,9 +29,7 @@ from airflow_provider_sequentum.lifecycle.procedure import Log
 from airflow_provider_sequentum.lifecycle.progress import run_summary
 from airflow_provider_sequentum.lifecycle.run_cost import read_cost
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
-from airflow_provider_sequentum.lifecycle.run_start import (
-    HASTY_LOOKS_FOR_LOST_RUN,
-)
+from airflow_provider_sequentum.lifecycle.run_start import HASTY_LOOKS_FOR_LOST_RUN
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 from airflow_provider_sequentum.lifecycle.space_start import hold_space, stop_runs, stop_space
@@ -45,7 +43,7 @@ from airflow_provider_sequentum.outlets import tell_outlets
 from airflow_provider_sequentum.task_try import is_first_try, is_mapped, max_tries, pushed_by_siblings
 from airflow_provider_sequentum.triggers.run_event import RunEvent
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
-from airflow_provider_sequentum.triggers.timing import BACKSTOP
+from airflow_provider_sequentum.triggers.timing import deferral_timeout
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -152,6 +150,7 @@ class SpaceTask:
                 outcomes[event.agent_id] = task.lost_sight(event.error, event.agent_id, event.known_run_id)
             elif self._guard(event.agent_id, task.resume, event.agent_id, event.known_run_id, event.run):
                 outcomes[event.agent_id] = event.outcome or WaitOutcome.ENDED
+        self._bear_in_mind()
         return outcomes
 
     def resume_from(self, results: list[dict[str, Any]]) -> None:
@@ -163,6 +162,7 @@ class SpaceTask:
                 self._endings[agent_id] = SequentumException(str(result["message"]))
             else:
                 self._guard(agent_id, self._task_of(agent_id).resume, agent_id, run_id)
+        self._bear_in_mind()
 
     def wait(self) -> dict[int, Outcome]:
         """Wait on the worker; return how each wait ended."""
@@ -199,8 +199,7 @@ class SpaceTask:
 
     def deferral_timeout(self) -> timedelta | None:
         """Return the timeout to defer with: a backstop behind the trigger's own deadline."""
-        deadline = self._terms_of_any().deadline
-        return None if deadline is None else max(deadline - datetime.now(UTC), timedelta()) + BACKSTOP
+        return deferral_timeout(self._terms_of_any().deadline, datetime.now(UTC))
 
     def give_up(self) -> dict[int, Outcome]:
         """Return what it means for each run that the time is up."""
@@ -309,6 +308,17 @@ class SpaceTask:
             intended_at=earliest,
             is_guess=True,
         )
+
+    def _bear_in_mind(self) -> None:
+        """Where nothing outlives a deferral, note what there is to stop, should the task be killed now."""
+        if self._state.record is None:
+            self._state.record = SpaceRecord(
+                space_id=self._request.space_id,
+                fingerprint=self._request.fingerprint(),
+                max_tries=max_tries(self._context),
+                intended_at=datetime.now(UTC),
+                runs={agent: self._tasks[agent].record for agent in self._with_run()},
+            )
 
     def _runs_of_siblings(self) -> frozenset[int]:
         pushed = pushed_by_siblings(self._context, RESULTS_KEY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,14 +63,21 @@ class Termination:
         finally:
             self._worker = None
 
-    def end(self, reason: WorkerShutDown | None = None) -> None:
+    def end_after(self, stop: Callable[[], None]) -> None:
         """
         End the work, if this call interrupts it. After ``execution_timeout`` Airflow calls ``on_kill`` when it is over.
 
-        :param reason: why Airflow has to try the task again.
+        :param stop: called first; may raise :class:`WorkerShutDown`.
         :raises AirflowTaskTerminated: the task was killed for good.
-        :raises SystemExit: see ``reason``.
+        :raises SystemExit: the worker was shut down, and Airflow has to try the task again.
         """
+        try:
+            stop()
+        except WorkerShutDown as reason:
+            self._end(reason)
+        self._end()
+
+    def _end(self, reason: WorkerShutDown | None = None) -> None:
         self._killed = True
         if self._worker != threading.get_ident():
             return

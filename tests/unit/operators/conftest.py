@@ -56,7 +56,7 @@ def use_builder(monkeypatch: pytest.MonkeyPatch, fake: FakeBuilder) -> None:
     monkeypatch.setattr(SequentumHook, "session_link", lambda hook, session_id: f"https://cloud.example/{session_id}")
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.setattr("airflow_provider_sequentum.hooks.driver.asyncio.sleep", asleep)
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_builder.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
 
 
 @pytest.fixture

@@ -17,8 +17,17 @@ from airflow_provider_sequentum.exceptions import (
     SpaceRunsEnded,
     SpaceRunsFailed,
 )
-from airflow_provider_sequentum.operators import run_parameters, run_task, space_state, space_task, termination
+from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
+from airflow_provider_sequentum.operators import (
+    run_parameters,
+    run_task,
+    space_run,
+    space_state,
+    space_task,
+    termination,
+)
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
+from airflow_provider_sequentum.triggers.run_event import ended_event
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
@@ -246,6 +255,37 @@ def test_a_kill_stops_all_runs_at_once(service: FakeService, worker: Worker, tas
     stops = [run.stop_asked_at for run in service.runs.values()]
     assert [stop - before for stop in stops if stop] == [timedelta(0)] * 3
     assert all(run.is_over for run in service.runs.values())
+
+
+@pytest.mark.parametrize("cause", ["broken", "event"])
+def test_a_kill_after_a_deferral_stops_the_runs_where_nothing_outlives_a_try(
+    service: FakeService, worker: Worker, task: FakeTask, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.has_state_store = False
+    service.plans = [Plan(seconds=None)]
+    deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    killed = operator(deferrable=True)
+    monkeypatch.setattr(space_task.SpaceTask, "conclude", lambda *_: killed.on_kill())
+    monkeypatch.setattr(space_task.SpaceTask, "wait", lambda *_: {})
+    waits = deferral.trigger.serialize()[1]["waits"]
+    event = {"events": [ended_event(WaitOutcome.DEADLINE, None, wait) for wait in waits], "carried": {}}
+    method, arguments = (
+        ("__fail__", {"error": "broken"}) if cause == "broken" else ("execute_complete", {"event": event})
+    )
+    with pytest.raises(termination._task_terminated()):
+        killed.resume_execution(method, arguments, task.context)
+    assert [run.status for run in service.runs.values()] == [RunStatus.STOPPED] * 3
+
+
+def test_a_kill_of_a_deferred_task_that_is_not_resumed_stops_the_runs(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What Airflow 2.11 does when execution_timeout has passed while the task was deferred.
+    service.plans = [Plan(seconds=None)]
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    monkeypatch.setattr(space_run, "current_context", lambda: task.context)
+    operator(deferrable=True).on_kill()
+    assert [run.status for run in service.runs.values()] == [RunStatus.STOPPED] * 3
 
 
 def kill_while(service: FakeService, verb: str, killed: StartSpaceRunsOperator, *, takes_effect: bool = False) -> None:
