@@ -48,7 +48,7 @@ class _Lines:
         self._lines += data.count(b"\n")
         self._line_begun = not data.endswith((b"\n", b"\n\r"))
 
-    def count(self) -> int | None:
+    def count(self) -> int:
         return self._lines + self._line_begun
 
     def _feed_with_empty_lines(self, data: bytes) -> None:
@@ -81,10 +81,9 @@ class _CsvRecords:
         self._is_quoted = ends_quoted
 
     def count(self) -> int | None:
-        lines = self._lines.count()
-        if lines is None or self._is_quoted or not self._is_text:
+        if self._is_quoted or not self._is_text:
             return None
-        return max(lines - 1, 0)
+        return max(self._lines.count() - 1, 0)
 
 
 class _Counter(Protocol):

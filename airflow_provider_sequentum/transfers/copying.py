@@ -25,17 +25,26 @@ class Progress:
     """
     What copies report while they work, and where they learn that they are to stop.
 
-    :param files: how many files there are to copy.
-    :param size: how many bytes that is, as far as is known.
+    It is there before the copies are, so that a stop that comes early is not lost.
     """
 
-    def __init__(self, files: int, size: int) -> None:
-        self._files, self._size = files, size
+    def __init__(self) -> None:
+        self._files = self._size = 0
         self._done = 0
         self._bytes = 0
         self._begun = time.monotonic()
         self._lock = threading.Lock()
         self._stop = threading.Event()
+
+    def expect(self, files: int, size: int) -> None:
+        """
+        Begin to count.
+
+        :param files: how many files there are to copy.
+        :param size: how many bytes that is, as far as is known.
+        """
+        self._files, self._size = files, size
+        self._begun = time.monotonic()
 
     def stop(self) -> None:
         """Make every copy end at its next step. Safe in a signal handler."""

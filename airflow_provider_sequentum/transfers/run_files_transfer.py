@@ -116,7 +116,7 @@ class RunFilesTransfer:
         self._folder = folder
         self._options = options
         self._log = log
-        self._progress = Progress(0, 0)
+        self._progress = Progress()
 
     def stop(self) -> None:
         """Abandon the copies under way. Safe in a signal handler."""
@@ -126,8 +126,8 @@ class RunFilesTransfer:
         """
         Land the files and, if that was asked for, remove them from the service.
 
-        :raises RunFilesUnavailable: a file could not be written, or is not what was fetched.
-        :raises SequentumRequestRefused: the run is still going, or its files are gone.
+        :raises RunFilesUnavailable: the run is still going, a file could not be written, or is not what was fetched.
+        :raises SequentumRequestRefused: the run's files are gone.
         """
         there = self._look_at_folder()
         run = self._run()
@@ -272,7 +272,7 @@ class RunFilesTransfer:
     def _fetch(self, wanted: list[tuple[RunFile, LandedFile]]) -> list[Measure]:
         if not wanted:
             return []
-        self._progress = Progress(len(wanted), sum(file.file_size or 0 for file, _ in wanted))
+        self._progress.expect(len(wanted), sum(file.file_size or 0 for file, _ in wanted))
         workers = min(self._options.max_parallel_files, len(wanted))
         with (
             # A client of its own: it has to stop sleeping when the task is killed.

@@ -8,8 +8,14 @@ from airflow_provider_sequentum.transfers import copying
 from airflow_provider_sequentum.transfers.copying import Abandoned, Progress, copy_all
 
 
+def expecting(files: int, size: int) -> Progress:
+    progress = Progress()
+    progress.expect(files, size)
+    return progress
+
+
 def test_results_come_in_order_and_no_more_than_the_workers_work_at_once() -> None:
-    progress, lock = Progress(20, 0), threading.Lock()
+    progress, lock = expecting(20, 0), threading.Lock()
     working, most = 0, 0
 
     def copy(item: int) -> int:
@@ -28,7 +34,7 @@ def test_results_come_in_order_and_no_more_than_the_workers_work_at_once() -> No
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_failure_abandons_the_others_and_is_the_one_raised(error: BaseException) -> None:
-    progress = Progress(50, 0)
+    progress = expecting(50, 0)
     others_are_going = threading.Event()
     begun: list[int] = []
 
@@ -50,7 +56,7 @@ def test_a_failure_abandons_the_others_and_is_the_one_raised(error: BaseExceptio
 
 def test_what_interrupts_the_caller_ends_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying, "PROGRESS_INTERVAL", 0.01)
-    progress = Progress(2, 0)
+    progress = expecting(2, 0)
 
     def interrupt(_: Progress) -> None:
         raise KeyboardInterrupt
@@ -60,8 +66,16 @@ def test_what_interrupts_the_caller_ends_the_copies(monkeypatch: pytest.MonkeyPa
 
 
 def test_progress_says_files_mebibytes_and_speed() -> None:
-    progress = Progress(3, 5 * 2**20)
+    progress = expecting(3, 5 * 2**20)
     progress.moved(2**20)
     progress.finished()
     assert str(progress).startswith("1 of 3 files, 1.0 of 5.0 MiB, ")
     assert str(progress).endswith(" MiB/s")
+
+
+def test_a_stop_before_the_copies_is_not_lost() -> None:
+    progress = Progress()
+    progress.stop()
+    progress.expect(1, 1)
+    with pytest.raises(Abandoned):
+        progress.moved(1)
