@@ -90,7 +90,8 @@ def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
 
 
 def _start_pages(hook: SequentumHook, runs: Sequence[Run]) -> list[InputDataset]:
-    addresses = [hook.perform_apart(_read_start_url(run.agent_id)) for run in runs]
+    # Apart: OpenLineage asks from a fork or a thread, and the hook's connections are the task's.
+    addresses = hook.perform_apart(_read_start_urls([run.agent_id for run in runs]))
     return [_page(address) for address in dict.fromkeys(addresses) if address is not None]
 
 
@@ -164,13 +165,15 @@ def _job(description: str, address: str, version: int | None = None) -> dict[str
     }
 
 
-def _read_start_url(agent_id: int) -> Procedure[str | None]:
+def _read_start_urls(agent_ids: list[int]) -> Procedure[list[str | None]]:
     from airflow_provider_sequentum.api import agents
     from airflow_provider_sequentum.api.errors import SequentumError
     from airflow_provider_sequentum.lifecycle.procedure import say, send
 
-    try:
-        return (yield from send(agents.get(agent_id))).start_url
-    except SequentumError as error:
-        yield from say(f"Where agent {agent_id} starts could not be read for its lineage. ({error})")
-        return None
+    addresses: list[str | None] = []
+    for agent_id in agent_ids:
+        try:
+            addresses.append((yield from send(agents.get(agent_id))).start_url)
+        except SequentumError as error:
+            yield from say(f"Where agent {agent_id} starts could not be read for its lineage. ({error})")
+    return addresses
