@@ -49,7 +49,7 @@ def ending_exception(
     :param hook: asks the service.
     :param kinds: the exception of each phase.
     """
-    phase = phase_of(run.status, run.table_type)
+    phase = phase_of(run)
     diagnostics = hook.perform(diagnose(run)) if phase in DIAGNOSED else None
     message = describe_ending(run, phase, next_step, diagnostics)
     if phase is Phase.SKIPPED:

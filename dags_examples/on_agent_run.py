@@ -41,12 +41,11 @@ def ended_runs(triggering_asset_events: dict[Any, Any] | None = None) -> list[in
     if events:
         return sorted({(event.extra.get("payload") or event.extra)["run_id"] for event in events})
 
-    from airflow_provider_sequentum.api import runs
+    from airflow_provider_sequentum.api import RunStatus, runs
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-    from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
 
     listed = SequentumHook().send(runs.list_runs(AGENT_ID))
-    return [run.id for run in listed if phase_of(run.status, run.table_type) is Phase.SUCCEEDED][:1]
+    return [run.id for run in listed if run.status in (RunStatus.SUCCESS, RunStatus.COMPLETED)][:1]
 
 
 with DAG(

@@ -125,7 +125,7 @@ class SequentumClient:
 
     def _attempt(self, call: Call[T], budget_share: float) -> T:
         try:
-            response = self._exchange(call, budget_share, stream=True)
+            response = self._exchange(call, budget_share)
             beginning = self._read(call, response)
         except AnswerTimedOut:
             if call.when_silent is None:
@@ -142,23 +142,21 @@ class SequentumClient:
             response.close()
         raise failure
 
-    def _exchange(
-        self, call: Call[Any], budget_share: float, headers: dict[str, str] | None = None, *, stream: bool = False
-    ) -> httpx.Response:
+    def _exchange(self, call: Call[Any], budget_share: float, headers: dict[str, str] | None = None) -> httpx.Response:
         request = self._core.pipeline.build(call, headers)
         while (wait := self._core.admit(budget_share, urgent=self._urgent)) > 0:
             self._sleep(min(wait, LONGEST_SLEEP))
         response: httpx.Response | None = None
         try:
-            response = self._send(call, request, stream=stream)
+            response = self._send(call, request)
         finally:
             self._core.settle(response)
         return response
 
-    def _send(self, call: Call[Any], request: httpx.Request, *, stream: bool) -> httpx.Response:
+    def _send(self, call: Call[Any], request: httpx.Request) -> httpx.Response:
         try:
             with quiet_http_logs():
-                return self._http.send(request, stream=stream)
+                return self._http.send(request, stream=True)
         except httpx.HTTPError as error:
             failure = self._core.pipeline.transport_error(call, error)
         # Raised out here, so that no context carries httpx's error, which holds the request and its key.
@@ -166,9 +164,9 @@ class SequentumClient:
 
     def _fetch(self, download: Download) -> int:
         download.begin_attempt()
-        response = self._exchange(download.call, 1.0, download.headers(), stream=True)
+        response = self._exchange(download.call, 1.0, download.headers())
         while (request := self._take(download, response)) is not None:
-            response = self._send(download.call, request, stream=True)
+            response = self._send(download.call, request)
         return download.finish()
 
     def _take(self, download: Download, response: httpx.Response) -> httpx.Request | None:

@@ -117,18 +117,20 @@ class Download:
         self._destination.write(data)
         self.received += len(data)
         self.attempts_without_progress = 0
-        bound = self._total if self._total is not None else self._listed_size
-        if bound and self.received > bound:
-            raise self._error(f"more than the expected {bound} bytes came")
+        if self._expected and self.received > self._expected:
+            raise self._error(f"more than the expected {self._expected} bytes came")
+
+    @property
+    def _expected(self) -> int | None:
+        return self._total if self._total is not None else self._listed_size
 
     def finish(self) -> int:
         """Check the length after the body has ended, and return it.
 
         :raises AnswerLost: when a part is missing; the next attempt fetches it.
         """
-        expected = self._total if self._total is not None else self._listed_size
-        if self._to_skip or (expected and self.received < expected):
-            raise self._error(f"only {self.received} of {expected} bytes came", AnswerLost)
+        if self._to_skip or (self._expected and self.received < self._expected):
+            raise self._error(f"only {self.received} of {self._expected} bytes came", AnswerLost)
         if self._listed_size and self.received != self._listed_size:
             log.warning(
                 "Could %s in full: %d bytes by the storage's word. The list of files says %d.",

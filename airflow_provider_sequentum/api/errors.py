@@ -18,7 +18,7 @@
      │    ├── UnprocessableRequest      422
      │    ├── RateLimited               429
      │    └── ServerError               5xx
-     ├── UnexpectedAnswer               a 2xx which is not what the endpoint answers
+     ├── UnexpectedAnswer               a 2xx which is not what the endpoint answers, or a redirect
      │    └── RefusedByServer           a 2xx that says ``success: false``
      └── DownloadError                  a file could not be fetched from the storage the API points to
           └── StorageRefused            the storage answered with an error status, e.g. for an expired address
@@ -147,7 +147,7 @@ class ServerError(HttpStatusError):
 
 
 class UnexpectedAnswer(SequentumError):
-    """A 2xx answer which is not what the endpoint answers: a gateway's HTML page, truncated JSON, no id."""
+    """An answer which is not what the endpoint answers: a gateway's HTML page, truncated JSON, no id, a redirect."""
 
 
 class RefusedByServer(UnexpectedAnswer):

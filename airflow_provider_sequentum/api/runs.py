@@ -80,6 +80,11 @@ class Run(ApiModel):
     tag: str | None = None
 
     @property
+    def begun(self) -> ApiTime | None:
+        """When it began to work, or, where that is not known, when it was created."""
+        return self.start_time or self.created
+
+    @property
     def agent_id(self) -> int:
         """Id of the agent; the API calls it ``configId`` here."""
         return self.config_id

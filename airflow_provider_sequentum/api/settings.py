@@ -26,8 +26,8 @@ class ClientSettings:
         space is dropped. It is sent in the ``Authorization`` header to the base URL's origin, nowhere else.
     :param base_url: root of the deployment, without ``/api/v1``.
     :param connect_timeout: seconds to wait for a connection.
-    :param read_timeout: seconds of silence after which an answer is given up. Calls that must not be sent twice
-        wait 90 s at least, and long polls 60 s.
+    :param read_timeout: seconds of silence after which an answer is given up. Calls that start, restart, create or
+        finish something, or send a follow-up, wait 90 s at least, and long polls 60 s.
     :param verify: check the server's certificate: ``True``, ``False``, or the path of a file with the
         certificates to trust.
     :param max_attempts: how often a request is sent at most while it fails in a way that can pass; see

@@ -8,11 +8,21 @@ from contextlib import contextmanager
 from airflow_provider_sequentum.api import errors
 from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
+    SequentumConnectionNotFound,
     SequentumException,
     SequentumRequestRefused,
     SequentumUnavailable,
 )
 
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        SequentumConnectionException,
+        SequentumConnectionNotFound,
+        SequentumRequestRefused,
+        SequentumUnavailable,
+    )
+}
 _CONNECTION_IS_WRONG = (errors.SequentumConfigurationError, errors.Unauthorized, errors.Forbidden)
 
 
@@ -43,3 +53,13 @@ def errors_as_airflow_exceptions(conn_id: str) -> Iterator[None]:
         yield
     except errors.SequentumError as error:
         raise as_airflow_exception(error, conn_id) from error
+
+
+def exception_named(name: object, message: object) -> SequentumException:
+    """
+    Return the exception that a trigger met, for the task to fail with.
+
+    :param name: the name of its class; one that isn't known is taken for one that a retry may mend.
+    :param message: its words.
+    """
+    return _KINDS.get(str(name), SequentumUnavailable)(str(message))

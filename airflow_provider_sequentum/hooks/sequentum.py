@@ -155,7 +155,7 @@ class SequentumHook(BaseHook):
         """
         Yield the records of a run as dictionaries, one at a time and in constant memory.
 
-        They come from the delivered files, in the order of the service's list: CSV (values are strings), JSON, NDJSON,
+        They come from the delivered files, in the order of their ids: CSV (values are strings), JSON, NDJSON,
         Excel (extra ``excel``) and Parquet (extra ``arrow``). A file is fetched when its first record is wanted.
 
         :param agent_id: the agent.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.lifecycle.phases import phase_of
+from airflow_provider_sequentum.lifecycle.phases import phase_of_status
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
@@ -101,4 +101,4 @@ class AgentHints:
         said = (agent.status, agent.last_activity)
         is_new = self._said.get(agent.id) != said
         self._page_of[agent.id], self._said[agent.id] = page, said
-        return is_new and agent.status is not None and phase_of(agent.status).is_over
+        return is_new and agent.status is not None and phase_of_status(agent.status).is_over

@@ -76,5 +76,5 @@ class AnnouncedRuns:
 
 
 def _has_ended(run: Run, ending: str) -> bool:
-    phase = phase_of(run.status, run.table_type)
+    phase = phase_of(run)
     return phase is Phase.SUCCEEDED or (ending == "any" and phase.is_over)

@@ -73,7 +73,7 @@ def select(listed: Iterable[RunFile], kinds: Sequence[str], patterns: Sequence[s
 
 def why_incomplete(run: Run) -> str | None:
     """Say why the run's files may not be complete; ``None`` if they are."""
-    if phase_of(run.status, run.table_type) is not Phase.ACTIVE:
+    if phase_of(run) is not Phase.ACTIVE:
         return None
     return f"It is still going ({describe_run(run)}), so its files may not be complete. Wait for its end first."
 

@@ -12,8 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.run_status import RunStatus
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.runs import Run
 
 
 class Phase(Enum):
@@ -64,9 +68,14 @@ PHASES: Mapping[RunStatus, Phase] = {
 }
 
 
-def phase_of(status: RunStatus | int | str | None, table_type: str | None = None) -> Phase:
+def phase_of(run: Run) -> Phase:
+    """Return the phase of a run."""
+    return phase_of_status(run.status, run.table_type)
+
+
+def phase_of_status(status: RunStatus | int | str | None, table_type: str | None = None) -> Phase:
     """
-    Return the phase of a run.
+    Return the phase that a status stands for.
 
     :param status: the run's status as the API client parsed it; unknown codes and names are allowed.
     :param table_type: the table that holds the record, ``run`` or ``history``. A ``Failure`` found in ``history`` has

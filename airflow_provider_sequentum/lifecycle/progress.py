@@ -45,7 +45,7 @@ def describe_run(run: Run, now: datetime | None = None) -> str:
     if run.export_count:
         records += f" ({run.export_count} exported)"
     parts = [status_name(run.status), f"{run.page_count or 0} pages", records, f"{run.error_count or 0} errors"]
-    begun = run.start_time or run.created
+    begun = run.begun
     until = run.end_time or now
     if begun is not None and until is not None and until >= begun:
         parts.append(format_seconds((until - begun).total_seconds()))

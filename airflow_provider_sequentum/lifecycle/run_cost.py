@@ -22,7 +22,7 @@ def read_cost(run: Run) -> Procedure[float | None]:
     """Return what ``run`` cost in credits; ``None`` if that isn't known (yet), or isn't for this key to know."""
     from airflow_provider_sequentum.api import billing
 
-    begun, ended = run.start_time or run.created, run.end_time
+    begun, ended = run.begun, run.end_time
     if begun is None or ended is None:
         return None
     # Billing counts in days, and it isn't published of which time zone.

@@ -38,7 +38,7 @@ from airflow_provider_sequentum.lifecycle.run_guards import check_credits
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_stop import STOP_GRACE, stop_run
 from airflow_provider_sequentum.lifecycle.run_wait import NOT_YET_FOUND_INTERVAL
-from airflow_provider_sequentum.lifecycle.tolerance import NOT_FOUND_TOLERANCE, RESTART_GRACE
+from airflow_provider_sequentum.lifecycle.tolerance import NOT_FOUND_TOLERANCE, may_be_the_old_failure
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -135,7 +135,7 @@ def hold_run(
         return (yield from start_run(request, policy, max_tries, left_behind))
     run = yield from _look(record)
     decision = next_try(
-        None if run is None else phase_of(run.status, run.table_type),
+        None if run is None else phase_of(run),
         same_inputs=record.fingerprint == request.fingerprint(),
         cleared=cleared,
         abandoned=record.abandoned,
@@ -226,7 +226,7 @@ def restart_or_start(held: HeldRun, request: RunRequest, policy: RunPolicy) -> P
     except (BadRequest, Conflict, MethodNotAllowed, NotFound, UnprocessableRequest) as error:
         yield from remember(held.record.to_json())  # nothing was restarted, so no old Failure has to be told apart
         run = yield from _look(held.record)
-        if run is not None and phase_of(run.status, run.table_type) not in (Phase.RESTARTABLE, Phase.ARCHIVED):
+        if run is not None and phase_of(run) not in (Phase.RESTARTABLE, Phase.ARCHIVED):
             yield from say(f"Run {run_id} of agent {agent_id} was restarted by somebody else; joining it.")
             return HeldRun(held.record, run)
         if policy.retry_mode == "restart":
@@ -320,14 +320,14 @@ def candidates_for(record: RunRecord, listed: list[Run], others: frozenset[int] 
         if run.id not in record.replaced
         and run.id not in others
         and _may_be_as_young(run, record.intended_at - CLOCK_SKEW)
-        and not (record.is_guess and phase_of(run.status, run.table_type).is_over)
+        and not (record.is_guess and phase_of(run).is_over)
     ]
 
 
 def _may_be_as_young(run: Run, moment: datetime) -> bool:
     known = run.created or run.start_time
     # A run that does not say how old it is can only be ruled out when it is over.
-    return known >= moment if known is not None else not phase_of(run.status, run.table_type).is_over
+    return known >= moment if known is not None else not phase_of(run).is_over
 
 
 def _look(record: RunRecord) -> Procedure[Run | None]:
@@ -346,19 +346,11 @@ def _look(record: RunRecord) -> Procedure[Run | None]:
             if (yield from now()) - record.intended_at > NOT_FOUND_TOLERANCE:
                 return None
         else:
-            if not _may_be_the_old_failure(record, run, (yield from now())):
+            restartable = phase_of(run) is Phase.RESTARTABLE
+            asked_at, ended_at = record.restart_asked_at, record.failure_ended_at
+            if not (restartable and may_be_the_old_failure(run, asked_at, ended_at, (yield from now()))):
                 return run
         yield from sleep(NOT_YET_FOUND_INTERVAL)
-
-
-def _may_be_the_old_failure(record: RunRecord, run: Run, moment: datetime) -> bool:
-    """Whether a restart was asked for a moment ago, and the Failure may be the one before it."""
-    return (
-        phase_of(run.status, run.table_type) is Phase.RESTARTABLE
-        and record.restart_asked_at is not None
-        and moment - record.restart_asked_at < RESTART_GRACE
-        and run.end_time in (None, record.failure_ended_at)
-    )
 
 
 def _explain(decision: NextTry, record: RunRecord, run: Run | None, cleared: bool) -> str:

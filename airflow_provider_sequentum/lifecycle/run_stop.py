@@ -108,7 +108,7 @@ def _wait_for_the_end(
         except SequentumError as error:
             yield from warn(f"Could not look at run {run_id}: {error}")
         moment = yield from now()
-        phase = phase_of(run.status, run.table_type) if run is not None else Phase.UNKNOWN
+        phase = phase_of(run) if run is not None else Phase.UNKNOWN
         doubted = phase is Phase.RESTARTABLE and failure_doubted_until is not None and moment < failure_doubted_until
         if run is not None and phase.is_over and not doubted:
             return StopResult(confirmed=True, status=status_name(run.status))

@@ -17,9 +17,9 @@ from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, say, 
 from airflow_provider_sequentum.lifecycle.progress import RunProgress
 from airflow_provider_sequentum.lifecycle.tolerance import (
     FAULT_TOLERANCE,
-    RESTART_GRACE,
     WAITING_SHARE,
     fault_tolerance,
+    may_be_the_old_failure,
 )
 from airflow_provider_sequentum.lifecycle.watch_schedule import lone_interval
 
@@ -133,7 +133,7 @@ class RunWait:
         """Take in the run's record as it was read at ``now``."""
         self.run = run
         self._faults_since, self._missing_since, self.is_missing = None, None, False
-        phase = phase_of(run.status, run.table_type)
+        phase = phase_of(run)
         ended = phase.is_over if phase is not Phase.RESTARTABLE else self._failure_counts(run, now)
         if phase is not Phase.RESTARTABLE:
             self._failure_since, self._seen_restarted = None, True
@@ -194,18 +194,13 @@ class RunWait:
         return min(((moment - now).total_seconds() for moment in moments if moment is not None), default=None)
 
     def _failure_counts(self, run: Run, now: datetime) -> bool:
-        if not self._seen_restarted and self._is_the_old_failure(run, now):
+        asked_at, ended_at = self.terms.restart_asked_at, self.terms.failure_ended_at
+        if not self._seen_restarted and may_be_the_old_failure(run, asked_at, ended_at, now):
             return False
         if self.terms.wait_for_restart:
             return False
         self._failure_since = self._failure_since or now
         return now - self._failure_since >= timedelta(seconds=self.terms.failure_pause)
-
-    def _is_the_old_failure(self, run: Run, now: datetime) -> bool:
-        asked_at = self.terms.restart_asked_at
-        if asked_at is None or now - asked_at >= RESTART_GRACE:
-            return False
-        return run.end_time is None or run.end_time == self.terms.failure_ended_at
 
     def _deadline_passed(self, now: datetime) -> bool:
         return self.terms.deadline is not None and now >= self.terms.deadline
@@ -218,7 +213,7 @@ class RunWait:
 
 
 def _age(run: Run | None, now: datetime) -> float:
-    begun = (run.start_time or run.created) if run is not None else None
+    begun = run.begun if run is not None else None
     return (now - begun).total_seconds() if begun is not None else 0.0
 
 

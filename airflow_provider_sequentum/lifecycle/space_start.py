@@ -245,6 +245,6 @@ def _still_going(records: Iterable[RunRecord]) -> Procedure[list[RunRecord]]:
             yield from warn(f"Could not look at run {record.run_id} of agent {record.agent_id}: {error}")
             going.append(record)
         else:
-            if record.restart_asked_at is not None or not phase_of(run.status, run.table_type).is_over:
+            if record.restart_asked_at is not None or not phase_of(run).is_over:
                 going.append(record)
     return going

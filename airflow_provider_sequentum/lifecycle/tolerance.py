@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.errors import NotFound, RefusedByServer, SequentumError, UnexpectedAnswer
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.runs import Run
 
 FAULT_TOLERANCE = timedelta(minutes=10)
 """How long a wait bears that nothing usable is answered. The run goes on meanwhile."""
@@ -25,3 +29,19 @@ def fault_tolerance(error: SequentumError) -> timedelta:
         return NOT_FOUND_TOLERANCE
     passing = error.transient or (isinstance(error, UnexpectedAnswer) and not isinstance(error, RefusedByServer))
     return FAULT_TOLERANCE if passing else timedelta(0)
+
+
+def may_be_the_old_failure(
+    run: Run, restart_asked_at: datetime | None, failure_ended_at: datetime | None, now: datetime
+) -> bool:
+    """
+    Whether a run in Failure may still be in the one that it was restarted from.
+
+    :param restart_asked_at: when a restart in place was asked for, if it was.
+    :param failure_ended_at: the end time of the Failure before it.
+    """
+    return (
+        restart_asked_at is not None
+        and now - restart_asked_at < RESTART_GRACE
+        and run.end_time in (None, failure_ended_at)
+    )

@@ -92,7 +92,7 @@ class Watched:
 
     def see(self, run: Run, moment: Moment) -> None:
         """Take in what a record says of how far the run has come."""
-        begun = run.start_time or run.created
+        begun = run.begun
         if begun is not None:
             self.began = moment.steady - max((moment.utc - begun).total_seconds(), 0.0)
         if run.status not in _WINDING_DOWN:
@@ -104,7 +104,7 @@ class Watched:
 
     def ended_at(self, run: Run, moment: Moment) -> float:
         """Return when a run that has ended did so, by the steady clock."""
-        begun = run.start_time or run.created
+        begun = run.begun
         if begun is None or run.end_time is None:
             return moment.steady
         return min(self.began + (run.end_time - begun).total_seconds(), moment.steady)

@@ -97,7 +97,7 @@ class AgentRunSensor(BaseSensorOperator):
         if result.is_done:
             return result.xcom_value
         from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
-        from airflow_provider_sequentum.triggers.timing import BACKSTOP
+        from airflow_provider_sequentum.triggers.timing import deferral_timeout
 
         now = datetime.now(UTC)
         limits = [now + timedelta(seconds=self.timeout), execution_deadline(context, self.execution_timeout)]
@@ -107,7 +107,7 @@ class AgentRunSensor(BaseSensorOperator):
                 sequentum_conn_id=self.sequentum_conn_id, **replace(self._waiting().terms, deadline=deadline).to_json()
             ),
             method_name="execute_complete",
-            timeout=max(deadline - now, timedelta()) + BACKSTOP,
+            timeout=deferral_timeout(deadline, now),
         )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> int:
@@ -184,7 +184,7 @@ class AgentRunSensor(BaseSensorOperator):
         from airflow_provider_sequentum.outlets import tell_outlets_of_run
 
         announce_run(context, self._hook, run)
-        phase = phase_of(run.status, run.table_type)
+        phase = phase_of(run)
         if phase is not Phase.SUCCEEDED:
             raise ending_exception(run, _NEXT_STEP[phase.value], self._hook, SENSED_EXCEPTION_OF)
         self.log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))

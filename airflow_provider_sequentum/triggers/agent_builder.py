@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.triggers.timing import not_too_soon
 
 
 class AgentBuilderTrigger(BaseTrigger):
@@ -58,10 +58,7 @@ class AgentBuilderTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event and end."""
-        begun = asyncio.get_running_loop().time()
-        event = await self._wait()
-        await asyncio.sleep(begun + SHORTEST_TRIGGER_LIFE - asyncio.get_running_loop().time())
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(await not_too_soon(self._wait()))  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """
@@ -74,10 +71,9 @@ class AgentBuilderTrigger(BaseTrigger):
             await asyncio.shield(self._cancelling)
 
     async def _wait(self) -> dict[str, Any]:
-        from airflow_provider_sequentum.api.errors import SequentumError
         from airflow_provider_sequentum.exceptions import SequentumException
         from airflow_provider_sequentum.hooks.driver import aperform
-        from airflow_provider_sequentum.hooks.errors import as_airflow_exception
+        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
         from airflow_provider_sequentum.lifecycle.builder_speak import session_of
@@ -88,10 +84,9 @@ class AgentBuilderTrigger(BaseTrigger):
         deadline = datetime.fromisoformat(self.deadline) if self.deadline else None
         waiting = wait_for_turn(session_of(record), self.poll_interval, deadline)
         try:
-            async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
-                session = await aperform(waiting, client, self.log)
-        except SequentumError as error:
-            return error_event(as_airflow_exception(error, self.sequentum_conn_id), self.serialize()[1])
+            with errors_as_airflow_exceptions(self.sequentum_conn_id):
+                async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
+                    session = await aperform(waiting, client, self.log)
         except SequentumException as error:
             return error_event(error, self.serialize()[1])
         return turn_event(record.seeing(session).to_json(), self.serialize()[1])

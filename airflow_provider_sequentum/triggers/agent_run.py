@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.triggers.timing import not_too_soon
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms
@@ -21,7 +21,7 @@ class AgentRunTrigger(BaseTrigger):
     All triggers of a connection share one watcher (see :mod:`.run_watcher`), which asks on behalf of all of them. The
     trigger only waits. It never starts, restarts or downloads, and it can be run again from the start on another
     triggerer: its deadline is a point in time. The event holds the outcome (``ended``, ``deadline`` or ``error``), the
-    run's last record as the API spells it, and the trigger's own arguments.
+    run's last record, and the trigger's own arguments.
 
     :param sequentum_conn_id: the connection.
     :param agent_id: the agent.
@@ -92,10 +92,7 @@ class AgentRunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event and end."""
-        begun = asyncio.get_running_loop().time()
-        event = await self.wait()
-        await asyncio.sleep(begun + SHORTEST_TRIGGER_LIFE - asyncio.get_running_loop().time())
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(await not_too_soon(self.wait()))  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """
@@ -108,16 +105,14 @@ class AgentRunTrigger(BaseTrigger):
 
     async def wait(self) -> dict[str, Any]:
         """Return the event, as soon as there is one."""
-        from airflow_provider_sequentum.api.errors import SequentumError
         from airflow_provider_sequentum.exceptions import SequentumException
-        from airflow_provider_sequentum.hooks.errors import as_airflow_exception
+        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
         from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
         from airflow_provider_sequentum.triggers.run_watcher import wait_for_run
 
         try:
-            outcome, run = await wait_for_run(self.sequentum_conn_id, self._terms(), self.log)
-        except SequentumError as error:
-            return error_event(as_airflow_exception(error, self.sequentum_conn_id), self._arguments)
+            with errors_as_airflow_exceptions(self.sequentum_conn_id):
+                outcome, run = await wait_for_run(self.sequentum_conn_id, self._terms(), self.log)
         except SequentumException as error:
             return error_event(error, self._arguments)
         return ended_event(outcome, run, self._arguments)

@@ -11,24 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.exceptions import (
-    SequentumConnectionException,
-    SequentumConnectionNotFound,
-    SequentumException,
-    SequentumRequestRefused,
-    SequentumUnavailable,
-)
+from airflow_provider_sequentum.exceptions import SequentumException, SequentumUnavailable
+from airflow_provider_sequentum.hooks.errors import exception_named
 from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
-
-_KINDS = {
-    kind.__name__: kind
-    for kind in (
-        SequentumConnectionException,
-        SequentumConnectionNotFound,
-        SequentumRequestRefused,
-        SequentumUnavailable,
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +66,8 @@ def read_run_event(event: Mapping[str, Any] | None) -> RunEvent:
     try:
         arguments, record = event["trigger"], event.get("run")
         run = Run.model_validate(record) if record is not None else None
-        error = _read_error(event) if event["outcome"] == "error" else None
+        failed = event["outcome"] == "error"
+        error = exception_named(event.get("error"), event.get("message")) if failed else None
         news = RunEvent(
             agent_id=arguments["agent_id"],
             run_id=run.id if run is not None else arguments["run_id"],
@@ -109,11 +95,6 @@ def read_space_event(event: Mapping[str, Any] | None) -> tuple[list[RunEvent], M
     if not isinstance(events, list) or not isinstance(carried, Mapping):
         raise _not_understood("it tells of no runs")
     return [read_run_event(one) for one in events], carried
-
-
-def _read_error(event: Mapping[str, Any]) -> SequentumException:
-    kind = _KINDS.get(str(event.get("error")), SequentumUnavailable)
-    return kind(str(event.get("message")))
 
 
 def _not_understood(reason: str) -> SequentumUnavailable:

@@ -10,24 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_sequentum.exceptions import (
-    SequentumConnectionException,
-    SequentumConnectionNotFound,
-    SequentumException,
-    SequentumRequestRefused,
-    SequentumUnavailable,
-)
+from airflow_provider_sequentum.exceptions import SequentumException, SequentumUnavailable
+from airflow_provider_sequentum.hooks.errors import exception_named
 from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
-
-_KINDS = {
-    kind.__name__: kind
-    for kind in (
-        SequentumConnectionException,
-        SequentumConnectionNotFound,
-        SequentumRequestRefused,
-        SequentumUnavailable,
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +69,4 @@ def read_session_event(event: Mapping[str, Any] | None) -> SessionNews:
 
 
 def _exception(kind: object, message: object) -> SequentumException:
-    return _KINDS.get(str(kind), SequentumUnavailable)(f"{message} As far as is known the session goes on.")
+    return exception_named(kind, f"{message} As far as is known the session goes on.")

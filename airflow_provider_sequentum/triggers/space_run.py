@@ -9,7 +9,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.triggers.timing import not_too_soon
 
 
 class SpaceRunsTrigger(BaseTrigger):
@@ -35,9 +35,7 @@ class SpaceRunsTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event and end."""
-        begun = asyncio.get_running_loop().time()
-        events = await asyncio.gather(*(trigger.wait() for trigger in self._triggers()))
-        await asyncio.sleep(begun + SHORTEST_TRIGGER_LIFE - asyncio.get_running_loop().time())
+        events = await not_too_soon(asyncio.gather(*(trigger.wait() for trigger in self._triggers())))
         yield TriggerEvent({"events": events, "carried": self.carried})  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:

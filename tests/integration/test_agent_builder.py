@@ -34,7 +34,7 @@ def serving(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Sandbo
     """Serve a sandbox whose builder takes a tenth of a second for a turn, to operators and triggers."""
     with Sandbox(builder_seconds=0.1, rate_limit=10_000, **settings) as service:
         monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", service.connection_uri)
-        monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_builder.SHORTEST_TRIGGER_LIFE", 0.0)
+        monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
         yield service
 
 

@@ -40,9 +40,8 @@ BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "trig
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_run.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
     monkeypatch.setattr(find_lost_run, "__defaults__", ((0.05, 0.1),))
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.space_run.SHORTEST_TRIGGER_LIFE", 0.0)
     monkeypatch.setattr(find_space_runs, "__defaults__", ((0.05, 0.1),))
     monkeypatch.setattr("airflow_provider_sequentum.lifecycle.run_stop.LOOK_INTERVAL", 0.05)
 

@@ -136,7 +136,7 @@ def test_reading_records(agent: Agent, run_id: int) -> None:
 
 
 def test_an_operator_of_the_readers_own_waits(agent: Agent, run_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_run.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
     kind = execute(DOCS / "how-to" / "triggers.md", agent, run_id)["WaitForRun"]
     task = kind(task_id="wait", agent_id=agent.id, run_id=run_id)
     with pytest.raises(TaskDeferred) as deferral:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @pytest.fixture(autouse=True)
 def _short_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_run.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
     monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watched.SHORTEST_INTERVAL", 0.2)
     monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watch_schedule.LEAST_WORTH", 1e-4)
 

@@ -16,7 +16,7 @@ from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import settings_from_connection
 from airflow_provider_sequentum.lifecycle.builder_session import SessionState
-from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
+from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of_status
 from airflow_provider_sequentum.lifecycle.progress import run_summary
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from docs import diagrams
@@ -56,7 +56,7 @@ def test_the_table_of_phases_is_the_code() -> None:
     for phase, statuses, *_ in rows("life-cycle.md", "What a status means"):
         if phase != "unknown":
             told |= {name.strip(" *"): Phase(phase) for name in statuses.split(",")}
-    assert told == {status_name(s): phase_of(s) for s in RunStatus if phase_of(s) is not Phase.UNKNOWN}
+    assert told == {status_name(s): phase_of_status(s) for s in RunStatus if phase_of_status(s) is not Phase.UNKNOWN}
     assert all(isinstance(parse_run_status(name), RunStatus) for name in told)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.errors import NotFound, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
 from airflow_provider_sequentum.api.runs import Run, status
-from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
+from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of_status
 from airflow_provider_sequentum.lifecycle.run_wait import (
     NOT_YET_FOUND_INTERVAL,
     RunWait,
@@ -55,7 +55,7 @@ def test_what_one_observation_means(
         TERMS, wait_for_restart=wait_for_restart, failure_pause=failure_pause, deadline=START + seconds(100)
     )
     verdict = RunWait(terms).observe(run(code, tableType=table_type), START + seconds(100 if late else 0))
-    phase = phase_of(parse_run_status(code), table_type)
+    phase = phase_of_status(parse_run_status(code), table_type)
     ended = phase.is_over and not (phase is Phase.RESTARTABLE and (wait_for_restart or failure_pause))
     if ended:
         assert verdict.outcome is WaitOutcome.ENDED  # even when the deadline has passed as well
@@ -79,11 +79,11 @@ def test_a_wait_ends_with_an_end_and_with_nothing_else(seen: list[int | str], la
     for code in seen:
         now += seconds(30)
         verdict = wait.observe(run(code), now)
-        assert (verdict.outcome is WaitOutcome.ENDED) is phase_of(parse_run_status(code)).is_over
+        assert (verdict.outcome is WaitOutcome.ENDED) is phase_of_status(parse_run_status(code)).is_over
         if verdict.outcome is not None:
             return
     assert wait.observe(run(last), now).outcome is (
-        WaitOutcome.ENDED if phase_of(parse_run_status(last)).is_over else None
+        WaitOutcome.ENDED if phase_of_status(parse_run_status(last)).is_over else None
     )
 
 

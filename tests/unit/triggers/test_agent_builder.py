@@ -17,7 +17,6 @@ from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.builder_speak import session_of
-from airflow_provider_sequentum.triggers import agent_builder
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
 from airflow_provider_sequentum.triggers.session_event import read_session_event, turn_event
 from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
@@ -72,7 +71,7 @@ def clients(service: FakeBuilder, monkeypatch: pytest.MonkeyPatch) -> list[Clien
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let triggers fire as early as they like."""
-    monkeypatch.setattr(agent_builder, "SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
 
 
 async def fired(waiting: AgentBuilderTrigger) -> list[Any]:
@@ -107,7 +106,7 @@ async def test_it_never_fires_in_the_first_seconds_of_its_life(
         naps.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.agent_builder.asyncio.sleep", noting)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.asyncio.sleep", noting)
     await fired(trigger())
     assert SHORTEST_TRIGGER_LIFE - 1 < naps[-1] <= SHORTEST_TRIGGER_LIFE
     assert len(clients) == 1

@@ -89,7 +89,7 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return situation["result"]
 
     monkeypatch.setattr(run_watcher, "wait_for_run", wait_for_run)
-    monkeypatch.setattr(agent_run, "SHORTEST_TRIGGER_LIFE", 0.2)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.2)
     return situation
 
 

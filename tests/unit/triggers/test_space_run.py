@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException, SequentumUnavailable
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
-from airflow_provider_sequentum.triggers import run_watcher, space_run
+from airflow_provider_sequentum.triggers import run_watcher
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.triggers.run_event import read_space_event
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
@@ -46,7 +46,7 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> None:
         return WaitOutcome.ENDED, run
 
     monkeypatch.setattr(run_watcher, "wait_for_run", wait_for_run)
-    monkeypatch.setattr(space_run, "SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
 
 
 @pytest.mark.usefixtures("wait")
@@ -61,7 +61,7 @@ async def test_one_event_tells_of_all_runs() -> None:
 
 @pytest.mark.usefixtures("wait")
 async def test_a_trigger_never_fires_in_its_first_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space_run, "SHORTEST_TRIGGER_LIFE", 0.2)
+    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.2)
     begun = asyncio.get_running_loop().time()
     assert len([event async for event in trigger().run()]) == 1
     assert asyncio.get_running_loop().time() - begun >= 0.19
