@@ -61,6 +61,7 @@ class AirflowInstance:
         self.dags_folder = dags_folder.resolve()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.triggerers = ["triggerer"]
         self._python = str(python)
         self._release = _release_of(self._python)
         self._executor = executor or self._release.local_executor[database]
