@@ -28,6 +28,14 @@ def missing_browser() -> str | None:
     return f"a real browser is driven; not installed: {' and '.join(missing)} (Debian: chromium, chromium-driver)"
 
 
+# Airflow 2 draws its grid in a shadow tree, which the document's own text and links leave out.
+_PARTS = """
+    const parts = element => [element, ...[...element.querySelectorAll('*')]
+        .filter(host => host.shadowRoot)
+        .flatMap(host => [...host.shadowRoot.children].flatMap(parts))];
+"""
+
+
 class Browser:
     """A browser window; ``with`` opens and closes it."""
 
@@ -63,7 +71,12 @@ class Browser:
     @property
     def text(self) -> str:
         """What the page shows."""
-        return str(self.run("return document.body.innerText"))
+        return str(self.run(f"{_PARTS} return parts(document.body).map(part => part.innerText ?? '').join('\\n')"))
+
+    def address_of(self, link: str) -> str:
+        """Return where the link with this text leads."""
+        links = f"{_PARTS} return parts(document.body).flatMap(part => [part, ...part.querySelectorAll('a')])"
+        return str(self.run(f"{links}.find(place => place.href && place.textContent.includes('{link}')).href"))
 
     def run(self, script: str) -> Any:
         """Run JavaScript in the page and return its value."""

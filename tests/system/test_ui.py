@@ -205,9 +205,7 @@ def test_the_grid_shows_the_quickstart_done(person: Person, finished_run: DagRun
 def test_the_button_on_a_task_leads_to_its_run(person: Person, finished_run: DagRun) -> None:
     person.go(person.task_page(finished_run, "run_agent"))
     person.browser.wait_for_text(AgentRunLink.name)
-    address = person.browser.run(
-        f"return [...document.links].find(link => link.textContent.includes('{AgentRunLink.name}')).href"
-    )
+    address = person.browser.address_of(AgentRunLink.name)
     assert address == person.stage.airflow.xcom(finished_run, "run_agent", RUN_LINK_KEY)
     person.browser.open(address)
     person.browser.wait_for_text(f"Run {person.stage.airflow.xcom(finished_run, 'run_agent')}")
