@@ -206,7 +206,7 @@ class AsyncSequentumClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._core = _Core(settings)
-        self._settings = settings
+        self.settings = settings
         self._transport = transport
         self._sleep = sleep
         self._http = httpx.AsyncClient(transport=transport, verify=_verification(settings), limits=_LIMITS)
@@ -250,7 +250,7 @@ class AsyncSequentumClient:
         transport = given if isinstance(given, httpx.BaseTransport) else None
 
         def fetch() -> int:
-            with SequentumClient(self._settings, transport=transport, sleep=_sleep_until(cancelled)) as client:
+            with SequentumClient(self.settings, transport=transport, sleep=_sleep_until(cancelled)) as client:
                 guarded = _UntilSet(cancelled, destination)
                 return client.download(agent_id=agent_id, run_id=run_id, file=file, destination=guarded)
 

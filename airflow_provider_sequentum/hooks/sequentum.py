@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,7 +92,8 @@ class SequentumHook(BaseHook):
         """Return a new async client; the caller closes it (``async with``)."""
         from airflow_provider_sequentum.api import AsyncSequentumClient
 
-        return AsyncSequentumClient(await self.aget_settings())
+        # Loading the certificates takes longer than an event loop should be kept.
+        return await asyncio.to_thread(AsyncSequentumClient, await self.aget_settings())
 
     def send(self, call: Call[T]) -> T:
         """

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sequentum.triggers.timing import not_too_soon
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
 
 
 class AgentBuilderTrigger(BaseTrigger):
@@ -18,8 +21,8 @@ class AgentBuilderTrigger(BaseTrigger):
 
     The trigger only waits and tells of the progress: it sends no message, finishes nothing, and saves nothing. It can
     be run again from the start on another triggerer: its deadline is a point in time, and events it has told of are
-    told again. The event holds the record with the session as it was last seen, the error if looking at it failed for
-    good, and the trigger's own arguments.
+    told again. So they are when it begins anew because the connection's key was changed. The event holds the record
+    with the session as it was last seen, the error if looking at it failed for good, and the trigger's own arguments.
 
     :param sequentum_conn_id: the connection.
     :param record: the task's record, as :meth:`.SessionRecord.to_json` writes it.
@@ -72,24 +75,36 @@ class AgentBuilderTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_sequentum.exceptions import SequentumException
-        from airflow_provider_sequentum.hooks.driver import aperform
         from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
         from airflow_provider_sequentum.lifecycle.builder_speak import session_of
-        from airflow_provider_sequentum.lifecycle.builder_wait import wait_for_turn
         from airflow_provider_sequentum.triggers.session_event import error_event, turn_event
 
         record = SessionRecord.from_json(self.record)
-        deadline = datetime.fromisoformat(self.deadline) if self.deadline else None
-        waiting = wait_for_turn(session_of(record), self.poll_interval, deadline)
         try:
             with errors_as_airflow_exceptions(self.sequentum_conn_id):
-                async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
-                    session = await aperform(waiting, client, self.log)
+                session = await self._wait_for_turn(session_of(record))
         except SequentumException as error:
             return error_event(error, self.serialize()[1])
         return turn_event(record.seeing(session).to_json(), self.serialize()[1])
+
+    async def _wait_for_turn(self, session: BuilderSession) -> BuilderSession:
+        """Wait with the connection as it is, and once its key is refused, as it is then: it may have been changed."""
+        from airflow_provider_sequentum.api.errors import Unauthorized
+        from airflow_provider_sequentum.hooks.driver import aperform
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.lifecycle.builder_wait import wait_for_turn
+
+        hook = SequentumHook(self.sequentum_conn_id)
+        deadline = datetime.fromisoformat(self.deadline) if self.deadline else None
+        while True:
+            async with await hook.aget_client() as client:
+                try:
+                    return await aperform(wait_for_turn(session, self.poll_interval, deadline), client, self.log)
+                except Unauthorized:
+                    if await hook.aget_settings() == client.settings:
+                        raise
+            self.log.info("The connection %r was changed; going on with what it says now.", self.sequentum_conn_id)
 
     async def _cancel_unless_the_task_goes_on(self) -> None:
         from airflow_provider_sequentum.hooks.driver import aperform

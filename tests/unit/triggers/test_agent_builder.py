@@ -7,7 +7,8 @@ from typing import Any, Self
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_sequentum.api.errors import Forbidden, SequentumError
+from airflow_provider_sequentum.api import ClientSettings
+from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, Unauthorized
 from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
     SequentumConnectionNotFound,
@@ -22,14 +23,15 @@ from airflow_provider_sequentum.triggers.session_event import read_session_event
 from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession
 
+SETTINGS = ClientSettings(api_key="sk")
 RECORD = SessionRecord(fingerprint="f", max_tries=0, session=BuilderSession(session_id="s1")).to_json()
 
 
 class Client:
     """The async client of the fake service; every request takes so many seconds."""
 
-    def __init__(self, service: FakeBuilder, seconds: float = 0.0) -> None:
-        self.service, self.seconds = service, seconds
+    def __init__(self, service: FakeBuilder, seconds: float = 0.0, settings: ClientSettings = SETTINGS) -> None:
+        self.service, self.seconds, self.settings = service, seconds, settings
         self.is_open = False
 
     async def __aenter__(self) -> Self:
@@ -139,6 +141,39 @@ async def test_an_error_that_can_not_pass_is_handed_over_with_its_kind(service: 
     news = read_session_event((await fired(trigger()))[0])
     assert isinstance(news.error, SequentumConnectionException)
     assert news.record == news.before
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize(("keys", "is_over"), [(["sk-old", "sk-new"], True), (["sk-old", "sk-old"], False)])
+async def test_a_refused_key_is_looked_up_again(
+    keys: list[str], is_over: bool, service: FakeBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection has the first key, and the second from the first refusal on."""
+
+    class RefusedClient(Client):
+        async def send(self, call: Any, *, budget_share: float = 1.0) -> Any:
+            if self.settings.api_key == "sk-old":
+                connection.append(keys[1])
+                raise Unauthorized("Revoked.", purpose=call.purpose, status_code=401)
+            return await super().send(call, budget_share=budget_share)
+
+    async def aget_settings(hook: SequentumHook) -> ClientSettings:
+        return ClientSettings(api_key=connection[-1])
+
+    async def aget_client(hook: SequentumHook) -> Client:
+        made.append(RefusedClient(service, settings=await aget_settings(hook)))
+        return made[-1]
+
+    connection, made = keys[:1], list[Client]()
+    monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
+    monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
+    news = read_session_event((await fired(trigger()))[0])
+    if is_over:
+        assert news.error is None
+        assert session_of(news.record).state is SessionState.READY
+    else:
+        assert isinstance(news.error, SequentumConnectionException)
+    assert [client.is_open for client in made] == [False] * len(set(keys))
 
 
 @pytest.mark.usefixtures("_quick")
