@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +21,9 @@ from airflow_provider_sequentum.lifecycle.tolerance import WAITING_SHARE
 from tests.support.service import START, Clock, FakeService
 from tests.support.worker import Worker
 from tests.unit.lifecycle import builder_service
+
+# A procedure can be carried out once, so a table of cases holds what begins one.
+Begin = Callable[[], Procedure[Any]]
 
 
 def overheard(procedure: Procedure[Any], sent: list[Send]) -> Procedure[Any]:
@@ -46,11 +51,15 @@ def service() -> FakeService:
 
 
 @pytest.mark.parametrize(
-    "procedure", [wait_for_end(RunWaitTerms(agent_id=7, run_id=101, poll_interval=30)), look_for_next_run(7, START)]
+    "begin",
+    [
+        partial(wait_for_end, RunWaitTerms(agent_id=7, run_id=101, poll_interval=30)),
+        partial(look_for_next_run, 7, START),
+    ],
 )
-def test_a_wait_for_a_run_uses_the_share_of_waits(service: FakeService, procedure: Procedure[Any]) -> None:
+def test_a_wait_for_a_run_uses_the_share_of_waits(service: FakeService, begin: Begin) -> None:
     sent: list[Send] = []
-    Worker(service).perform(overheard(procedure, sent))
+    Worker(service).perform(overheard(begin(), sent))
     assert {step.budget_share for step in sent} == {WAITING_SHARE}
 
 
@@ -66,10 +75,12 @@ def test_a_wait_for_a_session_uses_the_share_of_waits() -> None:
     assert {step.budget_share for step in sent} == {WAITING_SHARE}
 
 
-@pytest.mark.parametrize("procedure", [hold_run(RunRequest(agent_id=7), RunPolicy(), 0, None), stop_run(7, 101, 45)])
-def test_a_start_and_a_stop_may_use_all_of_it(service: FakeService, procedure: Procedure[Any]) -> None:
+@pytest.mark.parametrize(
+    "begin", [partial(hold_run, RunRequest(agent_id=7), RunPolicy(), 0, None), partial(stop_run, 7, 101, 45)]
+)
+def test_a_start_and_a_stop_may_use_all_of_it(service: FakeService, begin: Begin) -> None:
     sent: list[Send] = []
-    Worker(service).perform(overheard(procedure, sent))
+    Worker(service).perform(overheard(begin(), sent))
     changes = [step for step in sent if step.call.method != "GET"]
     assert changes
     assert {step.budget_share for step in changes} == {1.0}
