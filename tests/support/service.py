@@ -146,6 +146,9 @@ class FakeService:
     runs: dict[int, FakeRun] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     refuses_to_start: dict[int, str] = field(default_factory=dict)
+    keeps_run_id: set[int] = field(default_factory=set)
+    """Agents that the start of a space says to have started, without saying as which run."""
+    archived_agents: set[int] = field(default_factory=set)
     diagnostics: dict[str, Any] | None = None
     credits: float = 1000.0
     on_start: Callable[[FakeRun], None] = lambda run: None
@@ -216,7 +219,10 @@ class FakeService:
         if verb == "diagnostics" and self.diagnostics is not None:
             return self.diagnostics
         if names[0] == "spaces" and verb == "agents":
-            return [{"id": number, "name": name} for number, name in self.agents.items()]
+            return [
+                {"id": number, "name": name, "isArchived": number in self.archived_agents}
+                for number, name in self.agents.items()
+            ]
         if call.path == "/billing/credits":
             return {"availableCredits": self.credits}
         raise not_found(call)
@@ -258,9 +264,12 @@ class FakeService:
         inputs = call.body.get("inputParameters") if isinstance(call.body, dict) else None
         results: list[dict[str, Any]] = []
         for number, name in self.agents.items():
+            if number in self.archived_agents:
+                continue
             refusal = self.refuses_to_start.get(number)
             run_id = self.start(number, inputs).id if refusal is None else None
-            told = {"success": refusal is None, "runId": run_id, "errorMessage": refusal}
+            told_id = None if number in self.keeps_run_id else run_id
+            told = {"success": refusal is None, "runId": told_id, "errorMessage": refusal}
             results.append({"agentId": number, "agentName": name, **told})
         return {"spaceId": 1, "totalAgents": len(results), "agentsStarted": len(results), "results": results}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
@@ -38,6 +40,10 @@ class Worker:
     service: FakeService
     steps_left: int | None = None
     said: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+    """What of it was said as a warning."""
+    sent: list[tuple[datetime, Send]] = field(default_factory=list)
+    """Its calls, and when each was sent."""
     kept: list[dict[str, Any] | None] = field(default_factory=list)
 
     @property
@@ -78,6 +84,7 @@ class Worker:
     ) -> Any:
         match step:
             case Send(call):
+                self.sent.append((self.service.clock.now, step))
                 return self.service.answer(call)
             case Sleep(seconds):
                 self.service.clock.sleep(seconds)
@@ -87,6 +94,8 @@ class Worker:
                 remember(record)
             case TellSiblingsRuns():
                 return siblings() if siblings is not None else frozenset()
-            case Say(_, message):
+            case Say(level, message):
                 self.said.append(message)
+                if level == logging.WARNING:
+                    self.warned.append(message)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -166,6 +167,7 @@ class Worker:
         self.record = record
         self.now = START
         self.said: list[str] = []
+        self.warned: list[str] = []
         self.steps = 0
 
     def run(self, procedure: Procedure[T], kill_at: int | None = None) -> T:
@@ -198,8 +200,10 @@ class Worker:
                 return self.now
             case Remember(record):
                 self.record = json.loads(json.dumps(record))
-            case Say(_, message):
+            case Say(level, message):
                 self.said.append(message)
+                if level == logging.WARNING:
+                    self.warned.append(message)
         return None
 
 

@@ -20,6 +20,7 @@ def test_a_session_is_cancelled_in_both_eras(single_shot: bool, status: str) -> 
     ended, worker = cancelled(service)
     assert ended
     assert service.sessions["s1"].status == "cancelled"
+    assert "s1" in worker.said[0]
     assert worker.said[-1] == "Agent Builder session s1 has ended: cancelled."
 
 
@@ -50,7 +51,9 @@ def test_a_cancellation_that_can_not_be_confirmed_is_said_with_the_id() -> None:
     ended, worker = cancelled(service)
     assert not ended
     assert worker.now - START >= CANCEL_GRACE
-    assert "Could not confirm that Agent Builder session s1 has ended" in worker.said[-1]
+    refused, unconfirmed = worker.warned
+    assert "down" in refused
+    assert "Could not confirm that Agent Builder session s1 has ended" in unconfirmed
 
 
 def test_no_error_is_raised_when_nothing_answers() -> None:
@@ -60,6 +63,7 @@ def test_no_error_is_raised_when_nothing_answers() -> None:
     ended, worker = cancelled(FakeBuilder(broken={"cancel": down, "stop": down, "status": down}))
     assert not ended
     assert "no answer" in worker.said[-1]
+    assert any("s1" in line and "down" in line for line in worker.warned)
 
 
 def test_a_missing_cancel_is_told_from_a_missing_session() -> None:

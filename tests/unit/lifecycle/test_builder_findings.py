@@ -35,12 +35,16 @@ JSON = st.recursive(
     [
         ("plan_generated", {"plan": {"steps": ["Open", {"description": "Extract"}]}}, "Plan: Open; Extract"),
         ("plan_generated", {"plan": "one thing"}, "Plan: one thing"),
+        ("plan_generated", {"plan": [{"title": "Open"}, {"text": "Extract"}]}, "Plan: Open; Extract"),
+        ("plan_generated", {"plan": [{"tool": "click"}]}, "Plan: {'tool': 'click'}"),
+        ("plan_generated", {"plan": {"goal": "prices"}}, "Plan: {'goal': 'prices'}"),
         ("step_started", {"stepNumber": 2, "totalSteps": 5, "description": "Click"}, "Step 2 of 5: Click"),
         ("step_started", {"stepNumber": 2, "actionType": "click"}, "Step 2: click"),
         ("step_completed", {"stepNumber": 2, "success": False}, "Step 2 did not succeed."),
         ("navigation_completed", {"url": "https://a.example", "title": "A"}, "Opened https://a.example (A)"),
         ("data_extracted", {"columns": ["a", "b"], "rows": [], "totalRows": 9}, "Found 9 rows: a, b"),
         ("data_extracted", {"columns": [{"name": "a"}], "rows": [1, 2]}, "Found 2 rows: a"),
+        ("data_extracted", {"columns": ["a"]}, "Found 0 rows: a"),
         ("user_message", {"message": "Hello"}, "The builder says: Hello"),
         ("ready_for_interaction", {"message": "Which table?"}, "The builder is ready: Which table?"),
         ("error", {"message": "x", "isRecoverable": True}, "The builder met an error and goes on: x"),
@@ -97,6 +101,23 @@ def test_the_sample_is_small_and_follows_the_columns() -> None:
     assert findings.rows[0][1] == 0
     assert len(str(findings.rows[0][0])) <= 200
     assert findings.total_rows == 100
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "cells"),
+    [
+        (["a", "b"], {"b": 2, "a": 1}, [1, 2]),
+        (["a", "b"], {"a": 1}, [1, None]),
+        (None, {"b": 2, "a": 1}, [2, 1]),
+        (None, {str(number): number for number in range(SAMPLE_COLUMNS + 1)}, [*range(SAMPLE_COLUMNS)]),
+        (["a"], "text", ["text"]),
+        (["a"], [None, True, 1.5, 2**63 - 1], [None, True, 1.5, 2**63 - 1]),
+        (["a"], [2**63], [str(2**63)]),  # longer than what databases and other languages take for a number
+    ],
+)
+def test_rows_of_any_shape_become_cells(columns: list[str] | None, row: object, cells: list[object]) -> None:
+    findings = Findings().with_event(event("data_extracted", 0, columns=columns, rows=[row], totalRows=1))
+    assert findings.rows == [cells]
 
 
 def test_a_number_that_json_does_not_know_becomes_text() -> None:

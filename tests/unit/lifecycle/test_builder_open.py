@@ -43,6 +43,10 @@ def left(service: FakeBuilder, status: str = "ready", request: SessionRequest = 
     return SessionRecord(fingerprint=request.fingerprint(), max_tries=1, session=record.session)
 
 
+def tells(lines: list[str], *words: str) -> bool:
+    return any(all(word in line for word in words) for line in lines)
+
+
 def starts(service: FakeBuilder) -> int:
     return sum(request.endswith("/start") for request in service.requests)
 
@@ -97,9 +101,10 @@ def test_a_lost_answer_to_the_start_is_followed_by_another_one_if_the_author_say
 def test_clearing_the_task_settles_a_lost_start() -> None:
     service = FakeBuilder()
     in_doubt = SessionRecord(fingerprint=OWN.fingerprint(), max_tries=1).announcing(Verb.START, START)
-    record, _ = opened(service, left_behind=in_doubt, max_tries=2)
+    record, worker = opened(service, left_behind=in_doubt, max_tries=2)
     assert session_of(record).session_id == "s1"
     assert starts(service) == 1
+    assert tells(worker.warned, str(START))
 
 
 @pytest.mark.parametrize("status", ["processing", "ready", "completed"])
@@ -123,9 +128,10 @@ def test_a_cleared_or_changed_task_gives_its_session_up(status: str, changed: bo
     service = FakeBuilder()
     before = left(service, status)
     request = SessionRequest(prompt="Something else, from https://shop.example") if changed else OWN
-    record, _ = opened(service, request, left_behind=before, max_tries=1 if changed else 2)
+    record, worker = opened(service, request, left_behind=before, max_tries=1 if changed else 2)
     assert session_of(record).session_id == "s2"
     assert service.sessions["s1"].status == "cancelled"
+    assert tells(worker.said, "something else" if changed else "cleared", "s1")
 
 
 def test_a_cleared_success_builds_anew_and_leaves_the_old_agent_alone() -> None:
@@ -141,9 +147,11 @@ def test_a_cleared_success_builds_anew_and_leaves_the_old_agent_alone() -> None:
 
 def test_keep_session_leaves_a_given_up_session_as_it_is() -> None:
     service = FakeBuilder()
-    record, _ = opened(service, policy=SessionPolicy(keep_session=True), left_behind=left(service), max_tries=2)
+    policy = SessionPolicy(keep_session=True)
+    record, worker = opened(service, policy=policy, left_behind=left(service), max_tries=2)
     assert session_of(record).session_id == "s2"
     assert service.sessions["s1"].status == "ready"
+    assert tells(worker.said, "cleared", "s1")
 
 
 def test_a_lost_session_is_said_so_and_begun_anew_only_by_policy() -> None:
@@ -182,10 +190,11 @@ def test_a_cleared_task_goes_on_with_the_session_it_was_given() -> None:
     before = SessionRecord(
         fingerprint=GIVEN.fingerprint(), max_tries=1, session=BuilderSession(session_id="s1", sent=1)
     )
-    record, _ = opened(service, GIVEN, left_behind=before, max_tries=2)
+    record, worker = opened(service, GIVEN, left_behind=before, max_tries=2)
     assert session_of(record).session_id == "s1"
     assert session_of(record).sent == 0
     assert service.sessions["s1"].status == "ready"
+    assert tells(worker.said, "cleared", "s1")
 
 
 @pytest.mark.parametrize("agent_id", [None, 7])

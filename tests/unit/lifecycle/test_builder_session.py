@@ -188,7 +188,8 @@ def test_a_draft_named_by_an_event_is_no_agent() -> None:
 def test_a_session_that_was_just_started_may_not_be_known_yet() -> None:
     young = BuilderSession.started("s1", START)
     assert young.observe_not_found(START + UNKNOWN_GRACE / 2).state is SessionState.PROCESSING
-    assert young.observe_not_found(START + UNKNOWN_GRACE).state is SessionState.GONE
+    gone = young.observe_not_found(START + UNKNOWN_GRACE)
+    assert (gone.state, gone.since) == (SessionState.GONE, START + UNKNOWN_GRACE)
 
 
 def test_completed_without_an_agent_is_waited_on_for_a_while() -> None:

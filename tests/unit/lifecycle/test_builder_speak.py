@@ -23,7 +23,16 @@ from airflow_provider_sequentum.api.errors import (
 from airflow_provider_sequentum.lifecycle.builder_open import SessionPolicy, StartAmbiguous, open_session
 from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord, Verb
 from airflow_provider_sequentum.lifecycle.builder_request import SessionRequest
-from airflow_provider_sequentum.lifecycle.builder_session import TURN_GRACE, Action, Done, Failed, Reason, Wait
+from airflow_provider_sequentum.lifecycle.builder_session import (
+    TURN_GRACE,
+    Action,
+    Cancelled,
+    Done,
+    Failed,
+    Reason,
+    SessionState,
+    Wait,
+)
 from airflow_provider_sequentum.lifecycle.builder_speak import (
     DELIVERIES,
     LOOKS_FOR_A_REACTION,
@@ -88,7 +97,7 @@ def test_a_single_shot_server_takes_no_followups() -> None:
 
 def test_a_server_that_has_events_and_no_followups_refuses_them_clearly() -> None:
     service = FakeBuilder(broken={"followup": not_found})
-    with pytest.raises(SingleShotServer):
+    with pytest.raises(SingleShotServer, match="not found"):
         one_try(service, Worker(service), MESSAGES)
 
 
@@ -288,7 +297,7 @@ def test_a_followup_in_doubt_is_not_sent_again_while_the_events_can_not_be_read(
 
 
 def faulty(kind: Callable[..., SequentumError], **fields: object) -> Callable[[str], SequentumError]:
-    return lambda purpose: kind("no", purpose=purpose, **fields)
+    return lambda purpose: kind(f"no {purpose}", purpose=purpose, **fields)
 
 
 def test_6_a_name_that_is_in_use_is_refused_clearly_and_nothing_is_saved() -> None:
@@ -297,7 +306,7 @@ def test_6_a_name_that_is_in_use_is_refused_clearly_and_nothing_is_saved() -> No
     number = next(number for number, request in enumerate(service.requests) if request.endswith("finish"))
     for error in (faulty(BadRequest, status_code=400), faulty(RefusedByServer)):
         service = FakeBuilder(faults={number: (error, False)})
-        with pytest.raises(RefusedInSession) as caught:
+        with pytest.raises(RefusedInSession, match="no finish Agent Builder session s1") as caught:
             one_try(service, Worker(service))
         assert caught.value.verb is Verb.FINISH
         assert service.agents == []
@@ -336,7 +345,11 @@ def test_a_conflict_because_the_session_was_cancelled_elsewhere_is_seen_as_that(
         return faulty(BadRequest, status_code=409)(purpose)
 
     service = FakeBuilder(faults={number: (cancelled_meanwhile, False)})
-    assert type(one_try(service, Worker(service))).__name__ == "Cancelled"
+    worker = Worker(service)
+    assert one_try(service, worker) == Cancelled()
+    # The next try finds the session here. Without a record it would start another one.
+    assert worker.record is not None
+    assert session_of(SessionRecord.from_json(worker.record)).state is SessionState.CANCELLED
 
 
 def test_a_server_fault_at_finish_that_hid_its_success_builds_no_second_agent() -> None:

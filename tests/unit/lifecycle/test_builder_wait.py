@@ -3,10 +3,12 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from airflow_provider_sequentum.api.agent_builder import SessionEvent
+from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import Forbidden, MethodNotAllowed, RateLimited, SequentumError, ServerError
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.builder_wait import SessionProgress, look_at, read_again, wait_for_turn
@@ -192,7 +194,45 @@ def test_events_the_triggerer_has_read_are_read_again_for_the_screenshots() -> N
     assert got == [3, 4, 5]
     requests = len(worker.service.requests)
     worker.run(read_again(known, known.cursor, lambda _, event: got.append(event.event_index)))
+    worker.run(read_again(known.without_events(), 2, lambda _, event: got.append(event.event_index)))
     assert len(worker.service.requests) == requests
+
+
+def test_events_are_read_again_page_by_page() -> None:
+    session = FakeSession(status="ready")
+    for number in range(6):
+        session.tell("screenshot", imageBase64=str(number))
+    service = service_with(session)
+
+    def page(_: FakeSession, call: Call[Any]) -> dict[str, Any]:
+        first = int(call.query["lastEventIndex"]) + 1
+        return {"events": session.events[first : first + 2], "lastEventIndex": first + 1}
+
+    service._events = page  # type: ignore[method-assign]
+    worker = Worker(service)
+    got: list[int | None] = []
+    worker.run(read_again(worker.run(look_at(SESSION)), -1, lambda _, event: got.append(event.event_index)))
+    assert got == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("narrate", [False, True])
+def test_events_that_are_read_again_are_told_only_when_asked_to(narrate: bool) -> None:
+    session = FakeSession(status="ready")
+    session.tell("user_message", message="hello")
+    worker = Worker(service_with(session))
+    known = worker.run(look_at(SESSION, narrate=False))
+    worker.run(read_again(known, -1, narrate=narrate) if narrate else read_again(known, -1))
+    assert any("hello" in line for line in worker.said) is narrate
+
+
+def test_events_that_can_not_be_read_again_fail_nothing() -> None:
+    session = FakeSession(status="ready")
+    session.tell("screenshot", imageBase64="QUJD")
+    worker = Worker(service := service_with(session))
+    known = worker.run(look_at(SESSION))
+    service.broken["events"] = server_error
+    worker.run(read_again(known, -1))
+    assert any("s1" in line for line in worker.warned)
 
 
 def test_a_session_with_5000_events_and_10_megabyte_screenshots_is_read_in_bounded_memory() -> None:
