@@ -8,7 +8,7 @@ agent. From then on each agent's run has a life of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, Space
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.spaces import SpaceRun
+
+_Trouble = StartAmbiguous | SequentumError | None
 
 
 def hold_space(
@@ -53,7 +55,8 @@ def hold_space(
     cleared, record = left_behind.max_tries != max_tries, left_behind
     if record.is_ambiguous and cleared:
         yield from warn("The task was cleared since its runs could not be told from others; starting anew.")
-        return (yield from start_space(request, policy, max_tries, left_behind))
+        yield from _make_room((record.runs or {}).values(), policy)
+        return (yield from start_space(request, policy, max_tries, record))
     if record.is_in_doubt:
         yield from warn(f"An earlier try may have started runs of space {record.space_id}. Looking for them.")
         record = (yield from find_space_runs(record, request, policy, max_tries)).without_doubts()
@@ -64,7 +67,7 @@ def hold_space(
     if record.fingerprint != request.fingerprint() or (cleared and policy.on_clear == "rerun"):
         yield from say(f"This is new work: stopping what is still going in space {record.space_id}, and starting anew.")
         yield from _make_room(runs.values(), policy)
-        return (yield from start_space(request, policy, max_tries, left_behind))
+        return (yield from start_space(request, policy, max_tries, record))
     record = replace(record, max_tries=max_tries)
     yield from remember(record.to_json())
     return record
@@ -123,39 +126,56 @@ def find_space_runs(
 
     :param looks: seconds before each look.
     :raises StartAmbiguous: of some agent, several runs could be it, and the policy is to fail.
+    :raises SequentumError: at the last look, the service could not be asked about some agent.
     """
-    runs = dict(record.runs) if record.runs is not None else None
-    for number, pause in enumerate(looks, 1):
-        yield from sleep(pause)
-        try:
-            runs = yield from _look_for_lost(record, request, policy, runs)
-        except StartAmbiguous:
-            yield from remember(replace(record, is_ambiguous=True, max_tries=max_tries).to_json())
-            raise
-        except SequentumError:
-            if number == len(looks):
-                raise
-        if not replace(record, runs=runs).is_in_doubt:
-            break
-    record = replace(record, runs=runs)
+    record, trouble = yield from _look_for_lost(record, request, policy, looks)
+    if isinstance(trouble, StartAmbiguous):
+        record = replace(record, is_ambiguous=True, max_tries=max_tries)
+        if others := [run.run_id for run in _known(record, over=())]:
+            yield from warn(f"Runs {others} of the other agents go on. Clearing the task stops them.")
     yield from remember(record.to_json())
+    if trouble is not None:
+        raise trouble
     return record
 
 
 def _look_for_lost(
-    record: SpaceRecord, request: SpaceRequest, policy: RunPolicy, runs: Mapping[int, RunRecord] | None
-) -> Procedure[dict[int, RunRecord]]:
+    record: SpaceRecord, request: SpaceRequest, policy: RunPolicy, looks: tuple[float, ...]
+) -> Procedure[tuple[SpaceRecord, _Trouble]]:
+    """Return the record with the runs that were found, and why others were not: the first reason, if there is any."""
+    trouble: _Trouble = None
+    for pause in looks:
+        yield from sleep(pause)
+        record, trouble = yield from _look_once(record, request, policy)
+        if isinstance(trouble, StartAmbiguous) or not record.is_in_doubt:
+            break
+    return record, trouble
+
+
+def _look_once(
+    record: SpaceRecord, request: SpaceRequest, policy: RunPolicy
+) -> Procedure[tuple[SpaceRecord, _Trouble]]:
     from airflow_provider_sequentum.api import spaces
 
-    if runs is None:
-        agents = yield from send(spaces.list_agents(record.space_id))
-        runs = {agent.id: record.intent_of(request.of_agent(agent.id)) for agent in agents if not agent.is_archived}
-    known = dict(runs)
-    for intent in [run for run in runs.values() if run.run_id is None]:
-        found = yield from find_lost_run(intent, policy, looks=(0.0,))
-        if found is not None:
-            known[intent.agent_id] = intent.started(found.id)
-    return known
+    known = dict(record.runs or {})
+    if record.runs is None:
+        try:
+            agents = yield from send(spaces.list_agents(record.space_id))
+        except SequentumError as error:
+            return record, error
+        known = {agent.id: record.intent_of(request.of_agent(agent.id)) for agent in agents if not agent.is_archived}
+    troubles: list[StartAmbiguous | SequentumError] = []
+    for intent in [run for run in known.values() if run.run_id is None]:
+        try:
+            found = yield from find_lost_run(intent, policy, looks=(0.0,))
+        except (StartAmbiguous, SequentumError) as error:
+            troubles.append(error)
+        else:
+            if found is not None:
+                known[intent.agent_id] = intent.started(found.id)
+    # No further look helps where runs can't be told from others, so that is what there is to say.
+    troubles.sort(key=lambda error: not isinstance(error, StartAmbiguous))
+    return replace(record, runs=known), next(iter(troubles), None)
 
 
 def stop_space(
@@ -175,10 +195,10 @@ def stop_space(
         if not record.is_in_doubt:
             break
         yield from sleep(pause)
-        try:
-            record = yield from find_space_runs(record, request, RunPolicy(), record.max_tries, looks=(0.0,))
-        except (SequentumError, StartAmbiguous) as error:
-            yield from warn(f"Could not look for the runs of space {record.space_id}: {error}")
+        record, trouble = yield from _look_for_lost(record, request, RunPolicy(), looks=(0.0,))
+        if trouble is not None:
+            yield from warn(f"Could not find every run of space {record.space_id}: {trouble}")
+        yield from remember(replace(record, is_ambiguous=isinstance(trouble, StartAmbiguous)).to_json())
     yield from stop_runs(_known(record, over), stop_grace)
     if record.is_in_doubt:
         yield from warn(
