@@ -25,10 +25,6 @@ class StartAmbiguous(Exception):
 class SessionLost(Exception):
     """The service does not know the session."""
 
-    def __init__(self, session_id: str) -> None:
-        super().__init__(session_id)
-        self.session_id = session_id
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPolicy:

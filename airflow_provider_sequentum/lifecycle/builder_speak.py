@@ -59,10 +59,6 @@ class MessageAmbiguous(Exception):
 class RefusedInSession(Exception):
     """The session is ready, and the service refuses the request nevertheless."""
 
-    def __init__(self, verb: Verb, error: SequentumError) -> None:
-        super().__init__(str(error))
-        self.verb = verb
-
 
 def speak(
     record: SessionRecord,
@@ -175,7 +171,7 @@ def _after_a_refusal(
     session = yield from look_at(session_of(record), sink)
     if session.state is SessionState.READY:
         if not isinstance(error, _NOT_OFFERED):
-            raise RefusedInSession(verb, error) from error
+            raise RefusedInSession(str(error)) from error
         if verb is Verb.FOLLOWUP:
             raise SingleShotServer(str(error)) from error
         yield from say("The server finishes sessions by itself; waiting for it.")

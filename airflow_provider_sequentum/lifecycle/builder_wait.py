@@ -70,9 +70,19 @@ def _pauses_before_it_is_lost(session: BuilderSession, moment: datetime) -> tupl
 
 
 def _read_events(
-    session: BuilderSession, last_event_index: int | None, sink: EventSink | None, *, narrate: bool, strict: bool
+    session: BuilderSession,
+    last_event_index: int | None,
+    sink: EventSink | None,
+    *,
+    narrate: bool,
+    strict: bool,
+    no_further: bool = False,
 ) -> Procedure[BuilderSession]:
-    """Take in the events up to the index, or the next page of them when the server doesn't say how many there are."""
+    """
+    Take in the events up to the index, or the next page of them when the server doesn't say how many there are.
+
+    :param no_further: leave out the later events that the last page may hold.
+    """
     from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE
 
     longest_page = LONGEST_PAGE
@@ -81,6 +91,8 @@ def _read_events(
         if page is None:
             return session.without_events()
         for event in page.events:
+            if no_further and (event.event_index or 0) > (last_event_index or 0):
+                return session
             line = progress_line(event) if narrate else None
             if line is not None:
                 yield from say(line[1], line[0])
@@ -195,6 +207,5 @@ def read_again(
     :param sink: gets the events.
     :param narrate: tell the person watching about them.
     """
-    if after < session.cursor:
-        earlier = BuilderSession(session_id=session.session_id, cursor=after, events_offered=session.events_offered)
-        yield from _read_events(earlier, session.cursor, sink, narrate=narrate, strict=False)
+    earlier = BuilderSession(session_id=session.session_id, cursor=after, events_offered=session.events_offered)
+    yield from _read_events(earlier, session.cursor, sink, narrate=narrate, strict=False, no_further=True)

@@ -74,7 +74,9 @@ class FakeBuilder:
         body = self._act(call) if takes_effect else None
         if error is not None:
             raise error(call.purpose)
-        return call.parse(Answer(200, {}, json.dumps(body).encode() if body is not None else b""))
+        content = json.dumps(body).encode() if body is not None else b""
+        is_cut = call.longest_answer is not None and len(content) > call.longest_answer
+        return call.parse(Answer(200, {}, content[: call.longest_answer], is_cut))
 
     def _act(self, call: Call[Any]) -> Any:
         *_, name, verb = ["", "", *call.path.split("/")[2:]]

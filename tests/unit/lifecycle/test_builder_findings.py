@@ -40,13 +40,18 @@ JSON = st.recursive(
         ("plan_generated", {"plan": {"goal": "prices"}}, "Plan: {'goal': 'prices'}"),
         ("step_started", {"stepNumber": 2, "totalSteps": 5, "description": "Click"}, "Step 2 of 5: Click"),
         ("step_started", {"stepNumber": 2, "actionType": "click"}, "Step 2: click"),
+        ("step_started", {"description": "Click"}, "Step ?: Click"),
         ("step_completed", {"stepNumber": 2, "success": False}, "Step 2 did not succeed."),
+        ("step_completed", {"success": False}, "Step ? did not succeed."),
         ("navigation_completed", {"url": "https://a.example", "title": "A"}, "Opened https://a.example (A)"),
+        ("navigation_completed", {"url": "https://a.example"}, "Opened https://a.example (no title)"),
         ("data_extracted", {"columns": ["a", "b"], "rows": [], "totalRows": 9}, "Found 9 rows: a, b"),
         ("data_extracted", {"columns": [{"name": "a"}], "rows": [1, 2]}, "Found 2 rows: a"),
         ("data_extracted", {"columns": ["a"]}, "Found 0 rows: a"),
+        ("data_extracted", {"rows": [["1"]]}, "Found 1 rows: no columns"),
         ("user_message", {"message": "Hello"}, "The builder says: Hello"),
         ("ready_for_interaction", {"message": "Which table?"}, "The builder is ready: Which table?"),
+        ("ready_for_interaction", {"configId": 7}, "The builder is ready: it says nothing"),
         ("error", {"message": "x", "isRecoverable": True}, "The builder met an error and goes on: x"),
         ("error", {"message": "x", "isRecoverable": False}, "The builder gave up: x"),
     ],
@@ -65,10 +70,25 @@ def test_debug_noise_and_images_are_not_told(kind: str) -> None:
     assert progress_line(event(kind, 0)) is None
 
 
-def test_an_error_that_ends_the_session_is_logged_as_one() -> None:
-    told = progress_line(event("error", 0, message="x", isRecoverable=False))
+@pytest.mark.parametrize("success", [True, None])
+def test_a_step_that_did_not_fail_is_not_told_twice(success: bool | None) -> None:
+    assert progress_line(event("step_completed", 0, stepNumber=1, success=success)) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "level"),
+    [
+        ("error", {"message": "x", "isRecoverable": False}, logging.ERROR),
+        ("error", {"message": "x", "isRecoverable": True}, logging.WARNING),
+        ("error", {"message": "x"}, logging.WARNING),
+        ("step_completed", {"stepNumber": 1, "success": False}, logging.WARNING),
+        ("user_message", {"message": "x"}, logging.INFO),
+    ],
+)
+def test_what_goes_wrong_stands_out_in_the_log(kind: str, payload: dict[str, Any], level: int) -> None:
+    told = progress_line(event(kind, 0, **payload))
     assert told is not None
-    assert told[0] == logging.ERROR
+    assert told[0] == level
 
 
 def test_a_text_of_the_service_can_not_forge_a_log_line() -> None:
@@ -82,6 +102,33 @@ def test_one_line_is_printable_and_short(text: str) -> None:
     line = one_line(text)
     assert line.isprintable()
     assert len(line) <= LONGEST_LINE
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (None, ""),
+        (7, "7"),
+        ("  a\n\tb\x1bc ", "a b c"),
+        ("x" * LONGEST_LINE, "x" * LONGEST_LINE),
+        ("x" * (LONGEST_LINE + 1), "x" * (LONGEST_LINE - 3) + "..."),
+    ],
+)
+def test_one_line_keeps_what_fits(value: object, line: str) -> None:
+    assert one_line(value) == line
+
+
+def test_what_was_found_stays_when_an_event_has_nothing_to_add() -> None:
+    found = Findings(command_count=3, last_message="Which table?")
+    assert found.with_event(event("completed", 0, configId=7)) == found
+    assert found.with_event(event("ready_for_interaction", 0, configId=7)) == found
+    assert found.with_event(event("command_added", 0)) == Findings(command_count=4, last_message="Which table?")
+
+
+def test_a_message_handed_on_is_longer_than_one_in_the_log_and_bounded_too() -> None:
+    findings = Findings().with_event(event("user_message", 0, message="m" * 10_000))
+    assert findings.last_message is not None
+    assert len(findings.last_message) == 4 * LONGEST_LINE
 
 
 @given(st.sampled_from([*TAXONOMY]), JSON, JSON, JSON)

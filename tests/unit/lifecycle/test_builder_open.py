@@ -9,7 +9,7 @@ from airflow_provider_sequentum.api.errors import BadRequest, SequentumError
 from airflow_provider_sequentum.lifecycle.builder_open import SessionLost, SessionPolicy, StartAmbiguous, open_session
 from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord, Verb
 from airflow_provider_sequentum.lifecycle.builder_request import SessionRequest
-from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
+from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState, Turn
 from airflow_provider_sequentum.lifecycle.builder_speak import session_of
 from airflow_provider_sequentum.lifecycle.builder_wait import EventSink
 from tests.unit.lifecycle.builder_service import START, FakeBuilder, Worker, lost
@@ -65,7 +65,10 @@ def test_the_intent_is_remembered_before_the_start_and_the_session_after_it() ->
     assert isinstance(records[0], dict)
     assert records[0]["announced"] == "start"
     assert worker.record == record.to_json()
-    assert record.announced is None
+    assert (record.announced, record.announced_at) == (None, None)
+    session = session_of(record)
+    assert (session.session_id, session.turn) == ("s1", Turn.SAID)
+    assert (session.started_at, session.since, session.said_at) == (worker.now, worker.now, worker.now)
 
 
 def test_a_start_that_was_refused_leaves_nothing_to_be_in_doubt_about() -> None:
@@ -110,9 +113,10 @@ def test_clearing_the_task_settles_a_lost_start() -> None:
 @pytest.mark.parametrize("status", ["processing", "ready", "completed"])
 def test_a_retry_goes_on_with_the_session(status: str) -> None:
     service = FakeBuilder()
-    record, _ = opened(service, left_behind=left(service, status))
+    record, worker = opened(service, left_behind=left(service, status))
     assert session_of(record).session_id == "s1"
     assert starts(service) == 1
+    assert tells(worker.said, "s1", status)
 
 
 @pytest.mark.parametrize("status", ["error", "cancelled"])
@@ -159,7 +163,7 @@ def test_a_lost_session_is_said_so_and_begun_anew_only_by_policy() -> None:
     before = left(service)
     assert before.session is not None
     del service.sessions["s1"]
-    with pytest.raises(SessionLost):
+    with pytest.raises(SessionLost, match="s1"):
         opened(service, left_behind=before.seeing(before.session.unheard()))
     record, worker = opened(service, policy=ANEW, left_behind=before.seeing(before.session.unheard()))
     assert starts(service) == 2
@@ -180,7 +184,7 @@ def test_a_given_session_is_gone_on_with_and_its_events_are_not_told_again() -> 
 
 @pytest.mark.parametrize("policy", [FAIL, ANEW])
 def test_a_given_session_that_is_unknown_is_lost_whatever_the_policy(policy: SessionPolicy) -> None:
-    with pytest.raises(SessionLost):
+    with pytest.raises(SessionLost, match="s1"):
         opened(FakeBuilder(), GIVEN, policy)
 
 

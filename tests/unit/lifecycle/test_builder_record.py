@@ -39,6 +39,7 @@ def test_what_is_written_is_read_back(session: BuilderSession | None, verb: Verb
         "text",
         {"format": 99},
         {"format": 1, "fingerprint": "f"},
+        {**SessionRecord(fingerprint="f", max_tries=0, session=SESSION).to_json(), "format": 99},
         {**SessionRecord(fingerprint="f", max_tries=0, session=SESSION).to_json(), "session": {"session_id": "s"}},
         {**SessionRecord(fingerprint="f", max_tries=0).to_json(), "announced": "dance"},
         {**SessionRecord(fingerprint="f", max_tries=0).to_json(), "announced_at": 3},

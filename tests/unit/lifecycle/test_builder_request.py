@@ -38,6 +38,7 @@ def test_what_the_client_would_refuse_is_found_before_anything_is_sent(fields: d
         ({"prompt": PROMPT}, {"mode": "prompt", "prompt": PROMPT}),
         ({"url": "https://shop.example", "space_id": 3}, {"mode": "url", "url": "https://shop.example", "spaceId": 3}),
         ({"url": " https://shop.example\n", "prompt": " "}, {"mode": "url", "url": "https://shop.example"}),
+        ({"url": "https://shop.example", "prompt": ""}, {"mode": "url", "url": "https://shop.example"}),
         ({"url": " ", "prompt": PROMPT}, {"mode": "prompt", "prompt": PROMPT}),
     ],
 )
@@ -55,6 +56,12 @@ def test_the_fingerprint_changes_with_everything_that_is_asked_for() -> None:
     ]
     assert len({request.fingerprint() for request in requests}) == len(requests)
     assert SessionRequest(prompt=PROMPT).fingerprint() == requests[0].fingerprint()
+
+
+def test_the_fingerprint_is_the_same_in_every_release() -> None:
+    # With another one, a retry after an upgrade would give the session up in which its earlier try has been talking.
+    request = SessionRequest(prompt=PROMPT, space_id=3, followups=("a",))
+    assert request.fingerprint() == "61aa1a2374fe53f56b317cab7429410478a3329f79ab7247d8e1cef573a307c8"
 
 
 def test_messages_may_be_a_list_one_string_or_nothing() -> None:

@@ -79,15 +79,37 @@ def test_no_event_but_completed_and_an_unrecoverable_error_ends_a_session(kind: 
 
 
 def test_completed_ends_the_session_with_its_agent() -> None:
-    seen = session().observe_event(event("completed", 4), START)
-    assert next_action(seen, 0, "finish", START) == Done(7)
-    assert (seen.agent_name, seen.findings.command_count) == ("n", 3)
+    later = START + timedelta(seconds=5)
+    seen = session().observe_event(event("completed", 4), later)
+    assert next_action(seen, 0, "finish", later) == Done(7)
+    assert (seen.agent_name, seen.findings.command_count, seen.since) == ("n", 3, later)
 
 
 def test_an_unrecoverable_error_ends_the_session() -> None:
-    seen = session().observe_event(event("error", 0, message="no page", isRecoverable=False), START)
-    assert next_action(seen, 0, "finish", START) == Failed(Reason.BUILD_FAILED)
-    assert seen.error == "no page"
+    later = START + timedelta(seconds=5)
+    seen = session().observe_event(event("error", 0, message="no page", isRecoverable=False), later)
+    assert next_action(seen, 0, "finish", later) == Failed(Reason.BUILD_FAILED)
+    assert (seen.error, seen.since) == ("no page", later)
+
+
+def test_a_session_s_end_keeps_what_was_known_before_where_it_says_nothing_new() -> None:
+    known = session(agent_id=7, agent_name="Prices", error="no page")
+    completed = known.observe_event(event("completed", 0, commandCount=3), START)
+    assert (completed.agent_id, completed.agent_name) == (7, "Prices")
+    failed = known.observe_event(event("error", 0, stepNumber=1, isRecoverable=False), START)
+    assert (failed.state, failed.error) == (SessionState.ERROR, "no page")
+
+
+def test_what_a_status_said_once_stays_when_the_next_one_leaves_it_out() -> None:
+    full = status("processing", agentId=7, agentName="Prices", error="no page", lastEventIndex=5)
+    seen = session().observe_status(full, START).observe_status(status("processing"), START)
+    assert (seen.agent_id, seen.agent_name, seen.error, seen.last_index) == (7, "Prices", "no page", 5)
+
+
+def test_a_given_session_was_started_when_its_first_event_says() -> None:
+    later = START + timedelta(seconds=5)
+    seen = session().observe_event(event("session_started", 0, timestamp=START.isoformat()), later)
+    assert seen.observe_event(event("thinking", 1, timestamp=later.isoformat()), later).started_at == START
 
 
 def test_an_error_that_does_not_say_whether_it_is_recoverable_does_not_end_the_session() -> None:
@@ -192,6 +214,11 @@ def test_a_session_that_was_just_started_may_not_be_known_yet() -> None:
     assert (gone.state, gone.since) == (SessionState.GONE, START + UNKNOWN_GRACE)
 
 
+def test_a_session_whose_events_were_read_is_known_to_the_service_however_young_it_is() -> None:
+    known = BuilderSession.started("s1", START).observe_event(event("session_started", 0), START)
+    assert known.observe_not_found(START).state is SessionState.GONE
+
+
 def test_completed_without_an_agent_is_waited_on_for_a_while() -> None:
     completed = session(SessionState.COMPLETED)
     assert next_action(completed, 0, "finish", START) == Wait()
@@ -223,6 +250,13 @@ def test_a_ready_from_before_the_message_is_not_taken_for_the_answer() -> None:
     assert next_action(stale, 2, "finish", START + TURN_GRACE) == FollowUp(1)
 
 
+def test_after_a_message_that_was_not_taken_the_turn_is_still_ours_whatever_is_read_late() -> None:
+    refused = session(SessionState.READY).speaking(START).unheard()
+    read_late = refused.observe_event(event("thinking", 0), START)
+    assert read_late.turn is Turn.OURS
+    assert next_action(read_late, 1, "finish", START) == FollowUp(0)
+
+
 def test_the_turn_is_ours_again_when_the_builder_was_seen_at_work_and_is_ready() -> None:
     said = session(SessionState.READY).speaking(START).heard()
     ready = said.observe_status(status("processing"), START).observe_status(status("ready"), START)
@@ -232,6 +266,7 @@ def test_the_turn_is_ours_again_when_the_builder_was_seen_at_work_and_is_ready()
 def test_a_quick_turn_is_seen_in_the_events_alone() -> None:
     said = session(SessionState.READY, cursor=4).speaking(START).heard().observe_status(status("ready"), START)
     answered = said.observe_event(event("thinking", 5), START).observe_event(event("ready_for_interaction", 6), START)
+    assert answered.turn is Turn.OURS
     assert next_action(answered, 2, "finish", START) == FollowUp(1)
 
 
@@ -253,6 +288,7 @@ def test_events_from_before_the_message_prove_nothing_even_when_they_are_read_af
     said = ready.speaking(START)
     old = said.observe_event(event("thinking", 4), START).observe_event(event("ready_for_interaction", 5), START)
     assert old.turn is Turn.SAID
+    assert said.observe_event(event("thinking", 5), START).turn is Turn.SAID
     assert old.observe_event(event("thinking", 6), START).turn is Turn.WORKING
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.agent_builder import SessionEvent
 from airflow_provider_sequentum.api.errors import (
     BadRequest,
+    Conflict,
     ConnectionNotMade,
     Forbidden,
     RefusedByServer,
@@ -21,7 +22,7 @@ from airflow_provider_sequentum.api.errors import (
     ServerError,
 )
 from airflow_provider_sequentum.lifecycle.builder_open import SessionPolicy, StartAmbiguous, open_session
-from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord, Verb
+from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
 from airflow_provider_sequentum.lifecycle.builder_request import SessionRequest
 from airflow_provider_sequentum.lifecycle.builder_session import (
     TURN_GRACE,
@@ -78,10 +79,44 @@ def one_try(
 
 @pytest.mark.parametrize("followups", [(), MESSAGES[:1], MESSAGES])
 def test_a_conversation(followups: tuple[str, ...]) -> None:
-    service = FakeBuilder()
-    assert one_try(service, Worker(service), followups) == Done(700)
+    worker = Worker(service := FakeBuilder())
+    assert one_try(service, worker, followups) == Done(700)
     assert service.sessions["s1"].messages == list(followups)
     assert service.agents == [700]
+    for number in range(1, len(followups) + 1):
+        assert any(f"{number} of {len(followups)}" in line for line in worker.said)
+
+
+def test_the_record_at_the_end_says_what_was_built_and_when() -> None:
+    worker = Worker(service := FakeBuilder())
+    finish, bodies = service._finish, list[object]()
+
+    def noting(session: FakeSession, call: Any) -> dict[str, Any]:
+        bodies.append(call.body)
+        return finish(session, call)
+
+    service._finish = noting  # type: ignore[method-assign]
+    one_try(service, worker)
+    assert bodies == [{"agentName": "Prices"}]
+    ended = session_of(SessionRecord.from_json(worker.record))
+    assert (ended.state, ended.agent_id, ended.agent_name) == (SessionState.COMPLETED, 700, "Prices")
+    assert ended.started_at is not None
+    assert ended.since is not None
+    assert ended.started_at < ended.since <= worker.now
+
+
+def test_an_agent_that_was_saved_is_done_although_the_session_can_not_be_looked_at_any_more() -> None:
+    service = FakeBuilder()
+    finish = service._finish
+
+    def and_fall_silent(session: FakeSession, call: Any) -> dict[str, Any]:
+        service.broken["status"] = faulty(ServerError, status_code=503)
+        return finish(session, call)
+
+    service._finish = and_fall_silent  # type: ignore[method-assign]
+    worker = Worker(service)
+    assert one_try(service, worker) == Done(700)
+    assert any("Agent Builder session s1" in line for line in worker.warned)
 
 
 def test_a_single_shot_server_needs_no_configuration() -> None:
@@ -226,7 +261,8 @@ def test_a_lost_answer_is_looked_into_within_the_same_try(verb: str, took_effect
     assert one_try(service, worker, MESSAGES[:1]) == Done(700)
     assert service.sessions["s1"].messages == ["first"]
     assert service.agents == [700]
-    assert any("was taken" if took_effect else "was not taken" in line for line in worker.said)
+    fate = "was taken by" if took_effect else "was not taken by"
+    assert any(fate in line for line in worker.said)
 
 
 @pytest.mark.parametrize("error", [lost, conflict])
@@ -276,7 +312,7 @@ def test_a_request_that_never_gets_through_is_left_to_the_next_try() -> None:
 
 def test_a_followup_in_doubt_is_not_sent_again_where_no_events_can_tell() -> None:
     service = FakeBuilder(broken={"followup": lost, "events": not_found}, counts_events=False)
-    with pytest.raises(MessageAmbiguous):
+    with pytest.raises(MessageAmbiguous, match="s1"):
         one_try(service, Worker(service), MESSAGES[:1])
     assert sum(request.endswith("followup") for request in service.requests) == 1
 
@@ -304,11 +340,10 @@ def test_6_a_name_that_is_in_use_is_refused_clearly_and_nothing_is_saved() -> No
     plain = Worker(service := FakeBuilder())
     one_try(service, plain)
     number = next(number for number, request in enumerate(service.requests) if request.endswith("finish"))
-    for error in (faulty(BadRequest, status_code=400), faulty(RefusedByServer)):
+    for error in (faulty(BadRequest, status_code=400), faulty(Conflict, status_code=409), faulty(RefusedByServer)):
         service = FakeBuilder(faults={number: (error, False)})
-        with pytest.raises(RefusedInSession, match="no finish Agent Builder session s1") as caught:
+        with pytest.raises(RefusedInSession, match="no finish Agent Builder session s1"):
             one_try(service, Worker(service))
-        assert caught.value.verb is Verb.FINISH
         assert service.agents == []
 
 

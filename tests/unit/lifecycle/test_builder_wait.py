@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_sequentum.api.agent_builder import SessionEvent
+from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE, SessionEvent
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import Forbidden, MethodNotAllowed, RateLimited, SequentumError, ServerError
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
@@ -48,12 +48,13 @@ def test_6_6_a_cancellation_ends_a_wait_although_no_event_tells_of_it() -> None:
     assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.CANCELLED
 
 
-def test_a_wait_ends_at_its_deadline_and_not_later() -> None:
+@pytest.mark.parametrize("seconds", [35.0, 30.6])  # the second one is shortly after a look
+def test_a_wait_ends_at_its_deadline_and_not_later(seconds: float) -> None:
     worker = Worker(service_with(FakeSession(looks_left=1000)))
-    deadline = START + timedelta(seconds=35)
+    deadline = START + timedelta(seconds=seconds)
     session = worker.run(wait_for_turn(SESSION, 10.0, deadline))
     assert session.state is SessionState.PROCESSING
-    assert timedelta(0) <= worker.now - deadline < timedelta(seconds=1)
+    assert timedelta(0) <= worker.now - deadline < timedelta(seconds=0.5)
 
 
 def test_events_are_asked_for_only_when_there_are_some() -> None:
@@ -116,6 +117,65 @@ def test_blips_are_borne_and_said_once() -> None:
     assert sum("Could not look" in line for line in worker.said) == 1
 
 
+def test_a_busy_key_ends_a_fault_so_that_the_next_one_is_borne_as_long() -> None:
+    service = service_with(FakeSession(looks_left=1))
+    service.faults = {0: (server_error, False), 1: (rate_limited, False), 2: (server_error, False)}
+    worker = Worker(service)
+    assert worker.run(wait_for_turn(SESSION, 10.0, None)).state is SessionState.READY
+    assert sum("Could not look" in line and "s1" in line for line in worker.warned) == 2
+
+
+@pytest.mark.parametrize("fault", [server_error, rate_limited])
+def test_what_was_seen_before_a_look_that_failed_ends_no_wait(fault: Callable[[str], SequentumError]) -> None:
+    service = service_with(FakeSession(status="cancelled"))
+    service.faults = {0: (fault, False)}
+    seen = Worker(service).run(wait_for_turn(SESSION.entering(SessionState.READY, START), 10.0, None))
+    assert seen.state is SessionState.CANCELLED
+
+
+def test_a_session_that_is_silent_while_it_is_waited_for_is_told_of() -> None:
+    worker = Worker(service_with(FakeSession(looks_left=10)))
+    worker.run(wait_for_turn(SESSION, 10.0, None))
+    assert any("s1 is processing for" in line for line in worker.said)
+
+
+def test_what_goes_wrong_in_the_session_is_told_as_a_warning() -> None:
+    session = FakeSession(status="ready")
+    session.tell("user_message", message="hello")
+    session.tell("error", message="no such page", isRecoverable=True)
+    worker = Worker(service_with(session))
+    worker.run(look_at(SESSION))
+    assert len(worker.said) == 2
+    assert ["no such page" in line for line in worker.warned] == [True]
+
+
+def test_an_end_that_only_the_events_tell_of_has_its_time() -> None:
+    session = FakeSession(looks_left=10)
+    session.tell("completed", configId=7)
+    worker = Worker(service_with(session))
+    seen = worker.run(look_at(SESSION))
+    assert (seen.state, seen.since) == (SessionState.COMPLETED, worker.now)
+
+
+def test_an_event_that_is_longer_than_a_page_is_read_all_the_same() -> None:
+    session = FakeSession(status="ready")
+    session.tell("thinking", message="m")
+    session.tell("screenshot", imageBase64="A" * LONGEST_PAGE)
+    session.tell("thinking", message="m")
+    service = service_with(session)
+    answer, longest = service._events, list[int | None]()
+
+    def noting(session: FakeSession, call: Call[Any]) -> dict[str, Any]:
+        longest.append(call.longest_answer)
+        return answer(session, call)
+
+    service._events = noting  # type: ignore[method-assign]
+    got: list[int | None] = []
+    Worker(service).run(look_at(SESSION, lambda _, event: got.append(event.event_index)))
+    assert got == [0, 1, 2]
+    assert longest == [LONGEST_PAGE, LONGEST_PAGE, 2 * LONGEST_PAGE]
+
+
 def test_a_passing_404_is_not_taken_for_the_end_of_a_session_that_was_seen() -> None:
     service = service_with(FakeSession(looks_left=3))
     service.faults = {2: (not_found, False), 3: (not_found, False)}
@@ -138,7 +198,8 @@ def test_a_session_that_stays_unknown_for_a_minute_is_gone() -> None:
 )
 def test_a_404_is_believed_at_once_where_nothing_hangs_on_it(session: BuilderSession) -> None:
     worker = Worker(service_with(FakeSession(), broken={"status": not_found}))
-    assert worker.run(look_at(session)).state is SessionState.GONE
+    seen = worker.run(look_at(session))
+    assert (seen.state, seen.since) == (SessionState.GONE, worker.now)
     assert len(worker.service.requests) == 1
 
 
@@ -198,13 +259,28 @@ def test_events_the_triggerer_has_read_are_read_again_for_the_screenshots() -> N
     assert len(worker.service.requests) == requests
 
 
+def test_events_that_came_since_are_left_to_the_next_look() -> None:
+    session = FakeSession(status="ready")
+    for number in range(4):
+        session.tell("user_message", message=f"message {number}")
+    worker = Worker(service_with(session))
+    got: list[int | None] = []
+    known = worker.run(look_at(SESSION, narrate=False))
+    session.tell("user_message", message="message 4")
+    worker.run(read_again(known, 1, lambda _, event: got.append(event.event_index), narrate=True))
+    assert got == [2, 3]
+    worker.run(look_at(known, lambda _, event: got.append(event.event_index)))
+    assert got == [2, 3, 4]
+    assert sum("message 4" in line for line in worker.said) == 1
+
+
 def test_events_are_read_again_page_by_page() -> None:
     session = FakeSession(status="ready")
     for number in range(6):
         session.tell("screenshot", imageBase64=str(number))
     service = service_with(session)
 
-    def page(_: FakeSession, call: Call[Any]) -> dict[str, Any]:
+    def page(session: FakeSession, call: Call[Any]) -> dict[str, Any]:
         first = int(call.query["lastEventIndex"]) + 1
         return {"events": session.events[first : first + 2], "lastEventIndex": first + 1}
 
@@ -269,10 +345,17 @@ def test_a_session_with_5000_events_and_10_megabyte_screenshots_is_read_in_bound
 
 def test_a_silent_session_is_told_of_ever_more_rarely() -> None:
     progress = SessionProgress()
-    lines = [progress.line(SESSION, START + timedelta(seconds=second)) for second in range(0, 600, 10)]
-    told = [second for second, line in zip(range(0, 600, 10), lines, strict=True) if line is not None]
-    assert told == [30, 90, 210, 510]
+    lines = [progress.line(SESSION, START + timedelta(seconds=second)) for second in range(0, 2400, 10)]
+    told = [second for second, line in zip(range(0, 2400, 10), lines, strict=True) if line is not None]
+    assert told == [30, 90, 210, 510, 1110, 1710, 2310]
     assert lines[3] == "Session s1 is processing for 30 s."
+
+
+def test_a_given_session_that_is_silent_is_told_of_without_since_when() -> None:
+    progress = SessionProgress()
+    given = BuilderSession(session_id="s1")
+    lines = [progress.line(given, START + timedelta(seconds=second)) for second in (0, 30)]
+    assert lines == [None, "Session s1 is processing."]
 
 
 def test_news_of_a_session_make_its_next_silence_as_short_as_the_first() -> None:
