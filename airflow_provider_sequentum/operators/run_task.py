@@ -372,16 +372,17 @@ class RunTask:
         return "The next try restarts it in place." if restarts else "The next try starts a new run."
 
     def _give_up(self) -> None:
-        self._is_over = True
         execution_timed_out = self._bounds.execution_comes_first
         state = describe_run(self.run, datetime.now(UTC))
         message = f"Run {self.run.id} of agent {self.run.agent_id} was still {state} when "
         message += "execution_timeout passed." if execution_timed_out else "the task's timeout passed."
         if execution_timed_out or self._options.stop_on_timeout:
+            # A kill that comes before this is done has to stop the run.
             result = self._hook.perform(self._stop_of(self.run.agent_id, self.run.id))
             message += f" {result.sentence}"
         else:
             message += " It goes on (on_timeout='leave')."
+        self._is_over = True
         if execution_timed_out:
             raise AirflowTaskTimeout(message)
         raise AgentRunTimeout(message, **self._facts())

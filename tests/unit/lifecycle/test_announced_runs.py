@@ -24,16 +24,36 @@ def ids(runs: list[Run]) -> list[int]:
     return [run.id for run in runs]
 
 
-def test_what_had_ended_at_the_first_look_is_no_news() -> None:
-    listed = [run(1), run(2, RunStatus.RUNNING)]
-    state = AnnouncedRuns.beginning(listed, "succeeded", LONGEST)
-    assert state.news(listed, "succeeded") == []
-    assert ids(state.news([run(1), run(2), run(3)], "succeeded")) == [2, 3]
+@pytest.mark.parametrize(
+    ("ending", "ended"), [("succeeded", RunStatus.SUCCESS), ("any", RunStatus.SUCCESS), ("any", RunStatus.FAILURE)]
+)
+def test_what_had_ended_at_the_first_look_is_no_news(ending: str, ended: RunStatus) -> None:
+    listed = [run(1, ended), run(2, RunStatus.RUNNING)]
+    state = AnnouncedRuns.beginning(listed, ending, LONGEST)
+    assert state.news(listed, ending) == []
+    assert ids(state.news([run(1, ended), run(2), run(3)], ending)) == [2, 3]
+
+
+def test_the_oldest_run_of_a_full_list_is_announced_when_it_ends() -> None:
+    newer = [run(number) for number in range(11, 15)]
+    state = AnnouncedRuns.beginning([run(10, RunStatus.RUNNING), *newer], "succeeded", LONGEST)
+    assert ids(state.news([run(10), *newer], "succeeded")) == [10]
 
 
 def test_news_come_in_the_order_in_which_they_ended() -> None:
     state = AnnouncedRuns.beginning([], "succeeded", LONGEST)
     assert ids(state.news([run(3, ended=1), run(1, ended=9), run(2, ended=5)], "succeeded")) == [3, 2, 1]
+
+
+def test_a_run_that_does_not_say_when_it_ended_comes_first() -> None:
+    state = AnnouncedRuns.beginning([], "succeeded", LONGEST)
+    without_time = run(2).model_copy(update={"end_time": None})
+    assert ids(state.news([run(1), without_time, run(3)], "succeeded")) == [2, 1, 3]
+
+
+def test_what_is_no_longer_in_view_is_forgotten() -> None:
+    state = AnnouncedRuns.beginning([run(1), run(2)], "succeeded", LONGEST)
+    assert state.after([run(3)], [run(2), run(3)], LONGEST).run_ids == {2, 3}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +91,12 @@ def test_a_full_list_without_anything_known_is_said_to_be_cut_off() -> None:
     assert not state.is_cut_off([run(number) for number in range(1, 6)], LONGEST)
     assert state.is_cut_off([run(number) for number in range(3, 8)], LONGEST)
     assert not state.is_cut_off([run(9)], LONGEST)
+
+
+def test_a_full_list_is_cut_off_after_an_empty_one() -> None:
+    state = AnnouncedRuns.beginning([], "succeeded", LONGEST)
+    assert not state.is_cut_off([], LONGEST)
+    assert state.is_cut_off([run(number) for number in range(3, 8)], LONGEST)
 
 
 @given(st.lists(st.lists(st.integers(1, 30), unique=True, max_size=LONGEST), max_size=12), st.sampled_from(RUN_ENDINGS))

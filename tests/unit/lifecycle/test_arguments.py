@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.lifecycle.arguments import (
     parse_choice,
     parse_count,
+    parse_credits,
     parse_id,
     parse_input_parameters,
     parse_seconds,
@@ -50,6 +53,20 @@ def test_a_count(value: object, expected: int | None) -> None:
 def test_no_count(value: object) -> None:
     with pytest.raises(ValueError, match="min_records must be a whole number of 0 or more"):
         parse_count("min_records", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, None), ("", None), (0, 0.0), ("0", 0.0), (0.25, 0.25), ("12.5", 12.5), (100, 100.0), (" 7 ", 7.0)],
+)
+def test_an_amount_of_credits(value: Any, expected: float | None) -> None:
+    assert parse_credits(value) == expected
+
+
+@pytest.mark.parametrize("value", [-1, -0.01, "-1", "many", float("inf"), "inf", float("nan"), "nan", [], {}])
+def test_no_amount_of_credits(value: Any) -> None:
+    with pytest.raises(ValueError, match="min_credits must be a number of credits of 0 or more"):
+        parse_credits(value)
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
@@ -113,6 +130,31 @@ def test_a_choice() -> None:
     assert parse_choice("on_clear", "join", ("rerun", "join")) == "join"
     with pytest.raises(ValueError, match="on_clear must be one of 'rerun', 'join', not 'stop'"):
         parse_choice("on_clear", "stop", ("rerun", "join"))
+
+
+@pytest.mark.parametrize(
+    "parse",
+    [
+        partial(parse_id, "agent_id"),
+        partial(parse_count, "min_records"),
+        parse_credits,
+        parse_input_parameters,
+        partial(parse_seconds, "timeout"),
+        partial(parse_time, "since"),
+        partial(parse_choice, "on_clear", choices=("rerun", "join")),
+    ],
+)
+def test_a_refusal_repeats_what_was_given(parse: Callable[[Any], object]) -> None:
+    with pytest.raises(ValueError, match=r", not '-7'\.$|, not \[-7\]\.$"):
+        parse([-7] if parse is parse_input_parameters else "-7")
+
+
+@pytest.mark.parametrize(("length", "is_whole"), [(78, True), (79, False)])
+def test_a_value_of_up_to_eighty_characters_is_repeated_in_full(length: int, is_whole: bool) -> None:
+    value = "x" * length
+    with pytest.raises(ValueError, match="agent_id") as caught:
+        parse_id("agent_id", value)
+    assert (repr(value) in str(caught.value)) is is_whole
 
 
 def test_a_long_value_is_not_repeated_in_full() -> None:

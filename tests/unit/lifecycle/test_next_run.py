@@ -42,6 +42,16 @@ def test_a_passing_fault_counts_as_not_yet_and_is_said(error: ErrorOf) -> None:
     found = worker.perform(look_for_next_run(7, START))
     assert found is not None
     assert found.id == 101
+    assert "run 101 of agent 7" in worker.said[1]
+
+
+def test_the_first_run_is_found_behind_many_later_ones() -> None:
+    service = FakeService(Clock())
+    for _ in range(80):
+        service.start(by_stranger=True)
+    found = Worker(service).perform(look_for_next_run(7, START))
+    assert found is not None
+    assert found.id == 101
 
 
 @pytest.mark.parametrize("error", [fakes.unauthorized, fakes.not_found, fakes.bad_request])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.operators import run_parameters, run_task
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support.life import RETRIES, THOROUGH, Life, LifeAmongStrangers
-from tests.support.service import Clock, FakeService
+from tests.support.service import Clock, FakeService, Plan
 from tests.support.tries import fire
 
 
@@ -40,6 +41,19 @@ class Runs(Life):
 
 class RunsAmongStrangers(LifeAmongStrangers, Runs):
     """Others run the same agent, so that a lost run can be mistaken."""
+
+
+def test_a_kill_while_the_task_gives_up_stops_the_run() -> None:
+    life = Runs()
+    life.begin(deferrable=True, on_clear="rerun", retry_mode="restart_or_new", restarts=0, restart_lag=0)
+    try:
+        life.plan_the_next_attempt(plan=Plan(seconds=None))
+        life.a_try_runs(death=None, is_told=False)
+        assert life.state == "deferred"
+        life.the_trigger_fires(death=0, is_told=True)
+        assert life.service.runs[101].status is RunStatus.STOPPED
+    finally:
+        life.teardown()
 
 
 TestRuns = Runs.TestCase

@@ -28,7 +28,11 @@ def run(**fields: Any) -> Run:
 @pytest.mark.parametrize("phase", BAD_PHASES)
 def test_a_message_says_what_happened_what_is_left_and_what_is_next(phase: Phase) -> None:
     diagnostics = RunDiagnostics.model_validate(
-        {"runId": 42, "possibleCauses": ["The page changed", "A ban"], "suggestedActions": ["Look at the selectors"]}
+        {
+            "runId": 42,
+            "possibleCauses": ["The page changed", "A ban"],
+            "suggestedActions": ["Look at the selectors", "Ask"],
+        }
     )
     ended = run(status=6, dataCount=5, exportCount=3, errorCount=1, pageCount=2, message="Criteria not met.")
     text = describe_ending(ended, phase, "The next try restarts it.", diagnostics)
@@ -37,10 +41,10 @@ def test_a_message_says_what_happened_what_is_left_and_what_is_next(phase: Phase
         "Failure, 2 pages, 5 records (3 exported), 1 errors",
         "The service says: Criteria not met.",
         "Possible causes: The page changed; A ban",
-        "Suggested actions: Look at the selectors",
-        "The next try restarts it.",
+        "Suggested actions: Look at the selectors; Ask",
     ):
         assert part in text
+    assert text.splitlines()[-1] == "The next try restarts it."
 
 
 def test_the_message_tells_failure_from_failed() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -58,6 +59,26 @@ def test_without_an_enabled_schedule_nothing_is_said(listed: list[Schedule]) -> 
 def test_schedules_that_cannot_be_read_are_no_failure() -> None:
     _, [said] = carry_out(warn_of_schedules(7), lambda _: REFUSED)
     assert said.level == logging.INFO
+    assert "agent 7" in said.message
+
+
+def test_a_schedule_is_described_by_its_name_or_id_its_rhythm_and_its_next_time() -> None:
+    listed = [
+        Schedule(id=31, is_enabled=True, next_run_time=datetime(2026, 11, 23, 3, tzinfo=UTC)),
+        Schedule(id=32, name="hourly", schedule="0 * * * *", is_enabled=True),
+    ]
+    _, [said] = carry_out(warn_of_schedules(7), lambda _: listed)
+    assert "Agent 7 has 2 enabled schedules" in said.message
+    assert "2026-11-23 03:00" in said.message
+    assert all(part in said.message for part in ("31", "'hourly'", "0 * * * *"))
+    assert "None" not in said.message
+
+
+def test_of_many_schedules_five_are_named_and_all_are_counted() -> None:
+    listed = [Schedule(id=number, name=f"schedule {number}", is_enabled=True) for number in range(1, 8)]
+    _, [said] = carry_out(warn_of_schedules(7), lambda _: listed)
+    assert "Agent 7 has 7 enabled schedules" in said.message
+    assert [each.id for each in listed if f"'{each.name}'" in said.message] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("left", "wanted"), [("10", 10), ("10.5", 10), ("0", 0)])
@@ -119,13 +140,27 @@ def test_a_cost_of_which_a_part_may_be_missing_is_none() -> None:
     assert len(asked) == 5
 
 
+def test_a_cost_whose_pages_repeat_themselves_is_none() -> None:
+    """A service that ignores the page's number would have the same part counted again and again."""
+    asked: list[Send] = []
+
+    def answer(step: Send) -> Page[RunCost]:
+        asked.append(step)
+        return Page([RunCost(run_id=42, cost=Decimal(1))], total_record_count=2001)
+
+    assert carry_out(read_cost(RUN), answer)[0] is None
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("answered", [Page([]), Page([RunCost(run_id=41, cost=Decimal(7))]), REFUSED])
 def test_a_cost_nobody_knows_is_none(answered: Any) -> None:
     assert carry_out(read_cost(RUN), lambda _: answered)[0] is None
 
 
-def test_a_run_without_times_is_not_asked_for() -> None:
+@pytest.mark.parametrize("unknown", [["start_time", "end_time"], ["start_time"], ["end_time"]])
+def test_a_run_without_times_is_not_asked_for(unknown: list[str]) -> None:
     def fail(_: Send) -> None:
         raise AssertionError("asked")
 
-    assert carry_out(read_cost(Run(id=42, config_id=7)), fail)[0] is None
+    run = RUN.model_copy(update=dict.fromkeys(unknown))
+    assert carry_out(read_cost(run), fail)[0] is None

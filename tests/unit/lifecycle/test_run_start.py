@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,17 +9,22 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api.call import Answer, Call
 from airflow_provider_sequentum.api.errors import NotFound, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.lifecycle.choices import ON_AMBIGUOUS_RUN
 from airflow_provider_sequentum.lifecycle.procedure import remember
+from airflow_provider_sequentum.lifecycle.run_guards import CreditsShort
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_request import RunRequest
 from airflow_provider_sequentum.lifecycle.run_start import (
+    CLOCK_SKEW,
     HeldRun,
     RestartRefused,
     RunPolicy,
     StartAmbiguous,
     StillGoing,
+    candidates_for,
     find_lost_run,
     hold_run,
     restart_or_start,
@@ -81,6 +86,17 @@ def test_a_start_that_certainly_did_nothing_leaves_nothing_to_look_for(
     assert hold(worker).run.id == 101
 
 
+@pytest.mark.parametrize(("min_credits", "is_started"), [(None, True), (1000.0, True), (1000.5, False)])
+def test_without_the_credits_asked_for_nothing_is_started(
+    service: FakeService, worker: Worker, min_credits: float | None, is_started: bool
+) -> None:
+    service.credits = 1000.0
+    with nullcontext() if is_started else pytest.raises(CreditsShort):
+        hold(worker, policy=RunPolicy(min_credits=min_credits))
+    assert service.count("start") == is_started
+    assert (worker.record is not None) is is_started
+
+
 @pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
 def test_a_lost_run_is_found_in_the_same_try(service: FakeService, worker: Worker, error: ErrorOf) -> None:
     service.faults["start"] = [(error, True)]
@@ -132,7 +148,32 @@ def test_when_no_look_succeeds_the_intent_stays(service: FakeService, worker: Wo
     assert service.count("start") == 1
 
 
+def test_when_no_look_of_the_next_try_succeeds_nothing_is_started(service: FakeService, worker: Worker) -> None:
+    intend_and_die(worker)
+    lost, kept = service.start(), worker.record
+    service.faults["runs"] = [(fakes.server_error, False)] * 2
+    with pytest.raises(SequentumError):
+        hold(worker)
+    assert (service.count("start"), worker.record) == (0, kept)
+    assert hold(worker).run.id == lost.id
+
+
+def test_what_the_log_says_about_a_lost_run_names_the_agent(service: FakeService, worker: Worker) -> None:
+    intend_and_die(worker)
+    hold(worker)
+    looking, not_found, started = worker.said
+    assert "agent 7" in looking
+    assert "agent 7" in not_found
+    assert "Run 101 of agent 7" in started
+
+
 # Lost runs among others
+
+
+def intend_and_die(worker: Worker) -> None:
+    """One try that dies just before it sends the start."""
+    with suppress(Killed):
+        hold(Worker(worker.service, steps_left=2, kept=worker.kept))
 
 
 def lose_the_start(worker: Worker, *, strangers: int, took_effect: bool = True, policy: RunPolicy = POLICY) -> HeldRun:
@@ -150,7 +191,8 @@ def lose_the_start(worker: Worker, *, strangers: int, took_effect: bool = True, 
 def test_several_candidates_fail_by_default_and_nothing_is_started(service: FakeService, worker: Worker) -> None:
     with pytest.raises(StartAmbiguous) as caught:
         lose_the_start(worker, strangers=1)
-    assert sorted(caught.value.run_ids) == [101, 102]
+    assert (caught.value.agent_id, sorted(caught.value.run_ids)) == (7, [101, 102])
+    assert all(str(number) in str(caught.value) for number in (7, 101, 102))
     with pytest.raises(StartAmbiguous):
         hold(worker)
     assert service.count("start") == 1
@@ -164,6 +206,7 @@ def test_several_candidates_adopt_the_newest(service: FakeService, worker: Worke
 def test_several_candidates_start_another(service: FakeService, worker: Worker) -> None:
     assert lose_the_start(worker, strangers=1, policy=RunPolicy(on_ambiguous_start="start")).run.id == 103
     assert service.count("start") == 2
+    assert any("101" in line and "102" in line for line in worker.said)
 
 
 def test_starts_whose_answers_stay_lost_are_not_repeated_without_end(service: FakeService, worker: Worker) -> None:
@@ -173,16 +216,34 @@ def test_starts_whose_answers_stay_lost_are_not_repeated_without_end(service: Fa
     assert service.count("start") == 2
 
 
-def test_a_single_candidate_is_adopted_and_the_log_says_so(service: FakeService, worker: Worker) -> None:
-    held = lose_the_start(worker, strangers=1, took_effect=False)
+def test_a_second_start_in_one_try_is_recorded_as_the_first_would_have_been(
+    service: FakeService, worker: Worker
+) -> None:
+    hold(worker)
+    service.faults["start"] = [(fakes.server_error, False)]
+    held = hold(worker, max_tries=3, policy=RunPolicy(on_ambiguous_start="start"))
+    assert service.count("start") == 3
+    assert (held.record.run_id, held.record.max_tries, held.record.replaced) == (102, 3, (101,))
+    assert worker.record == held.record.to_json()
+
+
+@pytest.mark.parametrize("on_ambiguous_start", ON_AMBIGUOUS_RUN)
+def test_a_single_candidate_is_adopted_and_the_log_says_so(
+    service: FakeService, worker: Worker, on_ambiguous_start: str
+) -> None:
+    policy = RunPolicy(on_ambiguous_start=on_ambiguous_start)
+    held = lose_the_start(worker, strangers=1, took_effect=False, policy=policy)
     assert service.runs[held.run.id].by_stranger
+    assert service.count("start") == 1
     assert any("Adopting run 101" in line for line in worker.said)
 
 
 def test_a_person_who_clears_an_ambiguous_task_gets_a_new_run(service: FakeService, worker: Worker) -> None:
     with pytest.raises(StartAmbiguous):
         lose_the_start(worker, strangers=1)
-    assert hold(worker, max_tries=3).run.id == 103
+    held = hold(worker, max_tries=3)
+    assert (held.run.id, held.record.max_tries) == (103, 3)
+    assert any("101" in line and "102" in line for line in worker.said)
 
 
 def test_a_person_who_clears_without_having_been_told_is_told_first(service: FakeService, worker: Worker) -> None:
@@ -233,14 +294,33 @@ def test_a_lost_run_is_found_behind_many_newer_ones(service: FakeService, worker
 def test_a_run_that_does_not_say_its_age_is_a_candidate_while_it_goes(
     service: FakeService, worker: Worker, status: RunStatus, candidates: int
 ) -> None:
-    from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.lifecycle.run_start import candidates_for
-
     record = RunRecord(agent_id=7, fingerprint="f", max_tries=2, intended_at=START)
-    run = Run.model_validate({"id": 5, "configId": 7, "status": int(status)})
+    run = runs.Run.model_validate({"id": 5, "configId": 7, "status": int(status)})
     assert len(candidates_for(record, [run])) == candidates
     old = run.model_copy(update={"start_time": START - timedelta(hours=1)})
     assert candidates_for(record, [old]) == []
+
+
+@pytest.mark.parametrize(
+    ("earlier", "is_candidate"),
+    [(timedelta(0), True), (CLOCK_SKEW, True), (CLOCK_SKEW + timedelta(seconds=1), False)],
+)
+def test_the_clocks_may_differ_by_as_much_as_is_allowed(earlier: timedelta, is_candidate: bool) -> None:
+    record = RunRecord(agent_id=7, fingerprint="f", max_tries=2, intended_at=START)
+    created = (START - earlier).isoformat()
+    run = runs.Run.model_validate({"id": 5, "configId": 7, "status": 1, "created": created})
+    assert candidates_for(record, [run]) == ([run] if is_candidate else [])
+
+
+@pytest.mark.parametrize(("held_by_siblings", "found"), [({101}, 102), ({102}, 101), ({101, 102}, None)])
+def test_a_run_that_a_mapped_sibling_holds_is_not_taken_for_the_lost_one(
+    service: FakeService, worker: Worker, held_by_siblings: set[int], found: int | None
+) -> None:
+    record = RunRecord(agent_id=7, fingerprint="f", max_tries=2, intended_at=service.clock.now)
+    for _ in range(2):
+        service.start()
+    run = worker.perform(find_lost_run(record, POLICY), siblings=lambda: frozenset(held_by_siblings))
+    assert (run.id if run else None) == found
 
 
 # The next try
@@ -283,8 +363,10 @@ def test_an_archived_failure_is_refused_where_only_a_restart_is_allowed(service:
     hold(worker)
     service.clock.sleep(3600)
     service.archive(101)
-    with pytest.raises(RestartRefused, match="archived"):
+    with pytest.raises(RestartRefused, match="Failed and was archived") as caught:
         hold(worker, policy=RunPolicy(retry_mode="restart"))
+    assert (caught.value.agent_id, caught.value.run_id) == (7, 101)
+    assert "archived" in caught.value.reason
     assert service.count("start") == 1
 
 
@@ -300,6 +382,7 @@ def test_a_cleared_task_stops_the_run_that_is_going_and_starts_anew(service: Fak
     service.on_start = lambda run: still_going.extend(r.id for r in service.runs.values() if not r.is_over)
     assert hold(worker, max_tries=3).run.id == 102
     assert still_going == []
+    assert hold(worker, max_tries=3).run.id == 102, "its retry goes on with the new run"
 
 
 @pytest.mark.parametrize("change", [{"max_tries": 3}, {"request": replace(REQUEST, input_parameters="{}")}])
@@ -313,7 +396,9 @@ def test_no_run_is_started_beside_one_that_could_not_be_stopped(
     service.faults["kill"] = [(fakes.server_error, False)] * 2
     with pytest.raises(StillGoing) as caught:
         hold(worker, **change)
-    assert (caught.value.run_ids, service.count("start"), worker.record) == ([101], 1, kept)
+    assert (caught.value.agent_ids, caught.value.run_ids) == ([7], [101])
+    assert all(str(number) in str(caught.value) for number in (7, 101))
+    assert (service.count("start"), worker.record) == (1, kept)
     assert hold(worker, **change).run.id == 102
     assert service.runs[101].status is RunStatus.STOPPED
 
@@ -322,6 +407,7 @@ def test_a_cleared_task_joins_when_told_to(service: FakeService, worker: Worker)
     hold(worker)
     held = hold(worker, max_tries=3, policy=RunPolicy(on_clear="join"))
     assert (held.run.id, held.record.max_tries) == (101, 3)
+    assert worker.record == held.record.to_json(), "a retry of this attempt finds it, and is no longer cleared"
     assert service.count("stop") == 0
 
 
@@ -391,12 +477,32 @@ def test_a_refused_restart(service: FakeService, worker: Worker, error: ErrorOf,
     service.faults["restart"] = [(error, False)]
     procedure = restart_or_start(held, REQUEST, RunPolicy(retry_mode=retry_mode))
     if retry_mode == "restart":
-        with pytest.raises(RestartRefused, match="service refused"):
+        with pytest.raises(RestartRefused, match="service refused") as caught:
             worker.perform(procedure)
+        assert (caught.value.agent_id, caught.value.run_id) == (7, 101)
         assert service.count("start") == 1
         return
-    assert worker.perform(procedure).run.id == 102
+    replacing = worker.perform(procedure)
+    assert replacing.run.id == 102
+    assert (replacing.record.replaced, replacing.record.max_tries) == ((101,), 2)
     assert any("can't be restarted, so a new run is started" in line for line in worker.said)
+
+
+def test_a_retry_whose_restart_is_refused_starts_what_the_task_asks_for(service: FakeService, worker: Worker) -> None:
+    failed_run(worker)
+    service.offers_restart = False
+    assert hold(worker).run.id == 102
+    assert service.runs[102].inputs == REQUEST.input_parameters
+
+
+def test_a_retry_whose_restart_is_refused_starts_nothing_where_only_a_restart_is_allowed(
+    service: FakeService, worker: Worker
+) -> None:
+    failed_run(worker)
+    service.offers_restart = False
+    with pytest.raises(RestartRefused):
+        hold(worker, policy=RunPolicy(retry_mode="restart"))
+    assert service.count("start") == 1
 
 
 @pytest.mark.parametrize("seconds", [5, 500])
@@ -409,6 +515,8 @@ def test_a_restart_that_somebody_else_was_quicker_with_is_joined(
     joined = worker.perform(restart_or_start(held, REQUEST, POLICY))
     assert joined.run.id == 101
     assert joined.run.status is (RunStatus.RUNNING if seconds < 60 else RunStatus.SUCCESS)
+    assert joined.record == held.record
+    assert "Run 101 of agent 7" in worker.said[-1]
     assert service.count("start") == 1
 
 
@@ -431,8 +539,10 @@ def test_a_lost_answer_to_a_restart_starts_nothing(
     service.faults["restart"] = [(error, took_effect)]
     restarted = worker.perform(restart_or_start(held, REQUEST, POLICY))
     assert (restarted.run.id, service.count("start")) == (101, 1)
-    assert worker.record is not None
-    assert worker.record["restart_asked_at"] is not None
+    assert restarted.record.restart_asked_at == service.clock.now
+    assert restarted.record.failure_ended_at == held.run.end_time
+    assert worker.record == restarted.record.to_json()
+    assert str(error(runs.restart(7, 101))) in worker.said[-1]
 
 
 @pytest.mark.parametrize("error", [fakes.not_reached, fakes.rate_limited])
@@ -445,6 +555,25 @@ def test_a_restart_that_was_not_sent_is_tried_again_by_the_next_try(
         worker.perform(restart_or_start(held, REQUEST, POLICY))
     assert hold(worker).run.id == 101
     assert service.runs[101].restarts == 1
+
+
+class CurtService(FakeService):
+    """It does not say what it has restarted: the form of that answer is not published."""
+
+    def answer(self, call: Call[Any]) -> Any:
+        answered = super().answer(call)
+        return call.parse(Answer(200, {}, b"")) if call.path.endswith("/restart") else answered
+
+
+def test_a_restart_that_is_answered_with_nothing_keeps_the_run() -> None:
+    service = CurtService(Clock())
+    worker = Worker(service)
+    held = failed_run(worker)
+    restarted = worker.perform(restart_or_start(held, REQUEST, POLICY))
+    assert (restarted.run, restarted.record.run_id) == (held.run, 101)
+    assert restarted.record.restart_asked_at == service.clock.now
+    assert worker.record == restarted.record.to_json()
+    assert "Run 101 of agent 7" in worker.said[-1]
 
 
 def test_the_new_id_of_a_restarted_run_is_kept(service: FakeService, worker: Worker) -> None:
@@ -486,6 +615,26 @@ def test_a_cleared_task_stops_a_run_that_was_restarted_a_moment_ago(service: Fak
     service.clock.sleep(5)
     assert hold(worker, max_tries=3).run.id == 102
     assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_an_old_failure_that_comes_back_into_view_is_not_taken_for_the_end_of_a_stop(
+    service: FakeService, worker: Worker
+) -> None:
+    service.plans = [FAILURE, Plan(seconds=None), Plan()]
+    hold(worker)
+    service.clock.sleep(600)
+    hold(worker)
+    service.clock.sleep(5)
+
+    def lost_while_an_old_state_is_shown(call: Call[Any]) -> SequentumError:
+        service.runs[101].shown_until = service.clock.now + timedelta(seconds=20)
+        return fakes.answer_lost(call)
+
+    service.faults["stop"] = [(lost_while_an_old_state_is_shown, True)]
+    going_at_start: list[int] = []
+    service.on_start = lambda run: going_at_start.extend(r.id for r in service.runs.values() if not r.is_over)
+    assert hold(worker, max_tries=3).run.id == 102
+    assert going_at_start == []
 
 
 def test_a_new_failure_soon_after_a_restart_is_restarted(service: FakeService, worker: Worker) -> None:
@@ -551,10 +700,19 @@ def test_a_worker_that_dies_while_it_replaces_a_run_leaves_one_that_goes(service
     assert [run.id for run in service.runs.values() if not run.is_over] == [held.run.id] == [102]
 
 
-def test_what_the_log_says_about_a_retry_names_the_run_and_the_decision(service: FakeService, worker: Worker) -> None:
+@pytest.mark.parametrize(
+    ("max_tries", "said"),
+    [
+        (2, r"An earlier try .*; its run 101 of agent 7 is Running\. Going on with it\."),
+        (3, r"The task was cleared; its run 101 of agent 7 is Running\. Stopping it and starting a new run\."),
+    ],
+)
+def test_what_the_log_says_about_a_retry_names_the_reason_the_run_and_the_decision(
+    worker: Worker, max_tries: int, said: str
+) -> None:
     hold(worker)
-    hold(worker)
-    assert any(re.search(r"its run 101 of agent 7 is Running\. Going on with it\.", line) for line in worker.said)
+    hold(worker, max_tries=max_tries)
+    assert any(re.fullmatch(said, line) for line in worker.said)
 
 
 def test_a_start_for_an_unknown_agent_says_so(service: FakeService, worker: Worker) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.lifecycle.run_stop import KILL_GRACE, STOP_GRACE, stop_run
+from airflow_provider_sequentum.lifecycle.tolerance import RESTART_GRACE
 from tests.support import service as fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
 from tests.support.worker import Worker
@@ -37,12 +39,17 @@ def test_a_run_that_ignores_the_stop_is_killed_after_the_grace(service: FakeServ
     assert result.confirmed
     assert service.count("kill") == 1
     assert STOP_GRACE <= elapsed(service) < STOP_GRACE + KILL_GRACE
+    begun, killed, ended = worker.said
+    assert all("Run 101 of agent 7" in line for line in worker.said)
+    assert "being stopped" in begun
+    assert "is still Stopping" in killed
+    assert "has ended: Stopped" in ended
 
 
 def test_the_grace_can_be_chosen(service: FakeService, worker: Worker) -> None:
     service.ignores_stop = True
     worker.perform(stop_run(7, 101, stop_grace=3))
-    assert elapsed(service) < 10
+    assert elapsed(service) == 3
 
 
 def test_a_lost_stop_is_followed_by_two_kills(service: FakeService, worker: Worker) -> None:
@@ -62,6 +69,8 @@ def test_a_stop_that_cannot_be_confirmed_is_said_with_the_id_and_raises_nothing(
     result = worker.perform(stop_run(7, 101))
     assert (result.confirmed, result.status) == (False, None)
     assert "Run 101 of agent 7 could not be confirmed to have stopped" in worker.said[-1]
+    assert not any("None" in line for line in worker.said)
+    assert sum(str(error(runs.stop(7, 101))) in line for line in worker.said) > 3, "each fault is told"
     assert elapsed(service) < STOP_GRACE + 3 * KILL_GRACE
 
 
@@ -74,6 +83,7 @@ def test_a_run_that_outlives_everything_is_named_with_its_status(service: FakeSe
 
 def test_a_run_the_service_does_not_know_needs_no_stop(service: FakeService, worker: Worker) -> None:
     assert worker.perform(stop_run(7, 999)).confirmed
+    assert worker.said[-1].startswith("Run 999 of agent 7 has ended: the service no longer knows it")
     assert elapsed(service) == 0
 
 
@@ -112,6 +122,6 @@ def test_a_failure_that_refuses_the_stop_is_over(service: FakeService, worker: W
 def test_a_failure_long_after_a_restart_is_over(service: FakeService, worker: Worker) -> None:
     service.runs[101].status = RunStatus.FAILURE
     service.faults["stop"] = [(fakes.server_error, False)]
-    service.clock.sleep(61)
+    service.clock.sleep(RESTART_GRACE.total_seconds())
     assert worker.perform(stop_run(7, 101, restart_asked_at=START)).status == "Failure"
-    assert elapsed(service) == 61
+    assert elapsed(service) == RESTART_GRACE.total_seconds()

@@ -14,12 +14,15 @@ from airflow_provider_sequentum.api.errors import NotFound, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
 from airflow_provider_sequentum.api.runs import Run, status
 from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of_status
+from airflow_provider_sequentum.lifecycle.procedure import Now, Say, Send
 from airflow_provider_sequentum.lifecycle.run_wait import (
     NOT_YET_FOUND_INTERVAL,
     RunWait,
     RunWaitTerms,
     Verdict,
     WaitOutcome,
+    first_look,
+    look,
     look_until_known,
     wait_for_end,
 )
@@ -167,6 +170,17 @@ def test_a_passing_fault_is_borne_for_a_while(error: ErrorOf, is_patient: bool) 
             wait.fault(error(CALL), START + FAULT_TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("terms", "what"), [(TERMS, "at run 101"), (RunWaitTerms(agent_id=7, since=START), "for the run")]
+)
+def test_a_passing_fault_is_said_of_the_run_if_it_is_known(terms: RunWaitTerms, what: str) -> None:
+    error = fakes.server_error(CALL)
+    message = RunWait(terms).fault(error, START).message
+    assert message is not None
+    assert f"look {what}," in message
+    assert str(error) in message
+
+
 @pytest.mark.parametrize("error", PASSING)
 def test_an_answer_in_between_renews_the_patience(error: ErrorOf) -> None:
     wait = RunWait(TERMS)
@@ -286,6 +300,13 @@ def test_the_person_watching_reads_changes_at_once_and_the_rest_ever_more_rarely
 # How long who waits alone pauses
 
 
+def test_a_poll_interval_is_kept_to_whatever_the_runs_age() -> None:
+    wait = RunWait(TERMS)
+    assert wait.pause(START) == 30
+    wait.observe(run(1, startTime=START.isoformat()), START + seconds(36_000))
+    assert wait.pause(START + seconds(36_000)) == 30
+
+
 @pytest.mark.parametrize(("age", "low", "high"), [(0, 5, 10), (300, 25, 35), (36_000, 60, 60)])
 def test_without_a_poll_interval_the_pause_grows_with_the_runs_age(age: float, low: float, high: float) -> None:
     wait = RunWait(replace(TERMS, poll_interval=None))
@@ -329,6 +350,27 @@ def test_terms_outlive_json(terms: RunWaitTerms) -> None:
     assert set(terms.to_json()) == set(RunWaitTerms.names())
 
 
+# One look
+
+
+def test_what_is_wrong_is_said_as_a_warning() -> None:
+    looking = look(RunWait(TERMS))
+    assert isinstance(next(looking), Send)
+    assert looking.throw(fakes.server_error(CALL)) == Now()
+    said = looking.send(START)
+    assert isinstance(said, Say)
+    assert said.level == logging.WARNING
+
+
+def test_how_far_the_run_is_is_said_as_information() -> None:
+    looking = look(RunWait(TERMS))
+    assert isinstance(next(looking), Send)
+    assert looking.send(run(1)) == Now()
+    said = looking.send(START)
+    assert isinstance(said, Say)
+    assert said.level == logging.INFO
+
+
 # A look that remembers nothing
 
 
@@ -353,3 +395,45 @@ def test_it_looks_once_at_a_run_that_is_known() -> None:
     service.start()
     Worker(service).perform(look_until_known(RunWait(TERMS)))
     assert service.clock.now == START
+
+
+def test_it_looks_once_for_a_run_that_is_not_there_yet() -> None:
+    worker = Worker(FakeService(Clock()), steps_left=10)
+    verdict = worker.perform(look_until_known(RunWait(RunWaitTerms(agent_id=7, since=START))))
+    assert verdict.outcome is None
+    assert worker.service.requests == ["runs"]
+
+
+# The first look at a run that something else started
+
+
+def test_the_record_of_a_run_that_is_known_is_returned_at_once() -> None:
+    service = FakeService(Clock())
+    for agent_id in (8, 7, 7):
+        service.start(agent_id)
+    found = Worker(service).perform(first_look(7, 102))
+    assert (found.id, found.agent_id, found.status) == (102, 7, RunStatus.RUNNING)
+    assert service.clock.now == START
+
+
+@pytest.mark.parametrize("error", [*PASSING, fakes.not_found, fakes.rate_limited])
+def test_a_first_look_that_fails_in_passing_is_repeated(error: ErrorOf) -> None:
+    service = FakeService(Clock())
+    service.start()
+    service.faults["status"] = [(error, False)] * 2
+    assert Worker(service).perform(first_look(7, 101)).id == 101
+    assert service.clock.now == START + seconds(2 * NOT_YET_FOUND_INTERVAL)
+
+
+@pytest.mark.parametrize(
+    ("error", "tolerance"),
+    [(fakes.server_error, FAULT_TOLERANCE), (fakes.not_found, NOT_FOUND_TOLERANCE), (fakes.unauthorized, seconds(0))],
+)
+def test_a_first_look_that_keeps_failing_is_given_up_when_a_wait_would_be(error: ErrorOf, tolerance: timedelta) -> None:
+    service = FakeService(Clock())
+    service.start()
+    service.faults["status"] = [(error, False)] * 200
+    with pytest.raises(SequentumError) as caught:
+        Worker(service).perform(first_look(7, 101))
+    assert type(caught.value) is type(error(CALL))
+    assert service.clock.now == START + tolerance

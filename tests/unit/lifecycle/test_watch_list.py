@@ -162,7 +162,7 @@ def test_a_deadline_brings_a_last_look() -> None:
 
 def test_a_deadline_holds_although_nothing_is_answered() -> None:
     world = World(spacing=3600)
-    world.wait(world.run(7, 1e6), deadline=START + timedelta(seconds=500))
+    limited = world.wait(world.run(7, 1e6), deadline=START + timedelta(seconds=500))
     for _ in range(20):
         world.wait(world.run(7, 1e6))
     world.now = 1.0
@@ -172,7 +172,7 @@ def test_a_deadline_holds_although_nothing_is_answered() -> None:
     assert world.list.pass_time(world.moment) == []
     world.now = 500.0 + LAST_LOOK
     [news] = world.list.pass_time(world.moment)
-    assert news.verdict.outcome is WaitOutcome.DEADLINE
+    assert (news.watched, news.verdict.outcome) == (limited, WaitOutcome.DEADLINE)
     assert len(world.list) == 20
 
 
@@ -268,6 +268,26 @@ def test_without_the_agents_list_everybody_is_still_heard_of() -> None:
     world.live(600)
     assert len(world.ended) == 29
     assert world.requests["all"] == 1
+
+
+def test_an_agents_list_that_fails_in_passing_is_read_later() -> None:
+    world = World(fault=lambda call: server_error(call) if call.path == "/agent/all" and world.now < 100 else None)
+    for agent_id in range(1, 30):
+        world.wait(world.run(agent_id, 200.0))
+    world.live(600)
+    assert len(world.ended) == 29
+    assert [at for at, path in world.asked if path == "/agent/all"][-1] > 100
+
+
+def test_that_a_run_asked_for_by_itself_is_unknown_says_nothing_of_the_others() -> None:
+    world = World()
+    gone, going = world.run(7, 500.0), world.run(7, 500.0)
+    del world.runs[gone.id]
+    lost = world.wait(gone)
+    world.wait(going)
+    world.live(1000)
+    assert [(news.watched, type(news.error)) for _, news in world.news if news.error] == [(lost, NotFound)]
+    assert list(world.ended) == [going.id]
 
 
 def test_a_question_that_was_not_put_is_put_again_at_once() -> None:
