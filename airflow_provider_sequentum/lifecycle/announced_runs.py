@@ -22,10 +22,12 @@ class AnnouncedRuns:
 
     :param run_ids: announced runs that may be listed again.
     :param floor: runs with a smaller id are too old; one may come into view again when newer ones are deleted.
+    :param newest: the newest run that was listed.
     """
 
     run_ids: frozenset[int]
     floor: int
+    newest: int
 
     @classmethod
     def beginning(cls, listed: Collection[Run], ending: str, longest_list: int) -> AnnouncedRuns:
@@ -36,7 +38,7 @@ class AnnouncedRuns:
         :param ending: one of ``RUN_ENDINGS``.
         :param longest_list: how many runs are listed at most.
         """
-        nothing = cls(frozenset(), 0)
+        nothing = cls(frozenset(), 0, 0)
         return nothing.after(nothing.news(listed, ending), listed, longest_list)
 
     def news(self, listed: Collection[Run], ending: str) -> list[Run]:
@@ -51,15 +53,16 @@ class AnnouncedRuns:
         in_view = {run.id for run in listed}
         floor = max(self.floor, min(in_view)) if len(listed) >= longest_list else self.floor
         ids = self.run_ids | {run.id for run in announced}
-        return AnnouncedRuns(frozenset(run_id for run_id in ids if run_id >= floor and run_id in in_view), floor)
+        in_reach = frozenset(run_id for run_id in ids if run_id >= floor and run_id in in_view)
+        return AnnouncedRuns(in_reach, floor, max(self.newest, max(in_view, default=0)))
 
     def is_cut_off(self, listed: Collection[Run], longest_list: int) -> bool:
         """Whether runs may have come and gone unseen: the list is full and holds nothing that was seen before."""
-        return len(listed) >= longest_list and min(run.id for run in listed) > max(self.run_ids, default=self.floor)
+        return len(listed) >= longest_list and min(run.id for run in listed) > self.newest
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"format": FORMAT, "run_ids": sorted(self.run_ids), "floor": self.floor}
+        return {"format": FORMAT, "run_ids": sorted(self.run_ids), "floor": self.floor, "newest": self.newest}
 
     @classmethod
     def from_json(cls, value: object) -> AnnouncedRuns | None:
@@ -70,9 +73,12 @@ class AnnouncedRuns:
         """
         if value is None:
             return None
-        if not isinstance(value, Mapping) or value.get("format") != FORMAT:
-            raise ValueError(f"The record of announced runs can't be read: {value!r:.100}.")
-        return cls(frozenset(value["run_ids"]), value["floor"])
+        try:
+            if not isinstance(value, Mapping) or value["format"] != FORMAT:
+                raise ValueError("unknown format")
+            return cls(frozenset(value["run_ids"]), value["floor"], value["newest"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"The record of announced runs can't be read: {value!r:.100}.") from error
 
 
 def _has_ended(run: Run, ending: str) -> bool:

@@ -93,6 +93,12 @@ def test_a_full_list_without_anything_known_is_said_to_be_cut_off() -> None:
     assert not state.is_cut_off([run(9)], LONGEST)
 
 
+def test_a_list_is_not_cut_off_because_none_of_the_runs_that_were_seen_was_announced() -> None:
+    seen = [run(number, RunStatus.FAILED) for number in range(1, LONGEST + 1)]
+    state = AnnouncedRuns.beginning(seen, "succeeded", LONGEST)
+    assert not state.is_cut_off([*seen[1:], run(LONGEST + 1, RunStatus.FAILED)], LONGEST)
+
+
 def test_a_full_list_is_cut_off_after_an_empty_one() -> None:
     state = AnnouncedRuns.beginning([], "succeeded", LONGEST)
     assert not state.is_cut_off([], LONGEST)
@@ -119,7 +125,7 @@ def test_no_run_is_announced_twice_across_restarts(looks: list[list[int]], endin
     assert len(announced) == len(set(announced))
 
 
-@pytest.mark.parametrize("value", [{}, {"format": 2}, [1], "x"])
+@pytest.mark.parametrize("value", [{}, {"format": 2}, {"format": 1}, {"format": 1, "run_ids": 3}, [1], "x"])
 def test_what_cannot_be_read_is_not_taken_for_nothing(value: object) -> None:
     with pytest.raises(ValueError, match="can't be read"):
         AnnouncedRuns.from_json(value)
