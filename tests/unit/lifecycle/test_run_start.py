@@ -38,16 +38,6 @@ POLICY = RunPolicy()
 FAILURE = Plan(RunStatus.FAILURE, seconds=10)
 
 
-@pytest.fixture
-def service() -> FakeService:
-    return FakeService(Clock())
-
-
-@pytest.fixture
-def worker(service: FakeService) -> Worker:
-    return Worker(service)
-
-
 def hold(
     worker: Worker,
     *,

@@ -18,11 +18,6 @@ def service() -> FakeService:
     return service
 
 
-@pytest.fixture
-def worker(service: FakeService) -> Worker:
-    return Worker(service)
-
-
 def elapsed(service: FakeService) -> float:
     return (service.clock.now - START).total_seconds()
 

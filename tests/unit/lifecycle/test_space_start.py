@@ -28,7 +28,7 @@ from airflow_provider_sequentum.lifecycle.space_start import (
     stop_space,
 )
 from tests.support import service as fakes
-from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.service import START, ErrorOf, FakeService, Plan
 from tests.support.worker import Killed, Worker
 
 REQUEST = SpaceRequest(space_id=1, input_parameters='{"a": 1}')
@@ -38,16 +38,6 @@ INTENT = SpaceRecord(space_id=1, fingerprint=REQUEST.fingerprint(), max_tries=2,
 ENDLESS = Plan(seconds=None)
 LOST = pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
 NEW_WORK = pytest.mark.parametrize("change", [{"max_tries": 3}, {"request": OTHER_INPUTS}])
-
-
-@pytest.fixture
-def service() -> FakeService:
-    return FakeService(Clock())
-
-
-@pytest.fixture
-def worker(service: FakeService) -> Worker:
-    return Worker(service)
 
 
 def hold(

@@ -22,11 +22,6 @@ def service() -> FakeService:
     return FakeService(Clock(), agents={7: "Prices", 8: "Stock", 9: "Reviews"})
 
 
-@pytest.fixture
-def worker(service: FakeService) -> Worker:
-    return Worker(service)
-
-
 def start(service: FakeService, *plans: Plan) -> None:
     """Start one run after each plan: 101, 102, ..."""
     service.plans = [*plans, Plan()]
