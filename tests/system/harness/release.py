@@ -77,6 +77,8 @@ def settings(
     }
     if release.major >= 3:
         return common | {
+            # Later versions than 3.0 deserialize without being told to.
+            "AIRFLOW__API__ENABLE_XCOM_DESERIALIZE_SUPPORT": "True",
             "AIRFLOW__API__BASE_URL": url,
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
