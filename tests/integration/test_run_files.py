@@ -286,6 +286,31 @@ class TestRemoval:
         monkeypatch.undo()
         assert "output.csv" not in visible(tmp_path)
 
+    def test_a_list_that_speaks_of_another_size_keeps_the_originals(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        listed = RunFilesTransfer._listed
+
+        def one_byte_more(self: Any) -> Any:
+            return [
+                file.model_copy(update={"file_size": file.file_size and file.file_size + 1}) for file in listed(self)
+            ]
+
+        monkeypatch.setattr(RunFilesTransfer, "_listed", one_byte_more)
+        with pytest.raises(RunFilesUnavailable, match="because of the doubt none was removed"):
+            execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        assert not sandbox.ledger.of_kind("delete")
+        assert "output.csv" in visible(tmp_path)
+
+    def test_a_run_that_somebody_removed_meanwhile_is_removed(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        sandbox.fail_next("DELETE /agent/{agent_id}/run/{run_id}", status=404)
+        paths, _ = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveEntireRun"))
+        assert len(paths) == 4
+
     def test_a_refused_removal_fails_the_task_and_a_retry_removes(
         self, sandbox: Sandbox, agent_id: int, tmp_path: Path
     ) -> None:
@@ -299,6 +324,30 @@ class TestRemoval:
 
 
 class TestBadInput:
+    def test_an_id_that_is_none_copies_nothing(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        with pytest.raises(SequentumRequestRefused, match=r"agent_id.*Nothing was copied"):
+            transfer(tmp_path.as_uri(), "Prices", 1).execute({})  # type: ignore[arg-type]
+        assert not sandbox.ledger.requests
+
+    def test_a_storage_that_lost_a_part_of_a_file(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        fetch = RunFilesTransfer._fetch
+
+        def fetch_and_lose(self: Any, wanted: Any) -> Any:
+            measures = fetch(self, wanted)
+            (tmp_path / "notes.txt").write_text("no")
+            return measures
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFilesTransfer, "_fetch", fetch_and_lose)
+            with pytest.raises(RunFilesUnavailable, match=r"notes\.txt was not right: .* 2 bytes of it, not 5"):
+                execute(transfer(tmp_path.as_uri(), agent_id, run_id))
+        assert "notes.txt" not in visible(tmp_path)
+        _, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id))
+        assert summary["fetched"] == 1
+
     def test_a_run_that_is_still_going(self, sandbox: Sandbox, tmp_path: Path) -> None:
         agent_id = sandbox.add_agent("Slow", duration=10_000).id
         run_id = SequentumHook().send(runs.start(agent_id)).id
