@@ -27,6 +27,7 @@ from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.sandbox import Sandbox
 from airflow_provider_sequentum.sandbox.agents import ExtraFile
 from airflow_provider_sequentum.transfers import landing as landing_module
+from airflow_provider_sequentum.transfers.copying import Abandoned, Progress
 from airflow_provider_sequentum.transfers.names import MANIFEST_NAME
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
@@ -132,6 +133,48 @@ def test_what_another_run_left_is_replaced(sandbox: Sandbox, agent_id: int, tmp_
     _, summary = execute(transfer(tmp_path.as_uri(), agent_id, second))
     assert summary["fetched"] == 4, "files of the same names and sizes are not taken for this run's"
     assert json.loads((tmp_path / MANIFEST_NAME).read_bytes())["run_id"] == second
+
+
+def test_what_another_run_left_and_this_one_does_not_replace_is_named(
+    sandbox: Sandbox,
+    agent_id: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    execute(transfer(tmp_path.as_uri(), agent_id, first := finished_run(sandbox, agent_id)))
+    other = sandbox.add_agent("Stock", records=RECORDS).id
+    execute(transfer(tmp_path.as_uri(), other, finished_run(sandbox, other)))
+    told = caplog.text + capsys.readouterr().out
+    assert f"Run {first} left 3 files in" in told
+    assert "empty.bin, notes.txt, outside.csv" in told
+
+
+def test_a_kill_abandons_the_copies_and_leaves_nothing_half_written(
+    sandbox: Sandbox, agent_with_large_file: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = finished_run(sandbox, agent_with_large_file)
+    killed = transfer(tmp_path.as_uri(), agent_with_large_file, run_id, max_parallel_files=1)
+    moved = Progress.moved
+
+    def moved_and_killed(self: Progress, size: int) -> None:
+        moved(self, size)
+        if "early.csv" in visible(tmp_path):  # the large file has begun
+            killed.on_kill()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "moved", moved_and_killed)
+        with pytest.raises(Abandoned):
+            execute(killed)
+    assert visible(tmp_path) == {"output.csv", "early.csv", MANIFEST_NAME}
+    _, summary = execute(transfer(tmp_path.as_uri(), agent_with_large_file, run_id))
+    assert summary["fetched"] == 2
+
+
+def test_a_kill_before_the_transfer_has_begun_does_nothing(tmp_path: Path) -> None:
+    killed = transfer(tmp_path.as_uri(), 7, 42)
+    killed.on_kill()
+    assert not visible(tmp_path)
 
 
 def test_an_interrupted_transfer_goes_on(

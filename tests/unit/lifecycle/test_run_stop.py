@@ -77,7 +77,9 @@ def test_a_run_that_outlives_everything_is_named_with_its_status(service: FakeSe
 
 
 def test_a_run_the_service_does_not_know_needs_no_stop(service: FakeService, worker: Worker) -> None:
-    assert worker.perform(stop_run(7, 999)).confirmed
+    result = worker.perform(stop_run(7, 999))
+    assert result.confirmed
+    assert result.sentence == "The service no longer knows it."
     assert worker.said[-1].startswith("Run 999 of agent 7 has ended: the service no longer knows it")
     assert elapsed(service) == 0
 

@@ -31,9 +31,11 @@ from airflow_provider_sequentum.exceptions import (
     AgentBuilderSkipped,
     AgentBuilderTimeout,
     AgentBuilderUnanswered,
+    SequentumConnectionNotFound,
     SequentumRequestRefused,
     SequentumUnavailable,
 )
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.lifecycle import builder_session
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
 from airflow_provider_sequentum.operators.agent_builder import DEFAULT_POLL_INTERVAL, AgentBuilderOperator
@@ -407,6 +409,21 @@ def test_a_record_that_can_not_be_read_stops_everything(service: FakeBuilder) ->
 def test_a_kill_before_there_is_a_session_does_nothing(service: FakeBuilder) -> None:
     build().on_kill()
     assert service.requests == []
+
+
+def test_a_cancellation_that_fails_is_said_and_hides_no_error(
+    service: FakeBuilder, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.looks = 10_000
+
+    def no_connection(hook: SequentumHook, procedure: object, urgent: bool = False) -> None:
+        raise SequentumConnectionNotFound("The connection is gone.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SequentumHook, "perform_apart", no_connection)
+        with pytest.raises(AgentBuilderTimeout):
+            TaskWorld().run(build(timeout=0.2, deferrable=False))
+    assert "Session s1 could not be cancelled: The connection is gone." in caplog.text + capsys.readouterr().out
 
 
 @both_modes

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -39,6 +40,24 @@ def test_typed_formats_give_their_types(kind: Any) -> None:
 def test_excel_gives_its_types() -> None:
     expected = [{**RECORDS[0], "gone": "false"}, {**RECORDS[1], "name": None, "gone": "true"}]
     assert read("o.xlsx", render(RECORDS, "xlsx")) == expected
+
+
+def sheet(*rows: list[Any]) -> bytes:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(content := io.BytesIO())
+    return content.getvalue()
+
+
+def test_a_sheet_may_have_been_wider_and_longer_once() -> None:
+    content = sheet(["sku", "price", None], ["A1", 1.5, None], [None, None, None], ["A2"])
+    assert read("o.xlsx", content) == [{"sku": "A1", "price": 1.5}, {"sku": "A2", "price": None}]
+
+
+def test_a_row_of_a_sheet_that_has_more_cells_than_columns_is_said() -> None:
+    with pytest.raises(RecordsUnreadable, match=r"'o\.xlsx' has 3 cells in row 2, but 2 columns"):
+        read("o.xlsx", sheet(["sku", "price"], ["A1", 1.5, "?"]))
 
 
 def test_csv_gives_strings() -> None:
