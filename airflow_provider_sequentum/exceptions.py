@@ -1,48 +1,52 @@
-"""
-What a task fails with.
+"""What a task fails with.
 
-Every failure is an ``AirflowException``; those that no retry can mend are an ``AirflowFailException`` as well, so that
+Every failure is an ``AirflowException``; those that no retry can help are an ``AirflowFailException`` as well, so that
 Airflow spends a retry exactly when it can help::
 
     SequentumException
      ├ SequentumConnectionException  !   the connection is wrong: key, host, certificate
-     ├ SequentumConnectionNotFound       Airflow does not find the connection, or can't look it up just now
-     ├ SequentumRequestRefused       !   the service refused the request as it stands
+     ├ SequentumConnectionNotFound       Airflow does not find the connection, or cannot look it up just now
+     ├ SequentumRequestRefused       !   the service refused the request as it stands, or it could not be built
      ├ SequentumUnavailable              no answer, rate limited, or a fault of the server
      ├ CreditsTooLow                 !   fewer credits are left than min_credits; nothing was started
+     ├ SequentumSkipped                  the task is skipped: an ``AirflowSkipException``
      ├ AgentRunException                 something about one run (``agent_id``, ``run_id``, ``status``)
-     │  ├ AgentRunFailure                ended in Failure; the next try restarts it in place
-     │  ├ AgentRunFailed                 ended in Failure and was archived; the next try starts a new run
-     │  ├ AgentRunStopped            !   somebody stopped it
-     │  ├ AgentRunTimeout                our own deadline passed
-     │  ├ AgentRunOutcomeRejected        ended well, delivered too little; the next try starts a new run
-     │  ├ AgentRunStartAmbiguous     !   a start whose answer was lost and that can't be told from others
-     │  ├ AgentRunStillGoing             the run to be replaced could not be stopped; the next try stops it again
-     │  ├ AgentRunRestartRefused     !   retry_mode="restart", and there is nothing left to restart
-     │  ├ SensedAgentRunFailure      !   AgentRunFailure, as a sensor raises it
-     │  └ SensedAgentRunFailed       !   AgentRunFailed, as a sensor raises it
-     ├ RunFilesUnavailable               a run's files could not all be had or written; the next try goes on
+     │  ├ AgentRunUnsuccessful           the run ended badly
+     │  │  ├ AgentRunFailure             ended in Failure; the next attempt restarts it in place
+     │  │  │  └ SensedAgentRunFailure !  the same, as a sensor raises it
+     │  │  └ AgentRunFailed              ended in Failure and was archived; the next attempt starts a new run
+     │  │     └ SensedAgentRunFailed  !  the same, as a sensor raises it
+     │  ├ AgentRunStopped            !   a person or another program stopped it
+     │  ├ AgentRunTimeout                the task's own deadline passed
+     │  ├ AgentRunOutcomeRejected        ended well, delivered too little; the next attempt starts a new run
+     │  ├ AgentRunStartAmbiguous     !   a start whose answer was lost, and the run cannot be told from others
+     │  └ AgentRunStillRunning           the run to be replaced could not be stopped; the next attempt stops it again
+     ├ RunFilesUnavailable               a run's files could not all be read or written; the next attempt continues
      ├ RunRecordsUnreadable          !   a run's file does not hold what its name says
-     ├ AgentRunSkipped                   the service skipped the run: an ``AirflowSkipException``
-     ├ SpaceRunsException                something about the runs of a space (``space_id``)
-     │  ├ SpaceRunsFailed                some did not end well; the next try goes on with each as with a single one
-     │  └ SpaceRunsEnded             !   some did not end well, in ways that no retry mends
-     ├ AgentBuilderException             something about one session (``session_id``, ``agent_id``)
-     │  ├ AgentBuilderFailed             the session ended without an agent; the next try begins a new one
-     │  ├ AgentBuilderTimeout            our own deadline passed
-     │  ├ AgentBuilderCancelled      !   somebody cancelled the session
-     │  ├ AgentBuilderUnanswered     !   the builder waits for an answer, and on_ready="fail"
-     │  ├ AgentBuilderRefused        !   the session can't take what the task has to say
-     │  ├ AgentBuilderAmbiguous      !   a start or a follow-up whose answer was lost
-     │  └ AgentBuilderSessionLost    !   the service doesn't know the session
-     └ AgentBuilderSkipped               on_ready="cancel": an ``AirflowSkipException``
+     ├ SpaceRunsFailed                   some runs of a space did not end well; the next attempt takes up each of them
+     │  └ SpaceRunsEnded             !   some did not, in ways that no retry helps
+     └ AgentBuilderException             something about one session (``session_id``, ``agent_id``)
+        ├ AgentBuilderFailed             the session ended without an agent; the next attempt starts a new one
+        ├ AgentBuilderTimeout            the task's own deadline passed
+        └ AgentBuilderEnded          !   the session is of no more use to this task; ``reason`` says why
 
 ``!`` marks what is not retried.
 """
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+
+E = TypeVar("E", bound=BaseException)
 
 
 class SequentumException(AirflowException):
@@ -54,8 +58,7 @@ class SequentumConnectionException(SequentumException, AirflowFailException):
 
 
 class SequentumConnectionNotFound(SequentumException):
-    """
-    Airflow does not find the connection.
+    """Airflow does not find the connection.
 
     It says so as well while its own API server or database is away, and nobody can tell which it is. So a retry can
     help, and nothing was sent.
@@ -74,9 +77,12 @@ class CreditsTooLow(SequentumException, AirflowFailException):
     """Fewer credits are left than the task's ``min_credits``; nothing was started. Not retried: a person has to pay."""
 
 
+class SequentumSkipped(SequentumException, AirflowSkipException):
+    """The task is skipped: the service skipped the run, or the task was told to skip on this outcome."""
+
+
 class AgentRunException(SequentumException):
-    """
-    Something about one agent run.
+    """Something about one agent run.
 
     :param message: what happened, what became of the run and what to do next.
     :param agent_id: the agent.
@@ -93,61 +99,56 @@ class AgentRunException(SequentumException):
         self.status = status
 
 
-class AgentRunFailure(AgentRunException):
+class AgentRunUnsuccessful(AgentRunException):
+    """The run ended badly: in Failure or, once it is archived, Failed."""
+
+
+class AgentRunFailure(AgentRunUnsuccessful):
     """The run ended in Failure: still in the active table. A retry of the task restarts the same run in place."""
 
 
-class AgentRunFailed(AgentRunException):
+class AgentRunFailed(AgentRunUnsuccessful):
     """The run ended in Failure and was archived (Failed): nothing to restart. A retry of the task starts a new run."""
 
 
-class AgentRunStopped(AgentRunException, AirflowFailException):
-    """Somebody stopped the run. Not retried; clearing the task starts a new run."""
-
-
-class AgentRunTimeout(AgentRunException):
-    """The run was still going when the task's own ``timeout`` passed."""
-
-
-class AgentRunOutcomeRejected(AgentRunException):
-    """The run ended well but its records or errors break the task's outcome policy. A retry starts a new run."""
-
-
-class AgentRunStartAmbiguous(AgentRunException, AirflowFailException):
-    """A start was sent, its answer was lost, and several runs could be it. Not retried: a person has to look."""
-
-
-class AgentRunStillGoing(AgentRunException):
-    """A run that a new one should replace could not be stopped, so none was started. A retry stops it again."""
-
-
-class AgentRunRestartRefused(AgentRunException, AirflowFailException):
-    """``retry_mode="restart"`` was asked for and the run can't be restarted. Not retried."""
-
-
 class SensedAgentRunFailure(AgentRunFailure, AirflowFailException):
-    """``AgentRunFailure`` as a sensor raises it: not retried, because looking again doesn't restart the run."""
+    """``AgentRunFailure`` as a sensor raises it: not retried, because looking again does not restart the run."""
 
 
 class SensedAgentRunFailed(AgentRunFailed, AirflowFailException):
     """``AgentRunFailed`` as a sensor raises it: not retried, because the run is over for good."""
 
 
+class AgentRunStopped(AgentRunException, AirflowFailException):
+    """A person or another program stopped the run. Not retried; clearing the task starts a new run."""
+
+
+class AgentRunTimeout(AgentRunException):
+    """The run was still running when the task's own ``timeout`` passed."""
+
+
+class AgentRunOutcomeRejected(AgentRunException):
+    """The run ended well but its records or errors break the task's policy. A retry starts a new run."""
+
+
+class AgentRunStartAmbiguous(AgentRunException, AirflowFailException):
+    """A start was sent, its answer was lost, and the run cannot be told from others. Not retried: a person looks."""
+
+
+class AgentRunStillRunning(AgentRunException):
+    """A run that a new one should replace could not be stopped, so none was started. A retry stops it again."""
+
+
 class RunFilesUnavailable(SequentumException):
-    """A run's files could not all be had, or written where they belong. The next try goes on where this one ended."""
+    """A run's files could not all be read, or written where they belong. A retry continues where this one ended."""
 
 
 class RunRecordsUnreadable(SequentumException, AirflowFailException):
     """A file of a run does not hold what its name says, or is damaged. Not retried: it would be read the same again."""
 
 
-class AgentRunSkipped(SequentumException, AirflowSkipException):
-    """The service skipped the run, for example because the agent is archived. The task is skipped."""
-
-
-class SpaceRunsException(SequentumException):
-    """
-    Something about the runs of a space's agents.
+class SpaceRunsFailed(SequentumException):
+    """Some agents of a space were not started or did not end well. A retry takes up each as it does a single run.
 
     :param message: what became of each run that did not end well.
     :param space_id: the space.
@@ -158,17 +159,12 @@ class SpaceRunsException(SequentumException):
         self.space_id = space_id
 
 
-class SpaceRunsFailed(SpaceRunsException):
-    """Some agents were not started or did not end well. A retry of the task goes on with each as with a single run."""
-
-
-class SpaceRunsEnded(SpaceRunsException, AirflowFailException):
-    """Some runs did not end well, in ways that no retry mends: stopped by somebody, refused. Not retried."""
+class SpaceRunsEnded(SpaceRunsFailed, AirflowFailException):
+    """Some runs did not end well, in ways that no retry helps: stopped by a person, refused. Not retried."""
 
 
 class AgentBuilderException(SequentumException):
-    """
-    Something about one Agent Builder session.
+    """Something about one Agent Builder session.
 
     :param message: what happened, what became of the session and what to do next.
     :param session_id: the session, where one is known.
@@ -182,32 +178,73 @@ class AgentBuilderException(SequentumException):
 
 
 class AgentBuilderFailed(AgentBuilderException):
-    """The session ended without an agent. A retry of the task begins a new session."""
+    """The session ended without an agent. A retry of the task starts a new session."""
 
 
 class AgentBuilderTimeout(AgentBuilderException):
     """The session was still going when the task's own ``timeout`` passed."""
 
 
-class AgentBuilderCancelled(AgentBuilderException, AirflowFailException):
-    """Somebody cancelled the session. Not retried; clearing the task begins a new one."""
+class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
+    """The session is of no more use to this task. Not retried; clearing the task starts a new session.
+
+    :param reason: ``cancelled`` (by a person), ``unanswered`` (the builder waits for an answer, and
+        ``on_ready="fail"``), ``refused`` (it cannot take what the task has to say), ``ambiguous`` (a start or a
+        follow-up whose answer was lost) or ``lost`` (the service does not know it).
+    """
+
+    def __init__(
+        self, message: str = "", *, reason: str = "", session_id: str | None = None, agent_id: int | None = None
+    ) -> None:
+        super().__init__(message, session_id=session_id, agent_id=agent_id)
+        self.reason = reason
 
 
-class AgentBuilderUnanswered(AgentBuilderException, AirflowFailException):
-    """The session is ready, nothing is left to say, and ``on_ready="fail"`` was asked for. Not retried."""
+def from_client(error: E, conn_id: str) -> E | SequentumException:
+    """Return the exception a task fails with because of an error of the API client; any other error as it is.
+
+    What a retry may help (no answer, a limit, a fault of the server, a gateway's page) becomes
+    :class:`SequentumUnavailable`; the rest fails at once. An answer that may hide an action is never retried blindly by
+    the callers that start something: they look first.
+
+    :param conn_id: the Airflow connection, named in the message.
+    """
+    from airflow_provider_sequentum.api import errors
+
+    if not isinstance(error, errors.SequentumError):
+        return error
+    message = f"{error} (connection {conn_id!r})"
+    if isinstance(error, errors.SequentumConfigurationError):
+        return SequentumConnectionException(message)
+    if isinstance(error, errors.HttpStatusError) and error.status_code in (401, 403):
+        return SequentumConnectionException(message)
+    if isinstance(error, errors.RefusedByServer):
+        return SequentumRequestRefused(message)
+    if error.transient or isinstance(error, (errors.UnexpectedAnswer, errors.DownloadError)):
+        return SequentumUnavailable(message)
+    return SequentumRequestRefused(message)
 
 
-class AgentBuilderRefused(AgentBuilderException, AirflowFailException):
-    """The session can't take what the task has to say: it is over, or the service refuses the request. Not retried."""
+@contextmanager
+def client_errors_as_exceptions(conn_id: str) -> Iterator[None]:
+    """Turn every error of the API client that is raised inside into the exception a task fails with."""
+    from airflow_provider_sequentum.api.errors import SequentumError
+
+    try:
+        yield
+    except SequentumError as error:
+        raise from_client(error, conn_id) from error
 
 
-class AgentBuilderAmbiguous(AgentBuilderException, AirflowFailException):
-    """A start or a follow-up was sent, its answer was lost, and nothing tells what became of it. Not retried."""
+def exception_named(name: str | None, message: str) -> SequentumException:
+    """Return the exception that a trigger met, for the task to fail with.
 
-
-class AgentBuilderSessionLost(AgentBuilderException, AirflowFailException):
-    """The service doesn't know the session. Not retried, unless a new one may be started (``on_lost_session``)."""
-
-
-class AgentBuilderSkipped(SequentumException, AirflowSkipException):
-    """The session was cancelled because ``on_ready="cancel"`` was asked for. The task is skipped."""
+    :param name: the name of its class; one that is not known is taken for one that a retry may help.
+    """
+    kinds = (
+        SequentumConnectionException,
+        SequentumConnectionNotFound,
+        SequentumRequestRefused,
+        SequentumUnavailable,
+    )
+    return next((kind for kind in kinds if kind.__name__ == name), SequentumUnavailable)(message)

@@ -80,8 +80,8 @@ class Run(ApiModel):
     tag: str | None = None
 
     @property
-    def begun(self) -> ApiTime | None:
-        """When it began to work, or, where that is not known, when it was created."""
+    def started_at(self) -> ApiTime | None:
+        """When it started to work, or, where that is not known, when it was created."""
         return self.start_time or self.created
 
     @property

@@ -6,49 +6,34 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.lifecycle.arguments import (
-    parse_choice,
-    parse_count,
-    parse_id,
-    parse_input_parameters,
-    parse_seconds,
+from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
+from airflow_provider_sequentum.parameters import (
+    LogLevel,
+    LogMode,
+    OnAmbiguousStart,
+    OnClear,
+    OnEmpty,
+    OnTimeout,
+    ParallelExport,
+    RetryMode,
+    is_unset,
 )
-from airflow_provider_sequentum.lifecycle.choices import (
-    LOG_LEVELS,
-    LOG_MODES,
-    ON_AMBIGUOUS_RUN,
-    ON_CLEAR,
-    ON_EMPTY,
-    ON_TIMEOUT,
-    PARALLEL_EXPORTS,
-    RETRY_MODES,
-)
-from airflow_provider_sequentum.links import RUN_SUMMARY_KEY, AgentRunLink
-from airflow_provider_sequentum.operators.run_parameters import RunParameters
-from airflow_provider_sequentum.operators.termination import Termination
-from airflow_provider_sequentum.task_try import (
-    DEFERRAL_FAILED,
-    current_context,
-    deferral_timed_out,
-    pushed_by_this_try,
-)
+from airflow_provider_sequentum.reporting.links import AgentRunLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-    from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
-    from airflow_provider_sequentum.operators.run_options import Bounds
-    from airflow_provider_sequentum.operators.run_task import RunTask
+    from airflow_provider_sequentum.hooks.port import AttemptPort
+    from airflow_provider_sequentum.runs.attempt import RunAttempt
+    from airflow_provider_sequentum.runs.record import RunConfig
+    from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 
 
-class StartAgentRunOperator(RunParameters, BaseOperator):
-    """
-    Start a run of a Sequentum agent and wait for its end.
+class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
+    """Start a run of a Sequentum agent and wait for its end.
 
     Returns the run's id, in every mode; a summary of the run is under the XCom key ``run``.
 
@@ -91,6 +76,8 @@ class StartAgentRunOperator(RunParameters, BaseOperator):
     :param min_records: fail if the run extracted fewer records.
     :param max_errors: fail if the run counted more errors.
     :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
+    :param check_schedules: warn if the service runs the agent by a schedule of its own as well. One request more.
+    :param report_cost: add what the run cost to its summary, where the key may read billing. One request more.
     :param sequentum_conn_id: the connection.
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
     :raises AgentRunFailure: the run ended in Failure; a retry restarts it in place.
@@ -112,17 +99,34 @@ class StartAgentRunOperator(RunParameters, BaseOperator):
         "parallel_max_concurrency",
         "parallel_export",
         "proxy_pool_id",
+        "is_exclusive",
+        "is_wait_on_failure",
         "log_level",
         "log_mode",
+        "wait_for_completion",
+        "deferrable",
+        "poll_interval",
         "timeout",
+        "on_timeout",
+        "restarts",
+        "restart_delay",
+        "retry_mode",
+        "on_clear",
+        "on_ambiguous_start",
+        "stop_grace",
         "min_credits",
         "min_records",
         "max_errors",
+        "on_empty",
+        "check_schedules",
+        "report_cost",
         "sequentum_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"input_parameters": "json"}
     operator_extra_links = (AgentRunLink(),)
     ui_color = "#e3f1ee"
+    state_key = "sequentum_run"
+    __supports_durable_execution: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -132,27 +136,29 @@ class StartAgentRunOperator(RunParameters, BaseOperator):
         input_parameters: Mapping[str, Any] | str | None = None,
         parallelism: int | str | None = None,
         parallel_max_concurrency: int | str | None = None,
-        parallel_export: str | None = None,
+        parallel_export: ParallelExport | str | None = None,
         proxy_pool_id: int | str | None = None,
-        is_exclusive: bool | None = None,
-        is_wait_on_failure: bool | None = None,
-        log_level: str | None = None,
-        log_mode: str | None = None,
+        is_exclusive: bool | str | None = None,
+        is_wait_on_failure: bool | str | None = None,
+        log_level: LogLevel | str | None = None,
+        log_mode: LogMode | str | None = None,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float | None = None,
+        poll_interval: float | str | timedelta | None = None,
         timeout: float | str | timedelta | None = None,
-        on_timeout: str = "stop",
-        restarts: int = 0,
-        restart_delay: float = 30,
-        retry_mode: str = "restart_or_new",
-        on_clear: str = "rerun",
-        on_ambiguous_start: str = "fail",
-        stop_grace: float = 45,
+        on_timeout: OnTimeout | str = "stop",
+        restarts: int | str = 0,
+        restart_delay: float | str | timedelta = 30,
+        retry_mode: RetryMode | str = "restart_or_new",
+        on_clear: OnClear | str = "rerun",
+        on_ambiguous_start: OnAmbiguousStart | str = "fail",
+        stop_grace: float | str | timedelta = 45,
         min_credits: float | str | None = None,
         min_records: int | str | None = None,
         max_errors: int | str | None = None,
-        on_empty: str = "succeed",
+        on_empty: OnEmpty | str = "succeed",
+        check_schedules: bool | str = False,
+        report_cost: bool | str = False,
         sequentum_conn_id: str = "sequentum_default",
         **kwargs: Any,
     ) -> None:
@@ -170,149 +176,87 @@ class StartAgentRunOperator(RunParameters, BaseOperator):
         self.log_mode = log_mode
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = parse_seconds("poll_interval", poll_interval)
+        self.poll_interval = poll_interval
         self.timeout = timeout
-        self.on_timeout = parse_choice("on_timeout", on_timeout, ON_TIMEOUT)
-        self.restarts = parse_count("restarts", restarts) or 0
-        self.restart_delay = parse_seconds("restart_delay", restart_delay) or 0.0
-        self.retry_mode = parse_choice("retry_mode", retry_mode, RETRY_MODES)
-        self.on_clear = parse_choice("on_clear", on_clear, ON_CLEAR)
-        self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_RUN)
-        self.stop_grace = parse_seconds("stop_grace", stop_grace) or 0.0
+        self.on_timeout = on_timeout
+        self.restarts = restarts
+        self.restart_delay = restart_delay
+        self.retry_mode = retry_mode
+        self.on_clear = on_clear
+        self.on_ambiguous_start = on_ambiguous_start
+        self.stop_grace = stop_grace
         self.min_credits = min_credits
         self.min_records = min_records
         self.max_errors = max_errors
-        self.on_empty = parse_choice("on_empty", on_empty, ON_EMPTY)
+        self.on_empty = on_empty
+        self.check_schedules = check_schedules
+        self.report_cost = report_cost
         self.sequentum_conn_id = sequentum_conn_id
-        self._task: RunTask | None = None
-        self._termination = Termination()
 
-    def execute(self, context: Context) -> int:
-        """Start the run, or go on with the one an earlier try left, and wait for its end. Returns the run's id."""
-        with self._termination.ends_work():
-            task = self._run_task(context, self._bounds(context))
-            outcome = task.begin()
-            return self._wait_until_concluded(task, outcome) if self.wait_for_completion else task.run.id
+    def _new_attempt(self, context: Context) -> RunAttempt:
+        from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+        from airflow_provider_sequentum.runs.record import RunConfig
+        from airflow_provider_sequentum.runs.start import find_agent
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> int:
-        """Say what the trigger's event means; wait again if the run was restarted in place. Returns the run's id."""
-        from airflow_provider_sequentum.operators.run_options import Bounds
-        from airflow_provider_sequentum.triggers.run_event import read_run_event
+        if is_unset(self.agent_id) == is_unset(self.agent_name):
+            raise SequentumRequestRefused(
+                f"Give either agent_id or agent_name. Nothing was sent (connection {self.sequentum_conn_id!r})."
+            )
+        if not is_unset(self.agent_id):
+            config = RunConfig.of(self)
+            return self._owner(self._port(context, config.sequentum_conn_id), config, context)
+        config = RunConfig.of(self, agent_id=None)
+        port = self._port(context, config.sequentum_conn_id)
+        agent = find_agent(port, str(self.agent_name))
+        return self._owner(port, config.updated(agent_id=agent.id), context)
 
-        news = read_run_event(event)
-        task = self._run_task(context, Bounds.from_json(news.carried), agent_id=news.agent_id)
-        if news.error is not None:
-            raise task.lost_sight(news.error, news.agent_id, news.known_run_id)
-        task.resume(news.agent_id, news.known_run_id, news.run)
-        return self._wait_until_concluded(task, news.outcome)
+    def _attempt_of(self, value: object, context: Context) -> RunAttempt:
+        from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """
-        Resume after a deferral, also after one that Airflow itself ended.
+        record = RunRecord.from_json(value)
+        config = record.config or RunConfig.of(self, agent_id=record.agent_id or None)
+        agent_id = record.agent_id or config.agent_id
+        port = self._port(context, config.sequentum_conn_id)
+        port.restore(record.updated(agent_id=agent_id))
+        return self._owner(port, config.updated(agent_id=agent_id), context)
 
-        Airflow drops everything that was handed on when its deferral timeout passes, because no triggerer was there to
-        notice the deadline, and when the trigger broke. The run is found by the summary that this try pushed before it
-        deferred. After a broken trigger the wait goes on, on the worker.
-        """
-        with self._termination.ends_work():
-            try:
-                return super().resume_execution(next_method, next_kwargs, context)
-            except AirflowException as error:
-                summary = self._summary(context) if next_method == DEFERRAL_FAILED else None
-                if summary is None:
-                    raise
-                return self._resume_without_event(context, summary, next_kwargs, error)
+    def _attempt_of_unreadable(self, values: list[object], context: Context) -> RunAttempt | None:
+        from airflow_provider_sequentum.jobs.record import ids_in
+        from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 
-    def on_kill(self) -> None:
-        """
-        Stop the run: the task was killed on the worker, or its ``execution_timeout`` passed there.
+        ids = ids_in(values, "agent_id", "run_id")
+        if ids is None:
+            return None
+        config = RunConfig(agent_id=ids["agent_id"], sequentum_conn_id=self.sequentum_conn_id)
+        port = self._port(context, self.sequentum_conn_id)
+        port.restore(RunRecord(agent_id=ids["agent_id"], run_id=ids["run_id"], config=config))
+        return self._owner(port, config, context)
 
-        A worker that is shut down while the task is waiting leaves the run to the next try, if there is one.
-        """
-        self._termination.end_after(self._stop)
+    def _owner(self, port: AttemptPort, config: RunConfig, context: Context) -> RunAttempt:
+        from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+        from airflow_provider_sequentum.reporting.links import publish_run
+        from airflow_provider_sequentum.runs.attempt import RunAttempt
 
-    def _resume_without_event(
-        self,
-        context: Context,
-        summary: Mapping[str, Any],
-        next_kwargs: Mapping[str, Any] | None,
-        error: AirflowException,
-    ) -> int:
-        from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
+        def publish(run: Any, **more: Any) -> None:
+            publish_run(port, port.hook, run, **more)
 
-        task = self._run_task(context, self._bounds(context), agent_id=summary["agent_id"])
-        task.resume(summary["agent_id"], summary["run_id"])
-        if deferral_timed_out(next_kwargs):
-            return self._wait_until_concluded(task, WaitOutcome.DEADLINE)
-        self.log.warning("The trigger broke (%s); waiting for run %s on the worker.", error, summary["run_id"])
-        return self._wait_until_concluded(task, task.wait())
+        return RunAttempt(port, facts_of(context, self), config, publish)
 
-    def _stop(self) -> None:
-        if self._task is not None:
-            self._task.stop()
-        elif (context := current_context()) is not None and (summary := self._summary(context)) is not None:
-            # Airflow 2.11 does not resume a deferred task whose execution_timeout has passed: it only calls this.
-            from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-            from airflow_provider_sequentum.lifecycle.run_stop import stop_run
+    def _trigger(self, attempt: RunAttempt) -> AgentRunTrigger:
+        from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 
-            hook = SequentumHook(self.sequentum_conn_id)
-            hook.perform_apart(stop_run(summary["agent_id"], summary["run_id"], self.stop_grace), urgent=True)
-
-    def _summary(self, context: Context) -> dict[str, Any] | None:
-        """Return what this try said of its run before it deferred."""
-        summary: dict[str, Any] | None = pushed_by_this_try(context, RUN_SUMMARY_KEY)
-        return summary
+        return AgentRunTrigger(
+            sequentum_conn_id=attempt.config.sequentum_conn_id,
+            stop_on_kill=True,
+            successor_may_join=attempt.config.on_clear == "join",
+            stop_grace=attempt.config.stop_grace,
+            **attempt.wait_spec().to_json(),
+        )
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
-        return None if self._task is None else self._task.lineage
+        from airflow_provider_sequentum.reporting.lineage import run_lineage
 
-    def _wait_until_concluded(self, task: RunTask, outcome: WaitOutcome | None) -> int:
-        while outcome is None or not task.conclude(outcome):
-            if self.deferrable:
-                self.defer(trigger=task.trigger(), method_name="execute_complete", timeout=task.deferral_timeout())
-            outcome = task.wait()
-        return task.run.id
-
-    def _run_task(self, context: Context, bounds: Bounds, agent_id: int | None = None) -> RunTask:
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-        from airflow_provider_sequentum.lifecycle.run_request import RunRequest
-        from airflow_provider_sequentum.operators.run_task import RunTask
-
-        hook = SequentumHook(self.sequentum_conn_id)
-        request = RunRequest(
-            agent_id=agent_id or self._find_agent_id(hook),
-            input_parameters=self._checked(parse_input_parameters, self.input_parameters),
-            parallelism=self._id("parallelism"),
-            parallel_max_concurrency=self._id("parallel_max_concurrency"),
-            parallel_export=self._choice("parallel_export", PARALLEL_EXPORTS),
-            proxy_pool_id=self._id("proxy_pool_id"),
-            is_exclusive=self.is_exclusive,
-            is_wait_on_failure=self.is_wait_on_failure,
-            log_level=self._choice("log_level", LOG_LEVELS),
-            log_mode=self._choice("log_mode", LOG_MODES),
-        )
-        self._task = RunTask(request, self._options(), hook, context, bounds, self.log)
-        return self._task
-
-    def _find_agent_id(self, hook: SequentumHook) -> int:
-        from airflow_provider_sequentum.lifecycle.agent_lookup import find_agent
-
-        if bool(self.agent_id) == bool(self.agent_name):
-            raise SequentumRequestRefused(
-                f"Give either agent_id or agent_name. Nothing was started (connection {self.sequentum_conn_id!r})."
-            )
-        if self.agent_id:
-            return self._checked(parse_id, "agent_id", self.agent_id)
-        try:
-            return hook.perform(find_agent(str(self.agent_name))).id
-        except LookupError as error:
-            raise SequentumRequestRefused(f"{error.args[0]} (connection {self.sequentum_conn_id!r})") from error
-
-    def _id(self, name: str) -> int | None:
-        value = getattr(self, name)
-        return None if value in (None, "") else self._checked(parse_id, name, value)
-
-    def _choice(self, name: str, choices: tuple[str, ...]) -> str | None:
-        value = getattr(self, name)
-        return None if value in (None, "") else self._checked(parse_choice, name, value, choices)
+        if self._attempt is None or self._attempt.run is None:
+            return None
+        return run_lineage(self._attempt.port.hook, self._attempt.run)  # type: ignore[attr-defined]

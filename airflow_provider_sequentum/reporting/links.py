@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
@@ -20,6 +18,13 @@ RUN_SUMMARY_KEY = "run"
 SESSION_SUMMARY_KEY = "session"
 SESSION_LINK_KEY = "agent_builder_session_link"
 SCREENSHOT_LINK_KEY = "agent_builder_screenshot_link"
+
+
+class Xcoms(Protocol):
+    """Where XComs are pushed."""
+
+    def push(self, key: str, value: object) -> None:
+        """Push an XCom."""
 
 
 class PushedLink(BaseOperatorLink):
@@ -59,14 +64,13 @@ class AgentBuilderScreenshotLink(PushedLink):
     key = SCREENSHOT_LINK_KEY
 
 
-def announce_run(context: Mapping[str, Any], hook: SequentumHook, run: Run, cost: float | None = None) -> None:
-    """
-    Push the run's summary and the address of its page, for downstream tasks and for the button.
+def publish_run(xcoms: Xcoms, hook: SequentumHook, run: Run, **more: Any) -> None:
+    """Push the run's summary and the address of its page, for downstream tasks and for the button.
 
-    :param cost: what the run cost in credits, where that is known.
+    :param more: what else the summary says: ``cost``, ``note``.
     """
-    from airflow_provider_sequentum.lifecycle.progress import run_summary
+    from airflow_provider_sequentum.runs.describe import run_summary
 
     link = hook.run_link(run.agent_id, run.id)
-    context["ti"].xcom_push(key=RUN_LINK_KEY, value=link)
-    context["ti"].xcom_push(key=RUN_SUMMARY_KEY, value={**run_summary(run), "link": link, "cost": cost})
+    xcoms.push(RUN_LINK_KEY, link)
+    xcoms.push(RUN_SUMMARY_KEY, run_summary(run, link=link, **{"cost": None, **more}))

@@ -1,4 +1,4 @@
-"""What the person who watches a waiting task reads, and when."""
+"""How a run is described: in a progress line, in an error, in the XCom that downstream tasks read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUIET_INTERVALS = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 class RunProgress:
-    """Decides which observations of a run are worth a line: a changed status at once, the rest ever more rarely."""
+    """Decides which looks at a run are worth a log line: a changed status at once, the rest ever more rarely."""
 
     __slots__ = ("_next_line", "_quiet", "_status")
 
@@ -24,7 +24,7 @@ class RunProgress:
         self._quiet = 0
         self._next_line: datetime | None = None
 
-    def line(self, run: Run, now: datetime) -> str | None:
+    def line(self, run: Run, now: datetime, served_at: datetime | None) -> str | None:
         """Return the line to log, or ``None``."""
         if run.status != self._status:
             self._status, self._quiet = run.status, 0
@@ -32,24 +32,33 @@ class RunProgress:
             return None
         self._next_line = now + timedelta(seconds=QUIET_INTERVALS[min(self._quiet, len(QUIET_INTERVALS) - 1)])
         self._quiet += 1
-        return f"Run {run.id} of agent {run.agent_id}: {describe_run(run, now)}."
+        return f"Run {run.id} of agent {run.agent_id}: {describe_run(run, served_at)}."
 
 
-def describe_run(run: Run, now: datetime | None = None) -> str:
+def describe_run(run: Run, served_at: datetime | None = None) -> str:
+    """Return a run's state in one line: status, pages, records, errors, duration.
+
+    :param served_at: the service's time of the answer, for a run that is still running. Times of the service are only
+        compared with its own clock.
     """
-    Return a run's state in one line: status, pages, records, errors, time.
-
-    :param now: the time, for a run that is still going.
-    """
-    records = f"{run.data_count or 0} records"
+    records = counted(run.data_count or 0, "record")
     if run.export_count:
         records += f" ({run.export_count} exported)"
-    parts = [status_name(run.status), f"{run.page_count or 0} pages", records, f"{run.error_count or 0} errors"]
-    begun = run.begun
-    until = run.end_time or now
-    if begun is not None and until is not None and until >= begun:
-        parts.append(format_seconds((until - begun).total_seconds()))
+    parts = [
+        status_name(run.status),
+        counted(run.page_count or 0, "page"),
+        records,
+        counted(run.error_count or 0, "error"),
+    ]
+    until = run.end_time or served_at
+    if run.started_at is not None and until is not None and until >= run.started_at:
+        parts.append(format_seconds((until - run.started_at).total_seconds()))
     return ", ".join(parts)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 page`` or ``2 pages``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def format_seconds(seconds: float) -> str:
@@ -62,8 +71,11 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def run_summary(run: Run) -> dict[str, Any]:
-    """Return what a downstream task may want to know of a run, as plain JSON values."""
+def run_summary(run: Run, **more: Any) -> dict[str, Any]:
+    """Return what a downstream task may want to know of a run, as plain JSON values.
+
+    :param more: what the task adds: ``link``, ``cost``, ``note``, ``map_index``.
+    """
     times = {"created": run.created, "started": run.start_time, "ended": run.end_time}
     return {
         "agent_id": run.agent_id,
@@ -76,4 +88,5 @@ def run_summary(run: Run) -> dict[str, Any]:
         "seconds": run.run_time_sec,
         "message": run.message,
         **{name: time and time.isoformat() for name, time in times.items()},
+        **more,
     }

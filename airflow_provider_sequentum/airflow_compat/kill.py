@@ -1,0 +1,79 @@
+"""Ending an attempt in the middle of its work, because its task is killed or its worker is shut down.
+
+Airflow 3 calls ``on_kill`` from a signal handler and then lets the task continue where it was, which may be just before
+a start. So a kill that interrupts the work has to end it, by an exception that passes through everything the attempt is
+doing, and one that comes earlier has to prevent it. What becomes of the remote job is decided where that exception
+arrives, outside of the signal handler. Airflow 2.11 raises by itself after ``on_kill``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
+
+try:
+    from airflow.sdk.exceptions import AirflowTaskTerminated
+except ImportError:  # Airflow 2.11
+    from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
+
+NEXT_ATTEMPT_IS_SURE = frozenset({"up_for_retry", "scheduled", "queued", "deferred"})
+"""States of a task that Airflow has continued with: this attempt's heartbeats were lost, so it is taken for dead.
+
+A person who clears a task leaves it in another one for as long as its process lives."""
+
+
+def next_attempt_is_sure(context: Mapping[str, Any], *, has_next_attempt: bool) -> bool:
+    """Return whether Airflow still wants the task that it told to end, because just its worker is shut down or was
+    taken for dead, and tries it again or is doing so already.
+
+    It must not be called while Airflow's supervisor answers something else.
+    """
+    try:
+        state = state_of(context["ti"])
+    except Exception:  # noqa: BLE001 - whatever keeps Airflow from saying so: nobody is known to come back
+        return False
+    return state in NEXT_ATTEMPT_IS_SURE or (state == "running" and has_next_attempt)
+
+
+class KillSwitch:
+    """Ends the work of an operator when its task is killed."""
+
+    def __init__(self) -> None:
+        self._worker: int | None = None
+        self._is_killed = False
+
+    @property
+    def is_working(self) -> bool:
+        """Whether there is work that a kill would interrupt in this very thread."""
+        return self._worker == threading.get_ident()
+
+    @contextmanager
+    def ends_work(self) -> Iterator[None]:
+        """Mark the work that a kill has to end.
+
+        :raises AirflowTaskTerminated: the kill came first.
+        """
+        if self._is_killed:
+            raise AirflowTaskTerminated("The task was killed.")
+        self._worker = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._worker = None
+
+    def kill(self) -> None:
+        """End the work, if this call interrupts it; otherwise prevent it.
+
+        After ``execution_timeout`` Airflow calls ``on_kill`` when the work is over already, and while an attempt stops
+        its job a further kill must not interrupt that.
+
+        :raises AirflowTaskTerminated: in the middle of the work.
+        """
+        self._is_killed = True
+        if self.is_working:
+            self._worker = None
+            raise AirflowTaskTerminated("The task was killed.")

@@ -1,0 +1,124 @@
+"""Which attempt of a task this is, and whether another one follows: what Airflow's context does not say directly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    get_current_context,
+)
+
+from airflow_provider_sequentum.jobs.attempt import TaskFacts
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+
+def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
+    """Return what an attempt has to know of its task.
+
+    ``max_tries`` names the logical attempt: Airflow raises it at every clear and at nothing else. A clear that is not
+    followed by retries of its own leaves ``try_number`` one above the ``max_tries`` before.
+    """
+    ti = context["ti"]
+    max_tries = int(getattr(ti, "max_tries", 0) or 0)
+    try_number = int(getattr(ti, "try_number", 1) or 1)
+    retries = int(operator.retries or 0)
+    started_at = getattr(ti, "start_date", None) or datetime.now(UTC)
+    limit = operator.execution_timeout
+    return TaskFacts(
+        max_tries=max_tries,
+        started_at=started_at,
+        execution_deadline=started_at + limit if limit is not None else None,
+        has_next_attempt=try_number <= max_tries,
+        is_retry=try_number > max_tries - retries + 1,
+        was_cleared=max_tries > retries,
+        keeps_records=context.get("task_state_store") is not None,
+        map_index=int(getattr(ti, "map_index", -1)),
+        dag_run_started_at=getattr(context.get("dag_run"), "start_date", None),
+    )
+
+
+def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any], operator: BaseOperator) -> bool:
+    """Return whether Airflow tries the task again after this error.
+
+    From Airflow 3.3 on a ``retry_policy`` of the task may fail it although attempts are left.
+    """
+    is_final = isinstance(error, (AirflowFailException, AirflowSkipException))
+    if not task.has_next_attempt or is_final or not isinstance(error, Exception):
+        return False
+    policy = getattr(operator, "retry_policy", None)
+    if policy is None:
+        return True
+    ti = context["ti"]
+    decision = policy.evaluate(error, int(ti.try_number), task.max_tries, context)
+    return str(getattr(decision.action, "value", decision.action)) != "fail"
+
+
+def is_resumed(context: Mapping[str, Any]) -> bool:
+    """Return whether the task is being resumed after a deferral, while it is still being prepared."""
+    ti = context.get("ti")
+    from_server = getattr(ti, "_ti_context_from_server", None)  # Airflow 3
+    return bool(getattr(from_server, "next_method", None) or getattr(ti, "next_method", None))
+
+
+def state_of(task_instance: Any) -> str | None:
+    """Return the state that Airflow has on record for a task instance; ``removed`` if there is none.
+
+    Needs Airflow 3.3. It asks Airflow's supervisor, so it must not be called while that answers something else.
+
+    :param task_instance: that of a context or of a trigger.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=task_instance.dag_id,
+        task_ids=[task_instance.task_id],
+        run_ids=[task_instance.run_id],
+        map_index=task_instance.map_index,
+    )
+    # The inner key is the task's id, with the map index appended for a mapped one; only one can be there.
+    state: str | None = next(iter(states.get(task_instance.run_id, {}).values()), "removed")
+    return state
+
+
+def pushed_by_this_attempt(context: Mapping[str, Any], key: str) -> Any:
+    """Return what this attempt has pushed under ``key``, before it was deferred too; ``None`` if nothing.
+
+    Airflow removes a task's XComs when its next attempt starts, not when it is resumed.
+    """
+    ti = context["ti"]
+    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+
+
+def current_context() -> Context | None:
+    """Return the context of the task that this process runs; ``None`` before it has started."""
+    try:
+        return get_current_context()
+    except (AirflowException, RuntimeError):
+        return None
+
+
+DEFERRAL_FAILED = "__fail__"
+"""The method Airflow resumes a task with when its deferral failed, because of a timeout or of the trigger."""
+
+_TIMED_OUT = frozenset({"Trigger timeout", "Trigger/execution timeout"})
+"""What Airflow says when the deferral's timeout passed: 3.x and 2.11."""
+
+BACKSTOP = timedelta(minutes=2)
+"""How long after a trigger's own deadline Airflow's deferral timeout follows: no triggerer may be there to notice."""
+
+
+def deferral_timed_out(next_kwargs: Mapping[str, Any] | None) -> bool:
+    """Return whether the deferral failed because its timeout passed. Airflow then drops what was handed on."""
+    return (next_kwargs or {}).get("error") in _TIMED_OUT
+
+
+def deferral_timeout(deadline: datetime | None, now: datetime) -> timedelta | None:
+    """Return the timeout to defer with: a backstop behind the trigger's own deadline, if it has one."""
+    return None if deadline is None else max(deadline - now, timedelta()) + BACKSTOP

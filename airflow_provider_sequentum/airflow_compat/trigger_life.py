@@ -1,0 +1,91 @@
+"""What Airflow's timing asks of a trigger: not to fire at once, and to find out why ``on_kill`` was called.
+
+``BaseTrigger.on_kill`` exists from Airflow 3.3 on. It is called when a user marks or clears the deferred task, and as
+well when the trigger moves to another triggerer; it gets about a second before it is cancelled. When a task is cleared,
+its new attempt may start before the old trigger hears of it, minutes later, or never. Airflow's task state store must
+not be touched from a trigger (the call hangs), and may be emptied by a clear. So the trigger finds out by itself
+whether a successor has taken its job over, from the task's state and from the XCom in which an attempt names its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
+
+T = TypeVar("T")
+
+SHORTEST_TRIGGER_LIFE = 10.0
+"""Seconds before a trigger may fire. Airflow fails a task whose trigger fires while the scheduler has not yet taken in
+that the task was deferred (apache/airflow #66374, #71580; 2.11 to 3.3). With 8 seconds and more it was not seen."""
+
+SUCCESSOR_POLL_INTERVAL = 2.0
+SUCCESSOR_TIMEOUT = 300.0
+"""Seconds that the new attempt of a cleared task is given to say which job it works with."""
+
+WIPE_SECONDS = 15.0
+"""Seconds after which an XCom of a running attempt is certainly its own and not one of the attempt before."""
+
+OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+log = logging.getLogger(__name__)
+
+
+async def with_minimum_lifetime(waiting: Awaitable[T]) -> T:
+    """Return what is waited for, but not before :data:`SHORTEST_TRIGGER_LIFE` is over."""
+    clock = asyncio.get_running_loop().time
+    started_at = clock()
+    result = await waiting
+    await asyncio.sleep(started_at + SHORTEST_TRIGGER_LIFE - clock())
+    return result
+
+
+async def job_is_abandoned(
+    task_instance: Any, *, xcom_key: str, is_own: Callable[[Any], bool], successor_may_join: bool
+) -> bool:
+    """Return whether nobody takes over the job of a deferred task, so that its trigger has to stop it.
+
+    :param task_instance: the trigger's ``task_instance``.
+    :param xcom_key: the XCom in which an attempt names its job.
+    :param is_own: tells whether such an XCom names the trigger's job.
+    :param successor_may_join: whether the new attempt of a cleared task may take the job over. If not, it is stopped
+        at once: the new attempt stops it as well where it knows of it.
+    """
+    clock = asyncio.get_running_loop().time
+    gives_up_at = clock() + SUCCESSOR_TIMEOUT
+    own_since: float | None = None
+    while True:
+        state = await asyncio.to_thread(state_of, task_instance)
+        if state in OVER:
+            return True
+        named = await asyncio.to_thread(_xcom, task_instance, xcom_key)
+        if state == "deferred" and named is not None and is_own(named):
+            return False  # the trigger was moved to another triggerer, or the new attempt works with the job
+        if not successor_may_join:
+            return True
+        if state not in (None, "scheduled", "queued") and named is not None:
+            # The new attempt runs. Airflow removes what the old one pushed in its first moments.
+            if not is_own(named):
+                return True
+            own_since = own_since or clock()
+            if clock() - own_since >= WIPE_SECONDS:
+                return False
+        if clock() >= gives_up_at:
+            log.warning("The task was cleared and its new attempt has not taken the job over; stopping it.")
+            return True
+        await asyncio.sleep(SUCCESSOR_POLL_INTERVAL)
+
+
+def _xcom(task_instance: Any, key: str) -> Any:
+    from airflow.providers.common.compat.sdk import XCom
+
+    return XCom.get_one(
+        key=key,
+        dag_id=task_instance.dag_id,
+        task_id=task_instance.task_id,
+        run_id=task_instance.run_id,
+        map_index=task_instance.map_index,
+    )

@@ -1,0 +1,151 @@
+"""The ports of procedures on a worker: a connection's client, the clock and, for an attempt, the task's state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.jobs.record import Claim
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import Call, Reply, SequentumClient
+    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.jobs.record import JobRecord, Stored
+
+T = TypeVar("T")
+
+
+class ClientPort:
+    """Send with the client of a hook. Records and claims are not kept; see :class:`~.jobs.port.Port`.
+
+    :param hook: the connection.
+    """
+
+    def __init__(self, hook: SequentumHook) -> None:
+        self.hook = hook
+        self.deadline: datetime | None = None
+        self.record: Stored | None = None
+        self.is_recorded = False
+        self._urgent: SequentumClient | None = None
+
+    def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
+        """Send a call and return its answer."""
+        return self.exchange(call, budget_share=budget_share, within=within).value
+
+    def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        """Send a call and return its answer with the service's time."""
+        client = self._urgent or self.hook.client
+        return client.exchange(
+            call, budget_share=budget_share, within=self._time_left() if within is None else within
+        )
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, at most until the deadline."""
+        left = self._time_left()
+        time.sleep(seconds if left is None else min(seconds, left))
+
+    def save(self, record: Stored | None) -> None:
+        """Remember the record for as long as the process lives."""
+        self.record = record
+
+    def claim(self, claim: Claim) -> None:
+        """Tell nobody."""
+
+    def claims(self) -> list[Claim]:
+        """Return nothing."""
+        return []
+
+    def push(self, key: str, value: object) -> None:
+        """Push nothing."""
+
+    def hurry(self) -> None:
+        """Go on with a client of its own that neither keeps to the request budget nor waits long between attempts.
+
+        For a task that is being killed: the hook's client may be in the middle of a request that was interrupted, and
+        Airflow gives the process about five seconds.
+        """
+        from airflow_provider_sequentum.api import SequentumClient
+
+        self.deadline = None
+        self._urgent = self._urgent or SequentumClient(self.hook.settings, urgent=True)
+
+    def close(self) -> None:
+        """Close what the port has opened by itself."""
+        if self._urgent is not None:
+            self._urgent.close()
+
+    def _time_left(self) -> float | None:
+        return None if self.deadline is None else max((self.deadline - self.now()).total_seconds(), 0.0)
+
+
+CLAIM_KEY = "sequentum_claim"
+"""The XCom in which a mapped task tells its siblings which run it starts."""
+
+
+class AttemptPort(ClientPort):
+    """The port of an attempt: keeps its record, and its claims among mapped siblings.
+
+    :param hook: the connection.
+    :param context: the task's context.
+    :param state: where the record is kept.
+    """
+
+    def __init__(self, hook: SequentumHook, context: Mapping[str, Any], state: TaskState) -> None:
+        super().__init__(hook)
+        self.is_asking_airflow = False
+        """Whether Airflow's supervisor is being asked something at this moment."""
+        self._context = context
+        self._state = state
+        self._map_index = int(getattr(context["ti"], "map_index", -1))
+
+    def save(self, record: Stored | None) -> None:
+        """Save the record for the task's next attempt."""
+        self.record, self.is_recorded = record, False
+        with self.asking_airflow():
+            self._state.save(None if record is None else record.to_json())
+        self.is_recorded = record is not None
+
+    def restore(self, record: JobRecord) -> None:
+        """Continue with a record that was read."""
+        self.record, self.is_recorded, self.deadline = record, self._state.is_durable, record.first_deadline
+
+    def push(self, key: str, value: object) -> None:
+        """Push an XCom."""
+        with self.asking_airflow():
+            self._context["ti"].xcom_push(key=key, value=value)
+
+    def claim(self, claim: Claim) -> None:
+        """Tell the task's mapped siblings."""
+        if self._map_index >= 0:
+            self.push(CLAIM_KEY, claim.updated(map_index=self._map_index).to_json())
+
+    def claims(self) -> list[Claim]:
+        """Return what the task's mapped siblings have claimed. Where they cannot be asked, one seems unanswered."""
+        if self._map_index < 0:
+            return []
+        if self.is_asking_airflow:
+            return [Claim(is_answered=False)]
+        ti = self._context["ti"]
+        with self.asking_airflow():
+            pushed = ti.xcom_pull(task_ids=[ti.task_id], key=CLAIM_KEY) or []
+        claims = [Claim.from_json(value) for value in pushed if value is not None]
+        return [claim for claim in claims if claim.map_index != self._map_index]
+
+    @contextmanager
+    def asking_airflow(self) -> Iterator[None]:
+        """Mark a question to Airflow's supervisor. One that is interrupted leaves it unable to answer another."""
+        self.is_asking_airflow = True
+        try:
+            yield
+        except Exception:
+            self.is_asking_airflow = False  # it was answered, with an error
+            raise
+        self.is_asking_airflow = False

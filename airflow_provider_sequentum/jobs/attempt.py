@@ -1,0 +1,144 @@
+"""The owner of a remote job: one attempt of a task.
+
+From before its start until it is over, a remote job (a run, the runs of a space, an Agent Builder session) is owned by
+one attempt, which can say at any moment what becomes of it. It lets the job go only because
+
+- it ended, and the attempt has read its end,
+- it was stopped, and the attempt has seen it stopped,
+- the next attempt of the task will come, and finds a record of it,
+- the DAG author wants it to go on (``wait_for_completion=False``, ``on_timeout="leave"``), or
+- none of these can be had: then it was tried to stop it, and exception, log and XCom say that it may be running.
+
+Whatever ends an attempt goes through :meth:`JobAttempt.let_go`: an error that nobody foresaw, Ctrl-C, a state store or
+XCom that cannot be written, a status that is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.jobs.port import Port
+    from airflow_provider_sequentum.jobs.record import JobConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFacts:
+    """What an attempt knows of its task.
+
+    :param max_tries: the task instance's ``max_tries``, which names the logical attempt: Airflow raises it at a clear.
+    :param started_at: when this attempt of the task started, which a deferral does not change.
+    :param execution_deadline: when ``execution_timeout`` passes.
+    :param has_next_attempt: whether Airflow tries the task again if it fails now.
+    :param is_retry: whether this is not the first attempt since the task was created or last cleared.
+    :param was_cleared: whether the task was ever cleared.
+    :param keeps_records: whether records outlive an attempt, as they do from Airflow 3.3 on.
+    :param map_index: -1 for a task that is not mapped.
+    :param dag_run_started_at: when the DAG run started.
+    """
+
+    max_tries: int = 0
+    started_at: datetime
+    execution_deadline: datetime | None = None
+    has_next_attempt: bool = False
+    is_retry: bool = False
+    was_cleared: bool = False
+    keeps_records: bool = False
+    map_index: int = -1
+    dag_run_started_at: datetime | None = None
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the task has mapped siblings, which may well run the same agent at the same time."""
+        return self.map_index >= 0
+
+
+class JobAttempt(ABC):
+    """One attempt of a task and the remote job that it owns.
+
+    :param port: what it does its work with.
+    :param task: what it knows of its task.
+    :param config: what the job is, and how to handle it.
+    """
+
+    config: JobConfig
+
+    def __init__(self, port: Port, task: TaskFacts, config: JobConfig) -> None:
+        self.port = port
+        self.task = task
+        self.config = config
+        self.is_let_go = False
+        """Whether the job is over, stopped, or left running, and what there is to say of it was said."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """How log lines and errors name the job: ``Run 5 of agent 7``."""
+
+    @property
+    @abstractmethod
+    def may_be_running(self) -> bool:
+        """Whether there may be a job that is running and that this attempt owns."""
+
+    @property
+    @abstractmethod
+    def can_be_joined(self) -> bool:
+        """Whether the next attempt finds the job by the record, without having to look for it."""
+
+    @property
+    @abstractmethod
+    def result(self) -> Any:
+        """What the task returns."""
+
+    @abstractmethod
+    def start_or_join(self) -> bool:
+        """Start the job, or join the one of an earlier attempt; return whether there is nothing to wait for."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Wait on the worker, until the job has ended or the deadline has passed."""
+
+    @abstractmethod
+    def resume(self, event: object) -> None:
+        """Take in what a trigger saw; ``None`` if Airflow itself ended the deferral.
+
+        :raises SequentumException: the trigger could not look at the job any more, or its event cannot be read.
+        """
+
+    @abstractmethod
+    def conclude(self) -> bool:
+        """Say what the end of the wait means; return whether the task is done. If not, wait again."""
+
+    @abstractmethod
+    def stop(self, *, is_killed: bool = False) -> str:
+        """Stop the job and return what became of it, as a sentence. Raises nothing that the service causes.
+
+        :param is_killed: whether the task is being killed, so that there are only seconds.
+        """
+
+    def take_over(self, previous: JobAttempt) -> None:
+        """Own the job that an earlier attempt left."""
+        self.port.record, self.port.is_recorded = previous.port.record, previous.port.is_recorded
+
+    def let_go(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
+        """Decide what becomes of the job when something ends this attempt, and return what there is to say of it.
+
+        :param is_retried: whether the next attempt of the task will come.
+        :param is_killed: whether the task is being killed.
+        :return: a sentence; ``None`` if there is no job to speak of.
+        """
+        if self.is_let_go or not self.may_be_running:
+            return None
+        self.is_let_go = True
+        if is_retried and self.task.keeps_records and self.port.is_recorded:
+            follows = "joins it" if self.can_be_joined else "looks for it"
+            return f"{self.name} is probably still running. The next attempt {follows}."
+        log.warning("The task ends while %s may be running, and no next attempt takes it over.", self.name)
+        self.port.deadline = None
+        return self.stop(is_killed=is_killed)

@@ -1,0 +1,76 @@
+"""The port of a procedure: what it needs from outside to start, watch and stop a remote job.
+
+A procedure is a plain function whose first argument is a port. On a worker the port is a client and the task's state;
+in a test it is a fake that can raise before any step, which is what a killed worker does.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from airflow_provider_sequentum.api.errors import NotFound, RefusedByServer, SequentumError, UnexpectedAnswer
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import Call, Reply
+    from airflow_provider_sequentum.jobs.record import Claim, Stored
+
+T = TypeVar("T")
+
+FAULT_TOLERANCE = timedelta(minutes=10)
+"""How long a wait tolerates that nothing usable is answered. The job goes on in the meantime."""
+
+NOT_FOUND_TOLERANCE = timedelta(minutes=1)
+"""How long a 404 has to last before the job counts as gone: it may just have been started, and single 404s happen."""
+
+WAITING_SHARE = 0.8
+"""The part of the key's request budget that waiting may use, so that a start always finds room."""
+
+DECORATION_SHARE = 0.5
+"""The part that requests may use whose answers nobody waits for: bills, schedule checks, diagnostics."""
+
+
+class Port(Protocol):
+    """What a procedure needs from outside.
+
+    :param deadline: when the attempt gives up. Requests and pauses end at it, except those that say ``within`` what
+        time they have. ``None`` for never.
+    :param record: the record that was read or saved last.
+    :param is_recorded: whether that record is where the task's next attempt finds it.
+    """
+
+    deadline: datetime | None
+    record: Stored | None
+    is_recorded: bool
+
+    def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
+        """Send a call and return its answer; see :meth:`.SequentumClient.send`."""
+
+    def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        """Send a call and return its answer with the service's time; see :meth:`.SequentumClient.exchange`."""
+
+    def now(self) -> datetime:
+        """Return the time as an aware UTC ``datetime``."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def save(self, record: Stored | None) -> None:
+        """Save the record for the task's next attempt; ``None`` removes the one that is there."""
+
+    def claim(self, claim: Claim) -> None:
+        """Tell the task's mapped siblings which job this task is about to start, or has started."""
+
+    def claims(self) -> list[Claim]:
+        """Return what the task's mapped siblings have claimed."""
+
+    def push(self, key: str, value: object) -> None:
+        """Push an XCom, for downstream tasks and people."""
+
+
+def fault_tolerance(error: SequentumError) -> timedelta:
+    """Return how long a wait tolerates ``error``: not at all, unless it can pass by itself."""
+    if isinstance(error, NotFound):
+        return NOT_FOUND_TOLERANCE
+    passing = error.transient or (isinstance(error, UnexpectedAnswer) and not isinstance(error, RefusedByServer))
+    return FAULT_TOLERANCE if passing else timedelta(0)

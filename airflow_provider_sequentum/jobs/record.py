@@ -1,0 +1,183 @@
+"""The codec of everything that is stored or sent: records, configurations, events and trigger arguments.
+
+All of it is JSON that a later version of this package can read and an earlier one ignores what it does not know of:
+unknown fields are ignored, absent ones have defaults. A record that cannot be read is never taken for "no record",
+because it could hide a job that is running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+
+from airflow_provider_sequentum import parameters
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+
+Id = Annotated[int, BeforeValidator(parameters.parse_id)]
+Count = Annotated[int, BeforeValidator(parameters.parse_count)]
+Amount = Annotated[float, BeforeValidator(parameters.parse_amount)]
+Seconds = Annotated[float, BeforeValidator(parameters.parse_seconds)]
+Flag = Annotated[bool, BeforeValidator(parameters.parse_flag)]
+Text = Annotated[str, BeforeValidator(parameters.parse_text)]
+JsonText = Annotated[str, BeforeValidator(parameters.parse_json_object)]
+
+
+def choice_of(choices: object) -> BeforeValidator:
+    """Return the validator of a parameter that takes the values of a ``Literal`` type."""
+    return BeforeValidator(lambda value: parameters.parse_choice(value, choices))
+
+
+FORMAT = 2
+"""Raised only if a field changes its meaning. 1 is what was written before the first release."""
+
+
+class Stored(BaseModel):
+    """Base of everything that is stored or sent."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"format": FORMAT, **self.model_dump(mode="json", exclude_none=True)}
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """Read what :meth:`to_json` wrote.
+
+        :raises ValueError: something else is there, or something of another format.
+        """
+        if not isinstance(value, Mapping):
+            raise ValueError(f"It is no JSON object but {type(value).__name__}.")  # noqa: TRY004 - as pydantic does
+        if value.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"It was written by another version of this package (format {value.get('format')!r}).")
+        try:
+            return cls.model_validate({name: item for name, item in value.items() if name != "format"})
+        except ValidationError as error:
+            raise ValueError(sentence_of(error)) from None
+
+    def updated(self, **fields: Any) -> Self:
+        """Return a copy with other values."""
+        return self.model_copy(update=fields)
+
+
+class Configuration(Stored):
+    """What the parameters of an operator mean, parsed once, before anything is sent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unset_means_default(cls, values: Any) -> Any:
+        return {name: value for name, value in values.items() if not parameters.is_unset(value)}
+
+    @classmethod
+    def of(cls, parameters: object, **more: Any) -> Self:
+        """Parse the attributes of an operator that are named as the fields are.
+
+        :raises SequentumRequestRefused: a parameter has no usable value.
+        """
+        names = [name for name in cls.model_fields if hasattr(parameters, name)]
+        try:
+            return cls.model_validate({name: getattr(parameters, name) for name in names} | more)
+        except ValidationError as error:
+            conn_id = getattr(parameters, "sequentum_conn_id", None)
+            raise SequentumRequestRefused(
+                f"{sentence_of(error)} Nothing was sent (connection {conn_id!r})."
+            ) from None
+
+
+class JobConfig(Configuration):
+    """What every operator of a remote job is parsed into.
+
+    :param sequentum_conn_id: the connection.
+    :param wait_for_completion: whether the task waits for the end of the job.
+    :param deferrable: whether it waits in the triggerer.
+    :param timeout: seconds after which it gives up.
+    """
+
+    sequentum_conn_id: str = "sequentum_default"
+    wait_for_completion: Flag = True
+    deferrable: Flag = False
+    timeout: Seconds | None = None
+
+
+class JobRecord(Stored):
+    """What every record of a remote job says of the logical attempt that it belongs to.
+
+    A logical attempt begins when a task instance is created or cleared; retries continue it.
+
+    :param fingerprint: digest of what was asked for; with another one it is another piece of work.
+    :param max_tries: the task instance's ``max_tries``. Airflow raises it whenever the task is cleared, and only then,
+        so it names the logical attempt; ``None`` where it is not known.
+    :param requested_at: when the start was about to be sent, by the worker's clock.
+    :param deadline: when this attempt of the task gives up, because of ``timeout``.
+    :param execution_deadline: when it does because of ``execution_timeout``.
+    """
+
+    fingerprint: str | None = None
+    max_tries: int | None = None
+    requested_at: datetime = datetime.min.replace(tzinfo=UTC)
+    deadline: datetime | None = None
+    execution_deadline: datetime | None = None
+
+    @property
+    def first_deadline(self) -> datetime | None:
+        """The earlier of the two deadlines."""
+        return min(filter(None, (self.deadline, self.execution_deadline)), default=None)
+
+    @property
+    def execution_timeout_is_first(self) -> bool:
+        """Whether it is ``execution_timeout`` that passes first."""
+        return self.execution_deadline is not None and self.execution_deadline == self.first_deadline
+
+    def is_same_work(self, fingerprint: str) -> bool:
+        """Whether this attempt of the task asks for the same work."""
+        return self.fingerprint is None or self.fingerprint == fingerprint
+
+    def was_cleared(self, max_tries: int) -> bool:
+        """Whether the task was cleared since."""
+        return self.max_tries is not None and self.max_tries != max_tries
+
+
+class Claim(Stored):
+    """What a mapped task says to its siblings, which may well start the same agent at the same time.
+
+    :param agent_id: the agent, ``None`` for all agents of a space.
+    :param run_ids: the runs it has started; empty while a start is unanswered.
+    :param map_index: which of the siblings it is.
+    """
+
+    agent_id: int | None = None
+    run_ids: tuple[int, ...] = ()
+    is_answered: bool = True
+    map_index: int = -1
+
+
+def fingerprint(*parts: object) -> str:
+    """Return a digest of JSON values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def sentence_of(error: ValidationError) -> str:
+    """Return what is wrong, by field; values are not repeated, except those that a parser shows."""
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        name = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{name} {message}." if message.startswith("must") else f"{name}: {message}.".removeprefix(": "))
+    return " ".join(lines)
+
+
+def ids_in(values: Iterable[object], *names: str) -> dict[str, int] | None:
+    """Return the ids of a job that a record or event of another version names, as far as it can be made out."""
+    for value in values:
+        if isinstance(value, Mapping):
+            ids = {name: value.get(name) for name in names}
+            if all(isinstance(found, int) and found > 0 for found in ids.values()):
+                return {name: int(found or 0) for name, found in ids.items()}
+            if (nested := ids_in(value.values(), *names)) is not None:
+                return nested
+    return None

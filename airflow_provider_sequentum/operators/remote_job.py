@@ -1,0 +1,263 @@
+"""What Airflow asks of an operator whose work goes on elsewhere: deferral, resumption, kill. Written once.
+
+What happens to the job is decided by its owner, a :class:`~airflow_provider_sequentum.jobs.attempt.JobAttempt`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, TaskDeferred
+
+from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated, KillSwitch, next_attempt_is_sure
+from airflow_provider_sequentum.airflow_compat.task_attempt import (
+    DEFERRAL_FAILED,
+    current_context,
+    deferral_timed_out,
+    deferral_timeout,
+    is_resumed,
+    is_retried,
+)
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.exceptions import SequentumException, from_client
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.providers.common.compat.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+    from airflow_provider_sequentum.hooks.port import AttemptPort
+    from airflow_provider_sequentum.jobs.attempt import JobAttempt
+
+A = TypeVar("A", bound="JobAttempt")
+
+
+class RemoteJobOperator(BaseOperator, Generic[A]):
+    """Base of the operators that own a remote job; not an operator to use by itself."""
+
+    state_key: ClassVar[str]
+    """Where the record is kept: in the task state store or, where there is none, in an XCom."""
+
+    sequentum_conn_id: str
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._kill_switch = KillSwitch()
+        self._attempt: A | None = None
+
+    # What a subclass says
+
+    @abstractmethod
+    def _new_attempt(self, context: Context) -> A:
+        """Return an attempt at what the parameters ask for; raises ``SequentumException`` or ``SequentumError``."""
+
+    @abstractmethod
+    def _attempt_of(self, value: object, context: Context) -> A:
+        """Return an attempt at what a record asks for, reading no parameter; raises ``ValueError``."""
+
+    @abstractmethod
+    def _attempt_of_unreadable(self, values: list[object], context: Context) -> A | None:
+        """Return an attempt that owns the job which a record or an event of another version names, if it does."""
+
+    @abstractmethod
+    def _trigger(self, attempt: A) -> BaseTrigger:
+        """Return the trigger that waits in the triggerer."""
+
+    # Airflow's life cycle
+
+    def execute(self, context: Context) -> Any:
+        """Start the job, or join the one that an earlier attempt left, and wait for its end."""
+        previous = self._previous(context)
+        try:
+            attempt = self._new_attempt(context)
+        except Exception as error:
+            if previous is None:
+                raise from_client(error, self.sequentum_conn_id) from error
+            # The DAG was changed since an earlier attempt started the job; it has an owner all the same.
+            with self._owning(previous, context):
+                raise
+        if previous is not None:
+            attempt.take_over(previous)
+        with self._owning(attempt, context):
+            is_over = attempt.start_or_join()
+            if not attempt.config.wait_for_completion:
+                attempt.is_let_go = True
+                return attempt.result
+            return self._wait_until_concluded(attempt, is_over=is_over)
+
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any] | None = None, record: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Continue after a deferral.
+
+        :param event: what the trigger saw.
+        :param record: what was handed on. ``dag.test`` loses it; then it is read from where it is kept.
+        """
+        value = record if record is not None else self._state(context).read_after_deferral()
+        attempt = self._read_or_refuse([value, event], context)
+        with self._owning(attempt, context):
+            attempt.resume(event)
+            return self._wait_until_concluded(attempt, is_over=True)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral, also after one that Airflow itself ended.
+
+        Airflow drops everything that was handed on when its deferral timeout passes, because no triggerer was there to
+        notice the deadline, and when the trigger broke. The job is found by its record, and the wait continues here.
+        """
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowException as error:
+            if next_method != DEFERRAL_FAILED:
+                raise
+            value = self._state(context).read_after_deferral()
+            if value is None:
+                raise
+            if not deferral_timed_out(next_kwargs):
+                self.log.warning("The trigger broke (%s); waiting on the worker.", error)
+            attempt = self._read_or_refuse([value], context)
+            with self._owning(attempt, context):
+                attempt.resume(None)
+                return self._wait_until_concluded(attempt, is_over=False)
+
+    def on_kill(self) -> None:
+        """End the attempt: the task was killed on the worker, or its ``execution_timeout`` passed there.
+
+        What becomes of the job is decided by its owner: it is stopped, unless just the worker is being shut down and
+        the next attempt joins it.
+        """
+        self._kill_switch.kill()
+        if self._attempt is None and (context := current_context()) is not None:
+            self._stop_deferred(context)
+
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Render the templates.
+
+        A resumed task works from its record: that its templates can no longer be rendered must not end it.
+        """
+        try:
+            super().render_template_fields(context, jinja_env)
+        except Exception as error:
+            if not is_resumed(context):
+                raise
+            self.log.warning("Continuing with what the task was started with; its templates fail now: %s", error)
+
+    # The parts of it
+
+    @contextmanager
+    def _owning(self, attempt: A, context: Context) -> Iterator[None]:
+        """Own the attempt's job: whatever ends the block, the job is let go in one of the ways that leave no doubt."""
+        self._attempt = attempt
+        try:
+            with self._kill_switch.ends_work():
+                yield
+        except TaskDeferred:
+            raise
+        except BaseException as error:
+            failure = self._let_go(attempt, context, error)
+            if failure is error:
+                raise
+            raise failure from error
+        finally:
+            attempt.port.close()
+
+    def _let_go(self, attempt: A, context: Context, error: BaseException) -> BaseException:
+        """Decide what becomes of the job when ``error`` ends the attempt; return the exception to fail with."""
+        failure = from_client(error, attempt.config.sequentum_conn_id)
+        is_killed = isinstance(error, AirflowTaskTerminated)
+        if is_killed:
+            if self._is_left_to_next_attempt(attempt, context):
+                message = f"The worker is being shut down. {attempt.name} goes on: the next attempt joins it."
+                self.log.warning("%s", message)
+                return SystemExit(message)
+            attempt.port.hurry()
+        try:
+            fate = attempt.let_go(
+                is_retried=is_retried(failure, attempt.task, context, self), is_killed=is_killed
+            )
+        except Exception as problem:
+            self.log.exception("Stopping %s failed.", attempt.name)
+            fate = f"{attempt.name} may be running and costing credits: look at it in Sequentum Cloud. ({problem})"
+        if fate is not None:
+            self.log.warning("%s", fate)
+            if isinstance(failure, SequentumException):
+                failure.args = (f"{failure} {fate}", *failure.args[1:])
+            else:
+                failure.add_note(fate)
+        return failure
+
+    def _is_left_to_next_attempt(self, attempt: A, context: Context) -> bool:
+        # A kill in the middle of a question to Airflow's supervisor leaves nobody to ask.
+        is_found_again = attempt.task.keeps_records and attempt.port.is_recorded and attempt.can_be_joined
+        return (
+            is_found_again
+            and not attempt.port.is_asking_airflow
+            and next_attempt_is_sure(context, has_next_attempt=attempt.task.has_next_attempt)
+        )
+
+    def _wait_until_concluded(self, attempt: A, *, is_over: bool) -> Any:
+        while not (is_over and attempt.conclude()):
+            if attempt.config.deferrable:
+                self._defer(attempt)
+            attempt.wait()
+            is_over = True
+        attempt.is_let_go = True
+        return attempt.result
+
+    def _defer(self, attempt: A) -> None:
+        record = attempt.port.record
+        if record is None:
+            raise RuntimeError("There is no job to wait for.")
+        # Airflow loses what a deferral carries when its timeout passes, and the next attempt reads this as well.
+        attempt.port.save(record)
+        self.defer(
+            trigger=self._trigger(attempt),
+            method_name="execute_complete",
+            kwargs={"record": record.to_json()},
+            timeout=deferral_timeout(attempt.port.deadline, attempt.port.now()),
+        )
+
+    def _stop_deferred(self, context: Context) -> None:
+        """Stop the job of a deferred task whose ``execution_timeout`` has passed: Airflow 2.11 only calls ``on_kill``."""
+        if self._state(context).is_durable:
+            return
+        value = self._state(context).read_after_deferral()
+        if value is not None:
+            attempt = self._read_or_refuse([value], context)
+            attempt.port.hurry()
+            self.log.warning("%s", attempt.let_go(is_retried=False, is_killed=True))
+
+    def _previous(self, context: Context) -> A | None:
+        """Return the attempt that owns what an earlier one left; ``None`` if there is no record."""
+        state = self._state(context)
+        value = state.read()
+        return None if value is None else self._read_or_refuse([value], context)
+
+    def _read_or_refuse(self, values: list[object], context: Context) -> A:
+        """Return an attempt at what the first of the values, a record, asks for.
+
+        :raises SequentumException: it cannot be read. The job that it names, as far as that can be made out, is stopped.
+        """
+        try:
+            return self._attempt_of(values[0], context)
+        except ValueError as error:
+            attempt = self._attempt_of_unreadable(values, context)
+            fate = attempt.let_go(is_retried=False) if attempt is not None else None
+            fate = fate or "No job could be made out: look in Sequentum Cloud whether one is running."
+            self._state(context).save(None)
+            raise SequentumException(
+                f"The record of this task's job cannot be read: {error} {fate} The next attempt, or the task when it is "
+                "cleared, starts a new one."
+            ) from error
+
+    def _state(self, context: Context) -> TaskState:
+        return TaskState(context, self.state_key)
+
+    def _port(self, context: Context, conn_id: str) -> AttemptPort:
+        from airflow_provider_sequentum.hooks.port import AttemptPort
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+        return AttemptPort(SequentumHook(conn_id), context, self._state(context))

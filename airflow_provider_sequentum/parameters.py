@@ -1,0 +1,185 @@
+"""What a DAG author may write for a parameter, and what it means.
+
+One rule for all parameters: ``None`` and an empty string mean *unset*, so the default applies; 0 is 0; a bool is no
+number; a string with a number is that number, because a rendered template is a string; and what a template with native
+rendering gives (dates, decimals, the output of mapped tasks) is understood.
+
+Every function returns the value or raises ``ValueError`` with the rest of a sentence that begins with the parameter's
+name: ``must be a positive whole number, not 'abc'``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from collections.abc import Iterable, Mapping, Set
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal, get_args
+from uuid import UUID
+
+OnTimeout = Literal["stop", "leave"]
+OnClear = Literal["rerun", "join"]
+OnEmpty = Literal["succeed", "warn", "skip", "fail"]
+OnPartial = Literal["fail", "warn"]
+OnAmbiguousStart = Literal["fail", "adopt", "start"]
+OnAmbiguousSession = Literal["fail", "start"]
+OnLostSession = Literal["fail", "start"]
+OnReady = Literal["finish", "fail", "cancel"]
+RetryMode = Literal["restart_or_new", "restart", "new"]
+LogLevel = Literal["Fatal", "Error", "Warning", "Info"]
+LogMode = Literal["Text", "TextAndHtml"]
+ParallelExport = Literal["Combined", "Separated"]
+RunEnding = Literal["succeeded", "any"]
+FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
+
+LARGEST_ID = 2**63 - 1
+
+
+def is_unset(value: object) -> bool:
+    """Return whether a parameter was left unset."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def parse_id(value: object) -> int:
+    """Return an id given as an int or a string of digits."""
+    number = _whole_number(value)
+    if number is None or not 0 < number <= LARGEST_ID:
+        raise ValueError(f"must be a positive whole number, not {shown(value)}")
+    return number
+
+
+def parse_count(value: object) -> int:
+    """Return a whole number of 0 or more."""
+    number = _whole_number(value)
+    if number is None or number < 0:
+        raise ValueError(f"must be a whole number of 0 or more, not {shown(value)}")
+    return number
+
+
+def parse_amount(value: object) -> float:
+    """Return a number of 0 or more, such as an amount of credits."""
+    number = _number(value)
+    if number is None or number < 0:
+        raise ValueError(f"must be a number of 0 or more, not {shown(value)}")
+    return number
+
+
+def parse_seconds(value: object) -> float:
+    """Return a duration in seconds, given as a number of 0 or more or as a ``timedelta``."""
+    number = value.total_seconds() if isinstance(value, timedelta) else _number(value)
+    if number is None or not 0 <= number <= timedelta.max.total_seconds():
+        raise ValueError(f"must be a number of seconds of 0 or more or a timedelta, not {shown(value)}")
+    return number
+
+
+def parse_time(value: object) -> datetime:
+    """Return a point in time given as an aware ``datetime`` or as ISO 8601 text with an offset."""
+    try:
+        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+    except ValueError:
+        moment = None
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError(f"must be a time with an offset, such as 2026-01-31T06:00:00+00:00, not {shown(value)}")
+    return moment
+
+
+def parse_flag(value: object) -> bool:
+    """Return a bool given as one, or as the text a template renders it to."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    raise ValueError(f"must be True or False, not {shown(value)}")
+
+
+def parse_text(value: object) -> str:
+    """Return a text."""
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"must be a string, not {shown(value)}")
+
+
+def parse_choice(value: object, choices: object) -> str:
+    """Return ``value`` if it is one of the values of a ``Literal`` type."""
+    names = get_args(choices)
+    if isinstance(value, str) and value in names:
+        return value
+    raise ValueError(f"must be one of {', '.join(map(repr, names))}, not {shown(value)}")
+
+
+def parse_json_object(value: object) -> str:
+    """Return a mapping, or a string with a JSON object, as the JSON text that the API takes."""
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+        if isinstance(parsed, Mapping):
+            return json.dumps(plain(parsed), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"must be a JSON object: {error}") from None
+    raise ValueError(f"must be a JSON object, not {shown(value)}")
+
+
+def plain(value: Any) -> Any:
+    """Return a value in JSON's types: what native rendering gives, as text or numbers.
+
+    Times become ISO 8601 text, durations seconds, decimals numbers, sets and other sequences (also the lazy ones of
+    mapped tasks) lists; numbers and arrays of NumPy and pandas become Python's.
+
+    :raises TypeError: the value has no such form.
+    """
+    match value:
+        case Enum():
+            return plain(value.value)
+        case None | bool() | int() | float() | str():
+            return value
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case datetime() | date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case UUID():
+            return str(value)
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case Set():
+            return sorted((plain(item) for item in value), key=repr)
+        case bytes() | bytearray():
+            raise TypeError("bytes are not JSON serializable")
+    if callable(as_list := getattr(value, "tolist", None)):
+        return plain(as_list())
+    if isinstance(value, Iterable) or callable(getattr(value, "__getitem__", None)):
+        return [plain(item) for item in value]
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _whole_number(value: object) -> int | None:
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Decimal):
+        return int(value) if value.is_finite() and value == value.to_integral_value() else None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # whatever stands for a whole number, NumPy's too
+    except TypeError:
+        return None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

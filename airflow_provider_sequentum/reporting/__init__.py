@@ -1,0 +1,1 @@
+"""What a task tells others of its runs: buttons, XComs, asset events, lineage."""

@@ -1,0 +1,306 @@
+"""One attempt of a task that works with one run: acquire it, wait for its end, say what the end means."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.run_status import RunStatus, status_name
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.exceptions import (
+    AgentRunOutcomeRejected,
+    AgentRunStartAmbiguous,
+    AgentRunTimeout,
+    AirflowTaskTimeout,
+    SequentumSkipped,
+    SequentumUnavailable,
+)
+from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
+from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.runs.describe import describe_run
+from airflow_provider_sequentum.runs.outcome import failure_for, judge, read_cost
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, restart_or_start
+from airflow_provider_sequentum.runs.stop import StopResult, stop_run
+from airflow_provider_sequentum.runs.wait import (
+    PollOutcome,
+    RunEvent,
+    RunPoller,
+    WaitSpec,
+    wait_for_runs,
+)
+
+log = logging.getLogger(__name__)
+
+class RunAttempt(JobAttempt):
+    """One attempt of a task that works with one run.
+
+    :param port: what it does its work with.
+    :param task: what it knows of its task.
+    :param config: the run to start, if one has to be started, and how to handle it.
+    :param publish: shows the run to downstream tasks and people: ``publish(run, cost=..., note=...)``.
+    """
+
+    config: RunConfig
+
+    def __init__(self, port: Port, task: TaskFacts, config: RunConfig, publish: Callable[..., None]) -> None:
+        super().__init__(port, task, config)
+        self.run: Run | None = None
+        self._outcome: PollOutcome | None = None
+        self._publish = publish
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The record of the run."""
+        return self.port.record if isinstance(self.port.record, RunRecord) else None
+
+    @property
+    def name(self) -> str:
+        """How log lines and errors name the run."""
+        return self.record.name if self.record is not None else f"A run of agent {self.config.agent_id}"
+
+    @property
+    def result(self) -> int:
+        """The run's id."""
+        return self._known_run().id
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether the run is known."""
+        return self.record is not None and self.record.run_id is not None
+
+    @property
+    def may_be_running(self) -> bool:
+        """Whether there may be a run that is running and that this attempt owns."""
+        record = self.record
+        if record is None or (record.is_guess and record.run_id is None):
+            return False
+        if self.run is None or self.run.id != record.run_id:
+            return True
+        return not phase_of(self.run).is_over or self._may_be_restarted(self.run, record)
+
+    def start_or_join(self) -> bool:
+        """Start, join or restart the run; return whether it is over already."""
+        new = RunRecord(
+            agent_id=self.config.agent_id,
+            config=self.config,
+            fingerprint=self.config.fingerprint(),
+            max_tries=self.task.max_tries,
+            deadline=self._deadline(),
+            # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
+            execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
+        )
+        self.port.deadline = new.first_deadline
+        previous = self.record or self._guess(new)
+        try:
+            self._acquired(*acquire_run(self.port, self.config, self.task.max_tries, previous, new))
+        except SequentumError as error:
+            if new.first_deadline is None or self.port.now() < new.first_deadline or self.record is None:
+                raise
+            log.warning("The time is up before the run is known. (%s)", error)
+            self._give_up()
+        poller = RunPoller(self.wait_spec().updated(failure_pause=0.0))
+        self._outcome = poller.observe(self._known_run(), self.port.now()).outcome
+        return self._outcome is not None
+
+    def resume(self, event: object) -> None:
+        """Take in what the trigger saw."""
+        if event is None:
+            return
+        try:
+            seen = RunEvent.read(event)
+            if seen.run is not None:
+                self.run = Run.model_validate(seen.run)
+        except ValueError as error:
+            raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
+        if self.run is not None:
+            self._publish(self.run)
+        if seen.error is not None:
+            raise seen.exception()
+        self._outcome = seen.outcome
+
+    def wait_spec(self) -> WaitSpec:
+        """Return what to wait for now."""
+        record = self._known_record()
+        restarts_left = record.restarts_done < self.config.restarts
+        return WaitSpec(
+            agent_id=record.agent_id,
+            run_id=record.run_id,
+            poll_interval=self.config.poll_interval,
+            deadline=record.first_deadline,
+            failure_pause=self.config.restart_delay * 2**record.restarts_done if restarts_left else 0.0,
+            restart_asked_at=record.restart_asked_at,
+            failure_ended_at=record.failure_ended_at,
+        )
+
+    def wait(self) -> None:
+        """Wait on the worker.
+
+        :raises SequentumError: the run could not be looked at any more.
+        """
+        [(outcome, run)] = wait_for_runs(self.port, [self.wait_spec()])
+        self.waited(outcome, run)
+
+    def waited(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
+        """Take in how a wait ended; raises the error that ended it."""
+        if run is not None:
+            self.run = run
+            self._publish(run)
+        if isinstance(outcome, SequentumError):
+            raise outcome
+        self._outcome = outcome
+
+    def conclude(self) -> bool:
+        """Say what the end of the wait means; the task is not done when the run was restarted in place."""
+        has_ended = self._outcome is PollOutcome.ENDED
+        if not has_ended:
+            self._give_up()
+        run = self._known_run()
+        phase = phase_of(run)
+        if phase is Phase.SUCCEEDED:
+            self._accept(run)
+            return True
+        if phase is Phase.RESTARTABLE and has_ended and self._known_record().restarts_done < self.config.restarts:
+            self._restart(run)
+            return False
+        raise failure_for(self.port, run, self._next_step(phase))
+
+    def stop(self, *, is_killed: bool = False) -> str:
+        """Stop the run and return what became of it, as a sentence."""
+        record = self._known_record()
+        if record.run_id is None:
+            try:
+                lost = find_lost_run(self.port, record, "fail", is_killed=is_killed)
+            except (AgentRunStartAmbiguous, SequentumError) as error:
+                return f"{self.name} may be running and costing credits: look at it in Sequentum Cloud. ({error})"
+            if lost is None:
+                return f"No run of agent {record.agent_id} was found that this task may have started."
+            record = record.started(lost.id)
+        result = stop_run(self.port, record, self.config.stop_grace)
+        fate = f"{record.name} was told to stop. {result.sentence}"
+        if result.run is not None:
+            self.run = result.run
+            self._publish(self.run, note=fate)
+        return fate
+
+    def _deadline(self) -> datetime | None:
+        seconds = self.config.timeout
+        return None if seconds is None else self.task.started_at + timedelta(seconds=seconds)
+
+    def _guess(self, new: RunRecord) -> RunRecord | None:
+        """Return what an earlier attempt may have left, where Airflow keeps no records."""
+        # Among mapped siblings, which run the same agent, a guess would often be another's run.
+        if self.task.keeps_records or self.task.is_mapped or not self.task.is_retry:
+            return None
+        earliest = self.task.dag_run_started_at
+        return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
+
+    def _acquired(self, record: RunRecord, run: Run) -> None:
+        if self.port.record != record:
+            self.port.save(record)
+        self.run = run
+        self._publish(run)
+
+    def _restart(self, run: Run) -> None:
+        record = self._known_record().updated(restarts_done=self._known_record().restarts_done + 1)
+        number = f"{record.restarts_done} of {self.config.restarts}"
+        log.warning("Run %s ended: %s. Restarting it, %s.", run.id, describe_run(run), number)
+        new = record.updated(run_id=None, restart_asked_at=None, failure_ended_at=None)
+        self._acquired(*restart_or_start(self.port, self.config, record, run, new))
+
+    def _may_be_restarted(self, run: Run, record: RunRecord) -> bool:
+        """Whether a run in Failure may be running: it was restarted, and this may still be the Failure before."""
+        return phase_of(run) is Phase.RESTARTABLE and (
+            record.restart_asked_at is not None and run.end_time in (None, record.failure_ended_at)
+        )
+
+    def _accept(self, run: Run) -> None:
+        judgement = judge(run, self.config)
+        log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))
+        if judgement.action in ("succeed", "warn"):
+            cost = read_cost(self.port, run) if self.config.report_cost else None
+            self._publish(run, cost=cost)
+        if judgement.action == "succeed":
+            return
+        message = f"Run {run.id} of agent {run.agent_id} ended well, but {judgement.reason}."
+        if judgement.action == "warn":
+            log.warning("%s", message)
+            return
+        self.port.save(self._known_record().updated(is_rejected=True))
+        if judgement.action == "skip":
+            raise SequentumSkipped(message)
+        step = (
+            "The next attempt starts a new run."
+            if self.task.has_next_attempt
+            else "Clear the task to start a new run."
+        )
+        raise AgentRunOutcomeRejected(
+            f"{message} {step}", agent_id=run.agent_id, run_id=run.id, status=status_name(run.status)
+        )
+
+    def _next_step(self, phase: Phase) -> str:
+        if phase is Phase.SKIPPED:
+            return "So this task is skipped. Unarchive the agent to run it again."
+        if phase is Phase.STOPPED:
+            return "It is not retried. Clear the task to start a new run."
+        if not self.task.has_next_attempt:
+            return "No attempts are left. Clear the task to start a new run."
+        if phase is Phase.ARCHIVED and self.config.retry_mode == "restart":
+            return "The next attempt fails too, because retry_mode is 'restart'. Clear the task to start a new run."
+        restarts = phase is Phase.RESTARTABLE and self.config.retry_mode != "new" and self.task.keeps_records
+        return "The next attempt restarts it in place." if restarts else "The next attempt starts a new run."
+
+    def _give_up(self) -> None:
+        """Stop the run because the time is up; return if it has ended by itself by then.
+
+        :raises AgentRunTimeout: ``timeout`` has passed.
+        :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
+        """
+        record = self._known_record()
+        is_execution_timeout = record.execution_timeout_is_first
+        state = f"still {describe_run(self.run)}" if self.run is not None else "not known to have ended"
+        message = f"{record.name} was {state} when "
+        message += "execution_timeout passed." if is_execution_timeout else "the task's timeout passed."
+        self.port.deadline = None
+        if not is_execution_timeout and self.config.on_timeout == "leave":
+            self.is_let_go = True
+            message += " It is left running (on_timeout='leave')."
+        elif record.run_id is None:
+            message += f" {self.stop()}"
+            self.is_let_go = True
+        else:
+            result = stop_run(self.port, record, self.config.stop_grace)
+            if self._ended_by_itself(result):
+                return
+            self.is_let_go = True
+            message += f" {result.sentence}"
+            if self.run is not None:
+                self._publish(self.run, note=message)
+        if is_execution_timeout:
+            raise AirflowTaskTimeout(message)
+        status = status_name(self.run.status) if self.run is not None else None
+        raise AgentRunTimeout(message, agent_id=record.agent_id, run_id=record.run_id, status=status)
+
+    def _ended_by_itself(self, result: StopResult) -> bool:
+        if result.run is not None:
+            self.run = result.run
+        if not result.confirmed or result.run is None or result.run.status is RunStatus.STOPPED:
+            return False
+        log.info("Run %s ended as %s before it could be stopped.", result.run.id, status_name(result.run.status))
+        self._publish(result.run)
+        return True
+
+    def _known_run(self) -> Run:
+        if self.run is None:
+            raise RuntimeError("This attempt has no run yet: start_or_join or resume comes first.")
+        return self.run
+
+    def _known_record(self) -> RunRecord:
+        if self.record is None:
+            raise RuntimeError("This attempt has no run yet: start_or_join or resume comes first.")
+        return self.record
+
+

@@ -1,0 +1,142 @@
+"""What the end of a run means to its task: success, a failure that a retry can help, or one that it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.run_status import status_name
+from airflow_provider_sequentum.exceptions import (
+    AgentRunException,
+    AgentRunFailed,
+    AgentRunFailure,
+    AgentRunStopped,
+    SequentumException,
+    SequentumSkipped,
+)
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, Port
+from airflow_provider_sequentum.runs.describe import counted, describe_run
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.analytics import RunDiagnostics
+    from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.runs.record import RunPolicies
+
+EXCEPTION_OF: Mapping[Phase, type[AgentRunException]] = {
+    Phase.RESTARTABLE: AgentRunFailure,
+    Phase.ARCHIVED: AgentRunFailed,
+    Phase.STOPPED: AgentRunStopped,
+}
+
+LONGEST_EXPLANATION = 4000
+"""Characters of an error message: what the service says of causes can be any length."""
+
+_WHAT_IT_MEANS = {
+    Phase.RESTARTABLE: "it is still in the active Runs table and can be restarted in place",
+    Phase.ARCHIVED: "it was archived to run-history, so there is nothing left to restart",
+    Phase.STOPPED: "a person or another program stopped it",
+    Phase.SKIPPED: "the service did not execute it, as it does when the agent is archived",
+}
+
+_BILLING_PAGE = 1000
+_MOST_BILLING_PAGES = 5
+
+
+def failure_for(
+    port: Port, run: Run, next_step: str, exceptions: Mapping[Phase, type[AgentRunException]] = EXCEPTION_OF
+) -> SequentumException:
+    """Return the exception for a run that did not end well, with what the service knows of the causes.
+
+    :param next_step: what the next attempt or the reader should do.
+    :param exceptions: the exception of each phase; a sensor has its own.
+    """
+    phase = phase_of(run)
+    diagnostics = _diagnose(port, run) if phase in (Phase.RESTARTABLE, Phase.ARCHIVED) else None
+    message = describe_end(run, next_step, diagnostics)
+    if phase is Phase.SKIPPED:
+        return SequentumSkipped(message)
+    return exceptions[phase](message, agent_id=run.agent_id, run_id=run.id, status=status_name(run.status))
+
+
+def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = None) -> str:
+    """Return the message for a run that did not end well: what happened, what is left of it, what comes next."""
+    lines = [f"Run {run.id} of agent {run.agent_id} ended: {describe_run(run)}; {_WHAT_IT_MEANS[phase_of(run)]}."]
+    if run.message:
+        lines.append(f"The service says: {run.message}")
+    if diagnostics is not None and diagnostics.possible_causes:
+        lines.append("Possible causes: " + "; ".join(cause.rstrip(".") for cause in diagnostics.possible_causes) + ".")
+    if diagnostics is not None and diagnostics.suggested_actions:
+        actions = "; ".join(action.rstrip(".") for action in diagnostics.suggested_actions)
+        lines.append(f"Suggested actions: {actions}.")
+    explanation = "\n".join(lines)
+    if len(explanation) > LONGEST_EXPLANATION:
+        explanation = f"{explanation[:LONGEST_EXPLANATION]} [cut]"
+    return f"{explanation}\n{next_step}"
+
+
+def _diagnose(port: Port, run: Run) -> RunDiagnostics | None:
+    """Ask the service what went wrong. It is extra: where it cannot say, the run's own record has to do."""
+    from airflow_provider_sequentum.api import analytics
+
+    try:
+        return port.send(analytics.run_diagnostics(run.agent_id, run.id), budget_share=DECORATION_SHARE, within=30.0)
+    except SequentumError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the policies say of a run that ended well.
+
+    :param action: ``succeed``, ``warn``, ``skip`` or ``fail``.
+    :param reason: why, unless it is ``succeed``.
+    """
+
+    action: str
+    reason: str = ""
+
+
+def judge(run: Run, policies: RunPolicies) -> Judgement:
+    """Judge a run that ended well: errors first, then emptiness, then the number of records."""
+    # A server that does not state what was extracted may still say what was exported.
+    records = (run.export_count if run.data_count is None else run.data_count) or 0
+    errors = run.error_count or 0
+    if policies.max_errors is not None and errors > policies.max_errors:
+        return Judgement("fail", f"it counted {counted(errors, 'error')}, more than max_errors={policies.max_errors}")
+    if records == 0 and policies.on_empty != "succeed":
+        return Judgement(policies.on_empty, f"it extracted no records (on_empty={policies.on_empty!r})")
+    if policies.min_records is not None and records < policies.min_records:
+        return Judgement(
+            "fail", f"it extracted {counted(records, 'record')}, fewer than min_records={policies.min_records}"
+        )
+    return Judgement("succeed")
+
+
+def read_cost(port: Port, run: Run) -> float | None:
+    """Return what a run cost in credits; ``None`` if that is not known (yet), or not for this key to know."""
+    from airflow_provider_sequentum.api import billing
+    from airflow_provider_sequentum.api.pagination import next_page
+
+    if run.started_at is None or run.end_time is None:
+        return None
+    # Billing counts in days, and it is not published of which time zone.
+    first, last = (run.started_at - timedelta(days=1)).date(), (run.end_time + timedelta(days=1)).date()
+    call = billing.list_agent_runs(run.agent_id, start_date=first, end_date=last, records_per_page=_BILLING_PAGE)
+    parts = []
+    page = None
+    for _ in range(_MOST_BILLING_PAGES):
+        try:
+            previous, page = page, port.send(call, budget_share=DECORATION_SHARE, within=60.0)
+        except SequentumError:
+            return None
+        # One run may be billed in parts: time, proxies, export.
+        parts += [cost.cost for cost in page if cost.run_id == run.id and cost.cost is not None]
+        following = next_page(call, page, previous)
+        if following is None:
+            return float(sum(parts)) if parts else None
+        call = following
+    return None  # with pages left unread, the sum would be a part of the cost

@@ -1,0 +1,139 @@
+"""The life cycle of a run, as one table: what each status means to a waiter and to the task's next attempt.
+
+Everything that decides about a run asks :func:`phase_of`. The two statuses that look alike are the reason for the
+table: ``Failure`` (6) ended badly, is still in the active Runs table and can be restarted in place; ``Failed`` (7) is
+the same run after it was archived to run-history, with nothing left to restart.
+
+Rests on https://docs.sequentum.com/concepts/runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from airflow_provider_sequentum.api.run_status import RunStatus
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.runs import Run
+
+
+class Phase(Enum):
+    """What a status means to whoever waits for the run, and to the next attempt of the task that started it."""
+
+    ACTIVE = "active"
+    """Still running: a waiter keeps waiting, a new attempt joins the run."""
+
+    SUCCEEDED = "succeeded"
+    """Ended well: a waiter returns, a new attempt returns the same run."""
+
+    RESTARTABLE = "restartable"
+    """Ended badly, still in the active table: a new attempt restarts the same run in place."""
+
+    ARCHIVED = "archived"
+    """Ended badly and moved to run-history: a new attempt starts a new run."""
+
+    STOPPED = "stopped"
+    """Ended by a stop or kill: not retried; a cleared task starts a new run."""
+
+    SKIPPED = "skipped"
+    """Not executed by the service: the task is skipped."""
+
+    UNKNOWN = "unknown"
+    """A status this version does not know: a waiter keeps waiting, with a warning, up to its deadline."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a run in this phase has ended."""
+        return self not in (Phase.ACTIVE, Phase.UNKNOWN)
+
+
+PHASES: Mapping[RunStatus, Phase] = {
+    RunStatus.INVALID: Phase.UNKNOWN,
+    RunStatus.RUNNING: Phase.ACTIVE,
+    RunStatus.EXPORTING: Phase.ACTIVE,
+    RunStatus.STARTING: Phase.ACTIVE,
+    RunStatus.QUEUING: Phase.ACTIVE,
+    RunStatus.STOPPING: Phase.ACTIVE,
+    RunStatus.FAILURE: Phase.RESTARTABLE,
+    RunStatus.FAILED: Phase.ARCHIVED,
+    RunStatus.STOPPED: Phase.STOPPED,
+    RunStatus.COMPLETED: Phase.SUCCEEDED,
+    RunStatus.SUCCESS: Phase.SUCCEEDED,
+    RunStatus.SKIPPED: Phase.SKIPPED,
+    RunStatus.WAITING: Phase.ACTIVE,
+    RunStatus.UPDATING_DATA_SET: Phase.UNKNOWN,
+}
+
+
+def phase_of(run: Run) -> Phase:
+    """Return the phase of a run."""
+    return phase_of_status(run.status, run.table_type)
+
+
+def phase_of_status(status: RunStatus | int | str | None, table_type: str | None = None) -> Phase:
+    """Return the phase that a status stands for.
+
+    :param status: the run's status as the API client parsed it; unknown codes and names are allowed.
+    :param table_type: the table that holds the record, ``run`` or ``history``. A ``Failure`` found in ``history`` has
+        been archived, whatever its status still says.
+    """
+    phase = PHASES[status] if isinstance(status, RunStatus) else Phase.UNKNOWN
+    if phase is Phase.RESTARTABLE and (table_type or "").lower() == "history":
+        return Phase.ARCHIVED
+    return phase
+
+
+class NextStep(Enum):
+    """What a new attempt of the task does with the run that an earlier one started."""
+
+    START = "start"
+    """Start a new run; nothing of the old one is in the way."""
+
+    STOP_AND_START = "stop_and_start"
+    """Stop the old run, then start a new one."""
+
+    JOIN = "join"
+    """Wait for the old run, or return it if it is over."""
+
+    RESTART = "restart"
+    """Restart the old run in place."""
+
+    REFUSE = "refuse"
+    """Fail: only a restart is allowed, and there is nothing left to restart."""
+
+
+def next_step(
+    phase: Phase | None,
+    *,
+    is_same_work: bool,
+    was_cleared: bool,
+    is_rejected: bool,
+    is_stopping: bool,
+    on_clear: str,
+    retry_mode: str,
+) -> NextStep:
+    """Decide. ``on_clear`` is about a run that is still running: a cleared task never returns one that is over.
+
+    :param phase: the old run's phase; ``None`` when the service no longer knows it.
+    :param is_same_work: whether this attempt asks for the same work.
+    :param was_cleared: whether the task was cleared since the run was started.
+    :param is_rejected: whether the old run ended well and delivered too little.
+    :param is_stopping: whether the old run is being stopped: its end is known already.
+    :param on_clear: ``rerun`` or ``join``.
+    :param retry_mode: ``restart_or_new``, ``restart`` or ``new``.
+    """
+    if phase is None:
+        return NextStep.START
+    is_useless = is_rejected or not is_same_work
+    if not phase.is_over:
+        ends = is_stopping or is_useless or (was_cleared and on_clear == "rerun")
+        return NextStep.STOP_AND_START if ends else NextStep.JOIN
+    if is_useless or was_cleared or phase is Phase.STOPPED:
+        return NextStep.START
+    if phase is Phase.RESTARTABLE:
+        return NextStep.START if retry_mode == "new" else NextStep.RESTART
+    if phase is Phase.ARCHIVED:
+        return NextStep.REFUSE if retry_mode == "restart" else NextStep.START
+    return NextStep.JOIN

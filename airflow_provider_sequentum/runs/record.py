@@ -1,0 +1,131 @@
+"""What a task asks a run for, and what one attempt of the task leaves for the next."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from airflow_provider_sequentum import parameters as p
+from airflow_provider_sequentum.jobs.record import (
+    Amount,
+    Count,
+    Flag,
+    Id,
+    JobConfig,
+    JobRecord,
+    JsonText,
+    Seconds,
+    choice_of,
+    fingerprint,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import Call
+    from airflow_provider_sequentum.api.runs import Run
+
+MOST_REPLACED = 20
+"""How many earlier runs a record names. It bounds the record; only the newest can be mistaken for a lost one."""
+
+
+class RunPolicies(JobConfig):
+    """How a task handles its runs: what the operators of one run and of a space have in common.
+
+    See the parameters of :class:`~airflow_provider_sequentum.operators.agent_run.StartAgentRunOperator`.
+    """
+
+    poll_interval: Seconds | None = None
+    on_timeout: Annotated[str, choice_of(p.OnTimeout)] = "stop"
+    restarts: Count = 0
+    restart_delay: Seconds = 30.0
+    retry_mode: Annotated[str, choice_of(p.RetryMode)] = "restart_or_new"
+    on_clear: Annotated[str, choice_of(p.OnClear)] = "rerun"
+    on_ambiguous_start: Annotated[str, choice_of(p.OnAmbiguousStart)] = "fail"
+    stop_grace: Seconds = 45.0
+    min_credits: Amount | None = None
+    min_records: Count | None = None
+    max_errors: Count | None = None
+    on_empty: Annotated[str, choice_of(p.OnEmpty)] = "succeed"
+    check_schedules: Flag = False
+    report_cost: Flag = False
+
+
+class RunConfig(RunPolicies):
+    """A run to be started, and how to handle it.
+
+    Of the options that go into the request only those that are set are sent; the rest is the agent's or the service's
+    default (https://docs.sequentum.com/api-reference/agents/start-run).
+    """
+
+    agent_id: Id = 0
+    input_parameters: JsonText | None = None
+    parallelism: Count | None = None
+    parallel_max_concurrency: Count | None = None
+    parallel_export: Annotated[str, choice_of(p.ParallelExport)] | None = None
+    proxy_pool_id: Id | None = None
+    is_exclusive: Flag | None = None
+    is_wait_on_failure: Flag | None = None
+    log_level: Annotated[str, choice_of(p.LogLevel)] | None = None
+    log_mode: Annotated[str, choice_of(p.LogMode)] | None = None
+
+    def start_call(self) -> Call[Run]:
+        """Return the call that starts the run. It is not safe to repeat: each one is a billed run."""
+        from airflow_provider_sequentum.api import runs
+
+        return runs.start(self.agent_id, **self._options())
+
+    def fingerprint(self) -> str:
+        """Return a digest of what makes this piece of work what it is."""
+        return fingerprint(self.agent_id, self._options())
+
+    def _options(self) -> dict[str, Any]:
+        names = RunConfig.model_fields.keys() - RunPolicies.model_fields.keys() - {"agent_id"}
+        return {name: getattr(self, name) for name in sorted(names)}
+
+
+class RunRecord(JobRecord):
+    """The record of one logical attempt at a run.
+
+    :param agent_id: the agent.
+    :param config: what was asked for. A resumed task works from it and reads no argument of the operator again. ``None``
+        in the record of a space, which holds the configuration of all its runs.
+    :param run_id: the run, once the service has answered.
+    :param restart_asked_at: when a restart in place was last asked for, by the worker's clock.
+    :param failure_ended_at: the end time of the Failure that was restarted; tells a stale answer from a new Failure.
+    :param replaced: the task's earlier runs. None of them is the one that a lost start may have started.
+    :param is_ambiguous: the task has failed because the run could not be told from others, so a person knows of it.
+    :param is_rejected: the run ended well and delivered too little, so the next attempt must not return it.
+    :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: ``requested_at`` is just
+        the earliest moment at which an earlier attempt can have started a run. Only a run that is still running is
+        taken for its run.
+    :param restarts_done: how often this attempt of the task has restarted the run in place.
+    """
+
+    agent_id: int = 0
+    config: RunConfig | None = None
+    run_id: int | None = None
+    restart_asked_at: datetime | None = None
+    failure_ended_at: datetime | None = None
+    replaced: tuple[int, ...] = ()
+    is_ambiguous: bool = False
+    is_rejected: bool = False
+    is_guess: bool = False
+    restarts_done: int = 0
+
+    @property
+    def all_runs(self) -> tuple[int, ...]:
+        """The task's runs: this one and the ones it replaced."""
+        return self.replaced if self.run_id is None else (*self.replaced, self.run_id)[-MOST_REPLACED:]
+
+    @property
+    def name(self) -> str:
+        """How log lines and errors name the run."""
+        run = f"Run {self.run_id}" if self.run_id is not None else "A run"
+        return f"{run} of agent {self.agent_id}"
+
+    def started(self, run_id: int) -> Self:
+        """Return the record with the run that the service answered with."""
+        return self.updated(run_id=run_id, restart_asked_at=None, failure_ended_at=None, is_guess=False)
+
+    def restarting(self, now: datetime, failure_ended_at: datetime | None) -> Self:
+        """Return the record of a run that is about to be restarted in place."""
+        return self.updated(restart_asked_at=now, failure_ended_at=failure_ended_at)

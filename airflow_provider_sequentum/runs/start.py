@@ -1,0 +1,459 @@
+"""Acquiring the one run that an attempt of a task works with: started, joined, restarted, or found again.
+
+No POST of the API is idempotent, so a start that is sent twice is a second billed run. What prevents it is the order of
+things: save the intent, send the start, save the run. Whatever interrupts an attempt in between leaves enough for the
+next one to find out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from airflow_provider_sequentum.api.errors import HttpStatusError, NotFound, SequentumError
+from airflow_provider_sequentum.api.run_status import RunStatus, status_name
+from airflow_provider_sequentum.exceptions import (
+    AgentRunStartAmbiguous,
+    AgentRunStillRunning,
+    CreditsTooLow,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+)
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, NOT_FOUND_TOLERANCE, Port
+from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
+from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+from airflow_provider_sequentum.runs.stop import stop_run
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, may_be_the_old_failure
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.agents import Agent
+    from airflow_provider_sequentum.api.runs import Run
+
+CLOCK_TOLERANCE = timedelta(seconds=3)
+"""How much earlier than its start was sent a run may seem to have been created: ``Date`` has whole seconds, and the
+clocks of the service's own machines differ."""
+
+LOOKUP_DELAYS = (5.0, 10.0)
+"""Seconds before each look for a lost run, which may take a moment to appear."""
+
+SIBLING_DELAYS = (15.0, 15.0, 30.0)
+"""The same after that, while starts of mapped siblings are unanswered: their answers tell which runs are theirs."""
+
+KILL_LOOKUP_DELAYS = (0.0, 1.0, 4.0, 10.0)
+"""The same for a task that is being killed: Airflow gives it about five seconds."""
+
+BUSY_DELAYS = (10.0, 20.0, 30.0)
+"""Seconds before each repetition of a start that was refused with 409: another run of the agent may be about to end."""
+
+log = logging.getLogger(__name__)
+
+
+def acquire_run(
+    port: Port, config: RunConfig, max_tries: int, previous: RunRecord | None, new: RunRecord
+) -> tuple[RunRecord, Run]:
+    """Return the run that this attempt works with, starting or restarting one only if earlier attempts left none.
+
+    :param max_tries: the task instance's ``max_tries``, which names the logical attempt.
+    :param previous: the record of an earlier attempt.
+    :param new: the record of this attempt, for a run that has to be started.
+    :raises AgentRunStartAmbiguous: the run that an earlier attempt started cannot be told from others.
+    :raises AgentRunStillRunning: the run that a new one should replace could not be stopped.
+    :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.
+    :raises CreditsTooLow: fewer credits are left than ``min_credits``.
+    :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
+    """
+    if previous is None:
+        return start_run(port, config, new, None)
+    was_cleared = previous.was_cleared(max_tries)
+    record: RunRecord | None = previous
+    if previous.run_id is None:
+        record = _find_requested_run(port, config, previous, was_cleared=was_cleared, max_tries=max_tries)
+    if record is None:
+        return start_run(port, config, new, previous)
+    run = _look(port, record)
+    step = next_step(
+        None if run is None else phase_of(run),
+        is_same_work=record.is_same_work(config.fingerprint()),
+        was_cleared=was_cleared,
+        is_rejected=record.is_rejected,
+        is_stopping=run is not None and run.status is RunStatus.STOPPING,
+        on_clear=config.on_clear,
+        retry_mode=config.retry_mode,
+    )
+    log.info(_explain(step, record, run, was_cleared))
+    # From here on this attempt bounds the run, and the record says what it was asked for.
+    joined = record.updated(
+        config=new.config,
+        fingerprint=new.fingerprint,
+        max_tries=max_tries,
+        deadline=new.deadline,
+        execution_deadline=new.execution_deadline,
+        restarts_done=0,
+    )
+    if run is not None and step is NextStep.JOIN:
+        port.save(joined)
+        return joined, run
+    if run is not None and step is NextStep.RESTART:
+        return restart_or_start(port, config, joined, run, new)
+    if run is not None and step is NextStep.REFUSE:
+        raise _restart_refused(record, f"it ended as {status_name(run.status)} and was archived")
+    if run is not None and step is NextStep.STOP_AND_START:
+        result = stop_run(port, record, config.stop_grace)
+        if not result.confirmed:
+            raise AgentRunStillRunning(
+                f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. "
+                "It may still be running and costing credits: look at it in Sequentum Cloud. A retry stops it again.",
+                agent_id=record.agent_id,
+                run_id=record.run_id,
+            )
+    return start_run(port, config, new, record)
+
+
+def start_run(
+    port: Port, config: RunConfig, new: RunRecord, previous: RunRecord | None, *, may_repeat: bool = True
+) -> tuple[RunRecord, Run]:
+    """Start a new run: save the intent, send the start, save the run. Raises what :func:`acquire_run` raises.
+
+    :param new: the record of this attempt.
+    :param previous: the record of the run that this one replaces.
+    :param may_repeat: whether a start whose answer was lost may be followed by another one in this attempt, where
+        ``on_ambiguous_start`` is ``start``. It is never followed by more than one: each may be a billed run.
+    """
+    check_credits(port, config.min_credits, f"Agent {config.agent_id}")
+    if config.check_schedules and previous is None:
+        warn_of_schedules(port, config.agent_id)
+    record = new.updated(requested_at=port.now(), replaced=previous.all_runs if previous is not None else ())
+    port.claim(Claim(agent_id=config.agent_id, is_answered=False))
+    port.save(record)
+    try:
+        run = _send_start(port, config)
+    except SequentumError as error:
+        if not error.may_have_acted:
+            # Nothing was started, so there is nothing to look for.
+            port.save(previous)
+            port.claim(Claim(agent_id=config.agent_id))
+            raise
+        log.warning("The answer to the start was lost, so a run may have been started. Looking for it. (%s)", error)
+        found = _find_after_lost_answer(port, config, record, error)
+        if found is None and config.on_ambiguous_start == "start" and may_repeat:
+            return start_run(port, config, new, previous, may_repeat=False)
+        if found is None:
+            # The intent stays: the next attempt looks again, later, and starts a run only if there is still none.
+            raise
+        run = found
+    record = record.started(run.id)
+    port.save(record)
+    port.claim(Claim(agent_id=config.agent_id, run_ids=(run.id,)))
+    log.info("Started run %s of agent %s.", run.id, run.agent_id)
+    return record, run
+
+
+def _send_start(port: Port, config: RunConfig) -> Run:
+    """Send the start; repeat it while the service refuses it because another run of the agent is going."""
+    for delay in BUSY_DELAYS:
+        try:
+            return port.send(config.start_call())
+        except HttpStatusError as error:
+            if error.status_code != 409:  # noqa: PLR2004 - Conflict
+                raise
+            log.warning("Agent %s cannot be started now; trying again in %g s. (%s)", config.agent_id, delay, error)
+        port.sleep(delay)
+    return port.send(config.start_call())
+
+
+def _find_after_lost_answer(port: Port, config: RunConfig, record: RunRecord, lost: SequentumError) -> Run | None:
+    try:
+        return find_lost_run(port, record, config.on_ambiguous_start)
+    except AgentRunStartAmbiguous:
+        port.save(record.updated(is_ambiguous=True))
+        raise
+    except SequentumError as error:
+        # What matters is the start: that the list could not be read is only why nothing is known of it.
+        raise SequentumUnavailable(
+            f"{lost} The agent's runs could not be read to find out: {error} A run of agent {config.agent_id} may be "
+            "running and costing credits."
+        ) from error
+
+
+def restart_or_start(
+    port: Port, config: RunConfig, record: RunRecord, run: Run, new: RunRecord
+) -> tuple[RunRecord, Run]:
+    """Restart a run in Failure in place; if that is refused, start a new one where ``retry_mode`` allows it.
+
+    :param record: the record of the run.
+    :param new: the record of this attempt, for a new run.
+    :raises SequentumRequestRefused: the restart was refused and ``retry_mode`` is ``restart``.
+    """
+    from airflow_provider_sequentum.api import runs
+
+    restarting = record.restarting(port.now(), run.end_time)
+    port.save(restarting)
+    try:
+        answer = port.send(runs.restart(run.agent_id, run.id))
+    except SequentumError as error:
+        if error.may_have_acted:
+            # The wait that follows finds out: a Failure that stays for the grace period is a new one.
+            log.warning("The answer to the restart was lost; watching whether the run leaves Failure. (%s)", error)
+            return restarting, run
+        port.save(record)  # nothing was restarted, so no old Failure has to be told apart
+        if not _is_refusal(error):
+            raise
+        now = _look(port, record)
+        if now is not None and phase_of(now) not in (Phase.RESTARTABLE, Phase.ARCHIVED):
+            log.info("%s was restarted by a person or another program; joining it.", record.name)
+            return record, now
+        if config.retry_mode == "restart":
+            raise _restart_refused(record, f"the service refused: {error}") from error
+        log.warning("%s cannot be restarted, so a new run is started. (%s)", record.name, error)
+        return start_run(port, config, new, record)
+    if answer is not None and answer.id != run.id:
+        restarting = restarting.updated(run_id=answer.id)
+        port.save(restarting)
+    log.info("Restarted run %s of agent %s in place.", run.id, run.agent_id)
+    return restarting, answer or run
+
+
+def _is_refusal(error: SequentumError) -> bool:
+    return isinstance(error, HttpStatusError) and error.status_code in (400, 404, 405, 409, 422)
+
+
+def _restart_refused(record: RunRecord, reason: str) -> SequentumRequestRefused:
+    return SequentumRequestRefused(
+        f"{record.name} cannot be restarted: {reason.rstrip('.')}. No new run was started, because retry_mode is "
+        "'restart'. Clear the task to start one."
+    )
+
+
+def _find_requested_run(
+    port: Port, config: RunConfig, record: RunRecord, *, was_cleared: bool, max_tries: int
+) -> RunRecord | None:
+    """Find the run of an attempt that was interrupted between its intent and the service's answer."""
+    log.warning(
+        "An earlier attempt may have started a run of agent %s whose id is not known. Looking for it.", record.agent_id
+    )
+    try:
+        run = find_lost_run(port, record, config.on_ambiguous_start)
+    except AgentRunStartAmbiguous as error:
+        if record.is_ambiguous and was_cleared:
+            # Clearing the task is how a person, who has read the error and looked, says: start a new run.
+            log.warning("%s The task was cleared since, so a new run is started.", error)
+            return None
+        port.save(record.updated(is_ambiguous=True, max_tries=max_tries))
+        raise
+    if run is None:
+        log.info("No such run of agent %s was found.", record.agent_id)
+        return None
+    return record.started(run.id)
+
+
+def find_lost_run(
+    port: Port, record: RunRecord, on_ambiguous_start: str, *, is_killed: bool = False
+) -> Run | None:
+    """Look for the run that a start with a lost answer may have started.
+
+    With exactly one candidate, claimed by no mapped sibling, and no sibling's start unanswered, it is that one.
+    Otherwise nothing is guessed: ``on_ambiguous_start`` decides.
+
+    :param record: the intent.
+    :param on_ambiguous_start: ``fail``, ``adopt`` the newest candidate, or ``start`` another run.
+    :param is_killed: whether the task is being killed, so that there are only seconds.
+    :raises AgentRunStartAmbiguous: the run cannot be told from others.
+    :raises SequentumError: the service could not be asked at the last look.
+    """
+    delays, further = (KILL_LOOKUP_DELAYS, ()) if is_killed else (LOOKUP_DELAYS, SIBLING_DELAYS)
+    candidates, unanswered = _look_for_candidates(port, record, delays, further)
+    if not candidates:
+        return None
+    if len(candidates) > 1 or unanswered:
+        ids = [run.id for run in candidates]
+        if on_ambiguous_start == "fail":
+            raise _ambiguous(record, ids, unanswered)
+        if on_ambiguous_start == "start":
+            log.warning("Any of the runs %s could be it; a new one is started nevertheless.", ids)
+            return None
+    run = max(candidates, key=lambda candidate: candidate.id)
+    log.warning(
+        "Adopting run %s of agent %s, created %s, as the one whose start response was lost.",
+        run.id,
+        run.agent_id,
+        run.created,
+    )
+    return run
+
+
+def _look_for_candidates(
+    port: Port, record: RunRecord, delays: Sequence[float], further: Sequence[float]
+) -> tuple[list[Run], list[Claim]]:
+    """Return the candidates, and the claims of siblings whose start is unanswered."""
+    from airflow_provider_sequentum.api import runs
+
+    candidates: list[Run] = []
+    unanswered: list[Claim] = []
+    for number, delay in enumerate((*delays, *further), 1):
+        if number > len(delays) and not (candidates and unanswered):
+            break
+        port.sleep(delay)
+        try:
+            reply = port.exchange(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
+        except SequentumError:
+            if number >= len(delays):
+                raise
+            continue
+        now = port.now()
+        # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
+        claims = [claim for claim in port.claims() if claim.agent_id in (None, record.agent_id)]
+        claimed = {run_id for claim in claims for run_id in claim.run_ids}
+        unanswered = [claim for claim in claims if not claim.is_answered]
+        candidates = candidates_for(record, reply.value, now, reply.served_at, claimed)
+        if candidates and not unanswered:
+            break
+    return candidates, unanswered
+
+
+def candidates_for(
+    record: RunRecord, listed: list[Run], now: datetime, served_at: datetime | None, claimed: Collection[int] = ()
+) -> list[Run]:
+    """Return the runs that may be the one that a lost start started: those created since the start was sent.
+
+    :param now: the time of the answer that lists them, by the clock that ``record.requested_at`` was read from.
+    :param served_at: the same by the service's clock. The difference to the request is the only thing that is taken
+        from the worker's clock; where the service does not tell its time, ids decide.
+    :param claimed: runs that are known to be those of mapped siblings.
+    """
+    newest_own = max(record.replaced, default=0)
+    since = served_at - (now - record.requested_at) - CLOCK_TOLERANCE if served_at is not None else None
+    candidates = []
+    for run in listed:
+        if run.id in record.replaced or run.id in claimed or (record.is_guess and phase_of(run).is_over):
+            continue
+        created = run.created or run.start_time
+        if created is not None and since is not None:
+            is_young = created >= since
+        else:
+            # Ids grow. A run of which nothing tells how old it is can only be ruled out by its id, or by being over.
+            is_young = run.id > newest_own and not (newest_own == 0 and phase_of(run).is_over)
+        if is_young:
+            candidates.append(run)
+    return candidates
+
+
+def _ambiguous(record: RunRecord, run_ids: list[int], unanswered: list[Claim]) -> AgentRunStartAmbiguous:
+    siblings = f" {counted(len(unanswered), 'mapped sibling')} waits for an answer of its own." if unanswered else ""
+    return AgentRunStartAmbiguous(
+        f"A start of agent {record.agent_id} was sent and its answer was lost. Any of the runs {run_ids} could be it, "
+        f"so none was adopted and none started.{siblings} Look at them in Sequentum Cloud, stop what is not wanted, "
+        "then clear the task to start a new run; or choose on_ambiguous_start='adopt' or 'start'.",
+        agent_id=record.agent_id,
+        run_id=run_ids[0] if len(run_ids) == 1 else None,
+    )
+
+
+def _look(port: Port, record: RunRecord) -> Run | None:
+    """Return the record's run; ``None`` if the service does not know it, and that is not just too early to say.
+
+    A Failure that may be the old one of a restart is looked at again until it is told apart: nobody can know whether an
+    earlier attempt that saved the intent to restart lived to send it.
+    """
+    from airflow_provider_sequentum.api import runs
+
+    missing_since: datetime | None = None
+    while True:
+        try:
+            run = port.send(runs.status(record.agent_id, record.run_id or 0))
+        except NotFound:
+            missing_since = missing_since or port.now()
+            if port.now() - missing_since >= NOT_FOUND_TOLERANCE:
+                return None
+        else:
+            is_restartable = phase_of(run) is Phase.RESTARTABLE
+            asked_at, ended_at = record.restart_asked_at, record.failure_ended_at
+            if not (is_restartable and may_be_the_old_failure(run, asked_at, ended_at, port.now())):
+                return run
+        port.sleep(NOT_YET_FOUND_INTERVAL)
+
+
+def _explain(step: NextStep, record: RunRecord, run: Run | None, was_cleared: bool) -> str:
+    state = status_name(run.status) if run is not None else "unknown to the service"
+    then = {
+        NextStep.START: "Starting a new run",
+        NextStep.STOP_AND_START: "Stopping it and starting a new run",
+        NextStep.JOIN: "Joining it",
+        NextStep.RESTART: "Restarting it in place",
+        NextStep.REFUSE: "Only a restart is allowed, and it cannot be restarted",
+    }[step]
+    why = "The task was cleared" if was_cleared else "An earlier attempt of this task ended early"
+    return f"{why}; its run {record.run_id} of agent {record.agent_id} is {state}. {then}."
+
+
+def check_credits(port: Port, min_credits: float | None, what: str) -> None:
+    """Check that enough credits are left.
+
+    :param min_credits: the fewest that will do; ``None`` does not ask.
+    :param what: what is to be started.
+    :raises CreditsTooLow: fewer are left.
+    :raises SequentumError: the balance cannot be read. Who asks for the check does not want to start without it.
+    """
+    from airflow_provider_sequentum.api import billing
+
+    if min_credits is None:
+        return
+    available = port.send(billing.credits()).available_credits
+    if available < Decimal(str(min_credits)):
+        raise CreditsTooLow(
+            f"{what} was not started: {available} credits are left, fewer than min_credits={min_credits:g}. Buy "
+            "credits, then clear the task."
+        )
+    log.info("%s credits are left.", available)
+
+
+def warn_of_schedules(port: Port, agent_id: int) -> None:
+    """Warn if the service runs the agent by a schedule of its own. That this cannot be checked is no reason to fail."""
+    from airflow_provider_sequentum.api import schedules
+
+    try:
+        listed = port.send(schedules.list_schedules(agent_id), budget_share=DECORATION_SHARE, within=30.0)
+    except SequentumError as error:
+        log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
+        return
+    enabled = [schedule for schedule in listed if schedule.is_enabled]
+    if not enabled:
+        return
+    names = ", ".join(
+        f"{schedule.name or schedule.id!r} ({schedule.schedule or 'once'}"
+        + (f", next at {schedule.next_run_time})" if schedule.next_run_time else ")")
+        for schedule in enabled[:5]
+    )
+    log.warning(
+        "Agent %s has %s enabled in Sequentum Cloud as well: %s. It may run twice; disable one if that is not intended.",
+        agent_id,
+        counted(len(enabled), "schedule"),
+        names,
+    )
+
+
+def find_agent(port: Port, name: str) -> Agent:
+    """Return the agent called ``name``, letter for letter.
+
+    :raises SequentumRequestRefused: no agent, or several, are called that.
+    """
+    from airflow_provider_sequentum.api import agents
+
+    # The service filters by "contains, in any case"; without paging it answers with all of them at once.
+    named = [agent for agent in port.send(agents.list_agents(name=name)) if agent.name == name]
+    if not named:
+        raise SequentumRequestRefused(
+            f"No agent is called {name!r}. Nothing was started. Check the name, or give the agent's id."
+        )
+    if len(named) > 1:
+        ids = ", ".join(str(agent.id) for agent in named)
+        raise SequentumRequestRefused(
+            f"{len(named)} agents are called {name!r}: {ids}. Nothing was started. Give the agent's id."
+        )
+    return named[0]
+
+

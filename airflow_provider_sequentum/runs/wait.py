@@ -1,0 +1,374 @@
+"""Waiting for runs: one pure decision for worker, triggerer and sensor, and the loop of the worker around it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow_provider_sequentum.api.errors import NotFound, RateLimited, SequentumError
+from airflow_provider_sequentum.api.run_status import status_name
+from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, exception_named
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE, Port, fault_tolerance
+from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.runs.describe import RunProgress
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.runs import Run
+
+RESTART_GRACE = timedelta(minutes=1)
+"""How long after a restart in place the old Failure may still be what is answered."""
+
+LONGEST_RUN_LIST = 1000
+"""The longest list that the service gives; it lists the newest runs first and has no filter by time."""
+
+NOT_YET_FOUND_INTERVAL = 5.0
+"""Seconds between two looks for a run that the service does not know yet."""
+
+LONGEST_INTERVAL = 60.0
+"""Seconds between two looks at a run, at the most, unless the DAG author asks for more."""
+
+log = logging.getLogger(__name__)
+
+
+class PollOutcome(Enum):
+    """Why a wait is over."""
+
+    ENDED = "ended"
+    DEADLINE = "deadline"
+
+
+class WaitSpec(Stored):
+    """What to wait for, and for how long. A wait can be resumed anywhere from it.
+
+    :param agent_id: the agent.
+    :param run_id: the run; ``None`` waits for the agent's first one that was created at ``since`` or later.
+    :param since: see ``run_id``.
+    :param poll_interval: least seconds between two requests on behalf of this wait; ``None`` leaves that to the
+        schedule. What is answered to others may be heard sooner.
+    :param deadline: when to give up; ``None`` waits as long as it takes.
+    :param failure_pause: seconds a Failure has to stand before it counts as the end: a person may restart the run in
+        that time, and a restart in place should not follow at once.
+    :param wait_for_restart: keep waiting through Failure, for as long as the run can be restarted.
+    :param tolerate_outages: tolerate passing faults of the service up to the deadline, not only for
+        :data:`~.jobs.port.FAULT_TOLERANCE`.
+    :param restart_asked_at: when the run was restarted, if it was.
+    :param failure_ended_at: the end time of the Failure that it was restarted from.
+    """
+
+    agent_id: int
+    run_id: int | None = None
+    since: datetime | None = None
+    poll_interval: float | None = None
+    deadline: datetime | None = None
+    failure_pause: float = 0.0
+    wait_for_restart: bool = False
+    tolerate_outages: bool = False
+    restart_asked_at: datetime | None = None
+    failure_ended_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """How log lines name what is waited for."""
+        if self.run_id is not None:
+            return f"run {self.run_id} of agent {self.agent_id}"
+        return f"a run of agent {self.agent_id} created at {self.since} or later"
+
+
+class RunEvent(Stored):
+    """What the trigger of a run tells the task that it resumes.
+
+    :param outcome: why the wait is over; ``None`` if it could not go on.
+    :param run: the run's last record; ``None`` if none was read before the deadline.
+    :param error: the class of the exception because of which it could not go on. The run may be running.
+    :param message: its message.
+    """
+
+    agent_id: int = 0
+    run_id: int | None = None
+    outcome: PollOutcome | None = None
+    run: dict[str, Any] | None = None
+    error: str | None = None
+    message: str = ""
+
+    @classmethod
+    def read(cls, event: object) -> Self:
+        """Read an event. One that cannot be understood is never taken for success.
+
+        :raises ValueError: it cannot be understood.
+        """
+        read = cls.from_json(event)
+        if read.outcome is None and read.error is None:
+            raise ValueError("It says neither how the wait ended nor why it did not.")
+        if read.run is None and read.outcome is PollOutcome.ENDED:
+            raise ValueError("It says that the run ended and has no record of it.")
+        return read
+
+    def exception(self) -> SequentumException:
+        """Return the exception that the trigger met."""
+        return exception_named(self.error, self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class PollResult:
+    """What a look at the run means: the outcome if the wait is over, and a line for the log if there is news."""
+
+    outcome: PollOutcome | None = None
+    message: str | None = None
+    level: int = logging.INFO
+
+
+class RunPoller:
+    """Decides what each look at a run means. It holds nothing that cannot be learnt again; ``now`` is passed in.
+
+    :param spec: what to wait for.
+    """
+
+    __slots__ = (
+        "_failure_since",
+        "_faults_since",
+        "_first_seen",
+        "_missing_since",
+        "_progress",
+        "_seen_restarted",
+        "_unknown_status",
+        "is_missing",
+        "run",
+        "spec",
+    )
+
+    def __init__(self, spec: WaitSpec) -> None:
+        self.spec = spec
+        self.run: Run | None = None
+        self.is_missing = False
+        """Whether the service did not know the run at the last look."""
+        self._progress = RunProgress()
+        self._seen_restarted = spec.restart_asked_at is None
+        self._first_seen: datetime | None = None
+        self._failure_since: datetime | None = None
+        self._faults_since: datetime | None = None
+        self._missing_since: datetime | None = None
+        self._unknown_status: object = None
+
+    def observe(self, run: Run, now: datetime, served_at: datetime | None = None) -> PollResult:
+        """Take in the run's record as it was read.
+
+        :param served_at: the service's time of the answer.
+        """
+        self.run = run
+        self._first_seen = self._first_seen or now
+        self._faults_since, self._missing_since, self.is_missing = None, None, False
+        phase = phase_of(run)
+        ended = phase.is_over if phase is not Phase.RESTARTABLE else self._failure_counts(run, now)
+        if phase is not Phase.RESTARTABLE:
+            self._failure_since, self._seen_restarted = None, True
+        if ended:
+            return PollResult(PollOutcome.ENDED)
+        if self.deadline_passed(now):
+            return PollResult(PollOutcome.DEADLINE)
+        if phase is Phase.UNKNOWN and run.status != self._unknown_status:
+            self._unknown_status = run.status
+            return PollResult(message=self._unknown_status_message(run), level=logging.WARNING)
+        return PollResult(message=self._progress.line(run, now, served_at))
+
+    def found(self, run: Run | None, now: datetime, served_at: datetime | None = None) -> PollResult:
+        """Take in the result of a search for the run: from now on it is this one."""
+        self._faults_since = None
+        if run is not None:
+            self.spec = self.spec.updated(run_id=run.id)
+            return self.observe(run, now, served_at)
+        return PollResult(PollOutcome.DEADLINE if self.deadline_passed(now) else None)
+
+    def failed(self, error: SequentumError, now: datetime) -> PollResult:
+        """Take in that a look failed.
+
+        :raises SequentumError: ``error`` itself, when it cannot pass by itself or has lasted too long.
+        """
+        self.is_missing = isinstance(error, NotFound)
+        self._missing_since = (self._missing_since or now) if self.is_missing else None
+        if self.deadline_passed(now):
+            return PollResult(PollOutcome.DEADLINE)
+        if isinstance(error, RateLimited):
+            # The key is busy, which is no fault: the look comes later, and all who wait for the key get their turn.
+            return PollResult()
+        first = self._faults_since is None
+        self._faults_since = self._faults_since or now
+        # A 404 in the middle of an outage is new: that the service does not know the run has to last by itself.
+        lasted = now - (self._missing_since or self._faults_since)
+        tolerance = fault_tolerance(error)
+        if lasted >= tolerance and not (self.spec.tolerate_outages and tolerance >= FAULT_TOLERANCE):
+            raise error
+        if first:
+            message = f"Could not look at {self.spec.name}; trying again. ({error})"
+            return PollResult(message=message, level=logging.WARNING)
+        return PollResult()
+
+    def pause(self, now: datetime) -> float:
+        """Return the seconds until the next look of a wait on a worker, which never lies beyond the deadline."""
+        seconds = self.spec.poll_interval
+        if seconds is None:
+            age = (now - self._first_seen).total_seconds() if self._first_seen is not None else 0.0
+            seconds = solo_interval(age)
+        fixed = self.fixed_look(now)
+        return max(seconds if fixed is None else min(seconds, fixed), 0.0)
+
+    def fixed_look(self, now: datetime) -> float | None:
+        """Return the seconds until the look that no schedule may put off, ``None`` if there is none."""
+        moments = [self.spec.deadline]
+        if self._failure_since is not None:
+            moments.append(self._failure_since + timedelta(seconds=self.spec.failure_pause))
+        return min(((moment - now).total_seconds() for moment in moments if moment is not None), default=None)
+
+    def deadline_passed(self, now: datetime) -> bool:
+        """Return whether the wait has to give up."""
+        return self.spec.deadline is not None and now >= self.spec.deadline
+
+    def _failure_counts(self, run: Run, now: datetime) -> bool:
+        asked_at, ended_at = self.spec.restart_asked_at, self.spec.failure_ended_at
+        if not self._seen_restarted and may_be_the_old_failure(run, asked_at, ended_at, now):
+            return False
+        if self.spec.wait_for_restart:
+            return False
+        self._failure_since = self._failure_since or now
+        return now - self._failure_since >= timedelta(seconds=self.spec.failure_pause)
+
+    def _unknown_status_message(self, run: Run) -> str:
+        return (
+            f"Run {run.id} of agent {run.agent_id} has the status {status_name(run.status)!r}, which this version does "
+            "not know. Waiting continues, up to the deadline."
+        )
+
+
+def solo_interval(age: float) -> float:
+    """Return the seconds between two looks of a wait that knows nothing of others.
+
+    It grows with the root of the run's age, as does the least sum of waiting and requests when a run of age t is as
+    likely to last t more seconds as not: 10 s at the start, 30 s after five minutes, a minute after twenty.
+    """
+    return min(math.sqrt(3 * (age + 30)), LONGEST_INTERVAL)
+
+
+def may_be_the_old_failure(
+    run: Run, restart_asked_at: datetime | None, failure_ended_at: datetime | None, now: datetime
+) -> bool:
+    """Return whether a run in Failure may still be in the one that it was restarted from.
+
+    :param restart_asked_at: when a restart in place was asked for, if it was.
+    :param failure_ended_at: the end time of the Failure before it.
+    """
+    return (
+        restart_asked_at is not None
+        and now - restart_asked_at < RESTART_GRACE
+        and run.end_time in (None, failure_ended_at)
+    )
+
+
+def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, served_at: datetime | None) -> Run | None:
+    """Return the first of an agent's listed runs that was created at ``since`` or later.
+
+    :param since: by the clock of Airflow.
+    :param now: the time of the answer by the same clock.
+    :param served_at: the time of the answer by the service's clock, which ``created`` is a time of.
+    :raises SequentumRequestRefused: the list is cut and may lack the first one.
+    """
+    # A second of tolerance, because the service's time of an answer comes in whole seconds.
+    by_service = since if served_at is None else since + (served_at - now) - timedelta(seconds=1)
+    if abs((by_service - since).total_seconds()) < 2:
+        by_service = since  # the clocks agree, as far as can be told
+    known = [run for run in listed if run.created is not None]
+    later = [run for run in known if run.created is not None and run.created >= by_service]
+    if len(listed) >= LONGEST_RUN_LIST and len(later) == len(known):
+        raise SequentumRequestRefused(
+            f"More than {LONGEST_RUN_LIST - 1} runs of agent {listed[0].agent_id} were created since {since}, and the "
+            f"service lists only the newest {LONGEST_RUN_LIST}, so the first one cannot be found. Give a later time, "
+            "or the run's id."
+        )
+    return min(later, key=lambda run: (run.created, run.id), default=None)
+
+
+def poll(port: Port, poller: RunPoller) -> PollResult:
+    """Look at the run once, or for it; log what is new, and return what it means.
+
+    :raises SequentumError: looking failed in a way that cannot pass, or for too long. The run goes on.
+    :raises SequentumRequestRefused: see :func:`first_run_since`.
+    """
+    from airflow_provider_sequentum.api import runs
+
+    spec = poller.spec
+    try:
+        if spec.run_id is not None:
+            reply = port.exchange(runs.status(spec.agent_id, spec.run_id), budget_share=WAITING_SHARE)
+            result = poller.observe(reply.value, port.now(), reply.served_at)
+        elif spec.since is not None:
+            listed = port.exchange(runs.list_runs(spec.agent_id, LONGEST_RUN_LIST), budget_share=WAITING_SHARE)
+            run = first_run_since(listed.value, spec.since, port.now(), listed.served_at)
+            if run is not None:
+                log.info("Found run %s of agent %s, created %s.", run.id, run.agent_id, run.created)
+            result = poller.found(run, port.now(), listed.served_at)
+        else:
+            raise ValueError("A wait needs the id of a run or a point in time.")
+    except SequentumError as error:
+        result = poller.failed(error, port.now())
+    if result.message is not None:
+        log.log(result.level, "%s", result.message)
+    return result
+
+
+def poll_until_known(port: Port, poller: RunPoller) -> PollResult:
+    """Look at the run, again and again while the service does not know it, for as long as a wait tolerates that.
+
+    For a sensor that remembers nothing between two looks, and would else tolerate it for ever. Raises what :func:`poll`
+    does.
+    """
+    while True:
+        result = poll(port, poller)
+        if result.outcome is not None or not poller.is_missing:
+            return result
+        port.sleep(NOT_YET_FOUND_INTERVAL)
+
+
+def wait_for_runs(port: Port, specs: Sequence[WaitSpec]) -> list[tuple[PollOutcome | SequentumError, Run | None]]:
+    """Wait on the worker until every run has ended or its deadline has passed.
+
+    :return: for each, why its wait is over (an error if it could not be looked at any more; the run goes on), and the
+        run's last record.
+    """
+    pollers = [RunPoller(spec) for spec in specs]
+    ends: dict[int, PollOutcome | SequentumError] = {}
+    looks = dict.fromkeys(range(len(pollers)), port.now())
+    while looks:
+        number = min(looks, key=lambda number: (looks[number], number))
+        port.sleep(max((looks[number] - port.now()).total_seconds(), 0.0))
+        try:
+            outcome = poll(port, pollers[number]).outcome
+        except SequentumError as error:
+            outcome = None
+            ends[number] = error
+        if outcome is not None:
+            ends[number] = outcome
+        if number in ends:
+            del looks[number]
+        else:
+            now = port.now()
+            looks[number] = now + timedelta(seconds=pollers[number].pause(now))
+    return [(ends[number], poller.run) for number, poller in enumerate(pollers)]
+
+
+def first_look(port: Port, agent_id: int, run_id: int) -> Run:
+    """Return the run's record, tolerating as a wait does that it cannot be read at once.
+
+    :raises SequentumError: it cannot be read for good, for too long, or before the port's deadline. The run goes on.
+    """
+    poller = RunPoller(WaitSpec(agent_id=agent_id, run_id=run_id))
+    while True:
+        poll(port, poller)
+        if poller.run is not None:
+            return poller.run
+        port.sleep(NOT_YET_FOUND_INTERVAL)
+
+

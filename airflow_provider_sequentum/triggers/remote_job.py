@@ -1,0 +1,83 @@
+"""What Airflow asks of a trigger that waits for a remote job: it waits, and stops the job when its task was ended."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_sequentum.airflow_compat.trigger_life import job_is_abandoned, with_minimum_lifetime
+
+
+class RemoteJobTrigger(BaseTrigger):
+    """Base of the triggers that wait for a remote job. A trigger never starts, restarts or downloads anything.
+
+    It can be run again from the start on another triggerer, fires once, and ends.
+
+    :param arguments: its arguments, all of them primitives.
+    :param stop_on_kill: whether to stop the job when a user ends the deferred task (Airflow 3.3 and later).
+    :param successor_may_join: whether the new attempt of a cleared task may take the job over.
+    """
+
+    xcom_key: ClassVar[str]
+    """The XCom in which an attempt names its job."""
+
+    def __init__(self, arguments: dict[str, Any], *, stop_on_kill: bool, successor_may_join: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._arguments = arguments
+        self._stop_on_kill = stop_on_kill
+        self._successor_may_join = successor_may_join
+        self._stopping: asyncio.Task[None] | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class's path and the arguments."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", dict(self._arguments)
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then fire one event and end."""
+        yield TriggerEvent(await with_minimum_lifetime(self.wait()))  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Stop the job if a user ended the task while it was deferred, and no new attempt takes it over.
+
+        Airflow gives this about a second before it cancels it, so the work is done in a task of its own.
+        """
+        if self._stop_on_kill:
+            self._stopping = asyncio.create_task(self._stop_if_abandoned())
+            await asyncio.shield(self._stopping)
+
+    async def _stop_if_abandoned(self) -> None:
+        try:
+            if await job_is_abandoned(
+                self.task_instance,
+                xcom_key=self.xcom_key,
+                is_own=self.is_own,
+                successor_may_join=self._successor_may_join,
+            ):
+                await self.stop()
+            else:
+                self.log.info("%s goes on: the trigger was moved, or the new attempt works with it.", self.job_name)
+        except Exception:  # nobody awaits this any more: what is not logged here is logged nowhere
+            self.log.exception(
+                "%s may be running and costing credits: look at it in Sequentum Cloud.", self.job_name
+            )
+
+    @property
+    @abstractmethod
+    def job_name(self) -> str:
+        """How log lines name the job."""
+
+    @abstractmethod
+    async def wait(self) -> dict[str, Any]:
+        """Return the event, as soon as there is one."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop the job. What cannot be confirmed is logged."""
+
+    @abstractmethod
+    def is_own(self, xcom: Any) -> bool:
+        """Return whether an XCom of the task names this trigger's job."""
