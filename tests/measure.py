@@ -277,11 +277,8 @@ def type_names(annotation: ast.expr) -> list[str]:
             return [name]
         case ast.Attribute():
             return [ast.unparse(annotation)]
-        case ast.Constant(value=str(text)):  # a name in quotes, because it is defined further down
-            try:
-                return type_names(ast.parse(text, mode="eval").body)
-            except SyntaxError:  # words in Annotated
-                return []
+        case ast.Constant(value=str(text)):
+            return quoted_type_names(text)
         case ast.Subscript(value=outer, slice=inner):
             names = type_names(outer)
             return names if NOT_HOLDING & {name.rpartition(".")[2] for name in names} else names + type_names(inner)
@@ -290,6 +287,14 @@ def type_names(annotation: ast.expr) -> list[str]:
         case _:
             elements = getattr(annotation, "elts", [])
             return [name for element in elements for name in type_names(element)]
+
+
+def quoted_type_names(text: str) -> list[str]:
+    """Return the names in a type that is quoted, because what it names is defined further down."""
+    try:
+        return type_names(ast.parse(text, mode="eval").body)
+    except SyntaxError:  # Annotated holds other texts too
+        return []
 
 
 def is_exception(name: str) -> bool:
