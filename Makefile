@@ -146,6 +146,15 @@ lint: $(READY) ## Style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# No style check yet: the words that it finds are rewritten first.
+.PHONY: lint-wording
+lint-wording: $(READY) ## Words that an Airflow engineer would not use, and what to write instead (WORDING=--count)
+	$(BIN)/python -m tests.wording $(WORDING)
+
+.PHONY: measure
+measure: $(READY) ## Measure how much code a reader meets (CHECK=1: fail above a goal; MEASURE="--beside docs/measures-before.json")
+	$(BIN)/python -m tests.measure $(if $(CHECK),--check) $(MEASURE)
+
 .PHONY: format
 format: $(READY) ## Mend what the style check can mend
 	$(BIN)/ruff check --fix $(CODE)
