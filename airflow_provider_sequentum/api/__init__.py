@@ -1,6 +1,6 @@
 """The Sequentum Cloud REST API for Python: typed, sync and async, without Airflow.
 
-An endpoint is a function which describes a request; a client sends it::
+An endpoint is a function that describes a request; a client sends it::
 
     from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         schedules,
         spaces,
     )
-    from airflow_provider_sequentum.api.call import Call
+    from airflow_provider_sequentum.api.call import Call, Reply
     from airflow_provider_sequentum.api.client import AsyncSequentumClient, SequentumClient
     from airflow_provider_sequentum.api.run_status import RunStatus
     from airflow_provider_sequentum.api.settings import ClientSettings
@@ -36,6 +36,7 @@ __all__ = [
     "AsyncSequentumClient",
     "Call",
     "ClientSettings",
+    "Reply",
     "RunStatus",
     "SequentumClient",
     "agent_builder",
@@ -53,6 +54,7 @@ _HOMES = {
     "AsyncSequentumClient": "client",
     "Call": "call",
     "ClientSettings": "settings",
+    "Reply": "call",
     "RunStatus": "run_status",
     "SequentumClient": "client",
 }

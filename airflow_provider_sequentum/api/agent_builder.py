@@ -11,27 +11,39 @@ https://docs.sequentum.com/api-reference/agent-builder.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator
-from pydantic_core import from_json
 
-from airflow_provider_sequentum.api.arguments import as_id, as_session_segment, only_given
-from airflow_provider_sequentum.api.call import QUEUE_READ_TIMEOUT, Answer, Call
+from airflow_provider_sequentum.api.call import (
+    LONGEST_SESSION_ID,
+    QUEUE_READ_TIMEOUT,
+    Answer,
+    Call,
+    as_id,
+    as_session_segment,
+    only_given,
+)
 from airflow_provider_sequentum.api.errors import SequentumConfigurationError
 from airflow_provider_sequentum.api.parsing import (
+    AnotherAnswer,
     ApiId,
+    ApiMessage,
     ApiModel,
+    ApiText,
     ApiTime,
-    raise_if_refused,
+    ApiUrl,
+    ApiWhole,
+    Text,
     read_nothing,
     read_one,
 )
+from airflow_provider_sequentum.api.text import one_line
 
 SessionMode = Literal["prompt", "url"]
 
 BEFORE_FIRST_EVENT = -1
-"""The cursor of somebody who has seen no event."""
+"""The cursor before any event was read."""
 
 SHORTEST_PROMPT, LONGEST_PROMPT = 10, 5000
 """Characters a prompt must have after trimming."""
@@ -46,14 +58,22 @@ EVENTS_READ_TIMEOUT = 60.0
 class SessionStarted(ApiModel):
     """The answer to a start: the session's opaque id."""
 
-    session_id: str = Field(min_length=1)
+    session_id: Annotated[str, Text(LONGEST_SESSION_ID * 5)] = Field(min_length=1, max_length=LONGEST_SESSION_ID)
+
+    @field_validator("session_id", mode="before")
+    @classmethod
+    def _refuse_what_was_changed(cls, session_id: Any) -> Any:
+        # An id that was made safe would be another session's, or nobody's.
+        if isinstance(session_id, str) and "\ufffd" in session_id:
+            raise ValueError("a session id with control characters")
+        return session_id
 
 
 class SessionStatus(ApiModel):
     """Where a session stands.
 
     ``status`` is ``processing``, ``ready``, ``completed``, ``error`` or ``cancelled``, in lower case. ``agent_id``
-    is set once the agent exists; the older era calls it ``configId``. ``error`` is the server's raw text:
+    is set once the agent exists; the older era calls it ``configId``. ``error`` is the server's text:
     log it, do not trust it.
     """
 
@@ -62,7 +82,7 @@ class SessionStatus(ApiModel):
     last_event_index: int | None = None
     agent_id: ApiId | None = Field(default=None, validation_alias=AliasChoices("agentId", "configId"))
     agent_name: str | None = None
-    error: str | None = None
+    error: ApiMessage | None = None
     agent_elapsed_seconds: float | None = None
     browser_io_seconds: float | None = None
 
@@ -80,22 +100,22 @@ class SessionEvent(ApiModel):
     timestamp: ApiTime | None = None
     session_id: str | None = None
     mode: str | None = None
-    prompt: str | None = None
-    message: str | None = None
+    prompt: ApiText | None = None
+    message: ApiText | None = None
     plan: Any = None
     step_number: int | None = None
     total_steps: int | None = None
-    description: str | None = None
+    description: ApiText | None = None
     action_type: str | None = None
     success: bool | None = None
     snapshot: Any = None
     command_added: Any = None
     is_recoverable: bool | None = None
-    url: str | None = None
+    url: ApiUrl | None = None
     title: str | None = None
     config_id: int | None = None
     agent_name: str | None = None
-    image_base64: str | None = Field(default=None, repr=False)
+    image_base64: Annotated[str, Text(LONGEST_PAGE)] | None = Field(default=None, repr=False)
     command: Any = None
     has_browser_url: bool | None = None
     tool_name: str | None = None
@@ -104,11 +124,11 @@ class SessionEvent(ApiModel):
     result: Any = None
     duration_ms: float | None = None
     iteration: int | None = None
-    content: str | None = None
+    content: ApiText | None = None
     has_tool_calls: bool | None = None
     tool_count: int | None = None
     is_complete: bool | None = None
-    thinking_content: str | None = None
+    thinking_content: ApiText | None = None
     columns: Any = None
     rows: Any = None
     total_rows: int | None = None
@@ -140,9 +160,9 @@ class Conversation(ApiModel):
     agent_id: ApiId | None = Field(default=None, validation_alias=AliasChoices("agentId", "configId"))
     status: str | None = None
     total_message_count: int | None = None
-    last_user_prompt: str | None = None
-    message_history: str | None = None
-    summarized_context: str | None = None
+    last_user_prompt: ApiText | None = None
+    message_history: ApiWhole | None = None
+    summarized_context: ApiText | None = None
     updated: ApiTime | None = None
 
 
@@ -162,8 +182,8 @@ def start(
 ) -> Call[SessionStarted]:
     """Start building an agent. Not safe to repeat: two requests make two sessions.
 
-    :param prompt: what the agent shall do, 10 to 5000 characters.
-    :param url: page to begin at.
+    :param prompt: what the agent is to do, 10 to 5000 characters.
+    :param url: page to start at.
     :param mode: ``prompt`` or ``url``; by default ``prompt`` when there is one.
     :param space_id: space to save the agent into.
     :raises SequentumConfigurationError: when there is neither a prompt nor a URL, when the one that ``mode`` names is
@@ -201,7 +221,7 @@ def status(session_id: str) -> Call[SessionStatus]:
         purpose=f"read the status of Agent Builder session {session_id}",
         method="GET",
         path=f"/agent-builder/{as_session_segment(session_id)}/status",
-        parse=_read_status,
+        parse=lambda answer: _read_status(answer, session_id),
         safe_to_repeat=True,
     )
 
@@ -223,7 +243,7 @@ def events(
         method="GET",
         path=f"/agent-builder/{as_session_segment(session_id)}/events",
         query={"lastEventIndex": last_event_index},
-        parse=lambda answer: _read_events(answer, last_event_index),
+        parse=lambda answer: _read_events(answer, session_id, last_event_index),
         safe_to_repeat=True,
         read_timeout=EVENTS_READ_TIMEOUT,
         when_silent=lambda: EventPage(last_event_index=last_event_index),
@@ -237,7 +257,7 @@ def conversation(session_id: str) -> Call[Conversation]:
         purpose=f"read the conversation of Agent Builder session {session_id}",
         method="GET",
         path=f"/agent-builder/{as_session_segment(session_id)}/conversation",
-        parse=read_one(Conversation),
+        parse=read_one(Conversation, sessionId=session_id),
         safe_to_repeat=True,
     )
 
@@ -258,13 +278,13 @@ def finish(session_id: str, agent_name: str | None = None) -> Call[FinishedSessi
         method="POST",
         path=f"/agent-builder/{as_session_segment(session_id)}/finish",
         body=only_given(agentName=agent_name),
-        parse=_read_finished,
+        parse=lambda answer: _read_finished(answer, session_id),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
 
 
 def cancel(session_id: str) -> Call[None]:
-    """End a session without an agent. A server of the newer era knows only :func:`stop`."""
+    """End a session without an agent. A server of the newer era has only :func:`stop`."""
     return _act_on_session("cancel", "cancel", session_id, safe_to_repeat=True)
 
 
@@ -287,22 +307,26 @@ def _act_on_session(
     )
 
 
-def _read_status(answer: Answer) -> SessionStatus:
-    status = read_one(SessionStatus)(answer)
+def _read_status(answer: Answer, session_id: str) -> SessionStatus:
+    status = read_one(SessionStatus, sessionId=session_id)(answer)
     return status.model_copy(update={"status": status.status.strip().lower()})
 
 
-def _read_events(answer: Answer, cursor: int) -> EventPage:
-    page = read_one(EventPage)(answer)
+def _read_events(answer: Answer, session_id: str, cursor: int) -> EventPage:
+    page = read_one(EventPage, sessionId=session_id)(answer)
     # Of an answer that was cut the last event may be incomplete, and the index may speak of events that are missing.
     events = page.events[:-1] if answer.is_cut else page.events
     stated = cursor if answer.is_cut else page.last_event_index
     new = {event.event_index: event for event in events if event.event_index is not None and event.event_index > cursor}
     in_order = [new[index] for index in sorted(new)]
+    foreign = next((event.session_id for event in in_order if event.session_id not in (None, session_id)), None)
+    if foreign is not None:
+        raise AnotherAnswer(f"its sessionId is {one_line(foreign, 100)}, but {session_id} was asked for")
     # An answer without news may carry no index, or a smaller one: the cursor never goes back.
     return EventPage(events=in_order, last_event_index=max([cursor, stated, *new]), is_cut=answer.is_cut)
 
 
-def _read_finished(answer: Answer) -> FinishedSession:
-    data = raise_if_refused(from_json(answer.content)) if answer.content.strip() else {}
-    return FinishedSession.model_validate(data)
+def _read_finished(answer: Answer, session_id: str) -> FinishedSession:
+    if not answer.content.strip():
+        return FinishedSession()
+    return read_one(FinishedSession, sessionId=session_id)(answer)

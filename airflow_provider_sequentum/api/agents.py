@@ -6,27 +6,29 @@ Rests on https://docs.sequentum.com/api-reference/agents/list and https://docs.s
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from airflow_provider_sequentum.api.arguments import as_id, only_given_query
-from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.call import Call, as_id, only_given_query
 from airflow_provider_sequentum.api.parsing import (
+    DEFAULT_RECORDS_PER_PAGE,
     ApiCode,
     ApiId,
+    ApiMessage,
     ApiModel,
     ApiRunStatus,
+    ApiText,
     ApiTime,
+    ApiUrl,
     Page,
+    Text,
     read_list,
     read_nothing,
     read_one,
     read_page,
 )
+from airflow_provider_sequentum.api.text import LONGEST_WHOLE
 
 AgentSortColumn = Literal["name", "lastActivity", "created", "updated", "status", "configType"]
-
-DEFAULT_RECORDS_PER_PAGE = 100
-"""The largest page Sequentum's own client asks for."""
 
 
 class ConfigType(IntEnum):
@@ -72,14 +74,14 @@ class Agent(ApiModel):
 
     id: ApiId
     name: str | None = None
-    description: str | None = None
-    documentation: str | None = None
-    icon: str | None = None
-    image: str | None = None
-    start_url: str | None = None
+    description: ApiText | None = None
+    documentation: ApiText | None = None
+    icon: ApiUrl | None = None
+    image: ApiUrl | None = None
+    start_url: ApiUrl | None = None
     agent_templates: Any = None
     config_type: ApiCode[ConfigType] | None = None
-    input_parameters: dict[str, Any] | None = None
+    input_parameters: Annotated[dict[str, Any], Text(LONGEST_WHOLE, lines=True)] | None = None
     is_active: bool | None = None
     is_archived: bool | None = None
     status: ApiRunStatus | None = None
@@ -101,7 +103,7 @@ class AgentVersion(ApiModel):
     version: int
     user_name: str | None = None
     created: ApiTime | None = None
-    comments: str | None = None
+    comments: ApiMessage | None = None
     file_size: int | None = None
 
 
@@ -130,6 +132,7 @@ def list_agents(
     :param page: number of the page, from 1.
     :param records_per_page: length of a page, with ``page``.
     """
+    space = None if space_id is None else as_id(space_id, "space_id")
     paging = {"pageIndex": page, "recordsPerPage": records_per_page} if page is not None else {}
     return Call(
         purpose="list agents",
@@ -141,10 +144,10 @@ def list_agents(
             sortOrder=None if descending is None else int(descending),
             name=name,
             status=None if status is None else int(status),
-            spaceId=None if space_id is None else as_id(space_id, "space_id"),
+            spaceId=space,
             configType=None if config_type is None else int(config_type),
         ),
-        parse=read_page(Agent),
+        parse=read_page(Agent, **({} if space is None else {"spaceId": space})),
         safe_to_repeat=True,
     )
 
@@ -161,7 +164,7 @@ def get(agent_id: int | str) -> Call[Agent]:
     )
 
 
-def search(query: str, max_records: int = 50) -> Call[list[Agent]]:
+def search(query: str, max_records: int = 50) -> Call[Page[Agent]]:
     """Find agents by a part of their name or description.
 
     :param query: the text to look for.
@@ -177,7 +180,7 @@ def search(query: str, max_records: int = 50) -> Call[list[Agent]]:
     )
 
 
-def list_versions(agent_id: int | str) -> Call[list[AgentVersion]]:
+def list_versions(agent_id: int | str) -> Call[Page[AgentVersion]]:
     """List the stored versions of an agent. The highest is active unless an older one was restored."""
     agent = as_id(agent_id, "agent_id")
     return Call(

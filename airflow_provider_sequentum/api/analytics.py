@@ -10,9 +10,8 @@ from datetime import date
 
 from pydantic import Field
 
-from airflow_provider_sequentum.api.arguments import as_id, only_given_query
-from airflow_provider_sequentum.api.call import Answer, Call
-from airflow_provider_sequentum.api.parsing import ApiModel, ApiRunStatus, ApiTime, read_one
+from airflow_provider_sequentum.api.call import Answer, Call, as_id, only_given_query
+from airflow_provider_sequentum.api.parsing import ApiMessage, ApiModel, ApiRunStatus, ApiTime, read_one
 
 
 class FailedRunDetail(ApiModel):
@@ -24,7 +23,7 @@ class FailedRunDetail(ApiModel):
     start_time: ApiTime | None = None
     end_time: ApiTime | None = None
     status: ApiRunStatus | None = None
-    error_message: str | None = None
+    error_message: ApiMessage | None = None
     space_id: int | None = None
     space_name: str | None = None
 
@@ -75,13 +74,13 @@ class RunDiagnostics(ApiModel):
     agent_id: int | None = None
     agent_name: str | None = None
     status: ApiRunStatus | None = None
-    error_message: str | None = None
+    error_message: ApiMessage | None = None
     start_time: ApiTime | None = None
     end_time: ApiTime | None = None
     runtime_seconds: float | None = None
     stats: RunStats | None = None
-    possible_causes: list[str] = Field(default_factory=list)
-    suggested_actions: list[str] = Field(default_factory=list)
+    possible_causes: list[ApiMessage] = Field(default_factory=list)
+    suggested_actions: list[ApiMessage] = Field(default_factory=list)
 
 
 def runs_summary(
@@ -115,14 +114,13 @@ def records_summary(
     agent_id: int | str | None = None,
 ) -> Call[RecordsSummary]:
     """Count records, errors and page loads, of all agents or of one."""
+    agent = None if agent_id is None else as_id(agent_id, "agent_id")
     return Call(
         purpose="read the summary of records",
         method="GET",
         path="/analytics/records/summary",
-        query=only_given_query(
-            startDate=start_date, endDate=end_date, agentId=None if agent_id is None else as_id(agent_id, "agent_id")
-        ),
-        parse=read_one(RecordsSummary),
+        query=only_given_query(startDate=start_date, endDate=end_date, agentId=agent),
+        parse=read_one(RecordsSummary, **({} if agent is None else {"agentId": agent})),
         safe_to_repeat=True,
     )
 
@@ -149,17 +147,17 @@ def latest_failure(agent_id: int | str) -> Call[RunDiagnostics | None]:
         purpose=f"read the latest failure of agent {agent}",
         method="GET",
         path=f"/analytics/agents/{agent}/latest-failure",
-        parse=_read_latest_failure,
+        parse=lambda answer: _read_latest_failure(answer, agent),
         safe_to_repeat=True,
     )
 
 
-def _read_latest_failure(answer: Answer) -> RunDiagnostics | None:
+def _read_latest_failure(answer: Answer, agent_id: int) -> RunDiagnostics | None:
     if not answer.content.strip():
         return None
     if "html" in answer.headers.get("content-type", ""):
         raise ValueError("the answer is an HTML page")
-    if answer.content.lstrip()[:1] != b"{":
+    if answer.content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{":
         return None
-    diagnostics = read_one(RunDiagnostics)(answer)
+    diagnostics = read_one(RunDiagnostics, agentId=agent_id)(answer)
     return diagnostics if diagnostics.run_id is not None else None

@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from airflow_provider_sequentum.api.arguments import as_id, only_given_query
-from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.parsing import ApiId, ApiModel, ApiTime, Page, read_one, read_page
+from airflow_provider_sequentum.api.call import Call, as_id, only_given_query
+from airflow_provider_sequentum.api.parsing import ApiId, ApiMessage, ApiModel, ApiTime, Page, read_one, read_page
 
 UsageType = Literal["Server Time", "Export GB", "Agent Inputs", "Proxy Data", "Export CPM"]
 """Names the filters take. Answers name the same things differently, such as ``RunUsage``."""
@@ -48,7 +47,7 @@ class Transaction(ApiModel):
     balance: Decimal | None = None
     created: ApiTime | None = None
     expires_at: ApiTime | None = None
-    message: str | None = None
+    message: ApiMessage | None = None
 
 
 class AgentCost(ApiModel):
@@ -90,7 +89,7 @@ class RunCost(ApiModel):
 
 
 def credits() -> Call[Credits]:  # noqa: A001  # the API's own word, used as billing.credits()
-    """Read the credits which are left."""
+    """Read the credits that are left."""
     return Call(
         purpose="read the available credits",
         method="GET",
@@ -197,7 +196,7 @@ def agent_report(
         query=only_given_query(
             startDate=start_date, endDate=end_date, timeUnit=time_unit, usageTypes=_joined(usage_types)
         ),
-        parse=read_one(AgentCostReport),
+        parse=read_one(AgentCostReport, agentId=agent),
         safe_to_repeat=True,
     )
 
@@ -235,7 +234,7 @@ def list_agent_runs(
             sortColumn=sort_column,
             usageTypes=_joined(usage_types),
         ),
-        parse=read_page(RunCost),
+        parse=read_page(RunCost, agentId=agent),
         safe_to_repeat=True,
     )
 

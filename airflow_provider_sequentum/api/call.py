@@ -1,15 +1,21 @@
 """What an endpoint function returns: the description of one request, before anything is sent.
 
-A :class:`Call` says what to ask for and how to read the answer. The drivers in
-:mod:`airflow_provider_sequentum.api.client` send it. Standard library only, so that code which merely
-passes calls around stays cheap to import.
+A :class:`Call` says what to ask for and how to read the answer. The clients in
+:mod:`airflow_provider_sequentum.api.client` send it. The functions below it check the arguments of endpoint functions
+and put them into the API's form. Standard library only, so that code that merely passes calls around stays cheap to
+import.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from airflow_provider_sequentum.api.errors import SequentumConfigurationError
 
 API_PREFIX = "/api/v1"
 """Every documented resource lives under this path of the base URL."""
@@ -17,6 +23,9 @@ API_PREFIX = "/api/v1"
 QUEUE_READ_TIMEOUT = 90.0
 """Seconds. When the key's limit is used up, the service may hold a request for the rest of a window (60 s) before it
 acts. Giving up a start earlier would leave open whether there is a run."""
+
+LONGEST_SESSION_ID = 256
+"""Characters of an Agent Builder session's id, as in Sequentum's own client."""
 
 T = TypeVar("T")
 
@@ -28,7 +37,7 @@ class Answer:
     :param status_code: HTTP status.
     :param headers: response headers; names are looked up in lower case.
     :param content: the body, decompressed.
-    :param is_cut: whether ``content`` is only the beginning of it, see ``Call.longest_answer``.
+    :param is_cut: whether ``content`` is only the first part of it, see ``Call.longest_answer``.
     """
 
     status_code: int
@@ -58,18 +67,19 @@ class Call(Generic[T]):
     :param purpose: what the request is for, as a verb phrase that error messages continue
         ("start agent 7").
     :param method: HTTP method, upper case.
-    :param path: path below ``/api/v1``, beginning with a slash.
+    :param path: path below ``/api/v1``, with a leading slash.
     :param parse: turns a 2xx answer into the value the caller gets. It raises ``ValueError`` for an
-        answer which is not what the endpoint answers; the pipeline makes an ``UnexpectedAnswer`` of it.
+        answer that is not what the endpoint answers; the pipeline makes an ``UnexpectedAnswer`` of it.
     :param query: query parameters; only what the caller set.
     :param body: JSON body or a file upload; ``None`` sends no body.
     :param safe_to_repeat: whether sending the request twice has the same effect as sending it once.
         Calls that are not safe are repeated only when the server certainly did nothing with them.
-    :param read_timeout: seconds of silence to bear at least, where the client's own time-out may be too short.
+    :param read_timeout: seconds of silence to allow at least, where the client's own time-out may be too short.
     :param when_silent: gives the value that a read time-out stands for. Only for long polls, where
         silence means that there is no news; everywhere else a read time-out is an error.
-    :param longest_answer: bytes after which the rest of a longer answer is left unread; ``None`` reads all of it. For
-        answers without a bound, of which the rest can be asked for again.
+    :param longest_answer: bytes after which the rest of a longer answer is left unread, for answers of which the rest
+        can be asked for again. ``None``: an answer that is longer than
+        :data:`~airflow_provider_sequentum.api.transport.LONGEST_ANSWER` is an error.
     """
 
     purpose: str
@@ -92,3 +102,83 @@ class Call(Generic[T]):
     def changes_something(self) -> bool:
         """Whether the server may be in another state after the call."""
         return self.method != "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[T]):
+    """The value of a call together with the service's own time.
+
+    :param value: what the call's answer holds.
+    :param served_at: the answer's ``Date`` header, as an aware UTC time of whole seconds; ``None`` when it is absent or
+        unreadable, and when there was no answer (a long poll without news). Compare times of the service with it,
+        never with the clock of this machine.
+    """
+
+    value: T
+    served_at: datetime | None = None
+
+
+def as_id(value: int | str, name: str) -> int:
+    """Return an id as the integer it is; templates render ids as strings.
+
+    :raises SequentumConfigurationError: when it is not a whole number above 0.
+    """
+    text = str(value).strip()
+    # int() takes other digits, signs and underscores as well, and gets slow with thousands of digits.
+    if isinstance(value, bool) or not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) == 0:
+        raise SequentumConfigurationError(f"{name} must be a whole number above 0, not {text[:40]!r}.")
+    return int(text)
+
+
+def as_session_segment(session_id: str) -> str:
+    """Return a session id as one segment of a path, whatever characters it has.
+
+    :raises SequentumConfigurationError: when it is empty, over-long or a dot segment.
+    """
+    if not session_id.strip() or len(session_id) > LONGEST_SESSION_ID or session_id in (".", ".."):
+        raise SequentumConfigurationError(f"{session_id[:40]!r} is no session id of the Agent Builder.")
+    try:
+        return quote(session_id, safe="")
+    except UnicodeEncodeError:
+        raise SequentumConfigurationError(f"{session_id[:40]!r} is no session id of the Agent Builder.") from None
+
+
+def as_json_text(parameters: Mapping[str, Any] | str | None) -> str | None:
+    """Return input parameters as the JSON text the API takes. A string is passed on as it is.
+
+    :raises SequentumConfigurationError: when a value has no JSON form.
+    """
+    if parameters is None or isinstance(parameters, str):
+        return parameters
+    try:
+        return json.dumps(parameters, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SequentumConfigurationError(f"input_parameters cannot be written as JSON: {error}") from None
+
+
+def as_time_text(value: date | str) -> str:
+    """Return a date or a time as ISO 8601 text, times in UTC. A time without a zone is taken as UTC."""
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def only_given(**values: Any) -> dict[str, Any]:
+    """Return the values that are not ``None``: what the caller did not set is not sent."""
+    return {name: _wire_value(value) for name, value in values.items() if value is not None}
+
+
+def only_given_query(**values: date | str | int | None) -> dict[str, str | int]:
+    """Return query parameters that are not ``None``; booleans in lower case, times in UTC."""
+    given: dict[str, str | int] = {}
+    for name, value in values.items():
+        if isinstance(value, bool):
+            given[name] = str(value).lower()
+        elif value is not None:
+            given[name] = _wire_value(value)
+    return given
+
+
+def _wire_value(value: Any) -> Any:
+    return as_time_text(value) if isinstance(value, date) else value

@@ -1,60 +1,116 @@
-"""The two drivers: they send calls and download files, one blocking, one asynchronous.
+"""The two clients: they send calls and download files, one blocking, one asynchronous.
 
 What to send, how to read the answer, when to repeat and how long to wait is decided elsewhere, once for both.
 
 Limits and defaults: connection time-out 10 s, read time-out 30 s, retries as in
 :mod:`airflow_provider_sequentum.api.retry`, the key's request limit as in
-:mod:`airflow_provider_sequentum.api.budget`, at most 100 connections.
+:mod:`airflow_provider_sequentum.api.budget`, at most 100 connections, answers of at most 64 MiB.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 
-from airflow_provider_sequentum.api.beginning import Beginning, beginning_of
-from airflow_provider_sequentum.api.budget import DEFAULT_PAUSE, RequestBudget, budget_of
-from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.budget import DEFAULT_PAUSE, budget_of
+from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.download import Destination, Download
-from airflow_provider_sequentum.api.errors import AnswerTimedOut, SequentumConfigurationError, SequentumTransportError
+from airflow_provider_sequentum.api.errors import AnswerTimedOut, SequentumError
 from airflow_provider_sequentum.api.files import RunFile
-from airflow_provider_sequentum.api.http_logs import quiet_http_logs
-from airflow_provider_sequentum.api.pagination import first_page, next_page
-from airflow_provider_sequentum.api.parsing import Page
-from airflow_provider_sequentum.api.pipeline import Pipeline, parse_retry_after, read_answer
-from airflow_provider_sequentum.api.retry import async_retrying, retrying
+from airflow_provider_sequentum.api.parsing import Page, first_page, next_page
+from airflow_provider_sequentum.api.pipeline import Pipeline, parse_retry_after
+from airflow_provider_sequentum.api.retry import Deadline, async_retrying, retrying
 from airflow_provider_sequentum.api.settings import ClientSettings
-from airflow_provider_sequentum.api.wide_reads import wide_reads
+from airflow_provider_sequentum.api.transport import (
+    LONGEST_ANSWER,
+    BoundedBody,
+    address_error,
+    async_raw_pieces,
+    location_of,
+    new_async_client,
+    new_client,
+    quiet_http_logs,
+    raw_pieces,
+    read_at_most,
+    wide_reads,
+)
 
 T = TypeVar("T")
 
 LONGEST_SLEEP = 1.0
-"""Seconds after which a request that waits for the budget looks again: the limit may turn out to be higher."""
+"""Seconds after which a request that waits for the budget checks again: the limit may turn out to be higher."""
 URGENT_WAIT = 0.5
-"""Seconds between two attempts, at most, of somebody who can't wait: Airflow gives a killed task about five."""
+"""Seconds between two attempts, at most, of an urgent client: Airflow gives a killed task about five."""
 LONGEST_ERROR_BODY = 64 * 1024
 
-# Servers close idle connections after 5 s at the earliest (uvicorn); a start must not meet one being closed.
-_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=4.0)
+# What httpx lets through from the standard library and idna for an address that cannot be used.
+_ADDRESS_ERRORS = (httpx.InvalidURL, UnicodeError, ImportError)
 
 
-class SequentumClient:
+class _Client:
+    """What both clients have: the settings, the pipeline, and the budget of the key."""
+
+    def __init__(self, settings: ClientSettings, clock: Callable[[], float], *, urgent: bool = False) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._urgent = urgent
+        self._pipeline = Pipeline(settings)
+        self._budget = budget_of(settings.origin, settings.api_key)
+
+    def spacing(self, budget_share: float = 1.0) -> float:
+        """Return the seconds between requests that use up a share of the key's budget evenly."""
+        return self._budget.spacing(share=budget_share, per_minute=self.settings.requests_per_minute)
+
+    @property
+    def refusals(self) -> int:
+        """How many requests with this key were refused with 429, in this process."""
+        return self._budget.refusals
+
+    def _seconds_until_turn(self, call: Call[Any], share: float, deadline: Deadline) -> float:
+        """Return 0 when the request may be sent, and otherwise how long to sleep before asking again."""
+        deadline.check(call)
+        wait = self._budget.admit(share=share, per_minute=self.settings.requests_per_minute, urgent=self._urgent)
+        return min(wait, LONGEST_SLEEP, deadline.remaining) if wait > 0 else 0.0
+
+    def _settle(self, response: httpx.Response | None) -> None:
+        if response is None:
+            self._budget.settle()
+        elif response.status_code != 429:
+            self._budget.settle(response.headers)
+        else:
+            pause = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+            self._budget.settle(response.headers, refused_for=DEFAULT_PAUSE if pause is None else pause)
+
+    def _typed_error(self, call: Call[Any], error: Exception) -> SequentumError:
+        if isinstance(error, httpx.HTTPError):
+            return self._pipeline.transport_error(call, error)
+        return address_error(error)
+
+    def _check_time(self, call: Call[Any], deadline: Deadline) -> None:
+        """Give up a body that comes in small pieces for longer than there is time."""
+        if call.safe_to_repeat and deadline.remaining <= 0:
+            raise httpx.ReadTimeout("the answer takes too long")
+
+
+class SequentumClient(_Client):
     """Sends calls and waits for their answers. May be shared by threads.
 
     :param settings: where, with which key, how patient.
     :param transport: how requests leave the process; a test hands in an ``httpx.MockTransport``.
     :param sleep: waits between attempts and for the budget; a test hands in its own.
-    :param urgent: don't wait for the budget, nor long between attempts, whatever ``Retry-After`` says. For a process
+    :param urgent: wait neither for the budget nor long between attempts, whatever ``Retry-After`` says. For a process
         that is about to be killed and has a run to stop.
+    :param clock: gives the time in seconds for ``within``; a test hands in its own.
+    :raises SequentumConfigurationError: when certificates or proxies cannot be used.
     """
 
     def __init__(
@@ -64,24 +120,35 @@ class SequentumClient:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         urgent: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._core = _Core(settings)
-        self._urgent = urgent
+        super().__init__(settings, clock, urgent=urgent)
+        self._transport = transport
         self._sleep = sleep
-        self._http = httpx.Client(transport=transport, verify=_verification(settings), limits=_LIMITS)
+        self._http = new_client(settings, transport)
 
-    def send(self, call: Call[T], *, budget_share: float = 1.0) -> T:
-        """Send a call and return its value.
+    def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
+        """Send a call and return its value; parameters and errors as for :meth:`exchange`."""
+        return self.exchange(call, budget_share=budget_share, within=within).value
+
+    def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        """Send a call and return its value together with the service's own time.
 
         :param call: what an endpoint function returned.
-        :param budget_share: part of the key's request budget this call may help to fill, from 0 to 1.
-            Somebody who polls takes less than 1, so that others find room.
-        :raises SequentumError: one of the errors in :mod:`airflow_provider_sequentum.api.errors`.
+        :param budget_share: part of the key's request budget this call may help to fill, from 0 to 1. Polling takes
+            less than 1, so that a start finds room.
+        :param within: seconds after which the call is given up. Neither the wait for the budget, nor the pauses between
+            attempts, nor, for calls that are safe to repeat, the wait for an answer lasts longer. A request that is
+            not safe to repeat and was sent keeps its read time-out. Default: no limit.
+        :raises ConnectionNotMade: when the time passed before anything was sent.
+        :raises SequentumError: one of the errors in :mod:`airflow_provider_sequentum.api.errors`; when the time passed
+            later, the last one.
         """
         longest_wait = URGENT_WAIT if self._urgent else math.inf
-        policy = retrying(call, self._core.max_attempts, self._sleep, longest_wait=longest_wait)
-        value: T = policy(self._attempt, call, budget_share)
-        return value
+        deadline = Deadline(within, self._clock)
+        policy = retrying(call, self.settings.max_attempts, self._sleep, deadline, longest_wait=longest_wait)
+        reply: Reply[T] = policy(self._attempt, call, budget_share, deadline)
+        return reply
 
     def pages(self, call: Call[Page[T]]) -> Iterator[Page[T]]:
         """Yield the pages of a list, each asked for when it is wanted, from the call's page on."""
@@ -98,7 +165,7 @@ class SequentumClient:
             yield from page
 
     def download(self, *, agent_id: int | str, run_id: int | str, file: RunFile, destination: Destination) -> int:
-        """Fetch a file of a run in constant memory; go on where it broke off when the connection breaks.
+        """Fetch a file of a run in constant memory; resume where the connection broke.
 
         :param agent_id: the agent.
         :param run_id: the run.
@@ -107,15 +174,23 @@ class SequentumClient:
         :return: number of bytes written.
         :raises SequentumError: when the file cannot be had, also after ``max_attempts`` without progress.
         """
-        download = self._core.download(agent_id, run_id, file, destination)
+        download = Download(
+            self.settings, self._pipeline, agent_id=agent_id, run_id=run_id, file=file, destination=destination
+        )
         policy = retrying(
-            download.call, self._core.max_attempts, self._sleep, lambda _state: download.attempts_without_progress
+            download.call,
+            self.settings.max_attempts,
+            self._sleep,
+            Deadline(None, self._clock),
+            lambda _state: download.attempts_without_progress,
         )
         return policy(self._fetch, download)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+        if "_storage_http" in vars(self):
+            self._storage_http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -123,65 +198,81 @@ class SequentumClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _attempt(self, call: Call[T], budget_share: float) -> T:
+    def _attempt(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
         try:
-            response = self._exchange(call, budget_share)
-            beginning = self._read(call, response)
+            response = self._exchange(call, budget_share, deadline)
+            body = self._read(call, response, deadline)
         except AnswerTimedOut:
             if call.when_silent is None:
                 raise
-            return call.when_silent()
-        return read_answer(call, self._core.pipeline.answer_of(response, beginning.content, is_cut=beginning.is_cut))
+            return Reply(call.when_silent())
+        return self._pipeline.reply(call, response, body)
 
-    def _read(self, call: Call[Any], response: httpx.Response) -> Beginning:
+    def _read(self, call: Call[Any], response: httpx.Response, deadline: Deadline) -> BoundedBody:
         try:
-            return beginning_of(response.iter_bytes(), call.longest_answer)
+            body = BoundedBody(response, call.longest_answer or LONGEST_ANSWER)
+            for data in raw_pieces(response):
+                if body.take(data):
+                    break
+                self._check_time(call, deadline)
         except httpx.HTTPError as error:
-            failure = self._core.pipeline.transport_error(call, error)
+            failure = self._pipeline.transport_error(call, error)
+        else:
+            return body
         finally:
             response.close()
         raise failure
 
-    def _exchange(self, call: Call[Any], budget_share: float, headers: dict[str, str] | None = None) -> httpx.Response:
-        request = self._core.pipeline.build(call, headers)
-        while (wait := self._core.admit(budget_share, urgent=self._urgent)) > 0:
-            self._sleep(min(wait, LONGEST_SLEEP))
+    def _exchange(
+        self, call: Call[Any], budget_share: float, deadline: Deadline, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
+            self._sleep(wait)
         response: httpx.Response | None = None
         try:
-            response = self._send(call, request)
+            response = self._send(self._http, call, self._pipeline.build(call, headers, deadline.remaining))
         finally:
-            self._core.settle(response)
+            self._settle(response)
         return response
 
-    def _send(self, call: Call[Any], request: httpx.Request) -> httpx.Response:
+    def _send(self, http: httpx.Client, call: Call[Any], request: httpx.Request) -> httpx.Response:
         try:
             with quiet_http_logs():
-                return self._http.send(request, stream=True)
-        except httpx.HTTPError as error:
-            failure = self._core.pipeline.transport_error(call, error)
+                return http.send(request, stream=True)
+        except (httpx.HTTPError, *_ADDRESS_ERRORS) as error:
+            failure = self._typed_error(call, error)
         # Raised out here, so that no context carries httpx's error, which holds the request and its key.
         raise failure
 
+    @cached_property
+    def _storage_http(self) -> httpx.Client:
+        """The client for storage of other origins, which may have certificates of the public authorities."""
+        return new_client(self.settings, self._transport, for_storage=True)
+
+    def _http_for(self, url: httpx.URL) -> httpx.Client:
+        is_service = f"{url.scheme}://{url.host}:{url.port or 443}" == self.settings.origin
+        return self._storage_http if isinstance(self.settings.verify, str) and not is_service else self._http
+
     def _fetch(self, download: Download) -> int:
-        download.begin_attempt()
-        response = self._exchange(download.call, 1.0, download.headers())
+        download.start_attempt()
+        response = self._exchange(download.call, 1.0, Deadline(None, self._clock), download.headers())
         while (request := self._take(download, response)) is not None:
-            response = self._send(download.call, request)
+            response = self._send(self._http_for(request.url), download.call, request)
         return download.finish()
 
     def _take(self, download: Download, response: httpx.Response) -> httpx.Request | None:
-        failure: SequentumTransportError
+        failure: SequentumError
         try:
+            location = location_of(response)
             # A redirect's body is read too: unread, the connection to the API could not be used for the next file.
-            small = response.is_error or response.has_redirect_location
-            error_body = beginning_of(response.iter_bytes(), LONGEST_ERROR_BODY).content if small else b""
-            request = download.follow(response, error_body)
+            small = response.is_error or location is not None
+            error_body = read_at_most(response, LONGEST_ERROR_BODY).content if small else b""
+            request = download.follow(response, location, error_body)
             if request is None:
                 with wide_reads(response):
-                    for data in response.iter_bytes():
-                        download.write(data)
+                    download.write_all(raw_pieces(response))
         except httpx.HTTPError as error:
-            failure = self._core.pipeline.transport_error(download.call, error)
+            failure = self._pipeline.transport_error(download.call, error)
         else:
             return request
         finally:
@@ -189,13 +280,15 @@ class SequentumClient:
         raise failure
 
 
-class AsyncSequentumClient:
+class AsyncSequentumClient(_Client):
     """Sends calls and awaits their answers. To be used within one event loop.
 
     :param settings: where, with which key, how patient.
     :param transport: how requests leave the process; a test hands in an ``httpx.MockTransport``. Downloads
         use it when it is a blocking transport too, as that one is.
     :param sleep: waits between attempts and for the budget; a test hands in its own.
+    :param clock: gives the time in seconds for ``within``; a test hands in its own.
+    :raises SequentumConfigurationError: when certificates or proxies cannot be used.
     """
 
     def __init__(
@@ -204,25 +297,22 @@ class AsyncSequentumClient:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._core = _Core(settings)
-        self.settings = settings
+        super().__init__(settings, clock)
         self._transport = transport
         self._sleep = sleep
-        self._http = httpx.AsyncClient(transport=transport, verify=_verification(settings), limits=_LIMITS)
+        self._http = new_async_client(settings, transport)
 
-    async def send(self, call: Call[T], *, budget_share: float = 1.0) -> T:
-        """Send a call and return its value; see :meth:`SequentumClient.send`."""
-        return await async_retrying(call, self._core.max_attempts, self._sleep)(self._attempt, call, budget_share)
+    async def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
+        """Send a call and return its value; see :meth:`SequentumClient.exchange`."""
+        return (await self.exchange(call, budget_share=budget_share, within=within)).value
 
-    def spacing(self, budget_share: float = 1.0) -> float:
-        """Return the seconds between requests that use up a share of the key's budget evenly."""
-        return self._core.spacing(budget_share)
-
-    @property
-    def refusals(self) -> int:
-        """How many requests with this key were refused with 429, in this process."""
-        return self._core.refusals
+    async def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        """Send a call and return its value and the service's own time; see :meth:`SequentumClient.exchange`."""
+        deadline = Deadline(within, self._clock)
+        policy = async_retrying(call, self.settings.max_attempts, self._sleep, deadline)
+        return await policy(self._attempt, call, budget_share, deadline)
 
     async def pages(self, call: Call[Page[T]]) -> AsyncIterator[Page[T]]:
         """Yield the pages of a list, each asked for when it is wanted, from the call's page on."""
@@ -272,101 +362,53 @@ class AsyncSequentumClient:
     ) -> None:
         await self.close()
 
-    async def _attempt(self, call: Call[T], budget_share: float) -> T:
+    async def _attempt(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
         try:
-            response = await self._exchange(call, budget_share)
-            beginning = await self._read(call, response)
+            response = await self._exchange(call, budget_share, deadline)
+            body = await self._read(call, response, deadline)
         except AnswerTimedOut:
             if call.when_silent is None:
                 raise
-            return call.when_silent()
-        return read_answer(call, self._core.pipeline.answer_of(response, beginning.content, is_cut=beginning.is_cut))
+            return Reply(call.when_silent())
+        return self._pipeline.reply(call, response, body)
 
-    async def _read(self, call: Call[Any], response: httpx.Response) -> Beginning:
-        beginning = Beginning(call.longest_answer)
+    async def _read(self, call: Call[Any], response: httpx.Response, deadline: Deadline) -> BoundedBody:
         try:
-            async for chunk in response.aiter_bytes():
-                if beginning.take(chunk):
+            body = BoundedBody(response, call.longest_answer or LONGEST_ANSWER)
+            async for data in async_raw_pieces(response):
+                if body.take(data):
                     break
+                self._check_time(call, deadline)
         except httpx.HTTPError as error:
-            failure = self._core.pipeline.transport_error(call, error)
+            failure = self._pipeline.transport_error(call, error)
         else:
-            return beginning
+            return body
         finally:
             await response.aclose()
         raise failure
 
-    async def _exchange(self, call: Call[Any], budget_share: float) -> httpx.Response:
-        request = self._core.pipeline.build(call)
-        while (wait := self._core.admit(budget_share)) > 0:
-            await self._sleep(min(wait, LONGEST_SLEEP))
+    async def _exchange(self, call: Call[Any], budget_share: float, deadline: Deadline) -> httpx.Response:
+        while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
+            await self._sleep(wait)
         response: httpx.Response | None = None
         try:
-            response = await self._send(call, request)
+            response = await self._send(call, self._pipeline.build(call, within=deadline.remaining))
         finally:
-            self._core.settle(response)
+            self._settle(response)
         return response
 
     async def _send(self, call: Call[Any], request: httpx.Request) -> httpx.Response:
         try:
             with quiet_http_logs():
                 return await self._http.send(request, stream=True)
-        except httpx.HTTPError as error:
-            failure = self._core.pipeline.transport_error(call, error)
+        except (httpx.HTTPError, *_ADDRESS_ERRORS) as error:
+            failure = self._typed_error(call, error)
         # Raised out here, so that no context carries httpx's error, which holds the request and its key.
         raise failure
 
 
-class _Core:
-    """What both drivers share: the pipeline and the budget of one client."""
-
-    def __init__(self, settings: ClientSettings) -> None:
-        self._settings = settings
-        self.pipeline = Pipeline(settings)
-        self._budget: RequestBudget = budget_of(settings.origin, settings.api_key)
-
-    def admit(self, share: float, *, urgent: bool = False) -> float:
-        return self._budget.admit(share=share, per_minute=self._settings.requests_per_minute, urgent=urgent)
-
-    def spacing(self, share: float) -> float:
-        return self._budget.spacing(share=share, per_minute=self._settings.requests_per_minute)
-
-    @property
-    def refusals(self) -> int:
-        return self._budget.refusals
-
-    @property
-    def max_attempts(self) -> int:
-        return self._settings.max_attempts
-
-    def settle(self, response: httpx.Response | None) -> None:
-        if response is None:
-            self._budget.settle()
-        elif response.status_code != 429:
-            self._budget.settle(response.headers)
-        else:
-            pause = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
-            self._budget.settle(response.headers, refused_for=DEFAULT_PAUSE if pause is None else pause)
-
-    def download(self, agent_id: int | str, run_id: int | str, file: RunFile, destination: Destination) -> Download:
-        return Download(
-            self._settings, self.pipeline, agent_id=agent_id, run_id=run_id, file=file, destination=destination
-        )
-
-
-def _verification(settings: ClientSettings) -> ssl.SSLContext | bool:
-    if isinstance(settings.verify, bool):
-        return settings.verify
-    try:
-        return ssl.create_default_context(cafile=settings.verify)
-    except OSError as error:
-        raise SequentumConfigurationError(
-            f"The certificates in {settings.verify} cannot be read: {error}. Nothing was sent."
-        ) from None
-
-
 class _DownloadCancelled(Exception):
-    """Ends the thread of a download nobody waits for any more."""
+    """Ends the thread of a download that was cancelled."""
 
 
 class _UntilSet:

@@ -1,29 +1,50 @@
-"""How a file of a run is fetched, as a state machine that both drivers feed with responses. No I/O of its own.
+"""How a file of a run is fetched, as a state machine that the client feeds with responses. No I/O of its own.
 
 The API answers with a redirect to a signed storage address that expires soon, or with the file itself. Every
-attempt asks the API anew, so an address that expired meanwhile is replaced; what has arrived already is not
+attempt asks the API again, so an address that has expired is replaced; what has arrived already is not
 fetched again when the storage honours ``Range``, and is skipped when it does not, so the destination needs
 nothing but ``write``. The API key goes to the API only, and the signed address into no log and no error.
+
+Storage may keep an object compressed (``Content-Encoding``). The bytes that land are the file's: decompressed, unless
+the file's own name says that it is a compressed file.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Protocol
 
 import httpx
 
-from airflow_provider_sequentum.api.arguments import as_id
-from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.addresses import redirect_target
+from airflow_provider_sequentum.api.call import Call, as_id
 from airflow_provider_sequentum.api.errors import AnswerLost, DownloadError, SequentumError, StorageRefused
-from airflow_provider_sequentum.api.files import RunFile
+from airflow_provider_sequentum.api.files import FileType, RunFile
 from airflow_provider_sequentum.api.pipeline import USER_AGENT, Pipeline, error_of_status
-from airflow_provider_sequentum.api.settings import ClientSettings, is_loopback
+from airflow_provider_sequentum.api.settings import ClientSettings
+from airflow_provider_sequentum.api.text import one_line
+from airflow_provider_sequentum.api.transport import GZIP, ZSTD, codings_of, decompressed
 
 MAX_REDIRECTS = 5
 
+LARGEST_EXPANSION = 200
+"""How many times its compressed size a file of unknown size may have."""
+_FREE_EXPANSION = 16 * 1024 * 1024
+"""Bytes to which anything may expand."""
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_COMPRESSED_SUFFIXES = {
+    **dict.fromkeys(GZIP, (".gz", ".gzip", ".tgz")),
+    "deflate": (),
+    ZSTD: (".zst", ".zstd", ".tzst"),
+}
+_HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".mht", ".mhtml"})
+_PAGES_OF_A_RUN = frozenset({FileType.LOG_HTML, FileType.EXTRACTED_FILES, FileType.INTERNAL_CONTENT_CACHE})
+_HTML_START = (b"<!doctype html", b"<html")
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 
 log = logging.getLogger(__name__)
@@ -68,17 +89,22 @@ class Download:
         self.received = 0
         self.attempts_without_progress = 0
         self._settings = settings
-        self._timeout = pipeline.timeout_extension(None)
+        self._timeout = pipeline.timeout_extension(None, math.inf)
         self._pipeline = pipeline
+        self._file = file
         self._listed_size = file.file_size
         self._destination = destination
         self._redirects = 0
         self._to_skip = 0
         self._total: int | None = None
         self._etag: str | None = None
-        self._is_encoded = False
+        # Of the present attempt: the coding that is undone, what the storage sent of it, and what it says to send.
+        self._coding: str | None = None
+        self._is_decoded = False
+        self._stored = 0
+        self._stated_length: int | None = None
 
-    def begin_attempt(self) -> None:
+    def start_attempt(self) -> None:
         """Note that the API is about to be asked for the file."""
         self.attempts_without_progress += 1
         self._redirects = 0
@@ -86,32 +112,54 @@ class Download:
     def headers(self) -> dict[str, str]:
         """Return the headers which ask for the part of the file that is missing, as it is stored."""
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
-        if self.received and not self._is_encoded:
+        if self.received and not self._is_decoded:
             headers["Range"] = f"bytes={self.received}-"
         return headers
 
-    def follow(self, response: httpx.Response, error_body: bytes) -> httpx.Request | None:
-        """Return the request which comes next, or ``None`` when the response carries the file.
+    def follow(self, response: httpx.Response, location: str | None, error_body: bytes) -> httpx.Request | None:
+        """Return the request that comes next, or ``None`` when the response carries the file.
 
         :param response: the response to the last request; its body is unread.
-        :param error_body: beginning of the body of an error status.
+        :param location: where it redirects to.
+        :param error_body: first part of the body of an error status.
         :raises SequentumError: when the file cannot be had this way.
         """
-        if response.status_code in _REDIRECTS and "location" in response.headers:
-            return self._storage_request(response)
+        if response.status_code in _REDIRECTS and location is not None:
+            return self._storage_request(response, location)
         if response.status_code in (200, 206):
-            self._begin_body(response)
+            self._check_body(response)
             return None
         if self._redirects == 0:
             raise error_of_status(self.call, self._pipeline.answer_of(response, error_body))
         raise self._error(f"the storage answered {response.status_code}. Its address may have expired", StorageRefused)
 
-    def write(self, data: bytes) -> None:
-        """Take a piece of the body."""
-        if self._to_skip:
-            skipped = min(self._to_skip, len(data))
-            self._to_skip -= skipped
-            data = data[skipped:]
+    def write_all(self, pieces: Iterator[bytes]) -> None:
+        """Write a body.
+
+        :param pieces: the body as it comes over the network.
+        :raises SequentumError: when it is not the file's.
+        """
+        counted = self._counted(pieces)
+        try:
+            for data in decompressed(counted, self._coding) if self._coding else counted:
+                self._write(data)
+        except ImportError:
+            reason = f"the storage compressed it with {self._coding}, for which the extra 'arrow' has to be installed"
+        else:
+            return
+        raise self._error(reason)
+
+    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for data in pieces:
+            self._stored += len(data)
+            yield data
+
+    def _write(self, data: bytes) -> None:
+        if self.received == 0 and data.lstrip()[:14].lower().startswith(_HTML_START):
+            self._refuse_page()
+        skipped = min(self._to_skip, len(data))
+        self._to_skip -= skipped
+        data = data[skipped:]
         if not data:
             return
         self._destination.write(data)
@@ -119,54 +167,94 @@ class Download:
         self.attempts_without_progress = 0
         if self._expected and self.received > self._expected:
             raise self._error(f"more than the expected {self._expected} bytes came")
+        bound = max(_FREE_EXPANSION, LARGEST_EXPANSION * self._stored)
+        if self._is_decoded and not self._expected and self.received > bound:
+            raise self._error(f"it expands to more than {LARGEST_EXPANSION} times its compressed size")
 
     @property
     def _expected(self) -> int | None:
-        return self._total if self._total is not None else self._listed_size
+        if self._total is not None:
+            return self._total
+        if self._is_decoded and (self._stated_length is None or self._stated_length == self._listed_size):
+            # The list may state the size of the compressed object.
+            return None
+        return self._listed_size
 
     def finish(self) -> int:
         """Check the length after the body has ended, and return it.
 
         :raises AnswerLost: when a part is missing; the next attempt fetches it.
         """
-        if self._to_skip or (self._expected and self.received < self._expected):
+        if self._to_skip or (self._expected and not self._is_decoded and self.received < self._expected):
             raise self._error(f"only {self.received} of {self._expected} bytes came", AnswerLost)
-        if self._listed_size and self.received != self._listed_size:
+        sizes = {self.received, self._stored} if self._is_decoded else {self.received}
+        if self._listed_size and self._listed_size not in sizes:
             log.warning(
-                "Could %s in full: %d bytes by the storage's word. The list of files says %d.",
-                self.call.purpose,
+                "Downloaded %d bytes, as the storage stated; the file list says %d (%s).",
                 self.received,
                 self._listed_size,
+                one_line(self.call.purpose),
             )
         return self.received
 
-    def _storage_request(self, response: httpx.Response) -> httpx.Request:
+    def _storage_request(self, response: httpx.Response, location: str) -> httpx.Request:
         self._redirects += 1
         if self._redirects > MAX_REDIRECTS:
             raise self._error(f"more than {MAX_REDIRECTS} redirects")
-        url = response.request.url.join(response.headers["location"])  # httpx has refused what is no URL at all
-        if not url.host or url.scheme not in ("https", "http"):
-            raise self._error("the redirect leads to no usable address")
-        if url.scheme == "http" and not self._may_use_http(url.host):
-            raise self._error("the redirect leads to plain http, which would expose the file")
-        headers = {"User-Agent": USER_AGENT, **self.headers()}
-        return httpx.Request("GET", url, headers=headers, extensions={"timeout": self._timeout})
+        try:
+            url = redirect_target(self._settings, response.request.url, location)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            headers = {"User-Agent": USER_AGENT, **self.headers()}
+            return httpx.Request("GET", url, headers=headers, extensions={"timeout": self._timeout})
+        raise self._error(reason)
 
-    def _may_use_http(self, host: str) -> bool:
-        # A remote server has no business to send us to a service of this machine.
-        return self._settings.allow_http or (self._settings.is_local and is_loopback(host))
-
-    def _begin_body(self, response: httpx.Response) -> None:
-        self._is_encoded = response.headers.get("content-encoding", "identity") != "identity"
+    def _check_body(self, response: httpx.Response) -> None:
+        length = response.headers.get("content-length", "")
+        self._stored = 0
+        self._stated_length = int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else None
+        self._coding = self._coding_to_undo(codings_of(response))
+        # A transport that has read the body already has decompressed it.
+        by_transport = response.is_stream_consumed and "content-encoding" in response.headers
+        self._is_decoded = self._coding is not None or by_transport
         start, total = self._range_of(response)
         if start > self.received:
             raise self._error("the storage left out a part of the file")
+        if start and self._is_decoded:
+            raise self._error("the storage sent a part of the file compressed. Start the download again")
         self._to_skip = self.received - start
         etag = response.headers.get("etag")
         if self.received and (_differ(self._total, total) or _differ(self._etag, etag)):
             raise self._error("the file changed during the download. Start it again")
+        if self._is_decoded:
+            self._total = None
         self._total = self._total if total is None else total
         self._etag = self._etag if etag is None else etag
+        if "html" in response.headers.get("content-type", "").lower():
+            self._refuse_page()
+
+    def _coding_to_undo(self, codings: list[str]) -> str | None:
+        """Return the coding to undo, ``None`` when the file is to land as it is stored."""
+        if not codings:
+            return None
+        coding, name = codings[0], (self._file.name or "").lower()
+        if len(codings) > 1 or coding not in _COMPRESSED_SUFFIXES:
+            raise self._error(f"the storage compressed it in a way that is not supported ({', '.join(codings)})")
+        if name.endswith(_COMPRESSED_SUFFIXES[coding]):
+            return None
+        # Without a suffix the list decides: it may count the bytes as they are stored.
+        is_listed_as_stored = self._listed_size and self._listed_size == self._stated_length
+        return coding if PurePosixPath(name).suffix or not is_listed_as_stored else None
+
+    def _refuse_page(self) -> None:
+        """Refuse an HTML page, such as a gateway's or a login's, unless the file may be one.
+
+        :raises DownloadError: when it is none of the file's.
+        """
+        suffix = PurePosixPath((self._file.name or "").lower()).suffix
+        if suffix not in _HTML_SUFFIXES and (suffix or self._file.file_type not in _PAGES_OF_A_RUN):
+            raise self._error("an HTML page came in place of the file, perhaps of a gateway or a login")
 
     def _range_of(self, response: httpx.Response) -> tuple[int, int | None]:
         """Return where the body begins in the file, and the file's length where it is stated."""
@@ -175,8 +263,7 @@ class Download:
             if stated is None:
                 raise self._error("the storage does not say which part of the file it sends")
             return int(stated[1]), None if stated[2] == "*" else int(stated[2])
-        length = response.headers.get("content-length", "")
-        return 0, int(length) if length.isdecimal() and not self._is_encoded else None
+        return 0, None if self._is_decoded else self._stated_length
 
     def _error(self, reason: str, kind: type[SequentumError] = DownloadError) -> SequentumError:
         text = f"Could not {self.call.purpose}: {reason}. {self.received} bytes were written."

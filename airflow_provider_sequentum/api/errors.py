@@ -1,11 +1,11 @@
-"""Everything the client raises. Standard library only.
+"""Everything the client raises: each text on one line of at most 4 kB. Standard library only.
 
 ::
 
     SequentumError
      ├── SequentumConfigurationError    settings or arguments are unusable; nothing was sent (ValueError too)
      ├── SequentumTransportError        no usable answer came
-     │    ├── ConnectionNotMade         the server certainly did nothing
+     │    ├── ConnectionNotMade         nothing was sent: no connection came about, or the call's time passed before
      │    └── AnswerLost                the request was sent, its answer did not arrive
      │         └── AnswerTimedOut       the server stayed silent for too long
      ├── HttpStatusError                the server answered with an error status
@@ -18,7 +18,7 @@
      │    ├── UnprocessableRequest      422
      │    ├── RateLimited               429
      │    └── ServerError               5xx
-     ├── UnexpectedAnswer               a 2xx which is not what the endpoint answers, or a redirect
+     ├── UnexpectedAnswer               a 2xx that is not what the endpoint answers, or about another id; a redirect
      │    └── RefusedByServer           a 2xx that says ``success: false``
      └── DownloadError                  a file could not be fetched from the storage the API points to
           └── StorageRefused            the storage answered with an error status, e.g. for an expired address
@@ -30,6 +30,8 @@ what to do next. No error holds the API key or a signed URL.
 from __future__ import annotations
 
 from typing import ClassVar
+
+from airflow_provider_sequentum.api.text import one_line
 
 
 class SequentumError(Exception):
@@ -46,9 +48,10 @@ class SequentumError(Exception):
     """Whether the same request may well succeed a little later."""
 
     def __init__(self, message: str, *, purpose: str = "", request: str = "", may_have_acted: bool = False) -> None:
-        super().__init__(message)
-        self.purpose = purpose
-        self.request = request
+        # The server's words, session ids and file names get in here from everywhere: all of them pass this line.
+        super().__init__(one_line(message))
+        self.purpose = one_line(purpose)
+        self.request = one_line(request)
         self.may_have_acted = may_have_acted
 
 
@@ -63,7 +66,10 @@ class SequentumTransportError(SequentumError):
 
 
 class ConnectionNotMade(SequentumTransportError):
-    """No connection came about, so the server certainly did nothing. Trying again is safe."""
+    """Nothing was sent, so the server certainly did nothing: trying again is safe.
+
+    No connection came about, or the time that the caller gave the call passed while it waited for the request budget.
+    """
 
 
 class AnswerLost(SequentumTransportError):
@@ -147,7 +153,11 @@ class ServerError(HttpStatusError):
 
 
 class UnexpectedAnswer(SequentumError):
-    """An answer which is not what the endpoint answers: a gateway's HTML page, truncated JSON, no id, a redirect."""
+    """An answer that is not what the endpoint answers.
+
+    A gateway's HTML page, truncated JSON, no id, another id than the one that was asked for, a redirect, or more bytes
+    than any answer has.
+    """
 
 
 class RefusedByServer(UnexpectedAnswer):
@@ -155,7 +165,7 @@ class RefusedByServer(UnexpectedAnswer):
 
 
 class DownloadError(SequentumError):
-    """A file could not be fetched from the storage the API points to. Its address is a secret and not told."""
+    """A file could not be fetched from the storage the API points to. Its address, a secret, stays out of the text."""
 
 
 class StorageRefused(DownloadError):

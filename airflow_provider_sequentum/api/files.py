@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from airflow_provider_sequentum.api.arguments import as_id
-from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.parsing import ApiCode, ApiId, ApiModel, ApiTime, read_list
+from airflow_provider_sequentum.api.call import Call, as_id
+from airflow_provider_sequentum.api.parsing import ApiCode, ApiId, ApiMessage, ApiModel, ApiTime, Page, read_list
 
 
 class FileType(IntEnum):
@@ -31,25 +30,28 @@ class RunFile(ApiModel):
     """A file of a run.
 
     ``name`` is the server's and may hold anything: make it safe with
-    :func:`airflow_provider_sequentum.api.file_names.safe_file_names` before writing to it. ``file_type`` is a
+    :func:`airflow_provider_sequentum.api.text.safe_file_names` before writing to it. ``file_type`` is a
     :class:`FileType`, or the integer of an unknown one. ``file_size`` is in bytes.
     """
 
     id: ApiId
-    name: str | None = None
+    name: ApiMessage | None = None
     file_type: ApiCode[FileType] | None = None
     file_size: int | None = None
     created: ApiTime | None = None
     region_id: int | None = None
 
 
-def list_files(agent_id: int | str, run_id: int | str) -> Call[list[RunFile]]:
-    """List the files of a run. The list is empty when the run produced none."""
+def list_files(agent_id: int | str, run_id: int | str) -> Call[Page[RunFile]]:
+    """List the files of a run. The list is empty when the run produced none.
+
+    :return: the files; ``unreadable`` of the list counts those that could not be read.
+    """
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
     return Call(
         purpose=f"list the files of run {run} of agent {agent}",
         method="GET",
         path=f"/agent/{agent}/run/{run}/files",
-        parse=read_list(RunFile),
+        parse=read_list(RunFile, runId=run),
         safe_to_repeat=True,
     )

@@ -1,32 +1,70 @@
-"""Answers become values: the base of all models, and the readers a :class:`~.call.Call` carries.
+"""Answers become values: the base of all models, the readers a :class:`~.call.Call` carries, and the pages of a list.
 
-The wire format is read generously, because the service documents it in more than one way: names are
-camelCase, unknown fields are ignored, ``null`` means the same as absent, and a value of an unexpected
-type counts as absent unless the model cannot do without it.
+The wire format is read generously, because the service documents it in more than one way and nobody can repair an
+answer: names are camelCase, unknown fields are ignored, ``null`` means the same as absent, a value of an unexpected
+type counts as absent unless the model cannot do without it, and an element that cannot be read is left out of its list.
+Two things are strict: text is made safe (:mod:`~airflow_provider_sequentum.api.text`), and an answer about another id
+than the one asked for is refused.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import cache
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_args
 
 import pendulum
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 
-from airflow_provider_sequentum.api.call import Answer
+from airflow_provider_sequentum.api.call import Answer, Call
+from airflow_provider_sequentum.api.errors import UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status
+from airflow_provider_sequentum.api.text import (
+    LONGEST_MESSAGE,
+    LONGEST_NAME,
+    LONGEST_TEXT,
+    LONGEST_WHOLE,
+    one_line,
+    safe_json,
+    safe_text,
+)
 
 T = TypeVar("T")
 M = TypeVar("M", bound="ApiModel")
 E = TypeVar("E", bound=IntEnum)
 
+DEFAULT_RECORDS_PER_PAGE = 100
+"""The largest page Sequentum's own client asks for."""
+
 _LIST_KEYS = ("items", "agents", "runs", "transactions")
 _TOTAL_KEYS = ("totalRecordCount", "totalCount")
+_LARGEST_INTEGER = 2**63 - 1
+# An escape sequence: a surrogate pair, which is a character, a lone surrogate, which is none, or any other.
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+_CONTROLS = dict.fromkeys(range(32), " ")
+_HUGE_INTEGER = re.compile(r"(?<=[\s:,\[])-?[0-9]{400,}(?=[\s,}\]])")
+
+log = logging.getLogger(__name__)
 
 
 def parse_time(value: object) -> pendulum.DateTime:
@@ -50,10 +88,37 @@ def parse_time(value: object) -> pendulum.DateTime:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """How much of a string is kept: annotates the fields of an :class:`ApiModel`.
+
+    :param limit: bytes of UTF-8.
+    :param lines: whether line feeds and tabs are kept.
+    """
+
+    limit: int
+    lines: bool = False
+
+
+_NAME = Text(LONGEST_NAME)
+_JSON = Text(LONGEST_TEXT, lines=True)
+
+ApiMessage = Annotated[str, Text(LONGEST_MESSAGE)]
+"""A sentence or two, on one line."""
+
+ApiText = Annotated[str, Text(LONGEST_TEXT, lines=True)]
+"""A text of many lines."""
+
+ApiUrl = Annotated[str, Text(LONGEST_TEXT)]
+"""An address."""
+
+ApiWhole = Annotated[str, Text(LONGEST_WHOLE, lines=True)]
+"""A text that is of use only as a whole, such as input parameters."""
+
 ApiTime = Annotated[pendulum.DateTime, PlainValidator(parse_time)]
 """An aware UTC time."""
 
-ApiId = Annotated[int, Field(ge=1, le=2**63 - 1)]
+ApiId = Annotated[int, Field(ge=1, le=_LARGEST_INTEGER)]
 """The id of something that exists."""
 
 ApiCode = Annotated[E | int, Field(union_mode="left_to_right")]
@@ -64,7 +129,10 @@ ApiRunStatus = Annotated[RunStatus | int | str, PlainValidator(parse_run_status)
 
 
 class ApiModel(BaseModel):
-    """Base of all models: immutable, camelCase on the wire, snake_case in Python."""
+    """Base of all models: immutable, camelCase on the wire, snake_case in Python, every string safe and bounded.
+
+    A string is kept on one line and up to 500 bytes, unless its field is annotated otherwise (:class:`Text`).
+    """
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, allow_inf_nan=False
@@ -75,14 +143,13 @@ class ApiModel(BaseModel):
     def _read_generously(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
         if not isinstance(data, Mapping):
             return handler(data)
-        stated = {name: value for name, value in data.items() if value is not None}
+        stated = _safe_fields(cls, data)
         try:
             return handler(stated)
         except ValidationError as error:
             # One field of an unexpected type must not make a whole run unreadable.
-            unreadable = {place["loc"][0] for place in error.errors(include_url=False) if place["loc"]}
-            readable = {name: value for name, value in stated.items() if name not in unreadable}
-            if len(readable) == len(stated):
+            readable = _readable_part(cls, stated, error)
+            if readable == stated:
                 raise
             return handler(readable)
 
@@ -92,56 +159,99 @@ class Page(list[T], Generic[T]):
 
     :param records: what the page holds.
     :param total_record_count: number of records on all pages; ``None`` for an answer that is a plain array.
+    :param unreadable: number of records that were left out because they could not be read. Add it to the length to
+        find out whether a list of limited length is full.
     """
 
-    def __init__(self, records: list[T], total_record_count: int | None = None) -> None:
+    def __init__(self, records: list[T], total_record_count: int | None = None, unreadable: int = 0) -> None:
         super().__init__(records)
         self.total_record_count = total_record_count
-
-
-def read_nothing(answer: Answer) -> None:
-    """Read the answer of a call which only acts: any 2xx will do but a refusal and a gateway's page."""
-    first = answer.content.lstrip()[:1]
-    if first == b"{":
-        raise_if_refused(from_json(answer.content))
-    if first == b"<":
-        raise ValueError("the answer is a page")
-
-
-def read_one(model: type[M], **defaults: Any) -> Callable[[Answer], M]:
-    """Return a reader of one object.
-
-    :param model: what the object is.
-    :param defaults: wire names and values to use where the answer is silent, because the caller knows them.
-    """
-
-    def read(answer: Answer) -> M:
-        data = raise_if_refused(_json_of(answer))
-        return model.model_validate(_completed(data, defaults))
-
-    return read
-
-
-def read_list(model: type[M], **defaults: Any) -> Callable[[Answer], list[M]]:
-    """Return a reader of a list in any of its shapes: an array, or an object with the array in it."""
-    read_records = read_page(model, **defaults)
-    return lambda answer: list(read_records(answer))
-
-
-def read_page(model: type[M], **defaults: Any) -> Callable[[Answer], Page[M]]:
-    """Return a reader of a page in any of its shapes: ``items``, ``agents``, ``runs``, ``transactions``, array."""
-
-    def read(answer: Answer) -> Page[M]:
-        data = raise_if_refused(_json_of(answer))
-        records, total = _records_of(data)
-        completed = [_completed(record, defaults) for record in records]
-        return Page(_list_adapter(model).validate_python(completed), total)
-
-    return read
+        self.unreadable = unreadable
 
 
 class Refused(ValueError):
     """The answer says ``success: false``; the text is the server's reason."""
+
+
+class AnotherAnswer(ValueError):
+    """The answer is about something else than what was asked about."""
+
+
+def read_json(content: bytes, *, is_cut: bool = False) -> Any:
+    """Return the JSON value of an answer, read at least as leniently as Python's ``json`` reads.
+
+    Byte order marks, lone surrogates, invalid UTF-8 and control characters in strings are accepted, and integers of
+    hundreds of digits count as ``null``; NaN and infinities come as floats.
+
+    :param content: the body.
+    :param is_cut: whether it ends early.
+    :raises ValueError: when it is no JSON.
+    """
+    if not content.strip():
+        raise ValueError("the answer is empty")
+    try:
+        return from_json(content, allow_partial=is_cut)
+    except ValueError:
+        # The fast parser is strict. What it refuses for its characters is repaired and read again.
+        text = content.decode(json.detect_encoding(content), errors="replace")
+        text = _ESCAPE.sub(lambda found: "\\ufffd" if found["lone"] else found[0], text.translate(_CONTROLS))
+        return from_json(_HUGE_INTEGER.sub("null", text).encode(errors="replace"), allow_partial=is_cut)
+
+
+def read_nothing(answer: Answer) -> None:
+    """Read the answer of a call that only acts: any 2xx will do but a refusal and a gateway's page."""
+    first = answer.content.lstrip()[:1]
+    if first == b"{":
+        raise_if_refused(read_json(answer.content))
+    if first == b"<":
+        raise ValueError("the answer is a page")
+
+
+def read_one(model: type[M], **asked: int | str) -> Callable[[Answer], M]:
+    """Return a reader of one object.
+
+    :param model: what the object is.
+    :param asked: wire names and values of the ids that were asked for. An answer that states another one is refused
+        with :class:`AnotherAnswer`; where it states none they stand in for it, but for the object's own ``id``.
+    """
+
+    def read(answer: Answer) -> M:
+        data = raise_if_refused(read_json(answer.content, is_cut=answer.is_cut))
+        return model.model_validate(_with_asked_ids(model, data, asked))
+
+    return read
+
+
+def read_list(model: type[M], **asked: int | str) -> Callable[[Answer], Page[M]]:
+    """Return a reader of a list in any of its shapes; parameters as for :func:`read_page`."""
+    return read_page(model, **asked)
+
+
+def read_page(model: type[M], **asked: int | str) -> Callable[[Answer], Page[M]]:
+    """Return a reader of a page in any of its shapes: ``items``, ``agents``, ``runs``, ``transactions``, array.
+
+    Records that cannot be read are left out with one warning that counts them.
+
+    :param model: what each record is.
+    :param asked: as for :func:`read_one`, of each record and of the object around them.
+    """
+
+    def read(answer: Answer) -> Page[M]:
+        data = raise_if_refused(read_json(answer.content, is_cut=answer.is_cut))
+        records, total = _records_of(data)
+        _with_asked_ids(model, data, asked)
+        completed = [_with_asked_ids(model, record, asked) for record in records]
+        try:
+            return Page(_list_adapter(model).validate_python(completed), total)
+        except ValidationError as error:
+            bad = {place["loc"][0] for place in error.errors(include_url=False, include_input=False)}
+            if len(bad) == len(completed):
+                raise
+        _warn_of_unreadable(len(bad), len(completed), model.__name__)
+        good = [record for index, record in enumerate(completed) if index not in bad]
+        return Page(_list_adapter(model).validate_python(good), total, len(bad))
+
+    return read
 
 
 def raise_if_refused(data: Any) -> Any:
@@ -154,16 +264,128 @@ def raise_if_refused(data: Any) -> Any:
     return data
 
 
-def _json_of(answer: Answer) -> Any:
-    if not answer.content.strip():
-        raise ValueError("the answer is empty")
-    return from_json(answer.content, allow_inf_nan=False, allow_partial=answer.is_cut)
+def first_page(call: Call[Page[T]]) -> Call[Page[T]]:
+    """Return the call with paging switched on; it is off unless both parameters are sent."""
+    return replace(call, query={"pageIndex": 1, "recordsPerPage": DEFAULT_RECORDS_PER_PAGE, **call.query})
 
 
-def _completed(data: Any, defaults: Mapping[str, Any]) -> Any:
-    if not (defaults and isinstance(data, dict)):
+def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> Call[Page[T]] | None:
+    """Return the call for the page after this one, or ``None`` after the last.
+
+    :param call: the call that gave the page, with both paging parameters.
+    :param page: the page.
+    :param previous: the page before it.
+    :raises UnexpectedAnswer: when the server gives the same page again and again.
+    """
+    page_index, records_per_page = int(call.query["pageIndex"]), int(call.query["recordsPerPage"])
+    if not page or page.total_record_count is None:
+        # A plain array is the whole list: the server did not page.
+        return None
+    if previous is not None and page == previous:
+        raise UnexpectedAnswer(
+            f"Could not {call.purpose} ({call.request}): page {page_index} repeats the page before it.",
+            purpose=call.purpose,
+            request=call.request,
+        )
+    if page_index * records_per_page >= page.total_record_count:
+        return None
+    return replace(call, query={**call.query, "pageIndex": page_index + 1})
+
+
+def _safe_fields(model: type[ApiModel], data: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the fields the model knows, without ``null`` and without what cannot be stored."""
+    texts = _texts_of(model)
+    fields: dict[str, Any] = {}
+    for name, value in data.items():
+        if value is None or name not in texts:
+            continue
+        text, kind = texts[name], value.__class__
+        if kind is str:
+            fields[name] = safe_text(value, text.limit, lines=text.lines) if text else value
+        elif kind is int:
+            if -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
+                fields[name] = value
+        elif text and (kind is dict or kind is list or kind is float):
+            fields[name] = safe_json(value, text.limit, lines=text.lines)
+        else:
+            fields[name] = value
+    return fields
+
+
+def _readable_part(model: type[ApiModel], stated: dict[str, Any], error: ValidationError) -> dict[str, Any]:
+    """Return the fields without those, and lists of models without the elements, that do not validate."""
+    readable = dict(stated)
+    bad: dict[str, set[Any]] = {}
+    for place in error.errors(include_url=False, include_input=False):
+        name, *rest = place["loc"] or (None,)
+        if rest and isinstance(stated.get(name), list) and _texts_of(model).get(name) is None:
+            bad.setdefault(name, set()).add(rest[0])
+        else:
+            readable.pop(name, None)
+    for name, indices in bad.items():
+        if name in readable and len(indices) < len(stated[name]):
+            readable[name] = [element for index, element in enumerate(stated[name]) if index not in indices]
+            _warn_of_unreadable(len(indices), len(stated[name]), name)
+    return readable
+
+
+def _warn_of_unreadable(count: int, total: int, what: str) -> None:
+    log.warning("Left out %d of %d elements (%s) of an answer that could not be read.", count, total, what)
+
+
+@cache
+def _texts_of(model: type[ApiModel]) -> Mapping[str, Text | None]:
+    """Return the wire names of a model and how their strings are kept; ``None`` for models, which see to it."""
+    texts = {}
+    for name, field in model.model_fields.items():
+        marks = [mark for mark in field.metadata if isinstance(mark, Text)]
+        text = marks[0] if marks else _text_of(field.annotation)
+        texts.update(dict.fromkeys(_names_of(model, name), text))
+    return texts
+
+
+def _text_of(annotation: Any) -> Text | None:
+    parts = list(_parts_of(annotation))
+    if any(isinstance(part, type) and issubclass(part, ApiModel) for part in parts):
+        return None
+    return next((part for part in parts if isinstance(part, Text)), _JSON if Any in parts else _NAME)
+
+
+def _parts_of(annotation: Any) -> list[Any]:
+    """Return an annotation and everything in it: members of unions, arguments, metadata."""
+    return [annotation, *(part for argument in get_args(annotation) for part in _parts_of(argument))]
+
+
+@cache
+def _names_of(model: type[ApiModel], name: str) -> tuple[str, ...]:
+    """Return all names under which a field may come, the wire's first, given one of them."""
+    for field_name, field in model.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        names = tuple(dict.fromkeys([*(str(choice) for choice in choices if choice), field_name]))
+        if name in names:
+            return names
+    return (name,)
+
+
+def _with_asked_ids(model: type[ApiModel], data: Any, asked: Mapping[str, int | str]) -> Any:
+    """Return an object with the ids that were asked for where it states none.
+
+    :raises AnotherAnswer: when it states another one.
+    """
+    if not (asked and isinstance(data, dict)):
         return data
-    return {**defaults, **{name: value for name, value in data.items() if value is not None}}
+    completed = data
+    for wire_name, value in asked.items():
+        names = _names_of(model, wire_name)
+        stated = [(name, data[name]) for name in names if data.get(name) is not None]
+        for name, other in stated:
+            if other != value and str(other).strip() != str(value):
+                raise AnotherAnswer(f"its {name} is {one_line(str(other), 100)}, but {value} was asked for")
+        # Its own id an object has to state: without it, any JSON would do for an answer.
+        if not stated and names[0] != "id":
+            completed = {**completed, names[0]: value}
+    return completed
 
 
 def _records_of(data: Any) -> tuple[list[Any], int | None]:

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 
 import httpx
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from airflow_provider_sequentum import __version__
-from airflow_provider_sequentum.api.call import API_PREFIX, Answer, Call, FileUpload
+from airflow_provider_sequentum.api.call import API_PREFIX, Answer, Call, FileUpload, Reply
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
     AnswerTimedOut,
@@ -37,14 +36,15 @@ from airflow_provider_sequentum.api.errors import (
     UnexpectedAnswer,
     UnprocessableRequest,
 )
-from airflow_provider_sequentum.api.parsing import Refused
+from airflow_provider_sequentum.api.parsing import Refused, read_json
 from airflow_provider_sequentum.api.settings import ClientSettings
+from airflow_provider_sequentum.api.text import LONGEST_NAME, one_line
+from airflow_provider_sequentum.api.transport import LONGEST_ANSWER, BoundedBody
 
 T = TypeVar("T")
 
 USER_AGENT = f"airflow-provider-sequentum/{__version__} httpx/{httpx.__version__} python/{platform.python_version()}"
 
-_LONGEST_SERVER_TEXT = 500
 _SHORTEST_SCRUBBED_KEY = 8
 _ERROR_OF_STATUS: Mapping[int, type[HttpStatusError]] = {
     400: BadRequest,
@@ -62,10 +62,10 @@ _ADVICE: Mapping[type[HttpStatusError], str] = {
     Forbidden: "Ask an administrator to give the key's user access.",
     NotFound: "Check the ids; the service also answers 404 for what the key may not see.",
     MethodNotAllowed: "This server does not offer the endpoint.",
-    Conflict: "Look at its present state before trying again.",
+    Conflict: "Check its present state before trying again.",
     UnprocessableRequest: "Correct the request.",
     RateLimited: "Send fewer requests with this key, or ask Sequentum's support for a higher limit.",
-    ServerError: "This is often passing; try again later.",
+    ServerError: "Such faults often pass; try again later.",
 }
 _NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
@@ -82,27 +82,38 @@ class Pipeline:
         self._headers = {
             "Authorization": f"ApiKey {settings.api_key}",
             "Accept": "application/json",
-            "Accept-Encoding": "gzip, deflate",
+            "Accept-Encoding": "gzip",
             "User-Agent": f"{settings.user_agent} {USER_AGENT}" if settings.user_agent else USER_AGENT,
         }
-        self._timeout = self.timeout_extension(None)
+        self._timeout = self.timeout_extension(None, math.inf)
         key = settings.api_key
         self._secret = key.encode() if len(key) >= _SHORTEST_SCRUBBED_KEY else None
         self._secret_in_json = re.compile(b"".join(map(_in_json, key)))
 
-    def timeout_extension(self, read_timeout: float | None) -> dict[str, float | None]:
-        """Return the time-outs of a request. Waiting for a free connection of our own pool has none."""
-        read = max(self._settings.read_timeout, read_timeout or 0.0)
-        timeout = httpx.Timeout(connect=self._settings.connect_timeout, read=read, write=read, pool=None)
-        return timeout.as_dict()
+    def timeout_extension(self, read_timeout: float | None, within: float) -> dict[str, float | None]:
+        """Return the time-outs of a request. Waiting for a free connection of our own pool has none.
 
-    def build(self, call: Call[Any], headers: Mapping[str, str] | None = None) -> httpx.Request:
+        :param read_timeout: seconds of silence to allow at least.
+        :param within: seconds that none of them may exceed.
+        """
+        connect = min(self._settings.connect_timeout, within)
+        read = min(max(self._settings.read_timeout, read_timeout or 0.0), within)
+        return httpx.Timeout(connect=connect, read=read, write=read, pool=None).as_dict()
+
+    def build(
+        self, call: Call[Any], headers: Mapping[str, str] | None = None, within: float = math.inf
+    ) -> httpx.Request:
         """Return the request of a call.
 
         :param call: the call.
         :param headers: further headers, such as ``Range``.
+        :param within: seconds that are left for it. A call that is not safe to repeat keeps its read time-out all the
+            same: giving it up early would leave open what it did.
         """
-        timeout = self.timeout_extension(call.read_timeout) if call.read_timeout else self._timeout
+        timeout = self._timeout
+        if call.read_timeout or within < math.inf:
+            timeout = self.timeout_extension(call.read_timeout, within if call.safe_to_repeat else math.inf)
+            timeout["connect"] = min(self._settings.connect_timeout, within)
         return httpx.Request(
             call.method,
             self._root + call.path,
@@ -111,6 +122,16 @@ class Pipeline:
             extensions={"timeout": timeout},
             **_body_arguments(call.body),
         )
+
+    def reply(self, call: Call[T], response: httpx.Response, body: BoundedBody) -> Reply[T]:
+        """Return the value of a response's body with the time at which it was served.
+
+        :raises SequentumError: as :func:`read_answer`, and ``UnexpectedAnswer`` when the body is too long.
+        """
+        if body.is_full and call.longest_answer is None and 200 <= response.status_code < 300:
+            raise _unexpected(call, f"the answer has more than {LONGEST_ANSWER // 1024**2} MiB")
+        answer = self.answer_of(response, body.content, is_cut=body.is_full)
+        return Reply(read_answer(call, answer), parse_date(response.headers.get("date")))
 
     def answer_of(self, response: httpx.Response, content: bytes, *, is_cut: bool = False) -> Answer:
         """Return a response as an :class:`Answer`. A server that echoes the key does not get it into our errors."""
@@ -121,7 +142,7 @@ class Pipeline:
     def transport_error(self, call: Call[Any], error: httpx.HTTPError) -> SequentumTransportError:
         """Return the typed error of a request that got no usable answer."""
         if isinstance(error, _NOT_MADE):
-            reason = clean_text(str(error)) or f"no connection within {self._settings.connect_timeout:g} s"
+            reason = one_line(str(error), LONGEST_NAME) or "it was not made in time"
             text = f"Could not {call.purpose} ({call.request}): no connection to the server ({reason})."
             return ConnectionNotMade(
                 f"{text} Nothing was sent. Check base URL, network and certificates.",
@@ -130,7 +151,8 @@ class Pipeline:
             )
         # The text of other errors may quote what was sent or received, so the kind has to do.
         silent = isinstance(error, httpx.ReadTimeout)
-        reason = "no answer in time" if silent else "the connection broke"
+        damaged = isinstance(error, httpx.DecodingError)
+        reason = "no answer in time" if silent else "the body is damaged" if damaged else "the connection broke"
         return (AnswerTimedOut if silent else AnswerLost)(
             _sentence(call, f"{reason} ({type(error).__name__})", call.changes_something, "Try again later."),
             purpose=call.purpose,
@@ -154,7 +176,7 @@ def read_answer(call: Call[T], answer: Answer) -> T:
     try:
         return call.parse(answer)
     except Refused as refusal:
-        text = _sentence(call, f"the server refused: {clean_text(str(refusal))}", False, "")
+        text = _sentence(call, f"the server refused: {one_line(str(refusal), LONGEST_NAME)}", False, "")
         failure = RefusedByServer(text, purpose=call.purpose, request=call.request)
     except (ValueError, RecursionError) as error:
         reason = f"the answer ({answer.status_code}) is not what this endpoint answers: {_reason(answer, error)}"
@@ -196,18 +218,27 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            when = parsedate_to_datetime(value)
-        except (ValueError, TypeError, OverflowError):
+        when = parse_date(value)
+        if when is None:
             return None
-        seconds = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
+        seconds = (when - now).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def clean_text(text: str) -> str:
-    """Return a text from outside on one line, without control characters, cut at 500 characters."""
-    printable = "".join(character if character.isprintable() else " " for character in text[: 2 * _LONGEST_SERVER_TEXT])
-    return re.sub(r" +", " ", printable).strip()[:_LONGEST_SERVER_TEXT]
+def parse_date(value: str | None) -> datetime | None:
+    """Return an HTTP date as an aware UTC time, ``None`` for one that is absent or unreadable.
+
+    :param value: the header. ISO 8601 is read too; a time without a zone is UTC.
+    """
+    if not value:
+        return None
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            when = read(value.strip())
+            return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+        except (ValueError, TypeError, OverflowError):  # two formats, tried in turn
+            continue
+    return None
 
 
 def _in_json(character: str) -> bytes:
@@ -223,7 +254,7 @@ def _body_arguments(body: Mapping[str, Any] | FileUpload | None) -> dict[str, An
 
 def _sentence(call: Call[Any], reason: str, may_have_acted: bool, advice: str) -> str:
     if may_have_acted:
-        fate = "The server may have acted on it all the same: find out before repeating it."
+        fate = "The server may have acted on it all the same: check before repeating it."
     else:
         fate = "The server did nothing with it." if call.changes_something else ""
     return " ".join(filter(None, (f"Could not {call.purpose} ({call.request}): {reason.rstrip('.')}.", fate, advice)))
@@ -244,8 +275,8 @@ def _reason(answer: Answer, error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
-        return clean_text(f"{place}: {first['msg']}" if place else first["msg"])
-    return clean_text(str(error))
+        return one_line(f"{place}: {first['msg']}" if place else first["msg"], LONGEST_NAME)
+    return one_line(str(error), LONGEST_NAME)
 
 
 def _is_html(answer: Answer) -> bool:
@@ -263,15 +294,16 @@ def _error_texts(answer: Answer) -> tuple[str, str | None]:
     if _is_html(answer):
         return phrase, "the answer is an HTML page, perhaps of a gateway. Check the base URL"
     try:
-        data = from_json(answer.content)
+        data = read_json(answer.content)
     except ValueError:
-        return phrase, clean_text(answer.content[: 4 * _LONGEST_SERVER_TEXT].decode("utf-8", errors="replace")) or None
+        text = answer.content[: 4 * LONGEST_NAME].decode("utf-8", errors="replace")
+        return phrase, one_line(text, LONGEST_NAME) or None
     if not isinstance(data, dict):
-        return phrase, clean_text(data if isinstance(data, str) else json.dumps(data)) or None
+        return phrase, one_line(data if isinstance(data, str) else json.dumps(data), LONGEST_NAME) or None
     title = _first_text(data, "title", "statusDescription") or phrase
     return title, _first_text(data, "message", "detail", "error", "errorCode")
 
 
 def _first_text(data: dict[str, Any], *names: str) -> str | None:
-    texts = (clean_text(data[name]) for name in names if isinstance(data.get(name), str))
+    texts = (one_line(data[name], LONGEST_NAME) for name in names if isinstance(data.get(name), str))
     return next(filter(None, texts), None)

@@ -1,4 +1,4 @@
-"""Runs of an agent: start, look, list, stop, kill, restart, delete.
+"""Runs of an agent: start, status, list, stop, kill, restart, delete.
 
 Rests on https://docs.sequentum.com/concepts/runs and the pages below
 https://docs.sequentum.com/api-reference/agents.
@@ -10,21 +10,32 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
-from pydantic_core import from_json
 
-from airflow_provider_sequentum.api.arguments import as_id, as_json_text, only_given, only_given_query
-from airflow_provider_sequentum.api.call import QUEUE_READ_TIMEOUT, Answer, Call
+from airflow_provider_sequentum.api.call import (
+    QUEUE_READ_TIMEOUT,
+    Answer,
+    Call,
+    as_id,
+    as_json_text,
+    only_given,
+    only_given_query,
+)
 from airflow_provider_sequentum.api.parsing import (
+    AnotherAnswer,
     ApiId,
+    ApiMessage,
     ApiModel,
     ApiRunStatus,
     ApiTime,
+    Page,
     raise_if_refused,
+    read_json,
     read_list,
     read_nothing,
     read_one,
 )
 from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.api.text import safe_json, safe_text
 
 ParallelExport = Literal["Combined", "Separated"]
 LogLevel = Literal["Fatal", "Error", "Warning", "Info"]
@@ -37,6 +48,8 @@ RESTART_PATH = "/agent/{agent_id}/run/{run_id}/restart"
 DEFAULT_SYNCHRONOUS_TIMEOUT = 60
 """Seconds a synchronous run may take, as in Sequentum's own client."""
 _LONGEST_SYNCHRONOUS_TIMEOUT = 3600
+_LONGEST_RECORDS = 64 * 1024 * 1024
+"""Bytes. No answer is longer, so that records are kept whole."""
 
 
 class Run(ApiModel):
@@ -63,7 +76,7 @@ class Run(ApiModel):
     created: ApiTime | None = None
     start_time: ApiTime | None = None
     end_time: ApiTime | None = None
-    message: str | None = Field(default=None, validation_alias=AliasChoices("message", "errorMessage"))
+    message: ApiMessage | None = Field(default=None, validation_alias=AliasChoices("message", "errorMessage"))
     config_version: int | None = None
     action_count: int | None = None
     page_count: int | None = None
@@ -177,7 +190,7 @@ def run_synchronously(
 
 
 def status(agent_id: int | str, run_id: int | str) -> Call[Run]:
-    """Look at one run. The server searches active and archived runs.
+    """Read the status of one run. The server searches active and archived runs.
 
     See https://docs.sequentum.com/api-reference/agents/run-status.
     """
@@ -186,16 +199,16 @@ def status(agent_id: int | str, run_id: int | str) -> Call[Run]:
         purpose=f"read the status of run {run} of agent {agent}",
         method="GET",
         path=f"/agent/{agent}/run/{run}/status",
-        parse=read_one(Run, configId=agent),
+        parse=read_one(Run, id=run, configId=agent),
         safe_to_repeat=True,
     )
 
 
-def list_runs(agent_id: int | str, max_records: int = 50) -> Call[list[Run]]:
+def list_runs(agent_id: int | str, max_records: int = 50) -> Call[Page[Run]]:
     """List an agent's runs, active and archived ones, newest first.
 
     :param agent_id: the agent.
-    :param max_records: 1 to 1000. A list of just this length may have been cut.
+    :param max_records: 1 to 1000. A list of just this length, counting its ``unreadable`` runs, may have been cut.
     """
     agent = as_id(agent_id, "agent_id")
     read_runs = read_list(Run, configId=agent)
@@ -204,7 +217,7 @@ def list_runs(agent_id: int | str, max_records: int = 50) -> Call[list[Run]]:
         method="GET",
         path=f"/agent/{agent}/runs",
         query=only_given_query(maxRecords=as_id(max_records, "max_records")),
-        parse=lambda answer: sorted(read_runs(answer), key=_age, reverse=True),
+        parse=lambda answer: _newest_first(read_runs(answer)),
         safe_to_repeat=True,
     )
 
@@ -275,6 +288,11 @@ def _act_on_run(verb: str, agent_id: int | str, run_id: int | str, *, safe_to_re
     )
 
 
+def _newest_first(runs: Page[Run]) -> Page[Run]:
+    runs.sort(key=_age, reverse=True)
+    return runs
+
+
 def _age(run: Run) -> tuple[float, int]:
     return (run.created.timestamp() if run.created else 0.0, run.id)
 
@@ -286,6 +304,8 @@ def _read_restarted(agent_id: int) -> Callable[[Answer], Run | None]:
         read_nothing(answer)
         try:
             return read_run(answer)
+        except AnotherAnswer:
+            raise
         except ValueError:
             return None
 
@@ -295,7 +315,7 @@ def _read_restarted(agent_id: int) -> Callable[[Answer], Run | None]:
 def _read_records(answer: Answer) -> Any:
     content_type = answer.headers.get("content-type", "")
     if "json" in content_type or answer.content.lstrip()[:1] in (b"{", b"["):
-        return raise_if_refused(from_json(answer.content))
+        return safe_json(raise_if_refused(read_json(answer.content)), _LONGEST_RECORDS)
     if "html" in content_type:
         raise ValueError("the answer is an HTML page")
-    return answer.content.decode("utf-8", errors="replace")
+    return safe_text(answer.content.decode("utf-8", errors="replace"), _LONGEST_RECORDS, lines=True)

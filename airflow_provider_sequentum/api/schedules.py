@@ -11,14 +11,23 @@ from datetime import date, datetime
 from enum import IntEnum
 from typing import Any
 
-from airflow_provider_sequentum.api.arguments import as_id, as_json_text, only_given, only_given_query
-from airflow_provider_sequentum.api.call import QUEUE_READ_TIMEOUT, Call
+from airflow_provider_sequentum.api.call import (
+    QUEUE_READ_TIMEOUT,
+    Call,
+    as_id,
+    as_json_text,
+    only_given,
+    only_given_query,
+)
 from airflow_provider_sequentum.api.parsing import (
     ApiCode,
     ApiId,
+    ApiMessage,
     ApiModel,
     ApiRunStatus,
     ApiTime,
+    ApiWhole,
+    Page,
     read_list,
     read_nothing,
     read_one,
@@ -63,7 +72,7 @@ class Schedule(ApiModel):
     next_run_time: ApiTime | None = None
     run_every_count: int | None = None
     run_every_period: ApiCode[RunEveryPeriod] | None = None
-    input_parameters: str | None = None
+    input_parameters: ApiWhole | None = None
     is_enabled: bool | None = None
     parallelism: int | None = None
     parallel_max_concurrency: int | None = None
@@ -103,11 +112,11 @@ class UpcomingRun(ApiModel):
     last_run_id: int | None = None
     last_run_time: ApiTime | None = None
     last_run_status: ApiRunStatus | None = None
-    last_run_message: str | None = None
+    last_run_message: ApiMessage | None = None
 
 
 class ScheduleDefinition(ApiModel):
-    """What a schedule shall be, for :func:`create` and :func:`update`. Only what is set is sent.
+    """What a schedule is to be, for :func:`create` and :func:`update`. Only what is set is sent.
 
     :param name: name of the schedule.
     :param schedule_type: when it fires.
@@ -145,14 +154,14 @@ class ScheduleDefinition(ApiModel):
         return only_given(**fields, inputParameters=as_json_text(self.input_parameters))
 
 
-def list_schedules(agent_id: int | str) -> Call[list[Schedule]]:
+def list_schedules(agent_id: int | str) -> Call[Page[Schedule]]:
     """List the schedules of an agent."""
     agent = as_id(agent_id, "agent_id")
     return Call(
         purpose=f"list the schedules of agent {agent}",
         method="GET",
         path=f"/agent/{agent}/schedules",
-        parse=read_list(Schedule),
+        parse=read_list(Schedule, configId=agent),
         safe_to_repeat=True,
     )
 
@@ -164,7 +173,7 @@ def get(agent_id: int | str, schedule_id: int | str) -> Call[Schedule]:
         purpose=f"read schedule {schedule} of agent {agent}",
         method="GET",
         path=f"/agent/{agent}/schedules/{schedule}",
-        parse=read_one(Schedule),
+        parse=read_one(Schedule, id=schedule, configId=agent),
         safe_to_repeat=True,
     )
 
@@ -177,7 +186,7 @@ def create(agent_id: int | str, definition: ScheduleDefinition) -> Call[Schedule
         method="POST",
         path=f"/agent/{agent}/schedules",
         body=definition.body(),
-        parse=read_one(Schedule),
+        parse=read_one(Schedule, configId=agent),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
 
@@ -190,7 +199,7 @@ def update(agent_id: int | str, schedule_id: int | str, definition: ScheduleDefi
         method="PUT",
         path=f"/agent/{agent}/schedules/{schedule}",
         body=definition.body(),
-        parse=read_one(Schedule),
+        parse=read_one(Schedule, id=schedule, configId=agent),
         safe_to_repeat=True,
     )
 
@@ -218,7 +227,7 @@ def disable(agent_id: int | str, schedule_id: int | str) -> Call[None]:
     return _switch("disable", agent_id, schedule_id)
 
 
-def upcoming(start_date: date | str | None = None, end_date: date | str | None = None) -> Call[list[UpcomingRun]]:
+def upcoming(start_date: date | str | None = None, end_date: date | str | None = None) -> Call[Page[UpcomingRun]]:
     """List the times at which schedules are going to fire.
 
     :param start_date: from when; the server's default is today.

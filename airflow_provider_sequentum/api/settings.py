@@ -1,14 +1,14 @@
 """What a client has to know: where the service is, with which key, and how patient to be.
 
-Standard library only.
+Standard library only, but for the check of an internationalized host.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from airflow_provider_sequentum.api.addresses import is_host, is_loopback
 from airflow_provider_sequentum.api.call import API_PREFIX
 from airflow_provider_sequentum.api.errors import SequentumConfigurationError
 
@@ -16,6 +16,11 @@ DEFAULT_BASE_URL = "https://dashboard.sequentum.com"
 DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_READ_TIMEOUT = 30.0
 DEFAULT_MAX_ATTEMPTS = 5
+
+LONGEST_TIMEOUT = 86_400.0
+"""Seconds. The system's sockets take no time-out without a bound."""
+
+_LARGEST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +33,9 @@ class ClientSettings:
     :param connect_timeout: seconds to wait for a connection.
     :param read_timeout: seconds of silence after which an answer is given up. Calls that start, restart, create or
         finish something, or send a follow-up, wait 90 s at least, and long polls 60 s.
-    :param verify: check the server's certificate: ``True``, ``False``, or the path of a file with the
-        certificates to trust.
+    :param verify: check the server's certificate: ``True``, ``False``, or the path of a PEM file with the
+        authorities to trust for the service. Storage on other origins, to which downloads are redirected, may have a
+        certificate of the public authorities as well.
     :param max_attempts: how often a request is sent at most while it fails in a way that can pass; see
         :mod:`airflow_provider_sequentum.api.retry`. 1 leaves repeating to the caller.
     :param requests_per_minute: own upper bound for this key in this process. ``None`` keeps to what the
@@ -52,12 +58,11 @@ class ClientSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_key", _checked_key(self.api_key))
         object.__setattr__(self, "base_url", _checked_base_url(self.base_url, allow_http=self.allow_http))
-        if not (self.connect_timeout > 0 and self.read_timeout > 0):
-            raise SequentumConfigurationError("Time-outs of the Sequentum client must be greater than 0 seconds.")
-        if self.max_attempts < 1:
-            raise SequentumConfigurationError("max_attempts must be at least 1.")
-        if self.requests_per_minute is not None and self.requests_per_minute < 1:
-            raise SequentumConfigurationError("requests_per_minute must be at least 1, or None for the server's limit.")
+        for name in ("connect_timeout", "read_timeout"):
+            _check_timeout(name, getattr(self, name))
+        _check_count("max_attempts", self.max_attempts)
+        if self.requests_per_minute is not None:
+            _check_count("requests_per_minute", self.requests_per_minute)
         if self.user_agent is not None and not (self.user_agent.isascii() and self.user_agent.isprintable()):
             raise SequentumConfigurationError("user_agent must consist of printable ASCII characters.")
 
@@ -66,26 +71,26 @@ class ClientSettings:
         """Scheme, host and port of the server: where the key may go."""
         parts = urlsplit(self.base_url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+        return f"{parts.scheme}://{self.host}:{port}"
 
     @property
-    def is_local(self) -> bool:
-        """Whether the server runs on this machine."""
-        return is_loopback(urlsplit(self.base_url).hostname)
+    def host(self) -> str:
+        """The server's host, in lower case."""
+        return urlsplit(self.base_url).hostname or ""
 
 
-def is_loopback(host: str | None) -> bool:
-    """Return whether a host name or address can only mean this very machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
+def _check_timeout(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_TIMEOUT:
+        raise SequentumConfigurationError(f"{name} must be greater than 0 and at most {LONGEST_TIMEOUT:.0f} seconds.")
 
 
-def _checked_key(api_key: str) -> str:
-    key = api_key.strip()
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SequentumConfigurationError(f"{name} must be a whole number, at least 1.")
+
+
+def _checked_key(api_key: object) -> str:
+    key = api_key.strip() if isinstance(api_key, str) else ""
     if not key:
         raise SequentumConfigurationError(
             "The Sequentum API key is missing. Create one in the Control Center (Users, Manage API keys)."
@@ -95,20 +100,26 @@ def _checked_key(api_key: str) -> str:
     return key
 
 
-def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
+def _checked_base_url(base_url: object, *, allow_http: bool) -> str:
     # The URL itself stays out of the messages: people do paste credentials into it.
-    text = base_url.strip().rstrip("/").removesuffix(API_PREFIX).rstrip("/")
+    text = str(base_url or "").strip().rstrip("/").removesuffix(API_PREFIX).rstrip("/")
     try:
         parts = urlsplit(text)
-        host, _port = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
-        raise SequentumConfigurationError("The Sequentum base URL cannot be read as a URL.") from None
+        raise SequentumConfigurationError(
+            f"The Sequentum base URL cannot be read as a URL: its host and port must be valid (1 to {_LARGEST_PORT})."
+        ) from None
     if parts.scheme not in ("https", "http") or not host or not text.isascii() or not text.isprintable() or " " in text:
         raise SequentumConfigurationError(f"The Sequentum base URL must look like {DEFAULT_BASE_URL}.")
     if parts.username is not None or parts.query or parts.fragment:
         raise SequentumConfigurationError(
             "The Sequentum base URL must not contain a user, a password, a query or a fragment. The key is set apart."
         )
+    if port == 0:
+        raise SequentumConfigurationError(f"The port of the Sequentum base URL must be from 1 to {_LARGEST_PORT}.")
+    if not is_host(host):
+        raise SequentumConfigurationError("The host of the Sequentum base URL is no valid host name or address.")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise SequentumConfigurationError(
             "The Sequentum base URL is plain http, which would send the API key unencrypted. "

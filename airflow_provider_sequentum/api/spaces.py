@@ -11,9 +11,24 @@ from typing import Any
 from pydantic import Field
 
 from airflow_provider_sequentum.api.agents import Agent
-from airflow_provider_sequentum.api.arguments import as_id, as_json_text, only_given
-from airflow_provider_sequentum.api.call import QUEUE_READ_TIMEOUT, Call, FileUpload
-from airflow_provider_sequentum.api.parsing import ApiId, ApiModel, ApiTime, read_list, read_nothing, read_one
+from airflow_provider_sequentum.api.call import (
+    QUEUE_READ_TIMEOUT,
+    Call,
+    FileUpload,
+    as_id,
+    as_json_text,
+    only_given,
+)
+from airflow_provider_sequentum.api.parsing import (
+    ApiId,
+    ApiMessage,
+    ApiModel,
+    ApiTime,
+    Page,
+    read_list,
+    read_nothing,
+    read_one,
+)
 
 
 class Space(ApiModel):
@@ -37,11 +52,15 @@ class SpaceRunResult(ApiModel):
     agent_name: str | None = None
     success: bool = False
     run_id: int | None = None
-    error_message: str | None = None
+    error_message: ApiMessage | None = None
 
 
 class SpaceRun(ApiModel):
-    """The answer to :func:`run_all`. Some agents started and some not is normal."""
+    """The answer to :func:`run_all`. Some agents started and some not is normal.
+
+    Results that cannot be read are left out, so there may be fewer than ``total_agents``: compare the two before you
+    take a run for not started.
+    """
 
     space_id: int | None = None
     space_name: str | None = None
@@ -51,7 +70,7 @@ class SpaceRun(ApiModel):
     results: list[SpaceRunResult] = Field(default_factory=list)
 
 
-def list_spaces() -> Call[list[Space]]:
+def list_spaces() -> Call[Page[Space]]:
     """List the spaces the key has access to."""
     return Call(purpose="list spaces", method="GET", path="/spaces", parse=read_list(Space), safe_to_repeat=True)
 
@@ -63,7 +82,7 @@ def get(space_id: int | str) -> Call[Space]:
         purpose=f"read space {space}",
         method="GET",
         path=f"/spaces/{space}",
-        parse=read_one(Space),
+        parse=read_one(Space, id=space),
         safe_to_repeat=True,
     )
 
@@ -80,14 +99,14 @@ def search(name: str) -> Call[Space]:
     )
 
 
-def list_agents(space_id: int | str) -> Call[list[Agent]]:
+def list_agents(space_id: int | str) -> Call[Page[Agent]]:
     """List the agents of a space."""
     space = as_id(space_id, "space_id")
     return Call(
         purpose=f"list the agents of space {space}",
         method="GET",
         path=f"/spaces/{space}/agents",
-        parse=read_list(Agent),
+        parse=read_list(Agent, spaceId=space),
         safe_to_repeat=True,
     )
 

@@ -39,7 +39,7 @@ def read_cost(run: Run) -> Procedure[float | None]:
 
 def _read_pages(call: Call[Page[RunCost]]) -> Procedure[list[RunCost]]:
     """Return the costs on all pages; none of them if there are too many, because a part of a run's cost is no cost."""
-    from airflow_provider_sequentum.api.pagination import next_page
+    from airflow_provider_sequentum.api.parsing import next_page
 
     costs: list[RunCost] = []
     page = None

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 
-from airflow_provider_sequentum.api.file_names import safe_file_names
+from airflow_provider_sequentum.api.text import safe_file_names
 
 MANIFEST_NAME = "_sequentum_manifest.json"
 UNFINISHED_SUFFIX = ".unfinished"

@@ -78,7 +78,7 @@ DIAGNOSTICS: dict[str, Any] = {
 }
 EVENTS: dict[str, Any] = {
     "events": [
-        {"type": "session_started", "timestamp": "2026-11-22T08:00:00Z", "eventIndex": 0, "sessionId": "s"},
+        {"type": "session_started", "timestamp": "2026-11-22T08:00:00Z", "eventIndex": 0, "sessionId": "s-1"},
         {"type": "data_extracted", "eventIndex": 1, "columns": ["a"], "rows": [["1"]], "totalRows": 1},
         {"type": "error", "eventIndex": 2, "message": "odd", "isRecoverable": True},
         {"type": "completed", "eventIndex": 3, "configId": 7, "agentName": "Prices", "commandCount": 4},

@@ -103,7 +103,7 @@ class Driver:
 
     def client(self) -> SequentumClient:
         client = SequentumClient(self.settings, transport=httpx.MockTransport(self.server), sleep=self.slept.append)
-        client._core._budget = self._budget
+        client._budget = self._budget
         return client
 
     def async_client(self) -> AsyncSequentumClient:
@@ -111,5 +111,5 @@ class Driver:
             self.slept.append(seconds)
 
         client = AsyncSequentumClient(self.settings, transport=httpx.MockTransport(self.server), sleep=sleep)
-        client._core._budget = self._budget
+        client._budget = self._budget
         return client

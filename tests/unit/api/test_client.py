@@ -226,7 +226,7 @@ async def test_a_cancelled_call_gives_its_place_in_the_budget_back() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-        assert client._core._budget._in_flight == 0
+        assert client._budget._in_flight == 0
 
 
 def test_polling_with_a_share_waits_where_a_start_does_not() -> None:

@@ -5,7 +5,7 @@ import logging
 import httpx
 import pytest
 
-from airflow_provider_sequentum.api.http_logs import quiet_http_logs
+from airflow_provider_sequentum.api.transport import quiet_http_logs
 
 
 def test_only_our_own_requests_are_kept_out_of_httpx_s_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from airflow_provider_sequentum.api import agents, billing
 from airflow_provider_sequentum.api.errors import UnexpectedAnswer
-from airflow_provider_sequentum.api.pagination import first_page, next_page
-from airflow_provider_sequentum.api.parsing import Page
+from airflow_provider_sequentum.api.parsing import Page, first_page, next_page
 from tests.unit.api.support import Driver
 
 

@@ -12,7 +12,6 @@ from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.pipeline import (
     USER_AGENT,
     Pipeline,
-    clean_text,
     error_of_status,
     parse_retry_after,
     read_answer,
@@ -196,8 +195,3 @@ def test_an_unreadable_start_says_that_the_run_may_exist() -> None:
         read_answer(POST, answer(b'{"status": 3}', 202))
 
     assert error.value.may_have_acted
-
-
-def test_text_from_outside_stays_on_one_short_line() -> None:
-    assert clean_text("a\r\nb\x00\x1b[31m  c" + "x" * 1000).startswith("a b [31m c")
-    assert len(clean_text("x" * 1000)) == 500

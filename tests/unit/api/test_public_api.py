@@ -78,7 +78,7 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     program = (
         "import sys, airflow_provider_sequentum.api, airflow_provider_sequentum.api.run_status,"
         " airflow_provider_sequentum.api.call, airflow_provider_sequentum.api.errors,"
-        " airflow_provider_sequentum.api.settings, airflow_provider_sequentum.api.file_names;"
+        " airflow_provider_sequentum.api.settings, airflow_provider_sequentum.api.text;"
         "print(sorted({'httpx', 'pydantic', 'pendulum', 'tenacity', 'airflow'} & set(sys.modules)))"
     )
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import httpx
 
-from airflow_provider_sequentum.api.wide_reads import READ_SIZE, wide_reads
+from airflow_provider_sequentum.api.transport import READ_SIZE, wide_reads
 
 
 class NetworkStream:

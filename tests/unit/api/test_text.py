@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.api.file_names import LONGEST_NAME, safe_file_name, safe_file_names
+from airflow_provider_sequentum.api.text import LONGEST_FILE_NAME, safe_file_name, safe_file_names
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_over_long_name_keeps_its_suffix() -> None:
     safe = safe_file_name("ü" * 400 + ".csv")
 
     assert safe.endswith("ü.csv")
-    assert len(safe.encode()) <= LONGEST_NAME
+    assert len(safe.encode()) <= LONGEST_FILE_NAME
 
 
 def test_duplicates_are_numbered_before_the_suffix() -> None:
@@ -67,7 +67,7 @@ def test_duplicates_are_numbered_before_the_suffix() -> None:
 
 def is_safe(name: str) -> bool:
     return (
-        0 < len(name.encode()) <= LONGEST_NAME
+        0 < len(name.encode()) <= LONGEST_FILE_NAME
         and PurePosixPath(name).name == name
         and PureWindowsPath(name).name == name
         and name not in (".", "..")

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_sequentum.api.arguments import (
+from airflow_provider_sequentum.api.call import (
     as_id,
     as_json_text,
     as_session_segment,

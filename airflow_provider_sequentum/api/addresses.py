@@ -1,0 +1,121 @@
+"""Which hosts there can be, which are of this machine or its network, and where a redirect may lead.
+
+Pure: no name is looked up.
+
+A redirect comes from the service and is followed from inside somebody's network: followed blindly, it would make a
+public service a way to fetch from the cloud's metadata address or from a neighbour without a password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import httpx
+
+    from airflow_provider_sequentum.api.settings import ClientSettings
+
+HostKind = Literal["loopback", "link-local", "private", "public"]
+
+_PRIVATE_SUFFIXES = (".internal", ".local", ".localdomain", ".lan", ".corp", ".intranet", ".home.arpa")
+_NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
+_LONGEST_HOST = 253
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def is_host(host: str) -> bool:
+    """Return whether a host can be looked up: what idna, ``ipaddress`` and the resolver refuse is refused here."""
+    labels = host.removesuffix(".").split(".")
+    if ":" in host or all(label.isdecimal() for label in labels):
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return True
+    if len(host) > _LONGEST_HOST or not all(map(_LABEL.fullmatch, labels)):
+        return False
+    if "xn--" in host:
+        import idna  # httpx decodes such a host by it
+
+        try:
+            idna.decode(host)
+        except UnicodeError:
+            return False
+    return True
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether a host name or address can only mean this very machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def kind_of_host(host: str) -> HostKind:
+    """Return where a host is, as far as its name or address says; any other name counts as public.
+
+    Addresses are understood in every spelling that the system's resolver takes (``2130706433``, ``0x7f.1``,
+    ``::ffff:127.0.0.1``), because that is who reads them in the end.
+    """
+    name = host.strip("[]").partition("%")[0].rstrip(".").lower()
+    address = _address_of(name)
+    if address is None:
+        if name == "localhost" or name.endswith(".localhost"):
+            return "loopback"
+        return "private" if "." not in name or name.endswith(_PRIVATE_SUFFIXES) else "public"
+    if address.is_loopback or address.is_unspecified:
+        return "loopback"
+    if address.is_link_local:
+        return "link-local"
+    return "public" if address.is_global and not address.is_multicast else "private"
+
+
+def redirect_target(settings: ClientSettings, origin: httpx.URL, location: str) -> httpx.URL:
+    """Return the address a redirect leads to.
+
+    :param settings: the client's settings: whether plain http was agreed to, and where the service itself is.
+    :param origin: the address that redirects.
+    :param location: its ``Location`` header.
+    :raises ValueError: when it must not be followed; the message does not name the address, which may be a secret.
+    """
+    import httpx
+
+    try:
+        url = origin.join(location)
+        host = url.raw_host.decode()
+    except (httpx.InvalidURL, ValueError, TypeError):  # UnicodeError, which idna raises, is a ValueError
+        url, host = origin, ""
+    kind = kind_of_host(host)
+    if url.scheme not in ("https", "http") or not (is_host(host) or kind != "public"):
+        raise ValueError("the redirect leads to no usable address")
+    own = kind_of_host(settings.host)
+    if url.scheme == "http" and not (settings.allow_http or own == kind == "loopback"):
+        # A remote server has no business to send us to a service of this machine.
+        raise ValueError("the redirect leads to plain http, which would expose the file")
+    if kind not in ("public", own):
+        raise ValueError(f"the redirect of a {own} service leads to a {kind} address")
+    return url
+
+
+def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if not _NUMERIC_HOST.fullmatch(host):
+            return None
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64 or (int(address) >> 32 == 0 and int(address) > 1):
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
