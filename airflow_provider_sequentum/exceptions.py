@@ -43,7 +43,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
-    AirflowTaskTimeout,
 )
 
 E = TypeVar("E", bound=BaseException)

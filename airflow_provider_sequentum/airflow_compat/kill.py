@@ -16,7 +16,7 @@ from typing import Any
 from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
 
 try:
-    from airflow.sdk.exceptions import AirflowTaskTerminated
+    from airflow.sdk.exceptions import AirflowTaskTerminated as AirflowTaskTerminated  # noqa: PLC0414 - re-exported
 except ImportError:  # Airflow 2.11
     from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
 

@@ -49,6 +49,6 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> OpenLineageDataset:  # noqa: ARG001
     """Return the OpenLineage dataset of an agent's asset."""
-    from airflow_provider_sequentum.lineage import agent_dataset
+    from airflow_provider_sequentum.reporting.lineage import agent_dataset
 
     return agent_dataset(urlsplit(asset.uri).path.removeprefix("/"))

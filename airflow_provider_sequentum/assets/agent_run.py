@@ -95,7 +95,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         from airflow_provider_sequentum.api.errors import SequentumError
         from airflow_provider_sequentum.exceptions import SequentumException
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-        from airflow_provider_sequentum.lifecycle.tolerance import WAITING_SHARE
+        from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 
         while True:
             try:
@@ -117,7 +117,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     async def filter_shared_stream(self, shared_stream: AsyncIterator[list[Run]]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each run that has ended since, and remember it."""
         from airflow_provider_sequentum.lifecycle.announced_runs import AnnouncedRuns
-        from airflow_provider_sequentum.lifecycle.progress import run_summary
+        from airflow_provider_sequentum.runs.describe import run_summary
 
         announced = await self._remembered()
         async for listed in shared_stream:

@@ -13,6 +13,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
     SequentumConnectionNotFound,
     SequentumException,
+    client_errors_as_exceptions,
 )
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings, SequentumClient
-    from airflow_provider_sequentum.hooks.driver import RememberRecord, SiblingsRuns
-    from airflow_provider_sequentum.lifecycle.procedure import Procedure
 
 T = TypeVar("T")
 
@@ -103,47 +102,8 @@ class SequentumHook(BaseHook):
         :raises SequentumRequestRefused: the service refused the request as it stands.
         :raises SequentumUnavailable: no usable answer came; a retry can help.
         """
-        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
-
-        with errors_as_airflow_exceptions(self.sequentum_conn_id):
+        with client_errors_as_exceptions(self.sequentum_conn_id):
             return self.client.send(call)
-
-    def perform(
-        self,
-        procedure: Procedure[T],
-        remember: RememberRecord | None = None,
-        siblings_runs: SiblingsRuns | None = None,
-    ) -> T:
-        """
-        Carry out a procedure, blocking, and return its result; raises what :meth:`send` raises.
-
-        :param remember: keeps the procedure's records for the next try.
-        :param siblings_runs: tells which runs the task's mapped siblings hold.
-        """
-        from airflow_provider_sequentum.hooks.driver import perform
-        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
-
-        with errors_as_airflow_exceptions(self.sequentum_conn_id):
-            return perform(procedure, self.client, self.log, remember, siblings_runs)
-
-    def perform_apart(self, procedure: Procedure[T], *, urgent: bool = False) -> T:
-        """
-        Carry out a procedure with a client of its own, and without looking the connection up again.
-
-        For a signal handler: the hook's client, or Airflow's supervisor, may be in the middle of a request of the very
-        thread that was interrupted, and would wait for it for ever.
-
-        :param urgent: whether the process is about to be killed: see :class:`~.api.client.SequentumClient`.
-        """
-        from airflow_provider_sequentum.api import SequentumClient
-        from airflow_provider_sequentum.hooks.driver import perform
-        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
-
-        with (
-            errors_as_airflow_exceptions(self.sequentum_conn_id),
-            SequentumClient(self.settings, urgent=urgent) as client,
-        ):
-            return perform(procedure, client, self.log)
 
     def iter_records(
         self,
@@ -223,12 +183,11 @@ class SequentumHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Prove that the key works, and say as whom and with how many agents: the *Test* button of the form."""
         from airflow_provider_sequentum.api import SequentumClient, agents
-        from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
 
         try:
             # Somebody is waiting in front of a form: one attempt tells what is wrong.
             once = replace(self.settings, max_attempts=1)
-            with errors_as_airflow_exceptions(self.sequentum_conn_id), SequentumClient(once) as client:
+            with client_errors_as_exceptions(self.sequentum_conn_id), SequentumClient(once) as client:
                 page = client.send(agents.list_agents(page=1, records_per_page=1))
                 whom = _whom(client)
         except SequentumException as error:

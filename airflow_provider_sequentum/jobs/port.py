@@ -74,3 +74,16 @@ def fault_tolerance(error: SequentumError) -> timedelta:
         return NOT_FOUND_TOLERANCE
     passing = error.transient or (isinstance(error, UnexpectedAnswer) and not isinstance(error, RefusedByServer))
     return FAULT_TOLERANCE if passing else timedelta(0)
+
+
+class JobPort(Port, Protocol):
+    """What the owner of a job needs besides: see ``hooks.port.AttemptPort``."""
+
+    hook: SequentumHook
+    is_asking_airflow: bool
+
+    def hurry(self) -> None:
+        """Go on without regard to the request budget, because the task is being killed."""
+
+    def close(self) -> None:
+        """Close what the port has opened by itself."""

@@ -84,9 +84,7 @@ class Configuration(Stored):
             return cls.model_validate({name: getattr(parameters, name) for name in names} | more)
         except ValidationError as error:
             conn_id = getattr(parameters, "sequentum_conn_id", None)
-            raise SequentumRequestRefused(
-                f"{sentence_of(error)} Nothing was sent (connection {conn_id!r})."
-            ) from None
+            raise SequentumRequestRefused(f"{sentence_of(error)} Nothing was sent (connection {conn_id!r}).") from None
 
 
 class JobConfig(Configuration):

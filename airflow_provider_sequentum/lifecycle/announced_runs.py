@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run

@@ -10,8 +10,8 @@ from airflow_provider_sequentum.api.errors import AnswerLost, MethodNotAllowed, 
 from airflow_provider_sequentum.lifecycle.builder_findings import one_line, progress_line
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, say, send, sleep, warn
-from airflow_provider_sequentum.lifecycle.progress import QUIET_INTERVALS, format_seconds
-from airflow_provider_sequentum.lifecycle.tolerance import WAITING_SHARE, fault_tolerance
+from airflow_provider_sequentum.runs.describe import QUIET_INTERVALS, format_seconds
+from airflow_provider_sequentum.jobs.port import WAITING_SHARE, fault_tolerance
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agent_builder import EventPage, SessionEvent, SessionStatus

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.files import FileType, RunFile
 from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS
-from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
-from airflow_provider_sequentum.lifecycle.progress import describe_run
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.describe import describe_run
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_sequentum.lifecycle.run_record import RunRecord
-from airflow_provider_sequentum.lifecycle.run_request import RunRequest
+from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.record import RunRequest
 
 FORMAT = 1
 """Raised when the fields change their meaning."""

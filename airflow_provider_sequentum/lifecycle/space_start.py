@@ -13,18 +13,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.lifecycle.phases import phase_of
+from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, remember, say, send, sleep, warn
-from airflow_provider_sequentum.lifecycle.run_guards import check_credits
-from airflow_provider_sequentum.lifecycle.run_record import RunRecord
-from airflow_provider_sequentum.lifecycle.run_start import (
+from airflow_provider_sequentum.runs.start import check_credits
+from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.start import (
     LOOKS_FOR_LOST_RUN,
     RunPolicy,
     StartAmbiguous,
     StillGoing,
     find_lost_run,
 )
-from airflow_provider_sequentum.lifecycle.run_stop import StopResult, stop_run
+from airflow_provider_sequentum.runs.stop import StopResult, stop_run
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 
 if TYPE_CHECKING:

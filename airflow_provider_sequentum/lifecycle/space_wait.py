@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, sleep
-from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome, look
+from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec, PollOutcome, look
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
-WaitResult = tuple[WaitOutcome, "Run | None"] | SequentumError
+WaitResult = tuple[PollOutcome, "Run | None"] | SequentumError
 """Why one wait is over and the run's last record, or why it could not go on."""
 
 
-def wait_for_ends(all_terms: Sequence[RunWaitTerms]) -> Procedure[list[WaitResult]]:
+def wait_for_ends(all_terms: Sequence[WaitSpec]) -> Procedure[list[WaitResult]]:
     """
     Wait until every run has ended or its deadline has passed; a wait that can't go on ends with its error.
 
     :return: the results in the order of the terms.
     """
-    waits = [RunWait(terms) for terms in all_terms]
+    waits = [RunPoller(terms) for terms in all_terms]
     results: dict[int, WaitResult] = {}
     next_looks: dict[int, datetime] = dict.fromkeys(range(len(waits)), (yield from now()))
     while next_looks:

@@ -11,8 +11,12 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.lifecycle.arguments import parse_choice, parse_id, parse_seconds
 from airflow_provider_sequentum.lifecycle.choices import ON_AMBIGUOUS_SESSION, ON_LOST_SESSION, ON_READY
-from airflow_provider_sequentum.links import SESSION_SUMMARY_KEY, AgentBuilderScreenshotLink, AgentBuilderSessionLink
 from airflow_provider_sequentum.operators.termination import Termination
+from airflow_provider_sequentum.reporting.links import (
+    SESSION_SUMMARY_KEY,
+    AgentBuilderScreenshotLink,
+    AgentBuilderSessionLink,
+)
 from airflow_provider_sequentum.task_try import (
     DEFERRAL_FAILED,
     begun_at,

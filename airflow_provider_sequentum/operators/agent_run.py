@@ -253,10 +253,16 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             **attempt.wait_spec().to_json(),
         )
 
+    def _on_success(self, attempt: RunAttempt, context: Context) -> None:
+        from airflow_provider_sequentum.reporting.asset_events import add_run
+
+        if attempt.run is not None:
+            add_run(context, attempt.port.hook, attempt.run)
+
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
         from airflow_provider_sequentum.reporting.lineage import run_lineage
 
         if self._attempt is None or self._attempt.run is None:
             return None
-        return run_lineage(self._attempt.port.hook, self._attempt.run)  # type: ignore[attr-defined]
+        return run_lineage(self._attempt.port.hook, self._attempt.run)

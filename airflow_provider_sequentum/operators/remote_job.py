@@ -86,7 +86,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             if not attempt.config.wait_for_completion:
                 attempt.is_let_go = True
                 return attempt.result
-            return self._wait_until_concluded(attempt, is_over=is_over)
+            return self._wait_until_concluded(attempt, context, is_over=is_over)
 
     def execute_complete(
         self, context: Context, event: Mapping[str, Any] | None = None, record: Mapping[str, Any] | None = None
@@ -100,7 +100,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         attempt = self._read_or_refuse([value, event], context)
         with self._owning(attempt, context):
             attempt.resume(event)
-            return self._wait_until_concluded(attempt, is_over=True)
+            return self._wait_until_concluded(attempt, context, is_over=True)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that Airflow itself ended.
@@ -121,7 +121,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             attempt = self._read_or_refuse([value], context)
             with self._owning(attempt, context):
                 attempt.resume(None)
-                return self._wait_until_concluded(attempt, is_over=False)
+                return self._wait_until_concluded(attempt, context, is_over=False)
 
     def on_kill(self) -> None:
         """End the attempt: the task was killed on the worker, or its ``execution_timeout`` passed there.
@@ -175,9 +175,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 return SystemExit(message)
             attempt.port.hurry()
         try:
-            fate = attempt.let_go(
-                is_retried=is_retried(failure, attempt.task, context, self), is_killed=is_killed
-            )
+            fate = attempt.let_go(is_retried=is_retried(failure, attempt.task, context, self), is_killed=is_killed)
         except Exception as problem:
             self.log.exception("Stopping %s failed.", attempt.name)
             fate = f"{attempt.name} may be running and costing credits: look at it in Sequentum Cloud. ({problem})"
@@ -198,14 +196,18 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             and next_attempt_is_sure(context, has_next_attempt=attempt.task.has_next_attempt)
         )
 
-    def _wait_until_concluded(self, attempt: A, *, is_over: bool) -> Any:
+    def _wait_until_concluded(self, attempt: A, context: Context, *, is_over: bool) -> Any:
         while not (is_over and attempt.conclude()):
             if attempt.config.deferrable:
                 self._defer(attempt)
             attempt.wait()
             is_over = True
         attempt.is_let_go = True
+        self._on_success(attempt, context)
         return attempt.result
+
+    def _on_success(self, attempt: A, context: Context) -> None:
+        """Do what is left when the job has ended well."""
 
     def _defer(self, attempt: A) -> None:
         record = attempt.port.record

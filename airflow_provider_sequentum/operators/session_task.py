@@ -33,7 +33,6 @@ from airflow_provider_sequentum.lifecycle.builder_session import (
 from airflow_provider_sequentum.lifecycle.builder_speak import session_of, speak
 from airflow_provider_sequentum.lifecycle.builder_wait import look_at, read_again, wait_for_turn
 from airflow_provider_sequentum.lifecycle.procedure import Procedure
-from airflow_provider_sequentum.links import SCREENSHOT_LINK_KEY, SESSION_LINK_KEY, SESSION_SUMMARY_KEY
 from airflow_provider_sequentum.operators.session_ending import CAUSES, complete, exception_for, fate_of, summarize
 from airflow_provider_sequentum.operators.session_files import (
     ScreenshotFolder,
@@ -42,6 +41,7 @@ from airflow_provider_sequentum.operators.session_files import (
 )
 from airflow_provider_sequentum.operators.task_state import TaskState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
+from airflow_provider_sequentum.reporting.links import SCREENSHOT_LINK_KEY, SESSION_LINK_KEY, SESSION_SUMMARY_KEY
 from airflow_provider_sequentum.task_try import has_tries_left, max_tries
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
 from airflow_provider_sequentum.triggers.timing import deferral_timeout

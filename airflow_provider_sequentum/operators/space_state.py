@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord
 from airflow_provider_sequentum.operators.task_state import TaskState
+from airflow_provider_sequentum.runs.record import RunRecord
 
 STATE_KEY = "sequentum_space_runs"
 

@@ -26,11 +26,6 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.hooks.errors import as_airflow_exception
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.lifecycle.procedure import Log
-from airflow_provider_sequentum.lifecycle.progress import run_summary
-from airflow_provider_sequentum.lifecycle.run_cost import read_cost
-from airflow_provider_sequentum.lifecycle.run_record import RunRecord
-from airflow_provider_sequentum.lifecycle.run_start import HASTY_LOOKS_FOR_LOST_RUN
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 from airflow_provider_sequentum.lifecycle.space_start import hold_space, stop_runs, stop_space
 from airflow_provider_sequentum.lifecycle.space_wait import wait_for_ends
@@ -39,7 +34,12 @@ from airflow_provider_sequentum.operators.run_refusals import refusals_as_airflo
 from airflow_provider_sequentum.operators.run_task import RunTask
 from airflow_provider_sequentum.operators.space_state import STATE_KEY, RunState, SpaceState
 from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
-from airflow_provider_sequentum.outlets import tell_outlets
+from airflow_provider_sequentum.reporting.asset_events import tell_outlets
+from airflow_provider_sequentum.runs.describe import run_summary
+from airflow_provider_sequentum.runs.outcome import read_cost
+from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.start import HASTY_LOOKS_FOR_LOST_RUN
+from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.task_try import is_first_try, is_mapped, max_tries, pushed_by_siblings
 from airflow_provider_sequentum.triggers.run_event import RunEvent
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 RESULTS_KEY = "runs"
 
-Outcome = WaitOutcome | SequentumException
+Outcome = PollOutcome | SequentumException
 """How the wait for one run ended, or why it could not go on."""
 
 
@@ -149,7 +149,7 @@ class SpaceTask:
             if event.error is not None:
                 outcomes[event.agent_id] = task.lost_sight(event.error, event.agent_id, event.known_run_id)
             elif self._guard(event.agent_id, task.resume, event.agent_id, event.known_run_id, event.run):
-                outcomes[event.agent_id] = event.outcome or WaitOutcome.ENDED
+                outcomes[event.agent_id] = event.outcome or PollOutcome.ENDED
         self._bear_in_mind()
         return outcomes
 
@@ -203,7 +203,7 @@ class SpaceTask:
 
     def give_up(self) -> dict[int, Outcome]:
         """Return what it means for each run that the time is up."""
-        return dict.fromkeys(self._going(), WaitOutcome.DEADLINE)
+        return dict.fromkeys(self._going(), PollOutcome.DEADLINE)
 
     def conclude(self, outcomes: Mapping[int, Outcome]) -> bool:
         """
@@ -212,7 +212,7 @@ class SpaceTask:
         :return: whether all runs are done. They are not when some were restarted in place: then wait again.
         """
         if self._options.stop_on_timeout or self._bounds.execution_comes_first:
-            late = [agent for agent, outcome in outcomes.items() if outcome is WaitOutcome.DEADLINE]
+            late = [agent for agent, outcome in outcomes.items() if outcome is PollOutcome.DEADLINE]
             self._ask_to_stop(late)
         for agent_id, outcome in outcomes.items():
             if isinstance(outcome, SequentumException):
@@ -257,7 +257,7 @@ class SpaceTask:
     @property
     def lineage(self) -> OperatorLineage[Any, Any]:
         """What OpenLineage is told of the runs that ended well."""
-        from airflow_provider_sequentum.lineage import space_lineage
+        from airflow_provider_sequentum.reporting.lineage import space_lineage
 
         return space_lineage(self._hook, self._request.space_id, [self._tasks[agent].run for agent in self._well()])
 
@@ -344,7 +344,7 @@ class SpaceTask:
         else:
             task.begin()
 
-    def _conclude_one(self, agent_id: int, outcome: WaitOutcome) -> None:
+    def _conclude_one(self, agent_id: int, outcome: PollOutcome) -> None:
         if self._tasks[agent_id].conclude(outcome):
             self._endings[agent_id] = None
 
@@ -371,7 +371,7 @@ class SpaceTask:
     def _going(self) -> list[int]:
         return [agent for agent in sorted(self._tasks) if agent not in self._endings]
 
-    def _terms_of_any(self) -> RunWaitTerms:
+    def _terms_of_any(self) -> WaitSpec:
         return self._tasks[self._going()[0]].terms()
 
     def _announce(self, task: RunTask, cost: float | None) -> None:

@@ -1,4 +1,4 @@
-"""What a task tells the DAGs that are scheduled on its outlets: the facts of the run, as the asset event's extra."""
+"""The asset events of a task's outlets: the run's summary is their extra, for the DAGs that are scheduled on them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-    from airflow_provider_sequentum.lifecycle.procedure import Log
 
 
-def tell_outlets(context: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+log = logging.getLogger(__name__)
+
+
+def add_extra(context: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """
     Add ``facts`` to the extra of the event of each asset among the task's outlets.
 
@@ -27,23 +29,23 @@ def tell_outlets(context: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         context["outlet_events"][asset].extra.update(facts)
 
 
-def tell_outlets_of_run(context: Mapping[str, Any], hook: SequentumHook, run: Run, log: Log) -> None:
-    """Tell a run's facts to the task's outlets, if it has any; how many files it delivered is asked for them."""
-    from airflow_provider_sequentum.lifecycle.progress import run_summary
+def add_run(context: Mapping[str, Any], hook: SequentumHook, run: Run) -> None:
+    """Add a run's summary, and how many files it delivered, to the events of the task's outlets, if it has any."""
+    from airflow_provider_sequentum.runs.describe import run_summary
 
     if not _assets(context):
         return
     link = hook.run_link(run.agent_id, run.id)
-    tell_outlets(context, {**run_summary(run), "files": _delivered_files(hook, run, log), "link": link})
+    add_extra(context, {**run_summary(run), "files": _delivered_files(hook, run), "link": link})
 
 
-def _delivered_files(hook: SequentumHook, run: Run, log: Log) -> int | None:
+def _delivered_files(hook: SequentumHook, run: Run) -> int | None:
     from airflow_provider_sequentum.api import files
 
     try:
         listed = hook.send(files.list_files(run.agent_id, run.id))
     except SequentumException as error:
-        log.log(logging.WARNING, "Could not count the files of run %s for the asset event: %s", run.id, error)
+        log.warning("Could not count the files of run %s for the asset event: %s", run.id, error)
         return None
     return sum(file.file_type == files.FileType.DELIVERED_FILE for file in listed)
 

@@ -8,6 +8,7 @@ agent starts and writes that dataset; the transfer reads it and writes files.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-    from airflow_provider_sequentum.lifecycle.procedure import Procedure
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed
 
 NAMESPACE = "sequentum"
+
+log = logging.getLogger(__name__)
 
 MOST_FILES = 100
 """How many files are told one by one; of more, only their folder."""
@@ -90,8 +92,17 @@ def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
 
 
 def _start_pages(hook: SequentumHook, runs: Sequence[Run]) -> list[InputDataset]:
-    # Apart: OpenLineage asks from a fork or a thread, and the hook's connections are the task's.
-    addresses = hook.perform_apart(_read_start_urls([run.agent_id for run in runs]))
+    from airflow_provider_sequentum.api import SequentumClient, agents
+    from airflow_provider_sequentum.api.errors import SequentumError
+
+    addresses = []
+    # A client of its own: OpenLineage asks from a fork or a thread, and the hook's connections are the task's.
+    with SequentumClient(hook.settings) as client:
+        for run in runs:
+            try:
+                addresses.append(client.send(agents.get(run.agent_id), within=30.0).start_url)
+            except SequentumError as error:
+                log.info("Could not read the start page of agent %s for its lineage. (%s)", run.agent_id, error)
     return [_page(address) for address in dict.fromkeys(addresses) if address is not None]
 
 
@@ -163,17 +174,3 @@ def _job(description: str, address: str, version: int | None = None) -> dict[str
         "documentation": documentation_job.DocumentationJobFacet(description=description),
         "sourceCodeLocation": code,
     }
-
-
-def _read_start_urls(agent_ids: list[int]) -> Procedure[list[str | None]]:
-    from airflow_provider_sequentum.api import agents
-    from airflow_provider_sequentum.api.errors import SequentumError
-    from airflow_provider_sequentum.lifecycle.procedure import say, send
-
-    addresses: list[str | None] = []
-    for agent_id in agent_ids:
-        try:
-            addresses.append((yield from send(agents.get(agent_id))).start_url)
-        except SequentumError as error:
-            yield from say(f"Where agent {agent_id} starts could not be read for its lineage. ({error})")
-    return addresses

@@ -18,7 +18,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
-from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.jobs.port import JobPort
 from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.outcome import failure_for, judge, read_cost
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
@@ -35,6 +35,7 @@ from airflow_provider_sequentum.runs.wait import (
 
 log = logging.getLogger(__name__)
 
+
 class RunAttempt(JobAttempt):
     """One attempt of a task that works with one run.
 
@@ -46,7 +47,7 @@ class RunAttempt(JobAttempt):
 
     config: RunConfig
 
-    def __init__(self, port: Port, task: TaskFacts, config: RunConfig, publish: Callable[..., None]) -> None:
+    def __init__(self, port: JobPort, task: TaskFacts, config: RunConfig, publish: Callable[..., None]) -> None:
         super().__init__(port, task, config)
         self.run: Run | None = None
         self._outcome: PollOutcome | None = None
@@ -233,9 +234,7 @@ class RunAttempt(JobAttempt):
         if judgement.action == "skip":
             raise SequentumSkipped(message)
         step = (
-            "The next attempt starts a new run."
-            if self.task.has_next_attempt
-            else "Clear the task to start a new run."
+            "The next attempt starts a new run." if self.task.has_next_attempt else "Clear the task to start a new run."
         )
         raise AgentRunOutcomeRejected(
             f"{message} {step}", agent_id=run.agent_id, run_id=run.id, status=status_name(run.status)
@@ -302,5 +301,3 @@ class RunAttempt(JobAttempt):
         if self.record is None:
             raise RuntimeError("This attempt has no run yet: start_or_join or resume comes first.")
         return self.record
-
-

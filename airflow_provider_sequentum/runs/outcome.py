@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.errors import SequentumError
@@ -23,6 +24,8 @@ from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.analytics import RunDiagnostics
+    from airflow_provider_sequentum.api.billing import RunCost
+    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.runs.record import RunPolicies
 
@@ -119,15 +122,15 @@ def judge(run: Run, policies: RunPolicies) -> Judgement:
 def read_cost(port: Port, run: Run) -> float | None:
     """Return what a run cost in credits; ``None`` if that is not known (yet), or not for this key to know."""
     from airflow_provider_sequentum.api import billing
-    from airflow_provider_sequentum.api.pagination import next_page
+    from airflow_provider_sequentum.api.parsing import next_page
 
     if run.started_at is None or run.end_time is None:
         return None
     # Billing counts in days, and it is not published of which time zone.
     first, last = (run.started_at - timedelta(days=1)).date(), (run.end_time + timedelta(days=1)).date()
     call = billing.list_agent_runs(run.agent_id, start_date=first, end_date=last, records_per_page=_BILLING_PAGE)
-    parts = []
-    page = None
+    parts: list[Decimal] = []
+    page: Page[RunCost] | None = None
     for _ in range(_MOST_BILLING_PAGES):
         try:
             previous, page = page, port.send(call, budget_share=DECORATION_SHARE, within=60.0)

@@ -251,9 +251,7 @@ def _find_requested_run(
     return record.started(run.id)
 
 
-def find_lost_run(
-    port: Port, record: RunRecord, on_ambiguous_start: str, *, is_killed: bool = False
-) -> Run | None:
+def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_killed: bool = False) -> Run | None:
     """Look for the run that a start with a lost answer may have started.
 
     With exactly one candidate, claimed by no mapped sibling, and no sibling's start unanswered, it is that one.
@@ -455,5 +453,3 @@ def find_agent(port: Port, name: str) -> Agent:
             f"{len(named)} agents are called {name!r}: {ids}. Nothing was started. Give the agent's id."
         )
     return named[0]
-
-

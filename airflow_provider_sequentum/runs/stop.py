@@ -209,9 +209,7 @@ def stop_runs(port: Port, records: Sequence[RunRecord], stop_grace: float) -> li
     return _results(stoppers)
 
 
-async def astop_runs(
-    client: AsyncSequentumClient, records: Sequence[RunRecord], stop_grace: float
-) -> list[StopResult]:
+async def astop_runs(client: AsyncSequentumClient, records: Sequence[RunRecord], stop_grace: float) -> list[StopResult]:
     """Do what :func:`stop_runs` does, on the event loop of a triggerer."""
     stoppers = _stoppers(records, stop_grace, _now())
     while (stopper := _next(stoppers, _now())) is not None:

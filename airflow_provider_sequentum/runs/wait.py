@@ -370,5 +370,3 @@ def first_look(port: Port, agent_id: int, run_id: int) -> Run:
         if poller.run is not None:
             return poller.run
         port.sleep(NOT_YET_FOUND_INTERVAL)
-
-

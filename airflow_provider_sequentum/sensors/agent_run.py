@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.lifecycle.arguments import parse_id, parse_time
-from airflow_provider_sequentum.links import AgentRunLink, announce_run
+from airflow_provider_sequentum.reporting.links import AgentRunLink, announce_run
 from airflow_provider_sequentum.task_try import DEFERRAL_FAILED, deferral_timed_out, execution_deadline
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-    from airflow_provider_sequentum.lifecycle.run_wait import RunWait
+    from airflow_provider_sequentum.runs.wait import RunPoller
 
 
 class AgentRunSensor(BaseSensorOperator):
@@ -81,7 +81,7 @@ class AgentRunSensor(BaseSensorOperator):
         self.wait_for_restart = wait_for_restart
         self.deferrable = deferrable
         self.sequentum_conn_id = sequentum_conn_id
-        self._wait: RunWait | None = None
+        self._wait: RunPoller | None = None
 
     def execute(self, context: Context) -> Any:  # noqa: RET503 (defer raises)
         """Wait on the worker, or look once and then wait in the triggerer. Returns the run's id."""
@@ -112,13 +112,13 @@ class AgentRunSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> int:
         """Say what the trigger's event means. Returns the run's id."""
-        from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
+        from airflow_provider_sequentum.runs.wait import PollOutcome
         from airflow_provider_sequentum.triggers.run_event import read_run_event
 
         news = read_run_event(event)
         if news.error is not None:
             raise type(news.error)(f"{news.error} The run was left alone.")
-        if news.outcome is WaitOutcome.DEADLINE or news.run is None:
+        if news.outcome is PollOutcome.DEADLINE or news.run is None:
             what = f"run {news.run_id}" if news.run_id else f"a run since {self.since}"
             message = f"Timed out waiting for {what} of agent {news.agent_id}. It was left alone."
             limit = execution_deadline(context, self.execution_timeout)
@@ -139,7 +139,7 @@ class AgentRunSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
-        from airflow_provider_sequentum.lifecycle.run_wait import look, look_until_known
+        from airflow_provider_sequentum.runs.wait import look, look_until_known
 
         wait = self._waiting()
         known_before = wait.run is not None
@@ -156,14 +156,14 @@ class AgentRunSensor(BaseSensorOperator):
         """Return what ``error`` becomes with ``soft_fail`` or ``never_fail``, as it does while poking."""
         return AirflowSkipException(str(error)) if self.soft_fail or self.never_fail else error
 
-    def _waiting(self) -> RunWait:
-        from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms
+    def _waiting(self) -> RunPoller:
+        from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec
 
         if self._wait is None:
             try:
                 if bool(self.run_id) == bool(self.since):
                     raise ValueError("Give either run_id or since.")
-                terms = RunWaitTerms(
+                terms = WaitSpec(
                     agent_id=parse_id("agent_id", self.agent_id),
                     run_id=parse_id("run_id", self.run_id) if self.run_id else None,
                     since=parse_time("since", self.since) if self.since else None,
@@ -174,14 +174,14 @@ class AgentRunSensor(BaseSensorOperator):
                 )
             except ValueError as error:
                 raise SequentumRequestRefused(f"{error} (connection {self.sequentum_conn_id!r})") from error
-            self._wait = RunWait(terms)
+            self._wait = RunPoller(terms)
         return self._wait
 
     def _conclude(self, context: Context, run: Run) -> int:
         from airflow_provider_sequentum.endings import SENSED_EXCEPTION_OF, ending_exception
-        from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
-        from airflow_provider_sequentum.lifecycle.progress import describe_run
-        from airflow_provider_sequentum.outlets import tell_outlets_of_run
+        from airflow_provider_sequentum.runs.phases import Phase, phase_of
+        from airflow_provider_sequentum.runs.describe import describe_run
+        from airflow_provider_sequentum.reporting.asset_events import tell_outlets_of_run
 
         announce_run(context, self._hook, run)
         phase = phase_of(run)

@@ -96,7 +96,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     def execute(self, context: Context) -> list[str]:
         """Copy the files. Returns the landed paths."""
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-        from airflow_provider_sequentum.outlets import tell_outlets
+        from airflow_provider_sequentum.reporting.asset_events import tell_outlets
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
         try:
@@ -119,7 +119,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
-        from airflow_provider_sequentum.lineage import transfer_lineage
+        from airflow_provider_sequentum.reporting.lineage import transfer_lineage
 
         return None if self._landed is None else transfer_lineage(self._landed)
 

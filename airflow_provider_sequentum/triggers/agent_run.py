@@ -89,9 +89,7 @@ class AgentRunTrigger(RemoteJobTrigger):
         ids = {"agent_id": self.agent_id, "run_id": self.run_id}
         try:
             with client_errors_as_exceptions(self.sequentum_conn_id):
-                outcome, run = await wait_for_run(
-                    self.sequentum_conn_id, WaitSpec.from_json(self._arguments), self.log
-                )
+                outcome, run = await wait_for_run(self.sequentum_conn_id, WaitSpec.from_json(self._arguments), self.log)
         except SequentumException as error:
             return RunEvent(**ids, error=type(error).__name__, message=str(error)).to_json()
         record = run.model_dump(mode="json") if run is not None else None

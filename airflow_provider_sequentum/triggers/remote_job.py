@@ -61,9 +61,7 @@ class RemoteJobTrigger(BaseTrigger):
             else:
                 self.log.info("%s goes on: the trigger was moved, or the new attempt works with it.", self.job_name)
         except Exception:  # nobody awaits this any more: what is not logged here is logged nowhere
-            self.log.exception(
-                "%s may be running and costing credits: look at it in Sequentum Cloud.", self.job_name
-            )
+            self.log.exception("%s may be running and costing credits: look at it in Sequentum Cloud.", self.job_name)
 
     @property
     @abstractmethod

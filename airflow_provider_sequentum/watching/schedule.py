@@ -1,23 +1,120 @@
-"""
-When to ask: a schedule of questions that spends a request budget where news is likely.
+"""When to ask: how likely runs are to end soon, and a schedule that spends the request budget where news is likely.
 
 A *question* is a request that can bring news: of all awaited runs of an agent, of one run, or of which agents changed.
-Asking late costs waiting: who could have heard of an end T seconds ago has waited T seconds in vain. The waiting in
-vain that is to be expected, in sum, is what a question is *worth*; at a steady rate of r ends per second it is r·T²/2,
-T seconds after the question was asked last. Of all questions the one that is worth most comes next, which makes the
-intervals inversely proportional to the square root of the rates: the least waiting in sum.
+Of all questions the one that saves most waiting comes next: at a steady rate of r ends per second, asking T seconds
+after the last time finds r*T ends, each of which was missed for T/2 seconds on average, so a question is worth r*T*T/2.
+That makes the intervals inversely proportional to the square root of the rates, which is the least waiting in sum.
 
-Nothing here holds a clock: every time is an argument, in seconds of any steady clock.
+A run's chance to end in the next second depends on how long it has been running and on its agent, whose runs tend to
+take similar times. Progress is cut into spans, two for each doubling; in each the rate is the number of ends seen,
+divided by the time that runs were seen to spend in it. Before anything is learnt, a run of age t is as likely to last
+t more seconds as not. Nothing here holds a clock: every time is an argument, in seconds of any steady clock.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from airflow_provider_sequentum.lifecycle.end_rates import Stage, assumed_rate
+_SPANS_PER_DOUBLING = 2
+_HEAD_START = 30.0
+"""Seconds by which a young run is taken to be older than it is, so that the first rate is not absurdly high."""
+_COMMON_WEIGHT = 1.0
+"""How many ends the assumption made before anything is learnt weighs."""
+_AGENT_WEIGHT = 4.0
+"""How many ends what all agents have in common weighs against what is the agent's own."""
+_MOST_AGENTS = 1000
+"""Agents that are remembered; the one not seen for longest is forgotten first."""
+
+
+class Stage(NamedTuple):
+    """
+    How far a run has come.
+
+    :param progress: seconds since it began; while it winds down, thousandths of the time before.
+    :param pace: progress per second.
+    :param winding_down: whether it winds down.
+    """
+
+    progress: float
+    pace: float = 1.0
+    winding_down: bool = False
+
+
+def assumed_rate(stage: Stage) -> float:
+    """Return the ends per second to expect of one run at this stage, when nothing is known of its like."""
+    seconds = max(stage.progress, 0.0) / stage.pace
+    return 1.0 / (seconds + _HEAD_START)
+
+
+class EndRates:
+    """What has been learnt about when the runs of one service end."""
+
+    def __init__(self) -> None:
+        self._common = _Counts()
+        self._agents: OrderedDict[int, _Counts] = OrderedDict()
+
+    def rate(self, agent_id: int, stage: Stage) -> float:
+        """Return the ends per second to expect of one run of the agent at this stage. It is always above 0."""
+        span = _span_of(stage.progress, stage.winding_down)
+        rate = self._common.rate(span, _COMMON_WEIGHT, assumed_rate(stage) / stage.pace)
+        own = self._agents.get(agent_id)
+        if own is not None:
+            rate = own.rate(span, _AGENT_WEIGHT, rate)
+        return rate * stage.pace
+
+    def learn(self, agent_id: int, stage: Stage, until: float, *, ended: bool) -> None:
+        """
+        Take in that a run was watched for a while.
+
+        :param stage: where it was when the while began.
+        :param until: its progress at the end of it.
+        :param ended: whether the run ended then.
+        """
+        own = self._agents.get(agent_id)
+        if own is None:
+            own = self._agents[agent_id] = _Counts()
+            if len(self._agents) > _MOST_AGENTS:
+                self._agents.popitem(last=False)
+        else:
+            self._agents.move_to_end(agent_id)
+        for counts in (self._common, own):
+            counts.add(stage, until, ended=ended)
+
+
+_Span = tuple[bool, int]
+
+
+class _Counts:
+    """Progress watched and ends seen in each span."""
+
+    __slots__ = ("_ends", "_watched")
+
+    def __init__(self) -> None:
+        self._watched: dict[_Span, float] = {}
+        self._ends: dict[_Span, int] = {}
+
+    def rate(self, span: _Span, weight: float, expected: float) -> float:
+        return (self._ends.get(span, 0) + weight) / (self._watched.get(span, 0.0) + weight / expected)
+
+    def add(self, stage: Stage, until: float, *, ended: bool) -> None:
+        begin, until = max(stage.progress, 0.0), max(until, 0.0)
+        winding_down, number = span = _span_of(begin, stage.winding_down)
+        while begin < until:
+            span = (winding_down, number)
+            end = min(until, 2.0 ** ((number + 1) / _SPANS_PER_DOUBLING))
+            self._watched[span] = self._watched.get(span, 0.0) + max(end - begin, 0.0)
+            begin, number = max(end, begin), number + 1
+        if ended:
+            self._ends[span] = self._ends.get(span, 0) + 1
+
+
+def _span_of(progress: float, winding_down: bool) -> _Span:
+    return winding_down, (int(_SPANS_PER_DOUBLING * math.log2(progress)) if progress > 1.0 else 0)
+
 
 LEAST_WORTH = 0.05
 """Seconds of waiting a request has to save, even if the budget allows more: 6 s between looks at a run of 5 min."""
@@ -38,7 +135,7 @@ _HORIZONS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0)
 """Seconds since the last question up to which the rate of news is foreseen, one rate for each interval between."""
 
 
-def lone_interval(age: float) -> float:
+def solo_interval(age: float) -> float:
     """Return the seconds between two looks of somebody who waits alone for a run of this age in seconds."""
     seconds = math.sqrt(2 * LONE_WORTH / assumed_rate(Stage(age)))
     return min(max(seconds, SHORTEST_INTERVAL), LONGEST_INTERVAL)

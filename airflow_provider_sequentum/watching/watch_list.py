@@ -1,40 +1,222 @@
-"""
-All waits of one connection, as data: which question to ask next, and what its answer means to whom.
+"""All waits of one connection, as data: which question to ask next, and what its answer means to whom.
 
-One request answers for everybody who waits on an agent. The list is fed with answers and faults, and hands out what
-each wait has to hear; who sends the questions and who is told is not its business. Every wait stays a state machine of
-its own (:class:`~.run_wait.RunWait`), and only a run's own record ends it.
+One request answers for every wait on an agent. The list is fed with answers and faults, and returns what each wait has
+to hear; sending the questions and telling the waits is the watcher's business. Every wait stays a decision of its own
+(:class:`~airflow_provider_sequentum.runs.wait.RunPoller`), and only a run's own record ends it.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.lifecycle.agent_hints import AGENTS_PER_PAGE, FEWEST_AGENTS, AgentHints
-from airflow_provider_sequentum.lifecycle.end_rates import EndRates
-from airflow_provider_sequentum.lifecycle.next_run import first_run_since
-from airflow_provider_sequentum.lifecycle.run_wait import Verdict, WaitOutcome
-from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, fault_tolerance
-from airflow_provider_sequentum.lifecycle.watch_schedule import QuestionSchedule
-from airflow_provider_sequentum.lifecycle.watched import (
-    AgentQuestion,
-    AgentWaits,
-    Moment,
-    News,
-    PageQuestion,
-    Question,
-    RunQuestion,
-    Watched,
-)
+from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.exceptions import SequentumException
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollOutcome, PollResult, RunPoller, first_run_since
+from airflow_provider_sequentum.watching.agent_list import AGENTS_PER_PAGE, FEWEST_AGENTS, AgentHints
+from airflow_provider_sequentum.watching.schedule import SHORTEST_INTERVAL, EndRates, QuestionSchedule, Stage
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.api.call import Call
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
+
+_WINDING_DOWN = frozenset({RunStatus.EXPORTING, RunStatus.STOPPING})
+_SHORTEST_LIST = 20
+
+
+class Moment(NamedTuple):
+    """A point in time.
+
+    :param steady: seconds of a clock that never jumps, for intervals.
+    :param utc: what deadlines are compared with.
+    :param served_at: the service's time of the answer that is read at this moment. Times of the service are compared
+        with no other clock; ``None`` where it did not tell its time.
+    """
+
+    steady: float
+    utc: datetime
+    served_at: datetime | None = None
+
+    def seconds_since(self, time_of_service: datetime) -> float:
+        """Return how long ago something happened at the service."""
+        return ((self.served_at or self.utc) - time_of_service).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentQuestion:
+    """How are the awaited runs of this agent?"""
+
+    agent_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuestion:
+    """How is this run, which the service does not list among the agent's?"""
+
+    agent_id: int
+    run_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuestion:
+    """Which agents on this page of the agents list have changed?"""
+
+    page: int
+
+
+Question = AgentQuestion | RunQuestion | PageQuestion
+
+
+class Watched:
+    """
+    One wait on the list.
+
+    :param wait: its state.
+    :param began: when the run began, as far as is known, by the steady clock.
+    """
+
+    __slots__ = ("began", "fixed_at", "is_last_look", "looked_at", "wait", "winding_down_since")
+
+    def __init__(self, wait: RunPoller, began: float) -> None:
+        self.wait = wait
+        self.began = began
+        self.looked_at: float | None = None
+        self.winding_down_since: float | None = None
+        self.fixed_at: float | None = None
+        self.is_last_look = False
+
+    @property
+    def shortest_interval(self) -> float:
+        """Seconds between two questions on behalf of this wait at least."""
+        asked_for = self.wait.spec.poll_interval
+        return SHORTEST_INTERVAL if asked_for is None else asked_for
+
+    def stage(self, at: float) -> Stage:
+        """Return how far the run has come at a time, if nothing changes until then."""
+        since = self.winding_down_since
+        if since is None:
+            return Stage(at - self.began)
+        pace = 1000.0 / max(since - self.began, 1.0)
+        return Stage((at - since) * pace, pace, winding_down=True)
+
+    def see(self, run: Run, moment: Moment) -> None:
+        """Take in what a record says of how far the run has come."""
+        begun = run.started_at
+        if begun is not None:
+            self.began = moment.steady - max(moment.seconds_since(begun), 0.0)
+        if run.status not in _WINDING_DOWN:
+            self.winding_down_since = None
+        elif self.winding_down_since is None:
+            looked_at = moment.steady if self.looked_at is None else self.looked_at
+            self.winding_down_since = (looked_at + moment.steady) / 2
+        self.looked_at = moment.steady
+
+    def ended_at(self, run: Run, moment: Moment) -> float:
+        """Return when a run that has ended did so, by the steady clock."""
+        begun = run.started_at
+        if begun is None or run.end_time is None:
+            return moment.steady
+        return min(self.began + (run.end_time - begun).total_seconds(), moment.steady)
+
+
+class News(NamedTuple):
+    """What a wait has to hear. It is off the list if there is an outcome or an error."""
+
+    watched: Watched
+    verdict: PollResult
+    error: SequentumError | SequentumException | None = None
+
+
+class AgentWaits:
+    """
+    The waits for runs of one agent.
+
+    :param agent_id: the agent.
+    """
+
+    __slots__ = ("agent_id", "hinted_at", "list_size", "newest_listed", "runs", "seekers", "strays")
+
+    def __init__(self, agent_id: int) -> None:
+        self.agent_id = agent_id
+        self.runs: dict[int, list[Watched]] = {}
+        self.seekers: list[Watched] = []
+        """Waits for a run that is not there yet."""
+        self.strays: set[int] = set()
+        """Runs that are asked for by themselves."""
+        self.list_size = _SHORTEST_LIST
+        """How many runs to ask for: as many as it takes to see the oldest one waited for."""
+        self.newest_listed = 0
+        self.hinted_at: float | None = None
+        """When the agents list said that the last run had ended, until that has been looked into."""
+
+    def __iter__(self) -> Iterator[Watched]:
+        for waits in self.runs.values():
+            yield from waits
+        yield from self.seekers
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.seekers)
+
+    def add(self, watched: Watched) -> None:
+        """Take up a wait."""
+        run_id = watched.wait.spec.run_id
+        (self.seekers if run_id is None else self.runs.setdefault(run_id, [])).append(watched)
+
+    def remove(self, watched: Watched) -> bool:
+        """Drop a wait; return whether it was there."""
+        run_id = watched.wait.spec.run_id
+        waits = self.seekers if run_id is None else self.runs.get(run_id, [])
+        if watched not in waits:
+            return False
+        waits.remove(watched)
+        if run_id is not None and not waits:
+            del self.runs[run_id]
+            self.strays.discard(run_id)
+        return True
+
+    def covered(self, question: AgentQuestion | RunQuestion) -> list[Watched]:
+        """Return the waits that a question is asked for."""
+        if isinstance(question, RunQuestion):
+            return list(self.runs.get(question.run_id, ())) if question.run_id in self.strays else []
+        listed = [watched for run_id, waits in self.runs.items() if run_id not in self.strays for watched in waits]
+        return listed + self.seekers
+
+    def lone_run(self) -> int | None:
+        """Return the run waited for, if it is the only one: its own record is a better answer than the list."""
+        if self.seekers or self.strays or len(self.runs) != 1:
+            return None
+        return next(iter(self.runs))
+
+    def last_run(self) -> int | None:
+        """Return the run waited for that is the agent's last one, as far as is known."""
+        last = max(self.runs, default=0)
+        return last if last and last >= self.newest_listed else None
+
+    def read_list(self, run_ids: list[int]) -> None:
+        """
+        Take in which runs the service lists, newest first.
+
+        Runs waited for that it does not list are strays. A list that may have been cut says nothing of them: then the
+        next one is longer.
+        """
+        self.strays -= set(run_ids)
+        missing = self.runs.keys() - self.strays - set(run_ids)
+        may_be_cut = len(run_ids) >= self.list_size
+        if may_be_cut and (missing or self.seekers) and self.list_size < LONGEST_RUN_LIST:
+            self.list_size = min(self.list_size * 4, LONGEST_RUN_LIST)
+            return
+        self.strays |= missing
+        if not self.seekers:
+            deepest = max((place for place, run_id in enumerate(run_ids, 1) if run_id in self.runs), default=0)
+            self.list_size = min(max(_SHORTEST_LIST, deepest + deepest // 4), LONGEST_RUN_LIST)
+
 
 LAST_LOOK = 15.0
 """Seconds after its deadline that a wait is given for a last look, so that it ends with the run's last state."""
@@ -74,7 +256,7 @@ class WatchList:
 
     def add(self, watched: Watched, moment: Moment) -> None:
         """Take up a wait."""
-        agent_id = watched.wait.terms.agent_id
+        agent_id = watched.wait.spec.agent_id
         agent = self._agents.get(agent_id)
         if agent is None:
             agent = self._agents[agent_id] = AgentWaits(agent_id)
@@ -92,12 +274,12 @@ class WatchList:
 
     def remove(self, watched: Watched) -> None:
         """Drop a wait, if it is still on the list."""
-        agent = self._agents.get(watched.wait.terms.agent_id)
+        agent = self._agents.get(watched.wait.spec.agent_id)
         if agent is None or not agent.remove(watched):
             return
         self._waits -= 1
         watched.fixed_at = None
-        run_id = watched.wait.terms.run_id
+        run_id = watched.wait.spec.run_id
         if run_id is not None and run_id not in agent.runs:
             self._schedule.drop(RunQuestion(agent.agent_id, run_id))
         if not agent:
@@ -187,9 +369,9 @@ class WatchList:
             watched.fixed_at = None
             if watched.is_last_look:
                 self.remove(watched)
-                news.append(News(watched, Verdict(WaitOutcome.DEADLINE)))
+                news.append(News(watched, PollResult(PollOutcome.DEADLINE)))
                 continue
-            deadline = watched.wait.terms.deadline
+            deadline = watched.wait.spec.deadline
             if deadline is not None and moment.utc >= deadline:
                 # A trigger may have come back long after: it still gets its look.
                 watched.is_last_look = True
@@ -210,7 +392,7 @@ class WatchList:
             ended_at = None
             for watched in tuple(agent.runs.get(run.id, ())):
                 news = self._see(watched, run, moment)
-                if any(item.verdict.outcome is WaitOutcome.ENDED for item in news):
+                if any(item.verdict.outcome is PollOutcome.ENDED for item in news):
                     ended_at = watched.ended_at(run, moment)
                 yield from news
             if run.id == last_run:
@@ -218,8 +400,13 @@ class WatchList:
         if was_hinted:
             agent.hinted_at = None
         for watched in tuple(agent.seekers):
-            since = watched.wait.terms.since
-            found = first_run_since(records, since) if since is not None else None
+            since = watched.wait.spec.since
+            try:
+                found = first_run_since(records, since, moment.utc, moment.served_at) if since is not None else None
+            except SequentumException as error:
+                self.remove(watched)
+                yield News(watched, PollResult(), error)
+                continue
             if found is not None:
                 agent.seekers.remove(watched)
                 agent.runs.setdefault(found.id, []).append(watched)
@@ -238,7 +425,7 @@ class WatchList:
         stage = watched.stage(looked_at) if looked_at is not None else None
         news = self._judge(watched, run, moment)
         if stage is not None and looked_at is not None:
-            has_ended = any(item.verdict.outcome is WaitOutcome.ENDED for item in news)
+            has_ended = any(item.verdict.outcome is PollOutcome.ENDED for item in news)
             until = watched.ended_at(run, moment) if has_ended else moment.steady
             progress = stage.progress + max(until - looked_at, 0.0) * stage.pace
             self._rates.learn(run.agent_id, stage, progress, ended=has_ended)
@@ -249,14 +436,14 @@ class WatchList:
         wait = watched.wait
         try:
             if isinstance(seen, SequentumError):
-                verdict = wait.fault(seen, moment.utc)
-            elif wait.terms.run_id is None:
-                verdict = wait.found(seen, moment.utc)
+                verdict = wait.failed(seen, moment.utc)
+            elif wait.spec.run_id is None:
+                verdict = wait.found(seen, moment.utc, moment.served_at)
             else:
-                verdict = wait.observe(seen, moment.utc) if seen is not None else Verdict()
+                verdict = wait.observe(seen, moment.utc, moment.served_at) if seen is not None else PollResult()
         except SequentumError as error:
             self.remove(watched)
-            return [News(watched, Verdict(), error)]
+            return [News(watched, PollResult(), error)]
         if verdict.outcome is not None:
             self.remove(watched)
             return [News(watched, verdict)]
@@ -335,11 +522,11 @@ class WatchList:
             self._hurry(watched)
 
     def _hurry(self, watched: Watched) -> None:
-        terms = watched.wait.terms
-        if terms.run_id is not None and terms.run_id in self._agents[terms.agent_id].strays:
-            self._schedule.hurry(RunQuestion(terms.agent_id, terms.run_id))
+        spec = watched.wait.spec
+        if spec.run_id is not None and spec.run_id in self._agents[spec.agent_id].strays:
+            self._schedule.hurry(RunQuestion(spec.agent_id, spec.run_id))
         else:
-            self._schedule.hurry(AgentQuestion(terms.agent_id))
+            self._schedule.hurry(AgentQuestion(spec.agent_id))
 
     def _note_fixed_look(self, watched: Watched, moment: Moment) -> None:
         seconds = watched.wait.fixed_look(moment.utc)

@@ -1,9 +1,8 @@
-"""
-The shared watcher: all waits of one connection in a triggerer, with one client and one request budget.
+"""The shared watcher: all waits of one connection in a triggerer, with one client and one request budget.
 
-What to ask and what an answer means is decided in ``lifecycle/watch_list.py``. Here questions are sent, and whoever
-waits is told. There is one watcher for each event loop and connection. The first wait starts it, the last one to go
-ends it and closes its client.
+What to ask and what an answer means is decided in ``watch_list.py``. Here questions are sent, and the waits are told.
+There is one watcher for each event loop and connection. The first wait starts it; the last one to go ends it and closes
+its client.
 """
 
 from __future__ import annotations
@@ -13,22 +12,101 @@ import contextvars
 import logging
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
+
+from airflow.providers.common.compat.sdk import Stats
 
 from airflow_provider_sequentum.api.errors import SequentumError, Unauthorized
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.end_rates import EndRates
-from airflow_provider_sequentum.lifecycle.procedure import Log
-from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, Verdict, WaitOutcome
-from airflow_provider_sequentum.lifecycle.tolerance import WAITING_SHARE
-from airflow_provider_sequentum.lifecycle.watch_list import WatchList
-from airflow_provider_sequentum.lifecycle.watched import Moment, News, Question, Watched
-from airflow_provider_sequentum.triggers.watch_metrics import WatchMetrics
+from airflow_provider_sequentum.jobs.port import WAITING_SHARE
+from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
+from airflow_provider_sequentum.watching.schedule import EndRates
+from airflow_provider_sequentum.watching.watch_list import Moment, News, Question, Watched, WatchList
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings
     from airflow_provider_sequentum.api.runs import Run
+
+LINE_INTERVAL = 60.0
+"""Seconds between two lines, and between two values of the gauges."""
+
+log = logging.getLogger(__name__)
+
+
+class Log(Protocol):
+    """The log of a task: a logger of the standard library's, or one of Airflow's."""
+
+    def log(self, level: int, msg: Any, /, *args: Any) -> Any:
+        """Write a message at a level."""
+
+
+class WatchMetrics:
+    """
+    Counts what a watcher does.
+
+    Gauges: ``sequentum.watcher.waits``, ``sequentum.watcher.agents``. Counters: ``sequentum.watcher.requests``,
+    ``sequentum.watcher.rate_limited``, ``sequentum.watcher.ended``. Timer: ``sequentum.watcher.lag``, from the end of a
+    run by the service's clock to its detection by this machine's.
+
+    :param sequentum_conn_id: the connection, which tags them.
+    """
+
+    def __init__(self, sequentum_conn_id: str) -> None:
+        self._conn_id = sequentum_conn_id
+        self._tags = {"conn_id": sequentum_conn_id}
+        self.requests = 0
+        self.next_line = float("-inf")
+        self._refusals = 0
+        self._lags: list[float] = []
+
+    def begin(self, refusals: int) -> None:
+        """
+        Take in that requests are sent with a key from now on.
+
+        :param refusals: how many requests with it this process had refused before.
+        """
+        self._refusals = refusals
+
+    def ended(self, run: Run, moment: Moment) -> None:
+        """Count a run that was found to have ended."""
+        Stats.incr("sequentum.watcher.ended", tags=self._tags)
+        if run.end_time is not None:
+            lag = max(moment.seconds_since(run.end_time), 0.0)
+            self._lags.append(lag)
+            Stats.timing("sequentum.watcher.lag", lag * 1000, tags=self._tags)
+
+    def tell(self, now: float, waits: int, agents: int, refusals: int) -> None:
+        """
+        Publish what happened since the last time, if that was long enough ago.
+
+        :param now: seconds by the steady clock.
+        :param waits: how many waits there are.
+        :param agents: how many agents they wait for.
+        :param refusals: how many requests with the key this process had refused so far.
+        """
+        if now >= self.next_line:
+            self.next_line = now + LINE_INTERVAL
+            self._publish(waits, agents, refusals)
+
+    def end(self, refusals: int) -> None:
+        """Publish what is left to publish: nobody waits any more."""
+        self._publish(0, 0, refusals)
+
+    def _publish(self, waits: int, agents: int, refusals: int) -> None:
+        refused = refusals - self._refusals
+        Stats.gauge("sequentum.watcher.waits", waits, tags=self._tags)
+        Stats.gauge("sequentum.watcher.agents", agents, tags=self._tags)
+        Stats.incr("sequentum.watcher.requests", self.requests, tags=self._tags)
+        Stats.incr("sequentum.watcher.rate_limited", refused, tags=self._tags)
+        mean_lag = f", {sum(self._lags) / len(self._lags):.1f} s after the end on average" if self._lags else ""
+        log.debug(
+            "Connection %s: %d waits for %d agents. Since the last line: %d requests, %d refused for their rate, "
+            "%d ends heard of%s.",
+            self._conn_id, waits, agents, self.requests, refused, len(self._lags), mean_lag,
+        )  # fmt: skip
+        self.requests, self._refusals, self._lags = 0, refusals, []
+
 
 MOST_AT_ONCE = 50
 """Questions that may be on their way at the same time. Those that get no answer stay for minutes, and there has to be
@@ -46,12 +124,12 @@ def present() -> Moment:
     return Moment(asyncio.get_running_loop().time(), datetime.now(UTC))
 
 
-async def wait_for_run(sequentum_conn_id: str, terms: RunWaitTerms, task_log: Log) -> tuple[WaitOutcome, Run | None]:
+async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) -> tuple[PollOutcome, Run | None]:
     """
     Wait until a run has ended or the deadline has passed, with the watcher of the connection.
 
     :param sequentum_conn_id: the connection.
-    :param terms: what to wait for.
+    :param spec: what to wait for.
     :param task_log: gets what the person who watches the task should know.
     :return: why the wait is over, and the run's last record, which is ``None`` only if the service gave none when the
         deadline passed.
@@ -63,7 +141,7 @@ async def wait_for_run(sequentum_conn_id: str, terms: RunWaitTerms, task_log: Lo
     if watcher is None or watcher.is_over:
         watcher = watchers[sequentum_conn_id] = RunWatcher(sequentum_conn_id, _rates_of(sequentum_conn_id))
     try:
-        return await watcher.wait(terms, task_log)
+        return await watcher.wait(spec, task_log)
     finally:
         if watcher.is_idle and watchers.get(sequentum_conn_id) is watcher:
             del watchers[sequentum_conn_id]
@@ -84,14 +162,14 @@ class _Subscription(Watched):
 
     __slots__ = ("context", "log", "over")
 
-    def __init__(self, terms: RunWaitTerms, task_log: Log) -> None:
-        super().__init__(RunWait(terms), began=asyncio.get_running_loop().time())
+    def __init__(self, spec: WaitSpec, task_log: Log) -> None:
+        super().__init__(RunPoller(spec), began=asyncio.get_running_loop().time())
         self.log = task_log
         # Airflow finds the task's log by the context of the trigger's own task.
         self.context = contextvars.copy_context()
-        self.over: asyncio.Future[tuple[WaitOutcome, Run | None]] = asyncio.get_running_loop().create_future()
+        self.over: asyncio.Future[tuple[PollOutcome, Run | None]] = asyncio.get_running_loop().create_future()
 
-    def hear(self, verdict: Verdict, error: BaseException | None) -> None:
+    def hear(self, verdict: PollResult, error: BaseException | None) -> None:
         """Tell the one who waits."""
         if verdict.message is not None:
             self.context.run(self.log.log, verdict.level, "%s", verdict.message)
@@ -140,9 +218,9 @@ class RunWatcher:
         """Whether the watcher has ended, so that nobody must wait with it any more."""
         return self._task.done()
 
-    async def wait(self, terms: RunWaitTerms, task_log: Log) -> tuple[WaitOutcome, Run | None]:
+    async def wait(self, spec: WaitSpec, task_log: Log) -> tuple[PollOutcome, Run | None]:
         """Wait for one run; see :func:`wait_for_run`."""
-        subscription = _Subscription(terms, task_log)
+        subscription = _Subscription(spec, task_log)
         self._list.add(subscription, present())
         self._news.set()
         try:
@@ -212,15 +290,15 @@ class RunWatcher:
         client, asked_at = self._client, present().steady
         self._metrics.requests += 1
         try:
-            answer = await client.send(call, budget_share=WAITING_SHARE)
+            reply = await client.exchange(call, budget_share=WAITING_SHARE)
         except Unauthorized as error:
             await self._judge_refusal(question, call, error, client)
         except SequentumError as error:
             self._failed(question, error)
         else:
             self._answered = call
-            moment = present()
-            self._tell(self._list.answered(question, answer, asked_at, moment), moment)
+            moment = present()._replace(served_at=reply.served_at)
+            self._tell(self._list.answered(question, reply.value, asked_at, moment), moment)
 
     async def _judge_refusal(
         self, question: Question, call: Call[Any], error: Unauthorized, client: AsyncSequentumClient
@@ -242,14 +320,14 @@ class RunWatcher:
         for item in news:
             if isinstance(item.watched, _Subscription):
                 item.watched.hear(item.verdict, item.error)
-            if item.verdict.outcome is WaitOutcome.ENDED and item.watched.wait.run is not None:
-                self._metrics.ended(item.watched.wait.run, moment.utc)
+            if item.verdict.outcome is PollOutcome.ENDED and item.watched.wait.run is not None:
+                self._metrics.ended(item.watched.wait.run, moment)
 
     def _fail_all(self, error: BaseException) -> None:
         for watched in tuple(self._list):
             self._list.remove(watched)
             if isinstance(watched, _Subscription):
-                watched.hear(Verdict(), error)
+                watched.hear(PollResult(), error)
 
     @property
     def _client(self) -> AsyncSequentumClient:

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import pytest
 from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
 
-from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
+from airflow_provider_sequentum.api.call import Call, Reply
+from airflow_provider_sequentum.exceptions import client_errors_as_exceptions
+from airflow_provider_sequentum.hooks.port import AttemptPort, ClientPort
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.procedure import Procedure
+from airflow_provider_sequentum.jobs.record import Stored
 from tests.support.service import START, Clock
 from tests.support.worker import Worker
 
@@ -107,8 +108,10 @@ class FakeTask:
         self.ti.start_date = self.clock.now
         self.ti.xcoms = {key: value for key, value in self.ti.xcoms.items() if key[1] != self.ti.map_index}
 
-    def clear(self) -> None:
-        """Clear the task, and begin its next try."""
+    def clear(self, *, wipes_store: bool = False) -> None:
+        """Clear the task, and begin its next try. Later versions of Airflow may discard the state store then."""
+        if wipes_store:
+            self.store.values.clear()
         self.ti.max_tries = self.ti.try_number + self.retries
         self.next_try()
 
@@ -119,40 +122,42 @@ def use_first_poke(monkeypatch: pytest.MonkeyPatch, ti: FakeTaskInstance) -> Non
     monkeypatch.setattr(base, "_orig_start_date", lambda **which: ti.first_poke, raising=False)
 
 
-def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker, *modules: Any) -> None:
-    """
-    Let the hook talk to the fake service.
+def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
+    """Let hooks and ports talk to the fake service, on its clock."""
 
-    :param modules: those whose ``datetime.now`` tells the fake time.
-    """
+    def exchange(port: ClientPort, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        return worker.exchange(call, budget_share=budget_share, within=within)
 
-    class FakeDatetime(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return worker.service.clock.now
+    def sleep(port: ClientPort, seconds: float) -> None:
+        worker.deadline = port.deadline
+        worker.sleep(seconds)
 
-    def perform(
-        hook: SequentumHook,
-        procedure: Procedure[T],
-        remember: Callable[[Any], None] | None = None,
-        siblings: Callable[[], frozenset[int]] | None = None,
-    ) -> T:
-        with errors_as_airflow_exceptions(hook.sequentum_conn_id):
-            return worker.perform(procedure, remember or (lambda record: None), siblings)
+    def save(port: AttemptPort, record: Stored | None) -> None:
+        port.record, port.is_recorded = record, False
+        worker.step()
+        worker.kept.append(None if record is None else record.to_json())
+        save_really(port, record)
 
-    def perform_apart(hook: SequentumHook, procedure: Procedure[T], *, urgent: bool = False) -> T:
-        return perform(hook, procedure)
+    def push(port: AttemptPort, key: str, value: object) -> None:
+        worker.step()
+        push_really(port, key, value)
+
+    def hurry(port: ClientPort) -> None:
+        port.deadline = None
 
     def send(hook: SequentumHook, call: Call[T]) -> T:
-        with errors_as_airflow_exceptions(hook.sequentum_conn_id):
+        with client_errors_as_exceptions(hook.sequentum_conn_id):
             return worker.service.answer(call)
 
-    monkeypatch.setattr(SequentumHook, "perform", perform)
-    monkeypatch.setattr(SequentumHook, "perform_apart", perform_apart)
+    save_really, push_really = AttemptPort.save, AttemptPort.push
+    monkeypatch.setattr(ClientPort, "exchange", exchange)
+    monkeypatch.setattr(ClientPort, "now", lambda port: worker.now())
+    monkeypatch.setattr(ClientPort, "sleep", sleep)
+    monkeypatch.setattr(ClientPort, "hurry", hurry)
+    monkeypatch.setattr(AttemptPort, "save", save)
+    monkeypatch.setattr(AttemptPort, "push", push)
     monkeypatch.setattr(SequentumHook, "send", send)
     monkeypatch.setattr(SequentumHook, "run_link", lambda hook, agent_id, run_id: f"https://ui/{agent_id}/{run_id}")
-    for module in modules:
-        monkeypatch.setattr(module, "datetime", FakeDatetime)
 
 
 def deferred_by(action: Callable[[], object]) -> TaskDeferred:

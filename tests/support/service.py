@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from airflow_provider_sequentum.api.call import Answer, Call
+from airflow_provider_sequentum.api.call import Answer, Call, Reply
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
     BadRequest,
@@ -104,7 +104,7 @@ class FakeRun:
         elif self.plan.seconds is not None and now >= self.begun + timedelta(seconds=self.plan.seconds):
             self.status, self.end_time = self.plan.outcome, self.begun + timedelta(seconds=self.plan.seconds)
 
-    def as_json(self, now: datetime) -> dict[str, Any]:
+    def as_json(self, now: datetime, skew: timedelta = timedelta(0)) -> dict[str, Any]:
         stale = self.shown_until is not None and now < self.shown_until
         status = RunStatus.FAILURE if stale else self.status
         end_time = self.old_end_time if stale else self.end_time
@@ -112,9 +112,9 @@ class FakeRun:
             "id": self.id,
             "configId": self.agent_id,
             "status": int(status) if isinstance(status, int) else status,
-            "created": self.created.isoformat(),
-            "startTime": self.begun.isoformat(),
-            "endTime": end_time and end_time.isoformat(),
+            "created": (self.created + skew).isoformat(),
+            "startTime": (self.begun + skew).isoformat(),
+            "endTime": end_time and (end_time + skew).isoformat(),
             "tableType": self.table_type,
             "dataCount": self.plan.records if self.is_over else 0,
             "errorCount": self.plan.errors,
@@ -152,6 +152,19 @@ class FakeService:
     diagnostics: dict[str, Any] | None = None
     credits: float = 1000.0
     on_start: Callable[[FakeRun], None] = lambda run: None
+    skew: timedelta = timedelta(0)
+    """By how much the service's clock is ahead of the worker's."""
+    tells_time: bool = True
+
+    @property
+    def now(self) -> datetime:
+        """The time by the service's clock."""
+        return self.clock.now + self.skew
+
+    def exchange(self, call: Call[T]) -> Reply[T]:
+        """Answer a call, with the service's time in whole seconds as ``Date`` has it."""
+        value = self.answer(call)
+        return Reply(value, self.now.replace(microsecond=0) if self.tells_time else None)
 
     def answer(self, call: Call[T]) -> T:
         verb = "billing" if call.path.startswith("/billing/") else call.path.rsplit("/", 1)[-1]
@@ -232,12 +245,12 @@ class FakeService:
             raise not_found(call)
         if verb == "start":
             assert isinstance(call.body, dict)
-            return self.start(agent_id, call.body.get("inputParameters")).as_json(self.clock.now)
+            return self.start(agent_id, call.body.get("inputParameters")).as_json(self.clock.now, self.skew)
         if verb == "runs":
             young = self.clock.now - timedelta(seconds=self.list_lag)
             listed = [run for run in self.runs.values() if run.agent_id == agent_id and run.created <= young]
             newest_first = sorted(listed, key=lambda run: (run.created, run.id), reverse=True)
-            return [run.as_json(self.clock.now) for run in newest_first[: int(call.query["maxRecords"])]]
+            return [run.as_json(self.clock.now, self.skew) for run in newest_first[: int(call.query["maxRecords"])]]
         run = self.runs.get(run_id or 0)
         if run is None or run.agent_id != agent_id:
             raise not_found(call)
@@ -246,13 +259,13 @@ class FakeService:
     def _act_on_run(self, verb: str, call: Call[Any], run: FakeRun) -> Any:
         now = self.clock.now
         if verb == "status":
-            return run.as_json(now)
+            return run.as_json(now, self.skew)
         if verb == "restart":
             if not self.offers_restart:
                 raise method_not_allowed(call)
             if run.status is not RunStatus.FAILURE:
                 raise conflict(call)
-            return self.restart(run.id, self.restart_lag).as_json(now)
+            return self.restart(run.id, self.restart_lag).as_json(now, self.skew)
         if run.is_over:
             raise conflict(call)
         run.killed = verb == "kill" and run.stop_asked_at is not None

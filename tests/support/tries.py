@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.hooks.errors import as_airflow_exception
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
-from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
+from airflow_provider_sequentum.exceptions import from_client
+from airflow_provider_sequentum.runs.wait import RunEvent, WaitSpec, wait_for_runs
 from tests.support.airflow import FakeTask
 from tests.support.worker import Worker
 
@@ -26,15 +26,20 @@ def fire_space(worker: Worker, deferral: TaskDeferred) -> dict[str, Any]:
     """Wait as the trigger of a space's runs does, and return its event."""
     path, arguments = deferral.trigger.serialize()
     assert path.endswith("SpaceRunsTrigger")
-    return {"events": [_event(worker, wait) for wait in arguments["waits"]], "carried": arguments["carried"]}
+    return {"events": [_event(worker, wait) for wait in arguments["waits"]]}
 
 
 def _event(worker: Worker, arguments: dict[str, Any]) -> dict[str, Any]:
-    terms = RunWaitTerms.from_json({name: arguments[name] for name in RunWaitTerms.names()})
-    try:
-        return ended_event(*worker.perform(wait_for_end(terms)), arguments)
-    except SequentumError as error:
-        return error_event(as_airflow_exception(error, "sequentum_default"), arguments)
+    worker.deadline = None
+    [(outcome, run)] = wait_for_runs(worker, [WaitSpec.from_json(arguments)])
+    ids = {"agent_id": arguments["agent_id"], "run_id": run.id if run is not None else arguments["run_id"]}
+    record = run.model_dump(mode="json") if run is not None else None
+    if isinstance(outcome, SequentumError):
+        error = from_client(outcome, "sequentum_default")
+        event = RunEvent(**ids, error=type(error).__name__, message=str(error), run=record)
+    else:
+        event = RunEvent(**ids, outcome=outcome, run=record)
+    return json.loads(json.dumps(event.to_json()))  # type: ignore[no-any-return]
 
 
 def run_try(
@@ -51,6 +56,8 @@ def run_try(
     while True:
         event = fire(worker, pending)
         try:
-            return make().resume_execution("execute_complete", {"event": event}, task.context)
+            return make().resume_execution(
+                "execute_complete", {**(pending.kwargs or {}), "event": event}, task.context
+            )
         except TaskDeferred as deferral:
             pending = deferral

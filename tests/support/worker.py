@@ -1,4 +1,4 @@
-"""Carries out procedures against the fake service, and can be killed between any two of their steps."""
+"""A worker: the port of procedures, on the fake service and its clock. It can be killed before any step."""
 
 from __future__ import annotations
 
@@ -6,96 +6,123 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.lifecycle.procedure import (
-    Now,
-    Procedure,
-    Remember,
-    Say,
-    Send,
-    Sleep,
-    Step,
-    TellSiblingsRuns,
-)
+from airflow_provider_sequentum.api.call import Call, Reply
+from airflow_provider_sequentum.jobs.record import Claim, Stored
 from tests.support.service import FakeService
 
 T = TypeVar("T")
+
+PACKAGE = "airflow_provider_sequentum"
 
 
 class Killed(BaseException):
     """The worker process died. A ``BaseException``, because nothing gets a chance to handle a SIGKILL."""
 
 
+class _LogLines(logging.Handler):
+    """Gives what the package logs to the worker that was made last."""
+
+    worker: Worker | None = None
+
+    def emit(self, entry: logging.LogRecord) -> None:
+        if self.worker is not None:
+            self.worker.said.append(entry.getMessage())
+            if entry.levelno >= logging.WARNING:
+                self.worker.warned.append(entry.getMessage())
+
+
+_LOG_LINES = _LogLines()
+
+
 @dataclass
 class Worker:
-    """
-    A driver like the real ones.
+    """A port like the real ones.
 
     :param service: answers its calls and has its clock.
-    :param steps_left: it dies before it takes a further step.
+    :param steps_left: something happens before it takes a further step: by default it dies, and stays dead.
+    :param interrupt: what happens then instead, once; it may raise anything.
     """
 
     service: FakeService
     steps_left: int | None = None
+    interrupt: Callable[[], None] | None = None
     said: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
-    """What of it was said as a warning."""
-    sent: list[tuple[datetime, Send]] = field(default_factory=list)
-    """Its calls, and when each was sent."""
+    """What of it was logged as a warning."""
+    sent: list[tuple[datetime, Call[Any], float]] = field(default_factory=list)
+    """When each call was sent, the call, and the share of the budget that it may fill."""
     kept: list[dict[str, Any] | None] = field(default_factory=list)
+    """What was saved, one after the other."""
+    siblings: list[Claim] = field(default_factory=list)
+    claimed: list[Claim] = field(default_factory=list)
+    pushed: dict[str, Any] = field(default_factory=dict)
+    deadline: datetime | None = None
+    record: Stored | None = None
+    is_recorded: bool = False
+    is_asking_airflow: bool = False
+    hook: Any = field(default_factory=lambda: SimpleNamespace(sequentum_conn_id="sequentum_default"))
+
+    def __post_init__(self) -> None:
+        logger = logging.getLogger(PACKAGE)
+        _LOG_LINES.worker = self
+        if _LOG_LINES not in logger.handlers:
+            logger.addHandler(_LOG_LINES)
+        logger.setLevel(logging.DEBUG)
 
     @property
-    def record(self) -> dict[str, Any] | None:
-        """What was kept last."""
+    def saved(self) -> dict[str, Any] | None:
+        """What was saved last."""
         return self.kept[-1] if self.kept else None
 
-    def perform(
-        self,
-        procedure: Procedure[T],
-        remember: Callable[[dict[str, Any] | None], None] | None = None,
-        siblings: Callable[[], frozenset[int]] | None = None,
-    ) -> T:
-        try:
-            step = next(procedure)
-            while True:
-                self._live()
-                try:
-                    result = self._take(step, remember or self.kept.append, siblings)
-                except SequentumError as error:
-                    step = procedure.throw(error)
-                else:
-                    step = procedure.send(result)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+    def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
+        return self.exchange(call, budget_share=budget_share, within=within).value
 
-    def _live(self) -> None:
-        if self.steps_left is not None:
-            if self.steps_left <= 0:
-                raise Killed
+    def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        self.step()
+        self.sent.append((self.service.clock.now, call, budget_share))
+        return self.service.exchange(call)
+
+    def now(self) -> datetime:
+        return self.service.clock.now
+
+    def sleep(self, seconds: float) -> None:
+        self.step()
+        left = None if self.deadline is None else max((self.deadline - self.now()).total_seconds(), 0.0)
+        self.service.clock.sleep(seconds if left is None else min(seconds, left))
+
+    def save(self, record: Stored | None) -> None:
+        self.record, self.is_recorded = record, False
+        self.step()
+        self.kept.append(None if record is None else record.to_json())
+        self.is_recorded = record is not None
+
+    def claim(self, claim: Claim) -> None:
+        self.claimed.append(claim)
+
+    def claims(self) -> list[Claim]:
+        return list(self.siblings)
+
+    def push(self, key: str, value: object) -> None:
+        self.step()
+        self.pushed[key] = value
+
+    def hurry(self) -> None:
+        self.deadline = None
+
+    def close(self) -> None:
+        self.is_asking_airflow = False
+
+    def step(self) -> None:
+        """Take a step, unless something happens first."""
+        if self.steps_left is None:
+            return
+        if self.steps_left > 0:
             self.steps_left -= 1
-
-    def _take(
-        self,
-        step: Step,
-        remember: Callable[[dict[str, Any] | None], None],
-        siblings: Callable[[], frozenset[int]] | None,
-    ) -> Any:
-        match step:
-            case Send(call):
-                self.sent.append((self.service.clock.now, step))
-                return self.service.answer(call)
-            case Sleep(seconds):
-                self.service.clock.sleep(seconds)
-            case Now():
-                return self.service.clock.now
-            case Remember(record):
-                remember(record)
-            case TellSiblingsRuns():
-                return siblings() if siblings is not None else frozenset()
-            case Say(level, message):
-                self.said.append(message)
-                if level == logging.WARNING:
-                    self.warned.append(message)
-        return None
+            return
+        if self.interrupt is None:
+            raise Killed
+        self.steps_left, happens = None, self.interrupt
+        happens()

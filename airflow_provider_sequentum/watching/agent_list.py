@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.lifecycle.phases import phase_of_status
+from airflow_provider_sequentum.runs.phases import phase_of_status
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
