@@ -7,7 +7,7 @@ in a test it is a fake that can raise before any step, which is what a killed wo
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_sequentum.api.errors import NotFound, RefusedByServer, SequentumError, UnexpectedAnswer
 
@@ -79,7 +79,7 @@ def fault_tolerance(error: SequentumError) -> timedelta:
 class JobPort(Port, Protocol):
     """What the owner of a job needs besides: see ``hooks.port.AttemptPort``."""
 
-    hook: SequentumHook
+    hook: Any
     is_asking_airflow: bool
 
     def hurry(self) -> None:

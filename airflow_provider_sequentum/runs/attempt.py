@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.api.runs import Run
@@ -13,7 +15,6 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunOutcomeRejected,
     AgentRunStartAmbiguous,
     AgentRunTimeout,
-    AirflowTaskTimeout,
     SequentumSkipped,
     SequentumUnavailable,
 )
