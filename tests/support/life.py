@@ -28,7 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous
-from airflow_provider_sequentum.lifecycle.run_stop import stop_run
+from airflow_provider_sequentum.runs.stop import stop_run
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, use_fakes
 from tests.support.service import FakeRun, FakeService, Plan
@@ -223,7 +223,7 @@ class Life(RuleBasedStateMachine):
         for values in self.waits():
             assert values["stop_on_kill"]
             restarted = values["restart_asked_at"] and datetime.fromisoformat(values["restart_asked_at"])
-            self.worker.perform(stop_run(values["agent_id"], values["run_id"], values["stop_grace"], restarted))
+            self.stop_run(worker, values["agent_id"], values["run_id"], values["stop_grace"], restarted))
         self.state, self.deferral = "failed", None
         assert self.mine_going() <= self.told
 
@@ -274,7 +274,7 @@ class Life(RuleBasedStateMachine):
         if retried and self.task.ti.try_number <= self.task.ti.max_tries:
             self.state = "up_for_retry"
             self.service.clock.sleep(10)
-            self.task.next_try()
+            self.task.next_step()
         else:
             self.state = "failed"
 

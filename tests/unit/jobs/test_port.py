@@ -4,7 +4,7 @@ import pytest
 
 from airflow_provider_sequentum.api.errors import RefusedByServer, UnexpectedAnswer
 from airflow_provider_sequentum.api.runs import status
-from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, fault_tolerance
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, fault_tolerance
 from tests.support import service as fakes
 from tests.support.service import ErrorOf
 

@@ -96,7 +96,7 @@ def test_the_first_try_and_the_second(
 
     service.plans = [Plan()]
     service.clock.sleep(120)
-    task.next_try()
+    task.next_step()
     if status == FAILED and policy["retry_mode"] == "restart" and store:
         with pytest.raises(AgentRunRestartRefused):
             run_a_try(worker, task, policy)

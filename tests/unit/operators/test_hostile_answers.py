@@ -134,7 +134,7 @@ def test_running_an_agent(deferrable: bool, data: st.DataObject) -> None:
         left = json.dumps(task.store.values) + repr(task.ti.xcoms) + repr(worker.said)
         assert KEY not in told + left
         hostile.is_sane = True
-        task.next_try()
+        task.next_step()
         assert KEY not in end_of(lambda: run_try(worker, task, operator))
 
 

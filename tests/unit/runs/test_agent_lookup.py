@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_sequentum.lifecycle.agent_lookup import find_agent
+from airflow_provider_sequentum.runs.start import find_agent
 from airflow_provider_sequentum.lifecycle.procedure import Send
 from tests.support.service import Clock, FakeService
 from tests.support.worker import Worker
@@ -14,18 +14,18 @@ def worker() -> Worker:
 
 
 def test_an_agent_is_found_by_its_name_letter_for_letter(worker: Worker) -> None:
-    assert worker.perform(find_agent("Prices")).id == 7
+    assert find_agent(worker, "Prices")).id == 7
 
 
 @pytest.mark.parametrize("name", ["Price", "PRICES", "Prices ", "", "no such"])
 def test_no_agent_is_called_that(worker: Worker, name: str) -> None:
     with pytest.raises(LookupError, match="No agent is called"):
-        worker.perform(find_agent(name))
+        find_agent(worker, name))
 
 
 def test_an_ambiguous_name_is_refused_with_the_ids(worker: Worker) -> None:
     with pytest.raises(LookupError, match=r"2 agents are called 'Stock': 10, 11\. Nothing was started"):
-        worker.perform(find_agent("Stock"))
+        find_agent(worker, "Stock"))
 
 
 def test_the_service_is_asked_for_agents_of_that_name_only() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.lifecycle.progress import RunProgress, describe_run, format_seconds, run_summary
+from airflow_provider_sequentum.runs.describe import RunProgress, describe_run, format_seconds, run_summary
 from tests.support.service import START
 
 

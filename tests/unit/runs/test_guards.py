@@ -14,8 +14,8 @@ from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.api.schedules import Schedule
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, Say, Send
-from airflow_provider_sequentum.lifecycle.run_cost import read_cost
-from airflow_provider_sequentum.lifecycle.run_guards import CreditsShort, check_credits, warn_of_schedules
+from airflow_provider_sequentum.runs.outcome import read_cost
+from airflow_provider_sequentum.runs.start import CreditsShort, check_credits, warn_of_schedules
 
 RUN = Run.model_validate(
     {"id": 42, "configId": 7, "startTime": "2026-11-22T23:30:00Z", "endTime": "2026-11-23T00:10:00Z"}

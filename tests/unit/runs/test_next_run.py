@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.lifecycle.next_run import first_run_since, look_for_next_run
+from airflow_provider_sequentum.runs.wait import first_run_since, look_for_next_run
 from tests.support import service as fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService
 from tests.support.worker import Worker
@@ -37,9 +37,9 @@ def test_a_passing_fault_counts_as_not_yet_and_is_said(error: ErrorOf) -> None:
     service.start()
     service.faults["runs"] = [(error, False)]
     worker = Worker(service)
-    assert worker.perform(look_for_next_run(7, START)) is None
+    assert look_for_next_run(worker, 7, START)) is None
     assert "will look again" in worker.said[0]
-    found = worker.perform(look_for_next_run(7, START))
+    found = look_for_next_run(worker, 7, START))
     assert found is not None
     assert found.id == 101
     assert "run 101 of agent 7" in worker.said[1]

@@ -4,42 +4,42 @@ from itertools import product
 
 import pytest
 
-from airflow_provider_sequentum.lifecycle.choices import ON_CLEAR, RETRY_MODES
-from airflow_provider_sequentum.lifecycle.next_try import NextTry, next_try
-from airflow_provider_sequentum.lifecycle.phases import Phase
+from airflow_provider_sequentum.parameters import ON_CLEAR, RETRY_MODES
+from airflow_provider_sequentum.runs.phases import NextStep, next_step
+from airflow_provider_sequentum.runs.phases import Phase
 
 # A retry of the same work: what becomes of the run of the try before.
 RETRY = {
-    (None, "restart_or_new"): NextTry.START,
-    (None, "restart"): NextTry.START,
-    (None, "new"): NextTry.START,
-    (Phase.ACTIVE, "restart_or_new"): NextTry.JOIN,
-    (Phase.ACTIVE, "restart"): NextTry.JOIN,
-    (Phase.ACTIVE, "new"): NextTry.JOIN,
-    (Phase.UNKNOWN, "restart_or_new"): NextTry.JOIN,
-    (Phase.UNKNOWN, "restart"): NextTry.JOIN,
-    (Phase.UNKNOWN, "new"): NextTry.JOIN,
-    (Phase.SUCCEEDED, "restart_or_new"): NextTry.JOIN,
-    (Phase.SUCCEEDED, "restart"): NextTry.JOIN,
-    (Phase.SUCCEEDED, "new"): NextTry.JOIN,
-    (Phase.SKIPPED, "restart_or_new"): NextTry.JOIN,
-    (Phase.SKIPPED, "restart"): NextTry.JOIN,
-    (Phase.SKIPPED, "new"): NextTry.JOIN,
-    (Phase.RESTARTABLE, "restart_or_new"): NextTry.RESTART,
-    (Phase.RESTARTABLE, "restart"): NextTry.RESTART,
-    (Phase.RESTARTABLE, "new"): NextTry.START,
-    (Phase.ARCHIVED, "restart_or_new"): NextTry.START,
-    (Phase.ARCHIVED, "restart"): NextTry.REFUSE,
-    (Phase.ARCHIVED, "new"): NextTry.START,
-    (Phase.STOPPED, "restart_or_new"): NextTry.START,
-    (Phase.STOPPED, "restart"): NextTry.START,
-    (Phase.STOPPED, "new"): NextTry.START,
+    (None, "restart_or_new"): NextStep.START,
+    (None, "restart"): NextStep.START,
+    (None, "new"): NextStep.START,
+    (Phase.ACTIVE, "restart_or_new"): NextStep.JOIN,
+    (Phase.ACTIVE, "restart"): NextStep.JOIN,
+    (Phase.ACTIVE, "new"): NextStep.JOIN,
+    (Phase.UNKNOWN, "restart_or_new"): NextStep.JOIN,
+    (Phase.UNKNOWN, "restart"): NextStep.JOIN,
+    (Phase.UNKNOWN, "new"): NextStep.JOIN,
+    (Phase.SUCCEEDED, "restart_or_new"): NextStep.JOIN,
+    (Phase.SUCCEEDED, "restart"): NextStep.JOIN,
+    (Phase.SUCCEEDED, "new"): NextStep.JOIN,
+    (Phase.SKIPPED, "restart_or_new"): NextStep.JOIN,
+    (Phase.SKIPPED, "restart"): NextStep.JOIN,
+    (Phase.SKIPPED, "new"): NextStep.JOIN,
+    (Phase.RESTARTABLE, "restart_or_new"): NextStep.RESTART,
+    (Phase.RESTARTABLE, "restart"): NextStep.RESTART,
+    (Phase.RESTARTABLE, "new"): NextStep.START,
+    (Phase.ARCHIVED, "restart_or_new"): NextStep.START,
+    (Phase.ARCHIVED, "restart"): NextStep.REFUSE,
+    (Phase.ARCHIVED, "new"): NextStep.START,
+    (Phase.STOPPED, "restart_or_new"): NextStep.START,
+    (Phase.STOPPED, "restart"): NextStep.START,
+    (Phase.STOPPED, "new"): NextStep.START,
 }
 PHASES = [None, *Phase]
 EVERYTHING = list(product(PHASES, [True, False], [True, False], [True, False], [True, False], ON_CLEAR, RETRY_MODES))
 
 
-def decide(phase: Phase | None, **changes: object) -> NextTry:
+def decide(phase: Phase | None, **changes: object) -> NextStep:
     situation = {
         "same_inputs": True,
         "cleared": False,
@@ -49,7 +49,7 @@ def decide(phase: Phase | None, **changes: object) -> NextTry:
         "retry_mode": "restart_or_new",
         **changes,
     }
-    return next_try(phase, **situation)  # type: ignore[arg-type]
+    return next_step(phase, **situation)  # type: ignore[arg-type]
 
 
 def test_the_table_of_retries_is_complete() -> None:
@@ -68,9 +68,9 @@ def test_a_retry(phase: Phase | None, retry_mode: str, on_clear: str) -> None:
 def test_a_cleared_task_never_returns_a_run_that_is_over(phase: Phase | None, retry_mode: str, on_clear: str) -> None:
     decision = decide(phase, cleared=True, on_clear=on_clear, retry_mode=retry_mode)
     if phase is None or phase.is_over:
-        assert decision is NextTry.START
+        assert decision is NextStep.START
     else:
-        assert decision is (NextTry.JOIN if on_clear == "join" else NextTry.STOP_AND_START)
+        assert decision is (NextStep.JOIN if on_clear == "join" else NextStep.STOP_AND_START)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -78,12 +78,12 @@ def test_a_cleared_task_never_returns_a_run_that_is_over(phase: Phase | None, re
 @pytest.mark.parametrize("retry_mode", RETRY_MODES)
 def test_a_useless_run_is_replaced(phase: Phase | None, reason: dict[str, bool], retry_mode: str) -> None:
     going = phase is not None and not phase.is_over
-    assert decide(phase, retry_mode=retry_mode, **reason) is (NextTry.STOP_AND_START if going else NextTry.START)
+    assert decide(phase, retry_mode=retry_mode, **reason) is (NextStep.STOP_AND_START if going else NextStep.START)
 
 
 def test_a_run_that_is_being_stopped_is_waited_out_and_replaced() -> None:
-    assert decide(Phase.ACTIVE, stopping=True) is NextTry.STOP_AND_START
-    assert decide(Phase.ACTIVE, stopping=True, cleared=True, on_clear="join") is NextTry.STOP_AND_START
+    assert decide(Phase.ACTIVE, stopping=True) is NextStep.STOP_AND_START
+    assert decide(Phase.ACTIVE, stopping=True, cleared=True, on_clear="join") is NextStep.STOP_AND_START
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_in_every_situation(
     on_clear: str,
     retry_mode: str,
 ) -> None:
-    decision = next_try(
+    decision = next_step(
         phase,
         same_inputs=same_inputs,
         cleared=cleared,
@@ -109,9 +109,9 @@ def test_in_every_situation(
     )
     going = phase is not None and not phase.is_over
     # No second run beside one that is going, and nothing stopped or restarted that is not there to be.
-    assert (decision is NextTry.START) <= (not going)
-    assert (decision is NextTry.STOP_AND_START) <= going
-    assert (decision is NextTry.RESTART) <= (phase is Phase.RESTARTABLE)
-    assert (decision is NextTry.REFUSE) <= (retry_mode == "restart" and phase is Phase.ARCHIVED)
+    assert (decision is NextStep.START) <= (not going)
+    assert (decision is NextStep.STOP_AND_START) <= going
+    assert (decision is NextStep.RESTART) <= (phase is Phase.RESTARTABLE)
+    assert (decision is NextStep.REFUSE) <= (retry_mode == "restart" and phase is Phase.ARCHIVED)
     # What is returned was asked for.
-    assert (decision is NextTry.JOIN and not going) <= (same_inputs and not cleared and not abandoned)
+    assert (decision is NextStep.JOIN and not going) <= (same_inputs and not cleared and not abandoned)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status
-from airflow_provider_sequentum.lifecycle.phases import PHASES, Phase, phase_of_status
+from airflow_provider_sequentum.runs.phases import PHASES, Phase, phase_of_status
 
 # Written down a second time on purpose: a change of the table has to be meant.
 EXPECTED = {

@@ -12,12 +12,12 @@ from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.call import Answer, Call
 from airflow_provider_sequentum.api.errors import NotFound, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.lifecycle.choices import ON_AMBIGUOUS_RUN
+from airflow_provider_sequentum.parameters import ON_AMBIGUOUS_RUN
 from airflow_provider_sequentum.lifecycle.procedure import remember
-from airflow_provider_sequentum.lifecycle.run_guards import CreditsShort
-from airflow_provider_sequentum.lifecycle.run_record import RunRecord
-from airflow_provider_sequentum.lifecycle.run_request import RunRequest
-from airflow_provider_sequentum.lifecycle.run_start import (
+from airflow_provider_sequentum.runs.start import CreditsShort
+from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.record import RunRequest
+from airflow_provider_sequentum.runs.start import (
     CLOCK_SKEW,
     HeldRun,
     RestartRefused,
@@ -47,8 +47,8 @@ def hold(
     left_behind: RunRecord | None = None,
 ) -> HeldRun:
     """One try, which finds what the last one kept."""
-    record = left_behind or RunRecord.from_json(worker.record)
-    return worker.perform(hold_run(request, policy, max_tries, record))
+    record = left_behind or RunRecord.from_json(worker.saved)
+    return hold_run(worker, request, policy, max_tries, record))
 
 
 # Starting
@@ -56,12 +56,12 @@ def hold(
 
 def test_the_intent_is_kept_before_the_start_and_the_run_after_it(service: FakeService, worker: Worker) -> None:
     kept_at_start: list[object] = []
-    service.on_start = lambda run: kept_at_start.append(worker.record)
+    service.on_start = lambda run: kept_at_start.append(worker.saved)
     held = hold(worker)
     assert isinstance(kept_at_start[0], dict)
     assert (kept_at_start[0]["run_id"], kept_at_start[0]["fingerprint"]) == (None, REQUEST.fingerprint())
-    assert worker.record is not None
-    assert worker.record["run_id"] == held.run.id == 101
+    assert worker.saved is not None
+    assert worker.saved["run_id"] == held.run.id == 101
 
 
 @pytest.mark.parametrize("error", [fakes.not_reached, fakes.bad_request, fakes.rate_limited, fakes.unauthorized])
@@ -71,7 +71,7 @@ def test_a_start_that_certainly_did_nothing_leaves_nothing_to_look_for(
     service.faults["start"] = [(error, False)]
     with pytest.raises(SequentumError):
         hold(worker)
-    assert worker.record is None
+    assert worker.saved is None
     assert service.count("runs") == 0
     assert hold(worker).run.id == 101
 
@@ -84,7 +84,7 @@ def test_without_the_credits_asked_for_nothing_is_started(
     with nullcontext() if is_started else pytest.raises(CreditsShort):
         hold(worker, policy=RunPolicy(min_credits=min_credits))
     assert service.count("start") == is_started
-    assert (worker.record is not None) is is_started
+    assert (worker.saved is not None) is is_started
 
 
 @pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
@@ -140,11 +140,11 @@ def test_when_no_look_succeeds_the_intent_stays(service: FakeService, worker: Wo
 
 def test_when_no_look_of_the_next_try_succeeds_nothing_is_started(service: FakeService, worker: Worker) -> None:
     intend_and_die(worker)
-    lost, kept = service.start(), worker.record
+    lost, kept = service.start(), worker.saved
     service.faults["runs"] = [(fakes.server_error, False)] * 2
     with pytest.raises(SequentumError):
         hold(worker)
-    assert (service.count("start"), worker.record) == (0, kept)
+    assert (service.count("start"), worker.saved) == (0, kept)
     assert hold(worker).run.id == lost.id
 
 
@@ -214,7 +214,7 @@ def test_a_second_start_in_one_try_is_recorded_as_the_first_would_have_been(
     held = hold(worker, max_tries=3, policy=RunPolicy(on_ambiguous_start="start"))
     assert service.count("start") == 3
     assert (held.record.run_id, held.record.max_tries, held.record.replaced) == (102, 3, (101,))
-    assert worker.record == held.record.to_json()
+    assert worker.saved == held.record.to_json()
 
 
 @pytest.mark.parametrize("on_ambiguous_start", ON_AMBIGUOUS_RUN)
@@ -258,8 +258,8 @@ def test_a_run_that_the_task_had_before_is_not_taken_for_the_lost_one(service: F
         hold(worker, max_tries=3)
     assert hold(worker, max_tries=3).run.id == 102
     assert hold(worker, max_tries=4).run.id == 103
-    assert worker.record is not None
-    assert worker.record["replaced"] == [101, 102]
+    assert worker.saved is not None
+    assert worker.saved["replaced"] == [101, 102]
 
 
 def test_a_run_from_before_the_intent_is_no_candidate(service: FakeService, worker: Worker) -> None:
@@ -276,7 +276,7 @@ def test_a_lost_run_is_found_behind_many_newer_ones(service: FakeService, worker
     for _ in range(80):
         service.start(by_stranger=True)
     with pytest.raises(StartAmbiguous) as caught:
-        worker.perform(find_lost_run(record, POLICY))
+        find_lost_run(worker, record, POLICY))
     assert lost.id in caught.value.run_ids
 
 
@@ -309,7 +309,7 @@ def test_a_run_that_a_mapped_sibling_holds_is_not_taken_for_the_lost_one(
     record = RunRecord(agent_id=7, fingerprint="f", max_tries=2, intended_at=service.clock.now)
     for _ in range(2):
         service.start()
-    run = worker.perform(find_lost_run(record, POLICY), siblings=lambda: frozenset(held_by_siblings))
+    run = find_lost_run(worker, record, POLICY), siblings=lambda: frozenset(held_by_siblings))
     assert (run.id if run else None) == found
 
 
@@ -381,14 +381,14 @@ def test_no_run_is_started_beside_one_that_could_not_be_stopped(
 ) -> None:
     service.plans = [Plan(seconds=None)]
     hold(worker)
-    kept = worker.record
+    kept = worker.saved
     service.faults["stop"] = [(fakes.server_error, False)]
     service.faults["kill"] = [(fakes.server_error, False)] * 2
     with pytest.raises(StillGoing) as caught:
         hold(worker, **change)
     assert (caught.value.agent_ids, caught.value.run_ids) == ([7], [101])
     assert all(str(number) in str(caught.value) for number in (7, 101))
-    assert (service.count("start"), worker.record) == (1, kept)
+    assert (service.count("start"), worker.saved) == (1, kept)
     assert hold(worker, **change).run.id == 102
     assert service.runs[101].status is RunStatus.STOPPED
 
@@ -397,7 +397,7 @@ def test_a_cleared_task_joins_when_told_to(service: FakeService, worker: Worker)
     hold(worker)
     held = hold(worker, max_tries=3, policy=RunPolicy(on_clear="join"))
     assert (held.run.id, held.record.max_tries) == (101, 3)
-    assert worker.record == held.record.to_json(), "a retry of this attempt finds it, and is no longer cleared"
+    assert worker.saved == held.record.to_json(), "a retry of this attempt finds it, and is no longer cleared"
     assert service.count("stop") == 0
 
 
@@ -434,11 +434,11 @@ def test_a_run_that_is_not_known_yet_is_waited_for(service: FakeService, worker:
 
 def test_a_run_that_cannot_be_looked_at_is_never_replaced(service: FakeService, worker: Worker) -> None:
     hold(worker)
-    kept = worker.record
+    kept = worker.saved
     service.faults["status"] = [(fakes.server_error, False)]
     with pytest.raises(SequentumError):
         hold(worker)
-    assert worker.record == kept
+    assert worker.saved == kept
     assert service.count("start") == 1
 
 
@@ -455,7 +455,7 @@ def failed_run(worker: Worker, *following: Plan) -> HeldRun:
     worker.service.plans = [FAILURE, *(following or [Plan()])]
     hold(worker)
     worker.service.clock.sleep(600)
-    record = RunRecord.from_json(worker.record)
+    record = RunRecord.from_json(worker.saved)
     assert record is not None
     return HeldRun(record, worker.service.answer(runs.status(7, 101)))
 
@@ -502,7 +502,7 @@ def test_a_restart_that_somebody_else_was_quicker_with_is_joined(
     held = failed_run(worker)
     service.restart(101)
     service.clock.sleep(seconds)  # the run goes on, or has succeeded since
-    joined = worker.perform(restart_or_start(held, REQUEST, POLICY))
+    joined = restart_or_start(worker, held, REQUEST, POLICY))
     assert joined.run.id == 101
     assert joined.run.status is (RunStatus.RUNNING if seconds < 60 else RunStatus.SUCCESS)
     assert joined.record == held.record
@@ -515,9 +515,9 @@ def test_after_a_refused_restart_no_failure_is_taken_for_a_stale_one(service: Fa
     service.faults["restart"] = [(fakes.conflict, False)]
     service.faults["status"] = [(fakes.server_error, False)]
     with pytest.raises(SequentumError):
-        worker.perform(restart_or_start(held, REQUEST, POLICY))
-    assert worker.record is not None
-    assert worker.record["restart_asked_at"] is None
+        restart_or_start(worker, held, REQUEST, POLICY))
+    assert worker.saved is not None
+    assert worker.saved["restart_asked_at"] is None
 
 
 @pytest.mark.parametrize("took_effect", [True, False])
@@ -527,11 +527,11 @@ def test_a_lost_answer_to_a_restart_starts_nothing(
 ) -> None:
     held = failed_run(worker)
     service.faults["restart"] = [(error, took_effect)]
-    restarted = worker.perform(restart_or_start(held, REQUEST, POLICY))
+    restarted = restart_or_start(worker, held, REQUEST, POLICY))
     assert (restarted.run.id, service.count("start")) == (101, 1)
     assert restarted.record.restart_asked_at == service.clock.now
     assert restarted.record.failure_ended_at == held.run.end_time
-    assert worker.record == restarted.record.to_json()
+    assert worker.saved == restarted.record.to_json()
     assert str(error(runs.restart(7, 101))) in worker.said[-1]
 
 
@@ -542,7 +542,7 @@ def test_a_restart_that_was_not_sent_is_tried_again_by_the_next_try(
     held = failed_run(worker)
     service.faults["restart"] = [(error, False)]
     with pytest.raises(SequentumError):
-        worker.perform(restart_or_start(held, REQUEST, POLICY))
+        restart_or_start(worker, held, REQUEST, POLICY))
     assert hold(worker).run.id == 101
     assert service.runs[101].restarts == 1
 
@@ -559,10 +559,10 @@ def test_a_restart_that_is_answered_with_nothing_keeps_the_run() -> None:
     service = CurtService(Clock())
     worker = Worker(service)
     held = failed_run(worker)
-    restarted = worker.perform(restart_or_start(held, REQUEST, POLICY))
+    restarted = restart_or_start(worker, held, REQUEST, POLICY))
     assert (restarted.run, restarted.record.run_id) == (held.run, 101)
     assert restarted.record.restart_asked_at == service.clock.now
-    assert worker.record == restarted.record.to_json()
+    assert worker.saved == restarted.record.to_json()
     assert "Run 101 of agent 7" in worker.said[-1]
 
 
@@ -571,9 +571,9 @@ def test_the_new_id_of_a_restarted_run_is_kept(service: FakeService, worker: Wor
     service.runs[102] = service.runs.pop(101)
     service.runs[101] = service.runs[102]
     service.runs[101].id = 102
-    assert worker.perform(restart_or_start(held, REQUEST, POLICY)).record.run_id == 102
-    assert worker.record is not None
-    assert worker.record["run_id"] == 102
+    assert restart_or_start(worker, held, REQUEST, POLICY)).record.run_id == 102
+    assert worker.saved is not None
+    assert worker.saved["run_id"] == 102
 
 
 def test_an_old_failure_shown_just_after_a_restart_is_not_restarted_again(service: FakeService, worker: Worker) -> None:
@@ -590,7 +590,7 @@ def test_an_old_failure_shown_just_after_a_restart_is_not_restarted_again(servic
 def test_a_restart_that_a_dying_worker_only_intended_is_made_up_for(service: FakeService, worker: Worker) -> None:
     # The record says that a restart was asked for, and it never was: the Failure that stands is the ending.
     held = failed_run(worker)
-    worker.perform(remember(held.record.restarting(service.clock.now, held.run.end_time).to_json()))
+    remember(worker, held.record.restarting(service.clock.now, held.run.end_time).to_json()))
     service.clock.sleep(5)
     assert hold(worker).run.status is RunStatus.RUNNING
     assert (service.runs[101].restarts, service.count("start")) == (1, 1)
@@ -708,4 +708,4 @@ def test_what_the_log_says_about_a_retry_names_the_reason_the_run_and_the_decisi
 def test_a_start_for_an_unknown_agent_says_so(service: FakeService, worker: Worker) -> None:
     with pytest.raises(NotFound):
         hold(worker, request=RunRequest(agent_id=999))
-    assert worker.record is None
+    assert worker.saved is None

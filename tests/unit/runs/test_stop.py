@@ -4,8 +4,8 @@ import pytest
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.lifecycle.run_stop import KILL_GRACE, STOP_GRACE, stop_run
-from airflow_provider_sequentum.lifecycle.tolerance import RESTART_GRACE
+from airflow_provider_sequentum.runs.stop import KILL_GRACE, STOP_GRACE, stop_run
+from airflow_provider_sequentum.jobs.port import RESTART_GRACE
 from tests.support import service as fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
 from tests.support.worker import Worker
@@ -23,14 +23,14 @@ def elapsed(service: FakeService) -> float:
 
 
 def test_a_run_that_stops_is_not_killed(service: FakeService, worker: Worker) -> None:
-    result = worker.perform(stop_run(7, 101))
+    result = stop_run(worker, 7, 101))
     assert (result.confirmed, result.status) == (True, "Stopped")
     assert (service.count("stop"), service.count("kill")) == (1, 0)
 
 
 def test_a_run_that_ignores_the_stop_is_killed_after_the_grace(service: FakeService, worker: Worker) -> None:
     service.ignores_stop = True
-    result = worker.perform(stop_run(7, 101))
+    result = stop_run(worker, 7, 101))
     assert result.confirmed
     assert service.count("kill") == 1
     assert STOP_GRACE <= elapsed(service) < STOP_GRACE + KILL_GRACE
@@ -43,7 +43,7 @@ def test_a_run_that_ignores_the_stop_is_killed_after_the_grace(service: FakeServ
 
 def test_the_grace_can_be_chosen(service: FakeService, worker: Worker) -> None:
     service.ignores_stop = True
-    worker.perform(stop_run(7, 101, stop_grace=3))
+    stop_run(worker, 7, 101, stop_grace=3))
     assert elapsed(service) == 3
 
 
@@ -51,7 +51,7 @@ def test_a_lost_stop_is_followed_by_two_kills(service: FakeService, worker: Work
     # A first kill equals a stop: where the stop never arrived, it takes a second one to force the end.
     service.ignores_stop = True
     service.faults["stop"] = [(fakes.not_reached, False)]
-    assert worker.perform(stop_run(7, 101)).confirmed
+    assert stop_run(worker, 7, 101)).confirmed
     assert service.count("kill") == 2
 
 
@@ -61,7 +61,7 @@ def test_a_stop_that_cannot_be_confirmed_is_said_with_the_id_and_raises_nothing(
 ) -> None:
     for verb in ("stop", "kill", "status"):
         service.faults[verb] = [(error, False)] * 200
-    result = worker.perform(stop_run(7, 101))
+    result = stop_run(worker, 7, 101))
     assert (result.confirmed, result.status) == (False, None)
     assert "Run 101 of agent 7 could not be confirmed to have stopped" in worker.said[-1]
     assert not any("None" in line for line in worker.said)
@@ -72,12 +72,12 @@ def test_a_stop_that_cannot_be_confirmed_is_said_with_the_id_and_raises_nothing(
 def test_a_run_that_outlives_everything_is_named_with_its_status(service: FakeService, worker: Worker) -> None:
     for verb in ("stop", "kill"):
         service.faults[verb] = [(fakes.server_error, False)] * 10
-    assert worker.perform(stop_run(7, 101)).status == "Running"
+    assert stop_run(worker, 7, 101)).status == "Running"
     assert "last seen: Running" in worker.said[-1]
 
 
 def test_a_run_the_service_does_not_know_needs_no_stop(service: FakeService, worker: Worker) -> None:
-    result = worker.perform(stop_run(7, 999))
+    result = stop_run(worker, 7, 999))
     assert result.confirmed
     assert result.sentence == "The service no longer knows it."
     assert worker.said[-1].startswith("Run 999 of agent 7 has ended: the service no longer knows it")
@@ -86,14 +86,14 @@ def test_a_run_the_service_does_not_know_needs_no_stop(service: FakeService, wor
 
 def test_a_run_that_is_over_is_told_as_it_is(service: FakeService, worker: Worker) -> None:
     service.runs[101].status = RunStatus.SUCCESS
-    result = worker.perform(stop_run(7, 101))
+    result = stop_run(worker, 7, 101))
     assert (result.confirmed, result.status) == (True, "Success")
     assert elapsed(service) == 0
 
 
 def test_one_lost_look_is_no_reason_to_kill(service: FakeService, worker: Worker) -> None:
     service.faults["status"] = [(fakes.server_error, False)] * 3
-    assert worker.perform(stop_run(7, 101)).confirmed
+    assert stop_run(worker, 7, 101)).confirmed
     assert service.count("kill") == 0
 
 
@@ -104,14 +104,14 @@ def test_an_old_failure_shown_after_a_restart_is_not_taken_for_the_end(
     service.runs[101].status = RunStatus.FAILURE
     service.restart(101, lag=40)
     service.faults["stop"] = [(lost, False)] if lost else []
-    result = worker.perform(stop_run(7, 101, restart_asked_at=START))
+    result = stop_run(worker, 7, 101, restart_asked_at=START))
     assert (result.confirmed, result.status) == (True, "Stopped")
     assert service.runs[101].status is RunStatus.STOPPED
 
 
 def test_a_failure_that_refuses_the_stop_is_over(service: FakeService, worker: Worker) -> None:
     service.runs[101].status = RunStatus.FAILURE
-    result = worker.perform(stop_run(7, 101, restart_asked_at=START))
+    result = stop_run(worker, 7, 101, restart_asked_at=START))
     assert (result.confirmed, result.status) == (True, "Failure")
     assert elapsed(service) == 0
 
@@ -120,5 +120,5 @@ def test_a_failure_long_after_a_restart_is_over(service: FakeService, worker: Wo
     service.runs[101].status = RunStatus.FAILURE
     service.faults["stop"] = [(fakes.server_error, False)]
     service.clock.sleep(RESTART_GRACE.total_seconds())
-    assert worker.perform(stop_run(7, 101, restart_asked_at=START)).status == "Failure"
+    assert stop_run(worker, 7, 101, restart_asked_at=START)).status == "Failure"
     assert elapsed(service) == RESTART_GRACE.total_seconds()

@@ -12,7 +12,7 @@ from airflow_provider_sequentum.api.errors import Unauthorized
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
 from airflow_provider_sequentum.lifecycle.procedure import Procedure
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
+from airflow_provider_sequentum.runs.wait import WaitSpec, PollOutcome
 from airflow_provider_sequentum.triggers import agent_run, run_watcher, user_action
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.triggers.run_event import read_run_event
@@ -56,13 +56,13 @@ def test_a_trigger_outlives_its_serialisation() -> None:
 
 
 def test_every_term_of_a_wait_reaches_the_trigger() -> None:
-    assert set(RunWaitTerms.names()) <= set(ARGUMENTS)
-    assert trigger()._terms().to_json() == {name: ARGUMENTS[name] for name in RunWaitTerms.names()}
+    assert set(WaitSpec.names()) <= set(ARGUMENTS)
+    assert trigger()._terms().to_json() == {name: ARGUMENTS[name] for name in WaitSpec.names()}
 
 
 def test_the_least_that_has_to_be_said() -> None:
     least = AgentRunTrigger(sequentum_conn_id="c", agent_id=7)
-    assert least._terms() == RunWaitTerms(agent_id=7)
+    assert least._terms() == WaitSpec(agent_id=7)
     assert not least.stop_on_kill
 
 
@@ -79,9 +79,9 @@ def test_no_trigger_touches_the_task_state_store() -> None:
 @pytest.fixture
 def wait(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the shared watcher does, and with what it was asked."""
-    situation: dict[str, Any] = {"seconds": 0.0, "result": (WaitOutcome.ENDED, RUN)}
+    situation: dict[str, Any] = {"seconds": 0.0, "result": (PollOutcome.ENDED, RUN)}
 
-    async def wait_for_run(conn_id: str, terms: RunWaitTerms, log: Any) -> Any:
+    async def wait_for_run(conn_id: str, terms: WaitSpec, log: Any) -> Any:
         situation["asked"] = (conn_id, terms)
         await asyncio.sleep(situation["seconds"])
         if isinstance(situation["result"], Exception):
@@ -102,16 +102,16 @@ async def test_one_event_and_then_it_ends(wait: dict[str, Any]) -> None:
     assert len(fired) == 1
     assert json.loads(json.dumps(fired[0])) == fired[0]
     news = read_run_event(fired[0])
-    assert (news.agent_id, news.run_id, news.outcome, news.run) == (7, 42, WaitOutcome.ENDED, RUN)
+    assert (news.agent_id, news.run_id, news.outcome, news.run) == (7, 42, PollOutcome.ENDED, RUN)
     assert news.carried == ARGUMENTS["carried"]
     assert wait["asked"] == ("my_conn", trigger()._terms())
 
 
 @pytest.mark.parametrize("run", [RUN, None])
 async def test_a_deadline(wait: dict[str, Any], run: Run | None) -> None:
-    wait["result"] = (WaitOutcome.DEADLINE, run)
+    wait["result"] = (PollOutcome.DEADLINE, run)
     news = read_run_event((await events(trigger()))[0])
-    assert (news.outcome, news.run, news.known_run_id) == (WaitOutcome.DEADLINE, run, 42)
+    assert (news.outcome, news.run, news.known_run_id) == (PollOutcome.DEADLINE, run, 42)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ async def test_a_trigger_never_fires_in_its_first_seconds(wait: dict[str, Any], 
     assert asyncio.get_running_loop().time() - begun >= 0.19
 
 
-@pytest.mark.parametrize("result", [(WaitOutcome.DEADLINE, None), Unauthorized("no")])
+@pytest.mark.parametrize("result", [(PollOutcome.DEADLINE, None), Unauthorized("no")])
 async def test_neither_does_it_for_a_deadline_or_an_error(wait: dict[str, Any], result: Any) -> None:
     wait["result"] = result
     begun = asyncio.get_running_loop().time()
@@ -188,7 +188,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     task_runner = pytest.importorskip("airflow.sdk.execution_time.task_runner", reason="on_kill needs Airflow 3.3")
     monkeypatch.setattr(task_runner.RuntimeTaskInstance, "get_task_states", staticmethod(task_states))
     monkeypatch.setattr("airflow_provider_sequentum.hooks.sequentum.SequentumHook.aget_client", aget_client)
-    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.run_stop.stop_run", stop_run)
+    monkeypatch.setattr("airflow_provider_sequentum.runs.stop.stop_run", stop_run)
     monkeypatch.setattr("airflow_provider_sequentum.hooks.driver.aperform", aperform)
     return situation
 
