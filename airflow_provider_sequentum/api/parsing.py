@@ -198,9 +198,14 @@ def read_json(content: bytes, *, is_cut: bool = False) -> Any:
         return from_json(_HUGE_INTEGER.sub("null", text).encode(errors="replace"), allow_partial=is_cut)
 
 
+def first_byte(answer: Answer) -> bytes:
+    """Return the first byte of an answer after white space and a byte order mark: what it seems to be."""
+    return answer.content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+
+
 def read_nothing(answer: Answer) -> None:
     """Read the answer of a call that only acts: any 2xx will do but a refusal and a gateway's page."""
-    first = answer.content.lstrip()[:1]
+    first = first_byte(answer)
     if first == b"{":
         raise_if_refused(read_json(answer.content))
     if first == b"<":

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api.errors import SequentumConfigurationError
-from airflow_provider_sequentum.api.settings import ClientSettings, is_loopback
+from airflow_provider_sequentum.api.settings import ClientSettings
 
 KEY = "sk-settings-key"
 
@@ -97,8 +97,3 @@ def test_unusable_values_are_refused(change: dict[str, Any]) -> None:
 )
 def test_the_origin_names_scheme_host_and_port(base_url: str, origin: str) -> None:
     assert ClientSettings(api_key=KEY, base_url=base_url).origin == origin
-
-
-@pytest.mark.parametrize(("host", "expected"), [("127.8.9.1", True), ("::1", True), (None, False), ("0.0.0.0", False)])
-def test_loopback(host: str | None, expected: bool) -> None:
-    assert is_loopback(host) is expected
