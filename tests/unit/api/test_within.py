@@ -148,10 +148,7 @@ def test_without_a_limit_a_call_waits_as_long_as_it_takes(driver: MakeDriver) ->
         ("Fri, 27 Nov 2026 19:44:10 +0100", datetime(2026, 11, 27, 18, 44, 10, tzinfo=UTC)),
         ("Fri, 27 Nov 2026 18:44:10 -0000", datetime(2026, 11, 27, 18, 44, 10, tzinfo=UTC)),
         ("2026-11-27T18:44:10Z", datetime(2026, 11, 27, 18, 44, 10, tzinfo=UTC)),
-        *(
-            (text, None)
-            for text in (None, "", "soon", "Fri, 99 Nov 2026 18:44:10 GMT", "0001-01-01T00:00:00+14:00")
-        ),
+        *((text, None) for text in (None, "", "soon", "Fri, 99 Nov 2026 18:44:10 GMT", "0001-01-01T00:00:00+14:00")),
     ],
 )
 def test_the_service_s_time_comes_with_the_value(
