@@ -2,7 +2,7 @@
 
 Pure: no name is looked up.
 
-A redirect comes from the service and is followed from inside somebody's network: followed blindly, it would make a
+A redirect comes from the service and is followed from inside the user's network: followed blindly, it would make a
 public service a way to fetch from the cloud's metadata address or from a neighbour without a password.
 """
 

@@ -94,7 +94,7 @@ def runs_summary(
 
     :param start_date: first day; the server's default is today.
     :param end_date: last day; the server's default is today.
-    :param status: name of a status to look at, such as ``Failed``.
+    :param status: count runs of this status only, such as ``Failed``.
     :param include_details: list the failed runs as well.
     """
     return Call(

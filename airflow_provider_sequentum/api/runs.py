@@ -120,7 +120,7 @@ def start(
     """Start a run and return at once. Only what is set is sent; the server's defaults hold for the rest.
 
     Not safe to repeat: two requests make two runs. When ``AnswerLost`` or ``ServerError`` comes with
-    ``may_have_acted``, look through :func:`list_runs` before starting again.
+    ``may_have_acted``, check :func:`list_runs` before starting again.
 
     :param agent_id: the agent.
     :param input_parameters: the agent's input parameters, as a mapping or as JSON text.

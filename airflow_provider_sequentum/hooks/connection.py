@@ -101,7 +101,7 @@ def _is_unset(value: object) -> bool:
 
 
 def _number(extra: Mapping[Any, Any], name: str, default: float) -> float:
-    value = extra.get(name)
+    value: Any = extra.get(name)
     if _is_unset(value):
         return default
     try:
