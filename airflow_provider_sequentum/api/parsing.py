@@ -1,7 +1,7 @@
 """Answers become values: the base of all models, the readers a :class:`~.call.Call` carries, and the pages of a list.
 
-The wire format is read generously, because the service documents it in more than one way and an answer
-cannot be repaired: names are camelCase, unknown fields are ignored, ``null`` means the same as absent, a value of an unexpected
+The wire format is read generously, because the service documents it in more than one way and an answer cannot be
+repaired: names are camelCase, unknown fields are ignored, ``null`` means the same as absent, a value of an unexpected
 type counts as absent unless the model cannot do without it, and an element that cannot be read is left out of its list.
 Two things are strict: text is made safe (:mod:`~airflow_provider_sequentum.api.text`), and an answer about another id
 than the one asked for is refused.
