@@ -70,8 +70,8 @@ def one_line(text: str, limit: int = LONGEST_LINE) -> str:
 def safe_json(value: Any, limit: int = LONGEST_TEXT, *, lines: bool = True, depth: int = _DEEPEST) -> Any:
     """Return a JSON value of which every string is safe and every number can be stored.
 
-    What neither PostgreSQL's JSON nor Airflow's messages can hold is replaced: NaN and infinities by ``None``, integers of
-    more than 64 bits by their text.
+    What neither PostgreSQL's JSON nor Airflow's messages can hold is replaced: NaN and infinities by ``None``, integers
+    of more than 64 bits by their text.
 
     :param value: what a JSON parser gave.
     :param limit: bytes after which each of its strings is cut.
