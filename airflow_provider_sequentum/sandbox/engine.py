@@ -12,11 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from airflow_provider_sequentum.sandbox.accounts import Account
 from airflow_provider_sequentum.sandbox.agents import Agent, Version
 from airflow_provider_sequentum.sandbox.clock import Clock
 from airflow_provider_sequentum.sandbox.data_sets import SHIPPED, Record, read_folder
-from airflow_provider_sequentum.sandbox.ledger import Effect, EffectKind, RunTruth
+from airflow_provider_sequentum.sandbox.ledger import ActualRun, EffectKind
 from airflow_provider_sequentum.sandbox.problems import Problem, not_found
 from airflow_provider_sequentum.sandbox.run_plan import Attempt, RunPlan, RunStatus
 from airflow_provider_sequentum.sandbox.runs import (
@@ -28,7 +27,7 @@ from airflow_provider_sequentum.sandbox.runs import (
     observe,
 )
 from airflow_provider_sequentum.sandbox.settings import Dialect, Settings
-from airflow_provider_sequentum.sandbox.state import DEFAULT_SPACE_ID, Space, State, Transaction, load_state
+from airflow_provider_sequentum.sandbox.state import DEFAULT_SPACE_ID, Account, Space, State, Transaction, load_state
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -49,14 +48,14 @@ class Engine:
         self.state = state or _new_state(settings, clock.now())
         self.account = Account(self.state)
         self.ledger = self.state.ledger
-        self.ledger.observe_with(self.truth)
+        self.ledger.read_runs_from(self.actual_runs)
         self._open = {run.id: run for run in self.state.runs.values()}
         self._quiet_until = _LONG_AGO
 
     # Time
 
     def settle(self) -> datetime:
-        """Let happen what was due by now; answers now."""
+        """Let happen what was due by now; returns now."""
         with self.lock:
             now = self.clock.now()
             if now >= self._quiet_until:
@@ -86,7 +85,9 @@ class Engine:
                 schedule.next_run = schedule.after(moment)
                 plan = RunPlan(outcome="Skipped", credits=0) if agent.archived else None
                 run = self._new_run(agent, schedule.options, moment, plan)
-                self.record("schedule_fired", moment, run, detail={"schedule_id": schedule.id})
+                # Whichever request made time pass did not bring this about.
+                detail = {"schedule_id": schedule.id}
+                self.record("schedule_fired", moment, run, detail=detail, request=None, key_name=None)
 
     def _save_drafts(self, now: datetime) -> None:
         for session in self.state.sessions.values():
@@ -158,18 +159,20 @@ class Engine:
         """Records of a data set by name: the user's, else one that comes with the sandbox."""
         return self.state.data_sets[name]
 
-    def truth(self, agent_id: int | None = None) -> list[RunTruth]:
-        """The true course of the runs, deleted ones included, oldest first."""
+    def actual_runs(self, agent_id: int | None = None) -> list[ActualRun]:
+        """The runs as they really are, deleted ones included, oldest first."""
         now = self.settle()
         runs = sorted([*self.state.runs.values(), *self.state.deleted_runs.values()], key=lambda run: run.id)
-        return [_truth(run, observe(run, now)) for run in runs if agent_id is None or run.agent_id == agent_id]
+        return [
+            _actual_run(run, observe(run, now, lagging=False))
+            for run in runs
+            if agent_id is None or run.agent_id == agent_id
+        ]
 
-    def record(self, kind: EffectKind, at: datetime, run: Run, detail: dict[str, Any] | None = None) -> None:
-        """Write an effect on a run into the ledger."""
-        self.ledger.effects.append(
-            Effect(kind=kind, at=at, agent_id=run.agent_id, run_id=run.id, detail=detail,
-                   input_parameters=run.options.input_parameters)
-        )  # fmt: skip
+    def record(self, kind: EffectKind, at: datetime, run: Run, **fields: Any) -> None:
+        """Write an effect on a run into the ledger; ``fields`` are further ones of :class:`~.ledger.Effect`."""
+        parameters = run.options.input_parameters
+        self.ledger.add_effect(kind, at, agent_id=run.agent_id, run_id=run.id, input_parameters=parameters, **fields)
 
     # Runs
 
@@ -224,7 +227,7 @@ class Engine:
         with self.lock:
             run, now = self._active_run(agent_id, run_id)
             if run.attempt.stop_requested is None:
-                run.attempt.stop_requested = now
+                run.attempt.stop(now)
                 self.record("stop", now, run)
                 self.touch()
 
@@ -235,11 +238,11 @@ class Engine:
         """
         with self.lock:
             run, now = self._active_run(agent_id, run_id)
-            forced = run.attempt.stop_requested is not None
+            forced = run.attempt.stopping(now)
             if forced:
                 run.attempt.killed = now
-            else:
-                run.attempt.stop_requested = now
+            elif run.attempt.stop_requested is None:
+                run.attempt.stop(now)
             self.record("kill", now, run, detail={"forced": forced})
             self.touch()
 
@@ -320,7 +323,7 @@ class Engine:
             failure_wait=failure_wait if plan.rest is RunStatus.Failure else 0.0,
         )
 
-    # Furnishing
+    # Seed data
 
     def add_agent(self, name: str, records: Iterable[Record], created: datetime, *,
                   agent_id: int | None = None, space_id: int = DEFAULT_SPACE_ID, **fields: Any) -> Agent:  # fmt: skip
@@ -342,7 +345,7 @@ class Engine:
             return self.state.next_agent_id - 1
 
     def add_credits(self, amount: float) -> float:
-        """Credit the organisation, or take credits away with a negative amount; answers the balance."""
+        """Credit the organisation, or take credits away with a negative amount; returns the balance."""
         with self.lock:
             balance = self.account.add(amount, self.settle())
             self.touch()
@@ -388,8 +391,8 @@ def open_engine(settings: Settings, dialect: Dialect, time_scale: float, state_f
     return Engine(settings, dialect, Clock(time_scale))
 
 
-def _truth(run: Run, seen: Observation) -> RunTruth:
-    return RunTruth(
+def _actual_run(run: Run, seen: Observation) -> ActualRun:
+    return ActualRun(
         run_id=run.id, agent_id=run.agent_id, status=seen.status_name, created=run.created,
         started=seen.start_time, finished=seen.end_time, attempts=len(run.attempts),
         data_count=seen.data_count, export_count=seen.export_count,

@@ -88,10 +88,13 @@ class Observation:
         return self.status.name if isinstance(self.status, RunStatus) else str(self.status)
 
 
-def observe(run: Run, now: datetime) -> Observation:
-    """The run's state at ``now``."""
+def observe(run: Run, now: datetime, *, lagging: bool = True) -> Observation:
+    """The run's state at ``now``.
+
+    :param lagging: whether the status before the last restart is shown for as long as the dialect asks.
+    """
     attempt = run.attempt
-    if run.restart_shown is not None and now < run.restart_shown:
+    if lagging and run.restart_shown is not None and now < run.restart_shown:
         attempt = run.attempts[-2]
     status = attempt.status(now)
     end = attempt.end()

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from airflow_provider_sequentum.sandbox.ledger import Effect, Leak, RequestEntry, RunTruth
+from airflow_provider_sequentum.sandbox.ledger import ActualRun, Effect, Leak, RequestEntry
 from tests.system.harness.service import Service, free_port, stop_all
 
 BOOT_TIMEOUT = 60.0
@@ -88,10 +88,10 @@ class SandboxService:
         """Make a Failure run Failed."""
         self._admin("POST", f"/agents/{agent_id}/runs/{run_id}/archive")
 
-    def runs(self, agent_id: int | None = None) -> list[RunTruth]:
+    def runs(self, agent_id: int | None = None) -> list[ActualRun]:
         """Return the runs as they truly are."""
         query = {} if agent_id is None else {"agent_id": agent_id}
-        return [RunTruth.model_validate(run) for run in self._admin("GET", "/ledger/runs", params=query)]
+        return [ActualRun.model_validate(run) for run in self._admin("GET", "/ledger/runs", params=query)]
 
     def effects(self) -> list[Effect]:
         """Return all that requests brought about."""

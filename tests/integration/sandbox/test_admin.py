@@ -106,7 +106,7 @@ def test_time_is_moved_and_sped_up(sandbox: Sandbox, admin: httpx.Client) -> Non
 
 def test_settings_and_forms_are_changed_or_refused_whole(sandbox: Sandbox, admin: httpx.Client) -> None:
     assert admin.patch("/settings", json={"rate_limit": 7, "builder_era": "single_shot"}).json()["rate_limit"] == 7
-    assert sandbox.desk.era == "single_shot"
+    assert sandbox.sessions.era == "single_shot"
     assert admin.patch("/dialect", json={"download": 307, "times": "utc"}).status_code == 200
     assert admin.patch("/dialect", json={"download": 200, "times": "sundial"}).status_code == 400
     assert (sandbox.dialect.download, sandbox.dialect.times) == (307, "utc")

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
 
-from airflow_provider_sequentum.sandbox.builder import ENDED, Session, SessionState
 from airflow_provider_sequentum.sandbox.builder_scripts import (
     Scene,
     ScriptName,
@@ -18,8 +17,9 @@ from airflow_provider_sequentum.sandbox.builder_scripts import (
 )
 from airflow_provider_sequentum.sandbox.data_sets import DEFAULT, choose
 from airflow_provider_sequentum.sandbox.engine import Engine
-from airflow_provider_sequentum.sandbox.ledger import Effect, EffectKind
+from airflow_provider_sequentum.sandbox.ledger import EffectKind
 from airflow_provider_sequentum.sandbox.problems import Problem, not_found
+from airflow_provider_sequentum.sandbox.sessions import ENDED, Session, SessionState
 from airflow_provider_sequentum.sandbox.settings import BuilderEra
 
 #: A single-shot build is saved when this share of the turn is over; the rest is the time between ready and completed.
@@ -30,8 +30,8 @@ class RefusedByBuilder(Exception):
     """What the stateful builder answers with HTTP 200, ``success: false`` and this text."""
 
 
-class BuilderDesk:
-    """Sessions of the agent builder.
+class SessionService:
+    """The verbs of the agent builder.
 
     :param engine: the sandbox's engine; agents that are saved become its agents.
     """
@@ -64,7 +64,7 @@ class BuilderDesk:
     def start(
         self, *, prompt: str | None, url: str | None, mode: str | None, space_id: int | None
     ) -> tuple[Session, datetime]:
-        """Begin a session.
+        """Start a session.
 
         :raises Problem: 400 from the single-shot builder for a prompt outside 10 to 5000 characters, 404 for an
             unknown space.
@@ -126,7 +126,7 @@ class BuilderDesk:
             return session
 
     def cancel(self, session_id: str) -> None:
-        """End the session without an agent; no event tells of it.
+        """End the session without an agent; no event says so.
 
         :raises Problem: 409 when it has ended.
         """
@@ -199,8 +199,7 @@ class BuilderDesk:
     def _record(
         self, kind: EffectKind, session: Session, now: datetime, detail: dict[str, str | None] | None = None
     ) -> None:
-        effect = Effect(kind=kind, at=now, session_id=session.id, agent_id=session.draft_id, detail=detail)
-        self._engine.ledger.effects.append(effect)
+        self._engine.ledger.add_effect(kind, now, session_id=session.id, agent_id=session.draft_id, detail=detail)
 
 
 def _url_in(text: str) -> str | None:

@@ -8,11 +8,11 @@ from html import escape
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse
 
-from airflow_provider_sequentum.sandbox.builder import Session
 from airflow_provider_sequentum.sandbox.engine import Engine
-from airflow_provider_sequentum.sandbox.routes import TheDesk, TheEngine, TheStorage
+from airflow_provider_sequentum.sandbox.routes import TheEngine, TheSessions, TheStorage
 from airflow_provider_sequentum.sandbox.run_files import log_lines
 from airflow_provider_sequentum.sandbox.runs import Run, observe
+from airflow_provider_sequentum.sandbox.sessions import Session
 
 router = APIRouter(include_in_schema=False)
 
@@ -87,9 +87,9 @@ async def run_page(agent_id: int, run_id: int, engine: TheEngine, storage: TheSt
 
 
 @router.get("/sessions/{session_id}")
-async def session_page(session_id: str, engine: TheEngine, desk: TheDesk) -> HTMLResponse:
+async def session_page(session_id: str, engine: TheEngine, sessions: TheSessions) -> HTMLResponse:
     """A session of the agent builder: what was said and what happened."""
-    session, now = desk.session(session_id), engine.settle()
+    session, now = sessions.session(session_id), engine.settle()
     said = [(f"{moment:%H:%M:%S}", escape(message)) for moment, message in session.messages]
     events = [
         (str(index), f"{event.due:%H:%M:%S}", escape(event.type), escape(str(event.payload)[:500]))
