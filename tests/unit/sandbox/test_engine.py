@@ -65,7 +65,7 @@ def test_an_unusable_sandbox_parameter_is_a_400_and_starts_nothing(world: World)
     detail = refusal(400, world, agent.id, input_parameters='{"sandbox_outcome": "Nope"}')
     assert "Nope" in detail
     assert world.engine.ledger.starts() == []
-    assert world.engine.truth() == []
+    assert world.engine.actual_runs() == []
 
 
 def test_only_a_failure_can_be_restarted(world: World) -> None:
