@@ -8,9 +8,13 @@ from fastapi import Depends, Request
 
 from airflow_provider_sequentum.sandbox.engine import Engine
 from airflow_provider_sequentum.sandbox.schemas import ProblemAnswer
-from airflow_provider_sequentum.sandbox.service import service_of
+from airflow_provider_sequentum.sandbox.service import Service, service_of
 from airflow_provider_sequentum.sandbox.session_service import SessionService
 from airflow_provider_sequentum.sandbox.storage import Storage
+
+
+async def _service(request: Request) -> Service:
+    return service_of(request)
 
 
 async def _engine(request: Request) -> Engine:
@@ -25,6 +29,7 @@ async def _sessions(request: Request) -> SessionService:
     return service_of(request).sessions
 
 
+TheService = Annotated[Service, Depends(_service)]
 TheEngine = Annotated[Engine, Depends(_engine)]
 TheStorage = Annotated[Storage, Depends(_storage)]
 TheSessions = Annotated[SessionService, Depends(_sessions)]

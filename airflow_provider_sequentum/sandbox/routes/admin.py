@@ -1,13 +1,14 @@
 """The admin API under ``/sandbox``: what a test in another process does to the sandbox.
 
-It needs no key, is not counted by the rate limit, and answers this machine only.
+It needs no key, is not counted by the rate limit, and answers this machine only, web pages of other sites excepted:
+the request gate checks that.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from airflow_provider_sequentum.sandbox.agents import Agent, ExtraFile, OutputFormat
@@ -16,21 +17,16 @@ from airflow_provider_sequentum.sandbox.data_sets import Record
 from airflow_provider_sequentum.sandbox.faults import Fault
 from airflow_provider_sequentum.sandbox.ledger import ActualRun, Effect, Leak, RequestEntry
 from airflow_provider_sequentum.sandbox.problems import Problem
+from airflow_provider_sequentum.sandbox.routes import TheService
 from airflow_provider_sequentum.sandbox.run_files import check_output
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
-from airflow_provider_sequentum.sandbox.service import Service, service_of
 from airflow_provider_sequentum.sandbox.settings import Dialect, Settings
 from airflow_provider_sequentum.sandbox.state import Space
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def _service(request: Request) -> Service:
-    return service_of(request)
-
-
 router = APIRouter(tags=["sandbox admin"])
-TheService = Annotated[Service, Depends(_service)]
 
 
 class NewAgent(BaseModel):
@@ -121,8 +117,7 @@ async def list_agents(service: TheService) -> list[AdminAgent]:
 @router.post("/spaces", status_code=201)
 async def add_space(body: SpaceName, service: TheService) -> Space:
     """Add a space."""
-    space: Space = service.add_space(body.name)
-    return space
+    return service.add_space(body.name)
 
 
 @router.post("/agents", status_code=201)
@@ -173,7 +168,7 @@ async def archive(agent_id: int, run_id: int, service: TheService) -> None:
 
 @router.post("/sessions/{session_id}/cancel", status_code=204)
 async def cancel_session(session_id: str, service: TheService) -> None:
-    """Cancel a session as somebody else would."""
+    """Cancel a session, as another client would."""
     service.sessions.cancel(session_id)
 
 
@@ -187,17 +182,15 @@ async def script_sessions(body: Scripts, service: TheService) -> None:
 async def add_fault(fault: Fault, service: TheService) -> Fault:
     """Let requests fail."""
     try:
-        added: Fault = service.faults.add(fault)
+        return service.faults.add(fault)
     except ValueError as error:
         raise Problem(400, str(error)) from error
-    return added
 
 
 @router.get("/faults")
 async def list_faults(service: TheService) -> list[Fault]:
-    """Faults that have yet to strike."""
-    faults: list[Fault] = service.faults.waiting
-    return faults
+    """Faults that still apply."""
+    return service.faults.waiting
 
 
 @router.delete("/faults", status_code=204)
@@ -244,20 +237,18 @@ async def change_settings(changes: dict[str, Any], service: TheService) -> Setti
 @router.patch("/dialect")
 async def change_dialect(changes: dict[str, Any], service: TheService) -> Dialect:
     """Change the forms of answers."""
-    dialect: Dialect = _changed(service.dialect, changes)
-    return dialect
+    return _changed(service.dialect, changes)
 
 
 @router.get("/ledger/requests")
 async def ledger_requests(service: TheService) -> list[RequestEntry]:
     """Every request to the API and to storage."""
-    requests: list[RequestEntry] = service.ledger.requests
-    return requests
+    return service.ledger.requests
 
 
 @router.get("/ledger/effects")
 async def ledger_effects(service: TheService, kind: str | None = None, agent_id: int | None = None) -> list[Effect]:
-    """Everything requests brought about; of one kind or agent when asked."""
+    """Everything that requests brought about; of one kind or agent when asked."""
     effects: list[Effect] = service.ledger.effects
     return [e for e in effects if kind in (None, e.kind) and agent_id in (None, e.agent_id)]
 
@@ -265,29 +256,31 @@ async def ledger_effects(service: TheService, kind: str | None = None, agent_id:
 @router.get("/ledger/leaks")
 async def ledger_leaks(service: TheService) -> list[Leak]:
     """Authorization headers that reached storage."""
-    leaks: list[Leak] = service.ledger.leaks
-    return leaks
+    return service.ledger.leaks
 
 
 @router.get("/ledger/rate-limited")
 async def ledger_rate_limited(service: TheService) -> list[RequestEntry]:
     """Requests the limiter refused."""
-    entries: list[RequestEntry] = service.ledger.rate_limited
-    return entries
+    return service.ledger.rate_limited
 
 
 @router.get("/ledger/runs")
-async def ledger_runs(service: TheService, agent_id: int | None = None) -> list[ActualRun]:
-    """The true course of the runs."""
-    runs: list[ActualRun] = service.ledger.runs(agent_id)
-    return runs
+async def ledger_runs(service: TheService, agent_id: int | None = None, going: bool | None = None) -> list[ActualRun]:
+    """The runs as they really are; of one agent, or only those that are going or have ended, when asked."""
+    return [run for run in service.ledger.runs(agent_id) if going in (None, run.going)]
 
 
 def _admin_agent(agent: Agent) -> AdminAgent:
     return AdminAgent(
-        id=agent.id, name=agent.name, archived=agent.archived, exclusive=agent.exclusive,
-        output=agent.output, record_count=len(agent.records), planned=agent.planned,
-    )  # fmt: skip
+        id=agent.id,
+        name=agent.name,
+        archived=agent.archived,
+        exclusive=agent.exclusive,
+        output=agent.output,
+        record_count=len(agent.records),
+        planned=agent.planned,
+    )
 
 
 def _changed(model: Model, changes: dict[str, Any]) -> Model:

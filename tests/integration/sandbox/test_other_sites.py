@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 
-import httpx
 import pytest
 
 from airflow_provider_sequentum.sandbox import Sandbox
-from tests.integration.sandbox.client import Api, plain
+from tests.integration.sandbox.client import Api, plain, send
 
 FOREIGN_HOSTS = [
     "127.evil.com",
@@ -42,20 +40,6 @@ FOREIGN_HOSTS = [
 ]
 OWN_HOSTS = ["localhost", "LocalHost", "localhost:1", "127.0.0.1", "127.9.8.7", "127.0.0.1:65535", "[::1]", "[::1]:80"]
 PATHS = ["/sandbox", "/sandbox/ledger/runs", "/", "/docs", "/openapi.json", "/api/v1/agent/all"]
-
-
-def send(origin: str, target: str, headers: Sequence[str], method: str = "GET", version: str = "1.1") -> httpx.Response:
-    """Send a request of which nothing is corrected on the way."""
-    url = httpx.URL(origin)
-    lines = [f"{method} {target} HTTP/{version}", *headers, "Connection: close", "", ""]
-    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
-        connection.sendall("\r\n".join(lines).encode("latin-1"))
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status, *fields = head.decode("latin-1").split("\r\n")
-    pairs = [(name, value.strip()) for name, _, value in (field.partition(":") for field in fields)]
-    encoded = [(name, value) for name, value in pairs if name.lower() != "transfer-encoding"]
-    return httpx.Response(int(status.split()[1]), headers=encoded, content=body)
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
@@ -118,7 +102,7 @@ def test_a_name_that_was_given_is_served_too() -> None:
 
 
 def test_listening_on_all_addresses_adds_no_name() -> None:
-    with Sandbox(host="0.0.0.0") as sandbox:  # noqa: S104
+    with Sandbox(host="0.0.0.0") as sandbox:
         assert send(sandbox.base_url, "/", ["Host: 0.0.0.0"]).status_code == 403
         assert plain.get(sandbox.base_url + "/").status_code == 200
 
