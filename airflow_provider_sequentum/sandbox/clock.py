@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-#: Real seconds between two looks at the clock while waiting.
+# Real seconds between two looks at the clock while waiting.
 _LOOK_EVERY = 0.05
 
 

@@ -94,10 +94,14 @@ class Engine:
             if session.saves_at is not None and session.saves_at <= now and not session.saved:
                 session.saved = True
                 self.add_agent(
-                    session.agent_name, self.data_set(session.data_set), session.saves_at,
-                    agent_id=session.draft_id, space_id=session.space_id, start_url=session.url,
+                    session.agent_name,
+                    self.data_set(session.data_set),
+                    session.saves_at,
+                    agent_id=session.draft_id,
+                    space_id=session.space_id,
+                    start_url=session.url,
                     description=session.prompt or "",
-                )  # fmt: skip
+                )
 
     def _next_change(self, now: datetime) -> datetime:
         moments = [s.next_run for s in self.state.schedules.values() if s.is_enabled]
@@ -304,11 +308,19 @@ class Engine:
         self.state.next_run_id += 1
         records = plan.records if plan.records is not None else agent.records
         run = Run(
-            id=run_id, agent_id=agent.id, space_id=agent.space_id, sequence=agent.runs_started,
-            agent_version=agent.active_version, created=now, options=options, records=plan.records,
+            id=run_id,
+            agent_id=agent.id,
+            space_id=agent.space_id,
+            sequence=agent.runs_started,
+            agent_version=agent.active_version,
+            created=now,
+            options=options,
+            records=plan.records,
             exclusive=agent.exclusive if options.is_exclusive is None else options.is_exclusive,
-            total_records=len(records), attempts=[], archive_seconds=self.settings.archive_seconds,
-        )  # fmt: skip
+            total_records=len(records),
+            attempts=[],
+            archive_seconds=self.settings.archive_seconds,
+        )
         run.attempts.append(self._attempt(run, plan, now))
         self.state.runs[run_id] = self._open[run_id] = run
         return run
@@ -325,16 +337,30 @@ class Engine:
 
     # Seed data
 
-    def add_agent(self, name: str, records: Iterable[Record], created: datetime, *,
-                  agent_id: int | None = None, space_id: int = DEFAULT_SPACE_ID, **fields: Any) -> Agent:  # fmt: skip
+    def add_agent(
+        self,
+        name: str,
+        records: Iterable[Record],
+        created: datetime,
+        *,
+        agent_id: int | None = None,
+        space_id: int = DEFAULT_SPACE_ID,
+        **fields: Any,
+    ) -> Agent:
         """Add an agent; ``fields`` are those of :class:`~.agents.Agent`."""
         with self.lock:
             self.space(space_id)
             version = Version(version=1, user_name="sandbox", created=created, comments=None, file_size=2048)
             agent = Agent(
-                id=self.new_agent_id() if agent_id is None else agent_id, name=name, records=list(records),
-                space_id=space_id, created=created, updated=created, versions=[version], **fields,
-            )  # fmt: skip
+                id=self.new_agent_id() if agent_id is None else agent_id,
+                name=name,
+                records=list(records),
+                space_id=space_id,
+                created=created,
+                updated=created,
+                versions=[version],
+                **fields,
+            )
             self.state.agents[agent.id] = agent
             return agent
 
@@ -393,7 +419,13 @@ def open_engine(settings: Settings, dialect: Dialect, time_scale: float, state_f
 
 def _actual_run(run: Run, seen: Observation) -> ActualRun:
     return ActualRun(
-        run_id=run.id, agent_id=run.agent_id, status=seen.status_name, created=run.created,
-        started=seen.start_time, finished=seen.end_time, attempts=len(run.attempts),
-        data_count=seen.data_count, export_count=seen.export_count,
-    )  # fmt: skip
+        run_id=run.id,
+        agent_id=run.agent_id,
+        status=seen.status_name,
+        created=run.created,
+        started=seen.start_time,
+        finished=seen.end_time,
+        attempts=len(run.attempts),
+        data_count=seen.data_count,
+        export_count=seen.export_count,
+    )

@@ -44,7 +44,7 @@ TERMINAL = frozenset(
 )
 SUCCEEDED = frozenset({RunStatus.Completed, RunStatus.Success})
 
-#: Shares of a run's duration at which it leaves Starting and Running.
+# Shares of a run's duration at which it leaves Starting and Running.
 _STARTED, _EXTRACTED = 0.1, 0.9
 
 

@@ -22,7 +22,7 @@ from airflow_provider_sequentum.sandbox.problems import Problem, not_found
 from airflow_provider_sequentum.sandbox.sessions import ENDED, Session, SessionState
 from airflow_provider_sequentum.sandbox.settings import BuilderEra
 
-#: A single-shot build is saved when this share of the turn is over; the rest is the time between ready and completed.
+# A single-shot build is saved when this share of the turn is over; the rest is the time between ready and completed.
 _SAVED_SHARE = 0.7
 
 
@@ -79,12 +79,18 @@ class SessionService:
             text = prompt or url or ""
             data_set = choose(text, list(engine.state.data_sets)) or DEFAULT
             session = Session(
-                id=secrets.token_urlsafe(18), created=now, mode=chosen, prompt=prompt,
-                url=url or _url_in(text) or f"https://example.com/{data_set}", space_id=space_id or 1,
-                script=marked_script(text) or self._next_script(), data_set=data_set,
-                draft_id=engine.new_agent_id(), agent_name=data_set.replace("_", " ").capitalize(),
+                id=secrets.token_urlsafe(18),
+                created=now,
+                mode=chosen,
+                prompt=prompt,
+                url=url or _url_in(text) or f"https://example.com/{data_set}",
+                space_id=space_id or 1,
+                script=marked_script(text) or self._next_script(),
+                data_set=data_set,
+                draft_id=engine.new_agent_id(),
+                agent_name=data_set.replace("_", " ").capitalize(),
                 single_shot=self.era == "single_shot",
-            )  # fmt: skip
+            )
             session.say(now, "session_started", sessionId=session.id, mode=chosen)
             if prompt is not None:
                 session.say(now, "user_prompt", prompt=prompt)

@@ -17,10 +17,10 @@ from airflow_provider_sequentum.sandbox.builder_scripts import ScriptEvent, Scri
 
 SessionState = Literal["processing", "ready", "completed", "error", "cancelled"]
 ENDED: frozenset[SessionState] = frozenset({"completed", "error", "cancelled"})
-#: Events that tell the id and name of the draft.
+# Events that tell the id and name of the draft.
 _NAMES_DRAFT = frozenset({"navigation_completed", "ready_for_interaction", "completed"})
 
-#: Bytes of a PNG chunk besides its data.
+# Bytes of a PNG chunk besides its data.
 _CHUNK_OVERHEAD = 12
 
 

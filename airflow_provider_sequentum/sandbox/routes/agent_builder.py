@@ -51,15 +51,20 @@ async def status(session_id: str, sessions: TheSessions, engine: TheEngine) -> A
         known = session.saved and state in ("ready", "completed")
         elapsed = ((session.ended(now) or now) - session.created).total_seconds()
         return SingleShotStatusAnswer(
-            status=state, agent_id=session.draft_id if known else None,
-            agent_name=session.agent_name if known else None, error=error,
-            agent_elapsed_seconds=round(elapsed, 1), browser_io_seconds=round(elapsed / 3, 1),
-        )  # fmt: skip
+            status=state,
+            agent_id=session.draft_id if known else None,
+            agent_name=session.agent_name if known else None,
+            error=error,
+            agent_elapsed_seconds=round(elapsed, 1),
+            browser_io_seconds=round(elapsed / 3, 1),
+        )
     answer = SessionStatusAnswer(
-        status=state, last_event_index=session.last_index(now), error=error,
+        status=state,
+        last_event_index=session.last_index(now),
+        error=error,
         config_id=session.draft_id if session.saved else None,
         agent_name=session.agent_name if session.saved else None,
-    )  # fmt: skip
+    )
     if engine.dialect.builder_phase and state == "ready":
         return JSONResponse(answer.model_dump(by_alias=True) | {"phase": "ready_to_finish"})
     return answer
@@ -96,19 +101,26 @@ async def conversation(session_id: str, sessions: TheSessions, engine: TheEngine
     session, now = sessions.session(session_id), engine.settle()
     if not session.saved:
         raise Problem(409, "The conversation is available once the agent has been saved.")
-    spoken = {"user_prompt": ("user", "prompt"), "user_message": ("assistant", "message"),
-              "ready_for_interaction": ("assistant", "message")}  # fmt: skip
+    spoken = {
+        "user_prompt": ("user", "prompt"),
+        "user_message": ("assistant", "message"),
+        "ready_for_interaction": ("assistant", "message"),
+    }
     messages = [
         {"role": spoken[event.type][0], "content": event.payload[spoken[event.type][1]]}
         for _, event in session.emitted(now)
         if event.type in spoken
     ]
     return ConversationAnswer(
-        session_id=session.id, config_id=session.draft_id, status=session.status(now),
-        total_message_count=len(messages), summarized_context=None, message_history=json.dumps(messages),
+        session_id=session.id,
+        config_id=session.draft_id,
+        status=session.status(now),
+        total_message_count=len(messages),
+        summarized_context=None,
+        message_history=json.dumps(messages),
         last_user_prompt=session.messages[-1][1] if session.messages else session.prompt,
         updated=engine.dialect.time(session.ended(now) or now) or "",
-    )  # fmt: skip
+    )
 
 
 @router.post("/{session_id}/followup", responses=errors(404, 409))

@@ -40,7 +40,7 @@ Row = TypeVar("Row")
 
 router = APIRouter(prefix="/billing", tags=["billing"])
 
-#: The only kind of use the sandbox charges for, as filters and as answers call it.
+# The only kind of use the sandbox charges for, as filters and as answers call it.
 _RUN_USAGE, _RUN_USAGE_FILTER = "RunUsage", "Server Time"
 
 

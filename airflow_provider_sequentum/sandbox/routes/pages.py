@@ -21,7 +21,7 @@ _STYLE = (
     "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ddd;padding:.3rem .6rem;"
     "text-align:left;vertical-align:top;overflow-wrap:anywhere}a{color:#0b5cad}pre{white-space:pre-wrap}"
 )
-#: A page shows this many of the newest runs, and of the last events of a session.
+# A page shows this many of the newest runs, and of the last events of a session.
 _SHOWN = 100
 
 

@@ -150,8 +150,17 @@ def _answer(schedule: Schedule, engine: Engine) -> ScheduleAnswer:
         **schedule.options.model_dump(),
         **schedule.model_dump(
             include={
-                "id", "name", "schedule_type", "cron_expression", "local_schedule", "timezone",
-                "run_every_count", "run_every_period", "is_enabled", "proxy_pool_id", "server_group_id",
+                "id",
+                "name",
+                "schedule_type",
+                "cron_expression",
+                "local_schedule",
+                "timezone",
+                "run_every_count",
+                "run_every_period",
+                "is_enabled",
+                "proxy_pool_id",
+                "server_group_id",
             }
         ),
         config_id=schedule.agent_id,
@@ -161,7 +170,7 @@ def _answer(schedule: Schedule, engine: Engine) -> ScheduleAnswer:
         next_run_time=write(schedule.next_run if schedule.is_enabled else None, first=True),
         created=write(schedule.created, first=True),
         updated=write(schedule.updated),
-    )  # fmt: skip
+    )
 
 
 def _upcoming(moment: datetime, schedule: Schedule, engine: Engine) -> UpcomingAnswer:

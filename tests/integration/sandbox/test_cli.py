@@ -24,8 +24,10 @@ def serve(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[
     ready.unlink(missing_ok=True)
     process = subprocess.Popen(
         [*COMMAND, "--port", "0", "--ready-file", str(ready), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     until(lambda: ready.exists() or process.poll() is not None, 60)
     assert process.poll() is None, process.communicate()[0]
     assert ready.stat().st_mode & 0o077 == 0

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from airflow_provider_sequentum.sandbox import Sandbox
 from tests.integration.sandbox.client import Api, plain
+
+if TYPE_CHECKING:
+    import httpx
 
 
 def date_of(answer: httpx.Response) -> datetime:

@@ -145,7 +145,9 @@ def test_only_the_objects_that_were_meant_are_altered() -> None:
     ],
 )
 def test_raw_values_are_written_as_they_are(raw: str, written: bytes) -> None:
-    assert altered('{"id": 1, "message": "x"}', raw_values={"message": raw}) == b'{"id": 1, "message": ' + written + b"}"
+    assert (
+        altered('{"id": 1, "message": "x"}', raw_values={"message": raw}) == b'{"id": 1, "message": ' + written + b"}"
+    )
 
 
 def test_a_prefix_comes_before_an_answer_that_may_be_anything() -> None:

@@ -33,10 +33,19 @@ class Requests:
     async def __call__(self, method: str, path: str) -> None:
         headers = [(b"host", b"localhost"), (b"authorization", f"ApiKey {self.sandbox.api_key}".encode())]
         scope: dict[str, Any] = {
-            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
-            "headers": headers, "state": {}, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "scheme": "http",
-            "http_version": "1.1", "root_path": "",
-        }  # fmt: skip
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": headers,
+            "state": {},
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+            "scheme": "http",
+            "http_version": "1.1",
+            "root_path": "",
+        }
         await self.gate(scope, self._receive, self._send)
 
     async def _receive(self) -> Message:

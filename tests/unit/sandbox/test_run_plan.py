@@ -26,8 +26,14 @@ def names(subject: Attempt, *seconds: float) -> list[str]:
 
 def test_a_run_passes_through_its_phases() -> None:
     assert names(attempt(), 0, 0.9, 1, 8.9, 9, 9.9, 10) == [
-        "Starting", "Starting", "Running", "Running", "Exporting", "Exporting", "Success",
-    ]  # fmt: skip
+        "Starting",
+        "Starting",
+        "Running",
+        "Running",
+        "Exporting",
+        "Exporting",
+        "Success",
+    ]
 
 
 def test_it_is_held_until_it_is_admitted() -> None:

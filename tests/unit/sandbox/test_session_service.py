@@ -13,10 +13,26 @@ from tests.unit.sandbox.world import World
 
 PROMPT = "Get the capital of every state"
 EVENT_TYPES = {
-    "session_started", "user_prompt", "thinking", "user_message", "plan_generated", "step_started", "step_completed",
-    "error", "navigation_completed", "screenshot", "command_added", "ready_for_interaction", "tool_execution",
-    "llm_response", "extended_thinking", "data_extracted", "todos_updated", "browser_session_ready", "completed",
-}  # fmt: skip
+    "session_started",
+    "user_prompt",
+    "thinking",
+    "user_message",
+    "plan_generated",
+    "step_started",
+    "step_completed",
+    "error",
+    "navigation_completed",
+    "screenshot",
+    "command_added",
+    "ready_for_interaction",
+    "tool_execution",
+    "llm_response",
+    "extended_thinking",
+    "data_extracted",
+    "todos_updated",
+    "browser_session_ready",
+    "completed",
+}
 
 
 class Desk:
