@@ -19,7 +19,7 @@ examples:
   sequentum-sandbox --port 9000 --time-scale 10  on another port, ten times as fast
   sequentum-sandbox --data-folder ./my-data      one agent for each CSV or JSON file
   sequentum-sandbox --state-file sandbox.json    remember agents and runs between starts
-  sequentum-sandbox --ready-file ready.json      tell another process the addresses and the key
+  sequentum-sandbox --ready-file ready.json      write addresses and key for another process
 
 how to use it:
   Set AIRFLOW_CONN_SEQUENTUM_DEFAULT to the printed connection, or use the printed address and key with any

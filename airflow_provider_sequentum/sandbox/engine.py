@@ -1,4 +1,4 @@
-"""The service behind the routes: it turns requests into effects and lets time pass. Knows nothing of HTTP servers."""
+"""Agents, runs and credits: turns requests into effects as time passes. Knows nothing of HTTP servers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Engine:
     # Time
 
     def settle(self) -> datetime:
-        """Let happen what was due by now; returns now."""
+        """Carry out what was due by now; returns now."""
         with self.lock:
             now = self.clock.now()
             if now >= self._quiet_until:
@@ -66,7 +66,7 @@ class Engine:
             return now
 
     def touch(self) -> None:
-        """Something was changed from outside: look again whether anything is due."""
+        """Check again whether anything is due: something was changed from outside."""
         self._quiet_until = _LONG_AGO
 
     def _admit(self, now: datetime) -> None:

@@ -147,7 +147,7 @@ def _expression(pattern: str) -> str:
 
 
 class Faults:
-    """The faults that still apply.
+    """The faults that were added and still apply.
 
     :param seed: seed of their chance.
     :param routes: every known ``METHOD path``, so that a fault for a route that does not exist is refused.

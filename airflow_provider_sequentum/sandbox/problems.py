@@ -33,7 +33,7 @@ def not_found(kind: str, identifier: object) -> Problem:
 def problem_body(status: int, detail: str, instance: str, dialect: Dialect) -> tuple[bytes, str]:
     """The body of an error answer and its content type, in the form the dialect asks for.
 
-    The four JSON forms, text, HTML and nothing at all have each been seen or are feared by a source.
+    Three JSON forms, text, HTML and an empty body: each is documented, seen or expected by a source.
     """
     title = HTTPStatus(status).phrase
     match dialect.errors:

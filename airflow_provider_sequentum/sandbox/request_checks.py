@@ -1,7 +1,7 @@
 """Which requests the sandbox serves at all: those meant for it, and not those that a web page of another site makes.
 
-A browser on this machine carries out what any page tells it to. A page cannot choose the ``Host``, ``Origin`` and
-``Sec-Fetch-Site`` headers that the browser sends: these say for whom and on whose behalf a request is. A name that
+A browser on this machine sends what any web page wants sent. But a page cannot choose the ``Host``, ``Origin`` and
+``Sec-Fetch-Site`` headers that the browser sends: these say whom a request is for and which site made it. A name that
 an attacker's DNS resolves to this machine ("DNS rebinding") is recognised by its ``Host``.
 """
 

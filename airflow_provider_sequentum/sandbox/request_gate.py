@@ -161,7 +161,7 @@ class RequestGate:
             case "altered":
                 await answer.forward(send, fault.alter(answer.body))
             case "status" | "status_after" if fault.body is None:
-                problem = Problem(fault.status or 503, "This is a fault that was asked for.", fault.headers)
+                problem = Problem(fault.status or 503, "A fault was added for this request.", fault.headers)
                 await self._refuse(exchange, problem, receive, send)
             case _:
                 await _faulty_answer(fault, answer.status)(exchange.scope, receive, send)

@@ -1,7 +1,7 @@
 """What will become of a run, and its state at any time: pure functions of a plan and a moment.
 
 Nothing runs in the background. A run is a plan plus the few moments at which something was done to it
-(asked for, admitted, told to stop); its status and counts are computed when somebody asks.
+(requested, admitted, stopped); its status and counts are computed on request.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class RunPlan(BaseModel):
     error_count: int | None = Field(None, ge=0, description="Default 0, or 1 when the outcome is bad.")
     message: str | None = Field(None, description="The run's message; default one that fits a bad outcome.")
     stop_delay: float = Field(
-        0.0, ge=0, description="How long nothing comes of a stop or kill that was accepted: the run works on meanwhile."
+        0.0, ge=0, description="How long a stop or kill that was accepted has no effect: the run continues to work."
     )
     stop_seconds: float = Field(1.0, ge=0, description="Spent in Stopping after a stop.")
     ignores_stop: bool = Field(False, description="Stay in Stopping until killed a second time.")
@@ -130,7 +130,7 @@ class Attempt(BaseModel):
         return None if self.plan.ignores_stop else self.stop_requested + timedelta(seconds=self.plan.stop_seconds)
 
     def _finished(self) -> datetime | None:
-        """When it ends if nobody stops it."""
+        """When it ends unless it is stopped."""
         if self.admitted is None or self.plan.rest not in TERMINAL:
             return None
         if self.plan.rest is RunStatus.Skipped:
@@ -179,13 +179,13 @@ class Attempt(BaseModel):
         """Which part of the planned records has been exported, 0.0 to 1.0."""
         return self._share(now, _EXTRACTED, 1.0)
 
-    def _share(self, now: datetime, begin: float, end: float) -> float:
+    def _share(self, now: datetime, start: float, end: float) -> float:
         admitted = self.started(now)
         if admitted is None:
             return 0.0
         until = min(now, self.stop_requested or now)
         worked = (until - admitted).total_seconds()
-        first, last = self.plan.duration * begin, self.plan.duration * end
+        first, last = self.plan.duration * start, self.plan.duration * end
         if last <= first:
             return 1.0 if worked >= first else 0.0
         return max(0.0, min(1.0, (worked - first) / (last - first)))

@@ -157,7 +157,7 @@ class _Server:
         shown = f"[{reachable}]" if ":" in reachable else reachable
         self.origin = f"http://{shown}:{bound[1]}"
         # The log level: faults cut connections on purpose, and uvicorn would report each as an error.
-        # Forwarded headers name whoever their sender likes, and the date is that of the service's own clock.
+        # Forwarded headers may claim anything; the date comes from the service's own clock.
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
                 app,

@@ -181,7 +181,7 @@ def test_a_run_of_another_agent_is_not_found(world: World) -> None:
     assert world.engine.ledger.stops == []
 
 
-def test_a_run_under_way_can_be_given_another_fate(world: World) -> None:
+def test_the_plan_of_a_run_in_progress_can_be_changed(world: World) -> None:
     agent = world.agent(RunPlan(outcome="Running"))
     run = start(world, agent.id)
     world.clock.advance(50)
