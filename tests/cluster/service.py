@@ -19,8 +19,7 @@ PATIENCE = 20.0
 
 
 class SandboxService:
-    """
-    A sandbox that keeps its state in a file, and its admin API as methods.
+    """A sandbox that keeps its state in a file, and its admin API as methods.
 
     :param folder: where its state, its log and its keys are.
     :param api_key: its first key.
@@ -81,7 +80,7 @@ class SandboxService:
         self._admin("POST", "/faults", fault)
 
     def clear_faults(self) -> None:
-        """Let requests succeed again."""
+        """Remove all faults."""
         self._admin("DELETE", "/faults")
 
     def archive(self, agent_id: int, run_id: int) -> None:
@@ -89,7 +88,7 @@ class SandboxService:
         self._admin("POST", f"/agents/{agent_id}/runs/{run_id}/archive")
 
     def runs(self, agent_id: int | None = None) -> list[ActualRun]:
-        """Return the runs as they truly are."""
+        """Return the runs as they really are."""
         query = {} if agent_id is None else {"agent_id": agent_id}
         return [ActualRun.model_validate(run) for run in self._admin("GET", "/ledger/runs", params=query)]
 
