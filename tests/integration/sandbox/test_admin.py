@@ -25,9 +25,9 @@ def add_agent(admin: httpx.Client, **fields: Any) -> int:
 
 
 def test_another_process_can_find_its_way_in(sandbox: Sandbox) -> None:
-    told = plain.get(f"{sandbox.base_url}/sandbox").json()
-    assert (told["base_url"], told["api_key"]) == (sandbox.base_url, sandbox.api_key)
-    assert told["connection"] == sandbox.connection_uri
+    described = plain.get(f"{sandbox.base_url}/sandbox").json()
+    assert (described["base_url"], described["api_key"]) == (sandbox.base_url, sandbox.api_key)
+    assert described["connection"] == sandbox.connection_uri
 
 
 def test_agents_are_added_and_their_records_read_back(api: Api, admin: httpx.Client) -> None:

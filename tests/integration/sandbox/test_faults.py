@@ -68,7 +68,7 @@ def test_an_answer_is_late(sandbox: Sandbox, api: Api) -> None:
     assert time.monotonic() - before >= 0.2
 
 
-def test_only_matching_requests_are_struck(sandbox: Sandbox, api: Api) -> None:
+def test_a_fault_applies_to_matching_requests_only(sandbox: Sandbox, api: Api) -> None:
     one, other = sandbox.add_agent("One"), sandbox.add_agent("Other")
     sandbox.fail_next(f"POST /agent/{one.id}/start", times=None)
     assert api.start(other.id)
@@ -77,7 +77,7 @@ def test_only_matching_requests_are_struck(sandbox: Sandbox, api: Api) -> None:
     assert api.start(one.id)
 
 
-def test_a_typo_in_a_route_is_told(sandbox: Sandbox) -> None:
+def test_a_typo_in_a_route_is_refused(sandbox: Sandbox) -> None:
     with pytest.raises(ValueError, match="no route matches"):
         sandbox.fail_next("POST /agents/{agent_id}/start")
 
