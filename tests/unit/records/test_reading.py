@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.records import text as text_module
-from airflow_provider_sequentum.records.binary import LibraryMissing
+from airflow_provider_sequentum.records.formats import LibraryMissing
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
 from airflow_provider_sequentum.records.reading import read_arrow, read_records
 from airflow_provider_sequentum.sandbox.run_files import render
