@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -42,16 +42,13 @@ def read_csv(file: IO[bytes], name: str, encoding: str | None, delimiter: str) -
     :raises RecordsUnreadable: a line has more or fewer cells than there are columns, two columns have the same name,
         quotes do not fit, a record is larger than :data:`LARGEST_RECORD`, or the bytes are no text of the encoding.
     """
-    # The limit is the process's, and its default of 128 KiB is less than a cell with a page of HTML.
-    csv.field_size_limit(LARGEST_RECORD)
     with _open_text(file, name, encoding) as text:
         lines = _Lines(text, name)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        rows = csv_rows(lines, delimiter)
         try:
-            columns: list[str] = next(filter(None, reader), [])
-            check_columns(columns, name)
+            columns = csv_columns(rows, name)
             lines.start_record()
-            for cells in reader:
+            for cells in rows:
                 if cells and len(cells) != len(columns):
                     raise RecordsUnreadable(
                         f"{name!r} has {len(cells)} cells in line {lines.number}, but {len(columns)} columns."
@@ -63,6 +60,23 @@ def read_csv(file: IO[bytes], name: str, encoding: str | None, delimiter: str) -
             raise RecordsUnreadable(
                 f"{name!r} is no valid CSV at line {lines.number}: {error}; the record starts in line {lines.start}."
             ) from error
+
+
+def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """Return the rows of a CSV text, where an empty line is an empty row; quotes that do not fit are errors."""
+    # The limit is the process's, and its default of 128 KiB is less than a cell with a page of HTML.
+    csv.field_size_limit(LARGEST_RECORD)
+    return csv.reader(lines, delimiter=delimiter, strict=True)
+
+
+def csv_columns(rows: Iterator[list[str]], name: str) -> list[str]:
+    """Take the first row that is not empty, which names the columns.
+
+    :raises RecordsUnreadable: there is none, or it names a column twice.
+    """
+    columns = next(filter(None, rows), [])
+    check_columns(columns, name)
+    return columns
 
 
 class _Lines:
@@ -183,7 +197,7 @@ class _Json:
                 if not self._read(size):
                     raise invalid from error
                 size *= 2
-            except _NotDecodable as error:
+            except NotDecodable as error:
                 raise RecordsUnreadable(f"{self._name!r} {error} {self.place()}.") from error
             else:
                 self._position = end
@@ -197,7 +211,7 @@ class _Json:
         return bool(more)
 
 
-class _NotDecodable(Exception):
+class NotDecodable(Exception):
     """A JSON value is well-formed and cannot be read all the same. The message says why."""
 
 
@@ -205,19 +219,19 @@ def decode_json(text: str, position: int) -> tuple[Any, int]:
     """Return the JSON value at a position of a text, and where it ends.
 
     :raises json.JSONDecodeError: there is no whole value.
-    :raises _NotDecodable: it is nested too deeply, or has a number of thousands of digits.
+    :raises NotDecodable: it is nested too deeply, or has a number of thousands of digits.
     """
     try:
         value, end = _DECODER.raw_decode(text, position)
     except RecursionError as error:
-        raise _NotDecodable("is nested too deeply") from error
+        raise NotDecodable("is nested too deeply") from error
     except json.JSONDecodeError:
         raise
     except ValueError as error:  # Python converts no number of more than 4,300 digits
-        raise _NotDecodable("has a number with too many digits") from error
+        raise NotDecodable("has a number with too many digits") from error
     # To look at each value costs more than to decode it; most texts show that it is not necessary.
     if text.count("[", position, end) + text.count("{", position, end) > DEEPEST and _depth(value) > DEEPEST:
-        raise _NotDecodable("is nested too deeply")
+        raise NotDecodable("is nested too deeply")
     if text.find("\\ud", position, end) >= 0 or text.find("\\uD", position, end) >= 0:
         value = _without_surrogates(value)
     return value, end
