@@ -11,7 +11,7 @@ whole file, the second fills the batches. So all batches of a file have one sche
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ def frame_of(batches: Iterable[Any]) -> Any:
     """
     pandas = library("pandas", "pandas", "A data frame")
     arrow = library("pyarrow", "pandas", "A data frame")
-    batches = [batch for batch in batches if batch.num_rows]
+    batches = list(batches)
     names = dict.fromkeys(column for batch in batches for column in batch.schema.names)
     gaps = {
         column
@@ -200,7 +200,7 @@ class _CellTypes:
 class _Kind:
     """What all values at one place of the records have in common.
 
-    :param name: ``null`` as long as there is none, and ``text`` where they have nothing else in common.
+    :param name: ``null`` as long as there is none, and ``mixed`` where they have nothing in common.
     :param items: what the items of lists have in common.
     :param fields: what the fields of objects have in common.
     """
@@ -268,9 +268,9 @@ _KINDS = {
     str: "text",
     list: "list",
     dict: "object",
-    datetime.datetime: "time",
-    datetime.time: "time of day",
-    datetime.timedelta: "duration",
+    dt.datetime: "time",
+    dt.time: "time of day",
+    dt.timedelta: "duration",
 }
 
 

@@ -18,7 +18,7 @@ _BATCH = 10_000
 
 
 def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a workbook's first sheet; its first row names the columns. Cells have the types Excel gave them.
+    """Yield the rows of a workbook's first sheet, whose first row names the columns, with the types of its cells.
 
     :raises RecordsUnreadable: it is no workbook, two columns have the same name, a row is longer than the first, or
         what is packed in it is too large for the memory.
@@ -68,8 +68,8 @@ def _sheet_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, list[Any]]]:
                 reader.shared_strings,
                 data_only=True,
                 epoch=reader.wb.epoch,
-                date_formats=reader.wb._date_formats,
-                timedelta_formats=reader.wb._timedelta_formats,
+                date_formats=reader.wb._date_formats,  # noqa: SLF001  # as openpyxl itself hands them over
+                timedelta_formats=reader.wb._timedelta_formats,  # noqa: SLF001
             )
             yield from _parsed_rows(parser, source, name)
 
@@ -87,8 +87,8 @@ class _Archive(zipfile.ZipFile):
         is_bomb = part.file_size > _SUSPICIOUS_PART and ratio > _SUSPICIOUS_RATIO
         if part.file_size > _LARGEST_PART or is_bomb:
             raise RecordsUnreadable(
-                f"{self._file_name!r} has a part {part.filename!r} of {part.file_size:,} bytes, packed {ratio:.0f} to 1: "
-                "too large to be read in memory."
+                f"{self._file_name!r} has a part {part.filename!r} of {part.file_size:,} bytes, packed {ratio:.0f} to "
+                "1: too large to be read in memory."
             )
         return super().open(part, *args, **options)
 

@@ -15,7 +15,8 @@ from airflow_provider_sequentum.records.formats import LARGEST_RECORD, RecordsUn
 DEEPEST = 100
 """Levels to which the lists and objects of a JSON record may be nested."""
 
-_CHUNK = 256 * 1024
+_CHUNK, _LARGEST_CHUNK = 256 * 1024, 4 * 1024 * 1024
+_VALUE_SIZE = 16
 _JSON_WHITESPACE = " \t\r\n"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _DECODER = json.JSONDecoder()
@@ -120,7 +121,7 @@ def read_json(file: IO[bytes], name: str, encoding: str | None) -> Iterator[dict
     Half of a surrogate pair, which no database stores, becomes U+FFFD.
 
     :raises RecordsUnreadable: it is no valid JSON, holds something else than objects, or an object that is larger
-        than :data:`LARGEST_RECORD` or nested deeper than :data:`DEEPEST`.
+        than :data:`LARGEST_RECORD` (each value counted as some characters more) or nested deeper than :data:`DEEPEST`.
     """
     with _open_text(file, name, encoding) as text:
         yield from _json_records(_Json(text, name), name)
@@ -183,25 +184,28 @@ class _Json:
             try:
                 value, end = decode_json(self._buffer, self._position)
             except json.JSONDecodeError as error:
-                invalid = RecordsUnreadable(
-                    f"{self._name!r} is no valid JSON: {error.msg} {self.place(error.pos)}."
-                )
+                invalid = RecordsUnreadable(f"{self._name!r} is no valid JSON: {error.msg} {self.place(error.pos)}.")
                 if not _may_be_cut(error, len(self._buffer)):
                     raise invalid from error
-                if len(self._buffer) - self._position > LARGEST_RECORD:
-                    raise RecordsUnreadable(
-                        f"{self._name!r} has a record of more than {LARGEST_RECORD:,} characters {self.place()}: too "
-                        "large to be read as one record."
-                    ) from error
-                # Twice as much each time keeps the work linear.
+                # Twice as much each time keeps the work linear; more would count later records as part of this one.
                 if not self._read(size):
                     raise invalid from error
-                size *= 2
+                size = min(2 * size, _LARGEST_CHUNK)
+                self._check_size()
             except NotDecodable as error:
                 raise RecordsUnreadable(f"{self._name!r} {error} {self.place()}.") from error
             else:
                 self._position = end
                 return value
+
+    def _check_size(self) -> None:
+        """Refuse a record that would take too much memory, of which its values can take far more than its text."""
+        structure = sum(self._buffer.count(character) for character in "[{,")
+        if len(self._buffer) + structure * _VALUE_SIZE > LARGEST_RECORD:
+            raise RecordsUnreadable(
+                f"{self._name!r} has a record {self.place()} that is too large to be read as one: more than "
+                f"{LARGEST_RECORD:,} characters, or fewer with very many values."
+            )
 
     def _read(self, size: int) -> bool:
         more = self._file.read(size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import io
 import json
 import math
@@ -64,9 +64,9 @@ def says_the_same(value: Any, other: Any, *, is_cell: bool) -> bool:
 def cell_says(cell: str, value: Any) -> bool:
     if type(value).__name__ in ("bool", "bool_"):
         return cell.lower() == str(value).lower()
-    if isinstance(value, datetime.datetime):
-        return datetime.datetime.fromisoformat(cell) == value
-    if isinstance(value, datetime.date):
+    if isinstance(value, dt.datetime):
+        return dt.datetime.fromisoformat(cell) == value
+    if isinstance(value, dt.date):
         return value.isoformat() == cell
     if isinstance(value, float):
         return Decimal(cell) == Decimal(repr(float(value)))
@@ -102,10 +102,40 @@ def check_agreement(name: str, content: bytes, **options: Any) -> Table | str:
     return list(records)
 
 
+DAY = dt.datetime.fromisoformat("2024-01-05")
 CELLS = st.sampled_from(
-    ["", "0", "-0", "00123", "7", "1.5", "1.50", "1e5", "1e999", "0.1234567890123456789", "12345678901234567890", "NaN"]
-    + ["9007199254740993", "true", "False", "2024-02-29", "2024-02-31", "0000-01-01", "2024-01-05 10:00:00", "null"]
-    + ["2024-01-05T10:00:00Z", "2024-01-05T10:00:00.123456789", "10:30", "x", "é", 'a"b', "a,b", "a\nb", " 1", "\u2028"]
+    [
+        "",
+        "0",
+        "-0",
+        "00123",
+        "7",
+        "1.5",
+        "1.50",
+        "1e5",
+        "1e999",
+        "0.1234567890123456789",
+        "12345678901234567890",
+        "NaN",
+        "9007199254740993",
+        "true",
+        "False",
+        "2024-02-29",
+        "2024-02-31",
+        "0000-01-01",
+        "2024-01-05 10:00:00",
+        "null",
+        "2024-01-05T10:00:00Z",
+        "2024-01-05T10:00:00.123456789",
+        "10:30",
+        "x",
+        "é",
+        'a"b',
+        "a,b",
+        "a\nb",
+        " 1",
+        "\u2028",
+    ]
 )
 HEADERS = st.lists(st.sampled_from(["a", "b", "c", "", "é", 'q"']), min_size=1, max_size=3)
 PIECES = st.sampled_from(["a", "1", ",", ",", '"', "\n", "\n", "\r", "\r\n", "é", " ", '""', "\ufeff", "\0", "{", "\t"])
@@ -119,9 +149,7 @@ KEYS = st.sampled_from(["a", "b", "c", "", "\udc00"])
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
 )
-MOMENTS = st.datetimes(datetime.datetime(1900, 3, 1), datetime.datetime(9999, 12, 31)).map(
-    lambda moment: moment.replace(microsecond=0)
-)
+MOMENTS = st.datetimes(DAY, DAY.replace(year=9999)).map(lambda moment: moment.replace(microsecond=0))
 SHEET_CELLS = (
     st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.floats(-1e9, 1e9) | st.sampled_from(["a", "1", "é"])
 ) | (MOMENTS | st.just(45000) | st.times().map(lambda time: time.replace(microsecond=0)))
@@ -222,8 +250,8 @@ LATE = b'{"sku":"A"}\n' * 10_000
         ("a.csv", b"day\n2024-02-29\n2024-02-31\n", {"day": "2024-02-31"}),
         ("a.csv", b"a,b\r1,x\r2,y\r", {"a": 2, "b": "y"}),
         ("a.csv", b'\n\nsku,size\nA,5" pipe\nB,6" pipe\nC,7mm', {"sku": "C", "size": "7mm"}),
-        ("a.xlsx", workbook([["a"], [datetime.datetime(2024, 1, 5)], [45000]]), {"a": "45000"}),
-        ("a.xlsx", workbook([["a"], [45000], [datetime.datetime(2024, 1, 5)]]), {"a": "2024-01-05 00:00:00"}),
+        ("a.xlsx", workbook([["a"], [DAY], [45000]]), {"a": "45000"}),
+        ("a.xlsx", workbook([["a"], [45000], [DAY]]), {"a": "2024-01-05 00:00:00"}),
         ("a.xlsx", workbook([["a", None, "b"], [1, 2, "x"], ["x", None, 3]]), {"a": "x", "": None, "b": "3"}),
     ],
 )

@@ -25,8 +25,24 @@ from airflow_provider_sequentum.transfers.record_count import (
 CELLS = st.text(alphabet='a",\n é', max_size=4)
 ROWS = st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=12)
 CUTS = st.lists(st.integers(1, 90), min_size=1, max_size=6)
-WILD = st.lists(st.sampled_from(["a", "b", ",", '"', "\n", "\r", "\r\n", "é", " ", '""', '",', ',"', "\ufeff", "a,b\n"]))
-JSON_PIECES = ['{"a":1}', "\n", "\r\n", "{}", " ", "[", "]", ",", '{"a":"\\ud83d"}', "NaN", '{"b":[{"c":null}]}', "x", '"']
+WILD = st.lists(
+    st.sampled_from(["a", "b", ",", '"', "\n", "\r", "\r\n", "é", " ", '""', '",', ',"', "\ufeff", "a,b\n"])
+)
+JSON_PIECES = [
+    '{"a":1}',
+    "\n",
+    "\r\n",
+    "{}",
+    " ",
+    "[",
+    "]",
+    ",",
+    '{"a":"\\ud83d"}',
+    "NaN",
+    '{"b":[{"c":null}]}',
+    "x",
+    '"',
+]
 
 # Every block counts as large, or none of these short ones does.
 with_and_without_arrays = pytest.mark.parametrize("large", [1, LARGE])
