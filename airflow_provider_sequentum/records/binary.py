@@ -81,7 +81,7 @@ class _Archive(zipfile.ZipFile):
         super().__init__(file)
         self._file_name = name
 
-    def open(self, name: str | zipfile.ZipInfo, *args: Any, **options: Any) -> IO[bytes]:  # type: ignore[override]
+    def open(self, name: str | zipfile.ZipInfo, *args: Any, **options: Any) -> IO[bytes]:
         part = name if isinstance(name, zipfile.ZipInfo) else self.getinfo(name)
         ratio = part.file_size / max(part.compress_size, 1)
         is_bomb = part.file_size > _SUSPICIOUS_PART and ratio > _SUSPICIOUS_RATIO

@@ -273,7 +273,7 @@ class _CheckedText(io.TextIOWrapper):
 
     def __init__(self, file: IO[bytes], name: str, encoding: str) -> None:
         super().__init__(file, encoding=encoding, newline="")
-        self._file_name = name
+        self._file, self._file_name = file, name
 
     def read(self, size: int | None = -1, /) -> str:
         try:
@@ -291,7 +291,7 @@ class _CheckedText(io.TextIOWrapper):
         place = ""
         if isinstance(error, UnicodeDecodeError):
             # The decoder has been given all that was read of the file, and what it speaks of are the last bytes.
-            place = f" at byte {self.buffer.tell() - len(error.object) + error.start}"
+            place = f" at byte {self._file.tell() - len(error.object) + error.start}"
         reason = error.reason if isinstance(error, UnicodeDecodeError) else error
         return RecordsUnreadable(
             f"{self._file_name!r} is no {self.encoding} text{place}: {reason}. Give its encoding, for example 'cp1252'."
