@@ -114,8 +114,7 @@ class SequentumHook(BaseHook):
         encoding: str | None = None,
         delimiter: str | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """
-        Yield the records of a run as dictionaries, one at a time and in constant memory.
+        """Yield the records of a run as dictionaries, one at a time and in constant memory.
 
         They come from the delivered files, in the order of their ids: CSV (values are strings), JSON, NDJSON,
         Excel (extra ``excel``) and Parquet (extra ``arrow``). A file is fetched when its first record is wanted.
@@ -125,7 +124,7 @@ class SequentumHook(BaseHook):
         :param pattern: a shell pattern such as ``*.csv``; only files whose names fit it.
         :param encoding: of text files. Default: by their byte order mark, else UTF-8.
         :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
-        :raises RunRecordsUnreadable: a file is damaged, or no file of records at all.
+        :raises RunRecordsUnreadable: a file is damaged, or no file of records at all; the message names file and place.
         :raises RunFilesUnavailable: the run is still going, or the worker's disk is full.
         :raises SequentumRequestRefused: the run or its files are gone.
         """
@@ -144,10 +143,10 @@ class SequentumHook(BaseHook):
         encoding: str | None = None,
         delimiter: str | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """
-        Yield the records of a run as Arrow's batches, with types; see :meth:`iter_records`.
+        """Yield the records of a run as Arrow's batches, with types. Needs the extra ``arrow``.
 
-        Needs the extra ``arrow``. ``pyarrow.Table.from_batches(...)``, and ``.to_pandas()`` of it, take them from here.
+        Parameters, records and errors are those of :meth:`iter_records`. The batches of one file have the same schema,
+        by the values of the whole file; those of two files may differ.
         """
         from airflow_provider_sequentum.hooks.records import read_run
         from airflow_provider_sequentum.records.reading import read_arrow
@@ -155,16 +154,15 @@ class SequentumHook(BaseHook):
         return read_run(self, agent_id, run_id, pattern, partial(read_arrow, encoding=encoding, delimiter=delimiter))
 
     def get_pandas_df(self, agent_id: int | str, run_id: int | str, **options: Any) -> pd.DataFrame:
-        """
-        Return all records of a run as a pandas data frame, in memory. Needs the extra ``pandas``.
+        """Return all records of a run as a pandas data frame, in memory. Needs the extra ``pandas``.
+
+        A column of integers with gaps has one of pandas' nullable types, such as ``Int64``.
 
         :param options: those of :meth:`iter_record_batches`.
         """
-        from airflow_provider_sequentum.records.binary import library
+        from airflow_provider_sequentum.records.arrow import frame_of
 
-        pandas = library("pandas", "pandas", "A data frame")
-        frames = [batch.to_pandas() for batch in self.iter_record_batches(agent_id, run_id, **options)]
-        frame: pd.DataFrame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
+        frame: pd.DataFrame = frame_of(self.iter_record_batches(agent_id, run_id, **options))
         return frame
 
     def run_link(self, agent_id: int, run_id: int) -> str:
