@@ -1,0 +1,1 @@
+"""What happens to a run: decisions and procedures, without Airflow."""
