@@ -120,7 +120,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         agent_id = self._parsed(parse_id, "agent_id", self.agent_id)
         run_id = self._parsed(parse_id, "run_id", self.run_id)
         options, folder = self._options(), self._folder()
-        hook = SequentumHook(self.sequentum_conn_id or "sequentum_default")
+        hook = SequentumHook("sequentum_default" if _is_unset(self.sequentum_conn_id) else self.sequentum_conn_id)
         self._transfer = RunFilesTransfer(hook, agent_id, run_id, folder, options, self.log)
         self._landed = self._transfer.transfer()
         context["ti"].xcom_push(key=TRANSFER_KEY, value=self._landed.summary())
@@ -142,7 +142,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         from airflow_provider_sequentum.transfers.landing import open_destination, without_password
 
         try:
-            return open_destination(self.destination, self.storage_conn_id)
+            return open_destination(self.destination, None if _is_unset(self.storage_conn_id) else self.storage_conn_id)
         except ValueError as error:
             shown = without_password(self.destination)
             raise SequentumRequestRefused(
@@ -190,7 +190,7 @@ def parse_max_parallel_files(value: object) -> int:
 
     :raises ValueError: it is no whole number of 1 or more.
     """
-    number = parse_count("max_parallel_files", value)
+    number = None if _is_unset(value) else parse_count("max_parallel_files", value)
     if number == 0:
         raise ValueError("max_parallel_files must be 1 or more, not 0.")
     return DEFAULT_PARALLEL_FILES if number is None else number
@@ -201,16 +201,20 @@ def parse_remove_method(value: object) -> str | None:
 
     :raises ValueError: it is none of the service's methods.
     """
-    return None if value is None or value == "" else parse_choice("remove_method", value, REMOVE_METHODS)
+    return None if _is_unset(value) else parse_choice("remove_method", value, REMOVE_METHODS)
 
 
 def _several(name: str, value: object) -> list[str] | None:
-    if value is None or value == "":
+    if _is_unset(value):
         return None
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) and text for text in texts):
         raise ValueError(f"{name} must be a text or a list of at least one, not {value!r:.80}.")
     return list(texts)
+
+
+def _is_unset(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _is_literal(value: object) -> bool:

@@ -148,7 +148,7 @@ class RunFilesTransfer:
         if reason := why_removed(run, listed):
             raise self._refused(reason)
         selection = select(listed, self._options.file_kinds, self._options.file_patterns)
-        self._check_selection(run, selection)
+        self._check_selection(run, selection, _unreadable(listed))
         self._log.info("Run %s has %d files; copying %d.", run.id, len(listed), len(selection.chosen))
         return self._land(run, selection, previous, contents)
 
@@ -185,11 +185,16 @@ class RunFilesTransfer:
 
     # Checking
 
-    def _check_selection(self, run: Run, selection: Selection) -> None:
-        if self._options.remove_method is not None and (lost := selection.delivered_left_out):
+    def _check_selection(self, run: Run, selection: Selection, unreadable: int) -> None:
+        if unreadable:
+            lost = f"The list of the run's files has {unreadable} entries that cannot be read."
+            if self._options.remove_method is not None:
+                raise self._refused(f"{lost} remove_method would remove these files uncopied. Nothing was copied.")
+            self._log.warning("%s These files are not copied.", lost)
+        if self._options.remove_method is not None and (left_out := selection.delivered_left_out):
             raise self._refused(
-                f"remove_method would remove delivered files that were not to be copied: {listing(lost)}. Copy them "
-                "too, or leave remove_method out. Nothing was copied and nothing removed."
+                f"remove_method would remove delivered files that were not to be copied: {listing(left_out)}. Copy "
+                "them too, or leave remove_method out. Nothing was copied and nothing removed."
             )
         if reason := why_records_missing(run, selection):
             raise self._refused(
@@ -394,6 +399,12 @@ class _Copy:
         self._progress.moved(len(data))
         self._write(data)
         self._measuring.write(data)
+
+
+def _unreadable(listed: list[RunFile]) -> int:
+    """Return how many files the service lists beyond those that could be read."""
+    total = getattr(listed, "total_record_count", None) or 0
+    return max(getattr(listed, "unreadable", 0), total - len(listed))
 
 
 def _holds(file: LandedFile, measure: Measure) -> bool:

@@ -20,6 +20,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
 from airflow_provider_sequentum.api import SequentumClient, files, runs
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     SequentumConnectionException,
@@ -147,9 +148,9 @@ def test_what_another_run_left_and_this_one_does_not_replace_is_named(
     execute(transfer(tmp_path.as_uri(), agent_id, first := finished_run(sandbox, agent_id)))
     other = sandbox.add_agent("Stock", records=RECORDS).id
     execute(transfer(tmp_path.as_uri(), other, finished_run(sandbox, other)))
-    told = caplog.text + capsys.readouterr().out
-    assert f"Run {first} left 3 files in" in told
-    assert "empty.bin, notes.txt, outside.csv" in told
+    logged = caplog.text + capsys.readouterr().out
+    assert f"Run {first} left 3 files in" in logged
+    assert "empty.bin, notes.txt, outside.csv" in logged
 
 
 def test_a_kill_abandons_the_copies_and_leaves_nothing_half_written(
@@ -161,7 +162,7 @@ def test_a_kill_abandons_the_copies_and_leaves_nothing_half_written(
 
     def moved_and_killed(self: Progress, size: int) -> None:
         moved(self, size)
-        if "early.csv" in visible(tmp_path):  # the large file has begun
+        if "early.csv" in visible(tmp_path):  # the large file has started
             killed.on_kill()
 
     with monkeypatch.context() as patch:
@@ -173,13 +174,13 @@ def test_a_kill_abandons_the_copies_and_leaves_nothing_half_written(
     assert summary["fetched"] == 2
 
 
-def test_a_kill_before_the_transfer_has_begun_does_nothing(tmp_path: Path) -> None:
+def test_a_kill_before_the_transfer_has_started_does_nothing(tmp_path: Path) -> None:
     killed = transfer(tmp_path.as_uri(), 7, 42)
     killed.on_kill()
     assert not visible(tmp_path)
 
 
-def test_an_interrupted_transfer_goes_on(
+def test_an_interrupted_transfer_is_continued(
     sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a SIGKILL: the plan and two whole files are there, and half of another under its temporary name."""
@@ -235,7 +236,7 @@ def killed_transfer(destination: str, agent_id: int, run_id: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_transfer_is_finished_by_the_next_try(
+def test_a_killed_transfer_is_finished_by_the_next_attempt(
     sandbox: Sandbox, agent_with_large_file: int, tmp_path: Path
 ) -> None:
     run_id = finished_run(sandbox, agent_with_large_file)
@@ -271,7 +272,7 @@ def check_against_the_service(agent_id: int, run_id: int, paths: list[str]) -> N
         assert hashlib.sha256(ObjectStoragePath(path).read_bytes()).hexdigest() == checksum
 
 
-def test_a_download_that_breaks_goes_on_where_it_broke(sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
+def test_a_download_that_breaks_continues_where_it_broke(sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
     run_id = finished_run(sandbox, agent_id)
     sandbox.fail_next("GET /storage/{agent_id}/{run_id}/{file_id}", "truncated", after_bytes=20)
     execute(transfer(tmp_path.as_uri(), agent_id, run_id, file_patterns="output.csv"))
@@ -522,6 +523,30 @@ class TestNothingIsLostWithoutAWord:
         ]
         assert execute(transfer(tmp_path.as_uri(), agent_id, run_id))[1]["fetched"] == 0
 
+    @pytest.mark.parametrize("total", [2, 3])
+    def test_files_that_the_list_tells_of_but_does_not_name(
+        self,
+        sandbox: Sandbox,
+        plain_agent: int,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+        total: int,
+    ) -> None:
+        run_id = finished_run(sandbox, plain_agent)
+        listed = RunFilesTransfer._listed
+
+        def cut(self: Any) -> Any:
+            return Page(listed(self)[: total - 1], total)
+
+        monkeypatch.setattr(RunFilesTransfer, "_listed", cut)
+        with pytest.raises(SequentumRequestRefused, match="1 entries that cannot be read"):
+            execute(transfer(tmp_path.as_uri(), plain_agent, run_id, remove_method="RemoveAllFiles"))
+        assert not sandbox.ledger.of_kind("delete")
+        assert execute(transfer(tmp_path.as_uri(), plain_agent, run_id))[1]["files"] == 1
+        assert "1 entries that cannot be read" in capsys.readouterr().out + caplog.text
+
     def test_a_whole_file_of_another_size_than_listed_is_fetched_again_after_a_kill(
         self, sandbox: Sandbox, plain_agent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -531,9 +556,10 @@ class TestNothingIsLostWithoutAWord:
         def interrupt(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(RunFilesTransfer, "_verify", interrupt)
-            execute(transfer(tmp_path.as_uri(), plain_agent, run_id))
+            with pytest.raises(KeyboardInterrupt):
+                execute(transfer(tmp_path.as_uri(), plain_agent, run_id))
         whole = (tmp_path / "output.csv").read_bytes()
         (tmp_path / "output.csv").write_bytes(whole[:20])
         assert execute(transfer(tmp_path.as_uri(), plain_agent, run_id))[1]["fetched"] == 1
@@ -722,7 +748,7 @@ class TestBadInput:
         with pytest.raises(SequentumRequestRefused, match="extracted 5 records, but has no files"):
             execute(transfer(tmp_path.as_uri(), agent_id, run_id))
 
-    def test_a_run_nobody_knows(self, sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
+    def test_a_run_that_does_not_exist(self, sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
         with pytest.raises(SequentumRequestRefused, match="does not know the run"):
             execute(transfer(tmp_path.as_uri(), agent_id, 999_999))
 
@@ -846,7 +872,7 @@ class TestBadInput:
         assert not sandbox.ledger.requests
         assert not visible(tmp_path)
 
-    @pytest.mark.parametrize("unset", [None, ""])
+    @pytest.mark.parametrize("unset", [None, "", " "])
     def test_what_is_unset_has_its_default(
         self, sandbox: Sandbox, agent_id: int, tmp_path: Path, unset: str | None
     ) -> None:
@@ -940,13 +966,13 @@ class TestS3:
         assert set(self.keys(s3)) == {f"x/{MANIFEST_NAME}"}
         assert not s3.list_multipart_uploads(Bucket="lake").get("Uploads")
 
-    def test_a_killed_transfer_is_finished_by_the_next_try(
+    def test_a_killed_transfer_is_finished_by_the_next_attempt(
         self, sandbox: Sandbox, s3: Any, agent_with_large_file: int
     ) -> None:
         run_id = finished_run(sandbox, agent_with_large_file)
         killed_transfer("s3://aws_test@lake/killed", agent_with_large_file, run_id)
         whole = {f"killed/{name}" for name in ("output.csv", "early.csv", MANIFEST_NAME)}
-        assert set(self.keys(s3)) == whole, "an upload that was not completed doesn't show"
+        assert set(self.keys(s3)) == whole, "an upload that was not completed does not show"
         before = downloads(sandbox)
         paths, summary = execute(transfer("s3://aws_test@lake/killed", agent_with_large_file, run_id))
         assert summary["fetched"] == 2

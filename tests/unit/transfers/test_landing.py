@@ -258,7 +258,7 @@ def test_a_hostile_name_stays_in_the_folder() -> None:
     assert landing_names(["../../etc/passwd", "..", None]) == ["passwd", "file", "file (2)"]
 
 
-def test_what_a_killed_try_left_is_told_from_what_others_write() -> None:
+def test_what_a_killed_attempt_left_is_told_from_what_others_write() -> None:
     mine, again, others = unfinished_name("a.csv"), unfinished_name("a.csv"), unfinished_name("b.csv")
     assert mine != again
     assert unfinished_of(["a.csv", "c.csv"], [mine, "a.csv", others, again, "x.unfinished"]) == [mine, again]
