@@ -11,7 +11,7 @@ from airflow_provider_sequentum.api import Call, SequentumClient, files, runs
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable, RunRecordsUnreadable, SequentumRequestRefused
 from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
 from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS
-from airflow_provider_sequentum.lifecycle.file_selection import select, why_incomplete, why_removed
+from airflow_provider_sequentum.runs.files import select, why_incomplete, why_removed
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of
 
 T = TypeVar("T")
