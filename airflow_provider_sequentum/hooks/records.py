@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from typing import IO, Protocol, TypeVar
 
 from airflow_provider_sequentum.api import Call, SequentumClient, files, runs
-from airflow_provider_sequentum.exceptions import RunFilesUnavailable, RunRecordsUnreadable, SequentumRequestRefused
-from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
-from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS
-from airflow_provider_sequentum.runs.files import select, why_incomplete, why_removed
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    RunRecordsUnreadable,
+    SequentumRequestRefused,
+    client_errors_as_exceptions,
+)
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of
+from airflow_provider_sequentum.runs.files import select, why_incomplete, why_records_missing, why_removed
 
 T = TypeVar("T")
 
@@ -51,13 +54,16 @@ def read_run(
     listed = source.send(files.list_files(agent_id, run_id))
     if reason := why_removed(run, listed):
         raise SequentumRequestRefused(f"Run {run_id} of agent {agent_id}: {reason}")
-    wanted = select(listed, FILE_KINDS[:1], [pattern]).chosen
+    selection = select(listed, None, [pattern])
+    if reason := why_records_missing(run, selection):
+        raise SequentumRequestRefused(f"Run {run_id} of agent {agent_id}: {reason}")
+    wanted = selection.chosen
     with _naming(agent_id, run_id):
         for file in wanted:
             format_of(file.name or "")
     for file in wanted:
         with _temporary_file(file.name) as stream:
-            with errors_as_airflow_exceptions(source.sequentum_conn_id), _naming_disk(file.name):
+            with client_errors_as_exceptions(source.sequentum_conn_id), _naming_disk(file.name):
                 source.client.download(agent_id=agent_id, run_id=run_id, file=file, destination=stream)
                 stream.seek(0)
             with _naming(agent_id, run_id):

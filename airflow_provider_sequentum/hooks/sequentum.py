@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import pandas as pd
     import pyarrow as pa
@@ -65,7 +66,8 @@ class SequentumHook(BaseHook):
         """The blocking client. One per hook; it can be used by several threads."""
         from airflow_provider_sequentum.api import SequentumClient
 
-        return SequentumClient(self.settings)
+        with client_errors_as_exceptions(self.sequentum_conn_id):
+            return SequentumClient(self.settings)
 
     @cached_property
     def settings(self) -> ClientSettings:
@@ -91,8 +93,10 @@ class SequentumHook(BaseHook):
         """Return a new async client; the caller closes it (``async with``)."""
         from airflow_provider_sequentum.api import AsyncSequentumClient
 
-        # Loading the certificates takes longer than an event loop should be kept.
-        return await asyncio.to_thread(AsyncSequentumClient, await self.aget_settings())
+        settings = await self.aget_settings()
+        with client_errors_as_exceptions(self.sequentum_conn_id):
+            # Loading the certificates takes longer than an event loop should be kept.
+            return await asyncio.to_thread(AsyncSequentumClient, settings)
 
     def send(self, call: Call[T]) -> T:
         """
@@ -218,7 +222,7 @@ class SequentumHook(BaseHook):
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
-    def _settings_from(self, connection: Connection, extra: Mapping[str, Any]) -> ClientSettings:
+    def _settings_from(self, connection: Connection, extra: object) -> ClientSettings:
         from airflow_provider_sequentum.hooks.connection import settings_from_connection
 
         try:
@@ -247,7 +251,9 @@ class SequentumHook(BaseHook):
     def _link(self, template_field: str, **ids: int | str) -> str:
         from airflow_provider_sequentum.hooks.connection import fill_link_template
 
-        template = self._connection.extra_dejson.get(template_field)
+        extra = self._connection.extra_dejson
+        # Airflow says that it is a dictionary, whatever JSON the connection holds.
+        template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
         return fill_link_template(template, self.settings.base_url, **ids)
 
 

@@ -11,14 +11,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.files import FileType, RunFile
-from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS
-from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of
-from airflow_provider_sequentum.lifecycle.progress import describe_run
+from airflow_provider_sequentum.runs.describe import describe_run
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
-DELIVERED, EXTRACTED, LOGS, SCREENSHOTS = FILE_KINDS
+DELIVERED, EXTRACTED, LOGS, SCREENSHOTS = "delivered", "extracted", "logs", "screenshots"
 INTERNAL = "internal"
 """The kind of the service's own files, which cannot be asked for."""
 
@@ -38,7 +37,7 @@ _LONGEST_NAME = 100
 
 
 def kind_of(file: RunFile) -> str:
-    """Return the kind of a file: one of ``FILE_KINDS`` without ``screenshots``, or :data:`INTERNAL`."""
+    """Return the kind of a file: one of ``parameters.FileKind`` without ``screenshots``, or :data:`INTERNAL`."""
     # A type that is missing or unknown counts as delivered: a file too many is noticed, a lost one is not.
     return _KINDS.get(file.file_type, DELIVERED)
 
@@ -87,7 +86,7 @@ def select(listed: Iterable[RunFile], kinds: Sequence[str] | None, patterns: Seq
     """Choose files by kind and by name.
 
     :param listed: the files of a run.
-    :param kinds: some of ``FILE_KINDS``; a file of any of them is chosen. ``None``: the delivered ones.
+    :param kinds: some of ``parameters.FileKind``; a file of any of them is chosen. ``None``: the delivered ones.
     :param patterns: shell patterns (``*.csv``), case-sensitive; a file is chosen if its name, or the last part of a
         name that is a path, fits any of them.
     """

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.file_names import safe_file_names
+from airflow_provider_sequentum.api.text import safe_file_names
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
 from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.lifecycle.arguments import parse_choice, parse_count, parse_id
-from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS, REMOVE_METHODS
+from airflow_provider_sequentum.parameters import (
+    FileKind,
+    RemoveMethod,
+    is_unset,
+    parse_choice,
+    parse_count,
+    parse_id,
+    shown,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -100,31 +107,26 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         self.sequentum_conn_id = sequentum_conn_id
         self.storage_conn_id = storage_conn_id
         # A typing error shows when the DAG is parsed; what a template makes of a field is known when the task runs.
-        for parse, value in (
-            (parse_file_kinds, file_kinds),
-            (parse_file_patterns, file_patterns),
-            (parse_max_parallel_files, max_parallel_files),
-            (parse_remove_method, remove_method),
-        ):
-            if _is_literal(value):
-                parse(value)
+        for name, parse in _CHECKED_EARLY.items():
+            if _is_literal(getattr(self, name)):
+                _named(name, parse, getattr(self, name))
         self._transfer: RunFilesTransfer | None = None
         self._landed: Landed | None = None
 
     def execute(self, context: Context) -> list[str]:
         """Copy the files. Returns the landed paths."""
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-        from airflow_provider_sequentum.reporting.asset_events import tell_outlets
+        from airflow_provider_sequentum.reporting.asset_events import add_extra
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
-        agent_id = self._parsed(parse_id, "agent_id", self.agent_id)
-        run_id = self._parsed(parse_id, "run_id", self.run_id)
+        agent_id = self._parsed("agent_id", parse_id)
+        run_id = self._parsed("run_id", parse_id)
         options, folder = self._options(), self._folder()
-        hook = SequentumHook("sequentum_default" if _is_unset(self.sequentum_conn_id) else self.sequentum_conn_id)
+        hook = SequentumHook("sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id)
         self._transfer = RunFilesTransfer(hook, agent_id, run_id, folder, options, self.log)
         self._landed = self._transfer.transfer()
         context["ti"].xcom_push(key=TRANSFER_KEY, value=self._landed.summary())
-        tell_outlets(context, self._landed.summary())
+        add_extra(context, self._landed.summary())
         return self._landed.paths
 
     def on_kill(self) -> None:
@@ -134,7 +136,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Return what was read and written; called by OpenLineage's provider, where that is installed."""
-        from airflow_provider_sequentum.lineage import transfer_lineage
+        from airflow_provider_sequentum.reporting.lineage import transfer_lineage
 
         return None if self._landed is None else transfer_lineage(self._landed)
 
@@ -142,7 +144,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         from airflow_provider_sequentum.transfers.landing import open_destination, without_password
 
         try:
-            return open_destination(self.destination, None if _is_unset(self.storage_conn_id) else self.storage_conn_id)
+            return open_destination(self.destination, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
         except ValueError as error:
             shown = without_password(self.destination)
             raise SequentumRequestRefused(
@@ -152,16 +154,11 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     def _options(self) -> TransferOptions:
         from airflow_provider_sequentum.transfers.run_files_transfer import TransferOptions
 
-        return TransferOptions(
-            file_kinds=self._parsed(parse_file_kinds, self.file_kinds),
-            file_patterns=self._parsed(parse_file_patterns, self.file_patterns),
-            max_parallel_files=self._parsed(parse_max_parallel_files, self.max_parallel_files),
-            remove_method=self._parsed(parse_remove_method, self.remove_method),
-        )
+        return TransferOptions(**{name: self._parsed(name, parse) for name, parse in _CHECKED_EARLY.items()})
 
-    def _parsed(self, parse: Callable[..., T], *arguments: Any) -> T:
+    def _parsed(self, name: str, parse: Callable[[Any], T]) -> T:
         try:
-            return parse(*arguments)
+            return _named(name, parse, getattr(self, name))
         except ValueError as error:
             raise SequentumRequestRefused(
                 f"{error} Nothing was copied (connection {self.sequentum_conn_id!r})."
@@ -173,8 +170,8 @@ def parse_file_kinds(value: object) -> list[str] | None:
 
     :raises ValueError: one of them is no kind, or there are none.
     """
-    kinds = _several("file_kinds", value)
-    return None if kinds is None else [parse_choice("file_kinds", kind, FILE_KINDS) for kind in kinds]
+    kinds = _several(value)
+    return None if kinds is None else [parse_choice(kind, FileKind) for kind in kinds]
 
 
 def parse_file_patterns(value: object) -> list[str]:
@@ -182,7 +179,7 @@ def parse_file_patterns(value: object) -> list[str]:
 
     :raises ValueError: one of them is no text, or there are none.
     """
-    return _several("file_patterns", value) or ["*"]
+    return _several(value) or ["*"]
 
 
 def parse_max_parallel_files(value: object) -> int:
@@ -190,9 +187,9 @@ def parse_max_parallel_files(value: object) -> int:
 
     :raises ValueError: it is no whole number of 1 or more.
     """
-    number = None if _is_unset(value) else parse_count("max_parallel_files", value)
+    number = None if is_unset(value) else parse_count(value)
     if number == 0:
-        raise ValueError("max_parallel_files must be 1 or more, not 0.")
+        raise ValueError("must be 1 or more, not 0")
     return DEFAULT_PARALLEL_FILES if number is None else number
 
 
@@ -201,20 +198,32 @@ def parse_remove_method(value: object) -> str | None:
 
     :raises ValueError: it is none of the service's methods.
     """
-    return None if _is_unset(value) else parse_choice("remove_method", value, REMOVE_METHODS)
+    return None if is_unset(value) else parse_choice(value, RemoveMethod)
 
 
-def _several(name: str, value: object) -> list[str] | None:
-    if _is_unset(value):
+def _several(value: object) -> list[str] | None:
+    if is_unset(value):
         return None
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ValueError(f"{name} must be a text or a list of at least one, not {value!r:.80}.")
+        raise ValueError(f"must be a text or a list of at least one, not {shown(value)}")
     return list(texts)
 
 
-def _is_unset(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+_CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
+    "file_kinds": parse_file_kinds,
+    "file_patterns": parse_file_patterns,
+    "max_parallel_files": parse_max_parallel_files,
+    "remove_method": parse_remove_method,
+}
+"""The parameters that are checked when the DAG is parsed, where they hold their value already."""
+
+
+def _named(name: str, parse: Callable[[Any], T], value: object) -> T:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}.") from None
 
 
 def _is_literal(value: object) -> bool:

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_sequentum.api import SequentumClient, files, runs
 from airflow_provider_sequentum.api.errors import NotFound
-from airflow_provider_sequentum.exceptions import RunFilesUnavailable, SequentumRequestRefused
-from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
+from airflow_provider_sequentum.api.parsing import Page
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    SequentumRequestRefused,
+    client_errors_as_exceptions,
+)
 from airflow_provider_sequentum.runs.files import (
     Selection,
     listing,
@@ -135,7 +139,7 @@ class RunFilesTransfer:
         contents = self._folder.contents()
         previous = Manifest.parse(self._folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
         run = self._run()
-        listed = self._listed() if run is not None else []
+        listed = self._listed() if run is not None else Page[RunFile]([])
         if previous is not None and self._were_removed(previous, listed):
             return self._landed_before_removal(previous, contents, run)
         if run is None:
@@ -155,13 +159,13 @@ class RunFilesTransfer:
     # Looking
 
     def _run(self) -> Run | None:
-        with errors_as_airflow_exceptions(self._hook.sequentum_conn_id):
+        with client_errors_as_exceptions(self._hook.sequentum_conn_id):
             try:
                 return self._hook.client.send(runs.status(self._agent_id, self._run_id))
             except NotFound:
                 return None
 
-    def _listed(self) -> list[RunFile]:
+    def _listed(self) -> Page[RunFile]:
         return self._hook.send(files.list_files(self._agent_id, self._run_id))
 
     def _were_removed(self, manifest: Manifest, listed: list[RunFile]) -> bool:
@@ -294,7 +298,7 @@ class RunFilesTransfer:
     def _fetch_one(self, client: SequentumClient, threads: Executor, file: RunFile, entry: LandedFile) -> Measure:
         measuring = MeasuringBeside(Measuring(entry.name), threads)
         with (
-            errors_as_airflow_exceptions(self._hook.sequentum_conn_id),
+            client_errors_as_exceptions(self._hook.sequentum_conn_id),
             self._folder.write(entry.name, entry.listed_size) as stream,
         ):
             client.download(
@@ -352,7 +356,7 @@ class RunFilesTransfer:
             return
         if selection.left_out:
             self._log.warning("Removing files that were not copied: %s", listing(selection.left_out))
-        with errors_as_airflow_exceptions(self._hook.sequentum_conn_id):
+        with client_errors_as_exceptions(self._hook.sequentum_conn_id):
             try:
                 self._hook.client.send(runs.delete(self._agent_id, self._run_id, cast("RemoveMethod", method)))
             except NotFound as error:
@@ -401,10 +405,9 @@ class _Copy:
         self._measuring.write(data)
 
 
-def _unreadable(listed: list[RunFile]) -> int:
+def _unreadable(listed: Page[RunFile]) -> int:
     """Return how many files the service lists beyond those that could be read."""
-    total = getattr(listed, "total_record_count", None) or 0
-    return max(getattr(listed, "unreadable", 0), total - len(listed))
+    return max(listed.unreadable, (listed.total_record_count or 0) - len(listed))
 
 
 def _holds(file: LandedFile, measure: Measure) -> bool:

@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS
 
 from airflow_provider_sequentum.api.files import RunFile
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS
 from airflow_provider_sequentum.runs.files import (
     listing,
     select,
