@@ -126,6 +126,7 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
     """Let hooks and ports talk to the fake service, on its clock."""
 
     def exchange(port: ClientPort, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        worker.deadline = port.deadline
         return worker.exchange(call, budget_share=budget_share, within=within)
 
     def sleep(port: ClientPort, seconds: float) -> None:
