@@ -83,9 +83,11 @@ class Life(RuleBasedStateMachine):
         retry_mode=st.sampled_from(["restart_or_new", "restart", "new"]),
         restarts=st.integers(0, 2),
         restart_lag=st.sampled_from([0, 20, 45]),
+        skew=st.sampled_from([0, -86400, -45, 45, 86400]),
     )
     def begin(self, **arguments: Any) -> None:
         self.service = self.new_service(restart_lag=arguments.pop("restart_lag"), on_start=self.check_start)
+        self.service.skew = timedelta(seconds=arguments.pop("skew", 0))
         self.worker = Worker(self.service)
         self.task = FakeTask(self.service.clock, retries=RETRIES)
         self.arguments = {**arguments, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
@@ -200,10 +202,6 @@ class Life(RuleBasedStateMachine):
     def an_attempt_meets_an_error_that_nobody_foresaw(self, step: int, error: type[BaseException]) -> None:
         operator = self.operator()
         self.segment(operator, lambda: operator.execute(self.task.context), step, error=error)
-
-    @rule(hours=st.sampled_from([-24.0, -0.0125, 0.0, 0.0125, 24.0]))
-    def the_services_clock_is_wrong(self, hours: float) -> None:
-        self.service.skew = timedelta(hours=hours)
 
     @rule(refused=st.integers(1, 60))
     def the_status_is_refused(self, refused: int) -> None:
