@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from numbers import Real
 from typing import Any, Literal, get_args
 from uuid import UUID
 
@@ -135,7 +136,7 @@ def plain(value: Any) -> Any:
         case None | bool() | int() | float() | str():
             return value
         case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
+            return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
         case datetime() | date() | time():
             return value.isoformat()
         case timedelta():
@@ -143,7 +144,7 @@ def plain(value: Any) -> Any:
         case UUID():
             return str(value)
         case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
+            return {key if isinstance(key, str) else str(plain(key)): plain(item) for key, item in value.items()}
         case Set():
             return sorted((plain(item) for item in value), key=repr)
         case bytes() | bytearray():
@@ -176,8 +177,8 @@ def _whole_number(value: object) -> int | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
-        return None
+    if isinstance(value, bool) or not isinstance(value, (Real, str, Decimal)):
+        return _whole_number(value)
     try:
         number = float(value)
     except (ValueError, OverflowError):

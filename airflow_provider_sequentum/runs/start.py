@@ -334,7 +334,7 @@ def _look_for_candidates(
         if len(listed) >= LONGEST_RUN_LIST and all(_is_young(run, record, now, reply.served_at) for run in listed):
             doubt = f"More runs were created since than the {LONGEST_RUN_LIST} that the service lists."
         elif candidates and unanswered:
-            doubt = f"Starts of {counted(unanswered, 'mapped sibling')} are unanswered as well."
+            doubt = f"Unanswered starts of mapped siblings: {unanswered}."
         else:
             doubt = ""
         if candidates and not doubt:
