@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -130,30 +131,32 @@ def plain(value: Any) -> Any:
 
     :raises TypeError: the value has no such form.
     """
-    match value:
-        case Enum():
-            return plain(value.value)
-        case None | bool() | int() | float() | str():
-            return value
-        case Decimal():
-            return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case UUID():
-            return str(value)
-        case Mapping():
-            return {key if isinstance(key, str) else str(plain(key)): plain(item) for key, item in value.items()}
-        case Set():
-            return sorted((plain(item) for item in value), key=repr)
-        case bytes() | bytearray():
-            raise TypeError("bytes are not JSON serializable")
+    for kinds, form in _FORMS:
+        if isinstance(value, kinds):
+            return form(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
     if callable(as_list := getattr(value, "tolist", None)):
         return plain(as_list())
-    if isinstance(value, Iterable) or callable(getattr(value, "__getitem__", None)):
+    is_sequence = isinstance(value, Iterable) or callable(getattr(value, "__getitem__", None))
+    if is_sequence and not isinstance(value, (bytes, bytearray)):
         return [plain(item) for item in value]
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_FORMS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+    (Enum, lambda value: plain(value.value)),  # before int and str, which it may be as well
+    (Decimal, lambda value: int(value) if value.is_finite() and value == value.to_integral_value() else float(value)),
+    ((date, time), lambda value: value.isoformat()),
+    (timedelta, timedelta.total_seconds),
+    (UUID, str),
+    (Mapping, lambda value: {_key(key): plain(item) for key, item in value.items()}),
+    (AbstractSet, lambda value: sorted((plain(item) for item in value), key=repr)),
+)
+
+
+def _key(key: object) -> str:
+    return key if isinstance(key, str) and not isinstance(key, Enum) else str(plain(key))
 
 
 def shown(value: object) -> str:

@@ -231,7 +231,17 @@ def test_what_native_rendering_gives_is_serialised(value: Any, text: str) -> Non
 
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), Decimal("NaN"), Decimal("sNaN"), Decimal("-Infinity"), b"x", object(), {b"x": 1}, CIRCULAR],
+    [
+        float("nan"),
+        float("inf"),
+        Decimal("NaN"),
+        Decimal("sNaN"),
+        Decimal("-Infinity"),
+        b"x",
+        object(),
+        {b"x": 1},
+        CIRCULAR,
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_has_no_form_in_json_is_refused(value: Any) -> None:

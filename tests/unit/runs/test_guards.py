@@ -104,7 +104,9 @@ def test_enough_credits(left: str, wanted: float) -> None:
 
 
 def test_too_few_credits_say_the_balance() -> None:
-    with pytest.raises(CreditsTooLow, match=r"Agent 7 was not started: 9\.99 credits are left, fewer than min_credits=10"):
+    with pytest.raises(
+        CreditsTooLow, match=r"Agent 7 was not started: 9\.99 credits are left, fewer than min_credits=10"
+    ):
         check_credits(answering(Credits(available_credits=Decimal("9.99"))), 10, "Agent 7")
 
 

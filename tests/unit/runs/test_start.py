@@ -337,7 +337,7 @@ def test_an_archived_failure_is_refused_where_only_a_restart_is_allowed(service:
     acquire(worker)
     service.clock.sleep(3600)
     service.archive(101)
-    with pytest.raises(SequentumRequestRefused, match="Run 101 of agent 7 .* Failed and was archived"):
+    with pytest.raises(SequentumRequestRefused, match=r"Run 101 of agent 7 .* Failed and was archived"):
         acquire(worker, retry_mode="restart")
     assert service.count("start") == 1
 
@@ -348,7 +348,9 @@ def test_a_changed_input_is_new_work_and_stops_the_old_run(service: FakeService,
     assert (acquired.run.id, service.runs[101].status) == (102, RunStatus.STOPPED)
 
 
-def test_a_cleared_task_stops_the_run_that_is_running_and_starts_a_new_run(service: FakeService, worker: Worker) -> None:
+def test_a_cleared_task_stops_the_run_that_is_running_and_starts_a_new_run(
+    service: FakeService, worker: Worker
+) -> None:
     acquire(worker)
     still_running: list[int] = []
     service.on_start = lambda run: still_running.extend(r.id for r in service.runs.values() if not r.is_over)
@@ -448,7 +450,7 @@ def test_a_refused_restart(service: FakeService, worker: Worker, error: ErrorOf,
     acquired = failed_run(worker)
     service.faults["restart"] = [(error, False)]
     if retry_mode == "restart":
-        with pytest.raises(SequentumRequestRefused, match="Run 101 of agent 7 .* service refused"):
+        with pytest.raises(SequentumRequestRefused, match=r"Run 101 of agent 7 .* service refused"):
             restarted(worker, acquired, retry_mode=retry_mode)
         assert service.count("start") == 1
         return
@@ -567,7 +569,9 @@ def test_an_old_failure_shown_just_after_a_restart_is_not_restarted_again(servic
     assert service.runs[101].restarts == 1
 
 
-def test_a_restart_that_a_dying_worker_only_intended_is_sent_by_the_next_attempt(service: FakeService, worker: Worker) -> None:
+def test_a_restart_that_a_dying_worker_only_intended_is_sent_by_the_next_attempt(
+    service: FakeService, worker: Worker
+) -> None:
     # The record says that a restart was asked for, and it never was: the Failure that stands is the ending.
     acquired = failed_run(worker)
     worker.save(acquired.record.restarting(service.clock.now, acquired.run.end_time))
@@ -1045,9 +1049,7 @@ def test_a_start_that_is_answered_with_another_agents_run_is_looked_for(service:
     assert acquire(worker).run.id == 101
 
 
-def test_a_restart_that_is_answered_with_another_agents_run_keeps_the_run(
-    service: FakeService, worker: Worker
-) -> None:
+def test_a_restart_that_is_answered_with_another_agents_run_keeps_the_run(service: FakeService, worker: Worker) -> None:
     acquired = failed_run(worker)
     real = service._act
 

@@ -12,18 +12,15 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.errors import NotFound, SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
 from airflow_provider_sequentum.api.runs import Run, status
-from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
+from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
 from airflow_provider_sequentum.runs.wait import (
-    LONGEST_RUN_LIST,
     NOT_YET_FOUND_INTERVAL,
     RESTART_GRACE,
     PollOutcome,
     PollResult,
     RunPoller,
     WaitSpec,
-    first_run_since,
     poll,
     poll_until_known,
     wait_for_runs,
@@ -60,8 +57,7 @@ def seconds(number: float) -> timedelta:
 def test_what_one_observation_means(
     code: int | str, wait_for_restart: bool, failure_pause: float, table_type: str | None, late: bool
 ) -> None:
-    spec = SPEC.updated(wait_for_restart=wait_for_restart, failure_pause=failure_pause, deadline=START + seconds(100)
-    )
+    spec = SPEC.updated(wait_for_restart=wait_for_restart, failure_pause=failure_pause, deadline=START + seconds(100))
     result = RunPoller(spec).observe(run(code, tableType=table_type), START + seconds(100 if late else 0))
     phase = phase_of_status(parse_run_status(code), table_type)
     ended = phase.is_over and not (phase is Phase.RESTARTABLE and (wait_for_restart or failure_pause))
@@ -177,7 +173,10 @@ def test_a_passing_fault_is_tolerated_for_a_while(error: ErrorOf, tolerate_outag
 
 @pytest.mark.parametrize(
     ("spec", "what"),
-    [(SPEC, "run 101 of agent 7"), (WaitSpec(agent_id=7, since=START), f"a run of agent 7 created at {START} or later")],
+    [
+        (SPEC, "run 101 of agent 7"),
+        (WaitSpec(agent_id=7, since=START), f"a run of agent 7 created at {START} or later"),
+    ],
 )
 def test_a_passing_fault_names_what_is_waited_for(spec: WaitSpec, what: str) -> None:
     error = fakes.server_error(CALL)
