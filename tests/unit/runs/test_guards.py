@@ -180,3 +180,10 @@ def test_a_run_without_times_is_not_asked_for(unknown: list[str]) -> None:
     port = answering(Page([RunCost(run_id=42, cost=Decimal(7))]))
     assert read_cost(port, RUN.model_copy(update=dict.fromkeys(unknown))) is None
     assert port.sent == []
+
+
+def test_decoration_does_not_put_off_a_deadline(worker: Worker) -> None:
+    worker.deadline = worker.now()
+    warn_of_schedules(worker, 7)
+    assert read_cost(worker, RUN) is None
+    assert worker.sent == []
