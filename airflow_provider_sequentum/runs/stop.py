@@ -71,8 +71,8 @@ class StopResult:
         if not self.confirmed:
             seen = f" (last seen: {status_name(self.run.status)})" if self.run is not None else ""
             return (
-                f"It could not be confirmed to have stopped{seen}. It may still be running and costing credits: look at "
-                "it in Sequentum Cloud."
+                f"It could not be confirmed to have stopped{seen}. It may still be running and costing credits: look "
+                "at it in Sequentum Cloud."
             )
         if self.run is None:
             return "The service no longer knows it."
