@@ -82,7 +82,7 @@ class Worker:
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
         self.step()
-        if within is None and self.deadline is not None and self.now() >= self.deadline:
+        if self.deadline is not None and self.now() >= self.deadline:
             raise not_reached(call)  # the client sends nothing when no time is left
         self.sent.append((self.service.clock.now, call, budget_share))
         return self.service.exchange(call)
