@@ -15,10 +15,10 @@ from airflow_provider_sequentum.api.errors import NotFound, SequentumError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.lifecycle.end_rates import EndRates
-from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome
-from airflow_provider_sequentum.lifecycle.watch_list import WatchList
-from airflow_provider_sequentum.lifecycle.watched import Moment, News, Question, Watched
+from airflow_provider_sequentum.watching.schedule import EndRates
+from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec, PollOutcome
+from airflow_provider_sequentum.watching.watch_list import WatchList
+from airflow_provider_sequentum.watching.watch_list import Moment, Update, Poll, Watched
 from tests.support.service import START
 
 FaultOf = Callable[[Call[Any]], SequentumError | None]
@@ -65,7 +65,7 @@ class World:
     requests: Counter[str] = field(default_factory=Counter)
     asked: list[tuple[float, str]] = field(default_factory=list)
     ended: dict[int, float] = field(default_factory=dict)
-    news: list[tuple[float, News]] = field(default_factory=list)
+    news: list[tuple[float, Update]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rates = EndRates()
@@ -84,7 +84,7 @@ class World:
     def wait(self, run: PlannedRun | None = None, **terms: Any) -> Watched:
         if run is not None:
             terms = {"agent_id": run.agent_id, "run_id": run.id, **terms}
-        watched = Watched(RunWait(RunWaitTerms(**terms)), began=self.moment.steady)
+        watched = Watched(RunPoller(WaitSpec(**terms)), began=self.moment.steady)
         self.list.add(watched, self.moment)
         return watched
 
@@ -93,9 +93,9 @@ class World:
         until = self.now + seconds
         while self.now < until and len(self.list):
             self._hear(self.list.pass_time(self.moment))
-            question, at = self.list.next_question(self.moment.steady)
-            if question is not None:
-                self._ask(question)
+            poll, at = self.list.next_poll(self.moment.steady)
+            if poll is not None:
+                self._ask(poll)
                 self.now += self.spacing
             else:
                 fixed = self.list.next_fixed_look()
@@ -109,8 +109,8 @@ class World:
     def messages(self) -> list[str]:
         return [news.verdict.message for _, news in self.news if news.verdict.message]
 
-    def _ask(self, question: Question) -> None:
-        call, asked_at = self.list.call_for(question), self.moment.steady
+    def _ask(self, poll: Poll) -> None:
+        call, asked_at = self.list.call_for(poll), self.moment.steady
         kind = call.path.rsplit("/", 1)[-1]
         self.requests[kind] += 1
         self.asked.append((self.now, call.path))
@@ -121,10 +121,10 @@ class World:
             answer = self._answer(call)
         except SequentumError as refused:
             self.now += self.latency
-            self._hear(self.list.failed(question, refused, self.moment))
+            self._hear(self.list.failed(poll, refused, self.moment))
         else:
             self.now += self.latency
-            self._hear(self.list.answered(question, answer, asked_at, self.moment))
+            self._hear(self.list.answered(poll, answer, asked_at, self.moment))
         self.now -= self.latency
 
     def _answer(self, call: Call[Any]) -> Any:
@@ -164,8 +164,8 @@ class World:
             }
         )
 
-    def _hear(self, news: list[News]) -> None:
+    def _hear(self, news: list[Update]) -> None:
         for item in news:
             self.news.append((self.now, item))
-            if item.verdict.outcome is WaitOutcome.ENDED and item.watched.wait.terms.run_id is not None:
-                self.ended[item.watched.wait.terms.run_id] = self.now
+            if item.verdict.outcome is PollOutcome.ENDED and item.watched.wait.spec.run_id is not None:
+                self.ended[item.watched.wait.spec.run_id] = self.now
