@@ -8,7 +8,7 @@ to hear; sending the questions and telling the waits is the watcher's business. 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,9 +44,9 @@ class Moment(NamedTuple):
     utc: datetime
     served_at: datetime | None = None
 
-    def seconds_since(self, time_of_service: datetime) -> float:
-        """Return how long ago something happened at the service."""
-        return ((self.served_at or self.utc) - time_of_service).total_seconds()
+    def seconds_since(self, time_of_service: datetime) -> float | None:
+        """Return how long ago something happened at the service; ``None`` where it did not tell its time."""
+        return None if self.served_at is None else max((self.served_at - time_of_service).total_seconds(), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,9 @@ class Watched:
 
     def see(self, run: Run, moment: Moment) -> None:
         """Take in what a record says of how far the run has come."""
-        begun = run.started_at
-        if begun is not None:
-            self.began = moment.steady - max(moment.seconds_since(begun), 0.0)
+        age = moment.seconds_since(run.started_at) if run.started_at is not None else None
+        if age is not None:
+            self.began = moment.steady - age
         if run.status not in _WINDING_DOWN:
             self.winding_down_since = None
         elif self.winding_down_since is None:
@@ -141,7 +141,7 @@ class AgentWaits:
     :param agent_id: the agent.
     """
 
-    __slots__ = ("agent_id", "hinted_at", "list_size", "newest_listed", "runs", "pending_discovery", "unlisted")
+    __slots__ = ("agent_id", "hinted_at", "list_size", "newest_listed", "pending_discovery", "runs", "unlisted")
 
     def __init__(self, agent_id: int) -> None:
         self.agent_id = agent_id
@@ -199,6 +199,10 @@ class AgentWaits:
         last = max(self.runs, default=0)
         return last if last and last >= self.newest_listed else None
 
+    def may_be_cut(self, listed: Sequence[object]) -> bool:
+        """Return whether the service may have more runs than it listed, and would list more."""
+        return self.list_size <= len(listed) < LONGEST_RUN_LIST
+
     def read_list(self, run_ids: list[int]) -> None:
         """
         Take in which runs the service lists, newest first.
@@ -208,8 +212,7 @@ class AgentWaits:
         """
         self.unlisted -= set(run_ids)
         missing = self.runs.keys() - self.unlisted - set(run_ids)
-        may_be_cut = len(run_ids) >= self.list_size
-        if may_be_cut and (missing or self.pending_discovery) and self.list_size < LONGEST_RUN_LIST:
+        if self.may_be_cut(run_ids) and (missing or self.pending_discovery):
             self.list_size = min(self.list_size * 4, LONGEST_RUN_LIST)
             return
         self.unlisted |= missing
@@ -399,6 +402,7 @@ class WatchList:
                 self._learn_of_hints(agent, ended_at, was_hinted=was_hinted)
         if was_hinted:
             agent.hinted_at = None
+        oldest_listed = min(records, key=lambda run: (run.created or moment.utc, run.id), default=None)
         for watched in tuple(agent.pending_discovery):
             since = watched.wait.spec.since
             try:
@@ -407,6 +411,8 @@ class WatchList:
                 self.remove(watched)
                 yield Update(watched, PollResult(), error)
                 continue
+            if found is oldest_listed and agent.may_be_cut(records):
+                continue  # an older one may be behind it, which the next list, a longer one, shows
             if found is not None:
                 agent.pending_discovery.remove(watched)
                 agent.runs.setdefault(found.id, []).append(watched)

@@ -22,7 +22,7 @@ from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
 from airflow_provider_sequentum.watching.schedule import EndRates
-from airflow_provider_sequentum.watching.watch_list import Moment, Update, Poll, Watched, WatchList
+from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings
@@ -47,7 +47,7 @@ class WatchMetrics:
 
     Gauges: ``sequentum.watcher.waits``, ``sequentum.watcher.agents``. Counters: ``sequentum.watcher.requests``,
     ``sequentum.watcher.rate_limited``, ``sequentum.watcher.ended``. Timer: ``sequentum.watcher.lag``, from the end of a
-    run by the service's clock to its detection by this machine's.
+    run to the answer that told of it, both by the service's clock; nothing where it does not tell its time.
 
     :param sequentum_conn_id: the connection, which tags them.
     """
@@ -71,8 +71,8 @@ class WatchMetrics:
     def ended(self, run: Run, moment: Moment) -> None:
         """Count a run that was found to have ended."""
         Stats.incr("sequentum.watcher.ended", tags=self._tags)
-        if run.end_time is not None:
-            lag = max(moment.seconds_since(run.end_time), 0.0)
+        lag = moment.seconds_since(run.end_time) if run.end_time is not None else None
+        if lag is not None:
             self._lags.append(lag)
             Stats.timing("sequentum.watcher.lag", lag * 1000, tags=self._tags)
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
-from airflow_provider_sequentum.runs.wait import WaitSpec, PollOutcome
+from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.sandbox.runs import RunOptions
 from airflow_provider_sequentum.sandbox.server import Sandbox
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger

@@ -99,9 +99,9 @@ def _work(pipe: Any, connection: str, target: Any) -> None:
 
 async def our_triggers(time: ScaledTime, runs: list[StartedRun], seconds: float) -> Heard:
     """Wait with one trigger for each run, as a triggerer does."""
-    from airflow_provider_sequentum.watching.watch_list import Moment
-    from airflow_provider_sequentum.watching import watcher as run_watcher
     from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
+    from airflow_provider_sequentum.watching import watcher as run_watcher
+    from airflow_provider_sequentum.watching.watch_list import Moment
 
     run_watcher.present = lambda: Moment(time.monotonic(), time.utc())
     heard = Heard()

@@ -13,8 +13,8 @@ from airflow_provider_sequentum.watching.schedule import (
     SHORTEST_INTERVAL,
     NewsRate,
     PollSchedule,
-    seconds_until,
     expected_delay,
+    seconds_until,
 )
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import Forbidden, NotFound, SequentumError, ServerError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.runs.wait import PollOutcome
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
-from airflow_provider_sequentum.watching.watch_list import LAST_LOOK
+from airflow_provider_sequentum.runs.wait import PollOutcome
 from airflow_provider_sequentum.watching.schedule import SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.watch_list import LAST_LOOK
 from tests.support.service import START
 from tests.unit.watching.watch_world import World
 
@@ -421,3 +421,38 @@ def test_everybody_hears_of_the_end_through_passing_faults(
     world.live(10_000)
     assert len(world.ended) == len(runs)
     assert min(world.delays()) >= 0
+
+
+@pytest.mark.parametrize("later", [1, 19, 20, 21, 79, 80, 81, 320, 999])
+def test_the_first_run_since_a_moment_is_found_however_many_followed(later: int) -> None:
+    world = World()
+    world.run(7, 10.0)
+    world.now = 100.0
+    first = world.run(7, 1e5)
+    for _ in range(later - 1):
+        world.run(7, 1e5)
+    watched = world.wait(agent_id=7, since=START + timedelta(seconds=50))
+    world.live(60)
+    assert watched.wait.spec.run_id == first.id
+
+
+def test_more_runs_since_a_moment_than_the_service_lists_are_an_error() -> None:
+    world = World()
+    for _ in range(1500):
+        world.run(7, 1e5)
+    world.wait(agent_id=7, since=START)
+    world.live(120)
+    [error] = [update.error for _, update in world.news if update.error is not None]
+    assert "cannot be found. Give a later time" in str(error)
+
+
+@pytest.mark.parametrize("skew", [timedelta(days=1), timedelta(seconds=50), -timedelta(days=1)])
+def test_the_services_clock_may_differ_by_a_day(skew: timedelta) -> None:
+    world = World(skew=skew)
+    world.run(7, 10.0)
+    world.now = 100.0
+    first = world.run(7, 500.0)
+    watched = world.wait(agent_id=7, since=START + timedelta(seconds=90))
+    world.live(60)
+    assert watched.wait.spec.run_id == first.id
+    assert world.moment.steady - watched.began == pytest.approx(world.now - first.begun, abs=2)

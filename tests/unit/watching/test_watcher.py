@@ -18,10 +18,10 @@ from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, Ser
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionNotFound
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.runs.wait import WaitSpec, PollOutcome
-from airflow_provider_sequentum.watching.watch_list import WatchList
-from airflow_provider_sequentum.watching import watcher as run_watcher
+from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
+from airflow_provider_sequentum.watching import watcher as run_watcher
+from airflow_provider_sequentum.watching.watch_list import WatchList
 from airflow_provider_sequentum.watching.watcher import wait_for_run
 
 SETTINGS = ClientSettings(api_key="sk-first")
@@ -41,6 +41,8 @@ class Service:
         self.requests: Counter[str] = Counter()
         self.refuse: Callable[[Client, Any], SequentumError | None] = lambda client, call: None
         self.seconds = 0.0
+        self.skew = timedelta(0)
+        self.tells_time = True
         self.silent_agents: set[int] = set()
 
     def seconds_for(self, call: Any) -> float:
@@ -60,7 +62,7 @@ class Service:
 
     def record(self, agent_id: int, run_id: int) -> Run:
         status = 10 if run_id in self.over else 1
-        ended = datetime.now(UTC).isoformat() if run_id in self.over else None
+        ended = (datetime.now(UTC) + self.skew).isoformat() if run_id in self.over else None
         return Run.model_validate({"id": run_id, "configId": agent_id, "status": status, "endTime": ended})
 
 
@@ -87,7 +89,8 @@ class Client:
         self.is_open = True
         await asyncio.sleep(self.service.seconds_for(call))
         assert not self.is_closed
-        return Reply(self.service.answer(self, call))
+        value = self.service.answer(self, call)
+        return Reply(value, datetime.now(UTC) + self.service.skew if self.service.tells_time else None)
 
 
 @pytest.fixture
@@ -458,3 +461,20 @@ async def test_the_trigger_fires_once_with_what_the_watcher_heard(
     events = [event.payload async for event in trigger.run()]
     assert [(event.get("outcome"), event["error"]) for event in events] == [(None, "SequentumConnectionException")]
     await settle(0.02)
+
+
+@pytest.mark.parametrize("skew", [timedelta(days=1), -timedelta(days=1)])
+@pytest.mark.parametrize("tells_time", [True, False])
+async def test_lag_is_measured_by_the_services_clock_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch, skew: timedelta, tells_time: bool
+) -> None:
+    lags: list[float] = []
+    monkeypatch.setattr(Stats, "timing", lambda name, value, **_: lags.append(value))
+    service.skew, service.tells_time = skew, tells_time
+    [waiting] = waits()
+    await settle(0.02)
+    service.over.add(1)
+    await waiting
+    await settle(0.02)
+    assert len(lags) == tells_time
+    assert all(0 <= lag < 1000 for lag in lags)

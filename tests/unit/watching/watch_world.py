@@ -15,10 +15,9 @@ from airflow_provider_sequentum.api.errors import NotFound, SequentumError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.runs.wait import PollOutcome, RunPoller, WaitSpec
 from airflow_provider_sequentum.watching.schedule import EndRates
-from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec, PollOutcome
-from airflow_provider_sequentum.watching.watch_list import WatchList
-from airflow_provider_sequentum.watching.watch_list import Moment, Update, Poll, Watched
+from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
 from tests.support.service import START
 
 FaultOf = Callable[[Call[Any]], SequentumError | None]
@@ -53,12 +52,14 @@ class World:
 
     :param spacing: seconds between two questions.
     :param latency: seconds an answer takes.
+    :param skew: by how much the service's clock is ahead.
     :param hints: whether the agents list tells the status of the last run.
     """
 
     spacing: float = 0.75
     latency: float = 0.2
     hints: bool = True
+    skew: timedelta = timedelta(0)
     fault: FaultOf = lambda call: None
     now: float = 0.0
     runs: dict[int, PlannedRun] = field(default_factory=dict)
@@ -74,7 +75,8 @@ class World:
 
     @property
     def moment(self) -> Moment:
-        return Moment(self.now + 5000.0, START + timedelta(seconds=self.now))
+        utc = START + timedelta(seconds=self.now)
+        return Moment(self.now + 5000.0, utc, (utc + self.skew).replace(microsecond=0))
 
     def run(self, agent_id: int, seconds: float, **fields: Any) -> PlannedRun:
         run = PlannedRun(next(self._ids), agent_id, self.now, seconds, **fields)
@@ -150,7 +152,7 @@ class World:
         return Page(agents[(page - 1) * size : page * size], len(agents))
 
     def _record(self, run: PlannedRun) -> Run:
-        begun = START + timedelta(seconds=run.begun)
+        begun = START + self.skew + timedelta(seconds=run.begun)
         is_over = self.now >= run.end
         return Run.model_validate(
             {
@@ -159,7 +161,7 @@ class World:
                 "status": int(run.status(self.now)),
                 "created": begun.isoformat(),
                 "startTime": begun.isoformat(),
-                "endTime": (START + timedelta(seconds=run.end)).isoformat() if is_over else None,
+                "endTime": (begun + timedelta(seconds=run.seconds)).isoformat() if is_over else None,
                 "tableType": "history" if is_over and run.outcome is not RunStatus.FAILURE else "run",
             }
         )
