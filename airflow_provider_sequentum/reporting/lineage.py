@@ -1,8 +1,8 @@
 """What OpenLineage is told, where its Airflow provider is installed.
 
 The data of an agent is one dataset (namespace ``sequentum``, name ``agents/7``, as in Sequentum's own URIs) whose
-version is the run, so that a lineage graph has one node for it and not one for every run. The operator that runs the agent reads the page where the
-agent starts and writes that dataset; the transfer reads it and writes files.
+version is the run, so that a lineage graph has one node for it and not one for every run. The operator that runs the
+agent reads the page where the agent starts and writes that dataset; the transfer reads it and writes files.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -138,7 +138,7 @@ class Client:
         self.looks = looks
         self.sizes: list[int] = []
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
