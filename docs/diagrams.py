@@ -30,11 +30,11 @@ from airflow_provider_sequentum.lifecycle.builder_session import (
     next_action,
 )
 from airflow_provider_sequentum.lifecycle.choices import ON_READY
-from airflow_provider_sequentum.lifecycle.next_try import NextTry, next_try
-from airflow_provider_sequentum.lifecycle.phases import PHASES, Phase
-from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
-from airflow_provider_sequentum.lifecycle.watch_schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
-from airflow_provider_sequentum.triggers.run_watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
+from airflow_provider_sequentum.runs.phases import NextStep, next_step
+from airflow_provider_sequentum.runs.phases import PHASES, Phase
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
+from airflow_provider_sequentum.watching.schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
 from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 from docs.drawing import LINE, Box, Canvas
 
@@ -43,10 +43,10 @@ IMAGES = ROOT / "docs" / "images"
 
 _KINDS = {Phase.ACTIVE: "going", Phase.SUCCEEDED: "good", Phase.RESTARTABLE: "odd", Phase.ARCHIVED: "bad"}
 _WORDS = {
-    NextTry.START: "starts a new run",
-    NextTry.STOP_AND_START: "stops it, starts a new run",
-    NextTry.JOIN: "joins it",
-    NextTry.RESTART: "restarts it in place",
+    NextStep.START: "starts a new run",
+    NextStep.STOP_AND_START: "stops it, starts a new run",
+    NextStep.JOIN: "joins it",
+    NextStep.RESTART: "restarts it in place",
 }
 _ACTIONS: Mapping[type[Action], str] = {
     Wait: "look again",
@@ -79,7 +79,7 @@ def what_a_new_try_does(phase: Phase, *, cleared: bool) -> str:
     """Return what a retry, or a cleared task, does with a run in this phase, by the default parameters."""
     if not cleared and (phase is Phase.SKIPPED or issubclass(EXCEPTION_OF.get(phase, Exception), AirflowFailException)):
         return "there is none"
-    decision = next_try(
+    decision = next_step(
         phase,
         same_inputs=True,
         cleared=cleared,
@@ -88,7 +88,7 @@ def what_a_new_try_does(phase: Phase, *, cleared: bool) -> str:
         on_clear="rerun",
         retry_mode="restart_or_new",
     )
-    return "returns it" if decision is NextTry.JOIN and phase.is_over else _WORDS[decision]
+    return "returns it" if decision is NextStep.JOIN and phase.is_over else _WORDS[decision]
 
 
 def run_life() -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
-from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of_status
-from airflow_provider_sequentum.lifecycle.progress import run_summary
+from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
+from airflow_provider_sequentum.runs.describe import run_summary
 
 from airflow_provider_sequentum import exceptions
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name

@@ -4,18 +4,17 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import XCom
-from airflow_provider_sequentum.links import (
+
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.reporting import links
+from airflow_provider_sequentum.reporting.links import (
     AgentBuilderScreenshotLink,
     AgentBuilderSessionLink,
     AgentRunLink,
-    announce_run,
+    publish_run,
 )
-
-from airflow_provider_sequentum import links
-from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
-from tests.support.airflow import FakeTaskInstance
 
 KEYS = [
     (AgentRunLink, links.RUN_LINK_KEY),
@@ -47,14 +46,19 @@ class Hook:
         return f"https://ui/{agent_id}/{run_id}"
 
 
-def test_a_task_tells_of_its_run() -> None:
-    ti = FakeTaskInstance()
+class Pushed(dict[str, Any]):
+    def push(self, key: str, value: object) -> None:
+        self[key] = value
+
+
+def test_a_task_publishes_its_run() -> None:
+    pushed = Pushed()
     run = Run.model_validate({"id": 42, "configId": 7, "status": 1, "dataCount": 3})
-    announce_run({"ti": ti}, Hook(), run)  # type: ignore[arg-type]
-    assert ti.pushed(links.RUN_LINK_KEY) == "https://ui/7/42"
-    summary = ti.pushed(links.RUN_SUMMARY_KEY)
+    publish_run(pushed, Hook(), run, note="It may be running.")  # type: ignore[arg-type]
+    assert pushed[links.RUN_LINK_KEY] == "https://ui/7/42"
+    summary = pushed[links.RUN_SUMMARY_KEY]
     assert (summary["run_id"], summary["status"], summary["records"]) == (42, "Running", 3)
-    assert summary["link"] == "https://ui/7/42"
+    assert (summary["link"], summary["cost"], summary["note"]) == ("https://ui/7/42", None, "It may be running.")
 
 
 @pytest.mark.parametrize("operator", [StartAgentRunOperator, AgentRunSensor])
