@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import islice
@@ -198,8 +197,4 @@ def _cells(row: Any, columns: list[str] | None) -> list[Any]:
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
-    if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    if isinstance(value, int) and abs(value) < 2**63:
-        return value
-    return _line(value, LONGEST_CELL)
+    return value if value is None or isinstance(value, bool | int | float) else _line(value, LONGEST_CELL)

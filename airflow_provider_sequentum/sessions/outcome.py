@@ -23,7 +23,7 @@ def failure_for(
     return AgentBuilderEnded(message, reason=ended_as, session_id=session.session_id, agent_id=session.agent_id)
 
 
-def _describe_failure(
+def _describe_failure(  # noqa: PLR0911 - one return per reason
     reason: Reason | None, session: Session, config: SessionConfig, last_message: str | None
 ) -> tuple[str | None, str]:
     """Return the reason of :class:`.AgentBuilderEnded`, or ``None`` where a retry can help, and the message."""

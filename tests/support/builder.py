@@ -1,25 +1,28 @@
-"""A stand-in for the Agent Builder that answers procedures, and a driver that can be killed at any step."""
+"""A model of the Agent Builder in memory: it answers the calls of workers and triggers, on a clock that costs no time."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import logging
-from collections.abc import Callable, Generator
+from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Self, TypeVar
 
-from airflow_provider_sequentum.api.call import Answer, Call
-from airflow_provider_sequentum.api.errors import AnswerLost, Conflict, NotFound, SequentumError
-from airflow_provider_sequentum.lifecycle.procedure import Now, Procedure, Remember, Say, Send, Sleep
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+
+from airflow_provider_sequentum.api import ClientSettings
+from airflow_provider_sequentum.api.call import Answer, Call, Reply
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.sessions import stop, wait
+from tests.support.airflow import FakeTask, use_fakes
+from tests.support.service import Clock, ErrorOf, conflict, not_found
+from tests.support.worker import Worker
 
 T = TypeVar("T")
 
-START = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
-
-
-class Killed(Exception):
-    """The worker died."""
+OVER = ("completed", "cancelled", "error")
 
 
 @dataclass
@@ -33,50 +36,90 @@ class FakeSession:
     agent_id: int | None = None
     error: str | None = None
 
+    @property
+    def is_over(self) -> bool:
+        return self.status in OVER
+
     def tell(self, kind: str, **payload: Any) -> None:
         self.events.append({"type": kind, "eventIndex": len(self.events), **payload})
 
 
 class FakeBuilder:
-    """
-    The service, in one of its eras.
+    """The service, in one of its eras.
 
+    :param clock: its time.
     :param single_shot: the newer era: no events, no conversation, ``completed`` by itself.
     :param looks: how many looks at the status a turn takes.
-    :param faults: for the n-th request, the error to answer with, and whether it takes effect all the same.
-    :param broken: verbs that are always answered with an error and never take effect.
     :param counts_events: whether the status says how many events there are.
     """
 
     def __init__(
         self,
+        clock: Clock | None = None,
         *,
         single_shot: bool = False,
         looks: int = 2,
-        faults: dict[int, tuple[Callable[[str], SequentumError], bool]] | None = None,
-        broken: dict[str, Callable[[str], SequentumError]] | None = None,
         counts_events: bool = True,
     ) -> None:
+        self.clock = clock or Clock()
         self.single_shot = single_shot
         self.looks = looks
-        self.faults = faults or {}
-        self.broken = broken or {}
         self.counts_events = counts_events
+        self.faults: dict[str, list[tuple[ErrorOf, bool] | None]] = defaultdict(list)
+        """What the next calls of a verb meet: an error, and whether the call takes effect all the same."""
+        self.faults_at: dict[int, tuple[ErrorOf, bool]] = {}
+        """The same for the n-th request."""
+        self.broken: dict[str, ErrorOf] = {}
+        """Verbs that are always answered with an error and never take effect."""
+        self.skew = timedelta(0)
+        """By how much the service's clock is ahead of the worker's."""
+        self.tells_time = True
+        self.ignores_cancel = False
         self.sessions: dict[str, FakeSession] = {}
         self.agents: list[int] = []
         self.requests: list[str] = []
 
+    @property
+    def now(self) -> datetime:
+        """The time by the service's clock."""
+        return self.clock.now + self.skew
+
+    def exchange(self, call: Call[T]) -> Reply[T]:
+        """Answer a call, with the service's time in whole seconds as ``Date`` has it."""
+        value = self.answer(call)
+        return Reply(value, self.now.replace(microsecond=0) if self.tells_time else None)
+
     def answer(self, call: Call[T]) -> T:
-        number = len(self.requests)
+        number, verb = len(self.requests), call.path.rpartition("/")[2]
         self.requests.append(f"{call.method} {call.path}")
-        broken = self.broken.get(call.path.rpartition("/")[2])
-        error, takes_effect = self.faults.get(number, (broken, broken is None))
-        body = self._act(call) if takes_effect else None
-        if error is not None:
-            raise error(call.purpose)
+        self.clock.sleep(0.1)
+        fault = self.faults[verb].pop(0) if self.faults[verb] else self.faults_at.get(number)
+        if fault is None and verb in self.broken:
+            fault = (self.broken[verb], False)
+        body = self._act(call) if fault is None or fault[1] else None
+        if fault is not None:
+            raise fault[0](call)
         content = json.dumps(body).encode() if body is not None else b""
         is_cut = call.longest_answer is not None and len(content) > call.longest_answer
         return call.parse(Answer(200, {}, content[: call.longest_answer], is_cut))
+
+    def count(self, verb: str) -> int:
+        """Return how many requests of a verb were sent."""
+        return sum(request.endswith(f"/{verb}") for request in self.requests)
+
+    def going(self) -> set[str]:
+        """Return the sessions that have not ended."""
+        return {name for name, session in self.sessions.items() if not session.is_over}
+
+    def begin(self, name: str | None = None, **fields: Any) -> FakeSession:
+        """Start a session, as another task or a person does."""
+        session = FakeSession(**{"looks_left": self.looks, **fields})
+        name = name or f"s{len(self.sessions) + 1}"
+        self.sessions[name] = session
+        if not self.single_shot:
+            session.tell("session_started", sessionId=name, mode="prompt", timestamp=self.now.isoformat())
+            session.tell("user_prompt", prompt="the prompt")
+        return session
 
     def _act(self, call: Call[Any]) -> Any:
         *_, name, verb = ["", "", *call.path.split("/")[2:]]
@@ -84,16 +127,12 @@ class FakeBuilder:
             return self._start(call)
         session = self.sessions.get(name)
         if session is None or (self.single_shot and verb not in ("status", "stop")):
-            raise not_found(call.purpose)
+            raise not_found(call)
         return getattr(self, f"_{verb}")(session, call)
 
     def _start(self, call: Call[Any]) -> dict[str, Any]:
-        name = f"s{len(self.sessions) + 1}"
-        session = self.sessions[name] = FakeSession(looks_left=self.looks)
-        if not self.single_shot:
-            session.tell("session_started", sessionId=name, mode="prompt")
-            session.tell("user_prompt", prompt="the prompt")
-        return {"sessionId": name}
+        self.begin()
+        return {"sessionId": f"s{len(self.sessions)}"}
 
     def _status(self, session: FakeSession, call: Call[Any]) -> dict[str, Any]:
         if session.status == "processing":
@@ -137,9 +176,9 @@ class FakeBuilder:
         return {"agentId": session.agent_id}
 
     def _cancel(self, session: FakeSession, call: Call[Any]) -> dict[str, Any]:
-        if session.status in ("completed", "cancelled", "error"):
-            raise conflict(call.purpose)
-        session.status = "cancelled"
+        if session.is_over:
+            raise conflict(call)
+        session.status = session.status if self.ignores_cancel else "cancelled"
         return {"success": True}
 
     def _stop(self, session: FakeSession, call: Call[Any]) -> None:
@@ -153,73 +192,85 @@ class FakeBuilder:
     @staticmethod
     def _must_be_ready(session: FakeSession, call: Call[Any]) -> None:
         if session.status != "ready":
-            raise conflict(call.purpose)
+            raise conflict(call)
 
 
-class Worker:
-    """
-    Carries out procedures against the fake service on a clock that costs no time.
+class BuilderClient:
+    """The client of a triggerer."""
 
-    :param service: the service.
-    :param record: what an earlier try left.
-    """
+    def __init__(self, worker: Worker, settings: ClientSettings | None = None) -> None:
+        self.worker = worker
+        self.settings = settings or ClientSettings(api_key="sk")
+        self.is_open = False
 
-    def __init__(self, service: FakeBuilder, record: dict[str, Any] | None = None) -> None:
-        self.service = service
-        self.record = record
-        self.now = START
-        self.said: list[str] = []
-        self.warned: list[str] = []
-        self.steps = 0
+    async def __aenter__(self) -> Self:
+        self.is_open = True
+        return self
 
-    def run(self, procedure: Procedure[T], kill_at: int | None = None) -> T:
-        """Carry ``procedure`` out; die before its ``kill_at``-th step."""
-        answer: Any = None
-        error: SequentumError | None = None
+    async def __aexit__(self, *error: object) -> None:
+        self.is_open = False
+
+    async def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        return self.worker.exchange(call, budget_share=budget_share, within=within)
+
+    async def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
+        return (await self.exchange(call, budget_share=budget_share, within=within)).value
+
+
+def use_builder(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> list[BuilderClient]:
+    """Let operators and triggers talk to the fake Agent Builder, on its clock; return the clients of triggers."""
+    clients: list[BuilderClient] = []
+
+    async def aget_client(hook: SequentumHook) -> BuilderClient:
+        clients.append(BuilderClient(worker))
+        return clients[-1]
+
+    async def asleep(seconds: float) -> None:
+        worker.service.clock.sleep(max(seconds, 0.0))
+
+    use_fakes(monkeypatch, worker)
+    monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
+    monkeypatch.setattr(SequentumHook, "session_link", lambda hook, session_id: f"https://cloud.example/{session_id}")
+    for module in (wait, stop):
+        monkeypatch.setattr(module, "_now", worker.now)
+        monkeypatch.setattr(module.asyncio, "sleep", asleep)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
+    return clients
+
+
+def first_event(trigger: Any) -> dict[str, Any]:
+    """Run a trigger as a triggerer does, from its serialized form; it has to end right after its only event."""
+    path, arguments = trigger.serialize()
+    rebuilt = type(trigger)(**json.loads(json.dumps(arguments)))
+    assert rebuilt.serialize() == (path, arguments)
+
+    async def collected() -> list[Any]:
+        return [event.payload async for event in rebuilt.run()]
+
+    [payload] = asyncio.run(collected())
+    return json.loads(json.dumps(payload))  # type: ignore[no-any-return]
+
+
+def run_build(task: FakeTask, operator: BaseOperator) -> tuple[Any, int]:
+    """Run one attempt to its end, each piece of it by a new operator; return the result and the number of deferrals."""
+    deferrals = 0
+    try:
+        return operator.execute(task.context), deferrals
+    except TaskDeferred as deferral:
+        pending = deferral
+    while True:
+        deferrals += 1
+        event = first_event(pending.trigger)
         try:
-            while True:
-                step = procedure.throw(error) if error is not None else procedure.send(answer)
-                if kill_at is not None and self.steps == kill_at:
-                    _abandon(procedure)
-                    raise Killed
-                self.steps += 1
-                answer, error = None, None
-                try:
-                    answer = self._carry_out(step)
-                except SequentumError as failure:
-                    error = failure
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-
-    def _carry_out(self, step: object) -> Any:
-        match step:
-            case Send(call):
-                self.now += timedelta(seconds=0.1)
-                return self.service.answer(call)
-            case Sleep(seconds):
-                self.now += timedelta(seconds=seconds)
-            case Now():
-                return self.now
-            case Remember(record):
-                self.record = json.loads(json.dumps(record))
-            case Say(level, message):
-                self.said.append(message)
-                if level == logging.WARNING:
-                    self.warned.append(message)
-        return None
+            kwargs = json.loads(json.dumps({**(pending.kwargs or {}), "event": event}))
+            return again(operator).resume_execution(pending.method_name, kwargs, task.context), deferrals
+        except TaskDeferred as deferral:
+            pending = deferral
 
 
-def _abandon(procedure: Generator[Any, Any, Any]) -> None:
-    procedure.close()
+def again(operator: Any) -> Any:
+    """Return the operator as another process builds it from the same DAG."""
+    names = [*operator.template_fields, "task_id", "retries", "execution_timeout"]
+    return type(operator)(**{name: getattr(operator, name) for name in names})
 
 
-def lost(purpose: str) -> SequentumError:
-    return AnswerLost("the answer was lost", purpose=purpose, may_have_acted=True)
-
-
-def not_found(purpose: str) -> SequentumError:
-    return NotFound("not found", purpose=purpose, status_code=404)
-
-
-def conflict(purpose: str) -> SequentumError:
-    return Conflict("conflict", purpose=purpose, status_code=409)

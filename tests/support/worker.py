@@ -46,7 +46,7 @@ class Worker:
     :param interrupt: what happens then instead, once; it may raise anything.
     """
 
-    service: FakeService
+    service: Any
     steps_left: int | None = None
     interrupt: Callable[[], None] | None = None
     said: list[str] = field(default_factory=list)

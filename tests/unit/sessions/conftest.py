@@ -1,18 +1,18 @@
-"""The fake service and who talks to it."""
+"""The fake Agent Builder and who talks to it."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.support.service import Clock, FakeService
+from tests.support.builder import FakeBuilder
 from tests.support.worker import Worker
 
 
 @pytest.fixture
-def service() -> FakeService:
-    return FakeService(Clock())
+def service() -> FakeBuilder:
+    return FakeBuilder()
 
 
 @pytest.fixture
-def worker(service: FakeService) -> Worker:
+def worker(service: FakeBuilder) -> Worker:
     return Worker(service)
