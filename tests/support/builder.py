@@ -103,6 +103,10 @@ class FakeBuilder:
         is_cut = call.longest_answer is not None and len(content) > call.longest_answer
         return call.parse(Answer(200, {}, content[: call.longest_answer], is_cut))
 
+    def task(self, retries: int = 0, *, durable: bool = True) -> BuildTask:
+        """Return a task on the same clock; with ``durable``, on Airflow 3.3."""
+        return BuildTask(self.clock, retries, has_state_store=durable)
+
     def count(self, verb: str) -> int:
         """Return how many requests of a verb were sent."""
         return sum(request.endswith(f"/{verb}") for request in self.requests)
@@ -251,21 +255,35 @@ def first_event(trigger: Any) -> dict[str, Any]:
     return json.loads(json.dumps(payload))  # type: ignore[no-any-return]
 
 
-def run_build(task: FakeTask, operator: BaseOperator) -> tuple[Any, int]:
-    """Run one attempt to its end, each piece of it by a new operator; return the result and the number of deferrals."""
-    deferrals = 0
-    try:
-        return operator.execute(task.context), deferrals
-    except TaskDeferred as deferral:
-        pending = deferral
-    while True:
-        deferrals += 1
-        event = first_event(pending.trigger)
+@dataclass
+class BuildTask(FakeTask):
+    """A task that builds an agent, through its attempts and deferrals."""
+
+    deferrals: int = 0
+
+    @property
+    def xcoms(self) -> dict[str, Any]:
+        """What the attempt has pushed."""
+        return {key: value for (_, _, key), value in self.ti.xcoms.items()}
+
+    def run(self, operator: BaseOperator) -> Any:
+        """Run one attempt to its end; each piece of it gets a new operator, as on a new worker."""
         try:
-            kwargs = json.loads(json.dumps({**(pending.kwargs or {}), "event": event}))
-            return again(operator).resume_execution(pending.method_name, kwargs, task.context), deferrals
+            return operator.execute(self.context)
         except TaskDeferred as deferral:
             pending = deferral
+        while True:
+            self.deferrals += 1
+            event = first_event(pending.trigger)
+            try:
+                return self.resume(again(operator), pending, event)
+            except TaskDeferred as deferral:
+                pending = deferral
+
+    def resume(self, operator: BaseOperator, deferral: TaskDeferred, event: object) -> Any:
+        """Resume after a deferral, with what has gone through Airflow's database."""
+        kwargs = json.loads(json.dumps({**(deferral.kwargs or {}), "event": event}))
+        return operator.resume_execution(deferral.method_name, kwargs, self.context)
 
 
 def again(operator: Any) -> Any:

@@ -12,8 +12,8 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_sequentum.api.errors import SequentumError, ServerError
 from airflow_provider_sequentum.exceptions import (
-    AgentBuilderCancelled,
-    AgentBuilderSkipped,
+    AgentBuilderEnded,
+    SequentumSkipped,
     SequentumRequestRefused,
     SequentumUnavailable,
 )
@@ -54,7 +54,7 @@ class FailingStore(StateStore):
 
 @both_modes
 def test_without_a_state_store_a_failed_try_ends_its_session(service: FakeBuilder, deferrable: bool) -> None:
-    world = TaskWorld(retries=1, durable=False)
+    world = service.task(retries=1, durable=False)
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build(deferrable=deferrable))
@@ -64,12 +64,12 @@ def test_without_a_state_store_a_failed_try_ends_its_session(service: FakeBuilde
 def test_without_a_state_store_no_retry_says_again_what_was_said_in_a_given_session(service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(status="ready")
     service.broken["finish"] = down
-    world = TaskWorld(retries=1, durable=False)
+    world = service.task(retries=1, durable=False)
     with pytest.raises(SequentumUnavailable):
         world.run(build(session_id="s1", followups="more"))
     service.broken.clear()
-    world.retry()
-    with pytest.raises(AgentBuilderCancelled):
+    world.next_try()
+    with pytest.raises(AgentBuilderEnded):
         world.run(build(session_id="s1", followups="more"))
     assert service.sessions["s1"].messages == ["more"]
 
@@ -81,23 +81,23 @@ def test_without_a_state_store_no_retry_says_again_what_may_have_been_said_in_a_
     session.tell("todos_updated")
     service.broken |= {"followup": lost, "events": down}
     with pytest.raises(SequentumUnavailable):
-        TaskWorld(retries=1, durable=False).run(build(session_id="s1", followups="more"))
+        service.task(retries=1, durable=False).run(build(session_id="s1", followups="more"))
     assert session.status == "cancelled"
 
 
 def test_without_a_state_store_a_retry_finishes_a_given_session_in_which_nothing_was_said(service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(status="ready")
     service.broken["finish"] = down
-    world = TaskWorld(retries=1, durable=False)
+    world = service.task(retries=1, durable=False)
     with pytest.raises(SequentumUnavailable):
         world.run(build(session_id="s1"))
     service.broken.clear()
-    world.retry()
+    world.next_try()
     assert world.run(build(session_id="s1")) == 700
 
 
 def test_a_session_that_can_not_be_recorded_is_ended_at_once(service: FakeBuilder) -> None:
-    world = TaskWorld(retries=1)
+    world = service.task(retries=1)
     world.store = FailingStore()
     with pytest.raises(Outage):
         world.run(build())
@@ -108,13 +108,13 @@ def test_a_session_that_can_not_be_recorded_is_ended_at_once(service: FakeBuilde
 def test_a_record_that_can_not_be_renewed_leaves_the_session_to_the_next_try(
     service: FakeBuilder, deferrable: bool
 ) -> None:
-    world = TaskWorld(retries=2)
+    world = service.task(retries=2)
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build(deferrable=deferrable))
     service.broken.clear()
     world.store = FailingStore(world.store)
-    world.retry()
+    world.next_try()
     with pytest.raises(Outage):
         world.run(build(deferrable=deferrable))
     assert service.sessions["s1"].status == "ready"
@@ -124,12 +124,12 @@ def test_a_last_try_that_does_not_reach_the_service_tries_to_end_the_session_of_
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builder_cancel, "CANCEL_GRACE", timedelta(0))
-    world = TaskWorld(retries=1)
+    world = service.task(retries=1)
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build())
     assert service.sessions["s1"].status == "ready"
-    world.retry()
+    world.next_try()
     service.broken["status"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build())
@@ -138,8 +138,8 @@ def test_a_last_try_that_does_not_reach_the_service_tries_to_end_the_session_of_
 
 @both_modes
 def test_on_ready_cancel_cancels_once_and_says_so_in_the_summary(service: FakeBuilder, deferrable: bool) -> None:
-    world = TaskWorld(retries=0)
-    with pytest.raises(AgentBuilderSkipped):
+    world = service.task(retries=0)
+    with pytest.raises(SequentumSkipped):
         world.run(build(on_ready="cancel", deferrable=deferrable))
     assert sum(request.endswith("/cancel") for request in service.requests) == 1
     assert world.xcoms["session"]["status"] == "cancelled"
@@ -171,7 +171,7 @@ def test_a_kill_in_the_midst_of_a_wait_ends_the_try(
     killed = build(keep_session=keep)
     kill_while(service, "status", killed, number=3)
     with pytest.raises(TERMINATED):
-        TaskWorld(retries=1).run(killed)
+        service.task(retries=1).run(killed)
     assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
     assert ("Session s1 is left as it is, because of keep_session." in task_log.text) is keep
     assert "its id is not known" not in task_log.text
@@ -183,7 +183,7 @@ def test_a_kill_in_the_midst_of_the_start_is_said_in_the_log(
     killed = build()
     kill_while(service, "start", killed)
     with pytest.raises(TERMINATED):
-        TaskWorld().run(killed)
+        service.task().run(killed)
     assert "A session was being started and its id is not known" in task_log.text
 
 
@@ -191,16 +191,16 @@ def test_a_kill_between_two_messages_lets_no_other_message_follow(service: FakeB
     killed = build(followups=["one", "two"], keep_session=True)
     kill_while(service, "followup", killed)
     with pytest.raises(TERMINATED):
-        TaskWorld(retries=1).run(killed)
+        service.task(retries=1).run(killed)
     assert sum(request.endswith("/followup") for request in service.requests) == 1
 
 
 def test_a_kill_while_a_retry_looks_at_its_session_lets_no_start_follow(service: FakeBuilder) -> None:
-    world = TaskWorld(retries=1)
+    world = service.task(retries=1)
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build())
-    world.retry()
+    world.next_try()
     killed = build()
     kill_while(service, "status", killed)
     with pytest.raises(TERMINATED):
@@ -213,7 +213,7 @@ def test_a_kill_while_a_retry_looks_at_its_session_lets_no_start_follow(service:
 def test_airflow_2_ends_a_deferred_task_by_a_kill_without_resuming_it(
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
-    world = TaskWorld(durable=False)
+    world = service.task(durable=False)
     with pytest.raises(TaskDeferred):
         build(deferrable=True).execute(world.context)
     monkeypatch.setattr(agent_builder, "current_context", lambda: world.context)
@@ -226,7 +226,7 @@ def test_what_a_user_ends_in_the_triggerer_is_cancelled_there_unless_it_is_to_be
     service: FakeBuilder, keep: bool
 ) -> None:
     with pytest.raises(TaskDeferred) as deferred:
-        build(deferrable=True, keep_session=keep).execute(TaskWorld().context)
+        build(deferrable=True, keep_session=keep).execute(service.task().context)
     assert service.sessions["s1"].status == "processing"
     assert deferred.value.trigger.serialize()[1]["cancel_on_kill"] is not keep
 
@@ -234,9 +234,9 @@ def test_what_a_user_ends_in_the_triggerer_is_cancelled_there_unless_it_is_to_be
 def test_a_given_session_is_left_to_whoever_mends_the_input_of_the_task(service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(status="ready")
     with pytest.raises(SequentumRequestRefused, match="Follow-up 1 of 1 is empty"):
-        TaskWorld().run(build(session_id="s1", followups=[" "]))
+        service.task().run(build(session_id="s1", followups=[" "]))
     assert service.requests == []
-    assert TaskWorld().run(build(session_id="s1", followups=["more"])) == 700
+    assert service.task().run(build(session_id="s1", followups=["more"])) == 700
 
 
 @pytest.fixture
@@ -259,13 +259,13 @@ def test_a_worker_that_is_shut_down_leaves_its_session_to_the_next_try(
         return answer
 
     service._start = with_image  # type: ignore[method-assign]
-    world = TaskWorld(retries=1)
+    world = service.task(retries=1)
     killed = build(screenshots_path=tmp_path.as_uri())
     kill_while(service, "status", killed, number=2)
     with pytest.raises(SystemExit, match="Session s1 goes on: the next try joins it"):
         world.run(killed)
     assert service.sessions["s1"].status == "processing"
-    world.retry()
+    world.next_try()
     assert world.run(build()) == 700
     assert list(service.sessions) == ["s1"]
 
@@ -280,7 +280,7 @@ def test_otherwise_a_kill_in_a_wait_ends_the_session(
     killed = build()
     kill_while(service, "status", killed, number=2)
     with pytest.raises(TERMINATED):
-        TaskWorld(retries=retries, durable=durable).run(killed)
+        service.task(retries=retries, durable=durable).run(killed)
     assert service.sessions["s1"].status == "cancelled"
 
 
@@ -290,7 +290,7 @@ def test_a_shutdown_in_the_midst_of_a_message_ends_the_session(service: FakeBuil
     killed = build(followups=["one"])
     kill_while(service, "followup", killed)
     with pytest.raises(TERMINATED):
-        TaskWorld(retries=1).run(killed)
+        service.task(retries=1).run(killed)
     assert service.sessions["s1"].status == "cancelled"
 
 
@@ -310,7 +310,7 @@ def test_a_shutdown_while_a_screenshot_is_saved_ends_the_session(
 
     service._status = with_image  # type: ignore[method-assign]
     with pytest.raises(TERMINATED):
-        TaskWorld(retries=1).run(killed)
+        service.task(retries=1).run(killed)
     assert service.sessions["s1"].status == "cancelled"
 
 
@@ -319,7 +319,7 @@ def test_a_service_that_went_away_while_the_task_was_deferred_leaves_the_session
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch, retries: int
 ) -> None:
     monkeypatch.setattr(builder_cancel, "CANCEL_GRACE", timedelta(0))
-    world = TaskWorld(retries=retries)
+    world = service.task(retries=retries)
     with pytest.raises(TaskDeferred) as deferred:
         build(deferrable=True).execute(world.context)
     event = asyncio.run(first_event(deferred.value.trigger))
@@ -332,7 +332,7 @@ def test_a_service_that_went_away_while_the_task_was_deferred_leaves_the_session
 def test_events_that_can_not_be_read_again_do_not_fail_a_task_that_resumes(
     service: FakeBuilder, tmp_path: Path, task_log: pytest.LogCaptureFixture
 ) -> None:
-    world = TaskWorld()
+    world = service.task()
     fields = {"deferrable": True, "screenshots_path": tmp_path.as_uri()}
     with pytest.raises(TaskDeferred) as deferred:
         build(**fields).execute(world.context)
@@ -347,11 +347,11 @@ def test_events_that_can_not_be_read_again_do_not_fail_a_task_that_resumes(
 def test_a_session_whose_task_was_changed_to_nonsense_between_two_tries_is_ended(
     service: FakeBuilder, deferrable: bool, keep: bool
 ) -> None:
-    world = TaskWorld(retries=1)
+    world = service.task(retries=1)
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build(deferrable=deferrable))
-    world.retry()
+    world.next_try()
     with pytest.raises(SequentumRequestRefused, match="10 to 5000"):
         world.run(build(prompt="short", deferrable=deferrable, keep_session=keep))
     assert service.sessions["s1"].status == ("ready" if keep else "cancelled")
@@ -361,7 +361,7 @@ def test_a_session_whose_task_was_changed_to_nonsense_between_two_tries_is_ended
 def test_a_session_whose_task_was_changed_to_nonsense_while_it_was_deferred_is_ended(
     service: FakeBuilder, durable: bool
 ) -> None:
-    world = TaskWorld(retries=1, durable=durable)
+    world = service.task(retries=1, durable=durable)
     with pytest.raises(TaskDeferred):
         build(deferrable=True).execute(world.context)
     with pytest.raises(SequentumRequestRefused, match="10 to 5000"):

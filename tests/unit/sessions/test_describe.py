@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import tracemalloc
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -179,6 +180,15 @@ def test_the_sample_is_small_and_follows_the_columns() -> None:
 def test_rows_of_any_shape_become_cells(columns: list[str] | None, row: object, cells: list[object]) -> None:
     data = taken(event("data_extracted", 0, columns=columns, rows=[row], totalRows=1)).data
     assert data["rows"] == [cells]
+
+
+def test_the_elapsed_time_ends_with_the_session() -> None:
+    started = Session.started("s1", START)
+    ended = started.finished(7, None, START + timedelta(seconds=90))
+    later = START + timedelta(hours=1)
+    assert session_summary(ended, Highlights(), later)["elapsed_seconds"] == 90.0
+    assert session_summary(started, Highlights(), later)["elapsed_seconds"] == 3600.0
+    assert session_summary(Session(session_id="s1"), Highlights(), later)["elapsed_seconds"] is None
 
 
 def test_5000_events_and_10_megabyte_screenshots_leave_next_to_nothing_in_memory() -> None:

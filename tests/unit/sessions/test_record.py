@@ -137,7 +137,15 @@ def test_bad_input_is_named_before_anything_is_sent(fields: dict[str, Any], comp
 
 @pytest.mark.parametrize(
     ("value", "messages"),
-    [(None, ()), ("", ()), ("one", ("one",)), (["a", "b"], ("a", "b")), (("a",), ("a",)), ([], ()), (iter(["a"]), ("a",))],
+    [
+        (None, ()),
+        ("", ()),
+        ("one", ("one",)),
+        (["a", "b"], ("a", "b")),
+        (("a",), ("a",)),
+        ([], ()),
+        (iter(["a"]), ("a",)),
+    ],
 )
 def test_messages_may_be_a_list_one_string_or_nothing(value: object, messages: tuple[str, ...]) -> None:
     assert parsed(prompt=PROMPT, followups=value).followups == messages

@@ -207,9 +207,7 @@ def test_a_given_session_that_is_unknown_is_lost_whatever_the_policy(choice: str
 def test_a_cleared_task_goes_on_with_the_session_it_was_given() -> None:
     service = FakeBuilder()
     left(service)
-    before = SessionRecord(
-        fingerprint=GIVEN.fingerprint(), max_tries=1, session=Session(session_id="s1", sent=1)
-    )
+    before = SessionRecord(fingerprint=GIVEN.fingerprint(), max_tries=1, session=Session(session_id="s1", sent=1))
     record, worker = opened(service, GIVEN, previous=before, max_tries=2)
     assert record.known_session.session_id == "s1"
     assert record.known_session.sent == 0
