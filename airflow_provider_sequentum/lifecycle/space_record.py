@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.record import RunRequest
+from airflow_provider_sequentum.runs.record import RunRecord, RunRequest
 
 FORMAT = 1
 """Raised when the fields change their meaning."""

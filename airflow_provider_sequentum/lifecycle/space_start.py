@@ -13,19 +13,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, remember, say, send, sleep, warn
-from airflow_provider_sequentum.runs.start import check_credits
+from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
+from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.start import (
     LOOKS_FOR_LOST_RUN,
     RunPolicy,
     StartAmbiguous,
     StillGoing,
+    check_credits,
     find_lost_run,
 )
 from airflow_provider_sequentum.runs.stop import StopResult, stop_run
-from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.spaces import SpaceRun

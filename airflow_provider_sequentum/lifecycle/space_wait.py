@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, sleep
-from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec, PollOutcome, look
+from airflow_provider_sequentum.runs.wait import PollOutcome, RunPoller, WaitSpec, look
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run

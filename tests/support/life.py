@@ -274,7 +274,7 @@ class Life(RuleBasedStateMachine):
         if retried and self.task.ti.try_number <= self.task.ti.max_tries:
             self.state = "up_for_retry"
             self.service.clock.sleep(10)
-            self.task.next_step()
+            self.task.next_try()
         else:
             self.state = "failed"
 

@@ -5,11 +5,11 @@ import re
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
+from airflow_provider_sequentum.endings import EXCEPTION_OF, SENSED_EXCEPTION_OF
+from airflow_provider_sequentum.lifecycle.phases import Phase
 
 from airflow_provider_sequentum import exceptions
-from airflow_provider_sequentum.endings import EXCEPTION_OF, SENSED_EXCEPTION_OF
 from airflow_provider_sequentum.exceptions import AgentRunException, SequentumException
-from airflow_provider_sequentum.lifecycle.phases import Phase
 
 ALL = [kind for _, kind in inspect.getmembers(exceptions, inspect.isclass) if kind.__module__ == exceptions.__name__]
 

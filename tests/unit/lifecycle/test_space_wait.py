@@ -3,13 +3,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
+from airflow_provider_sequentum.lifecycle.tolerance import WAITING_SHARE
 
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import SequentumError, Unauthorized
 from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
 from airflow_provider_sequentum.lifecycle.space_wait import WaitResult, wait_for_ends
-from airflow_provider_sequentum.lifecycle.tolerance import WAITING_SHARE
 from tests.support import service as fakes
 from tests.support.service import START, Clock, FakeService, Plan
 from tests.support.worker import Worker

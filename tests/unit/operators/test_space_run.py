@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
+from airflow_provider_sequentum.triggers.run_event import ended_event
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
@@ -17,7 +19,6 @@ from airflow_provider_sequentum.exceptions import (
     SpaceRunsEnded,
     SpaceRunsFailed,
 )
-from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
 from airflow_provider_sequentum.operators import (
     run_parameters,
     run_task,
@@ -27,7 +28,6 @@ from airflow_provider_sequentum.operators import (
     termination,
 )
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
-from airflow_provider_sequentum.triggers.run_event import ended_event
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan

@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from airflow_provider_sequentum.lifecycle.procedure import Procedure, Say, Send
 
 from airflow_provider_sequentum.api.billing import Credits, RunCost
 from airflow_provider_sequentum.api.errors import Forbidden, SequentumError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.api.schedules import Schedule
-from airflow_provider_sequentum.lifecycle.procedure import Procedure, Say, Send
 from airflow_provider_sequentum.runs.outcome import read_cost
 from airflow_provider_sequentum.runs.start import CreditsShort, check_credits, warn_of_schedules
 

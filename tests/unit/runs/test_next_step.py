@@ -5,8 +5,7 @@ from itertools import product
 import pytest
 
 from airflow_provider_sequentum.parameters import ON_CLEAR, RETRY_MODES
-from airflow_provider_sequentum.runs.phases import NextStep, next_step
-from airflow_provider_sequentum.runs.phases import Phase
+from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step
 
 # A retry of the same work: what becomes of the run of the try before.
 RETRY = {

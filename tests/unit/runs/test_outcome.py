@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.analytics import RunDiagnostics
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.parameters import ON_EMPTY
-from airflow_provider_sequentum.runs.phases import Phase
 from airflow_provider_sequentum.runs.outcome import OutcomePolicy, describe_ending, diagnose, judge_outcome
+from airflow_provider_sequentum.runs.phases import Phase
 from tests.support import service as fakes
 from tests.support.service import Clock, ErrorOf, FakeService
 from tests.support.worker import Worker

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunRecord
-from airflow_provider_sequentum.runs.record import RunRequest
+from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunRecord, RunRequest
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 RECORD = RunRecord(agent_id=7, fingerprint="f", max_tries=2, intended_at=NOW)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 
 from airflow_provider_sequentum.api.errors import SequentumError, ServerError
 from airflow_provider_sequentum.exceptions import (
@@ -21,7 +22,6 @@ from airflow_provider_sequentum.lifecycle import builder_cancel
 from airflow_provider_sequentum.operators import agent_builder, termination
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.session_files import ScreenshotFolder
-from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, lost
 from tests.unit.operators.task_world import StateStore, TaskWorld, first_event
 
@@ -68,7 +68,7 @@ def test_without_a_state_store_no_retry_says_again_what_was_said_in_a_given_sess
     with pytest.raises(SequentumUnavailable):
         world.run(build(session_id="s1", followups="more"))
     service.broken.clear()
-    world.next_attempt()
+    world.next_try()
     with pytest.raises(AgentBuilderEnded):
         world.run(build(session_id="s1", followups="more"))
     assert service.sessions["s1"].messages == ["more"]
@@ -92,7 +92,7 @@ def test_without_a_state_store_a_retry_finishes_a_given_session_in_which_nothing
     with pytest.raises(SequentumUnavailable):
         world.run(build(session_id="s1"))
     service.broken.clear()
-    world.next_attempt()
+    world.next_try()
     assert world.run(build(session_id="s1")) == 700
 
 
@@ -114,7 +114,7 @@ def test_a_record_that_can_not_be_renewed_leaves_the_session_to_the_next_try(
         world.run(build(deferrable=deferrable))
     service.broken.clear()
     world.store = FailingStore(world.store)
-    world.next_attempt()
+    world.next_try()
     with pytest.raises(Outage):
         world.run(build(deferrable=deferrable))
     assert service.sessions["s1"].status == "ready"
@@ -129,7 +129,7 @@ def test_a_last_try_that_does_not_reach_the_service_tries_to_end_the_session_of_
     with pytest.raises(SequentumUnavailable):
         world.run(build())
     assert service.sessions["s1"].status == "ready"
-    world.next_attempt()
+    world.next_try()
     service.broken["status"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build())
@@ -200,7 +200,7 @@ def test_a_kill_while_a_retry_looks_at_its_session_lets_no_start_follow(service:
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build())
-    world.next_attempt()
+    world.next_try()
     killed = build()
     kill_while(service, "status", killed)
     with pytest.raises(TERMINATED):
@@ -265,7 +265,7 @@ def test_a_worker_that_is_shut_down_leaves_its_session_to_the_next_try(
     with pytest.raises(SystemExit, match="Session s1 goes on: the next try joins it"):
         world.run(killed)
     assert service.sessions["s1"].status == "processing"
-    world.next_attempt()
+    world.next_try()
     assert world.run(build()) == 700
     assert list(service.sessions) == ["s1"]
 
@@ -351,7 +351,7 @@ def test_a_session_whose_task_was_changed_to_nonsense_between_two_tries_is_ended
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build(deferrable=deferrable))
-    world.next_attempt()
+    world.next_try()
     with pytest.raises(SequentumRequestRefused, match="10 to 5000"):
         world.run(build(prompt="short", deferrable=deferrable, keep_session=keep))
     assert service.sessions["s1"].status == ("ready" if keep else "cancelled")

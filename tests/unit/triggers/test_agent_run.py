@@ -7,16 +7,16 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
+from airflow_provider_sequentum.lifecycle.procedure import Procedure
+from airflow_provider_sequentum.triggers.run_event import read_run_event
+from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 
 from airflow_provider_sequentum.api.errors import Unauthorized
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
-from airflow_provider_sequentum.lifecycle.procedure import Procedure
-from airflow_provider_sequentum.runs.wait import WaitSpec, PollOutcome
+from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.triggers import agent_run, run_watcher, user_action
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
-from airflow_provider_sequentum.triggers.run_event import read_run_event
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 
 ARGUMENTS: dict[str, Any] = {
     "sequentum_conn_id": "my_conn",

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
+from airflow_provider_sequentum.triggers.run_event import ended_event, error_event, read_run_event
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +17,6 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
-from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
-from airflow_provider_sequentum.triggers.run_event import ended_event, error_event, read_run_event
 
 ARGUMENTS = {"agent_id": 7, "run_id": 42, "carried": {"a": 1}}
 RUN = Run.model_validate(
