@@ -156,10 +156,7 @@ class SessionAttempt(JobAttempt):
         """Take in what the trigger saw, and look at the session again."""
         record = self._known_record()
         before = record.known_session
-        if event is None:
-            # No triggerer noticed the deadline, or the trigger broke: what is left is done on the worker.
-            self.config = self.config.updated(deferrable=False)
-        seen = TurnEvent(session=before) if event is None else self._read(event, before)
+        seen = self._read(event, before)
         session = seen.session or before
         self.port.record = record = record.seen(session)
         if seen.error is not None:

@@ -290,5 +290,3 @@ def again(operator: Any) -> Any:
     """Return the operator as another process builds it from the same DAG."""
     names = [*operator.template_fields, "task_id", "retries", "execution_timeout"]
     return type(operator)(**{name: getattr(operator, name) for name in names})
-
-

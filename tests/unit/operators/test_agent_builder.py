@@ -111,7 +111,10 @@ def test_a_session_left_ready_is_gone_on_with_by_another_task(service: FakeBuild
         ({"timeout": "soon"}, "timeout"),
         ({"session_id": "s" * 1000}, "session id"),
         ({"screenshots_path": "nowhere://bucket/shots"}, "screenshots_path 'nowhere://bucket/shots' cannot be used"),
-        ({"conversation_path": "nowhere://bucket/c.json"}, "conversation_path 'nowhere://bucket/c.json' cannot be used"),
+        (
+            {"conversation_path": "nowhere://bucket/c.json"},
+            "conversation_path 'nowhere://bucket/c.json' cannot be used",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
@@ -231,7 +234,7 @@ def test_the_advice_is_to_clear_the_task_that_begins_the_session(
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch,
     broken: str | None, status: str, kind: type[AgentBuilderException], advice: str,
 ) -> None:  # fmt: skip
-    
+
     def changed(session: FakeSession, call: Any) -> dict[str, Any]:
         session.status = status if session.status == "processing" else session.status
         return answer(session, call)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from tests.support.builder import FakeBuilder
-from tests.support.worker import Worker
+from tests.support.worker import PACKAGE, Worker
 
 
 @pytest.fixture
@@ -16,3 +18,10 @@ def service() -> FakeBuilder:
 @pytest.fixture
 def worker(service: FakeBuilder) -> Worker:
     return Worker(service)
+
+
+@pytest.fixture
+def task_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package writes to the task's log, in all versions of Airflow."""
+    caplog.set_level(logging.DEBUG, PACKAGE)
+    return caplog
