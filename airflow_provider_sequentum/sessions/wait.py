@@ -277,17 +277,22 @@ def wait_for_turn(port: Port, poller: SessionPoller) -> Session:
         port.sleep(poller.pause(now))
 
 
+async def apoll(client: AsyncSequentumClient, poller: SessionPoller) -> None:
+    """Do what :func:`poll` does, on the event loop of a triggerer."""
+    while (call := poller.next_call()) is not None:
+        try:
+            reply = await client.exchange(call, budget_share=WAITING_SHARE, within=poller.time_left(_now()))
+        except SequentumError as error:
+            poller.failed(error, _now())
+        else:
+            poller.answered(reply, _now())
+
+
 async def await_turn(client: AsyncSequentumClient, poller: SessionPoller) -> bool:
     """Do what :func:`wait_for_turn` does, on the event loop of a triggerer; return whether the deadline has passed."""
     while True:
         poller.begin()
-        while (call := poller.next_call()) is not None:
-            try:
-                reply = await client.exchange(call, budget_share=WAITING_SHARE, within=poller.time_left(_now()))
-            except SequentumError as error:
-                poller.failed(error, _now())
-            else:
-                poller.answered(reply, _now())
+        await apoll(client, poller)
         now = _now()
         if poller.is_done(now):
             return poller.deadline_passed(now)

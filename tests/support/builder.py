@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
+from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAILED
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Answer, Call, Reply
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
@@ -274,11 +275,19 @@ class BuildTask(FakeTask):
             pending = deferral
         while True:
             self.deferrals += 1
-            event = first_event(pending.trigger)
             try:
-                return self.resume(again(operator), pending, event)
+                return self._resume(again(operator), pending)
             except TaskDeferred as deferral:
                 pending = deferral
+
+    def _resume(self, operator: BaseOperator, deferral: TaskDeferred) -> Any:
+        try:
+            event = first_event(deferral.trigger)
+        except Exception:  # noqa: BLE001 - whatever breaks a trigger, Airflow resumes the task with this
+            return operator.resume_execution(DEFERRAL_FAILED, {"error": "Trigger failure"}, self.context)
+        except BaseException:  # noqa: BLE001 - the triggerer died, and another one takes the trigger over
+            event = first_event(deferral.trigger)
+        return self.resume(operator, deferral, event)
 
     def resume(self, operator: BaseOperator, deferral: TaskDeferred, event: object) -> Any:
         """Resume after a deferral, with what has gone through Airflow's database."""
