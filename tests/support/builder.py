@@ -230,11 +230,15 @@ def use_builder(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> list[Builder
         clients.append(BuilderClient(worker))
         return clients[-1]
 
+    async def aget_settings(hook: SequentumHook) -> ClientSettings:
+        return clients[-1].settings
+
     async def asleep(seconds: float) -> None:
         worker.service.clock.sleep(max(seconds, 0.0))
 
     use_fakes(monkeypatch, worker)
     monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
+    monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
     monkeypatch.setattr(SequentumHook, "session_link", lambda hook, session_id: f"https://cloud.example/{session_id}")
     for module in (wait, stop):
         monkeypatch.setattr(module, "_now", worker.now)

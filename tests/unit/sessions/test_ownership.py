@@ -60,7 +60,7 @@ def says_so(error: BaseException) -> bool:
 
 
 @both_modes
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, AirflowTaskTerminated, ValueError])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, AirflowTaskTerminated])
 @pytest.mark.parametrize("durable", [True, False], ids=["store", "no store"])
 def test_an_error_at_any_step_leaves_no_session(
     monkeypatch: pytest.MonkeyPatch, deferrable: bool, error: type[BaseException], durable: bool
@@ -77,8 +77,8 @@ def test_an_error_at_any_step_leaves_no_session(
             except error as raised:
                 assert service.going() == set() or says_so(raised), step
                 told += bool(service.going())
-            else:
-                break
+            if worker.steps_left is not None:
+                break  # the work has no further step
     assert step > 12
     # Only while the answer to the start is on its way can nobody know the session.
     assert told <= 1
@@ -95,10 +95,12 @@ def test_an_error_at_any_step_of_a_task_that_is_retried_builds_one_agent(deferra
             world = service.task(retries=1)
             try:
                 assert world.run(build(deferrable=deferrable)) == 700
-                break
             except RuntimeError as raised:
                 is_told = says_so(raised)
-            worker.steps_left = None
+            else:
+                if worker.steps_left is None:
+                    continue  # it happened in the triggerer, and the worker took over
+                break
             world.next_try()
             try:
                 assert world.run(build(deferrable=deferrable)) >= 700
@@ -124,9 +126,12 @@ def test_a_worker_that_dies_at_any_step_is_followed_by_an_attempt_that_owns_its_
             world = service.task(retries=1)
             try:
                 assert world.run(build(deferrable=deferrable)) == 700
-                break
             except Killed:
                 pass
+            else:
+                if worker.steps_left is None:
+                    continue  # it was the triggerer that died, and another one took over
+                break
         with pytest.MonkeyPatch.context() as patch:
             worker.steps_left = None
             use_builder(patch, worker)
