@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.jobs.record import Claim, Stored
-from tests.support.service import FakeService
 
 T = TypeVar("T")
 
@@ -47,6 +46,7 @@ class Worker:
     """
 
     service: Any
+    """A ``FakeService`` or a ``FakeBuilder``: both have a clock."""
     steps_left: int | None = None
     interrupt: Callable[[], None] | None = None
     said: list[str] = field(default_factory=list)
@@ -83,10 +83,12 @@ class Worker:
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
         self.step()
         self.sent.append((self.service.clock.now, call, budget_share))
-        return self.service.exchange(call)
+        reply: Reply[T] = self.service.exchange(call)
+        return reply
 
     def now(self) -> datetime:
-        return self.service.clock.now
+        now: datetime = self.service.clock.now
+        return now
 
     def sleep(self, seconds: float) -> None:
         self.step()

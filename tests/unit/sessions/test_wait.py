@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE, SessionEvent
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, ServerError
-from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE
 from airflow_provider_sequentum.sessions.describe import SessionProgress
 from airflow_provider_sequentum.sessions.state import Session, SessionState
 from airflow_provider_sequentum.sessions.wait import SessionPoller, look_at, read_again, read_event, wait_for_turn
@@ -374,3 +374,12 @@ def test_news_of_a_session_make_its_next_silence_as_short_as_the_first() -> None
     ready = SESSION.entering(SessionState.READY, START + timedelta(seconds=300))
     lines = [progress.line(ready, START + timedelta(seconds=second)) for second in range(300, 340, 10)]
     assert lines == [None, None, None, "Agent Builder session s1 is ready for 30 s."]
+
+
+def test_a_wait_leaves_a_part_of_the_budget_to_starts_and_messages() -> None:
+    session = FakeSession(looks_left=3)
+    session.tell("thinking", message="m")
+    worker = Worker(service_with(session))
+    waited(worker, SESSION, 10.0, None)
+    assert {call.path.rpartition("/")[2] for _, call, _ in worker.sent} == {"status", "events"}
+    assert {share for _, _, share in worker.sent} == {WAITING_SHARE}
