@@ -105,6 +105,20 @@ def parse_text(value: object) -> str:
     raise ValueError(f"must be a string, not {shown(value)}")
 
 
+def parse_messages(value: object) -> tuple[str, ...]:
+    """Return messages given as a list, also the lazy one of mapped tasks, or as one string."""
+    try:
+        messages = [value] if isinstance(value, str) else plain(value)
+    except TypeError:
+        messages = None
+    if not isinstance(messages, list) or not all(isinstance(message, str) for message in messages):
+        raise ValueError(f"must be a list of strings or one string, not {shown(value)}")
+    for number, message in enumerate(messages, 1):
+        if is_unset(message):
+            raise ValueError(f"must hold no empty message: number {number} of {len(messages)} is empty")
+    return tuple(messages)
+
+
 def parse_choice(value: object, choices: object) -> str:
     """Return ``value`` if it is one of the values of a ``Literal`` type."""
     names = get_args(choices)

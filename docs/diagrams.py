@@ -10,15 +10,17 @@ import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.endings import EXCEPTION_OF
-from airflow_provider_sequentum.lifecycle.builder_session import (
+from airflow_provider_sequentum.parameters import OnReady
+from airflow_provider_sequentum.sessions.state import (
     Action,
-    AskPerson,
-    BuilderSession,
+    Leave,
+    Session,
     Cancel,
     Cancelled,
     Done,
@@ -29,13 +31,13 @@ from airflow_provider_sequentum.lifecycle.builder_session import (
     Wait,
     next_action,
 )
-from airflow_provider_sequentum.lifecycle.choices import ON_READY
+from airflow_provider_sequentum.parameters import OnReady
 from airflow_provider_sequentum.runs.phases import NextStep, next_step
 from airflow_provider_sequentum.runs.phases import PHASES, Phase
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
 from airflow_provider_sequentum.watching.schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
 from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
 from docs.drawing import LINE, Box, Canvas
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +54,7 @@ _ACTIONS: Mapping[type[Action], str] = {
     Wait: "look again",
     FollowUp: "send the next follow-up",
     Finish: "save the agent",
-    AskPerson: "leave it, return",
+    Leave: "leave it, return",
     Cancel: "cancel it, skip the task",
     Done: "return the agent's id",
     Cancelled: "fail: cancelled",
@@ -134,7 +136,7 @@ def describe_action(action: Action) -> str:
 
 
 def _reaction(state: SessionState, *, agent_id: int | None = 7, followups: int = 0, on_ready: str = "finish") -> str:
-    session = BuilderSession(session_id="s", state=state, agent_id=agent_id, since=_LONG_AGO)
+    session = Session(session_id="s", state=state, agent_id=agent_id, state_since=_LONG_AGO)
     return describe_action(next_action(session, followups, on_ready, _NOW))
 
 
@@ -146,7 +148,7 @@ def reactions() -> dict[SessionState, list[str]]:
         **{state: [_reaction(state)] for state in plain},
         ready: [
             f"follow-ups left: {_reaction(ready, followups=1)}",
-            *(f'on_ready="{choice}": {_reaction(ready, on_ready=choice)}' for choice in ON_READY),
+            *(f'on_ready="{choice}": {_reaction(ready, on_ready=choice)}' for choice in get_args(OnReady)),
             f"finish=False: {_reaction(ready, on_ready='leave')}",
         ],
         done: [

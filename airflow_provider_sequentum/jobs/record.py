@@ -24,6 +24,7 @@ Amount = Annotated[float, BeforeValidator(parameters.parse_amount)]
 Seconds = Annotated[float, BeforeValidator(parameters.parse_seconds)]
 Flag = Annotated[bool, BeforeValidator(parameters.parse_flag)]
 Text = Annotated[str, BeforeValidator(parameters.parse_text)]
+Messages = Annotated[tuple[str, ...], BeforeValidator(parameters.parse_messages)]
 JsonText = Annotated[str, BeforeValidator(parameters.parse_json_object)]
 
 

@@ -148,7 +148,8 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
 
     def send(hook: SequentumHook, call: Call[T]) -> T:
         with client_errors_as_exceptions(hook.sequentum_conn_id):
-            return worker.service.answer(call)
+            answer: T = worker.service.answer(call)
+            return answer
 
     save_really, push_really = AttemptPort.save, AttemptPort.push
     monkeypatch.setattr(ClientPort, "exchange", exchange)

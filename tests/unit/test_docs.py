@@ -17,7 +17,7 @@ from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import settings_from_connection
-from airflow_provider_sequentum.lifecycle.builder_session import SessionState
+from airflow_provider_sequentum.sessions.state import SessionState
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from docs import diagrams
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
-    from airflow.sdk.types import Logger
 
     from airflow_provider_sequentum.api.agent_builder import SessionEvent
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.jobs.port import Port
 
 LINK_LIFETIME = 7 * 24 * 3600
 """Seconds a signed link to a screenshot works, where the storage can sign; the longest that S3 allows."""
 
 _SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif"}
 
+log = logging.getLogger(__name__)
+
 
 def storage_path(parameter: str, path: str) -> ObjectStoragePath:
-    """
-    Return where ``path`` leads.
+    """Return where ``path`` leads.
 
     :param parameter: the operator's parameter, for the error.
     :raises ValueError: it leads nowhere.
@@ -33,51 +35,55 @@ def storage_path(parameter: str, path: str) -> ObjectStoragePath:
         place = ObjectStoragePath(path)
         place.fs  # noqa: B018 - some versions of Airflow look for the file system only when it is first asked for
     except (ValueError, ImportError) as error:
-        raise ValueError(f"{parameter} {path!r} can't be used: {error}.") from None
+        raise ValueError(f"{parameter} {path!r} cannot be used: {error}.") from None
     return place
 
 
 class ScreenshotFolder:
-    """
-    Takes the events of sessions and saves the screenshots, one file each. Nothing stays in memory.
+    """Saves the screenshots of sessions, one file each. Nothing stays in memory.
 
-    A screenshot that can't be saved is said in the log and does not fail the task: the agent is what counts.
+    A screenshot that cannot be saved is logged and does not fail the task: the agent is what counts.
 
     :param folder: where to. Each session gets a folder of its own in it.
-    :param announce: gets the address of the latest screenshot.
-    :param log: the task's log.
+    :param publish: gets the address of the latest screenshot.
+    :param asking_airflow: marks that Airflow may be asked for a connection, so that a kill in the middle of it knows.
     """
 
-    def __init__(self, folder: ObjectStoragePath, announce: Callable[[str], None], log: Logger) -> None:
+    def __init__(
+        self,
+        folder: ObjectStoragePath,
+        publish: Callable[[str], None],
+        asking_airflow: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._folder = folder
-        self._announce = announce
-        self._log = log
-        self.is_saving = False
-        """Whether it is at work right now, which may mean that Airflow is being asked for a connection."""
+        self._publish = publish
+        self._asking_airflow = asking_airflow
 
-    def __call__(self, session_id: str, event: SessionEvent) -> None:
+    def take(self, session_id: str, event: SessionEvent) -> None:
         """Save the event's screenshot, if it is one."""
         if event.type != "screenshot" or not event.image_base64:
             return
-        self.is_saving = True
         try:
-            path = self._save(session_id, event.event_index or 0, event.image_base64)
-            self._announce(_link_to(path))
+            with self._asking_airflow():
+                path = self._save(session_id, event.event_index or 0, event.image_base64)
+                link = _link_to(path)
         except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and none may end the build
-            self._log.warning("Could not save screenshot %s to %s: %s", event.event_index, self._folder, error)
+            log.warning("Could not save screenshot %s to %s: %s", event.event_index, self._folder, error)
         else:
-            self._log.info("Saved a screenshot: %s", path)
-        finally:
-            self.is_saving = False
+            log.info("Saved a screenshot: %s", path)
+            self._publish(link)
 
-    def recall(self, session_id: str) -> None:
-        """Announce the latest screenshot that was saved of the session, by an earlier try or task, if there is one."""
+    def publish_latest(self, session_id: str) -> None:
+        """Publish the latest screenshot that was saved by an earlier attempt or task, if there is one."""
         try:
-            folder = self._folder_of(session_id)
-            if folder.exists():
-                self._announce(_link_to(max(folder.iterdir(), key=lambda path: path.name)))
+            with self._asking_airflow():
+                folder = self._folder_of(session_id)
+                link = _link_to(max(folder.iterdir(), key=lambda path: path.name)) if folder.exists() else None
         except Exception as error:  # noqa: BLE001 - as above
-            self._log.warning("Could not look for earlier screenshots in %s: %s", self._folder, error)
+            log.warning("Could not look for earlier screenshots in %s: %s", self._folder, error)
+        else:
+            if link is not None:
+                self._publish(link)
 
     def _save(self, session_id: str, number: int, encoded: str) -> ObjectStoragePath:
         image = base64.b64decode(encoded.rpartition(",")[2], validate=True)
@@ -97,22 +103,21 @@ def _link_to(path: ObjectStoragePath) -> str:
     """Return an address: signed where the storage can sign, so that a browser can open it."""
     try:
         return str(path.fs.sign(path.path, expiration=LINK_LIFETIME))
-    except Exception:  # noqa: BLE001 - most storages can't sign, and say so in ways of their own
+    except Exception:  # noqa: BLE001 - most storages cannot sign, and say so in ways of their own
         return path.as_uri()
 
 
-def save_stored_conversation(hook: SequentumHook, session_id: str, target: ObjectStoragePath, log: Logger) -> None:
-    """
-    Save the conversation that the service has stored of a session whose agent was saved, as a JSON file.
+def save_conversation(port: Port, session_id: str, target: ObjectStoragePath) -> None:
+    """Save the conversation that the service has stored of a session whose agent was saved, as a JSON file.
 
-    The agent is built by then, so a conversation that can't be had is said in the log and fails nothing.
+    The agent is built by then, so a conversation that cannot be had is logged and fails nothing.
 
     :param target: the file.
     """
     from airflow_provider_sequentum.api import agent_builder
 
     try:
-        conversation = hook.send(agent_builder.conversation(session_id))
+        conversation = port.send(agent_builder.conversation(session_id))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(conversation.model_dump_json(indent=2) + "\n")
     except Exception as error:  # noqa: BLE001 - each storage has errors of its own

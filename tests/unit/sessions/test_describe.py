@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import tracemalloc
-from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.agent_builder import SessionEvent
-from airflow_provider_sequentum.lifecycle.builder_findings import (
+from airflow_provider_sequentum.sessions.describe import (
     LONGEST_LINE,
+    LONGEST_SUMMARY,
     SAMPLE_COLUMNS,
     SAMPLE_ROWS,
-    Findings,
-    one_line,
+    Highlights,
     progress_line,
+    session_summary,
 )
-from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
-from tests.unit.lifecycle.builder_service import START
-from tests.unit.lifecycle.test_builder_session import TAXONOMY, event
+from airflow_provider_sequentum.sessions.state import Session
+from tests.support.service import START
+from tests.unit.sessions.test_state import TAXONOMY, event
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -52,7 +53,7 @@ JSON = st.recursive(
         ("user_message", {"message": "Hello"}, "The builder says: Hello"),
         ("ready_for_interaction", {"message": "Which table?"}, "The builder is ready: Which table?"),
         ("ready_for_interaction", {"configId": 7}, "The builder is ready: it says nothing"),
-        ("error", {"message": "x", "isRecoverable": True}, "The builder met an error and goes on: x"),
+        ("error", {"message": "x", "isRecoverable": True}, "The builder met an error and continues: x"),
         ("error", {"message": "x", "isRecoverable": False}, "The builder gave up: x"),
     ],
 )
@@ -97,57 +98,70 @@ def test_a_text_of_the_service_can_not_forge_a_log_line() -> None:
     assert told[1].isprintable()
 
 
-@given(st.text())
-def test_one_line_is_printable_and_short(text: str) -> None:
-    line = one_line(text)
-    assert line.isprintable()
-    assert len(line) <= LONGEST_LINE
+def taken(*events: SessionEvent) -> Highlights:
+    highlights = Highlights()
+    for one in events:
+        highlights.take(one)
+    return highlights
 
 
-@pytest.mark.parametrize(
-    ("value", "line"),
-    [
-        (None, ""),
-        (7, "7"),
-        ("  a\n\tb\x1bc ", "a b c"),
-        ("x" * LONGEST_LINE, "x" * LONGEST_LINE),
-        ("x" * (LONGEST_LINE + 1), "x" * (LONGEST_LINE - 3) + "..."),
-    ],
-)
-def test_one_line_keeps_what_fits(value: object, line: str) -> None:
-    assert one_line(value) == line
+def summary(*events: SessionEvent) -> dict[str, Any]:
+    session = Session.started("s1", START)
+    for one in events:
+        session = session.observe_event(one, START)
+    return session_summary(session, taken(*events), START)
 
 
 def test_what_was_found_stays_when_an_event_has_nothing_to_add() -> None:
-    found = Findings(command_count=3, last_message="Which table?")
-    assert found.with_event(event("completed", 0, configId=7)) == found
-    assert found.with_event(event("ready_for_interaction", 0, configId=7)) == found
-    assert found.with_event(event("command_added", 0)) == Findings(command_count=4, last_message="Which table?")
+    asked = event("ready_for_interaction", 1, message="Which table?")
+    shown = summary(asked, event("command_added", 2), event("ready_for_interaction", 3, configId=7))
+    assert (shown["command_count"], shown["last_message"]) == (1, "Which table?")
 
 
 def test_a_message_handed_on_is_longer_than_one_in_the_log_and_bounded_too() -> None:
-    findings = Findings().with_event(event("user_message", 0, message="m" * 10_000))
-    assert findings.last_message is not None
-    assert len(findings.last_message) == 4 * LONGEST_LINE
+    highlights = taken(event("user_message", 0, message="m" * 10_000))
+    assert highlights.last_message is not None
+    assert LONGEST_LINE < len(highlights.last_message.encode()) <= 4 * LONGEST_LINE
 
 
 @given(st.sampled_from([*TAXONOMY]), JSON, JSON, JSON)
 def test_hostile_payloads_are_told_and_summed_up_in_bounded_json(kind: str, columns: Any, rows: Any, plan: Any) -> None:
     hostile = SessionEvent(type=kind, event_index=0, columns=columns, rows=rows, plan=plan, message="m" * 10_000)
     told = progress_line(hostile)
-    assert told is None or (told[1].isprintable() and len(told[1]) <= 3 * LONGEST_LINE)
-    text = json.dumps(asdict(Findings().with_event(hostile)), allow_nan=False)
-    assert len(text) < 64_000
+    assert told is None or (len(told[1].splitlines()) == 1 and len(told[1]) <= 3 * LONGEST_LINE)
+    assert len(json.dumps(summary(hostile), allow_nan=False)) <= LONGEST_SUMMARY
+
+
+def test_what_the_summary_shows_is_read_again_only_where_it_was_not_read() -> None:
+    data, said = event("data_extracted", 4, columns=["a"]), event("user_message", 5, message="m")
+    session = Session(session_id="s1").observe_event(data, START).observe_event(said, START)
+    assert taken(data, said).missing(session) == []
+    assert taken(data).missing(session) == [5]
+    highlights = Highlights()
+    assert highlights.missing(session) == [4, 5]
+    highlights.give_up(4)
+    assert highlights.missing(session) == [5]
+    assert Highlights().missing(Session(session_id="s1")) == []
+
+
+@pytest.mark.parametrize("letter", ["v", "\u00e9", "\U0001f600"])
+def test_a_summary_that_is_too_long_is_cut_and_says_so(letter: str) -> None:
+    columns = [letter * 500 + str(number) for number in range(60)]
+    wide = summary(event("data_extracted", 0, columns=columns, rows=[[letter * 500] * 60] * 5, totalRows=5))
+    assert len(json.dumps(wide)) <= LONGEST_SUMMARY
+    assert wide["is_cut"]
+    assert wide["total_rows"] == 5
+    assert not summary(event("data_extracted", 0, columns=["a"], rows=[[1]]))["is_cut"]
 
 
 def test_the_sample_is_small_and_follows_the_columns() -> None:
     rows = [{"b": number, "a": "x" * 1000} for number in range(100)]
-    findings = Findings().with_event(event("data_extracted", 0, columns=["a", "b"], rows=rows, totalRows=100))
-    assert findings.rows is not None
-    assert len(findings.rows) == SAMPLE_ROWS
-    assert findings.rows[0][1] == 0
-    assert len(str(findings.rows[0][0])) <= 200
-    assert findings.total_rows == 100
+    data = taken(event("data_extracted", 0, columns=["a", "b"], rows=rows, totalRows=100)).data
+    assert data["rows"] is not None
+    assert len(data["rows"]) == SAMPLE_ROWS
+    assert data["rows"][0][1] == 0
+    assert len(str(data["rows"][0][0])) <= 200
+    assert data["total_rows"] == 100
 
 
 @pytest.mark.parametrize(
@@ -159,32 +173,26 @@ def test_the_sample_is_small_and_follows_the_columns() -> None:
         (None, {str(number): number for number in range(SAMPLE_COLUMNS + 1)}, [*range(SAMPLE_COLUMNS)]),
         (["a"], "text", ["text"]),
         (["a"], [None, True, 1.5, 2**63 - 1], [None, True, 1.5, 2**63 - 1]),
-        (["a"], [2**63], [str(2**63)]),  # longer than what databases and other languages take for a number
+        (["a"], [{"b": 1}], ["{'b': 1}"]),
+        (["a"], [2**63, float("inf")], [None, None]),  # what no database holds is left out where it is read
     ],
 )
 def test_rows_of_any_shape_become_cells(columns: list[str] | None, row: object, cells: list[object]) -> None:
-    findings = Findings().with_event(event("data_extracted", 0, columns=columns, rows=[row], totalRows=1))
-    assert findings.rows == [cells]
+    data = taken(event("data_extracted", 0, columns=columns, rows=[row], totalRows=1)).data
+    assert data["rows"] == [cells]
 
 
-def test_a_number_that_json_does_not_know_becomes_text() -> None:
-    # 1e999 is valid JSON and is read as infinity, which no XCom could be written with.
-    findings = Findings().with_event(event("data_extracted", 0, columns=["a"], rows=[[float("inf")]], totalRows=1))
-    assert findings.rows == [["inf"]]
-
-
-def test_the_widest_table_still_fits_the_record_of_the_next_try() -> None:
-    columns = [f"{'c' * 500}{number}" for number in range(10_000)]
-    wide = event("data_extracted", 0, columns=columns, rows=[["v" * 5000] * 10_000] * 50, totalRows=50)
-    findings = Findings().with_event(wide)
-    assert findings.columns is not None
-    assert len(findings.columns) == SAMPLE_COLUMNS
-    # Airflow warns about values above 64 KB in its task state store.
-    assert len(json.dumps(asdict(findings))) < 64_000
+def test_the_elapsed_time_ends_with_the_session() -> None:
+    started = Session.started("s1", START)
+    ended = started.finished(7, None, START + timedelta(seconds=90))
+    later = START + timedelta(hours=1)
+    assert session_summary(ended, Highlights(), later)["elapsed_seconds"] == 90.0
+    assert session_summary(started, Highlights(), later)["elapsed_seconds"] == 3600.0
+    assert session_summary(Session(session_id="s1"), Highlights(), later)["elapsed_seconds"] is None
 
 
 def test_5000_events_and_10_megabyte_screenshots_leave_next_to_nothing_in_memory() -> None:
-    session = BuilderSession.started("s1", START)
+    session = Session.started("s1", START)
     session = session.observe_event(event("thinking", 0), START)
     tracemalloc.start()
     for index in range(1, 5001):

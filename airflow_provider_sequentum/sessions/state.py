@@ -1,8 +1,7 @@
-"""
-An Agent Builder session as a state machine: it is fed what was observed and answers with what to do next.
+"""An Agent Builder session as a state machine: it is fed what was observed and answers with what to do next.
 
 The service has two eras under the same paths, told apart only by what it answers. In the older one a session is a
-conversation: it pauses as ``ready`` and ends when somebody finishes it. In the newer one a session builds in a single
+conversation: it pauses as ``ready`` and ends when it is finished. In the newer one a session builds in a single
 shot: it has no events and no ``finish``, and ``completed`` arrives by itself. Both feed the same machine.
 
 Rests on https://docs.sequentum.com/agent-builder/sessions and
@@ -11,12 +10,13 @@ https://docs.sequentum.com/agent-builder/streaming-events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from airflow_provider_sequentum.lifecycle.builder_findings import Findings
+from airflow_provider_sequentum.api.text import one_line
+from airflow_provider_sequentum.jobs.record import Stored
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agent_builder import SessionEvent, SessionStatus
@@ -28,10 +28,10 @@ TURN_GRACE = timedelta(seconds=30)
 """How long after a message a ``ready`` may still be the one from before the message."""
 
 SAVING_GRACE = timedelta(seconds=60)
-"""How long a session that can't be finished by us may take from its draft to a saved agent."""
+"""How long a session that cannot be finished by us may take from its draft to a saved agent."""
 
-UNKNOWN_GRACE = timedelta(seconds=60)
-"""How long a session that was just started may be unknown to the service."""
+LONGEST_ERROR, LONGEST_NAME = 500, 200
+"""Bytes of UTF-8 that are kept of the service's texts: a record is written before and after each message."""
 
 REACTIONS = frozenset(
     {
@@ -51,7 +51,7 @@ REACTIONS = frozenset(
 
 
 class SessionState(Enum):
-    """The status of a session, and the two things that are no status: one we don't know, and no session at all."""
+    """The status of a session; ``unknown`` is one that this version does not know, ``gone`` no session at all."""
 
     PROCESSING = "processing"
     READY = "ready"
@@ -70,18 +70,18 @@ class SessionState(Enum):
 class Turn(Enum):
     """Whose turn it is in the conversation, as far as was seen."""
 
-    SAID = "said"
+    SENT = "sent"
     """A message was sent; nothing shows yet that the builder took it."""
 
     WORKING = "working"
     """The builder was seen to work on the message."""
 
-    OURS = "ours"
+    USER = "user"
     """The builder has answered."""
 
 
 class Reason(Enum):
-    """Why a session can't give what the task asks of it."""
+    """Why a session cannot give what the task asks of it."""
 
     BUILD_FAILED = "build_failed"
     NO_AGENT = "no_agent"
@@ -90,140 +90,141 @@ class Reason(Enum):
     FOLLOWUPS_LEFT = "followups_left"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuilderSession:
-    """
-    What is known about one session. Every observation returns a new value.
+class Session(Stored):
+    """What is known of one session. Every observation returns a new value.
+
+    All times are those of Airflow's clock. What the service says of times is translated when it is read.
 
     :param session_id: the session.
     :param state: its status when it was last seen.
+    :param state_since: when that status was first seen.
     :param turn: whose turn it is.
-    :param said_at: when the last message, or the start, was sent by us; ``None`` if never.
-    :param since: when ``state`` was first seen.
+    :param message_sent_at: when the last message, or the start, was sent by this task; ``None`` if never.
     :param cursor: index of the last event taken in; -1 before the first.
-    :param last_index: index of the last event the service has told of, whether it could be read or not.
-    :param said_after: what ``last_index`` was when the last message was sent: later events can be reactions to it.
-    :param sent: number of follow-ups the service has taken.
+    :param last_index: index of the last event that the service has told of, whether it could be read or not.
+    :param message_sent_after: ``last_index`` when the last message was sent: later events can be reactions to it.
+    :param sent: number of follow-ups that the service has taken.
     :param agent_id: the agent, as soon as the service says that it exists.
     :param agent_name: its name.
     :param error: the service's text of what went wrong.
-    :param events_offered: whether the server has the endpoint; assumed until it answers otherwise.
-    :param finish_offered: the same for ``finish``.
+    :param has_events: whether the server has the endpoint; assumed until it answers otherwise.
+    :param has_finish: the same for ``finish``.
     :param started_at: when the session was started.
-    :param findings: what the builder found and said.
+    :param command_count: commands the agent has.
+    :param data_index: index of the last event with extracted data; the event itself is read when it is wanted.
+    :param message_index: index of the last event in which the builder said or asked something.
     """
 
     session_id: str
     state: SessionState = SessionState.PROCESSING
-    turn: Turn = Turn.OURS
-    said_at: datetime | None = None
-    since: datetime | None = None
+    state_since: datetime | None = None
+    turn: Turn = Turn.USER
+    message_sent_at: datetime | None = None
     cursor: int = -1
     last_index: int = -1
-    said_after: int = -1
+    message_sent_after: int = -1
     sent: int = 0
     agent_id: int | None = None
     agent_name: str | None = None
     error: str | None = None
-    events_offered: bool = True
-    finish_offered: bool = True
+    has_events: bool = True
+    has_finish: bool = True
     started_at: datetime | None = None
-    findings: Findings = field(default_factory=Findings)
+    command_count: int = 0
+    data_index: int | None = None
+    message_index: int | None = None
 
     @classmethod
-    def started(cls, session_id: str, now: datetime) -> BuilderSession:
+    def started(cls, session_id: str, now: datetime) -> Self:
         """Return a session that was started at ``now``; its prompt is the first message."""
-        return cls(session_id=session_id, turn=Turn.SAID, said_at=now, since=now, started_at=now)
+        return cls(session_id=session_id, turn=Turn.SENT, message_sent_at=now, state_since=now, started_at=now)
 
-    def speaking(self, now: datetime) -> BuilderSession:
+    @property
+    def name(self) -> str:
+        """How log lines and errors name the session."""
+        return f"Agent Builder session {self.session_id}"
+
+    def sending(self, now: datetime) -> Self:
         """Return the session to which a message is about to be sent."""
-        return replace(self, turn=Turn.SAID, said_at=now, said_after=max(self.cursor, self.last_index))
+        last_index = max(self.cursor, self.last_index)
+        return self.updated(turn=Turn.SENT, message_sent_at=now, message_sent_after=last_index)
 
-    def heard(self) -> BuilderSession:
+    def acknowledged(self) -> Self:
         """Return the session that has taken a follow-up."""
-        return replace(self, sent=self.sent + 1)
+        return self.updated(sent=self.sent + 1)
 
-    def unheard(self) -> BuilderSession:
-        """Return the session that has not taken the message, so that it is still our turn."""
-        return replace(self, turn=Turn.OURS, said_at=None)
+    def rejected(self) -> Self:
+        """Return the session that has not taken the message, so that it is still the user's turn."""
+        return self.updated(turn=Turn.USER, message_sent_at=None)
 
-    def finished(self, agent_id: int | None, agent_name: str | None, now: datetime) -> BuilderSession:
+    def finished(self, agent_id: int | None, agent_name: str | None, now: datetime) -> Self:
         """Return the session that ``finish`` has ended."""
-        return replace(
-            self.entering(SessionState.COMPLETED, now),
+        return self.entering(SessionState.COMPLETED, now).updated(
             agent_id=agent_id or self.agent_id,
-            agent_name=agent_name or self.agent_name,
+            agent_name=_cut(agent_name, LONGEST_NAME) or self.agent_name,
         )
 
-    def without_events(self) -> BuilderSession:
-        """Return the session on a server that has no events."""
-        return replace(self, events_offered=False)
+    def entering(self, state: SessionState, now: datetime) -> Self:
+        """Return the session seen in ``state`` at ``now``; ``state_since`` stays if it was in it before."""
+        if state is self.state and self.state_since is not None:
+            return self
+        return self.updated(state=state, state_since=now)
 
-    def without_finish(self) -> BuilderSession:
-        """Return the session on a server that finishes sessions by itself."""
-        return replace(self, finish_offered=False)
-
-    def entering(self, state: SessionState, now: datetime) -> BuilderSession:
-        """Return the session seen in ``state`` at ``now``; ``since`` stays if it was in it before."""
-        return self if state is self.state else replace(self, state=state, since=now)
-
-    def observe_status(self, status: SessionStatus, now: datetime) -> BuilderSession:
+    def observe_status(self, status: SessionStatus, now: datetime) -> Self:
         """Take in the session's status as it was read at ``now``."""
-        known = replace(
-            self,
+        known = self.updated(
             agent_id=status.agent_id or self.agent_id,
-            agent_name=status.agent_name or self.agent_name,
-            error=status.error or self.error,
+            agent_name=_cut(status.agent_name, LONGEST_NAME) or self.agent_name,
+            error=_cut(status.error, LONGEST_ERROR) or self.error,
             last_index=self.last_index if status.last_event_index is None else status.last_event_index,
         )
-        state = _state_of(status)
+        state = state_of(status)
         if self.state.is_over and not state.is_over:
-            return known  # A terminal event was seen; the status lags behind it.
-        if state not in (SessionState.READY, SessionState.UNKNOWN) and self.turn is Turn.SAID:
-            known = replace(known, turn=Turn.WORKING)
+            return known  # a terminal event was seen; the status lags behind it
+        if state not in (SessionState.READY, SessionState.UNKNOWN) and self.turn is Turn.SENT:
+            known = known.updated(turn=Turn.WORKING)
         elif state is SessionState.READY and self.turn is Turn.WORKING:
-            known = replace(known, turn=Turn.OURS)
+            known = known.updated(turn=Turn.USER)
         return known.entering(state, now)
 
-    def observe_event(self, event: SessionEvent, now: datetime) -> BuilderSession:
-        """Take in an event, each only once. Types that are not known change nothing."""
+    def observe_event(self, event: SessionEvent, now: datetime, served_at: datetime | None = None) -> Self:
+        """Take in an event, each only once. Types that are not known change nothing.
+
+        :param now: the time.
+        :param served_at: the service's time of the answer, of whose clock the event's own time is.
+        """
         if event.event_index is None or event.event_index <= self.cursor:
             return self
-        known = replace(
-            self,
-            cursor=event.event_index,
-            findings=self.findings.with_event(event),
-            started_at=self.started_at or event.timestamp,
-        )
-        if event.type in REACTIONS and self.turn is Turn.SAID and event.event_index > self.said_after:
-            return replace(known, turn=Turn.WORKING)
+        known = self._with_contents(event).updated(cursor=event.event_index)
+        if self.started_at is None and served_at is not None and event.timestamp is not None:
+            known = known.updated(started_at=now - max(served_at - event.timestamp, timedelta(0)))
+        if event.type in REACTIONS and self.turn is Turn.SENT and event.event_index > self.message_sent_after:
+            return known.updated(turn=Turn.WORKING)
         if event.type == "ready_for_interaction" and self.turn is Turn.WORKING:
-            return replace(known, turn=Turn.OURS)
+            return known.updated(turn=Turn.USER)
         if event.type == "completed":
             return known.finished(event.config_id, event.agent_name, now)
         if event.type == "error" and event.is_recoverable is False:
-            return replace(known.entering(SessionState.ERROR, now), error=event.message or self.error)
+            error = _cut(event.message, LONGEST_ERROR) or self.error
+            return known.entering(SessionState.ERROR, now).updated(error=error)
         return known
 
-    def observe_not_found(self, now: datetime) -> BuilderSession:
-        """Take in that the service doesn't know the session: torn down, never there, or too young to be known."""
-        if self.state.is_over or self.is_young(now):
-            return self
-        return self.entering(SessionState.GONE, now)
-
-    def is_young(self, now: datetime) -> bool:
-        """Whether the service may not yet know the session everywhere."""
-        return (
-            self.turn is Turn.SAID
-            and self.cursor < 0
-            and self.said_at is not None
-            and now - self.said_at < UNKNOWN_GRACE
-        )
+    def _with_contents(self, event: SessionEvent) -> Self:
+        match event.type:
+            case "command_added":
+                return self.updated(command_count=self.command_count + 1)
+            case "completed" if event.command_count is not None:
+                return self.updated(command_count=event.command_count)
+            case "user_message" | "ready_for_interaction" if event.message:
+                return self.updated(message_index=event.event_index)
+            case "data_extracted":
+                return self.updated(data_index=event.event_index)
+        return self
 
     @property
     def completes_by_itself(self) -> bool:
         """Whether this is a single-shot server, to which ``ready`` is just a stage on the way to ``completed``."""
-        return not (self.events_offered and self.finish_offered)
+        return not (self.has_events and self.has_finish)
 
     def must_wait(self, now: datetime) -> bool:
         """Whether nothing can be done at ``now`` but to look again later."""
@@ -240,20 +241,25 @@ class BuilderSession:
                 return False
 
     def _turn_is_open(self, now: datetime) -> bool:
-        said_lately = self.said_at is not None and now - self.said_at < TURN_GRACE
-        return self.turn is Turn.WORKING or (self.turn is Turn.SAID and said_lately)
+        was_sent_lately = self.message_sent_at is not None and now - self.message_sent_at < TURN_GRACE
+        return self.turn is Turn.WORKING or (self.turn is Turn.SENT and was_sent_lately)
 
     def _in_state_for(self, now: datetime) -> timedelta:
-        return now - self.since if self.since is not None else timedelta(0)
+        return now - self.state_since if self.state_since is not None else timedelta(0)
 
 
-def _state_of(status: SessionStatus) -> SessionState:
+def _cut(text: str | None, limit: int) -> str | None:
+    return one_line(text, limit) if text else None
+
+
+def state_of(status: SessionStatus) -> SessionState:
+    """Return the state that a status says."""
     try:
         state = SessionState(status.status)
     except ValueError:
         state = SessionState.UNKNOWN
     if state is SessionState.GONE:
-        return SessionState.UNKNOWN  # Ours, no status of the service.
+        return SessionState.UNKNOWN  # the service has no such status
     if (status.phase or "").lower() == READY_TO_FINISH and not state.is_over:
         return SessionState.READY
     return state
@@ -277,8 +283,8 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class AskPerson:
-    """Leave the session ready: what it says next is for somebody else to decide."""
+class Leave:
+    """Leave the session ready, for another task or a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,26 +301,25 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Somebody has cancelled the session."""
+    """A person or another program has cancelled the session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The session can't give what the task asks of it."""
+    """The session cannot give what the task asks of it."""
 
     reason: Reason
 
 
-Action = Wait | FollowUp | Finish | AskPerson | Cancel | Done | Cancelled | Failed
+Action = Wait | FollowUp | Finish | Leave | Cancel | Done | Cancelled | Failed
 
 
-def next_action(session: BuilderSession, followups: int, on_ready: str, now: datetime) -> Action:
-    """
-    Decide what to do next.
+def next_action(session: Session, followups: int, on_ready: str, now: datetime) -> Action:
+    """Decide what to do next.
 
     :param followups: how many follow-ups the task has to send in all.
-    :param on_ready: what to do when the session is ready and nothing is left to say: ``finish``, ``leave``, ``fail`` or
-        ``cancel``.
+    :param on_ready: what to do when the session is ready and nothing is left to send: ``finish``, ``leave``, ``fail``
+        or ``cancel``.
     :param now: the time.
     """
     if session.must_wait(now):
@@ -331,7 +336,7 @@ def next_action(session: BuilderSession, followups: int, on_ready: str, now: dat
     return _when_nothing_is_left_to_say(session, on_ready)
 
 
-def _when_it_has_ended(session: BuilderSession, followups: int) -> Action:
+def _when_it_has_ended(session: Session, followups: int) -> Action:
     """A single-shot server tears a session down soon after its end, so one that is gone may have given its agent."""
     if session.state is SessionState.GONE and session.agent_id is None:
         return Failed(Reason.LOST)
@@ -340,16 +345,16 @@ def _when_it_has_ended(session: BuilderSession, followups: int) -> Action:
     return Done(session.agent_id) if session.agent_id is not None else Failed(Reason.NO_AGENT)
 
 
-def _when_nothing_is_left_to_say(session: BuilderSession, on_ready: str) -> Action:
+def _when_nothing_is_left_to_say(session: Session, on_ready: str) -> Action:
     match on_ready:
-        case "finish" if session.finish_offered:
+        case "finish" if session.has_finish:
             return Finish()
         case "finish" if session.agent_id is not None:
             return Done(session.agent_id)
         case "finish":
             return Failed(Reason.NO_AGENT)
         case "leave":
-            return AskPerson()
+            return Leave()
         case "cancel":
             return Cancel()
         case _:
