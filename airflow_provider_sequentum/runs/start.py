@@ -54,13 +54,19 @@ log = logging.getLogger(__name__)
 
 
 def acquire_run(
-    port: Port, config: RunConfig, max_tries: int, previous: RunRecord | None, new: RunRecord
+    port: Port,
+    config: RunConfig,
+    max_tries: int,
+    previous: RunRecord | None,
+    new: RunRecord,
+    looked: Run | None = None,
 ) -> tuple[RunRecord, Run]:
     """Return the run that this attempt works with, starting or restarting one only if earlier attempts left none.
 
     :param max_tries: the task instance's ``max_tries``, which names the logical attempt.
     :param previous: the record of an earlier attempt.
     :param new: the record of this attempt, for a run that has to be started.
+    :param looked: the run's record, where it was read just now.
     :raises AgentRunStartAmbiguous: the run that an earlier attempt started cannot be told from others.
     :raises AgentRunStillRunning: the run that a new one should replace could not be stopped.
     :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.
@@ -75,7 +81,7 @@ def acquire_run(
         record = _find_requested_run(port, config, previous, was_cleared=was_cleared, max_tries=max_tries)
     if record is None:
         return start_run(port, config, new, previous)
-    run = _look(port, record)
+    run = looked or _look(port, record)
     step = next_step(
         None if run is None else phase_of(run),
         is_same_work=record.is_same_work(config.fingerprint()),
