@@ -75,6 +75,11 @@ class RunAttempt(JobAttempt):
         return self.record is not None and self.record.run_id is not None
 
     @property
+    def is_late(self) -> bool:
+        """Whether the wait is over because the time is up."""
+        return self._outcome is PollOutcome.DEADLINE
+
+    @property
     def may_be_running(self) -> bool:
         """Whether there may be a run that is running and that this attempt owns."""
         record = self.record

@@ -1,11 +1,16 @@
-"""One try of a task that runs all agents of a space: a :class:`.RunTask` for each, begun by one request."""
+"""One attempt of a task that runs all agents of a space: one request starts them, each run has an owner of its own.
+
+What the runs have in common is done once: they are looked at, waited for and stopped together, and one summary names
+them. What one of them means (a restart, a rejected outcome) is its :class:`.RunAttempt`'s to say.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -15,380 +20,487 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
-    AgentRunSkipped,
-    AgentRunStartAmbiguous,
     SequentumException,
     SequentumRequestRefused,
+    SequentumSkipped,
+    SequentumUnavailable,
     SpaceRunsEnded,
     SpaceRunsFailed,
+    from_client,
 )
-from airflow_provider_sequentum.hooks.errors import as_airflow_exception
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.procedure import Log
-from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
-from airflow_provider_sequentum.lifecycle.space_start import hold_space, stop_runs, stop_space
-from airflow_provider_sequentum.lifecycle.space_wait import wait_for_ends
-from airflow_provider_sequentum.operators.run_options import Bounds, RunOptions
-from airflow_provider_sequentum.operators.run_refusals import refusals_as_airflow_exceptions
-from airflow_provider_sequentum.operators.run_task import RunTask
-from airflow_provider_sequentum.operators.space_state import STATE_KEY, RunState, SpaceState
-from airflow_provider_sequentum.operators.termination import WorkerShutDown, is_left_to_next_try
-from airflow_provider_sequentum.reporting.asset_events import tell_outlets
-from airflow_provider_sequentum.runs.describe import run_summary
-from airflow_provider_sequentum.runs.outcome import read_cost
+from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
+from airflow_provider_sequentum.jobs.port import JobPort
+from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.runs.attempt import RunAttempt
+from airflow_provider_sequentum.runs.describe import counted, run_summary
 from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.start import HASTY_LOOKS_FOR_LOST_RUN
-from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
-from airflow_provider_sequentum.task_try import is_first_try, is_mapped, max_tries, pushed_by_siblings
-from airflow_provider_sequentum.triggers.run_event import RunEvent
-from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
-from airflow_provider_sequentum.triggers.timing import deferral_timeout
+from airflow_provider_sequentum.runs.start import acquire_run, start_run
+from airflow_provider_sequentum.runs.stop import LONGEST_REQUEST, StopResult, stop_runs
+from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
+from airflow_provider_sequentum.spaces.describe import bounded_summaries, describe_failures, listed
+from airflow_provider_sequentum.spaces.port import AgentPort, Outage
+from airflow_provider_sequentum.spaces.record import AgentEnd, EndKind, SpaceConfig, SpaceRecord
+from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop, look_at_runs, stop_stopping_runs
 
-if TYPE_CHECKING:
-    from airflow.providers.openlineage.extractors import OperatorLineage
+RUNS_KEY = "runs"
+"""The XCom with the summaries of the runs, which names them."""
 
-RESULTS_KEY = "runs"
-
-Outcome = PollOutcome | SequentumException
-"""How the wait for one run ended, or why it could not go on."""
+log = logging.getLogger(__name__)
 
 
-class _AgentTask(RunTask):
-    """One agent's run among those of the space."""
+class SpaceEvent(Stored):
+    """What the trigger of a space's runs tells the task that it resumes.
 
-    def __init__(self, *arguments: Any, state: RunState, announce: Callable[[RunTask, float | None], None]) -> None:
-        super().__init__(*arguments)
-        self._state = state
-        self._tell = announce
-
-    def _left_behind(self) -> RunRecord | None:
-        return self._read_record()  # what the space's own record says of it, which may be a guess
-
-    def _announce(self, cost: float | None = None) -> None:
-        self._tell(self, cost)
-
-    def _tell_of_success(self) -> None:
-        self._announce(self._hook.perform(read_cost(self.run)))
-
-
-class SpaceTask:
-    """
-    One try of a task that runs all agents of a space.
-
-    :param request: the runs to start, if they have to be started.
-    :param options: how to handle each run.
-    :param hook: the connection.
-    :param context: the task's context.
-    :param bounds: what bounds this try.
-    :param tolerates_bad_ends: whether some runs that did not end well are just said in the log, if others did.
-    :param log: the task's log.
+    :param events: a :class:`.RunEvent` for each run, as JSON.
     """
 
-    def __init__(
-        self,
-        request: SpaceRequest,
-        options: RunOptions,
-        hook: SequentumHook,
-        context: Mapping[str, Any],
-        bounds: Bounds,
-        *,
-        tolerates_bad_ends: bool,
-        log: Log,
-    ) -> None:
-        self._request = request
-        self._options = options
-        self._hook = hook
-        self._context = context
-        self._bounds = bounds
-        self._tolerates_bad_ends = tolerates_bad_ends
-        self._log = log
-        self._state = SpaceState(context)
-        self._tasks: dict[int, RunTask] = {}
-        self._endings: dict[int, BaseException | None] = {}
-        self._results: dict[int, dict[str, Any]] = {}
-        self._is_over = False
-        self._is_waiting = False
+    events: tuple[dict[str, Any], ...]
 
-    def begin(self) -> dict[int, Outcome]:
-        """Start the agents, or go on with the runs an earlier try left; return the outcomes of those that are over."""
-        left_behind = self._left_behind()
-        procedure = hold_space(self._request, self._options.policy, max_tries(self._context), left_behind)
-        what, conn_id = f"Space {self._request.space_id}", self._hook.sequentum_conn_id
-        with refusals_as_airflow_exceptions(what, conn_id, self._context):
-            record = self._hook.perform(procedure, self._state.keep, self._runs_of_siblings)
-        self._state.record = record
-        is_new = left_behind is None or record.intended_at != left_behind.intended_at
-        for agent_id, run in sorted((record.runs or {}).items()):
-            self._guard(agent_id, self._resume_or_begin, agent_id, run, is_new)
-        for agent_id, reason in sorted(record.not_started.items()):
-            if is_new:
-                self._endings[agent_id] = SequentumException(f"Agent {agent_id} was not started: {reason}.")
-            elif agent_id not in self._tasks:
-                self._guard(agent_id, self._task_of(agent_id).begin)
-        if not self._endings and not self._tasks:
-            raise SequentumRequestRefused(
-                f"Space {self._request.space_id} has no agent to run. (connection {self._hook.sequentum_conn_id!r})"
-            )
-        outcomes = {agent: self._tasks[agent].outcome_now() for agent in self._going()}
-        return {agent: outcome for agent, outcome in outcomes.items() if outcome is not None}
 
-    def resume(self, events: list[RunEvent], without_run: Mapping[str, Any]) -> dict[int, Outcome]:
-        """
-        Go on after a deferral; return how each wait ended.
+class SpaceAttempt(JobAttempt):
+    """One attempt of a task that runs all agents of a space.
 
-        :param without_run: what :meth:`without_run` returned before.
-        """
-        self._state.read()
-        for agent, failure in without_run.items():
-            kind = SequentumException if failure["is_retried"] else SequentumRequestRefused
-            self._endings[int(agent)] = kind(failure["message"])
-        outcomes: dict[int, Outcome] = {}
-        for event in events:
-            task = self._task_of(event.agent_id, Bounds.from_json(event.carried))
-            if event.error is not None:
-                outcomes[event.agent_id] = task.lost_sight(event.error, event.agent_id, event.known_run_id)
-            elif self._guard(event.agent_id, task.resume, event.agent_id, event.known_run_id, event.run):
-                outcomes[event.agent_id] = event.outcome or PollOutcome.ENDED
-        self._bear_in_mind()
-        return outcomes
+    :param port: what it does its work with.
+    :param task: what it knows of its task.
+    :param config: the runs to start, if they have to be started, and how to handle each of them.
+    """
 
-    def resume_from(self, results: list[dict[str, Any]]) -> None:
-        """Go on after a deferral that Airflow ended without an event: ``results`` is what this try pushed before."""
-        self._state.read()
-        for result in results:
-            agent_id, run_id = result["agent_id"], result["run_id"]
-            if run_id is None:
-                self._endings[agent_id] = SequentumException(str(result["message"]))
-            else:
-                self._guard(agent_id, self._task_of(agent_id).resume, agent_id, run_id)
-        self._bear_in_mind()
+    config: SpaceConfig
 
-    def wait(self) -> dict[int, Outcome]:
-        """Wait on the worker; return how each wait ended."""
-        agents = self._going()
-        terms = [self._tasks[agent].terms() for agent in agents]
-        self._is_waiting = True
-        try:
-            results = self._hook.perform(wait_for_ends(terms))
-        finally:
-            self._is_waiting = False
-        outcomes: dict[int, Outcome] = {}
-        for agent_id, result in zip(agents, results, strict=True):
-            task = self._tasks[agent_id]
-            if isinstance(result, SequentumError):
-                error = as_airflow_exception(result, self._hook.sequentum_conn_id)
-                outcomes[agent_id] = task.lost_sight(error, agent_id, task.run.id)
-            else:
-                outcomes[agent_id], run = result
-                task.see(run)
-        return outcomes
+    def __init__(self, port: JobPort, task: TaskFacts, config: SpaceConfig) -> None:
+        super().__init__(port, task, config)
+        self._runs: dict[int, RunAttempt] = {}
+        self._extras: dict[int, dict[str, Any]] = {}
+        self._waited: list[int] = []
+        self._outage = Outage()
 
-    def trigger(self) -> SpaceRunsTrigger:
-        """Return the trigger that waits in the triggerer, for the runs that are over too: each tells of its end."""
-        waits = [self._tasks[agent].trigger().serialize()[1] for agent in self._with_run()]
-        return SpaceRunsTrigger(waits=waits, carried=self.without_run())
-
-    def without_run(self) -> dict[str, Any]:
-        """Return what became of the agents that no run could be got hold of, in plain JSON values."""
-        return {
-            str(agent): {"message": str(error), "is_retried": not isinstance(error, AirflowFailException)}
-            for agent, error in self._endings.items()
-            if agent not in self._with_run()
-        }
-
-    def deferral_timeout(self) -> timedelta | None:
-        """Return the timeout to defer with: a backstop behind the trigger's own deadline."""
-        return deferral_timeout(self._terms_of_any().deadline, datetime.now(UTC))
-
-    def give_up(self) -> dict[int, Outcome]:
-        """Return what it means for each run that the time is up."""
-        return dict.fromkeys(self._going(), PollOutcome.DEADLINE)
-
-    def conclude(self, outcomes: Mapping[int, Outcome]) -> bool:
-        """
-        Say what the outcomes mean for each run.
-
-        :return: whether all runs are done. They are not when some were restarted in place: then wait again.
-        """
-        if self._options.stop_on_timeout or self._bounds.execution_comes_first:
-            late = [agent for agent, outcome in outcomes.items() if outcome is PollOutcome.DEADLINE]
-            self._ask_to_stop(late)
-        for agent_id, outcome in outcomes.items():
-            if isinstance(outcome, SequentumException):
-                self._endings[agent_id] = outcome
-            else:
-                self._guard(agent_id, self._conclude_one, agent_id, outcome)
-        return not self._going()
-
-    def result(self) -> list[int]:
-        """
-        Return the ids of the runs that ended well, in the order of their agents.
-
-        :raises SpaceRunsFailed: some did not, and a retry can help.
-        :raises SpaceRunsEnded: some did not, and no retry helps.
-        :raises AgentRunSkipped: all were skipped.
-        """
-        self._is_over = True
-        self.announce()
-        bad = {agent: error for agent, error in self._endings.items() if error is not None}
-        well = [self._tasks[agent].run.id for agent in self._well()]
-        for error in bad.values():
-            if isinstance(error, AirflowTaskTimeout):
-                raise AirflowTaskTimeout(self._summary(bad)) from error
-        failed = {agent: error for agent, error in bad.items() if not isinstance(error, AirflowSkipException)}
-        if failed and not (well and self._tolerates_bad_ends):
-            retried = any(not isinstance(error, AirflowFailException) for error in failed.values())
-            kind = SpaceRunsFailed if retried else SpaceRunsEnded
-            raise kind(self._summary(failed), space_id=self._request.space_id)
-        if bad:
-            self._log.log(logging.WARNING, "%s", self._summary(bad))
-        if not well:
-            raise AgentRunSkipped(self._summary(bad))
-        tell_outlets(self._context, {"space_id": self._request.space_id, RESULTS_KEY: self._all_results()})
-        return well
-
-    def started(self) -> list[int]:
-        """Return the ids of the runs without waiting for them; raises what :meth:`result` does."""
-        for agent_id in self._going():
-            self._endings[agent_id] = None
-        return self.result()
+    # What it owns
 
     @property
-    def lineage(self) -> OperatorLineage[Any, Any]:
-        """What OpenLineage is told of the runs that ended well."""
-        from airflow_provider_sequentum.reporting.lineage import space_lineage
+    def record(self) -> SpaceRecord | None:
+        """The record of the space's runs."""
+        return self.port.record if isinstance(self.port.record, SpaceRecord) else None
 
-        return space_lineage(self._hook, self._request.space_id, [self._tasks[agent].run for agent in self._well()])
+    @property
+    def name(self) -> str:
+        """How log lines and errors name the runs."""
+        return f"Space {self.config.space_id}"
 
-    def stop(self) -> None:
+    @property
+    def runs(self) -> dict[int, RunAttempt]:
+        """The owners of the runs, by agent."""
+        record = self.record
+        for agent_id in sorted((record.runs if record is not None else None) or {}):
+            self._run_of(agent_id)
+        return dict(sorted(self._runs.items()))
+
+    @property
+    def may_be_running(self) -> bool:
+        """Whether there may be a run that is running and that this attempt owns."""
+        record = self.record
+        if record is None or record.runs is None:
+            return record is not None and not record.is_guess
+        return record.is_incomplete or any(_needs_owner(run) for run in self.runs.values())
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether all runs are known."""
+        return self.record is not None and not self.record.is_in_doubt
+
+    @property
+    def result(self) -> list[int]:
+        """The ids of the runs that succeeded, or that were started if nobody waits for them, by agent.
+
+        :raises SpaceRunsFailed: some agents were not started.
         """
-        Stop all runs because the task was killed. What goes wrong is said in the log.
+        if not self.config.wait_for_completion:
+            self._judge()
+        return [_record_of(run).run_id or 0 for agent, run in self.runs.items() if self._is_well(agent)]
 
-        :raises WorkerShutDown: Airflow still wants the task, so the runs are left to the next try.
-        """
-        record = self._state.record
-        if record is None or self._is_over:
-            return
-        if self._is_waiting and self._state.is_durable and is_left_to_next_try(self._context):
-            raise WorkerShutDown(
-                f"The worker is being shut down. The runs of space {self._request.space_id} go on: the next try joins "
-                "them."
-            )
-        over = {agent for agent, task in self._tasks.items() if task.is_over}
-        # Which runs the siblings hold can't be asked while a signal is handled.
-        looks = () if is_mapped(self._context) else HASTY_LOOKS_FOR_LOST_RUN
-        stopping = stop_space(record, self._request, over, self._options.policy.stop_grace, looks)
+    @property
+    def runs_that_succeeded(self) -> list[Run]:
+        """The last records of the runs that succeeded."""
+        return [run.run for agent, run in self.runs.items() if self._is_well(agent) and run.run is not None]
+
+    # Its life
+
+    def start_or_join(self) -> bool:
+        """Start the agents, or join the runs of an earlier attempt; return whether all are over already."""
+        new = SpaceRecord(
+            space_id=self.config.space_id,
+            config=self.config,
+            fingerprint=self.config.fingerprint(),
+            max_tries=self.task.max_tries,
+            deadline=self._deadline(),
+            # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
+            execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
+        )
+        self.port.deadline = new.first_deadline
+        previous = self.record or self._guess(new)
         try:
-            self._hook.perform_apart(stopping, urgent=True)
-        except SequentumException as error:
-            self._log.log(
-                logging.WARNING,
-                "Runs of space %s may still be going and costing credits: look at them in Sequentum Cloud. (%s)",
-                self._request.space_id,
-                error,
-            )
-
-    def _left_behind(self) -> SpaceRecord | None:
-        if self._state.is_durable:
-            try:
-                return self._state.read()
-            except ValueError as error:
-                raise AgentRunStartAmbiguous(
-                    f"{error} Nothing was started. Look at the runs of space {self._request.space_id}, then delete the "
-                    f"key {STATE_KEY!r} from the task's state store."
-                ) from error
-        earliest = getattr(self._context.get("dag_run"), "start_date", None)
-        if earliest is None or is_first_try(self._context, self._options.retries):
-            return None
-        return SpaceRecord(
-            space_id=self._request.space_id,
-            fingerprint=self._request.fingerprint(),
-            max_tries=max_tries(self._context),
-            intended_at=earliest,
-            is_guess=True,
-        )
-
-    def _bear_in_mind(self) -> None:
-        """Where nothing outlives a deferral, note what there is to stop, should the task be killed now."""
-        if self._state.record is None:
-            self._state.record = SpaceRecord(
-                space_id=self._request.space_id,
-                fingerprint=self._request.fingerprint(),
-                max_tries=max_tries(self._context),
-                intended_at=datetime.now(UTC),
-                runs={agent: self._tasks[agent].record for agent in self._with_run()},
-            )
-
-    def _runs_of_siblings(self) -> frozenset[int]:
-        pushed = pushed_by_siblings(self._context, RESULTS_KEY)
-        return frozenset(result["run_id"] for results in pushed for result in results if result["run_id"] is not None)
-
-    def _task_of(self, agent_id: int, bounds: Bounds | None = None) -> RunTask:
-        arguments = (self._request.of_agent(agent_id), self._options, self._hook, self._context)
-        self._tasks[agent_id] = _AgentTask(
-            *arguments,
-            bounds or self._bounds,
-            self._log,
-            state=RunState(self._state, agent_id),
-            announce=self._announce,
-        )
-        return self._tasks[agent_id]
-
-    def _resume_or_begin(self, agent_id: int, run: RunRecord, is_new: bool) -> None:
-        task = self._task_of(agent_id)
-        if is_new and run.run_id is not None:
-            task.resume(agent_id, run.run_id)
-        elif is_new:
-            raise SequentumException(f"Agent {agent_id} was not started, as far as is known.")
+            record, is_new = acquire_space(self.port, self.config, self.task.max_tries, previous, new)
+        except (SequentumError, SequentumUnavailable) as error:
+            if not self._is_late() or self.record is None:
+                raise
+            self._give_up(error)
+        self._runs.clear()
+        if not record.runs and not record.not_started:
+            raise SequentumRequestRefused(f"Space {self.config.space_id} has no agent to run.")
+        self.publish()  # a trigger that was told of a clear finds out from it whether this attempt joined its runs
+        if is_new:
+            self._take_in_start(record)
         else:
-            task.begin()
+            self._take_up(record)
+            self.publish()
+        if not self.config.wait_for_completion:
+            self._look_once()
+            return True
+        self._conclude_waited()
+        return not self._pending()
 
-    def _conclude_one(self, agent_id: int, outcome: PollOutcome) -> None:
-        if self._tasks[agent_id].conclude(outcome):
-            self._endings[agent_id] = None
+    def wait(self) -> None:
+        """Wait on the worker for all runs."""
+        agents = self._pending()
 
-    def _guard(self, agent_id: int, action: Callable[..., object], *arguments: Any) -> bool:
-        """Do something for one agent; what goes wrong with it ends its run's part in the task and no other's."""
+        def ended(number: int, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
+            agent_id = agents[number]
+            if self._guarded(agent_id, partial(self._runs[agent_id].waited, outcome, run)):
+                self._waited.append(agent_id)
+
+        wait_for_runs(self.port, [self._runs[agent].wait_spec() for agent in agents], ended)
+
+    def resume(self, event: object) -> None:
+        """Take in what the trigger saw."""
+        pending = self._pending()
+        if event is None:
+            return
         try:
-            action(*arguments)
-        except (AirflowException, AirflowTaskTimeout) as error:
-            self._endings[agent_id] = error
+            read = SpaceEvent.from_json(event)
+        except ValueError as error:
+            raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
+        by_agent = {single.get("agent_id"): single for single in read.events}
+        for agent_id in pending:
+            # An event without the agent is none that can be understood, so it is never taken for success.
+            if self._guarded(agent_id, partial(self._runs[agent_id].resume, by_agent.get(agent_id, {}))):
+                self._waited.append(agent_id)
+
+    def conclude(self) -> bool:
+        """Say what the ends of the waits mean; the task is not done when runs were restarted in place.
+
+        :raises SpaceRunsFailed: some runs did not end well; a retry takes up each of them.
+        :raises SpaceRunsEnded: some did not, in ways that no retry helps.
+        :raises SequentumSkipped: all were skipped.
+        :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
+        """
+        self._conclude_waited()
+        self.publish()
+        if self._pending():
             return False
+        self._judge()
+        if self.may_be_running:
+            # Tolerated by on_partial: nobody will take these runs over, since the task succeeds.
+            log.warning("%s", self.stop())
         return True
 
-    def _ask_to_stop(self, agents: list[int]) -> None:
-        runs = (self._state.record.runs if self._state.record is not None else None) or {}
-        going = [runs[agent] for agent in agents if agent in runs]
-        self._hook.perform(stop_runs(going, self._options.policy.stop_grace))
+    def stop(self, *, is_killed: bool = False) -> str:
+        """Stop all runs and return what became of them. What is known is asked to stop before anything is looked for."""
+        record = self._known_record()
+        owned = [run for run in self.runs.values() if _needs_owner(run)]
+        known = [run for run in owned if run.can_be_joined]
+        sentences = []
+        if record.is_in_doubt and not (record.runs is None and record.is_guess):
+            self._ask_to_stop(known)
+            found, sentence = find_runs_to_stop(self.port, record, is_killed=is_killed)
+            sentences.append(sentence)
+            for lost in found:
+                run = self._run_of(lost.agent_id)
+                run.port.record = lost
+                known.append(run)
+        results = self._stop_runs(known)
+        for run, result in results:
+            run.stopped(_record_of(run), result)
+        if known:
+            sentences.insert(0, self._describe_stops(results))
+        if not self.port.is_asking_airflow:
+            self.publish()
+        return " ".join(filter(None, sentences))
 
-    def _well(self) -> list[int]:
-        return [agent for agent, error in sorted(self._endings.items()) if error is None]
+    def publish(self) -> None:
+        """Push the summaries of the runs, in the order of their agents."""
+        self.port.push(RUNS_KEY, self.summaries())
 
-    def _with_run(self) -> list[int]:
-        return [agent for agent, task in sorted(self._tasks.items()) if task.holds_run]
+    def summaries(self) -> list[dict[str, Any]]:
+        """Return what is known of each agent's run, as plain JSON values of bounded size."""
+        record = self._known_record()
+        agents = sorted({*self.runs, *record.not_started, *record.ended})
+        return bounded_summaries([self._summary_of(agent) for agent in agents])
 
-    def _going(self) -> list[int]:
-        return [agent for agent in sorted(self._tasks) if agent not in self._endings]
+    def wait_specs(self) -> list[WaitSpec]:
+        """Return what there is to wait for."""
+        return [self.runs[agent].wait_spec() for agent in self._pending()]
 
-    def _terms_of_any(self) -> WaitSpec:
-        return self._tasks[self._going()[0]].terms()
+    # The parts of it
 
-    def _announce(self, task: RunTask, cost: float | None) -> None:
-        link = self._hook.run_link(task.run.agent_id, task.run.id)
-        self._results[task.run.agent_id] = {**run_summary(task.run), "link": link, "cost": cost}
+    def _take_in_start(self, record: SpaceRecord) -> None:
+        """Take in which agents were not started by the request just sent."""
+        for agent_id, reason in record.not_started.items():
+            self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: {reason}."))
+        for agent_id in (record.runs or {}).keys() - record.known_runs.keys():
+            self._end(agent_id, SequentumException(f"Agent {agent_id} was not started, as far as is known."))
 
-    def announce(self) -> None:
-        """Push what is known of each run, for downstream tasks and for a resumption without an event."""
-        for agent_id, error in self._endings.items():
-            nothing = {"agent_id": agent_id, "run_id": None, "status": None, "message": str(error)}
-            self._results.setdefault(agent_id, nothing)
-        self._context["ti"].xcom_push(key=RESULTS_KEY, value=self._all_results())
+    def _take_up(self, record: SpaceRecord) -> None:
+        """Decide of each run of an earlier attempt what a new attempt of a single run decides: join, restart, start."""
+        self._outage.answered()
+        records = dict(record.known_runs)
+        specs = {agent: self._run_of(agent).wait_spec().updated(deadline=None) for agent in records}
+        seen = look_at_runs({agent: self._runs[agent].port for agent in records}, specs, self.port)
+        unstopped = stop_stopping_runs(self.port, records, seen, self.config.stop_grace)
+        for agent_id in sorted({*records, *record.not_started}):
+            if self._is_late():
+                self._take_as_late(agent_id)
+            elif agent_id in unstopped:
+                self._end(agent_id, unstopped[agent_id])
+            elif isinstance(looked := seen.get(agent_id), SequentumError):
+                self._end(agent_id, looked)
+            else:
+                self._guarded(agent_id, partial(self._acquire, agent_id, looked))
+        runs = {agent: self._runs[agent] for agent in self._pending()}
+        self._waited += [agent for agent, run in runs.items() if run.run is None or run.is_over_now()]
 
-    def _all_results(self) -> list[dict[str, Any]]:
-        return [self._results[agent] for agent in sorted(self._results)]
+    def _acquire(self, agent_id: int, looked: Run | None) -> None:
+        run = self._run_of(agent_id)
+        new, previous = run.new_record(), run.record
+        if previous is None or looked is None:  # not started yet, or no longer known to the service
+            run.acquired(*start_run(run.port, run.config, new, previous))
+            return
+        try:
+            run.acquired(*acquire_run(run.port, run.config, self.task.max_tries, previous, new, looked))
+        except SequentumError:
+            if not self._is_late() or run.record is None:
+                raise
+            self._take_as_late(agent_id)
 
-    def _summary(self, bad: Mapping[int, BaseException]) -> str:
-        total = len(self._tasks.keys() | self._endings.keys())
-        lines = [f"{len(bad)} of the {total} agents of space {self._request.space_id} did not end well:"]
-        return "\n".join([*lines, *(f"- Agent {agent}: {error}" for agent, error in sorted(bad.items()))])
+    def _take_as_late(self, agent_id: int) -> None:
+        """The time is up before it is decided what becomes of the agent's run: it is stopped with the others."""
+        run = self._run_of(agent_id)
+        if run.record is None:
+            self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: the time is up."))
+        else:
+            run.waited(PollOutcome.DEADLINE, None)
+
+    def _look_once(self) -> None:
+        """Look at each run once, for its summary. Nobody waits for the runs, so what cannot be read is left out."""
+        from airflow_provider_sequentum.api import runs
+
+        self._outage.answered()
+        for agent_id in self._pending():
+            run = self._runs[agent_id]
+            if run.run is None:
+                try:
+                    run.run = run.port.send(runs.status(agent_id, _record_of(run).run_id or 0), within=LONGEST_REQUEST)
+                except SequentumError as error:
+                    log.info("Could not look at run %s of agent %s. (%s)", _record_of(run).run_id, agent_id, error)
+        self.publish()
+
+    def _conclude_waited(self) -> None:
+        """Conclude the runs whose wait is over, each once; stop those that are late, all at once."""
+        waited, self._waited = self._waited, []
+        self._outage.answered()
+        stopped: dict[int, StopResult] = {}
+        late = [agent for agent in waited if self._runs[agent].is_late]
+        if late:
+            self.port.deadline = None
+            if self.config.on_timeout == "stop" or self._known_record().execution_timeout_is_first:
+                results = self._stop_runs([run for agent in late if (run := self._runs[agent]).can_be_joined])
+                stopped = {_record_of(run).agent_id: result for run, result in results}
+        for agent_id in waited:
+            self._guarded(agent_id, partial(self._conclude, agent_id, stopped.get(agent_id)))
+
+    def _conclude(self, agent_id: int, stopped: StopResult | None) -> None:
+        if self._runs[agent_id].conclude(stopped):
+            self._end(agent_id, None)
+
+    def _judge(self) -> None:
+        """Say what the ends of all runs mean to the task; raises what :meth:`conclude` raises."""
+        ended = self._known_record().ended
+        bad = {agent: end for agent, end in ended.items() if end.kind is not EndKind.SUCCEEDED}
+        failed = {agent: end for agent, end in bad.items() if end.kind is not EndKind.SKIPPED}
+        is_any_well = any(self._is_well(agent) for agent in self.runs)
+        if any(end.kind is EndKind.TIMEOUT for end in bad.values()):
+            raise AirflowTaskTimeout(self._describe(bad))
+        if failed and not (is_any_well and self.config.on_partial == "warn"):
+            is_retried = any(end.kind is EndKind.RETRIED for end in failed.values())
+            kind = SpaceRunsFailed if is_retried else SpaceRunsEnded
+            raise kind(self._describe(failed), space_id=self.config.space_id)
+        if bad and not is_any_well:
+            raise SequentumSkipped(self._describe(bad))
+        if bad:
+            log.warning("%s", self._describe(bad))
+
+    def _describe(self, ends: dict[int, AgentEnd]) -> str:
+        record = self._known_record()
+        total = len({*self.runs, *record.not_started, *record.ended})
+        return describe_failures(self.config.space_id, total, {agent: end.message for agent, end in ends.items()})
+
+    def _give_up(self, error: Exception) -> NoReturn:
+        """Stop the runs because the time is up before it is known which they are.
+
+        :raises SpaceRunsFailed: ``timeout`` has passed.
+        :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
+        """
+        log.warning("The time is up before the runs are known. (%s)", error)
+        record = self._known_record()
+        is_execution_timeout = record.execution_timeout_is_first
+        message = f"The runs of space {self.config.space_id} were not all known when "
+        message += "execution_timeout passed." if is_execution_timeout else "the task's timeout passed."
+        self.port.deadline = None
+        if not is_execution_timeout and self.config.on_timeout == "leave":
+            message += " They are left running (on_timeout='leave')."
+        else:
+            message += f" {self.stop()}"
+        self.is_let_go = True
+        if is_execution_timeout:
+            raise AirflowTaskTimeout(message)
+        raise SpaceRunsFailed(message, space_id=self.config.space_id)
+
+    def _guarded(self, agent_id: int, action: Callable[[], object]) -> bool:
+        """Do something for one agent, and return whether it went well. What goes wrong with it is no other's."""
+        try:
+            action()
+        except AirflowTaskTimeout as error:
+            if not self._run_of(agent_id).is_let_go:
+                raise  # Airflow's own, in the middle of this: it is the whole task's
+            self._end(agent_id, error)
+        except (AirflowException, SequentumError) as error:
+            self._end(agent_id, error)
+        else:
+            return True
+        return False
+
+    def _end(self, agent_id: int, error: BaseException | None) -> None:
+        """Note how the agent's part in this attempt ended. It is saved when the task is deferred."""
+        error = from_client(error, self.config.sequentum_conn_id) if error is not None else None
+        run = self._runs[agent_id].run if agent_id in self._runs else None
+        end = AgentEnd.of(_kind_of(error), str(error or ""), run, self._extras.get(agent_id, {}))
+        record = self._known_record()
+        self.port.record = record.updated(ended={**record.ended, agent_id: end})
+
+    def _run_of(self, agent_id: int) -> RunAttempt:
+        if agent_id not in self._runs:
+            record = self._known_record()
+            config = self.config.of_agent(agent_id)
+            own = (record.runs or {}).get(agent_id)
+            if own is not None:
+                own = own.updated(config=config, deadline=record.deadline, execution_deadline=record.execution_deadline)
+            port = AgentPort(self.port, agent_id, own, self._outage)
+
+            def publish(run: Run, **more: Any) -> None:
+                self._extras.setdefault(agent_id, {}).update(more)
+
+            self._runs[agent_id] = RunAttempt(port, self.task, config, publish)
+            end = record.ended.get(agent_id)
+            if end is not None:
+                self._extras[agent_id] = dict(end.extras)
+                self._runs[agent_id].run = Run.model_validate(end.run) if end.run is not None else None
+        return self._runs[agent_id]
+
+    def _summary_of(self, agent_id: int) -> dict[str, Any]:
+        record = self._known_record()
+        run, end = self.runs.get(agent_id), record.ended.get(agent_id)
+        run_id = _record_of(run).run_id if run is not None else None
+        more: dict[str, Any] = {"cost": None, "succeeded": None if end is None else end.kind is EndKind.SUCCEEDED}
+        if self.task.is_mapped:
+            more["map_index"] = self.task.map_index
+        if end is not None and end.message:
+            more["note"] = end.message
+        more |= {
+            "link": self.port.hook.run_link(agent_id, run_id) if run_id is not None else None,
+            **self._extras.get(agent_id, {}),
+        }
+        if run is not None and run.run is not None:
+            return run_summary(run.run, **more)
+        reason = end.message if end is not None else record.not_started.get(agent_id)
+        return {"agent_id": agent_id, "run_id": run_id, "status": None, "message": reason, **more}
+
+    def _ask_to_stop(self, attempts: Sequence[RunAttempt]) -> None:
+        """Ask runs to stop, in passing: while others are looked for, their time runs already."""
+        from airflow_provider_sequentum.api import runs
+
+        for attempt in attempts:
+            record = _record_of(attempt)
+            try:
+                self.port.send(runs.stop(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
+            except SequentumError as error:
+                log.info("%s did not take the stop; it is asked again. (%s)", record.name, error)
+
+    def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, StopResult]]:
+        if not attempts:
+            return []
+        records = [_record_of(attempt) for attempt in attempts]
+        return list(zip(attempts, stop_runs(self.port, records, self.config.stop_grace), strict=True))
+
+    def _describe_stops(self, results: Sequence[tuple[RunAttempt, StopResult]]) -> str:
+        stopped = sum(result.confirmed for _, result in results)
+        sentence = (
+            f"{counted(stopped, 'run')} of space {self.config.space_id} {'has' if stopped == 1 else 'have'} ended."
+        )
+        left = [_record_of(attempt) for attempt, result in results if not result.confirmed]
+        if not left:
+            return sentence
+        return (
+            f"{sentence} It could not be confirmed that runs {listed([record.run_id or 0 for record in left])} of agents "
+            f"{listed([record.agent_id for record in left])} have stopped: they may still be running and costing credits."
+        )
+
+    def _pending(self) -> list[int]:
+        """The agents whose run is not concluded."""
+        ended = self._known_record().ended
+        return [agent for agent in self.runs if agent not in ended]
+
+    def _is_well(self, agent_id: int) -> bool:
+        end = self._known_record().ended.get(agent_id)
+        return not self.config.wait_for_completion if end is None else end.kind is EndKind.SUCCEEDED
+
+    def _is_late(self) -> bool:
+        record = self.record
+        deadline = record.first_deadline if record is not None else None
+        return deadline is not None and self.port.now() >= deadline
+
+    def _deadline(self) -> datetime | None:
+        seconds = self.config.timeout
+        return None if seconds is None else self.task.started_at + timedelta(seconds=seconds)
+
+    def _guess(self, new: SpaceRecord) -> SpaceRecord | None:
+        """Return what an earlier attempt may have left, where Airflow keeps no records: see :class:`.RunAttempt`."""
+        if self.task.keeps_records or self.task.is_mapped or not self.task.is_retry:
+            return None
+        earliest = self.task.dag_run_started_at
+        return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
+
+    def _known_record(self) -> SpaceRecord:
+        if self.record is None:
+            raise RuntimeError("This attempt has no runs yet: start_or_join comes first.")
+        return self.record
+
+
+def _needs_owner(run: RunAttempt) -> bool:
+    return run.may_be_running and not run.is_let_go
+
+
+def _record_of(run: RunAttempt) -> RunRecord:
+    if run.record is None:
+        raise RuntimeError("This run has no record.")
+    return run.record
+
+
+def _kind_of(error: BaseException | None) -> EndKind:
+    """Return what an exception means to the task; ``None`` is success."""
+    if error is None:
+        return EndKind.SUCCEEDED
+    if isinstance(error, AirflowTaskTimeout):
+        return EndKind.TIMEOUT
+    if isinstance(error, AirflowSkipException):
+        return EndKind.SKIPPED
+    return EndKind.FINAL if isinstance(error, AirflowFailException) else EndKind.RETRIED
