@@ -8,30 +8,23 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTas
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
-    AgentRunSkipped,
+    SequentumSkipped,
     AgentRunStartAmbiguous,
-    AgentRunStillGoing,
+    AgentRunStillRunning,
     CreditsTooLow,
     SequentumRequestRefused,
     SequentumUnavailable,
     SpaceRunsEnded,
     SpaceRunsFailed,
 )
-from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
-from airflow_provider_sequentum.operators import (
-    run_parameters,
-    run_task,
-    space_run,
-    space_state,
-    space_task,
-    termination,
-)
+from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
-from airflow_provider_sequentum.triggers.run_event import ended_event
+from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
+from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
-from tests.support.tries import fire_space, run_try
+from tests.support.tries import fire_space, run_attempt
 from tests.support.worker import Killed, Worker
 
 FAILURE = Plan(RunStatus.FAILURE, seconds=10)
@@ -46,7 +39,7 @@ def service() -> FakeService:
 @pytest.fixture
 def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker(service)
-    use_fakes(monkeypatch, worker, run_parameters, space_task, run_task)
+    use_fakes(monkeypatch, worker)
     return worker
 
 
@@ -62,7 +55,7 @@ def operator(**arguments: Any) -> StartSpaceRunsOperator:
 
 def run_through(worker: Worker, task: FakeTask, **arguments: Any) -> Any:
     """Run one try of the task to its end, through all its deferrals."""
-    return run_try(worker, task, lambda: operator(**arguments), fire_space)
+    return run_attempt(worker, task, lambda: operator(**arguments), fire_space)
 
 
 @BOTH
@@ -88,12 +81,11 @@ def test_without_waiting_the_runs_go_on(service: FakeService, worker: Worker, ta
     assert not any(run.is_over for run in service.runs.values())
 
 
-@BOTH
-def test_runs_that_are_over_at_once_are_not_waited_for_in_the_triggerer(
-    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
-) -> None:
-    service.plans = [Plan(seconds=0)]
-    assert operator(deferrable=deferrable).execute(task.context) == [101, 102, 103]
+def test_a_task_that_defers_polls_nothing_before(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    assert service.requests == ["run-all"]
+    assert [wait["run_id"] for wait in deferral.trigger.serialize()[1]["waits"]] == [101, 102, 103]
+    assert [summary["run_id"] for summary in task.ti.pushed("runs")] == [101, 102, 103]
 
 
 # Some end badly
@@ -105,11 +97,11 @@ def test_a_retry_goes_on_with_each_run(service: FakeService, worker: Worker, tas
     with pytest.raises(SpaceRunsFailed) as caught:
         run_through(worker, task, deferrable=deferrable)
     assert "2 of the 3 agents of space 1 did not end well" in str(caught.value)
-    assert "The next try restarts it in place" in str(caught.value)
-    assert "The next try starts a new run" in str(caught.value)
+    assert "The next attempt restarts it in place" in str(caught.value)
+    assert "The next attempt starts a new run" in str(caught.value)
     assert [result["status"] for result in task.ti.pushed("runs")] == ["Success", "Failure", "Failed"]
     service.clock.sleep(60)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 104]
     assert (service.count("run-all"), service.count("restart"), service.count("start")) == (1, 1, 1)
 
@@ -143,7 +135,7 @@ def test_when_all_are_skipped_the_task_is(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.plans = [Plan(RunStatus.SKIPPED)]
-    with pytest.raises(AgentRunSkipped):
+    with pytest.raises(SequentumSkipped):
         run_through(worker, task, deferrable=deferrable)
 
 
@@ -156,7 +148,7 @@ def test_agents_that_were_not_started_are_started_by_the_next_try(
         run_through(worker, task, deferrable=deferrable)
     assert [result["run_id"] for result in task.ti.pushed("runs")] == [101, None, 102]
     service.refuses_to_start = {}
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [101, 103, 102]
     assert (service.count("run-all"), service.count("start")) == (1, 1)
 
@@ -265,14 +257,15 @@ def test_a_kill_after_a_deferral_stops_the_runs_where_nothing_outlives_a_try(
     service.plans = [Plan(seconds=None)]
     deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
     killed = operator(deferrable=True)
-    monkeypatch.setattr(space_task.SpaceTask, "conclude", lambda *_: killed.on_kill())
-    monkeypatch.setattr(space_task.SpaceTask, "wait", lambda *_: {})
+    monkeypatch.setattr(SpaceAttempt, "conclude", lambda *_: killed.on_kill())
+    monkeypatch.setattr(SpaceAttempt, "wait", lambda *_: None)
     waits = deferral.trigger.serialize()[1]["waits"]
-    event = {"events": [ended_event(WaitOutcome.DEADLINE, None, wait) for wait in waits], "carried": {}}
+    late = [RunEvent(agent_id=wait["agent_id"], run_id=wait["run_id"], outcome=PollOutcome.DEADLINE) for wait in waits]
+    event = {"events": [single.to_json() for single in late]}
     method, arguments = (
         ("__fail__", {"error": "broken"}) if cause == "broken" else ("execute_complete", {"event": event})
     )
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.resume_execution(method, arguments, task.context)
     assert [run.status for run in service.runs.values()] == [RunStatus.STOPPED] * 3
 
@@ -283,7 +276,7 @@ def test_a_kill_of_a_deferred_task_that_is_not_resumed_stops_the_runs(
     # What Airflow 2.11 does when execution_timeout has passed while the task was deferred.
     service.plans = [Plan(seconds=None)]
     deferred_by(lambda: operator(deferrable=True).execute(task.context))
-    monkeypatch.setattr(space_run, "current_context", lambda: task.context)
+    monkeypatch.setattr("airflow_provider_sequentum.operators.remote_job.current_context", lambda: task.context)
     operator(deferrable=True).on_kill()
     assert [run.status for run in service.runs.values()] == [RunStatus.STOPPED] * 3
 
@@ -303,7 +296,7 @@ def test_a_kill_ends_the_try_and_leaves_no_run(service: FakeService, worker: Wor
     service.plans = [Plan(seconds=None)]
     killed = operator()
     kill_while(service, verb, killed, takes_effect=True)
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert [run.status for run in service.runs.values()] == [RunStatus.STOPPED] * 3
 
@@ -312,8 +305,8 @@ def test_a_kill_before_the_start_was_sent_ends_the_try(
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = operator()
-    monkeypatch.setattr(killed, "_bounds", lambda context: killed.on_kill())
-    with pytest.raises(termination._task_terminated()):
+    monkeypatch.setattr(SpaceAttempt, "start_or_join", lambda *_: killed.on_kill())
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert service.requests == []
 
@@ -321,13 +314,13 @@ def test_a_kill_before_the_start_was_sent_ends_the_try(
 def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_try(
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(termination, "state_of", lambda task_instance: "running")
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.kill.state_of", lambda task_instance: "running")
     killed = operator()
     kill_while(service, "status", killed)
-    with pytest.raises(SystemExit, match="the next try joins them"):
+    with pytest.raises(SystemExit, match="the next attempt joins them"):
         killed.execute(task.context)
     assert service.count("stop") == 0
-    task.next_try()
+    task.next_attempt()
     assert operator().execute(task.context) == [101, 102, 103]
     assert len(service.runs) == 3
 
@@ -340,7 +333,7 @@ def test_a_kill_in_the_middle_of_the_start_sends_the_stops_at_once(
     service.plans, service.refuses_to_start = [Plan(seconds=None)], refused
     killed = operator()
     kill_while(service, "run-all", killed, takes_effect=True)
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert len(service.runs) == 3 - len(refused)
     assert [run.stop_asked_at for run in service.runs.values()] == [START] * len(service.runs)
@@ -352,10 +345,10 @@ def test_a_kill_in_the_middle_of_one_agents_start_finds_its_run(
     service.plans = [Plan(), Plan(RunStatus.FAILED), Plan(), Plan(seconds=None)]
     with pytest.raises(SpaceRunsFailed):
         run_through(worker, task)
-    task.next_try()
+    task.next_attempt()
     killed = operator()
     kill_while(service, "start", killed, takes_effect=True)
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert service.runs[104].status is RunStatus.STOPPED
 
@@ -367,10 +360,10 @@ def test_a_kill_stops_what_is_known_where_the_rest_cannot_be_told_from_others(
     task.ti.map_index = 0  # among siblings, none that is looked for can be told from theirs
     with pytest.raises(SpaceRunsFailed):
         run_through(worker, task, timeout=100, on_timeout="leave")
-    task.next_try()
+    task.next_attempt()
     killed = operator()
     kill_while(service, "start", killed, takes_effect=True)
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert service.runs[103].status is RunStatus.STOPPED
     assert service.runs[104].stop_asked_at is None
@@ -415,11 +408,11 @@ def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
     service.faults["stop"] = [(fakes.server_error, False)] * 6
     service.faults["kill"] = [(fakes.server_error, False)] * 2
     task.clear()
-    with pytest.raises(AgentRunStillGoing, match=r"Runs \[101\] of agents \[7\]") as caught:
+    with pytest.raises(AgentRunStillRunning, match=r"Runs \[101\] of agents \[7\]") as caught:
         run_through(worker, task, deferrable=deferrable)
-    assert "The next try stops them again" in str(caught.value)
+    assert "The next attempt stops them again" in str(caught.value)
     assert len(service.runs) == 3
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
     assert not any(service.runs[number].status is RunStatus.RUNNING for number in (101, 102, 103))
 
@@ -438,7 +431,7 @@ def test_cleared_runs_get_the_grace_of_the_author(
 @BOTH
 def test_changed_inputs_are_new_work(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    task.next_try()
+    task.next_attempt()
     found = run_through(worker, task, deferrable=deferrable, input_parameters={"a": 2})
     assert found == [104, 105, 106]
     assert all(service.runs[number].status is RunStatus.STOPPED for number in (101, 102, 103))
@@ -504,7 +497,7 @@ def test_a_start_that_left_nothing_is_repeated_by_the_next_try(
     service.faults["run-all"] = [(fakes.answer_lost, False)]
     with pytest.raises(SequentumUnavailable):
         run_through(worker, task, deferrable=deferrable)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
     assert len(service.runs) == 3
 
@@ -517,7 +510,7 @@ def test_what_a_lost_start_left_undone_is_done_by_the_next_try(
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     with pytest.raises(SpaceRunsFailed, match="Agent 8 was not started, as far as is known"):
         run_through(worker, task, deferrable=deferrable)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [101, 103, 102]
     assert service.count("run-all") == 1
 
@@ -545,14 +538,14 @@ def test_a_worker_that_dies_anywhere_leaves_one_run_of_each(
     except Killed:
         worker.steps_left = None
         service.clock.sleep(40)
-        task.next_try()
+        task.next_attempt()
         run_through(worker, task, deferrable=deferrable)
     assert sorted(run.agent_id for run in service.runs.values()) == [7, 8, 9]
     assert all(run.status is RunStatus.SUCCESS for run in service.runs.values())
 
 
 def test_a_record_that_cannot_be_read_starts_nothing(service: FakeService, worker: Worker, task: FakeTask) -> None:
-    task.store.set(space_state.STATE_KEY, {"format": 99})
+    task.store.set(StartSpaceRunsOperator.state_key, {"format": 99})
     with pytest.raises(AgentRunStartAmbiguous, match="Nothing was started"):
         run_through(worker, task)
     assert service.requests == []
@@ -578,7 +571,7 @@ def test_without_a_state_store_a_retry_joins_what_goes(
     service.plans = [Plan(seconds=500)]
     task.has_state_store = False
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
     assert service.count("run-all") == 1
 
@@ -591,7 +584,7 @@ def test_without_a_state_store_no_restart_is_promised(
     task.has_state_store = False
     with pytest.raises(SpaceRunsFailed) as caught:
         run_through(worker, task, deferrable=deferrable)
-    assert str(caught.value).count("The next try starts a new run.") == 3
+    assert str(caught.value).count("The next attempt starts a new run.") == 3
 
 
 @pytest.mark.parametrize(
@@ -602,7 +595,7 @@ def test_without_a_state_store_no_restart_is_promised(
         ({"timeout": "soon"}, "timeout must be"),
         ({"min_records": "x"}, "min_records must be"),
         ({"on_partial": "x"}, "on_partial must be one of"),
-        ({"poll_interval": 0}, "poll_interval must be"),
+        ({"poll_interval": True}, "poll_interval must be"),
     ],
 )
 def test_bad_input_starts_nothing(
