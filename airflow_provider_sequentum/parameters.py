@@ -33,6 +33,7 @@ LogLevel = Literal["Fatal", "Error", "Warning", "Info"]
 LogMode = Literal["Text", "TextAndHtml"]
 ParallelExport = Literal["Combined", "Separated"]
 RunEnding = Literal["succeeded", "any"]
+RemoveMethod = Literal["RemoveAllFiles", "RemoveAllFilesAndAgentInput", "RemoveEntireRun"]
 FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
 
 LARGEST_ID = 2**63 - 1

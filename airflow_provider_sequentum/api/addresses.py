@@ -2,7 +2,7 @@
 
 Pure: no name is looked up.
 
-A redirect comes from the service and is followed from inside somebody's network: followed blindly, it would make a
+A redirect comes from the service and is followed from inside the user's network: followed blindly, it would make a
 public service a way to fetch from the cloud's metadata address or from a neighbour without a password.
 """
 
@@ -12,11 +12,14 @@ import ipaddress
 import re
 import socket
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     import httpx
 
     from airflow_provider_sequentum.api.settings import ClientSettings
+
+LARGEST_PORT = 65_535
 
 HostKind = Literal["loopback", "link-local", "private", "public"]
 
@@ -89,11 +92,14 @@ def redirect_target(settings: ClientSettings, origin: httpx.URL, location: str) 
 
     try:
         url = origin.join(location)
-        host = url.raw_host.decode()
+        # Joined, "https:///x" would get the host of the address that redirects.
+        has_own_host = bool(urlsplit(location).scheme) or location.startswith("//")
+        host = url.raw_host.decode() if not has_own_host or urlsplit(location).netloc else ""
     except (httpx.InvalidURL, ValueError, TypeError):  # UnicodeError, which idna raises, is a ValueError
         url, host = origin, ""
     kind = kind_of_host(host)
-    if url.scheme not in ("https", "http") or not (is_host(host) or kind != "public"):
+    has_port = url.port is None or 0 < url.port <= LARGEST_PORT
+    if url.scheme not in ("https", "http") or not has_port or not (is_host(host) or kind in ("loopback", "link-local")):
         raise ValueError("the redirect leads to no usable address")
     own = kind_of_host(settings.host)
     if url.scheme == "http" and not (settings.allow_http or own == kind == "loopback"):

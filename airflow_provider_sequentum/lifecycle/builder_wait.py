@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.errors import AnswerLost, MethodNotAllowed, NotFound, RateLimited, SequentumError
+from airflow_provider_sequentum.jobs.port import WAITING_SHARE, fault_tolerance
 from airflow_provider_sequentum.lifecycle.builder_findings import one_line, progress_line
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, now, say, send, sleep, warn
 from airflow_provider_sequentum.runs.describe import QUIET_INTERVALS, format_seconds
-from airflow_provider_sequentum.jobs.port import WAITING_SHARE, fault_tolerance
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agent_builder import EventPage, SessionEvent, SessionStatus

@@ -70,6 +70,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def execute(self, context: Context) -> Any:
         """Start the job, or join the one that an earlier attempt left, and wait for its end."""
+        self._kill_switch.check()
         previous = self._previous(context)
         try:
             attempt = self._new_attempt(context)
@@ -96,10 +97,11 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         :param event: what the trigger saw.
         :param record: what was handed on. ``dag.test`` loses it; then it is read from where it is kept.
         """
+        self._kill_switch.check()
         value = record if record is not None else self._state(context).read_after_deferral()
         attempt = self._read_or_refuse([value, event], context)
         with self._owning(attempt, context):
-            attempt.resume(event)
+            attempt.resume(event or {})
             return self._wait_until_concluded(attempt, context, is_over=True)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -120,8 +122,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 self.log.warning("The trigger broke (%s); waiting on the worker.", error)
             attempt = self._read_or_refuse([value], context)
             with self._owning(attempt, context):
-                attempt.resume(None)
-                return self._wait_until_concluded(attempt, context, is_over=False)
+                attempt.wait()
+                return self._wait_until_concluded(attempt, context, is_over=True)
 
     def on_kill(self) -> None:
         """End the attempt: the task was killed on the worker, or its ``execution_timeout`` passed there.

@@ -41,13 +41,14 @@ def add_run(context: Mapping[str, Any], hook: SequentumHook, run: Run) -> None:
 
 def _delivered_files(hook: SequentumHook, run: Run) -> int | None:
     from airflow_provider_sequentum.api import files
+    from airflow_provider_sequentum.runs.files import DELIVERED, kind_of
 
     try:
         listed = hook.send(files.list_files(run.agent_id, run.id))
     except SequentumException as error:
         log.warning("Could not count the files of run %s for the asset event: %s", run.id, error)
         return None
-    return sum(file.file_type == files.FileType.DELIVERED_FILE for file in listed)
+    return sum(kind_of(file) == DELIVERED for file in listed)
 
 
 def _assets(context: Mapping[str, Any]) -> list[Asset]:

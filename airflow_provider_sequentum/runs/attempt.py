@@ -123,8 +123,6 @@ class RunAttempt(JobAttempt):
 
     def resume(self, event: object) -> None:
         """Take in what the trigger saw."""
-        if event is None:
-            return
         try:
             seen = RunEvent.read(event)
             if seen.run is not None:

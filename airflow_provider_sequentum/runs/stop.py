@@ -17,12 +17,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sequentum.api.errors import NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    SequentumError,
+    UnprocessableRequest,
+)
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
-from airflow_provider_sequentum.runs.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.wait import RESTART_GRACE
+from airflow_provider_sequentum.runs.wait import may_be_the_old_failure
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call
@@ -81,52 +87,52 @@ class RunStopper:
     def __init__(self, record: RunRecord, stop_grace: float, now: datetime) -> None:
         self.name = record.name
         self._agent_id, self._run_id = record.agent_id, record.run_id or 0
-        self._doubts_failure_until = record.restart_asked_at and record.restart_asked_at + RESTART_GRACE
+        self._record = record
+        self._was_accepted = False
+        self._was_refused = False
         self._stop_grace = timedelta(seconds=stop_grace)
         self._stop_at: datetime | None = now
-        self._kill_at = now + self._stop_grace
+        self._kill_at: datetime | None = None
         self._kills = 0
-        self._was_sent = False
         self._poll_at = now
-        self._gives_up_at = self._kill_at + 2 * KILL_GRACE
+        self._gives_up_at: datetime | None = None
         self._missing_since: datetime | None = None
         self._run: Run | None = None
         self.result: StopResult | None = None
 
     def due(self) -> datetime:
         """Return when the next request is to be sent."""
-        return min(filter(None, (self._poll_at, self._stop_at, self._kill_at if self._kills < MOST_KILLS else None)))
+        return min(filter(None, (self._poll_at, self._stop_at, self._kill_at)))
 
     def check_time(self, now: datetime) -> None:
         """Give up when the time is over."""
         # While the service says that it does not know the run, the time goes on until that counts.
-        if self.result is None and self._missing_since is None and self._was_sent and now >= self._gives_up_at:
+        is_late = self._gives_up_at is not None and now >= self._gives_up_at
+        if self.result is None and is_late and self._missing_since is None:
             self.result = StopResult(confirmed=False, run=self._run)
 
     def next_call(self, now: datetime) -> Call[Any]:
         """Return the request to send now: a kill, a stop, or a look."""
         from airflow_provider_sequentum.api import runs
 
-        self._was_sent = True
-        if self._kills < MOST_KILLS and now >= self._kill_at:
-            log.warning("%s is still %s; killing it.", self.name, self._state())
-            return runs.kill(self._agent_id, self._run_id)
         if self._stop_at is not None and now >= self._stop_at:
             return runs.stop(self._agent_id, self._run_id)
+        if self._kill_at is not None and now >= self._kill_at:
+            log.warning("%s is still %s; killing it.", self.name, self._state())
+            return runs.kill(self._agent_id, self._run_id)
         return runs.status(self._agent_id, self._run_id)
 
     def answered(self, call: Call[Any], run: Run | None, now: datetime) -> None:
         """Take in the answer to a request."""
         if call.changes_something:
-            self._accepted(call, now)
+            self._was_accepted = True
+            self._sent(call, now)
             return
         self._missing_since, self._run = None, run
         self._poll_at = now + POLL_INTERVAL
         if run is None:
             return
-        phase = phase_of(run)
-        is_doubtful = phase is Phase.RESTARTABLE and self._doubts_failure_until and now < self._doubts_failure_until
-        if phase.is_over and not is_doubtful:
+        if phase_of(run).is_over and not self._may_be_the_old_failure(run, now):
             self.result = StopResult(confirmed=True, run=run)
         elif run.status is not RunStatus.STOPPING and self._stop_at is None:
             self._stop_at = now + REPEAT_INTERVAL
@@ -134,35 +140,39 @@ class RunStopper:
     def failed(self, call: Call[Any], error: SequentumError, now: datetime) -> None:
         """Take in that a request failed."""
         if call.changes_something:
-            log.warning("The service rejected the request: %s", error)
-            if error.transient and not error.may_have_acted:
-                # It never arrived, so it does not count. The next look comes first: it may tell that none is needed.
-                self._postpone(call, now)
-            else:
-                self._accepted(call, now)
-                if not error.transient and not isinstance(error, NotFound):
-                    self._doubts_failure_until = None  # the service refuses to stop what is over
+            log.warning("A request to stop %s failed. (%s)", self.name, error)
+            is_refusal = isinstance(error, (BadRequest, Conflict, UnprocessableRequest))
+            self._was_refused = self._was_refused or (is_refusal and not self._was_accepted)
+            # What never arrived does not count.
+            self._sent(call, now, arrived=not error.transient or error.may_have_acted)
             return
         self._poll_at = now + POLL_INTERVAL
         self._missing_since = (self._missing_since or now) if isinstance(error, NotFound) else None
         if self._missing_since is not None and now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.result = StopResult(confirmed=True)
 
-    def _accepted(self, call: Call[Any], now: datetime) -> None:
-        self._poll_at = now + FIRST_LOOK
-        if call.path.endswith("/kill"):
+    def _sent(self, call: Call[Any], now: datetime, *, arrived: bool = True) -> None:
+        # The look comes before a repetition: it may tell that none is needed.
+        self._poll_at, again_at = now + FIRST_LOOK, now + POLL_INTERVAL
+        if not call.path.endswith("/kill"):
+            self._stop_at = None if arrived else again_at
+            if self._gives_up_at is None:
+                # With many runs, the request may be sent long after it was due.
+                self._kill_at = now + max(self._stop_grace, FIRST_LOOK)
+                self._gives_up_at = self._kill_at + 2 * KILL_GRACE
+        elif not arrived:
+            self._kill_at = again_at
+        else:
             self._kills += 1
-            self._kill_at = now + KILL_GRACE
-            self._gives_up_at = max(self._gives_up_at, now + KILL_GRACE)
-        else:
-            self._stop_at = None
+            self._kill_at = now + KILL_GRACE if self._kills < MOST_KILLS else None
+            self._gives_up_at = max(self._gives_up_at or now, now + KILL_GRACE)
 
-    def _postpone(self, call: Call[Any], now: datetime) -> None:
-        self._poll_at = now
-        if call.path.endswith("/kill"):
-            self._kill_at = now + POLL_INTERVAL
-        else:
-            self._stop_at = now + POLL_INTERVAL
+    def _may_be_the_old_failure(self, run: Run, now: datetime) -> bool:
+        """Whether this may be the Failure that the run was restarted from, still shown although it runs again."""
+        if self._was_refused:
+            return False  # the service refuses to stop what is over
+        # What can be stopped was not over, however long ago the restart was.
+        return may_be_the_old_failure(run, self._record, None if self._was_accepted else now)
 
     def _state(self) -> str:
         return status_name(self._run.status) if self._run is not None else "not answering"
@@ -196,6 +206,8 @@ def stop_runs(port: Port, records: Sequence[RunRecord], stop_grace: float) -> li
     :param stop_grace: seconds each gets to wind down before it is killed.
     :return: what became of each, in their order.
     """
+    # A deadline bounds what comes before a stop and not the stop itself.
+    deadline, port.deadline = port.deadline, None
     stoppers = _stoppers(records, stop_grace, port.now())
     while (stopper := _next(stoppers, port.now())) is not None:
         port.sleep(max((stopper.due() - port.now()).total_seconds(), 0.0))
@@ -206,6 +218,7 @@ def stop_runs(port: Port, records: Sequence[RunRecord], stop_grace: float) -> li
             stopper.failed(call, error, port.now())
         else:
             stopper.answered(call, answer, port.now())
+    port.deadline = deadline
     return _results(stoppers)
 
 

@@ -179,9 +179,9 @@ class AgentRunSensor(BaseSensorOperator):
 
     def _conclude(self, context: Context, run: Run) -> int:
         from airflow_provider_sequentum.endings import SENSED_EXCEPTION_OF, ending_exception
-        from airflow_provider_sequentum.runs.phases import Phase, phase_of
-        from airflow_provider_sequentum.runs.describe import describe_run
         from airflow_provider_sequentum.reporting.asset_events import tell_outlets_of_run
+        from airflow_provider_sequentum.runs.describe import describe_run
+        from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
         announce_run(context, self._hook, run)
         phase = phase_of(run)

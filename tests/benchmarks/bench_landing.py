@@ -116,7 +116,7 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
     transfer = Transfer(hook, 7, 42, target, options, logging.getLogger("bench"))  # type: ignore[arg-type]
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    transfer.carry_out()
+    transfer.transfer()
     seconds = time.perf_counter() - began
     print(json.dumps([seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024]))
 

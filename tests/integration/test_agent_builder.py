@@ -268,7 +268,7 @@ def test_followups_on_a_finished_session(sandbox: Sandbox, deferrable: bool) -> 
 def test_a_given_session_that_was_cancelled(sandbox: Sandbox, deferrable: bool) -> None:
     world = TaskWorld()
     world.run(build(finish=False))
-    sandbox.desk.cancel(world.xcoms["session_id"])
+    sandbox.sessions.cancel(world.xcoms["session_id"])
     with pytest.raises(AgentBuilderCancelled, match="was cancelled by somebody"):
         TaskWorld(retries=1).run(build(session_id=world.xcoms["session_id"], followups="more", deferrable=deferrable))
     assert effects(sandbox) == ["session_start", "session_cancel"]

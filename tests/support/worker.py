@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.jobs.record import Claim, Stored
-from tests.support.service import FakeService
+from tests.support.service import FakeService, not_reached
 
 T = TypeVar("T")
 
@@ -82,6 +82,8 @@ class Worker:
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
         self.step()
+        if within is None and self.deadline is not None and self.now() >= self.deadline:
+            raise not_reached(call)  # the client sends nothing when no time is left
         self.sent.append((self.service.clock.now, call, budget_share))
         return self.service.exchange(call)
 

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import XCom
-
-from airflow_provider_sequentum import links
-from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.links import (
     AgentBuilderScreenshotLink,
     AgentBuilderSessionLink,
     AgentRunLink,
     announce_run,
 )
+
+from airflow_provider_sequentum import links
+from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from tests.support.airflow import FakeTaskInstance

@@ -7,9 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from airflow_provider_sequentum.lifecycle.arguments import (
     parse_choice,
     parse_count,
@@ -19,6 +16,8 @@ from airflow_provider_sequentum.lifecycle.arguments import (
     parse_seconds,
     parse_time,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(("value", "expected"), [(7, 7), ("7", 7), (" 42 ", 42), ("007", 7), (2**53, 2**53)])

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
 
 from airflow_provider_sequentum import exceptions, retry_rules
 from airflow_provider_sequentum.api import errors
-from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
 from airflow_provider_sequentum.retry_rules import retry_after, sequentum_retry_policy, sequentum_retry_rules
 
 retry_policy = pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="retry policies need Airflow 3.3")

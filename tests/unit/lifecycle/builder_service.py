@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from airflow_provider_sequentum.lifecycle.procedure import Now, Procedure, Remember, Say, Send, Sleep
+
 from airflow_provider_sequentum.api.call import Answer, Call
 from airflow_provider_sequentum.api.errors import AnswerLost, Conflict, NotFound, SequentumError
-from airflow_provider_sequentum.lifecycle.procedure import Now, Procedure, Remember, Say, Send, Sleep
 
 T = TypeVar("T")
 

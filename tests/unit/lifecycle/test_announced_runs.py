@@ -3,13 +3,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from airflow_provider_sequentum.lifecycle.choices import RUN_ENDINGS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.lifecycle.announced_runs import AnnouncedRuns
-from airflow_provider_sequentum.lifecycle.choices import RUN_ENDINGS
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LONGEST = 5

@@ -7,10 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-
-from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
-from airflow_provider_sequentum.lifecycle.builder_wait import wait_for_turn
 from airflow_provider_sequentum.lifecycle.next_run import look_for_next_run
 from airflow_provider_sequentum.lifecycle.procedure import Procedure, Send
 from airflow_provider_sequentum.lifecycle.run_request import RunRequest
@@ -18,6 +14,10 @@ from airflow_provider_sequentum.lifecycle.run_start import RunPolicy, hold_run
 from airflow_provider_sequentum.lifecycle.run_stop import stop_run
 from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
 from airflow_provider_sequentum.lifecycle.tolerance import WAITING_SHARE
+
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
+from airflow_provider_sequentum.lifecycle.builder_wait import wait_for_turn
 from tests.support.service import START, Clock, FakeService
 from tests.support.worker import Worker
 from tests.unit.lifecycle import builder_service

@@ -8,6 +8,7 @@ from itertools import combinations, product
 from typing import Any
 
 import pytest
+from airflow_provider_sequentum.lifecycle.procedure import Procedure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +45,6 @@ from airflow_provider_sequentum.lifecycle.builder_speak import (
     speak,
 )
 from airflow_provider_sequentum.lifecycle.builder_wait import EventSink, wait_for_turn
-from airflow_provider_sequentum.lifecycle.procedure import Procedure
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, Killed, Worker, conflict, lost, not_found
 
 PROMPT = "Pull the prices from https://shop.example"

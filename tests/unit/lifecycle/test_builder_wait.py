@@ -6,13 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE
 
 from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE, SessionEvent
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import Forbidden, MethodNotAllowed, RateLimited, SequentumError, ServerError
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
 from airflow_provider_sequentum.lifecycle.builder_wait import SessionProgress, look_at, read_again, wait_for_turn
-from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE
 from tests.unit.lifecycle.builder_service import START, FakeBuilder, FakeSession, Worker, lost, not_found
 
 

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     ObjectStoragePath,
     TaskDeferred,
 )
+from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 
 from airflow_provider_sequentum import exceptions
 from airflow_provider_sequentum.api.agent_builder import SessionEvent
@@ -41,7 +42,6 @@ from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
 from airflow_provider_sequentum.operators.agent_builder import DEFAULT_POLL_INTERVAL, AgentBuilderOperator
 from airflow_provider_sequentum.operators.session_ending import summarize
 from airflow_provider_sequentum.operators.session_files import ScreenshotFolder, storage_path
-from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 from tests.unit.lifecycle.builder_service import START, FakeBuilder, FakeSession, lost
 from tests.unit.operators.task_world import TaskWorld
 

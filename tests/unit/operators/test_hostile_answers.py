@@ -26,6 +26,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tests.unit.operators.conftest import use_builder
 
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.pipeline import Pipeline, read_answer
@@ -42,7 +43,6 @@ from tests.support.service import Clock, FakeService
 from tests.support.tries import run_try
 from tests.support.worker import Worker
 from tests.unit.lifecycle.builder_service import FakeBuilder
-from tests.unit.operators.conftest import use_builder
 from tests.unit.operators.task_world import TaskWorld
 
 PIPELINE = Pipeline(ClientSettings(api_key=KEY))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 
 from airflow_provider_sequentum.api.errors import SequentumError, ServerError
 from airflow_provider_sequentum.exceptions import (
@@ -21,7 +22,6 @@ from airflow_provider_sequentum.lifecycle import builder_cancel
 from airflow_provider_sequentum.operators import agent_builder, termination
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.session_files import ScreenshotFolder
-from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession, lost
 from tests.unit.operators.task_world import StateStore, TaskWorld, first_event
 

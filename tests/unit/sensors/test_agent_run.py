@@ -16,6 +16,9 @@ from airflow.providers.common.compat.sdk import (
     BaseSensorOperator,
     TaskDeferred,
 )
+from airflow_provider_sequentum.hooks.errors import as_airflow_exception
+from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
+from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
 
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
@@ -29,11 +32,8 @@ from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
     SequentumRequestRefused,
 )
-from airflow_provider_sequentum.hooks.errors import as_airflow_exception
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
 from airflow_provider_sequentum.sensors import agent_run
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
-from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes, use_first_poke
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan, ending_in

@@ -24,7 +24,7 @@ from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
-from tests.support.tries import fire_space, run_attempt
+from tests.support.tries import fire_space, run_try
 from tests.support.worker import Killed, Worker
 
 FAILURE = Plan(RunStatus.FAILURE, seconds=10)
@@ -55,7 +55,7 @@ def operator(**arguments: Any) -> StartSpaceRunsOperator:
 
 def run_through(worker: Worker, task: FakeTask, **arguments: Any) -> Any:
     """Run one try of the task to its end, through all its deferrals."""
-    return run_attempt(worker, task, lambda: operator(**arguments), fire_space)
+    return run_try(worker, task, lambda: operator(**arguments), fire_space)
 
 
 @BOTH
@@ -101,7 +101,7 @@ def test_a_retry_goes_on_with_each_run(service: FakeService, worker: Worker, tas
     assert "The next attempt starts a new run" in str(caught.value)
     assert [result["status"] for result in task.ti.pushed("runs")] == ["Success", "Failure", "Failed"]
     service.clock.sleep(60)
-    task.next_attempt()
+    task.next_try()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 104]
     assert (service.count("run-all"), service.count("restart"), service.count("start")) == (1, 1, 1)
 
@@ -148,7 +148,7 @@ def test_agents_that_were_not_started_are_started_by_the_next_try(
         run_through(worker, task, deferrable=deferrable)
     assert [result["run_id"] for result in task.ti.pushed("runs")] == [101, None, 102]
     service.refuses_to_start = {}
-    task.next_attempt()
+    task.next_try()
     assert run_through(worker, task, deferrable=deferrable) == [101, 103, 102]
     assert (service.count("run-all"), service.count("start")) == (1, 1)
 
@@ -320,7 +320,7 @@ def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_try(
     with pytest.raises(SystemExit, match="the next attempt joins them"):
         killed.execute(task.context)
     assert service.count("stop") == 0
-    task.next_attempt()
+    task.next_try()
     assert operator().execute(task.context) == [101, 102, 103]
     assert len(service.runs) == 3
 
@@ -345,7 +345,7 @@ def test_a_kill_in_the_middle_of_one_agents_start_finds_its_run(
     service.plans = [Plan(), Plan(RunStatus.FAILED), Plan(), Plan(seconds=None)]
     with pytest.raises(SpaceRunsFailed):
         run_through(worker, task)
-    task.next_attempt()
+    task.next_try()
     killed = operator()
     kill_while(service, "start", killed, takes_effect=True)
     with pytest.raises(AirflowTaskTerminated):
@@ -360,7 +360,7 @@ def test_a_kill_stops_what_is_known_where_the_rest_cannot_be_told_from_others(
     task.ti.map_index = 0  # among siblings, none that is looked for can be told from theirs
     with pytest.raises(SpaceRunsFailed):
         run_through(worker, task, timeout=100, on_timeout="leave")
-    task.next_attempt()
+    task.next_try()
     killed = operator()
     kill_while(service, "start", killed, takes_effect=True)
     with pytest.raises(AirflowTaskTerminated):
@@ -412,7 +412,7 @@ def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
         run_through(worker, task, deferrable=deferrable)
     assert "The next attempt stops them again" in str(caught.value)
     assert len(service.runs) == 3
-    task.next_attempt()
+    task.next_try()
     assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
     assert not any(service.runs[number].status is RunStatus.RUNNING for number in (101, 102, 103))
 
@@ -431,7 +431,7 @@ def test_cleared_runs_get_the_grace_of_the_author(
 @BOTH
 def test_changed_inputs_are_new_work(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    task.next_attempt()
+    task.next_try()
     found = run_through(worker, task, deferrable=deferrable, input_parameters={"a": 2})
     assert found == [104, 105, 106]
     assert all(service.runs[number].status is RunStatus.STOPPED for number in (101, 102, 103))
@@ -497,7 +497,7 @@ def test_a_start_that_left_nothing_is_repeated_by_the_next_try(
     service.faults["run-all"] = [(fakes.answer_lost, False)]
     with pytest.raises(SequentumUnavailable):
         run_through(worker, task, deferrable=deferrable)
-    task.next_attempt()
+    task.next_try()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
     assert len(service.runs) == 3
 
@@ -510,7 +510,7 @@ def test_what_a_lost_start_left_undone_is_done_by_the_next_try(
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     with pytest.raises(SpaceRunsFailed, match="Agent 8 was not started, as far as is known"):
         run_through(worker, task, deferrable=deferrable)
-    task.next_attempt()
+    task.next_try()
     assert run_through(worker, task, deferrable=deferrable) == [101, 103, 102]
     assert service.count("run-all") == 1
 
@@ -538,7 +538,7 @@ def test_a_worker_that_dies_anywhere_leaves_one_run_of_each(
     except Killed:
         worker.steps_left = None
         service.clock.sleep(40)
-        task.next_attempt()
+        task.next_try()
         run_through(worker, task, deferrable=deferrable)
     assert sorted(run.agent_id for run in service.runs.values()) == [7, 8, 9]
     assert all(run.status is RunStatus.SUCCESS for run in service.runs.values())
@@ -571,7 +571,7 @@ def test_without_a_state_store_a_retry_joins_what_goes(
     service.plans = [Plan(seconds=500)]
     task.has_state_store = False
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    task.next_attempt()
+    task.next_try()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
     assert service.count("run-all") == 1
 

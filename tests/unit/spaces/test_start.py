@@ -6,10 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-
-from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.lifecycle.run_guards import CreditsShort
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_start import (
@@ -19,6 +15,10 @@ from airflow_provider_sequentum.lifecycle.run_start import (
     StartAmbiguous,
     StillGoing,
 )
+
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 from airflow_provider_sequentum.lifecycle.space_start import (
     find_space_runs,

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, Unauthorized
@@ -20,7 +21,6 @@ from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession,
 from airflow_provider_sequentum.lifecycle.builder_speak import session_of
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
 from airflow_provider_sequentum.triggers.session_event import read_session_event, turn_event
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
 from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession
 
 SETTINGS = ClientSettings(api_key="sk")

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
+from airflow_provider_sequentum.triggers.run_event import read_space_event
 
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException, SequentumUnavailable
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
 from airflow_provider_sequentum.triggers import run_watcher
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
-from airflow_provider_sequentum.triggers.run_event import read_space_event
 from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
 
 CARRIED = {"9": {"message": "Agent 9 was not started.", "is_retried": True}}

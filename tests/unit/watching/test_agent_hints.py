@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow_provider_sequentum.lifecycle.agent_hints import AgentHints
 
 from airflow_provider_sequentum.api.agents import Agent
-from airflow_provider_sequentum.lifecycle.agent_hints import AgentHints
 
 
 def agent(agent_id: int, status: int | str | None, activity: str | None = None) -> Agent:

@@ -7,18 +7,18 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import Forbidden, NotFound, SequentumError, ServerError, UnexpectedAnswer
-from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
 from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
 from airflow_provider_sequentum.lifecycle.watch_list import LAST_LOOK
 from airflow_provider_sequentum.lifecycle.watch_schedule import SHORTEST_INTERVAL
-from tests.support.service import START
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.lifecycle.watch_world import World
+
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.errors import Forbidden, NotFound, SequentumError, ServerError, UnexpectedAnswer
+from airflow_provider_sequentum.api.run_status import RunStatus
+from tests.support.service import START
 
 
 def lognormal(number: int, seed: int = 1, sigma: float = 0.8) -> list[float]:

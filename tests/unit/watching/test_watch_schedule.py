@@ -4,9 +4,6 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from airflow_provider_sequentum.lifecycle.watch_schedule import (
     LEAST_WORTH,
     LONGEST_INTERVAL,
@@ -17,6 +14,8 @@ from airflow_provider_sequentum.lifecycle.watch_schedule import (
     seconds_until,
     waited_in_vain,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def constant(rate: float) -> NewsRate:

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Stats
+from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
+from airflow_provider_sequentum.lifecycle.watch_list import WatchList
+from airflow_provider_sequentum.triggers.run_watcher import wait_for_run
 
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, ServerError, Unauthorized
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionNotFound
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
-from airflow_provider_sequentum.lifecycle.watch_list import WatchList
 from airflow_provider_sequentum.triggers import run_watcher, watch_metrics
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
-from airflow_provider_sequentum.triggers.run_watcher import wait_for_run
 
 SETTINGS = ClientSettings(api_key="sk-first")
 CHANGED = ClientSettings(api_key="sk-second")

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from airflow_provider_sequentum.lifecycle.end_rates import EndRates
+from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome
+from airflow_provider_sequentum.lifecycle.watch_list import WatchList
+from airflow_provider_sequentum.lifecycle.watched import Moment, News, Question, Watched
+
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import NotFound, SequentumError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.lifecycle.end_rates import EndRates
-from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome
-from airflow_provider_sequentum.lifecycle.watch_list import WatchList
-from airflow_provider_sequentum.lifecycle.watched import Moment, News, Question, Watched
 from tests.support.service import START
 
 FaultOf = Callable[[Call[Any]], SequentumError | None]

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
 
-from airflow_provider_sequentum.sandbox.builder import ENDED, Session, SessionState
 from airflow_provider_sequentum.sandbox.builder_scripts import (
     Scene,
     ScriptName,
@@ -18,11 +17,12 @@ from airflow_provider_sequentum.sandbox.builder_scripts import (
 )
 from airflow_provider_sequentum.sandbox.data_sets import DEFAULT, choose
 from airflow_provider_sequentum.sandbox.engine import Engine
-from airflow_provider_sequentum.sandbox.ledger import Effect, EffectKind
+from airflow_provider_sequentum.sandbox.ledger import EffectKind
 from airflow_provider_sequentum.sandbox.problems import Problem, not_found
+from airflow_provider_sequentum.sandbox.sessions import ENDED, Session, SessionState
 from airflow_provider_sequentum.sandbox.settings import BuilderEra
 
-#: A single-shot build is saved when this share of the turn is over; the rest is the time between ready and completed.
+# A single-shot build is saved when this share of the turn is over; the rest is the time between ready and completed.
 _SAVED_SHARE = 0.7
 
 
@@ -30,8 +30,8 @@ class RefusedByBuilder(Exception):
     """What the stateful builder answers with HTTP 200, ``success: false`` and this text."""
 
 
-class BuilderDesk:
-    """Sessions of the agent builder.
+class SessionService:
+    """The verbs of the agent builder.
 
     :param engine: the sandbox's engine; agents that are saved become its agents.
     """
@@ -64,7 +64,7 @@ class BuilderDesk:
     def start(
         self, *, prompt: str | None, url: str | None, mode: str | None, space_id: int | None
     ) -> tuple[Session, datetime]:
-        """Begin a session.
+        """Start a session.
 
         :raises Problem: 400 from the single-shot builder for a prompt outside 10 to 5000 characters, 404 for an
             unknown space.
@@ -79,12 +79,18 @@ class BuilderDesk:
             text = prompt or url or ""
             data_set = choose(text, list(engine.state.data_sets)) or DEFAULT
             session = Session(
-                id=secrets.token_urlsafe(18), created=now, mode=chosen, prompt=prompt,
-                url=url or _url_in(text) or f"https://example.com/{data_set}", space_id=space_id or 1,
-                script=marked_script(text) or self._next_script(), data_set=data_set,
-                draft_id=engine.new_agent_id(), agent_name=data_set.replace("_", " ").capitalize(),
+                id=secrets.token_urlsafe(18),
+                created=now,
+                mode=chosen,
+                prompt=prompt,
+                url=url or _url_in(text) or f"https://example.com/{data_set}",
+                space_id=space_id or 1,
+                script=marked_script(text) or self._next_script(),
+                data_set=data_set,
+                draft_id=engine.new_agent_id(),
+                agent_name=data_set.replace("_", " ").capitalize(),
                 single_shot=self.era == "single_shot",
-            )  # fmt: skip
+            )
             session.say(now, "session_started", sessionId=session.id, mode=chosen)
             if prompt is not None:
                 session.say(now, "user_prompt", prompt=prompt)
@@ -126,7 +132,7 @@ class BuilderDesk:
             return session
 
     def cancel(self, session_id: str) -> None:
-        """End the session without an agent; no event tells of it.
+        """End the session without an agent; no event says so.
 
         :raises Problem: 409 when it has ended.
         """
@@ -199,8 +205,7 @@ class BuilderDesk:
     def _record(
         self, kind: EffectKind, session: Session, now: datetime, detail: dict[str, str | None] | None = None
     ) -> None:
-        effect = Effect(kind=kind, at=now, session_id=session.id, agent_id=session.draft_id, detail=detail)
-        self._engine.ledger.effects.append(effect)
+        self._engine.ledger.add_effect(kind, now, session_id=session.id, agent_id=session.draft_id, detail=detail)
 
 
 def _url_in(text: str) -> str | None:

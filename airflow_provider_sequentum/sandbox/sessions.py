@@ -17,10 +17,10 @@ from airflow_provider_sequentum.sandbox.builder_scripts import ScriptEvent, Scri
 
 SessionState = Literal["processing", "ready", "completed", "error", "cancelled"]
 ENDED: frozenset[SessionState] = frozenset({"completed", "error", "cancelled"})
-#: Events that tell the id and name of the draft.
+# Events that carry the id and name of the draft.
 _NAMES_DRAFT = frozenset({"navigation_completed", "ready_for_interaction", "completed"})
 
-#: Bytes of a PNG chunk besides its data.
+# Bytes of a PNG chunk besides its data.
 _CHUNK_OVERHEAD = 12
 
 
@@ -83,7 +83,7 @@ class Session(BaseModel):
         self.events.append(SessionEvent(due=now, type=kind, payload=payload))
 
     def play(self, turn: Turn, now: datetime, seconds: float) -> datetime:
-        """Let a turn begin now; answers when it will be over."""
+        """Start a turn now; returns when it will be over."""
         length = seconds * turn.length
         self.states.append((now, "processing"))
         for number, event in enumerate(turn.events, 1):

@@ -5,30 +5,46 @@ import struct
 
 import pytest
 
-from airflow_provider_sequentum.sandbox.builder import Session, screenshot
-from airflow_provider_sequentum.sandbox.builder_desk import BuilderDesk, RefusedByBuilder
 from airflow_provider_sequentum.sandbox.builder_scripts import HUGE_EVENTS, SCRIPTS, marked_script
 from airflow_provider_sequentum.sandbox.problems import Problem
+from airflow_provider_sequentum.sandbox.session_service import RefusedByBuilder, SessionService
+from airflow_provider_sequentum.sandbox.sessions import Session, screenshot
 from tests.unit.sandbox.world import World
 
 PROMPT = "Get the capital of every state"
 EVENT_TYPES = {
-    "session_started", "user_prompt", "thinking", "user_message", "plan_generated", "step_started", "step_completed",
-    "error", "navigation_completed", "screenshot", "command_added", "ready_for_interaction", "tool_execution",
-    "llm_response", "extended_thinking", "data_extracted", "todos_updated", "browser_session_ready", "completed",
-}  # fmt: skip
+    "session_started",
+    "user_prompt",
+    "thinking",
+    "user_message",
+    "plan_generated",
+    "step_started",
+    "step_completed",
+    "error",
+    "navigation_completed",
+    "screenshot",
+    "command_added",
+    "ready_for_interaction",
+    "tool_execution",
+    "llm_response",
+    "extended_thinking",
+    "data_extracted",
+    "todos_updated",
+    "browser_session_ready",
+    "completed",
+}
 
 
 class Desk:
     def __init__(self, world: World) -> None:
-        self.world, self.desk = world, BuilderDesk(world.engine)
+        self.world, self.service = world, SessionService(world.engine)
 
     def start(self, prompt: str = PROMPT, **fields: object) -> Session:
         body = {"prompt": prompt, "url": None, "mode": "prompt", "space_id": None} | fields
-        return self.desk.start(**body)[0]  # type: ignore[arg-type]
+        return self.service.start(**body)[0]  # type: ignore[arg-type]
 
     def status(self, session: Session) -> str:
-        return self.desk.session(session.id).status(self.world.engine.settle())
+        return self.service.session(session.id).status(self.world.engine.settle())
 
     def types(self, session: Session) -> list[str]:
         return [event.type for _, event in session.emitted(self.world.clock.now())]
@@ -53,7 +69,7 @@ def test_a_session_becomes_ready_and_is_finished_into_a_runnable_agent(desk: Des
     assert desk.types(session)[-1] == "ready_for_interaction"
     with pytest.raises(Problem):  # a draft is no agent
         desk.world.engine.agent(session.draft_id)
-    desk.desk.finish(session.id, "Capitals")
+    desk.service.finish(session.id, "Capitals")
     assert desk.status(session) == "completed"
     assert desk.types(session)[-1] == "completed"
     agent = desk.world.engine.agent(session.draft_id)
@@ -66,7 +82,7 @@ def test_all_event_types_occur(desk: Desk) -> None:
         session = desk.start(f"{PROMPT} sandbox:{script}")
         desk.world.clock.advance(1000)
         if desk.status(session) == "ready":
-            desk.desk.finish(session.id, None)
+            desk.service.finish(session.id, None)
         seen.update(desk.types(session))
     assert seen == EVENT_TYPES
 
@@ -77,7 +93,7 @@ def test_it_asks_twice(desk: Desk) -> None:
         desk.world.clock.advance(4)
         assert desk.status(session) == "ready"
         assert "data_extracted" not in desk.types(session)
-        desk.desk.followup(session.id, answer)
+        desk.service.followup(session.id, answer)
         assert desk.status(session) == "processing"
     desk.world.clock.advance(4)
     assert desk.types(session).count("ready_for_interaction") == 3
@@ -89,7 +105,7 @@ def test_an_unrecoverable_error_ends_the_session(desk: Desk) -> None:
     desk.world.clock.advance(4)
     assert (desk.status(session), session.error) == ("error", "The page could not be loaded.")
     with pytest.raises(Problem, match="is error") as caught:
-        desk.desk.finish(session.id, "x")
+        desk.service.finish(session.id, "x")
     assert caught.value.status == 409
 
 
@@ -107,7 +123,7 @@ def test_cancel_saves_nothing(desk: Desk) -> None:
     session = desk.start()
     desk.world.clock.advance(2)
     before = desk.types(session)
-    desk.desk.cancel(session.id)
+    desk.service.cancel(session.id)
     desk.world.clock.advance(100)
     assert (desk.status(session), desk.types(session)) == ("cancelled", before)
     with pytest.raises(Problem):
@@ -117,9 +133,9 @@ def test_cancel_saves_nothing(desk: Desk) -> None:
 def test_stop_interrupts_the_turn_and_the_session_lives_on(desk: Desk) -> None:
     session = desk.start()
     desk.world.clock.advance(1)
-    desk.desk.stop(session.id)
+    desk.service.stop(session.id)
     assert desk.status(session) == "ready"
-    desk.desk.followup(session.id, "Go on.")
+    desk.service.followup(session.id, "Go on.")
     desk.world.clock.advance(4)
     assert "data_extracted" in desk.types(session)
 
@@ -129,7 +145,7 @@ def test_event_indices_never_change(desk: Desk) -> None:
     desk.world.clock.advance(2)
     first = session.emitted(desk.world.clock.now())
     desk.world.clock.advance(2)
-    desk.desk.followup(session.id, "Both.")
+    desk.service.followup(session.id, "Both.")
     desk.world.clock.advance(4)
     later = session.emitted(desk.world.clock.now())
     assert later[: len(first)] == first
@@ -185,10 +201,10 @@ def test_url_mode_opens_the_url(desk: Desk) -> None:
 def test_a_followup_needs_a_ready_session_and_a_message(desk: Desk) -> None:
     session = desk.start()
     with pytest.raises(Problem, match="is processing"):
-        desk.desk.followup(session.id, "now")
+        desk.service.followup(session.id, "now")
     desk.world.clock.advance(4)
     with pytest.raises(RefusedByBuilder, match="required"):
-        desk.desk.followup(session.id, "  ")
+        desk.service.followup(session.id, "  ")
 
 
 def test_single_shot_saves_by_itself(single_shot: Desk) -> None:
@@ -203,9 +219,9 @@ def test_single_shot_saves_by_itself(single_shot: Desk) -> None:
 def test_single_shot_stop_keeps_a_saved_draft_only(single_shot: Desk) -> None:
     early, late = single_shot.start(), single_shot.start()
     single_shot.world.clock.advance(1)
-    single_shot.desk.stop(early.id)
+    single_shot.service.stop(early.id)
     single_shot.world.clock.advance(2)
-    single_shot.desk.stop(late.id)
+    single_shot.service.stop(late.id)
     single_shot.world.clock.advance(5)
     assert (single_shot.status(early), single_shot.status(late)) == ("cancelled", "cancelled")
     assert single_shot.world.engine.agent(late.draft_id).name == "Us states"
@@ -230,7 +246,7 @@ def test_single_shot_refuses_a_bad_prompt_as_a_problem(single_shot: Desk) -> Non
 
 
 def test_scripts_can_be_lined_up(desk: Desk) -> None:
-    desk.desk.next_scripts = ["slow", "huge"]
+    desk.service.next_scripts = ["slow", "huge"]
     chosen = [desk.start().script, desk.start(f"{PROMPT} sandbox:asks_twice").script, desk.start().script]
     assert chosen == ["slow", "asks_twice", "huge"]
     assert desk.start().script == "success"

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+from airflow_provider_sequentum.hooks.driver import aperform, perform
 
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient
 from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE, SessionEvent
-from airflow_provider_sequentum.hooks.driver import aperform, perform
 from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
 from airflow_provider_sequentum.lifecycle.builder_wait import look_at
 

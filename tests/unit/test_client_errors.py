@@ -9,8 +9,9 @@ from airflow_provider_sequentum.exceptions import (
     SequentumException,
     SequentumRequestRefused,
     SequentumUnavailable,
+    client_errors_as_exceptions,
+    from_client,
 )
-from airflow_provider_sequentum.hooks.errors import as_airflow_exception, errors_as_airflow_exceptions
 
 # Every error of the client, and what it is to a task. A retry is spent exactly where it can help.
 EXPECTED: dict[type[errors.SequentumError], type[SequentumException]] = {
@@ -47,7 +48,9 @@ def test_the_table_is_complete() -> None:
 
 @pytest.mark.parametrize("kind", list(EXPECTED), ids=lambda kind: kind.__name__)
 def test_what_an_error_is_to_a_task(kind: type[errors.SequentumError]) -> None:
-    exception = as_airflow_exception(kind("It broke."), "my_conn")
+    status = {errors.Unauthorized: 401, errors.Forbidden: 403}.get(kind)
+    error = kind("It broke.", status_code=status) if status is not None else kind("It broke.")
+    exception = from_client(error, "my_conn")
     assert isinstance(exception, EXPECTED[kind])
     assert isinstance(exception, AirflowException)
     assert str(exception) == "It broke. (connection 'my_conn')"
@@ -56,11 +59,16 @@ def test_what_an_error_is_to_a_task(kind: type[errors.SequentumError]) -> None:
 
 def test_the_cause_is_kept() -> None:
     error = errors.NotFound("gone")
-    with pytest.raises(SequentumRequestRefused) as caught, errors_as_airflow_exceptions("c"):
+    with pytest.raises(SequentumRequestRefused) as caught, client_errors_as_exceptions("c"):
         raise error
     assert caught.value.__cause__ is error
 
 
+def test_an_error_that_is_not_the_clients_stays_as_it_is() -> None:
+    error = KeyError("x")
+    assert from_client(error, "c") is error
+
+
 def test_other_errors_pass_unchanged() -> None:
-    with pytest.raises(KeyError), errors_as_airflow_exceptions("c"):
+    with pytest.raises(KeyError), client_errors_as_exceptions("c"):
         raise KeyError
