@@ -205,7 +205,7 @@ class SpaceAttempt(JobAttempt):
         return True
 
     def stop(self, *, is_killed: bool = False) -> str:
-        """Stop all runs and return what became of them. What is known is asked to stop before anything is looked for."""
+        """Stop all runs and return what became of them. What is known is asked to stop before the rest is looked for."""
         record = self._known_record()
         owned = [run for run in self.runs.values() if _needs_owner(run)]
         known = [run for run in owned if run.can_be_joined]
@@ -396,7 +396,7 @@ class SpaceAttempt(JobAttempt):
                 own = own.updated(config=config, deadline=record.deadline, execution_deadline=record.execution_deadline)
             port = AgentPort(self.port, agent_id, own, self._outage)
 
-            def publish(run: Run, **more: Any) -> None:
+            def publish(_: Run, **more: Any) -> None:
                 self._extras.setdefault(agent_id, {}).update(more)
 
             self._runs[agent_id] = RunAttempt(port, self.task, config, publish)
@@ -442,16 +442,15 @@ class SpaceAttempt(JobAttempt):
         return list(zip(attempts, stop_runs(self.port, records, self.config.stop_grace), strict=True))
 
     def _describe_stops(self, results: Sequence[tuple[RunAttempt, StopResult]]) -> str:
-        stopped = sum(result.confirmed for _, result in results)
-        sentence = (
-            f"{counted(stopped, 'run')} of space {self.config.space_id} {'has' if stopped == 1 else 'have'} ended."
-        )
+        ended = sum(result.confirmed for _, result in results)
+        sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended."
         left = [_record_of(attempt) for attempt, result in results if not result.confirmed]
         if not left:
             return sentence
+        runs, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
         return (
-            f"{sentence} It could not be confirmed that runs {listed([record.run_id or 0 for record in left])} of agents "
-            f"{listed([record.agent_id for record in left])} have stopped: they may still be running and costing credits."
+            f"{sentence} It could not be confirmed that runs {listed(runs)} of agents {listed(agents)} have stopped: they "
+            "may still be running and costing credits."
         )
 
     def _pending(self) -> list[int]:
