@@ -57,13 +57,19 @@ log = logging.getLogger(__name__)
 
 
 def acquire_run(
-    port: Port, config: RunConfig, max_tries: int, previous: RunRecord | None, new: RunRecord
+    port: Port,
+    config: RunConfig,
+    max_tries: int,
+    previous: RunRecord | None,
+    new: RunRecord,
+    looked: Run | None = None,
 ) -> tuple[RunRecord, Run]:
     """Return the run that this attempt works with, starting or restarting one only if earlier attempts left none.
 
     :param max_tries: the task instance's ``max_tries``, which names the logical attempt.
     :param previous: the record of an earlier attempt.
     :param new: the record of this attempt, for a run that has to be started.
+    :param looked: the run's record, where it was read just now.
     :raises AgentRunStartAmbiguous: the run that an earlier attempt started cannot be told from others.
     :raises AgentRunStillRunning: the run that a new one should replace could not be stopped.
     :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.
@@ -96,7 +102,7 @@ def acquire_run(
         log.info(_explain(step, record, run, was_cleared))
         return step
 
-    run = _look(port, record)
+    run = looked or _look(port, record)
     step = decide(run)
     if step is NextStep.STOP_AND_START:
         run = _stop_replaced(port, record, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -338,9 +338,14 @@ def poll_until_known(port: Port, poller: RunPoller) -> PollResult:
         port.sleep(NOT_YET_FOUND_INTERVAL)
 
 
-def wait_for_runs(port: Port, specs: Sequence[WaitSpec]) -> list[tuple[PollOutcome | SequentumError, Run | None]]:
+def wait_for_runs(
+    port: Port,
+    specs: Sequence[WaitSpec],
+    on_end: Callable[[int, PollOutcome | SequentumError, Run | None], None] = lambda *_: None,
+) -> list[tuple[PollOutcome | SequentumError, Run | None]]:
     """Wait on the worker until every run has ended or its deadline has passed.
 
+    :param on_end: is called as soon as the wait for one is over, with its place among ``specs``.
     :return: for each, why its wait is over (an error if it could not be looked at any more; the run goes on), and the
         run's last record.
     """
@@ -359,6 +364,7 @@ def wait_for_runs(port: Port, specs: Sequence[WaitSpec]) -> list[tuple[PollOutco
             ends[number] = outcome
         if number in ends:
             del looks[number]
+            on_end(number, ends[number], pollers[number].run)
         else:
             now = port.now()
             looks[number] = now + timedelta(seconds=pollers[number].pause(now))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_sequentum.operators import run_parameters, run_task, space_state, space_task
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from tests.support.life import RETRIES, THOROUGH, Life, LifeAmongStrangers
 from tests.support.service import Clock, FakeService
@@ -19,9 +18,6 @@ class Spaces(Life):
     def new_service(self, **options: Any) -> FakeService:
         return FakeService(Clock(), agents={7: "Prices", 8: "Stock"}, **options)
 
-    def modules(self) -> list[Any]:
-        return [run_parameters, space_task, run_task]
-
     def operator(self) -> StartSpaceRunsOperator:
         return StartSpaceRunsOperator(
             task_id="run_agent", space_id=1, input_parameters={"n": self.inputs}, retries=RETRIES, **self.arguments
@@ -33,11 +29,12 @@ class Spaces(Life):
 
     def waits(self) -> list[dict[str, Any]]:
         assert self.deferral is not None
-        return list(self.deferral.trigger.serialize()[1]["waits"])
+        arguments = self.deferral.trigger.serialize()[1]
+        return [{"stop_grace": arguments["stop_grace"], **wait} for wait in arguments["waits"]]
 
     def records(self) -> list[dict[str, Any]]:
-        record = self.task.store.get(space_state.STATE_KEY)
-        return list((record["runs"] or {}).values()) if record is not None else []
+        record = self.task.store.get(StartSpaceRunsOperator.state_key)
+        return list((record.get("runs") or {}).values()) if record is not None else []
 
 
 class SpacesAmongStrangers(LifeAmongStrangers, Spaces):

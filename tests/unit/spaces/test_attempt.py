@@ -1,33 +1,31 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
-from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
-from airflow_provider_sequentum.triggers.run_event import ended_event
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
-    AgentRunSkipped,
     AgentRunStartAmbiguous,
-    AgentRunStillGoing,
+    AgentRunStillRunning,
     CreditsTooLow,
+    SequentumException,
     SequentumRequestRefused,
+    SequentumSkipped,
     SequentumUnavailable,
     SpaceRunsEnded,
     SpaceRunsFailed,
 )
-from airflow_provider_sequentum.operators import (
-    run_parameters,
-    run_task,
-    space_run,
-    space_state,
-    space_task,
-    termination,
-)
+from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
+from airflow_provider_sequentum.hooks.port import CLAIM_KEY, AttemptPort
+from airflow_provider_sequentum.jobs.record import Claim
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
+from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
+from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
@@ -46,7 +44,7 @@ def service() -> FakeService:
 @pytest.fixture
 def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker(service)
-    use_fakes(monkeypatch, worker, run_parameters, space_task, run_task)
+    use_fakes(monkeypatch, worker)
     return worker
 
 
@@ -88,12 +86,11 @@ def test_without_waiting_the_runs_go_on(service: FakeService, worker: Worker, ta
     assert not any(run.is_over for run in service.runs.values())
 
 
-@BOTH
-def test_runs_that_are_over_at_once_are_not_waited_for_in_the_triggerer(
-    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
-) -> None:
-    service.plans = [Plan(seconds=0)]
-    assert operator(deferrable=deferrable).execute(task.context) == [101, 102, 103]
+def test_a_task_that_defers_polls_nothing_before(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    assert service.requests == ["run-all"]
+    assert [wait["run_id"] for wait in deferral.trigger.serialize()[1]["waits"]] == [101, 102, 103]
+    assert [summary["run_id"] for summary in task.ti.pushed("runs")] == [101, 102, 103]
 
 
 # Some end badly
@@ -105,8 +102,8 @@ def test_a_retry_goes_on_with_each_run(service: FakeService, worker: Worker, tas
     with pytest.raises(SpaceRunsFailed) as caught:
         run_through(worker, task, deferrable=deferrable)
     assert "2 of the 3 agents of space 1 did not end well" in str(caught.value)
-    assert "The next try restarts it in place" in str(caught.value)
-    assert "The next try starts a new run" in str(caught.value)
+    assert "The next attempt restarts it in place" in str(caught.value)
+    assert "The next attempt starts a new run" in str(caught.value)
     assert [result["status"] for result in task.ti.pushed("runs")] == ["Success", "Failure", "Failed"]
     service.clock.sleep(60)
     task.next_try()
@@ -143,7 +140,7 @@ def test_when_all_are_skipped_the_task_is(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.plans = [Plan(RunStatus.SKIPPED)]
-    with pytest.raises(AgentRunSkipped):
+    with pytest.raises(SequentumSkipped):
         run_through(worker, task, deferrable=deferrable)
 
 
@@ -245,16 +242,22 @@ def test_after_a_broken_trigger_the_wait_goes_on_on_the_worker(
 def test_a_kill_stops_all_runs_at_once(service: FakeService, worker: Worker, task: FakeTask) -> None:
     service.plans, service.ignores_stop = [Plan(seconds=None)], True
     killed = operator()
-    worker.steps_left = 40
-    with pytest.raises(Killed):
+    worker.steps_left, worker.interrupt = 40, killed.on_kill
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
-    worker.steps_left = None
-    before = service.clock.now
-    killed.on_kill()
     # Airflow gives a killed task about five seconds: all stops have to be sent before any of them is waited for.
-    stops = [run.stop_asked_at for run in service.runs.values()]
-    assert [stop - before for stop in stops if stop] == [timedelta(0)] * 3
-    assert all(run.is_over for run in service.runs.values())
+    assert len({run.stop_asked_at for run in service.runs.values()}) == 1
+    assert (service.count("stop"), all(run.is_over for run in service.runs.values())) == (3, True)
+
+
+def test_a_kill_leaves_runs_alone_that_have_ended(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    service.plans = [Plan(seconds=10), Plan(seconds=10), Plan(seconds=None)]
+    killed = operator()
+    worker.steps_left, worker.interrupt = 60, killed.on_kill
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    assert (service.count("stop"), service.runs[103].status) == (1, RunStatus.STOPPED)
+    assert not any("rejected" in line for line in worker.warned)
 
 
 @pytest.mark.parametrize("cause", ["broken", "event"])
@@ -265,14 +268,15 @@ def test_a_kill_after_a_deferral_stops_the_runs_where_nothing_outlives_a_try(
     service.plans = [Plan(seconds=None)]
     deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
     killed = operator(deferrable=True)
-    monkeypatch.setattr(space_task.SpaceTask, "conclude", lambda *_: killed.on_kill())
-    monkeypatch.setattr(space_task.SpaceTask, "wait", lambda *_: {})
+    monkeypatch.setattr(SpaceAttempt, "conclude", lambda *_: killed.on_kill())
+    monkeypatch.setattr(SpaceAttempt, "wait", lambda *_: None)
     waits = deferral.trigger.serialize()[1]["waits"]
-    event = {"events": [ended_event(WaitOutcome.DEADLINE, None, wait) for wait in waits], "carried": {}}
+    late = [RunEvent(agent_id=wait["agent_id"], run_id=wait["run_id"], outcome=PollOutcome.DEADLINE) for wait in waits]
+    event = {"events": [single.to_json() for single in late]}
     method, arguments = (
         ("__fail__", {"error": "broken"}) if cause == "broken" else ("execute_complete", {"event": event})
     )
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.resume_execution(method, arguments, task.context)
     assert [run.status for run in service.runs.values()] == [RunStatus.STOPPED] * 3
 
@@ -281,9 +285,10 @@ def test_a_kill_of_a_deferred_task_that_is_not_resumed_stops_the_runs(
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What Airflow 2.11 does when execution_timeout has passed while the task was deferred.
+    task.has_state_store = False
     service.plans = [Plan(seconds=None)]
     deferred_by(lambda: operator(deferrable=True).execute(task.context))
-    monkeypatch.setattr(space_run, "current_context", lambda: task.context)
+    monkeypatch.setattr("airflow_provider_sequentum.operators.remote_job.current_context", lambda: task.context)
     operator(deferrable=True).on_kill()
     assert [run.status for run in service.runs.values()] == [RunStatus.STOPPED] * 3
 
@@ -303,7 +308,7 @@ def test_a_kill_ends_the_try_and_leaves_no_run(service: FakeService, worker: Wor
     service.plans = [Plan(seconds=None)]
     killed = operator()
     kill_while(service, verb, killed, takes_effect=True)
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert [run.status for run in service.runs.values()] == [RunStatus.STOPPED] * 3
 
@@ -312,8 +317,8 @@ def test_a_kill_before_the_start_was_sent_ends_the_try(
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = operator()
-    monkeypatch.setattr(killed, "_bounds", lambda context: killed.on_kill())
-    with pytest.raises(termination._task_terminated()):
+    monkeypatch.setattr(SpaceAttempt, "start_or_join", lambda *_: killed.on_kill())
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert service.requests == []
 
@@ -321,10 +326,10 @@ def test_a_kill_before_the_start_was_sent_ends_the_try(
 def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_try(
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(termination, "state_of", lambda task_instance: "running")
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.kill.state_of", lambda task_instance: "running")
     killed = operator()
     kill_while(service, "status", killed)
-    with pytest.raises(SystemExit, match="the next try joins them"):
+    with pytest.raises(SystemExit, match="the next attempt joins it"):
         killed.execute(task.context)
     assert service.count("stop") == 0
     task.next_try()
@@ -332,18 +337,35 @@ def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_try(
     assert len(service.runs) == 3
 
 
-@pytest.mark.parametrize("refused", [{}, {8: "Insufficient credits."}])
 def test_a_kill_in_the_middle_of_the_start_sends_the_stops_at_once(
-    service: FakeService, worker: Worker, task: FakeTask, refused: dict[int, str]
+    service: FakeService, worker: Worker, task: FakeTask
 ) -> None:
-    # Airflow gives a killed task about five seconds, and an agent that was not started is looked for in vain.
-    service.plans, service.refuses_to_start = [Plan(seconds=None)], refused
+    service.plans = [Plan(seconds=None)]
     killed = operator()
     kill_while(service, "run-all", killed, takes_effect=True)
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
-    assert len(service.runs) == 3 - len(refused)
-    assert [run.stop_asked_at for run in service.runs.values()] == [START] * len(service.runs)
+    assert [run.stop_asked_at for run in service.runs.values()] == [START] * 3
+
+
+def test_a_kill_in_the_middle_of_the_start_stops_nothing_that_may_be_of_others(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    killed = operator()
+
+    def error(call: Any) -> Any:
+        service.start(8, by_stranger=True)
+        killed.on_kill()
+        return fakes.server_error(call)
+
+    service.faults["run-all"] = [(error, False)]
+    with pytest.raises(AirflowTaskTerminated) as caught:
+        killed.execute(task.context)
+    assert service.runs[101].stop_asked_at is None
+    said = " ".join(caught.value.__notes__)
+    assert "Runs [101] of agents [8] could be of it, or of others" in said
+    assert "Agents [7, 9] have no such run" in said
 
 
 def test_a_kill_in_the_middle_of_one_agents_start_finds_its_run(
@@ -355,7 +377,7 @@ def test_a_kill_in_the_middle_of_one_agents_start_finds_its_run(
     task.next_try()
     killed = operator()
     kill_while(service, "start", killed, takes_effect=True)
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert service.runs[104].status is RunStatus.STOPPED
 
@@ -364,13 +386,14 @@ def test_a_kill_stops_what_is_known_where_the_rest_cannot_be_told_from_others(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:
     service.plans = [Plan(), Plan(RunStatus.FAILED), Plan(seconds=None)]
-    task.ti.map_index = 0  # among siblings, none that is looked for can be told from theirs
+    task.ti.map_index = 0
+    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = Claim(is_answered=False, map_index=1).to_json()
     with pytest.raises(SpaceRunsFailed):
         run_through(worker, task, timeout=100, on_timeout="leave")
     task.next_try()
     killed = operator()
     kill_while(service, "start", killed, takes_effect=True)
-    with pytest.raises(termination._task_terminated()):
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
     assert service.runs[103].status is RunStatus.STOPPED
     assert service.runs[104].stop_asked_at is None
@@ -383,11 +406,9 @@ def test_a_kill_stops_a_run_that_is_no_longer_waited_for_too(
     service.plans = [Plan(seconds=None)]
     killed = operator()
     service.faults["status"] = [None, None, None, (fakes.unauthorized, False)]
-    worker.steps_left = 40
-    with pytest.raises(Killed):
+    worker.steps_left, worker.interrupt = 40, killed.on_kill
+    with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
-    worker.steps_left = None
-    killed.on_kill()
     assert all(run.is_over for run in service.runs.values())
 
 
@@ -412,13 +433,13 @@ def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
 ) -> None:
     service.plans = [Plan(seconds=None)] * 3 + [Plan()]
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    service.faults["stop"] = [(fakes.server_error, False)] * 6
-    service.faults["kill"] = [(fakes.server_error, False)] * 2
+    service.faults["stop"] = service.faults["kill"] = [(fakes.server_error, False)] * 40
     task.clear()
-    with pytest.raises(AgentRunStillGoing, match=r"Runs \[101\] of agents \[7\]") as caught:
+    with pytest.raises(AgentRunStillRunning, match=r"Runs \[101, 102, 103\] of agents \[7, 8, 9\]") as caught:
         run_through(worker, task, deferrable=deferrable)
-    assert "The next try stops them again" in str(caught.value)
+    assert "A retry stops them again" in str(caught.value)
     assert len(service.runs) == 3
+    service.faults.clear()
     task.next_try()
     assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
     assert not any(service.runs[number].status is RunStatus.RUNNING for number in (101, 102, 103))
@@ -491,8 +512,7 @@ def test_the_runs_of_a_mapped_sibling_are_not_adopted(
 ) -> None:
     task.ti.map_index = 0
     of_sibling = [service.start(agent_id, by_stranger=True).id for agent_id in (7, 8)]
-    nothing = {"agent_id": 9, "run_id": None}
-    task.ti.xcoms["run_agent", 1, "runs"] = [*({"agent_id": 7, "run_id": run_id} for run_id in of_sibling), nothing]
+    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = Claim(run_ids=tuple(of_sibling), map_index=1).to_json()
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     assert run_through(worker, task, deferrable=deferrable) == [103, 104, 105]
 
@@ -516,9 +536,9 @@ def test_what_a_lost_start_left_undone_is_done_by_the_next_try(
     service.refuses_to_start = {8: "?"}
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     with pytest.raises(SpaceRunsFailed, match="Agent 8 was not started, as far as is known"):
-        run_through(worker, task, deferrable=deferrable)
+        run_through(worker, task, deferrable=deferrable, on_ambiguous_start="adopt")
     task.next_try()
-    assert run_through(worker, task, deferrable=deferrable) == [101, 103, 102]
+    assert run_through(worker, task, deferrable=deferrable, on_ambiguous_start="adopt") == [101, 103, 102]
     assert service.count("run-all") == 1
 
 
@@ -551,11 +571,25 @@ def test_a_worker_that_dies_anywhere_leaves_one_run_of_each(
     assert all(run.status is RunStatus.SUCCESS for run in service.runs.values())
 
 
-def test_a_record_that_cannot_be_read_starts_nothing(service: FakeService, worker: Worker, task: FakeTask) -> None:
-    task.store.set(space_state.STATE_KEY, {"format": 99})
-    with pytest.raises(AgentRunStartAmbiguous, match="Nothing was started"):
-        run_through(worker, task)
-    assert service.requests == []
+@pytest.mark.parametrize("is_deferred", [False, True])
+def test_a_record_of_an_earlier_format_is_refused_after_its_runs_were_stopped(
+    service: FakeService, worker: Worker, task: FakeTask, is_deferred: bool
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    runs = {str(agent): {"format": 1, "agent_id": agent, "run_id": service.start(agent).id} for agent in (7, 8, 9)}
+    task.store.set(StartSpaceRunsOperator.state_key, {"format": 1, "space_id": 1, "runs": runs})
+    event = {"events": [{"trigger": run} for run in runs.values()], "carried": {}}
+    with pytest.raises(SequentumException, match="cannot be read.*3 runs have ended"):
+        if is_deferred:
+            task.store.delete(StartSpaceRunsOperator.state_key)
+            operator().resume_execution("execute_complete", {"event": event}, task.context)
+        else:
+            run_through(worker, task)
+    assert {run.status for run in service.runs.values()} == {RunStatus.STOPPED}
+    assert service.count("run-all") == 0
+    task.next_try()
+    service.plans = [Plan()]
+    assert run_through(worker, task) == [104, 105, 106]
 
 
 @BOTH
@@ -566,6 +600,344 @@ def test_one_run_that_cannot_be_looked_at_spoils_no_other(
     with pytest.raises(SpaceRunsEnded, match="1 of the 3 agents"):
         run_through(worker, task, deferrable=deferrable)
     assert service.clock.now > START
+
+
+# Many runs: each thing once
+
+
+def down(service: FakeService, worker: Worker, *, seconds: float = 90, from_call: int = 0) -> None:
+    """Let the service not answer: each request but those with a time of their own takes the client ``seconds``."""
+
+    exchange = worker.exchange
+    calls = itertools.count()
+
+    def slow(call: Any, *, budget_share: float = 1.0, within: float | None = None) -> Any:
+        if next(calls) < from_call:
+            return exchange(call, budget_share=budget_share, within=within)
+        service.clock.sleep(seconds if within is None else min(seconds, within))
+        raise fakes.not_reached(call)
+
+    worker.exchange = slow  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_retry_while_the_service_is_down_does_not_wait_for_each_run_in_turn(
+    service: FakeService, worker: Worker, task: FakeTask, is_last: bool
+) -> None:
+    service.agents = {number: str(number) for number in range(1, 21)}
+    service.plans = [Plan(seconds=None)]
+    run_through(worker, task, wait_for_completion=False)
+    task.next_try()
+    task.ti.try_number += 1 if is_last else 0
+    before = service.clock.now
+    down(service, worker)
+    with pytest.raises(SpaceRunsFailed, match="20 of the 20 agents") as caught:
+        run_through(worker, task)
+    # Two looks tell that the service is down. Then each run is asked to stop, if this is the last attempt.
+    assert (service.clock.now - before).total_seconds() <= 2 * 90 + (20 * 15 if is_last else 0)
+    assert len(str(caught.value)) <= 4_000
+    assert ("may still be running and costing credits" in str(caught.value)) is is_last
+
+
+def test_a_conclusion_while_the_service_is_down_asks_for_no_more_diagnoses_than_it_has_to(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.agents = {number: str(number) for number in range(1, 21)}
+    service.plans = [Plan(RunStatus.FAILURE, seconds=0)]
+    down(service, worker, from_call=21)  # run-all and the looks
+    before = service.clock.now
+    with pytest.raises(SpaceRunsFailed, match="20 of the 20 agents"):
+        run_through(worker, task)
+    assert (service.clock.now - before).total_seconds() <= 2 * 30
+
+
+def test_runs_that_the_service_no_longer_knows_are_found_out_together(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.agents = {number: str(number) for number in range(1, 11)}
+    run_through(worker, task, wait_for_completion=False)
+    service.runs.clear()
+    task.next_try()
+    before = service.clock.now
+    run_through(worker, task, wait_for_completion=False)
+    assert (service.clock.now - before).total_seconds() < 70
+
+
+def test_runs_that_are_stopping_are_seen_to_their_end_together(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans, service.stop_seconds = [Plan(seconds=None)] * 3 + [Plan()], 30
+    run_through(worker, task, wait_for_completion=False)
+    for run in service.runs.values():
+        run.stop_asked_at = service.clock.now
+    task.next_try()
+    before = service.clock.now
+    assert run_through(worker, task, wait_for_completion=False) == [104, 105, 106]
+    assert (service.clock.now - before).total_seconds() < 40
+
+
+@BOTH
+def test_each_late_run_is_stopped_once_and_without_a_warning(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=10), Plan(seconds=None)]
+    with pytest.raises(SpaceRunsFailed, match="when the task's timeout passed"):
+        run_through(worker, task, deferrable=deferrable, timeout=100)
+    stops = sorted(call.path for _, call, _ in worker.sent if call.path.endswith(("/stop", "/kill")))
+    assert stops == ["/agent/8/run/102/stop", "/agent/9/run/103/stop"]
+    assert not any("rejected" in line or "could not be confirmed" in line for line in worker.warned)
+
+
+@BOTH
+def test_late_runs_that_ignore_the_stop_are_killed_together(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans, service.ignores_stop = [Plan(seconds=None)], True
+    with pytest.raises(SpaceRunsFailed):
+        run_through(worker, task, deferrable=deferrable, timeout=100, stop_grace=30)
+    assert (service.clock.now - START).total_seconds() < 100 + 30 + 20
+
+
+@BOTH
+def test_a_run_that_ends_before_it_can_be_stopped_did_end_well(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=10), Plan(seconds=101), Plan(seconds=None)]
+    service.stop_seconds = 60
+    service.faults["stop"] = [(fakes.answer_lost, False), (fakes.answer_lost, False)]
+    with pytest.raises(SpaceRunsFailed, match="1 of the 3 agents"):
+        run_through(worker, task, deferrable=deferrable, timeout=100)
+    assert [summary["succeeded"] for summary in task.ti.pushed("runs")] == [True, True, False]
+
+
+@BOTH
+def test_what_is_concluded_is_not_concluded_by_a_later_deferral(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=0), FAILURE, Plan(RunStatus.FAILED, seconds=0), FAILURE, Plan()]
+    with pytest.raises(SpaceRunsFailed, match="1 of the 3 agents") as caught:
+        run_through(worker, task, deferrable=deferrable, restarts=3, restart_delay=1, report_cost=True)
+    assert service.count("restart") == 2
+    assert (service.count("billing"), service.count("diagnostics")) == (2, 1)
+    polled = [call.path for _, call, _ in worker.sent if call.path == "/agent/7/run/101/status"]
+    assert len(polled) == 1
+    assert "Run 103 of agent 9 ended: Failed" in str(caught.value)
+    assert [(one["run_id"], one["status"], one["succeeded"]) for one in task.ti.pushed("runs")] == [
+        (101, "Success", True),
+        (102, "Success", True),
+        (103, "Failed", False),
+    ]
+
+
+@BOTH
+def test_ids_and_summaries_line_up(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
+    service.agents = {number: str(number) for number in range(1, 31)}
+    service.plans = [Plan(records=1 if number in (4, 17) else 10) for number in range(1, 32)]
+    task.ti.map_index = 2
+    ids = run_through(worker, task, deferrable=deferrable, on_partial="warn", min_records=5)
+    summaries = task.ti.pushed("runs")
+    assert ids == [one["run_id"] for one in summaries if one["succeeded"]]
+    assert [one["agent_id"] for one in summaries] == list(range(1, 31))
+    bad = [one for one in summaries if not one["succeeded"]]
+    assert [(one["agent_id"], one["status"], one["map_index"]) for one in bad] == [(4, "Success", 2), (17, "Success", 2)]
+    assert "fewer than min_records=5" in bad[0]["note"]
+
+
+@BOTH
+def test_a_tolerated_run_that_is_lost_from_sight_is_stopped(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    # The task succeeds, so no attempt will take the run over.
+    service.plans = [Plan(seconds=None), Plan(), Plan()]
+    service.faults["status"] = [(fakes.unauthorized, False)]
+    assert run_through(worker, task, deferrable=deferrable, on_partial="warn") == [102, 103]
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+# Whatever ends an attempt
+
+
+STEPS = [*range(16), 25, 40]
+
+
+def fire_undisturbed(worker: Worker, deferral: TaskDeferred) -> dict[str, Any]:
+    """Wait as the trigger does; nothing happens to the worker in the meantime."""
+    steps_left, worker.steps_left = worker.steps_left, None
+    try:
+        return fire_space(worker, deferral)
+    finally:
+        worker.steps_left = steps_left
+
+
+@BOTH
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("steps", STEPS)
+def test_whatever_ends_the_last_attempt_leaves_no_run(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, error: type[BaseException], steps: int
+) -> None:
+    task.retries = task.ti.max_tries = 0
+    service.plans = [Plan(seconds=200)]
+
+    def interrupt() -> None:
+        raise error
+
+    worker.steps_left, worker.interrupt = steps, interrupt
+    with contextlib.suppress(error):
+        run_try(worker, task, lambda: operator(deferrable=deferrable, retries=0), fire_undisturbed)
+    assert all(run.is_over for run in service.runs.values())
+
+
+@BOTH
+@pytest.mark.parametrize("steps", STEPS)
+def test_a_kill_at_any_step_leaves_no_run(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, steps: int
+) -> None:
+    service.plans = [Plan(seconds=200)]
+    made: list[StartSpaceRunsOperator] = []
+
+    def make() -> StartSpaceRunsOperator:
+        made.append(operator(deferrable=deferrable))
+        return made[-1]
+
+    worker.steps_left, worker.interrupt = steps, lambda: made[-1].on_kill()
+    with contextlib.suppress(AirflowTaskTerminated):
+        run_try(worker, task, make, fire_undisturbed)
+    assert all(run.is_over for run in service.runs.values())
+
+
+@BOTH
+@pytest.mark.parametrize("steps", STEPS)
+def test_an_error_at_any_step_leaves_the_runs_to_the_next_attempt_if_one_comes(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, steps: int
+) -> None:
+    service.plans = [Plan(seconds=200)]
+
+    def interrupt() -> None:
+        raise RuntimeError
+
+    worker.steps_left, worker.interrupt = steps, interrupt
+    try:
+        run_try(worker, task, lambda: operator(deferrable=deferrable), fire_undisturbed)
+    except RuntimeError:
+        task.next_try()
+        run_through(worker, task, deferrable=deferrable)
+    well = [run.agent_id for run in service.runs.values() if run.status is RunStatus.SUCCESS]
+    assert sorted(well) == [7, 8, 9]
+    assert all(run.is_over for run in service.runs.values())
+
+
+@pytest.mark.parametrize("broken", ["save", "push"])
+@pytest.mark.parametrize("has_store", [True, False])
+def test_what_airflow_cannot_keep_leaves_no_run(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch, broken: str, has_store: bool
+) -> None:
+    service.plans, task.has_state_store = [Plan(seconds=None)], has_store
+    work = getattr(AttemptPort, broken)
+
+    def fails(port: AttemptPort, *arguments: Any) -> None:
+        if service.runs:
+            raise OSError("Airflow's database is away")
+        work(port, *arguments)
+
+    task.ti.max_tries = 0
+    monkeypatch.setattr(AttemptPort, broken, fails)
+    with pytest.raises(OSError, match="is away"):
+        operator(retries=0).execute(task.context)
+    assert all(run.is_over for run in service.runs.values())
+
+
+def test_execution_timeout_on_the_worker_stops_all_runs(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    service.plans = [Plan(seconds=None)]
+
+    def interrupt() -> None:
+        raise AirflowTaskTimeout
+
+    worker.steps_left, worker.interrupt = 20, interrupt
+    with pytest.raises(AirflowTaskTimeout):
+        run_through(worker, task, on_timeout="leave")
+    assert all(run.is_over for run in service.runs.values())
+
+
+@BOTH
+@pytest.mark.parametrize("answer", [fakes.unauthorized, fakes.bad_request])
+def test_a_status_that_is_refused_for_good_leaves_no_run(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, answer: ErrorOf
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    service.faults["status"] = [(answer, False)] * 3
+    with pytest.raises(SpaceRunsEnded, match="3 runs have ended"):
+        run_through(worker, task, deferrable=deferrable)
+    assert all(run.is_over for run in service.runs.values())
+
+
+@pytest.mark.parametrize("on_clear", ["rerun", "join"])
+def test_a_store_that_a_clear_wipes_costs_no_more_than_the_old_runs(
+    service: FakeService, worker: Worker, task: FakeTask, on_clear: str
+) -> None:
+    # The trigger of the cleared attempt finds out that its runs were not taken over, and stops them.
+    service.plans = [Plan(seconds=None)] * 3 + [Plan()]
+    deferral = deferred_by(lambda: operator(deferrable=True, on_clear=on_clear).execute(task.context))
+    task.clear(wipes_store=True)
+    deferred_by(lambda: operator(deferrable=True, on_clear=on_clear).execute(task.context))
+    assert not deferral.trigger.is_own(task.ti.pushed("runs"))
+
+
+def test_a_clear_that_joins_names_the_runs_that_it_joined(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    deferral = deferred_by(lambda: operator(deferrable=True, on_clear="join").execute(task.context))
+    task.clear()
+    deferred_by(lambda: operator(deferrable=True, on_clear="join").execute(task.context))
+    assert deferral.trigger.is_own(task.ti.pushed("runs"))
+
+
+@pytest.mark.parametrize("seconds", [-86_400, -45, 45, 86_400])
+def test_lost_runs_are_found_whatever_the_clocks_say(
+    service: FakeService, worker: Worker, task: FakeTask, seconds: float
+) -> None:
+    service.skew = timedelta(seconds=seconds)
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    assert run_through(worker, task) == [101, 102, 103]
+    assert service.count("run-all") == 1
+
+
+def test_a_resumed_task_reads_no_argument_again(service: FakeService, worker: Worker, task: FakeTask) -> None:
+    deferral = deferred_by(lambda: operator(deferrable=True, min_records=5).execute(task.context))
+    changed = operator(deferrable=True, space_id="gone", min_records="many", timeout="soon", input_parameters="[")
+    event = fire_space(worker, deferral)
+    assert changed.resume_execution("execute_complete", {**deferral.kwargs, "event": event}, task.context) == [101, 102, 103]
+
+
+def test_arguments_that_became_invalid_before_a_retry_lose_no_run(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    run_through(worker, task, wait_for_completion=False)
+    task.next_try()
+    with pytest.raises(SequentumRequestRefused, match="timeout must be.*3 runs have ended"):
+        run_through(worker, task, timeout="soon")
+    assert all(run.is_over for run in service.runs.values())
+
+
+@BOTH
+def test_a_deadline_that_passes_during_the_start_stops_the_runs(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    service.faults["agents"] = [(fakes.server_error, False)]
+    with pytest.raises(SpaceRunsFailed, match="timeout passed. 3 runs have ended"):
+        run_through(worker, task, deferrable=deferrable, timeout=8)
+    assert all(run.is_over for run in service.runs.values())
+
+
+@pytest.mark.parametrize("event", [{}, {"events": None}, {"events": [{}]}, {"events": [{"agent_id": 7}]}, None])
+def test_an_event_that_cannot_be_understood_is_never_success(
+    service: FakeService, worker: Worker, task: FakeTask, event: Any
+) -> None:
+    deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    with pytest.raises((SpaceRunsFailed, SequentumUnavailable), match="cannot be read"):
+        operator().resume_execution("execute_complete", {**deferral.kwargs, "event": event}, task.context)
 
 
 # Airflow older than 3.3
@@ -591,7 +963,7 @@ def test_without_a_state_store_no_restart_is_promised(
     task.has_state_store = False
     with pytest.raises(SpaceRunsFailed) as caught:
         run_through(worker, task, deferrable=deferrable)
-    assert str(caught.value).count("The next try starts a new run.") == 3
+    assert str(caught.value).count("The next attempt starts a new run.") == 3
 
 
 @pytest.mark.parametrize(
@@ -602,7 +974,7 @@ def test_without_a_state_store_no_restart_is_promised(
         ({"timeout": "soon"}, "timeout must be"),
         ({"min_records": "x"}, "min_records must be"),
         ({"on_partial": "x"}, "on_partial must be one of"),
-        ({"poll_interval": 0}, "poll_interval must be"),
+        ({"poll_interval": True}, "poll_interval must be"),
     ],
 )
 def test_bad_input_starts_nothing(
