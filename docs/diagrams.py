@@ -13,31 +13,29 @@ from pathlib import Path
 from typing import get_args
 
 from airflow.providers.common.compat.sdk import AirflowFailException
-
-from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.endings import EXCEPTION_OF
+
+from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.api.run_status import status_name
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
 from airflow_provider_sequentum.parameters import OnReady
+from airflow_provider_sequentum.runs.phases import PHASES, NextStep, Phase, next_step
 from airflow_provider_sequentum.sessions.state import (
     Action,
-    Leave,
-    Session,
     Cancel,
     Cancelled,
     Done,
     Failed,
     Finish,
     FollowUp,
+    Leave,
+    Session,
     SessionState,
     Wait,
     next_action,
 )
-from airflow_provider_sequentum.parameters import OnReady
-from airflow_provider_sequentum.runs.phases import NextStep, next_step
-from airflow_provider_sequentum.runs.phases import PHASES, Phase
-from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
 from airflow_provider_sequentum.watching.schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
 from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
-from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
 from docs.drawing import LINE, Box, Canvas
 
 ROOT = Path(__file__).parents[1]

@@ -125,7 +125,9 @@ def use_first_poke(monkeypatch: pytest.MonkeyPatch, ti: FakeTaskInstance) -> Non
 def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
     """Let hooks and ports talk to the fake service, on its clock."""
 
-    def exchange(port: ClientPort, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+    def exchange(
+        port: ClientPort, call: Call[T], *, budget_share: float = 1.0, within: float | None = None
+    ) -> Reply[T]:
         worker.deadline = port.deadline
         return worker.exchange(call, budget_share=budget_share, within=within)
 

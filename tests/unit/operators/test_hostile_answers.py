@@ -37,11 +37,11 @@ from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.sensors import agent_run as sensor_module
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from tests.support.airflow import FakeTask, use_fakes
+from tests.support.builder import FakeBuilder, use_builder
 from tests.support.hostile import KEY, responses
 from tests.support.service import Clock, FakeService
 from tests.support.tries import run_try
 from tests.support.worker import Worker
-from tests.support.builder import FakeBuilder, use_builder
 
 PIPELINE = Pipeline(ClientSettings(api_key=KEY))
 MOST_HOSTILE, MOST_REQUESTS = 12, 500

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
-from airflow_provider_sequentum.reporting.lineage import MOST_FILES, transfer_lineage
 
+from airflow_provider_sequentum.reporting.lineage import MOST_FILES, transfer_lineage
 from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
 from airflow_provider_sequentum.transfers.run_files_transfer import Landed
 

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from airflow_provider_sequentum.lifecycle.run_record import RunRecord
 from airflow_provider_sequentum.lifecycle.run_request import RunRequest
+from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 REQUEST = SpaceRequest(space_id=1, input_parameters='{"a": 1}')

@@ -15,10 +15,6 @@ from airflow_provider_sequentum.lifecycle.run_start import (
     StartAmbiguous,
     StillGoing,
 )
-
-from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
 from airflow_provider_sequentum.lifecycle.space_start import (
     find_space_runs,
@@ -27,6 +23,10 @@ from airflow_provider_sequentum.lifecycle.space_start import (
     stop_runs,
     stop_space,
 )
+
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.run_status import RunStatus
 from tests.support import service as fakes
 from tests.support.service import START, ErrorOf, FakeService, Plan
 from tests.support.worker import Killed, Worker
