@@ -403,7 +403,7 @@ class SpaceAttempt(JobAttempt):
             end = record.ended.get(agent_id)
             if end is not None:
                 self._extras[agent_id] = dict(end.extras)
-                self._runs[agent_id].run = Run.model_validate(end.run) if end.run is not None else None
+                self._runs[agent_id].run = end.last_run(agent_id, own.run_id if own is not None else None)
         return self._runs[agent_id]
 
     def _summary_of(self, agent_id: int) -> dict[str, Any]:

@@ -739,7 +739,10 @@ def test_ids_and_summaries_line_up(service: FakeService, worker: Worker, task: F
     assert ids == [one["run_id"] for one in summaries if one["succeeded"]]
     assert [one["agent_id"] for one in summaries] == list(range(1, 31))
     bad = [one for one in summaries if not one["succeeded"]]
-    assert [(one["agent_id"], one["status"], one["map_index"]) for one in bad] == [(4, "Success", 2), (17, "Success", 2)]
+    assert [(one["agent_id"], one["status"], one["map_index"]) for one in bad] == [
+        (4, "Success", 2),
+        (17, "Success", 2),
+    ]
     assert "fewer than min_records=5" in bad[0]["note"]
 
 
@@ -882,9 +885,7 @@ def test_a_store_that_a_clear_wipes_costs_no_more_than_the_old_runs(
     assert not deferral.trigger.is_own(task.ti.pushed("runs"))
 
 
-def test_a_clear_that_joins_names_the_runs_that_it_joined(
-    service: FakeService, worker: Worker, task: FakeTask
-) -> None:
+def test_a_clear_that_joins_names_the_runs_that_it_joined(service: FakeService, worker: Worker, task: FakeTask) -> None:
     deferral = deferred_by(lambda: operator(deferrable=True, on_clear="join").execute(task.context))
     task.clear()
     deferred_by(lambda: operator(deferrable=True, on_clear="join").execute(task.context))
@@ -905,7 +906,11 @@ def test_a_resumed_task_reads_no_argument_again(service: FakeService, worker: Wo
     deferral = deferred_by(lambda: operator(deferrable=True, min_records=5).execute(task.context))
     changed = operator(deferrable=True, space_id="gone", min_records="many", timeout="soon", input_parameters="[")
     event = fire_space(worker, deferral)
-    assert changed.resume_execution("execute_complete", {**deferral.kwargs, "event": event}, task.context) == [101, 102, 103]
+    assert changed.resume_execution("execute_complete", {**deferral.kwargs, "event": event}, task.context) == [
+        101,
+        102,
+        103,
+    ]
 
 
 def test_arguments_that_became_invalid_before_a_retry_lose_no_run(
