@@ -55,7 +55,7 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
     :param min_records: a run that extracted fewer records did not succeed.
     :param max_errors: a run that counted more errors did not succeed.
     :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
-    :param report_cost: add what each run cost to its summary, where the key may read billing. One request more for each.
+    :param report_cost: add what each run cost to its summary, where the key may read billing. One request each.
     :param sequentum_conn_id: the connection.
     :raises SpaceRunsFailed: some runs did not succeed; a retry takes up each of them.
     :raises SpaceRunsEnded: some runs did not succeed, and no retry helps.

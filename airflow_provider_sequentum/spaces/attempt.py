@@ -205,7 +205,7 @@ class SpaceAttempt(JobAttempt):
         return True
 
     def stop(self, *, is_killed: bool = False) -> str:
-        """Stop all runs and return what became of them. What is known is asked to stop before the rest is looked for."""
+        """Stop all runs and return what became of them. What is known is asked to stop before others are found."""
         record = self._known_record()
         owned = [run for run in self.runs.values() if _needs_owner(run)]
         known = [run for run in owned if run.can_be_joined]
@@ -403,7 +403,7 @@ class SpaceAttempt(JobAttempt):
             end = record.ended.get(agent_id)
             if end is not None:
                 self._extras[agent_id] = dict(end.extras)
-                self._runs[agent_id].run = Run.model_validate(end.run) if end.run is not None else None
+                self._runs[agent_id].run = end.last_run(agent_id, own.run_id if own is not None else None)
         return self._runs[agent_id]
 
     def _summary_of(self, agent_id: int) -> dict[str, Any]:
@@ -449,8 +449,8 @@ class SpaceAttempt(JobAttempt):
             return sentence
         runs, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
         return (
-            f"{sentence} It could not be confirmed that runs {listed(runs)} of agents {listed(agents)} have stopped: they "
-            "may still be running and costing credits."
+            f"{sentence} It could not be confirmed that runs {listed(runs)} of agents {listed(agents)} have stopped: "
+            "they may still be running and costing credits."
         )
 
     def _pending(self) -> list[int]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
+from pydantic import Field
+
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, Stored, choice_of, fingerprint
 from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
@@ -16,13 +18,13 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.api.spaces import SpaceRun
 
-ENDS_SIZE = 20_000
-"""Bytes of a record that the messages of ended runs may take, all together."""
+ENDS_SIZE = 8_000
+"""Characters of a record that the messages of ended runs may take, all together."""
 
 LONGEST_END_MESSAGE = 4_000
 
 _KEPT_OF_RUN = (
-    *("id", "config_id", "status", "created", "start_time", "end_time", "message", "table_type"),
+    *("status", "created", "start_time", "end_time", "message", "table_type"),
     *("data_count", "export_count", "error_count", "page_count", "run_time_sec"),
 )
 
@@ -38,7 +40,7 @@ class SpaceConfig(RunPolicies):
     on_partial: Annotated[str, choice_of(p.OnPartial)] = "fail"
 
     def start_call(self) -> Call[SpaceRun]:
-        """Return the call that starts every agent. It is not safe to repeat: each one is a billed run of every agent."""
+        """Return the call that starts every agent. It is not safe to repeat: each one is a billed run of each."""
         from airflow_provider_sequentum.api import spaces
 
         return spaces.run_all(self.space_id, input_parameters=self.input_parameters)
@@ -68,20 +70,28 @@ class AgentEnd(Stored):
     """How the part of one agent in the task ended, so that a resumed task does not conclude it once more.
 
     :param message: why, unless it succeeded.
-    :param run: the run's last record, where there is one.
+    :param run: the run's last record without its ids, where there is one.
     :param extras: what the summary of the run says besides: ``cost``, ``note``.
     """
 
     kind: EndKind = EndKind.RETRIED
     message: str = ""
     run: dict[str, Any] | None = None
-    extras: dict[str, Any] = {}
+    extras: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, kind: EndKind, message: str, run: Run | None, extras: Mapping[str, Any]) -> Self:
         """Return the end of the part of an agent."""
         kept = run.model_dump(mode="json", include=set(_KEPT_OF_RUN), exclude_none=True) if run is not None else None
         return cls(kind=kind, message=shortened(message, LONGEST_END_MESSAGE), run=kept, extras=dict(extras))
+
+    def last_run(self, agent_id: int, run_id: int | None) -> Run | None:
+        """Return the run's last record as far as it was kept."""
+        from airflow_provider_sequentum.api.runs import Run
+
+        if self.run is None or run_id is None:
+            return None
+        return Run.model_validate({**self.run, "id": run_id, "config_id": agent_id})
 
     def shortened(self, size: int) -> AgentEnd:
         """Return a copy whose texts take at most ``size`` characters in all."""
@@ -114,9 +124,9 @@ class SpaceRecord(JobRecord):
     space_id: int = 0
     config: SpaceConfig | None = None
     runs: dict[int, RunRecord] | None = None
-    not_started: dict[int, str] = {}
-    ended: dict[int, AgentEnd] = {}
-    replaced: dict[int, tuple[int, ...]] = {}
+    not_started: dict[int, str] = Field(default_factory=dict)
+    ended: dict[int, AgentEnd] = Field(default_factory=dict)
+    replaced: dict[int, tuple[int, ...]] = Field(default_factory=dict)
     is_incomplete: bool = False
     is_ambiguous: bool = False
     is_guess: bool = False
@@ -164,18 +174,21 @@ class SpaceRecord(JobRecord):
             return self.updated(runs=runs, not_started={**others, agent_id: "its start failed"})
         # What all runs have in common is in the space's own record.
         slim = run.updated(config=None, fingerprint=None, deadline=None, execution_deadline=None)
-        return self.updated(runs={**runs, agent_id: slim}, not_started=others)
+        replaced = {other: ids for other, ids in self.replaced.items() if other != agent_id}
+        return self.updated(runs={**runs, agent_id: slim}, not_started=others, replaced=replaced)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values. They are small, because every change writes all of it: 64 kB for 100 agents."""
-        size = ENDS_SIZE // max(len(self.ended), 1)
-        slim = self.updated(ended={agent: end.shortened(size) for agent, end in self.ended.items()})
-        values = super(SpaceRecord, slim).to_json()
+        values = super(SpaceRecord, self.updated(runs=None, ended={})).to_json()
+        size = ENDS_SIZE // max(sum(end.kind is not EndKind.SUCCEEDED for end in self.ended.values()), 1)
+        values["ended"] = _slim({agent: end.shortened(size) for agent, end in self.ended.items()})
         if self.runs is not None:
-            values["runs"] = {
-                str(agent): run.model_dump(mode="json", exclude_defaults=True) for agent, run in self.runs.items()
-            }
+            values["runs"] = _slim(self.runs)
         return values
+
+
+def _slim(stored: Mapping[int, Stored]) -> dict[str, Any]:
+    return {str(agent): each.model_dump(mode="json", exclude_defaults=True) for agent, each in stored.items()}
 
 
 def runs_named_in(values: Iterable[object]) -> list[RunRecord]:

@@ -4,10 +4,10 @@ The service starts them by one request (``run-all``), which is no more idempoten
 things is the same: save the intent, send the start, save what was answered. From then on each agent's run has a life
 of its own.
 
-What became of a lost answer is found out agent by agent, and nothing is guessed: that one agent has a run which could be
-its own does not show that the request took effect, since a person or a schedule may have started it. Only where every
-agent of the space has exactly one such run, these are the space's. That another program ran the whole space at the same
-moment cannot be told apart: the service does not show the inputs of a run.
+What became of a lost answer is found out agent by agent, and nothing is guessed: that one agent has a run which could
+be its own does not show that the request took effect, since a person or a schedule may have started it. Only where
+every agent of the space has such a run, and one of them just one, it is the space's. That another program ran the whole
+space at the same moment cannot be told apart: the service does not show the inputs of a run.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def start_space(
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
             return start_space(port, config, new, found, may_repeat=False)
         if not found.known_runs:
-            # The intent stays: the next attempt looks again, later, and starts the space only if there is still nothing.
+            # The intent stays: the next attempt looks again, later, and starts the space if there is still nothing.
             raise
         record = found
     else:
@@ -223,8 +223,8 @@ def find_space_runs(
     if doubtful and config.on_ambiguous_start == "fail":
         port.save(record.updated(is_ambiguous=True, max_tries=max_tries))
         raise AgentRunStartAmbiguous(
-            f"{search.describe_doubt()} None was adopted and none started. Look at them in Sequentum Cloud, stop what is "
-            "not wanted, then clear the task to start new runs; or choose on_ambiguous_start='adopt' or 'start'."
+            f"{search.describe_doubt()} None was adopted and none started. Look at them in Sequentum Cloud, stop what "
+            "is not wanted, then clear the task to start new runs; or choose on_ambiguous_start='adopt' or 'start'."
         )
     if doubtful and config.on_ambiguous_start == "start":
         log.warning("%s New ones are started nevertheless.", search.describe_doubt())
@@ -244,6 +244,7 @@ class SpaceSearch:
         self._lists: dict[int, tuple[Reply[Page[Run]], datetime]] = {}
         self._candidates: dict[int, list[Run]] = {}
         self._unanswered = 0
+        self._unlisted = 0
 
     @property
     def agents(self) -> dict[int, RunRecord]:
@@ -265,14 +266,14 @@ class SpaceSearch:
 
     @property
     def _missing(self) -> list[int]:
-        return [
-            agent for agent, record in self.agents.items() if record.run_id is None and not self._candidates.get(agent)
-        ]
+        """The agents of which no run is known and none was found."""
+        lost = (agent for agent, record in self.agents.items() if record.run_id is None)
+        return [agent for agent in lost if not self._candidates.get(agent)]
 
     @property
     def _is_unproven(self) -> bool:
         """Whether nothing shows that the start took effect."""
-        return not self._is_told_by_service and bool(self._missing)
+        return not self._is_told_by_service and bool(self._missing or self._unlisted)
 
     def look_until_known(self, port: Port, delays: Sequence[float], further: Sequence[float]) -> None:
         """Look after each delay, until every agent has a run.
@@ -294,10 +295,11 @@ class SpaceSearch:
                 break
 
     def look(self, port: Port) -> None:
-        """Ask for the runs of every agent of which none is known. The first fault ends the look: others would follow."""
+        """Ask for the runs of every agent of which none is known. The first fault ends it: others would follow."""
         from airflow_provider_sequentum.api import runs
 
-        self.record = _with_all_agents(port, self.record)
+        if self.record.runs is None or self.record.is_incomplete:
+            self._expect_all_agents(port)
         for agent in self._missing:
             self._lists[agent] = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST)), port.now()
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
@@ -309,39 +311,31 @@ class SpaceSearch:
             for agent, (reply, now) in self._lists.items()
         }
 
+    def _expect_all_agents(self, port: Port) -> None:
+        """Expect a run of every agent of the space, since the service has not said which ones it started."""
+        from airflow_provider_sequentum.api import spaces
+
+        agents = port.send(spaces.list_agents(self.record.space_id))
+        known = self.record.runs or {}
+        named = known.keys() | self.record.not_started.keys()
+        unnamed = (agent.id for agent in agents if not agent.is_archived and agent.id not in named)
+        self._unlisted = max(agents.unreadable, (agents.total_record_count or 0) - len(agents))
+        intents = {agent_id: self.record.intent_of(agent_id) for agent_id in unnamed}
+        self.record = self.record.updated(runs={**known, **intents}, is_incomplete=False)
+
     def describe_doubt(self) -> str:
         """Return what was found and why it proves nothing."""
-        ids = [run.id for runs in self.doubtful.values() for run in runs]
-        sentences = [
-            f"A start of space {self.record.space_id} was sent and its answer was lost. Runs {listed(sorted(ids))} of "
-            f"agents {listed(sorted(self.doubtful))} could be of it, or of others."
-        ]
+        ids = sorted(run.id for runs in self.doubtful.values() for run in runs)
+        lost = f"A start of space {self.record.space_id} was sent and its answer was lost."
+        found = f"Runs {listed(ids)} of agents {listed(sorted(self.doubtful))} could be of it, or of others."
+        sentences = [lost, found]
         if self._is_unproven:
-            sentences.append(f"Agents {listed(self._missing)} have no such run, so it may never have taken effect.")
+            missing = f"Agents {listed(self._missing)} have no such run" if self._missing else ""
+            unread = f"{counted(self._unlisted, 'agent')} could not be read" if self._unlisted else ""
+            sentences.append(f"{' and '.join(filter(None, (missing, unread)))}, so it may never have taken effect.")
         if self._unanswered:
             sentences.append(f"Starts of {counted(self._unanswered, 'mapped sibling')} are unanswered as well.")
         return " ".join(sentences)
-
-
-def _with_all_agents(port: Port, record: SpaceRecord) -> SpaceRecord:
-    """Return the record with an intent for every agent of the space, where the service has not named them all."""
-    from airflow_provider_sequentum.api import spaces
-
-    if record.runs is not None and not record.is_incomplete:
-        return record
-    agents = port.send(spaces.list_agents(record.space_id))
-    unlisted = max(agents.total_record_count or 0, len(agents) + agents.unreadable) - len(agents)
-    if unlisted:
-        log.warning(
-            "The list of the agents of space %s lacks %s: a run of theirs would not be found.",
-            record.space_id,
-            counted(unlisted, "agent"),
-        )
-    named = (record.runs or {}).keys() | record.not_started.keys()
-    intents = {
-        agent.id: record.intent_of(agent.id) for agent in agents if not agent.is_archived and agent.id not in named
-    }
-    return record.updated(runs={**(record.runs or {}), **intents}, is_incomplete=False)
 
 
 def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tuple[list[RunRecord], str]:
@@ -351,9 +345,8 @@ def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tu
     """
     delays, further = (KILL_LOOKUP_DELAYS, ()) if is_killed else (LOOKUP_DELAYS, SIBLING_DELAYS)
     search = SpaceSearch(record)
-    may_be_running = (
-        f"Runs of space {record.space_id} may be running and costing credits: look at them in Sequentum Cloud."
-    )
+    space = f"space {record.space_id}"
+    may_be_running = f"Runs of {space} may be running and costing credits: look at them in Sequentum Cloud."
     try:
         search.look_until_known(port, delays, further)
     except SequentumError as error:
@@ -361,7 +354,7 @@ def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tu
     found = [search.agents[agent].started(run.id) for agent, run in search.certain.items()]
     if search.doubtful:
         return found, f"{may_be_running} {search.describe_doubt()}"
-    return found, "" if found else f"No runs of space {record.space_id} were found that this task may have started."
+    return found, "" if found else f"No runs of {space} were found that this task may have started."
 
 
 def look_at_runs(
@@ -439,9 +432,9 @@ def still_running(records: Sequence[RunRecord]) -> AgentRunStillRunning:
     """Return the error for runs that were to be replaced and could not be stopped."""
     runs, agents = [record.run_id or 0 for record in records], [record.agent_id for record in records]
     return AgentRunStillRunning(
-        f"Runs {listed(runs)} of agents {listed(agents)} were to be replaced and could not be confirmed to have stopped, "
-        "so nothing was started. They may still be running and costing credits: look at them in Sequentum Cloud. A retry "
-        "stops them again.",
+        f"Runs {listed(runs)} of agents {listed(agents)} were to be replaced and could not be confirmed to have "
+        "stopped, so nothing was started. They may still be running and costing credits: look at them in Sequentum "
+        "Cloud. A retry stops them again.",
         agent_id=agents[0] if len(agents) == 1 else None,
         run_id=runs[0] if len(runs) == 1 else None,
     )

@@ -99,7 +99,7 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
         def _run(self) -> Run:
             return run
 
-        def _listed(self) -> list[RunFile]:
+        def _listed(self) -> Page[RunFile]:
             return listed
 
     options = TransferOptions(

@@ -30,8 +30,6 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.pipeline import Pipeline, read_answer
 from airflow_provider_sequentum.api.settings import ClientSettings
-from airflow_provider_sequentum.hooks import driver
-from airflow_provider_sequentum.operators import run_parameters, run_task
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.sensors import agent_run as sensor_module
@@ -98,7 +96,7 @@ def run_world(data: st.DataObject) -> Iterator[tuple[Hostile, Worker, FakeTask]]
     hostile, worker = Hostile(service.answer, data), Worker(service)
     service.answer = hostile.answer  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use_fakes(monkeypatch, worker, run_parameters, run_task, sensor_module)
+        use_fakes(monkeypatch, worker)
         yield hostile, worker, FakeTask(service.clock, retries=2)
 
 
@@ -132,7 +130,7 @@ def test_running_an_agent(deferrable: bool, data: st.DataObject) -> None:
         left = json.dumps(task.store.values) + repr(task.ti.xcoms) + repr(worker.said)
         assert KEY not in told + left
         hostile.is_sane = True
-        task.next_step()
+        task.next_try()
         assert KEY not in end_of(lambda: run_try(worker, task, operator))
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import get_args
+
 from typing import Any
 
 import pytest
-from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS
+from airflow_provider_sequentum.parameters import FileKind
 
 from airflow_provider_sequentum.api.files import RunFile
 from airflow_provider_sequentum.api.run_status import RunStatus
@@ -94,7 +96,7 @@ def test_every_file_is_chosen_or_left_out_with_the_parameter_that_does_it() -> N
 
 
 def test_every_kind_is_known() -> None:
-    assert select(FILES, FILE_KINDS, ["*"]).chosen
+    assert select(FILES, get_args(FileKind), ["*"]).chosen
 
 
 LOG, DATA, EXTRACTED, INTERNAL = (

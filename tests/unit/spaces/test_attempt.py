@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -578,13 +579,12 @@ def test_a_record_of_an_earlier_format_is_refused_after_its_runs_were_stopped(
     service.plans = [Plan(seconds=None)]
     runs = {str(agent): {"format": 1, "agent_id": agent, "run_id": service.start(agent).id} for agent in (7, 8, 9)}
     task.store.set(StartSpaceRunsOperator.state_key, {"format": 1, "space_id": 1, "runs": runs})
+    if is_deferred:
+        task.store.delete(StartSpaceRunsOperator.state_key)
     event = {"events": [{"trigger": run} for run in runs.values()], "carried": {}}
-    with pytest.raises(SequentumException, match="cannot be read.*3 runs have ended"):
-        if is_deferred:
-            task.store.delete(StartSpaceRunsOperator.state_key)
-            operator().resume_execution("execute_complete", {"event": event}, task.context)
-        else:
-            run_through(worker, task)
+    resumed = partial(operator().resume_execution, "execute_complete", {"event": event}, task.context)
+    with pytest.raises(SequentumException, match=r"cannot be read.*3 runs have ended"):
+        resumed() if is_deferred else run_through(worker, task)
     assert {run.status for run in service.runs.values()} == {RunStatus.STOPPED}
     assert service.count("run-all") == 0
     task.next_try()
@@ -802,7 +802,10 @@ def test_a_kill_at_any_step_leaves_no_run(
         made.append(operator(deferrable=deferrable))
         return made[-1]
 
-    worker.steps_left, worker.interrupt = steps, lambda: made[-1].on_kill()
+    def kill() -> None:
+        made[-1].on_kill()
+
+    worker.steps_left, worker.interrupt = steps, kill
     with contextlib.suppress(AirflowTaskTerminated):
         run_try(worker, task, make, fire_undisturbed)
     assert all(run.is_over for run in service.runs.values())
@@ -919,7 +922,7 @@ def test_arguments_that_became_invalid_before_a_retry_lose_no_run(
     service.plans = [Plan(seconds=None)]
     run_through(worker, task, wait_for_completion=False)
     task.next_try()
-    with pytest.raises(SequentumRequestRefused, match="timeout must be.*3 runs have ended"):
+    with pytest.raises(SequentumRequestRefused, match=r"timeout must be.*3 runs have ended"):
         run_through(worker, task, timeout="soon")
     assert all(run.is_over for run in service.runs.values())
 
@@ -931,7 +934,7 @@ def test_a_deadline_that_passes_during_the_start_stops_the_runs(
     service.plans = [Plan(seconds=None)]
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     service.faults["agents"] = [(fakes.server_error, False)]
-    with pytest.raises(SpaceRunsFailed, match="timeout passed. 3 runs have ended"):
+    with pytest.raises(SpaceRunsFailed, match=r"timeout passed\. 3 runs have ended"):
         run_through(worker, task, deferrable=deferrable, timeout=8)
     assert all(run.is_over for run in service.runs.values())
 

@@ -1,147 +1,192 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow_provider_sequentum.lifecycle.run_record import RunRecord
-from airflow_provider_sequentum.lifecycle.run_request import RunRequest
-from airflow_provider_sequentum.lifecycle.space_record import SpaceRecord, SpaceRequest
-from hypothesis import given
-from hypothesis import strategies as st
 
-NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
-REQUEST = SpaceRequest(space_id=1, input_parameters='{"a": 1}')
-RECORD = SpaceRecord(space_id=1, fingerprint=REQUEST.fingerprint(), max_tries=2, intended_at=NOW)
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
+from airflow_provider_sequentum.spaces.record import (
+    AgentEnd,
+    EndKind,
+    SpaceConfig,
+    SpaceRecord,
+    runs_named_in,
+)
+from tests.support.service import START
 
-run_records = st.builds(
-    RunRecord,
-    agent_id=st.integers(1),
-    fingerprint=st.text(),
-    max_tries=st.integers(),
-    intended_at=st.just(NOW),
-    run_id=st.none() | st.integers(1),
+CONFIG = SpaceConfig(space_id=1, input_parameters='{"a": 1}', timeout=100.0)
+INTENT = SpaceRecord(
+    space_id=1, config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2, requested_at=START, deadline=START
 )
 
 
-@given(
-    st.builds(
-        SpaceRecord,
-        space_id=st.integers(1),
-        fingerprint=st.text(),
-        max_tries=st.integers(),
-        intended_at=st.just(NOW),
-        runs=st.none() | st.dictionaries(st.integers(1), run_records, max_size=4),
-        not_started=st.dictionaries(st.integers(1), st.text(), max_size=4),
-        is_ambiguous=st.booleans(),
-        is_guess=st.booleans(),
-        replaced=st.dictionaries(st.integers(1), st.lists(st.integers(1)).map(tuple), max_size=4),
-    )
-)
-def test_a_record_outlives_json(record: SpaceRecord) -> None:
-    assert SpaceRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+def run(run_id: int, **fields: Any) -> Run:
+    times = {"created": START.isoformat(), "startTime": START.isoformat(), "endTime": START.isoformat()}
+    counts = {"dataCount": 123456, "exportCount": 123456, "errorCount": 12, "pageCount": 123456, "runTimeSec": 12345}
+    ids = {"id": run_id, "configId": run_id - 100, "status": 6, "tableType": "run"}
+    return Run.model_validate({**ids, **times, **counts, **fields})
+
+
+def full_record(agents: int) -> SpaceRecord:
+    """Return the largest record of so many agents: all ended badly, with as much to say as can be."""
+    record = INTENT.updated(runs={}, replaced={agent: (1, 2, 3) for agent in range(1, agents + 1)})
+    for agent in range(1, agents + 1):
+        record = record.with_run(agent, record.intent_of(agent).started(100_000 + agent).restarting(START, START))
+        end = AgentEnd.of(EndKind.RETRIED, "x" * 4000, run(100_000 + agent, message="y" * 2000), {"note": "z" * 4000})
+        record = record.updated(ended={**record.ended, agent: end})
+    return record
+
+
+def through_json(record: SpaceRecord) -> SpaceRecord:
+    return SpaceRecord.from_json(json.loads(json.dumps(record.to_json())))
 
 
 @pytest.mark.parametrize(
-    "value",
+    "record",
     [
-        "text",
-        {},
-        {**RECORD.to_json(), "format": 2},
-        {**RECORD.to_json(), "runs": {"7": None}},
-        {**RECORD.to_json(), "runs": {"7": {}}},
-        {**RECORD.to_json(), "runs": {"x": {}}},
-        {**RECORD.to_json(), "runs": []},
-        {**RECORD.to_json(), "not_started": None},
-        {**RECORD.to_json(), "intended_at": None},
-        {**RECORD.to_json(), "replaced": None},
+        INTENT,
+        INTENT.updated(runs={}),
+        INTENT.updated(runs={7: INTENT.intent_of(7).started(101)}, not_started={8: "why"}, is_incomplete=True),
+        INTENT.updated(replaced={7: (101, 102)}, is_ambiguous=True, is_guess=True),
+        INTENT.updated(ended={7: AgentEnd.of(EndKind.SUCCEEDED, "", run(107), {"cost": 1.5})}),
     ],
 )
-def test_what_cannot_be_read_is_never_taken_for_no_record(value: Any) -> None:
-    with pytest.raises(ValueError, match="can't be read"):
+def test_a_record_outlives_its_json(record: SpaceRecord) -> None:
+    assert through_json(record) == record
+
+
+def test_the_record_of_many_runs_stays_small() -> None:
+    assert len(json.dumps(full_record(100).to_json())) < 64_000
+
+
+def test_what_a_run_has_in_common_with_the_others_is_recorded_once() -> None:
+    own = CONFIG.of_agent(7)
+    record = INTENT.intent_of(7).updated(config=own, fingerprint=own.fingerprint(), deadline=START).started(101)
+    slim = INTENT.with_run(7, record).to_json()["runs"]["7"]
+    assert slim == {
+        "agent_id": 7,
+        "run_id": 101,
+        "max_tries": 2,
+        "requested_at": START.isoformat().replace("+00:00", "Z"),
+    }
+
+
+def test_texts_of_ended_runs_keep_their_beginning_and_their_end() -> None:
+    message = f"Run 101 of agent 7 ended: Failure. {'x' * 5000} The next attempt restarts it in place."
+    ended = {agent: AgentEnd.of(EndKind.RETRIED, message, run(107), {"cost": 1.5}) for agent in range(40)}
+    read = through_json(INTENT.updated(ended=ended)).ended[7]
+    assert read.message.startswith("Run 101 of agent 7 ended: Failure.")
+    assert "[cut]" in read.message
+    assert read.message.endswith("The next attempt restarts it in place.")
+    assert (read.extras, read.kind) == ({"cost": 1.5}, EndKind.RETRIED)
+    last = read.last_run(7, 107)
+    assert last is not None
+    assert (last.id, last.agent_id, last.data_count, last.message) == (107, 7, 123456, None)
+
+
+def test_what_a_later_version_adds_is_ignored_and_what_an_earlier_one_lacks_has_a_default() -> None:
+    value = INTENT.updated(runs={7: INTENT.intent_of(7).started(101)}).to_json()
+    value["more"] = value["config"]["more"] = value["runs"]["7"]["more"] = 1
+    for absent in ("fingerprint", "max_tries", "ended", "replaced", "is_incomplete"):
+        value.pop(absent, None)
+    value["config"].pop("on_partial")
+    read = SpaceRecord.from_json(value)
+    assert (read.known_runs[7].run_id, read.replaced, read.ended, read.max_tries) == (101, {}, {}, None)
+    assert read.config == CONFIG
+
+
+@pytest.mark.parametrize("value", [None, 1, [], "x", {"format": 1, "space_id": 1}, {"runs": 3}, {"runs": {"x": {}}}])
+def test_what_cannot_be_read_is_never_no_record(value: object) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
         SpaceRecord.from_json(value)
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
-    [({"format": 2}, "unknown format"), ({"runs": {"7": None}}, "an empty record of a run"), ({"extra": 1}, "extra")],
+    ("values", "named"),
+    [
+        (
+            [{"format": 1, "runs": {"7": {"agent_id": 7, "run_id": 101}, "8": {"agent_id": 8, "run_id": None}}}],
+            [(7, 101)],
+        ),
+        ([None, {"events": [{"trigger": {"agent_id": n, "run_id": 100 + n}} for n in (7, 8)]}], [(7, 107), (8, 108)]),
+        ([{"agent_id": 7, "run_id": 101}, [{"agent_id": 7, "run_id": 101}]], [(7, 101)]),
+        ([{"agent_id": "7", "run_id": 0}, "x", 3], []),
+    ],
 )
-def test_it_is_said_why_a_record_cannot_be_read(change: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ValueError, match=rf"can't be read \(.*{reason}"):
-        SpaceRecord.from_json({**RECORD.to_json(), **change})
+def test_the_runs_of_another_version_are_made_out(values: list[object], named: list[tuple[int, int]]) -> None:
+    assert [(found.agent_id, found.run_id) for found in runs_named_in(values)] == named
 
 
-def test_nothing_is_no_record() -> None:
-    assert SpaceRecord.from_json(None) is None
+def test_agents_whose_run_was_not_found_count_as_not_started() -> None:
+    runs = {7: INTENT.intent_of(7).started(101), 8: INTENT.intent_of(8)}
+    record = INTENT.updated(runs=runs, not_started={9: "why"})
+    assert record.is_in_doubt
+    known = record.without_doubts()
+    assert (set(known.known_runs), set(known.not_started), known.is_in_doubt) == ({7}, {8, 9}, False)
 
 
-def test_each_agent_is_asked_for_the_same_inputs() -> None:
-    assert REQUEST.of_agent(7) == RunRequest(agent_id=7, input_parameters='{"a": 1}')
+# What the parameters mean
+
+
+class Lazy:
+    """The output of a mapped task, which is read from XComs as it is asked for."""
+
+    def __iter__(self) -> Any:
+        return iter([1, 2])
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("name", "value", "means"),
     [
-        ({}, {}),
-        ({"max_tries": 5}, {"max_tries": 5}),
-        ({"is_guess": True}, {"is_guess": True}),
-        ({"replaced": {7: (41, 42), 8: (43,)}}, {"replaced": (41, 42)}),
-        ({"replaced": {8: (43,)}}, {}),
-        ({"is_ambiguous": True, "not_started": {7: "?"}}, {}),
+        ("input_parameters", {"a": Lazy()}, '{"a": [1, 2]}'),
+        (
+            "input_parameters",
+            {"day": START.date(), "at": START},
+            '{"at": "2026-11-22T09:00:00+00:00", "day": "2026-11-22"}',
+        ),
+        ("input_parameters", "", None),
+        ("stop_grace", 0, 0.0),
+        ("stop_grace", "", 45.0),
+        ("restart_delay", "0", 0.0),
+        ("timeout", timedelta(minutes=1), 60.0),
+        ("timeout", None, None),
+        ("on_partial", "", "fail"),
+        ("restarts", "2", 2),
+        ("space_id", "7", 7),
+        ("report_cost", "True", True),
     ],
 )
-def test_the_intent_of_an_agent_is_that_of_its_space(change: dict[str, Any], expected: dict[str, Any]) -> None:
-    request = REQUEST.of_agent(7)
-    intent = RunRecord(agent_id=7, fingerprint=request.fingerprint(), max_tries=2, intended_at=NOW)
-    assert replace(RECORD, **change).intent_of(request) == replace(intent, **expected)
+def test_what_a_parameter_means(name: str, value: object, means: object) -> None:
+    operator = StartSpaceRunsOperator(task_id="t", **{"space_id": 1, name: value})
+    assert getattr(SpaceConfig.of(operator), name) == means
 
 
 @pytest.mark.parametrize(
-    ("runs", "replaced", "expected"),
+    ("name", "value"),
     [
-        (None, {}, {}),
-        (None, {7: (41,)}, {7: (41,)}),
-        ({7: 42}, {}, {7: (42,)}),
-        ({7: 42}, {7: (41,), 8: (43,)}, {7: (41, 42), 8: (43,)}),
-        ({7: None}, {7: (41,)}, {7: (41,)}),
+        ("stop_grace", True),
+        ("space_id", True),
+        ("restarts", -1),
+        ("on_partial", "x"),
+        ("input_parameters", {"a": b"x"}),
     ],
 )
-def test_all_runs_are_those_of_now_and_the_replaced_ones(
-    runs: dict[int, int | None] | None, replaced: dict[int, tuple[int, ...]], expected: dict[int, tuple[int, ...]]
-) -> None:
-    record = replace(RECORD, replaced=replaced)
-    intents = {agent: record.intent_of(REQUEST.of_agent(agent)) for agent in runs or {}}
-    records = {agent: replace(intent, run_id=(runs or {})[agent]) for agent, intent in intents.items()}
-    assert replace(record, runs=None if runs is None else records).all_runs == expected
+def test_what_a_parameter_may_not_be(name: str, value: object) -> None:
+    operator = StartSpaceRunsOperator(task_id="t", **{"space_id": 1, name: value})
+    with pytest.raises(SequentumRequestRefused, match=f"^{name} "):
+        SpaceConfig.of(operator)
 
 
-def test_doubts() -> None:
-    intent = RECORD.intent_of(REQUEST.of_agent(7))
-    assert RECORD.is_in_doubt
-    in_doubt = RECORD.with_run(7, intent).with_run(8, intent.started(42))
-    assert in_doubt.is_in_doubt
-    known = in_doubt.without_doubts()
-    assert not known.is_in_doubt
-    assert (list(known.runs or {}), list(known.not_started)) == ([8], [7])
-    assert not in_doubt.with_run(7, None).is_in_doubt
-    assert not RECORD.without_doubts().is_in_doubt
+def test_other_inputs_are_another_piece_of_work_and_another_policy_is_not() -> None:
+    assert CONFIG.fingerprint() == CONFIG.updated(timeout=5.0, on_partial="warn").fingerprint()
+    assert CONFIG.fingerprint() != CONFIG.updated(input_parameters=None).fingerprint()
+    assert CONFIG.fingerprint() != CONFIG.updated(space_id=2).fingerprint()
 
 
-def test_an_agent_whose_start_was_lost_counts_as_not_started_like_the_refused_ones() -> None:
-    record = replace(RECORD, not_started={9: "No credits."}).with_run(7, RECORD.intent_of(REQUEST.of_agent(7)))
-    assert record.without_doubts() == replace(RECORD, runs={}, not_started={9: "No credits.", 7: "its start was lost"})
-
-
-def test_an_agent_can_get_another_run_beside_those_of_the_others() -> None:
-    seven, eight = (RECORD.intent_of(REQUEST.of_agent(agent)).started(40 + agent) for agent in (7, 8))
-    record = RECORD.with_run(7, seven).with_run(8, eight)
-    assert record.with_run(7, seven.started(50)).runs == {7: seven.started(50), 8: eight}
-    assert record.with_run(7, None).runs == {8: eight}
-
-
-@pytest.mark.parametrize("change", [{"space_id": 2}, {"input_parameters": None}])
-def test_whatever_changes_the_work_changes_the_fingerprint(change: dict[str, Any]) -> None:
-    values: dict[str, Any] = {"space_id": 1, "input_parameters": '{"a": 1}', **change}
-    assert SpaceRequest(**values).fingerprint() != REQUEST.fingerprint()
+def test_each_agent_is_handled_as_the_space_is() -> None:
+    own = CONFIG.updated(restarts=3, on_empty="skip").of_agent(7)
+    assert (own.agent_id, own.input_parameters, own.restarts, own.on_empty) == (7, '{"a": 1}', 3, "skip")

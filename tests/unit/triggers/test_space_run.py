@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -96,7 +96,7 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> Stops:
 
     async def aget_client(hook: SequentumHook) -> Any:
         class Client:
-            async def __aenter__(self) -> Client:
+            async def __aenter__(self) -> Self:
                 return self
 
             async def __aexit__(self, *error: object) -> None:
