@@ -85,6 +85,7 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
 
     from airflow_provider_sequentum.api import runs
     from airflow_provider_sequentum.api.files import RunFile
+    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
     from airflow_provider_sequentum.transfers.record_count import numpy
@@ -100,7 +101,7 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
             return run
 
         def _listed(self) -> Page[RunFile]:
-            return listed
+            return Page(listed)
 
     options = TransferOptions(
         file_kinds=["delivered"], file_patterns=["*"], max_parallel_files=PARALLEL, remove_method=None

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from typing import get_args
-
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from airflow_provider_sequentum.parameters import FileKind
 
 from airflow_provider_sequentum.api.files import RunFile
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.parameters import FileKind
 from airflow_provider_sequentum.runs.files import (
     listing,
     select,
