@@ -99,6 +99,18 @@ def test_the_architecture_page_names_every_folder_and_only_files_that_exist() ->
         assert (DOCS.parent / name).is_dir(), name
 
 
+@pytest.mark.parametrize("row", rows("compatibility.md", "Kinds of faults"), ids=lambda row: row[0])
+def test_every_kind_of_fault_names_tests_that_exist(row: list[str]) -> None:
+    source = ""
+    named = re.findall(r"`(tests/[\w/]+\.py)`|`(\w+)`", row[-1])
+    assert [test for _, test in named if test]
+    for file, test in named:
+        if file:
+            source = (DOCS.parent / file).read_text()
+        else:
+            assert re.search(rf"(def|class) {test}\(", source), test
+
+
 def test_every_example_is_listed_and_executed_by_a_system_test() -> None:
     examples = {path.stem for path in (DOCS.parent / "dags_examples").glob("*.py")}
     assert {row[0].strip("`") for row in rows("concepts.md", "Example DAGs")} == examples
