@@ -45,7 +45,6 @@ class MortalAgentBuilderOperator(AgentBuilderOperator):
 
 def _make_mortal(context: Context) -> None:
     from airflow_provider_sequentum.hooks.port import AttemptPort
-    from airflow_provider_sequentum.sessions.record import SessionRecord
 
     deaths, save = Path(context["params"]["deaths"]), AttemptPort.save
 

@@ -166,7 +166,7 @@ def test_building_an_agent(deferrable: bool, single_shot: bool, data: st.DataObj
         use_builder(monkeypatch, Worker(service))
         let_waiting_take_time(monkeypatch)
         told = end_of(lambda: world.run(operator()))
-        assert KEY not in told + repr(world.xcoms) + repr(world.store)
+        assert KEY not in told + repr(world.xcoms) + repr(world.store.values)
         hostile.is_sane = True
-        world.retry()
+        world.next_try()
         assert KEY not in end_of(lambda: world.run(operator()))

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from airflow_provider_sequentum.hooks.port import ClientPort
-from airflow_provider_sequentum.sessions.state import Session
-from airflow_provider_sequentum.sessions.wait import SessionPoller, apoll, poll
 
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient
 from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE, SessionEvent
+from airflow_provider_sequentum.hooks.port import ClientPort
+from airflow_provider_sequentum.sessions.state import Session
+from airflow_provider_sequentum.sessions.wait import SessionPoller, apoll, poll
 
 EVENTS, SCREENSHOTS = 5000, 20
 IMAGE = 10 * 1024 * 1024 * 4 // 3

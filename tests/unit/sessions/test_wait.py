@@ -236,7 +236,8 @@ def test_a_status_that_is_not_known_is_warned_about_once() -> None:
     deadline = START + timedelta(seconds=60)
     assert waited(worker, SESSION, 10.0, deadline).state is SessionState.UNKNOWN
     assert [line for line in worker.said if "does not know" in line] == [
-        "Agent Builder session s1 has the status 'pondering', which this version does not know. Waiting continues, up to the deadline."
+        "Agent Builder session s1 has the status 'pondering', which this version does not know. Waiting continues, up "
+        "to the deadline."
     ]
 
 
