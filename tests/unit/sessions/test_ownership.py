@@ -302,6 +302,40 @@ def test_the_start_itself_may_take_longer_than_the_deadline(service: FakeBuilder
     assert service.going() == set()
 
 
+def test_a_retry_that_cannot_look_before_its_deadline_cancels_the_session(service: FakeBuilder) -> None:
+    service.broken["finish"] = server_error
+    world = service.task(retries=1)
+    with pytest.raises(SequentumException):
+        world.run(build(timeout=1000))
+    world.next_try()
+
+    def slow(call: Any) -> Any:
+        service.broken.clear()
+        service.clock.sleep(500)
+        return server_error(call)
+
+    service.broken["status"] = slow
+    with pytest.raises(AgentBuilderTimeout, match="has been cancelled"):
+        world.run(build(timeout=100))
+
+
+@both_modes
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, AirflowTaskTerminated])
+def test_an_error_while_the_answer_to_the_start_is_read_says_that_a_session_may_be_running(
+    service: FakeBuilder, deferrable: bool, error: type[BaseException]
+) -> None:
+    start = service._start
+
+    def interrupted(call: Any) -> dict[str, Any]:
+        start(call)
+        raise error("in the middle of the answer")
+
+    service._start = interrupted  # type: ignore[method-assign]
+    with pytest.raises(error) as caught:
+        service.task(retries=1).run(build(deferrable=deferrable))
+    assert says_so(caught.value)
+
+
 # Two clocks
 
 SKEWS = [timedelta(0), timedelta(seconds=-45), timedelta(seconds=45), timedelta(days=1), timedelta(days=-1)]
