@@ -10,32 +10,32 @@ import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 from airflow.providers.common.compat.sdk import AirflowFailException
-
-from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.endings import EXCEPTION_OF
-from airflow_provider_sequentum.lifecycle.builder_session import (
+
+from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.api.run_status import status_name
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
+from airflow_provider_sequentum.parameters import OnReady
+from airflow_provider_sequentum.runs.phases import PHASES, NextStep, Phase, next_step
+from airflow_provider_sequentum.sessions.state import (
     Action,
-    AskPerson,
-    BuilderSession,
     Cancel,
     Cancelled,
     Done,
     Failed,
     Finish,
     FollowUp,
+    Leave,
+    Session,
     SessionState,
     Wait,
     next_action,
 )
-from airflow_provider_sequentum.lifecycle.choices import ON_READY
-from airflow_provider_sequentum.lifecycle.next_try import NextTry, next_try
-from airflow_provider_sequentum.lifecycle.phases import PHASES, Phase
-from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
-from airflow_provider_sequentum.lifecycle.watch_schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
-from airflow_provider_sequentum.triggers.run_watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.watching.schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
 from docs.drawing import LINE, Box, Canvas
 
 ROOT = Path(__file__).parents[1]
@@ -43,16 +43,16 @@ IMAGES = ROOT / "docs" / "images"
 
 _KINDS = {Phase.ACTIVE: "going", Phase.SUCCEEDED: "good", Phase.RESTARTABLE: "odd", Phase.ARCHIVED: "bad"}
 _WORDS = {
-    NextTry.START: "starts a new run",
-    NextTry.STOP_AND_START: "stops it, starts a new run",
-    NextTry.JOIN: "joins it",
-    NextTry.RESTART: "restarts it in place",
+    NextStep.START: "starts a new run",
+    NextStep.STOP_AND_START: "stops it, starts a new run",
+    NextStep.JOIN: "joins it",
+    NextStep.RESTART: "restarts it in place",
 }
 _ACTIONS: Mapping[type[Action], str] = {
     Wait: "look again",
     FollowUp: "send the next follow-up",
     Finish: "save the agent",
-    AskPerson: "leave it, return",
+    Leave: "leave it, return",
     Cancel: "cancel it, skip the task",
     Done: "return the agent's id",
     Cancelled: "fail: cancelled",
@@ -79,7 +79,7 @@ def what_a_new_try_does(phase: Phase, *, cleared: bool) -> str:
     """Return what a retry, or a cleared task, does with a run in this phase, by the default parameters."""
     if not cleared and (phase is Phase.SKIPPED or issubclass(EXCEPTION_OF.get(phase, Exception), AirflowFailException)):
         return "there is none"
-    decision = next_try(
+    decision = next_step(
         phase,
         same_inputs=True,
         cleared=cleared,
@@ -88,7 +88,7 @@ def what_a_new_try_does(phase: Phase, *, cleared: bool) -> str:
         on_clear="rerun",
         retry_mode="restart_or_new",
     )
-    return "returns it" if decision is NextTry.JOIN and phase.is_over else _WORDS[decision]
+    return "returns it" if decision is NextStep.JOIN and phase.is_over else _WORDS[decision]
 
 
 def run_life() -> str:
@@ -134,7 +134,7 @@ def describe_action(action: Action) -> str:
 
 
 def _reaction(state: SessionState, *, agent_id: int | None = 7, followups: int = 0, on_ready: str = "finish") -> str:
-    session = BuilderSession(session_id="s", state=state, agent_id=agent_id, since=_LONG_AGO)
+    session = Session(session_id="s", state=state, agent_id=agent_id, state_since=_LONG_AGO)
     return describe_action(next_action(session, followups, on_ready, _NOW))
 
 
@@ -146,7 +146,7 @@ def reactions() -> dict[SessionState, list[str]]:
         **{state: [_reaction(state)] for state in plain},
         ready: [
             f"follow-ups left: {_reaction(ready, followups=1)}",
-            *(f'on_ready="{choice}": {_reaction(ready, on_ready=choice)}' for choice in ON_READY),
+            *(f'on_ready="{choice}": {_reaction(ready, on_ready=choice)}' for choice in get_args(OnReady)),
             f"finish=False: {_reaction(ready, on_ready='leave')}",
         ],
         done: [

@@ -1,13 +1,16 @@
-"""
-The asset of an agent: ``sequentum://agent/7`` is the data that agent 7 yields.
+"""The asset of an agent: ``sequentum://agents/7`` is the data that agent 7 yields, as Sequentum's own URIs name it.
 
 A DAG whose task has it among its ``outlets`` says that it renews the data; a DAG scheduled on it runs when they are.
+``sequentum://agents/7/runs/42`` is the data of one run. Both forms are those of Sequentum's MCP server.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from airflow_provider_sequentum.parameters import LARGEST_ID
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -17,38 +20,51 @@ if TYPE_CHECKING:
 
 SCHEME = "sequentum"
 
-
-def agent_uri(agent_id: int | str) -> str:
-    """Return the URI of an agent's data."""
-    return f"{SCHEME}://agent/{agent_id}"
+_PATH = re.compile(r"/([0-9]{1,19})(?:/runs/([0-9]{1,19}))?")
 
 
-def create_asset(*, agent_id: int | str, extra: dict[str, Any] | None = None) -> Asset:
-    """
-    Return the asset of an agent's data.
+def agent_uri(agent_id: int | str, run_id: int | str | None = None) -> str:
+    """Return the URI of an agent's data, or of one run's."""
+    return f"{SCHEME}://agents/{agent_id}" + ("" if run_id is None else f"/runs/{run_id}")
+
+
+def create_asset(*, agent_id: int | str, run_id: int | str | None = None, extra: dict[str, Any] | None = None) -> Asset:
+    """Return the asset of an agent's data.
 
     :param agent_id: the agent.
+    :param run_id: the run, for the asset of one run's data.
     :param extra: what else is to be known of the asset.
     """
     from airflow.providers.common.compat.sdk import Asset
 
-    return Asset(uri=agent_uri(agent_id), extra=extra)
+    return Asset(uri=agent_uri(agent_id, run_id), extra=extra)
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """
-    Check an agent's URI for Airflow.
+    """Check an agent's URI for Airflow.
 
-    :raises ValueError: it has another form than ``sequentum://agent/7``.
+    :raises ValueError: it has another form than ``sequentum://agents/7`` or ``sequentum://agents/7/runs/42``.
     """
-    agent_id = uri.path.removeprefix("/")
-    if uri.netloc != "agent" or not agent_id.isascii() or not agent_id.isdecimal() or uri.query:
-        raise ValueError(f"A Sequentum asset's URI must look like {agent_uri(7)}, not {uri.geturl()}.")
-    return uri._replace(path=f"/{int(agent_id)}")
+    ids = _ids_of(uri)
+    if ids is None:
+        raise ValueError(
+            f"A Sequentum asset's URI must look like {agent_uri(7)} or {agent_uri(7, 42)}, not {uri.geturl()}."
+        )
+    return urlsplit(agent_uri(*ids))
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> OpenLineageDataset:  # noqa: ARG001
-    """Return the OpenLineage dataset of an agent's asset."""
+    """Return the OpenLineage dataset of an agent's asset; that of a run is a version of it."""
     from airflow_provider_sequentum.reporting.lineage import agent_dataset
 
-    return agent_dataset(urlsplit(asset.uri).path.removeprefix("/"))
+    agent_id, run_id = _ids_of(urlsplit(asset.uri)) or (0, None)
+    return agent_dataset(agent_id, run_id)
+
+
+def _ids_of(uri: SplitResult) -> tuple[int, int | None] | None:
+    match = _PATH.fullmatch(uri.path)
+    if uri.netloc != "agents" or uri.query or uri.fragment or match is None:
+        return None
+    agent_id, run_id = int(match[1]), None if match[2] is None else int(match[2])
+    is_usable = all(0 < number <= LARGEST_ID for number in (agent_id, 1 if run_id is None else run_id))
+    return (agent_id, run_id) if is_usable else None

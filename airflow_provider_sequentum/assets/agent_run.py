@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Collection
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_sequentum.lifecycle.arguments import parse_choice, parse_id
-from airflow_provider_sequentum.lifecycle.choices import RUN_ENDINGS
+from airflow_provider_sequentum import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.lifecycle.announced_runs import AnnouncedRuns
+    from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
 
-WATCHED_RUNS = 200
-"""How many of an agent's newest runs are looked at. An older one that is still going is not waited for."""
+SHORTEST_LIST = 200
+"""How many of an agent's newest runs are listed at least."""
 
 PAUSE_AFTER_FAULT = 60.0
 """Seconds before a new client is tried, with the connection as it is then."""
@@ -29,30 +29,44 @@ SETTLING_SECONDS = 5.0
 """Seconds between an event and the note that it was fired: Airflow needs a moment to store it. A triggerer that is
 killed in between fires it again; the other way round it would be lost."""
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 
-class AgentRunCompletedTrigger(BaseEventTrigger):
+class Listing(NamedTuple):
+    """An agent's newest runs.
+
+    :param runs: the runs, newest first.
+    :param is_full: whether there may be older ones that were not listed.
     """
-    Fire for every run of an agent that ends, whoever started it: for an ``AssetWatcher``. Needs Airflow 3.0.
+
+    runs: Collection[Run]
+    is_full: bool
+
+
+class AgentRunCompletedTrigger(BaseEventTrigger):
+    """Fire for every run of an agent that ends, whoever started it: for an ``AssetWatcher``. Needs Airflow 3.0.
 
     ::
 
         prices = Asset(
-            "sequentum://agent/7",
+            "sequentum://agents/7",
             watchers=[AssetWatcher(name="prices", trigger=AgentRunCompletedTrigger(agent_id=7))],
         )
 
     Each run fires once. The event's payload is the run's summary (``agent_id``, ``run_id``, ``status``, ``records``,
     ...), found at ``triggering_asset_events[...][...].extra["payload"]``. Runs that had ended when the watcher first
-    started don't fire. On Airflow 3.3 what has fired is kept in the asset's state store, so that runs which end while
+    started do not fire. On Airflow 3.3 what has fired is kept in the asset's state store, so that runs which end while
     no triggerer is running fire later and none fires twice; and watchers of one agent share one poll. Before 3.3 a
-    restarted triggerer begins anew. Give every asset a trigger of its own: Airflow keeps state by asset.
+    restarted triggerer knows nothing of what was before. Give every asset a trigger of its own: Airflow keeps state by
+    asset.
 
     :param agent_id: the agent, as an int or a string of digits.
     :param ending: ``succeeded`` (default) for runs that ended well, or ``any``.
     :param poll_interval: seconds between two looks at the agent's runs. Default 60.
     :param sequentum_conn_id: the connection.
+    :raises ValueError: a parameter has no usable value.
     """
 
     def __init__(
@@ -60,13 +74,13 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         *,
         agent_id: int | str,
         ending: str = "succeeded",
-        poll_interval: float = 60.0,
+        poll_interval: float | str | timedelta = 60.0,
         sequentum_conn_id: str = "sequentum_default",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.agent_id = parse_id("agent_id", agent_id)
-        self.ending = parse_choice("ending", ending, RUN_ENDINGS)
-        self.poll_interval = poll_interval
+        self.agent_id = _parsed("agent_id", agent_id, parameters.parse_id)
+        self.ending = _parsed("ending", ending, _parse_ending, "succeeded")
+        self.poll_interval = _parsed("poll_interval", poll_interval, parameters.parse_seconds, 60.0)
         self.sequentum_conn_id = sequentum_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -89,20 +103,28 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         return (self.sequentum_conn_id, self.agent_id, self.poll_interval)
 
     @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[list[Run]]:
-        """Yield the agent's newest runs again and again. What goes wrong is said in the log; it never ends."""
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Listing]:
+        """Yield the agent's newest runs again and again. What goes wrong is logged; it never ends."""
         from airflow_provider_sequentum.api import runs
         from airflow_provider_sequentum.api.errors import SequentumError
         from airflow_provider_sequentum.exceptions import SequentumException
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.jobs.port import WAITING_SHARE
+        from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
 
+        # What was announced before this stream may lie far back.
+        size, newest = LONGEST_RUN_LIST, 0
         while True:
             try:
                 async with await SequentumHook(kwargs["sequentum_conn_id"]).aget_client() as client:
                     while True:
-                        call = runs.list_runs(kwargs["agent_id"], WATCHED_RUNS)
-                        yield await client.send(call, budget_share=WAITING_SHARE)
+                        listed = await client.send(runs.list_runs(kwargs["agent_id"], size), budget_share=WAITING_SHARE)
+                        is_cut = len(listed) >= size and min(run.id for run in listed) > newest > 0
+                        if is_cut and size < LONGEST_RUN_LIST:
+                            size = LONGEST_RUN_LIST
+                            continue
+                        yield Listing(listed, len(listed) >= size)
+                        size, newest = _list_size(listed), max((run.id for run in listed), default=newest)
                         await asyncio.sleep(kwargs["poll_interval"])
             except (SequentumError, SequentumException) as error:
                 log.warning(
@@ -114,26 +136,31 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
                 )
                 await asyncio.sleep(PAUSE_AFTER_FAULT)
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[list[Run]]) -> AsyncIterator[TriggerEvent]:
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Listing]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each run that has ended since, and remember it."""
-        from airflow_provider_sequentum.lifecycle.announced_runs import AnnouncedRuns
+        from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
         from airflow_provider_sequentum.runs.describe import run_summary
 
         announced = await self._remembered()
-        async for listed in shared_stream:
+        async for listed, is_full in shared_stream:
             if announced is None:
-                announced = AnnouncedRuns.beginning(listed, self.ending, WATCHED_RUNS)
+                announced = AnnouncedRuns.at_first_look(listed, self.ending, is_full=is_full)
                 await self._remember(announced)
                 continue
-            if announced.is_cut_off(listed, WATCHED_RUNS):
-                log.warning("Agent %s had more than %d runs since the last look.", self.agent_id, WATCHED_RUNS)
-            news = announced.news(listed, self.ending)
-            for run in news:
+            if announced.misses_runs(listed, is_full=is_full):
+                log.warning(
+                    "Agent %s had more than %d runs since the last look, and the service lists no more. Runs among "
+                    "them that ended may not have fired.",
+                    self.agent_id,
+                    len(listed),
+                )
+            ended = announced.unannounced(listed, self.ending)
+            for run in ended:
                 log.info("Run %s of agent %s has ended.", run.id, self.agent_id)
                 yield TriggerEvent(run_summary(run))  # type: ignore[no-untyped-call]
-            following = announced.after(news, listed, WATCHED_RUNS)
+            following = announced.after(ended, listed, is_full=is_full)
             if following != announced:
-                if news:
+                if ended:
                     await asyncio.sleep(SETTLING_SECONDS)
                 await self._remember(following)
             announced = following
@@ -143,17 +170,17 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         return f"sequentum_announced_runs:{self.sequentum_conn_id}:{self.agent_id}:{self.ending}"
 
     async def _remembered(self) -> AnnouncedRuns | None:
-        from airflow_provider_sequentum.lifecycle.announced_runs import AnnouncedRuns
+        from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
 
         if self._store is None:
             return None
         try:
             value = await self._store.aget(self._state_key)
         except ValueError:  # Airflow's word for: several assets have this trigger
-            log.warning("Several assets share the trigger for agent %s: what has fired can't be kept.", self.agent_id)
+            log.warning("Several assets share the trigger for agent %s: what has fired cannot be kept.", self.agent_id)
             self.asset_state_store = None
             return None
-        return AnnouncedRuns.from_json(value)
+        return None if value is None else AnnouncedRuns.from_json(value)
 
     async def _remember(self, announced: AnnouncedRuns) -> None:
         if self._store is not None:
@@ -163,3 +190,25 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     def _store(self) -> Any:
         """The asset's state store; ``None`` before Airflow 3.3."""
         return getattr(self, "asset_state_store", None)
+
+
+def _list_size(listed: Collection[Run]) -> int:
+    """Return how many runs to list next, so that the oldest one that is still running stays in view."""
+    from airflow_provider_sequentum.runs.phases import phase_of
+    from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
+
+    deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
+    return min(max(SHORTEST_LIST, 2 * deepest), LONGEST_RUN_LIST)
+
+
+def _parse_ending(value: object) -> str:
+    return parameters.parse_choice(value, parameters.RunEnding)
+
+
+def _parsed(name: str, value: object, parse: Callable[[object], T], default: T | None = None) -> T:
+    if default is not None and parameters.is_unset(value):
+        return default
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}.") from None

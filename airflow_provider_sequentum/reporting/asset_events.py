@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sequentum.exceptions import SequentumException
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,8 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def add_extra(context: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """
-    Add ``facts`` to the extra of the event of each asset among the task's outlets.
+    """Add ``facts`` to the extra of the event of each asset among the task's outlets.
 
     An asset alias gets none: it stands for assets that the task's author adds at run time.
     """
@@ -41,11 +38,15 @@ def add_run(context: Mapping[str, Any], hook: SequentumHook, run: Run) -> None:
 
 def _delivered_files(hook: SequentumHook, run: Run) -> int | None:
     from airflow_provider_sequentum.api import files
+    from airflow_provider_sequentum.api.errors import SequentumError
+    from airflow_provider_sequentum.hooks.port import ClientPort
+    from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
     from airflow_provider_sequentum.runs.files import DELIVERED, kind_of
 
+    call = files.list_files(run.agent_id, run.id)
     try:
-        listed = hook.send(files.list_files(run.agent_id, run.id))
-    except SequentumException as error:
+        listed = ClientPort(hook).send(call, budget_share=DECORATION_SHARE, within=30.0)
+    except SequentumError as error:
         log.warning("Could not count the files of run %s for the asset event: %s", run.id, error)
         return None
     return sum(kind_of(file) == DELIVERED for file in listed)

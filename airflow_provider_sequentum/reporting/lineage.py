@@ -1,9 +1,8 @@
-"""
-What OpenLineage is told, where its Airflow provider is installed.
+"""What OpenLineage is told, where its Airflow provider is installed.
 
-The data of an agent is one dataset (namespace ``sequentum``, name ``agent/7``) whose version is the run, so that a
-lineage graph has one node for it and not one for every run. The operator that runs the agent reads the page where the
-agent starts and writes that dataset; the transfer reads it and writes files.
+The data of an agent is one dataset (namespace ``sequentum``, name ``agents/7``, as in Sequentum's own URIs) whose
+version is the run, so that a lineage graph has one node for it and not one for every run. The operator that runs the
+agent reads the page where the agent starts and writes that dataset; the transfer reads it and writes files.
 """
 
 from __future__ import annotations
@@ -36,18 +35,17 @@ MOST_START_PAGES = 20
 """Of how many agents the start page is asked for, which takes a request each."""
 
 
-def agent_dataset(agent_id: int | str) -> Dataset:
-    """Return the dataset of an agent's data."""
+def agent_dataset(agent_id: int, run_id: int | None = None) -> Dataset:
+    """Return the dataset of an agent's data, of one run's if it is given."""
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
-    return Dataset(namespace=NAMESPACE, name=f"agent/{agent_id}")
+    return Dataset(NAMESPACE, f"agents/{agent_id}", facets={} if run_id is None else _version(run_id))
 
 
 def run_lineage(hook: SequentumHook, run: Run) -> OperatorLineage[Any, Any]:
-    """
-    Return the lineage of a task that ran an agent.
+    """Return the lineage of a task that ran an agent.
 
-    :param hook: is asked where the agent starts; if it can't be found out, that is left out.
+    :param hook: is asked where the agent starts; if it cannot be found out, that is left out.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -60,8 +58,7 @@ def run_lineage(hook: SequentumHook, run: Run) -> OperatorLineage[Any, Any]:
 
 
 def space_lineage(hook: SequentumHook, space_id: int, runs: Sequence[Run]) -> OperatorLineage[Any, Any]:
-    """
-    Return the lineage of a task that ran the agents of a space.
+    """Return the lineage of a task that ran the agents of a space.
 
     :param hook: is asked where the agents start, unless there are many.
     """
@@ -154,7 +151,7 @@ def _version(run_id: int) -> dict[str, Any]:
 def _external_run(origin: str, agent_id: int, run_id: int) -> dict[str, Any]:
     from airflow.providers.common.compat.openlineage.facet import ExternalQueryRunFacet
 
-    name = f"agent/{agent_id}/run/{run_id}"
+    name = f"agents/{agent_id}/runs/{run_id}"
     return {"externalQuery": ExternalQueryRunFacet(externalQueryId=name, source=origin)}
 
 

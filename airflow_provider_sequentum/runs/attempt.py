@@ -31,6 +31,7 @@ from airflow_provider_sequentum.runs.wait import (
     RunEvent,
     RunPoller,
     WaitSpec,
+    may_be_the_old_failure,
     wait_for_runs,
 )
 
@@ -87,7 +88,7 @@ class RunAttempt(JobAttempt):
             return False
         if self.run is None or self.run.id != record.run_id:
             return True
-        return not phase_of(self.run).is_over or self._may_be_restarted(self.run, record)
+        return not phase_of(self.run).is_over or may_be_the_old_failure(self.run, record, None)
 
     def start_or_join(self) -> bool:
         """Start, join or restart the run; return whether it is over already."""
@@ -96,7 +97,7 @@ class RunAttempt(JobAttempt):
         previous = self.record or self._guess(new)
         try:
             self.acquired(*acquire_run(self.port, self.config, self.task.max_tries, previous, new))
-        except SequentumError as error:
+        except (SequentumError, SequentumUnavailable) as error:
             if new.first_deadline is None or self.port.now() < new.first_deadline or self.record is None:
                 raise
             log.warning("The time is up before the run is known. (%s)", error)
@@ -230,12 +231,6 @@ class RunAttempt(JobAttempt):
         log.warning("Run %s ended: %s. Restarting it, %s.", run.id, describe_run(run), number)
         new = record.updated(run_id=None, restart_asked_at=None, failure_ended_at=None)
         self.acquired(*restart_or_start(self.port, self.config, record, run, new))
-
-    def _may_be_restarted(self, run: Run, record: RunRecord) -> bool:
-        """Whether a run in Failure may be running: it was restarted, and this may still be the Failure before."""
-        return phase_of(run) is Phase.RESTARTABLE and (
-            record.restart_asked_at is not None and run.end_time in (None, record.failure_ended_at)
-        )
 
     def _accept(self, run: Run) -> None:
         judgement = judge(run, self.config)

@@ -26,13 +26,19 @@ class RunProgress:
 
     def line(self, run: Run, now: datetime, served_at: datetime | None) -> str | None:
         """Return the line to log, or ``None``."""
-        if run.status != self._status:
-            self._status, self._quiet = run.status, 0
-        elif self._next_line is not None and now < self._next_line:
+        if not self.is_due(run.status, now):
             return None
+        return f"Run {run.id} of agent {run.agent_id}: {describe_run(run, served_at)}."
+
+    def is_due(self, status: object, now: datetime) -> bool:
+        """Return whether a line is due about a status that was just seen."""
+        if status != self._status:
+            self._status, self._quiet = status, 0
+        elif self._next_line is not None and now < self._next_line:
+            return False
         self._next_line = now + timedelta(seconds=QUIET_INTERVALS[min(self._quiet, len(QUIET_INTERVALS) - 1)])
         self._quiet += 1
-        return f"Run {run.id} of agent {run.agent_id}: {describe_run(run, served_at)}."
+        return True
 
 
 def describe_run(run: Run, served_at: datetime | None = None) -> str:

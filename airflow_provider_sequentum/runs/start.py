@@ -340,7 +340,7 @@ def _look_for_candidates(
         if len(listed) >= LONGEST_RUN_LIST and all(_is_young(run, record, now, reply.served_at) for run in listed):
             doubt = f"More runs were created since than the {LONGEST_RUN_LIST} that the service lists."
         elif candidates and unanswered:
-            doubt = f"Starts of {counted(unanswered, 'mapped sibling')} are unanswered as well."
+            doubt = f"Unanswered starts of mapped siblings: {unanswered}."
         else:
             doubt = ""
         if candidates and not doubt:
@@ -377,9 +377,9 @@ def _is_young(run: Run, record: RunRecord, now: datetime, served_at: datetime | 
 
 def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> AgentRunStartAmbiguous:
     return AgentRunStartAmbiguous(
-        f"A start of agent {record.agent_id} was sent and its answer was lost. Any of the runs {_ids(candidates)} could "
-        f"be it, so none was adopted and none started. {doubt} Look at them in Sequentum Cloud, stop what is not wanted, "
-        "then clear the task to start a new run; or choose on_ambiguous_start='adopt' or 'start'.",
+        f"A start of agent {record.agent_id} was sent and its answer was lost. Any of the runs {_ids(candidates)} "
+        f"could be it, so none was adopted and none started. {doubt} Look at them in Sequentum Cloud, stop what is not "
+        "wanted, then clear the task to start a new run; or choose on_ambiguous_start='adopt' or 'start'.",
         agent_id=record.agent_id,
         run_id=candidates[0].id if len(candidates) == 1 else None,
     )
@@ -465,7 +465,7 @@ def warn_of_schedules(port: Port, agent_id: int) -> None:
         for schedule in enabled[:MOST_NAMED]
     )
     log.warning(
-        "Agent %s has %s enabled in Sequentum Cloud as well: %s. It may run twice; disable one if that is not intended.",
+        "Agent %s has %s enabled in Sequentum Cloud: %s. It may run twice; disable one if that is not intended.",
         agent_id,
         counted(len(enabled), "schedule"),
         names,

@@ -1,11 +1,11 @@
-"""Stopping runs that nobody waits for any more: stop, wait, kill, and see them stopped.
+"""Stopping runs: stop, wait, kill, and see them stopped.
 
 A request that was accepted is not yet a stop, and a 404 is not an end: a run counts as stopped when the service shows
 it as over, or has not known it for as long as a wait tolerates. What is not confirmed is repeated within the time there
 is (a stop and a kill are harmless to repeat), and then said.
 
-A first kill equals a stop, and a kill of a run that is already stopping forces its end
-(https://docs.sequentum.com/api-reference/agents/kill-run), so a kill follows a stop, and a second one follows the first.
+A first kill equals a stop, and a kill of a run that is already stopping forces its end, so a kill follows a stop, and a
+second one the first (https://docs.sequentum.com/api-reference/agents/kill-run).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ POLL_INTERVAL = timedelta(seconds=3)
 """Time between two looks at a run that is being stopped."""
 
 FIRST_LOOK = timedelta(seconds=1)
-"""Time between a request and the first look at what became of it. With many runs, all are asked before one is looked at."""
+"""Time between a request and the first look at what became of it."""
 
 MOST_KILLS = 2
 
@@ -69,11 +69,16 @@ class StopResult:
     def sentence(self) -> str:
         """What the reader of the task's error has to know."""
         if not self.confirmed:
-            return "It could not be confirmed that it has stopped: it may still be running and costing credits."
+            seen = f" (last seen: {status_name(self.run.status)})" if self.run is not None else ""
+            return (
+                f"It could not be confirmed to have stopped{seen}. It may still be running and costing credits: look "
+                "at it in Sequentum Cloud."
+            )
         if self.run is None:
             return "The service no longer knows it."
-        status = status_name(self.run.status)
-        return "It has been stopped." if self.run.status is RunStatus.STOPPED else f"By then it had ended as {status}."
+        if self.run.status is RunStatus.STOPPED:
+            return "It has been stopped."
+        return f"By then it had ended as {status_name(self.run.status)}."
 
 
 class RunStopper:
@@ -86,7 +91,7 @@ class RunStopper:
 
     def __init__(self, record: RunRecord, stop_grace: float, now: datetime) -> None:
         self.name = record.name
-        self._agent_id, self._run_id = record.agent_id, record.run_id or 0
+        self._ids = record.agent_id, record.run_id or 0
         self._record = record
         self._was_accepted = False
         self._was_refused = False
@@ -116,11 +121,13 @@ class RunStopper:
         from airflow_provider_sequentum.api import runs
 
         if self._stop_at is not None and now >= self._stop_at:
-            return runs.stop(self._agent_id, self._run_id)
+            log.info("%s: stopping it.", self.name)
+            return runs.stop(*self._ids)
         if self._kill_at is not None and now >= self._kill_at:
-            log.warning("%s is still %s; killing it.", self.name, self._state())
-            return runs.kill(self._agent_id, self._run_id)
-        return runs.status(self._agent_id, self._run_id)
+            state = status_name(self._run.status) if self._run is not None else "not answering"
+            log.warning("%s is still %s; killing it.", self.name, state)
+            return runs.kill(*self._ids)
+        return runs.status(*self._ids)
 
     def answered(self, call: Call[Any], run: Run | None, now: datetime) -> None:
         """Take in the answer to a request."""
@@ -174,23 +181,6 @@ class RunStopper:
         # What can be stopped was not over, however long ago the restart was.
         return may_be_the_old_failure(run, self._record, None if self._was_accepted else now)
 
-    def _state(self) -> str:
-        return status_name(self._run.status) if self._run is not None else "not answering"
-
-    def log_result(self) -> None:
-        """Log what became of the run."""
-        if self.result is None or not self.result.confirmed:
-            log.warning(
-                "%s could not be confirmed to have stopped (last seen: %s). It may still be running and costing "
-                "credits: look at it in Sequentum Cloud.",
-                self.name,
-                self._state(),
-            )
-        elif self.result.run is None:
-            log.info("%s has ended: the service no longer knows it.", self.name)
-        else:
-            log.info("%s has ended: %s.", self.name, status_name(self.result.run.status))
-
 
 def stop_run(port: Port, record: RunRecord, stop_grace: float) -> StopResult:
     """Stop one run; see :func:`stop_runs`."""
@@ -208,7 +198,7 @@ def stop_runs(port: Port, records: Sequence[RunRecord], stop_grace: float) -> li
     """
     # A deadline bounds what comes before a stop and not the stop itself.
     deadline, port.deadline = port.deadline, None
-    stoppers = _stoppers(records, stop_grace, port.now())
+    stoppers = [RunStopper(record, stop_grace, port.now()) for record in records]
     while (stopper := _next(stoppers, port.now())) is not None:
         port.sleep(max((stopper.due() - port.now()).total_seconds(), 0.0))
         call = stopper.next_call(port.now())
@@ -224,7 +214,7 @@ def stop_runs(port: Port, records: Sequence[RunRecord], stop_grace: float) -> li
 
 async def astop_runs(client: AsyncSequentumClient, records: Sequence[RunRecord], stop_grace: float) -> list[StopResult]:
     """Do what :func:`stop_runs` does, on the event loop of a triggerer."""
-    stoppers = _stoppers(records, stop_grace, _now())
+    stoppers = [RunStopper(record, stop_grace, _now()) for record in records]
     while (stopper := _next(stoppers, _now())) is not None:
         await asyncio.sleep(max((stopper.due() - _now()).total_seconds(), 0.0))
         call = stopper.next_call(_now())
@@ -237,12 +227,6 @@ async def astop_runs(client: AsyncSequentumClient, records: Sequence[RunRecord],
     return _results(stoppers)
 
 
-def _stoppers(records: Sequence[RunRecord], stop_grace: float, now: datetime) -> list[RunStopper]:
-    for record in records:
-        log.info("Stopping %s.", record.name[0].lower() + record.name[1:])
-    return [RunStopper(record, stop_grace, now) for record in records]
-
-
 def _next(stoppers: Sequence[RunStopper], now: datetime) -> RunStopper | None:
     for stopper in stoppers:
         stopper.check_time(now)
@@ -252,8 +236,9 @@ def _next(stoppers: Sequence[RunStopper], now: datetime) -> RunStopper | None:
 def _results(stoppers: Sequence[RunStopper]) -> list[StopResult]:
     results = []
     for stopper in stoppers:
-        stopper.log_result()
-        results.append(stopper.result or StopResult(confirmed=False))
+        result = stopper.result or StopResult(confirmed=False)
+        log.log(logging.INFO if result.confirmed else logging.WARNING, "%s: %s", stopper.name, result.sentence)
+        results.append(result)
     return results
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
@@ -185,8 +185,15 @@ class RunPoller:
         self._faults_since = None
         if run is not None:
             self.spec = self.spec.updated(run_id=run.id)
-            return self.observe(run, now, served_at)
-        return PollResult(PollOutcome.DEADLINE if self.deadline_passed(now) else None)
+            result = self.observe(run, now, served_at)
+            found = f"Found run {run.id} of agent {run.agent_id}, created {run.created}."
+            return replace(result, message=found if result.message is None else f"{found} {result.message}")
+        if self.deadline_passed(now):
+            return PollResult(PollOutcome.DEADLINE)
+        if not self._progress.is_due("not found", now):
+            return PollResult()
+        until = "" if self.spec.deadline is None else f" until {self.spec.deadline}"
+        return PollResult(message=f"Waiting{until} for {self.spec.name}: none so far.")
 
     def failed(self, error: SequentumError, now: datetime) -> PollResult:
         """Take in that a look failed.
@@ -308,8 +315,6 @@ def poll(port: Port, poller: RunPoller) -> PollResult:
         elif spec.since is not None:
             listed = port.exchange(runs.list_runs(spec.agent_id, LONGEST_RUN_LIST), budget_share=WAITING_SHARE)
             run = first_run_since(listed.value, spec.since, port.now(), listed.served_at)
-            if run is not None:
-                log.info("Found run %s of agent %s, created %s.", run.id, run.agent_id, run.created)
             result = poller.found(run, port.now(), listed.served_at)
         else:
             raise ValueError("A wait needs the id of a run or a point in time.")

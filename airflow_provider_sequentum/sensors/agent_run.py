@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -19,47 +18,63 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.lifecycle.arguments import parse_id, parse_time
-from airflow_provider_sequentum.reporting.links import AgentRunLink, announce_run
-from airflow_provider_sequentum.task_try import DEFERRAL_FAILED, deferral_timed_out, execution_deadline
+from airflow_provider_sequentum.airflow_compat.task_attempt import (
+    DEFERRAL_FAILED,
+    deferral_timed_out,
+    deferral_timeout,
+    facts_of,
+    is_resumed,
+)
+from airflow_provider_sequentum.exceptions import SequentumUnavailable, client_errors_as_exceptions
+from airflow_provider_sequentum.reporting.links import AgentRunLink, publish_run
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.hooks.port import ClientPort
+    from airflow_provider_sequentum.runs.sense import SensorConfig
     from airflow_provider_sequentum.runs.wait import RunPoller
 
 
 class AgentRunSensor(BaseSensorOperator):
-    """
-    Wait until an agent run that something else started has ended well.
+    """Wait until an agent run that something else started has ended well.
 
-    The run is given by its id, or it is the agent's first one created at or after a moment. The sensor only
-    watches: it never starts, restarts or stops a run. Returns the run's id, in every mode; a summary of the run is
-    under the XCom key ``run``. A run that ended otherwise fails the sensor at once and without a retry, because looking
-    again can't change it; with ``soft_fail`` it skips. All of this is the same in poke, reschedule and deferrable mode.
+    The run is given by its id, or it is the agent's first one created at or after a moment. The sensor only watches: it
+    never starts, restarts or stops a run. Returns the run's id, in every mode; a summary of the run is under the XCom
+    key ``run``. A run that ended otherwise fails the sensor at once and without a retry, because looking again cannot
+    change it; with ``soft_fail`` it skips. All of this is the same in poke, reschedule and deferrable mode.
 
     .. seealso:: https://docs.sequentum.com/concepts/runs
 
     :param agent_id: the agent, as an int or a string of digits.
     :param run_id: the run, as an int or a string of digits. Give this or ``since``.
     :param since: wait for the agent's first run created at this moment or later: an aware ``datetime`` or an ISO 8601
-        string, for example ``"{{ data_interval_end }}"``.
-    :param wait_for_restart: keep waiting through Failure, because somebody may restart the run in place; never through
+        string, for example ``"{{ data_interval_end }}"``. It is a time of Airflow's clock; that of the service may
+        differ.
+    :param wait_for_restart: keep waiting through Failure, because a person may restart the run in place; never through
         Failed, which is archived.
     :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
         There, ``poke_interval`` is the least time between two looks on behalf of this sensor.
     :param sequentum_conn_id: the connection.
     :raises SensedAgentRunFailure: the run ended in Failure; it can be restarted in place.
     :raises SensedAgentRunFailed: the run ended in Failure and was archived.
-    :raises AgentRunStopped: somebody stopped the run.
-    :raises AgentRunSkipped: the service skipped the run; the task is skipped.
+    :raises AgentRunStopped: a person or another program stopped the run.
+    :raises SequentumSkipped: the service skipped the run; the task is skipped.
+    :raises SequentumRequestRefused: a parameter is unusable, or more runs were created since ``since`` than the service
+        lists, so that the first one cannot be told.
     :raises AirflowSensorTimeout: the sensor's ``timeout`` has passed. The run is left alone.
     """
 
-    template_fields: Sequence[str] = ("agent_id", "run_id", "since", "sequentum_conn_id")
+    template_fields: Sequence[str] = (
+        "agent_id",
+        "run_id",
+        "since",
+        "wait_for_restart",
+        "deferrable",
+        "sequentum_conn_id",
+    )
     operator_extra_links = (AgentRunLink(),)
     ui_color = "#e3f1ee"
 
@@ -69,8 +84,8 @@ class AgentRunSensor(BaseSensorOperator):
         agent_id: int | str,
         run_id: int | str | None = None,
         since: datetime | str | None = None,
-        wait_for_restart: bool = False,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        wait_for_restart: bool | str = False,
+        deferrable: bool | str = conf.getboolean("operators", "default_deferrable", fallback=False),
         sequentum_conn_id: str = "sequentum_default",
         **kwargs: Any,
     ) -> None:
@@ -81,50 +96,73 @@ class AgentRunSensor(BaseSensorOperator):
         self.wait_for_restart = wait_for_restart
         self.deferrable = deferrable
         self.sequentum_conn_id = sequentum_conn_id
-        self._wait: RunPoller | None = None
+        self._poll: tuple[ClientPort, RunPoller] | None = None
 
     def execute(self, context: Context) -> Any:  # noqa: RET503 (defer raises)
         """Wait on the worker, or look once and then wait in the triggerer. Returns the run's id."""
-        if not self.deferrable:
-            try:
-                return super().execute(context)
-            except AirflowSensorTimeout as error:  # which Airflow lets pass in spite of never_fail
-                raise self._softened(error) from error
         try:
+            config = self._config()
+            port, poller = self._polling(config)
+            port.deadline = port.now() + timedelta(seconds=self.timeout)
+            self.log.info("Waiting for %s, until %s.", poller.spec.name, port.deadline.isoformat(" ", "seconds"))
+            if not config.deferrable:
+                return super().execute(context)
             result = self.poke(context)
-        except AirflowFailException as error:
+        # Airflow lets the first pass in spite of never_fail, and softens the second only where it is raised in a poke.
+        except (AirflowSensorTimeout, AirflowFailException) as error:
             raise self._softened(error) from error
         if result.is_done:
             return result.xcom_value
-        from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
-        from airflow_provider_sequentum.triggers.timing import deferral_timeout
+        self._defer(context, config, port, poller)
 
-        now = datetime.now(UTC)
-        limits = [now + timedelta(seconds=self.timeout), execution_deadline(context, self.execution_timeout)]
-        deadline = min(limit for limit in limits if limit is not None)
-        self.defer(
-            trigger=AgentRunTrigger(
-                sequentum_conn_id=self.sequentum_conn_id, **replace(self._waiting().terms, deadline=deadline).to_json()
-            ),
-            method_name="execute_complete",
-            timeout=deferral_timeout(deadline, now),
-        )
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once."""
+        from airflow_provider_sequentum.runs.wait import poll, poll_until_known
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> int:
-        """Say what the trigger's event means. Returns the run's id."""
-        from airflow_provider_sequentum.runs.wait import PollOutcome
-        from airflow_provider_sequentum.triggers.run_event import read_run_event
+        config = self._config()
+        port, poller = self._polling(config)
+        known_before = poller.run is not None
+        with client_errors_as_exceptions(config.sequentum_conn_id):
+            result = poll_until_known(port, poller) if self.reschedule else poll(port, poller)
+        if poller.run is None:
+            return PokeReturnValue(is_done=False)
+        if result.outcome is not None:
+            return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, port, poller.run))
+        if not known_before:
+            _publish(context, port, poller.run)
+        return PokeReturnValue(is_done=False)
 
-        news = read_run_event(event)
-        if news.error is not None:
-            raise type(news.error)(f"{news.error} The run was left alone.")
-        if news.outcome is PollOutcome.DEADLINE or news.run is None:
-            what = f"run {news.run_id}" if news.run_id else f"a run since {self.since}"
-            message = f"Timed out waiting for {what} of agent {news.agent_id}. It was left alone."
-            limit = execution_deadline(context, self.execution_timeout)
-            timed_out = limit is not None and datetime.now(UTC) >= limit
-            raise self._softened(AirflowTaskTimeout(message) if timed_out else AirflowSensorTimeout(message))
-        return self._conclude(context, news.run)
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
+    ) -> int:
+        """Say what the trigger's event means. Returns the run's id.
+
+        :param event: what the trigger saw.
+        :param config: what was handed on. ``dag.test`` loses it; then the parameters are read again.
+        """
+        from airflow_provider_sequentum.api.runs import Run
+        from airflow_provider_sequentum.runs.sense import SensorConfig
+        from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
+
+        try:
+            known = SensorConfig.from_json(config) if config is not None else self._config()
+            seen = RunEvent.read(event)
+            run = Run.model_validate(seen.run) if seen.run is not None else None
+        except ValueError as error:
+            raise SequentumUnavailable(
+                f"What the trigger handed over cannot be read: {error} The run was left alone."
+            ) from error
+        if seen.error is not None:
+            failure = seen.exception()
+            raise type(failure)(f"{failure} The run was left alone.")
+        port, poller = self._polling(known)
+        if seen.outcome is PollOutcome.DEADLINE or run is None:
+            what = f"run {seen.run_id} of agent {known.agent_id}" if seen.run_id else poller.spec.name
+            message = f"Timed out waiting for {what}. It was left alone."
+            limit = facts_of(context, self).execution_deadline
+            timed_out = limit is not None and port.now() >= limit
+            raise AirflowTaskTimeout(message) if timed_out else AirflowSensorTimeout(message)
+        return self._conclude(context, port, run)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral. What Airflow 3.3 makes of its failures, this makes of them on older versions too."""
@@ -134,73 +172,63 @@ class AgentRunSensor(BaseSensorOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSkipException:
             raise
-        except AirflowException as error:
+        except (AirflowException, AirflowTaskTimeout) as error:
             raise self._softened(error) from error.__cause__
 
-    def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
-        from airflow_provider_sequentum.runs.wait import look, look_until_known
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Render the templates. Those of a resumed sensor no longer matter: what it needs was handed on."""
+        try:
+            super().render_template_fields(context, jinja_env)
+        except Exception as error:
+            if not is_resumed(context):
+                raise
+            self.log.warning("Continuing with what the sensor was started with; its templates fail now: %s", error)
 
-        wait = self._waiting()
-        known_before = wait.run is not None
-        verdict = self._hook.perform(look_until_known(wait) if self.reschedule else look(wait))
-        if wait.run is None:
-            return PokeReturnValue(is_done=False)
-        if verdict.outcome is not None:
-            return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, wait.run))
-        if not known_before:
-            announce_run(context, self._hook, wait.run)
-        return PokeReturnValue(is_done=False)
+    def _defer(self, context: Context, config: SensorConfig, port: ClientPort, poller: RunPoller) -> None:
+        from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
+
+        deadlines = [port.deadline, facts_of(context, self).execution_deadline]
+        deadline = min((deadline for deadline in deadlines if deadline is not None), default=None)
+        spec = poller.spec.updated(deadline=deadline)
+        self.defer(
+            trigger=AgentRunTrigger(sequentum_conn_id=config.sequentum_conn_id, **spec.to_json()),
+            method_name="execute_complete",
+            kwargs={"config": config.to_json()},
+            timeout=deferral_timeout(deadline, port.now()),
+        )
 
     def _softened(self, error: BaseException) -> BaseException:
         """Return what ``error`` becomes with ``soft_fail`` or ``never_fail``, as it does while poking."""
         return AirflowSkipException(str(error)) if self.soft_fail or self.never_fail else error
 
-    def _waiting(self) -> RunPoller:
-        from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec
+    def _config(self) -> SensorConfig:
+        from airflow_provider_sequentum.runs.sense import SensorConfig
 
-        if self._wait is None:
-            try:
-                if bool(self.run_id) == bool(self.since):
-                    raise ValueError("Give either run_id or since.")
-                terms = WaitSpec(
-                    agent_id=parse_id("agent_id", self.agent_id),
-                    run_id=parse_id("run_id", self.run_id) if self.run_id else None,
-                    since=parse_time("since", self.since) if self.since else None,
-                    poll_interval=self.poke_interval,
-                    wait_for_restart=self.wait_for_restart,
-                    # The sensor's own timeout bounds how long the service may be out of reach, in every mode.
-                    is_patient=True,
-                )
-            except ValueError as error:
-                raise SequentumRequestRefused(f"{error} (connection {self.sequentum_conn_id!r})") from error
-            self._wait = RunPoller(terms)
-        return self._wait
+        return SensorConfig.of(self)
 
-    def _conclude(self, context: Context, run: Run) -> int:
-        from airflow_provider_sequentum.endings import SENSED_EXCEPTION_OF, ending_exception
-        from airflow_provider_sequentum.reporting.asset_events import tell_outlets_of_run
+    def _polling(self, config: SensorConfig) -> tuple[ClientPort, RunPoller]:
+        """Return what to look with, which remembers between two looks, as far as the process lives."""
+        from airflow_provider_sequentum.hooks.port import ClientPort
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.runs.wait import RunPoller
+
+        if self._poll is None:
+            self._poll = ClientPort(SequentumHook(config.sequentum_conn_id)), RunPoller(config.wait_spec())
+        return self._poll
+
+    def _conclude(self, context: Context, port: ClientPort, run: Run) -> int:
+        from airflow_provider_sequentum.reporting.asset_events import add_run
         from airflow_provider_sequentum.runs.describe import describe_run
-        from airflow_provider_sequentum.runs.phases import Phase, phase_of
+        from airflow_provider_sequentum.runs.sense import sensed_failure
 
-        announce_run(context, self._hook, run)
-        phase = phase_of(run)
-        if phase is not Phase.SUCCEEDED:
-            raise ending_exception(run, _NEXT_STEP[phase.value], self._hook, SENSED_EXCEPTION_OF)
+        _publish(context, port, run)
+        failure = sensed_failure(port, run)
+        if failure is not None:
+            raise failure
         self.log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))
-        tell_outlets_of_run(context, self._hook, run, self.log)
+        add_run(context, port.hook, run)
         return run.id
 
-    @cached_property
-    def _hook(self) -> SequentumHook:
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 
-        return SequentumHook(self.sequentum_conn_id)
-
-
-_NEXT_STEP = {
-    "restartable": "Restart it, or clear the task that started it; then clear this sensor.",
-    "archived": "Start a new run, then clear this sensor.",
-    "stopped": "Start a new run, then clear this sensor.",
-    "skipped": "So this task is skipped.",
-}
+def _publish(context: Context, port: ClientPort, run: Run) -> None:
+    publish_run(SimpleNamespace(push=context["ti"].xcom_push), port.hook, run)

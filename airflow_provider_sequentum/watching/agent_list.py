@@ -2,7 +2,7 @@
 Where to look: the list of agents tells each agent's last-run status, a hundred agents to a request.
 
 That is a hint and no more. Somebody else may have started another run since, and what the service shows there may be
-late. So a hint only brings a question forward, and how far hints are relied on is learnt: from those that were right,
+late. So a hint only brings a poll forward, and how far hints are relied on is learnt: from those that were right,
 those that led to nothing, and the ends that should have been hinted at and were not.
 """
 

@@ -1,4 +1,4 @@
-"""All waits of one connection, as data: which question to ask next, and what its answer means to whom.
+"""All waits of one connection, as data: which poll to ask next, and what its answer means to whom.
 
 One request answers for every wait on an agent. The list is fed with answers and faults, and returns what each wait has
 to hear; sending the questions and telling the waits is the watcher's business. Every wait stays a decision of its own
@@ -8,7 +8,7 @@ to hear; sending the questions and telling the waits is the watcher's business. 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,7 @@ from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollOutcome, PollResult, RunPoller, first_run_since
 from airflow_provider_sequentum.watching.agent_list import AGENTS_PER_PAGE, FEWEST_AGENTS, AgentHints
-from airflow_provider_sequentum.watching.schedule import SHORTEST_INTERVAL, EndRates, QuestionSchedule, Stage
+from airflow_provider_sequentum.watching.schedule import SHORTEST_INTERVAL, EndRates, PollSchedule, Stage
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
@@ -44,20 +44,20 @@ class Moment(NamedTuple):
     utc: datetime
     served_at: datetime | None = None
 
-    def seconds_since(self, time_of_service: datetime) -> float:
-        """Return how long ago something happened at the service."""
-        return ((self.served_at or self.utc) - time_of_service).total_seconds()
+    def seconds_since(self, time_of_service: datetime) -> float | None:
+        """Return how long ago something happened at the service; ``None`` where it did not tell its time."""
+        return None if self.served_at is None else max((self.served_at - time_of_service).total_seconds(), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class AgentQuestion:
+class AgentPoll:
     """How are the awaited runs of this agent?"""
 
     agent_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class RunQuestion:
+class RunPoll:
     """How is this run, which the service does not list among the agent's?"""
 
     agent_id: int
@@ -65,13 +65,13 @@ class RunQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class PageQuestion:
+class PagePoll:
     """Which agents on this page of the agents list have changed?"""
 
     page: int
 
 
-Question = AgentQuestion | RunQuestion | PageQuestion
+Poll = AgentPoll | RunPoll | PagePoll
 
 
 class Watched:
@@ -108,9 +108,9 @@ class Watched:
 
     def see(self, run: Run, moment: Moment) -> None:
         """Take in what a record says of how far the run has come."""
-        begun = run.started_at
-        if begun is not None:
-            self.began = moment.steady - max(moment.seconds_since(begun), 0.0)
+        age = moment.seconds_since(run.started_at) if run.started_at is not None else None
+        if age is not None:
+            self.began = moment.steady - age
         if run.status not in _WINDING_DOWN:
             self.winding_down_since = None
         elif self.winding_down_since is None:
@@ -126,7 +126,7 @@ class Watched:
         return min(self.began + (run.end_time - begun).total_seconds(), moment.steady)
 
 
-class News(NamedTuple):
+class Update(NamedTuple):
     """What a wait has to hear. It is off the list if there is an outcome or an error."""
 
     watched: Watched
@@ -141,14 +141,14 @@ class AgentWaits:
     :param agent_id: the agent.
     """
 
-    __slots__ = ("agent_id", "hinted_at", "list_size", "newest_listed", "runs", "seekers", "strays")
+    __slots__ = ("agent_id", "hinted_at", "list_size", "newest_listed", "pending_discovery", "runs", "unlisted")
 
     def __init__(self, agent_id: int) -> None:
         self.agent_id = agent_id
         self.runs: dict[int, list[Watched]] = {}
-        self.seekers: list[Watched] = []
+        self.pending_discovery: list[Watched] = []
         """Waits for a run that is not there yet."""
-        self.strays: set[int] = set()
+        self.unlisted: set[int] = set()
         """Runs that are asked for by themselves."""
         self.list_size = _SHORTEST_LIST
         """How many runs to ask for: as many as it takes to see the oldest one waited for."""
@@ -159,38 +159,38 @@ class AgentWaits:
     def __iter__(self) -> Iterator[Watched]:
         for waits in self.runs.values():
             yield from waits
-        yield from self.seekers
+        yield from self.pending_discovery
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.seekers)
+        return bool(self.runs or self.pending_discovery)
 
     def add(self, watched: Watched) -> None:
         """Take up a wait."""
         run_id = watched.wait.spec.run_id
-        (self.seekers if run_id is None else self.runs.setdefault(run_id, [])).append(watched)
+        (self.pending_discovery if run_id is None else self.runs.setdefault(run_id, [])).append(watched)
 
     def remove(self, watched: Watched) -> bool:
         """Drop a wait; return whether it was there."""
         run_id = watched.wait.spec.run_id
-        waits = self.seekers if run_id is None else self.runs.get(run_id, [])
+        waits = self.pending_discovery if run_id is None else self.runs.get(run_id, [])
         if watched not in waits:
             return False
         waits.remove(watched)
         if run_id is not None and not waits:
             del self.runs[run_id]
-            self.strays.discard(run_id)
+            self.unlisted.discard(run_id)
         return True
 
-    def covered(self, question: AgentQuestion | RunQuestion) -> list[Watched]:
-        """Return the waits that a question is asked for."""
-        if isinstance(question, RunQuestion):
-            return list(self.runs.get(question.run_id, ())) if question.run_id in self.strays else []
-        listed = [watched for run_id, waits in self.runs.items() if run_id not in self.strays for watched in waits]
-        return listed + self.seekers
+    def covered(self, poll: AgentPoll | RunPoll) -> list[Watched]:
+        """Return the waits that a poll is asked for."""
+        if isinstance(poll, RunPoll):
+            return list(self.runs.get(poll.run_id, ())) if poll.run_id in self.unlisted else []
+        listed = [watched for run_id, waits in self.runs.items() if run_id not in self.unlisted for watched in waits]
+        return listed + self.pending_discovery
 
     def lone_run(self) -> int | None:
         """Return the run waited for, if it is the only one: its own record is a better answer than the list."""
-        if self.seekers or self.strays or len(self.runs) != 1:
+        if self.pending_discovery or self.unlisted or len(self.runs) != 1:
             return None
         return next(iter(self.runs))
 
@@ -199,21 +199,24 @@ class AgentWaits:
         last = max(self.runs, default=0)
         return last if last and last >= self.newest_listed else None
 
+    def may_be_cut(self, listed: Sequence[object]) -> bool:
+        """Return whether the service may have more runs than it listed, and would list more."""
+        return self.list_size <= len(listed) < LONGEST_RUN_LIST
+
     def read_list(self, run_ids: list[int]) -> None:
         """
         Take in which runs the service lists, newest first.
 
-        Runs waited for that it does not list are strays. A list that may have been cut says nothing of them: then the
+        Runs waited for that it does not list are unlisted. A list that may have been cut says nothing of them: then the
         next one is longer.
         """
-        self.strays -= set(run_ids)
-        missing = self.runs.keys() - self.strays - set(run_ids)
-        may_be_cut = len(run_ids) >= self.list_size
-        if may_be_cut and (missing or self.seekers) and self.list_size < LONGEST_RUN_LIST:
+        self.unlisted -= set(run_ids)
+        missing = self.runs.keys() - self.unlisted - set(run_ids)
+        if self.may_be_cut(run_ids) and (missing or self.pending_discovery):
             self.list_size = min(self.list_size * 4, LONGEST_RUN_LIST)
             return
-        self.strays |= missing
-        if not self.seekers:
+        self.unlisted |= missing
+        if not self.pending_discovery:
             deepest = max((place for place, run_id in enumerate(run_ids, 1) if run_id in self.runs), default=0)
             self.list_size = min(max(_SHORTEST_LIST, deepest + deepest // 4), LONGEST_RUN_LIST)
 
@@ -234,7 +237,7 @@ class WatchList:
 
     def __init__(self, rates: EndRates) -> None:
         self._rates = rates
-        self._schedule: QuestionSchedule[Question] = QuestionSchedule()
+        self._schedule: PollSchedule[Poll] = PollSchedule()
         self._agents: dict[int, AgentWaits] = {}
         self._hints: AgentHints | None = AgentHints()
         self._hints_need_planning = False
@@ -264,13 +267,13 @@ class WatchList:
         self._waits += 1
         self._note_fixed_look(watched, moment)
         self._hints_need_planning = True
-        question = AgentQuestion(agent_id)
-        if question in self._schedule:
+        poll = AgentPoll(agent_id)
+        if poll in self._schedule:
             rate = self._rates.rate(agent_id, watched.stage(moment.steady))
             shortest = watched.shortest_interval
-            self._schedule.expect_more(question, rate, now=moment.steady, shortest=shortest)
+            self._schedule.expect_more(poll, rate, now=moment.steady, shortest=shortest)
         else:
-            self._plan(question, moment.steady)
+            self._plan(poll, moment.steady)
 
     def remove(self, watched: Watched) -> None:
         """Drop a wait, if it is still on the list."""
@@ -281,87 +284,87 @@ class WatchList:
         watched.fixed_at = None
         run_id = watched.wait.spec.run_id
         if run_id is not None and run_id not in agent.runs:
-            self._schedule.drop(RunQuestion(agent.agent_id, run_id))
+            self._schedule.drop(RunPoll(agent.agent_id, run_id))
         if not agent:
             del self._agents[agent.agent_id]
-            self._schedule.drop(AgentQuestion(agent.agent_id))
+            self._schedule.drop(AgentPoll(agent.agent_id))
             self._hints_need_planning = True
 
-    def next_question(self, now: float) -> tuple[Question | None, float]:
+    def next_poll(self, now: float) -> tuple[Poll | None, float]:
         """
-        Return the question to ask now, by the steady clock, and note that it is on its way.
+        Return the poll to ask now, by the steady clock, and note that it is on its way.
 
-        :return: the question, or ``None`` and when to look again.
+        :return: the poll, or ``None`` and when to look again.
         """
         if self._hints_need_planning:
             self._plan_pages(now)
         return self._schedule.take(now)
 
-    def call_for(self, question: Question) -> Call[Any]:
-        """Return the request of a question."""
+    def call_for(self, poll: Poll) -> Call[Any]:
+        """Return the request of a poll."""
         from airflow_provider_sequentum.api import agents, runs
 
-        if isinstance(question, PageQuestion):
-            return agents.list_agents(page=question.page, records_per_page=AGENTS_PER_PAGE)
-        if isinstance(question, RunQuestion):
-            return runs.status(question.agent_id, question.run_id)
-        agent = self._agents[question.agent_id]
+        if isinstance(poll, PagePoll):
+            return agents.list_agents(page=poll.page, records_per_page=AGENTS_PER_PAGE)
+        if isinstance(poll, RunPoll):
+            return runs.status(poll.agent_id, poll.run_id)
+        agent = self._agents[poll.agent_id]
         lone_run = agent.lone_run()
         if lone_run is not None:
             return runs.status(agent.agent_id, lone_run)
         return runs.list_runs(agent.agent_id, agent.list_size)
 
-    def answered(self, question: Question, answer: Any, asked_at: float, moment: Moment) -> list[News]:
+    def answered(self, poll: Poll, answer: Any, asked_at: float, moment: Moment) -> list[Update]:
         """
-        Take in the answer to a question.
+        Take in the answer to a poll.
 
         :param answer: what the call of :meth:`call_for` returned.
         :param asked_at: when it was sent, by the steady clock.
         """
-        if isinstance(question, PageQuestion):
-            self._read_page(question.page, answer, asked_at)
+        if isinstance(poll, PagePoll):
+            self._read_page(poll.page, answer, asked_at)
             return []
-        agent = self._agents.get(question.agent_id)
+        agent = self._agents.get(poll.agent_id)
         if agent is None:
             return []
         news = list(self._observe(agent, answer if isinstance(answer, list) else [answer], asked_at, moment))
         if isinstance(answer, list):
-            before = set(agent.strays)
+            before = set(agent.unlisted)
             agent.read_list([run.id for run in answer])
-            for run_id in before ^ agent.strays:
-                self._plan(RunQuestion(agent.agent_id, run_id), asked_at)
-        self._plan(question, asked_at)
+            for run_id in before ^ agent.unlisted:
+                self._plan(RunPoll(agent.agent_id, run_id), asked_at)
+        self._plan(poll, asked_at)
         if agent.hinted_at is not None:
-            self._hurry_last_run(agent)
+            self._expedite_last_run(agent)
         return news
 
-    def failed(self, question: Question, error: SequentumError, moment: Moment) -> list[News]:
-        """Take in that a question was not answered."""
+    def failed(self, poll: Poll, error: SequentumError, moment: Moment) -> list[Update]:
+        """Take in that a poll was not answered."""
         can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
-        if isinstance(question, PageQuestion):
+        if isinstance(poll, PagePoll):
             if not can_pass:
                 self._hints = None
-            self._plan(question, moment.steady)
+            self._plan(poll, moment.steady)
             return []
-        agent = self._agents.get(question.agent_id)
+        agent = self._agents.get(poll.agent_id)
         if agent is None:
             return []
-        if isinstance(question, AgentQuestion) and agent.lone_run() is None and not can_pass:
+        if isinstance(poll, AgentPoll) and agent.lone_run() is None and not can_pass:
             # That the list is refused says nothing of a run: each is asked for by itself from now on.
-            agent.strays.update(agent.runs)
+            agent.unlisted.update(agent.runs)
             for run_id in agent.runs:
-                self._plan(RunQuestion(agent.agent_id, run_id), moment.steady)
-        news = [item for watched in agent.covered(question) for item in self._judge(watched, error, moment)]
-        self._plan(question, moment.steady)
+                self._plan(RunPoll(agent.agent_id, run_id), moment.steady)
+        news = [item for watched in agent.covered(poll) for item in self._judge(watched, error, moment)]
+        self._plan(poll, moment.steady)
         return news
 
-    def ask_again(self, question: Question, moment: Moment) -> None:
-        """Take in that a question has to be repeated, through no fault of the service."""
-        self._plan(question, moment.steady)
-        if question in self._schedule:
-            self._schedule.hurry(question)
+    def ask_again(self, poll: Poll, moment: Moment) -> None:
+        """Take in that a poll has to be repeated, through no fault of the service."""
+        self._plan(poll, moment.steady)
+        if poll in self._schedule:
+            self._schedule.expedite(poll)
 
-    def pass_time(self, moment: Moment) -> list[News]:
+    def pass_time(self, moment: Moment) -> list[Update]:
         """Bring forward the looks that can't be put off, and end the waits that got none after their deadline."""
         news = []
         while (at := self.next_fixed_look()) is not None and at <= moment.steady:
@@ -369,14 +372,14 @@ class WatchList:
             watched.fixed_at = None
             if watched.is_last_look:
                 self.remove(watched)
-                news.append(News(watched, PollResult(PollOutcome.DEADLINE)))
+                news.append(Update(watched, PollResult(PollOutcome.DEADLINE)))
                 continue
             deadline = watched.wait.spec.deadline
             if deadline is not None and moment.utc >= deadline:
                 # A trigger may have come back long after: it still gets its look.
                 watched.is_last_look = True
                 self._push_fixed(watched, moment.steady + LAST_LOOK)
-            self._hurry(watched)
+            self._expedite(watched)
         return news
 
     def next_fixed_look(self) -> float | None:
@@ -385,7 +388,7 @@ class WatchList:
             heapq.heappop(self._fixed)
         return self._fixed[0][0] if self._fixed else None
 
-    def _observe(self, agent: AgentWaits, records: list[Run], asked_at: float, moment: Moment) -> Iterator[News]:
+    def _observe(self, agent: AgentWaits, records: list[Run], asked_at: float, moment: Moment) -> Iterator[Update]:
         agent.newest_listed = max((run.id for run in records), default=agent.newest_listed)
         last_run, was_hinted = agent.last_run(), agent.hinted_at is not None and agent.hinted_at <= asked_at
         for run in records:
@@ -399,16 +402,19 @@ class WatchList:
                 self._learn_of_hints(agent, ended_at, was_hinted=was_hinted)
         if was_hinted:
             agent.hinted_at = None
-        for watched in tuple(agent.seekers):
+        oldest_listed = min(records, key=lambda run: (run.created or moment.utc, run.id), default=None)
+        for watched in tuple(agent.pending_discovery):
             since = watched.wait.spec.since
             try:
                 found = first_run_since(records, since, moment.utc, moment.served_at) if since is not None else None
             except SequentumException as error:
                 self.remove(watched)
-                yield News(watched, PollResult(), error)
+                yield Update(watched, PollResult(), error)
                 continue
+            if found is oldest_listed and agent.may_be_cut(records):
+                continue  # an older one may be behind it, which the next list, a longer one, shows
             if found is not None:
-                agent.seekers.remove(watched)
+                agent.pending_discovery.remove(watched)
                 agent.runs.setdefault(found.id, []).append(watched)
             yield from self._judge(watched, found, moment)
 
@@ -420,7 +426,7 @@ class WatchList:
         elif ended_at is not None and self._hints.should_have_told(agent.agent_id, ended_at):
             self._hints.learn(was_right=False)
 
-    def _see(self, watched: Watched, run: Run, moment: Moment) -> list[News]:
+    def _see(self, watched: Watched, run: Run, moment: Moment) -> list[Update]:
         looked_at = watched.looked_at
         stage = watched.stage(looked_at) if looked_at is not None else None
         news = self._judge(watched, run, moment)
@@ -432,7 +438,7 @@ class WatchList:
         watched.see(run, moment)
         return news
 
-    def _judge(self, watched: Watched, seen: Run | SequentumError | None, moment: Moment) -> list[News]:
+    def _judge(self, watched: Watched, seen: Run | SequentumError | None, moment: Moment) -> list[Update]:
         wait = watched.wait
         try:
             if isinstance(seen, SequentumError):
@@ -443,26 +449,26 @@ class WatchList:
                 verdict = wait.observe(seen, moment.utc, moment.served_at) if seen is not None else PollResult()
         except SequentumError as error:
             self.remove(watched)
-            return [News(watched, PollResult(), error)]
+            return [Update(watched, PollResult(), error)]
         if verdict.outcome is not None:
             self.remove(watched)
-            return [News(watched, verdict)]
+            return [Update(watched, verdict)]
         # Ten thousand records would be most of what ten thousand waits take up, and nobody reads them.
         wait.run = None
         self._note_fixed_look(watched, moment)
-        return [News(watched, verdict)] if verdict.message is not None else []
+        return [Update(watched, verdict)] if verdict.message is not None else []
 
-    def _plan(self, question: Question, asked_at: float) -> None:
-        if isinstance(question, PageQuestion):
-            rate = self._hinted_rate(question.page, asked_at)
+    def _plan(self, poll: Poll, asked_at: float) -> None:
+        if isinstance(poll, PagePoll):
+            rate = self._hinted_rate(poll.page, asked_at)
             if rate > 0:
-                self._schedule.plan(question, lambda _: rate, asked_at=asked_at)
+                self._schedule.plan(poll, lambda _: rate, asked_at=asked_at)
             else:
-                self._schedule.drop(question)
+                self._schedule.drop(poll)
             return
-        agent = self._agents.get(question.agent_id)
-        if agent is None or not (covered := agent.covered(question)):
-            self._schedule.drop(question)
+        agent = self._agents.get(poll.agent_id)
+        if agent is None or not (covered := agent.covered(poll)):
+            self._schedule.drop(poll)
             return
         agent_id, rate_of = agent.agent_id, self._rates.rate
         # What hints will tell need not be found out by asking.
@@ -475,7 +481,7 @@ class WatchList:
             return sum(rate_of(agent_id, watched.stage(at)) for watched in covered) - told
 
         shortest = min(watched.shortest_interval for watched in covered)
-        self._schedule.plan(question, news_rate, asked_at=asked_at, shortest=shortest)
+        self._schedule.plan(poll, news_rate, asked_at=asked_at, shortest=shortest)
 
     @property
     def _hints_are_used(self) -> bool:
@@ -484,9 +490,9 @@ class WatchList:
     def _plan_pages(self, now: float) -> None:
         self._hints_need_planning = False
         for page in self._hints.pages if self._hints is not None else ():
-            question = PageQuestion(page)
-            if not self._schedule.is_on_its_way(question):
-                self._plan(question, self._schedule.asked_at(question, now))
+            poll = PagePoll(page)
+            if not self._schedule.is_on_its_way(poll):
+                self._plan(poll, self._schedule.asked_at(poll, now))
 
     def _hinted_rate(self, page: int, now: float) -> float:
         if self._hints is None or not self._hints_are_used:
@@ -505,28 +511,28 @@ class WatchList:
         over = self._hints.read(page, answer, answer.total_record_count, asked_at)
         for agent_id in self._hints.agents_on(page, self._agents):
             # What the page tells of need not be found out by asking, and how far that holds has just been learnt.
-            question = AgentQuestion(agent_id)
+            poll = AgentPoll(agent_id)
             is_main_news = len(self._agents[agent_id].runs) <= _FEW_RUNS
-            if is_main_news and question in self._schedule and not self._schedule.is_on_its_way(question):
-                self._plan(question, self._schedule.asked_at(question, asked_at))
+            if is_main_news and poll in self._schedule and not self._schedule.is_on_its_way(poll):
+                self._plan(poll, self._schedule.asked_at(poll, asked_at))
         for agent_id in over:
             agent = self._agents.get(agent_id)
             if agent is not None and agent.last_run() is not None:
                 agent.hinted_at = asked_at
-                self._hurry_last_run(agent)
+                self._expedite_last_run(agent)
         self._hints_need_planning = self._hints_need_planning or pages != self._hints.pages
-        self._plan(PageQuestion(page), asked_at)
+        self._plan(PagePoll(page), asked_at)
 
-    def _hurry_last_run(self, agent: AgentWaits) -> None:
+    def _expedite_last_run(self, agent: AgentWaits) -> None:
         for watched in agent.runs.get(agent.last_run() or 0, ()):
-            self._hurry(watched)
+            self._expedite(watched)
 
-    def _hurry(self, watched: Watched) -> None:
+    def _expedite(self, watched: Watched) -> None:
         spec = watched.wait.spec
-        if spec.run_id is not None and spec.run_id in self._agents[spec.agent_id].strays:
-            self._schedule.hurry(RunQuestion(spec.agent_id, spec.run_id))
+        if spec.run_id is not None and spec.run_id in self._agents[spec.agent_id].unlisted:
+            self._schedule.expedite(RunPoll(spec.agent_id, spec.run_id))
         else:
-            self._schedule.hurry(AgentQuestion(spec.agent_id))
+            self._schedule.expedite(AgentPoll(spec.agent_id))
 
     def _note_fixed_look(self, watched: Watched, moment: Moment) -> None:
         seconds = watched.wait.fixed_look(moment.utc)

@@ -22,7 +22,7 @@ from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
 from airflow_provider_sequentum.watching.schedule import EndRates
-from airflow_provider_sequentum.watching.watch_list import Moment, News, Question, Watched, WatchList
+from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings
@@ -47,7 +47,7 @@ class WatchMetrics:
 
     Gauges: ``sequentum.watcher.waits``, ``sequentum.watcher.agents``. Counters: ``sequentum.watcher.requests``,
     ``sequentum.watcher.rate_limited``, ``sequentum.watcher.ended``. Timer: ``sequentum.watcher.lag``, from the end of a
-    run by the service's clock to its detection by this machine's.
+    run to the answer that told of it, both by the service's clock; nothing where it does not tell its time.
 
     :param sequentum_conn_id: the connection, which tags them.
     """
@@ -71,8 +71,8 @@ class WatchMetrics:
     def ended(self, run: Run, moment: Moment) -> None:
         """Count a run that was found to have ended."""
         Stats.incr("sequentum.watcher.ended", tags=self._tags)
-        if run.end_time is not None:
-            lag = max(moment.seconds_since(run.end_time), 0.0)
+        lag = moment.seconds_since(run.end_time) if run.end_time is not None else None
+        if lag is not None:
             self._lags.append(lag)
             Stats.timing("sequentum.watcher.lag", lag * 1000, tags=self._tags)
 
@@ -195,7 +195,7 @@ class RunWatcher:
         self._hook = SequentumHook(sequentum_conn_id)
         self._list = WatchList(rates)
         self._metrics = WatchMetrics(sequentum_conn_id)
-        self._line: tuple[ClientSettings, AsyncSequentumClient] | None = None
+        self._connection: tuple[ClientSettings, AsyncSequentumClient] | None = None
         self._open_clients: set[AsyncSequentumClient] = set()
         self._answered: Call[Any] | None = None
         self._judging = asyncio.Lock()
@@ -240,13 +240,13 @@ class RunWatcher:
             for task in self._on_their_way:
                 task.cancel()
             await asyncio.gather(*self._on_their_way, return_exceptions=True)
-            if self._line is not None:
+            if self._connection is not None:
                 self._metrics.end(self._client.refusals)
             for client in self._open_clients:
                 await client.close()
 
     async def _ask_on(self) -> None:
-        """Ask one question after the other, for as long as the watcher lives."""
+        """Ask one poll after the other, for as long as the watcher lives."""
         next_slot = present().steady
         while True:
             self._news.clear()
@@ -257,10 +257,10 @@ class RunWatcher:
             if len(self._on_their_way) >= MOST_AT_ONCE:
                 at = moment.steady + spacing
             elif at <= moment.steady:
-                question, at = self._list.next_question(moment.steady)
-                if question is not None:
+                poll, at = self._list.next_poll(moment.steady)
+                if poll is not None:
                     next_slot += spacing
-                    self._start(self._ask(question, self._list.call_for(question)))
+                    self._start(self._ask(poll, self._list.call_for(poll)))
             if moment.steady >= self._next_check:
                 self._next_check = moment.steady + CONNECTION_LIFETIME
                 self._start(self._check_connection())
@@ -286,37 +286,37 @@ class RunWatcher:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail_all(error)
 
-    async def _ask(self, question: Question, call: Call[Any]) -> None:
+    async def _ask(self, poll: Poll, call: Call[Any]) -> None:
         client, asked_at = self._client, present().steady
         self._metrics.requests += 1
         try:
             reply = await client.exchange(call, budget_share=WAITING_SHARE)
         except Unauthorized as error:
-            await self._judge_refusal(question, call, error, client)
+            await self._judge_refusal(poll, call, error, client)
         except SequentumError as error:
-            self._failed(question, error)
+            self._failed(poll, error)
         else:
             self._answered = call
             moment = present()._replace(served_at=reply.served_at)
-            self._tell(self._list.answered(question, reply.value, asked_at, moment), moment)
+            self._tell(self._list.answered(poll, reply.value, asked_at, moment), moment)
 
     async def _judge_refusal(
-        self, question: Question, call: Call[Any], error: Unauthorized, client: AsyncSequentumClient
+        self, poll: Poll, call: Call[Any], error: Unauthorized, client: AsyncSequentumClient
     ) -> None:
         # One at a time: questions that were on their way together are refused together, and judged with the first.
         async with self._judging:
             if not (self.is_idle or client is not self._client or await self._connect()):
                 if await self._key_works(call):
-                    self._failed(question, error)
+                    self._failed(poll, error)
                     return
                 self._fail_all(error)
-            self._list.ask_again(question, present())
+            self._list.ask_again(poll, present())
 
-    def _failed(self, question: Question, error: SequentumError) -> None:
+    def _failed(self, poll: Poll, error: SequentumError) -> None:
         moment = present()
-        self._tell(self._list.failed(question, error, moment), moment)
+        self._tell(self._list.failed(poll, error, moment), moment)
 
-    def _tell(self, news: Iterable[News], moment: Moment) -> None:
+    def _tell(self, news: Iterable[Update], moment: Moment) -> None:
         for item in news:
             if isinstance(item.watched, _Subscription):
                 item.watched.hear(item.verdict, item.error)
@@ -331,9 +331,9 @@ class RunWatcher:
 
     @property
     def _client(self) -> AsyncSequentumClient:
-        if self._line is None:
+        if self._connection is None:
             raise RuntimeError("The watcher is not connected.")
-        return self._line[1]
+        return self._connection[1]
 
     async def _connect(self) -> bool:
         """Read the connection; return whether it is another one than before."""
@@ -341,15 +341,15 @@ class RunWatcher:
 
         settings = await self._hook.aget_settings()
         self._next_check = present().steady + CONNECTION_LIFETIME
-        if self._line is not None and self._line[0] == settings:
+        if self._connection is not None and self._connection[0] == settings:
             return False
         # Loading the certificates takes longer than an event loop should be kept.
         client = await asyncio.to_thread(AsyncSequentumClient, settings)
-        if self._line is not None:
+        if self._connection is not None:
             others = {task for task in self._on_their_way if task is not asyncio.current_task()}
             self._start(self._close_after(others, self._client))
         self._open_clients.add(client)
-        self._line = settings, client
+        self._connection = settings, client
         self._metrics.begin(client.refusals)
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,17 +15,15 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 from airflow_provider_sequentum.exceptions import (
     AgentRunFailed,
     AgentRunFailure,
-    AgentRunSkipped,
     AgentRunStopped,
     AgentRunTimeout,
     SensedAgentRunFailure,
     SequentumConnectionException,
     SequentumRequestRefused,
+    SequentumSkipped,
     SequentumUnavailable,
     SpaceRunsFailed,
 )
-from airflow_provider_sequentum.lifecycle.run_start import find_lost_run
-from airflow_provider_sequentum.lifecycle.space_start import find_space_runs
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.sandbox import Sandbox
@@ -40,10 +38,11 @@ BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "trig
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
-    monkeypatch.setattr(find_lost_run, "__defaults__", ((0.05, 0.1),))
-    monkeypatch.setattr(find_space_runs, "__defaults__", ((0.05, 0.1),))
-    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.run_stop.LOOK_INTERVAL", 0.05)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.runs.start.LOOKUP_DELAYS", (0.05, 0.1))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.start.BUSY_DELAYS", (0.05, 0.1))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.stop.POLL_INTERVAL", timedelta(seconds=0.05))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.stop.FIRST_LOOK", timedelta(seconds=0.05))
 
 
 @pytest.fixture
@@ -75,7 +74,8 @@ def carry_out(make: Callable[[], Any], task: FakeTask) -> Any:
     while True:
         event = asyncio.run(_only_event(pending.trigger))
         try:
-            return make().resume_execution("execute_complete", {"event": event}, task.context)
+            handed_on = {**(pending.kwargs or {}), "event": event}
+            return make().resume_execution("execute_complete", handed_on, task.context)
         except TaskDeferred as deferral:
             pending = deferral
 
@@ -107,7 +107,7 @@ def test_a_run_that_ends_well(sandbox: Sandbox, agent: Agent, task: FakeTask, de
         ("Failure", AgentRunFailure),
         ("Failed", AgentRunFailed),
         ("Stopped", AgentRunStopped),
-        ("Skipped", AgentRunSkipped),
+        ("Skipped", SequentumSkipped),
     ],
 )
 def test_a_run_that_ends_otherwise(

@@ -133,7 +133,7 @@ class TestSpace:
         assert lineage is not None
         assert [(page.namespace, page.name) for page in lineage.inputs] == [("https://shop.example", "/a")]
         [data] = lineage.outputs
-        assert (data.name, data.facets["version"].datasetVersion) == (f"agent/{agents[0]}", str(run_id))
+        assert (data.name, data.facets["version"].datasetVersion) == (f"agents/{agents[0]}", str(run_id))
         assert data.outputFacets["outputStatistics"].rowCount == 2
         assert lineage.job_facets["documentation"].description == f"Space {space_id} of Sequentum Cloud"
 
@@ -222,10 +222,10 @@ class TestLineage:
         assert lineage is not None
         assert [(page.namespace, page.name) for page in lineage.inputs] == [("https://shop.example", "/prices")]
         [data] = lineage.outputs
-        assert (data.namespace, data.name) == ("sequentum", f"agent/{agent_id}")
+        assert (data.namespace, data.name) == ("sequentum", f"agents/{agent_id}")
         assert data.facets["version"].datasetVersion == str(run_id)
         assert data.outputFacets["outputStatistics"].rowCount == 2
-        assert lineage.run_facets["externalQuery"].externalQueryId == f"agent/{agent_id}/run/{run_id}"
+        assert lineage.run_facets["externalQuery"].externalQueryId == f"agents/{agent_id}/runs/{run_id}"
         assert lineage.job_facets["documentation"].description.endswith(": Prices")
         code = lineage.job_facets["sourceCodeLocation"]
         assert (code.url, code.version) == (f"{sandbox.base_url}/api/v1/agent/{agent_id}", "1")
@@ -242,7 +242,7 @@ class TestLineage:
         lineage = task.get_openlineage_facets_on_complete(None)
         assert lineage is not None
         assert [(data.name, data.facets["version"].datasetVersion) for data in lineage.inputs] == [
-            (f"agent/{agent_id}", str(run_id))
+            (f"agents/{agent_id}", str(run_id))
         ]
         [file] = lineage.outputs
         assert (file.namespace, file.name) == ("file", str(tmp_path / "output.csv"))

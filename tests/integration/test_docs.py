@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, TaskDeferred
+from airflow_provider_sequentum.lifecycle.run_start import find_lost_run
 
 from airflow_provider_sequentum import api, retry_rules
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.run_start import find_lost_run
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
+from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.sandbox.runs import RunOptions
 from airflow_provider_sequentum.sandbox.server import Sandbox
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
-from airflow_provider_sequentum.triggers.run_watcher import wait_for_run
+from airflow_provider_sequentum.watching.watcher import wait_for_run
 
 CONN_ID = "sequentum_default"
 log = logging.getLogger(__name__)
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 @pytest.fixture(autouse=True)
 def _short_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
-    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watched.SHORTEST_INTERVAL", 0.2)
-    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watch_schedule.LEAST_WORTH", 1e-4)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.SHORTEST_INTERVAL", 0.2)
+    monkeypatch.setattr("airflow_provider_sequentum.watching.schedule.LEAST_DELAY", 1e-4)
 
 
 def start(sandbox: Sandbox, agent_id: int) -> int:
@@ -113,14 +113,14 @@ async def test_a_trigger_that_moves_goes_on_with_the_same_deadline(sandbox: Sand
     agent = sandbox.add_agent("Prices", outcome="Running")
     run = start(sandbox, agent.id)
     deadline = datetime.now(UTC) + timedelta(seconds=2)
-    terms = RunWaitTerms(agent_id=agent.id, run_id=run, deadline=deadline)
+    terms = WaitSpec(agent_id=agent.id, run_id=run, deadline=deadline)
     first = asyncio.create_task(wait_for_run(CONN_ID, terms, log))
     await asyncio.sleep(0.5)
     first.cancel()
     await asyncio.wait([first])
-    moved = RunWaitTerms.from_json(terms.to_json())
+    moved = WaitSpec.from_json(terms.to_json())
     outcome, record = await wait_for_run(CONN_ID, moved, log)
-    assert outcome is WaitOutcome.DEADLINE
+    assert outcome is PollOutcome.DEADLINE
     assert record is not None
     assert timedelta(0) <= datetime.now(UTC) - deadline < timedelta(seconds=5)
 
@@ -128,7 +128,7 @@ async def test_a_trigger_that_moves_goes_on_with_the_same_deadline(sandbox: Sand
 async def test_ten_thousand_subscriptions_leave_no_task_and_no_connection(sandbox: Sandbox) -> None:
     sandbox.settings.rate_limit = 10_000
     agents = [sandbox.add_agent(f"Agent {number}", outcome="Running").id for number in range(10)]
-    terms = [RunWaitTerms(agent_id=agent, run_id=start(sandbox, agent)) for agent in agents]
+    terms = [WaitSpec(agent_id=agent, run_id=start(sandbox, agent)) for agent in agents]
     port = urlsplit(sandbox.base_url).port
 
     def connections() -> int:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-
 from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
+
 from tests.system.browser import Browser, missing_browser
 
 if TYPE_CHECKING:

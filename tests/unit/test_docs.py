@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
-from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of_status
-from airflow_provider_sequentum.lifecycle.progress import run_summary
 
 from airflow_provider_sequentum import exceptions
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
@@ -17,8 +15,10 @@ from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import settings_from_connection
-from airflow_provider_sequentum.lifecycle.builder_session import SessionState
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.runs.describe import run_summary
+from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
+from airflow_provider_sequentum.sessions.state import SessionState
 from docs import diagrams
 
 DOCS = Path(__file__).parents[2] / "docs"

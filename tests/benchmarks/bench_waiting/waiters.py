@@ -86,7 +86,7 @@ def _work(pipe: Any, connection: str, target: Any) -> None:
         os.dup2(nowhere.fileno(), 2)
     prepare()
     from airflow_provider_sequentum.api import AsyncSequentumClient  # noqa: F401 - so that it is there
-    from airflow_provider_sequentum.triggers import run_event, run_watcher  # noqa: F401
+    from airflow_provider_sequentum.watching import watcher  # noqa: F401
 
     pipe.send("ready")
     time, arguments = pipe.recv()
@@ -99,9 +99,9 @@ def _work(pipe: Any, connection: str, target: Any) -> None:
 
 async def our_triggers(time: ScaledTime, runs: list[StartedRun], seconds: float) -> Heard:
     """Wait with one trigger for each run, as a triggerer does."""
-    from airflow_provider_sequentum.lifecycle.watched import Moment
-    from airflow_provider_sequentum.triggers import run_watcher
     from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
+    from airflow_provider_sequentum.watching import watcher as run_watcher
+    from airflow_provider_sequentum.watching.watch_list import Moment
 
     run_watcher.present = lambda: Moment(time.monotonic(), time.utc())
     heard = Heard()
@@ -122,7 +122,7 @@ async def single_pollers(time: ScaledTime, runs: list[StartedRun], seconds: floa
     """
     Wait as the other providers do: each waiter asks by itself, at a fixed interval, and retries on 429.
 
-    Each question is a connection of its own, as it is with them. The requests are written by hand, because with a
+    Each poll is a connection of its own, as it is with them. The requests are written by hand, because with a
     client's pool a thousand pollers in scaled time would measure the pool.
     """
     connection = json.loads(os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"])

@@ -13,7 +13,14 @@ INTRANET = ClientSettings(api_key="sk-addresses", base_url="https://sequentum.co
 
 
 def follow(settings: ClientSettings, location: str) -> str:
-    return str(redirect_target(settings, httpx.URL(f"{settings.base_url}/api/v1/file"), location))
+    return str(
+        redirect_target(
+            settings.host,
+            httpx.URL(f"{settings.base_url}/api/v1/file"),
+            location,
+            allow_http=settings.allow_http,
+        )
+    )
 
 
 @pytest.mark.parametrize(

@@ -332,7 +332,7 @@ def test_a_stop_that_is_not_confirmed_is_said(
     service.plans = [Plan(seconds=None)]
     for verb in ("stop", "kill"):
         service.faults[verb] = [(fakes.server_error, False)] * 10
-    with pytest.raises(AgentRunTimeout, match="could not be confirmed that it has stopped"):
+    with pytest.raises(AgentRunTimeout, match="could not be confirmed to have stopped"):
         run_through(worker, task, deferrable=deferrable, timeout=100)
 
 
@@ -738,7 +738,7 @@ def test_a_siblings_run_whose_answer_is_late_is_not_adopted(
 ) -> None:
     task.ti.xcoms["run_agent", 1, "sequentum_claim"] = Claim(agent_id=7, is_answered=False, map_index=1).to_json()
     service.faults["start"] = [(fakes.server_error, False)]
-    with pytest.raises(AgentRunStartAmbiguous, match="Starts of 1 mapped sibling are unanswered"):
+    with pytest.raises(AgentRunStartAmbiguous, match="Unanswered starts of mapped siblings: 1"):
         run_through(worker, task, deferrable=deferrable)
     assert service.count("start") == 1
 

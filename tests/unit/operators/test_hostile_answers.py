@@ -26,7 +26,6 @@ from airflow.providers.common.compat.sdk import (
 )
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.unit.operators.conftest import use_builder
 
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.pipeline import Pipeline, read_answer
@@ -38,12 +37,11 @@ from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.sensors import agent_run as sensor_module
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from tests.support.airflow import FakeTask, use_fakes
+from tests.support.builder import FakeBuilder, use_builder
 from tests.support.hostile import KEY, responses
 from tests.support.service import Clock, FakeService
 from tests.support.tries import run_try
 from tests.support.worker import Worker
-from tests.unit.lifecycle.builder_service import FakeBuilder
-from tests.unit.operators.task_world import TaskWorld
 
 PIPELINE = Pipeline(ClientSettings(api_key=KEY))
 MOST_HOSTILE, MOST_REQUESTS = 12, 500
@@ -163,9 +161,9 @@ def test_building_an_agent(deferrable: bool, single_shot: bool, data: st.DataObj
     service = FakeBuilder(looks=1, single_shot=single_shot)
     hostile = Hostile(service.answer, data)
     service.answer = hostile.answer  # type: ignore[method-assign]
-    world = TaskWorld(retries=2)
+    world = service.task(retries=2)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use_builder(monkeypatch, service)
+        use_builder(monkeypatch, Worker(service))
         let_waiting_take_time(monkeypatch)
         told = end_of(lambda: world.run(operator()))
         assert KEY not in told + repr(world.xcoms) + repr(world.store)

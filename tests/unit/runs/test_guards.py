@@ -104,7 +104,9 @@ def test_enough_credits(left: str, wanted: float) -> None:
 
 
 def test_too_few_credits_say_the_balance() -> None:
-    with pytest.raises(CreditsTooLow, match=r"Agent 7 was not started: 9\.99 credits are left, fewer than min_credits=10"):
+    with pytest.raises(
+        CreditsTooLow, match=r"Agent 7 was not started: 9\.99 credits are left, fewer than min_credits=10"
+    ):
         check_credits(answering(Credits(available_credits=Decimal("9.99"))), 10, "Agent 7")
 
 
@@ -178,3 +180,10 @@ def test_a_run_without_times_is_not_asked_for(unknown: list[str]) -> None:
     port = answering(Page([RunCost(run_id=42, cost=Decimal(7))]))
     assert read_cost(port, RUN.model_copy(update=dict.fromkeys(unknown))) is None
     assert port.sent == []
+
+
+def test_decoration_does_not_put_off_a_deadline(worker: Worker) -> None:
+    worker.deadline = worker.now()
+    warn_of_schedules(worker, 7)
+    assert read_cost(worker, RUN) is None
+    assert worker.sent == []

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.analytics import RunDiagnostics
+from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
     AgentRunException,
@@ -45,7 +46,7 @@ def test_a_message_says_what_happened_what_is_left_and_what_is_next(status: int)
     text = describe_end(ended, "The next attempt restarts it.", diagnostics)
     for part in (
         "Run 42 of agent 7",
-        f"{ended.status.name.title()}, 2 pages, 5 records (3 exported), 1 error",
+        f"{status_name(ended.status)}, 2 pages, 5 records (3 exported), 1 error",
         "The service says: Criteria not met.",
         "Possible causes: The page changed; A ban",
         "Suggested actions: Look at the selectors; Ask",
@@ -76,7 +77,7 @@ def test_each_bad_end_has_its_exception(worker: Worker, status: int, kind: type[
     assert str(failure).endswith("Clear it.")
     if isinstance(failure, AgentRunException):
         assert (failure.agent_id, failure.run_id) == (7, 42)
-        assert failure.status in str(failure)
+        assert str(failure.status) in str(failure)
 
 
 @pytest.mark.parametrize("error", [fakes.not_found, fakes.unauthorized, fakes.server_error])

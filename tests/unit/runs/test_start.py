@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.call import Answer, Call
-from airflow_provider_sequentum.api.errors import NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import NotFound, SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
@@ -19,7 +19,9 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
+from airflow_provider_sequentum.jobs.record import Claim
 from airflow_provider_sequentum.parameters import OnAmbiguousStart
+from airflow_provider_sequentum.runs import start as starting
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, candidates_for, find_lost_run, restart_or_start
 from tests.support import service as fakes
@@ -335,7 +337,7 @@ def test_an_archived_failure_is_refused_where_only_a_restart_is_allowed(service:
     acquire(worker)
     service.clock.sleep(3600)
     service.archive(101)
-    with pytest.raises(SequentumRequestRefused, match="Run 101 of agent 7 .* Failed and was archived"):
+    with pytest.raises(SequentumRequestRefused, match=r"Run 101 of agent 7 .* Failed and was archived"):
         acquire(worker, retry_mode="restart")
     assert service.count("start") == 1
 
@@ -346,7 +348,9 @@ def test_a_changed_input_is_new_work_and_stops_the_old_run(service: FakeService,
     assert (acquired.run.id, service.runs[101].status) == (102, RunStatus.STOPPED)
 
 
-def test_a_cleared_task_stops_the_run_that_is_running_and_starts_a_new_run(service: FakeService, worker: Worker) -> None:
+def test_a_cleared_task_stops_the_run_that_is_running_and_starts_a_new_run(
+    service: FakeService, worker: Worker
+) -> None:
     acquire(worker)
     still_running: list[int] = []
     service.on_start = lambda run: still_running.extend(r.id for r in service.runs.values() if not r.is_over)
@@ -446,7 +450,7 @@ def test_a_refused_restart(service: FakeService, worker: Worker, error: ErrorOf,
     acquired = failed_run(worker)
     service.faults["restart"] = [(error, False)]
     if retry_mode == "restart":
-        with pytest.raises(SequentumRequestRefused, match="Run 101 of agent 7 .* service refused"):
+        with pytest.raises(SequentumRequestRefused, match=r"Run 101 of agent 7 .* service refused"):
             restarted(worker, acquired, retry_mode=retry_mode)
         assert service.count("start") == 1
         return
@@ -565,7 +569,9 @@ def test_an_old_failure_shown_just_after_a_restart_is_not_restarted_again(servic
     assert service.runs[101].restarts == 1
 
 
-def test_a_restart_that_a_dying_worker_only_intended_is_sent_by_the_next_attempt(service: FakeService, worker: Worker) -> None:
+def test_a_restart_that_a_dying_worker_only_intended_is_sent_by_the_next_attempt(
+    service: FakeService, worker: Worker
+) -> None:
     # The record says that a restart was asked for, and it never was: the Failure that stands is the ending.
     acquired = failed_run(worker)
     worker.save(acquired.record.restarting(service.clock.now, acquired.run.end_time))
@@ -681,3 +687,376 @@ def test_a_start_for_an_unknown_agent_says_so(service: FakeService, worker: Work
     with pytest.raises(NotFound):
         acquire(worker, agent_id=999)
     assert worker.saved is None
+
+
+# The clocks of the worker and of the service differ
+
+SKEWS = [timedelta(0), *(sign * skew for skew in (timedelta(seconds=45), timedelta(days=1)) for sign in (1, -1))]
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+@pytest.mark.parametrize("list_lag", [0, 8])
+def test_a_lost_run_is_found_whatever_the_services_clock_says(
+    service: FakeService, worker: Worker, skew: timedelta, list_lag: float
+) -> None:
+    service.skew, service.list_lag = skew, list_lag
+    service.start(by_stranger=True)
+    service.clock.sleep(60)
+    service.faults["start"] = [(fakes.answer_lost, True)]
+    assert acquire(worker).run.id == 102
+    assert service.count("start") == 1
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+@pytest.mark.parametrize("ago", [5, 3600])
+def test_a_run_from_before_the_request_is_no_candidate_whatever_the_services_clock_says(
+    service: FakeService, worker: Worker, skew: timedelta, ago: float
+) -> None:
+    service.skew = skew
+    service.start(by_stranger=True)
+    service.clock.sleep(ago)
+    service.faults["start"] = [(fakes.server_error, False)]
+    with pytest.raises(SequentumError):
+        acquire(worker)
+    service.clock.sleep(900)
+    assert acquire(worker).run.id == 102
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+def test_a_guess_takes_no_run_from_before_the_dag_run_whatever_the_services_clock_says(
+    service: FakeService, worker: Worker, skew: timedelta
+) -> None:
+    service.skew, service.plans = skew, [Plan(seconds=None)]
+    service.start(by_stranger=True)
+    service.clock.sleep(400)
+    assert acquire(worker, previous=guess(service)).run.id == 102
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+def test_where_the_service_does_not_tell_its_time_ids_decide(
+    service: FakeService, worker: Worker, skew: timedelta
+) -> None:
+    service.skew, service.tells_time, service.plans = skew, False, [Plan(seconds=1)]
+    acquire(worker)
+    service.clock.sleep(3600)
+    service.faults["start"] = [(fakes.answer_lost, True)]
+    assert acquire(worker, max_tries=3).run.id == 102
+    assert service.count("start") == 2
+
+
+def test_where_the_service_does_not_tell_its_time_a_first_run_is_told_by_being_active(
+    service: FakeService, worker: Worker
+) -> None:
+    service.tells_time = False
+    service.start(by_stranger=True)
+    service.clock.sleep(3600)
+    service.faults["start"] = [(fakes.answer_lost, True)]
+    assert acquire(worker).run.id == 102
+
+
+# Mapped siblings start the same agent
+
+
+def claim(*run_ids: int, agent_id: int | None = 7, is_answered: bool = True) -> Claim:
+    return Claim(agent_id=agent_id, run_ids=run_ids, is_answered=is_answered, map_index=1)
+
+
+@pytest.mark.parametrize(("claimed", "found"), [((101,), 102), ((102,), 101), ((101, 102), None)])
+def test_a_run_that_a_sibling_has_claimed_is_not_taken_for_the_lost_one(
+    service: FakeService, worker: Worker, claimed: tuple[int, ...], found: int | None
+) -> None:
+    record = record_of(CONFIG, requested_at=service.clock.now)
+    worker.siblings = [claim(*claimed)]
+    for _ in range(2):
+        service.start()
+    run = find_lost_run(worker, record, "fail")
+    assert (run.id if run else None) == found
+
+
+def test_the_run_of_a_sibling_whose_answer_is_late_is_not_adopted(service: FakeService, worker: Worker) -> None:
+    worker.siblings = [claim(is_answered=False)]
+    with pytest.raises(AgentRunStartAmbiguous, match="Unanswered starts of mapped siblings: 1") as caught:
+        lose_the_start(worker, strangers=1, took_effect=False)
+    assert caught.value.run_id == 101
+    assert worker.claimed[-1].is_answered is False, "the start of this task is unanswered for its siblings too"
+    assert service.count("start") == 1
+
+
+def test_the_answer_of_a_sibling_is_waited_for(service: FakeService, worker: Worker) -> None:
+    worker.siblings = [claim(is_answered=False)]
+    slept = worker.sleep
+
+    def sleep(seconds: float) -> None:
+        slept(seconds)
+        if service.clock.now > START + timedelta(seconds=20):
+            worker.siblings = [claim(101)]
+
+    worker.sleep = sleep  # type: ignore[method-assign]
+    assert lose_the_start(worker, strangers=1).run.id == 102
+
+
+@pytest.mark.parametrize(("on_ambiguous_start", "run_id"), [("adopt", 101), ("start", 102)])
+def test_the_author_may_decide_about_the_run_of_an_unanswered_sibling(
+    service: FakeService, worker: Worker, on_ambiguous_start: str, run_id: int
+) -> None:
+    worker.siblings = [claim(is_answered=False)]
+    acquired = lose_the_start(worker, strangers=1, took_effect=False, on_ambiguous_start=on_ambiguous_start)
+    assert acquired.run.id == run_id
+
+
+@pytest.mark.parametrize("sibling", [claim(agent_id=8, is_answered=False), claim(103), claim()])
+def test_siblings_that_cannot_have_started_it_are_no_doubt(worker: Worker, sibling: Claim) -> None:
+    worker.siblings = [sibling]
+    assert lose_the_start(worker, strangers=0).run.id == 101
+
+
+def test_a_space_whose_start_is_unanswered_is_a_doubt(worker: Worker) -> None:
+    worker.siblings = [claim(agent_id=None, is_answered=False)]
+    with pytest.raises(AgentRunStartAmbiguous):
+        lose_the_start(worker, strangers=0)
+
+
+def test_a_start_is_claimed_before_it_is_sent_and_the_run_after_it(service: FakeService, worker: Worker) -> None:
+    claims_at_start: list[Claim] = []
+    service.on_start = lambda run: claims_at_start.extend(worker.claimed)
+    acquire(worker)
+    assert [(each.run_ids, each.is_answered) for each in claims_at_start] == [((), False)]
+    assert (worker.claimed[-1].run_ids, worker.claimed[-1].is_answered) == ((101,), True)
+
+
+def test_a_start_that_certainly_did_nothing_is_no_longer_claimed(service: FakeService, worker: Worker) -> None:
+    service.faults["start"] = [(fakes.bad_request, False)]
+    with pytest.raises(SequentumError):
+        acquire(worker)
+    assert (worker.claimed[-1].run_ids, worker.claimed[-1].is_answered) == ((), True)
+
+
+def test_a_retry_claims_the_run_that_it_joins_or_restarts_again(service: FakeService, worker: Worker) -> None:
+    # Airflow drops the XComs of an attempt, claims among them, when the next one starts.
+    service.plans = [FAILURE, Plan()]
+    acquire(worker)
+    for seconds in (1, 600):
+        worker.claimed.clear()
+        service.clock.sleep(seconds)
+        acquire(worker)
+        assert (worker.claimed[-1].run_ids, worker.claimed[-1].is_answered) == ((101,), True)
+
+
+# A killed task: what it may stop
+
+
+@pytest.mark.parametrize(
+    ("strangers", "siblings", "found"),
+    [
+        (0, [], 101),
+        (0, [claim(102)], 101),
+        (1, [claim(102)], 101),
+        (0, [claim(101)], None),
+        (0, [claim(is_answered=False)], "ambiguous"),
+        (1, [], "ambiguous"),
+    ],
+)
+def test_a_killed_task_stops_only_what_is_certainly_its_own(
+    service: FakeService, worker: Worker, strangers: int, siblings: list[Claim], found: int | str | None
+) -> None:
+    record = record_of(CONFIG, requested_at=service.clock.now)
+    service.start()
+    for _ in range(strangers):
+        service.start(by_stranger=True)
+    worker.siblings = siblings
+    with pytest.raises(AgentRunStartAmbiguous) if found == "ambiguous" else nullcontext():
+        run = find_lost_run(worker, record, "fail", is_killed=True)
+        assert (run and run.id) == found
+    if found == 101:
+        assert service.clock.now == START, "Airflow gives it about five seconds"
+
+
+# A list that is cut
+
+
+@pytest.fixture
+def short_list(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(starting, "LONGEST_RUN_LIST", 3)
+    return 3
+
+
+def test_a_single_candidate_in_a_cut_list_is_no_proof(service: FakeService, worker: Worker, short_list: int) -> None:
+    # The others in the list are those of siblings; the task's own run is behind them, or the one that is left.
+    worker.siblings = [claim(102, 103)]
+    with pytest.raises(AgentRunStartAmbiguous, match="More runs were created since than the 3"):
+        lose_the_start(worker, strangers=3)
+
+
+@pytest.mark.parametrize("on_ambiguous_start", ["fail", "adopt"])
+def test_no_candidate_in_a_cut_list_does_not_mean_that_none_was_started(
+    service: FakeService, worker: Worker, short_list: int, on_ambiguous_start: str
+) -> None:
+    worker.siblings = [claim(102, 103, 104)]
+    with pytest.raises(AgentRunStartAmbiguous):
+        lose_the_start(worker, strangers=3, on_ambiguous_start=on_ambiguous_start)
+
+
+def test_a_full_list_that_reaches_back_far_enough_is_as_good_as_any(
+    service: FakeService, worker: Worker, short_list: int
+) -> None:
+    for _ in range(3):
+        service.start(by_stranger=True)
+    service.clock.sleep(3600)
+    assert lose_the_start(worker, strangers=0).run.id == 104
+
+
+def test_an_error_names_a_few_of_many_candidates(service: FakeService, worker: Worker) -> None:
+    with pytest.raises(AgentRunStartAmbiguous, match=r"\[101, 102, 103, 104, 105\] and 496 more") as caught:
+        lose_the_start(worker, strangers=500)
+    assert len(str(caught.value)) < 1000
+
+
+# Another run of the agent is active
+
+
+def test_a_409_to_a_start_passes(service: FakeService, worker: Worker) -> None:
+    service.faults["start"] = [(fakes.conflict, False)] * 2
+    assert acquire(worker).run.id == 101
+    assert (service.count("start"), service.count("runs")) == (3, 0)
+    assert timedelta(0) < service.clock.now - START < timedelta(minutes=2)
+
+
+def test_a_409_that_lasts_is_left_to_the_next_attempt(service: FakeService, worker: Worker) -> None:
+    service.faults["start"] = [(fakes.conflict, False)] * 20
+    with pytest.raises(SequentumUnavailable, match=r"Nothing was started; the next attempt"):
+        acquire(worker)
+    assert (worker.saved, service.count("start")) == (None, 4)
+
+
+def test_a_409_is_not_waited_out_beyond_the_deadline(service: FakeService, worker: Worker) -> None:
+    service.faults["start"] = [(fakes.conflict, False)] * 20
+    worker.deadline = START + timedelta(seconds=5)
+    with pytest.raises(SequentumError):
+        acquire(worker)
+    assert (service.clock.now, worker.saved) == (worker.deadline, None)
+
+
+# The deadline bounds what comes before the stop
+
+
+def test_a_lost_run_is_looked_for_until_the_deadline_only(service: FakeService, worker: Worker) -> None:
+    service.faults["start"] = [(fakes.answer_lost, True)]
+    service.list_lag = 60
+    worker.deadline = START + timedelta(seconds=7)
+    with pytest.raises(SequentumUnavailable, match="may be running"):
+        acquire(worker)
+    assert service.clock.now == worker.deadline
+    assert worker.saved is not None
+
+
+@pytest.mark.parametrize("error", [fakes.not_found, fakes.server_error])
+def test_the_run_of_an_earlier_attempt_is_looked_at_until_the_deadline_only(
+    service: FakeService, worker: Worker, error: ErrorOf
+) -> None:
+    acquire(worker)
+    service.faults["status"] = [(error, False)] * 100
+    worker.deadline = START + timedelta(seconds=12)
+    with pytest.raises(SequentumError):
+        acquire(worker)
+    assert service.clock.now <= worker.deadline
+
+
+def test_an_old_failure_is_looked_at_until_the_deadline_only(service: FakeService, worker: Worker) -> None:
+    acquired = failed_run(worker)
+    worker.save(acquired.record.restarting(service.clock.now, acquired.run.end_time))
+    worker.deadline = service.clock.now + timedelta(seconds=12)
+    with pytest.raises(SequentumError):
+        acquire(worker)
+    assert service.clock.now == worker.deadline
+    assert service.runs[101].restarts == 0
+
+
+def test_nothing_is_started_after_a_stop_that_took_until_the_deadline(service: FakeService, worker: Worker) -> None:
+    service.plans = [Plan(seconds=None)]
+    acquire(worker)
+    service.ignores_stop = True
+    worker.deadline = START + timedelta(seconds=10)
+    with pytest.raises(SequentumError):
+        acquire(worker, max_tries=3)
+    assert (service.runs[101].status, len(service.runs)) == (RunStatus.STOPPED, 1)
+
+
+# Decided too early
+
+
+@pytest.mark.parametrize(("outcome", "run_id", "restarts"), [(10, 101, 0), (6, 101, 1), (8, 102, 0)])
+def test_a_run_that_ends_by_itself_before_it_is_stopped_is_taken_as_it_ended(
+    service: FakeService, worker: Worker, outcome: int, run_id: int, restarts: int
+) -> None:
+    acquire(worker)
+    run = service.runs[101]
+    run.status = RunStatus.STOPPING
+
+    def ends(call: Call[Any]) -> SequentumError:
+        run.status, run.end_time = RunStatus(outcome), service.clock.now
+        return fakes.conflict(call)
+
+    service.faults["stop"] = [(ends, False)]
+    assert acquire(worker).run.id == run_id
+    assert (run.restarts, service.count("start")) == (restarts, run_id - 100)
+
+
+# Said too little
+
+
+@pytest.mark.parametrize("error", [fakes.unauthorized, fakes.bad_request, fakes.server_error])
+def test_an_unread_list_after_a_lost_start_does_not_hide_that_a_run_may_be_running(
+    service: FakeService, worker: Worker, error: ErrorOf
+) -> None:
+    service.faults["start"] = [(fakes.server_error, True)]
+    service.faults["runs"] = [(error, False)] * 20
+    with pytest.raises(SequentumUnavailable) as caught:
+        acquire(worker)
+    for part in ("Broken.", str(error(runs.list_runs(7, 5))), "run of agent 7 may be running and costing credits"):
+        assert part in str(caught.value)
+    assert worker.saved is not None
+
+
+# The answer to another question
+
+
+@pytest.mark.parametrize("foreign", [{"id": 555}, {"configId": 8}, {"id": 555, "configId": 8}])
+def test_another_run_is_not_joined_restarted_or_returned(
+    service: FakeService, worker: Worker, foreign: dict[str, int]
+) -> None:
+    acquire(worker)
+    saved, real = worker.saved, service._act
+
+    def answers_about_another(verb: str, call: Call[Any]) -> Any:
+        answer = real(verb, call)
+        return {**answer, **foreign} if verb == "status" else answer
+
+    service._act = answers_about_another  # type: ignore[method-assign]
+    for max_tries in (2, 3):
+        with pytest.raises(UnexpectedAnswer):
+            acquire(worker, max_tries=max_tries)
+    assert (worker.saved, service.requests[1:]) == (saved, ["status", "status"])
+
+
+def test_a_start_that_is_answered_with_another_agents_run_is_looked_for(service: FakeService, worker: Worker) -> None:
+    real = service._act
+
+    def answers_about_another(verb: str, call: Call[Any]) -> Any:
+        answer = real(verb, call)
+        return {**answer, "id": 555, "configId": 8} if verb == "start" else answer
+
+    service._act = answers_about_another  # type: ignore[method-assign]
+    assert acquire(worker).run.id == 101
+
+
+def test_a_restart_that_is_answered_with_another_agents_run_keeps_the_run(service: FakeService, worker: Worker) -> None:
+    acquired = failed_run(worker)
+    real = service._act
+
+    def answers_about_another(verb: str, call: Call[Any]) -> Any:
+        answer = real(verb, call)
+        return {**answer, "id": 555, "configId": 8} if verb == "restart" else answer
+
+    service._act = answers_about_another  # type: ignore[method-assign]
+    again = restarted(worker, acquired)
+    assert (again.record.run_id, again.run.id, service.count("start")) == (101, 101, 1)

@@ -64,10 +64,10 @@ def test_a_run_that_ignores_the_stop_is_killed_after_the_grace(service: FakeServ
     assert service.count("kill") == 1
     assert timedelta(seconds=STOP_GRACE) <= elapsed(service) < timedelta(seconds=STOP_GRACE) + KILL_GRACE
     started, killed, ended = worker.said
-    assert all("un 101 of agent 7" in line for line in worker.said)
-    assert "Stopping run" in started
+    assert all("Run 101 of agent 7" in line for line in worker.said)
+    assert "stopping it" in started
     assert "is still Stopping" in killed
-    assert "has ended: Stopped" in ended
+    assert "has been stopped" in ended
 
 
 @pytest.mark.parametrize("stop_grace", [0, 3])
@@ -86,7 +86,7 @@ def test_a_stop_that_cannot_be_confirmed_is_logged_with_the_id_and_raises_nothin
     result = stop(worker)
     assert (result.confirmed, status_of(result)) == (False, None)
     assert "may still be running and costing credits" in result.sentence
-    assert "Run 101 of agent 7 could not be confirmed to have stopped" in worker.said[-1]
+    assert "Run 101 of agent 7: It could not be confirmed to have stopped" in worker.said[-1]
     assert not any("None" in line for line in worker.said)
     assert sum(str(error(runs.stop(7, 101))) in line for line in worker.warned) >= 3, "each fault is logged"
     assert elapsed(service) < timedelta(seconds=STOP_GRACE) + 3 * KILL_GRACE
@@ -143,7 +143,7 @@ def test_a_404_that_lasts_is_the_end(service: FakeService, worker: Worker) -> No
     result = stop(worker, 999)
     assert (result.confirmed, result.run) == (True, None)
     assert result.sentence == "The service no longer knows it."
-    assert worker.said[-1].startswith("Run 999 of agent 7 has ended: the service no longer knows it")
+    assert worker.said[-1] == "Run 999 of agent 7: The service no longer knows it."
     assert NOT_FOUND_TOLERANCE <= elapsed(service) < NOT_FOUND_TOLERANCE + 2 * POLL_INTERVAL
 
 
@@ -207,7 +207,7 @@ def test_an_old_failure_shown_after_a_restart_is_not_taken_for_the_end(
 def test_an_old_failure_is_not_taken_for_the_end_of_a_run_that_could_be_stopped(
     service: FakeService, worker: Worker
 ) -> None:
-    # It is shown for longer than the grace after a restart; that the service takes the stop says that the run is active.
+    # It is shown for longer than the grace; that the service accepts a stop says that the run is active.
     service.runs[101].status = RunStatus.FAILURE
     service.restart(101, lag=3600)
     service.clock.sleep(600)
@@ -292,9 +292,7 @@ def test_each_is_stopped_once_and_killed_only_if_it_has_to_be(service: FakeServi
     assert (service.count("stop"), service.count("kill")) == (3, 0)
 
 
-def test_what_became_of_one_run_does_not_depend_on_how_long_another_takes(
-    service: FakeService, worker: Worker
-) -> None:
+def test_what_became_of_one_run_does_not_depend_on_how_long_another_takes(service: FakeService, worker: Worker) -> None:
     records = many(service, 2)
     service.runs[102].status = RunStatus.SUCCESS
     service.ignores_stop = True
@@ -341,7 +339,7 @@ def test_a_triggerer_does_the_same_as_a_worker(monkeypatch: pytest.MonkeyPatch, 
                 service.clock.sleep(seconds)
 
             monkeypatch.setattr(stopping, "_now", lambda service=service: service.clock.now)
-            monkeypatch.setattr(stopping.asyncio, "sleep", sleep)
+            monkeypatch.setattr(asyncio, "sleep", sleep)
             client: Any = SimpleNamespace(send=send)
             results = asyncio.run(astop_runs(client, records, STOP_GRACE))
             assert all(result.confirmed for result in results)

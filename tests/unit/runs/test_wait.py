@@ -9,21 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.api.errors import NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import NotFound, SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
 from airflow_provider_sequentum.api.runs import Run, status
-from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
+from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
 from airflow_provider_sequentum.runs.wait import (
-    LONGEST_RUN_LIST,
     NOT_YET_FOUND_INTERVAL,
     RESTART_GRACE,
     PollOutcome,
     PollResult,
     RunPoller,
     WaitSpec,
-    first_run_since,
     poll,
     poll_until_known,
     wait_for_runs,
@@ -60,8 +57,7 @@ def seconds(number: float) -> timedelta:
 def test_what_one_observation_means(
     code: int | str, wait_for_restart: bool, failure_pause: float, table_type: str | None, late: bool
 ) -> None:
-    spec = SPEC.updated(wait_for_restart=wait_for_restart, failure_pause=failure_pause, deadline=START + seconds(100)
-    )
+    spec = SPEC.updated(wait_for_restart=wait_for_restart, failure_pause=failure_pause, deadline=START + seconds(100))
     result = RunPoller(spec).observe(run(code, tableType=table_type), START + seconds(100 if late else 0))
     phase = phase_of_status(parse_run_status(code), table_type)
     ended = phase.is_over and not (phase is Phase.RESTARTABLE and (wait_for_restart or failure_pause))
@@ -177,7 +173,10 @@ def test_a_passing_fault_is_tolerated_for_a_while(error: ErrorOf, tolerate_outag
 
 @pytest.mark.parametrize(
     ("spec", "what"),
-    [(SPEC, "run 101 of agent 7"), (WaitSpec(agent_id=7, since=START), f"a run of agent 7 created at {START} or later")],
+    [
+        (SPEC, "run 101 of agent 7"),
+        (WaitSpec(agent_id=7, since=START), f"a run of agent 7 created at {START} or later"),
+    ],
 )
 def test_a_passing_fault_names_what_is_waited_for(spec: WaitSpec, what: str) -> None:
     error = fakes.server_error(CALL)
@@ -413,3 +412,52 @@ def test_it_looks_once_for_a_run_that_is_not_there_yet() -> None:
     result = poll_until_known(worker, RunPoller(WaitSpec(agent_id=7, since=START)))
     assert result.outcome is None
     assert worker.service.requests == ["runs"]
+
+
+# The answer to another question
+
+
+@pytest.mark.parametrize("foreign", [{"id": 102}, {"configId": 8}, {"id": 102, "configId": 8}])
+def test_the_end_of_another_run_is_not_the_end_of_this_one(
+    service: FakeService, worker: Worker, foreign: dict[str, int]
+) -> None:
+    service.start()
+    service.runs[101].plan = Plan(seconds=None)
+    real = service.runs[101].as_json
+    service.runs[101].as_json = lambda *now: {**real(*now), "status": 10, **foreign}  # type: ignore[method-assign]
+    outcome, seen = wait_for(worker, SPEC)
+    assert (type(outcome), seen) == (UnexpectedAnswer, None)
+    assert service.clock.now - START >= FAULT_TOLERANCE
+
+
+# Many runs
+
+
+def test_each_of_many_runs_is_waited_for_and_none_holds_up_another(service: FakeService, worker: Worker) -> None:
+    service.plans = [Plan(seconds=500), Plan(RunStatus.FAILURE, seconds=20), Plan(seconds=None)]
+    ids = [service.start().id for _ in range(3)]
+    specs = [SPEC.updated(run_id=run_id) for run_id in ids] + [SPEC.updated(run_id=999)]
+    specs[2] = specs[2].updated(deadline=START + seconds(100))
+    (first, slow), (second, failed), (third, _), (fourth, _) = wait_for_runs(worker, specs)
+    assert (first, second, third) == (PollOutcome.ENDED, PollOutcome.ENDED, PollOutcome.DEADLINE)
+    assert isinstance(fourth, NotFound)
+    assert (slow and slow.id, failed and failed.status) == (101, RunStatus.FAILURE)
+    looks = [call.path.split("/")[4] for _, call, _ in worker.sent]
+    assert looks.count("102") == 2, "a run that has ended is not looked at again"
+    assert service.clock.now - START < seconds(600)
+
+
+def test_nothing_to_wait_for_is_nothing_to_do(worker: Worker) -> None:
+    assert wait_for_runs(worker, []) == []
+
+
+# The deadline
+
+
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.not_found, fakes.rate_limited])
+def test_a_fault_does_not_put_the_deadline_off(service: FakeService, worker: Worker, error: ErrorOf) -> None:
+    service.start()
+    service.faults["status"] = [(error, False)] * 100
+    worker.deadline = START + seconds(5)
+    outcome, _ = wait_for(worker, SPEC.updated(deadline=worker.deadline))
+    assert (outcome, service.clock.now) == (PollOutcome.DEADLINE, worker.deadline)

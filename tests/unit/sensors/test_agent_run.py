@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,27 +17,24 @@ from airflow.providers.common.compat.sdk import (
     BaseSensorOperator,
     TaskDeferred,
 )
-from airflow_provider_sequentum.hooks.errors import as_airflow_exception
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, wait_for_end
-from airflow_provider_sequentum.triggers.run_event import ended_event, error_event
 
-from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunFailed,
     AgentRunFailure,
-    AgentRunSkipped,
     AgentRunStopped,
     SensedAgentRunFailed,
     SensedAgentRunFailure,
     SequentumConnectionException,
     SequentumRequestRefused,
+    SequentumSkipped,
 )
-from airflow_provider_sequentum.sensors import agent_run
+from airflow_provider_sequentum.runs.wait import RunEvent
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by, use_fakes, use_first_poke
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan, ending_in
+from tests.support.tries import fire
 from tests.support.worker import Worker
 
 MODES = pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
@@ -50,7 +48,7 @@ def service() -> FakeService:
 @pytest.fixture
 def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker(service)
-    use_fakes(monkeypatch, worker, agent_run)
+    use_fakes(monkeypatch, worker)
     # The base class sleeps between pokes and counts their time.
     base = sys.modules[BaseSensorOperator.__module__]
     time = SimpleNamespace(sleep=service.clock.sleep, monotonic=service.clock.monotonic)
@@ -69,7 +67,7 @@ def task(service: FakeService, worker: Worker, monkeypatch: pytest.MonkeyPatch) 
 def sensor(mode: str, **arguments: Any) -> AgentRunSensor:
     arguments = {"agent_id": 7, "run_id": 101, "poke_interval": 30, **arguments}
     kind: dict[str, Any] = {"mode": "reschedule" if mode == "reschedule" else "poke", "deferrable": mode == "deferred"}
-    return AgentRunSensor(task_id="run_agent", **kind, **arguments)
+    return AgentRunSensor(task_id="run_agent", **{**kind, **arguments})
 
 
 def sense(worker: Worker, task: FakeTask, mode: str, **arguments: Any) -> Any:
@@ -83,13 +81,9 @@ def sense(worker: Worker, task: FakeTask, mode: str, **arguments: Any) -> Any:
             worker.service.clock.now = reschedule.reschedule_date
             task.ti.first_poke = first_poke
         except TaskDeferred as deferral:
-            values = deferral.trigger.serialize()[1]
-            terms = RunWaitTerms.from_json({name: values[name] for name in RunWaitTerms.names()})
-            try:
-                event = ended_event(*worker.perform(wait_for_end(terms)), values)
-            except SequentumError as error:
-                event = error_event(as_airflow_exception(error, "sequentum_default"), values)
-            return sensor(mode, **arguments).resume_execution("execute_complete", {"event": event}, task.context)
+            event = fire(worker, deferral)
+            carried = json.loads(json.dumps({**(deferral.kwargs or {}), "event": event}))
+            return sensor(mode, **arguments).resume_execution("execute_complete", carried, task.context)
 
 
 # Every way a run can end, in every mode
@@ -101,7 +95,7 @@ ENDINGS: list[tuple[RunStatus, type[Exception] | None, type[Exception] | None]] 
     (RunStatus.FAILURE, SensedAgentRunFailure, AgentRunFailure),
     (RunStatus.FAILED, SensedAgentRunFailed, AgentRunFailed),
     (RunStatus.STOPPED, AgentRunStopped, AgentRunStopped),
-    (RunStatus.SKIPPED, AgentRunSkipped, AgentRunSkipped),
+    (RunStatus.SKIPPED, SequentumSkipped, SequentumSkipped),
 ]
 
 
@@ -170,7 +164,7 @@ def test_every_status_in_every_mode_under_every_policy(
         6: SensedAgentRunFailure,
         7: SensedAgentRunFailed,
         8: AgentRunStopped,
-        11: AgentRunSkipped,
+        11: SequentumSkipped,
     }
     if wait_for_restart:
         del kinds[6]
@@ -321,16 +315,20 @@ def test_a_wrong_key_fails_at_once(worker: Worker, task: FakeTask, mode: str, so
 def test_a_trigger_that_could_not_go_on(worker: Worker, task: FakeTask, soft: bool) -> None:
     worker.service.start(by_stranger=True)
     deferral = deferred_by(lambda: sensor("deferred").execute(task.context))
-    event = error_event(SequentumConnectionException("The key is wrong."), deferral.trigger.serialize()[1])
+    event = RunEvent(
+        agent_id=7, run_id=101, error="SequentumConnectionException", message="The key is wrong."
+    ).to_json()
     kind = AirflowSkipException if soft else SequentumConnectionException
     with pytest.raises(kind) as caught:
-        sensor("deferred", soft_fail=soft).resume_execution("execute_complete", {"event": event}, task.context)
+        sensor("deferred", soft_fail=soft).resume_execution(
+            "execute_complete", {**(deferral.kwargs or {}), "event": event}, task.context
+        )
     assert soft or str(caught.value) == "The key is wrong. The run was left alone."
 
 
 @pytest.mark.parametrize("event", [None, {}, {"status": "success"}, {"outcome": "ended", "run": None}])
 def test_an_event_that_cannot_be_understood_is_never_success(worker: Worker, task: FakeTask, event: Any) -> None:
-    with pytest.raises(AirflowException, match="can't be understood"):
+    with pytest.raises(AirflowException, match="cannot be read"):
         sensor("deferred").execute_complete(task.context, event)
 
 
@@ -358,6 +356,135 @@ def test_the_deferral_has_a_backstop_behind_the_triggers_deadline(worker: Worker
     worker.service.plans = [Plan(seconds=None)]
     worker.service.start(by_stranger=True)
     deferral = deferred_by(lambda: sensor("deferred", timeout=600).execute(task.context))
-    assert deferral.trigger.serialize()[1]["deadline"] == (START + timedelta(seconds=600)).isoformat()
+    deadline = datetime.fromisoformat(deferral.trigger.serialize()[1]["deadline"])
+    assert deadline == START + timedelta(seconds=600)
     assert deferral.timeout == timedelta(seconds=720)
     assert deferral.trigger.serialize()[1]["stop_on_kill"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("wait_for_restart", "True"), ("deferrable", "False"), ("run_id", " 101 "), ("agent_id", "7"), ("since", "")],
+)
+def test_every_parameter_may_be_a_template(worker: Worker, task: FakeTask, name: str, value: str) -> None:
+    assert name in AgentRunSensor.template_fields
+    worker.service.start(by_stranger=True)
+    assert sense(worker, task, "poke", **{name: value}) == 101
+
+
+@pytest.mark.parametrize("name", ["wait_for_restart", "deferrable"])
+def test_a_template_that_gives_no_flag_is_refused(worker: Worker, task: FakeTask, name: str) -> None:
+    with pytest.raises(SequentumRequestRefused, match=f"{name} must be True or False"):
+        sensor("poke", **{name: "perhaps"}).execute(task.context)
+    assert worker.service.requests == []
+
+
+# Resumed after the DAG was changed
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"agent_id": "no longer an id"},
+    {"agent_id": 8, "run_id": 999},
+    {"run_id": None},
+    {"since": "yesterday"},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+@pytest.mark.parametrize("outcome", [RunStatus.SUCCESS, RunStatus.FAILURE])
+def test_a_resumed_sensor_reads_no_parameter_again(
+    worker: Worker, task: FakeTask, changes: dict[str, Any], outcome: RunStatus
+) -> None:
+    worker.service.plans = [Plan(outcome, seconds=100)]
+    worker.service.start(by_stranger=True)
+    deferral = deferred_by(lambda: sensor("deferred").execute(task.context))
+    carried = json.loads(json.dumps({**(deferral.kwargs or {}), "event": fire(worker, deferral)}))
+    resumed = sensor("deferred", **changes)
+    if outcome is RunStatus.SUCCESS:
+        assert resumed.resume_execution("execute_complete", carried, task.context) == 101
+    else:
+        with pytest.raises(SensedAgentRunFailure, match="Run 101 of agent 7"):
+            resumed.resume_execution("execute_complete", carried, task.context)
+
+
+def test_templates_of_a_resumed_sensor_may_fail(worker: Worker, task: FakeTask) -> None:
+    resumed = sensor("deferred", agent_id="{{ this_is_gone.now }}")
+    task.ti.next_method = "execute_complete"  # type: ignore[attr-defined]
+    resumed.render_template_fields(task.context)
+    del task.ti.next_method  # type: ignore[attr-defined]
+    with pytest.raises(Exception, match="this_is_gone"):
+        resumed.render_template_fields(task.context)
+
+
+# What the log says of a wait since a moment
+
+
+def test_a_wait_since_a_moment_says_what_it_waits_for(
+    worker: Worker, task: FakeTask, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, since = worker.service, START + timedelta(seconds=1)
+    sleep = service.clock.sleep
+
+    def sleep_until_a_run_comes(seconds: float) -> None:
+        sleep(seconds)
+        if not service.runs and service.clock.now >= START + timedelta(minutes=20):
+            service.start(by_stranger=True)
+
+    service.clock.sleep = sleep_until_a_run_comes  # type: ignore[method-assign]
+    assert sense(worker, task, "deferred", run_id=None, since=since.isoformat(), timeout=3600) == 101
+    text = capsys.readouterr().out + caplog.text
+    assert f"Waiting for a run of agent 7 created at {since} or later, until 2026-11-22 10:00:00+00:00." in text
+    waiting = [line for line in worker.said if "none so far" in line]
+    assert waiting[0] == f"Waiting for a run of agent 7 created at {since} or later: none so far."
+    assert waiting[-1].startswith("Waiting until 2026-11-22 10:00:00+00:00 for a run of agent 7")
+    assert 3 <= len(waiting) <= 8, "at first often, later ever more rarely"
+    assert any(line.startswith("Found run 101 of agent 7, created 2026-11-22") for line in worker.said)
+
+
+@MODES
+def test_which_run_was_found_is_said_in_every_mode(worker: Worker, task: FakeTask, mode: str) -> None:
+    worker.service.plans = [Plan(seconds=100)]
+    worker.service.start(by_stranger=True)
+    assert sense(worker, task, mode, run_id=None, since=START.isoformat()) == 101
+    assert any(line.startswith("Found run 101 of agent 7, created") for line in worker.said)
+
+
+# Lists that are cut, and clocks that differ
+
+
+@MODES
+@pytest.mark.parametrize("later", [1000, 1001, 1500])
+def test_more_runs_since_than_the_service_lists_is_no_wrong_run(
+    worker: Worker, task: FakeTask, mode: str, later: int
+) -> None:
+    worker.service.plans = [Plan(seconds=0)]
+    for _ in range(later):
+        worker.service.start(by_stranger=True)
+    with pytest.raises(SequentumRequestRefused, match="cannot be found"):
+        sense(worker, task, mode, run_id=None, since=START.isoformat())
+
+
+@MODES
+def test_a_list_that_is_full_and_holds_an_earlier_run_tells_the_first(
+    worker: Worker, task: FakeTask, mode: str
+) -> None:
+    worker.service.plans = [Plan(seconds=0)]
+    worker.service.start(by_stranger=True)
+    worker.service.clock.sleep(60)
+    since = worker.service.clock.now.isoformat()
+    for _ in range(999):
+        worker.service.start(by_stranger=True)
+    assert sense(worker, task, mode, run_id=None, since=since) == 102
+
+
+@MODES
+@pytest.mark.parametrize("skew", [timedelta(days=1), timedelta(seconds=45), timedelta(seconds=-45), -timedelta(days=1)])
+def test_the_services_clock_may_differ_by_a_day(worker: Worker, task: FakeTask, mode: str, skew: timedelta) -> None:
+    service = worker.service
+    service.skew = skew
+    service.start(by_stranger=True)
+    service.clock.sleep(60)
+    since = service.clock.now.isoformat()
+    service.clock.sleep(10)
+    service.start(by_stranger=True)
+    assert sense(worker, task, mode, run_id=None, since=since) == 102

@@ -1,27 +1,26 @@
-"""A session with thousands of events and screenshots of many megabytes, through client, driver and procedure."""
+"""A session with thousands of events and screenshots of many megabytes, through client and poller."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import tracemalloc
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
-from airflow_provider_sequentum.hooks.driver import aperform, perform
 
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient
 from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE, SessionEvent
-from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
-from airflow_provider_sequentum.lifecycle.builder_wait import look_at
+from airflow_provider_sequentum.hooks.port import ClientPort
+from airflow_provider_sequentum.sessions.state import Session
+from airflow_provider_sequentum.sessions.wait import SessionPoller, apoll, poll
 
 EVENTS, SCREENSHOTS = 5000, 20
 IMAGE = 10 * 1024 * 1024 * 4 // 3
 BLOCK = b"A" * (64 * 1024)
-log = logging.getLogger(__name__)
 
 
 class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -79,19 +78,23 @@ class Seen:
             self.images.append(len(event.image_base64))
 
 
-def look(server: Server, kind: str, seen: Seen) -> BuilderSession:
-    procedure = look_at(BuilderSession(session_id="s1"), seen)
+def look(server: Server, kind: str, seen: Seen) -> Session:
+    poller = SessionPoller(Session(session_id="s1"), take=seen)
+    poller.begin()
     settings = ClientSettings(api_key=f"sk-test-{uuid.uuid4().hex}")
     transport = httpx.MockTransport(server)
     if kind == "sync":
         with SequentumClient(settings, transport=transport) as client:
-            return perform(procedure, client, log)
+            port = ClientPort(SimpleNamespace(client=client))  # type: ignore[arg-type]
+            poll(port, poller)
+            return poller.session
 
-    async def alook() -> BuilderSession:
+    async def alook() -> None:
         async with AsyncSequentumClient(settings, transport=transport) as client:
-            return await aperform(procedure, client, log)
+            await apoll(client, poller)
 
-    return asyncio.run(alook())
+    asyncio.run(alook())
+    return poller.session
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

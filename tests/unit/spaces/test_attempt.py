@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
+from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -21,7 +22,6 @@ from airflow_provider_sequentum.exceptions import (
     SpaceRunsEnded,
     SpaceRunsFailed,
 )
-from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
 from airflow_provider_sequentum.hooks.port import CLAIM_KEY, AttemptPort
 from airflow_provider_sequentum.jobs.record import Claim
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator

@@ -59,7 +59,9 @@ def test_a_trigger_outlives_its_serialisation() -> None:
 def test_every_field_of_a_wait_reaches_the_trigger() -> None:
     assert set(WaitSpec.model_fields) <= set(ARGUMENTS)
     spec = WaitSpec.from_json(trigger().serialize()[1]).to_json()
-    assert {name: spec[name] for name in WaitSpec.model_fields} == {name: ARGUMENTS[name] for name in WaitSpec.model_fields}
+    assert {name: spec[name] for name in WaitSpec.model_fields} == {
+        name: ARGUMENTS[name] for name in WaitSpec.model_fields
+    }
 
 
 def test_what_another_version_hands_on_is_carried_along() -> None:
@@ -218,9 +220,7 @@ async def test_the_run_is_stopped_if_the_task_is_over(airflow: dict[str, Any], s
 
 
 @pytest.mark.parametrize("may_join", [False, True])
-async def test_a_trigger_that_moves_to_another_triggerer_stops_nothing(
-    airflow: dict[str, Any], may_join: bool
-) -> None:
+async def test_a_trigger_that_moves_to_another_triggerer_stops_nothing(airflow: dict[str, Any], may_join: bool) -> None:
     airflow["states"] = ["deferred"]
     await trigger(successor_may_join=may_join).on_kill()
     assert airflow["stopped"] == []

@@ -5,9 +5,10 @@ import random
 from itertools import pairwise
 
 import pytest
-from airflow_provider_sequentum.lifecycle.end_rates import EndRates, Stage, assumed_rate
 from hypothesis import given
 from hypothesis import strategies as st
+
+from airflow_provider_sequentum.watching.schedule import EndRates, Stage, assumed_rate
 
 progress = st.floats(-1e3, 1e7)
 stages = st.builds(Stage, progress, st.floats(1e-3, 1e3), st.booleans())

@@ -7,18 +7,18 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from airflow_provider_sequentum.lifecycle.run_wait import WaitOutcome
-from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
-from airflow_provider_sequentum.lifecycle.watch_list import LAST_LOOK
-from airflow_provider_sequentum.lifecycle.watch_schedule import SHORTEST_INTERVAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.lifecycle.watch_world import World
 
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import Forbidden, NotFound, SequentumError, ServerError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
+from airflow_provider_sequentum.runs.wait import PollOutcome
+from airflow_provider_sequentum.watching.schedule import SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.watch_list import LAST_LOOK
 from tests.support.service import START
+from tests.unit.watching.watch_world import World
 
 
 def lognormal(number: int, seed: int = 1, sigma: float = 0.8) -> list[float]:
@@ -30,7 +30,7 @@ def server_error(call: Call[object]) -> SequentumError:
     return ServerError("The service is down.", status_code=503)
 
 
-# One question for many
+# One poll for many
 
 
 def test_one_request_answers_for_all_runs_of_an_agent() -> None:
@@ -143,7 +143,7 @@ def test_a_run_that_never_comes_is_given_up_at_the_deadline() -> None:
     watched = world.wait(agent_id=7, since=START, deadline=START + timedelta(seconds=100))
     world.live(1000)
     [(at, news)] = [(at, news) for at, news in world.news if news.verdict.outcome]
-    assert (news.watched, news.verdict.outcome) == (watched, WaitOutcome.DEADLINE)
+    assert (news.watched, news.verdict.outcome) == (watched, PollOutcome.DEADLINE)
     assert 100 <= at <= 101
 
 
@@ -155,7 +155,7 @@ def test_a_deadline_brings_a_last_look() -> None:
     world.wait(world.run(7, 1e6), poll_interval=3600, deadline=START + timedelta(seconds=500))
     world.live(1000)
     at, news = world.news[-1]
-    assert news.verdict.outcome is WaitOutcome.DEADLINE
+    assert news.verdict.outcome is PollOutcome.DEADLINE
     assert news.watched.wait.run is not None
     assert 500 <= at <= 501
 
@@ -166,13 +166,13 @@ def test_a_deadline_holds_although_nothing_is_answered() -> None:
     for _ in range(20):
         world.wait(world.run(7, 1e6))
     world.now = 1.0
-    world.list.next_question(world.moment.steady)
+    world.list.next_poll(world.moment.steady)
     assert world.list.pass_time(world.moment) == []
     world.now = 500.0
     assert world.list.pass_time(world.moment) == []
     world.now = 500.0 + LAST_LOOK
     [news] = world.list.pass_time(world.moment)
-    assert (news.watched, news.verdict.outcome) == (limited, WaitOutcome.DEADLINE)
+    assert (news.watched, news.verdict.outcome) == (limited, PollOutcome.DEADLINE)
     assert len(world.list) == 20
 
 
@@ -183,8 +183,8 @@ def test_a_trigger_that_comes_back_long_after_its_deadline_still_looks() -> None
     world.wait(over, deadline=START + timedelta(seconds=600))
     world.wait(going, deadline=START + timedelta(seconds=600))
     world.live(60)
-    outcomes = {news.watched.wait.terms.run_id: news.verdict.outcome for _, news in world.news}
-    assert outcomes == {over.id: WaitOutcome.ENDED, going.id: WaitOutcome.DEADLINE}
+    outcomes = {news.watched.wait.spec.run_id: news.verdict.outcome for _, news in world.news}
+    assert outcomes == {over.id: PollOutcome.ENDED, going.id: PollOutcome.DEADLINE}
 
 
 def test_a_failure_is_looked_at_again_when_it_has_stood_long_enough() -> None:
@@ -217,7 +217,7 @@ def test_where_waits_share_a_question_the_smallest_interval_holds() -> None:
 def test_a_fault_of_the_service_is_borne_for_a_bounded_time_by_each_wait() -> None:
     world = World(fault=server_error)
     world.wait(world.run(7, 1e5))
-    patient = world.wait(world.run(7, 1e5), is_patient=True)
+    patient = world.wait(world.run(7, 1e5), tolerate_outages=True)
     world.live(FAULT_TOLERANCE.total_seconds() + 120)
     failed = [(at, news) for at, news in world.news if news.error is not None]
     assert len(failed) == 1
@@ -293,10 +293,10 @@ def test_that_a_run_asked_for_by_itself_is_unknown_says_nothing_of_the_others() 
 def test_a_question_that_was_not_put_is_put_again_at_once() -> None:
     world = World()
     world.wait(world.run(7, 100.0))
-    question, _ = world.list.next_question(world.moment.steady + 10)
-    assert question is not None
-    world.list.ask_again(question, world.moment)
-    assert world.list.next_question(world.moment.steady)[0] == question
+    poll, _ = world.list.next_poll(world.moment.steady + 10)
+    assert poll is not None
+    world.list.ask_again(poll, world.moment)
+    assert world.list.next_poll(world.moment.steady)[0] == poll
 
 
 # Coming and going
@@ -313,18 +313,18 @@ def test_who_leaves_is_forgotten() -> None:
     assert len(world.list) == 0
     assert world.list.agent_count == 0
     assert list(world.list) == []
-    assert world.list.next_question(world.moment.steady + 1e6) == (None, math.inf)
+    assert world.list.next_poll(world.moment.steady + 1e6) == (None, math.inf)
     assert world.list.next_fixed_look() is None
 
 
 def test_an_answer_for_somebody_who_left_is_dropped() -> None:
     world = World()
     watched = world.wait(world.run(7, 10.0))
-    question, _ = world.list.next_question(world.moment.steady + 10)
-    assert question is not None
+    poll, _ = world.list.next_poll(world.moment.steady + 10)
+    assert poll is not None
     world.list.remove(watched)
-    assert world.list.answered(question, [], 0.0, world.moment) == []
-    assert world.list.failed(question, server_error(None), world.moment) == []  # type: ignore[arg-type]
+    assert world.list.answered(poll, [], 0.0, world.moment) == []
+    assert world.list.failed(poll, server_error(None), world.moment) == []  # type: ignore[arg-type]
 
 
 # The workloads the schedule is for
@@ -421,3 +421,38 @@ def test_everybody_hears_of_the_end_through_passing_faults(
     world.live(10_000)
     assert len(world.ended) == len(runs)
     assert min(world.delays()) >= 0
+
+
+@pytest.mark.parametrize("later", [1, 19, 20, 21, 79, 80, 81, 320, 999])
+def test_the_first_run_since_a_moment_is_found_however_many_followed(later: int) -> None:
+    world = World()
+    world.run(7, 10.0)
+    world.now = 100.0
+    first = world.run(7, 1e5)
+    for _ in range(later - 1):
+        world.run(7, 1e5)
+    watched = world.wait(agent_id=7, since=START + timedelta(seconds=50))
+    world.live(60)
+    assert watched.wait.spec.run_id == first.id
+
+
+def test_more_runs_since_a_moment_than_the_service_lists_are_an_error() -> None:
+    world = World()
+    for _ in range(1500):
+        world.run(7, 1e5)
+    world.wait(agent_id=7, since=START)
+    world.live(120)
+    [error] = [update.error for _, update in world.news if update.error is not None]
+    assert "cannot be found. Give a later time" in str(error)
+
+
+@pytest.mark.parametrize("skew", [timedelta(days=1), timedelta(seconds=50), -timedelta(days=1)])
+def test_the_services_clock_may_differ_by_a_day(skew: timedelta) -> None:
+    world = World(skew=skew)
+    world.run(7, 10.0)
+    world.now = 100.0
+    first = world.run(7, 500.0)
+    watched = world.wait(agent_id=7, since=START + timedelta(seconds=90))
+    world.live(60)
+    assert watched.wait.spec.run_id == first.id
+    assert world.moment.steady - watched.began == pytest.approx(world.now - first.begun, abs=2)

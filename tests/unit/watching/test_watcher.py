@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Stats
-from airflow_provider_sequentum.lifecycle.run_wait import RunWaitTerms, WaitOutcome
-from airflow_provider_sequentum.lifecycle.watch_list import WatchList
-from airflow_provider_sequentum.triggers.run_watcher import wait_for_run
 
 from airflow_provider_sequentum.api import ClientSettings
+from airflow_provider_sequentum.api.call import Reply
 from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, ServerError, Unauthorized
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionNotFound
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.triggers import run_watcher, watch_metrics
+from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
+from airflow_provider_sequentum.watching import watcher as run_watcher
+from airflow_provider_sequentum.watching.watch_list import WatchList
+from airflow_provider_sequentum.watching.watcher import wait_for_run
 
 SETTINGS = ClientSettings(api_key="sk-first")
 CHANGED = ClientSettings(api_key="sk-second")
@@ -40,6 +41,8 @@ class Service:
         self.requests: Counter[str] = Counter()
         self.refuse: Callable[[Client, Any], SequentumError | None] = lambda client, call: None
         self.seconds = 0.0
+        self.skew = timedelta(0)
+        self.tells_time = True
         self.silent_agents: set[int] = set()
 
     def seconds_for(self, call: Any) -> float:
@@ -59,7 +62,7 @@ class Service:
 
     def record(self, agent_id: int, run_id: int) -> Run:
         status = 10 if run_id in self.over else 1
-        ended = datetime.now(UTC).isoformat() if run_id in self.over else None
+        ended = (datetime.now(UTC) + self.skew).isoformat() if run_id in self.over else None
         return Run.model_validate({"id": run_id, "configId": agent_id, "status": status, "endTime": ended})
 
 
@@ -80,10 +83,14 @@ class Client:
         return 0.001
 
     async def send(self, call: Any, *, budget_share: float = 1.0) -> Any:
+        return (await self.exchange(call, budget_share=budget_share)).value
+
+    async def exchange(self, call: Any, *, budget_share: float = 1.0) -> Reply[Any]:
         self.is_open = True
         await asyncio.sleep(self.service.seconds_for(call))
         assert not self.is_closed
-        return self.service.answer(self, call)
+        value = self.service.answer(self, call)
+        return Reply(value, datetime.now(UTC) + self.service.skew if self.service.tells_time else None)
 
 
 @pytest.fixture
@@ -99,18 +106,18 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
     monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
     monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(made, settings))
-    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watched.SHORTEST_INTERVAL", 0.01)
-    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watch_schedule.LEAST_WORTH", 1e-9)
+    monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.SHORTEST_INTERVAL", 0.01)
+    monkeypatch.setattr("airflow_provider_sequentum.watching.schedule.LEAST_DELAY", 1e-9)
     monkeypatch.setattr(run_watcher, "_rates", {})
     yield made
     assert not any(client.is_open for client in made.clients)
 
 
-def terms(run_id: int | None = 1, agent_id: int = 7, **fields: Any) -> RunWaitTerms:
-    return RunWaitTerms(agent_id=agent_id, run_id=run_id, **fields)
+def terms(run_id: int | None = 1, agent_id: int = 7, **fields: Any) -> WaitSpec:
+    return WaitSpec(agent_id=agent_id, run_id=run_id, **fields)
 
 
-def waits(count: int = 1, **fields: Any) -> list[asyncio.Task[tuple[WaitOutcome, Run | None]]]:
+def waits(count: int = 1, **fields: Any) -> list[asyncio.Task[tuple[PollOutcome, Run | None]]]:
     return [asyncio.create_task(wait_for_run("c", terms(number, **fields), log)) for number in range(1, count + 1)]
 
 
@@ -123,7 +130,7 @@ async def test_everybody_hears_of_the_end_through_one_client(service: Service) -
     await settle()
     service.over.update(range(1, 21))
     results = await asyncio.gather(*waiting)
-    assert [(outcome, run.id) for outcome, run in results if run] == [(WaitOutcome.ENDED, n) for n in range(1, 21)]
+    assert [(outcome, run.id) for outcome, run in results if run] == [(PollOutcome.ENDED, n) for n in range(1, 21)]
     assert len(service.clients) == service.lookups == 1
     assert service.requests["status"] == 0
     await settle(0)
@@ -148,7 +155,7 @@ async def test_who_is_cancelled_leaves_and_the_others_go_on(service: Service) ->
     first.cancel()
     await asyncio.wait([first])
     service.over.add(2)
-    assert (await second)[0] is WaitOutcome.ENDED
+    assert (await second)[0] is PollOutcome.ENDED
     assert first.cancelled()
 
 
@@ -203,7 +210,7 @@ async def test_a_key_that_was_changed_is_picked_up(service: Service) -> None:
     await settle(0.001)
     service.settings = CHANGED
     service.over.add(1)
-    assert (await waiting)[0] is WaitOutcome.ENDED
+    assert (await waiting)[0] is PollOutcome.ENDED
     assert [client.settings for client in service.clients] == [SETTINGS, CHANGED]
     await settle(0.02)
 
@@ -218,7 +225,7 @@ async def test_a_key_without_access_to_one_run_fails_only_its_wait(service: Serv
     with pytest.raises(Unauthorized):
         await bad
     service.over.add(1)
-    assert (await good)[0] is WaitOutcome.ENDED
+    assert (await good)[0] is PollOutcome.ENDED
 
 
 @pytest.mark.parametrize("agents", [1, 8])
@@ -236,7 +243,7 @@ async def test_a_key_that_may_not_list_agents_waits_all_the_same(service: Servic
     with pytest.raises(Unauthorized):
         await bad
     service.over.add(1)
-    assert {outcome for outcome, _ in await asyncio.gather(*waiting)} == {WaitOutcome.ENDED}
+    assert {outcome for outcome, _ in await asyncio.gather(*waiting)} == {PollOutcome.ENDED}
 
 
 async def test_the_connection_is_read_again_now_and_then(
@@ -275,7 +282,7 @@ async def test_agents_that_do_not_answer_keep_nobody_from_hearing_of_others(serv
     await settle()
     service.over.add(1)
     async with asyncio.timeout(5):
-        assert (await waiting)[0] is WaitOutcome.ENDED
+        assert (await waiting)[0] is PollOutcome.ENDED
     for wait in silent:
         wait.cancel()
     await asyncio.wait(silent)
@@ -296,7 +303,7 @@ async def test_who_comes_while_a_watcher_breaks_gets_a_new_one(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.over.add(1)
-    late: list[asyncio.Task[tuple[WaitOutcome, Run | None]]] = []
+    late: list[asyncio.Task[tuple[PollOutcome, Run | None]]] = []
 
     def break_down(watch_list: WatchList, now: float) -> None:
         monkeypatch.undo()
@@ -304,12 +311,12 @@ async def test_who_comes_while_a_watcher_breaks_gets_a_new_one(
         raise ZeroDivisionError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WatchList, "next_question", break_down)
+        patch.setattr(WatchList, "next_poll", break_down)
         monkeypatch = patch
         [early] = waits()
         with pytest.raises(ZeroDivisionError):
             await early
-    assert (await late[0])[0] is WaitOutcome.ENDED
+    assert (await late[0])[0] is PollOutcome.ENDED
     await settle(0.02)
 
 
@@ -327,10 +334,10 @@ async def test_many_questions_refused_together_are_one_refusal(service: Service)
 async def test_a_deadline_is_kept_while_an_answer_does_not_come(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.lifecycle.watch_list.LAST_LOOK", 0.05)
+    monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.LAST_LOOK", 0.05)
     service.seconds = 3600.0
     deadline = datetime.now(UTC) + timedelta(seconds=0.05)
-    assert await wait_for_run("c", terms(deadline=deadline), log) == (WaitOutcome.DEADLINE, None)
+    assert await wait_for_run("c", terms(deadline=deadline), log) == (PollOutcome.DEADLINE, None)
     await settle(0.02)
 
 
@@ -370,8 +377,8 @@ async def test_metrics_and_a_line_a_minute(
     seen: Counter[str] = Counter()
     for kind in ("incr", "gauge", "timing"):
         monkeypatch.setattr(Stats, kind, lambda name, *_, **__: seen.update([name]))
-    monkeypatch.setattr(watch_metrics, "LINE_INTERVAL", 0.02)
-    caplog.set_level(logging.DEBUG, "airflow_provider_sequentum.triggers")
+    monkeypatch.setattr(run_watcher, "LINE_INTERVAL", 0.02)
+    caplog.set_level(logging.DEBUG, "airflow_provider_sequentum.watching")
     waiting = waits(2)
     await settle(0.05)
     service.over.add(1)
@@ -438,19 +445,36 @@ async def test_the_client_of_an_old_key_is_closed_when_nobody_uses_it(
     await settle(0.3)
     assert [client.is_closed for client in service.clients] == [True, False]
     service.over.add(1)
-    assert (await waiting)[0] is WaitOutcome.ENDED
+    assert (await waiting)[0] is PollOutcome.ENDED
     await settle(0.02)
 
 
 async def test_the_trigger_fires_once_with_what_the_watcher_heard(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
     service.over.add(1)
     trigger = AgentRunTrigger(sequentum_conn_id="c", agent_id=7, run_id=1)
     events = [event.payload async for event in trigger.run()]
     assert [(event["outcome"], event["run"]["id"]) for event in events] == [("ended", 1)]
     service.refuse = lambda client, call: Forbidden("No.", status_code=403)
     events = [event.payload async for event in trigger.run()]
-    assert [(event["outcome"], event["error"]) for event in events] == [("error", "SequentumConnectionException")]
+    assert [(event.get("outcome"), event["error"]) for event in events] == [(None, "SequentumConnectionException")]
     await settle(0.02)
+
+
+@pytest.mark.parametrize("skew", [timedelta(days=1), -timedelta(days=1)])
+@pytest.mark.parametrize("tells_time", [True, False])
+async def test_lag_is_measured_by_the_services_clock_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch, skew: timedelta, tells_time: bool
+) -> None:
+    lags: list[float] = []
+    monkeypatch.setattr(Stats, "timing", lambda name, value, **_: lags.append(value))
+    service.skew, service.tells_time = skew, tells_time
+    [waiting] = waits()
+    await settle(0.02)
+    service.over.add(1)
+    await waiting
+    await settle(0.02)
+    assert len(lags) == tells_time
+    assert all(0 <= lag < 1000 for lag in lags)

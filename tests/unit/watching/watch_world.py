@@ -9,17 +9,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_sequentum.lifecycle.end_rates import EndRates
-from airflow_provider_sequentum.lifecycle.run_wait import RunWait, RunWaitTerms, WaitOutcome
-from airflow_provider_sequentum.lifecycle.watch_list import WatchList
-from airflow_provider_sequentum.lifecycle.watched import Moment, News, Question, Watched
-
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import NotFound, SequentumError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.runs.wait import PollOutcome, RunPoller, WaitSpec
+from airflow_provider_sequentum.watching.schedule import EndRates
+from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
 from tests.support.service import START
 
 FaultOf = Callable[[Call[Any]], SequentumError | None]
@@ -54,19 +52,21 @@ class World:
 
     :param spacing: seconds between two questions.
     :param latency: seconds an answer takes.
+    :param skew: by how much the service's clock is ahead.
     :param hints: whether the agents list tells the status of the last run.
     """
 
     spacing: float = 0.75
     latency: float = 0.2
     hints: bool = True
+    skew: timedelta = timedelta(0)
     fault: FaultOf = lambda call: None
     now: float = 0.0
     runs: dict[int, PlannedRun] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     asked: list[tuple[float, str]] = field(default_factory=list)
     ended: dict[int, float] = field(default_factory=dict)
-    news: list[tuple[float, News]] = field(default_factory=list)
+    news: list[tuple[float, Update]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rates = EndRates()
@@ -75,7 +75,8 @@ class World:
 
     @property
     def moment(self) -> Moment:
-        return Moment(self.now + 5000.0, START + timedelta(seconds=self.now))
+        utc = START + timedelta(seconds=self.now)
+        return Moment(self.now + 5000.0, utc, (utc + self.skew).replace(microsecond=0))
 
     def run(self, agent_id: int, seconds: float, **fields: Any) -> PlannedRun:
         run = PlannedRun(next(self._ids), agent_id, self.now, seconds, **fields)
@@ -85,7 +86,7 @@ class World:
     def wait(self, run: PlannedRun | None = None, **terms: Any) -> Watched:
         if run is not None:
             terms = {"agent_id": run.agent_id, "run_id": run.id, **terms}
-        watched = Watched(RunWait(RunWaitTerms(**terms)), began=self.moment.steady)
+        watched = Watched(RunPoller(WaitSpec(**terms)), began=self.moment.steady)
         self.list.add(watched, self.moment)
         return watched
 
@@ -94,9 +95,9 @@ class World:
         until = self.now + seconds
         while self.now < until and len(self.list):
             self._hear(self.list.pass_time(self.moment))
-            question, at = self.list.next_question(self.moment.steady)
-            if question is not None:
-                self._ask(question)
+            poll, at = self.list.next_poll(self.moment.steady)
+            if poll is not None:
+                self._ask(poll)
                 self.now += self.spacing
             else:
                 fixed = self.list.next_fixed_look()
@@ -110,8 +111,8 @@ class World:
     def messages(self) -> list[str]:
         return [news.verdict.message for _, news in self.news if news.verdict.message]
 
-    def _ask(self, question: Question) -> None:
-        call, asked_at = self.list.call_for(question), self.moment.steady
+    def _ask(self, poll: Poll) -> None:
+        call, asked_at = self.list.call_for(poll), self.moment.steady
         kind = call.path.rsplit("/", 1)[-1]
         self.requests[kind] += 1
         self.asked.append((self.now, call.path))
@@ -122,10 +123,10 @@ class World:
             answer = self._answer(call)
         except SequentumError as refused:
             self.now += self.latency
-            self._hear(self.list.failed(question, refused, self.moment))
+            self._hear(self.list.failed(poll, refused, self.moment))
         else:
             self.now += self.latency
-            self._hear(self.list.answered(question, answer, asked_at, self.moment))
+            self._hear(self.list.answered(poll, answer, asked_at, self.moment))
         self.now -= self.latency
 
     def _answer(self, call: Call[Any]) -> Any:
@@ -151,7 +152,7 @@ class World:
         return Page(agents[(page - 1) * size : page * size], len(agents))
 
     def _record(self, run: PlannedRun) -> Run:
-        begun = START + timedelta(seconds=run.begun)
+        begun = START + self.skew + timedelta(seconds=run.begun)
         is_over = self.now >= run.end
         return Run.model_validate(
             {
@@ -160,13 +161,13 @@ class World:
                 "status": int(run.status(self.now)),
                 "created": begun.isoformat(),
                 "startTime": begun.isoformat(),
-                "endTime": (START + timedelta(seconds=run.end)).isoformat() if is_over else None,
+                "endTime": (begun + timedelta(seconds=run.seconds)).isoformat() if is_over else None,
                 "tableType": "history" if is_over and run.outcome is not RunStatus.FAILURE else "run",
             }
         )
 
-    def _hear(self, news: list[News]) -> None:
+    def _hear(self, news: list[Update]) -> None:
         for item in news:
             self.news.append((self.now, item))
-            if item.verdict.outcome is WaitOutcome.ENDED and item.watched.wait.terms.run_id is not None:
-                self.ended[item.watched.wait.terms.run_id] = self.now
+            if item.verdict.outcome is PollOutcome.ENDED and item.watched.wait.spec.run_id is not None:
+                self.ended[item.watched.wait.spec.run_id] = self.now

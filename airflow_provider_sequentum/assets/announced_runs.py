@@ -1,0 +1,60 @@
+"""Which ended runs of an agent have been announced, so that each is announced once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Self
+
+from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.runs import Run
+
+
+class AnnouncedRuns(Stored):
+    """What has been announced. It needs no clock: what had ended at the first look counts as announced.
+
+    :param run_ids: announced runs that may be listed again.
+    :param floor: runs with a smaller id are too old; one may come into view again when newer ones are deleted.
+    :param newest: the newest run that was listed.
+    """
+
+    run_ids: tuple[int, ...] = ()
+    floor: int = 0
+    newest: int = 0
+
+    @classmethod
+    def at_first_look(cls, listed: Collection[Run], ending: str, *, is_full: bool) -> Self:
+        """Return the state after the first look.
+
+        :param listed: the agent's newest runs.
+        :param ending: one of :data:`~airflow_provider_sequentum.parameters.RunEnding`.
+        :param is_full: whether the list is as long as was asked for, so that there may be older runs.
+        """
+        nothing = cls()
+        return nothing.after(nothing.unannounced(listed, ending), listed, is_full=is_full)
+
+    def unannounced(self, listed: Collection[Run], ending: str) -> list[Run]:
+        """Return the runs to announce, those that ended first at the front."""
+        ended = [
+            run for run in listed if run.id >= self.floor and run.id not in self.run_ids and _has_ended(run, ending)
+        ]
+        return sorted(ended, key=lambda run: (run.end_time.timestamp() if run.end_time else 0.0, run.id))
+
+    def after(self, announced: Collection[Run], listed: Collection[Run], *, is_full: bool) -> Self:
+        """Return the state once ``announced`` have been announced. What is no longer in view is forgotten."""
+        in_view = {run.id for run in listed}
+        floor = max(self.floor, min(in_view)) if is_full and in_view else self.floor
+        ids = {*self.run_ids, *(run.id for run in announced)}
+        in_reach = tuple(sorted(run_id for run_id in ids if run_id >= floor and run_id in in_view))
+        return self.updated(run_ids=in_reach, floor=floor, newest=max(self.newest, max(in_view, default=0)))
+
+    def misses_runs(self, listed: Collection[Run], *, is_full: bool) -> bool:
+        """Return whether runs may have come and gone unseen: the list is full and holds nothing seen before."""
+        return is_full and min((run.id for run in listed), default=0) > self.newest
+
+
+def _has_ended(run: Run, ending: str) -> bool:
+    phase = phase_of(run)
+    return phase is Phase.SUCCEEDED or (ending == "any" and phase.is_over)
