@@ -33,7 +33,7 @@ def run(run_id: int, **fields: Any) -> Run:
 
 def full_record(agents: int) -> SpaceRecord:
     """Return the largest record of so many agents: all ended badly, with as much to say as can be."""
-    record = INTENT.updated(runs={}, replaced={agent: (1, 2, 3) for agent in range(1, agents + 1)})
+    record = INTENT.updated(runs={}, replaced=dict.fromkeys(range(1, agents + 1), (1, 2, 3)))
     for agent in range(1, agents + 1):
         record = record.with_run(agent, record.intent_of(agent).started(100_000 + agent).restarting(START, START))
         end = AgentEnd.of(EndKind.RETRIED, "x" * 4000, run(100_000 + agent, message="y" * 2000), {"note": "z" * 4000})
