@@ -161,7 +161,8 @@ class Lazy:
     ],
 )
 def test_what_a_parameter_means(name: str, value: object, means: object) -> None:
-    operator = StartSpaceRunsOperator(task_id="t", **{"space_id": 1, name: value})
+    arguments: dict[str, Any] = {"space_id": 1, name: value}
+    operator = StartSpaceRunsOperator(task_id="t", **arguments)
     assert getattr(SpaceConfig.of(operator), name) == means
 
 
@@ -176,7 +177,8 @@ def test_what_a_parameter_means(name: str, value: object, means: object) -> None
     ],
 )
 def test_what_a_parameter_may_not_be(name: str, value: object) -> None:
-    operator = StartSpaceRunsOperator(task_id="t", **{"space_id": 1, name: value})
+    arguments: dict[str, Any] = {"space_id": 1, name: value}
+    operator = StartSpaceRunsOperator(task_id="t", **arguments)
     with pytest.raises(SequentumRequestRefused, match=f"^{name} "):
         SpaceConfig.of(operator)
 
