@@ -337,14 +337,14 @@ def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tu
 
     :param is_killed: whether the task is being killed, so that there are only seconds.
     """
-    delays, further = (
-        (run_start.KILL_LOOKUP_DELAYS, ()) if is_killed else (run_start.LOOKUP_DELAYS, run_start.SIBLING_DELAYS)
-    )
     search = SpaceSearch(record)
     space = f"space {record.space_id}"
     may_be_running = f"Runs of {space} may be running and costing credits: look at them in Sequentum Cloud."
     try:
-        search.look_until_known(port, delays, further)
+        if is_killed:
+            search.look_until_known(port, run_start.KILL_LOOKUP_DELAYS, ())
+        else:
+            search.look_until_known(port, run_start.LOOKUP_DELAYS, run_start.SIBLING_DELAYS)
     except SequentumError as error:
         return [], f"{may_be_running} ({error})"
     found = [search.agents[agent].started(run.id) for agent, run in search.certain.items()]
