@@ -156,7 +156,7 @@ measure: $(READY) ## Measure how much code a reader meets (CHECK=1: fail above a
 	$(BIN)/python -m tests.measure $(if $(CHECK),--check) $(MEASURE)
 
 .PHONY: format
-format: $(READY) ## Mend what the style check can mend
+format: $(READY) ## Fix what the style check can fix
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
@@ -196,7 +196,7 @@ docs-linkcheck: $(READY) ## Ask every external address that the documentation na
 	$(BIN)/sphinx-build $(SPHINX) -b linkcheck docs build/docs-linkcheck
 
 .PHONY: docs-diagrams
-docs-diagrams: $(READY) ## Draw the documentation's diagrams anew from the code (docs/images/*.svg)
+docs-diagrams: $(READY) ## Draw the documentation's diagrams from the code (docs/images/*.svg)
 	AIRFLOW_HOME=$(abspath build/docs-airflow) $(BIN)/python -m docs.diagrams
 
 .PHONY: screenshots
