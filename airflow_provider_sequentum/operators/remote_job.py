@@ -255,8 +255,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             attempt = self._attempt_of_unreadable(values, context)
             if attempt is None:
                 raise SequentumRequestRefused(
-                    f"{what} Nothing was started. Look in Sequentum Cloud whether a job is running, then delete the key "
-                    f"{self.state_key!r} from the task's state store and clear the task."
+                    f"{what} Nothing was started. Look in Sequentum Cloud whether a job is running, then delete the"
+                    f" key {self.state_key!r} from the task's state store and clear the task."
                 ) from error
             fate = attempt.let_go(is_retried=False)
             self._state(context).save(None)  # what it names was told to stop, and the exception says what became of it
