@@ -22,7 +22,7 @@ from airflow_provider_sequentum.airflow_compat.task_attempt import (
     is_retried,
 )
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
-from airflow_provider_sequentum.exceptions import SequentumException, from_client
+from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, from_client
 
 if TYPE_CHECKING:
     import jinja2
@@ -225,7 +225,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         )
 
     def _stop_deferred(self, context: Context) -> None:
-        """Stop the job of a deferred task whose ``execution_timeout`` has passed: Airflow 2.11 only calls ``on_kill``."""
+        """Stop the job of a deferred task whose ``execution_timeout`` passed: Airflow 2.11 calls only ``on_kill``."""
         if self._state(context).is_durable:
             return
         value = self._state(context).read_after_deferral()
@@ -243,19 +243,24 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     def _read_or_refuse(self, values: list[object], context: Context) -> A:
         """Return an attempt at what the first of the values, a record, asks for.
 
-        :raises SequentumException: it cannot be read. The job that it names, as far as that can be made out, is stopped.
+        A record that cannot be read is never taken for none: it could hide a job that is running.
+
+        :raises SequentumException: it cannot be read. The job that it names was told to stop.
+        :raises SequentumRequestRefused: it cannot be read, and what job it names cannot be made out.
         """
         try:
             return self._attempt_of(values[0], context)
         except ValueError as error:
+            what = f"The record of this task's job cannot be read: {error}"
             attempt = self._attempt_of_unreadable(values, context)
-            fate = attempt.let_go(is_retried=False) if attempt is not None else None
-            fate = fate or "No job could be made out: look in Sequentum Cloud whether one is running."
-            self._state(context).save(None)
-            raise SequentumException(
-                f"The record of this task's job cannot be read: {error} {fate} The next attempt, or the task when it is "
-                "cleared, starts a new one."
-            ) from error
+            if attempt is None:
+                raise SequentumRequestRefused(
+                    f"{what} Nothing was started. Look in Sequentum Cloud whether a job is running, then delete the"
+                    f" key {self.state_key!r} from the task's state store and clear the task."
+                ) from error
+            fate = attempt.let_go(is_retried=False)
+            self._state(context).save(None)  # what it names was told to stop, and the exception says what became of it
+            raise SequentumException(f"{what} {fate} A retry, or clearing the task, starts a new job.") from error
 
     def _state(self, context: Context) -> TaskState:
         return TaskState(context, self.state_key)

@@ -22,17 +22,11 @@ from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
 from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.start import (
-    BUSY_DELAYS,
-    KILL_LOOKUP_DELAYS,
-    LOOKUP_DELAYS,
-    SIBLING_DELAYS,
-    candidates_for,
-    check_credits,
-)
+from airflow_provider_sequentum.runs.start import candidates_for, check_credits
 from airflow_provider_sequentum.runs.stop import LONGEST_REQUEST, stop_runs
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, RunPoller, WaitSpec
 from airflow_provider_sequentum.spaces.describe import listed
@@ -145,7 +139,7 @@ def start_space(
 
 def _send_start(port: Port, config: SpaceConfig) -> SpaceRun:
     """Send the start; repeat it while the service refuses it because of what is active now."""
-    for delay in BUSY_DELAYS:
+    for delay in run_start.BUSY_DELAYS:
         try:
             return port.send(config.start_call())
         except Conflict as error:
@@ -206,7 +200,7 @@ def find_space_runs(
         told = dict.fromkeys(record.runs.keys() - known.keys(), "its run could not be told from others")
         record = record.updated(runs=known, not_started={**record.not_started, **told})
     search = SpaceSearch(record)
-    search.look_until_known(port, LOOKUP_DELAYS, SIBLING_DELAYS)
+    search.look_until_known(port, run_start.LOOKUP_DELAYS, run_start.SIBLING_DELAYS)
     found, doubtful = search.certain, search.doubtful
     if doubtful and config.on_ambiguous_start == "adopt":
         found |= {agent: max(runs, key=lambda run: run.id) for agent, runs in doubtful.items()}
@@ -343,12 +337,14 @@ def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tu
 
     :param is_killed: whether the task is being killed, so that there are only seconds.
     """
-    delays, further = (KILL_LOOKUP_DELAYS, ()) if is_killed else (LOOKUP_DELAYS, SIBLING_DELAYS)
     search = SpaceSearch(record)
     space = f"space {record.space_id}"
     may_be_running = f"Runs of {space} may be running and costing credits: look at them in Sequentum Cloud."
     try:
-        search.look_until_known(port, delays, further)
+        if is_killed:
+            search.look_until_known(port, run_start.KILL_LOOKUP_DELAYS, ())
+        else:
+            search.look_until_known(port, run_start.LOOKUP_DELAYS, run_start.SIBLING_DELAYS)
     except SequentumError as error:
         return [], f"{may_be_running} ({error})"
     found = [search.agents[agent].started(run.id) for agent, run in search.certain.items()]

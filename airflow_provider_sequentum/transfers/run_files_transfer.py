@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_sequentum.api import SequentumClient, files, runs
 from airflow_provider_sequentum.api.errors import NotFound
+from airflow_provider_sequentum.api.files import RunFile
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.sdk.types import Logger
 
-    from airflow_provider_sequentum.api.files import RunFile
     from airflow_provider_sequentum.api.runs import RemoveMethod, Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 

@@ -202,7 +202,7 @@ class TestTrigger:
         stream = AgentRunCompletedTrigger.open_shared_stream(
             {"agent_id": agent_id, "poll_interval": 0.05, "sequentum_conn_id": "sequentum_default"}
         )
-        assert await asyncio.wait_for(anext(stream), 20) == []
+        assert list(await asyncio.wait_for(anext(stream), 20)) == []
         await stream.aclose()  # type: ignore[attr-defined]
 
     async def _looks(self, sandbox: Sandbox, count: int) -> None:

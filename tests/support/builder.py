@@ -1,4 +1,4 @@
-"""A model of the Agent Builder in memory: it answers the calls of workers and triggers, on a clock that costs no time."""
+"""A model of the Agent Builder in memory: it answers workers and triggers, on a clock that costs no time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
 
-import pytest
+import pytest  # noqa: TC002 - tests ask for the types of what they are given
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
 from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAILED

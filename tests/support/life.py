@@ -184,7 +184,7 @@ class Life(RuleBasedStateMachine):
     def somebody_restarts_a_failure(self) -> None:
         self.service.settle()
         for record in self.records():
-            run = self.service.runs.get(record.get("run_id"))
+            run = self.service.runs.get(record.get("run_id") or 0)
             # Restarting a run which the task has given up already is that person's own second run.
             if run is not None and run.status is RunStatus.FAILURE and not record.get("is_rejected"):
                 self.service.restart(run.id)
@@ -262,7 +262,7 @@ class Life(RuleBasedStateMachine):
 
     # How Airflow does it
 
-    def segment(
+    def segment(  # noqa: C901, PLR0912 - every way in which an attempt ends
         self,
         operator: BaseOperator,
         work: Any,

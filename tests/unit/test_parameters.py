@@ -155,7 +155,7 @@ def test_the_table_has_every_parameter() -> None:
     assert sorted(name for names in KINDS.values() for name in names) == sorted(RunConfig.model_fields)
 
 
-@pytest.mark.parametrize(("value", "meanings"), TABLE, ids=[repr(value)[:40] for value, _ in TABLE])
+@pytest.mark.parametrize(("value", "meanings"), TABLE, ids=[repr(value)[:40].split(" at 0x")[0] for value, _ in TABLE])
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in KINDS.items() for name in names])
 def test_what_every_parameter_makes_of_every_value(kind: str, name: str, value: Any, meanings: dict[str, Any]) -> None:
     expected = meanings.get(kind, REFUSED)

@@ -58,7 +58,7 @@ def mortal(moment: str) -> None:
 
     AttemptPort.exchange = exchange_and_die  # type: ignore[assignment, method-assign]
     AttemptPort.save = save_and_die  # type: ignore[assignment, method-assign]
-    AttemptPort.sleep = sleep_and_die  # type: ignore[method-assign]
+    AttemptPort.sleep = sleep_and_die  # type: ignore[assignment, method-assign]
 
 
 class MortalOperator(StartAgentRunOperator):
@@ -77,13 +77,15 @@ class MortalOperator(StartAgentRunOperator):
         """Run the agent, for as long as this process lives."""
         if self.die_at and context["ti"].try_number == 1:
             mortal(self.die_at)
-        return super().execute(context)
+        run_id: int = super().execute(context)
+        return run_id
 
     def execute_complete(self, context: Context, event: Any = None, record: Any = None) -> int:
         """Take in the trigger's event."""
         if self.die_at == ON_RESUME and context["ti"].try_number == 1:
             die()
-        return super().execute_complete(context, event, record)
+        run_id: int = super().execute_complete(context, event, record)
+        return run_id
 
 
 @task

@@ -194,6 +194,7 @@ def test_an_answer_without_end_is_given_up(driver: MakeDriver) -> None:
 @pytest.mark.parametrize(
     ("content", "coding"),
     [(gzip.compress(gzip.compress(b"{}")), "gzip, gzip"), (b"{}", "br"), (b"no gzip", "gzip"), (b"{}", "gzip,zstd")],
+    ids=["twice", "unknown", "none", "two"],
 )
 def test_codings_that_were_not_asked_for_are_a_damaged_answer(driver: MakeDriver, content: bytes, coding: str) -> None:
     with pytest.raises(AnswerLost, match="damaged") as error:

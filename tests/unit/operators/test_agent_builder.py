@@ -408,7 +408,7 @@ def test_a_task_deferred_by_the_earlier_code_is_refused_and_its_session_cancelle
 def test_a_record_that_names_no_session_starts_nothing(service: FakeBuilder) -> None:
     world = service.task()
     world.store.set("sequentum_session", {"format": 99})
-    with pytest.raises(SequentumException, match="No job could be made out"):
+    with pytest.raises(SequentumException, match="Nothing was started"):
         world.run(build())
     assert service.requests == []
 

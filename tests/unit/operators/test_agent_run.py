@@ -449,7 +449,7 @@ def test_a_kill_does_not_wait_for_the_budget(
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hurried: list[ClientPort] = []
-    monkeypatch.setattr(ClientPort, "hurry", lambda port: hurried.append(port))
+    monkeypatch.setattr(ClientPort, "hurry", lambda port: hurried.append(port))  # noqa: PLW0108 - it takes the port
     service.plans = [Plan(seconds=None)]
     killed = operator()
     kill_while(service, "status", killed)
@@ -842,7 +842,7 @@ def test_an_event_that_cannot_be_read_is_never_success(
     deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
     resumed = operator(deferrable=True)
     with pytest.raises(SequentumUnavailable, match="event cannot be read"):
-        resumed.execute_complete(task.context, event, **deferral.kwargs)
+        resumed.execute_complete(task.context, event, **(deferral.kwargs or {}))
 
 
 # What the run has to have delivered

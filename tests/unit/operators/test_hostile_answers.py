@@ -142,7 +142,7 @@ def test_building_an_agent(deferrable: bool, single_shot: bool, data: st.DataObj
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_builder(monkeypatch, Worker(service))
         told = end_of(lambda: world.run(operator()))
-        assert KEY not in told + repr(world.xcoms) + repr(world.store)
+        assert KEY not in told + repr(world.xcoms) + repr(world.store.values)
         hostile.is_sane = True
         world.next_try()
         assert KEY not in end_of(lambda: world.run(operator()))

@@ -20,7 +20,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.hooks.port import AttemptPort
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
-from tests.support.builder import BuildTask, FakeBuilder, first_event, use_builder
+from tests.support.builder import FakeBuilder, first_event, use_builder
 from tests.support.service import ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
 from tests.support.worker import Killed, Worker
 
@@ -36,13 +36,8 @@ def build(**fields: Any) -> AgentBuilderOperator:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
     fake = FakeBuilder(looks=2)
-    fake.worker = Worker(fake)  # type: ignore[attr-defined]
-    use_builder(monkeypatch, fake.worker)  # type: ignore[attr-defined]
+    use_builder(monkeypatch, Worker(fake))
     return fake
-
-
-def worker_of(service: FakeBuilder) -> Worker:
-    return service.worker  # type: ignore[attr-defined, no-any-return]
 
 
 # At every step
@@ -53,6 +48,10 @@ def raising(error: type[BaseException]) -> Callable[[], None]:
         raise error("at this step")
 
     return happens
+
+
+def was_interrupted(worker: Worker) -> bool:
+    return worker.steps_left is None
 
 
 def says_so(error: BaseException) -> bool:
@@ -75,9 +74,9 @@ def test_an_error_at_any_step_leaves_no_session(
             try:
                 assert service.task(durable=durable).run(build(deferrable=deferrable)) == 700
             except error as raised:
-                assert service.going() == set() or says_so(raised), step
+                assert service.going() == set() or says_so(raised), step  # noqa: PT017
                 told += bool(service.going())
-            if worker.steps_left is not None:
+            if not was_interrupted(worker):
                 break  # the work has no further step
     assert step > 12
     # Only while the answer to the start is on its way can nobody know the session.
@@ -98,14 +97,14 @@ def test_an_error_at_any_step_of_a_task_that_is_retried_builds_one_agent(deferra
             except RuntimeError as raised:
                 is_told = says_so(raised)
             else:
-                if worker.steps_left is None:
+                if was_interrupted(worker):
                     continue  # it happened in the triggerer, and the worker took over
                 break
             world.next_try()
             try:
                 assert world.run(build(deferrable=deferrable)) >= 700
             except AgentBuilderEnded as refused:
-                assert refused.reason == "ambiguous"
+                assert refused.reason == "ambiguous"  # noqa: PT017
                 assert service.going() == set() or is_told
             else:
                 assert service.going() == set()
@@ -129,7 +128,7 @@ def test_a_worker_that_dies_at_any_step_is_followed_by_an_attempt_that_owns_its_
             except Killed:
                 pass
             else:
-                if worker.steps_left is None:
+                if was_interrupted(worker):
                     continue  # it was the triggerer that died, and another one took over
                 break
         with pytest.MonkeyPatch.context() as patch:
@@ -139,8 +138,8 @@ def test_a_worker_that_dies_at_any_step_is_followed_by_an_attempt_that_owns_its_
             try:
                 assert world.run(build(deferrable=deferrable)) == 700
             except AgentBuilderEnded as refused:
-                assert refused.reason == "ambiguous"
-                assert says_so(refused)
+                assert refused.reason == "ambiguous"  # noqa: PT017
+                assert says_so(refused)  # noqa: PT017
             else:
                 assert service.going() == set()
                 assert service.agents == [700]
@@ -303,6 +302,40 @@ def test_the_start_itself_may_take_longer_than_the_deadline(service: FakeBuilder
     assert service.going() == set()
 
 
+def test_a_retry_that_cannot_look_before_its_deadline_cancels_the_session(service: FakeBuilder) -> None:
+    service.broken["finish"] = server_error
+    world = service.task(retries=1)
+    with pytest.raises(SequentumException):
+        world.run(build(timeout=1000))
+    world.next_try()
+
+    def slow(call: Any) -> Any:
+        service.broken.clear()
+        service.clock.sleep(500)
+        return server_error(call)
+
+    service.broken["status"] = slow
+    with pytest.raises(AgentBuilderTimeout, match="has been cancelled"):
+        world.run(build(timeout=100))
+
+
+@both_modes
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, AirflowTaskTerminated])
+def test_an_error_while_the_answer_to_the_start_is_read_says_that_a_session_may_be_running(
+    service: FakeBuilder, deferrable: bool, error: type[BaseException]
+) -> None:
+    start = service._start
+
+    def interrupted(call: Any) -> dict[str, Any]:
+        start(call)
+        raise error("in the middle of the answer")
+
+    service._start = interrupted  # type: ignore[method-assign]
+    with pytest.raises(error) as caught:
+        service.task(retries=1).run(build(deferrable=deferrable))
+    assert says_so(caught.value)
+
+
 # Two clocks
 
 SKEWS = [timedelta(0), timedelta(seconds=-45), timedelta(seconds=45), timedelta(days=1), timedelta(days=-1)]
@@ -407,5 +440,3 @@ def test_a_404_is_no_end(service: FakeBuilder) -> None:
     service._cancel = then_404  # type: ignore[method-assign]
     with pytest.raises(AgentBuilderTimeout, match="may be running and costing credits"):
         world.run(run)
-    assert isinstance(world, BuildTask)
-    assert worker_of(service).service is service

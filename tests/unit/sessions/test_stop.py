@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
 from airflow_provider_sequentum.sessions import stop
 from airflow_provider_sequentum.sessions.stop import CANCEL_GRACE, CancelResult, acancel_session, cancel_session
 from tests.support.builder import BuilderClient, FakeBuilder, FakeSession, use_builder
 from tests.support.service import START, ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
 from tests.support.worker import Worker
+
+Cancelling = Callable[[], CancelResult]
 
 
 @pytest.fixture(params=["worker", "triggerer"])
@@ -21,7 +26,7 @@ def where(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def cancelled(where: str, worker: Worker, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def cancelled(where: str, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Cancelling:
     """Cancel session ``s1`` on a worker or in a triggerer, which do the same."""
     use_builder(monkeypatch, worker)
 
@@ -35,7 +40,9 @@ def cancelled(where: str, worker: Worker, monkeypatch: pytest.MonkeyPatch):  # t
 
 @pytest.mark.parametrize("single_shot", [False, True])
 @pytest.mark.parametrize("status", ["processing", "ready"])
-def test_a_session_is_cancelled_in_both_eras(cancelled, service, worker, single_shot: bool, status: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_session_is_cancelled_in_both_eras(
+    cancelled: Cancelling, service: FakeBuilder, worker: Worker, single_shot: bool, status: str
+) -> None:
     service.single_shot = single_shot
     service.sessions["s1"] = FakeSession(status=status, looks_left=10)
     result = cancelled()
@@ -45,13 +52,15 @@ def test_a_session_is_cancelled_in_both_eras(cancelled, service, worker, single_
     assert result.sentence == "It has been cancelled."
 
 
-def test_stop_is_not_used_where_it_would_only_interrupt(cancelled, service: FakeBuilder) -> None:  # type: ignore[no-untyped-def]
+def test_stop_is_not_used_where_it_would_only_interrupt(cancelled: Cancelling, service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(looks_left=10)
     cancelled()
     assert service.count("stop") == 0
 
 
-def test_a_passing_404_to_the_request_does_not_leave_it_at_an_interruption(cancelled, service: FakeBuilder) -> None:  # type: ignore[no-untyped-def]
+def test_a_passing_404_to_the_request_does_not_leave_it_at_an_interruption(
+    cancelled: Cancelling, service: FakeBuilder
+) -> None:
     service.sessions["s1"] = FakeSession(looks_left=1000)
     service.faults["cancel"] = [(not_found, False)]
     assert cancelled().confirmed
@@ -59,7 +68,7 @@ def test_a_passing_404_to_the_request_does_not_leave_it_at_an_interruption(cance
     assert service.count("cancel") == 2
 
 
-def test_a_session_that_ended_meanwhile_is_reported_as_it_is(cancelled, service: FakeBuilder) -> None:  # type: ignore[no-untyped-def]
+def test_a_session_that_ended_meanwhile_is_reported_as_it_is(cancelled: Cancelling, service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(status="completed", agent_id=7)
     result = cancelled()
     assert result.confirmed
@@ -67,7 +76,7 @@ def test_a_session_that_ended_meanwhile_is_reported_as_it_is(cancelled, service:
 
 
 @pytest.mark.parametrize("misses", [1, 5])
-def test_a_404_that_passes_is_no_end(cancelled, service: FakeBuilder, misses: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_404_that_passes_is_no_end(cancelled: Cancelling, service: FakeBuilder, misses: int) -> None:
     service.sessions["s1"] = FakeSession(looks_left=1000)
     service.ignores_cancel = True
     service.faults["status"] = [(not_found, False)] * misses
@@ -77,14 +86,16 @@ def test_a_404_that_passes_is_no_end(cancelled, service: FakeBuilder, misses: in
     assert service.going() == {"s1"}
 
 
-def test_a_404_that_lasts_is_one(cancelled, worker: Worker) -> None:  # type: ignore[no-untyped-def]
+def test_a_404_that_lasts_is_one(cancelled: Cancelling, worker: Worker) -> None:
     result = cancelled()
     assert result.confirmed
     assert result.sentence == "The service no longer knows it."
     assert NOT_FOUND_TOLERANCE <= worker.now() - START < NOT_FOUND_TOLERANCE + timedelta(seconds=15)
 
 
-def test_what_takes_no_effect_is_requested_again_within_the_time_there_is(cancelled, service: FakeBuilder) -> None:  # type: ignore[no-untyped-def]
+def test_what_takes_no_effect_is_requested_again_within_the_time_there_is(
+    cancelled: Cancelling, service: FakeBuilder
+) -> None:
     service.sessions["s1"] = FakeSession(looks_left=1000)
     service.faults["cancel"] = [(answer_lost, False), (server_error, False)]
     assert cancelled().confirmed
@@ -92,7 +103,9 @@ def test_what_takes_no_effect_is_requested_again_within_the_time_there_is(cancel
     assert service.going() == set()
 
 
-def test_what_cannot_be_confirmed_is_said_with_the_id(cancelled, service: FakeBuilder, worker: Worker) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_confirmed_is_said_with_the_id(
+    cancelled: Cancelling, service: FakeBuilder, worker: Worker
+) -> None:
     service.sessions["s1"] = FakeSession(looks_left=1000)
     service.broken["cancel"] = server_error
     assert not cancelled().confirmed
@@ -103,7 +116,9 @@ def test_what_cannot_be_confirmed_is_said_with_the_id(cancelled, service: FakeBu
 
 
 @pytest.mark.parametrize("error", [server_error, unauthorized, bad_request, not_found])
-def test_no_error_is_raised_whatever_is_answered(cancelled, service, worker, error: ErrorOf) -> None:  # type: ignore[no-untyped-def]
+def test_no_error_is_raised_whatever_is_answered(
+    cancelled: Cancelling, service: FakeBuilder, worker: Worker, error: ErrorOf
+) -> None:
     service.sessions["s1"] = FakeSession(looks_left=1000)
     service.broken = {"cancel": error, "stop": error, "status": error}
     result = cancelled()
@@ -111,7 +126,7 @@ def test_no_error_is_raised_whatever_is_answered(cancelled, service, worker, err
     assert worker.now() - START < timedelta(seconds=90)
 
 
-def test_404s_and_faults_by_turns_come_to_an_end(cancelled, service: FakeBuilder, worker: Worker) -> None:  # type: ignore[no-untyped-def]
+def test_404s_and_faults_by_turns_come_to_an_end(cancelled: Cancelling, service: FakeBuilder, worker: Worker) -> None:
     service.sessions["s1"] = FakeSession(looks_left=1000)
     service.broken["cancel"] = server_error
     service.faults["status"] = [(not_found, False), (server_error, False)] * 100
@@ -119,7 +134,9 @@ def test_404s_and_faults_by_turns_come_to_an_end(cancelled, service: FakeBuilder
     assert worker.now() - START < timedelta(seconds=90)
 
 
-def test_a_status_refused_does_not_keep_the_cancellation_from_being_sent(cancelled, service: FakeBuilder) -> None:  # type: ignore[no-untyped-def]
+def test_a_status_refused_does_not_keep_the_cancellation_from_being_sent(
+    cancelled: Cancelling, service: FakeBuilder
+) -> None:
     service.sessions["s1"] = FakeSession(looks_left=1000)
     service.broken["status"] = unauthorized
     assert not cancelled().confirmed
@@ -131,7 +148,7 @@ def test_each_request_is_bounded(worker: Worker, service: FakeBuilder, monkeypat
     bounds: list[float | None] = []
     exchange = worker.exchange
 
-    def noting(call, *, budget_share: float = 1.0, within: float | None = None):  # type: ignore[no-untyped-def]
+    def noting(call: Call[Any], *, budget_share: float = 1.0, within: float | None = None) -> Reply[Any]:
         bounds.append(within)
         return exchange(call, budget_share=budget_share, within=within)
 

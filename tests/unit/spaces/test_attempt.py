@@ -909,7 +909,7 @@ def test_a_resumed_task_reads_no_argument_again(service: FakeService, worker: Wo
     deferral = deferred_by(lambda: operator(deferrable=True, min_records=5).execute(task.context))
     changed = operator(deferrable=True, space_id="gone", min_records="many", timeout="soon", input_parameters="[")
     event = fire_space(worker, deferral)
-    assert changed.resume_execution("execute_complete", {**deferral.kwargs, "event": event}, task.context) == [
+    assert changed.resume_execution("execute_complete", {**(deferral.kwargs or {}), "event": event}, task.context) == [
         101,
         102,
         103,
@@ -945,7 +945,7 @@ def test_an_event_that_cannot_be_understood_is_never_success(
 ) -> None:
     deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
     with pytest.raises((SpaceRunsFailed, SequentumUnavailable), match="cannot be read"):
-        operator().resume_execution("execute_complete", {**deferral.kwargs, "event": event}, task.context)
+        operator().resume_execution("execute_complete", {**(deferral.kwargs or {}), "event": event}, task.context)
 
 
 # Airflow older than 3.3

@@ -55,7 +55,7 @@ def test_few_failures_are_told_whole() -> None:
 
 @pytest.mark.parametrize("failures", [1, 20, 21, 500])
 def test_many_failures_are_told_within_bounds(failures: int) -> None:
-    message = describe_failures(1, 500, {agent: "m" * 4000 for agent in range(failures)})
+    message = describe_failures(1, 500, dict.fromkeys(range(failures), "m" * 4000))
     assert len(message) <= ERROR_SIZE + 200
     assert ("more: see the XCom 'runs'" in message) is (failures > 20)
 

@@ -33,7 +33,7 @@ def run(run_id: int, **fields: Any) -> Run:
 
 def full_record(agents: int) -> SpaceRecord:
     """Return the largest record of so many agents: all ended badly, with as much to say as can be."""
-    record = INTENT.updated(runs={}, replaced={agent: (1, 2, 3) for agent in range(1, agents + 1)})
+    record = INTENT.updated(runs={}, replaced=dict.fromkeys(range(1, agents + 1), (1, 2, 3)))
     for agent in range(1, agents + 1):
         record = record.with_run(agent, record.intent_of(agent).started(100_000 + agent).restarting(START, START))
         end = AgentEnd.of(EndKind.RETRIED, "x" * 4000, run(100_000 + agent, message="y" * 2000), {"note": "z" * 4000})
@@ -161,7 +161,8 @@ class Lazy:
     ],
 )
 def test_what_a_parameter_means(name: str, value: object, means: object) -> None:
-    operator = StartSpaceRunsOperator(task_id="t", **{"space_id": 1, name: value})
+    arguments: dict[str, Any] = {"space_id": 1, name: value}
+    operator = StartSpaceRunsOperator(task_id="t", **arguments)
     assert getattr(SpaceConfig.of(operator), name) == means
 
 
@@ -176,7 +177,8 @@ def test_what_a_parameter_means(name: str, value: object, means: object) -> None
     ],
 )
 def test_what_a_parameter_may_not_be(name: str, value: object) -> None:
-    operator = StartSpaceRunsOperator(task_id="t", **{"space_id": 1, name: value})
+    arguments: dict[str, Any] = {"space_id": 1, name: value}
+    operator = StartSpaceRunsOperator(task_id="t", **arguments)
     with pytest.raises(SequentumRequestRefused, match=f"^{name} "):
         SpaceConfig.of(operator)
 

@@ -15,7 +15,6 @@ from airflow_provider_sequentum.api.errors import Unauthorized
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.sessions.state import Session, SessionState
 from airflow_provider_sequentum.sessions.wait import TurnEvent
-from airflow_provider_sequentum.triggers import agent_builder
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
 from tests.support.builder import BuilderClient, FakeBuilder, FakeSession, use_builder
 from tests.support.service import START, bad_request, server_error, unauthorized
@@ -77,7 +76,7 @@ async def test_it_never_fires_in_the_first_seconds_of_its_life(
     async def noting(seconds: float) -> None:
         naps.append(seconds)
 
-    monkeypatch.setattr(trigger_life.asyncio, "sleep", noting)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.asyncio.sleep", noting)
     await fired(trigger())
     assert SHORTEST_TRIGGER_LIFE - 1 < naps[-1] <= SHORTEST_TRIGGER_LIFE
     assert len(clients) == 1
@@ -150,7 +149,7 @@ async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("clients")
 async def test_what_an_earlier_version_was_deferred_with_names_its_session() -> None:
-    old = AgentBuilderTrigger(sequentum_conn_id="c", record={"session": {"session_id": "s1"}}, cancel_on_kill=True)  # type: ignore[arg-type]
+    old = AgentBuilderTrigger(sequentum_conn_id="c", record={"session": {"session_id": "s1"}}, cancel_on_kill=True)
     [event] = await fired(old)
     assert TurnEvent.read(event).session == Session(session_id="s1")
 
@@ -268,4 +267,3 @@ def test_it_knows_its_own_session() -> None:
     assert trigger().is_own("s1")
     assert not trigger().is_own("s2")
     assert not trigger().is_own(None)
-    assert agent_builder.NOT_STARTED == {None, "scheduled", "queued"}
