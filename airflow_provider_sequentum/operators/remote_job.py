@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound="JobAttempt")
 
+LONGEST_MESSAGE = 3500
+"""Characters of an error message before what became of the job is added to it."""
+
 
 class RemoteJobOperator(BaseOperator, Generic[A]):
     """Base of the operators that own a remote job; not an operator to use by itself."""
@@ -75,8 +78,11 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         try:
             attempt = self._new_attempt(context)
         except Exception as error:
+            failure = from_client(error, self.sequentum_conn_id)
+            if previous is None and failure is error:
+                raise
             if previous is None:
-                raise from_client(error, self.sequentum_conn_id) from error
+                raise failure from error
             # The DAG was changed since an earlier attempt started the job; it has an owner all the same.
             with self._owning(previous, context):
                 raise
@@ -184,7 +190,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         if fate is not None:
             self.log.warning("%s", fate)
             if isinstance(failure, SequentumException):
-                failure.args = (f"{failure} {fate}", *failure.args[1:])
+                failure.args = (f"{str(failure)[:LONGEST_MESSAGE]} {fate}", *failure.args[1:])
             else:
                 failure.add_note(fate)
         return failure

@@ -203,8 +203,17 @@ class RunAttempt(JobAttempt):
         fate = f"{record.name} was told to stop. {result.sentence}"
         if result.run is not None:
             self.run = result.run
-            self._publish(self.run, note=fate)
+            self._publish_note(fate)
         return fate
+
+    def _publish_note(self, note: str) -> None:
+        """Show what became of the run. That this cannot be done must not hide what was found out about the run."""
+        if self.run is None or self.port.is_asking_airflow:
+            return
+        try:
+            self._publish(self.run, note=note)
+        except Exception as error:  # noqa: BLE001 - whatever keeps Airflow from storing it
+            log.warning("The summary of run %s could not be pushed: %s", self.run.id, error)
 
     def _deadline(self) -> datetime | None:
         seconds = self.config.timeout
@@ -291,8 +300,7 @@ class RunAttempt(JobAttempt):
                 return
             self.is_let_go = True
             message += f" {result.sentence}"
-            if self.run is not None:
-                self._publish(self.run, note=message)
+            self._publish_note(message)
         if is_execution_timeout:
             raise AirflowTaskTimeout(message)
         status = status_name(self.run.status) if self.run is not None else None

@@ -36,8 +36,8 @@ EXCEPTION_OF: Mapping[Phase, type[AgentRunException]] = {
     Phase.STOPPED: AgentRunStopped,
 }
 
-LONGEST_EXPLANATION = 4000
-"""Characters of an error message: what the service says of causes can be any length."""
+LONGEST_EXPLANATION = 3000
+"""Characters of what the service says of causes, which can be any length. An error message stays below 4 kB."""
 
 _WHAT_IT_MEANS = {
     Phase.RESTARTABLE: "it is still in the active Runs table and can be restarted in place",
