@@ -60,8 +60,8 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     :param log_mode: ``Text`` or ``TextAndHtml``.
     :param wait_for_completion: wait for the run's end. Otherwise the task succeeds as soon as the run is started.
     :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
-    :param poll_interval: least seconds between two requests for this task. By default it depends on how long the run has
-        been running and on what the key's request limit has room for; see ``docs/waiting.md``.
+    :param poll_interval: least seconds between two requests for this task. By default it depends on how long the run
+        has been running and on what the key's request limit has room for; see ``docs/waiting.md``.
     :param timeout: seconds or ``timedelta`` from the start of the attempt after which it gives up, the run's queueing
         included. Default: no limit.
     :param on_timeout: what becomes of the run when ``timeout`` has passed: ``stop`` (default) or ``leave``. When
