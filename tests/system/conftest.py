@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # A SIGTERM, as from "timeout" or a cancelled job, ends the tests like Ctrl-C: what they started is stopped.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+# A shell lets what it starts in the background ignore Ctrl-C, and so would the processes that these tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

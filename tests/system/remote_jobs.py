@@ -56,7 +56,7 @@ class RemoteJobs:
         if case.kind == "space":
             self._space = sandbox.add_space(f"{case} {id(self)}").id
         if case.kind != "session":
-            home = {} if self._space is None else {"space_id": self._space}
+            home: dict[str, Any] = {} if self._space is None else {"space_id": self._space}
             self.agents = [
                 sandbox.add_agent(f"{case} {number}", duration=duration, **home, **agent).id
                 for number in range(1 if case.kind == "run" else AGENTS)
@@ -104,12 +104,12 @@ class RemoteJobs:
 
     def refuse_status(self) -> None:
         """Let the service refuse to say how runs are, for good, while they can be started and stopped."""
-        routes = [f"GET /agent/{agent}/run/*" for agent in self.agents]
-        for route in routes or ["GET /agent-builder/*"]:
+        routes = [f"GET /agent/{agent}/run/{{run_id}}/status" for agent in self.agents]
+        for route in routes or ["GET /agent-builder/{session_id}/status", "GET /agent-builder/{session_id}/events"]:
             self._sandbox.fail_next(route, "status", status=401, body='{"message": "No run access"}', times=None)
 
 
-def until(condition: Callable[[], bool], timeout: float = 60) -> bool:
+def until(condition: Callable[[], object], timeout: float = 60) -> bool:
     """Return whether it came true in time."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -117,3 +117,9 @@ def until(condition: Callable[[], bool], timeout: float = 60) -> bool:
             return False
         time.sleep(0.2)
     return True
+
+
+def wait_until_started(job: RemoteJobs, timeout: float) -> None:
+    """Wait until every run or session of the first attempt was started."""
+    if not until(lambda: job.started() >= job.expected(), timeout):
+        raise TimeoutError(f"{job.case}: {job.started()} of {job.expected()} were started in {timeout:g} s")

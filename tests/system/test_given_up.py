@@ -48,7 +48,7 @@ def given_up(airflow: AirflowInstance, sandbox: Sandbox, cases: list[Case], *, r
             job.refuse_status()
     runs = [job.start(airflow) for job in jobs]
     ends = [airflow.wait(run, timeout=400).state for run in runs]
-    until(lambda: not any(sum(job.going()) for job in jobs), WITHIN)
+    until(lambda: all(sum(job.going()) == 0 for job in jobs), WITHIN)
     wrong = []
     for job, run, end in zip(jobs, runs, ends, strict=True):
         logs = [airflow.log(run, TASK, 1, index) for index in job.map_indexes]

@@ -41,11 +41,6 @@ def sandbox(stage: Stage) -> Iterator[Sandbox]:
     sandbox.faults.clear()
 
 
-def alter_all(sandbox: Sandbox, **alteration: Any) -> None:
-    for route in ("GET *", "POST /agent/*", "POST /spaces/*", "POST /agent-builder/*"):
-        sandbox.fail_next(route, "altered", times=None, **alteration)
-
-
 def texts(value: Any) -> Iterator[str]:
     """Return every text in a JSON value."""
     if isinstance(value, str):
@@ -68,7 +63,7 @@ def test_each_task_ends_as_its_job_did_and_the_triggerer_lives_on(
     bystanding = bystander.start(airflow)
     airflow.wait_for_task(bystanding, TASK, {"deferred"}, timeout=120)
     [triggerer, *_] = before = airflow.pids("triggerer")
-    alter_all(sandbox, **ALTERATIONS[alteration])
+    sandbox.fail_next("*", "altered", times=None, **ALTERATIONS[alteration])
     ending = "Success" if outcome == "success" else "Failed"
     script = "success" if outcome == "success" else "unrecoverable_error"
     jobs = [RemoteJobs(sandbox, case, duration=5, outcome=ending, script=script) for case in CASES]

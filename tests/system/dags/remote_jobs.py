@@ -23,7 +23,7 @@ def break_airflow(context: Context) -> None:
     if broken == XCOMS:
         type(context["ti"]).xcom_push = _refuse  # type: ignore[method-assign]
     elif broken == STATE_STORE:
-        type(context["task_state_store"]).set = _refuse  # type: ignore[typeddict-item]
+        type(context["task_state_store"]).set = _refuse  # type: ignore[method-assign]
 
 
 def _refuse(*_: Any, **__: Any) -> None:
