@@ -102,6 +102,10 @@ class RemoteJobs:
         going = [run.agent_id for run in self._sandbox.ledger.going]
         return [going.count(agent) for agent in self.agents]
 
+    def is_over(self) -> bool:
+        """Return whether nothing is going."""
+        return not any(self.going())
+
     def refuse_status(self) -> None:
         """Let the service refuse to say how runs are, for good, while they can be started and stopped."""
         routes = [f"GET /agent/{agent}/run/{{run_id}}/status" for agent in self.agents]

@@ -87,7 +87,7 @@ def _clear_all(airflow: AirflowInstance, sandbox: Sandbox, cases: list[Case]) ->
     for job, run in zip(jobs, runs, strict=True):
         for index in job.map_indexes:
             airflow.mark(run, TASK, "failed", index)
-    until(lambda: all(sum(job.going()) == 0 for job in jobs))
+    until(lambda: all(job.is_over() for job in jobs))
     return {
         str(job.case): Cleared(
             [task.state for task in tasks[number]],

@@ -48,12 +48,12 @@ def given_up(airflow: AirflowInstance, sandbox: Sandbox, cases: list[Case], *, r
             job.refuse_status()
     runs = [job.start(airflow) for job in jobs]
     ends = [airflow.wait(run, timeout=400).state for run in runs]
-    until(lambda: all(sum(job.going()) == 0 for job in jobs), WITHIN)
+    until(lambda: all(job.is_over() for job in jobs), WITHIN)
     wrong = []
     for job, run, end in zip(jobs, runs, ends, strict=True):
         logs = [airflow.log(run, TASK, 1, index) for index in job.map_indexes]
         silent = [log for log in logs if not any(fate in log for fate in FATES)] if job.started() else []
-        if end != "failed" or sum(job.going()) or silent:
+        if end != "failed" or not job.is_over() or silent:
             wrong.append(f"{job.case}: {end}, started {job.started()}, going {job.going()}\n" + "\n".join(silent))
     return wrong
 
@@ -87,5 +87,5 @@ def test_ctrl_c_in_dag_test_leaves_nothing_going(stage: Stage, sandbox: Sandbox,
         process.wait(60)
     finally:
         process.kill()
-    assert sum(job.going()) == 0, log.read_text()
+    assert job.is_over(), log.read_text()
     assert any(fate in log.read_text() for fate in FATES), log.read_text()
