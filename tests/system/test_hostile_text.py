@@ -32,6 +32,8 @@ XCOMS = {"run": "run", "mapped": "run", "space": "runs", "session": "session"}
 
 @pytest.fixture
 def sandbox(stage: Stage) -> Iterator[Sandbox]:
+    if stage.airflow.api.major < 3:
+        pytest.skip("Airflow 2.11 is tested on SQLite, which stores what PostgreSQL refuses")
     sandbox = stage.sandbox
     assert sandbox is not None
     seconds = sandbox.settings.builder_seconds
