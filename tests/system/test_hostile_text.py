@@ -28,8 +28,8 @@ ALTERATIONS: dict[str, dict[str, Any]] = {
 }
 LONGEST_MESSAGE, LONGEST_REPORT = 2_000, 48_000
 SECONDS = 20.0
-"""How long a job takes. On a busy machine Airflow fails tasks whose triggers fire before its scheduler has taken in that
-they were deferred (apache/airflow #66374); a task that is never retried then ends otherwise than its job."""
+"""How long a job takes. On a busy machine Airflow fails tasks whose triggers fire before its scheduler has taken in
+that they were deferred (apache/airflow #66374); a task that is never retried then ends otherwise than its job."""
 XCOMS = {"run": "run", "mapped": "run", "space": "runs", "session": "session"}
 
 
