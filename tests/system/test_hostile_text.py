@@ -27,15 +27,20 @@ ALTERATIONS: dict[str, dict[str, Any]] = {
     "5 MB": {"values": MEGABYTES},
 }
 LONGEST_MESSAGE, LONGEST_REPORT = 2_000, 48_000
+SECONDS = 20.0
+"""How long a job takes. On a busy machine Airflow fails tasks whose triggers fire before its scheduler has taken in
+that they were deferred (apache/airflow #66374); a task that is never retried then ends otherwise than its job."""
 XCOMS = {"run": "run", "mapped": "run", "space": "runs", "session": "session"}
 
 
 @pytest.fixture
 def sandbox(stage: Stage) -> Iterator[Sandbox]:
+    if stage.airflow.api.major < 3:
+        pytest.skip("Airflow 2.11 is tested on SQLite, which stores what PostgreSQL refuses")
     sandbox = stage.sandbox
     assert sandbox is not None
     seconds = sandbox.settings.builder_seconds
-    sandbox.settings.rate_limit, sandbox.settings.builder_seconds = 10_000, 2.0
+    sandbox.settings.rate_limit, sandbox.settings.builder_seconds = 10_000, SECONDS
     yield sandbox
     sandbox.settings.builder_seconds = seconds
     sandbox.faults.clear()
@@ -66,7 +71,7 @@ def test_each_task_ends_as_its_job_did_and_the_triggerer_lives_on(
     sandbox.fail_next("*", "altered", times=None, **ALTERATIONS[alteration])
     ending = "Success" if outcome == "success" else "Failed"
     script = "success" if outcome == "success" else "unrecoverable_error"
-    jobs = [RemoteJobs(sandbox, case, duration=5, outcome=ending, script=script) for case in CASES]
+    jobs = [RemoteJobs(sandbox, case, duration=SECONDS, outcome=ending, script=script) for case in CASES]
     runs = [job.start(airflow) for job in jobs]
     ends = {str(job.case): airflow.wait(run, timeout=400).state for job, run in zip(jobs, runs, strict=True)}
     sandbox.faults.clear()
@@ -89,5 +94,5 @@ def is_readable_and_bounded(stage: Stage, run: DagRun, case: Case, map_index: in
     summary = stage.airflow.xcom(run, TASK, XCOMS[case.kind], map_index)
     assert len(json.dumps(summary).encode()) <= LONGEST_REPORT
     for text in texts(summary):
-        assert text.isprintable(), (case, text)
+        assert text.replace("\n", "").isprintable(), (case, text)
         assert len(text.encode()) <= LONGEST_MESSAGE, case
