@@ -128,8 +128,8 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": [
-            f"{package}.links.AgentRunLink",
-            f"{package}.links.AgentBuilderSessionLink",
-            f"{package}.links.AgentBuilderScreenshotLink",
+            f"{package}.reporting.links.AgentRunLink",
+            f"{package}.reporting.links.AgentBuilderSessionLink",
+            f"{package}.reporting.links.AgentBuilderScreenshotLink",
         ],
     }

@@ -101,10 +101,8 @@ class AgentRunTrigger(RemoteJobTrigger):
         from airflow_provider_sequentum.runs.record import RunRecord
         from airflow_provider_sequentum.runs.stop import astop_runs
 
-        restart_asked_at = self._arguments["restart_asked_at"]
-        record = RunRecord.from_json(
-            {"agent_id": self.agent_id, "run_id": self.run_id, "restart_asked_at": restart_asked_at}
-        )
+        names = ("agent_id", "run_id", "restart_asked_at", "failure_ended_at")
+        record = RunRecord.from_json({name: self._arguments[name] for name in names})
         # A client of its own: the one that waited is being closed at this moment.
         async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
             await astop_runs(client, [record], self.stop_grace)

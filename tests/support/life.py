@@ -38,6 +38,8 @@ from tests.support.service import FakeRun, FakeService, Plan
 from tests.support.worker import Killed, Worker
 
 RETRIES = 3
+STOPPED_BY = ("agent_id", "run_id", "restart_asked_at", "failure_ended_at")
+"""What of its arguments a trigger that stops a run goes by."""
 WELL = (RunStatus.SUCCESS, RunStatus.COMPLETED)
 ENDS = st.sampled_from(
     [RunStatus.SUCCESS, RunStatus.COMPLETED, RunStatus.FAILURE, RunStatus.FAILURE, RunStatus.STOPPED]
@@ -240,7 +242,7 @@ class Life(RuleBasedStateMachine):
     def stop_as_the_trigger_does(self) -> None:
         self.worker.deadline = None
         for values in self.waits():
-            record = {name: values.get(name) for name in ("agent_id", "run_id", "restart_asked_at")}
+            record = {name: values.get(name) for name in STOPPED_BY}
             stop_runs(self.worker, [RunRecord.from_json(record)], values.get("stop_grace", 45.0))
 
     @rule(wipes_store=st.booleans())

@@ -50,12 +50,14 @@ def test_an_answer_comes_with_the_services_time(hook: SequentumHook) -> None:
     assert (reply.value.id, reply.served_at) == (42, datetime(2026, 11, 22, 9, tzinfo=UTC))
 
 
-def test_after_the_deadline_nothing_is_sent_unless_it_says_what_time_it_has(hook: SequentumHook) -> None:
+@pytest.mark.parametrize("within", [None, 5.0])
+def test_after_the_deadline_nothing_is_sent(hook: SequentumHook, within: float | None) -> None:
     port = ClientPort(hook)
     port.deadline = port.now() - timedelta(seconds=1)
     with pytest.raises(ConnectionNotMade):
-        port.send(CALL)
-    assert port.send(CALL, within=5).id == 42
+        port.send(CALL, within=within)
+    port.deadline = None
+    assert port.send(CALL, within=within).id == 42
 
 
 def test_a_pause_ends_at_the_deadline(hook: SequentumHook, monkeypatch: pytest.MonkeyPatch) -> None:
