@@ -339,9 +339,9 @@ class TestRemoval:
         listed = RunFilesTransfer._listed
 
         def one_byte_more(self: Any) -> Any:
-            return [
-                file.model_copy(update={"file_size": file.file_size and file.file_size + 1}) for file in listed(self)
-            ]
+            return Page(
+                [file.model_copy(update={"file_size": file.file_size and file.file_size + 1}) for file in listed(self)]
+            )
 
         monkeypatch.setattr(RunFilesTransfer, "_listed", one_byte_more)
         with pytest.raises(RunFilesUnavailable, match="because of the doubt none was removed"):
@@ -380,7 +380,7 @@ class TestRemoval:
         run_id = finished_run(sandbox, agent_id)
         first, _ = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
         left = files.RunFile(id=987_654, name="tracking.db", file_type=files.FileType.INTERNAL_TRACKING_DB)
-        monkeypatch.setattr(RunFilesTransfer, "_listed", lambda self: [left])
+        monkeypatch.setattr(RunFilesTransfer, "_listed", lambda self: Page([left]))
         second, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
         assert (second, summary["fetched"]) == (first, 0)
 
@@ -413,7 +413,7 @@ def with_list(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     listed = RunFilesTransfer._listed
 
     def changed(self: Any) -> Any:
-        return [file.model_copy(update=change(file)) for file in listed(self)]
+        return Page([file.model_copy(update=change(file)) for file in listed(self)])
 
     monkeypatch.setattr(RunFilesTransfer, "_listed", changed)
 

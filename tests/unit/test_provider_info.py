@@ -55,7 +55,9 @@ def test_airflow_finds_it() -> None:
 
 def test_every_operator_sensor_transfer_and_trigger_is_told_of() -> None:
     assert told("sensors") == modules_with(BaseSensorOperator)
-    assert told("operators") | told("transfers") == modules_with(BaseOperator) - modules_with(BaseSensorOperator) - BASES
+    assert (
+        told("operators") | told("transfers") == modules_with(BaseOperator) - modules_with(BaseSensorOperator) - BASES
+    )
     assert told("triggers") == modules_with(BaseTrigger) - BASES
     assert told("hooks") == {"airflow_provider_sequentum.hooks.sequentum"}
 
