@@ -14,6 +14,7 @@ import codecs
 import csv
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
@@ -31,7 +32,7 @@ _EMPTY = (b"", b"\r")
 _LINE_FEED, _CARRIAGE_RETURN, _QUOTE = b'\n\r"'
 
 
-class RecordCount:
+class RecordCount(ABC):
     """Counts records in bytes that come in pieces. What cannot be counted for sure ends the count."""
 
     def __init__(self) -> None:
@@ -65,9 +66,9 @@ class RecordCount:
             self._records = (self._records or 0) + records
             self._rest = self._rest[end:]
 
+    @abstractmethod
     def _count_whole(self, data: bytes, *, is_end: bool) -> tuple[int, int]:
         """Return how many whole records are at the beginning of some bytes, and where the last of them ends."""
-        raise NotImplementedError
 
 
 class NdjsonRecordCount(RecordCount):
@@ -92,7 +93,7 @@ def _is_record(text: str, decode_quickly: Callable[[str], Any]) -> bool:
         try:
             return isinstance(decode_quickly(text), dict)
         except ValueError:
-            pass  # the reader decides
+            pass  # The quick decoder refuses some text that the strict one below accepts, and that one decides.
     value, end = decode_json(text, 0)
     return isinstance(value, dict) and end == len(text)
 
