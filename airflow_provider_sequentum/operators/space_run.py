@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_sequentum.hooks.port import AttemptPort
     from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
-    from airflow_provider_sequentum.spaces.record import SpaceConfig
+    from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
     from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
 
 
@@ -148,18 +147,13 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
             raise SequentumRequestRefused(
                 f"space_id must be given. Nothing was sent (connection {self.sequentum_conn_id!r})."
             )
-        config = SpaceConfig.of(self)
-        return self._owner(self._port(context, config.sequentum_conn_id), config, context)
+        return self._owner(SpaceConfig.of(self), None, context)
 
     def _attempt_of(self, value: object, context: Context) -> SpaceAttempt:
-        from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
+        from airflow_provider_sequentum.spaces.record import SpaceRecord
 
         record = SpaceRecord.from_json(value)
-        config = record.config or SpaceConfig.of(self)
-        space_id = record.space_id or config.space_id
-        port = self._port(context, config.sequentum_conn_id)
-        port.restore(record.updated(space_id=space_id))
-        return self._owner(port, config.updated(space_id=space_id), context)
+        return self._owner(record.config, record, context)
 
     def _attempt_of_unreadable(self, values: list[object], context: Context) -> SpaceAttempt | None:
         from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord, runs_named_in
@@ -168,14 +162,15 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         if not runs:
             return None
         config = SpaceConfig(sequentum_conn_id=self.sequentum_conn_id)
-        port = self._port(context, self.sequentum_conn_id)
-        port.restore(SpaceRecord(config=config, runs=runs))
-        return self._owner(port, config, context)
+        return self._owner(config, SpaceRecord(config=config, runs=runs), context)
 
-    def _owner(self, port: AttemptPort, config: SpaceConfig, context: Context) -> SpaceAttempt:
+    def _owner(self, config: SpaceConfig, record: SpaceRecord | None, context: Context) -> SpaceAttempt:
         from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 
+        port = self._port(context, config.sequentum_conn_id)
+        if record is not None:
+            port.restore(record)
         return SpaceAttempt(port, facts_of(context, self), config)
 
     def _trigger(self, attempt: SpaceAttempt) -> SpaceRunsTrigger:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
 )
 
+from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
@@ -128,21 +129,21 @@ class SpaceAttempt(JobAttempt):
 
     def start_or_join(self) -> bool:
         """Start the agents, or join the runs of an earlier attempt; return whether all are over already."""
+        seconds = self.config.timeout
         new = SpaceRecord(
-            space_id=self.config.space_id,
             config=self.config,
             fingerprint=self.config.fingerprint(),
             max_tries=self.task.max_tries,
-            deadline=self._deadline(),
+            deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
             # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
             execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
         )
         self.port.deadline = new.first_deadline
         previous = self.record or self._guess(new)
         try:
-            record, is_new = acquire_space(self.port, self.config, self.task.max_tries, previous, new)
+            record, is_new = acquire_space(self.port, previous, new)
         except (SequentumError, SequentumUnavailable) as error:
-            if not self._is_late() or self.record is None:
+            if not self._is_late or self.record is None:
                 raise
             self._give_up(error)
         self._runs.clear()
@@ -253,12 +254,10 @@ class SpaceAttempt(JobAttempt):
     def _take_up(self, record: SpaceRecord) -> None:
         """Decide of each run of an earlier attempt what a new attempt of a single run decides: join, restart, start."""
         self._outage.answered()
-        records = dict(record.known_runs)
-        specs = {agent: self._run_of(agent).wait_spec().updated(deadline=None) for agent in records}
-        seen = look_at_runs({agent: self._runs[agent].port for agent in records}, specs, self.port)
-        unstopped = stop_stopping_runs(self.port, records, seen, self.config.stop_grace)
-        for agent_id in sorted({*records, *record.not_started}):
-            if self._is_late():
+        seen = look_at_runs({agent: self._run_of(agent) for agent in record.known_runs}, self.port)
+        unstopped = stop_stopping_runs(self.port, record.known_runs, seen, self.config.stop_grace)
+        for agent_id in sorted({*seen, *record.not_started}):
+            if self._is_late:
                 self._take_as_late(agent_id)
             elif agent_id in unstopped:
                 self._end(agent_id, unstopped[agent_id])
@@ -278,7 +277,7 @@ class SpaceAttempt(JobAttempt):
         try:
             run.acquired(*acquire_run(run.port, run.config, self.task.max_tries, previous, new, looked))
         except SequentumError:
-            if not self._is_late() or run.record is None:
+            if not self._is_late or run.record is None:
                 raise
             self._take_as_late(agent_id)
 
@@ -292,8 +291,6 @@ class SpaceAttempt(JobAttempt):
 
     def _look_once(self) -> None:
         """Look at each run once, for its summary. Nobody waits for the runs, so what cannot be read is left out."""
-        from airflow_provider_sequentum.api import runs
-
         self._outage.answered()
         for agent_id in self._pending():
             run = self._runs[agent_id]
@@ -426,8 +423,6 @@ class SpaceAttempt(JobAttempt):
 
     def _ask_to_stop(self, attempts: Sequence[RunAttempt]) -> None:
         """Ask runs to stop, in passing: while others are looked for, their time runs already."""
-        from airflow_provider_sequentum.api import runs
-
         for attempt in attempts:
             record = _record_of(attempt)
             try:
@@ -447,9 +442,9 @@ class SpaceAttempt(JobAttempt):
         left = [_record_of(attempt) for attempt, result in results if not result.confirmed]
         if not left:
             return sentence
-        runs, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
+        ids, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
         return (
-            f"{sentence} It could not be confirmed that runs {listed(runs)} of agents {listed(agents)} have stopped: "
+            f"{sentence} It could not be confirmed that runs {listed(ids)} of agents {listed(agents)} have stopped: "
             "they may still be running and costing credits."
         )
 
@@ -462,14 +457,9 @@ class SpaceAttempt(JobAttempt):
         end = self._known_record().ended.get(agent_id)
         return not self.config.wait_for_completion if end is None else end.kind is EndKind.SUCCEEDED
 
+    @property
     def _is_late(self) -> bool:
-        record = self.record
-        deadline = record.first_deadline if record is not None else None
-        return deadline is not None and self.port.now() >= deadline
-
-    def _deadline(self) -> datetime | None:
-        seconds = self.config.timeout
-        return None if seconds is None else self.task.started_at + timedelta(seconds=seconds)
+        return self.port.deadline is not None and self.port.now() >= self.port.deadline
 
     def _guess(self, new: SpaceRecord) -> SpaceRecord | None:
         """Return what an earlier attempt may have left, where Airflow keeps no records: see :class:`.RunAttempt`."""

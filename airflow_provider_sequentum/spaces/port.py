@@ -46,11 +46,19 @@ class Outage:
 
     def failed(self, agent_id: int, error: SequentumError) -> None:
         """Take in an error."""
-        if error.transient:
-            self._failing.add(agent_id)
-            self._error = error
-        else:
-            self._failing.clear()
+        if not error.transient:
+            self.answered()
+            return
+        self._failing.add(agent_id)
+        self._error = error
+
+
+def _of_space(name: str) -> Any:
+    """Return the property that is the attribute ``name`` of the space's port."""
+    return property(
+        lambda self: getattr(self._port, name),
+        lambda self, value: setattr(self._port, name, value),
+    )
 
 
 class AgentPort:
@@ -62,39 +70,19 @@ class AgentPort:
     :param outage: what the ports of all agents have met since the space last asked anew.
     """
 
+    deadline: datetime | None = _of_space("deadline")
+    is_recorded: bool = _of_space("is_recorded")
+    is_asking_airflow: bool = _of_space("is_asking_airflow")
+
     def __init__(self, port: JobPort, agent_id: int, record: RunRecord | None, outage: Outage) -> None:
         self._port = port
         self._agent_id = agent_id
         self._outage = outage
         self.record: Stored | None = record
         self.hook = port.hook
-
-    @property
-    def deadline(self) -> datetime | None:
-        """When the attempt gives up."""
-        return self._port.deadline
-
-    @deadline.setter
-    def deadline(self, deadline: datetime | None) -> None:
-        self._port.deadline = deadline
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether the space's record is where the next attempt finds it."""
-        return self._port.is_recorded
-
-    @is_recorded.setter
-    def is_recorded(self, is_recorded: bool) -> None:
-        self._port.is_recorded = is_recorded
-
-    @property
-    def is_asking_airflow(self) -> bool:
-        """Whether Airflow's supervisor is being asked something."""
-        return self._port.is_asking_airflow
-
-    @is_asking_airflow.setter
-    def is_asking_airflow(self, is_asking: bool) -> None:
-        self._port.is_asking_airflow = is_asking
+        self.now, self.sleep = port.now, port.sleep
+        self.claims, self.push = port.claims, port.push
+        self.hurry, self.close = port.hurry, port.close
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
         """Send a call and return its answer."""
@@ -114,41 +102,17 @@ class AgentPort:
         self._outage.answered()
         return reply
 
-    def now(self) -> datetime:
-        """Return the time."""
-        return self._port.now()
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        self._port.sleep(seconds)
-
     def save(self, record: Stored | None) -> None:
         """Save the agent's record within the space's; ``None`` says that nothing was started."""
         self.record = record
-        self._port.save(self._space().with_run(self._agent_id, record if isinstance(record, RunRecord) else None))
+        self._port.save(self._record_of_space())
 
     def claim(self, claim: Claim) -> None:
         """Tell the mapped siblings of all runs of the space: a claim replaces the one before."""
-        record = self._space().with_run(self._agent_id, self.record if isinstance(self.record, RunRecord) else None)
-        claim_runs(self._port, record, further=claim.run_ids, is_answered=claim.is_answered)
+        claim_runs(self._port, self._record_of_space(), further=claim.run_ids, is_answered=claim.is_answered)
 
-    def claims(self) -> list[Claim]:
-        """Return what the mapped siblings have claimed."""
-        return self._port.claims()
-
-    def push(self, key: str, value: object) -> None:
-        """Push an XCom."""
-        self._port.push(key, value)
-
-    def hurry(self) -> None:
-        """Go on without regard to the request budget."""
-        self._port.hurry()
-
-    def close(self) -> None:
-        """Close nothing: the space's port is closed with the space."""
-
-    def _space(self) -> SpaceRecord:
+    def _record_of_space(self) -> SpaceRecord:
         record = self._port.record
         if not isinstance(record, SpaceRecord):
             raise RuntimeError("The runs of a space have no record: start_or_join comes first.")  # noqa: TRY004
-        return record
+        return record.with_run(self._agent_id, self.record if isinstance(self.record, RunRecord) else None)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field
 
 from airflow_provider_sequentum import parameters as p
+from airflow_provider_sequentum.api import spaces
+from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, Stored, choice_of, fingerprint
 from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
 from airflow_provider_sequentum.spaces.describe import shortened
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
-    from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.api.spaces import SpaceRun
 
 ENDS_SIZE = 8_000
@@ -41,8 +42,6 @@ class SpaceConfig(RunPolicies):
 
     def start_call(self) -> Call[SpaceRun]:
         """Return the call that starts every agent. It is not safe to repeat: each one is a billed run of each."""
-        from airflow_provider_sequentum.api import spaces
-
         return spaces.run_all(self.space_id, input_parameters=self.input_parameters)
 
     def of_agent(self, agent_id: int) -> RunConfig:
@@ -87,8 +86,6 @@ class AgentEnd(Stored):
 
     def last_run(self, agent_id: int, run_id: int | None) -> Run | None:
         """Return the run's last record as far as it was kept."""
-        from airflow_provider_sequentum.api.runs import Run
-
         if self.run is None or run_id is None:
             return None
         return Run.model_validate({**self.run, "id": run_id, "config_id": agent_id})
@@ -109,7 +106,6 @@ class AgentEnd(Stored):
 class SpaceRecord(JobRecord):
     """The record of one logical attempt at the runs of a space: its own intent, and a slim record of each agent's run.
 
-    :param space_id: the space.
     :param config: what was asked for. A resumed task works from it and reads no argument of the operator again. The
         records of the runs have none of their own.
     :param runs: the agents' records by the agent's id; ``None`` until the service has answered.
@@ -121,8 +117,7 @@ class SpaceRecord(JobRecord):
     :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: see :class:`.RunRecord`.
     """
 
-    space_id: int = 0
-    config: SpaceConfig | None = None
+    config: SpaceConfig = SpaceConfig()
     runs: dict[int, RunRecord] | None = None
     not_started: dict[int, str] = Field(default_factory=dict)
     ended: dict[int, AgentEnd] = Field(default_factory=dict)
@@ -130,6 +125,11 @@ class SpaceRecord(JobRecord):
     is_incomplete: bool = False
     is_ambiguous: bool = False
     is_guess: bool = False
+
+    @property
+    def space_id(self) -> int:
+        """The space."""
+        return self.config.space_id
 
     @property
     def name(self) -> str:
@@ -160,6 +160,20 @@ class SpaceRecord(JobRecord):
             is_guess=self.is_guess,
             replaced=self.replaced.get(agent_id, ()),
         )
+
+    def answered(self, answer: SpaceRun) -> SpaceRecord:
+        """Return the record with the runs that the service answered with."""
+        runs, not_started = {}, {}
+        for result in answer.results:
+            intent = self.intent_of(result.agent_id)
+            if result.run_id is not None:
+                runs[result.agent_id] = intent.started(result.run_id)
+            elif result.success:
+                runs[result.agent_id] = intent  # started, it says, and does not say as what: to be looked for
+            else:
+                not_started[result.agent_id] = result.error_message or "the service does not say why"
+        is_incomplete = (answer.total_agents or 0) > len(runs) + len(not_started)
+        return self.updated(runs=runs, not_started=not_started, is_incomplete=is_incomplete)
 
     def without_doubts(self) -> SpaceRecord:
         """Return the record where agents whose run was looked for and not found count as not started."""

@@ -19,9 +19,7 @@ from airflow_provider_sequentum.spaces.record import (
 from tests.support.service import START
 
 CONFIG = SpaceConfig(space_id=1, input_parameters='{"a": 1}', timeout=100.0)
-INTENT = SpaceRecord(
-    space_id=1, config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2, requested_at=START, deadline=START
-)
+INTENT = SpaceRecord(config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2, requested_at=START, deadline=START)
 
 
 def run(run_id: int, **fields: Any) -> Run:

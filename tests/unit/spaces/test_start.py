@@ -26,7 +26,7 @@ from tests.support.worker import Killed, Worker
 
 CONFIG = SpaceConfig(space_id=1, input_parameters='{"a": 1}')
 OTHER_INPUTS = CONFIG.updated(input_parameters='{"a": 2}')
-INTENT = SpaceRecord(space_id=1, config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2, requested_at=START)
+INTENT = SpaceRecord(config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2, requested_at=START)
 ENDLESS = Plan(seconds=None)
 LOST = pytest.mark.parametrize("error", [fakes.answer_lost, fakes.server_error])
 NEW_WORK = pytest.mark.parametrize("change", [{"max_tries": 3}, {"config": OTHER_INPUTS}])
@@ -34,8 +34,8 @@ NEW_WORK = pytest.mark.parametrize("change", [{"max_tries": 3}, {"config": OTHER
 
 def acquire(worker: Worker, *, config: SpaceConfig = CONFIG, max_tries: int = 2) -> SpaceRecord:
     """One attempt, which finds what the last one saved."""
-    new = SpaceRecord(space_id=1, config=config, fingerprint=config.fingerprint(), max_tries=max_tries)
-    return acquire_space(worker, config, max_tries, saved(worker), new)[0]
+    new = SpaceRecord(config=config, fingerprint=config.fingerprint(), max_tries=max_tries)
+    return acquire_space(worker, saved(worker), new)[0]
 
 
 def saved(worker: Worker) -> SpaceRecord | None:
