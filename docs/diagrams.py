@@ -19,20 +19,7 @@ from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLE
 from airflow_provider_sequentum.parameters import OnReady
 from airflow_provider_sequentum.runs.outcome import EXCEPTION_OF
 from airflow_provider_sequentum.runs.phases import PHASES, NextStep, Phase, next_step
-from airflow_provider_sequentum.sessions.state import (
-    Action,
-    Cancel,
-    Cancelled,
-    Done,
-    Failed,
-    Finish,
-    FollowUp,
-    Leave,
-    Session,
-    SessionState,
-    Wait,
-    next_action,
-)
+from airflow_provider_sequentum.sessions.state import Action, Session, SessionState, next_action
 from airflow_provider_sequentum.watching.schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
 from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
 from docs.drawing import LINE, Box, Canvas
@@ -47,14 +34,13 @@ _WORDS = {
     NextStep.JOIN: "joins it",
     NextStep.RESTART: "restarts it in place",
 }
-_ACTIONS: Mapping[type[Action], str] = {
-    Wait: "look again",
-    FollowUp: "send the next follow-up",
-    Finish: "save the agent",
-    Leave: "leave it, return",
-    Cancel: "cancel it, skip the task",
-    Done: "return the agent's id",
-    Cancelled: "fail: cancelled",
+_ACTIONS = {
+    Action.WAIT: "look again",
+    Action.FOLLOW_UP: "send the next follow-up",
+    Action.FINISH: "save the agent",
+    Action.LEAVE: "leave it, return",
+    Action.CANCEL: "cancel it, skip the task",
+    Action.DONE: "return the agent's id",
 }
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _LONG_AGO = _NOW - timedelta(days=1)
@@ -127,9 +113,7 @@ def _going(phase: Phase) -> list[str]:
 
 def describe_action(action: Action) -> str:
     """Return an action of the conversation in words."""
-    if isinstance(action, Failed):
-        return f"fail: {action.reason.value.replace('_', ' ')}"
-    return _ACTIONS[type(action)]
+    return _ACTIONS.get(action) or f"fail: {action.value.replace('_', ' ')}"
 
 
 def _reaction(state: SessionState, *, agent_id: int | None = 7, followups: int = 0, on_ready: str = "finish") -> str:

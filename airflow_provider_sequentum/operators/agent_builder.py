@@ -18,7 +18,7 @@ from airflow_provider_sequentum.reporting.links import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_sequentum.sessions.attempt import SessionAttempt
     from airflow_provider_sequentum.sessions.record import SessionConfig, SessionRecord
@@ -136,26 +136,15 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
         self.sequentum_conn_id = sequentum_conn_id
 
     def _new_attempt(self, context: Context) -> SessionAttempt:
-        from airflow_provider_sequentum.exceptions import SequentumRequestRefused
         from airflow_provider_sequentum.sessions.record import SessionConfig
 
-        config = SessionConfig.of(self)
-        try:
-            return self._owner(config, None, context)
-        except ValueError as error:  # a path that leads nowhere
-            message = f"{error} Nothing was sent (connection {config.sequentum_conn_id!r})."
-            raise SequentumRequestRefused(message) from error
+        return self._owner(SessionConfig.of(self), None, context)
 
     def _attempt_of(self, value: object, context: Context) -> SessionAttempt:
         from airflow_provider_sequentum.sessions.record import SessionRecord
 
         record = SessionRecord.from_json(value)
-        try:
-            return self._owner(record.config, record, context)
-        except ValueError as error:
-            # The session has to have an owner, whatever became of the storage in the meantime.
-            self.log.warning("Continuing without screenshots and conversation: %s", error)
-            return self._owner(record.config, record, context, saves_files=False)
+        return self._owner(record.config, record, context)
 
     def _attempt_of_unreadable(self, values: list[object], context: Context) -> SessionAttempt | None:
         from airflow_provider_sequentum.sessions.record import SessionConfig, SessionRecord, session_id_in
@@ -168,29 +157,36 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
         config = SessionConfig(sequentum_conn_id=self.sequentum_conn_id, keep_session=keep_session)
         return self._owner(config, SessionRecord(config=config, session=Session(session_id=session_id)), context)
 
-    def _owner(
-        self, config: SessionConfig, record: SessionRecord | None, context: Context, *, saves_files: bool = True
-    ) -> SessionAttempt:
+    def _owner(self, config: SessionConfig, record: SessionRecord | None, context: Context) -> SessionAttempt:
         from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.sessions.attempt import SessionAttempt
-        from airflow_provider_sequentum.sessions.files import ScreenshotFolder, storage_path
+        from airflow_provider_sequentum.sessions.files import ScreenshotFolder
 
         port = self._port(context, config.sequentum_conn_id)
         if record is not None:
             port.restore(record)
-        screenshots = conversation = None
-        if config.screenshots_path is not None and saves_files:
-            folder = storage_path("screenshots_path", config.screenshots_path)
+        folder, conversation = self._place("screenshots_path", config), self._place("conversation_path", config)
+        screenshots = None
+        if folder is not None:
             screenshots = ScreenshotFolder(
                 folder, lambda link: port.push(SCREENSHOT_LINK_KEY, link), port.asking_airflow
             )
-        if config.conversation_path is not None and saves_files:
-            conversation = storage_path("conversation_path", config.conversation_path)
 
         def publish(summary: dict[str, Any]) -> None:
             publish_session(port, port.hook, summary)
 
         return SessionAttempt(port, facts_of(context, self), config, publish, screenshots, conversation)
+
+    def _place(self, parameter: str, config: SessionConfig) -> ObjectStoragePath | None:
+        from airflow_provider_sequentum.sessions.files import storage_path
+
+        path = getattr(config, parameter)
+        try:
+            return storage_path(parameter, path) if path is not None else None
+        except ValueError as error:
+            # The session has to have an owner, whatever became of the storage since the parameters were checked.
+            self.log.warning("Continuing without it: %s", error)
+            return None
 
     def _trigger(self, attempt: SessionAttempt) -> AgentBuilderTrigger:
         from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentBuilderTimeout, SequentumSkipped, SequentumUnavailable
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import JobPort
-from airflow_provider_sequentum.sessions.describe import Highlights, progress_line, session_summary
+from airflow_provider_sequentum.sessions.describe import Highlights, failure_for, progress_line, session_summary
 from airflow_provider_sequentum.sessions.files import ScreenshotFolder, save_conversation
 from airflow_provider_sequentum.sessions.messages import send_pending
-from airflow_provider_sequentum.sessions.outcome import failure_for
 from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
 from airflow_provider_sequentum.sessions.start import acquire_session
-from airflow_provider_sequentum.sessions.state import (
-    Action,
-    Cancel,
-    Done,
-    Leave,
-    Session,
-    SessionState,
-    Wait,
-    next_action,
-)
-from airflow_provider_sequentum.sessions.stop import LONGEST_REQUEST, CancelResult, cancel_session
+from airflow_provider_sequentum.sessions.state import Action, Session, next_action
+from airflow_provider_sequentum.sessions.stop import LONGEST_REQUEST, cancel_session, what_became_of
 from airflow_provider_sequentum.sessions.wait import (
+    HIGHLIGHT_PAGE,
     SessionPoller,
     TurnEvent,
     look_at,
     read_again,
-    read_event,
     wait_for_turn,
 )
 
@@ -88,7 +79,7 @@ class SessionAttempt(JobAttempt):
     @property
     def name(self) -> str:
         """How log lines and errors name the session."""
-        return self.record.name if self.record is not None else "An Agent Builder session"
+        return (self.record or SessionRecord()).name
 
     @property
     def result(self) -> int | None:
@@ -114,7 +105,7 @@ class SessionAttempt(JobAttempt):
         """Start a session, or take over the one that is given or that an earlier attempt left."""
         seconds = self.config.timeout
         new = SessionRecord(
-            config=self.config.for_record(),
+            config=self.config,
             fingerprint=self.config.fingerprint(),
             max_tries=self.task.max_tries,
             deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
@@ -123,9 +114,9 @@ class SessionAttempt(JobAttempt):
         )
         self.port.deadline = new.first_deadline
         try:
-            record = acquire_session(self.port, self.config, self.task.max_tries, self.record, new, self._take)
+            record = acquire_session(self.port, self.record, new, self._take)
         except SequentumError as error:
-            self._give_up_if_late(error, new.first_deadline)
+            self._give_up_if_late(error)
             return True
         self._show(record)
         if self._screenshots is not None:
@@ -162,12 +153,12 @@ class SessionAttempt(JobAttempt):
         if seen.error is not None:
             raise seen.exception()
         if not seen.is_deadline:
+            # The trigger saves nothing, and Airflow 3 keeps only the triggerer's log of the last deferral.
+            read_again(self.port, session, before.cursor, self._take_again)
             try:
-                # The trigger saves nothing, and Airflow 3 keeps only the triggerer's log of the last deferral.
-                read_again(self.port, session, before.cursor, self._take_again)
                 record = record.seen(look_at(self.port, session, self._take))
             except SequentumError as error:
-                self._give_up_if_late(error, record.first_deadline)
+                self._give_up_if_late(error)
                 return
         self._show(record)
 
@@ -175,22 +166,28 @@ class SessionAttempt(JobAttempt):
         """Send what is to be sent and say what the session's state means; return whether the task is done."""
         if self.is_let_go:
             return True  # it ended well at its deadline
-        record = self._known_record()
         try:
-            record, action = send_pending(self.port, self.config, record, self._take)
+            record, action = send_pending(self.port, self._known_record(), self._take)
         except SequentumError as error:
-            self._give_up_if_late(error, record.first_deadline)
+            self._give_up_if_late(error)
             return True
-        if not isinstance(action, Wait):
-            self._end(action, record)
-            return True
+        if action is Action.CANCEL:
+            self._cancel_and_skip(record)
         self._show(record)
-        if self._is_late(record.first_deadline):
+        session = record.known_session
+        if action is Action.DONE:
+            self._succeed(session)
+        elif action is Action.LEAVE:
+            log.info("%s is ready and is left to the task or person that continues it.", session.name)
+        elif action is not Action.WAIT:
+            raise failure_for(action, session, self.config, self._highlights.last_message)
+        elif self._is_late:
             self._give_up()
-            return True
-        if self.config.deferrable:
-            self._repeat_log_of_triggerer()
-        return False
+        else:
+            if self.config.deferrable:
+                self._repeat_log_of_triggerer()
+            return False
+        return True
 
     def let_go(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
         """Decide what becomes of the session when something ends this attempt; see :meth:`.JobAttempt.let_go`."""
@@ -199,74 +196,54 @@ class SessionAttempt(JobAttempt):
         record = self._known_record()
         session = record.session
         if session is None:
-            self.is_let_go = True
-            return HOW_TO_LOOK
-        if self.config.keep_session:
-            self.is_let_go = True
-            return f"{self.name} is left as it is (keep_session)."
+            fate = HOW_TO_LOOK
+        elif self.config.keep_session:
+            fate = f"{self.name} is left as it is (keep_session)."
         # Without a store only a given session is found again, and what may have been said in it would be said again.
-        nothing_sent = session.sent == 0 and record.pending is not Request.FOLLOWUP
-        if is_retried and not self.task.keeps_records and self.config.is_given and nothing_sent:
-            self.is_let_go = True
-            return f"{self.name} is left as it is. The next attempt continues it."
-        return super().let_go(is_retried=is_retried, is_killed=is_killed)
+        elif (
+            (is_retried and not self.task.keeps_records and self.config.is_given)
+            and session.sent == 0
+            and record.pending is not Request.FOLLOWUP
+        ):
+            fate = f"{self.name} is left as it is. The next attempt continues it."
+        else:
+            return super().let_go(is_retried=is_retried, is_killed=is_killed)
+        self.is_let_go = True
+        return fate
 
     def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - a session has one way to end it
         """Cancel the session and return what became of it, as a sentence."""
-        session = self._known_record().known_session
-        result = cancel_session(self.port, session.session_id)
-        fate = f"{session.name} was told to end. {result.sentence}"
+        session = cancel_session(self.port, self._known_record().known_session)
+        fate = f"{session.name} was told to end. {what_became_of(session)}"
         if not self.port.is_asking_airflow:
             try:
-                self._publish(self._summary(self._after_cancel(session, result), note=fate))
+                self._publish(self._summary(session, note=fate))
             except Exception as error:  # noqa: BLE001 - what was found out about the session must not get lost
                 log.warning("The session's summary could not be pushed: %s", error)
         return fate
 
-    def _end(self, action: Action, record: SessionRecord) -> None:
-        """Return if the task is done well; raise what it fails or is skipped with otherwise."""
-        session = record.known_session
-        if isinstance(action, Done):
-            self._show(record)
-            self._succeed(action.agent_id, session)
-        elif isinstance(action, Leave):
-            self._show(record)
-            log.info("%s is ready and is left to the task or person that continues it.", session.name)
-        elif isinstance(action, Cancel):
-            self._cancel_and_skip(record)
-        else:
-            self._show(record)
-            raise failure_for(action, session, self.config, self._highlights.last_message)
-
-    def _succeed(self, agent_id: int, session: Session) -> None:
-        self._agent_id = agent_id
-        log.info("Agent %s is built: %s.", agent_id, session.agent_name or "without a name")
+    def _succeed(self, session: Session) -> None:
+        self._agent_id = session.agent_id
+        log.info("Agent %s is built: %s.", session.agent_id, session.agent_name or "without a name")
         if self._conversation is not None:
             save_conversation(self.port, session.session_id, self._conversation)
 
-    def _cancel_and_skip(self, record: SessionRecord) -> None:
-        session = record.known_session
+    def _cancel_and_skip(self, record: SessionRecord) -> NoReturn:
         self.port.record = record
-        result = cancel_session(self.port, session.session_id)
-        session = self._after_cancel(session, result)
+        session = cancel_session(self.port, record.known_session)
         self.is_let_go = True
         self._show(record.seen(session))
-        raise SequentumSkipped(f"{session.name} was to be cancelled (on_ready='cancel'). {result.sentence}")
-
-    def _after_cancel(self, session: Session, result: CancelResult) -> Session:
-        now = self.port.now()
-        if result.status is not None:
-            return session.observe_status(result.status, now)
-        return session.entering(SessionState.GONE, now) if result.confirmed else session
+        raise SequentumSkipped(f"{session.name} was to be cancelled (on_ready='cancel'). {what_became_of(session)}")
 
     # The deadline
 
-    def _is_late(self, deadline: datetime | None) -> bool:
-        return deadline is not None and self.port.now() >= deadline
+    @property
+    def _is_late(self) -> bool:
+        return self.port.deadline is not None and self.port.now() >= self.port.deadline
 
-    def _give_up_if_late(self, error: SequentumError, deadline: datetime | None) -> None:
+    def _give_up_if_late(self, error: SequentumError) -> None:
         """Raise ``error``, unless it is just the deadline that it comes from."""
-        if not self._is_late(deadline) or not self.may_be_running:
+        if not self._is_late or not self.may_be_running:
             raise error
         log.warning("The time is up before the answer is known. (%s)", error)
         self._give_up()
@@ -287,20 +264,18 @@ class SessionAttempt(JobAttempt):
         session, sentence = self._end_at_deadline(record.session)
         action = next_action(session, len(self.config.followups), self.config.when_ready, self.port.now())
         self.is_let_go = True
-        note = None if isinstance(action, Done) and session.state.is_over else f"{message} {sentence}"
-        self._save_and_publish(record.resolved(session), note=note)
-        if note is None and isinstance(action, Done):
-            self._succeed(action.agent_id, session)
-            return
-        raise AgentBuilderTimeout(f"{message} {sentence}", session_id=session.session_id, agent_id=session.agent_id)
+        is_done = action is Action.DONE and session.state.is_over
+        message = f"{message} {sentence}"
+        self._save_and_publish(record.resolved(session), note=None if is_done else message)
+        if not is_done:
+            raise AgentBuilderTimeout(message, session_id=session.session_id, agent_id=session.agent_id)
+        self._succeed(session)
 
     def _end_at_deadline(self, session: Session) -> tuple[Session, str]:
         """Cancel the session, or with ``keep_session`` look once whether it has ended."""
-        from airflow_provider_sequentum.api import agent_builder
-
         if not self.config.keep_session:
-            result = cancel_session(self.port, session.session_id)
-            return self._after_cancel(session, result), result.sentence
+            session = cancel_session(self.port, session)
+            return session, what_became_of(session)
         try:
             status = self.port.send(agent_builder.status(session.session_id), within=LONGEST_REQUEST)
         except SequentumError as error:
@@ -312,9 +287,12 @@ class SessionAttempt(JobAttempt):
     # Events, and what is shown of them
 
     def _take(self, session_id: str, event: SessionEvent) -> None:
-        self._highlights.take(event)
+        self._take_highlight(session_id, event)
         if self._screenshots is not None:
             self._screenshots.take(session_id, event)
+
+    def _take_highlight(self, _: str, event: SessionEvent) -> None:
+        self._highlights.take(event)
 
     def _take_again(self, session_id: str, event: SessionEvent) -> None:
         self._take(session_id, event)
@@ -334,21 +312,13 @@ class SessionAttempt(JobAttempt):
         session = record.known_session
         self.port.record = record
         for index in self._highlights.missing(session):
-            self._read_highlight(session, index)
+            if not read_again(self.port, session, index - 1, self._take_highlight, index, HIGHLIGHT_PAGE):
+                self._highlights.give_up(index)
         self._save_and_publish(record)
 
     def _save_and_publish(self, record: SessionRecord, note: str | None = None) -> None:
         self.port.save(record)
         self._publish(self._summary(record.known_session, note=note))
-
-    def _read_highlight(self, session: Session, index: int) -> None:
-        try:
-            was_read = read_event(self.port, session, index, lambda _, event: self._highlights.take(event))
-        except SequentumError as error:
-            log.warning("Could not read event %d of %s for its summary: %s", index, session.name, error)
-            was_read = False
-        if not was_read:
-            self._highlights.give_up(index)
 
     def _summary(self, session: Session, note: str | None = None) -> dict[str, Any]:
         return session_summary(session, self._highlights, self.port.now(), note=note)

@@ -1,4 +1,4 @@
-"""How a session is described: in progress lines, and in the XCom that downstream tasks read.
+"""How a session is described: in progress lines, in the XCom that downstream tasks read, and in the error of its task.
 
 Events are not kept: a session can have thousands of them, with screenshots of many megabytes. What is shown of them is
 bounded, and what is recorded is just where it stands.
@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api.text import one_line
-from airflow_provider_sequentum.runs.describe import QUIET_INTERVALS, format_seconds
+from airflow_provider_sequentum.exceptions import AgentBuilderEnded, AgentBuilderException, AgentBuilderFailed
+from airflow_provider_sequentum.runs.describe import RunProgress, format_seconds
+from airflow_provider_sequentum.sessions.state import Action, Session
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agent_builder import SessionEvent
-    from airflow_provider_sequentum.sessions.state import Session
+    from airflow_provider_sequentum.sessions.record import SessionConfig
 
 SAMPLE_ROWS = 5
 SAMPLE_COLUMNS = 50
@@ -109,21 +111,15 @@ class SessionProgress:
     """Decides when a session that says nothing is worth a line all the same: ever more rarely."""
 
     def __init__(self) -> None:
+        self._progress = RunProgress()
         self._seen: object = None
-        self._quiet = 0
-        self._next_line: datetime | None = None
 
     def line(self, session: Session, now: datetime) -> str | None:
         """Return the line to log, or ``None``."""
         seen = (session.state, session.cursor)
-        if seen != self._seen or self._next_line is None:
-            self._seen, self._quiet = seen, 0
-        elif now < self._next_line:
+        is_news, self._seen = seen != self._seen, seen
+        if not self._progress.is_due(seen, now) or is_news:  # of news the events have just told
             return None
-        self._next_line = now + timedelta(seconds=QUIET_INTERVALS[min(self._quiet, len(QUIET_INTERVALS) - 1)])
-        self._quiet += 1
-        if self._quiet == 1:
-            return None  # the events have just said so
         since = session.state_since
         lasted = f" for {format_seconds((now - since).total_seconds())}" if since is not None else ""
         return f"{session.name} is {session.state.value}{lasted}."
@@ -198,3 +194,60 @@ def _cells(row: Any, columns: list[str] | None) -> list[Any]:
 
 def _cell(value: Any) -> str | int | float | bool | None:
     return value if value is None or isinstance(value, bool | int | float) else _line(value, LONGEST_CELL)
+
+
+def failure_for(
+    action: Action, session: Session, config: SessionConfig, last_message: str | None
+) -> AgentBuilderException:
+    """Return the exception of a session that gave no agent, chosen so that a retry happens when it can help.
+
+    :param last_message: what the builder said last.
+    """
+    start_over = f"Clear {task_to_clear(config)} to start over."
+    match action:
+        case Action.BUILD_FAILED:
+            cause = (session.error or "the service gives no reason").rstrip(".")
+            message = f"{session.name} ended in an error: {cause}. No agent was saved."
+            if config.is_given:
+                return ended(session, f"{message} {start_over}", reason="refused")
+            message = f"{message} The next attempt starts a new session."
+        case Action.NO_AGENT:
+            message = f"{session.name} is {session.state.value}, but the service names no agent."
+            message = f"{message} The next attempt looks again."
+        case Action.LOST if config.is_given or config.on_lost_session == "fail":
+            return session_lost(config, session.session_id)
+        case Action.LOST:
+            message = f"The service no longer knows {session.name}. The next attempt starts a new one."
+        case Action.FOLLOWUPS_LEFT:
+            left = f"{len(config.followups) - session.sent} of {len(config.followups)}"
+            why = ": this server takes none, so put everything into the prompt" if session.completes_by_itself else ""
+            message = f"{session.name} is finished, with agent {session.agent_id}; {left} follow-ups could not be sent"
+            return ended(session, f"{message}{why}.", reason="refused")
+        case Action.UNANSWERED:
+            message = f"{session.name} is ready and nothing is left to send (on_ready='fail'). It said: "
+            return ended(session, f"{message}{last_message or 'nothing'}", reason="unanswered")
+        case _:
+            message = f"{session.name} was cancelled by a person or another program. No agent was saved."
+            return ended(session, f"{message} {start_over}", reason="cancelled")
+    return AgentBuilderFailed(message, session_id=session.session_id, agent_id=session.agent_id)
+
+
+def ended(session: Session, message: str, *, reason: str) -> AgentBuilderEnded:
+    """Return the exception of a session that is of no more use to its task."""
+    return AgentBuilderEnded(message, reason=reason, session_id=session.session_id, agent_id=session.agent_id)
+
+
+def session_lost(config: SessionConfig, session_id: str) -> AgentBuilderEnded:
+    """Return the exception of a session that the service does not know."""
+    alternative = "" if config.is_given else ", or choose on_lost_session='start'"
+    return AgentBuilderEnded(
+        f"The service does not know Agent Builder session {session_id}: it was torn down, never existed, or belongs to "
+        f"another key. No other session was started. Clear {task_to_clear(config)} to start over{alternative}.",
+        reason="lost",
+        session_id=session_id,
+    )
+
+
+def task_to_clear(config: SessionConfig) -> str:
+    """Return which task a person has to clear for another session: clearing one does not change what it was given."""
+    return "the task that session_id comes from" if config.is_given else "the task"

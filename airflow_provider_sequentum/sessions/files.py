@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from airflow_provider_sequentum.api import agent_builder
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -114,8 +116,6 @@ def save_conversation(port: Port, session_id: str, target: ObjectStoragePath) ->
 
     :param target: the file.
     """
-    from airflow_provider_sequentum.api import agent_builder
-
     try:
         conversation = port.send(agent_builder.conversation(session_id))
         target.parent.mkdir(parents=True, exist_ok=True)

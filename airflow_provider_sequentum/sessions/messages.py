@@ -7,33 +7,19 @@ was killed, the session itself tells: one that was ready and does something has 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sequentum.api.errors import (
-    RefusedByServer,
-    SequentumError,
-)
+from airflow_provider_sequentum.api import agent_builder
+from airflow_provider_sequentum.api.errors import RefusedByServer, SequentumError
 from airflow_provider_sequentum.exceptions import AgentBuilderEnded
 from airflow_provider_sequentum.jobs.port import Port
-from airflow_provider_sequentum.sessions.outcome import task_to_clear
-from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
-from airflow_provider_sequentum.sessions.state import (
-    Action,
-    Finish,
-    FollowUp,
-    Session,
-    SessionState,
-    Turn,
-    next_action,
-)
+from airflow_provider_sequentum.sessions.describe import ended, task_to_clear
+from airflow_provider_sequentum.sessions.record import Request, SessionRecord
+from airflow_provider_sequentum.sessions.state import Action, SessionState, Turn, next_action
 from airflow_provider_sequentum.sessions.wait import EventTaker, look_at
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
-
-T = TypeVar("T")
 
 REACTION_DELAYS = (0.0, 5.0, 10.0, 15.0)
 """Seconds before each look for a sign that a message was taken: ``TURN_GRACE`` in all."""
@@ -50,9 +36,7 @@ _REFUSALS = (400, 409, 422, *_NOT_OFFERED)
 log = logging.getLogger(__name__)
 
 
-def send_pending(
-    port: Port, config: SessionConfig, record: SessionRecord, take: EventTaker | None = None
-) -> tuple[SessionRecord, Action]:
+def send_pending(port: Port, record: SessionRecord, take: EventTaker | None = None) -> tuple[SessionRecord, Action]:
     """Send what is to be sent in the session now; return when only waiting helps, or nothing is left to send.
 
     :param record: the record of a session that was just looked at.
@@ -62,45 +46,30 @@ def send_pending(
         follow-up may or may not have been taken.
     :raises SequentumError: the service could not be asked. If a request is in doubt, the record says so.
     """
-    from airflow_provider_sequentum.api import agent_builder
-
+    config = record.config
     if record.pending is not None:
         record, _ = _find_out(port, record, record.pending, take)
-    count = len(config.followups)
     while True:
         session = record.known_session
-        action = next_action(session, count, config.when_ready, port.now())
-        if isinstance(action, FollowUp):
-            log.info("Sending follow-up %d of %d.", action.index + 1, count)
-            message = agent_builder.followup(session.session_id, config.followups[action.index])
-            record = _deliver(
-                port, config, record, Request.FOLLOWUP, message, lambda sent, _, __: sent.acknowledged(), take
-            )
-        elif isinstance(action, Finish):
+        action = next_action(session, len(config.followups), config.when_ready, port.now())
+        if action is Action.FOLLOW_UP:
+            log.info("Sending follow-up %d of %d.", session.sent + 1, len(config.followups))
+            followup = agent_builder.followup(session.session_id, config.followups[session.sent])
+            record = _deliver(port, record, Request.FOLLOWUP, followup, take)
+        elif action is Action.FINISH:
             log.info("Finishing %s.", session.name)
             finish = agent_builder.finish(session.session_id, config.agent_name)
-            record = _deliver(
-                port,
-                config,
-                record,
-                Request.FINISH,
-                finish,
-                lambda sent, saved, at: sent.finished(saved.agent_id, saved.agent_name or config.agent_name, at),
-                take,
-            )
-            record = _look_back(port, record, take)
+            record = _deliver(port, record, Request.FINISH, finish, take)
+            try:
+                record = record.seen(look_at(port, record.known_session, take))
+            except SequentumError as error:  # the agent is saved by now
+                log.warning("Could not look at the session after its end: %s", error)
         else:
             return record, action
 
 
 def _deliver(
-    port: Port,
-    config: SessionConfig,
-    record: SessionRecord,
-    request: Request,
-    call: Call[T],
-    accepted: Callable[[Session, T, datetime], Session],
-    take: EventTaker | None,
+    port: Port, record: SessionRecord, request: Request, call: Call[Any], take: EventTaker | None
 ) -> SessionRecord:
     """Send the request so that it takes effect once, and return the record in which its fate is known."""
     deliveries, delays = 0, list(BUSY_DELAYS)
@@ -114,7 +83,7 @@ def _deliver(
             is_late_effect = deliveries > 0 and error.status_code == 409
             is_certain = not error.may_have_acted or isinstance(error, RefusedByServer)
             if is_certain and not is_late_effect:
-                record, is_passing = _after_refusal(port, config, record, request, error, take, may_wait=bool(delays))
+                record, is_passing = _after_refusal(port, record, request, error, take, may_wait=bool(delays))
                 if not is_passing:
                     return record
                 log.warning("%s cannot take it now; trying again in %g s. (%s)", record.name, delays[0], error)
@@ -128,24 +97,19 @@ def _deliver(
             if deliveries == MOST_DELIVERIES:
                 raise
         else:
-            record = record.resolved(accepted(record.known_session, answer, port.now()))
+            session = record.known_session
+            if request is Request.FOLLOWUP:
+                session = session.acknowledged()
+            else:
+                name = answer.agent_name or record.config.agent_name
+                session = session.finished(answer.agent_id, name, port.now())
+            record = record.resolved(session)
             port.save(record)
             return record
 
 
-def _look_back(port: Port, record: SessionRecord, take: EventTaker | None) -> SessionRecord:
-    """Take in what the session's last events say of the agent. It is saved by now, so no failure is raised."""
-    try:
-        session = look_at(port, record.known_session, take)
-    except SequentumError as error:
-        log.warning("Could not look at the session after its end: %s", error)
-        return record
-    return record.seen(session)
-
-
 def _after_refusal(
     port: Port,
-    config: SessionConfig,
     record: SessionRecord,
     request: Request,
     error: SequentumError,
@@ -167,10 +131,10 @@ def _after_refusal(
         if error.status_code == 409 and may_wait:
             return record, True
         if error.status_code not in _NOT_OFFERED:
-            raise _refused(config, session, f"{error} The agent is not saved. Correct this, then clear")
+            raise _refused(record, f"{error} The agent is not saved. Correct this, then clear")
         if request is Request.FOLLOWUP:
             cause = f"This server builds an agent from one prompt and takes no follow-ups: {error}"
-            raise _refused(config, session, f"{cause} Put everything into the prompt, then clear")
+            raise _refused(record, f"{cause} Put everything into the prompt, then clear")
         log.info("The server finishes sessions by itself; waiting for it.")
         record = record.seen(session.updated(has_finish=False))
     port.save(record)
@@ -191,12 +155,11 @@ def _find_out(
             break
     if request is Request.FOLLOWUP:
         if not is_taken and not (session.has_events and session.state is not SessionState.UNKNOWN):
-            raise AgentBuilderEnded(
+            raise ended(
+                session,
                 f"A follow-up was sent to {session.name} and its answer was lost. Nothing shows whether it was taken, "
                 "so it was not sent again.",
                 reason="ambiguous",
-                session_id=session.session_id,
-                agent_id=session.agent_id,
             )
         session = session.acknowledged() if is_taken else session.rejected()
     log.info("The %s was %s by the service.", request.value, "taken" if is_taken else "not taken")
@@ -205,10 +168,5 @@ def _find_out(
     return record, is_taken
 
 
-def _refused(config: SessionConfig, session: Session, message: str) -> AgentBuilderEnded:
-    return AgentBuilderEnded(
-        f"{message} {task_to_clear(config)}.",
-        reason="refused",
-        session_id=session.session_id,
-        agent_id=session.agent_id,
-    )
+def _refused(record: SessionRecord, message: str) -> AgentBuilderEnded:
+    return ended(record.known_session, f"{message} {task_to_clear(record.config)}.", reason="refused")

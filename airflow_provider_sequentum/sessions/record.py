@@ -7,7 +7,10 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
+from pydantic import Field
+
 from airflow_provider_sequentum import parameters as p
+from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.call import LONGEST_SESSION_ID
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.record import (
@@ -21,6 +24,7 @@ from airflow_provider_sequentum.jobs.record import (
     choice_of,
     fingerprint,
 )
+from airflow_provider_sequentum.sessions.files import storage_path
 from airflow_provider_sequentum.sessions.state import Session
 
 if TYPE_CHECKING:
@@ -34,8 +38,9 @@ class SessionConfig(JobConfig):
     See the parameters of :class:`~airflow_provider_sequentum.operators.agent_builder.AgentBuilderOperator`.
     """
 
-    prompt: Text | None = None
-    url: Text | None = None
+    # Only a start needs these two, and they may be long: they are not kept.
+    prompt: Text | None = Field(default=None, exclude=True)
+    url: Text | None = Field(default=None, exclude=True)
     session_id: Text | None = None
     space_id: Id | None = None
     agent_name: Text | None = None
@@ -54,25 +59,23 @@ class SessionConfig(JobConfig):
         """Parse the attributes of an operator; see :meth:`.Configuration.of`."""
         config = super().of(parameters, **more)
         try:
-            config.check()
+            config._check()  # noqa: SLF001 - its own
         except ValueError as error:
             conn_id = config.sequentum_conn_id
             raise SequentumRequestRefused(f"{error} Nothing was sent (connection {conn_id!r}).") from None
         return config
 
-    def check(self) -> None:
-        """Check what concerns several parameters, and what only the API client knows.
-
-        :raises ValueError: something is wrong.
-        """
-        from airflow_provider_sequentum.api import agent_builder
-
+    def _check(self) -> None:
+        """Raise ``ValueError`` if parameters contradict each other, or the API client knows that one is of no use."""
         given = [name for name in ("prompt", "url", "session_id") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) if given else "none of them"
             raise ValueError(f"Give exactly one of prompt, url and session_id, not {found}.")
         if not self.finish and self.on_ready != "finish":
             raise ValueError("on_ready applies with finish=True only: finish=False leaves the session ready.")
+        for name in ("screenshots_path", "conversation_path"):
+            if (path := getattr(self, name)) is not None:
+                storage_path(name, path)
         if self.session_id is None:
             self.start_call()
         else:
@@ -93,17 +96,11 @@ class SessionConfig(JobConfig):
 
         :raises SequentumConfigurationError: the prompt is too short or too long.
         """
-        from airflow_provider_sequentum.api import agent_builder
-
         return agent_builder.start(prompt=self.prompt, url=self.url, space_id=self.space_id)
 
     def fingerprint(self) -> str:
         """Return a digest of what makes this piece of work what it is."""
         return fingerprint(self.prompt, self.url, self.space_id, self.session_id, self.followups)
-
-    def for_record(self) -> Self:
-        """Return what a resumed task needs of it: not what only a start needs, which may be long."""
-        return self.updated(prompt=None, url=None)
 
 
 class Request(Enum):

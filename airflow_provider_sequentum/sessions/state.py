@@ -10,7 +10,6 @@ https://docs.sequentum.com/agent-builder/streaming-events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Self
@@ -70,24 +69,9 @@ class SessionState(Enum):
 class Turn(Enum):
     """Whose turn it is in the conversation, as far as was seen."""
 
-    SENT = "sent"
-    """A message was sent; nothing shows yet that the builder took it."""
-
-    WORKING = "working"
-    """The builder was seen to work on the message."""
-
-    USER = "user"
-    """The builder has answered."""
-
-
-class Reason(Enum):
-    """Why a session cannot give what the task asks of it."""
-
-    BUILD_FAILED = "build_failed"
-    NO_AGENT = "no_agent"
-    LOST = "lost"
-    UNANSWERED = "unanswered"
-    FOLLOWUPS_LEFT = "followups_left"
+    SENT = "sent"  # a message was sent; nothing shows yet that the builder took it
+    WORKING = "working"  # the builder was seen to work on the message
+    USER = "user"  # the builder has answered
 
 
 class Session(Stored):
@@ -265,56 +249,24 @@ def state_of(status: SessionStatus) -> SessionState:
     return state
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Look again later."""
+class Action(Enum):
+    """What to do next about a session; from ``CANCELLED`` on, why it cannot give what the task asks of it."""
+
+    WAIT = "wait"  # look again later
+    FOLLOW_UP = "follow_up"  # send the next one
+    FINISH = "finish"  # save the agent and end the session
+    LEAVE = "leave"  # leave it ready, for another task or a person
+    CANCEL = "cancel"  # end it without an agent
+    DONE = "done"  # the agent exists
+    CANCELLED = "cancelled"  # by a person or another program
+    BUILD_FAILED = "build_failed"
+    NO_AGENT = "no_agent"
+    LOST = "lost"
+    UNANSWERED = "unanswered"
+    FOLLOWUPS_LEFT = "followups_left"
 
 
-@dataclass(frozen=True, slots=True)
-class FollowUp:
-    """Send the follow-up with this index."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Save the agent and end the session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Leave the session ready, for another task or a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """End the session without an agent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The agent exists."""
-
-    agent_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """A person or another program has cancelled the session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The session cannot give what the task asks of it."""
-
-    reason: Reason
-
-
-Action = Wait | FollowUp | Finish | Leave | Cancel | Done | Cancelled | Failed
-
-
-def next_action(session: Session, followups: int, on_ready: str, now: datetime) -> Action:
+def next_action(session: Session, followups: int, on_ready: str, now: datetime) -> Action:  # noqa: PLR0911 - a table
     """Decide what to do next.
 
     :param followups: how many follow-ups the task has to send in all.
@@ -323,39 +275,22 @@ def next_action(session: Session, followups: int, on_ready: str, now: datetime) 
     :param now: the time.
     """
     if session.must_wait(now):
-        return Wait()
+        return Action.WAIT
     match session.state:
         case SessionState.ERROR:
-            return Failed(Reason.BUILD_FAILED)
+            return Action.BUILD_FAILED
         case SessionState.CANCELLED:
-            return Cancelled()
+            return Action.CANCELLED
+        # A single-shot server tears a session down soon after its end, so one that is gone may have given its agent.
+        case SessionState.GONE if session.agent_id is None:
+            return Action.LOST
+        case SessionState.COMPLETED | SessionState.GONE if session.sent < followups:
+            return Action.FOLLOWUPS_LEFT
         case SessionState.COMPLETED | SessionState.GONE:
-            return _when_it_has_ended(session, followups)
+            return Action.DONE if session.agent_id is not None else Action.NO_AGENT
     if session.sent < followups:
-        return FollowUp(session.sent)
-    return _when_nothing_is_left_to_say(session, on_ready)
-
-
-def _when_it_has_ended(session: Session, followups: int) -> Action:
-    """A single-shot server tears a session down soon after its end, so one that is gone may have given its agent."""
-    if session.state is SessionState.GONE and session.agent_id is None:
-        return Failed(Reason.LOST)
-    if session.sent < followups:
-        return Failed(Reason.FOLLOWUPS_LEFT)
-    return Done(session.agent_id) if session.agent_id is not None else Failed(Reason.NO_AGENT)
-
-
-def _when_nothing_is_left_to_say(session: Session, on_ready: str) -> Action:
-    match on_ready:
-        case "finish" if session.has_finish:
-            return Finish()
-        case "finish" if session.agent_id is not None:
-            return Done(session.agent_id)
-        case "finish":
-            return Failed(Reason.NO_AGENT)
-        case "leave":
-            return Leave()
-        case "cancel":
-            return Cancel()
-        case _:
-            return Failed(Reason.UNANSWERED)
+        return Action.FOLLOW_UP
+    if on_ready == "finish" and not session.has_finish:
+        return Action.DONE if session.agent_id is not None else Action.NO_AGENT
+    when_ready = {"finish": Action.FINISH, "leave": Action.LEAVE, "cancel": Action.CANCEL}
+    return when_ready.get(on_ready, Action.UNANSWERED)

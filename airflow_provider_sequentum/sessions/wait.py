@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import AnswerLost, SequentumError
 from airflow_provider_sequentum.exceptions import SequentumException, exception_named
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, WAITING_SHARE, Port, fault_tolerance
@@ -102,22 +103,14 @@ class SessionPoller:
         self._missing_since: datetime | None = None
         self._asks_status = self._asks_events = False
         self._until: int | None = None
-        self._takes_only_until = False
         self._longest_page = 0
 
     def begin(self) -> None:
         """Begin a poll."""
         self._asks_status, self._asks_events, self._was_seen = True, False, False
 
-    def begin_events(self, until: int, longest_page: int | None = None) -> None:
-        """Begin to read the events up to the index ``until``, and no further one, without a look at the status."""
-        self._asks_status, self._takes_only_until = False, True
-        self._ask_events(until, longest_page)
-
     def next_call(self) -> Call[Any] | None:
         """Return the next request of the poll; ``None`` if it is over."""
-        from airflow_provider_sequentum.api import agent_builder
-
         if self._asks_status:
             return agent_builder.status(self.session.session_id)
         if self._asks_events:
@@ -185,7 +178,8 @@ class SessionPoller:
                 self.session.name,
                 status.status,
             )
-        self._ask_events(status.last_event_index)
+        self._until, self._longest_page = status.last_event_index, agent_builder.LONGEST_PAGE
+        self._asks_events = self.session.has_events and self._has_more()
 
     def _not_found(self, error: SequentumError, now: datetime) -> None:
         """A session may be torn down, never have existed, or not be known yet; and single 404s happen."""
@@ -210,30 +204,20 @@ class SessionPoller:
         if first:
             log.warning("Could not look at %s; trying again. (%s)", self.session.name, error)
 
-    def _ask_events(self, until: int | None, longest_page: int | None = None) -> None:
-        from airflow_provider_sequentum.api import agent_builder
-
-        self._until = until
-        self._longest_page = longest_page or agent_builder.LONGEST_PAGE
-        self._asks_events = self.session.has_events and (until is None or self.session.cursor < until)
+    def _has_more(self) -> bool:
+        return self._until is None or self.session.cursor < self._until
 
     def _observe_page(self, page: EventPage, now: datetime, served_at: datetime | None) -> None:
         for event in page.events:
-            if self._takes_only_until and self._until is not None and (event.event_index or 0) > self._until:
-                self._asks_events = False
-                return
             if self._narrate and (line := progress_line(event)) is not None:
                 log.log(line[0], "%s", line[1])
             if self._take is not None:
                 self._take(self.session.session_id, event)
             self.session = self.session.observe_event(event, now, served_at)
-        if page.is_cut:
-            # A page that is cut and holds no event is one whose first event is longer than what is read at once.
-            self._longest_page *= 1 if page.events else 2
-        elif self._until is None or not page.events:
-            self._asks_events = False
-            return
-        self._asks_events = self._until is None or self.session.cursor < self._until
+        self._longest_page = _next_page(page, self._longest_page)
+        # How many there are is not known on a server that does not count them: one page is all that is asked for.
+        is_last = not page.is_cut and (self._until is None or not page.events)
+        self._asks_events = not is_last and self._has_more()
 
     def _events_failed(self, error: SequentumError) -> None:
         is_long_poll = self._until is None
@@ -317,21 +301,42 @@ def look_at(
         port.sleep(NOT_YET_FOUND_INTERVAL)
 
 
-def read_again(port: Port, session: Session, after: int, take: EventTaker) -> None:
-    """Read the events from ``after`` up to the session's cursor once more, which were read somewhere else before."""
-    earlier = Session(session_id=session.session_id, cursor=after, has_events=session.has_events)
-    poller = SessionPoller(earlier, take=take, narrate=False)
-    poller.begin_events(session.cursor)
-    poll(port, poller)
+def read_again(
+    port: Port,
+    session: Session,
+    after: int,
+    take: EventTaker,
+    until: int | None = None,
+    longest_page: int = agent_builder.LONGEST_PAGE,
+) -> bool:
+    """Read events once more that were read somewhere else before, and return whether the last one was there.
+
+    :param after: the index after which the first one comes.
+    :param until: the index of the last one; ``None`` for the session's cursor.
+    :param longest_page: bytes that are read at once, unless an event is longer.
+    """
+    cursor, size = after, longest_page
+    until = session.cursor if until is None else until
+    while session.has_events and cursor < until:
+        try:
+            page = port.send(agent_builder.events(session.session_id, cursor, size), budget_share=WAITING_SHARE)
+        except SequentumError as error:
+            log.warning("Could not read the events of %s again: %s", session.name, error)
+            break
+        for event in page.events:
+            if (event.event_index or 0) > until:
+                return cursor == until
+            take(session.session_id, event)
+            cursor = event.event_index or cursor
+        if not page.events and not page.is_cut:
+            break
+        size = _next_page(page, size)
+    return cursor == until
 
 
-def read_event(port: Port, session: Session, index: int, take: EventTaker) -> bool:
-    """Read one event once more, and return whether it was there."""
-    earlier = Session(session_id=session.session_id, cursor=index - 1, has_events=session.has_events)
-    poller = SessionPoller(earlier, take=take, narrate=False)
-    poller.begin_events(index, HIGHLIGHT_PAGE)
-    poll(port, poller)
-    return poller.session.cursor == index
+def _next_page(page: EventPage, size: int) -> int:
+    """Return how much to read next: a page that is cut and has no event is one whose first event is longer."""
+    return size * 2 if page.is_cut and not page.events else size
 
 
 def _now() -> datetime:

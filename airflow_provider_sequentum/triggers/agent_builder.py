@@ -107,6 +107,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
         """Cancel the session, unless it is one of another task that the task's new attempt continues."""
         from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.sessions.state import Session
         from airflow_provider_sequentum.sessions.stop import acancel_session
 
         if self.session_id is None:
@@ -116,7 +117,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
             return
         # A client of its own: the one that waited is being closed at this moment.
         async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
-            await acancel_session(client, self.session_id)
+            await acancel_session(client, Session(session_id=self.session_id))
 
     def is_own(self, xcom: Any) -> bool:
         """Return whether the XCom ``session_id`` is that of this trigger's session."""

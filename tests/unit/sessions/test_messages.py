@@ -31,12 +31,7 @@ from airflow_provider_sequentum.sessions.start import acquire_session
 from airflow_provider_sequentum.sessions.state import (
     TURN_GRACE,
     Action,
-    Cancelled,
-    Done,
-    Failed,
-    Reason,
     SessionState,
-    Wait,
 )
 from airflow_provider_sequentum.sessions.wait import EventTaker, SessionPoller, wait_for_turn
 from tests.support.builder import FakeBuilder, FakeSession
@@ -65,8 +60,8 @@ def config_of(followups: tuple[str, ...] = (), session_id: str | None = None) ->
 def acquired(worker: Worker, config: SessionConfig, take: EventTaker | None = None) -> SessionRecord:
     """Return the record of the session, as an attempt of the same task acquires it."""
     previous = SessionRecord.from_json(worker.saved) if worker.saved is not None else None
-    new = SessionRecord(config=config.for_record(), fingerprint=config.fingerprint(), max_tries=3)
-    return acquire_session(worker, config, 3, previous, new, take)
+    new = SessionRecord(config=config, fingerprint=config.fingerprint(), max_tries=3)
+    return acquire_session(worker, previous, new, take)
 
 
 def waited(worker: Worker, record: SessionRecord, take: EventTaker | None = None) -> SessionRecord:
@@ -81,15 +76,17 @@ def one_try(
     kill_at: int | None = None,
     take: EventTaker | None = None,
     session_id: str | None = None,
-) -> Action:
-    """Do what one attempt of a task does."""
+) -> Action | int | None:
+    """Do what one attempt of a task does; return the agent's id, or what else there is to do."""
     worker.steps_left = kill_at
     config = config_of(followups, session_id)
     try:
         record = acquired(worker, config, take)
         while True:
-            record, action = send_pending(worker, config, record, take)
-            if not isinstance(action, Wait):
+            record, action = send_pending(worker, record, take)
+            if action is Action.DONE:
+                return record.known_session.agent_id
+            if action is not Action.WAIT:
                 return action
             record = waited(worker, record, take)
     finally:
@@ -110,7 +107,7 @@ def deaths(die: Callable[[int], None]) -> int:
 @pytest.mark.parametrize("followups", [(), MESSAGES[:1], MESSAGES])
 def test_a_conversation(followups: tuple[str, ...]) -> None:
     worker = Worker(service := FakeBuilder())
-    assert one_try(service, worker, followups) == Done(700)
+    assert one_try(service, worker, followups) == 700
     assert service.sessions["s1"].messages == list(followups)
     assert service.agents == [700]
     for number in range(1, len(followups) + 1):
@@ -145,19 +142,19 @@ def test_an_agent_that_was_saved_is_done_although_the_session_can_not_be_looked_
 
     service._finish = and_fall_silent  # type: ignore[method-assign]
     worker = Worker(service)
-    assert one_try(service, worker) == Done(700)
+    assert one_try(service, worker) == 700
     assert any("Agent Builder session s1" in line for line in worker.warned)
 
 
 def test_a_single_shot_server_needs_no_configuration() -> None:
     service = a_service(single_shot=True)
-    assert one_try(service, Worker(service)) == Done(700)
+    assert one_try(service, Worker(service)) == 700
     assert service.agents == [700]
 
 
 def test_a_single_shot_server_takes_no_followups() -> None:
     service = a_service(single_shot=True, looks=3)
-    assert one_try(service, Worker(service), MESSAGES) == Failed(Reason.FOLLOWUPS_LEFT)
+    assert one_try(service, Worker(service), MESSAGES) == Action.FOLLOWUPS_LEFT
 
 
 def test_a_server_that_has_events_and_no_followups_refuses_them_clearly() -> None:
@@ -180,7 +177,7 @@ def test_6_3_a_server_that_has_events_and_no_finish_is_waited_on_until_it_comple
 
     service._status = saving_at_the_third_look_after_the_finish  # type: ignore[method-assign]
     worker = Worker(service)
-    assert one_try(service, worker, MESSAGES[:1]) == (Done(7) if saves else Failed(Reason.NO_AGENT))
+    assert one_try(service, worker, MESSAGES[:1]) == (7 if saves else Action.NO_AGENT)
     assert sum(request.endswith("finish") for request in service.requests) == 1
     assert any("finishes sessions by itself" in line for line in worker.said)
 
@@ -194,7 +191,7 @@ def test_6_4_the_agent_id_may_be_missing_in_the_answer_to_finish() -> None:
         return {"success": True}
 
     service._finish = nameless  # type: ignore[method-assign]
-    assert one_try(service, Worker(service)) == Done(700)
+    assert one_try(service, Worker(service)) == 700
 
 
 @pytest.mark.parametrize("service_looks", [1, 3])
@@ -219,7 +216,7 @@ def test_killed_before_any_step_the_next_attempt_continues(
                 assert worker.saved["pending"] == "start"
                 assert len(service.sessions) <= 1
                 raise Killed from None
-            assert result == Done(700)
+            assert result == 700
             assert [session.messages for session in service.sessions.values()] == [list(followups)]
             assert service.agents == [700]
             raise
@@ -235,7 +232,7 @@ def test_killed_before_any_step_the_next_attempt_continues_in_the_session_it_was
         try:
             one_try(service, worker, MESSAGES, kill_at=step, session_id="given")
         except Killed:
-            assert one_try(service, worker, MESSAGES, session_id="given") == Done(700)
+            assert one_try(service, worker, MESSAGES, session_id="given") == 700
             assert service.sessions["given"].messages == list(MESSAGES)
             assert service.agents == [700]
             raise
@@ -276,7 +273,7 @@ def test_whatever_dies_or_is_lost_each_message_is_sent_once_and_one_agent_built(
         break
     else:
         pytest.fail("no try came to an end")
-    assert result == Done(700)
+    assert result == 700
     assert [session.messages for session in service.sessions.values()] == [list(messages)]
     assert service.agents == [700]
 
@@ -289,7 +286,7 @@ def test_a_lost_answer_is_looked_into_within_the_same_try(verb: str, took_effect
     number = next(number for number, request in enumerate(service.requests) if request.endswith(verb))
     service = a_service(faults={number: (answer_lost, took_effect)})
     worker = Worker(service)
-    assert one_try(service, worker, MESSAGES[:1]) == Done(700)
+    assert one_try(service, worker, MESSAGES[:1]) == 700
     assert service.sessions["s1"].messages == ["first"]
     assert service.agents == [700]
     fate = "was taken by" if took_effect else "was not taken by"
@@ -337,7 +334,7 @@ def test_a_request_that_never_gets_through_is_left_to_the_next_try() -> None:
     assert worker.saved is not None
     assert worker.saved.get("pending") is None
     service.broken = {}
-    assert one_try(service, worker) == Done(700)
+    assert one_try(service, worker) == 700
     assert len(service.sessions) == 1
 
 
@@ -356,7 +353,7 @@ def test_a_followup_in_doubt_is_not_sent_again_while_the_events_can_not_be_read(
     service.sessions["s1"].tell("todos_updated")  # so that there is something to be read
     service.broken["events"] = answer_lost
     with pytest.raises(SequentumError):
-        send_pending(worker, config, record)
+        send_pending(worker, record)
     assert sum(request.endswith("followup") for request in service.requests) == 1
     assert worker.saved is not None
     assert worker.saved.get("pending") == "follow-up"
@@ -396,7 +393,7 @@ def test_what_certainly_did_nothing_is_raised_and_not_in_doubt(
         one_try(service, worker, MESSAGES[:1])
     assert worker.saved is not None
     assert worker.saved.get("pending") is None
-    assert one_try(service, worker, MESSAGES[:1]) == Done(700)
+    assert one_try(service, worker, MESSAGES[:1]) == 700
     assert service.sessions["s1"].messages == ["first"]
 
 
@@ -411,7 +408,7 @@ def test_a_conflict_because_the_session_was_cancelled_elsewhere_is_seen_as_that(
 
     service = a_service(faults={number: (cancelled_meanwhile, False)})
     worker = Worker(service)
-    assert one_try(service, worker) == Cancelled()
+    assert one_try(service, worker) == Action.CANCELLED
     # The next try finds the session here. Without a record it would start another one.
     assert worker.saved is not None
     assert SessionRecord.from_json(worker.saved).known_session.state is SessionState.CANCELLED
@@ -422,7 +419,7 @@ def test_a_server_fault_at_finish_that_hid_its_success_builds_no_second_agent() 
     one_try(service, plain)
     number = next(number for number, request in enumerate(service.requests) if request.endswith("finish"))
     service = a_service(faults={number: (faulty(HttpStatusError, status_code=502, may_have_acted=True), True)})
-    assert one_try(service, Worker(service)) == Done(700)
+    assert one_try(service, Worker(service)) == 700
     assert service.agents == [700]
 
 
@@ -432,12 +429,12 @@ def test_an_unrecoverable_error_fails_the_session() -> None:
     record = acquired(worker, config_of())
     service.sessions["s1"].status, service.sessions["s1"].error = "error", "no page"
     record = waited(worker, record)
-    assert send_pending(worker, config_of(), record)[1] == Failed(Reason.BUILD_FAILED)
+    assert send_pending(worker, record)[1] == Action.BUILD_FAILED
 
 
 def test_a_record_without_a_session_can_not_be_spoken_in() -> None:
     with pytest.raises(RuntimeError, match="no session"):
-        send_pending(Worker(FakeBuilder()), config_of(), SessionRecord())
+        send_pending(Worker(FakeBuilder()), SessionRecord())
 
 
 @pytest.mark.parametrize("looks", [1, 2])
@@ -458,7 +455,7 @@ def test_whichever_two_answers_are_lost_each_message_is_sent_once(looks: int) ->
                 break
             else:
                 pytest.fail(f"no try came to an end: {faults}")
-            assert result == Done(700), faults
+            assert result == 700, faults
             assert service.sessions["s1"].messages == list(MESSAGES[:2]), faults
             assert service.agents == [700], faults
 
@@ -475,7 +472,7 @@ def test_a_message_that_takes_effect_only_when_it_is_sent_again_is_not_said_twic
         return followup(session, call)  # a conflict: the session is busy with the first one
 
     service._followup = after_the_first_one  # type: ignore[method-assign]
-    assert one_try(service, Worker(service), MESSAGES[:1]) == Done(700)
+    assert one_try(service, Worker(service), MESSAGES[:1]) == 700
     assert service.sessions["s1"].messages == ["first"]
 
 
@@ -486,7 +483,7 @@ def test_a_status_that_is_not_known_proves_nothing_of_a_followup_in_doubt() -> N
     record = waited(worker, acquired(worker, config))
     service.sessions["s1"].status = "pondering"
     with pytest.raises(AgentBuilderEnded, match="Nothing shows whether it was taken"):
-        send_pending(worker, config, record)
+        send_pending(worker, record)
 
 
 def test_a_message_is_looked_after_as_long_as_an_old_ready_may_be_seen() -> None:
@@ -499,7 +496,7 @@ def test_a_conflict_while_the_session_is_seen_ready_passes(verb: str, times: int
     service = FakeBuilder()
     service.faults[verb] = [(conflict, False)] * times
     worker = Worker(service)
-    assert one_try(service, worker, MESSAGES[:1]) == Done(700)
+    assert one_try(service, worker, MESSAGES[:1]) == 700
     assert service.sessions["s1"].messages == ["first"]
     assert service.agents == [700]
     assert service.count(verb) == times + 1
@@ -520,5 +517,5 @@ def test_a_conflict_after_a_lost_answer_is_looked_into_and_not_repeated_blindly(
     service = FakeBuilder()
     service.faults["followup"] = [(conflict, False), (answer_lost, True)]
     worker = Worker(service)
-    assert one_try(service, worker, MESSAGES[:1]) == Done(700)
+    assert one_try(service, worker, MESSAGES[:1]) == 700
     assert service.sessions["s1"].messages == ["first"]

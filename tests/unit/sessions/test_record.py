@@ -86,11 +86,11 @@ def test_the_session_of_a_record_of_another_version_is_found(values: list[object
 
 
 def test_a_record_stays_small_whatever_is_sent() -> None:
-    config = parsed(prompt="p" * 5000, agent_name="n" * 200, screenshots_path="s3://c@bucket/" + "x" * 200)
+    config = parsed(prompt="p" * 5000, agent_name="n" * 200).updated(screenshots_path="s3://c@bucket/" + "x" * 200)
     session = SESSION.updated(session_id="s" * 256).finished(7, "n" * 10_000, START)
     session = session.updated(error="\U0001f600" * 125)
     record = SessionRecord(
-        config=config.for_record(), fingerprint=config.fingerprint(), session=session, deadline=START,
+        config=config, fingerprint=config.fingerprint(), session=session, deadline=START,
         execution_deadline=START, pending=Request.FINISH, requested_at=START,
     )  # fmt: skip
     assert len(json.dumps(record.to_json())) < 4096
@@ -99,10 +99,10 @@ def test_a_record_stays_small_whatever_is_sent() -> None:
 
 def test_the_record_holds_what_a_resumed_task_needs_and_not_what_only_a_start_needs() -> None:
     config = parsed(prompt=PROMPT, followups=["a"], timeout=5, on_ready="fail", conversation_path="file:///c.json")
-    kept = SessionRecord.from_json(SessionRecord(config=config.for_record()).to_json()).config
+    kept = SessionRecord.from_json(SessionRecord(config=config).to_json()).config
     assert kept == config.updated(prompt=None)
     given = parsed(session_id="s1", followups=["a"])
-    assert SessionRecord.from_json(SessionRecord(config=given.for_record()).to_json()).config.is_given
+    assert SessionRecord.from_json(SessionRecord(config=given).to_json()).config.is_given
 
 
 @pytest.mark.parametrize(

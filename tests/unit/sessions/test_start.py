@@ -28,8 +28,8 @@ def acquire(
     max_tries: int = 1,
     take: EventTaker | None = None,
 ) -> SessionRecord:
-    new = SessionRecord(config=config.for_record(), fingerprint=config.fingerprint(), max_tries=max_tries)
-    return acquire_session(worker, config, max_tries, previous, new, take)
+    new = SessionRecord(config=config, fingerprint=config.fingerprint(), max_tries=max_tries)
+    return acquire_session(worker, previous, new, take)
 
 
 def opened(
@@ -51,7 +51,7 @@ def left(service: FakeBuilder, status: str = "ready", config: SessionConfig = OW
     """What an attempt leaves that was killed in its session."""
     record, _ = opened(service)
     service.sessions[record.known_session.session_id].status = status
-    return record.updated(fingerprint=config.fingerprint(), config=config.for_record())
+    return record.updated(fingerprint=config.fingerprint(), config=config)
 
 
 def in_doubt() -> SessionRecord:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,18 +14,10 @@ from airflow_provider_sequentum.sessions.state import (
     READY_TO_FINISH,
     SAVING_GRACE,
     TURN_GRACE,
-    Cancel,
-    Cancelled,
-    Done,
-    Failed,
-    Finish,
-    FollowUp,
-    Leave,
-    Reason,
+    Action,
     Session,
     SessionState,
     Turn,
-    Wait,
     next_action,
 )
 from tests.support.service import START
@@ -65,6 +57,17 @@ def session(state: SessionState = SessionState.PROCESSING, **fields: Any) -> Ses
     return Session(session_id="s1", state=state, state_since=START, **fields)
 
 
+def decide(known: Session, followups: int, on_ready: str, now: datetime) -> Action | tuple[Action, int | None]:
+    """Return what is next, with the agent that was built or the number of the follow-up."""
+    match next_action(known, followups, on_ready, now):
+        case Action.DONE as action:
+            return action, known.agent_id
+        case Action.FOLLOW_UP as action:
+            return action, known.sent
+        case action:
+            return action
+
+
 def test_the_documentation_names_nineteen_types_and_all_are_tried_here() -> None:
     assert len(TAXONOMY) == 19
 
@@ -80,14 +83,14 @@ def test_no_event_but_completed_and_an_unrecoverable_error_ends_a_session(kind: 
 def test_completed_ends_the_session_with_its_agent() -> None:
     later = START + timedelta(seconds=5)
     seen = session().observe_event(event("completed", 4), later)
-    assert next_action(seen, 0, "finish", later) == Done(7)
+    assert decide(seen, 0, "finish", later) == (Action.DONE, 7)
     assert (seen.agent_name, seen.command_count, seen.state_since) == ("n", 3, later)
 
 
 def test_an_unrecoverable_error_ends_the_session() -> None:
     later = START + timedelta(seconds=5)
     seen = session().observe_event(event("error", 0, message="no page", isRecoverable=False), later)
-    assert next_action(seen, 0, "finish", later) == Failed(Reason.BUILD_FAILED)
+    assert decide(seen, 0, "finish", later) == Action.BUILD_FAILED
     assert (seen.error, seen.state_since) == ("no page", later)
 
 
@@ -137,17 +140,17 @@ def test_an_event_counts_once() -> None:
 
 def test_a_terminal_event_outweighs_a_status_that_lags_behind() -> None:
     seen = session().observe_event(event("completed", 0), START).observe_status(status("processing"), START)
-    assert next_action(seen, 0, "finish", START) == Done(7)
+    assert decide(seen, 0, "finish", START) == (Action.DONE, 7)
 
 
 def test_a_cancellation_is_seen_in_the_status_alone() -> None:
     seen = session().observe_status(status("cancelled"), START)
-    assert next_action(seen, 0, "finish", START) == Cancelled()
+    assert decide(seen, 0, "finish", START) == Action.CANCELLED
 
 
 def test_6_5_the_phase_ready_to_finish_means_ready() -> None:
     seen = session().observe_status(status("processing", phase=READY_TO_FINISH), START)
-    assert next_action(seen, 0, "finish", START) == Finish()
+    assert decide(seen, 0, "finish", START) == Action.FINISH
 
 
 def test_the_phase_does_not_reopen_a_session_that_has_ended() -> None:
@@ -158,116 +161,119 @@ def test_the_phase_does_not_reopen_a_session_that_has_ended() -> None:
 def test_a_status_that_is_not_known_is_waited_through(value: str) -> None:
     seen = session().observe_status(status(value), START)
     assert seen.state is SessionState.UNKNOWN
-    assert next_action(seen, 0, "finish", START) == Wait()
+    assert decide(seen, 0, "finish", START) == Action.WAIT
 
 
 @pytest.mark.parametrize(
     ("state", "followups", "on_ready", "expected"),
     [
-        (SessionState.PROCESSING, 0, "finish", Wait()),
-        (SessionState.READY, 2, "finish", FollowUp(0)),
-        (SessionState.READY, 2, "fail", FollowUp(0)),
-        (SessionState.READY, 0, "finish", Finish()),
-        (SessionState.READY, 0, "leave", Leave()),
-        (SessionState.READY, 0, "fail", Failed(Reason.UNANSWERED)),
-        (SessionState.READY, 0, "cancel", Cancel()),
-        (SessionState.ERROR, 0, "finish", Failed(Reason.BUILD_FAILED)),
-        (SessionState.ERROR, 2, "leave", Failed(Reason.BUILD_FAILED)),
-        (SessionState.CANCELLED, 0, "finish", Cancelled()),
-        (SessionState.GONE, 0, "finish", Failed(Reason.LOST)),
+        (SessionState.PROCESSING, 0, "finish", Action.WAIT),
+        (SessionState.READY, 2, "finish", (Action.FOLLOW_UP, 0)),
+        (SessionState.READY, 2, "fail", (Action.FOLLOW_UP, 0)),
+        (SessionState.READY, 0, "finish", Action.FINISH),
+        (SessionState.READY, 0, "leave", Action.LEAVE),
+        (SessionState.READY, 0, "fail", Action.UNANSWERED),
+        (SessionState.READY, 0, "cancel", Action.CANCEL),
+        (SessionState.ERROR, 0, "finish", Action.BUILD_FAILED),
+        (SessionState.ERROR, 2, "leave", Action.BUILD_FAILED),
+        (SessionState.CANCELLED, 0, "finish", Action.CANCELLED),
+        (SessionState.GONE, 0, "finish", Action.LOST),
     ],
 )
-def test_next_action(state: SessionState, followups: int, on_ready: str, expected: object) -> None:
-    assert next_action(session(state), followups, on_ready, START) == expected
+def test_decide(state: SessionState, followups: int, on_ready: str, expected: object) -> None:
+    assert decide(session(state), followups, on_ready, START) == expected
 
 
 def test_followups_go_out_one_by_one() -> None:
-    assert next_action(session(SessionState.READY, sent=1), 2, "finish", START) == FollowUp(1)
-    assert next_action(session(SessionState.READY, sent=2), 2, "finish", START) == Finish()
+    assert decide(session(SessionState.READY, sent=1), 2, "finish", START) == (Action.FOLLOW_UP, 1)
+    assert decide(session(SessionState.READY, sent=2), 2, "finish", START) == Action.FINISH
 
 
 @pytest.mark.parametrize("on_ready", ["finish", "leave", "fail", "cancel"])
 def test_a_session_that_completed_is_done_whatever_was_planned(on_ready: str) -> None:
-    assert next_action(session(SessionState.COMPLETED, agent_id=7), 0, on_ready, START) == Done(7)
+    assert decide(session(SessionState.COMPLETED, agent_id=7), 0, on_ready, START) == (Action.DONE, 7)
 
 
 def test_a_session_that_completed_before_everything_was_said_is_a_failure() -> None:
     completed = session(SessionState.COMPLETED, agent_id=7, sent=1)
-    assert next_action(completed, 2, "finish", START) == Failed(Reason.FOLLOWUPS_LEFT)
+    assert decide(completed, 2, "finish", START) == Action.FOLLOWUPS_LEFT
 
 
 def test_a_session_that_was_torn_down_before_everything_was_said_is_a_failure_too() -> None:
     torn_down = session(SessionState.READY, agent_id=7).updated(has_events=False).entering(SessionState.GONE, START)
-    assert next_action(torn_down, 1, "finish", START) == Failed(Reason.FOLLOWUPS_LEFT)
+    assert decide(torn_down, 1, "finish", START) == Action.FOLLOWUPS_LEFT
 
 
 def test_6_8_a_session_that_was_torn_down_after_its_agent_was_seen_is_done() -> None:
     saved = session(SessionState.READY, agent_id=7, has_finish=False)
     torn_down = saved.entering(SessionState.GONE, START)
-    assert next_action(torn_down, 0, "finish", START) == Done(7)
+    assert decide(torn_down, 0, "finish", START) == (Action.DONE, 7)
 
 
 def test_a_draft_named_by_an_event_is_no_agent() -> None:
     seen = session().observe_event(event("ready_for_interaction", 0), START).entering(SessionState.GONE, START)
-    assert next_action(seen, 0, "finish", START) == Failed(Reason.LOST)
+    assert decide(seen, 0, "finish", START) == Action.LOST
 
 
 def test_completed_without_an_agent_is_waited_on_for_a_while() -> None:
     completed = session(SessionState.COMPLETED)
-    assert next_action(completed, 0, "finish", START) == Wait()
-    assert next_action(completed, 0, "finish", START + SAVING_GRACE) == Failed(Reason.NO_AGENT)
-    assert next_action(completed.observe_status(status("completed", agentId=7), START), 0, "finish", START) == Done(7)
+    assert decide(completed, 0, "finish", START) == Action.WAIT
+    assert decide(completed, 0, "finish", START + SAVING_GRACE) == Action.NO_AGENT
+    assert decide(completed.observe_status(status("completed", agentId=7), START), 0, "finish", START) == (
+        Action.DONE,
+        7,
+    )
 
 
 def test_6_3_a_server_without_finish_is_waited_on_then_its_ready_agent_is_taken() -> None:
     ready = session(SessionState.READY, agent_id=7).updated(has_finish=False)
-    assert next_action(ready, 0, "finish", START) == Wait()
-    assert next_action(ready.observe_status(status("completed"), START), 0, "finish", START) == Done(7)
-    assert next_action(ready, 0, "finish", START + SAVING_GRACE) == Done(7)
+    assert decide(ready, 0, "finish", START) == Action.WAIT
+    assert decide(ready.observe_status(status("completed"), START), 0, "finish", START) == (Action.DONE, 7)
+    assert decide(ready, 0, "finish", START + SAVING_GRACE) == (Action.DONE, 7)
     nameless = session(SessionState.READY).updated(has_finish=False)
-    assert next_action(nameless, 0, "finish", START + SAVING_GRACE) == Failed(Reason.NO_AGENT)
+    assert decide(nameless, 0, "finish", START + SAVING_GRACE) == Action.NO_AGENT
 
 
 @pytest.mark.parametrize("on_ready", ["finish", "leave", "fail", "cancel"])
 def test_a_server_without_events_completes_by_itself_so_its_ready_is_no_question(on_ready: str) -> None:
     ready = session(SessionState.READY, agent_id=7).updated(has_events=False)
-    assert next_action(ready, 0, on_ready, START) == Wait()
-    assert next_action(ready.observe_status(status("completed"), START), 0, on_ready, START) == Done(7)
-    assert next_action(ready, 0, on_ready, START + SAVING_GRACE) != Wait()
+    assert decide(ready, 0, on_ready, START) == Action.WAIT
+    assert decide(ready.observe_status(status("completed"), START), 0, on_ready, START) == (Action.DONE, 7)
+    assert decide(ready, 0, on_ready, START + SAVING_GRACE) != Action.WAIT
 
 
 def test_a_ready_from_before_the_message_is_not_taken_for_the_answer() -> None:
     said = session(SessionState.READY).sending(START).acknowledged()
     stale = said.observe_status(status("ready"), START + timedelta(seconds=1))
-    assert next_action(stale, 2, "finish", START + timedelta(seconds=1)) == Wait()
-    assert next_action(stale, 2, "finish", START + TURN_GRACE) == FollowUp(1)
+    assert decide(stale, 2, "finish", START + timedelta(seconds=1)) == Action.WAIT
+    assert decide(stale, 2, "finish", START + TURN_GRACE) == (Action.FOLLOW_UP, 1)
 
 
 def test_after_a_message_that_was_not_taken_the_turn_is_still_ours_whatever_is_read_late() -> None:
     refused = session(SessionState.READY).sending(START).rejected()
     read_late = refused.observe_event(event("thinking", 0), START)
     assert read_late.turn is Turn.USER
-    assert next_action(read_late, 1, "finish", START) == FollowUp(0)
+    assert decide(read_late, 1, "finish", START) == (Action.FOLLOW_UP, 0)
 
 
 def test_the_turn_is_ours_again_when_the_builder_was_seen_at_work_and_is_ready() -> None:
     said = session(SessionState.READY).sending(START).acknowledged()
     ready = said.observe_status(status("processing"), START).observe_status(status("ready"), START)
-    assert next_action(ready, 2, "finish", START) == FollowUp(1)
+    assert decide(ready, 2, "finish", START) == (Action.FOLLOW_UP, 1)
 
 
 def test_a_quick_turn_is_seen_in_the_events_alone() -> None:
     said = session(SessionState.READY, cursor=4).sending(START).acknowledged().observe_status(status("ready"), START)
     answered = said.observe_event(event("thinking", 5), START).observe_event(event("ready_for_interaction", 6), START)
     assert answered.turn is Turn.USER
-    assert next_action(answered, 2, "finish", START) == FollowUp(1)
+    assert decide(answered, 2, "finish", START) == (Action.FOLLOW_UP, 1)
 
 
 def test_a_late_ready_for_interaction_of_the_turn_before_is_no_answer() -> None:
     said = session(SessionState.READY, cursor=4).sending(START).acknowledged()
     late = said.observe_event(event("ready_for_interaction", 5), START)
     assert late.turn is Turn.SENT
-    assert next_action(late, 2, "finish", START) == Wait()
+    assert decide(late, 2, "finish", START) == Action.WAIT
 
 
 @pytest.mark.parametrize("kind", sorted(REACTIONS))
@@ -328,18 +334,18 @@ def test_whatever_is_observed_the_rules_hold(
             known = known.observe_status(observation, now)
         elif observation == "404":
             known = known if known.state.is_over else known.entering(SessionState.GONE, now)
-        elif isinstance(next_action(known, followups, on_ready, now), FollowUp):
+        elif next_action(known, followups, on_ready, now) is Action.FOLLOW_UP:
             known = known.sending(now).acknowledged()
         assert known.cursor >= before.cursor
         assert not (before.state.is_over and not known.state.is_over)
         action = next_action(known, followups, on_ready, now)
-        if isinstance(action, FollowUp | Finish | Leave | Cancel):
+        if action in (Action.FOLLOW_UP, Action.FINISH, Action.LEAVE, Action.CANCEL):
             assert known.state is SessionState.READY
-        if isinstance(action, FollowUp):
-            assert action.index == known.sent < followups
-        if isinstance(action, Finish | Leave | Cancel):
+        if action is Action.FOLLOW_UP:
+            assert known.sent < followups
+        if action in (Action.FINISH, Action.LEAVE, Action.CANCEL):
             assert known.sent >= followups
-        if isinstance(action, Done):
+        if action is Action.DONE:
             assert known.agent_id is not None
             assert known.sent >= followups
             assert known.state is not SessionState.CANCELLED

@@ -12,7 +12,7 @@ from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumErro
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE
 from airflow_provider_sequentum.sessions.describe import SessionProgress
 from airflow_provider_sequentum.sessions.state import Session, SessionState
-from airflow_provider_sequentum.sessions.wait import SessionPoller, look_at, read_again, read_event, wait_for_turn
+from airflow_provider_sequentum.sessions.wait import HIGHLIGHT_PAGE, SessionPoller, look_at, read_again, wait_for_turn
 from tests.support.builder import FakeBuilder, FakeSession
 from tests.support.errors import raises
 from tests.support.service import START, ErrorOf, answer_lost, method_not_allowed, not_found, rate_limited, server_error
@@ -304,9 +304,13 @@ def test_one_event_is_read_without_those_that_follow_it() -> None:
     session.tell("screenshot", imageBase64="A" * LONGEST_PAGE)
     worker = Worker(service_with(session))
     got: list[int | None] = []
-    assert read_event(worker, SESSION, 2, lambda _, event: got.append(event.event_index))
+
+    def take(_: str, event: SessionEvent) -> None:
+        got.append(event.event_index)
+
+    assert read_again(worker, SESSION, 1, take, until=2, longest_page=HIGHLIGHT_PAGE)
     assert got == [2]
-    assert not read_event(worker, SESSION, 9, lambda _, event: got.append(event.event_index))
+    assert not read_again(worker, SESSION, 8, take, until=9, longest_page=HIGHLIGHT_PAGE)
     assert got == [2]
 
 
