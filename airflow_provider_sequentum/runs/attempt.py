@@ -25,7 +25,7 @@ from airflow_provider_sequentum.runs.outcome import failure_for, judge, read_cos
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, restart_or_start
-from airflow_provider_sequentum.runs.stop import StopResult, stop_run
+from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
 from airflow_provider_sequentum.runs.wait import (
     PollOutcome,
     RunEvent,
@@ -167,7 +167,7 @@ class RunAttempt(JobAttempt):
             raise outcome
         self._outcome = outcome
 
-    def conclude(self, stopped: StopResult | None = None) -> bool:
+    def conclude(self, stopped: RunStopper | None = None) -> bool:
         """Say what the end of the wait means; the task is not done when the run was restarted in place.
 
         :param stopped: what became of the run, if the time is up and it was stopped together with others.
@@ -198,11 +198,11 @@ class RunAttempt(JobAttempt):
             record = record.started(lost.id)
         return self.stopped(record, stop_run(self.port, record, self.config.stop_grace))
 
-    def stopped(self, record: RunRecord, result: StopResult) -> str:
+    def stopped(self, record: RunRecord, result: RunStopper) -> str:
         """Take in what became of the run when it was stopped, and return it as a sentence."""
         fate = f"{record.name} was told to stop. {result.sentence}"
-        if result.run is not None:
-            self.run = result.run
+        if result.seen is not None:
+            self.run = result.seen
             self._publish_note(fate)
         return fate
 
@@ -275,7 +275,7 @@ class RunAttempt(JobAttempt):
         restarts = phase is Phase.RESTARTABLE and self.config.retry_mode != "new" and self.task.keeps_records
         return "The next attempt restarts it in place." if restarts else "The next attempt starts a new run."
 
-    def _give_up(self, stopped: StopResult | None = None) -> None:
+    def _give_up(self, stopped: RunStopper | None = None) -> None:
         """Stop the run because the time is up; return if it has ended by itself by then.
 
         :param stopped: what became of it, if it was stopped already.
@@ -306,13 +306,13 @@ class RunAttempt(JobAttempt):
         status = status_name(self.run.status) if self.run is not None else None
         raise AgentRunTimeout(message, agent_id=record.agent_id, run_id=record.run_id, status=status)
 
-    def _ended_by_itself(self, result: StopResult) -> bool:
-        if result.run is not None:
-            self.run = result.run
-        if not result.confirmed or result.run is None or result.run.status is RunStatus.STOPPED:
+    def _ended_by_itself(self, result: RunStopper) -> bool:
+        if result.seen is not None:
+            self.run = result.seen
+        if not result.confirmed or result.seen is None or result.seen.status is RunStatus.STOPPED:
             return False
-        log.info("Run %s ended as %s before it could be stopped.", result.run.id, status_name(result.run.status))
-        self._publish(result.run)
+        log.info("Run %s ended as %s before it could be stopped.", result.seen.id, status_name(result.seen.status))
+        self._publish(result.seen)
         return True
 
     def _known_run(self) -> Run:

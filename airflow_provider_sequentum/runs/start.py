@@ -189,7 +189,7 @@ def _send_start(port: Port, config: RunConfig) -> Run:
 def _stop_replaced(port: Port, record: RunRecord, config: RunConfig) -> Run | None:
     result = stop_run(port, record, config.stop_grace)
     if result.confirmed:
-        return result.run
+        return result.seen
     raise AgentRunStillRunning(
         f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. It may "
         "still be running and costing credits: look at it in Sequentum Cloud. A retry stops it again.",

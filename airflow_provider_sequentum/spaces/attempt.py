@@ -33,11 +33,12 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import JobPort
 from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
 from airflow_provider_sequentum.runs.describe import counted, run_summary
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, start_run
-from airflow_provider_sequentum.runs.stop import LONGEST_REQUEST, StopResult, stop_runs
+from airflow_provider_sequentum.runs.stop import RunStopper, stop_runs
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
 from airflow_provider_sequentum.spaces.describe import bounded_summaries, describe_failures, listed
 from airflow_provider_sequentum.spaces.port import AgentPort, Outage
@@ -308,7 +309,7 @@ class SpaceAttempt(JobAttempt):
         """Conclude the runs whose wait is over, each once; stop those that are late, all at once."""
         waited, self._waited = self._waited, []
         self._outage.answered()
-        stopped: dict[int, StopResult] = {}
+        stopped: dict[int, RunStopper] = {}
         late = [agent for agent in waited if self._runs[agent].is_late]
         if late:
             self.port.deadline = None
@@ -318,7 +319,7 @@ class SpaceAttempt(JobAttempt):
         for agent_id in waited:
             self._guarded(agent_id, partial(self._conclude, agent_id, stopped.get(agent_id)))
 
-    def _conclude(self, agent_id: int, stopped: StopResult | None) -> None:
+    def _conclude(self, agent_id: int, stopped: RunStopper | None) -> None:
         if self._runs[agent_id].conclude(stopped):
             self._end(agent_id, None)
 
@@ -435,13 +436,13 @@ class SpaceAttempt(JobAttempt):
             except SequentumError as error:
                 log.info("%s did not take the stop; it is asked again. (%s)", record.name, error)
 
-    def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, StopResult]]:
+    def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, RunStopper]]:
         if not attempts:
             return []
         records = [_record_of(attempt) for attempt in attempts]
         return list(zip(attempts, stop_runs(self.port, records, self.config.stop_grace), strict=True))
 
-    def _describe_stops(self, results: Sequence[tuple[RunAttempt, StopResult]]) -> str:
+    def _describe_stops(self, results: Sequence[tuple[RunAttempt, RunStopper]]) -> str:
         ended = sum(result.confirmed for _, result in results)
         sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended."
         left = [_record_of(attempt) for attempt, result in results if not result.confirmed]

@@ -22,12 +22,13 @@ from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
 from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.start import candidates_for, check_credits
-from airflow_provider_sequentum.runs.stop import LONGEST_REQUEST, stop_runs
+from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, RunPoller, WaitSpec
 from airflow_provider_sequentum.spaces.describe import listed
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
@@ -407,7 +408,7 @@ def stop_stopping_runs(
     results = stop_runs(port, [records[agent] for agent in stopping], stop_grace) if stopping else []
     for agent, result in zip(stopping, results, strict=True):
         if result.confirmed:
-            seen[agent] = result.run
+            seen[agent] = result.seen
         else:
             errors[agent] = still_running([records[agent]])
     return errors
