@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.jobs.port import JobPort
+    from airflow_provider_sequentum.jobs.port import Port
     from airflow_provider_sequentum.jobs.record import JobConfig
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class JobAttempt(ABC):
 
     config: JobConfig
 
-    def __init__(self, port: JobPort, task: TaskFacts, config: JobConfig) -> None:
+    def __init__(self, port: Port, task: TaskFacts, config: JobConfig) -> None:
         self.port = port
         self.task = task
         self.config = config

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Sender
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call
@@ -63,7 +63,7 @@ class JobStopper(ABC, Generic[R]):
         if not self.confirmed:
             last = f" (last seen: {status})" if status is not None else ""
             return (
-                f"It could not be confirmed to have {self.stopped}{last}. It may still be running and costing credits: "
+                f"It could not be confirmed to have {self.stopped}{last}. It may be running and costing credits: "
                 "look at it in Sequentum Cloud."
             )
         if status is None:
@@ -118,7 +118,7 @@ class JobStopper(ABC, Generic[R]):
         """Return whether a record of the job shows that it has ended."""
 
 
-def stop_jobs(port: Port, stoppers: Sequence[JobStopper[Any]]) -> None:
+def stop_jobs(port: Sender, stoppers: Sequence[JobStopper[Any]]) -> None:
     """Stop jobs: ask all of them to stop, then watch all of them end.
 
     No error is raised: what cannot be confirmed is in the stoppers and in the log, with the job's name.

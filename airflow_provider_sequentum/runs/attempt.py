@@ -19,7 +19,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
-from airflow_provider_sequentum.jobs.port import JobPort
+from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.outcome import failure_for, judge, read_cost
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
@@ -49,7 +49,7 @@ class RunAttempt(JobAttempt):
 
     config: RunConfig
 
-    def __init__(self, port: JobPort, task: TaskFacts, config: RunConfig, publish: Callable[..., None]) -> None:
+    def __init__(self, port: Port, task: TaskFacts, config: RunConfig, publish: Callable[..., None]) -> None:
         super().__init__(port, task, config)
         self.run: Run | None = None
         self._outcome: PollOutcome | None = None

@@ -19,7 +19,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumException,
     SequentumSkipped,
 )
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, Port
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, Sender
 from airflow_provider_sequentum.runs.describe import counted, describe_run
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
@@ -53,7 +53,7 @@ _MOST_BILLING_PAGES = 5
 
 
 def failure_for(
-    port: Port, run: Run, next_step: str, exceptions: Mapping[Phase, type[AgentRunException]] = EXCEPTION_OF
+    port: Sender, run: Run, next_step: str, exceptions: Mapping[Phase, type[AgentRunException]] = EXCEPTION_OF
 ) -> SequentumException:
     """Return the exception for a run that did not end well, with what the service knows of the causes.
 
@@ -84,7 +84,7 @@ def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = 
     return f"{explanation}\n{next_step}"
 
 
-def _diagnose(port: Port, run: Run) -> RunDiagnostics | None:
+def _diagnose(port: Sender, run: Run) -> RunDiagnostics | None:
     """Ask the service what went wrong. It is extra: where it cannot say, the run's own record has to do."""
     from airflow_provider_sequentum.api import analytics
 
@@ -122,7 +122,7 @@ def judge(run: Run, policies: RunPolicies) -> Judgement:
     return Judgement("succeed")
 
 
-def read_cost(port: Port, run: Run) -> float | None:
+def read_cost(port: Sender, run: Run) -> float | None:
     """Return what a run cost in credits; ``None`` if that is not known (yet), or not for this key to know."""
     from airflow_provider_sequentum.api import billing
     from airflow_provider_sequentum.api.parsing import next_page

@@ -15,7 +15,7 @@ from airflow_provider_sequentum.exceptions import (
     SensedAgentRunFailure,
     SequentumException,
 )
-from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.jobs.port import Sender
 from airflow_provider_sequentum.jobs.record import Configuration, Flag, Id, Seconds
 from airflow_provider_sequentum.runs.outcome import failure_for
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
@@ -69,7 +69,7 @@ class SensorConfig(Configuration):
         )
 
 
-def sensed_failure(port: Port, run: Run) -> SequentumException | None:
+def sensed_failure(port: Sender, run: Run) -> SequentumException | None:
     """Return what a sensor fails or skips with when the run has ended; ``None`` if it ended well.
 
     Looking again does not change how a run ended, so none of these is retried.

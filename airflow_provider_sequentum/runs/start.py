@@ -22,7 +22,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, NOT_FOUND_TOLERANCE, Port
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, NOT_FOUND_TOLERANCE, Port, Sender
 from airflow_provider_sequentum.jobs.record import Claim
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
@@ -173,7 +173,7 @@ def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
     port.claim(Claim(agent_id=record.agent_id, run_ids=record.all_runs, is_answered=is_answered))
 
 
-def _send_start(port: Port, config: RunConfig) -> Run:
+def _send_start(port: Sender, config: RunConfig) -> Run:
     """Send the start; repeat it while the service refuses it because another run of the agent is active."""
     for delay in BUSY_DELAYS:
         try:
@@ -186,7 +186,7 @@ def _send_start(port: Port, config: RunConfig) -> Run:
     return port.send(config.start_call())
 
 
-def _stop_replaced(port: Port, record: RunRecord, config: RunConfig) -> Run | None:
+def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | None:
     result = stop_run(port, record, config.stop_grace)
     if result.confirmed:
         return result.seen
@@ -393,7 +393,7 @@ def _ids(candidates: Sequence[Run]) -> str:
     return f"{ids[:MOST_NAMED]}{more}"
 
 
-def _look(port: Port, record: RunRecord) -> Run | None:
+def _look(port: Sender, record: RunRecord) -> Run | None:
     """Return the record's run; ``None`` if the service does not know it, and that is not just too early to say.
 
     A Failure that may be the old one of a restart is looked at again until it is told apart: nobody can know whether an
@@ -430,7 +430,7 @@ def _explain(step: NextStep, record: RunRecord, run: Run | None, was_cleared: bo
     return f"{why}; its run {record.run_id} of agent {record.agent_id} is {state}. {then}."
 
 
-def check_credits(port: Port, min_credits: float | None, what: str) -> None:
+def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
     """Check that enough credits are left.
 
     :param min_credits: the fewest that will do; ``None`` does not ask.
@@ -451,7 +451,7 @@ def check_credits(port: Port, min_credits: float | None, what: str) -> None:
     log.info("%s credits are left.", available)
 
 
-def warn_of_schedules(port: Port, agent_id: int) -> None:
+def warn_of_schedules(port: Sender, agent_id: int) -> None:
     """Warn if the service runs the agent by a schedule of its own. That this cannot be checked is no reason to fail."""
     from airflow_provider_sequentum.api import schedules
 
@@ -476,7 +476,7 @@ def warn_of_schedules(port: Port, agent_id: int) -> None:
     )
 
 
-def find_agent(port: Port, name: str) -> Agent:
+def find_agent(port: Sender, name: str) -> Agent:
     """Return the agent called ``name``, letter for letter.
 
     :raises SequentumRequestRefused: no agent, or several, are called that.

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
-from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.jobs.port import Sender
 from airflow_provider_sequentum.jobs.stop import JobStopper, astop_jobs, stop_jobs
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
@@ -117,12 +117,12 @@ class RunStopper(JobStopper["Run"]):
         return may_be_the_old_failure(run, self._record, None if self._was_accepted else now)
 
 
-def stop_run(port: Port, record: RunRecord, stop_grace: float) -> RunStopper:
+def stop_run(port: Sender, record: RunRecord, stop_grace: float) -> RunStopper:
     """Stop one run; see :func:`stop_runs`."""
     return stop_runs(port, [record], stop_grace)[0]
 
 
-def stop_runs(port: Port, records: Sequence[RunRecord], stop_grace: float) -> list[RunStopper]:
+def stop_runs(port: Sender, records: Sequence[RunRecord], stop_grace: float) -> list[RunStopper]:
     """Stop runs; see :func:`.stop_jobs`.
 
     :param records: the runs.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, exception_named
-from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE, Port, fault_tolerance
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE, Sender, fault_tolerance
 from airflow_provider_sequentum.jobs.record import Stored
 from airflow_provider_sequentum.runs.describe import RunProgress
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
@@ -299,7 +299,7 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
     return min(later, key=lambda run: (run.created, run.id), default=None)
 
 
-def poll(port: Port, poller: RunPoller) -> PollResult:
+def poll(port: Sender, poller: RunPoller) -> PollResult:
     """Look at the run once, or for it; log what is new, and return what it means.
 
     :raises SequentumError: looking failed in a way that cannot pass, or for too long. The run goes on.
@@ -325,7 +325,7 @@ def poll(port: Port, poller: RunPoller) -> PollResult:
     return result
 
 
-def poll_until_known(port: Port, poller: RunPoller) -> PollResult:
+def poll_until_known(port: Sender, poller: RunPoller) -> PollResult:
     """Look at the run, again and again while the service does not know it, for as long as a wait tolerates that.
 
     For a sensor that remembers nothing between two looks, and would else tolerate it for ever. Raises what :func:`poll`
@@ -339,7 +339,7 @@ def poll_until_known(port: Port, poller: RunPoller) -> PollResult:
 
 
 def wait_for_runs(
-    port: Port,
+    port: Sender,
     specs: Sequence[WaitSpec],
     on_end: Callable[[int, PollOutcome | SequentumError, Run | None], None] = lambda *_: None,
 ) -> list[tuple[PollOutcome | SequentumError, Run | None]]:

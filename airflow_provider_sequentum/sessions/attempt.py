@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentBuilderTimeout, SequentumSkipped, SequentumUnavailable
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
-from airflow_provider_sequentum.jobs.port import JobPort
+from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.sessions.describe import Highlights, progress_line, session_summary
 from airflow_provider_sequentum.sessions.files import ScreenshotFolder, save_conversation
 from airflow_provider_sequentum.sessions.messages import send_pending
@@ -27,7 +28,7 @@ from airflow_provider_sequentum.sessions.state import (
     Wait,
     next_action,
 )
-from airflow_provider_sequentum.sessions.stop import LONGEST_REQUEST, CancelResult, cancel_session
+from airflow_provider_sequentum.sessions.stop import SessionStopper, cancel_session
 from airflow_provider_sequentum.sessions.wait import (
     SessionPoller,
     TurnEvent,
@@ -65,7 +66,7 @@ class SessionAttempt(JobAttempt):
 
     def __init__(
         self,
-        port: JobPort,
+        port: Port,
         task: TaskFacts,
         config: SessionConfig,
         publish: Callable[[dict[str, Any]], None],
@@ -253,10 +254,10 @@ class SessionAttempt(JobAttempt):
         self._show(record.seen(session))
         raise SequentumSkipped(f"{session.name} was to be cancelled (on_ready='cancel'). {result.sentence}")
 
-    def _after_cancel(self, session: Session, result: CancelResult) -> Session:
+    def _after_cancel(self, session: Session, result: SessionStopper) -> Session:
         now = self.port.now()
-        if result.status is not None:
-            return session.observe_status(result.status, now)
+        if result.seen is not None:
+            return session.observe_status(result.seen, now)
         return session.entering(SessionState.GONE, now) if result.confirmed else session
 
     # The deadline

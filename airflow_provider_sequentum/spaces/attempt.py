@@ -31,7 +31,7 @@ from airflow_provider_sequentum.exceptions import (
     from_client,
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
-from airflow_provider_sequentum.jobs.port import JobPort
+from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import Stored
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
@@ -70,7 +70,7 @@ class SpaceAttempt(JobAttempt):
 
     config: SpaceConfig
 
-    def __init__(self, port: JobPort, task: TaskFacts, config: SpaceConfig) -> None:
+    def __init__(self, port: Port, task: TaskFacts, config: SpaceConfig) -> None:
         super().__init__(port, task, config)
         self._runs: dict[int, RunAttempt] = {}
         self._extras: dict[int, dict[str, Any]] = {}
@@ -451,7 +451,7 @@ class SpaceAttempt(JobAttempt):
         runs, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
         return (
             f"{sentence} It could not be confirmed that runs {listed(runs)} of agents {listed(agents)} have stopped: "
-            "they may still be running and costing credits."
+            "they may be running and costing credits."
         )
 
     def _pending(self) -> list[int]:

@@ -13,7 +13,7 @@ from airflow_provider_sequentum.spaces.start import claim_runs
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply
-    from airflow_provider_sequentum.jobs.port import JobPort
+    from airflow_provider_sequentum.jobs.port import Port
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class AgentPort:
     :param outage: what the ports of all agents have met since the space last asked anew.
     """
 
-    def __init__(self, port: JobPort, agent_id: int, record: RunRecord | None, outage: Outage) -> None:
+    def __init__(self, port: Port, agent_id: int, record: RunRecord | None, outage: Outage) -> None:
         self._port = port
         self._agent_id = agent_id
         self._outage = outage

@@ -431,7 +431,7 @@ def still_running(records: Sequence[RunRecord]) -> AgentRunStillRunning:
     runs, agents = [record.run_id or 0 for record in records], [record.agent_id for record in records]
     return AgentRunStillRunning(
         f"Runs {listed(runs)} of agents {listed(agents)} were to be replaced and could not be confirmed to have "
-        "stopped, so nothing was started. They may still be running and costing credits: look at them in Sequentum "
+        "stopped, so nothing was started. They may be running and costing credits: look at them in Sequentum "
         "Cloud. A retry stops them again.",
         agent_id=agents[0] if len(agents) == 1 else None,
         run_id=runs[0] if len(runs) == 1 else None,

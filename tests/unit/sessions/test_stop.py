@@ -11,13 +11,13 @@ import pytest
 
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
-from airflow_provider_sequentum.sessions import stop
-from airflow_provider_sequentum.sessions.stop import CANCEL_GRACE, CancelResult, acancel_session, cancel_session
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
+from airflow_provider_sequentum.sessions.stop import CANCEL_GRACE, SessionStopper, acancel_session, cancel_session
 from tests.support.builder import BuilderClient, FakeBuilder, FakeSession, use_builder
 from tests.support.service import START, ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
 from tests.support.worker import Worker
 
-Cancelling = Callable[[], CancelResult]
+Cancelling = Callable[[], SessionStopper]
 
 
 @pytest.fixture(params=["worker", "triggerer"])
@@ -30,7 +30,7 @@ def cancelled(where: str, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Ca
     """Cancel session ``s1`` on a worker or in a triggerer, which do the same."""
     use_builder(monkeypatch, worker)
 
-    def cancel() -> CancelResult:
+    def cancel() -> SessionStopper:
         if where == "worker":
             return cancel_session(worker, "s1")
         return asyncio.run(acancel_session(BuilderClient(worker), "s1"))  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_a_404_that_passes_is_no_end(cancelled: Cancelling, service: FakeBuilder
     service.faults["status"] = [(not_found, False)] * misses
     result = cancelled()
     assert not result.confirmed
-    assert "it may be running and costing credits" in result.sentence
+    assert "It may be running and costing credits" in result.sentence
     assert service.going() == {"s1"}
 
 
@@ -155,4 +155,4 @@ def test_each_request_is_bounded(worker: Worker, service: FakeBuilder, monkeypat
     monkeypatch.setattr(worker, "exchange", noting)
     cancel_session(worker, "s1")
     assert bounds
-    assert set(bounds) == {stop.LONGEST_REQUEST}
+    assert set(bounds) == {LONGEST_REQUEST}
