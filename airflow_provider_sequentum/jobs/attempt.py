@@ -58,6 +58,16 @@ class TaskFacts:
         """Whether the task has mapped siblings, which may well run the same agent at the same time."""
         return self.map_index >= 0
 
+    @property
+    def earliest_start(self) -> datetime | None:
+        """Since when an earlier attempt may have started a job of which no record was kept; ``None`` if that is out of
+        the question or cannot be told.
+        """
+        # Among mapped siblings, which run the same agent, a guess would often be another's run.
+        if self.keeps_records or self.is_mapped or not self.is_retry:
+            return None
+        return self.dag_run_started_at
+
 
 class JobAttempt(ABC):
     """One attempt of a task and the remote job that it owns.

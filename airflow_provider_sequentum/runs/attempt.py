@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -96,7 +96,7 @@ class RunAttempt(JobAttempt):
         self.port.deadline = new.first_deadline
         previous = self.record or self._guess(new)
         try:
-            self.acquired(*acquire_run(self.port, self.config, self.task.max_tries, previous, new))
+            self.acquired(acquire_run(self.port, previous, new))
         except (SequentumError, SequentumUnavailable) as error:
             if new.first_deadline is None or self.port.now() < new.first_deadline or self.record is None:
                 raise
@@ -106,12 +106,13 @@ class RunAttempt(JobAttempt):
 
     def new_record(self) -> RunRecord:
         """Return the record of this attempt, for a run that has to be started."""
+        seconds = self.config.timeout
         return RunRecord(
             agent_id=self.config.agent_id,
             config=self.config,
             fingerprint=self.config.fingerprint(),
             max_tries=self.task.max_tries,
-            deadline=self._deadline(),
+            deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
             # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
             execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
         )
@@ -215,22 +216,13 @@ class RunAttempt(JobAttempt):
         except Exception as error:  # noqa: BLE001 - whatever keeps Airflow from storing it
             log.warning("The summary of run %s could not be pushed: %s", self.run.id, error)
 
-    def _deadline(self) -> datetime | None:
-        seconds = self.config.timeout
-        return None if seconds is None else self.task.started_at + timedelta(seconds=seconds)
-
     def _guess(self, new: RunRecord) -> RunRecord | None:
         """Return what an earlier attempt may have left, where Airflow keeps no records."""
-        # Among mapped siblings, which run the same agent, a guess would often be another's run.
-        if self.task.keeps_records or self.task.is_mapped or not self.task.is_retry:
-            return None
-        earliest = self.task.dag_run_started_at
+        earliest = self.task.earliest_start
         return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
 
-    def acquired(self, record: RunRecord, run: Run) -> None:
+    def acquired(self, run: Run) -> None:
         """Take in the run that this attempt works with."""
-        if self.port.record != record:
-            self.port.save(record)
         self.run = run
         self._publish(run)
 
@@ -238,8 +230,8 @@ class RunAttempt(JobAttempt):
         record = self._known_record().updated(restarts_done=self._known_record().restarts_done + 1)
         number = f"{record.restarts_done} of {self.config.restarts}"
         log.warning("Run %s ended: %s. Restarting it, %s.", run.id, describe_run(run), number)
-        new = record.updated(run_id=None, restart_asked_at=None, failure_ended_at=None)
-        self.acquired(*restart_or_start(self.port, self.config, record, run, new))
+        new = record.updated(config=self.config, run_id=None, restart_asked_at=None, failure_ended_at=None)
+        self.acquired(restart_or_start(self.port, record, run, new))
 
     def _accept(self, run: Run) -> None:
         judgement = judge(run, self.config)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.jobs.port import Sender
 from airflow_provider_sequentum.jobs.stop import JobStopper, astop_jobs, stop_jobs
@@ -65,8 +66,6 @@ class RunStopper(JobStopper["Run"]):
 
     def next_call(self, now: datetime) -> Call[Any]:
         """Return the request to send now: a stop, a kill, or a look."""
-        from airflow_provider_sequentum.api import runs
-
         ids = self._record.agent_id, self._record.run_id or 0
         if self._request_at is not None and now >= self._request_at:
             log.info("%s: stopping it.", self.name)
