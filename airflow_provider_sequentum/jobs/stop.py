@@ -2,7 +2,8 @@
 
 A request that was accepted is not yet a stop, and a 404 is not an end: a job counts as stopped when the service shows
 it as over, or has not known it for as long as a wait tolerates. What is not confirmed is requested again within the
-time there is (a repetition does no harm), and then said.
+time there is (a repetition does no harm), and then said. Where the service refuses to show the job, a refusal to stop
+it because it has ended is the only confirmation there is, so the request is repeated for that, too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Sender
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Sender, is_refused_for_good, says_it_is_over
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call
@@ -41,6 +42,9 @@ class JobStopper(ABC, Generic[R]):
     poll_interval: ClassVar[timedelta]
     """Time between two looks at the job."""
 
+    repeat_interval: ClassVar[timedelta]
+    """Time after which a request is repeated that the job shows no sign of."""
+
     stopped: ClassVar[str]
     """The status of a job that was stopped, as a participle: ``stopped``."""
 
@@ -51,6 +55,9 @@ class JobStopper(ABC, Generic[R]):
         """Whether the service was seen to have ended the job, or not to know it any more."""
         self.seen: R | None = None
         """The last record of the job; ``None`` if none was read, or if the service no longer knows the job."""
+        self.is_hidden = False
+        """Whether the service refuses to show the job."""
+        self._is_said_over = False
         self._request_at: datetime | None = AT_ONCE
         self._poll_at = AT_ONCE
         self._gives_up_at: datetime | None = None
@@ -63,9 +70,11 @@ class JobStopper(ABC, Generic[R]):
         if not self.confirmed:
             last = f" (last seen: {status})" if status is not None else ""
             return (
-                f"It could not be confirmed to have {self.stopped}{last}. It may be running and costing credits: "
-                "look at it in Sequentum Cloud."
+                f"It could not be confirmed to have ended{last}. It may be running and costing credits: look at it in "
+                "Sequentum Cloud."
             )
+        if self.is_hidden:
+            return "The service does not show it, and says that it is over."
         if status is None:
             return "The service no longer knows it."
         if status.lower() == self.stopped:
@@ -89,21 +98,34 @@ class JobStopper(ABC, Generic[R]):
     def answered(self, call: Call[Any], answer: Any, now: datetime) -> None:
         """Take in the answer to a request."""
         if call.changes_something:
+            self._is_said_over = False
             self._sent(call, None, now)
             return
         self._missing_since, self._poll_at, self.seen = None, now + self.poll_interval, answer
+        self.is_hidden = False
         self.is_over = self.confirmed = self._has_ended(answer, now)
 
     def failed(self, call: Call[Any], error: SequentumError, now: datetime) -> None:
         """Take in that a request failed."""
         if call.changes_something:
             log.warning("A request to stop %s failed. (%s)", self.name, error)
+            self._is_said_over = says_it_is_over(error)
             self._sent(call, error, now)
-            return
+        else:
+            self._not_shown(error, now)
+        if self.is_hidden and self._is_said_over:
+            self.is_over = self.confirmed = True
+
+    def _not_shown(self, error: SequentumError, now: datetime) -> None:
         self._poll_at = now + self.poll_interval
+        self.is_hidden = is_refused_for_good(error)
+        if self.is_hidden and self._request_at is None:
+            self._request_at = now + self.repeat_interval
         self._missing_since = (self._missing_since or now) if error.status_code == 404 else None
         if self._missing_since is not None and now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.seen, self.is_over, self.confirmed = None, True, True
+        elif self._missing_since is None:
+            log.warning("Could not look at %s. (%s)", self.name, error)
 
     @abstractmethod
     def status_of(self, seen: R) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -96,7 +97,7 @@ class RunAttempt(JobAttempt):
         self.port.deadline = new.first_deadline
         previous = self.record or self._guess(new)
         try:
-            self.acquired(acquire_run(self.port, previous, new))
+            self.show(acquire_run(self.port, previous, new))
         except (SequentumError, SequentumUnavailable) as error:
             if new.first_deadline is None or self.port.now() < new.first_deadline or self.record is None:
                 raise
@@ -127,12 +128,11 @@ class RunAttempt(JobAttempt):
         """Take in what the trigger saw."""
         try:
             seen = RunEvent.read(event)
-            if seen.run is not None:
-                self.run = Run.model_validate(seen.run)
+            run = Run.model_validate(seen.run) if seen.run is not None else self.run
         except ValueError as error:
             raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
-        if self.run is not None:
-            self._publish(self.run)
+        if run is not None:
+            self.show(run)
         if seen.error is not None:
             raise seen.exception()
         self._outcome = seen.outcome
@@ -162,8 +162,7 @@ class RunAttempt(JobAttempt):
     def waited(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
         """Take in how a wait ended; raises the error that ended it."""
         if run is not None:
-            self.run = run
-            self._publish(run)
+            self.show(run)
         if isinstance(outcome, SequentumError):
             raise outcome
         self._outcome = outcome
@@ -221,24 +220,23 @@ class RunAttempt(JobAttempt):
         earliest = self.task.earliest_start
         return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
 
-    def acquired(self, run: Run) -> None:
-        """Take in the run that this attempt works with."""
+    def show(self, run: Run, **more: Any) -> None:
+        """Take in the last record of the run, and show it; ``more`` is what the summary says besides."""
         self.run = run
-        self._publish(run)
+        self._publish(run, **more)
 
     def _restart(self, run: Run) -> None:
         record = self._known_record().updated(restarts_done=self._known_record().restarts_done + 1)
         number = f"{record.restarts_done} of {self.config.restarts}"
         log.warning("Run %s ended: %s. Restarting it, %s.", run.id, describe_run(run), number)
         new = record.updated(config=self.config, run_id=None, restart_asked_at=None, failure_ended_at=None)
-        self.acquired(restart_or_start(self.port, record, run, new))
+        self.show(restart_or_start(self.port, record, run, new))
 
     def _accept(self, run: Run) -> None:
         judgement = judge(run, self.config)
         log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))
         if judgement.action in ("succeed", "warn"):
-            cost = read_cost(self.port, run) if self.config.report_cost else None
-            self._publish(run, cost=cost)
+            self.show(run, cost=read_cost(self.port, run) if self.config.report_cost else None)
         if judgement.action == "succeed":
             return
         message = f"Run {run.id} of agent {run.agent_id} ended well, but {judgement.reason}."
@@ -299,12 +297,12 @@ class RunAttempt(JobAttempt):
         raise AgentRunTimeout(message, agent_id=record.agent_id, run_id=record.run_id, status=status)
 
     def _ended_by_itself(self, result: RunStopper) -> bool:
-        if result.seen is not None:
-            self.run = result.seen
-        if not result.confirmed or result.seen is None or result.seen.status is RunStatus.STOPPED:
+        run = result.seen
+        self.run = run or self.run
+        if not result.confirmed or run is None or run.status is RunStatus.STOPPED:
             return False
-        log.info("Run %s ended as %s before it could be stopped.", result.seen.id, status_name(result.seen.status))
-        self._publish(result.seen)
+        log.info("Run %s ended as %s before it could be stopped.", run.id, status_name(run.status))
+        self.show(run)
         return True
 
     def _known_run(self) -> Run:

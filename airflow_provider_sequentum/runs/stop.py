@@ -35,9 +35,6 @@ FIRST_LOOK = timedelta(seconds=1)
 
 MOST_KILLS = 2
 
-REPEAT_INTERVAL = timedelta(seconds=15)
-"""Time after which a stop is repeated that the run shows no sign of."""
-
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +46,7 @@ class RunStopper(JobStopper["Run"]):
     """
 
     poll_interval = POLL_INTERVAL
+    repeat_interval = timedelta(seconds=15)
     stopped = "stopped"
 
     def __init__(self, record: RunRecord, stop_grace: float) -> None:
@@ -105,7 +103,7 @@ class RunStopper(JobStopper["Run"]):
         if phase_of(seen).is_over and not self._may_be_the_old_failure(seen, now):
             return True
         if seen.status is not RunStatus.STOPPING and self._request_at is None:
-            self._request_at = now + REPEAT_INTERVAL
+            self._request_at = now + self.repeat_interval
         return False
 
     def _may_be_the_old_failure(self, run: Run, now: datetime) -> bool:

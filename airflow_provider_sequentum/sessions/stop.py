@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 CANCEL_GRACE = timedelta(seconds=45)
 """How long a session gets to end."""
 
-REPEAT_INTERVAL = timedelta(seconds=10)
-"""Time after which a cancellation is requested again that the session shows no sign of."""
-
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +32,7 @@ class SessionStopper(JobStopper["SessionStatus"]):
     """
 
     poll_interval = timedelta(seconds=2)
+    repeat_interval = timedelta(seconds=10)
     stopped = "cancelled"
 
     def __init__(self, session_id: str) -> None:
@@ -67,7 +65,7 @@ class SessionStopper(JobStopper["SessionStatus"]):
         if error is not None and error.status_code in (404, 405) and not self._uses_stop:
             self._uses_stop = True  # the next request, at once
             return
-        self._poll_at, self._request_at, self._uses_stop = now, now + REPEAT_INTERVAL, False
+        self._poll_at, self._request_at, self._uses_stop = now, now + self.repeat_interval, False
 
     def _has_ended(self, seen: SessionStatus, now: datetime) -> bool:  # noqa: ARG002
         return state_of(seen).is_over

@@ -274,10 +274,10 @@ class SpaceAttempt(JobAttempt):
         run = self._run_of(agent_id)
         new, previous = run.new_record(), run.record
         if previous is None or looked is None:  # not started yet, or no longer known to the service
-            run.acquired(start_run(run.port, new, previous))
+            run.show(start_run(run.port, new, previous))
             return
         try:
-            run.acquired(acquire_run(run.port, previous, new, looked))
+            run.show(acquire_run(run.port, previous, new, looked))
         except SequentumError:
             if not self._is_late() or run.record is None:
                 raise

@@ -332,7 +332,7 @@ def test_a_stop_that_is_not_confirmed_is_said(
     service.plans = [Plan(seconds=None)]
     for verb in ("stop", "kill"):
         service.faults[verb] = [(fakes.server_error, False)] * 10
-    with pytest.raises(AgentRunTimeout, match="could not be confirmed to have stopped"):
+    with pytest.raises(AgentRunTimeout, match="could not be confirmed to have ended"):
         run_through(worker, task, deferrable=deferrable, timeout=100)
 
 

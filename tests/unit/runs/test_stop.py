@@ -86,7 +86,7 @@ def test_a_stop_that_cannot_be_confirmed_is_logged_with_the_id_and_raises_nothin
     result = stop(worker)
     assert (result.confirmed, status_of(result)) == (False, None)
     assert "may be running and costing credits" in result.sentence
-    assert "Run 101 of agent 7: It could not be confirmed to have stopped" in worker.said[-1]
+    assert "Run 101 of agent 7: It could not be confirmed to have ended" in worker.said[-1]
     assert not any("None" in line for line in worker.said)
     assert sum(str(error(runs.stop(7, 101))) in line for line in worker.warned) >= 3, "each fault is logged"
     assert elapsed(service) < timedelta(seconds=STOP_GRACE) + 3 * KILL_GRACE
