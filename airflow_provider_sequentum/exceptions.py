@@ -1,36 +1,7 @@
 """What a task fails with.
 
 Every failure is an ``AirflowException``; those that no retry can help are an ``AirflowFailException`` as well, so that
-Airflow spends a retry exactly when it can help::
-
-    SequentumException
-     ├ SequentumConnectionException  !   the connection is wrong: key, host, certificate
-     ├ SequentumConnectionNotFound       Airflow does not find the connection, or cannot look it up just now
-     ├ SequentumRequestRefused       !   the service refused the request as it stands, or it could not be built
-     ├ SequentumUnavailable              no answer, rate limited, or a fault of the server
-     ├ CreditsTooLow                 !   fewer credits are left than min_credits; nothing was started
-     ├ SequentumSkipped                  the task is skipped: an ``AirflowSkipException``
-     ├ AgentRunException                 something about one run (``agent_id``, ``run_id``, ``status``)
-     │  ├ AgentRunUnsuccessful           the run ended badly
-     │  │  ├ AgentRunFailure             ended in Failure; the next attempt restarts it in place
-     │  │  │  └ SensedAgentRunFailure !  the same, as a sensor raises it
-     │  │  └ AgentRunFailed              ended in Failure and was archived; the next attempt starts a new run
-     │  │     └ SensedAgentRunFailed  !  the same, as a sensor raises it
-     │  ├ AgentRunStopped            !   a person or another program stopped it
-     │  ├ AgentRunTimeout                the task's own deadline passed
-     │  ├ AgentRunOutcomeRejected        ended well, delivered too little; the next attempt starts a new run
-     │  ├ AgentRunStartAmbiguous     !   a start whose answer was lost, and the run cannot be told from others
-     │  └ AgentRunStillRunning           the run to be replaced could not be stopped; the next attempt stops it again
-     ├ RunFilesUnavailable               a run's files could not all be read or written; the next attempt continues
-     ├ RunRecordsUnreadable          !   a run's file does not hold what its name says
-     ├ SpaceRunsFailed                   some runs of a space did not end well; the next attempt takes up each of them
-     │  └ SpaceRunsEnded             !   some did not, in ways that no retry helps
-     └ AgentBuilderException             something about one session (``session_id``, ``agent_id``)
-        ├ AgentBuilderFailed             the session ended without an agent; the next attempt starts a new one
-        ├ AgentBuilderTimeout            the task's own deadline passed
-        └ AgentBuilderEnded          !   the session is of no more use to this task; ``reason`` says why
-
-``!`` marks what is not retried.
+Airflow spends a retry exactly when it can help. ``docs/errors.md`` says of each what to do.
 """
 
 from __future__ import annotations
@@ -110,12 +81,8 @@ class AgentRunFailed(AgentRunUnsuccessful):
     """The run ended in Failure and was archived (Failed): nothing to restart. A retry of the task starts a new run."""
 
 
-class SensedAgentRunFailure(AgentRunFailure, AirflowFailException):
-    """``AgentRunFailure`` as a sensor raises it: not retried, because looking again does not restart the run."""
-
-
-class SensedAgentRunFailed(AgentRunFailed, AirflowFailException):
-    """``AgentRunFailed`` as a sensor raises it: not retried, because the run is over for good."""
+class AgentRunEnded(AgentRunUnsuccessful, AirflowFailException):
+    """The run that a sensor waits for ended in Failure or Failed (``status``). Not retried: looking changes nothing."""
 
 
 class AgentRunStopped(AgentRunException, AirflowFailException):

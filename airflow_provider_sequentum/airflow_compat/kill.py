@@ -44,12 +44,8 @@ class KillSwitch:
 
     def __init__(self) -> None:
         self._worker: int | None = None
+        """The thread that is at work; a kill in another one interrupts nothing."""
         self._is_killed = False
-
-    @property
-    def is_working(self) -> bool:
-        """Whether there is work that a kill would interrupt in this very thread."""
-        return self._worker == threading.get_ident()
 
     def check(self) -> None:
         """Raise ``AirflowTaskTerminated`` if the task was killed."""
@@ -78,6 +74,6 @@ class KillSwitch:
         :raises AirflowTaskTerminated: in the middle of the work.
         """
         self._is_killed = True
-        if self.is_working:
+        if self._worker == threading.get_ident():
             self._worker = None
             raise AirflowTaskTerminated("The task was killed.")

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class ClientPort:
-    """Send with the client of a hook. Records and claims are not kept; see :class:`~.jobs.port.Port`.
+    """Send with the client of a hook; see :class:`~.jobs.port.Sender`.
 
     :param hook: the connection.
     """
@@ -28,8 +28,6 @@ class ClientPort:
     def __init__(self, hook: SequentumHook) -> None:
         self.hook = hook
         self.deadline: datetime | None = None
-        self.record: Stored | None = None
-        self.is_recorded = False
         self._urgent: SequentumClient | None = None
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
@@ -50,20 +48,6 @@ class ClientPort:
         """Wait, at most until the deadline."""
         left = self._time_left()
         time.sleep(seconds if left is None else min(seconds, left))
-
-    def save(self, record: Stored | None) -> None:
-        """Remember the record for as long as the process lives."""
-        self.record = record
-
-    def claim(self, claim: Claim) -> None:
-        """Tell nobody."""
-
-    def claims(self) -> list[Claim]:
-        """Return nothing."""
-        return []
-
-    def push(self, key: str, value: object) -> None:
-        """Push nothing."""
 
     def hurry(self) -> None:
         """Go on with a client of its own that neither keeps to the request budget nor waits long between attempts.
@@ -90,7 +74,7 @@ CLAIM_KEY = "sequentum_claim"
 
 
 class AttemptPort(ClientPort):
-    """The port of an attempt: keeps its record, and its claims among mapped siblings.
+    """The port of an attempt: keeps its record, and its claims among mapped siblings; see :class:`~.jobs.port.Port`.
 
     :param hook: the connection.
     :param context: the task's context.
@@ -99,8 +83,9 @@ class AttemptPort(ClientPort):
 
     def __init__(self, hook: SequentumHook, context: Mapping[str, Any], state: TaskState) -> None:
         super().__init__(hook)
+        self.record: Stored | None = None
+        self.is_recorded = False
         self.is_asking_airflow = False
-        """Whether Airflow's supervisor is being asked something at this moment."""
         self._context = context
         self._state = state
         self._map_index = int(getattr(context["ti"], "map_index", -1))

@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.jobs.port import JobPort
+    from airflow_provider_sequentum.jobs.port import Port
     from airflow_provider_sequentum.jobs.record import JobConfig
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,16 @@ class TaskFacts:
         """Whether the task has mapped siblings, which may well run the same agent at the same time."""
         return self.map_index >= 0
 
+    @property
+    def earliest_start(self) -> datetime | None:
+        """Since when an earlier attempt may have started a job of which no record was kept; ``None`` if that is out of
+        the question or cannot be told.
+        """
+        # Among mapped siblings, which run the same agent, a guess would often be another's run.
+        if self.keeps_records or self.is_mapped or not self.is_retry:
+            return None
+        return self.dag_run_started_at
+
 
 class JobAttempt(ABC):
     """One attempt of a task and the remote job that it owns.
@@ -69,7 +79,7 @@ class JobAttempt(ABC):
 
     config: JobConfig
 
-    def __init__(self, port: JobPort, task: TaskFacts, config: JobConfig) -> None:
+    def __init__(self, port: Port, task: TaskFacts, config: JobConfig) -> None:
         self.port = port
         self.task = task
         self.config = config

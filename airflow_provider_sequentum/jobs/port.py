@@ -6,6 +6,7 @@ in a test it is a fake that can raise before any step, which is what a killed wo
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -30,18 +31,14 @@ DECORATION_SHARE = 0.5
 """The part that requests may use whose answers nobody waits for: bills, schedule checks, diagnostics."""
 
 
-class Port(Protocol):
-    """What a procedure needs from outside.
+class Sender(Protocol):
+    """What it takes to look at a job, to wait for it and to stop it.
 
     :param deadline: when the attempt gives up: no request and no pause goes on after it. ``None`` for never, which is
         what a stop sets it to.
-    :param record: the record that was read or saved last.
-    :param is_recorded: whether that record is where the task's next attempt finds it.
     """
 
     deadline: datetime | None
-    record: Stored | None
-    is_recorded: bool
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
         """Send a call and return its answer; see :meth:`.SequentumClient.send`."""
@@ -55,6 +52,21 @@ class Port(Protocol):
     def sleep(self, seconds: float) -> None:
         """Wait."""
 
+
+class Port(Sender, Protocol):
+    """What the owner of a job needs besides: a place for its record, and the other tasks.
+
+    :param record: the record that was read or saved last.
+    :param is_recorded: whether that record is where the task's next attempt finds it.
+    :param hook: the connection.
+    :param is_asking_airflow: whether Airflow's supervisor is being asked something at this moment.
+    """
+
+    record: Stored | None
+    is_recorded: bool
+    hook: Any
+    is_asking_airflow: bool
+
     def save(self, record: Stored | None) -> None:
         """Save the record for the task's next attempt; ``None`` removes the one that is there."""
 
@@ -67,6 +79,12 @@ class Port(Protocol):
     def push(self, key: str, value: object) -> None:
         """Push an XCom, for downstream tasks and people."""
 
+    def hurry(self) -> None:
+        """Go on without regard to the request budget, because the task is being killed."""
+
+    def close(self) -> None:
+        """Close what the port has opened by itself."""
+
 
 def fault_tolerance(error: SequentumError) -> timedelta:
     """Return how long a wait tolerates ``error``: not at all, unless it can pass by itself."""
@@ -76,14 +94,22 @@ def fault_tolerance(error: SequentumError) -> timedelta:
     return FAULT_TOLERANCE if passing else timedelta(0)
 
 
-class JobPort(Port, Protocol):
-    """What the owner of a job needs besides: see ``hooks.port.AttemptPort``."""
+_SAYS_OVER = re.compile(
+    r"\b(?:is|was|has|been|already)\s+(?:already\s+)?(?:over|ended|finished|completed|stopped|cancell?ed|failed)\b"
+    r"|\b(?:no longer|not) running\b",
+    re.IGNORECASE,
+)
 
-    hook: Any
-    is_asking_airflow: bool
 
-    def hurry(self) -> None:
-        """Go on without regard to the request budget, because the task is being killed."""
+def says_it_is_over(error: SequentumError) -> bool:
+    """Return whether the service refuses to end a job because it has ended.
 
-    def close(self) -> None:
-        """Close what the port has opened by itself."""
+    409 is documented as a conflict with the state of what it concerns, but its texts are not, so this counts only
+    where the status itself is refused.
+    """
+    return error.status_code == 409 and _SAYS_OVER.search(str(error)) is not None
+
+
+def is_refused_for_good(error: SequentumError) -> bool:
+    """Return whether the service will not answer this question, however often it is asked."""
+    return error.status_code in (400, 401, 403, 405, 422)

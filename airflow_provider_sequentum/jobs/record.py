@@ -138,7 +138,7 @@ class JobRecord(Stored):
         """Whether this attempt of the task asks for the same work."""
         return self.fingerprint is None or self.fingerprint == fingerprint
 
-    def was_cleared(self, max_tries: int) -> bool:
+    def was_cleared(self, max_tries: int | None) -> bool:
         """Whether the task was cleared since."""
         return self.max_tries is not None and self.max_tries != max_tries
 

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_sequentum.hooks.port import AttemptPort
     from airflow_provider_sequentum.runs.attempt import RunAttempt
-    from airflow_provider_sequentum.runs.record import RunConfig
+    from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
     from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 
 
@@ -206,13 +205,11 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             raise SequentumRequestRefused(
                 f"Give either agent_id or agent_name. Nothing was sent (connection {self.sequentum_conn_id!r})."
             )
-        if not is_unset(self.agent_id):
-            config = RunConfig.of(self)
-            return self._owner(self._port(context, config.sequentum_conn_id), config, context)
-        config = RunConfig.of(self, agent_id=None)
-        port = self._port(context, config.sequentum_conn_id)
-        agent = find_agent(port, str(self.agent_name))
-        return self._owner(port, config.updated(agent_id=agent.id), context)
+        attempt = self._owner(RunConfig.of(self), None, context)
+        if is_unset(self.agent_id):
+            agent = find_agent(attempt.port, str(self.agent_name))
+            attempt.config = attempt.config.updated(agent_id=agent.id)
+        return attempt
 
     def _attempt_of(self, value: object, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
@@ -220,9 +217,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         record = RunRecord.from_json(value)
         config = record.config or RunConfig.of(self, agent_id=record.agent_id or None)
         agent_id = record.agent_id or config.agent_id
-        port = self._port(context, config.sequentum_conn_id)
-        port.restore(record.updated(agent_id=agent_id))
-        return self._owner(port, config.updated(agent_id=agent_id), context)
+        return self._owner(config.updated(agent_id=agent_id), record.updated(agent_id=agent_id), context)
 
     def _attempt_of_unreadable(self, values: list[object], context: Context) -> RunAttempt | None:
         from airflow_provider_sequentum.jobs.record import ids_in
@@ -232,15 +227,14 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         if ids is None:
             return None
         config = RunConfig(agent_id=ids["agent_id"], sequentum_conn_id=self.sequentum_conn_id)
-        port = self._port(context, self.sequentum_conn_id)
-        port.restore(RunRecord(agent_id=ids["agent_id"], run_id=ids["run_id"], config=config))
-        return self._owner(port, config, context)
+        return self._owner(config, RunRecord(**ids, config=config), context)
 
-    def _owner(self, port: AttemptPort, config: RunConfig, context: Context) -> RunAttempt:
+    def _owner(self, config: RunConfig, record: RunRecord | None, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.reporting.links import publish_run
         from airflow_provider_sequentum.runs.attempt import RunAttempt
 
+        port = self._port(context, config.sequentum_conn_id, record)
         task = facts_of(context, self)
         position = {"map_index": task.map_index} if task.is_mapped else {}
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.hooks.port import AttemptPort
     from airflow_provider_sequentum.jobs.attempt import JobAttempt
+    from airflow_provider_sequentum.jobs.record import JobRecord
 
 A = TypeVar("A", bound="JobAttempt")
 
@@ -74,7 +75,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     def execute(self, context: Context) -> Any:
         """Start the job, or join the one that an earlier attempt left, and wait for its end."""
         self._kill_switch.check()
-        previous = self._previous(context)
+        value = self._state(context).read()
+        previous = None if value is None else self._read_or_refuse([value], context)
         try:
             attempt = self._new_attempt(context)
         except Exception as error:
@@ -240,12 +242,6 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             attempt.port.hurry()
             self.log.warning("%s", attempt.let_go(is_retried=False, is_killed=True))
 
-    def _previous(self, context: Context) -> A | None:
-        """Return the attempt that owns what an earlier one left; ``None`` if there is no record."""
-        state = self._state(context)
-        value = state.read()
-        return None if value is None else self._read_or_refuse([value], context)
-
     def _read_or_refuse(self, values: list[object], context: Context) -> A:
         """Return an attempt at what the first of the values, a record, asks for.
 
@@ -271,8 +267,12 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     def _state(self, context: Context) -> TaskState:
         return TaskState(context, self.state_key)
 
-    def _port(self, context: Context, conn_id: str) -> AttemptPort:
+    def _port(self, context: Context, conn_id: str, record: JobRecord | None = None) -> AttemptPort:
+        """Return the port of an attempt that works from ``record``, if an earlier one left one."""
         from airflow_provider_sequentum.hooks.port import AttemptPort
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 
-        return AttemptPort(SequentumHook(conn_id), context, self._state(context))
+        port = AttemptPort(SequentumHook(conn_id), context, self._state(context))
+        if record is not None:
+            port.restore(record)
+        return port

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -19,13 +20,13 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
-from airflow_provider_sequentum.jobs.port import JobPort
+from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.outcome import failure_for, judge, read_cost
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, restart_or_start
-from airflow_provider_sequentum.runs.stop import StopResult, stop_run
+from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
 from airflow_provider_sequentum.runs.wait import (
     PollOutcome,
     RunEvent,
@@ -49,7 +50,7 @@ class RunAttempt(JobAttempt):
 
     config: RunConfig
 
-    def __init__(self, port: JobPort, task: TaskFacts, config: RunConfig, publish: Callable[..., None]) -> None:
+    def __init__(self, port: Port, task: TaskFacts, config: RunConfig, publish: Callable[..., None]) -> None:
         super().__init__(port, task, config)
         self.run: Run | None = None
         self._outcome: PollOutcome | None = None
@@ -96,7 +97,7 @@ class RunAttempt(JobAttempt):
         self.port.deadline = new.first_deadline
         previous = self.record or self._guess(new)
         try:
-            self.acquired(*acquire_run(self.port, self.config, self.task.max_tries, previous, new))
+            self.show(acquire_run(self.port, previous, new))
         except (SequentumError, SequentumUnavailable) as error:
             if new.first_deadline is None or self.port.now() < new.first_deadline or self.record is None:
                 raise
@@ -106,12 +107,13 @@ class RunAttempt(JobAttempt):
 
     def new_record(self) -> RunRecord:
         """Return the record of this attempt, for a run that has to be started."""
+        seconds = self.config.timeout
         return RunRecord(
             agent_id=self.config.agent_id,
             config=self.config,
             fingerprint=self.config.fingerprint(),
             max_tries=self.task.max_tries,
-            deadline=self._deadline(),
+            deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
             # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
             execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
         )
@@ -126,12 +128,11 @@ class RunAttempt(JobAttempt):
         """Take in what the trigger saw."""
         try:
             seen = RunEvent.read(event)
-            if seen.run is not None:
-                self.run = Run.model_validate(seen.run)
+            run = Run.model_validate(seen.run) if seen.run is not None else self.run
         except ValueError as error:
             raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
-        if self.run is not None:
-            self._publish(self.run)
+        if run is not None:
+            self.show(run)
         if seen.error is not None:
             raise seen.exception()
         self._outcome = seen.outcome
@@ -161,13 +162,12 @@ class RunAttempt(JobAttempt):
     def waited(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
         """Take in how a wait ended; raises the error that ended it."""
         if run is not None:
-            self.run = run
-            self._publish(run)
+            self.show(run)
         if isinstance(outcome, SequentumError):
             raise outcome
         self._outcome = outcome
 
-    def conclude(self, stopped: StopResult | None = None) -> bool:
+    def conclude(self, stopped: RunStopper | None = None) -> bool:
         """Say what the end of the wait means; the task is not done when the run was restarted in place.
 
         :param stopped: what became of the run, if the time is up and it was stopped together with others.
@@ -198,11 +198,11 @@ class RunAttempt(JobAttempt):
             record = record.started(lost.id)
         return self.stopped(record, stop_run(self.port, record, self.config.stop_grace))
 
-    def stopped(self, record: RunRecord, result: StopResult) -> str:
+    def stopped(self, record: RunRecord, result: RunStopper) -> str:
         """Take in what became of the run when it was stopped, and return it as a sentence."""
         fate = f"{record.name} was told to stop. {result.sentence}"
-        if result.run is not None:
-            self.run = result.run
+        if result.seen is not None:
+            self.run = result.seen
             self._publish_note(fate)
         return fate
 
@@ -215,38 +215,28 @@ class RunAttempt(JobAttempt):
         except Exception as error:  # noqa: BLE001 - whatever keeps Airflow from storing it
             log.warning("The summary of run %s could not be pushed: %s", self.run.id, error)
 
-    def _deadline(self) -> datetime | None:
-        seconds = self.config.timeout
-        return None if seconds is None else self.task.started_at + timedelta(seconds=seconds)
-
     def _guess(self, new: RunRecord) -> RunRecord | None:
         """Return what an earlier attempt may have left, where Airflow keeps no records."""
-        # Among mapped siblings, which run the same agent, a guess would often be another's run.
-        if self.task.keeps_records or self.task.is_mapped or not self.task.is_retry:
-            return None
-        earliest = self.task.dag_run_started_at
+        earliest = self.task.earliest_start
         return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
 
-    def acquired(self, record: RunRecord, run: Run) -> None:
-        """Take in the run that this attempt works with."""
-        if self.port.record != record:
-            self.port.save(record)
+    def show(self, run: Run, **more: Any) -> None:
+        """Take in the last record of the run, and show it; ``more`` is what the summary says besides."""
         self.run = run
-        self._publish(run)
+        self._publish(run, **more)
 
     def _restart(self, run: Run) -> None:
         record = self._known_record().updated(restarts_done=self._known_record().restarts_done + 1)
         number = f"{record.restarts_done} of {self.config.restarts}"
         log.warning("Run %s ended: %s. Restarting it, %s.", run.id, describe_run(run), number)
-        new = record.updated(run_id=None, restart_asked_at=None, failure_ended_at=None)
-        self.acquired(*restart_or_start(self.port, self.config, record, run, new))
+        new = record.updated(config=self.config, run_id=None, restart_asked_at=None, failure_ended_at=None)
+        self.show(restart_or_start(self.port, record, run, new))
 
     def _accept(self, run: Run) -> None:
         judgement = judge(run, self.config)
         log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))
         if judgement.action in ("succeed", "warn"):
-            cost = read_cost(self.port, run) if self.config.report_cost else None
-            self._publish(run, cost=cost)
+            self.show(run, cost=read_cost(self.port, run) if self.config.report_cost else None)
         if judgement.action == "succeed":
             return
         message = f"Run {run.id} of agent {run.agent_id} ended well, but {judgement.reason}."
@@ -275,7 +265,7 @@ class RunAttempt(JobAttempt):
         restarts = phase is Phase.RESTARTABLE and self.config.retry_mode != "new" and self.task.keeps_records
         return "The next attempt restarts it in place." if restarts else "The next attempt starts a new run."
 
-    def _give_up(self, stopped: StopResult | None = None) -> None:
+    def _give_up(self, stopped: RunStopper | None = None) -> None:
         """Stop the run because the time is up; return if it has ended by itself by then.
 
         :param stopped: what became of it, if it was stopped already.
@@ -306,13 +296,13 @@ class RunAttempt(JobAttempt):
         status = status_name(self.run.status) if self.run is not None else None
         raise AgentRunTimeout(message, agent_id=record.agent_id, run_id=record.run_id, status=status)
 
-    def _ended_by_itself(self, result: StopResult) -> bool:
-        if result.run is not None:
-            self.run = result.run
-        if not result.confirmed or result.run is None or result.run.status is RunStatus.STOPPED:
+    def _ended_by_itself(self, result: RunStopper) -> bool:
+        run = result.seen
+        self.run = run or self.run
+        if not result.confirmed or run is None or run.status is RunStatus.STOPPED:
             return False
-        log.info("Run %s ended as %s before it could be stopped.", result.run.id, status_name(result.run.status))
-        self._publish(result.run)
+        log.info("Run %s ended as %s before it could be stopped.", run.id, status_name(run.status))
+        self.show(run)
         return True
 
     def _known_run(self) -> Run:

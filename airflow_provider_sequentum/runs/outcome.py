@@ -9,9 +9,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from airflow_provider_sequentum.api import analytics, billing
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.parsing import Page, next_page
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import (
+    AgentRunEnded,
     AgentRunException,
     AgentRunFailed,
     AgentRunFailure,
@@ -19,14 +22,13 @@ from airflow_provider_sequentum.exceptions import (
     SequentumException,
     SequentumSkipped,
 )
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, Port
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, Sender
 from airflow_provider_sequentum.runs.describe import counted, describe_run
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.analytics import RunDiagnostics
     from airflow_provider_sequentum.api.billing import RunCost
-    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.runs.record import RunPolicies
 
@@ -34,6 +36,14 @@ EXCEPTION_OF: Mapping[Phase, type[AgentRunException]] = {
     Phase.RESTARTABLE: AgentRunFailure,
     Phase.ARCHIVED: AgentRunFailed,
     Phase.STOPPED: AgentRunStopped,
+}
+
+_SENSED_EXCEPTION_OF = {**EXCEPTION_OF, Phase.RESTARTABLE: AgentRunEnded, Phase.ARCHIVED: AgentRunEnded}
+_NEXT_STEP_OF_SENSOR = {
+    Phase.RESTARTABLE: "Restart it, or clear the task that started it; then clear this sensor.",
+    Phase.ARCHIVED: "Start a new run, then clear this sensor.",
+    Phase.STOPPED: "Start a new run, then clear this sensor.",
+    Phase.SKIPPED: "So this task is skipped.",
 }
 
 LONGEST_EXPLANATION = 3000
@@ -53,7 +63,7 @@ _MOST_BILLING_PAGES = 5
 
 
 def failure_for(
-    port: Port, run: Run, next_step: str, exceptions: Mapping[Phase, type[AgentRunException]] = EXCEPTION_OF
+    port: Sender, run: Run, next_step: str, exceptions: Mapping[Phase, type[AgentRunException]] = EXCEPTION_OF
 ) -> SequentumException:
     """Return the exception for a run that did not end well, with what the service knows of the causes.
 
@@ -66,6 +76,17 @@ def failure_for(
     if phase is Phase.SKIPPED:
         return SequentumSkipped(message)
     return exceptions[phase](message, agent_id=run.agent_id, run_id=run.id, status=status_name(run.status))
+
+
+def sensed_failure(port: Sender, run: Run) -> SequentumException | None:
+    """Return what a sensor fails or skips with when the run has ended; ``None`` if it ended well.
+
+    Looking again does not change how a run ended, so none of these is retried.
+    """
+    phase = phase_of(run)
+    if phase is Phase.SUCCEEDED:
+        return None
+    return failure_for(port, run, _NEXT_STEP_OF_SENSOR[phase], _SENSED_EXCEPTION_OF)
 
 
 def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = None) -> str:
@@ -84,10 +105,8 @@ def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = 
     return f"{explanation}\n{next_step}"
 
 
-def _diagnose(port: Port, run: Run) -> RunDiagnostics | None:
+def _diagnose(port: Sender, run: Run) -> RunDiagnostics | None:
     """Ask the service what went wrong. It is extra: where it cannot say, the run's own record has to do."""
-    from airflow_provider_sequentum.api import analytics
-
     try:
         return port.send(analytics.run_diagnostics(run.agent_id, run.id), budget_share=DECORATION_SHARE, within=30.0)
     except SequentumError:
@@ -122,11 +141,8 @@ def judge(run: Run, policies: RunPolicies) -> Judgement:
     return Judgement("succeed")
 
 
-def read_cost(port: Port, run: Run) -> float | None:
+def read_cost(port: Sender, run: Run) -> float | None:
     """Return what a run cost in credits; ``None`` if that is not known (yet), or not for this key to know."""
-    from airflow_provider_sequentum.api import billing
-    from airflow_provider_sequentum.api.parsing import next_page
-
     if run.started_at is None or run.end_time is None:
         return None
     # Billing counts in days, and it is not published of which time zone.

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from airflow_provider_sequentum import parameters as p
+from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.jobs.record import (
     Amount,
     Count,
@@ -69,8 +70,6 @@ class RunConfig(RunPolicies):
 
     def start_call(self) -> Call[Run]:
         """Return the call that starts the run. It is not safe to repeat: each one is a billed run."""
-        from airflow_provider_sequentum.api import runs
-
         return runs.start(self.agent_id, **self._options())
 
     def fingerprint(self) -> str:
@@ -110,6 +109,11 @@ class RunRecord(JobRecord):
     is_rejected: bool = False
     is_guess: bool = False
     restarts_done: int = 0
+
+    @property
+    def asked(self) -> RunConfig:
+        """What was asked for; the defaults where the record does not say."""
+        return self.config or RunConfig(agent_id=self.agent_id)
 
     @property
     def all_runs(self) -> tuple[int, ...]:

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
+from airflow_provider_sequentum.api import agents, billing, runs, schedules
+from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -22,7 +23,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, NOT_FOUND_TOLERANCE, Port
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, NOT_FOUND_TOLERANCE, Port, Sender
 from airflow_provider_sequentum.jobs.record import Claim
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
@@ -50,25 +51,22 @@ KILL_LOOKUP_DELAYS = (0.0, 1.0, 4.0, 10.0)
 BUSY_DELAYS = (10.0, 20.0, 30.0)
 """Seconds before each repetition of a start that was refused with 409: another run of the agent may be about to end."""
 
+RESTART_REFUSALS = (400, 404, 405, 409, 422)
+"""Statuses that say that a run cannot be restarted, or that the service offers no restart."""
+
 MOST_NAMED = 5
 """How many runs or schedules a message names."""
 
 log = logging.getLogger(__name__)
 
 
-def acquire_run(
-    port: Port,
-    config: RunConfig,
-    max_tries: int,
-    previous: RunRecord | None,
-    new: RunRecord,
-    looked: Run | None = None,
-) -> tuple[RunRecord, Run]:
+def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: Run | None = None) -> Run:
     """Return the run that this attempt works with, starting or restarting one only if earlier attempts left none.
 
-    :param max_tries: the task instance's ``max_tries``, which names the logical attempt.
+    The port has its record.
+
     :param previous: the record of an earlier attempt.
-    :param new: the record of this attempt, for a run that has to be started.
+    :param new: the record of this attempt: what to start if a run has to be started, and how to handle it.
     :param looked: the run's record, where it was read just now.
     :raises AgentRunStartAmbiguous: the run that an earlier attempt started cannot be told from others.
     :raises AgentRunStillRunning: the run that a new one should replace could not be stopped.
@@ -77,15 +75,16 @@ def acquire_run(
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
     """
     if previous is None:
-        return start_run(port, config, new, None)
+        return start_run(port, new, None)
     # What an earlier attempt has claimed went with its XComs.
     _claim(port, previous)
-    was_cleared = previous.was_cleared(max_tries)
+    config = new.asked
+    was_cleared = previous.was_cleared(new.max_tries)
     record = previous
     if previous.run_id is None:
-        found = _find_requested_run(port, config, previous, was_cleared=was_cleared, max_tries=max_tries)
+        found = _find_requested_run(port, previous, new, was_cleared=was_cleared)
         if found is None:
-            return start_run(port, config, new, previous)
+            return start_run(port, new, previous)
         record = found
         _claim(port, record)
 
@@ -107,28 +106,26 @@ def acquire_run(
     if step is NextStep.STOP_AND_START:
         run = _stop_replaced(port, record, config)
         step = decide(run)  # it may have ended well before it was stopped
+    if run is None or step in (NextStep.START, NextStep.STOP_AND_START):
+        return start_run(port, new, record)
+    if step is NextStep.REFUSE:
+        raise _restart_refused(record, f"it ended as {status_name(run.status)} and was archived")
     # From here on this attempt bounds the run, and the record says what it was asked for.
     joined = record.updated(
         config=new.config,
         fingerprint=new.fingerprint,
-        max_tries=max_tries,
+        max_tries=new.max_tries,
         deadline=new.deadline,
         execution_deadline=new.execution_deadline,
         restarts_done=0,
     )
-    if run is not None and step is NextStep.JOIN:
-        port.save(joined)
-        return joined, run
-    if run is not None and step is NextStep.RESTART:
-        return restart_or_start(port, config, joined, run, new)
-    if run is not None and step is NextStep.REFUSE:
-        raise _restart_refused(record, f"it ended as {status_name(run.status)} and was archived")
-    return start_run(port, config, new, record)
+    if step is NextStep.RESTART:
+        return restart_or_start(port, joined, run, new)
+    port.save(joined)
+    return run
 
 
-def start_run(
-    port: Port, config: RunConfig, new: RunRecord, previous: RunRecord | None, *, may_repeat: bool = True
-) -> tuple[RunRecord, Run]:
+def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_repeat: bool = True) -> Run:
     """Start a new run: save the intent, send the start, save the run. Raises what :func:`acquire_run` raises.
 
     :param new: the record of this attempt.
@@ -136,6 +133,7 @@ def start_run(
     :param may_repeat: whether a start whose answer was lost may be followed by another one in this attempt, where
         ``on_ambiguous_start`` is ``start``. It is never followed by more than one: each may be a billed run.
     """
+    config = new.asked
     check_credits(port, config.min_credits, f"Agent {config.agent_id}")
     if config.check_schedules and previous is None:
         warn_of_schedules(port, config.agent_id)
@@ -155,7 +153,7 @@ def start_run(
         log.warning("The answer to the start was lost, so a run may have been started. Looking for it. (%s)", error)
         found = _find_after_lost_answer(port, config, record, error)
         if found is None and config.on_ambiguous_start == "start" and may_repeat:
-            return start_run(port, config, new, previous, may_repeat=False)
+            return start_run(port, new, previous, may_repeat=False)
         if found is None:
             # The intent stays: the next attempt looks again, later, and starts a run only if there is still none.
             raise
@@ -164,7 +162,7 @@ def start_run(
     port.save(record)
     _claim(port, record)
     log.info("Started run %s of agent %s.", run.id, run.agent_id)
-    return record, run
+    return run
 
 
 def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
@@ -173,12 +171,12 @@ def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
     port.claim(Claim(agent_id=record.agent_id, run_ids=record.all_runs, is_answered=is_answered))
 
 
-def _send_start(port: Port, config: RunConfig) -> Run:
+def _send_start(port: Sender, config: RunConfig) -> Run:
     """Send the start; repeat it while the service refuses it because another run of the agent is active."""
     for delay in BUSY_DELAYS:
         try:
             return port.send(config.start_call())
-        except HttpStatusError as error:
+        except SequentumError as error:
             if error.status_code != 409:
                 raise
             log.warning("Agent %s cannot be started now; trying again in %g s. (%s)", config.agent_id, delay, error)
@@ -186,10 +184,10 @@ def _send_start(port: Port, config: RunConfig) -> Run:
     return port.send(config.start_call())
 
 
-def _stop_replaced(port: Port, record: RunRecord, config: RunConfig) -> Run | None:
+def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | None:
     result = stop_run(port, record, config.stop_grace)
     if result.confirmed:
-        return result.run
+        return result.seen
     raise AgentRunStillRunning(
         f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. It may "
         "still be running and costing credits: look at it in Sequentum Cloud. A retry stops it again.",
@@ -212,17 +210,13 @@ def _find_after_lost_answer(port: Port, config: RunConfig, record: RunRecord, lo
         ) from error
 
 
-def restart_or_start(
-    port: Port, config: RunConfig, record: RunRecord, run: Run, new: RunRecord
-) -> tuple[RunRecord, Run]:
+def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) -> Run:
     """Restart a run in Failure in place; if that is refused, start a new one where ``retry_mode`` allows it.
 
     :param record: the record of the run.
     :param new: the record of this attempt, for a new run.
     :raises SequentumRequestRefused: the restart was refused and ``retry_mode`` is ``restart``.
     """
-    from airflow_provider_sequentum.api import runs
-
     restarting = record.restarting(port.now(), run.end_time)
     port.save(restarting)
     try:
@@ -231,27 +225,22 @@ def restart_or_start(
         if error.may_have_acted:
             # The wait that follows finds out: a Failure that stays for the grace period is a new one.
             log.warning("The answer to the restart was lost; watching whether the run leaves Failure. (%s)", error)
-            return restarting, run
+            return run
         port.save(record)  # nothing was restarted, so no old Failure has to be told apart
-        if not _is_refusal(error):
+        if error.status_code not in RESTART_REFUSALS:
             raise
         now = _look(port, record)
         if now is not None and phase_of(now) not in (Phase.RESTARTABLE, Phase.ARCHIVED):
             log.info("%s was restarted by a person or another program; joining it.", record.name)
-            return record, now
-        if config.retry_mode == "restart":
+            return now
+        if new.asked.retry_mode == "restart":
             raise _restart_refused(record, f"the service refused: {error}") from error
         log.warning("%s cannot be restarted, so a new run is started. (%s)", record.name, error)
-        return start_run(port, config, new, record)
+        return start_run(port, new, record)
     if answer is not None and answer.id != run.id:
-        restarting = restarting.updated(run_id=answer.id)
-        port.save(restarting)
+        port.save(restarting.updated(run_id=answer.id))
     log.info("Restarted run %s of agent %s in place.", run.id, run.agent_id)
-    return restarting, answer or run
-
-
-def _is_refusal(error: SequentumError) -> bool:
-    return isinstance(error, HttpStatusError) and error.status_code in (400, 404, 405, 409, 422)
+    return answer or run
 
 
 def _restart_refused(record: RunRecord, reason: str) -> SequentumRequestRefused:
@@ -261,21 +250,19 @@ def _restart_refused(record: RunRecord, reason: str) -> SequentumRequestRefused:
     )
 
 
-def _find_requested_run(
-    port: Port, config: RunConfig, record: RunRecord, *, was_cleared: bool, max_tries: int
-) -> RunRecord | None:
+def _find_requested_run(port: Port, record: RunRecord, new: RunRecord, *, was_cleared: bool) -> RunRecord | None:
     """Find the run of an attempt that was interrupted between its intent and the service's answer."""
     log.warning(
         "An earlier attempt may have started a run of agent %s whose id is not known. Looking for it.", record.agent_id
     )
     try:
-        run = find_lost_run(port, record, config.on_ambiguous_start)
+        run = find_lost_run(port, record, new.asked.on_ambiguous_start)
     except AgentRunStartAmbiguous as error:
         if record.is_ambiguous and was_cleared:
             # Clearing the task is how a person, who has read the error and looked, says: start a new run.
             log.warning("%s The task was cleared since, so a new run is started.", error)
             return None
-        port.save(record.updated(is_ambiguous=True, max_tries=max_tries))
+        port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
         raise
     if run is None:
         log.info("No such run of agent %s was found.", record.agent_id)
@@ -319,8 +306,6 @@ def _look_for_candidates(
     port: Port, record: RunRecord, delays: Sequence[float], further: Sequence[float]
 ) -> tuple[list[Run], str]:
     """Return the candidates, and why a single one is no proof: a sentence, empty where nothing speaks against it."""
-    from airflow_provider_sequentum.api import runs
-
     candidates: list[Run] = []
     doubt = ""
     for number, delay in enumerate((*delays, *further), 1):
@@ -393,19 +378,17 @@ def _ids(candidates: Sequence[Run]) -> str:
     return f"{ids[:MOST_NAMED]}{more}"
 
 
-def _look(port: Port, record: RunRecord) -> Run | None:
+def _look(port: Sender, record: RunRecord) -> Run | None:
     """Return the record's run; ``None`` if the service does not know it, and that is not just too early to say.
 
     A Failure that may be the old one of a restart is looked at again until it is told apart: nobody can know whether an
     earlier attempt that saved the intent to restart lived to send it.
     """
-    from airflow_provider_sequentum.api import runs
-
     missing_since: datetime | None = None
     while True:
         try:
             run = port.send(runs.status(record.agent_id, record.run_id or 0))
-        except HttpStatusError as error:
+        except SequentumError as error:
             if error.status_code != 404:
                 raise
             missing_since = missing_since or port.now()
@@ -430,7 +413,7 @@ def _explain(step: NextStep, record: RunRecord, run: Run | None, was_cleared: bo
     return f"{why}; its run {record.run_id} of agent {record.agent_id} is {state}. {then}."
 
 
-def check_credits(port: Port, min_credits: float | None, what: str) -> None:
+def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
     """Check that enough credits are left.
 
     :param min_credits: the fewest that will do; ``None`` does not ask.
@@ -438,8 +421,6 @@ def check_credits(port: Port, min_credits: float | None, what: str) -> None:
     :raises CreditsTooLow: fewer are left.
     :raises SequentumError: the balance cannot be read. Who asks for the check does not want to start without it.
     """
-    from airflow_provider_sequentum.api import billing
-
     if min_credits is None:
         return
     available = port.send(billing.credits()).available_credits
@@ -451,10 +432,8 @@ def check_credits(port: Port, min_credits: float | None, what: str) -> None:
     log.info("%s credits are left.", available)
 
 
-def warn_of_schedules(port: Port, agent_id: int) -> None:
+def warn_of_schedules(port: Sender, agent_id: int) -> None:
     """Warn if the service runs the agent by a schedule of its own. That this cannot be checked is no reason to fail."""
-    from airflow_provider_sequentum.api import schedules
-
     try:
         listed = port.send(schedules.list_schedules(agent_id), budget_share=DECORATION_SHARE, within=30.0)
     except SequentumError as error:
@@ -476,13 +455,11 @@ def warn_of_schedules(port: Port, agent_id: int) -> None:
     )
 
 
-def find_agent(port: Port, name: str) -> Agent:
+def find_agent(port: Sender, name: str) -> Agent:
     """Return the agent called ``name``, letter for letter.
 
     :raises SequentumRequestRefused: no agent, or several, are called that.
     """
-    from airflow_provider_sequentum.api import agents
-
     # The service filters by "contains, in any case"; without paging it answers with all of them at once.
     named = [agent for agent in port.send(agents.list_agents(name=name)) if agent.name == name]
     if not named:

@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
+from pydantic import BeforeValidator, model_validator
+
+from airflow_provider_sequentum import parameters as p
+from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, exception_named
-from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE, Port, fault_tolerance
-from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE, Sender, fault_tolerance
+from airflow_provider_sequentum.jobs.record import Configuration, Flag, Id, Seconds, Stored
 from airflow_provider_sequentum.runs.describe import RunProgress
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
@@ -47,19 +51,7 @@ class PollOutcome(Enum):
 class WaitSpec(Stored):
     """What to wait for, and for how long. A wait can be resumed anywhere from it.
 
-    :param agent_id: the agent.
-    :param run_id: the run; ``None`` waits for the agent's first one that was created at ``since`` or later.
-    :param since: see ``run_id``.
-    :param poll_interval: least seconds between two requests on behalf of this wait; ``None`` leaves that to the
-        schedule. What is answered to others may be heard sooner.
-    :param deadline: when to give up; ``None`` waits as long as it takes.
-    :param failure_pause: seconds a Failure has to stand before it counts as the end: a person may restart the run in
-        that time, and a restart in place should not follow at once.
-    :param wait_for_restart: keep waiting through Failure, for as long as the run can be restarted.
-    :param tolerate_outages: tolerate passing faults of the service up to the deadline, not only for
-        :data:`~.jobs.port.FAULT_TOLERANCE`.
-    :param restart_asked_at: when the run was restarted, if it was.
-    :param failure_ended_at: the end time of the Failure that it was restarted from.
+    The fields are parameters of :class:`~airflow_provider_sequentum.triggers.agent_run.AgentRunTrigger`.
     """
 
     agent_id: int
@@ -79,6 +71,40 @@ class WaitSpec(Stored):
         if self.run_id is not None:
             return f"run {self.run_id} of agent {self.agent_id}"
         return f"a run of agent {self.agent_id} created at {self.since} or later"
+
+
+class SensorConfig(Configuration):
+    """What the parameters of a sensor mean.
+
+    See :class:`~airflow_provider_sequentum.sensors.agent_run.AgentRunSensor`. A deferred sensor carries it, so that it
+    reads no parameter again when it is resumed.
+    """
+
+    sequentum_conn_id: str = "sequentum_default"
+    agent_id: Id
+    run_id: Id | None = None
+    since: Annotated[datetime, BeforeValidator(p.parse_time)] | None = None
+    wait_for_restart: Flag = False
+    deferrable: Flag = False
+    poke_interval: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _names_one_run(self) -> Self:
+        if (self.run_id is None) == (self.since is None):
+            raise ValueError("Give either run_id or since")
+        return self
+
+    def wait_spec(self) -> WaitSpec:
+        """Return what to wait for."""
+        return WaitSpec(
+            agent_id=self.agent_id,
+            run_id=self.run_id,
+            since=self.since,
+            poll_interval=self.poke_interval,
+            wait_for_restart=self.wait_for_restart,
+            # The sensor's own timeout bounds how long the service may be out of reach, in every mode.
+            tolerate_outages=True,
+        )
 
 
 class RunEvent(Stored):
@@ -129,19 +155,6 @@ class RunPoller:
 
     :param spec: what to wait for.
     """
-
-    __slots__ = (
-        "_failure_since",
-        "_faults_since",
-        "_missing_since",
-        "_progress",
-        "_running_since",
-        "_seen_restarted",
-        "_unknown_status",
-        "is_missing",
-        "run",
-        "spec",
-    )
 
     def __init__(self, spec: WaitSpec) -> None:
         self.spec = spec
@@ -299,14 +312,12 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
     return min(later, key=lambda run: (run.created, run.id), default=None)
 
 
-def poll(port: Port, poller: RunPoller) -> PollResult:
+def poll(port: Sender, poller: RunPoller) -> PollResult:
     """Look at the run once, or for it; log what is new, and return what it means.
 
     :raises SequentumError: looking failed in a way that cannot pass, or for too long. The run goes on.
     :raises SequentumRequestRefused: see :func:`first_run_since`.
     """
-    from airflow_provider_sequentum.api import runs
-
     spec = poller.spec
     try:
         if spec.run_id is not None:
@@ -325,7 +336,7 @@ def poll(port: Port, poller: RunPoller) -> PollResult:
     return result
 
 
-def poll_until_known(port: Port, poller: RunPoller) -> PollResult:
+def poll_until_known(port: Sender, poller: RunPoller) -> PollResult:
     """Look at the run, again and again while the service does not know it, for as long as a wait tolerates that.
 
     For a sensor that remembers nothing between two looks, and would else tolerate it for ever. Raises what :func:`poll`
@@ -339,7 +350,7 @@ def poll_until_known(port: Port, poller: RunPoller) -> PollResult:
 
 
 def wait_for_runs(
-    port: Port,
+    port: Sender,
     specs: Sequence[WaitSpec],
     on_end: Callable[[int, PollOutcome | SequentumError, Run | None], None] = lambda *_: None,
 ) -> list[tuple[PollOutcome | SequentumError, Run | None]]:

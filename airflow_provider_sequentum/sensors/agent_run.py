@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.port import ClientPort
-    from airflow_provider_sequentum.runs.sense import SensorConfig
-    from airflow_provider_sequentum.runs.wait import RunPoller
+    from airflow_provider_sequentum.runs.wait import RunPoller, SensorConfig
 
 
 class AgentRunSensor(BaseSensorOperator):
@@ -58,8 +57,7 @@ class AgentRunSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
         There, ``poke_interval`` is the least time between two looks on behalf of this sensor.
     :param sequentum_conn_id: the connection.
-    :raises SensedAgentRunFailure: the run ended in Failure; it can be restarted in place.
-    :raises SensedAgentRunFailed: the run ended in Failure and was archived.
+    :raises AgentRunEnded: the run ended in Failure (it can be restarted in place) or is archived as Failed.
     :raises AgentRunStopped: a person or another program stopped the run.
     :raises SequentumSkipped: the service skipped the run; the task is skipped.
     :raises SequentumRequestRefused: a parameter is unusable, or more runs were created since ``since`` than the service
@@ -141,8 +139,7 @@ class AgentRunSensor(BaseSensorOperator):
         :param config: what was handed on. ``dag.test`` loses it; then the parameters are read again.
         """
         from airflow_provider_sequentum.api.runs import Run
-        from airflow_provider_sequentum.runs.sense import SensorConfig
-        from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
+        from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, SensorConfig
 
         try:
             known = SensorConfig.from_json(config) if config is not None else self._config()
@@ -202,7 +199,7 @@ class AgentRunSensor(BaseSensorOperator):
         return AirflowSkipException(str(error)) if self.soft_fail or self.never_fail else error
 
     def _config(self) -> SensorConfig:
-        from airflow_provider_sequentum.runs.sense import SensorConfig
+        from airflow_provider_sequentum.runs.wait import SensorConfig
 
         return SensorConfig.of(self)
 
@@ -219,7 +216,7 @@ class AgentRunSensor(BaseSensorOperator):
     def _conclude(self, context: Context, port: ClientPort, run: Run) -> int:
         from airflow_provider_sequentum.reporting.asset_events import add_run
         from airflow_provider_sequentum.runs.describe import describe_run
-        from airflow_provider_sequentum.runs.sense import sensed_failure
+        from airflow_provider_sequentum.runs.outcome import sensed_failure
 
         _publish(context, port, run)
         failure = sensed_failure(port, run)

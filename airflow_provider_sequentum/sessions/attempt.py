@@ -11,14 +11,15 @@ from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentBuilderTimeout, SequentumSkipped, SequentumUnavailable
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
-from airflow_provider_sequentum.jobs.port import JobPort
+from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.sessions.describe import Highlights, failure_for, progress_line, session_summary
 from airflow_provider_sequentum.sessions.files import ScreenshotFolder, save_conversation
 from airflow_provider_sequentum.sessions.messages import send_pending
 from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
 from airflow_provider_sequentum.sessions.start import acquire_session
 from airflow_provider_sequentum.sessions.state import Action, Session, next_action
-from airflow_provider_sequentum.sessions.stop import LONGEST_REQUEST, cancel_session, what_became_of
+from airflow_provider_sequentum.sessions.stop import cancel_session
 from airflow_provider_sequentum.sessions.wait import (
     HIGHLIGHT_PAGE,
     SessionPoller,
@@ -44,8 +45,6 @@ log = logging.getLogger(__name__)
 class SessionAttempt(JobAttempt):
     """One attempt of a task that works with one session.
 
-    :param port: what it does its work with.
-    :param task: what it knows of its task.
     :param config: the session to start or to continue, what to say in it, and how to handle it.
     :param publish: shows the session to downstream tasks and people: ``publish(summary)``.
     :param screenshots: where screenshots are saved; ``None`` drops them.
@@ -56,7 +55,7 @@ class SessionAttempt(JobAttempt):
 
     def __init__(
         self,
-        port: JobPort,
+        port: Port,
         task: TaskFacts,
         config: SessionConfig,
         publish: Callable[[dict[str, Any]], None],
@@ -213,11 +212,11 @@ class SessionAttempt(JobAttempt):
 
     def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - a session has one way to end it
         """Cancel the session and return what became of it, as a sentence."""
-        session = cancel_session(self.port, self._known_record().known_session)
-        fate = f"{session.name} was told to end. {what_became_of(session)}"
+        stopper = cancel_session(self.port, self._known_record().known_session)
+        fate = f"{self.name} was told to end. {stopper.sentence}"
         if not self.port.is_asking_airflow:
             try:
-                self._publish(self._summary(session, note=fate))
+                self._publish(self._summary(stopper.session(self.port.now()), note=fate))
             except Exception as error:  # noqa: BLE001 - what was found out about the session must not get lost
                 log.warning("The session's summary could not be pushed: %s", error)
         return fate
@@ -230,10 +229,10 @@ class SessionAttempt(JobAttempt):
 
     def _cancel_and_skip(self, record: SessionRecord) -> NoReturn:
         self.port.record = record
-        session = cancel_session(self.port, record.known_session)
+        stopper = cancel_session(self.port, record.known_session)
         self.is_let_go = True
-        self._show(record.seen(session))
-        raise SequentumSkipped(f"{session.name} was to be cancelled (on_ready='cancel'). {what_became_of(session)}")
+        self._show(record.seen(stopper.session(self.port.now())))
+        raise SequentumSkipped(f"{record.name} was to be cancelled (on_ready='cancel'). {stopper.sentence}")
 
     # The deadline
 
@@ -274,8 +273,8 @@ class SessionAttempt(JobAttempt):
     def _end_at_deadline(self, session: Session) -> tuple[Session, str]:
         """Cancel the session, or with ``keep_session`` look once whether it has ended."""
         if not self.config.keep_session:
-            session = cancel_session(self.port, session)
-            return session, what_became_of(session)
+            stopper = cancel_session(self.port, session)
+            return stopper.session(self.port.now()), stopper.sentence
         try:
             status = self.port.send(agent_builder.status(session.session_id), within=LONGEST_REQUEST)
         except SequentumError as error:

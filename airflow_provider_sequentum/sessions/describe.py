@@ -36,8 +36,12 @@ class Highlights:
     """What the summary shows of events: the extracted data and the last message. Bounded, whatever is sent."""
 
     def __init__(self) -> None:
-        self._data: tuple[int, dict[str, Any]] | None = None
-        self._message: tuple[int, str] | None = None
+        self.data: dict[str, Any] = {"columns": None, "rows": None, "total_rows": None}
+        """The columns, the first rows and the number of rows."""
+        self.last_message: str | None = None
+        """What the builder said or asked last."""
+        self._data_index: int | None = None
+        self._message_index: int | None = None
         self._not_available: set[int] = set()
 
     def take(self, event: SessionEvent) -> None:
@@ -46,34 +50,24 @@ class Highlights:
             return
         if event.type == "data_extracted":
             columns = _columns(event)
-            data = {"columns": columns, "rows": _sample(event.rows, columns), "total_rows": _total_rows(event)}
-            self._data = (event.event_index, data)
+            self.data = {"columns": columns, "rows": _sample(event.rows, columns), "total_rows": _total_rows(event)}
+            self._data_index = event.event_index
         elif event.type in ("user_message", "ready_for_interaction") and event.message:
-            self._message = (event.event_index, one_line(event.message, 4 * LONGEST_LINE))
+            self.last_message = one_line(event.message, 4 * LONGEST_LINE)
+            self._message_index = event.event_index
 
     def missing(self, session: Session) -> list[int]:
         """Return the indexes of the events that the summary shows and that were not read here."""
-        wanted = ((session.data_index, self._data), (session.message_index, self._message))
+        wanted = ((session.data_index, self._data_index), (session.message_index, self._message_index))
         return [
             index
             for index, found in wanted
-            if index is not None and index not in self._not_available and (found is None or found[0] != index)
+            if index is not None and index != found and index not in self._not_available
         ]
 
     def give_up(self, index: int) -> None:
         """Take in that an event cannot be read any more."""
         self._not_available.add(index)
-
-    @property
-    def last_message(self) -> str | None:
-        """What the builder said or asked last."""
-        return self._message[1] if self._message is not None else None
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The columns, the first rows and the number of rows."""
-        nothing = {"columns": None, "rows": None, "total_rows": None}
-        return dict(self._data[1]) if self._data is not None else nothing
 
 
 def session_summary(session: Session, highlights: Highlights, now: datetime, **more: Any) -> dict[str, Any]:

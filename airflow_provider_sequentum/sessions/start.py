@@ -14,7 +14,7 @@ from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.sessions.describe import session_lost
 from airflow_provider_sequentum.sessions.record import Request, SessionRecord
 from airflow_provider_sequentum.sessions.state import Session, SessionState
-from airflow_provider_sequentum.sessions.stop import cancel_session, what_became_of
+from airflow_provider_sequentum.sessions.stop import cancel_session
 from airflow_provider_sequentum.sessions.wait import EventTaker, look_at
 
 log = logging.getLogger(__name__)
@@ -118,11 +118,11 @@ def _give_up_session(port: Port, previous: SessionRecord, new: SessionRecord, *,
         log.info("%s: starting over; %s is left as it is.", why, session.name)
     else:
         log.info("%s: cancelling %s and starting over.", why, session.name)
-        session = cancel_session(port, session)
-        if not session.state.is_over:
+        stopper = cancel_session(port, session)
+        if not stopper.confirmed:
             raise AgentBuilderException(
-                f"{session.name} was to be replaced, and nothing was started. {what_became_of(session)} A retry "
-                "cancels it again.",
+                f"{session.name} was to be replaced, and nothing was started. {stopper.sentence} A retry cancels it "
+                "again.",
                 session_id=session.session_id,
             )
-        port.save(previous.seen(session))
+        port.save(previous.seen(stopper.session(port.now())))

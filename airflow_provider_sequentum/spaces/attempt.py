@@ -32,13 +32,14 @@ from airflow_provider_sequentum.exceptions import (
     from_client,
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
-from airflow_provider_sequentum.jobs.port import JobPort
+from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
 from airflow_provider_sequentum.runs.describe import counted, run_summary
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, start_run
-from airflow_provider_sequentum.runs.stop import LONGEST_REQUEST, StopResult, stop_runs
+from airflow_provider_sequentum.runs.stop import RunStopper, stop_runs
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
 from airflow_provider_sequentum.spaces.describe import bounded_summaries, describe_failures, listed
 from airflow_provider_sequentum.spaces.port import AgentPort, Outage
@@ -61,16 +62,11 @@ class SpaceEvent(Stored):
 
 
 class SpaceAttempt(JobAttempt):
-    """One attempt of a task that runs all agents of a space.
-
-    :param port: what it does its work with.
-    :param task: what it knows of its task.
-    :param config: the runs to start, if they have to be started, and how to handle each of them.
-    """
+    """One attempt of a task that runs all agents of a space."""
 
     config: SpaceConfig
 
-    def __init__(self, port: JobPort, task: TaskFacts, config: SpaceConfig) -> None:
+    def __init__(self, port: Port, task: TaskFacts, config: SpaceConfig) -> None:
         super().__init__(port, task, config)
         self._runs: dict[int, RunAttempt] = {}
         self._extras: dict[int, dict[str, Any]] = {}
@@ -103,7 +99,7 @@ class SpaceAttempt(JobAttempt):
         record = self.record
         if record is None or record.runs is None:
             return record is not None and not record.is_guess
-        return record.is_incomplete or any(_needs_owner(run) for run in self.runs.values())
+        return record.is_incomplete or bool(self._owned())
 
     @property
     def can_be_joined(self) -> bool:
@@ -174,15 +170,12 @@ class SpaceAttempt(JobAttempt):
 
     def resume(self, event: object) -> None:
         """Take in what the trigger saw."""
-        pending = self._pending()
-        if event is None:
-            return
         try:
             read = SpaceEvent.from_json(event)
         except ValueError as error:
             raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
         by_agent = {single.get("agent_id"): single for single in read.events}
-        for agent_id in pending:
+        for agent_id in self._pending():
             # An event without the agent is none that can be understood, so it is never taken for success.
             if self._guarded(agent_id, partial(self._runs[agent_id].resume, by_agent.get(agent_id, {}))):
                 self._waited.append(agent_id)
@@ -208,8 +201,7 @@ class SpaceAttempt(JobAttempt):
     def stop(self, *, is_killed: bool = False) -> str:
         """Stop all runs and return what became of them. What is known is asked to stop before others are found."""
         record = self._known_record()
-        owned = [run for run in self.runs.values() if _needs_owner(run)]
-        known = [run for run in owned if run.can_be_joined]
+        known = [run for run in self._owned() if run.can_be_joined]
         sentences = []
         if record.is_in_doubt and not (record.runs is None and record.is_guess):
             self._ask_to_stop(known)
@@ -272,10 +264,10 @@ class SpaceAttempt(JobAttempt):
         run = self._run_of(agent_id)
         new, previous = run.new_record(), run.record
         if previous is None or looked is None:  # not started yet, or no longer known to the service
-            run.acquired(*start_run(run.port, run.config, new, previous))
+            run.show(start_run(run.port, new, previous))
             return
         try:
-            run.acquired(*acquire_run(run.port, run.config, self.task.max_tries, previous, new, looked))
+            run.show(acquire_run(run.port, previous, new, looked))
         except SequentumError:
             if not self._is_late or run.record is None:
                 raise
@@ -305,7 +297,7 @@ class SpaceAttempt(JobAttempt):
         """Conclude the runs whose wait is over, each once; stop those that are late, all at once."""
         waited, self._waited = self._waited, []
         self._outage.answered()
-        stopped: dict[int, StopResult] = {}
+        stopped: dict[int, RunStopper] = {}
         late = [agent for agent in waited if self._runs[agent].is_late]
         if late:
             self.port.deadline = None
@@ -315,7 +307,7 @@ class SpaceAttempt(JobAttempt):
         for agent_id in waited:
             self._guarded(agent_id, partial(self._conclude, agent_id, stopped.get(agent_id)))
 
-    def _conclude(self, agent_id: int, stopped: StopResult | None) -> None:
+    def _conclude(self, agent_id: int, stopped: RunStopper | None) -> None:
         if self._runs[agent_id].conclude(stopped):
             self._end(agent_id, None)
 
@@ -430,13 +422,13 @@ class SpaceAttempt(JobAttempt):
             except SequentumError as error:
                 log.info("%s did not take the stop; it is asked again. (%s)", record.name, error)
 
-    def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, StopResult]]:
+    def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, RunStopper]]:
         if not attempts:
             return []
         records = [_record_of(attempt) for attempt in attempts]
         return list(zip(attempts, stop_runs(self.port, records, self.config.stop_grace), strict=True))
 
-    def _describe_stops(self, results: Sequence[tuple[RunAttempt, StopResult]]) -> str:
+    def _describe_stops(self, results: Sequence[tuple[RunAttempt, RunStopper]]) -> str:
         ended = sum(result.confirmed for _, result in results)
         sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended."
         left = [_record_of(attempt) for attempt, result in results if not result.confirmed]
@@ -445,8 +437,11 @@ class SpaceAttempt(JobAttempt):
         ids, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
         return (
             f"{sentence} It could not be confirmed that runs {listed(ids)} of agents {listed(agents)} have stopped: "
-            "they may still be running and costing credits."
+            "they may be running and costing credits."
         )
+
+    def _owned(self) -> list[RunAttempt]:
+        return [run for run in self.runs.values() if run.may_be_running and not run.is_let_go]
 
     def _pending(self) -> list[int]:
         """The agents whose run is not concluded."""
@@ -463,19 +458,13 @@ class SpaceAttempt(JobAttempt):
 
     def _guess(self, new: SpaceRecord) -> SpaceRecord | None:
         """Return what an earlier attempt may have left, where Airflow keeps no records: see :class:`.RunAttempt`."""
-        if self.task.keeps_records or self.task.is_mapped or not self.task.is_retry:
-            return None
-        earliest = self.task.dag_run_started_at
+        earliest = self.task.earliest_start
         return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
 
     def _known_record(self) -> SpaceRecord:
         if self.record is None:
             raise RuntimeError("This attempt has no runs yet: start_or_join comes first.")
         return self.record
-
-
-def _needs_owner(run: RunAttempt) -> bool:
-    return run.may_be_running and not run.is_let_go
 
 
 def _record_of(run: RunAttempt) -> RunRecord:

@@ -13,7 +13,7 @@ from airflow_provider_sequentum.spaces.start import claim_runs
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply
-    from airflow_provider_sequentum.jobs.port import JobPort
+    from airflow_provider_sequentum.jobs.port import Port
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class AgentPort:
     is_recorded: bool = _of_space("is_recorded")
     is_asking_airflow: bool = _of_space("is_asking_airflow")
 
-    def __init__(self, port: JobPort, agent_id: int, record: RunRecord | None, outage: Outage) -> None:
+    def __init__(self, port: Port, agent_id: int, record: RunRecord | None, outage: Outage) -> None:
         self._port = port
         self._agent_id = agent_id
         self._outage = outage

@@ -23,12 +23,13 @@ from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
 from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.start import candidates_for, check_credits
-from airflow_provider_sequentum.runs.stop import LONGEST_REQUEST, stop_runs
+from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, may_be_the_old_failure
 from airflow_provider_sequentum.spaces.describe import listed
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
@@ -237,9 +238,8 @@ class SpaceSearch:
         :param is_killed: whether the task is being killed, so that there are only seconds.
         :raises SequentumError: at the last look, the service could not be asked.
         """
-        delays, further = run_start.LOOKUP_DELAYS, run_start.SIBLING_DELAYS
-        if is_killed:
-            delays, further = run_start.KILL_LOOKUP_DELAYS, ()
+        delays: tuple[float, ...] = run_start.KILL_LOOKUP_DELAYS if is_killed else run_start.LOOKUP_DELAYS
+        further = () if is_killed else run_start.SIBLING_DELAYS
         for number, delay in enumerate((*delays, *further), 1):
             if number > len(delays) and not (self.doubtful and (self._unanswered or self._is_unproven)):
                 break
@@ -365,7 +365,7 @@ def stop_stopping_runs(
     results = stop_runs(port, [records[agent] for agent in stopping], stop_grace) if stopping else []
     for agent, result in zip(stopping, results, strict=True):
         if result.confirmed:
-            seen[agent] = result.run
+            seen[agent] = result.seen
         else:
             errors[agent] = still_running([records[agent]])
     return errors
@@ -388,7 +388,7 @@ def still_running(records: Sequence[RunRecord]) -> AgentRunStillRunning:
     runs, agents = [record.run_id or 0 for record in records], [record.agent_id for record in records]
     return AgentRunStillRunning(
         f"Runs {listed(runs)} of agents {listed(agents)} were to be replaced and could not be confirmed to have "
-        "stopped, so nothing was started. They may still be running and costing credits: look at them in Sequentum "
+        "stopped, so nothing was started. They may be running and costing credits: look at them in Sequentum "
         "Cloud. A retry stops them again.",
         agent_id=agents[0] if len(agents) == 1 else None,
         run_id=runs[0] if len(runs) == 1 else None,

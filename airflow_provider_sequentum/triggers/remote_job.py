@@ -17,7 +17,7 @@ class RemoteJobTrigger(BaseTrigger):
 
     It can be run again from the start on another triggerer, fires once, and ends.
 
-    :param arguments: its arguments, all of them primitives.
+    :param arguments: its arguments, all of them primitives. ``sequentum_conn_id`` is the connection.
     :param stop_on_kill: whether to stop the job when a user ends the deferred task (Airflow 3.3 and later).
     :param successor_may_join: whether the new attempt of a cleared task may take the job over.
     """

@@ -16,7 +16,8 @@ from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAIL
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Answer, Call, Reply
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.sessions import stop, wait
+from airflow_provider_sequentum.jobs import stop
+from airflow_provider_sequentum.sessions import wait
 from tests.support.airflow import FakeTask, use_fakes
 from tests.support.service import Clock, ErrorOf, conflict, not_found
 from tests.support.worker import Worker

@@ -332,7 +332,7 @@ def test_a_stop_that_is_not_confirmed_is_said(
     service.plans = [Plan(seconds=None)]
     for verb in ("stop", "kill"):
         service.faults[verb] = [(fakes.server_error, False)] * 10
-    with pytest.raises(AgentRunTimeout, match="could not be confirmed to have stopped"):
+    with pytest.raises(AgentRunTimeout, match="could not be confirmed to have ended"):
         run_through(worker, task, deferrable=deferrable, timeout=100)
 
 
@@ -829,7 +829,7 @@ def test_when_no_attempt_is_left_a_run_that_cannot_be_looked_at_is_told_to_stop(
     with pytest.raises(SequentumUnavailable) as caught:
         run_through(worker, task, deferrable=deferrable, poll_interval=30)
     assert ("It has been stopped" in str(caught.value)) is not lasting
-    assert ("may still be running and costing credits" in str(caught.value)) is lasting
+    assert ("may be running and costing credits" in str(caught.value)) is lasting
     service.settle()
     assert service.runs[101].status is RunStatus.STOPPED
 

@@ -28,7 +28,7 @@ def test_a_wait_uses_the_share_of_waits(worker: Worker, spec: WaitSpec) -> None:
 
 def test_a_start_and_a_stop_may_use_all_of_it(worker: Worker) -> None:
     config = RunConfig(agent_id=7)
-    acquire_run(worker, config, 0, None, RunRecord(agent_id=7, config=config))
+    acquire_run(worker, None, RunRecord(agent_id=7, config=config, max_tries=0))
     stop_run(worker, RunRecord(agent_id=7, run_id=101, config=config), 45.0)
     changes = [share for _, call, share in worker.sent if call.changes_something]
     assert len(changes) >= 2

@@ -50,12 +50,17 @@ def acquire(
         previous = RunRecord.from_json(worker.saved)
     config = config.updated(**more)
     new = record_of(config, max_tries).updated(agent_id=config.agent_id, deadline=worker.deadline)
-    return Acquired(*acquire_run(worker, config, max_tries, previous, new))
+    return acquired(worker, acquire_run(worker, previous, new))
 
 
-def restarted(worker: Worker, acquired: Acquired, **more: Any) -> Acquired:
-    record, run = acquired
-    return Acquired(*restart_or_start(worker, CONFIG.updated(**more), record, run, record_of(CONFIG)))
+def acquired(worker: Worker, run: Run) -> Acquired:
+    assert isinstance(worker.record, RunRecord)
+    return Acquired(worker.record, run)
+
+
+def restarted(worker: Worker, before: Acquired, **more: Any) -> Acquired:
+    record, run = before
+    return acquired(worker, restart_or_start(worker, record, run, record_of(CONFIG.updated(**more))))
 
 
 # Starting

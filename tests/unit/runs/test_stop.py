@@ -11,15 +11,15 @@ from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
+from airflow_provider_sequentum.jobs import stop as stopping
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
-from airflow_provider_sequentum.runs import stop as stopping
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.stop import (
     FIRST_LOOK,
     KILL_GRACE,
-    LONGEST_REQUEST,
     POLL_INTERVAL,
-    StopResult,
+    RunStopper,
     astop_runs,
     stop_run,
     stop_runs,
@@ -32,12 +32,12 @@ from tests.support.worker import Worker
 STOP_GRACE = 45.0
 
 
-def stop(worker: Worker, run_id: int = 101, stop_grace: float = STOP_GRACE, **fields: Any) -> StopResult:
+def stop(worker: Worker, run_id: int = 101, stop_grace: float = STOP_GRACE, **fields: Any) -> RunStopper:
     return stop_run(worker, RunRecord(agent_id=7, run_id=run_id, **fields), stop_grace)
 
 
-def status_of(result: StopResult) -> str | None:
-    return None if result.run is None else status_name(result.run.status)
+def status_of(result: RunStopper) -> str | None:
+    return None if result.seen is None else status_name(result.seen.status)
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_a_stop_that_cannot_be_confirmed_is_logged_with_the_id_and_raises_nothin
         service.faults[verb] = [(error, False)] * 200
     result = stop(worker)
     assert (result.confirmed, status_of(result)) == (False, None)
-    assert "may still be running and costing credits" in result.sentence
-    assert "Run 101 of agent 7: It could not be confirmed to have stopped" in worker.said[-1]
+    assert "may be running and costing credits" in result.sentence
+    assert "Run 101 of agent 7: It could not be confirmed to have ended" in worker.said[-1]
     assert not any("None" in line for line in worker.said)
     assert sum(str(error(runs.stop(7, 101))) in line for line in worker.warned) >= 3, "each fault is logged"
     assert elapsed(service) < timedelta(seconds=STOP_GRACE) + 3 * KILL_GRACE
@@ -141,7 +141,7 @@ def test_404s_while_the_run_is_stopping_do_not_spare_it_the_kill(service: FakeSe
 
 def test_a_404_that_lasts_is_the_end(service: FakeService, worker: Worker) -> None:
     result = stop(worker, 999)
-    assert (result.confirmed, result.run) == (True, None)
+    assert (result.confirmed, result.seen) == (True, None)
     assert result.sentence == "The service no longer knows it."
     assert worker.said[-1] == "Run 999 of agent 7: The service no longer knows it."
     assert NOT_FOUND_TOLERANCE <= elapsed(service) < NOT_FOUND_TOLERANCE + 2 * POLL_INTERVAL
@@ -258,7 +258,7 @@ def test_the_end_of_another_run_is_not_the_end_of_this_one(
 
     service._act = answers_about_another  # type: ignore[method-assign]
     result = stop(worker)
-    assert (result.confirmed, result.run) == (False, None)
+    assert (result.confirmed, result.seen) == (False, None)
     assert {call.path.split("/")[4] for _, call, _ in worker.sent} == {"101"}
 
 
@@ -281,7 +281,7 @@ def test_all_are_asked_before_any_is_watched(service: FakeService, worker: Worke
     assert verbs(worker)[:20] == ["stop"] * 20
     assert len({call.path for _, call, _ in worker.sent[:20]}) == 20
     assert all(result.confirmed for result in results)
-    assert [result.run and result.run.id for result in results] == [record.run_id for record in records]
+    assert [result.seen and result.seen.id for result in results] == [record.run_id for record in records]
 
 
 def test_each_is_stopped_once_and_killed_only_if_it_has_to_be(service: FakeService, worker: Worker) -> None:

@@ -16,8 +16,8 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.start import BUSY_DELAYS, LOOKUP_DELAYS, SIBLING_DELAYS
-from airflow_provider_sequentum.runs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop
 from tests.support import service as fakes
