@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_sequentum.api.agent_builder import SessionEvent
-    from airflow_provider_sequentum.jobs.port import Port
+    from airflow_provider_sequentum.jobs.port import Sender
 
 LINK_LIFETIME = 7 * 24 * 3600
 """Seconds a signed link to a screenshot works, where the storage can sign; the longest that S3 allows."""
@@ -109,7 +109,7 @@ def _link_to(path: ObjectStoragePath) -> str:
         return path.as_uri()
 
 
-def save_conversation(port: Port, session_id: str, target: ObjectStoragePath) -> None:
+def save_conversation(port: Sender, session_id: str, target: ObjectStoragePath) -> None:
     """Save the conversation that the service has stored of a session whose agent was saved, as a JSON file.
 
     The agent is built by then, so a conversation that cannot be had is logged and fails nothing.

@@ -69,9 +69,14 @@ class SessionState(Enum):
 class Turn(Enum):
     """Whose turn it is in the conversation, as far as was seen."""
 
-    SENT = "sent"  # a message was sent; nothing shows yet that the builder took it
-    WORKING = "working"  # the builder was seen to work on the message
-    USER = "user"  # the builder has answered
+    SENT = "sent"
+    """A message was sent; nothing shows yet that the builder took it."""
+
+    WORKING = "working"
+    """The builder was seen to work on the message."""
+
+    USER = "user"
+    """The builder has answered."""
 
 
 class Session(Stored):

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api import agent_builder
-from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.jobs.port import Sender
 from airflow_provider_sequentum.jobs.stop import JobStopper, astop_jobs, stop_jobs
 from airflow_provider_sequentum.sessions.state import Session, SessionState, state_of
 
@@ -76,7 +76,7 @@ class SessionStopper(JobStopper["SessionStatus"]):
         return state_of(seen).is_over
 
 
-def cancel_session(port: Port, session: Session) -> SessionStopper:
+def cancel_session(port: Sender, session: Session) -> SessionStopper:
     """Cancel a session and watch it end; see :func:`.stop_jobs`.
 
     :return: what became of it.

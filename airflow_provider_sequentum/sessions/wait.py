@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import AnswerLost, SequentumError
 from airflow_provider_sequentum.exceptions import SequentumException, exception_named
-from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, WAITING_SHARE, Port, fault_tolerance
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, WAITING_SHARE, Sender, fault_tolerance
 from airflow_provider_sequentum.jobs.record import Stored
 from airflow_provider_sequentum.sessions.describe import SessionProgress, progress_line
 from airflow_provider_sequentum.sessions.state import Session, SessionState
@@ -233,7 +233,7 @@ class SessionPoller:
         log.warning("Could not read the events of %s: %s", self.session.name, error)
 
 
-def poll(port: Port, poller: SessionPoller) -> None:
+def poll(port: Sender, poller: SessionPoller) -> None:
     """Ask what the poll that was begun asks.
 
     :raises SequentumError: looking failed in a way that cannot pass, or for too long. The session goes on.
@@ -247,7 +247,7 @@ def poll(port: Port, poller: SessionPoller) -> None:
             poller.answered(reply, port.now())
 
 
-def wait_for_turn(port: Port, poller: SessionPoller) -> Session:
+def wait_for_turn(port: Sender, poller: SessionPoller) -> Session:
     """Wait on the worker until the session needs an answer, has ended, or the deadline has passed.
 
     :raises SequentumError: see :func:`poll`.
@@ -284,7 +284,7 @@ async def await_turn(client: AsyncSequentumClient, poller: SessionPoller) -> boo
 
 
 def look_at(
-    port: Port, session: Session, take: EventTaker | None = None, *, narrate: bool = True, is_strict: bool = False
+    port: Sender, session: Session, take: EventTaker | None = None, *, narrate: bool = True, is_strict: bool = False
 ) -> Session:
     """Return the session as it is now, with the events since the last look.
 
@@ -302,7 +302,7 @@ def look_at(
 
 
 def read_again(
-    port: Port,
+    port: Sender,
     session: Session,
     after: int,
     take: EventTaker,

@@ -21,7 +21,7 @@ from airflow_provider_sequentum.api import runs, spaces
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
-from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, Sender
 from airflow_provider_sequentum.jobs.record import Claim
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs import start as run_start
@@ -143,7 +143,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     return record
 
 
-def _send_start(port: Port, config: SpaceConfig) -> SpaceRun:
+def _send_start(port: Sender, config: SpaceConfig) -> SpaceRun:
     """Send the start; repeat it while the service refuses it because of what is active now."""
     for delay in run_start.BUSY_DELAYS:
         try:
@@ -321,7 +321,7 @@ def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tu
     return found, "" if found else f"No runs of {space} were found that this task may have started."
 
 
-def look_at_runs(attempts: Mapping[int, RunAttempt], clock: Port) -> dict[int, Run | SequentumError | None]:
+def look_at_runs(attempts: Mapping[int, RunAttempt], clock: Sender) -> dict[int, Run | SequentumError | None]:
     """Look at runs, at each again until what is read is certain: see :func:`.acquire_run`.
 
     All of them are looked at before one is looked at again, so that many take no longer than one.
@@ -354,7 +354,7 @@ def look_at_runs(attempts: Mapping[int, RunAttempt], clock: Port) -> dict[int, R
 
 
 def stop_stopping_runs(
-    port: Port, records: Mapping[int, RunRecord], seen: dict[int, Run | SequentumError | None], stop_grace: float
+    port: Sender, records: Mapping[int, RunRecord], seen: dict[int, Run | SequentumError | None], stop_grace: float
 ) -> dict[int, AgentRunStillRunning]:
     """Wait for the end of the runs that are being stopped already, all at once, and update ``seen``.
 
@@ -371,7 +371,7 @@ def stop_stopping_runs(
     return errors
 
 
-def make_room(port: Port, record: SpaceRecord, stop_grace: float) -> None:
+def make_room(port: Sender, record: SpaceRecord, stop_grace: float) -> None:
     """Stop the runs that are still active, all at once.
 
     :raises AgentRunStillRunning: some could not be confirmed to have stopped.
@@ -395,7 +395,7 @@ def still_running(records: Sequence[RunRecord]) -> AgentRunStillRunning:
     )
 
 
-def _active_runs(port: Port, records: Sequence[RunRecord]) -> list[RunRecord]:
+def _active_runs(port: Sender, records: Sequence[RunRecord]) -> list[RunRecord]:
     """Return the runs that are not known to be over. When the service does not answer, the rest is not asked about."""
     active: list[RunRecord] = []
     for number, record in enumerate(records):

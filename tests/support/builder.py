@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
 
-import pytest  # noqa: TC002 - tests ask for the types of what they are given
+import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
 from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAILED
@@ -17,6 +17,7 @@ from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Answer, Call, Reply
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.jobs import stop
+from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.sessions import wait
 from tests.support.airflow import FakeTask, use_fakes
 from tests.support.service import Clock, ErrorOf, conflict, not_found
@@ -25,6 +26,16 @@ from tests.support.worker import Worker
 T = TypeVar("T")
 
 OVER = ("completed", "cancelled", "error")
+
+PROMPT = "Pull the prices from https://shop.example"
+
+both_modes = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
+
+
+def build(**fields: Any) -> AgentBuilderOperator:
+    """Return an operator that starts a session with a prompt, unless something else is to be built from."""
+    start = {} if {"url", "session_id", "prompt"} & set(fields) else {"prompt": PROMPT}
+    return AgentBuilderOperator(**{"task_id": "build", "deferrable": False, **start, **fields})
 
 
 @dataclass

@@ -33,18 +33,9 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.sessions import state
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
-from tests.support.builder import FakeBuilder, FakeSession, first_event
+from tests.support.builder import PROMPT, FakeBuilder, FakeSession, both_modes, build, first_event
 from tests.support.service import answer_lost, bad_request, not_found
 from tests.support.service import server_error as down
-
-PROMPT = "Pull the prices from https://shop.example"
-
-both_modes = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-
-
-def build(**fields: Any) -> AgentBuilderOperator:
-    start = {} if {"url", "session_id", "prompt"} & set(fields) else {"prompt": PROMPT}
-    return AgentBuilderOperator(**{"task_id": "build", "deferrable": False, **start, **fields})
 
 
 @both_modes
@@ -144,10 +135,12 @@ def test_every_template_field_is_a_parameter() -> None:
 
 @both_modes
 def test_on_ready_cancel_skips_the_task_and_saves_nothing(service: FakeBuilder, deferrable: bool) -> None:
+    world = service.task()
     with pytest.raises(SequentumSkipped) as caught:
-        service.task().run(build(on_ready="cancel", deferrable=deferrable))
+        world.run(build(on_ready="cancel", deferrable=deferrable))
     assert isinstance(caught.value, AirflowSkipException)
-    assert service.sessions["s1"].status == "cancelled"
+    assert sum(request.endswith("/cancel") for request in service.requests) == 1
+    assert (service.sessions["s1"].status, world.xcoms["session"]["status"]) == ("cancelled", "cancelled")
     assert service.agents == []
 
 

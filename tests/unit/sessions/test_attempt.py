@@ -14,26 +14,16 @@ from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAIL
 from airflow_provider_sequentum.exceptions import (
     AgentBuilderEnded,
     SequentumRequestRefused,
-    SequentumSkipped,
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.operators import remote_job
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.sessions.files import ScreenshotFolder
 from tests.support.airflow import StateStore
-from tests.support.builder import FakeBuilder, FakeSession, first_event, use_builder
+from tests.support.builder import PROMPT, FakeBuilder, FakeSession, both_modes, build, first_event, use_builder
 from tests.support.service import answer_lost
 from tests.support.service import server_error as down
 from tests.support.worker import Worker
-
-PROMPT = "Pull the prices from https://shop.example"
-
-both_modes = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-
-
-def build(**fields: Any) -> AgentBuilderOperator:
-    start = {} if "session_id" in fields else {"prompt": PROMPT}
-    return AgentBuilderOperator(**{"task_id": "build", "deferrable": False, **start, **fields})
 
 
 class Outage(Exception):
@@ -140,15 +130,6 @@ def test_a_last_try_that_does_not_reach_the_service_tries_to_end_the_session_of_
     with pytest.raises(SequentumUnavailable):
         world.run(build())
     assert service.sessions["s1"].status == "cancelled"
-
-
-@both_modes
-def test_on_ready_cancel_cancels_once_and_says_so_in_the_summary(service: FakeBuilder, deferrable: bool) -> None:
-    world = service.task(retries=0)
-    with pytest.raises(SequentumSkipped):
-        world.run(build(on_ready="cancel", deferrable=deferrable))
-    assert sum(request.endswith("/cancel") for request in service.requests) == 1
-    assert world.xcoms["session"]["status"] == "cancelled"
 
 
 def kill_while(service: FakeBuilder, verb: str, killed: AgentBuilderOperator, number: int = 1) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -19,18 +20,12 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
 )
 from airflow_provider_sequentum.hooks.port import AttemptPort
-from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
-from tests.support.builder import FakeBuilder, first_event, use_builder
+from tests.support import builder
+from tests.support.builder import FakeBuilder, both_modes, first_event, use_builder
 from tests.support.service import ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
 from tests.support.worker import Killed, Worker
 
-PROMPT = "Pull the prices from https://shop.example"
-both_modes = pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-
-
-def build(**fields: Any) -> AgentBuilderOperator:
-    start = {} if "session_id" in fields else {"prompt": PROMPT}
-    return AgentBuilderOperator(**{"task_id": "build", "deferrable": False, "followups": ["one"], **start, **fields})
+build = partial(builder.build, followups=["one"])
 
 
 @pytest.fixture
