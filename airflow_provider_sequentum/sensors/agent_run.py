@@ -199,7 +199,7 @@ class AgentRunSensor(BaseSensorOperator):
         return AirflowSkipException(str(error)) if self.soft_fail or self.never_fail else error
 
     def _config(self) -> SensorConfig:
-        from airflow_provider_sequentum.runs.wait import SensorConfig
+        from airflow_provider_sequentum.runs.sense import SensorConfig
 
         return SensorConfig.of(self)
 
@@ -216,7 +216,7 @@ class AgentRunSensor(BaseSensorOperator):
     def _conclude(self, context: Context, port: ClientPort, run: Run) -> int:
         from airflow_provider_sequentum.reporting.asset_events import add_run
         from airflow_provider_sequentum.runs.describe import describe_run
-        from airflow_provider_sequentum.runs.outcome import sensed_failure
+        from airflow_provider_sequentum.runs.sense import sensed_failure
 
         _publish(context, port, run)
         failure = sensed_failure(port, run)
