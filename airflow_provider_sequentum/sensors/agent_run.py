@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.port import ClientPort
-    from airflow_provider_sequentum.runs.wait import RunPoller, SensorConfig
+    from airflow_provider_sequentum.runs.sense import SensorConfig
+    from airflow_provider_sequentum.runs.wait import RunPoller
 
 
 class AgentRunSensor(BaseSensorOperator):
@@ -139,7 +140,8 @@ class AgentRunSensor(BaseSensorOperator):
         :param config: what was handed on. ``dag.test`` loses it; then the parameters are read again.
         """
         from airflow_provider_sequentum.api.runs import Run
-        from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, SensorConfig
+        from airflow_provider_sequentum.runs.sense import SensorConfig
+        from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
 
         try:
             known = SensorConfig.from_json(config) if config is not None else self._config()
