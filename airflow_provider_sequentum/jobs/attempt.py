@@ -1,16 +1,7 @@
-"""The owner of a remote job: one attempt of a task.
-
-From before its start until it is over, a remote job (a run, the runs of a space, an Agent Builder session) is owned by
-one attempt, which can say at any moment what becomes of it. It lets the job go only because
-
-- it ended, and the attempt has read its end,
-- it was stopped, and the attempt has seen it stopped,
-- the next attempt of the task will come, and finds a record of it,
-- the DAG author wants it to go on (``wait_for_completion=False``, ``on_timeout="leave"``), or
-- none of these can be had: then it was tried to stop it, and exception, log and XCom say that it may be running.
+"""The owner of a remote job: one attempt of a task, from before the start of the job until it is over.
 
 Whatever ends an attempt goes through :meth:`JobAttempt.let_go`: an error that nobody foresaw, Ctrl-C, a state store or
-XCom that cannot be written, a status that is refused.
+XCom that cannot be written, a status that is refused. When a job may be let go is a table in ``docs/architecture.md``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.parsing import Page, next_page
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import (
-    AgentRunEnded,
     AgentRunException,
     AgentRunFailed,
     AgentRunFailure,
@@ -36,14 +35,6 @@ EXCEPTION_OF: Mapping[Phase, type[AgentRunException]] = {
     Phase.RESTARTABLE: AgentRunFailure,
     Phase.ARCHIVED: AgentRunFailed,
     Phase.STOPPED: AgentRunStopped,
-}
-
-_SENSED_EXCEPTION_OF = {**EXCEPTION_OF, Phase.RESTARTABLE: AgentRunEnded, Phase.ARCHIVED: AgentRunEnded}
-_NEXT_STEP_OF_SENSOR = {
-    Phase.RESTARTABLE: "Restart it, or clear the task that started it; then clear this sensor.",
-    Phase.ARCHIVED: "Start a new run, then clear this sensor.",
-    Phase.STOPPED: "Start a new run, then clear this sensor.",
-    Phase.SKIPPED: "So this task is skipped.",
 }
 
 LONGEST_EXPLANATION = 3000
@@ -76,17 +67,6 @@ def failure_for(
     if phase is Phase.SKIPPED:
         return SequentumSkipped(message)
     return exceptions[phase](message, agent_id=run.agent_id, run_id=run.id, status=status_name(run.status))
-
-
-def sensed_failure(port: Sender, run: Run) -> SequentumException | None:
-    """Return what a sensor fails or skips with when the run has ended; ``None`` if it ended well.
-
-    Looking again does not change how a run ended, so none of these is retried.
-    """
-    phase = phase_of(run)
-    if phase is Phase.SUCCEEDED:
-        return None
-    return failure_for(port, run, _NEXT_STEP_OF_SENSOR[phase], _SENSED_EXCEPTION_OF)
 
 
 def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = None) -> str:

@@ -8,17 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BeforeValidator, model_validator
-
-from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, exception_named
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE, Sender, fault_tolerance
-from airflow_provider_sequentum.jobs.record import Configuration, Flag, Id, Seconds, Stored
+from airflow_provider_sequentum.jobs.record import Stored
 from airflow_provider_sequentum.runs.describe import RunProgress
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
@@ -71,40 +68,6 @@ class WaitSpec(Stored):
         if self.run_id is not None:
             return f"run {self.run_id} of agent {self.agent_id}"
         return f"a run of agent {self.agent_id} created at {self.since} or later"
-
-
-class SensorConfig(Configuration):
-    """What the parameters of a sensor mean.
-
-    See :class:`~airflow_provider_sequentum.sensors.agent_run.AgentRunSensor`. A deferred sensor carries it, so that it
-    reads no parameter again when it is resumed.
-    """
-
-    sequentum_conn_id: str = "sequentum_default"
-    agent_id: Id
-    run_id: Id | None = None
-    since: Annotated[datetime, BeforeValidator(p.parse_time)] | None = None
-    wait_for_restart: Flag = False
-    deferrable: Flag = False
-    poke_interval: Seconds = 60.0
-
-    @model_validator(mode="after")
-    def _names_one_run(self) -> Self:
-        if (self.run_id is None) == (self.since is None):
-            raise ValueError("Give either run_id or since")
-        return self
-
-    def wait_spec(self) -> WaitSpec:
-        """Return what to wait for."""
-        return WaitSpec(
-            agent_id=self.agent_id,
-            run_id=self.run_id,
-            since=self.since,
-            poll_interval=self.poke_interval,
-            wait_for_restart=self.wait_for_restart,
-            # The sensor's own timeout bounds how long the service may be out of reach, in every mode.
-            tolerate_outages=True,
-        )
 
 
 class RunEvent(Stored):

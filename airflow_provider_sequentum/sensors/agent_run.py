@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.port import ClientPort
-    from airflow_provider_sequentum.runs.wait import RunPoller, SensorConfig
+    from airflow_provider_sequentum.runs.sense import SensorConfig
+    from airflow_provider_sequentum.runs.wait import RunPoller
 
 
 class AgentRunSensor(BaseSensorOperator):
@@ -139,7 +140,8 @@ class AgentRunSensor(BaseSensorOperator):
         :param config: what was handed on. ``dag.test`` loses it; then the parameters are read again.
         """
         from airflow_provider_sequentum.api.runs import Run
-        from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, SensorConfig
+        from airflow_provider_sequentum.runs.sense import SensorConfig
+        from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
 
         try:
             known = SensorConfig.from_json(config) if config is not None else self._config()
@@ -199,7 +201,7 @@ class AgentRunSensor(BaseSensorOperator):
         return AirflowSkipException(str(error)) if self.soft_fail or self.never_fail else error
 
     def _config(self) -> SensorConfig:
-        from airflow_provider_sequentum.runs.wait import SensorConfig
+        from airflow_provider_sequentum.runs.sense import SensorConfig
 
         return SensorConfig.of(self)
 
@@ -216,7 +218,7 @@ class AgentRunSensor(BaseSensorOperator):
     def _conclude(self, context: Context, port: ClientPort, run: Run) -> int:
         from airflow_provider_sequentum.reporting.asset_events import add_run
         from airflow_provider_sequentum.runs.describe import describe_run
-        from airflow_provider_sequentum.runs.outcome import sensed_failure
+        from airflow_provider_sequentum.runs.sense import sensed_failure
 
         _publish(context, port, run)
         failure = sensed_failure(port, run)

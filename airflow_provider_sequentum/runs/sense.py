@@ -1,0 +1,71 @@
+"""Waiting for a run that something else started: what a sensor asks for, and what the run's end means to it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from airflow_provider_sequentum import parameters as p
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.exceptions import AgentRunEnded, SequentumException
+from airflow_provider_sequentum.jobs.port import Sender
+from airflow_provider_sequentum.jobs.record import Configuration, Flag, Id, Seconds
+from airflow_provider_sequentum.runs.outcome import EXCEPTION_OF, failure_for
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.wait import WaitSpec
+
+_EXCEPTION_OF = {**EXCEPTION_OF, Phase.RESTARTABLE: AgentRunEnded, Phase.ARCHIVED: AgentRunEnded}
+
+_NEXT_STEP = {
+    Phase.RESTARTABLE: "Restart it, or clear the task that started it; then clear this sensor.",
+    Phase.ARCHIVED: "Start a new run, then clear this sensor.",
+    Phase.STOPPED: "Start a new run, then clear this sensor.",
+    Phase.SKIPPED: "So this task is skipped.",
+}
+
+
+class SensorConfig(Configuration):
+    """What the parameters of a sensor mean.
+
+    See :class:`~airflow_provider_sequentum.sensors.agent_run.AgentRunSensor`. A deferred sensor carries it, so that it
+    reads no parameter again when it is resumed.
+    """
+
+    sequentum_conn_id: str = "sequentum_default"
+    agent_id: Id
+    run_id: Id | None = None
+    since: Annotated[datetime, BeforeValidator(p.parse_time)] | None = None
+    wait_for_restart: Flag = False
+    deferrable: Flag = False
+    poke_interval: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _names_one_run(self) -> Self:
+        if (self.run_id is None) == (self.since is None):
+            raise ValueError("Give either run_id or since")
+        return self
+
+    def wait_spec(self) -> WaitSpec:
+        """Return what to wait for."""
+        return WaitSpec(
+            agent_id=self.agent_id,
+            run_id=self.run_id,
+            since=self.since,
+            poll_interval=self.poke_interval,
+            wait_for_restart=self.wait_for_restart,
+            # The sensor's own timeout bounds how long the service may be out of reach, in every mode.
+            tolerate_outages=True,
+        )
+
+
+def sensed_failure(port: Sender, run: Run) -> SequentumException | None:
+    """Return what a sensor fails or skips with when the run has ended; ``None`` if it ended well.
+
+    Looking again does not change how a run ended, so none of these is retried.
+    """
+    phase = phase_of(run)
+    if phase is Phase.SUCCEEDED:
+        return None
+    return failure_for(port, run, _NEXT_STEP[phase], _EXCEPTION_OF)
