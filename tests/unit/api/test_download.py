@@ -21,7 +21,6 @@ from airflow_provider_sequentum.api.errors import (
     AnswerLost,
     DownloadError,
     SequentumError,
-    StorageRefused,
     UnexpectedAnswer,
 )
 from airflow_provider_sequentum.api.files import FileType, RunFile
@@ -147,7 +146,7 @@ def test_a_storage_that_keeps_refusing_is_an_error_without_the_address(driver: M
     storage.expired = 99
     client = driver(storage)
 
-    with pytest.raises(StorageRefused, match="403") as error:
+    with pytest.raises(DownloadError, match="403") as error:
         client.download()
 
     assert len(storage.fetches) == 5
