@@ -1,4 +1,4 @@
-"""What networks, gateways and tired servers do: looks are repeated, starts are made once, and the truth is told."""
+"""Networks, gateways and tired servers: reads are repeated, starts are sent once, and errors say what is known."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def test_an_error_of_the_api_is_that_error(driver: MakeDriver) -> None:
         client.download()
 
 
-def test_of_an_endless_error_page_only_the_beginning_is_read(driver: MakeDriver) -> None:
+def test_of_an_endless_error_page_only_the_first_part_is_read(driver: MakeDriver) -> None:
     read = 0
 
     class Endless(httpx.SyncByteStream):

@@ -72,7 +72,7 @@ def test_truth_values_of_a_query_are_in_lower_case() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 418, 422, 429, 500, 504, 599])
-def test_an_error_status_is_told_with_what_was_asked(status: int) -> None:
+def test_the_error_of_a_status_names_the_request(status: int) -> None:
     error = error_of_status(GET, answer(b"", status))
 
     assert isinstance(error, errors.HttpStatusError)
