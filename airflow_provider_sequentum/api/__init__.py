@@ -16,21 +16,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.api import (
-        agent_builder,
-        agents,
-        analytics,
-        billing,
-        errors,
-        files,
-        runs,
-        schedules,
-        spaces,
-    )
     from airflow_provider_sequentum.api.call import Call, Reply
     from airflow_provider_sequentum.api.client import AsyncSequentumClient, SequentumClient
     from airflow_provider_sequentum.api.run_status import RunStatus
     from airflow_provider_sequentum.api.settings import ClientSettings
+
+_HOMES = {
+    "AsyncSequentumClient": "client",
+    "Call": "call",
+    "ClientSettings": "settings",
+    "Reply": "call",
+    "RunStatus": "run_status",
+    "SequentumClient": "client",
+}
+"""The module of every exported name that is not a module itself."""
 
 __all__ = [
     "AsyncSequentumClient",
@@ -49,16 +48,6 @@ __all__ = [
     "schedules",
     "spaces",
 ]
-
-_HOMES = {
-    "AsyncSequentumClient": "client",
-    "Call": "call",
-    "ClientSettings": "settings",
-    "Reply": "call",
-    "RunStatus": "run_status",
-    "SequentumClient": "client",
-}
-"""The module of every exported name that is not a module itself."""
 
 
 def __getattr__(name: str) -> object:

@@ -20,13 +20,13 @@ from airflow_provider_sequentum.api.call import (
     QUEUE_READ_TIMEOUT,
     Answer,
     Call,
+    Id,
     as_id,
     as_session_segment,
     only_given,
 )
-from airflow_provider_sequentum.api.errors import SequentumConfigurationError
+from airflow_provider_sequentum.api.errors import SequentumConfigurationError, UnexpectedAnswer
 from airflow_provider_sequentum.api.parsing import (
-    AnotherAnswer,
     ApiId,
     ApiMessage,
     ApiModel,
@@ -83,8 +83,6 @@ class SessionStatus(ApiModel):
     agent_id: ApiId | None = Field(default=None, validation_alias=AliasChoices("agentId", "configId"))
     agent_name: str | None = None
     error: ApiMessage | None = None
-    agent_elapsed_seconds: float | None = None
-    browser_io_seconds: float | None = None
 
 
 class SessionEvent(ApiModel):
@@ -108,31 +106,21 @@ class SessionEvent(ApiModel):
     description: ApiText | None = None
     action_type: str | None = None
     success: bool | None = None
-    snapshot: Any = None
-    command_added: Any = None
     is_recoverable: bool | None = None
     url: ApiUrl | None = None
     title: str | None = None
     config_id: int | None = None
     agent_name: str | None = None
     image_base64: Annotated[str, Text(LONGEST_PAGE)] | None = Field(default=None, repr=False)
-    command: Any = None
-    has_browser_url: bool | None = None
     tool_name: str | None = None
     phase: str | None = None
     args: Any = None
     result: Any = None
-    duration_ms: float | None = None
-    iteration: int | None = None
     content: ApiText | None = None
-    has_tool_calls: bool | None = None
-    tool_count: int | None = None
-    is_complete: bool | None = None
     thinking_content: ApiText | None = None
     columns: Any = None
     rows: Any = None
     total_rows: int | None = None
-    todos: Any = None
     command_count: int | None = None
 
 
@@ -178,7 +166,7 @@ def start(
     prompt: str | None = None,
     url: str | None = None,
     mode: SessionMode | None = None,
-    space_id: int | str | None = None,
+    space_id: Id | None = None,
 ) -> Call[SessionStarted]:
     """Start building an agent. Not safe to repeat: two requests make two sessions.
 
@@ -200,29 +188,23 @@ def start(
         raise SequentumConfigurationError(
             f"The prompt has {len(text)} characters; the Agent Builder takes {SHORTEST_PROMPT} to {LONGEST_PROMPT}."
         )
+    space = None if space_id is None else as_id(space_id, "space_id")
     return Call(
-        purpose="start an Agent Builder session",
-        method="POST",
-        path="/agent-builder/start",
-        body=only_given(
-            mode=chosen,
-            prompt=text,
-            url=address,
-            spaceId=None if space_id is None else as_id(space_id, "space_id"),
-        ),
-        parse=read_one(SessionStarted),
+        "start an Agent Builder session",
+        "POST",
+        "/agent-builder/start",
+        read_one(SessionStarted),
+        body=only_given(mode=chosen, prompt=text, url=address, spaceId=space),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
 
 
 def status(session_id: str) -> Call[SessionStatus]:
     """Look at a session. Cheap; the way to wait. After its end a session may be gone (404)."""
-    return Call(
-        purpose=f"read the status of Agent Builder session {session_id}",
-        method="GET",
-        path=f"/agent-builder/{as_session_segment(session_id)}/status",
-        parse=lambda answer: _read_status(answer, session_id),
-        safe_to_repeat=True,
+    return Call.get(
+        f"read the status of Agent Builder session {session_id}",
+        _path(session_id, "status"),
+        lambda answer: _read_status(answer, session_id),
     )
 
 
@@ -234,16 +216,15 @@ def events(
     A cancelled session sends no event, so read :func:`status` between the calls. When the server stays
     silent for 60 seconds, the call gives a page without events.
 
-    :param session_id: the session.
     :param last_event_index: the last page's ``last_event_index``; -1 gives all events.
     :param longest_page: bytes that are read at once. The rest comes with the next call.
     """
     return Call(
-        purpose=f"read the events of Agent Builder session {session_id}",
-        method="GET",
-        path=f"/agent-builder/{as_session_segment(session_id)}/events",
+        f"read the events of Agent Builder session {session_id}",
+        "GET",
+        _path(session_id, "events"),
+        lambda answer: _read_events(answer, session_id, last_event_index),
         query={"lastEventIndex": last_event_index},
-        parse=lambda answer: _read_events(answer, session_id, last_event_index),
         safe_to_repeat=True,
         read_timeout=EVENTS_READ_TIMEOUT,
         when_silent=lambda: EventPage(last_event_index=last_event_index),
@@ -253,58 +234,57 @@ def events(
 
 def conversation(session_id: str) -> Call[Conversation]:
     """Read the stored conversation of a session whose agent was saved."""
-    return Call(
-        purpose=f"read the conversation of Agent Builder session {session_id}",
-        method="GET",
-        path=f"/agent-builder/{as_session_segment(session_id)}/conversation",
-        parse=read_one(Conversation, sessionId=session_id),
-        safe_to_repeat=True,
+    return Call.get(
+        f"read the conversation of Agent Builder session {session_id}",
+        _path(session_id, "conversation"),
+        read_one(Conversation, sessionId=session_id),
     )
 
 
 def followup(session_id: str, message: str) -> Call[None]:
     """Send a message to a session that is ``ready``; it goes on building."""
-    return _act_on_session("send a follow-up to", "followup", session_id, {"message": message})
+    return Call(
+        f"send a follow-up to Agent Builder session {session_id}",
+        "POST",
+        _path(session_id, "followup"),
+        read_nothing,
+        body={"message": message},
+        read_timeout=QUEUE_READ_TIMEOUT,
+    )
 
 
 def finish(session_id: str, agent_name: str | None = None) -> Call[FinishedSession]:
     """Save the agent and end the session. 409 says that the session was cancelled.
 
-    :param session_id: the session.
     :param agent_name: name of the agent. The server may require it.
     """
     return Call(
-        purpose=f"finish Agent Builder session {session_id}",
-        method="POST",
-        path=f"/agent-builder/{as_session_segment(session_id)}/finish",
+        f"finish Agent Builder session {session_id}",
+        "POST",
+        _path(session_id, "finish"),
+        lambda answer: _read_finished(answer, session_id),
         body=only_given(agentName=agent_name),
-        parse=lambda answer: _read_finished(answer, session_id),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
 
 
 def cancel(session_id: str) -> Call[None]:
     """End a session without an agent. A server of the newer era has only :func:`stop`."""
-    return _act_on_session("cancel", "cancel", session_id, safe_to_repeat=True)
+    return _end("cancel", session_id)
 
 
 def stop(session_id: str) -> Call[None]:
     """Interrupt a session. In the older era it lives on and becomes ``ready``; in the newer it is cancelled."""
-    return _act_on_session("stop", "stop", session_id, safe_to_repeat=True)
+    return _end("stop", session_id)
 
 
-def _act_on_session(
-    action: str, verb: str, session_id: str, body: dict[str, str] | None = None, *, safe_to_repeat: bool = False
-) -> Call[None]:
-    return Call(
-        purpose=f"{action} Agent Builder session {session_id}",
-        method="POST",
-        path=f"/agent-builder/{as_session_segment(session_id)}/{verb}",
-        body=body,
-        parse=read_nothing,
-        safe_to_repeat=safe_to_repeat,
-        read_timeout=None if safe_to_repeat else QUEUE_READ_TIMEOUT,
-    )
+def _end(verb: str, session_id: str) -> Call[None]:
+    purpose = f"{verb} Agent Builder session {session_id}"
+    return Call(purpose, "POST", _path(session_id, verb), read_nothing, safe_to_repeat=True)
+
+
+def _path(session_id: str, last: str) -> str:
+    return f"/agent-builder/{as_session_segment(session_id)}/{last}"
 
 
 def _read_status(answer: Answer, session_id: str) -> SessionStatus:
@@ -321,7 +301,7 @@ def _read_events(answer: Answer, session_id: str, cursor: int) -> EventPage:
     in_order = [new[index] for index in sorted(new)]
     foreign = next((event.session_id for event in in_order if event.session_id not in (None, session_id)), None)
     if foreign is not None:
-        raise AnotherAnswer(f"its sessionId is {one_line(foreign, 100)}, but {session_id} was asked for")
+        raise UnexpectedAnswer(f"its sessionId is {one_line(foreign, 100)}, but {session_id} was asked for")
     # An answer without news may carry no index, or a smaller one: the cursor never goes back.
     return EventPage(events=in_order, last_event_index=max([cursor, stated, *new]), is_cut=answer.is_cut)
 

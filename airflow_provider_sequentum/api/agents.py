@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Annotated, Any, Literal
 
-from airflow_provider_sequentum.api.call import Call, as_id, only_given_query
+from airflow_provider_sequentum.api.call import Call, Id, as_id
 from airflow_provider_sequentum.api.parsing import (
     DEFAULT_RECORDS_PER_PAGE,
     ApiCode,
@@ -24,7 +24,6 @@ from airflow_provider_sequentum.api.parsing import (
     read_list,
     read_nothing,
     read_one,
-    read_page,
 )
 from airflow_provider_sequentum.api.text import LONGEST_WHOLE
 
@@ -75,11 +74,7 @@ class Agent(ApiModel):
     id: ApiId
     name: str | None = None
     description: ApiText | None = None
-    documentation: ApiText | None = None
-    icon: ApiUrl | None = None
-    image: ApiUrl | None = None
     start_url: ApiUrl | None = None
-    agent_templates: Any = None
     config_type: ApiCode[ConfigType] | None = None
     input_parameters: Annotated[dict[str, Any], Text(LONGEST_WHOLE, lines=True)] | None = None
     is_active: bool | None = None
@@ -90,7 +85,6 @@ class Agent(ApiModel):
     version: int | None = None
     proxy_pool_id: int | None = None
     space_id: int | None = None
-    user_id: int | None = None
     labels: list[Label] | None = None
     created: ApiTime | None = None
     updated: ApiTime | None = None
@@ -111,7 +105,7 @@ def list_agents(
     *,
     name: str | None = None,
     status: int | None = None,
-    space_id: int | str | None = None,
+    space_id: Id | None = None,
     config_type: int | None = None,
     sort_column: AgentSortColumn | None = None,
     descending: bool | None = None,
@@ -133,35 +127,25 @@ def list_agents(
     :param records_per_page: length of a page, with ``page``.
     """
     space = None if space_id is None else as_id(space_id, "space_id")
-    paging = {"pageIndex": page, "recordsPerPage": records_per_page} if page is not None else {}
-    return Call(
-        purpose="list agents",
-        method="GET",
-        path="/agent/all",
-        query=only_given_query(
-            **paging,
-            sortColumn=sort_column,
-            sortOrder=None if descending is None else int(descending),
-            name=name,
-            status=None if status is None else int(status),
-            spaceId=space,
-            configType=None if config_type is None else int(config_type),
-        ),
-        parse=read_page(Agent, **({} if space is None else {"spaceId": space})),
-        safe_to_repeat=True,
+    return Call.get(
+        "list agents",
+        "/agent/all",
+        read_list(Agent, spaceId=space),
+        pageIndex=page,
+        recordsPerPage=None if page is None else records_per_page,
+        sortColumn=sort_column,
+        sortOrder=None if descending is None else int(descending),
+        name=name,
+        status=status,
+        spaceId=space,
+        configType=config_type,
     )
 
 
-def get(agent_id: int | str) -> Call[Agent]:
+def get(agent_id: Id) -> Call[Agent]:
     """Read one agent."""
     agent = as_id(agent_id, "agent_id")
-    return Call(
-        purpose=f"read agent {agent}",
-        method="GET",
-        path=f"/agent/{agent}",
-        parse=read_one(Agent, id=agent),
-        safe_to_repeat=True,
-    )
+    return Call.get(f"read agent {agent}", f"/agent/{agent}", read_one(Agent, id=agent))
 
 
 def search(query: str, max_records: int = 50) -> Call[Page[Agent]]:
@@ -170,40 +154,22 @@ def search(query: str, max_records: int = 50) -> Call[Page[Agent]]:
     :param query: the text to look for.
     :param max_records: 1 to 1000.
     """
-    return Call(
-        purpose="search agents",
-        method="GET",
-        path="/agent/search",
-        query=only_given_query(query=query, maxRecords=as_id(max_records, "max_records")),
-        parse=read_list(Agent),
-        safe_to_repeat=True,
-    )
+    count = as_id(max_records, "max_records")
+    return Call.get("search agents", "/agent/search", read_list(Agent), query=query, maxRecords=count)
 
 
-def list_versions(agent_id: int | str) -> Call[Page[AgentVersion]]:
+def list_versions(agent_id: Id) -> Call[Page[AgentVersion]]:
     """List the stored versions of an agent. The highest is active unless an older one was restored."""
     agent = as_id(agent_id, "agent_id")
-    return Call(
-        purpose=f"list the versions of agent {agent}",
-        method="GET",
-        path=f"/agent/{agent}/versions",
-        parse=read_list(AgentVersion),
-        safe_to_repeat=True,
-    )
+    return Call.get(f"list the versions of agent {agent}", f"/agent/{agent}/versions", read_list(AgentVersion))
 
 
-def restore_version(agent_id: int | str, version: int | str, reason: str) -> Call[None]:
+def restore_version(agent_id: Id, version: Id, reason: str) -> Call[None]:
     """Make a new version out of an old one. An active run goes on undisturbed.
 
-    :param agent_id: the agent.
     :param version: number of the version to restore.
     :param reason: comment stored with the new version.
     """
     agent, number = as_id(agent_id, "agent_id"), as_id(version, "version")
-    return Call(
-        purpose=f"restore version {number} of agent {agent}",
-        method="POST",
-        path=f"/agent/{agent}/version/{number}/restore",
-        body={"content": reason},
-        parse=read_nothing,
-    )
+    purpose = f"restore version {number} of agent {agent}"
+    return Call(purpose, "POST", f"/agent/{agent}/version/{number}/restore", read_nothing, body={"content": reason})

@@ -6,17 +6,13 @@ Rests on https://docs.sequentum.com/api-reference/analytics/run-diagnostics. Upc
 
 from __future__ import annotations
 
-from datetime import date
-
 from pydantic import Field
 
-from airflow_provider_sequentum.api.call import Answer, Call, as_id, only_given_query
-from airflow_provider_sequentum.api.parsing import ApiMessage, ApiModel, ApiRunStatus, ApiTime, first_byte, read_one
+from airflow_provider_sequentum.api.call import Answer, Call, Day, Id, as_id
+from airflow_provider_sequentum.api.parsing import ApiMessage, ApiModel, ApiRunStatus, ApiTime, read_one
 
 
-class FailedRunDetail(ApiModel):
-    """One failed run of a summary."""
-
+class _EndedRun(ApiModel):
     run_id: int | None = None
     agent_id: int | None = None
     agent_name: str | None = None
@@ -24,6 +20,11 @@ class FailedRunDetail(ApiModel):
     end_time: ApiTime | None = None
     status: ApiRunStatus | None = None
     error_message: ApiMessage | None = None
+
+
+class FailedRunDetail(_EndedRun):
+    """One failed run of a summary."""
+
     space_id: int | None = None
     space_name: str | None = None
 
@@ -67,16 +68,9 @@ class RunStats(ApiModel):
     traffic: int | None = None
 
 
-class RunDiagnostics(ApiModel):
+class RunDiagnostics(_EndedRun):
     """Why a run ended as it did, in the service's own words. ``runtime_seconds`` is the run time."""
 
-    run_id: int | None = None
-    agent_id: int | None = None
-    agent_name: str | None = None
-    status: ApiRunStatus | None = None
-    error_message: ApiMessage | None = None
-    start_time: ApiTime | None = None
-    end_time: ApiTime | None = None
     runtime_seconds: float | None = None
     stats: RunStats | None = None
     possible_causes: list[ApiMessage] = Field(default_factory=list)
@@ -85,8 +79,8 @@ class RunDiagnostics(ApiModel):
 
 def runs_summary(
     *,
-    start_date: date | str | None = None,
-    end_date: date | str | None = None,
+    start_date: Day | None = None,
+    end_date: Day | None = None,
     status: str | None = None,
     include_details: bool | None = None,
 ) -> Call[RunsSummary]:
@@ -97,67 +91,59 @@ def runs_summary(
     :param status: count runs of this status only, such as ``Failed``.
     :param include_details: list the failed runs as well.
     """
-    return Call(
-        purpose="read the summary of runs",
-        method="GET",
-        path="/analytics/runs/summary",
-        query=only_given_query(startDate=start_date, endDate=end_date, status=status, includeDetails=include_details),
-        parse=read_one(RunsSummary),
-        safe_to_repeat=True,
+    return Call.get(
+        "read the summary of runs",
+        "/analytics/runs/summary",
+        read_one(RunsSummary),
+        startDate=start_date,
+        endDate=end_date,
+        status=status,
+        includeDetails=include_details,
     )
 
 
 def records_summary(
-    *,
-    start_date: date | str | None = None,
-    end_date: date | str | None = None,
-    agent_id: int | str | None = None,
+    *, start_date: Day | None = None, end_date: Day | None = None, agent_id: Id | None = None
 ) -> Call[RecordsSummary]:
     """Count records, errors and page loads, of all agents or of one."""
     agent = None if agent_id is None else as_id(agent_id, "agent_id")
-    return Call(
-        purpose="read the summary of records",
-        method="GET",
-        path="/analytics/records/summary",
-        query=only_given_query(startDate=start_date, endDate=end_date, agentId=agent),
-        parse=read_one(RecordsSummary, **({} if agent is None else {"agentId": agent})),
-        safe_to_repeat=True,
+    return Call.get(
+        "read the summary of records",
+        "/analytics/records/summary",
+        read_one(RecordsSummary, agentId=agent),
+        startDate=start_date,
+        endDate=end_date,
+        agentId=agent,
     )
 
 
-def run_diagnostics(agent_id: int | str, run_id: int | str) -> Call[RunDiagnostics]:
+def run_diagnostics(agent_id: Id, run_id: Id) -> Call[RunDiagnostics]:
     """Ask why a run ended as it did."""
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
-    return Call(
-        purpose=f"read the diagnostics of run {run} of agent {agent}",
-        method="GET",
-        path=f"/analytics/agents/{agent}/runs/{run}/diagnostics",
-        parse=read_one(RunDiagnostics, agentId=agent, runId=run),
-        safe_to_repeat=True,
+    return Call.get(
+        f"read the diagnostics of run {run} of agent {agent}",
+        f"/analytics/agents/{agent}/runs/{run}/diagnostics",
+        read_one(RunDiagnostics, agentId=agent, runId=run),
     )
 
 
-def latest_failure(agent_id: int | str) -> Call[RunDiagnostics | None]:
+def latest_failure(agent_id: Id) -> Call[RunDiagnostics | None]:
     """Ask about the agent's latest failed run. ``None`` when it has none.
 
     The form of the answer without a failure is not published: whatever names no run counts as none.
     """
     agent = as_id(agent_id, "agent_id")
-    return Call(
-        purpose=f"read the latest failure of agent {agent}",
-        method="GET",
-        path=f"/analytics/agents/{agent}/latest-failure",
-        parse=lambda answer: _read_latest_failure(answer, agent),
-        safe_to_repeat=True,
+    return Call.get(
+        f"read the latest failure of agent {agent}",
+        f"/analytics/agents/{agent}/latest-failure",
+        lambda answer: _read_latest_failure(answer, agent),
     )
 
 
 def _read_latest_failure(answer: Answer, agent_id: int) -> RunDiagnostics | None:
-    if not answer.content.strip():
-        return None
-    if "html" in answer.headers.get("content-type", ""):
+    if answer.is_html:
         raise ValueError("the answer is an HTML page")
-    if first_byte(answer) != b"{":
+    if answer.first_byte != b"{":
         return None
     diagnostics = read_one(RunDiagnostics, agentId=agent_id)(answer)
     return diagnostics if diagnostics.run_id is not None else None

@@ -7,14 +7,13 @@ account's credits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import Field
 
-from airflow_provider_sequentum.api.call import Call, as_id, only_given_query
-from airflow_provider_sequentum.api.parsing import ApiId, ApiMessage, ApiModel, ApiTime, Page, read_one, read_page
+from airflow_provider_sequentum.api.call import Call, Day, Id, as_id
+from airflow_provider_sequentum.api.parsing import ApiId, ApiMessage, ApiModel, ApiTime, Page, read_list, read_one
 
 UsageType = Literal["Server Time", "Export GB", "Agent Inputs", "Proxy Data", "Export CPM"]
 """Names the filters take. Answers name the same things differently, such as ``RunUsage``."""
@@ -90,29 +89,17 @@ class RunCost(ApiModel):
 
 def credits() -> Call[Credits]:  # noqa: A001  # the API's own word, used as billing.credits()
     """Read the credits that are left."""
-    return Call(
-        purpose="read the available credits",
-        method="GET",
-        path="/billing/credits",
-        parse=read_one(Credits),
-        safe_to_repeat=True,
-    )
+    return Call.get("read the available credits", "/billing/credits", read_one(Credits))
 
 
-def spending(start_date: date | str | None = None, end_date: date | str | None = None) -> Call[Spending]:
+def spending(start_date: Day | None = None, end_date: Day | None = None) -> Call[Spending]:
     """Read what was spent.
 
     :param start_date: from when; the server's default is the start of the current week.
     :param end_date: until when; the server's default is now.
     """
-    return Call(
-        purpose="read the spending",
-        method="GET",
-        path="/billing/spending",
-        query=only_given_query(startDate=start_date, endDate=end_date),
-        parse=read_one(Spending),
-        safe_to_repeat=True,
-    )
+    path = "/billing/spending"
+    return Call.get("read the spending", path, read_one(Spending), startDate=start_date, endDate=end_date)
 
 
 def history(page: int = 1, records_per_page: int = 50) -> Call[Page[Transaction]]:
@@ -121,19 +108,18 @@ def history(page: int = 1, records_per_page: int = 50) -> Call[Page[Transaction]
     :param page: number of the page, from 1.
     :param records_per_page: length of a page, at most 100.
     """
-    return Call(
-        purpose="list the movements of credits",
-        method="GET",
-        path="/billing/history",
-        query=only_given_query(pageIndex=page, recordsPerPage=records_per_page),
-        parse=read_page(Transaction),
-        safe_to_repeat=True,
+    return Call.get(
+        "list the movements of credits",
+        "/billing/history",
+        read_list(Transaction),
+        pageIndex=page,
+        recordsPerPage=records_per_page,
     )
 
 
 def list_agents(
-    start_date: date | str,
-    end_date: date | str,
+    start_date: Day,
+    end_date: Day,
     *,
     name: str | None = None,
     usage_types: Sequence[UsageType] | None = None,
@@ -144,8 +130,6 @@ def list_agents(
 ) -> Call[Page[AgentCost]]:
     """List what agents cost.
 
-    :param start_date: from when.
-    :param end_date: until when.
     :param name: part of the agent's name.
     :param usage_types: count these only.
     :param sort_column: what to sort by.
@@ -153,58 +137,50 @@ def list_agents(
     :param page: number of the page, from 1.
     :param records_per_page: length of a page, at most 1000.
     """
-    return Call(
-        purpose="list what agents cost",
-        method="GET",
-        path="/billing/agents",
-        query=only_given_query(
-            startDate=start_date,
-            endDate=end_date,
-            pageIndex=page,
-            recordsPerPage=records_per_page,
-            sortColumn=sort_column,
-            sortOrder=None if descending is None else int(descending),
-            name=name,
-            usageTypes=_joined(usage_types),
-        ),
-        parse=read_page(AgentCost),
-        safe_to_repeat=True,
+    return Call.get(
+        "list what agents cost",
+        "/billing/agents",
+        read_list(AgentCost),
+        startDate=start_date,
+        endDate=end_date,
+        pageIndex=page,
+        recordsPerPage=records_per_page,
+        sortColumn=sort_column,
+        sortOrder=None if descending is None else int(descending),
+        name=name,
+        usageTypes=_joined(usage_types),
     )
 
 
 def agent_report(
-    agent_id: int | str,
-    start_date: date | str,
-    end_date: date | str,
+    agent_id: Id,
+    start_date: Day,
+    end_date: Day,
     *,
     time_unit: Literal["day", "month"] | None = None,
     usage_types: Sequence[UsageType] | None = None,
 ) -> Call[AgentCostReport]:
     """Read what one agent cost over time.
 
-    :param agent_id: the agent.
-    :param start_date: from when.
-    :param end_date: until when.
     :param time_unit: length of the steps.
     :param usage_types: count these only.
     """
     agent = as_id(agent_id, "agent_id")
-    return Call(
-        purpose=f"read what agent {agent} cost",
-        method="GET",
-        path=f"/billing/agents/{agent}",
-        query=only_given_query(
-            startDate=start_date, endDate=end_date, timeUnit=time_unit, usageTypes=_joined(usage_types)
-        ),
-        parse=read_one(AgentCostReport, agentId=agent),
-        safe_to_repeat=True,
+    return Call.get(
+        f"read what agent {agent} cost",
+        f"/billing/agents/{agent}",
+        read_one(AgentCostReport, agentId=agent),
+        startDate=start_date,
+        endDate=end_date,
+        timeUnit=time_unit,
+        usageTypes=_joined(usage_types),
     )
 
 
 def list_agent_runs(
-    agent_id: int | str,
-    start_date: date | str,
-    end_date: date | str,
+    agent_id: Id,
+    start_date: Day,
+    end_date: Day,
     *,
     sort_column: Literal["date", "cost", "duration"] | None = None,
     usage_types: Sequence[UsageType] | None = None,
@@ -213,29 +189,22 @@ def list_agent_runs(
 ) -> Call[Page[RunCost]]:
     """List what the runs of an agent cost.
 
-    :param agent_id: the agent.
-    :param start_date: from when.
-    :param end_date: until when.
     :param sort_column: what to sort by.
     :param usage_types: count these only.
     :param page: number of the page, from 1.
     :param records_per_page: length of a page.
     """
     agent = as_id(agent_id, "agent_id")
-    return Call(
-        purpose=f"list what the runs of agent {agent} cost",
-        method="GET",
-        path=f"/billing/agents/{agent}/runs",
-        query=only_given_query(
-            startDate=start_date,
-            endDate=end_date,
-            pageIndex=page,
-            recordsPerPage=records_per_page,
-            sortColumn=sort_column,
-            usageTypes=_joined(usage_types),
-        ),
-        parse=read_page(RunCost, agentId=agent),
-        safe_to_repeat=True,
+    return Call.get(
+        f"list what the runs of agent {agent} cost",
+        f"/billing/agents/{agent}/runs",
+        read_list(RunCost, agentId=agent),
+        startDate=start_date,
+        endDate=end_date,
+        pageIndex=page,
+        recordsPerPage=records_per_page,
+        sortColumn=sort_column,
+        usageTypes=_joined(usage_types),
     )
 
 

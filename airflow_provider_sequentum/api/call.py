@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from airflow_provider_sequentum.api.errors import SequentumConfigurationError
+from airflow_provider_sequentum.api.errors import ConnectionNotMade, SequentumConfigurationError, SequentumError
 
 API_PREFIX = "/api/v1"
 """Every documented resource lives under this path of the base URL."""
@@ -28,6 +28,12 @@ LONGEST_SESSION_ID = 256
 """Characters of an Agent Builder session's id, as in Sequentum's own client."""
 
 T = TypeVar("T")
+E = TypeVar("E", bound=SequentumError)
+
+Id = int | str
+"""An id: the API's integer, or its text as templates render it."""
+Day = date | str
+"""A date or a time, or its ISO 8601 text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +51,18 @@ class Answer:
     content: bytes
     is_cut: bool = False
 
+    @property
+    def first_byte(self) -> bytes:
+        """The first byte after white space and a byte order mark: what the body seems to be."""
+        return self.content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+
+    @property
+    def is_html(self) -> bool:
+        """Whether it is a page, such as a gateway's or a login's."""
+        return "html" in self.headers.get("content-type", "") or self.first_byte == b"<"
+
 
 @dataclass(frozen=True, slots=True)
-class FileUpload:
-    """A body sent as ``multipart/form-data`` with one file.
-
-    :param field_name: name of the form field.
-    :param file_name: name the file gets on the server.
-    :param content: the bytes.
-    """
-
-    field_name: str
-    file_name: str
-    content: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Generic[T]):
     """One request to the Sequentum Cloud API and the way to read its answer.
 
@@ -68,10 +70,11 @@ class Call(Generic[T]):
         ("start agent 7").
     :param method: HTTP method, upper case.
     :param path: path below ``/api/v1``, with a leading slash.
-    :param parse: turns a 2xx answer into the value the caller gets. It raises ``ValueError`` for an
-        answer that is not what the endpoint answers; the pipeline makes an ``UnexpectedAnswer`` of it.
+    :param parse: turns a 2xx answer into the value the caller gets. It raises ``ValueError``, ``UnexpectedAnswer`` or
+        ``RefusedByServer`` with a reason; the pipeline adds what the call was.
     :param query: query parameters; only what the caller set.
-    :param body: JSON body or a file upload; ``None`` sends no body.
+    :param body: JSON body.
+    :param files: body as ``multipart/form-data``: name and content of the file in each form field.
     :param safe_to_repeat: whether sending the request twice has the same effect as sending it once.
         Calls that are not safe are repeated only when the server certainly did nothing with them.
     :param read_timeout: seconds of silence to allow at least, where the client's own time-out may be too short.
@@ -87,11 +90,17 @@ class Call(Generic[T]):
     path: str
     parse: Callable[[Answer], T]
     query: Mapping[str, str | int] = field(default_factory=dict)
-    body: Mapping[str, Any] | FileUpload | None = None
+    body: Mapping[str, Any] | None = None
+    files: Mapping[str, tuple[str, bytes]] | None = field(default=None, repr=False)
     safe_to_repeat: bool = False
     read_timeout: float | None = None
     when_silent: Callable[[], T] | None = None
     longest_answer: int | None = None
+
+    @classmethod
+    def get(cls, purpose: str, path: str, parse: Callable[[Answer], T], **query: date | str | int | None) -> Call[T]:
+        """Return a call that only reads, and therefore is safe to repeat. Parameters that are ``None`` are not sent."""
+        return cls(purpose, "GET", path, parse, query=only_given(**query), safe_to_repeat=True)
 
     @property
     def request(self) -> str:
@@ -102,6 +111,24 @@ class Call(Generic[T]):
     def changes_something(self) -> bool:
         """Whether the server may be in another state after the call."""
         return self.method != "GET"
+
+    def error(self, kind: type[E], reason: str, *, may_have_acted: bool = False, advice: str = "", **fields: Any) -> E:
+        """Return an error of this call.
+
+        :param kind: what the caller can catch.
+        :param reason: what happened.
+        :param may_have_acted: whether the server may have carried out the request.
+        :param advice: what to do next.
+        :param fields: further fields of the error.
+        """
+        fate = "The server did nothing with it." if self.changes_something else ""
+        if may_have_acted:
+            fate = "The server may have acted on it all the same: check before repeating it."
+        elif issubclass(kind, ConnectionNotMade):
+            fate = "Nothing was sent."
+        sentences = (f"Could not {self.purpose} ({self.request}): {reason.rstrip('.')}.", fate, advice)
+        text = " ".join(filter(None, sentences))
+        return kind(text, purpose=self.purpose, request=self.request, may_have_acted=may_have_acted, **fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +145,8 @@ class Reply(Generic[T]):
     served_at: datetime | None = None
 
 
-def as_id(value: int | str, name: str) -> int:
-    """Return an id as the integer it is; templates render ids as strings.
+def as_id(value: Id, name: str) -> int:
+    """Return an id as the integer it is.
 
     :raises SequentumConfigurationError: when it is not a whole number above 0.
     """
@@ -156,7 +183,7 @@ def as_json_text(parameters: Mapping[str, Any] | str | None) -> str | None:
         raise SequentumConfigurationError(f"input_parameters cannot be written as JSON: {error}") from None
 
 
-def as_time_text(value: date | str) -> str:
+def as_time_text(value: Day) -> str:
     """Return a date or a time as ISO 8601 text, times in UTC. A time without a zone is taken as UTC."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
@@ -165,20 +192,6 @@ def as_time_text(value: date | str) -> str:
 
 
 def only_given(**values: Any) -> dict[str, Any]:
-    """Return the values that are not ``None``: what the caller did not set is not sent."""
-    return {name: _wire_value(value) for name, value in values.items() if value is not None}
-
-
-def only_given_query(**values: date | str | int | None) -> dict[str, str | int]:
-    """Return query parameters that are not ``None``; booleans in lower case, times in UTC."""
-    given: dict[str, str | int] = {}
-    for name, value in values.items():
-        if isinstance(value, bool):
-            given[name] = str(value).lower()
-        elif value is not None:
-            given[name] = _wire_value(value)
-    return given
-
-
-def _wire_value(value: Any) -> Any:
-    return as_time_text(value) if isinstance(value, date) else value
+    """Return the values that are not ``None``, times as text: what the caller did not set is not sent."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return {name: as_time_text(value) if isinstance(value, date) else value for name, value in given.items()}

@@ -14,33 +14,33 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, closing
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
+from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_sequentum.api.budget import DEFAULT_PAUSE, budget_of
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.download import Destination, Download
-from airflow_provider_sequentum.api.errors import AnswerTimedOut, SequentumError
 from airflow_provider_sequentum.api.files import RunFile
 from airflow_provider_sequentum.api.parsing import Page, first_page, next_page
 from airflow_provider_sequentum.api.pipeline import Pipeline, parse_retry_after
-from airflow_provider_sequentum.api.retry import Deadline, async_retrying, retrying
+from airflow_provider_sequentum.api.retry import Deadline, retry_options
 from airflow_provider_sequentum.api.settings import ClientSettings
 from airflow_provider_sequentum.api.transport import (
     LONGEST_ANSWER,
     BoundedBody,
-    address_error,
     async_raw_pieces,
     location_of,
     new_async_client,
     new_client,
-    quiet_http_logs,
     raw_pieces,
     read_at_most,
+    sending,
     wide_reads,
 )
 
@@ -52,8 +52,8 @@ URGENT_WAIT = 0.5
 """Seconds between two attempts, at most, of an urgent client: Airflow gives a killed task about five."""
 LONGEST_ERROR_BODY = 64 * 1024
 
-# What httpx lets through from the standard library and idna for an address that cannot be used.
-_ADDRESS_ERRORS = (httpx.InvalidURL, UnicodeError, ImportError)
+# InvalidURL is none of httpx's HTTPErrors.
+_NETWORK_ERRORS = (httpx.HTTPError, httpx.InvalidURL)
 
 
 class _Client:
@@ -90,10 +90,9 @@ class _Client:
             pause = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
             self._budget.settle(response.headers, refused_for=DEFAULT_PAUSE if pause is None else pause)
 
-    def _typed_error(self, call: Call[Any], error: Exception) -> SequentumError:
-        if isinstance(error, httpx.HTTPError):
-            return self._pipeline.transport_error(call, error)
-        return address_error(error)
+    def _retries(self, call: Call[Any], deadline: Deadline) -> dict[str, Any]:
+        longest_wait = URGENT_WAIT if self._urgent else math.inf
+        return retry_options(call, self.settings.max_attempts, deadline, longest_wait=longest_wait)
 
     def _check_time(self, call: Call[Any], deadline: Deadline) -> None:
         """Give up a body that comes in small pieces for longer than there is time."""
@@ -144,9 +143,8 @@ class SequentumClient(_Client):
         :raises SequentumError: one of the errors in :mod:`airflow_provider_sequentum.api.errors`; when the time passed
             later, the last one.
         """
-        longest_wait = URGENT_WAIT if self._urgent else math.inf
         deadline = Deadline(within, self._clock)
-        policy = retrying(call, self.settings.max_attempts, self._sleep, deadline, longest_wait=longest_wait)
+        policy = Retrying(sleep=self._sleep, **self._retries(call, deadline))
         reply: Reply[T] = policy(self._attempt, call, budget_share, deadline)
         return reply
 
@@ -167,24 +165,19 @@ class SequentumClient(_Client):
     def download(self, *, agent_id: int | str, run_id: int | str, file: RunFile, destination: Destination) -> int:
         """Fetch a file of a run in constant memory; resume where the connection broke.
 
-        :param agent_id: the agent.
-        :param run_id: the run.
         :param file: the file, as ``files.list_files`` lists it.
         :param destination: where the bytes go. After an error it holds a part of the file.
         :return: number of bytes written.
         :raises SequentumError: when the file cannot be had, also after ``max_attempts`` without progress.
         """
-        download = Download(
-            self.settings, self._pipeline, agent_id=agent_id, run_id=run_id, file=file, destination=destination
-        )
-        policy = retrying(
+        download = Download(self._pipeline, agent_id, run_id, file, destination)
+        options = retry_options(
             download.call,
             self.settings.max_attempts,
-            self._sleep,
             Deadline(None, self._clock),
-            lambda _state: download.attempts_without_progress,
+            count_attempts=lambda _state: download.attempts_without_progress,
         )
-        return policy(self._fetch, download)
+        return Retrying(sleep=self._sleep, **options)(self._fetch, download)
 
     def close(self) -> None:
         """Close the connections."""
@@ -200,49 +193,34 @@ class SequentumClient(_Client):
 
     def _attempt(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
         try:
-            response = self._exchange(call, budget_share, deadline)
-            body = self._read(call, response, deadline)
-        except AnswerTimedOut:
-            if call.when_silent is None:
-                raise
-            return Reply(call.when_silent())
-        return self._pipeline.reply(call, response, body)
-
-    def _read(self, call: Call[Any], response: httpx.Response, deadline: Deadline) -> BoundedBody:
-        try:
-            body = BoundedBody(response, call.longest_answer or LONGEST_ANSWER)
-            for data in raw_pieces(response):
-                if body.take(data):
-                    break
-                self._check_time(call, deadline)
-        except httpx.HTTPError as error:
+            with closing(self._request(call, budget_share, deadline)) as response:
+                body = BoundedBody(response, call.longest_answer or LONGEST_ANSWER)
+                for data in raw_pieces(response):
+                    if body.take(data):
+                        break
+                    self._check_time(call, deadline)
+        except _NETWORK_ERRORS as error:
+            if call.when_silent is not None and isinstance(error, httpx.ReadTimeout):
+                return Reply(call.when_silent())
             failure = self._pipeline.transport_error(call, error)
         else:
-            return body
-        finally:
-            response.close()
+            return self._pipeline.reply(call, response, body)
+        # Raised out here, so that no context carries httpx's error, which holds the request and its key.
         raise failure
 
-    def _exchange(
+    def _request(
         self, call: Call[Any], budget_share: float, deadline: Deadline, headers: dict[str, str] | None = None
     ) -> httpx.Response:
+        """Send the request of a call when it is its turn; the body of the response is unread."""
         while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
             self._sleep(wait)
         response: httpx.Response | None = None
         try:
-            response = self._send(self._http, call, self._pipeline.build(call, headers, deadline.remaining))
+            with sending():
+                response = self._http.send(self._pipeline.build(call, headers, deadline.remaining), stream=True)
         finally:
             self._settle(response)
         return response
-
-    def _send(self, http: httpx.Client, call: Call[Any], request: httpx.Request) -> httpx.Response:
-        try:
-            with quiet_http_logs():
-                return http.send(request, stream=True)
-        except (httpx.HTTPError, *_ADDRESS_ERRORS) as error:
-            failure = self._typed_error(call, error)
-        # Raised out here, so that no context carries httpx's error, which holds the request and its key.
-        raise failure
 
     @cached_property
     def _storage_http(self) -> httpx.Client:
@@ -254,15 +232,21 @@ class SequentumClient(_Client):
         return self._storage_http if isinstance(self.settings.verify, str) and not is_service else self._http
 
     def _fetch(self, download: Download) -> int:
-        download.start_attempt()
-        response = self._exchange(download.call, 1.0, Deadline(None, self._clock), download.headers())
-        while (request := self._take(download, response)) is not None:
-            response = self._send(self._http_for(request.url), download.call, request)
-        return download.finish()
+        headers = download.start_attempt()
+        try:
+            response = self._request(download.call, 1.0, Deadline(None, self._clock), headers)
+            while (request := self._take(download, response)) is not None:
+                with sending():
+                    response = self._http_for(request.url).send(request, stream=True)
+        except _NETWORK_ERRORS as error:
+            failure = self._pipeline.transport_error(download.call, error)
+        else:
+            return download.finish()
+        raise failure
 
     def _take(self, download: Download, response: httpx.Response) -> httpx.Request | None:
-        failure: SequentumError
-        try:
+        """Take a response to a download; return the request that comes next, or ``None`` after the file."""
+        with closing(response):
             location = location_of(response)
             # A redirect's body is read too: unread, the connection to the API could not be used for the next file.
             small = response.is_error or location is not None
@@ -271,13 +255,7 @@ class SequentumClient(_Client):
             if request is None:
                 with wide_reads(response):
                     download.write_all(raw_pieces(response))
-        except httpx.HTTPError as error:
-            failure = self._pipeline.transport_error(download.call, error)
-        else:
             return request
-        finally:
-            response.close()
-        raise failure
 
 
 class AsyncSequentumClient(_Client):
@@ -311,7 +289,7 @@ class AsyncSequentumClient(_Client):
     async def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
         """Send a call and return its value and the service's own time; see :meth:`SequentumClient.exchange`."""
         deadline = Deadline(within, self._clock)
-        policy = async_retrying(call, self.settings.max_attempts, self._sleep, deadline)
+        policy = AsyncRetrying(sleep=self._sleep, **self._retries(call, deadline))
         return await policy(self._attempt, call, budget_share, deadline)
 
     async def pages(self, call: Call[Page[T]]) -> AsyncIterator[Page[T]]:
@@ -335,20 +313,18 @@ class AsyncSequentumClient(_Client):
         All of it happens in a thread: a download at the speed of a disk would keep the event loop busy. The
         thread ends soon after the awaiting task was cancelled.
         """
-        cancelled = threading.Event()
         given: object = self._transport
         transport = given if isinstance(given, httpx.BaseTransport) else None
+        guarded = _UntilCancelled(destination)
 
         def fetch() -> int:
-            with SequentumClient(self.settings, transport=transport, sleep=_sleep_until(cancelled)) as client:
-                guarded = _UntilSet(cancelled, destination)
+            with SequentumClient(self.settings, transport=transport, sleep=guarded.sleep) as client:
                 return client.download(agent_id=agent_id, run_id=run_id, file=file, destination=guarded)
 
         try:
             return await asyncio.to_thread(fetch)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
+        finally:
+            guarded.cancelled.set()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -364,69 +340,45 @@ class AsyncSequentumClient(_Client):
 
     async def _attempt(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
         try:
-            response = await self._exchange(call, budget_share, deadline)
-            body = await self._read(call, response, deadline)
-        except AnswerTimedOut:
-            if call.when_silent is None:
-                raise
-            return Reply(call.when_silent())
-        return self._pipeline.reply(call, response, body)
-
-    async def _read(self, call: Call[Any], response: httpx.Response, deadline: Deadline) -> BoundedBody:
-        try:
-            body = BoundedBody(response, call.longest_answer or LONGEST_ANSWER)
-            async for data in async_raw_pieces(response):
-                if body.take(data):
-                    break
-                self._check_time(call, deadline)
-        except httpx.HTTPError as error:
+            async with aclosing(await self._request(call, budget_share, deadline)) as response:
+                body = BoundedBody(response, call.longest_answer or LONGEST_ANSWER)
+                async for data in async_raw_pieces(response):
+                    if body.take(data):
+                        break
+                    self._check_time(call, deadline)
+        except _NETWORK_ERRORS as error:
+            if call.when_silent is not None and isinstance(error, httpx.ReadTimeout):
+                return Reply(call.when_silent())
             failure = self._pipeline.transport_error(call, error)
         else:
-            return body
-        finally:
-            await response.aclose()
+            return self._pipeline.reply(call, response, body)
+        # Raised out here, so that no context carries httpx's error, which holds the request and its key.
         raise failure
 
-    async def _exchange(self, call: Call[Any], budget_share: float, deadline: Deadline) -> httpx.Response:
+    async def _request(self, call: Call[Any], budget_share: float, deadline: Deadline) -> httpx.Response:
         while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
             await self._sleep(wait)
         response: httpx.Response | None = None
         try:
-            response = await self._send(call, self._pipeline.build(call, within=deadline.remaining))
+            with sending():
+                response = await self._http.send(self._pipeline.build(call, within=deadline.remaining), stream=True)
         finally:
             self._settle(response)
         return response
 
-    async def _send(self, call: Call[Any], request: httpx.Request) -> httpx.Response:
-        try:
-            with quiet_http_logs():
-                return await self._http.send(request, stream=True)
-        except (httpx.HTTPError, *_ADDRESS_ERRORS) as error:
-            failure = self._typed_error(call, error)
-        # Raised out here, so that no context carries httpx's error, which holds the request and its key.
-        raise failure
 
+class _UntilCancelled:
+    """A destination and a sleep that end the thread of a download once the task that awaits it was cancelled."""
 
-class _DownloadCancelled(Exception):
-    """Ends the thread of a download that was cancelled."""
-
-
-class _UntilSet:
-    """A destination that takes no more once an event is set."""
-
-    def __init__(self, event: threading.Event, destination: Destination) -> None:
-        self._event = event
+    def __init__(self, destination: Destination) -> None:
+        self.cancelled = threading.Event()
         self._destination = destination
 
     def write(self, data: bytes, /) -> object:
-        if self._event.is_set():
-            raise _DownloadCancelled
+        if self.cancelled.is_set():
+            raise asyncio.CancelledError
         return self._destination.write(data)
 
-
-def _sleep_until(event: threading.Event) -> Callable[[float], None]:
-    def sleep(seconds: float) -> None:
-        if event.wait(seconds):
-            raise _DownloadCancelled
-
-    return sleep
+    def sleep(self, seconds: float) -> None:
+        if self.cancelled.wait(seconds):
+            raise asyncio.CancelledError

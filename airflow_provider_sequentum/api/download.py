@@ -12,7 +12,6 @@ the file's own name says that it is a compressed file.
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -21,11 +20,10 @@ from typing import Protocol
 import httpx
 
 from airflow_provider_sequentum.api.addresses import redirect_target
-from airflow_provider_sequentum.api.call import Call, as_id
-from airflow_provider_sequentum.api.errors import AnswerLost, DownloadError, SequentumError, StorageRefused
+from airflow_provider_sequentum.api.call import Call, Id, as_id
+from airflow_provider_sequentum.api.errors import AnswerLost, DownloadError, SequentumError
 from airflow_provider_sequentum.api.files import FileType, RunFile
 from airflow_provider_sequentum.api.pipeline import USER_AGENT, Pipeline, error_of_status
-from airflow_provider_sequentum.api.settings import ClientSettings
 from airflow_provider_sequentum.api.text import one_line
 from airflow_provider_sequentum.api.transport import GZIP, ZSTD, codings_of, decompressed
 
@@ -60,36 +58,20 @@ class Destination(Protocol):
 class Download:
     """One file on its way.
 
-    :param settings: the client's settings.
-    :param pipeline: the client's pipeline.
-    :param agent_id: the agent.
-    :param run_id: the run.
+    :param pipeline: the client's.
     :param file: the file, as listed.
     :param destination: where its bytes go.
     """
 
-    def __init__(
-        self,
-        settings: ClientSettings,
-        pipeline: Pipeline,
-        *,
-        agent_id: int | str,
-        run_id: int | str,
-        file: RunFile,
-        destination: Destination,
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, agent_id: Id, run_id: Id, file: RunFile, destination: Destination) -> None:
         agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
-        self.call: Call[None] = Call(
-            purpose=f"download file {file.id} of run {run} of agent {agent}",
-            method="GET",
-            path=f"/agent/{agent}/run/{run}/file/{file.id}/download",
-            parse=lambda _answer: None,
-            safe_to_repeat=True,
+        self.call = Call.get(
+            f"download file {file.id} of run {run} of agent {agent}",
+            f"/agent/{agent}/run/{run}/file/{file.id}/download",
+            lambda _answer: None,
         )
         self.received = 0
         self.attempts_without_progress = 0
-        self._settings = settings
-        self._timeout = pipeline.timeout_extension(None, math.inf)
         self._pipeline = pipeline
         self._file = file
         self._listed_size = file.file_size
@@ -104,12 +86,13 @@ class Download:
         self._stored = 0
         self._stated_length: int | None = None
 
-    def start_attempt(self) -> None:
-        """Note that the API is about to be asked for the file."""
+    def start_attempt(self) -> dict[str, str]:
+        """Note that the API is about to be asked for the file, and return the headers to ask with."""
         self.attempts_without_progress += 1
         self._redirects = 0
+        return self._headers()
 
-    def headers(self) -> dict[str, str]:
+    def _headers(self) -> dict[str, str]:
         """Return the headers which ask for the part of the file that is missing, as it is stored."""
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         if self.received and not self._is_decoded:
@@ -131,7 +114,9 @@ class Download:
             return None
         if self._redirects == 0:
             raise error_of_status(self.call, self._pipeline.answer_of(response, error_body))
-        raise self._error(f"the storage answered {response.status_code}. Its address may have expired", StorageRefused)
+        refusal = self._error(f"the storage answered {response.status_code}. Its address may have expired")
+        refusal.transient = True
+        raise refusal
 
     def write_all(self, pieces: Iterator[bytes]) -> None:
         """Write a body.
@@ -201,15 +186,16 @@ class Download:
         self._redirects += 1
         if self._redirects > MAX_REDIRECTS:
             raise self._error(f"more than {MAX_REDIRECTS} redirects")
+        settings = self._pipeline.settings
         try:
-            url = redirect_target(
-                self._settings.host, response.request.url, location, allow_http=self._settings.allow_http
-            )
+            url = redirect_target(settings.host, response.request.url, location, allow_http=settings.allow_http)
         except ValueError as error:
             reason = str(error)
         else:
-            headers = {"User-Agent": USER_AGENT, **self.headers()}
-            return httpx.Request("GET", url, headers=headers, extensions={"timeout": self._timeout})
+            headers = {"User-Agent": USER_AGENT, **self._headers()}
+            return httpx.Request(
+                "GET", url, headers=headers, extensions={"timeout": self._pipeline.timeouts(self.call)}
+            )
         raise self._error(reason)
 
     def _check_body(self, response: httpx.Response) -> None:
@@ -268,10 +254,9 @@ class Download:
         return 0, None if self._is_decoded else self._stated_length
 
     def _error(self, reason: str, kind: type[SequentumError] = DownloadError) -> SequentumError:
-        text = f"Could not {self.call.purpose}: {reason}. {self.received} bytes were written."
-        return kind(text, purpose=self.call.purpose, request=self.call.request)
+        return self.call.error(kind, reason, advice=f"{self.received} bytes were written.")
 
 
 def _differ(one: int | str | None, other: int | str | None) -> bool:
-    """Return whether two statements about a file contradict each other; one that is missing does not."""
+    """Return whether two statements about a file contradict each other; a missing one does not."""
     return one is not None and other is not None and one != other

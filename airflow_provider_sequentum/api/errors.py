@@ -4,21 +4,20 @@
 
     SequentumError
      ├── SequentumConfigurationError    settings or arguments are unusable; nothing was sent (ValueError too)
-     ├── SequentumTransportError        no usable answer came
-     │    ├── ConnectionNotMade         nothing was sent: no connection came about, or the call's time passed before
-     │    └── AnswerLost                the request was sent, its answer did not arrive
-     │         └── AnswerTimedOut       the server stayed silent for too long
+     ├── ConnectionNotMade              nothing was sent: no connection came about, or the call's time passed before
+     ├── AnswerLost                     the request was sent, its answer did not arrive
      ├── HttpStatusError                the server answered with an error status: ``status_code``
      ├── UnexpectedAnswer               a 2xx that is not what the endpoint answers, or about another id; a redirect
      │    └── RefusedByServer           a 2xx that says ``success: false``
      └── DownloadError                  a file could not be fetched from the storage the API points to
-          └── StorageRefused            the storage answered with an error status, e.g. for an expired address
 
 Every error says in its text what was being done, what happened, whether the server may have acted, and
 what to do next. No error holds the API key or a signed URL.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from airflow_provider_sequentum.api.text import one_line
 
@@ -51,28 +50,22 @@ class SequentumConfigurationError(SequentumError, ValueError):
     """Settings or arguments are unusable. Nothing was sent."""
 
 
-class SequentumTransportError(SequentumError):
-    """No usable answer came from the server."""
-
-    transient = True
-
-
-class ConnectionNotMade(SequentumTransportError):
+class ConnectionNotMade(SequentumError):
     """Nothing was sent, so the server certainly did nothing: trying again is safe.
 
     No connection came about, or the time that the caller gave the call passed while it waited for the request budget.
     """
 
+    transient = True
 
-class AnswerLost(SequentumTransportError):
-    """The request was sent and its answer did not arrive (time-out, connection reset).
+
+class AnswerLost(SequentumError):
+    """The request was sent and its answer did not arrive (read time-out, connection reset, damaged body).
 
     For a call that changes something, ``may_have_acted`` is true: find out before repeating it.
     """
 
-
-class AnswerTimedOut(AnswerLost):
-    """The request was sent and the server stayed silent for longer than the read time-out."""
+    transient = True
 
 
 class HttpStatusError(SequentumError):
@@ -81,6 +74,7 @@ class HttpStatusError(SequentumError):
     It is transient for 429, which says that the server did nothing with the request, and for 5xx. 401 and 404 may also
     mean a run, an agent or a session that the key may not see.
 
+    :param of_the_call: ``purpose``, ``request`` and ``may_have_acted``.
     :param status_code: HTTP status.
     :param title: short text of the server's error body, or the standard phrase of the status.
     :param detail: longer text of the server's error body, ``None`` when it has none. It comes from the
@@ -92,15 +86,13 @@ class HttpStatusError(SequentumError):
         self,
         message: str,
         *,
-        purpose: str = "",
-        request: str = "",
-        may_have_acted: bool = False,
         status_code: int = 0,
         title: str = "",
         detail: str | None = None,
         retry_after: float | None = None,
+        **of_the_call: Any,
     ) -> None:
-        super().__init__(message, purpose=purpose, request=request, may_have_acted=may_have_acted)
+        super().__init__(message, **of_the_call)
         self.status_code: int = status_code
         self.transient = status_code == 429 or status_code >= 500
         self.title = title
@@ -121,10 +113,7 @@ class RefusedByServer(UnexpectedAnswer):
 
 
 class DownloadError(SequentumError):
-    """A file could not be fetched from the storage the API points to. Its address, a secret, stays out of the text."""
+    """A file could not be fetched from the storage the API points to. Its address, a secret, stays out of the text.
 
-
-class StorageRefused(DownloadError):
-    """The storage answered with an error status, as it does for an expired address. A new address may help."""
-
-    transient = True
+    It is transient when the storage answered with an error status, as it does for an expired address.
+    """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from airflow_provider_sequentum.api.call import Call, as_id
+from airflow_provider_sequentum.api.call import Call, Id, as_id
 from airflow_provider_sequentum.api.parsing import ApiCode, ApiId, ApiMessage, ApiModel, ApiTime, Page, read_list
 
 
@@ -42,16 +42,11 @@ class RunFile(ApiModel):
     region_id: int | None = None
 
 
-def list_files(agent_id: int | str, run_id: int | str) -> Call[Page[RunFile]]:
+def list_files(agent_id: Id, run_id: Id) -> Call[Page[RunFile]]:
     """List the files of a run. The list is empty when the run produced none.
 
     :return: the files; ``unreadable`` of the list counts those that could not be read.
     """
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
-    return Call(
-        purpose=f"list the files of run {run} of agent {agent}",
-        method="GET",
-        path=f"/agent/{agent}/run/{run}/files",
-        parse=read_list(RunFile, runId=run),
-        safe_to_repeat=True,
-    )
+    path = f"/agent/{agent}/run/{run}/files"
+    return Call.get(f"list the files of run {run} of agent {agent}", path, read_list(RunFile, runId=run))

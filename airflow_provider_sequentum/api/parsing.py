@@ -26,7 +26,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -34,7 +33,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 
 from airflow_provider_sequentum.api.call import Answer, Call
-from airflow_provider_sequentum.api.errors import UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import RefusedByServer, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status
 from airflow_provider_sequentum.api.text import (
     LONGEST_MESSAGE,
@@ -169,14 +168,6 @@ class Page(list[T], Generic[T]):
         self.unreadable = unreadable
 
 
-class Refused(ValueError):
-    """The answer says ``success: false``; the text is the server's reason."""
-
-
-class AnotherAnswer(ValueError):
-    """The answer is about something else than what was asked about."""
-
-
 def read_json(content: bytes, *, is_cut: bool = False) -> Any:
     """Return the JSON value of an answer, read at least as leniently as Python's ``json`` reads.
 
@@ -198,26 +189,20 @@ def read_json(content: bytes, *, is_cut: bool = False) -> Any:
         return from_json(_HUGE_INTEGER.sub("null", text).encode(errors="replace"), allow_partial=is_cut)
 
 
-def first_byte(answer: Answer) -> bytes:
-    """Return the first byte of an answer after white space and a byte order mark: what it seems to be."""
-    return answer.content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-
-
 def read_nothing(answer: Answer) -> None:
     """Read the answer of a call that only acts: any 2xx will do but a refusal and a gateway's page."""
-    first = first_byte(answer)
-    if first == b"{":
+    if answer.first_byte == b"{":
         raise_if_refused(read_json(answer.content))
-    if first == b"<":
+    if answer.first_byte == b"<":
         raise ValueError("the answer is a page")
 
 
-def read_one(model: type[M], **asked: int | str) -> Callable[[Answer], M]:
+def read_one(model: type[M], **asked: int | str | None) -> Callable[[Answer], M]:
     """Return a reader of one object.
 
     :param model: what the object is.
-    :param asked: wire names and values of the ids that were asked for. An answer that states another one is refused
-        with :class:`AnotherAnswer`; where it states none they stand in for it, but for the object's own ``id``.
+    :param asked: wire names and values of the ids that were asked for. An answer that states another one is an
+        ``UnexpectedAnswer``; where it states none they stand in for it, but for the object's own ``id``.
     """
 
     def read(answer: Answer) -> M:
@@ -227,13 +212,8 @@ def read_one(model: type[M], **asked: int | str) -> Callable[[Answer], M]:
     return read
 
 
-def read_list(model: type[M], **asked: int | str) -> Callable[[Answer], Page[M]]:
-    """Return a reader of a list in any of its shapes; parameters as for :func:`read_page`."""
-    return read_page(model, **asked)
-
-
-def read_page(model: type[M], **asked: int | str) -> Callable[[Answer], Page[M]]:
-    """Return a reader of a page in any of its shapes: ``items``, ``agents``, ``runs``, ``transactions``, array.
+def read_list(model: type[M], **asked: int | str | None) -> Callable[[Answer], Page[M]]:
+    """Return a reader of a list, or of one page of it, in any of its shapes: under one of ``_LIST_KEYS``, or an array.
 
     Records that cannot be read are left out with one warning that counts them.
 
@@ -243,18 +223,21 @@ def read_page(model: type[M], **asked: int | str) -> Callable[[Answer], Page[M]]
 
     def read(answer: Answer) -> Page[M]:
         data = raise_if_refused(read_json(answer.content, is_cut=answer.is_cut))
-        records, total = _records_of(data)
         _with_asked_ids(model, data, asked)
-        completed = [_with_asked_ids(model, record, asked) for record in records]
-        try:
-            return Page(_list_adapter(model).validate_python(completed), total)
-        except ValidationError as error:
-            bad = {place["loc"][0] for place in error.errors(include_url=False, include_input=False)}
-            if len(bad) == len(completed):
-                raise
-        _warn_of_unreadable(len(bad), len(completed), model.__name__)
-        good = [record for index, record in enumerate(completed) if index not in bad]
-        return Page(_list_adapter(model).validate_python(good), total, len(bad))
+        records, total = _records_of(data)
+        page: Page[M] = Page([], total)
+        failure: ValidationError | None = None
+        for record in records:
+            try:
+                page.append(model.model_validate(_with_asked_ids(model, record, asked)))
+            except ValidationError as error:
+                page.unreadable += 1
+                failure = error
+        if failure is not None:
+            if not page:
+                raise failure
+            _warn_of_unreadable(page.unreadable, len(records), model.__name__)
+        return page
 
     return read
 
@@ -262,10 +245,10 @@ def read_page(model: type[M], **asked: int | str) -> Callable[[Answer], Page[M]]
 def raise_if_refused(data: Any) -> Any:
     """Return the data, unless it is the Agent Builder's envelope of a refusal.
 
-    :raises Refused: when the answer says ``success: false``.
+    :raises RefusedByServer: when the answer says ``success: false``; the text is the server's reason.
     """
     if isinstance(data, dict) and data.get("success") is False:
-        raise Refused(str(data.get("error") or data.get("message") or "the server gives no reason"))
+        raise RefusedByServer(str(data.get("error") or data.get("message") or "the server gives no reason"))
     return data
 
 
@@ -287,11 +270,7 @@ def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> C
         # A plain array is the whole list: the server did not page.
         return None
     if previous is not None and page == previous:
-        raise UnexpectedAnswer(
-            f"Could not {call.purpose} ({call.request}): page {page_index} repeats the page before it.",
-            purpose=call.purpose,
-            request=call.request,
-        )
+        raise call.error(UnexpectedAnswer, f"page {page_index} repeats the page before it")
     if page_index * records_per_page >= page.total_record_count:
         return None
     return replace(call, query={**call.query, "pageIndex": page_index + 1})
@@ -373,20 +352,22 @@ def _names_of(model: type[ApiModel], name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def _with_asked_ids(model: type[ApiModel], data: Any, asked: Mapping[str, int | str]) -> Any:
+def _with_asked_ids(model: type[ApiModel], data: Any, asked: Mapping[str, int | str | None]) -> Any:
     """Return an object with the ids that were asked for where it states none.
 
-    :raises AnotherAnswer: when it states another one.
+    :raises UnexpectedAnswer: when it states another one.
     """
-    if not (asked and isinstance(data, dict)):
+    if not isinstance(data, dict):
         return data
     completed = data
     for wire_name, value in asked.items():
+        if value is None:
+            continue
         names = _names_of(model, wire_name)
         stated = [(name, data[name]) for name in names if data.get(name) is not None]
         for name, other in stated:
             if other != value and str(other).strip() != str(value):
-                raise AnotherAnswer(f"its {name} is {one_line(str(other), 100)}, but {value} was asked for")
+                raise UnexpectedAnswer(f"its {name} is {one_line(str(other), 100)}, but {value} was asked for")
         # Its own id an object has to state: without it, any JSON would do for an answer.
         if not stated and names[0] != "id":
             completed = {**completed, names[0]: value}
@@ -402,8 +383,3 @@ def _records_of(data: Any) -> tuple[list[Any], int | None]:
         if records is not None:
             return records, total
     raise ValueError("the answer holds no list")
-
-
-@cache
-def _list_adapter(model: type[M]) -> TypeAdapter[list[M]]:
-    return TypeAdapter(list[model])  # type: ignore[valid-type]

@@ -16,21 +16,19 @@ import httpx
 from pydantic import ValidationError
 
 from airflow_provider_sequentum import __version__
-from airflow_provider_sequentum.api.call import API_PREFIX, Answer, Call, FileUpload, Reply
+from airflow_provider_sequentum.api.call import API_PREFIX, Answer, Call, Reply
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
-    AnswerTimedOut,
     ConnectionNotMade,
     HttpStatusError,
     RefusedByServer,
     SequentumError,
-    SequentumTransportError,
     UnexpectedAnswer,
 )
-from airflow_provider_sequentum.api.parsing import Refused, first_byte, read_json
+from airflow_provider_sequentum.api.parsing import read_json
 from airflow_provider_sequentum.api.settings import ClientSettings
 from airflow_provider_sequentum.api.text import LONGEST_NAME, one_line
-from airflow_provider_sequentum.api.transport import LONGEST_ANSWER, BoundedBody
+from airflow_provider_sequentum.api.transport import LONGEST_ANSWER, BoundedBody, address_error
 
 T = TypeVar("T")
 
@@ -52,13 +50,10 @@ _NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 
 
 class Pipeline:
-    """Builds the requests of one client and reads their answers.
-
-    :param settings: the client's settings.
-    """
+    """Builds the requests of one client and reads their answers."""
 
     def __init__(self, settings: ClientSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._root = f"{settings.base_url}{API_PREFIX}"
         self._headers = {
             "Authorization": f"ApiKey {settings.api_key}",
@@ -66,19 +61,20 @@ class Pipeline:
             "Accept-Encoding": "gzip",
             "User-Agent": f"{settings.user_agent} {USER_AGENT}" if settings.user_agent else USER_AGENT,
         }
-        self._timeout = self.timeout_extension(None, math.inf)
         key = settings.api_key
         self._secret = key.encode() if len(key) >= _SHORTEST_SCRUBBED_KEY else None
         self._secret_in_json = re.compile(b"".join(map(_in_json, key)))
 
-    def timeout_extension(self, read_timeout: float | None, within: float) -> dict[str, float | None]:
-        """Return the time-outs of a request. Waiting for a free connection of our own pool has none.
+    def timeouts(self, call: Call[Any], within: float = math.inf) -> dict[str, float | None]:
+        """Return the time-outs of a call's request. Waiting for a free connection of our own pool has none.
 
-        :param read_timeout: seconds of silence to allow at least.
-        :param within: seconds that none of them may exceed.
+        :param within: seconds that are left for it. A call that is not safe to repeat keeps its read time-out all the
+            same: giving it up early would leave open what it did.
         """
-        connect = min(self._settings.connect_timeout, within)
-        read = min(max(self._settings.read_timeout, read_timeout or 0.0), within)
+        read = max(self.settings.read_timeout, call.read_timeout or 0.0)
+        if call.safe_to_repeat:
+            read = min(read, within)
+        connect = min(self.settings.connect_timeout, within)
         return httpx.Timeout(connect=connect, read=read, write=read, pool=None).as_dict()
 
     def build(
@@ -86,22 +82,17 @@ class Pipeline:
     ) -> httpx.Request:
         """Return the request of a call.
 
-        :param call: the call.
         :param headers: further headers, such as ``Range``.
-        :param within: seconds that are left for it. A call that is not safe to repeat keeps its read time-out all the
-            same: giving it up early would leave open what it did.
+        :param within: seconds that are left for it.
         """
-        timeout = self._timeout
-        if call.read_timeout or within < math.inf:
-            timeout = self.timeout_extension(call.read_timeout, within if call.safe_to_repeat else math.inf)
-            timeout["connect"] = min(self._settings.connect_timeout, within)
         return httpx.Request(
             call.method,
             self._root + call.path,
             params=call.query or None,
-            headers={**self._headers, **headers} if headers else self._headers,
-            extensions={"timeout": timeout},
-            **_body_arguments(call.body),
+            headers={**self._headers, **(headers or {})},
+            extensions={"timeout": self.timeouts(call, within)},
+            json=call.body,
+            files=call.files,
         )
 
     def reply(self, call: Call[T], response: httpx.Response, body: BoundedBody) -> Reply[T]:
@@ -120,33 +111,29 @@ class Pipeline:
             content = self._secret_in_json.sub(b"***", content)
         return Answer(response.status_code, response.headers, content, is_cut)
 
-    def transport_error(self, call: Call[Any], error: httpx.HTTPError) -> SequentumTransportError:
+    def transport_error(self, call: Call[Any], error: httpx.HTTPError | httpx.InvalidURL) -> SequentumError:
         """Return the typed error of a request that got no usable answer."""
+        if isinstance(error, httpx.InvalidURL):
+            return address_error()
         if isinstance(error, _NOT_MADE):
             reason = one_line(str(error), LONGEST_NAME) or "it was not made in time"
-            text = f"Could not {call.purpose} ({call.request}): no connection to the server ({reason})."
-            return ConnectionNotMade(
-                f"{text} Nothing was sent. Check base URL, network and certificates.",
-                purpose=call.purpose,
-                request=call.request,
-            )
+            advice = "Check base URL, network and certificates."
+            return call.error(ConnectionNotMade, f"no connection to the server ({reason})", advice=advice)
         # The text of other errors may quote what was sent or received, so the kind has to do.
         silent = isinstance(error, httpx.ReadTimeout)
         damaged = isinstance(error, httpx.DecodingError)
         reason = "no answer in time" if silent else "the body is damaged" if damaged else "the connection broke"
-        return (AnswerTimedOut if silent else AnswerLost)(
-            _sentence(call, f"{reason} ({type(error).__name__})", call.changes_something, "Try again later."),
-            purpose=call.purpose,
-            request=call.request,
+        return call.error(
+            AnswerLost,
+            f"{reason} ({type(error).__name__})",
             may_have_acted=call.changes_something,
+            advice="Try again later.",
         )
 
 
 def read_answer(call: Call[T], answer: Answer) -> T:
     """Return the value an answer holds.
 
-    :param call: the call that was sent.
-    :param answer: what came back.
     :raises HttpStatusError: for an error status.
     :raises RefusedByServer: for a 2xx that says ``success: false``.
     :raises UnexpectedAnswer: for a 2xx that is not what the endpoint answers, and for a redirect.
@@ -156,10 +143,9 @@ def read_answer(call: Call[T], answer: Answer) -> T:
     failure: SequentumError
     try:
         return call.parse(answer)
-    except Refused as refusal:
-        text = _sentence(call, f"the server refused: {one_line(str(refusal), LONGEST_NAME)}", False, "")
-        failure = RefusedByServer(text, purpose=call.purpose, request=call.request)
-    except (ValueError, RecursionError) as error:
+    except RefusedByServer as refusal:
+        failure = call.error(RefusedByServer, f"the server refused: {one_line(str(refusal), LONGEST_NAME)}")
+    except (ValueError, RecursionError, UnexpectedAnswer) as error:
         reason = f"the answer ({answer.status_code}) is not what this endpoint answers: {_reason(answer, error)}"
         failure = _unexpected(call, reason)
     # Raised out here, so that no context carries the answer's content into a log.
@@ -169,22 +155,17 @@ def read_answer(call: Call[T], answer: Answer) -> T:
 def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None) -> SequentumError:
     """Return the typed error of an answer that is not a 2xx.
 
-    :param call: the call that was sent.
-    :param answer: what came back.
     :param now: the time that a ``Retry-After`` date is measured from; the present by default.
     """
     status = answer.status_code
     if status < 400:
         return _unexpected(call, f"{status} is no status this endpoint answers with. Check the base URL")
-    advice = _ADVICE_ON_FAULTS if status >= 500 else _ADVICE.get(status, "")
     title, detail = _error_texts(answer)
-    may_have_acted = status >= 500 and call.changes_something
-    reason = f"{status} {title}" + (f": {detail}" if detail and detail != title else "")
-    return HttpStatusError(
-        _sentence(call, reason, may_have_acted, advice),
-        purpose=call.purpose,
-        request=call.request,
-        may_have_acted=may_have_acted,
+    return call.error(
+        HttpStatusError,
+        f"{status} {title}" + (f": {detail}" if detail and detail != title else ""),
+        may_have_acted=status >= 500 and call.changes_something,
+        advice=_ADVICE_ON_FAULTS if status >= 500 else _ADVICE.get(status, ""),
         status_code=status,
         title=title,
         detail=detail,
@@ -194,10 +175,8 @@ def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
     """Return how many seconds a ``Retry-After`` header asks to wait: seconds or an HTTP date, else ``None``."""
-    if value is None:
-        return None
     try:
-        seconds = float(value)
+        seconds = float(value or "")
     except ValueError:
         when = parse_date(value)
         if when is None:
@@ -209,13 +188,11 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
 def parse_date(value: str | None) -> datetime | None:
     """Return an HTTP date as an aware UTC time, ``None`` for one that is absent or unreadable.
 
-    :param value: the header. ISO 8601 is read too; a time without a zone is UTC.
+    ISO 8601 is read too; a time without a zone is UTC.
     """
-    if not value:
-        return None
     for read in (parsedate_to_datetime, datetime.fromisoformat):
         try:
-            when = read(value.strip())
+            when = read((value or "").strip())
             return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
         except (ValueError, TypeError, OverflowError):  # two formats, tried in turn
             continue
@@ -227,41 +204,18 @@ def _in_json(character: str) -> bytes:
     return rf"(?:\\?{re.escape(character)}|\\u00(?i:{ord(character):02x}))".encode()
 
 
-def _body_arguments(body: Mapping[str, Any] | FileUpload | None) -> dict[str, Any]:
-    if isinstance(body, FileUpload):
-        return {"files": {body.field_name: (body.file_name, body.content)}}
-    return {"json": body} if body is not None else {}
-
-
-def _sentence(call: Call[Any], reason: str, may_have_acted: bool, advice: str) -> str:
-    if may_have_acted:
-        fate = "The server may have acted on it all the same: check before repeating it."
-    else:
-        fate = "The server did nothing with it." if call.changes_something else ""
-    return " ".join(filter(None, (f"Could not {call.purpose} ({call.request}): {reason.rstrip('.')}.", fate, advice)))
-
-
 def _unexpected(call: Call[Any], reason: str) -> UnexpectedAnswer:
-    return UnexpectedAnswer(
-        _sentence(call, reason, call.changes_something, ""),
-        purpose=call.purpose,
-        request=call.request,
-        may_have_acted=call.changes_something,
-    )
+    return call.error(UnexpectedAnswer, reason, may_have_acted=call.changes_something)
 
 
 def _reason(answer: Answer, error: Exception) -> str:
-    if _is_html(answer):
+    if answer.is_html:
         return "it is an HTML page, perhaps of a gateway or a login. Check the base URL"
     if isinstance(error, ValidationError):
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         return one_line(f"{place}: {first['msg']}" if place else first["msg"], LONGEST_NAME)
     return one_line(str(error), LONGEST_NAME)
-
-
-def _is_html(answer: Answer) -> bool:
-    return "html" in answer.headers.get("content-type", "") or first_byte(answer) == b"<"
 
 
 def _error_texts(answer: Answer) -> tuple[str, str | None]:
@@ -272,7 +226,7 @@ def _error_texts(answer: Answer) -> tuple[str, str | None]:
         phrase = "error"
     if not answer.content.strip():
         return phrase, None
-    if _is_html(answer):
+    if answer.is_html:
         return phrase, "the answer is an HTML page, perhaps of a gateway. Check the base URL"
     try:
         data = read_json(answer.content)

@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
+from tenacity import RetryCallState, retry_if_exception
 
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import ConnectionNotMade, HttpStatusError, SequentumError
@@ -57,20 +57,12 @@ class Deadline:
             return
         if self.last_error is not None:
             raise self.last_error
-        raise ConnectionNotMade(
-            f"Could not {call.purpose} ({call.request}) within {self._within:g} s: the time passed while the request "
-            "waited for its turn. Nothing was sent. Try again later.",
-            purpose=call.purpose,
-            request=call.request,
-        )
+        reason = f"it was not sent within {self._within:g} s, the time it had, because it waited for its turn"
+        raise call.error(ConnectionNotMade, reason, advice="Try again later.")
 
 
 def may_repeat(error: BaseException | None, *, safe_to_repeat: bool) -> bool:
-    """Return whether the same request should be sent again after an error.
-
-    :param error: what the last attempt raised.
-    :param safe_to_repeat: whether the call has the same effect when it is sent twice.
-    """
+    """Return whether the same request should be sent again after an error."""
     if not isinstance(error, SequentumError) or not error.transient:
         return False
     if isinstance(error, HttpStatusError) and (error.retry_after or 0.0) > LONGEST_RETRY_AFTER:
@@ -84,9 +76,8 @@ def is_last_attempt(error: BaseException | None, attempt: int, max_attempts: int
 
 
 def seconds_to_wait(error: BaseException | None, attempt: int, jitter: float) -> float:
-    """Return how long to wait after an attempt.
+    """Return how long to wait after an attempt that raised an error.
 
-    :param error: what the attempt raised.
     :param attempt: its number, from 1.
     :param jitter: a random number from 0 to 1, so that many clients do not come back at the same moment.
     """
@@ -96,61 +87,35 @@ def seconds_to_wait(error: BaseException | None, attempt: int, jitter: float) ->
     return longest * (0.5 + 0.5 * jitter)
 
 
-AttemptCounter = Callable[[RetryCallState], int]
-
-
-def _all_attempts(state: RetryCallState) -> int:
-    return state.attempt_number
-
-
-def retrying(
+def retry_options(
     call: Call[Any],
     max_attempts: int,
-    sleep: Callable[[float], None],
     deadline: Deadline,
-    count_attempts: AttemptCounter = _all_attempts,
+    *,
     longest_wait: float = math.inf,
-) -> Retrying:
-    """Return the policy for the blocking client.
-
-    :param call: what is sent.
-    :param max_attempts: how often, at most.
-    :param sleep: waits that many seconds.
-    :param deadline: when the call is given up; no pause lasts beyond it.
-    :param count_attempts: number of the attempt, from 1; a download counts those without progress only.
-    :param longest_wait: seconds between two attempts at most, whatever the server says.
-    """
-    return Retrying(sleep=sleep, **_options(call, max_attempts, deadline, count_attempts, longest_wait))
-
-
-def async_retrying(
-    call: Call[Any], max_attempts: int, sleep: Callable[[float], Awaitable[None]], deadline: Deadline
-) -> AsyncRetrying:
-    """Return the policy for the asynchronous client; parameters as for :func:`retrying`."""
-    return AsyncRetrying(sleep=sleep, **_options(call, max_attempts, deadline, _all_attempts, math.inf))
-
-
-def _options(
-    call: Call[Any], max_attempts: int, deadline: Deadline, count_attempts: AttemptCounter, longest_wait: float
+    count_attempts: Callable[[RetryCallState], int] = lambda state: state.attempt_number,
 ) -> dict[str, Any]:
+    """Return the policy as arguments of tenacity's ``Retrying`` and ``AsyncRetrying``.
+
+    :param max_attempts: how often the call is sent, at most.
+    :param deadline: when the call is given up; no pause lasts beyond it.
+    :param longest_wait: seconds between two attempts at most, whatever the server says.
+    :param count_attempts: number of the attempt, from 1; a download counts those without progress only.
+    """
+
     def pause(state: RetryCallState, jitter: float) -> float:
         return min(seconds_to_wait(_error(state), count_attempts(state), jitter), longest_wait)
 
     def is_over(state: RetryCallState) -> bool:
         # Waiting out a Retry-After that ends after the deadline would be of no use.
-        return is_last_attempt(_error(state), count_attempts(state), max_attempts) or (
-            pause(state, 0.0) >= deadline.remaining
-        )
+        is_last = is_last_attempt(_error(state), count_attempts(state), max_attempts)
+        return is_last or pause(state, 0.0) >= deadline.remaining
 
     def before_pause(state: RetryCallState) -> None:
         error = _error(state)
         deadline.last_error = error if isinstance(error, SequentumError) else None
-        log.warning(
-            "Attempt %d failed; retrying in %.1f s. %s",
-            state.attempt_number,
-            state.upcoming_sleep,
-            one_line(str(error)),
-        )
+        text = one_line(str(error))
+        log.warning("Attempt %d failed; retrying in %.1f s. %s", state.attempt_number, state.upcoming_sleep, text)
 
     return {
         "retry": retry_if_exception(lambda error: may_repeat(error, safe_to_repeat=call.safe_to_repeat)),

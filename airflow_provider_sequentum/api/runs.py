@@ -6,7 +6,7 @@ https://docs.sequentum.com/api-reference/agents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
@@ -15,20 +15,18 @@ from airflow_provider_sequentum.api.call import (
     QUEUE_READ_TIMEOUT,
     Answer,
     Call,
+    Id,
     as_id,
     as_json_text,
     only_given,
-    only_given_query,
 )
 from airflow_provider_sequentum.api.parsing import (
-    AnotherAnswer,
     ApiId,
     ApiMessage,
     ApiModel,
     ApiRunStatus,
     ApiTime,
     Page,
-    first_byte,
     raise_if_refused,
     read_json,
     read_list,
@@ -42,9 +40,6 @@ ParallelExport = Literal["Combined", "Separated"]
 LogLevel = Literal["Fatal", "Error", "Warning", "Info"]
 LogMode = Literal["Text", "TextAndHtml"]
 RemoveMethod = Literal["RemoveEntireRun", "RemoveAllFiles", "RemoveAllFilesAndAgentInput"]
-
-RESTART_PATH = "/agent/{agent_id}/run/{run_id}/restart"
-"""The documentation names the endpoint "restart-run" without its path; this one follows stop and kill."""
 
 DEFAULT_SYNCHRONOUS_TIMEOUT = 60
 """Seconds a synchronous run may take, as in Sequentum's own client."""
@@ -73,15 +68,12 @@ class Run(ApiModel):
     parallelism: int | None = None
     parallel_max_concurrency: int | None = None
     parallel_export: str | None = None
-    parallel_set: int | None = None
     created: ApiTime | None = None
     start_time: ApiTime | None = None
     end_time: ApiTime | None = None
     message: ApiMessage | None = Field(default=None, validation_alias=AliasChoices("message", "errorMessage"))
     config_version: int | None = None
-    action_count: int | None = None
     page_count: int | None = None
-    dynamic_page_count: int | None = None
     request_count: int | None = None
     data_count: int | None = Field(default=None, validation_alias=AliasChoices("dataCount", "recordsExtracted"))
     input_count: int | None = None
@@ -105,7 +97,7 @@ class Run(ApiModel):
 
 
 def start(
-    agent_id: int | str,
+    agent_id: Id,
     *,
     input_parameters: Mapping[str, Any] | str | None = None,
     parallelism: int | None = None,
@@ -122,7 +114,6 @@ def start(
     Not safe to repeat: two requests make two runs. When ``AnswerLost`` or a 5xx comes with
     ``may_have_acted``, check :func:`list_runs` before starting again.
 
-    :param agent_id: the agent.
     :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
     :param parallelism: number of parts the input is split into. Whether the service lists each part as a run is not
         published; the run that the answer names is the one to wait for.
@@ -148,17 +139,17 @@ def start(
         logMode=log_mode,
     )
     return Call(
-        purpose=f"start agent {agent}",
-        method="POST",
-        path=f"/agent/{agent}/start",
+        f"start agent {agent}",
+        "POST",
+        f"/agent/{agent}/start",
+        read_one(Run, configId=agent),
         body=body,
-        parse=read_one(Run, configId=agent),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
 
 
 def run_synchronously(
-    agent_id: int | str,
+    agent_id: Id,
     *,
     input_parameters: Mapping[str, Any] | str | None = None,
     timeout: int = DEFAULT_SYNCHRONOUS_TIMEOUT,
@@ -167,7 +158,6 @@ def run_synchronously(
 
     There is no run id to find the run by, so a lost answer is lost. Orchestrators use :func:`start`.
 
-    :param agent_id: the agent.
     :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
     :param timeout: seconds the run may take, 1 to 3600.
     :return: the decoded JSON (an object keyed by the agent's name, or an array of records), or the text
@@ -176,54 +166,45 @@ def run_synchronously(
     """
     agent = as_id(agent_id, "agent_id")
     seconds = min(as_id(timeout, "timeout"), _LONGEST_SYNCHRONOUS_TIMEOUT)
+    parameters = as_json_text(input_parameters)
     return Call(
-        purpose=f"run agent {agent} synchronously",
-        method="POST",
-        path=f"/agent/{agent}/start",
-        body={
-            "isRunSynchronously": True,
-            "timeout": seconds,
-            **only_given(inputParameters=as_json_text(input_parameters)),
-        },
-        parse=_read_records,
+        f"run agent {agent} synchronously",
+        "POST",
+        f"/agent/{agent}/start",
+        _read_records,
+        body=only_given(isRunSynchronously=True, timeout=seconds, inputParameters=parameters),
         read_timeout=seconds + QUEUE_READ_TIMEOUT,
     )
 
 
-def status(agent_id: int | str, run_id: int | str) -> Call[Run]:
+def status(agent_id: Id, run_id: Id) -> Call[Run]:
     """Read the status of one run. The server searches active and archived runs.
 
     See https://docs.sequentum.com/api-reference/agents/run-status.
     """
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
-    return Call(
-        purpose=f"read the status of run {run} of agent {agent}",
-        method="GET",
-        path=f"/agent/{agent}/run/{run}/status",
-        parse=read_one(Run, id=run, configId=agent),
-        safe_to_repeat=True,
+    return Call.get(
+        f"read the status of run {run} of agent {agent}",
+        f"/agent/{agent}/run/{run}/status",
+        read_one(Run, id=run, configId=agent),
     )
 
 
-def list_runs(agent_id: int | str, max_records: int = 50) -> Call[Page[Run]]:
+def list_runs(agent_id: Id, max_records: int = 50) -> Call[Page[Run]]:
     """List an agent's runs, active and archived ones, newest first.
 
-    :param agent_id: the agent.
     :param max_records: 1 to 1000. A list of just this length, counting its ``unreadable`` runs, may have been cut.
     """
     agent = as_id(agent_id, "agent_id")
-    read_runs = read_list(Run, configId=agent)
-    return Call(
-        purpose=f"list the runs of agent {agent}",
-        method="GET",
-        path=f"/agent/{agent}/runs",
-        query=only_given_query(maxRecords=as_id(max_records, "max_records")),
-        parse=lambda answer: _newest_first(read_runs(answer)),
-        safe_to_repeat=True,
+    return Call.get(
+        f"list the runs of agent {agent}",
+        f"/agent/{agent}/runs",
+        lambda answer: _read_newest_first(answer, agent),
+        maxRecords=as_id(max_records, "max_records"),
     )
 
 
-def stop(agent_id: int | str, run_id: int | str) -> Call[None]:
+def stop(agent_id: Id, run_id: Id) -> Call[None]:
     """Ask a run to end in order. It passes through ``Stopping`` to ``Stopped``; poll the status to see it.
 
     See https://docs.sequentum.com/api-reference/agents/stop-run.
@@ -231,7 +212,7 @@ def stop(agent_id: int | str, run_id: int | str) -> Call[None]:
     return _act_on_run("stop", agent_id, run_id, safe_to_repeat=True)
 
 
-def kill(agent_id: int | str, run_id: int | str) -> Call[None]:
+def kill(agent_id: Id, run_id: Id) -> Call[None]:
     """End a run. A first call does what :func:`stop` does; one on a stopping run ends its process by force.
 
     Not safe to repeat, because the second call means more than the first.
@@ -240,7 +221,7 @@ def kill(agent_id: int | str, run_id: int | str) -> Call[None]:
     return _act_on_run("kill", agent_id, run_id, safe_to_repeat=False)
 
 
-def restart(agent_id: int | str, run_id: int | str) -> Call[Run | None]:
+def restart(agent_id: Id, run_id: Id) -> Call[Run | None]:
     """Restart a run in ``Failure`` in place. Once it is archived (``Failed``) it cannot be restarted.
 
     The answer's form is not published: the call gives the run if the answer holds one, else ``None``, and
@@ -249,73 +230,57 @@ def restart(agent_id: int | str, run_id: int | str) -> Call[Run | None]:
     """
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
     return Call(
-        purpose=f"restart run {run} of agent {agent}",
-        method="POST",
-        path=RESTART_PATH.format(agent_id=agent, run_id=run),
-        parse=_read_restarted(agent),
+        f"restart run {run} of agent {agent}",
+        "POST",
+        # The documentation names the endpoint "restart-run" without its path; this one follows stop and kill.
+        f"/agent/{agent}/run/{run}/restart",
+        lambda answer: _read_restarted(answer, agent),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
 
 
-def delete(agent_id: int | str, run_id: int | str, remove_method: RemoveMethod = "RemoveEntireRun") -> Call[None]:
+def delete(agent_id: Id, run_id: Id, remove_method: RemoveMethod = "RemoveEntireRun") -> Call[None]:
     """Delete what a run left behind, for good. Refused while the run is going.
 
-    :param agent_id: the agent.
-    :param run_id: the run.
-    :param remove_method: the whole run, only its files, or its files and stored input parameters.
-
     See https://docs.sequentum.com/api-reference/agents/delete-run.
+
+    :param remove_method: the whole run, only its files, or its files and stored input parameters.
     """
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
     return Call(
-        purpose=f"delete run {run} of agent {agent}",
-        method="DELETE",
-        path=f"/agent/{agent}/run/{run}",
+        f"delete run {run} of agent {agent}",
+        "DELETE",
+        f"/agent/{agent}/run/{run}",
+        read_nothing,
         query={"removeMethod": remove_method},
-        parse=read_nothing,
         # A repeated delete could answer 404 for the very thing the first one did.
         safe_to_repeat=False,
     )
 
 
-def _act_on_run(verb: str, agent_id: int | str, run_id: int | str, *, safe_to_repeat: bool) -> Call[None]:
+def _act_on_run(verb: str, agent_id: Id, run_id: Id, *, safe_to_repeat: bool) -> Call[None]:
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
-    return Call(
-        purpose=f"{verb} run {run} of agent {agent}",
-        method="POST",
-        path=f"/agent/{agent}/run/{run}/{verb}",
-        parse=read_nothing,
-        safe_to_repeat=safe_to_repeat,
-    )
+    path = f"/agent/{agent}/run/{run}/{verb}"
+    return Call(f"{verb} run {run} of agent {agent}", "POST", path, read_nothing, safe_to_repeat=safe_to_repeat)
 
 
-def _newest_first(runs: Page[Run]) -> Page[Run]:
-    runs.sort(key=_age, reverse=True)
+def _read_newest_first(answer: Answer, agent_id: int) -> Page[Run]:
+    runs = read_list(Run, configId=agent_id)(answer)
+    runs.sort(key=lambda run: (run.created.timestamp() if run.created else 0.0, run.id), reverse=True)
     return runs
 
 
-def _age(run: Run) -> tuple[float, int]:
-    return (run.created.timestamp() if run.created else 0.0, run.id)
-
-
-def _read_restarted(agent_id: int) -> Callable[[Answer], Run | None]:
-    read_run = read_one(Run, configId=agent_id)
-
-    def read(answer: Answer) -> Run | None:
-        read_nothing(answer)
-        try:
-            return read_run(answer)
-        except AnotherAnswer:
-            raise
-        except ValueError:
-            return None
-
-    return read
+def _read_restarted(answer: Answer, agent_id: int) -> Run | None:
+    read_nothing(answer)
+    try:
+        return read_one(Run, configId=agent_id)(answer)
+    except ValueError:
+        return None
 
 
 def _read_records(answer: Answer) -> Any:
     content_type = answer.headers.get("content-type", "")
-    if "json" in content_type or first_byte(answer) in (b"{", b"["):
+    if "json" in content_type or answer.first_byte in (b"{", b"["):
         return safe_json(raise_if_refused(read_json(answer.content)), _LONGEST_RECORDS)
     if "html" in content_type:
         raise ValueError("the answer is an HTML page")

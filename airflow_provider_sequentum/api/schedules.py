@@ -7,17 +7,18 @@ https://docs.sequentum.com/api-reference/schedules.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
 from airflow_provider_sequentum.api.call import (
     QUEUE_READ_TIMEOUT,
     Call,
+    Day,
+    Id,
     as_id,
     as_json_text,
     only_given,
-    only_given_query,
 )
 from airflow_provider_sequentum.api.parsing import (
     ApiCode,
@@ -32,7 +33,6 @@ from airflow_provider_sequentum.api.parsing import (
     read_nothing,
     read_one,
 )
-from airflow_provider_sequentum.api.runs import LogLevel, LogMode, ParallelExport
 
 
 class ScheduleType(IntEnum):
@@ -56,66 +56,42 @@ class RunEveryPeriod(IntEnum):
     MONTHS = 5
 
 
-class Schedule(ApiModel):
-    """A schedule of an agent. Times are UTC; ``schedule`` is the cron text the server works with."""
-
-    id: ApiId
-    config_id: int | None = None
-    config_name: str | None = None
+class _ScheduleFields(ApiModel):
     name: str | None = None
     schedule_type: ApiCode[ScheduleType] | None = None
-    schedule: str | None = None
     cron_expression: str | None = None
     local_schedule: str | None = None
     timezone: str | None = None
-    start_time: ApiTime | None = None
-    next_run_time: ApiTime | None = None
     run_every_count: int | None = None
     run_every_period: ApiCode[RunEveryPeriod] | None = None
-    input_parameters: ApiWhole | None = None
     is_enabled: bool | None = None
     parallelism: int | None = None
     parallel_max_concurrency: int | None = None
     parallel_export: str | None = None
     proxy_pool_id: int | None = None
     server_group_id: int | None = None
-    server_id: int | None = None
     log_level: str | None = None
     log_mode: str | None = None
     is_exclusive: bool | None = None
     is_wait_on_failure: bool | None = None
+
+
+class Schedule(_ScheduleFields):
+    """A schedule of an agent. Times are UTC; ``schedule`` is the cron text the server works with."""
+
+    id: ApiId
+    config_id: int | None = None
+    config_name: str | None = None
+    schedule: str | None = None
+    start_time: ApiTime | None = None
+    next_run_time: ApiTime | None = None
+    input_parameters: ApiWhole | None = None
     created: ApiTime | None = None
     updated: ApiTime | None = None
-    started_by: str | None = None
-    http_version: str | None = None
-    save_content_cache: bool | None = None
     tag: str | None = None
 
 
-class UpcomingRun(ApiModel):
-    """A time at which a schedule is going to fire."""
-
-    schedule_id: ApiId
-    agent_id: int | None = None
-    agent_name: str | None = None
-    schedule_name: str | None = None
-    next_run_time: ApiTime | None = None
-    timezone: str | None = None
-    is_enabled: bool | None = None
-    schedule: str | None = None
-    schedule_type: ApiCode[ScheduleType] | None = None
-    run_every_count: int | None = None
-    run_every_period: ApiCode[RunEveryPeriod] | None = None
-    space_id: int | None = None
-    space_name: str | None = None
-    approval_status: int | None = None
-    last_run_id: int | None = None
-    last_run_time: ApiTime | None = None
-    last_run_status: ApiRunStatus | None = None
-    last_run_message: ApiMessage | None = None
-
-
-class ScheduleDefinition(ApiModel):
+class ScheduleDefinition(_ScheduleFields):
     """What a schedule is to be, for :func:`create` and :func:`update`. Only what is set is sent.
 
     :param name: name of the schedule.
@@ -129,24 +105,8 @@ class ScheduleDefinition(ApiModel):
     """
 
     name: str
-    schedule_type: ScheduleType | None = None
-    cron_expression: str | None = None
-    local_schedule: str | None = None
-    timezone: str | None = None
     start_time: datetime | None = None
-    run_every_count: int | None = None
-    run_every_period: RunEveryPeriod | None = None
     input_parameters: Mapping[str, Any] | str | None = None
-    is_enabled: bool | None = None
-    parallelism: int | None = None
-    parallel_max_concurrency: int | None = None
-    parallel_export: ParallelExport | None = None
-    proxy_pool_id: int | None = None
-    server_group_id: int | None = None
-    log_level: LogLevel | None = None
-    log_mode: LogMode | None = None
-    is_exclusive: bool | None = None
-    is_wait_on_failure: bool | None = None
 
     def body(self) -> dict[str, Any]:
         """Return the JSON body the API takes."""
@@ -154,101 +114,96 @@ class ScheduleDefinition(ApiModel):
         return only_given(**fields, inputParameters=as_json_text(self.input_parameters))
 
 
-def list_schedules(agent_id: int | str) -> Call[Page[Schedule]]:
+class UpcomingRun(ApiModel):
+    """A time at which a schedule is going to fire."""
+
+    schedule_id: ApiId
+    agent_id: int | None = None
+    agent_name: str | None = None
+    schedule_name: str | None = None
+    next_run_time: ApiTime | None = None
+    timezone: str | None = None
+    is_enabled: bool | None = None
+    space_id: int | None = None
+    space_name: str | None = None
+    last_run_id: int | None = None
+    last_run_time: ApiTime | None = None
+    last_run_status: ApiRunStatus | None = None
+    last_run_message: ApiMessage | None = None
+
+
+def list_schedules(agent_id: Id) -> Call[Page[Schedule]]:
     """List the schedules of an agent."""
     agent = as_id(agent_id, "agent_id")
-    return Call(
-        purpose=f"list the schedules of agent {agent}",
-        method="GET",
-        path=f"/agent/{agent}/schedules",
-        parse=read_list(Schedule, configId=agent),
-        safe_to_repeat=True,
-    )
+    path = f"/agent/{agent}/schedules"
+    return Call.get(f"list the schedules of agent {agent}", path, read_list(Schedule, configId=agent))
 
 
-def get(agent_id: int | str, schedule_id: int | str) -> Call[Schedule]:
+def get(agent_id: Id, schedule_id: Id) -> Call[Schedule]:
     """Read one schedule."""
     agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
-    return Call(
-        purpose=f"read schedule {schedule} of agent {agent}",
-        method="GET",
-        path=f"/agent/{agent}/schedules/{schedule}",
-        parse=read_one(Schedule, id=schedule, configId=agent),
-        safe_to_repeat=True,
+    return Call.get(
+        f"read schedule {schedule} of agent {agent}",
+        f"/agent/{agent}/schedules/{schedule}",
+        read_one(Schedule, id=schedule, configId=agent),
     )
 
 
-def create(agent_id: int | str, definition: ScheduleDefinition) -> Call[Schedule]:
+def create(agent_id: Id, definition: ScheduleDefinition) -> Call[Schedule]:
     """Give an agent a schedule. Not safe to repeat: two requests make two schedules."""
     agent = as_id(agent_id, "agent_id")
     return Call(
-        purpose=f"create a schedule of agent {agent}",
-        method="POST",
-        path=f"/agent/{agent}/schedules",
+        f"create a schedule of agent {agent}",
+        "POST",
+        f"/agent/{agent}/schedules",
+        read_one(Schedule, configId=agent),
         body=definition.body(),
-        parse=read_one(Schedule, configId=agent),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
 
 
-def update(agent_id: int | str, schedule_id: int | str, definition: ScheduleDefinition) -> Call[Schedule]:
+def update(agent_id: Id, schedule_id: Id, definition: ScheduleDefinition) -> Call[Schedule]:
     """Replace what a schedule is."""
     agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
     return Call(
-        purpose=f"update schedule {schedule} of agent {agent}",
-        method="PUT",
-        path=f"/agent/{agent}/schedules/{schedule}",
+        f"update schedule {schedule} of agent {agent}",
+        "PUT",
+        f"/agent/{agent}/schedules/{schedule}",
+        read_one(Schedule, id=schedule, configId=agent),
         body=definition.body(),
-        parse=read_one(Schedule, id=schedule, configId=agent),
         safe_to_repeat=True,
     )
 
 
-def delete(agent_id: int | str, schedule_id: int | str) -> Call[None]:
+def delete(agent_id: Id, schedule_id: Id) -> Call[None]:
     """Delete a schedule."""
     agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
-    return Call(
-        purpose=f"delete schedule {schedule} of agent {agent}",
-        method="DELETE",
-        path=f"/agent/{agent}/schedules/{schedule}",
-        parse=read_nothing,
-        # A repeated delete could answer 404 for the very thing the first one did.
-        safe_to_repeat=False,
-    )
+    # Not safe to repeat: a second delete could answer 404 for the very thing the first one did.
+    path = f"/agent/{agent}/schedules/{schedule}"
+    return Call(f"delete schedule {schedule} of agent {agent}", "DELETE", path, read_nothing)
 
 
-def enable(agent_id: int | str, schedule_id: int | str) -> Call[None]:
+def enable(agent_id: Id, schedule_id: Id) -> Call[None]:
     """Let a schedule fire."""
     return _switch("enable", agent_id, schedule_id)
 
 
-def disable(agent_id: int | str, schedule_id: int | str) -> Call[None]:
+def disable(agent_id: Id, schedule_id: Id) -> Call[None]:
     """Keep a schedule from firing."""
     return _switch("disable", agent_id, schedule_id)
 
 
-def upcoming(start_date: date | str | None = None, end_date: date | str | None = None) -> Call[Page[UpcomingRun]]:
+def upcoming(start_date: Day | None = None, end_date: Day | None = None) -> Call[Page[UpcomingRun]]:
     """List the times at which schedules are going to fire.
 
     :param start_date: from when; the server's default is today.
     :param end_date: until when; the server's default is 7 days on.
     """
-    return Call(
-        purpose="list upcoming runs",
-        method="GET",
-        path="/analytics/schedules/upcoming",
-        query=only_given_query(startDate=start_date, endDate=end_date),
-        parse=read_list(UpcomingRun),
-        safe_to_repeat=True,
-    )
+    path = "/analytics/schedules/upcoming"
+    return Call.get("list upcoming runs", path, read_list(UpcomingRun), startDate=start_date, endDate=end_date)
 
 
-def _switch(verb: str, agent_id: int | str, schedule_id: int | str) -> Call[None]:
+def _switch(verb: str, agent_id: Id, schedule_id: Id) -> Call[None]:
     agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
-    return Call(
-        purpose=f"{verb} schedule {schedule} of agent {agent}",
-        method="POST",
-        path=f"/agent/{agent}/schedules/{schedule}/{verb}",
-        parse=read_nothing,
-        safe_to_repeat=True,
-    )
+    path = f"/agent/{agent}/schedules/{schedule}/{verb}"
+    return Call(f"{verb} schedule {schedule} of agent {agent}", "POST", path, read_nothing, safe_to_repeat=True)

@@ -14,7 +14,7 @@ from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import (
     QUEUE_READ_TIMEOUT,
     Call,
-    FileUpload,
+    Id,
     as_id,
     as_json_text,
     only_given,
@@ -38,10 +38,8 @@ class Space(ApiModel):
     name: str | None = None
     organization_id: int | None = None
     created: ApiTime | None = None
-    is_default_access: bool | None = None
     scope: str | None = None
     run_retention_hours: int | None = None
-    initiated_by: str | None = None
     access: list[Any] | None = None
 
 
@@ -72,75 +70,51 @@ class SpaceRun(ApiModel):
 
 def list_spaces() -> Call[Page[Space]]:
     """List the spaces the key has access to."""
-    return Call(purpose="list spaces", method="GET", path="/spaces", parse=read_list(Space), safe_to_repeat=True)
+    return Call.get("list spaces", "/spaces", read_list(Space))
 
 
-def get(space_id: int | str) -> Call[Space]:
+def get(space_id: Id) -> Call[Space]:
     """Read one space."""
     space = as_id(space_id, "space_id")
-    return Call(
-        purpose=f"read space {space}",
-        method="GET",
-        path=f"/spaces/{space}",
-        parse=read_one(Space, id=space),
-        safe_to_repeat=True,
-    )
+    return Call.get(f"read space {space}", f"/spaces/{space}", read_one(Space, id=space))
 
 
 def search(name: str) -> Call[Space]:
     """Find a space by its name, in any case."""
-    return Call(
-        purpose="search a space by name",
-        method="GET",
-        path="/spaces/search",
-        query={"name": name},
-        parse=read_one(Space),
-        safe_to_repeat=True,
-    )
+    return Call.get("search a space by name", "/spaces/search", read_one(Space), name=name)
 
 
-def list_agents(space_id: int | str) -> Call[Page[Agent]]:
+def list_agents(space_id: Id) -> Call[Page[Agent]]:
     """List the agents of a space."""
     space = as_id(space_id, "space_id")
-    return Call(
-        purpose=f"list the agents of space {space}",
-        method="GET",
-        path=f"/spaces/{space}/agents",
-        parse=read_list(Agent, spaceId=space),
-        safe_to_repeat=True,
-    )
+    path = f"/spaces/{space}/agents"
+    return Call.get(f"list the agents of space {space}", path, read_list(Agent, spaceId=space))
 
 
-def run_all(space_id: int | str, *, input_parameters: Mapping[str, Any] | str | None = None) -> Call[SpaceRun]:
+def run_all(space_id: Id, *, input_parameters: Mapping[str, Any] | str | None = None) -> Call[SpaceRun]:
     """Start every agent of a space. Not safe to repeat. Look at each result: a part may fail.
 
-    :param space_id: the space.
     :param input_parameters: input parameters given to every agent, as a mapping or as JSON text.
     """
     space = as_id(space_id, "space_id")
     return Call(
-        purpose=f"run all agents of space {space}",
-        method="POST",
-        path=f"/spaces/{space}/run-all",
+        f"run all agents of space {space}",
+        "POST",
+        f"/spaces/{space}/run-all",
+        read_one(SpaceRun, spaceId=space),
         body=only_given(inputParameters=as_json_text(input_parameters)),
-        parse=read_one(SpaceRun, spaceId=space),
         read_timeout=QUEUE_READ_TIMEOUT,
     )
 
 
-def upload_input_file(space_id: int | str, file_name: str, content: bytes) -> Call[None]:
-    """Store an input file in a space. A file of the same name is overwritten; the API cannot delete one.
-
-    :param space_id: the space.
-    :param file_name: name of the file in the space.
-    :param content: the bytes.
-    """
+def upload_input_file(space_id: Id, file_name: str, content: bytes) -> Call[None]:
+    """Store an input file in a space. A file of the same name is overwritten; the API cannot delete one."""
     space = as_id(space_id, "space_id")
     return Call(
-        purpose=f"upload an input file to space {space}",
-        method="POST",
-        path=f"/input-files/space/{space}",
-        body=FileUpload(field_name="files", file_name=file_name, content=content),
-        parse=read_nothing,
+        f"upload an input file to space {space}",
+        "POST",
+        f"/input-files/space/{space}",
+        read_nothing,
+        files={"files": (file_name, content)},
         safe_to_repeat=True,
     )

@@ -86,20 +86,18 @@ def location_of(response: httpx.Response) -> str | None:
     return location
 
 
-def address_error(error: Exception) -> SequentumConfigurationError:
+def address_error() -> SequentumConfigurationError:
     """Return the typed error of an address that no request can be sent to.
 
     The base URL and redirects were checked before, so a proxy is left.
     """
     names = _proxy_variables() or ["The base URL"]
-    return SequentumConfigurationError(
-        f"{' or '.join(names)} names a host that cannot be used ({type(error).__name__}). Nothing was sent."
-    )
+    return SequentumConfigurationError(f"{' or '.join(names)} names a host that cannot be used. Nothing was sent.")
 
 
 @contextmanager
-def quiet_http_logs() -> Iterator[None]:
-    """Drop what httpx and httpcore log in this thread or task until the block ends.
+def sending() -> Iterator[None]:
+    """Drop what httpx and httpcore log in this thread or task until the block ends, and let only httpx's errors out.
 
     Their log lines hold whole URLs and headers, signed ones included. Other users of httpx in the same process keep
     their log.
@@ -107,6 +105,9 @@ def quiet_http_logs() -> Iterator[None]:
     token = _is_quiet.set(True)
     try:
         yield
+    except (UnicodeError, ImportError) as error:
+        # For an address that cannot be used, httpx lets these through from the standard library and idna.
+        raise httpx.InvalidURL(type(error).__name__) from None
     finally:
         _is_quiet.reset(token)
 

@@ -1,4 +1,4 @@
-"""Things to do at certain moments, and again for as long as they can't be done."""
+"""Things to do at certain moments, and again until they succeed."""
 
 from __future__ import annotations
 

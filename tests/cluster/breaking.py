@@ -15,7 +15,7 @@ from tests.cluster.service import SandboxService
 from tests.system.harness import Cluster
 
 AGAIN = 1.0
-"""Seconds until something that can't be done now is tried again."""
+"""Seconds until something that cannot be done now is tried again."""
 
 
 class Breaking:
@@ -38,7 +38,7 @@ class Breaking:
         self.agenda.add(time.monotonic(), self._look_after)
 
     def strike(self, death: Death) -> float | None:
-        """Kill somebody, unless they are dead already."""
+        """Kill a process, unless it is dead already."""
         name = self._victim(death)
         if name in self._down:
             return AGAIN
@@ -71,7 +71,7 @@ class Breaking:
         return names[int(death.choice * len(names))]
 
     def _ways(self, name: str) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Return how to kill and how to revive somebody."""
+        """Return how to kill and how to revive a process."""
         if name == "postgres":
             return self._cluster.postgres.crash, self._cluster.postgres.recover
         if name == "sandbox":

@@ -33,7 +33,7 @@ from tests.cluster.invariants import GRACE, violations
 from tests.cluster.people import ROWS, People, Population
 from tests.cluster.plan import Storm, plan_storm
 from tests.cluster.report import Findings, explain, render
-from tests.cluster.service import SandboxService, Somebody
+from tests.cluster.service import DashboardUser, SandboxService
 from tests.system.harness import Cluster
 from tests.system.stage import CHECKOUT, CONNECTION
 
@@ -51,7 +51,7 @@ class World:
     folder: Path
     cluster: Cluster
     service: SandboxService
-    somebody: Somebody
+    dashboard_user: DashboardUser
     keys: dict[str, str]
     marker: str
 
@@ -84,8 +84,8 @@ def open_world(folder: Path) -> Iterator[World]:
             cluster.add_connection(conn_id, connection)
         for way in ("deferred", "worker", "plain"):
             cluster.wait_for_dag(f"storm_{way}", timeout=120)
-        somebody = Somebody(service, service.add_key("somebody"))
-        yield World(folder, cluster, service, somebody, keys, f"marker-{secrets.token_hex(8)}")
+        dashboard_user = DashboardUser(service, service.add_key("dashboard user"))
+        yield World(folder, cluster, service, dashboard_user, keys, f"marker-{secrets.token_hex(8)}")
 
 
 class Performance:
@@ -94,15 +94,15 @@ class Performance:
     def __init__(self, world: World, storm: Storm, populations: Sequence[Population]) -> None:
         self.world = world
         self.breaking = Breaking(world.cluster, world.service)
-        self.people = People(world.cluster, world.service, world.somebody, world.database.holder, world.marker)
-        begun = time.monotonic()
+        self.people = People(world.cluster, world.service, world.dashboard_user, world.database.holder, world.marker)
+        started = time.monotonic()
         for job in storm.jobs:
             for population in populations:
-                self.people.asking.add(begun + job.at, partial(self.people.ask, job, population))
+                self.people.asking.add(started + job.at, partial(self.people.ask, job, population))
         for death in storm.deaths:
-            self.breaking.agenda.add(begun + death.at, partial(self.breaking.strike, death))
+            self.breaking.agenda.add(started + death.at, partial(self.breaking.strike, death))
         for squall in storm.squalls:
-            self.breaking.agenda.add(begun + squall.at, partial(self.breaking.disturb, squall))
+            self.breaking.agenda.add(started + squall.at, partial(self.breaking.disturb, squall))
 
     def run(self, seconds: float) -> None:
         """Let it rage, then wait until all has come to rest or will not."""
@@ -173,7 +173,7 @@ class Performance:
 
 
 def _wait(working: Sequence[Future[None]], seconds: float, is_over: Callable[[], bool]) -> None:
-    """Wait until something holds or the time is up; raise what broke one of those who work meanwhile."""
+    """Wait until something holds or the time is up; raise what broke one of the helpers that work at the same time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until and not is_over():
         for work in working:

@@ -67,7 +67,7 @@ class Intervention:
     :param asked: when it was asked for.
     :param done: when it was answered.
     :param heard: whether the process that had the task was there to hear of it. Airflow tells a triggerer or a worker
-        that a task was marked or cleared; where it is dead at that moment, nobody is told, then or later.
+        that a task was marked or cleared; where it is dead at that moment, nothing learns of it, then or later.
     """
 
     kind: str

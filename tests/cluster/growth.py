@@ -23,7 +23,7 @@ class Sample:
     """
     The triggerer at a moment.
 
-    :param at: seconds from the beginning.
+    :param at: seconds from the start.
     :param waits: runs that are waited for.
     :param memory: megabytes that belong to its processes alone.
     :param handles: open files and sockets.

@@ -36,7 +36,7 @@ class Violation:
 
 
 def duplicates(case: Case) -> list[str]:
-    """A run was started although the one before was going or had succeeded, and nobody had cleared the task."""
+    """A run was started although the one before was going or had succeeded, and the task had not been cleared."""
     return [
         f"run {later.run_id} was started beside run {earlier.run_id} ({earlier.status})"
         for earlier, later in pairwise(case.runs)
@@ -47,14 +47,14 @@ def duplicates(case: Case) -> list[str]:
 def lost(case: Case) -> list[str]:
     """A run succeeded, its task did not return it, and no person had a hand in that."""
     return [
-        f"run {run.run_id} succeeded and nobody was told"
+        f"run {run.run_id} succeeded and its task did not return it"
         for run in case.runs
         if run.succeeded and run.run_id != case.task.result and not case.did(*CLEARS, *MARKS, since=run.started)
     ]
 
 
 def leaked(case: Case, now: datetime) -> list[str]:
-    """A run went on although its task had ended, or had begun anew with another run."""
+    """A run went on although its task had ended, or had started another run."""
     found = []
     for run, successor in zip_longest(case.runs, case.runs[1:]):
         needless_since = case.task.ended if successor is None else successor.started
@@ -62,30 +62,30 @@ def leaked(case: Case, now: datetime) -> list[str]:
         if needless_since is not None and ended > needless_since + GRACE and not _is_excused(case, run):
             seconds = (ended - needless_since).total_seconds()
             going = "" if run.ended else " and still goes on"
-            found.append(f"run {run.run_id} went on for {seconds:.0f} s that nobody waited for{going}")
+            found.append(f"run {run.run_id} went on for {seconds:.0f} s without a task that waited for it{going}")
     return found
 
 
 def unheard(case: Case) -> list[str]:
-    """A person gave the run up while the process that had its task was dead: nobody could be told to stop it."""
-    return [f"nobody was there to stop run {run.run_id}" for run in case.runs if _ended_unheard(case, run)]
+    """A person gave the run up while the process that had its task was dead: none could stop it."""
+    return [f"no process was there to stop run {run.run_id}" for run in case.runs if _ended_unheard(case, run)]
 
 
 def refused_stops(case: Case) -> list[str]:
     """A person gave the run up, and the service refused every request to stop it.
 
     Airflow gives the process of a marked or cleared task about five seconds. A service that does not listen for so long
-    cannot be told.
+    cannot be stopped.
     """
-    refused = [run for run in case.runs if _ended_in_vain(case, run)]
+    refused = [run for run in case.runs if _ended_unanswered(case, run)]
     return [f"{run.stops_refused} requests to stop run {run.run_id} were refused" for run in refused]
 
 
 def _is_excused(case: Case, run: RunFact) -> bool:
-    return _ended_unheard(case, run) or _ended_in_vain(case, run)
+    return _ended_unheard(case, run) or _ended_unanswered(case, run)
 
 
-def _ended_in_vain(case: Case, run: RunFact) -> bool:
+def _ended_unanswered(case: Case, run: RunFact) -> bool:
     return bool(_given_up_by(case, run)) and run.stops_refused > 0 and run.stops_taken == 0
 
 
@@ -132,7 +132,7 @@ def wrong_landing(case: Case, rows: int) -> list[str]:
 
 
 def given_up(case: Case) -> list[str]:
-    """The task failed although nobody ended it or its run: the storm was stronger."""
+    """The task failed although no person ended it or its run: the storm was stronger."""
     if case.task.state != "failed" or case.did("stop", *MARKS):
         return []
     return [f"the task failed in try {case.task.tries}; runs: {[run.status for run in case.runs]}"]

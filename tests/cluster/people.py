@@ -17,7 +17,7 @@ import psycopg
 from tests.cluster.agenda import Agenda
 from tests.cluster.facts import ENDED_TASK
 from tests.cluster.plan import Deed, Job
-from tests.cluster.service import SandboxService, Somebody
+from tests.cluster.service import DashboardUser, SandboxService
 from tests.system.harness import AirflowApiError, Cluster, DagRun
 
 Population = Literal["provider", "plain"]
@@ -25,9 +25,9 @@ ROWS = 3
 """How many rows each run delivers."""
 TASK = "run"
 AGAIN = 0.5
-"""Seconds until somebody looks again whether they can do what they want."""
+"""Seconds until a person looks again whether they can do what they want."""
 UNCHANGED = 60.0
-"""Seconds until somebody who cleared a task looks whether the run it had is over."""
+"""Seconds until a person who cleared a task looks whether the run it had is over."""
 ALREADY_THERE = 409
 UNREACHABLE = (httpx.TransportError, httpx.HTTPStatusError, AirflowApiError)
 
@@ -39,7 +39,7 @@ class Placed:
 
     :param job: the job.
     :param population: who does it.
-    :param agent_id: the agent, which is nobody else's.
+    :param agent_id: the agent, which no other job uses.
     :param run: the DAG run.
     """
 
@@ -83,7 +83,7 @@ class People:
 
     :param cluster: where they click.
     :param service: where the runs are.
-    :param somebody: who has access to the service.
+    :param dashboard_user: a person who has access to the service.
     :param holder: tells who has a task, see :meth:`~.evidence.Database.holder`.
     :param marker: a word that goes with every job, to be found again.
     """
@@ -92,14 +92,14 @@ class People:
         self,
         cluster: Cluster,
         service: SandboxService,
-        somebody: Somebody,
+        dashboard_user: DashboardUser,
         holder: Callable[[DagRun, str], Mapping[str, int | None]],
         marker: str,
     ) -> None:
         self._cluster = cluster
         self._holder = holder
         self._service = service
-        self._somebody = somebody
+        self._dashboard_user = dashboard_user
         self._marker = marker
         self._agents: dict[tuple[str, Population], int] = {}
         self.asking, self.clicking = Agenda(), Agenda()
@@ -137,16 +137,16 @@ class People:
 
     def _wait_for_the_run(self, placed: Placed, deed: Deed) -> float | None:
         try:
-            begun = bool(self._service.runs(placed.agent_id))
+            has_run = bool(self._service.runs(placed.agent_id))
         except UNREACHABLE:
             return AGAIN
-        if not begun:
+        if not has_run:
             return AGAIN
         self.clicking.add(time.monotonic() + placed.job.deed_after, partial(self._act, placed, deed))
         return None
 
     def _act(self, placed: Placed, deed: Deed) -> float | None:
-        """Do it as soon as it can be done; it can't any more once the task is over."""
+        """Do it as soon as it can be done; it no longer can once the task is over."""
         try:
             state = self._cluster.task_instance(placed.run, TASK).state
             if state in ENDED_TASK:
@@ -173,7 +173,7 @@ class People:
         return None
 
     def _clear_again(self, placed: Placed, deed: Deed, run_id: int) -> float | None:
-        """Clear the task once more if the same run goes on: nobody was there to hear of the clear."""
+        """Clear the task once more if the same run goes on: no process was there to hear of the clear."""
         try:
             latest = self._service.runs(placed.agent_id)[-1]
         except UNREACHABLE:
@@ -189,11 +189,11 @@ class People:
                 return state in ("running", "deferred") and self._click(placed.run, deed)
             case "stop":
                 if latest.finished is None:
-                    self._somebody.act("stop", placed.agent_id, latest.run_id)
+                    self._dashboard_user.act("stop", placed.agent_id, latest.run_id)
                 return latest.finished is None
             case "restart":
                 if latest.status == "Failure":
-                    self._somebody.act("restart", placed.agent_id, latest.run_id)
+                    self._dashboard_user.act("restart", placed.agent_id, latest.run_id)
                 return latest.status == "Failure"
             case "archive":
                 if latest.status == "Failure":

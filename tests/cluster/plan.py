@@ -18,7 +18,7 @@ KILLS_PER_MINUTE: dict[Kill, float] = {
     "sandbox": 0.4,
 }
 LONGEST_DOWNTIME = 12.0
-"""Seconds until somebody starts again what was killed."""
+"""Seconds until what was killed is started again."""
 
 _START, _READS, _ALL = "POST /agent/{agent_id}/start", "GET *", "*"
 FAULTS_PER_MINUTE = 0.6
@@ -61,7 +61,7 @@ class Job:
     A piece of work, done once by the provider's operator and once by a plain one.
 
     :param name: what it is called everywhere.
-    :param at: seconds from the storm's beginning at which it comes.
+    :param at: seconds from the start of the storm at which it comes.
     :param deferrable: whether the provider's operator waits in the triggerer.
     :param duration: seconds a run takes, unless ``plans`` say otherwise.
     :param plans: what becomes of its first runs and restarts, in order.
@@ -83,7 +83,7 @@ class Death:
     """
     A part of the installation that is killed.
 
-    :param at: seconds from the storm's beginning.
+    :param at: seconds from the start of the storm.
     :param kind: what dies.
     :param choice: which one of its kind, a number from 0 to 1.
     :param downtime: seconds until it is started again.
@@ -100,7 +100,7 @@ class Squall:
     """
     A fault of the network or of the service.
 
-    :param at: seconds from the storm's beginning.
+    :param at: seconds from the start of the storm.
     :param kind: one of :data:`FAULTS`.
     """
 

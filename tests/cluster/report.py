@@ -70,7 +70,7 @@ def _figures(findings: Findings) -> Iterable[list[str]]:
     for kind in INVARIANTS:
         yield row(kind, (findings.number(kind, name) for name in findings.populations))
     yield row(
-        "left going, because nobody was there to hear a mark, or a clear that wiped the store",
+        "left going, because no process was there to hear a mark, or a clear that wiped the store",
         (sum(len(unheard(case)) for case in group) for group in groups),
     )
     yield row(

@@ -111,7 +111,7 @@ class SandboxService:
         return response.json() if response.content else None
 
 
-class Somebody:
+class DashboardUser:
     """A person who uses the service's own pages: their requests are the service's API, with a key of their own."""
 
     def __init__(self, service: SandboxService, api_key: str) -> None:

@@ -52,7 +52,7 @@ class Soak:
         self._sandbox = sandbox
         self._census = census
         self._chance = random.Random(seed)
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self.started = 0
 
     def add_load(self, tasks: int = TASKS_PER_RUN) -> None:
@@ -72,7 +72,7 @@ class Soak:
         connections = [link for process in processes for link in process.net_connections("tcp")]
         port = int(self._sandbox.base_url.rpartition(":")[2])
         return Sample(
-            at=time.monotonic() - self._begun,
+            at=time.monotonic() - self._started,
             waits=int(inside["waits"]),
             memory=sum(process.memory_full_info().uss for process in processes) / 1e6,
             handles=sum(process.num_fds() for process in processes),
@@ -138,8 +138,8 @@ def soak(folder: Path, minutes: float, seed: int) -> int:
 
 def _under_load(running: Soak, seconds: float) -> list[Sample]:
     samples: list[Sample] = []
-    begun = next_load = time.monotonic()
-    while time.monotonic() < begun + seconds:
+    started = next_load = time.monotonic()
+    while time.monotonic() < started + seconds:
         if time.monotonic() >= next_load:
             running.add_load()
             next_load += SECONDS_BETWEEN_RUNS

@@ -80,7 +80,7 @@ def test_the_source_distribution_is_what_a_build_needs(sdist_files: set[str], so
     assert sdist_files == package | around
 
 
-def test_the_licence_is_told_and_enclosed(metadata: Metadata) -> None:
+def test_the_licence_is_stated_and_enclosed(metadata: Metadata) -> None:
     assert metadata.license_expression == "Apache-2.0"
     assert tuple(metadata.license_files or ()) == LICENCES
 

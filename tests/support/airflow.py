@@ -103,13 +103,13 @@ class FakeTask:
         return context
 
     def next_try(self) -> None:
-        """Begin another try: Airflow forgets the XComs."""
+        """Start the next attempt: Airflow forgets the XComs."""
         self.ti.try_number += 1
         self.ti.start_date = self.clock.now
         self.ti.xcoms = {key: value for key, value in self.ti.xcoms.items() if key[1] != self.ti.map_index}
 
     def clear(self, *, wipes_store: bool = False) -> None:
-        """Clear the task, and begin its next try. Later versions of Airflow may discard the state store then."""
+        """Clear the task, and start its next attempt. Later versions of Airflow may discard the state store then."""
         if wipes_store:
             self.store.values.clear()
         self.ti.max_tries = self.ti.try_number + self.retries

@@ -1,4 +1,4 @@
-"""Answers that no honest server gives: damaged, cut off, from somebody else, or made to do harm."""
+"""Answers that no honest server gives: damaged, cut off, about something else, or made to do harm."""
 
 from __future__ import annotations
 

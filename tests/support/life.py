@@ -49,7 +49,7 @@ DEATHS = st.none() | st.integers(0, 12)
 
 
 class Life(RuleBasedStateMachine):
-    """Everything but the operator. Nobody else uses the agents, so that every run is this task's."""
+    """Everything but the operator. Only this task uses the agents, so that every run is this task's."""
 
     strangers = False
     verbs: Sequence[str] = ("start", "start", "restart", "restart", "status", "runs", "stop", "kill")
@@ -77,7 +77,7 @@ class Life(RuleBasedStateMachine):
     def records(self) -> list[dict[str, Any]]:
         """Return what is kept of each run."""
 
-    # The beginning and the end
+    # The start and the end
 
     @initialize(
         deferrable=st.booleans(),
@@ -107,7 +107,7 @@ class Life(RuleBasedStateMachine):
         try:
             self.service.faults.clear()
             self.run_until_over()
-            if self.state == "failed":  # a worker died in the last try; a person clears the task
+            if self.state == "failed":  # a worker died in the last attempt; a person clears the task
                 self.clear()
                 self.run_until_over()
             assert self.mine_going() <= self.told
@@ -183,7 +183,7 @@ class Life(RuleBasedStateMachine):
             self.service.archive(number)
 
     @rule()
-    def somebody_restarts_a_failure(self) -> None:
+    def a_person_restarts_a_failure(self) -> None:
         self.service.settle()
         for record in self.records():
             run = self.service.runs.get(record.get("run_id") or 0)
@@ -194,14 +194,14 @@ class Life(RuleBasedStateMachine):
     # What happens to the task
 
     @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
-    @rule(death=DEATHS, is_told=st.booleans())
-    def a_try_runs(self, death: int | None, is_told: bool) -> None:
+    @rule(death=DEATHS, calls_on_kill=st.booleans())
+    def a_try_runs(self, death: int | None, calls_on_kill: bool) -> None:
         operator = self.operator()
-        self.segment(operator, lambda: operator.execute(self.task.context), death, is_told=is_told)
+        self.segment(operator, lambda: operator.execute(self.task.context), death, calls_on_kill=calls_on_kill)
 
     @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
     @rule(step=st.integers(0, 12), error=st.sampled_from([RuntimeError, KeyboardInterrupt]))
-    def an_attempt_meets_an_error_that_nobody_foresaw(self, step: int, error: type[BaseException]) -> None:
+    def an_attempt_meets_an_unforeseen_error(self, step: int, error: type[BaseException]) -> None:
         operator = self.operator()
         self.segment(operator, lambda: operator.execute(self.task.context), step, error=error)
 
@@ -210,8 +210,8 @@ class Life(RuleBasedStateMachine):
         self.service.faults["status"] = [(fakes.unauthorized, False)] * refused
 
     @precondition(lambda self: self.state == "deferred")
-    @rule(death=DEATHS, is_told=st.booleans())
-    def the_trigger_fires(self, death: int | None, is_told: bool) -> None:
+    @rule(death=DEATHS, calls_on_kill=st.booleans())
+    def the_trigger_fires(self, death: int | None, calls_on_kill: bool) -> None:
         operator, event = self.operator(), self.event()
         assert self.deferral is not None
         handed_on = {**(self.deferral.kwargs or {}), "event": event}
@@ -219,7 +219,7 @@ class Life(RuleBasedStateMachine):
             operator,
             lambda: operator.resume_execution("execute_complete", handed_on, self.task.context),
             death,
-            is_told=is_told,
+            calls_on_kill=calls_on_kill,
         )
 
     @precondition(lambda self: self.state == "deferred")
@@ -270,18 +270,18 @@ class Life(RuleBasedStateMachine):
         work: Any,
         death: int | None,
         *,
-        is_told: bool = False,
+        calls_on_kill: bool = False,
         error: type[BaseException] | None = None,
     ) -> None:
         """Run a piece of the task on a worker, until something happens before a step.
 
         :param death: the step; ``None`` for none.
-        :param is_told: Airflow calls ``on_kill`` first. Otherwise the process dies without a word, unless there is
-            an ``error``, which is raised instead.
+        :param calls_on_kill: Airflow calls ``on_kill`` first. Otherwise the process dies without a word, unless
+            there is an ``error``, which is raised instead.
         """
         self.worker.steps_left = death
         self.worker.interrupt = None
-        if is_told:
+        if calls_on_kill:
             self.worker.interrupt = operator.on_kill
         elif error is not None:
             self.worker.interrupt = partial(self.meet, error)
@@ -311,10 +311,10 @@ class Life(RuleBasedStateMachine):
             self.worker.steps_left = self.worker.interrupt = None
 
     def meet(self, error: type[BaseException]) -> None:
-        raise error("nobody foresaw this")
+        raise error("an unforeseen error")
 
     def check_nothing_is_left(self, ending: BaseException) -> None:
-        """Check that an attempt that nobody follows left no run without saying so."""
+        """Check that an attempt that no other follows left no run without saying so."""
         left = self.mine_going() - self.told
         said = " ".join([str(ending), *getattr(ending, "__notes__", []), *self.worker.warned])
         assert not left or "may be running" in said or "may still be running" in said, f"runs {left} go on unsaid"
@@ -332,9 +332,9 @@ class Life(RuleBasedStateMachine):
     def run_until_over(self) -> None:
         for _ in range(4 * (RETRIES + 1)):
             if self.state in ("scheduled", "up_for_retry"):
-                self.a_try_runs(None, is_told=False)
+                self.a_try_runs(None, calls_on_kill=False)
             elif self.state == "deferred":
-                self.the_trigger_fires(None, is_told=False)
+                self.the_trigger_fires(None, calls_on_kill=False)
             else:
                 return
         pytest.fail(f"the task is still {self.state}")

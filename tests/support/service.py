@@ -36,7 +36,7 @@ ErrorOf = Callable[[Call[Any]], SequentumError]
 
 
 class Clock:
-    """The time, which passes only when somebody sleeps or a test says so."""
+    """The time, which passes only when the code under test sleeps or a test says so."""
 
     def __init__(self, now: datetime = START) -> None:
         self.now = now
@@ -71,7 +71,7 @@ class FakeRun:
     agent_id: int
     created: datetime
     plan: Plan
-    begun: datetime
+    started: datetime
     inputs: str | None = None
     by_stranger: bool = False
     status: RunStatus | int | str = RunStatus.RUNNING
@@ -96,8 +96,8 @@ class FakeRun:
             stopped_at = self.stop_asked_at + timedelta(seconds=stop_seconds)
             if (not ignores_stop and now >= stopped_at) or self.killed:
                 self.status, self.end_time = RunStatus.STOPPED, now
-        elif self.plan.seconds is not None and now >= self.begun + timedelta(seconds=self.plan.seconds):
-            self.status, self.end_time = self.plan.outcome, self.begun + timedelta(seconds=self.plan.seconds)
+        elif self.plan.seconds is not None and now >= self.started + timedelta(seconds=self.plan.seconds):
+            self.status, self.end_time = self.plan.outcome, self.started + timedelta(seconds=self.plan.seconds)
 
     def as_json(self, now: datetime, skew: timedelta = timedelta(0)) -> dict[str, Any]:
         stale = self.shown_until is not None and now < self.shown_until
@@ -108,7 +108,7 @@ class FakeRun:
             "configId": self.agent_id,
             "status": int(status) if isinstance(status, int) else status,
             "created": (self.created + skew).isoformat(),
-            "startTime": (self.begun + skew).isoformat(),
+            "startTime": (self.started + skew).isoformat(),
             "endTime": end_time and (end_time + skew).isoformat(),
             "tableType": self.table_type,
             "dataCount": self.plan.records if self.is_over else 0,
@@ -186,7 +186,7 @@ class FakeService:
             id=101 + len(self.runs),
             agent_id=agent_id,
             created=now,
-            begun=now,
+            started=now,
             plan=self._next_plan(),
             inputs=inputs,
             by_stranger=by_stranger,
@@ -207,7 +207,7 @@ class FakeService:
         now, run = self.clock.now, self.runs[run_id]
         run.restarts += 1
         run.old_end_time, run.end_time = run.end_time, None
-        run.status, run.begun, run.plan = RunStatus.RUNNING, now, self._next_plan()
+        run.status, run.started, run.plan = RunStatus.RUNNING, now, self._next_plan()
         run.shown_until = now + timedelta(seconds=lag)
         return run
 

@@ -17,14 +17,11 @@ from airflow_provider_sequentum.exceptions import (
 EXPECTED: dict[type[errors.SequentumError], type[SequentumException]] = {
     errors.SequentumError: SequentumRequestRefused,
     errors.SequentumConfigurationError: SequentumConnectionException,
-    errors.SequentumTransportError: SequentumUnavailable,
     errors.ConnectionNotMade: SequentumUnavailable,
     errors.AnswerLost: SequentumUnavailable,
-    errors.AnswerTimedOut: SequentumUnavailable,
     errors.UnexpectedAnswer: SequentumUnavailable,
     errors.RefusedByServer: SequentumRequestRefused,
     errors.DownloadError: SequentumUnavailable,
-    errors.StorageRefused: SequentumUnavailable,
 }
 
 

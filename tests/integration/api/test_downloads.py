@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient, files, runs
-from airflow_provider_sequentum.api.errors import StorageRefused
+from airflow_provider_sequentum.api.errors import DownloadError
 from airflow_provider_sequentum.sandbox import Sandbox
 from tests.integration.api.conftest import RECORDS, finished_run
 
@@ -104,7 +104,7 @@ def test_an_address_that_is_always_expired_ends_in_an_error_without_it(
     agent_id, run_id, file = finished_run(service, settings)
     service.fail_next("GET /storage/*", "status", status=403, times=None)
 
-    with pytest.raises(StorageRefused) as error:
+    with pytest.raises(DownloadError) as error:
         download(agent_id, run_id, file)
 
     assert "/storage" not in str(error.value)

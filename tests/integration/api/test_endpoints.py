@@ -257,7 +257,7 @@ def test_every_form_of_answers_reads_the_same(
     assert [one.id for one in listed] == [agent.id]
 
 
-def test_a_start_that_names_no_run_is_told_as_such(settings: ClientSettings, service: Sandbox) -> None:
+def test_the_error_of_a_start_that_names_no_run_says_so(settings: ClientSettings, service: Sandbox) -> None:
     service.dialect.start_answer = "none"
     agent = service.add_agent("Prices")
 

@@ -1,4 +1,4 @@
-"""Who the key is given to over TLS: nobody whose certificate is not trusted."""
+"""The key is sent over TLS only to servers with a trusted certificate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CA_USAGE = x509.KeyUsage(
 
 
 class Authority:
-    """A certificate authority of somebody's own."""
+    """A private certificate authority."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -179,7 +179,7 @@ def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return blocking if request.param == "sync" else lambda *arguments: asyncio.run(asynchronous(*arguments))
 
 
-def test_a_certificate_nobody_vouches_for_is_refused_by_default(serve: Callable[..., Server], ask: Any) -> None:
+def test_a_certificate_of_an_unknown_authority_is_refused_by_default(serve: Callable[..., Server], ask: Any) -> None:
     server = serve()
     with pytest.raises(ConnectionNotMade, match="certificate"):
         ask(server)
@@ -204,13 +204,13 @@ def test_a_wrong_certificate_of_that_authority_is_refused(
     assert server.keys == []
 
 
-@pytest.mark.parametrize("trusted_by", ["public", "own", "nobody"])
+@pytest.mark.parametrize("trusted_by", ["public", "own", "none"])
 def test_storage_may_have_a_public_certificate_beside_an_authority_of_one_s_own(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, trusted_by: str
 ) -> None:
     public, stranger = Authority(), Authority()
     monkeypatch.setenv("SSL_CERT_FILE", str(public.write(tmp_path / "public.pem")))
-    signer = {"public": public, "own": authority, "nobody": stranger}[trusted_by]
+    signer = {"public": public, "own": authority, "none": stranger}[trusted_by]
     keys: list[str | None] = []
     storage = _serve(signer.issue(tmp_path / "storage.pem", HERE, 10), keys, body=b"a,b\n")
     service = _serve(authority.issue(tmp_path / "service.pem", HERE, 10), [], location=f"{_url(storage)}/out.csv")
@@ -223,7 +223,7 @@ def test_storage_may_have_a_public_certificate_beside_an_authority_of_one_s_own(
         def fetch() -> None:
             client.download(agent_id=7, run_id=42, file=files.RunFile(id=1, name="out.csv"), destination=target)
 
-        if trusted_by == "nobody":
+        if trusted_by == "none":
             with pytest.raises(ConnectionNotMade, match="certificate"):
                 fetch()
         else:
@@ -232,7 +232,7 @@ def test_storage_may_have_a_public_certificate_beside_an_authority_of_one_s_own(
         server.shutdown()
         server.server_close()
 
-    assert (target.getvalue(), keys) == ((b"", []) if trusted_by == "nobody" else (b"a,b\n", [None]))
+    assert (target.getvalue(), keys) == ((b"", []) if trusted_by == "none" else (b"a,b\n", [None]))
 
 
 def test_a_public_certificate_does_not_do_for_a_service_with_an_authority_of_its_own(

@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.canary import Search
 from tests.cluster.evidence import Database, broker_contents, runs_by_agent, search_everything
 from tests.cluster.plan import FAULTS
-from tests.cluster.service import SandboxService, Somebody
+from tests.cluster.service import DashboardUser, SandboxService
 from tests.system.harness import DagRun
 from tests.system.harness.database import Postgres
 from tests.system.harness.redis import Redis
@@ -63,10 +63,10 @@ def test_a_killed_service_comes_back_with_its_runs_and_its_ledger(service: Sandb
 
 
 def test_somebody_stops_a_run_with_a_key_of_their_own(service: SandboxService) -> None:
-    somebody = Somebody(service, service.add_key("somebody"))
+    dashboard_user = DashboardUser(service, service.add_key("dashboard user"))
     agent_id = service.add_agent("Endless", 5.0, 3, [{"outcome": "Running"}])
     run_id = start_run(service, agent_id)
-    somebody.act("stop", agent_id, run_id)
+    dashboard_user.act("stop", agent_id, run_id)
     assert service.runs(agent_id)[-1].status in ("Stopping", "Stopped")
 
 

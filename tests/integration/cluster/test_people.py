@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.people import People
 from tests.cluster.plan import ENDLESS, Job
-from tests.cluster.service import SandboxService, Somebody
+from tests.cluster.service import DashboardUser, SandboxService
 from tests.system.harness import AirflowApiError, DagRun
 
 KEY = "sk-people"
@@ -51,7 +51,7 @@ class FakeCluster:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxService]:
     running = SandboxService(tmp_path_factory.mktemp("people") / "service", KEY)
     running.start()
-    running.somebody = Somebody(running, running.add_key("somebody"))  # type: ignore[attr-defined]
+    running.dashboard_user = DashboardUser(running, running.add_key("dashboard user"))  # type: ignore[attr-defined]
     yield running
     running.stop()
 
@@ -66,7 +66,7 @@ def people(cluster: FakeCluster, service: SandboxService) -> People:
     def holder(run: DagRun, task_id: str) -> dict[str, int | None]:
         return {"pid": None, "triggerer_id": 3}
 
-    return People(cluster, service, service.somebody, holder, "marker")  # type: ignore[arg-type, attr-defined]
+    return People(cluster, service, service.dashboard_user, holder, "marker")  # type: ignore[arg-type, attr-defined]
 
 
 def job(name: str, deed: Any, *plans: dict[str, Any]) -> Job:

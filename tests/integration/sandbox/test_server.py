@@ -103,7 +103,7 @@ def test_the_links_of_the_connection_lead_to_the_pages_of_a_run_and_a_session(sa
     assert (session_page.status_code, f"Session {session_id}" in session_page.text) == (200, True)
 
 
-def test_a_taken_port_is_told_and_leaves_nothing_open() -> None:
+def test_a_taken_port_is_an_error_and_leaves_nothing_open() -> None:
     with Sandbox() as sandbox:
         port = httpx.URL(sandbox.base_url).port
         before = threading.active_count()

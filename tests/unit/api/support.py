@@ -104,7 +104,9 @@ class Driver:
                     return await client.download(agent_id=7, run_id=42, file=file, destination=destination)
 
             # A download runs in a thread of its own, which sleeps in its own way.
-            with patch.object(client_module, "_sleep_until", lambda _event: self.slept.append):
+            with patch.object(
+                client_module._UntilCancelled, "sleep", lambda _self, seconds: self.slept.append(seconds)
+            ):
                 length = asyncio.run(download())
         assert length == len(destination.getvalue())
         return destination.getvalue()

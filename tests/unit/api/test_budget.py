@@ -43,7 +43,7 @@ class SlidingWindow:
 
 
 class FixedWindow:
-    """Windows one after another, beginning at any moment; as the service has it, without the queue."""
+    """Windows one after another, starting at any moment; as the service has it, without the queue."""
 
     def __init__(self, offset: float = 0.0) -> None:
         self._offset = offset

@@ -10,7 +10,6 @@ from airflow_provider_sequentum.api.call import (
     as_session_segment,
     as_time_text,
     only_given,
-    only_given_query,
 )
 from airflow_provider_sequentum.api.errors import SequentumConfigurationError
 
@@ -64,5 +63,4 @@ def test_times_are_written_in_utc(value: date | str, expected: str) -> None:
 
 
 def test_what_is_not_set_is_not_sent() -> None:
-    assert only_given(a=None, b=False, c=0) == {"b": False, "c": 0}
-    assert only_given_query(a=None, b=False, c=0, d=date(2026, 1, 2)) == {"b": "false", "c": 0, "d": "2026-01-02"}
+    assert only_given(a=None, b=False, c=0, d=date(2026, 1, 2)) == {"b": False, "c": 0, "d": "2026-01-02"}

@@ -21,7 +21,6 @@ from airflow_provider_sequentum.api.errors import (
     AnswerLost,
     DownloadError,
     SequentumError,
-    StorageRefused,
     UnexpectedAnswer,
 )
 from airflow_provider_sequentum.api.files import FileType, RunFile
@@ -147,7 +146,7 @@ def test_a_storage_that_keeps_refusing_is_an_error_without_the_address(driver: M
     storage.expired = 99
     client = driver(storage)
 
-    with pytest.raises(StorageRefused, match="403") as error:
+    with pytest.raises(DownloadError, match="403") as error:
         client.download()
 
     assert len(storage.fetches) == 5
@@ -241,7 +240,7 @@ def test_an_error_of_the_api_is_that_error(driver: MakeDriver) -> None:
         client.download()
 
 
-def test_of_an_endless_error_page_only_the_beginning_is_read(driver: MakeDriver) -> None:
+def test_of_an_endless_error_page_only_the_first_part_is_read(driver: MakeDriver) -> None:
     read = 0
 
     class Endless(httpx.SyncByteStream):

@@ -238,7 +238,7 @@ def test_dates_and_filters_of_reports() -> None:
     assert analytics.runs_summary(start_date=date(2026, 11, 1), status="Failed", include_details=False).query == {
         "startDate": "2026-11-01",
         "status": "Failed",
-        "includeDetails": "false",
+        "includeDetails": False,
     }
     assert analytics.records_summary(agent_id="7").query == {"agentId": 7}
     assert schedules.upcoming(end_date="2026-11-30").query == {"endDate": "2026-11-30"}

@@ -7,17 +7,16 @@ import pendulum
 import pytest
 from pydantic import ValidationError
 
+from airflow_provider_sequentum.api.errors import RefusedByServer
 from airflow_provider_sequentum.api.parsing import (
     ApiId,
     ApiModel,
     ApiTime,
     Page,
-    Refused,
     parse_time,
     read_list,
     read_nothing,
     read_one,
-    read_page,
 )
 from tests.unit.api.support import answer
 
@@ -98,21 +97,21 @@ def test_ids_that_were_asked_for_stand_in_for_what_the_answer_does_not_say() -> 
 
 @pytest.mark.parametrize("key", ["items", "agents", "runs", "transactions"])
 def test_a_page_is_read_from_any_envelope(key: str) -> None:
-    page = read_page(Thing)(answer(_json({key: [{"id": 1}, {"id": 2}], "totalRecordCount": 5})))
+    page = read_list(Thing)(answer(_json({key: [{"id": 1}, {"id": 2}], "totalRecordCount": 5})))
 
     assert page == [Thing(id=1), Thing(id=2)]
     assert page.total_record_count == 5
 
 
 def test_a_page_is_read_from_a_plain_array() -> None:
-    page = read_page(Thing)(answer(b'[{"id": 1}]'))
+    page = read_list(Thing)(answer(b'[{"id": 1}]'))
 
     assert page == [Thing(id=1)]
     assert page.total_record_count is None
 
 
 def test_credit_history_calls_its_total_otherwise() -> None:
-    assert read_page(Thing)(answer(b'{"transactions": [], "totalCount": 7}')).total_record_count == 7
+    assert read_list(Thing)(answer(b'{"transactions": [], "totalCount": 7}')).total_record_count == 7
 
 
 @pytest.mark.parametrize("content", [b"{}", b'{"items": {}}', b"3", b'[{"id": null}]'])
@@ -141,7 +140,7 @@ def test_a_page_of_a_gateway_is_no_sign_that_anything_was_done() -> None:
 )
 def test_success_false_is_a_refusal(content: bytes, reason: str) -> None:
     for read in (read_nothing, read_one(Thing), read_list(Thing)):
-        with pytest.raises(Refused, match=reason):
+        with pytest.raises(RefusedByServer, match=reason):
             read(answer(content))
 
 

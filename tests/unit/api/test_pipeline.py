@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_sequentum.api import errors, runs, spaces
+from airflow_provider_sequentum.api import analytics, errors, runs, spaces
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.pipeline import (
     USER_AGENT,
@@ -65,8 +65,14 @@ def test_json_bodies_and_uploads() -> None:
     assert b'name="files"; filename="in.csv"' in upload.read()
 
 
+def test_truth_values_of_a_query_are_in_lower_case() -> None:
+    request = Pipeline(SETTINGS).build(analytics.runs_summary(include_details=False))
+
+    assert request.url.query == b"includeDetails=false"
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 418, 422, 429, 500, 504, 599])
-def test_an_error_status_is_told_with_what_was_asked(status: int) -> None:
+def test_the_error_of_a_status_names_the_request(status: int) -> None:
     error = error_of_status(GET, answer(b"", status))
 
     assert isinstance(error, errors.HttpStatusError)
@@ -156,7 +162,7 @@ def test_a_key_echoed_by_the_server_gets_into_no_error(echo: str, status: int) -
         (httpx.ConnectTimeout(""), errors.ConnectionNotMade, False),
         (httpx.PoolTimeout(""), errors.ConnectionNotMade, False),
         (httpx.ProxyError("403"), errors.ConnectionNotMade, False),
-        (httpx.ReadTimeout(""), errors.AnswerTimedOut, True),
+        (httpx.ReadTimeout(""), errors.AnswerLost, True),
         (httpx.WriteTimeout(""), errors.AnswerLost, True),
         (httpx.ReadError("reset"), errors.AnswerLost, True),
         (httpx.RemoteProtocolError(f"illegal header {KEY}"), errors.AnswerLost, True),

@@ -90,7 +90,7 @@ class TestDuplicates:
 
 class TestLost:
     def test_a_success_that_is_not_returned(self) -> None:
-        assert lost(case(run(1, 0, 10), state="failed")) == ["run 1 succeeded and nobody was told"]
+        assert lost(case(run(1, 0, 10), state="failed")) == ["run 1 succeeded and its task did not return it"]
 
     def test_a_success_beside_the_returned_one(self) -> None:
         assert lost(case(run(1, 0, 50), run(2, 20, 60), result=2))
@@ -100,7 +100,7 @@ class TestLeaked:
     def test_a_run_that_outlives_its_task(self) -> None:
         beyond = 100 + GRACE.total_seconds() + 1
         found = leaked(case(run(1, 0, beyond), state="failed", ended=100), NOW)
-        assert found == ["run 1 went on for 46 s that nobody waited for"]
+        assert found == ["run 1 went on for 46 s without a task that waited for it"]
         assert not leaked(case(run(1, 0, beyond - 2), state="failed", ended=100), NOW)
 
     def test_a_run_that_never_ends(self) -> None:
@@ -122,7 +122,7 @@ class TestMarksThatNobodyHears:
         return case(run(1, 0, None, "Running"), state="failed", ended=50, interventions=[mark])
 
     def test_a_run_that_nobody_could_stop_is_told_apart(self) -> None:
-        assert unheard(self.marked(heard=False)) == ["nobody was there to stop run 1"]
+        assert unheard(self.marked(heard=False)) == ["no process was there to stop run 1"]
         assert leaked(self.marked(heard=False), NOW) == []
 
     def test_a_run_that_somebody_could_have_stopped_is_leaked(self) -> None:
@@ -133,7 +133,7 @@ class TestMarksThatNobodyHears:
         wiped = case(run(1, 0, None, "Running"), run(2, 20, 60), result=2, **person("clear and wipe", 15))
         assert leaked(wiped, NOW)
         unheard_wipe = replace(wiped, interventions=[replace(wiped.interventions[0], heard=False)])
-        assert unheard(unheard_wipe) == ["nobody was there to stop run 1"]
+        assert unheard(unheard_wipe) == ["no process was there to stop run 1"]
         assert leaked(unheard_wipe, NOW) == []
 
     def test_a_clear_that_kept_the_record_excuses_nothing(self) -> None:

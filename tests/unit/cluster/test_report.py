@@ -17,7 +17,7 @@ def findings() -> Findings:
         command="make chaos",
         broken={"Killed": Counter({"worker": 2, "triggerer": 1}), "People": Counter()},
         cases=[good, bad],
-        violations=[Violation("lost runs", bad, "run 1 succeeded and nobody was told")],
+        violations=[Violation("lost runs", bad, "run 1 succeeded and its task did not return it")],
         sightings={"provider": [], "plain": [Sighting("plain", "file logs/x")]},
         looked_in="",
     )

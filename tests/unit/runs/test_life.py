@@ -44,9 +44,9 @@ def test_a_kill_while_the_task_gives_up_stops_the_run() -> None:
     life.begin(deferrable=True, on_clear="rerun", retry_mode="restart_or_new", restarts=0, restart_lag=0)
     try:
         life.plan_the_next_attempt(plan=Plan(seconds=None))
-        life.a_try_runs(death=None, is_told=False)
+        life.a_try_runs(death=None, calls_on_kill=False)
         assert life.state == "deferred"
-        life.the_trigger_fires(death=0, is_told=True)
+        life.the_trigger_fires(death=0, calls_on_kill=True)
         assert life.service.runs[101].status is RunStatus.STOPPED
     finally:
         life.teardown()
