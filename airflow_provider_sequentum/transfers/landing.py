@@ -7,6 +7,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -43,7 +44,6 @@ PROGRESS_INTERVAL = 10.0
 """Seconds between two log lines on the progress."""
 
 _MEBIBYTE = 1024 * 1024
-_READ_SIZE = _MEBIBYTE
 _PART = 8 * _MEBIBYTE
 _MOST_PARTS = 9_000
 _NOT_IN_A_DESTINATION = re.compile(r"[\\?#\x00-\x1f\x7f]")
@@ -209,13 +209,12 @@ class LandingFolder:
 
     def measure(self, name: str) -> Measure:
         """Read a file and return what it holds."""
-        measuring = Measuring(name)
         with (
             storage_errors(f"Could not read {self.path / name}"),
             (self.path / name).open("rb") as stream,  # type: ignore[no-untyped-call]
+            Measuring(name) as measuring,
         ):
-            while data := stream.read(_READ_SIZE):
-                measuring.write(data)
+            shutil.copyfileobj(stream, measuring, _MEBIBYTE)
         return measuring.result()
 
     @contextmanager

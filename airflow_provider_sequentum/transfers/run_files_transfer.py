@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +24,7 @@ from airflow_provider_sequentum.runs.files import (
     why_records_missing,
     why_removed,
 )
-from airflow_provider_sequentum.transfers.contents import Measure, Measuring, MeasuringBeside
+from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 from airflow_provider_sequentum.transfers.landing import (
     MANIFEST_NAME,
     Contents,
@@ -282,14 +281,11 @@ class RunFilesTransfer:
             return []
         self._progress.expect(len(wanted), sum(file.file_size or 0 for file, _ in wanted))
         workers = min(self._options.max_parallel_files, len(wanted))
-        with (
-            # A client of its own: it has to stop sleeping when the task is killed.
-            SequentumClient(self._hook.settings, sleep=self._progress.sleep) as client,
-            ThreadPoolExecutor(workers, thread_name_prefix="measuring") as threads,
-        ):
+        # A client of its own: it has to stop sleeping when the task is killed.
+        with SequentumClient(self._hook.settings, sleep=self._progress.sleep) as client:
             measures = copy_all(
                 wanted,
-                lambda item: self._fetch_one(client, threads, *item),
+                lambda item: self._fetch_one(client, *item),
                 workers,
                 self._progress,
                 lambda progress: self._log.info("%s", progress),
@@ -297,11 +293,11 @@ class RunFilesTransfer:
         self._log.info("Fetched %s.", self._progress)
         return measures
 
-    def _fetch_one(self, client: SequentumClient, threads: Executor, file: RunFile, entry: LandedFile) -> Measure:
-        measuring = MeasuringBeside(Measuring(entry.name), threads)
+    def _fetch_one(self, client: SequentumClient, file: RunFile, entry: LandedFile) -> Measure:
         with (
             client_errors_as_exceptions(self._hook.sequentum_conn_id),
             self._folder.write(entry.name, entry.listed_size) as stream,
+            Measuring(entry.name) as measuring,
         ):
             client.download(
                 agent_id=self._agent_id,
@@ -309,14 +305,13 @@ class RunFilesTransfer:
                 file=file,
                 destination=_Copy(stream, measuring, self._progress),
             )
-            measure = measuring.result()
-            if entry.listed_size and not measure.size:
+            if entry.listed_size and not measuring.size:
                 raise RunFilesUnavailable(
                     f"The service lists {entry.listed_size} bytes of {file.name!r} of run {self._run_id}, but sent "
                     f"none. Nothing was written to {self._folder.path / entry.name}. A retry fetches it again."
                 )
         self._progress.finished()
-        return measure
+        return measuring.result()
 
     # Finishing
 
@@ -398,7 +393,7 @@ class RunFilesTransfer:
 class _Copy:
     """Takes the bytes of a download: to the storage, to the measuring, and their number to the progress."""
 
-    def __init__(self, stream: Writable, measuring: MeasuringBeside, progress: Progress) -> None:
+    def __init__(self, stream: Writable, measuring: Measuring, progress: Progress) -> None:
         self._write = stream.write
         self._measuring = measuring
         self._progress = progress

@@ -88,7 +88,6 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-    from airflow_provider_sequentum.transfers.record_count import numpy
     from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer, TransferOptions
 
     listed = [RunFile(id=number + 1, name=f"{number}.csv", file_type=1, file_size=size) for number in range(count)]
@@ -113,7 +112,6 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
     hook.send(runs.status(7, 42))
     with (target.parent / "first").open("wb") as first:  # type: ignore[no-untyped-call]
         first.write(b"")
-    numpy()
     transfer = Transfer(hook, 7, 42, target, options, logging.getLogger("bench"))  # type: ignore[arg-type]
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
