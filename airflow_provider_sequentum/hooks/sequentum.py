@@ -37,8 +37,7 @@ T = TypeVar("T")
 
 
 class SequentumHook(BaseHook):
-    """
-    Talk to Sequentum Cloud with the key of an Airflow connection.
+    """Talk to Sequentum Cloud with the key of an Airflow connection.
 
     The hook has one verb: :meth:`send` takes the description of a request, made by one of the functions of
     ``airflow_provider_sequentum.api``, and returns the typed answer::
@@ -77,8 +76,7 @@ class SequentumHook(BaseHook):
 
     @cached_property
     def settings(self) -> ClientSettings:
-        """
-        What the connection says, checked.
+        """What the connection says, checked.
 
         :raises SequentumConnectionNotFound: Airflow does not find the connection.
         :raises SequentumConnectionException: one of its fields is unusable.
@@ -105,8 +103,7 @@ class SequentumHook(BaseHook):
             return await asyncio.to_thread(AsyncSequentumClient, settings)
 
     def send(self, call: Call[T]) -> T:
-        """
-        Send one request and return its answer.
+        """Send one request and return its answer.
 
         :raises SequentumConnectionException: the key, the host or a field of the connection is wrong.
         :raises SequentumRequestRefused: the service refused the request as it stands.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple, Self
 
 from airflow_provider_sequentum.records.reading import count_records
@@ -38,23 +38,21 @@ class Measuring:
         self._name = name
         self._digest = hashlib.sha256()
         self.size = 0
-        self._thread: ThreadPoolExecutor | None = None
-        self._pipe = -1
+        self._ending = ExitStack()
         self._records: Future[int | None] | None = None
 
     def __enter__(self) -> Self:
         """Start the count, if the format can be counted."""
         if self._name.lower().rpartition(".")[2] in _COUNTED:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="counting")
+            thread = self._ending.enter_context(ThreadPoolExecutor(1, thread_name_prefix="counting"))
             end_to_read, self._pipe = os.pipe()
-            self._records = self._thread.submit(_count, end_to_read, self._name)
+            self._ending.callback(os.close, self._pipe)  # before it is waited for the thread, which reads to the end
+            self._records = thread.submit(_count, end_to_read, self._name)
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the count."""
-        if self._thread is not None:
-            os.close(self._pipe)
-            self._thread.shutdown()
+        self._ending.close()
 
     def write(self, data: bytes, /) -> None:
         """Take the next bytes."""
