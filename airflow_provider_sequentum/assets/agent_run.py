@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
@@ -79,7 +80,9 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.agent_id = _parsed("agent_id", agent_id, parameters.parse_id)
-        self.ending = _parsed("ending", ending, _parse_ending, "succeeded")
+        self.ending = _parsed(
+            "ending", ending, partial(parameters.parse_choice, choices=parameters.RunEnding), "succeeded"
+        )
         self.poll_interval = _parsed("poll_interval", poll_interval, parameters.parse_seconds, 60.0)
         self.sequentum_conn_id = sequentum_conn_id
 
@@ -199,10 +202,6 @@ def _list_size(listed: Collection[Run]) -> int:
 
     deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
     return min(max(SHORTEST_LIST, 2 * deepest), LONGEST_RUN_LIST)
-
-
-def _parse_ending(value: object) -> str:
-    return parameters.parse_choice(value, parameters.RunEnding)
 
 
 def _parsed(name: str, value: object, parse: Callable[[object], T], default: T | None = None) -> T:

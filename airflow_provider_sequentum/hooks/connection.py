@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from airflow_provider_sequentum.api.addresses import LARGEST_PORT
@@ -14,6 +14,10 @@ from airflow_provider_sequentum.api.settings import (
     DEFAULT_READ_TIMEOUT,
     ClientSettings,
 )
+from airflow_provider_sequentum.parameters import is_unset
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 _YES = {"true", "1", "yes", "y", "on"}  # Airflow 2.11's test button says "y" for a ticked box
 _NO = {"false", "0", "no", "n", "off"}
@@ -34,20 +38,20 @@ def settings_from_connection(
     :param extra: the connection's extra, as JSON gives it; its fields are those of the provider's ``conn-fields``.
     :raises ValueError: a field is unusable; the message names it and never holds the key.
     """
-    if _is_unset(extra):
+    if is_unset(extra):
         extra = {}
     if not isinstance(extra, Mapping):
         kind = _JSON_NAMES.get(type(extra), "a text")
         raise ValueError(f"The connection's extra must be a JSON object, not {kind}.")  # noqa: TRY004  # one kind for all
-    verify = _boolean(extra, "verify", default=True)
+    verify = _field(extra, "verify", _boolean, default=True)
     return ClientSettings(
         api_key=password or "",
         base_url=_base_url(host, port, schema),
-        connect_timeout=_number(extra, "connect_timeout", DEFAULT_CONNECT_TIMEOUT),
-        read_timeout=_number(extra, "read_timeout", DEFAULT_READ_TIMEOUT),
-        verify=(_path(extra, "ca_bundle") or True) if verify else False,
-        requests_per_minute=_count(extra, "requests_per_minute"),
-        allow_http=_boolean(extra, "allow_http", default=False),
+        connect_timeout=_field(extra, "connect_timeout", _number, DEFAULT_CONNECT_TIMEOUT),
+        read_timeout=_field(extra, "read_timeout", _number, DEFAULT_READ_TIMEOUT),
+        verify=_field(extra, "ca_bundle", _path, default=True) if verify else False,
+        requests_per_minute=_field(extra, "requests_per_minute", _count, None),
+        allow_http=_field(extra, "allow_http", _boolean, default=False),
     )
 
 
@@ -70,13 +74,11 @@ def _base_url(host: str | None, port: int | str | None, schema: str | None) -> s
         return DEFAULT_BASE_URL
     if "://" not in text:
         is_bare_ipv6 = text.count(":") > 1 and not text.startswith("[") and "/" not in text
-        scheme = "https" if _is_unset(schema) else str(schema).strip().lower()
-        if scheme not in ("http", "https"):
-            raise ValueError("The connection's field 'schema' must be http or https.")
+        scheme = _field({"schema": schema}, "schema", _scheme, "https")
         text = f"{scheme}://[{text}]" if is_bare_ipv6 else f"{scheme}://{text}"
-    if _is_unset(port):
+    number = _field({"port": port}, "port", _port, None)
+    if number is None:
         return text
-    number = _port(port)
     try:
         parts = urlsplit(text)
         own_port = parts.port
@@ -89,53 +91,54 @@ def _base_url(host: str | None, port: int | str | None, schema: str | None) -> s
     return urlunsplit(parts)
 
 
-def _port(port: object) -> int:
-    text = str(port).strip()
-    if isinstance(port, bool) or not (text.isascii() and text.isdecimal()) or not 0 < int(text[:6]) <= LARGEST_PORT:
-        raise ValueError(f"The connection's field 'port' must be a whole number from 1 to {LARGEST_PORT}.")
+def _field(fields: Mapping[Any, Any], name: str, parse: Callable[[Any], T], default: D) -> T | D:
+    if is_unset(fields.get(name)):
+        return default
+    try:
+        return parse(fields[name])
+    except ValueError as error:
+        raise ValueError(f"The connection's field {name!r} must be {error}.") from None
+
+
+def _scheme(value: object) -> str:
+    scheme = str(value).strip().lower()
+    if scheme not in ("http", "https"):
+        raise ValueError("http or https")
+    return scheme
+
+
+def _port(value: object) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not (text.isascii() and text.isdecimal()) or not 0 < int(text[:6]) <= LARGEST_PORT:
+        raise ValueError(f"a whole number from 1 to {LARGEST_PORT}")
     return int(text)
 
 
-def _is_unset(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _number(extra: Mapping[Any, Any], name: str, default: float) -> float:
-    value: Any = extra.get(name)
-    if _is_unset(value):
-        return default
+def _number(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"The connection's field {name!r} must be a number.")
+        raise ValueError("a number")
     return number
 
 
-def _count(extra: Mapping[Any, Any], name: str) -> int | None:
-    if _is_unset(extra.get(name)):
-        return None
-    number = _number(extra, name, 0.0)
+def _count(value: object) -> int:
+    number = _number(value)
     if number < 1 or number != int(number):
-        raise ValueError(f"The connection's field {name!r} must be a whole number, at least 1.")
+        raise ValueError("a whole number, at least 1")
     return int(number)
 
 
-def _path(extra: Mapping[Any, Any], name: str) -> str | None:
-    value = extra.get(name)
-    if _is_unset(value):
-        return None
+def _path(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"The connection's field {name!r} must be the path of a file.")  # noqa: TRY004  # one kind for all
+        raise ValueError("the path of a file")  # noqa: TRY004  # one kind for all
     return value.strip()
 
 
-def _boolean(extra: Mapping[Any, Any], name: str, *, default: bool) -> bool:
-    value = extra.get(name)
-    if _is_unset(value):
-        return default
+def _boolean(value: object) -> bool:
     text = str(value).strip().lower()
-    if text in _YES | _NO:
-        return text in _YES
-    raise ValueError(f"The connection's field {name!r} must be true or false.")
+    if text not in _YES | _NO:
+        raise ValueError("true or false")
+    return text in _YES

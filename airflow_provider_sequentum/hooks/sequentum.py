@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,15 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    RunRecordsUnreadable,
     SequentumConnectionException,
     SequentumConnectionNotFound,
     SequentumException,
+    SequentumRequestRefused,
     client_errors_as_exceptions,
 )
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+    from typing import IO
 
     import pandas as pd
     import pyarrow as pa
@@ -31,8 +37,7 @@ T = TypeVar("T")
 
 
 class SequentumHook(BaseHook):
-    """
-    Talk to Sequentum Cloud with the key of an Airflow connection.
+    """Talk to Sequentum Cloud with the key of an Airflow connection.
 
     The hook has one verb: :meth:`send` takes the description of a request, made by one of the functions of
     ``airflow_provider_sequentum.api``, and returns the typed answer::
@@ -71,8 +76,7 @@ class SequentumHook(BaseHook):
 
     @cached_property
     def settings(self) -> ClientSettings:
-        """
-        What the connection says, checked.
+        """What the connection says, checked.
 
         :raises SequentumConnectionNotFound: Airflow does not find the connection.
         :raises SequentumConnectionException: one of its fields is unusable.
@@ -99,8 +103,7 @@ class SequentumHook(BaseHook):
             return await asyncio.to_thread(AsyncSequentumClient, settings)
 
     def send(self, call: Call[T]) -> T:
-        """
-        Send one request and return its answer.
+        """Send one request and return its answer.
 
         :raises SequentumConnectionException: the key, the host or a field of the connection is wrong.
         :raises SequentumRequestRefused: the service refused the request as it stands.
@@ -132,11 +135,11 @@ class SequentumHook(BaseHook):
         :raises RunFilesUnavailable: the run is still going, or the worker's disk is full.
         :raises SequentumRequestRefused: the run or its files are gone.
         """
-        from airflow_provider_sequentum.hooks.records import read_run
         from airflow_provider_sequentum.records.reading import read_records
 
-        read = partial(read_records, encoding=encoding, delimiter=delimiter)
-        return read_run(self, agent_id, run_id, pattern, read)
+        return self._read_files(
+            agent_id, run_id, pattern, partial(read_records, encoding=encoding, delimiter=delimiter)
+        )
 
     def iter_record_batches(
         self,
@@ -152,10 +155,9 @@ class SequentumHook(BaseHook):
         Parameters, records and errors are those of :meth:`iter_records`. The batches of one file have the same schema,
         by the values of the whole file; those of two files may differ.
         """
-        from airflow_provider_sequentum.hooks.records import read_run
         from airflow_provider_sequentum.records.reading import read_arrow
 
-        return read_run(self, agent_id, run_id, pattern, partial(read_arrow, encoding=encoding, delimiter=delimiter))
+        return self._read_files(agent_id, run_id, pattern, partial(read_arrow, encoding=encoding, delimiter=delimiter))
 
     def get_pandas_df(self, agent_id: int | str, run_id: int | str, **options: Any) -> pd.DataFrame:
         """Return all records of a run as a pandas data frame, in memory. Needs the extra ``pandas``.
@@ -222,6 +224,32 @@ class SequentumHook(BaseHook):
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
+    def _read_files(
+        self, agent_id: int | str, run_id: int | str, pattern: str, read: Callable[[IO[bytes], str], Iterator[T]]
+    ) -> Iterator[T]:
+        """Yield what ``read`` makes of each delivered file whose name fits the pattern."""
+        from airflow_provider_sequentum.api import files, runs
+        from airflow_provider_sequentum.records.formats import format_of
+        from airflow_provider_sequentum.runs.files import select, why_incomplete, why_records_missing, why_removed
+
+        run = self.send(runs.status(agent_id, run_id))
+        if reason := why_incomplete(run):
+            raise RunFilesUnavailable(f"Run {run_id} of agent {agent_id}: {reason}")
+        listed = self.send(files.list_files(agent_id, run_id))
+        selection = select(listed, None, [pattern])
+        if reason := why_removed(run, listed) or why_records_missing(run, selection):
+            raise SequentumRequestRefused(f"Run {run_id} of agent {agent_id}: {reason}")
+        with _naming_run(agent_id, run_id):
+            for file in selection.chosen:
+                format_of(file.name or "")
+        for file in selection.chosen:
+            with _temporary_file(file.name) as stream:
+                with client_errors_as_exceptions(self.sequentum_conn_id), _naming_disk(file.name):
+                    self.client.download(agent_id=agent_id, run_id=run_id, file=file, destination=stream)
+                    stream.seek(0)
+                with _naming_run(agent_id, run_id):
+                    yield from read(stream, file.name or "")
+
     def _settings_from(self, connection: Connection, extra: object) -> ClientSettings:
         from airflow_provider_sequentum.hooks.connection import settings_from_connection
 
@@ -255,6 +283,36 @@ class SequentumHook(BaseHook):
         # Airflow says that it is a dictionary, whatever JSON the connection holds.
         template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
         return fill_link_template(template, self.settings.base_url, **ids)
+
+
+def _temporary_file(name: str | None) -> IO[bytes]:
+    """Return a file on the worker's disk without a name, so that nothing of it stays whatever happens."""
+    with _naming_disk(name):
+        return tempfile.TemporaryFile()
+
+
+@contextmanager
+def _naming_disk(name: str | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFilesUnavailable(
+            f"{name!r} could not be kept in the worker's temporary folder {tempfile.tempdir or ''} while it is read: "
+            f"{error}. The variable TMPDIR names another folder. The run's files are untouched on the service."
+        ) from error
+
+
+@contextmanager
+def _naming_run(agent_id: int | str, run_id: int | str) -> Iterator[None]:
+    from airflow_provider_sequentum.records.formats import RecordsUnreadable
+
+    try:
+        yield
+    except RecordsUnreadable as error:
+        raise RunRecordsUnreadable(
+            f"The records of run {run_id} of agent {agent_id} cannot be read. {error} The files are untouched on the "
+            "service; leave this one out by a pattern, or land it and look."
+        ) from error
 
 
 def _whom(client: SequentumClient) -> str:

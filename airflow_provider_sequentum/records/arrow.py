@@ -71,7 +71,8 @@ def frame_of(batches: Iterable[Any]) -> Any:
         if arrow.types.is_nested(kind):
             return pandas.Series(values.to_pylist(), dtype=object)
         if arrow.types.is_integer(kind) and column in gaps:
-            return values.to_pandas(types_mapper={kind: pandas.api.types.pandas_dtype(_nullable(kind))}.get)
+            nullable = str(kind).replace("int", "Int").replace("u", "U")
+            return values.to_pandas(types_mapper={kind: pandas.api.types.pandas_dtype(nullable)}.get)
         return values.to_pandas()
 
     frames = [
@@ -82,10 +83,6 @@ def frame_of(batches: Iterable[Any]) -> Any:
         for batch in batches
     ]
     return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
-
-
-def _nullable(kind: Any) -> str:
-    return str(kind).replace("int", "Int").replace("uI", "UI")
 
 
 def _batch(arrow: Any, schema: Any, arrays: list[Any], rows: int) -> Any:
@@ -120,15 +117,15 @@ def _weight(value: Any) -> int:
 
 _DATE = r"[1-9]\d{3}-\d\d-\d\d"
 _TIME = r"\d\d:\d\d:\d\d(\.\d{1,6})?"
-_CELLS = {
-    "int64": r"^(0|-?[1-9]\d{0,17})$",
+_CELLS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    (r"^(0|-?[1-9]\d{0,17})$", lambda arrow: arrow.int64()),
     # 15 digits are what each double has exactly; the bounds keep it from overflow and from being rounded to zero.
-    "double": r"^-?(0|[1-9]\d{0,14})(\.\d{1,30})?([eE][+-]?\d{1,2})?$",
-    "bool": r"^(true|false|True|False|TRUE|FALSE)$",
-    "date32[day]": rf"^{_DATE}$",
-    "timestamp[us]": rf"^{_DATE}[ T]{_TIME}$",
-    "timestamp[us, tz=UTC]": rf"^{_DATE}[ T]{_TIME}Z$",
-}
+    (r"^-?(0|[1-9]\d{0,14})(\.\d{1,30})?([eE][+-]?\d{1,2})?$", lambda arrow: arrow.float64()),
+    (r"^(true|false|True|False|TRUE|FALSE)$", lambda arrow: arrow.bool_()),
+    (rf"^{_DATE}$", lambda arrow: arrow.date32()),
+    (rf"^{_DATE}[ T]{_TIME}$", lambda arrow: arrow.timestamp("us")),
+    (rf"^{_DATE}[ T]{_TIME}Z$", lambda arrow: arrow.timestamp("us", "UTC")),
+)
 """How a cell of a CSV file is written whose value, as this type of Arrow, says all that the cell does."""
 
 _DIGITS_OF_MANTISSA = r"^-?0*\.?0*|\.|[eE].*$"
@@ -140,41 +137,29 @@ class _CellTypes:
     def __init__(self, arrow: Any) -> None:
         self._arrow = arrow
         self._compute = library("pyarrow.compute", "arrow", "Reading into Arrow")
-        self._types = {
-            "int64": arrow.int64(),
-            "double": arrow.float64(),
-            "bool": arrow.bool_(),
-            "date32[day]": arrow.date32(),
-            "timestamp[us]": arrow.timestamp("us"),
-            "timestamp[us, tz=UTC]": arrow.timestamp("us", "UTC"),
-        }
-        self._possible: dict[str, list[str]] = {}
+        self._kinds = [(pattern, make(arrow)) for pattern, make in _CELLS]
+        self._possible: dict[str, list[tuple[str, Any]]] = {}
         self._has_values: set[str] = set()
 
     def observe(self, chunk: list[dict[str, Any]]) -> None:
         for column in chunk[0]:
-            possible = self._possible.setdefault(column, list(_CELLS))
+            possible = self._possible.setdefault(column, list(self._kinds))
             if possible:
                 cells = self._without_empty(self._text(column, chunk))
                 if cells.null_count < len(cells):
                     self._has_values.add(column)
-                possible[:] = [kind for kind in possible if self._fits(cells, kind)]
+                possible[:] = [kind for kind in possible if self._fits(cells, *kind)]
 
     def schema(self) -> Any:
-        text = self._arrow.string()
-        return self._arrow.schema(
-            [
-                (column, self._types[possible[0]] if possible and column in self._has_values else text)
-                for column, possible in self._possible.items()
-            ]
-        )
+        return self._arrow.schema([(column, self._type(column)) for column in self._possible])
 
     def array(self, column: str, chunk: list[dict[str, Any]]) -> Any:
-        cells = self._text(column, chunk)
+        cells, kind = self._text(column, chunk), self._type(column)
+        return cells if kind == self._arrow.string() else self._without_empty(cells).cast(kind)
+
+    def _type(self, column: str) -> Any:
         possible = self._possible[column]
-        if not possible or column not in self._has_values:
-            return cells
-        return self._without_empty(cells).cast(self._types[possible[0]])
+        return possible[0][1] if possible and column in self._has_values else self._arrow.string()
 
     def _text(self, column: str, chunk: list[dict[str, Any]]) -> Any:
         return self._arrow.array([record[column] for record in chunk], type=self._arrow.string())
@@ -182,15 +167,15 @@ class _CellTypes:
     def _without_empty(self, cells: Any) -> Any:
         return self._compute.if_else(self._compute.equal(cells, ""), None, cells)
 
-    def _fits(self, cells: Any, kind: str) -> bool:
+    def _fits(self, cells: Any, pattern: str, kind: Any) -> bool:
         compute = self._compute
-        if compute.all(compute.match_substring_regex(cells, _CELLS[kind])).as_py() is False:
+        if compute.all(compute.match_substring_regex(cells, pattern)).as_py() is False:
             return False
-        if kind == "double":
+        if kind == self._arrow.float64():
             digits = compute.replace_substring_regex(cells, _DIGITS_OF_MANTISSA, "")
             return compute.all(compute.less_equal(compute.utf8_length(digits), 15)).as_py() is not False
         try:
-            cells.cast(self._types[kind])
+            cells.cast(kind)
         except self._arrow.ArrowInvalid:  # the 31st of February
             return False
         return True
@@ -200,7 +185,8 @@ class _CellTypes:
 class _Kind:
     """What all values at one place of the records have in common.
 
-    :param name: ``null`` as long as there is none, and ``mixed`` where they have nothing in common.
+    :param name: Arrow's name of a type, or ``list``, ``object``, ``large int64`` (some are not exact in a double);
+        ``null`` as long as there is no value, and ``mixed`` where they have nothing in common.
     :param items: what the items of lists have in common.
     :param fields: what the fields of objects have in common.
     """
@@ -235,18 +221,7 @@ class _Kind:
             return arrow.list_((self.items or _Kind()).arrow_type(arrow))
         if self.name == "object":
             return arrow.struct([(key, kind.arrow_type(arrow)) for key, kind in self.fields.items()])
-        return {
-            "null": arrow.null,
-            "bool": arrow.bool_,
-            "int": arrow.int64,
-            "large int": arrow.int64,
-            "float": arrow.float64,
-            "text": arrow.string,
-            "mixed": arrow.string,
-            "time": lambda: arrow.timestamp("us"),
-            "time of day": lambda: arrow.time64("us"),
-            "duration": lambda: arrow.duration("us"),
-        }[self.name]()
+        return arrow.type_for_alias({"mixed": "string", "large int64": "int64"}.get(self.name, self.name))
 
     def convert(self, value: Any) -> Any:
         """Return a value with text in place of what has mixed kinds."""
@@ -261,24 +236,24 @@ class _Kind:
         return value
 
 
-_COMMON = {frozenset(("int", "large int")): "large int", frozenset(("int", "float")): "float"}
+_COMMON = {frozenset(("int64", "large int64")): "large int64", frozenset(("int64", "double")): "double"}
 _KINDS = {
     bool: "bool",
-    float: "float",
-    str: "text",
+    float: "double",
+    str: "string",
     list: "list",
     dict: "object",
-    dt.datetime: "time",
-    dt.time: "time of day",
-    dt.timedelta: "duration",
+    dt.datetime: "timestamp[us]",
+    dt.time: "time64[us]",
+    dt.timedelta: "duration[us]",
 }
 
 
 def _kind_of(value: Any) -> str:
     if type(value) is int:
         if abs(value) <= _EXACT_IN_DOUBLE:
-            return "int"
-        return "large int" if -(2**63) <= value < 2**63 else "mixed"
+            return "int64"
+        return "large int64" if -(2**63) <= value < 2**63 else "mixed"
     return _KINDS.get(type(value), "mixed")
 
 

@@ -22,8 +22,8 @@ _MARKS = {
     b"%PDF": "pdf",
     b"\x89PNG": "png",
 }
-_BINARY = frozenset({"xlsx", "parquet"})
-_TABLES = frozenset({"csv", "tsv"})
+BINARY = frozenset({"xlsx", "parquet"})
+TABLES = frozenset({"csv", "tsv"})
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -36,19 +36,15 @@ class RecordsUnreadable(ValueError):
     """A file does not hold what its name says, or is damaged. The message says where."""
 
 
-class LibraryMissing(ImportError):
-    """The library that reads a format is not installed. The message names the extra that brings it."""
-
-
 def library(module: str, extra: str, purpose: str) -> Any:
     """Import a library that is an extra of this package.
 
-    :raises LibraryMissing: it is not installed.
+    :raises ImportError: it is not installed; the message names the extra.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        raise LibraryMissing(
+        raise ImportError(
             f"{purpose} needs {module.partition('.')[0]}: pip install 'airflow-provider-sequentum[{extra}]'."
         ) from error
 
@@ -83,12 +79,12 @@ def check_beginning(name: str, kind: str, beginning: bytes, encoding: str | None
     text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         found = "html or xml"
-    elif kind in _TABLES and _JSON_OBJECT.match(text):
+    elif kind in TABLES and _JSON_OBJECT.match(text):
         found = "json"  # as a table it would be one long header, without an error
-    expected = kind if kind in _BINARY else "text"
+    expected = kind if kind in BINARY else "text"
     if found != expected:
         raise RecordsUnreadable(f"{name!r} holds {found}, and not {kind} as its name says.")
-    if kind not in _BINARY and encoding is None and encoding_of(beginning) != "utf-16" and b"\0" in beginning:
+    if kind not in BINARY and encoding is None and encoding_of(beginning) != "utf-16" and b"\0" in beginning:
         raise RecordsUnreadable(
             f"{name!r} holds NUL bytes: it is no text, or UTF-16 without a mark. For that, give its encoding: "
             "'utf-16-le' or 'utf-16-be'."

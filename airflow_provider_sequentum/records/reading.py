@@ -1,4 +1,4 @@
-"""Records of a file of any of the formats: one at a time, or as Arrow's batches."""
+"""Records of a file of any of the formats: one at a time, counted, or as Arrow's batches."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from typing import IO, Any
 
 from airflow_provider_sequentum.records.arrow import batches_of
 from airflow_provider_sequentum.records.binary import parquet_batches, read_excel, read_parquet
-from airflow_provider_sequentum.records.formats import check_beginning, format_of
-from airflow_provider_sequentum.records.text import delimiter_of, read_csv, read_json
+from airflow_provider_sequentum.records.formats import (
+    BINARY,
+    LARGEST_RECORD,
+    TABLES,
+    RecordsUnreadable,
+    check_beginning,
+    encoding_of,
+    format_of,
+)
+from airflow_provider_sequentum.records.text import Text, delimiter_of, read_csv, read_json
+
+LARGEST_COUNTED = 4 * 1024 * 1024
+"""Characters that a record may have to be counted: many files are counted at the same time."""
 
 
 def read_records(
@@ -18,15 +29,26 @@ def read_records(
 
     A CSV file's values are strings; the other formats have types.
 
-    :param file: open for reading bytes, at its beginning, able to seek.
+    :param file: open for reading bytes, at its beginning. A workbook or a Parquet file must be able to seek.
     :param name: its name, whose suffix tells the format: ``csv``, ``tsv``, ``json``, ``ndjson``, ``jsonl``, ``xlsx``
         (needs the extra ``excel``) or ``parquet`` (needs ``arrow``).
     :param encoding: of a text file. Default: by its byte order mark, else UTF-8.
     :param delimiter: between the cells of a CSV file. Default: a comma, a tab in ``.tsv``.
     :raises RecordsUnreadable: the file does not hold what its name says, or is damaged.
-    :raises LibraryMissing: the library for the format is not installed.
+    :raises ImportError: the library for the format is not installed; the message names the extra that brings it.
     """
-    return _reader(_checked_format(file, name, encoding), file, name, encoding, delimiter)
+    return _read(file, name, encoding, delimiter, LARGEST_RECORD)
+
+
+def count_records(file: IO[bytes], name: str) -> int | None:
+    """Return how many records :func:`read_records` finds in a text file, which need not be able to seek.
+
+    :return: ``None`` where it refuses the file, or where a record is larger than :data:`LARGEST_COUNTED`.
+    """
+    try:
+        return sum(1 for _ in _read(file, name, None, None, LARGEST_COUNTED))
+    except RecordsUnreadable:
+        return None
 
 
 def read_arrow(
@@ -39,34 +61,30 @@ def read_arrow(
 
     :raises RecordsUnreadable: as :func:`read_records`, before the first batch; only a Parquet file, which says its
         types at once, is read once.
-    :raises LibraryMissing: the library for the format, or pyarrow, is not installed.
+    :raises ImportError: the library for the format, or pyarrow, is not installed.
     """
-    kind = _checked_format(file, name, encoding)
+    kind = format_of(name)
     if kind == "parquet":
+        check_beginning(name, kind, file.read(512), encoding)
+        file.seek(0)
         yield from parquet_batches(file, name)
         return
 
     def read() -> Iterator[dict[str, Any]]:
         file.seek(0)
-        return _reader(kind, file, name, encoding, delimiter)
+        return read_records(file, name, encoding=encoding, delimiter=delimiter)
 
-    yield from batches_of(read, name, is_text=kind in ("csv", "tsv"))
+    yield from batches_of(read, name, is_text=kind in TABLES)
 
 
-def _reader(
-    kind: str, file: IO[bytes], name: str, encoding: str | None, delimiter: str | None
+def _read(
+    file: IO[bytes], name: str, encoding: str | None, delimiter: str | None, largest_record: int
 ) -> Iterator[dict[str, Any]]:
-    if kind == "parquet":
-        return read_parquet(file, name)
-    if kind == "xlsx":
-        return read_excel(file, name)
-    if kind in ("csv", "tsv"):
-        return read_csv(file, name, encoding, delimiter_of(kind, delimiter, name))
-    return read_json(file, name, encoding)
-
-
-def _checked_format(file: IO[bytes], name: str, encoding: str | None) -> str:
     kind = format_of(name)
-    check_beginning(name, kind, file.read(512), encoding)
-    file.seek(0)
-    return kind
+    beginning = file.read(512)
+    check_beginning(name, kind, beginning, encoding)
+    if kind in BINARY:
+        file.seek(0)
+        return read_parquet(file, name) if kind == "parquet" else read_excel(file, name)
+    text = Text(file, name, encoding or encoding_of(beginning), beginning, largest_record)
+    return read_csv(text, delimiter_of(kind, delimiter, name)) if kind in TABLES else read_json(text)

@@ -52,8 +52,7 @@ def run_lineage(hook: SequentumHook, run: Run) -> OperatorLineage[Any, Any]:
     return OperatorLineage(
         inputs=_start_pages(hook, [run]),
         outputs=[_data_of(run)],
-        run_facets=_external_run(hook.settings.origin, run.agent_id, run.id),
-        job_facets=_agent_as_job(hook.settings.origin, run.agent_id, run.config_name, run.config_version),
+        **_run_facets(hook.settings.origin, run.agent_id, run.id, run.config_name, run.config_version),
     )
 
 
@@ -83,8 +82,7 @@ def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
     return OperatorLineage(
         inputs=[InputDataset(data.namespace, data.name, facets=_version(manifest.run_id))],
         outputs=_file_datasets(landed),
-        run_facets=_external_run(landed.origin, manifest.agent_id, manifest.run_id),
-        job_facets=_agent_as_job(landed.origin, manifest.agent_id, manifest.agent_name),
+        **_run_facets(landed.origin, manifest.agent_id, manifest.run_id, manifest.agent_name),
     )
 
 
@@ -148,16 +146,17 @@ def _version(run_id: int) -> dict[str, Any]:
     return {"version": dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(run_id))}
 
 
-def _external_run(origin: str, agent_id: int, run_id: int) -> dict[str, Any]:
+def _run_facets(
+    origin: str, agent_id: int, run_id: int, agent_name: str | None, version: int | None = None
+) -> dict[str, Any]:
     from airflow.providers.common.compat.openlineage.facet import ExternalQueryRunFacet
 
-    name = f"agents/{agent_id}/runs/{run_id}"
-    return {"externalQuery": ExternalQueryRunFacet(externalQueryId=name, source=origin)}
-
-
-def _agent_as_job(origin: str, agent_id: int, agent_name: str | None, version: int | None = None) -> dict[str, Any]:
+    run = ExternalQueryRunFacet(externalQueryId=f"agents/{agent_id}/runs/{run_id}", source=origin)
     described = f"Agent {agent_id} of Sequentum Cloud" + (f": {agent_name}" if agent_name else "")
-    return _job(described, f"{origin}{API_PREFIX}/agent/{agent_id}", version)
+    return {
+        "run_facets": {"externalQuery": run},
+        "job_facets": _job(described, f"{origin}{API_PREFIX}/agent/{agent_id}", version),
+    }
 
 
 def _job(description: str, address: str, version: int | None = None) -> dict[str, Any]:

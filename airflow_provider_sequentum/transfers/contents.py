@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass
-from functools import partial
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import NamedTuple, Self
 
-from airflow_provider_sequentum.transfers.record_count import CsvRecordCount, NdjsonRecordCount, RecordCount
+from airflow_provider_sequentum.records.reading import count_records
 
-BLOCK = 256 * 1024
-"""Bytes that are gathered before a thread measures them: with less, time goes into passing them on; with more, they
-fall out of the processor's cache."""
+_COUNTED = ("csv", "tsv", "json", "ndjson", "jsonl")
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """
-    What a file holds.
+class Measure(NamedTuple):
+    """What a file holds.
 
     :param size: bytes.
-    :param records: ``None`` where they can't be counted in passing.
+    :param records: ``None`` where they cannot be counted in passing.
     """
 
     size: int
@@ -29,72 +25,50 @@ class Measure:
     records: int | None
 
 
-_COUNTERS: dict[str, Callable[[], RecordCount]] = {
-    "csv": partial(CsvRecordCount, "csv"),
-    "tsv": partial(CsvRecordCount, "tsv"),
-    "ndjson": NdjsonRecordCount,
-    "jsonl": NdjsonRecordCount,
-}
-
-
 class Measuring:
-    """
-    Measures bytes on their way; a ``write`` target like a file.
+    """Measures the bytes that are written to it, in a ``with`` block; the result is there after it.
+
+    Records are counted by the reader of records, in another thread at the other end of a pipe. A write waits until the
+    reader has room for it, so that memory is bounded.
 
     :param name: the file's name, which tells its format.
     """
 
     def __init__(self, name: str) -> None:
-        counter = _COUNTERS.get(name.rpartition(".")[2].lower())
-        self._counter = counter() if counter else None
+        self._name = name
         self._digest = hashlib.sha256()
         self.size = 0
+        self._ending = ExitStack()
+        self._records: Future[int | None] | None = None
+
+    def __enter__(self) -> Self:
+        """Start the count, if the format can be counted."""
+        if self._name.lower().rpartition(".")[2] in _COUNTED:
+            thread = self._ending.enter_context(ThreadPoolExecutor(1, thread_name_prefix="counting"))
+            end_to_read, self._pipe = os.pipe()
+            self._ending.callback(os.close, self._pipe)  # before it is waited for the thread, which reads to the end
+            self._records = thread.submit(_count, end_to_read, self._name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the count."""
+        self._ending.close()
 
     def write(self, data: bytes, /) -> None:
         """Take the next bytes."""
         self.size += len(data)
         self._digest.update(data)
-        if self._counter is not None:
-            self._counter.feed(data)
+        if self._records is not None and not self._records.done():
+            rest = memoryview(data)
+            with suppress(BrokenPipeError):  # the reader refuses the file, and reads no further
+                while rest:
+                    rest = rest[os.write(self._pipe, rest) :]
 
     def result(self) -> Measure:
-        """Return what was measured so far."""
-        return Measure(self.size, self._digest.hexdigest(), self._counter.count() if self._counter else None)
+        """Return what was measured."""
+        return Measure(self.size, self._digest.hexdigest(), self._records.result() if self._records else None)
 
 
-class MeasuringBeside:
-    """
-    Measures in another thread while the next bytes come in; a ``write`` target like a file.
-
-    One block is measured while the next is gathered, so that no more than two are in memory. A file that is smaller
-    than a block is measured where it is.
-
-    :param measuring: what measures.
-    :param threads: where it measures.
-    """
-
-    def __init__(self, measuring: Measuring, threads: Executor) -> None:
-        self._measuring, self._threads = measuring, threads
-        self._gathered: list[bytes] = []
-        self._length = 0
-        self._block: Future[None] | None = None
-
-    def write(self, data: bytes, /) -> None:
-        """Take the next bytes."""
-        self._gathered.append(data)
-        self._length += len(data)
-        if self._length >= BLOCK:
-            block = b"".join(self._gathered)
-            self._gathered, self._length = [], 0
-            self._wait_for_block()
-            self._block = self._threads.submit(self._measuring.write, block)
-
-    def result(self) -> Measure:
-        """Return what was measured of all bytes."""
-        self._wait_for_block()
-        self._measuring.write(b"".join(self._gathered))
-        return self._measuring.result()
-
-    def _wait_for_block(self) -> None:
-        if self._block is not None:
-            self._block.result()
+def _count(end_to_read: int, name: str) -> int | None:
+    with open(end_to_read, "rb") as file:  # closed, it tells the writer that no more is wanted
+        return count_records(file, name)

@@ -7,14 +7,15 @@ import io
 import os
 import re
 import secrets
+import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
@@ -25,6 +26,8 @@ from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_sequentum.api.download import Destination
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,7 +46,6 @@ PROGRESS_INTERVAL = 10.0
 """Seconds between two log lines on the progress."""
 
 _MEBIBYTE = 1024 * 1024
-_READ_SIZE = _MEBIBYTE
 _PART = 8 * _MEBIBYTE
 _MOST_PARTS = 9_000
 _NOT_IN_A_DESTINATION = re.compile(r"[\\?#\x00-\x1f\x7f]")
@@ -157,20 +159,16 @@ class Contents:
     """What is in a folder.
 
     :param sizes: bytes of each file.
-    :param others: names of links and devices, which a file of the same name replaces.
+    :param replaceable: names of files, links and devices, which a file of the same name replaces.
     :param folders: names of folders, which no file can replace.
     """
 
     sizes: dict[str, int]
-    others: frozenset[str]
+    replaceable: frozenset[str]
     folders: frozenset[str]
 
-    @property
-    def replaceable(self) -> Collection[str]:
-        """Names that are taken by something that a file replaces."""
-        return {*self.sizes, *self.others}
 
-
+@dataclass(frozen=True)
 class LandingFolder:
     """The folder that files land in.
 
@@ -179,8 +177,7 @@ class LandingFolder:
     :param path: the destination.
     """
 
-    def __init__(self, path: ObjectStoragePath) -> None:
-        self.path = path
+    path: ObjectStoragePath
 
     def contents(self) -> Contents:
         """Return what is in the folder, which is made if it is not there."""
@@ -195,7 +192,7 @@ class LandingFolder:
         named = [(entry["name"].rpartition("/")[2], entry) for entry in entries]
         return Contents(
             {name: entry["size"] for name, entry in named if entry["type"] == "file"},
-            frozenset(name for name, entry in named if entry["type"] not in ("file", "directory")),
+            frozenset(name for name, entry in named if entry["type"] != "directory"),
             # In an object store a folder is a part of other keys, and takes no name from a file.
             frozenset(name for name, entry in named if entry["type"] == "directory")
             if self.path.protocol not in OBJECT_STORES
@@ -209,17 +206,16 @@ class LandingFolder:
 
     def measure(self, name: str) -> Measure:
         """Read a file and return what it holds."""
-        measuring = Measuring(name)
         with (
             storage_errors(f"Could not read {self.path / name}"),
             (self.path / name).open("rb") as stream,  # type: ignore[no-untyped-call]
+            Measuring(name) as measuring,
         ):
-            while data := stream.read(_READ_SIZE):
-                measuring.write(data)
+            shutil.copyfileobj(stream, measuring, _MEBIBYTE)
         return measuring.result()
 
     @contextmanager
-    def write(self, name: str, expected_size: int | None = None) -> Iterator[Writable]:
+    def write(self, name: str, expected_size: int | None = None) -> Iterator[Destination]:
         """Open a file for writing, as :func:`landing` does."""
         with storage_errors(f"Could not write {self.path / name}"), landing(self.path / name, expected_size) as stream:
             yield stream
@@ -240,7 +236,7 @@ def storage_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AirflowException, SequentumError, Abandoned):
+    except (AirflowException, SequentumError, CancelledError):
         raise
     except Exception as error:
         raise RunFilesUnavailable(
@@ -252,15 +248,8 @@ def storage_errors(what: str) -> Iterator[None]:
 # One file
 
 
-class Writable(Protocol):
-    """Something that takes bytes."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take all of the data."""
-
-
 @contextmanager
-def landing(target: ObjectStoragePath, expected_size: int | None = None) -> Iterator[Writable]:
+def landing(target: ObjectStoragePath, expected_size: int | None = None) -> Iterator[Destination]:
     """Open ``target`` for writing; it appears when the block ends well, and not at all if the block raises.
 
     Object stores show an upload when it is completed. A local file is written under another name beside its own,
@@ -287,7 +276,7 @@ def part_size(expected_size: int | None) -> int:
 
 
 @contextmanager
-def _local(target: Path) -> Iterator[Writable]:
+def _local(target: Path) -> Iterator[Destination]:
     unfinished = target.with_name(unfinished_name(target.name))
     try:
         with unfinished.open("xb") as stream:
@@ -332,10 +321,6 @@ class _Upload:
 # Many files at once
 
 
-class Abandoned(Exception):
-    """A copy was given up because another one failed, or because the task was killed."""
-
-
 class Progress:
     """What copies report while they work, and where they learn that they are to stop.
 
@@ -364,14 +349,20 @@ class Progress:
         self._stop.set()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, unless the copies are to stop."""
+        """Sleep.
+
+        :raises CancelledError: the copies are to stop: another one failed, or the task was killed.
+        """
         if self._stop.wait(seconds):
-            raise Abandoned
+            raise CancelledError
 
     def moved(self, size: int) -> None:
-        """Note that bytes were copied."""
+        """Note that bytes were copied.
+
+        :raises CancelledError: as :meth:`sleep`.
+        """
         if self._stop.is_set():
-            raise Abandoned
+            raise CancelledError
         with self._lock:
             self._bytes += size
 

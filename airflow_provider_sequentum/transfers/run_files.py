@@ -19,10 +19,11 @@ from airflow_provider_sequentum.parameters import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_sequentum.transfers.run_files_transfer import Landed, RunFilesTransfer, TransferOptions
+    from airflow_provider_sequentum.transfers.landing import LandingFolder
+    from airflow_provider_sequentum.transfers.run_files_transfer import Landed, RunFilesTransfer
 
 T = TypeVar("T")
 
@@ -119,11 +120,12 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         from airflow_provider_sequentum.reporting.asset_events import add_extra
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
-        agent_id = self._parsed("agent_id", parse_id)
-        run_id = self._parsed("run_id", parse_id)
-        options, folder = self._options(), self._folder()
-        hook = SequentumHook("sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id)
-        self._transfer = RunFilesTransfer(hook, agent_id, run_id, folder, options, self.log)
+        self._transfer = RunFilesTransfer(
+            **{name: self._parsed(name, parse) for name, parse in {**_IDS, **_CHECKED_EARLY}.items()},
+            folder=self._folder(),
+            hook=SequentumHook("sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id),
+            log=self.log,
+        )
         self._landed = self._transfer.transfer()
         context["ti"].xcom_push(key=TRANSFER_KEY, value=self._landed.summary())
         add_extra(context, self._landed.summary())
@@ -132,7 +134,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     def on_kill(self) -> None:
         """Abandon the copies under way; what is whole stays for the next attempt."""
         if self._transfer is not None:
-            self._transfer.stop()
+            self._transfer.progress.stop()
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Return what was read and written; called by OpenLineage's provider, where that is installed."""
@@ -140,21 +142,17 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
         return None if self._landed is None else transfer_lineage(self._landed)
 
-    def _folder(self) -> ObjectStoragePath:
-        from airflow_provider_sequentum.transfers.landing import open_destination, without_password
+    def _folder(self) -> LandingFolder:
+        from airflow_provider_sequentum.transfers.landing import LandingFolder, open_destination, without_password
 
+        conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
         try:
-            return open_destination(self.destination, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
+            return LandingFolder(open_destination(self.destination, conn_id))
         except ValueError as error:
             shown = without_password(self.destination)
             raise SequentumRequestRefused(
                 f"Cannot write to destination={shown!r:.500}: {error}. Nothing was copied."
             ) from error
-
-    def _options(self) -> TransferOptions:
-        from airflow_provider_sequentum.transfers.run_files_transfer import TransferOptions
-
-        return TransferOptions(**{name: self._parsed(name, parse) for name, parse in _CHECKED_EARLY.items()})
 
     def _parsed(self, name: str, parse: Callable[[Any], T]) -> T:
         try:
@@ -165,43 +163,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             ) from error
 
 
-def parse_file_kinds(value: object) -> list[str] | None:
-    """Return the kinds of files to copy, given as one or as several; ``None`` if unset.
-
-    :raises ValueError: one of them is no kind, or there are none.
-    """
-    kinds = _several(value)
-    return None if kinds is None else [parse_choice(kind, FileKind) for kind in kinds]
-
-
-def parse_file_patterns(value: object) -> list[str]:
-    """Return the shell patterns that names have to fit, given as one or as several; ``*`` if unset.
-
-    :raises ValueError: one of them is no text, or there are none.
-    """
-    return _several(value) or ["*"]
-
-
-def parse_max_parallel_files(value: object) -> int:
-    """Return how many files to copy at the same time; the default if unset.
-
-    :raises ValueError: it is no whole number of 1 or more.
-    """
-    number = None if is_unset(value) else parse_count(value)
-    if number == 0:
-        raise ValueError("must be 1 or more, not 0")
-    return DEFAULT_PARALLEL_FILES if number is None else number
-
-
-def parse_remove_method(value: object) -> str | None:
-    """Return how the run's files are removed from the service; ``None`` if unset.
-
-    :raises ValueError: it is none of the service's methods.
-    """
-    return None if is_unset(value) else parse_choice(value, RemoveMethod)
-
-
 def _several(value: object) -> list[str] | None:
+    """Return texts given as one or as several; ``None`` if unset."""
     if is_unset(value):
         return None
     texts = [value] if isinstance(value, str) else value
@@ -210,11 +173,24 @@ def _several(value: object) -> list[str] | None:
     return list(texts)
 
 
+def _parse_file_kinds(value: object) -> list[str] | None:
+    kinds = _several(value)
+    return None if kinds is None else [parse_choice(kind, FileKind) for kind in kinds]
+
+
+def _parse_max_parallel_files(value: object) -> int:
+    number = DEFAULT_PARALLEL_FILES if is_unset(value) else parse_count(value)
+    if number == 0:
+        raise ValueError("must be 1 or more, not 0")
+    return number
+
+
+_IDS: dict[str, Callable[[Any], Any]] = {"agent_id": parse_id, "run_id": parse_id}
 _CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
-    "file_kinds": parse_file_kinds,
-    "file_patterns": parse_file_patterns,
-    "max_parallel_files": parse_max_parallel_files,
-    "remove_method": parse_remove_method,
+    "file_kinds": _parse_file_kinds,
+    "file_patterns": lambda value: _several(value) or ["*"],
+    "max_parallel_files": _parse_max_parallel_files,
+    "remove_method": lambda value: None if is_unset(value) else parse_choice(value, RemoveMethod),
 }
 """The parameters that are checked when the DAG is parsed, where they hold their value already."""
 

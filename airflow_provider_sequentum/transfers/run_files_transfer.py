@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_sequentum.api import SequentumClient, files, runs
@@ -25,13 +24,12 @@ from airflow_provider_sequentum.runs.files import (
     why_records_missing,
     why_removed,
 )
-from airflow_provider_sequentum.transfers.contents import Measure, Measuring, MeasuringBeside
+from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 from airflow_provider_sequentum.transfers.landing import (
     MANIFEST_NAME,
     Contents,
     LandingFolder,
     Progress,
-    Writable,
     copy_all,
     landing_names,
     unfinished_of,
@@ -49,21 +47,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.sdk.types import Logger
 
+    from airflow_provider_sequentum.api.download import Destination
     from airflow_provider_sequentum.api.runs import RemoveMethod, Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransferOptions:
-    """What to land, and how: the parameters of :class:`~.run_files.RunFilesToObjectStorageOperator` by these names.
-
-    :param file_kinds: ``None`` where the DAG author names none, which tells a choice from the default.
-    """
-
-    file_kinds: Sequence[str] | None
-    file_patterns: Sequence[str]
-    max_parallel_files: int
-    remove_method: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,36 +85,26 @@ class Landed:
         }
 
 
+@dataclass(kw_only=True)
 class RunFilesTransfer:
     """A transfer of one run's files to one folder.
 
-    :param hook: the connection.
-    :param agent_id: the agent.
-    :param run_id: the run.
-    :param folder: the destination.
-    :param options: what to land, and how.
+    The other parameters are those of :class:`~.run_files.RunFilesToObjectStorageOperator`, parsed.
+
+    :param file_kinds: ``None`` where the DAG author names none, which tells a choice from the default.
     :param log: the task's log.
     """
 
-    def __init__(
-        self,
-        hook: SequentumHook,
-        agent_id: int,
-        run_id: int,
-        folder: ObjectStoragePath,
-        options: TransferOptions,
-        log: Logger,
-    ) -> None:
-        self._hook = hook
-        self._agent_id, self._run_id = agent_id, run_id
-        self._folder = LandingFolder(folder)
-        self._options = options
-        self._log = log
-        self._progress = Progress()
-
-    def stop(self) -> None:
-        """Abandon the copies under way. Safe in a signal handler."""
-        self._progress.stop()
+    hook: SequentumHook
+    agent_id: int
+    run_id: int
+    folder: LandingFolder
+    file_kinds: Sequence[str] | None
+    file_patterns: Sequence[str]
+    max_parallel_files: int
+    remove_method: str | None
+    log: Logger
+    progress: Progress = field(default_factory=Progress)
 
     def transfer(self) -> Landed:
         """Land the files and, if that was asked for, remove them from the service.
@@ -136,44 +112,44 @@ class RunFilesTransfer:
         :raises RunFilesUnavailable: the run is still going, a file could not be written, or is not what was fetched.
         :raises SequentumRequestRefused: the run or its files are gone, or its records are in no file that is selected.
         """
-        contents = self._folder.contents()
-        previous = Manifest.parse(self._folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
+        contents = self.folder.contents()
+        previous = Manifest.parse(self.folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
         run = self._run()
         listed = self._listed() if run is not None else Page[RunFile]([])
         if previous is not None and self._were_removed(previous, listed):
             return self._landed_before_removal(previous, contents, run)
         if run is None:
-            why = (
-                "It may have been deleted, or the connection leads to another service. Check the ids and the base URL."
+            raise self._refused(
+                "The service does not know the run. It may have been deleted, or the connection leads to another "
+                "service. Check the ids and the base URL. Nothing was copied."
             )
-            raise self._refused(f"The service does not know the run. {why} Nothing was copied.")
         if reason := why_incomplete(run):
             raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason} Nothing was copied.")
         if reason := why_removed(run, listed):
             raise self._refused(reason)
-        selection = select(listed, self._options.file_kinds, self._options.file_patterns)
-        self._check_selection(run, selection, _unreadable(listed))
-        self._log.info("Run %s has %d files; copying %d.", run.id, len(listed), len(selection.chosen))
+        selection = select(listed, self.file_kinds, self.file_patterns)
+        self._check_selection(run, selection, max(listed.unreadable, (listed.total_record_count or 0) - len(listed)))
+        self.log.info("Run %s has %d files; copying %d.", run.id, len(listed), len(selection.chosen))
         return self._land(run, selection, previous, contents)
 
     # Looking
 
     def _run(self) -> Run | None:
-        with client_errors_as_exceptions(self._hook.sequentum_conn_id):
+        with client_errors_as_exceptions(self.hook.sequentum_conn_id):
             try:
-                return self._hook.client.send(runs.status(self._agent_id, self._run_id))
+                return self.hook.client.send(runs.status(self.agent_id, self.run_id))
             except HttpStatusError as error:
                 if error.status_code != 404:
                     raise
                 return None
 
     def _listed(self) -> Page[RunFile]:
-        return self._hook.send(files.list_files(self._agent_id, self._run_id))
+        return self.hook.send(files.list_files(self.agent_id, self.run_id))
 
     def _were_removed(self, manifest: Manifest, listed: list[RunFile]) -> bool:
         """Whether an earlier attempt landed the files, removed them from the service and was interrupted then."""
         is_done = manifest.is_complete and manifest.remove_method is not None
-        if not is_done or not manifest.is_of(self._agent_id, self._run_id):
+        if not is_done or not manifest.is_of(self.agent_id, self.run_id):
             return False
         # Some files of a run may outlive the removal, such as the service's own.
         landed = {file.file_id for file in manifest.files}
@@ -181,23 +157,27 @@ class RunFilesTransfer:
 
     def _landed_before_removal(self, manifest: Manifest, contents: Contents, run: Run | None) -> Landed:
         for file in manifest.files:
-            if contents.sizes.get(file.name) != file.size or not _holds(file, self._folder.measure(file.name)):
+            if contents.sizes.get(file.name) != file.size or not _holds(file, self.folder.measure(file.name)):
                 raise RunFilesUnavailable(
-                    f"{self._folder.path / file.name} is not what an earlier attempt landed, and the run's files were "
+                    f"{self.folder.path / file.name} is not what an earlier attempt landed, and the run's files were "
                     f"removed from the service{'' if run else ' with the run'}: it cannot be fetched again."
                 )
-        self._log.info("An earlier attempt landed %d files and removed them from the service.", len(manifest.files))
+        self.log.info("An earlier attempt landed %d files and removed them from the service.", len(manifest.files))
         return self._landed(manifest, 0)
 
     # Checking
 
     def _check_selection(self, run: Run, selection: Selection, unreadable: int) -> None:
+        """Check that nothing is left out silently.
+
+        :param unreadable: how many files the service lists beyond those that could be read.
+        """
         if unreadable:
             lost = f"The list of the run's files has {unreadable} entries that cannot be read."
-            if self._options.remove_method is not None:
+            if self.remove_method is not None:
                 raise self._refused(f"{lost} remove_method would remove these files uncopied. Nothing was copied.")
-            self._log.warning("%s These files are not copied.", lost)
-        if self._options.remove_method is not None and (left_out := selection.delivered_left_out):
+            self.log.warning("%s These files are not copied.", lost)
+        if self.remove_method is not None and (left_out := selection.delivered_left_out):
             raise self._refused(
                 f"remove_method would remove delivered files that were not to be copied: {listing(left_out)}. Copy "
                 "them too, or leave remove_method out. Nothing was copied and nothing removed."
@@ -208,13 +188,13 @@ class RunFilesTransfer:
                 "file_kinds or file_patterns. Nothing was copied."
             )
         if selection.left_out:
-            level = self._log.info if selection.chosen else self._log.warning
+            level = self.log.info if selection.chosen else self.log.warning
             level("%d files are not copied: %s", len(selection.left_out), listing(selection.left_out))
 
     def _check_names(self, names: list[str], contents: Contents) -> None:
         if taken := sorted(contents.folders.intersection([MANIFEST_NAME, *names])):
             raise RunFilesUnavailable(
-                f"{self._folder.path / taken[0]} is a folder, where a file of that name is to be written. Nothing was "
+                f"{self.folder.path / taken[0]} is a folder, where a file of that name is to be written. Nothing was "
                 "copied. Remove the folder, or choose another destination."
             )
 
@@ -229,7 +209,7 @@ class RunFilesTransfer:
         self._log_surprises(planned, previous)
         for unfinished in unfinished_of([MANIFEST_NAME, *names], contents.sizes):
             # A killed attempt left it half-written. An attempt that still writes it fails, and this one takes over.
-            self._folder.remove(unfinished)
+            self.folder.remove(unfinished)
         self._write_manifest(planned)
         kept = self._verified_before(planned, contents)
         missing = [file for file in planned.files if file.name not in kept]
@@ -237,9 +217,9 @@ class RunFilesTransfer:
         measured = {**kept, **dict(zip((file.name for file in missing), fetched, strict=True))}
         manifest = planned.model_copy(
             update={
-                "files": [_measured(file, measured[file.name]) for file in planned.files],
+                "files": [file.model_copy(update=measured[file.name]._asdict()) for file in planned.files],
                 "is_complete": True,
-                "remove_method": self._options.remove_method,
+                "remove_method": self.remove_method,
             }
         )
         self._verify(manifest, read_again={file.name for file in missing})
@@ -250,79 +230,75 @@ class RunFilesTransfer:
 
     def _log_surprises(self, planned: Manifest, previous: Manifest | None) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
-            self._log.info("%d files land under another name: %s", len(renamed), ", ".join(renamed[:5]))
+            self.log.info("%d files land under another name: %s", len(renamed), ", ".join(renamed[:5]))
         if planned.replaced:
-            self._log.warning(
-                "Replacing %d files in %s of unknown or other origin.", len(planned.replaced), self._folder.path
+            self.log.warning(
+                "Replacing %d files in %s of unknown or other origin.", len(planned.replaced), self.folder.path
             )
         if previous is not None and (names := left_over(previous, planned)):
-            self._log.warning(
+            self.log.warning(
                 "Run %s left %d files in %s that this run does not replace: %s",
                 previous.run_id,
                 len(names),
-                self._folder.path,
+                self.folder.path,
                 ", ".join(names[:5]),
             )
 
     def _verified_before(self, planned: Manifest, contents: Contents) -> dict[str, Measure]:
         kept = {}
         for file in landed_before(planned, contents.sizes):
-            measure = self._folder.measure(file.name)
+            measure = self.folder.measure(file.name)
             # A plan has no checksums yet. Then the list's size is what there is to compare with; where the list is
             # wrong, the file is fetched once more.
             is_whole = file.listed_size in (None, measure.size) if file.sha256 is None else _holds(file, measure)
             if is_whole:
                 kept[file.name] = measure
         if kept:
-            self._log.info("%d files are there already, whole; they are not fetched again.", len(kept))
+            self.log.info("%d files are there already, whole; they are not fetched again.", len(kept))
         return kept
 
     def _fetch(self, wanted: list[tuple[RunFile, LandedFile]]) -> list[Measure]:
         if not wanted:
             return []
-        self._progress.expect(len(wanted), sum(file.file_size or 0 for file, _ in wanted))
-        workers = min(self._options.max_parallel_files, len(wanted))
-        with (
-            # A client of its own: it has to stop sleeping when the task is killed.
-            SequentumClient(self._hook.settings, sleep=self._progress.sleep) as client,
-            ThreadPoolExecutor(workers, thread_name_prefix="measuring") as threads,
-        ):
+        self.progress.expect(len(wanted), sum(file.file_size or 0 for file, _ in wanted))
+        workers = min(self.max_parallel_files, len(wanted))
+        # A client of its own: it has to stop sleeping when the task is killed.
+        with SequentumClient(self.hook.settings, sleep=self.progress.sleep) as client:
             measures = copy_all(
                 wanted,
-                lambda item: self._fetch_one(client, threads, *item),
+                lambda item: self._fetch_one(client, *item),
                 workers,
-                self._progress,
-                lambda progress: self._log.info("%s", progress),
+                self.progress,
+                lambda progress: self.log.info("%s", progress),
             )
-        self._log.info("Fetched %s.", self._progress)
+        self.log.info("Fetched %s.", self.progress)
         return measures
 
-    def _fetch_one(self, client: SequentumClient, threads: Executor, file: RunFile, entry: LandedFile) -> Measure:
-        measuring = MeasuringBeside(Measuring(entry.name), threads)
+    def _fetch_one(self, client: SequentumClient, file: RunFile, entry: LandedFile) -> Measure:
         with (
-            client_errors_as_exceptions(self._hook.sequentum_conn_id),
-            self._folder.write(entry.name, entry.listed_size) as stream,
+            client_errors_as_exceptions(self.hook.sequentum_conn_id),
+            self.folder.write(entry.name, entry.listed_size) as stream,
+            Measuring(entry.name) as measuring,
         ):
             client.download(
-                agent_id=self._agent_id,
-                run_id=self._run_id,
+                agent_id=self.agent_id,
+                run_id=self.run_id,
                 file=file,
-                destination=_Copy(stream, measuring, self._progress),
+                destination=_Copy(stream, measuring, self.progress),
             )
-            measure = measuring.result()
-            if entry.listed_size and not measure.size:
+            if entry.listed_size and not measuring.size:
                 raise RunFilesUnavailable(
-                    f"The service lists {entry.listed_size} bytes of {file.name!r} of run {self._run_id}, but sent "
-                    f"none. Nothing was written to {self._folder.path / entry.name}. A retry fetches it again."
+                    f"The service lists {entry.listed_size} bytes of {file.name!r} of run {self.run_id}, but sent "
+                    f"none. Nothing was written to {self.folder.path / entry.name}. A retry fetches it again."
                 )
-        self._progress.finished()
-        return measure
+        self.progress.finished()
+        return measuring.result()
 
     # Finishing
 
     def _verify(self, manifest: Manifest, read_again: set[str]) -> None:
         """Compare what the storage has with what was fetched: its sizes, and its bytes if the originals are to go."""
-        sizes = self._folder.contents().sizes
+        sizes = self.folder.contents().sizes
         for file in manifest.files:
             if sizes.get(file.name) != file.size:
                 raise self._discard(file, f"the storage has {sizes.get(file.name)} bytes of it, not {file.size}")
@@ -333,64 +309,64 @@ class RunFilesTransfer:
                     f"The service lists {file.listed_size} bytes of {file.name!r}, but sent {file.size}. The files "
                     "have been landed; because of the doubt none was removed from the service."
                 )
-            if file.name in read_again and not _holds(file, self._folder.measure(file.name)):
+            if file.name in read_again and not _holds(file, self.folder.measure(file.name)):
                 raise self._discard(file, "the storage returns other bytes than were sent to it")
 
     def _check_bytes(self, run: Run, selection: Selection, manifest: Manifest) -> None:
         if reason := why_all_empty(run, selection, (file.size for file in manifest.files)):
             for file in manifest.files:
                 # Kept, they would be taken for whole by the next attempt.
-                self._folder.remove(file.name)
+                self.folder.remove(file.name)
             raise RunFilesUnavailable(
                 f"Run {run.id} of agent {run.agent_id}: {reason}. They may not have been written in full yet. The "
                 "empty copies have been removed; a retry fetches the files again."
             )
         if empty := [file.name for file in manifest.files if not file.size]:
-            self._log.warning("%d files are empty, as they are on the service: %s", len(empty), ", ".join(empty[:5]))
+            self.log.warning("%d files are empty, as they are on the service: %s", len(empty), ", ".join(empty[:5]))
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        with self._folder.write(MANIFEST_NAME) as stream:
+        with self.folder.write(MANIFEST_NAME) as stream:
             stream.write(manifest.to_json())
 
     def _remove(self, selection: Selection) -> None:
-        method = self._options.remove_method
+        method = self.remove_method
         if method is None:
             return
         if selection.left_out:
-            self._log.warning("Removing files that were not copied: %s", listing(selection.left_out))
-        with client_errors_as_exceptions(self._hook.sequentum_conn_id):
+            self.log.warning("Removing files that were not copied: %s", listing(selection.left_out))
+        with client_errors_as_exceptions(self.hook.sequentum_conn_id):
             try:
-                self._hook.client.send(runs.delete(self._agent_id, self._run_id, cast("RemoveMethod", method)))
+                self.hook.client.send(runs.delete(self.agent_id, self.run_id, cast("RemoveMethod", method)))
             except HttpStatusError as error:
                 if error.status_code != 404:
                     raise
                 self._check_removed(error)
-        self._log.info("Removed from the service, by %s: run %s of agent %s.", method, self._run_id, self._agent_id)
+        self.log.info("Removed from the service, by %s: run %s of agent %s.", method, self.run_id, self.agent_id)
 
     def _check_removed(self, error: HttpStatusError) -> None:
         """Find out whether a removal that was answered by 404 found nothing, or did not reach the run."""
         if self._run() is None or not self._listed():
-            self._log.info("There was nothing left to remove. (%s)", error)
+            self.log.info("There was nothing left to remove. (%s)", error)
             return
         raise RunFilesUnavailable(
-            f"The service answered 404 to the removal of run {self._run_id} of agent {self._agent_id}, but still has "
+            f"The service answered 404 to the removal of run {self.run_id} of agent {self.agent_id}, but still has "
             "its files. They have been landed; a retry removes them."
         ) from error
 
     def _landed(self, manifest: Manifest, fetched: int) -> Landed:
-        return Landed(self._folder.path, manifest, fetched, self._hook.settings.origin)
+        return Landed(self.folder.path, manifest, fetched, self.hook.settings.origin)
 
     def _refused(self, reason: str) -> SequentumRequestRefused:
         return SequentumRequestRefused(
-            f"The files of run {self._run_id} of agent {self._agent_id} cannot be landed. {reason} "
-            f"(connection {self._hook.sequentum_conn_id!r})"
+            f"The files of run {self.run_id} of agent {self.agent_id} cannot be landed. {reason} "
+            f"(connection {self.hook.sequentum_conn_id!r})"
         )
 
     def _discard(self, file: LandedFile, reason: str) -> RunFilesUnavailable:
         """Remove a file that is not right, so that the next attempt fetches it again; return the error to raise."""
-        self._folder.remove(file.name)
+        self.folder.remove(file.name)
         return RunFilesUnavailable(
-            f"{self._folder.path / file.name} failed verification: {reason}. It has been removed there. The run's "
+            f"{self.folder.path / file.name} failed verification: {reason}. It has been removed there. The run's "
             "files are untouched on the service. A retry fetches it again."
         )
 
@@ -398,26 +374,17 @@ class RunFilesTransfer:
 class _Copy:
     """Takes the bytes of a download: to the storage, to the measuring, and their number to the progress."""
 
-    def __init__(self, stream: Writable, measuring: MeasuringBeside, progress: Progress) -> None:
+    def __init__(self, stream: Destination, measuring: Measuring, progress: Progress) -> None:
         self._write = stream.write
         self._measuring = measuring
-        self._progress = progress
+        self.progress = progress
 
     def write(self, data: bytes, /) -> None:
-        self._progress.moved(len(data))
+        self.progress.moved(len(data))
         self._write(data)
         self._measuring.write(data)
-
-
-def _unreadable(listed: Page[RunFile]) -> int:
-    """Return how many files the service lists beyond those that could be read."""
-    return max(listed.unreadable, (listed.total_record_count or 0) - len(listed))
 
 
 def _holds(file: LandedFile, measure: Measure) -> bool:
     # Not the number of records: another version of this package may count them differently.
     return (file.size, file.sha256) == (measure.size, measure.sha256)
-
-
-def _measured(file: LandedFile, measure: Measure) -> LandedFile:
-    return file.model_copy(update={"size": measure.size, "sha256": measure.sha256, "records": measure.records})

@@ -88,8 +88,8 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-    from airflow_provider_sequentum.transfers.record_count import numpy
-    from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer, TransferOptions
+    from airflow_provider_sequentum.transfers.landing import LandingFolder
+    from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
     listed = [RunFile(id=number + 1, name=f"{number}.csv", file_type=1, file_size=size) for number in range(count)]
     run = Run.model_validate({**json.loads(RUN), "status": 10})
@@ -103,9 +103,6 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
         def _listed(self) -> Page[RunFile]:
             return Page(listed)
 
-    options = TransferOptions(
-        file_kinds=["delivered"], file_patterns=["*"], max_parallel_files=PARALLEL, remove_method=None
-    )
     target = ObjectStoragePath(folder.as_uri())
     hook = SequentumHook("bench")
     # Looking the connection up is part of the task's start, and so are the plugins that Airflow loads for the first
@@ -113,8 +110,17 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
     hook.send(runs.status(7, 42))
     with (target.parent / "first").open("wb") as first:  # type: ignore[no-untyped-call]
         first.write(b"")
-    numpy()
-    transfer = Transfer(hook, 7, 42, target, options, logging.getLogger("bench"))  # type: ignore[arg-type]
+    transfer = Transfer(
+        hook=hook,
+        agent_id=7,
+        run_id=42,
+        folder=LandingFolder(target),
+        file_kinds=["delivered"],
+        file_patterns=["*"],
+        max_parallel_files=PARALLEL,
+        remove_method=None,
+        log=logging.getLogger("bench"),  # type: ignore[arg-type]
+    )
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     transfer.transfer()

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.sandbox import Sandbox
 from airflow_provider_sequentum.sandbox.agents import ExtraFile
 from airflow_provider_sequentum.transfers import landing as landing_module
-from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, Abandoned, LandingFolder, Progress
+from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, LandingFolder, Progress
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 from tests.support.landing import FakeTaskInstance, finished_run, s3_server, small_disk
@@ -167,7 +168,7 @@ def test_a_kill_abandons_the_copies_and_leaves_nothing_half_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "moved", moved_and_killed)
-        with pytest.raises(Abandoned):
+        with pytest.raises(CancelledError):
             execute(killed)
     assert visible(tmp_path) == {"output.csv", "early.csv", MANIFEST_NAME}
     _, summary = execute(transfer(tmp_path.as_uri(), agent_with_large_file, run_id))
@@ -188,12 +189,12 @@ def test_an_interrupted_transfer_is_continued(
     fetched: list[str] = []
     fetch_one = RunFilesTransfer._fetch_one
 
-    def fetch_two(self: Any, client: Any, threads: Any, file: Any, entry: Any) -> Any:
+    def fetch_two(self: Any, client: Any, file: Any, entry: Any) -> Any:
         if len(fetched) == 2:
             (tmp_path / "0123.unfinished").write_bytes(b"half")
             raise KeyboardInterrupt
         fetched.append(entry.name)
-        return fetch_one(self, client, threads, file, entry)
+        return fetch_one(self, client, file, entry)
 
     monkeypatch.setattr(RunFilesTransfer, "_fetch_one", fetch_two)
     with pytest.raises(KeyboardInterrupt):

@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_sequentum.records import reading as reading_module
 from airflow_provider_sequentum.records import text as text_module
-from airflow_provider_sequentum.records.formats import LibraryMissing, RecordsUnreadable
+from airflow_provider_sequentum.records.formats import RecordsUnreadable
 from airflow_provider_sequentum.records.reading import read_arrow, read_records
+from airflow_provider_sequentum.records.text import Text
 from airflow_provider_sequentum.sandbox.run_files import render
 
 RECORDS = [
@@ -153,7 +155,7 @@ def test_json_is_read_in_pieces_of_any_size(
     content = lines if in_lines else json.dumps(records, indent=indent)
     before, text_module._CHUNK = text_module._CHUNK, chunk
     try:
-        found = list(text_module.read_json(io.BytesIO(content.encode()), "a.json", None))
+        found = list(text_module.read_json(Text(io.BytesIO(content.encode()), "a.json", "utf-8")))
     finally:
         text_module._CHUNK = before
     assert found == records
@@ -292,7 +294,7 @@ class Endless(io.RawIOBase):
 def test_a_record_without_an_end_takes_bounded_memory(
     name: str, start: bytes, more: bytes, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_module, "LARGEST_RECORD", 4 * 1024 * 1024)
+    monkeypatch.setattr(reading_module, "LARGEST_RECORD", 4 * 1024 * 1024)
     for read_file in (read_records, read_arrow):
         tracemalloc.start()
         try:
@@ -320,5 +322,5 @@ def test_a_missing_library_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     content = b"PK\x03\x04" if extra == "excel" else b"PAR1"
-    with pytest.raises(LibraryMissing, match=rf"airflow-provider-sequentum\[{extra}\]"):
+    with pytest.raises(ImportError, match=rf"airflow-provider-sequentum\[{extra}\]"):
         read(name, content)

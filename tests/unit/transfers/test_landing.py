@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from airflow_provider_sequentum.transfers import landing as landing_module
 from airflow_provider_sequentum.transfers.landing import (
     MANIFEST_NAME,
     UNFINISHED_SUFFIX,
-    Abandoned,
     Progress,
     check_destination,
     copy_all,
@@ -287,7 +287,7 @@ def test_a_stores_error_says_that_the_service_is_untouched(error: Exception, say
     [
         SequentumRequestRefused("gone"),
         DownloadError("cut", purpose="download", request="GET /x"),
-        Abandoned(),
+        CancelledError(),
         KeyboardInterrupt(),
     ],
 )
@@ -342,7 +342,7 @@ def test_a_failure_abandons_the_others_and_is_the_one_raised(error: BaseExceptio
         copy_all(range(50), copy, 2, progress, lambda _: None)
     assert raised.value is error
     assert len(started) <= 4
-    with pytest.raises(Abandoned):
+    with pytest.raises(CancelledError):
         progress.moved(1)
 
 
@@ -369,5 +369,5 @@ def test_a_stop_before_the_copies_is_not_lost() -> None:
     progress = Progress()
     progress.stop()
     progress.expect(1, 1)
-    with pytest.raises(Abandoned):
+    with pytest.raises(CancelledError):
         progress.moved(1)
