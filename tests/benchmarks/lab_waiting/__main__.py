@@ -21,6 +21,8 @@ from tests.benchmarks.lab_waiting.service import LabService
 from tests.benchmarks.lab_waiting.workloads import SHARED, SINGLE, Workload
 
 RULES: dict[str, type[Rule]] = {"loop": Loop, "pages": Pages, "oracle": Oracle}
+COLD = "cold"
+"""The product in a triggerer that was just started, and does not know yet that it has the key for itself."""
 FIXED_RATES = (20, 25, 30, 40, 50)
 """Requests a minute of each triggerer, by hand, of which the best is what an adaptive rate is compared with."""
 
@@ -34,7 +36,9 @@ def measure(name: str, waiter: str, seed: int) -> Row:
     if waiter in RULES:
         delays = delays_by(RULES[waiter], LabService(workload.runs(seed), seed, workload.listed_agents))
         return row | _spread(delays)
-    figures = product.measure(workload, seed, None if waiter == "product" else int(waiter.removeprefix("fixed ")))
+    fixed = int(waiter.removeprefix("fixed ")) if waiter.startswith("fixed ") else None
+    is_warm = fixed is not None or (name in SINGLE and waiter != COLD)
+    figures = product.measure(workload, seed, fixed, is_warm=is_warm)
     waits = figures.start_waits
     return (
         row

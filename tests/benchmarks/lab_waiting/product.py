@@ -56,12 +56,16 @@ class LabClient(AsyncSequentumClient):
 
     service: LabService
     budgets: dict[str, RequestBudget]
+    is_warm: bool
+    """Whether the triggerers have polled with the key before, and had it for themselves."""
 
     def __init__(self, settings: ClientSettings, budget: RequestBudget | None = None) -> None:
         _Client.__init__(self, settings, virtual_time.now)
         self._sleep = asyncio.sleep
         process = settings.api_key
         self._budget = budget or self.budgets.setdefault(process, RequestBudget(virtual_time.now))
+        if budget is None and self.is_warm:
+            self._budget.pace.level = 1.0
 
     async def close(self) -> None:
         pass
@@ -69,36 +73,38 @@ class LabClient(AsyncSequentumClient):
     async def _attempt(self, call: Call[T], budget_share: float, deadline: Any) -> Reply[T]:
         while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
             await self._sleep(wait)
-        return await self._answer(call)
+        return await self.poll(call, budget_share=budget_share)
 
-    async def _answer(self, call: Call[T]) -> Reply[T]:
+    async def poll(self, call: Call[T], *, budget_share: float) -> Reply[T]:
         response: Any = None
+        sent_at = virtual_time.now()
         try:
             value = await self.service.exchange(call)
             response = SimpleNamespace(status_code=200, headers=HEADERS)
         except LimitedAnswer as refusal:
-            response = SimpleNamespace(
-                status_code=429, headers={**HEADERS, "retry-after": f"{refusal.retry_after:.3f}"}
-            )
+            retry_after = f"{refusal.retry_after:.3f}"
+            response = SimpleNamespace(status_code=429, headers={**HEADERS, "retry-after": retry_after})
             raise RateLimited("Too many.", status_code=429, retry_after=refusal.retry_after) from None
         except SequentumError:
             response = SimpleNamespace(status_code=400, headers=HEADERS)
             raise
         finally:
-            self._settle(response)
+            self._settle(response, self._took(sent_at, call, budget_share))
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         return Reply(value, loop.utc().replace(microsecond=0))
 
 
-def measure(workload: Workload, seed: int, per_minute: int | None = None) -> Figures:
+def measure(workload: Workload, seed: int, per_minute: int | None = None, *, is_warm: bool = False) -> Figures:
     """Wait for a workload with the product.
 
     :param per_minute: the ``requests_per_minute`` of each triggerer's connection.
+    :param is_warm: whether the triggerers have polled with the key before, and had it for themselves.
     """
     planned = workload.runs(seed)
     service = LabService(planned, seed, workload.listed_agents)
     random.seed(seed)
+    LabClient.is_warm = is_warm
     with _in_the_laboratory(service, per_minute):
         return virtual_time.run(_observe(workload, planned, service))
 
@@ -117,7 +123,6 @@ def _in_the_laboratory(service: LabService, per_minute: int | None) -> Iterator[
         return Moment(loop.time(), loop.utc())
 
     LabClient.service, LabClient.budgets = service, {}
-    watcher._rates.clear()
     with (
         mock.patch.object(SequentumHook, "aget_settings", settings),
         mock.patch("airflow_provider_sequentum.api.AsyncSequentumClient", LabClient),
