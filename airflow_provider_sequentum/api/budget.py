@@ -39,7 +39,7 @@ _LEARNING_INTERVAL = 1.0
 _LARGEST_LIMIT = 1_000_000
 _LONGEST_WINDOW = 3600.0
 
-FIRST_PACE = 0.3
+FIRST_PACE = 0.25
 """The part of the limit that polls of a process use as long as nothing is known of who else uses the key."""
 HELD = 1.5
 """Seconds beyond what is usual after which an answer was held in the service's queue, because the limit is used up."""
@@ -49,6 +49,8 @@ _GROWTH = 1.5
 _CUBIC = 0.002
 _IN_USE = 0.7
 """A level is only raised while at least this part of it is used: otherwise it proves nothing."""
+_PROVEN = 1.25
+"""Windows for which a level has to be held before it counts as good."""
 _DEAF = 5.0
 """Seconds after bad news in which further ones are taken for the same: requests held together are released together."""
 _PROBE_INTERVAL = 5.0
@@ -77,6 +79,7 @@ class PollPace:
         self._windows = 0
         self._return_after = 0.0
         self._deaf_until = -math.inf
+        self._excess = 0.0
 
     def window_passed(self, *, in_use: bool) -> None:
         """Take in that a window went by without bad news."""
@@ -95,11 +98,15 @@ class PollPace:
         :param deaf_for: seconds in which further news is the same news.
         """
         if now < self._deaf_until:
-            return False
-        self._deaf_until = now + deaf_for
-        self._failed = self.level
+            if excess <= self._excess or self._failed is None:
+                return False
+            self.level = self._failed  # the same news, and worse than it seemed
+        else:
+            self._deaf_until = now + deaf_for
+            self._failed = self.level
+        self._excess = excess
         # Twice the excess, because what is too much is not only ours: the others may be starts, which do not give way.
-        self._base = self.level = self.level * min(max((1.0 - excess) ** 2, 0.4), 0.9)
+        self._base = self.level = self._failed * min(max((1.0 - excess) ** 2, 0.4), 0.9)
         self._windows = 0
         self._return_after = math.cbrt((self._failed - self._base) / _CUBIC) * (0.8 + 0.4 * self._jitter())
         return True
@@ -187,7 +194,9 @@ class RequestBudget:
         """Return the seconds between requests that are spread evenly over the window; parameters as for :meth:`admit`."""
         with self._lock:
             self._recover(self._clock())
-            return self._window / self._allowed(share, per_minute)
+            at_pace = min(share, self.pace.level) if share < 1 else 1.0
+            by_hand = self._allowed(share, per_minute)
+            return self._window / min(by_hand, self._allowed(at_pace, None))
 
     @property
     def refusals(self) -> int:
@@ -221,7 +230,7 @@ class RequestBudget:
                 self._hold_back(now, refused_for)
 
     def _allowed(self, share: float, per_minute: int | None) -> int:
-        own = self._own_limit if share == 1 else self._limit * min(self.pace.level / share, 1.0)
+        own = self._own_limit if share == 1 else float(self._limit)
         if per_minute is not None:
             own = min(own, per_minute * self._window / 60)
         return max(1, int(own * share))
@@ -233,10 +242,11 @@ class RequestBudget:
         self._last_poll = now
 
     def _pass_windows(self, now: float) -> None:
-        while now - self._pace_window >= self._window:
-            in_use = self._polls_in_window >= _IN_USE * self._limit * min(self.pace.level, 0.8)
+        # Longer than the service's windows, so that the news of each one has come before it counts as good.
+        while now - self._pace_window >= _PROVEN * self._window and not self._seems_held(now):
+            in_use = self._polls_in_window >= _PROVEN * _IN_USE * self._limit * min(self.pace.level, 0.8)
             self.pace.window_passed(in_use=in_use)
-            self._pace_window = max(self._pace_window + self._window, now - self._window)
+            self._pace_window = max(self._pace_window + _PROVEN * self._window, now - self._window)
             self._polls_in_window = 0
 
     def _poll_answered(self, now: float, took: float, *, is_answer: bool) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-STALENESS = 1.5
+STALENESS = 1.15
 """How many times as long as in a plain rotation, at the most, a poll has to wait for its turn."""
 
 P = TypeVar("P", bound=Hashable)
