@@ -342,6 +342,10 @@ class WatchList:
             return runs.status(agent.agent_id, lone_run)
         return runs.list_runs(agent.agent_id, agent.list_size)
 
+    def call_for_any(self) -> Call[Any]:
+        """Return a request that any key may send which may be used to wait for these runs."""
+        return self.call_for(AgentPoll(next(iter(self._agents))))
+
     def answered(self, poll: Poll, answer: Any, asked_at: float, moment: Moment) -> list[Update]:
         """Take in the answer to a poll.
 
@@ -554,8 +558,10 @@ class WatchList:
                 self._plan(PagePoll(page), now)
 
     def _plan_all(self, now: float) -> None:
-        """Plan all polls of agents, because it has changed what the pages are good for."""
-        self._plan_pages(now)
+        """Plan all polls of pages and agents, because it has changed what the pages are good for."""
+        for page in range(1, self._pages.count + 1) if self._pages is not None else ():
+            if not self._rotation.is_on_its_way(PagePoll(page)):
+                self._plan(PagePoll(page), now)
         for agent in self._agents.values():
             poll = AgentPoll(agent.agent_id)
             if poll in self._rotation and not self._rotation.is_on_its_way(poll):
@@ -571,8 +577,7 @@ class WatchList:
         was_hinted = {agent_id for agent_id in listed if self._is_hinted(self._agents[agent_id])}
         were_reliable = pages.are_reliable
         ended = pages.read(page, answer, answer.total_record_count, asked_at)
-        for agent_id in listed:
-            self._waited_for_on[page] += 1
+        self._waited_for_on[page] += len(listed)
         self._review_pages(asked_at)
         if were_reliable != pages.are_reliable:
             self._plan_all(asked_at)

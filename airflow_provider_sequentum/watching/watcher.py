@@ -364,12 +364,14 @@ class RunWatcher:
     async def _key_works(self, refused: Call[Any]) -> bool:
         """Tell a wrong key from one that has no access to a certain run, or may not list agents, which is a 401 as well.
 
-        It asks for what the key was given before, or, where that is nothing yet, for the list of agents.
+        It asks for what the key was given before or, where that is nothing yet, for something else than was refused.
         """
         from airflow_provider_sequentum.api import agents
 
-        given = self._answered
-        proof = given if given is not None and given.path != refused.path else agents.list_agents(records_per_page=1)
+        proof = self._answered
+        if proof is None or proof.path == refused.path:
+            all_agents = agents.list_agents(records_per_page=1)
+            proof = all_agents if refused.path != all_agents.path else self._list.call_for_any()
         try:
             await self._client.send(proof, budget_share=WAITING_SHARE)
         except Unauthorized:

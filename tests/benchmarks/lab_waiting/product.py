@@ -128,9 +128,12 @@ def _in_the_laboratory(service: LabService, per_minute: int | None) -> Iterator[
         mock.patch("airflow_provider_sequentum.api.AsyncSequentumClient", LabClient),
         mock.patch.object(asyncio, "to_thread", here),
         mock.patch.object(watcher, "present", present),
-        mock.patch.object(logging.getLogger("airflow_provider_sequentum"), "disabled", True),
     ):
-        yield
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 async def _observe(workload: Workload, planned: list[PlannedRun], service: LabService) -> Figures:

@@ -137,13 +137,13 @@ def poll_and_start(limiter: Limiter, pollers: int, minutes: int) -> tuple[list[b
                 starts[who] += 1
                 error = RateLimited("Too many.", retry_after=refused_for)
                 plan(seconds_to_wait(error, starts[who], generator.random()), "start", who)
-        elif (wait := budgets[who].admit(share=0.8)) > 0:
+        elif (wait := budgets[who].turn(share=0.8)) > 0:
             plan(wait, "poll", who)
         else:
             refused_for = limiter.refuses_for(clock.now)
             polls.append((clock.now, refused_for is not None))
-            budgets[who].settle(HEADERS, refused_for=refused_for)
-            plan(budgets[who].spacing(share=0.8), "poll", who)
+            budgets[who].settle(HEADERS, refused_for=refused_for, took=0.0)
+            plan(0.1, "poll", who)
     return [refused for at, refused in polls if at > 30 * minutes], starts
 
 
@@ -285,6 +285,7 @@ def test_clients_of_one_key_share_a_budget() -> None:
 
 def test_an_even_pace_uses_up_the_share_over_the_window() -> None:
     budget = RequestBudget(Clock())
+    budget.pace.level = 1.0
 
     assert budget.spacing() == 0.6
     assert budget.spacing(share=0.8) == 0.75
