@@ -191,7 +191,7 @@ class RequestBudget:
             return kept
 
     def spacing(self, *, share: float = 1.0, per_minute: int | None = None) -> float:
-        """Return the seconds between requests that are spread evenly over the window; parameters as for :meth:`admit`."""
+        """Return the seconds between requests that are spread evenly; parameters as for :meth:`admit`."""
         with self._lock:
             self._recover(self._clock())
             at_pace = min(share, self.pace.level) if share < 1 else 1.0

@@ -1,8 +1,8 @@
 """The pages of the agents list: each tells the status of the last run of a hundred agents.
 
 That is a hint and no more. Another run may have been started since, and what the service shows there may be late. So a
-hint only makes the agent's runs be polled next, an agent whose hints were wrong is polled by itself from then on, and so
-are all if hints are often wrong.
+hint only makes the agent's runs be polled next; an agent whose page did not tell of an end is polled in turn from then
+on, and so are all agents if hints are often wrong.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""In which turn to poll: a rotation in which some come up more often than others.
+"""In which turn to poll: a rotation in which some polls come up more often than others.
 
-With a steady rate of requests, and ends that come at a rate of r in a second, a poll that comes T seconds after the
-last one finds r*T ends, each of which was waited for by T/2 seconds on average. Waiting in sum is least when polls come
-up at rates proportional to the square root of r (Cho and Garcia-Molina, "Effective page refresh policies for web
-crawlers", 2003; the same rule is max-weight for age of information, Kadota et al., 2018). Stride scheduling (Waldspurger
-and Weihl, 1995) does just that at a cost of O(log n) for each choice: each poll has a position on a line, the one that
-is least far comes next, and moves on by the inverse of its share.
+With a steady rate of requests, and ends that come at a rate of r in a second, a poll that comes T seconds after the last
+one finds r*T ends, each of which was waited for by T/2 seconds on average. Waiting in sum is least when polls come up at
+rates proportional to the square root of r (Cho and Garcia-Molina, "Effective page refresh policies for web crawlers",
+2003; the same rule is max-weight for age of information, Kadota et al., 2018). Stride scheduling (Waldspurger and Weihl,
+1995) does that at a cost of O(log n) for each choice: each poll has a position on a line, the one that is least far
+comes next, and moves on by the inverse of its share.
 
 Nothing here holds a clock: times are arguments, in seconds of any steady clock.
 """
@@ -18,9 +18,6 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-STALENESS = 1.15
-"""How many times as long as in a plain rotation, at the most, a poll has to wait for its turn."""
 
 P = TypeVar("P", bound=Hashable)
 
@@ -50,7 +47,6 @@ class Rotation(Generic[P]):
         self._resting: list[tuple[float, int, P]] = []
         self._urgent: deque[P] = deque()
         self._front = 0.0
-        self._shares = 0.0
         self._entries = 0
 
     def __contains__(self, poll: object) -> bool:
@@ -59,20 +55,16 @@ class Rotation(Generic[P]):
     def __len__(self) -> int:
         return len(self._planned)
 
-    def plan(self, poll: P, *, weight: float, now: float, not_before: float) -> None:
+    def plan(self, poll: P, *, share: float = 1.0, now: float, not_before: float) -> None:
         """Plan a poll, or change its plan.
 
-        :param weight: the ends in a second that it can find.
+        :param share: how often it comes up, compared with others.
         :param not_before: when it may be sent.
         """
-        share = math.sqrt(weight)
         planned = self._planned.get(poll)
         if planned is None:
             planned = self._planned[poll] = _Planned(share, self._front, not_before)
-            self._shares += share
-        else:
-            self._shares += share - planned.share
-            planned.share, planned.not_before = share, not_before
+        planned.share, planned.not_before = share, not_before
         self._enter(poll, planned, now)
 
     def expedite(self, poll: P) -> None:
@@ -93,7 +85,7 @@ class Rotation(Generic[P]):
             _, entry, poll = heapq.heappop(self._resting)
             if (planned := self._valid(entry, poll)) is not None:
                 # A poll that has rested has no claim to all the turns that it has let pass.
-                planned.position = max(planned.position, self._front - self._stride(planned))
+                planned.position = max(planned.position, self._front - 1.0 / planned.share)
                 heapq.heappush(self._ready, (planned.position, entry, poll))
         while self._urgent and not self._is_urgent(self._urgent[0]):
             self._urgent.popleft()
@@ -113,15 +105,13 @@ class Rotation(Generic[P]):
         poll = self._urgent.popleft() if self._urgent else heapq.heappop(self._ready)[2]
         planned = self._planned[poll]
         self._front = max(self._front, planned.position if planned.not_before != -math.inf else self._front)
-        planned.position = max(planned.position, self._front) + self._stride(planned)
+        planned.position = max(planned.position, self._front) + 1.0 / planned.share
         planned.entry = 0
         return poll
 
     def drop(self, poll: P) -> None:
         """Forget a poll, if it is there."""
-        planned = self._planned.pop(poll, None)
-        if planned is not None:
-            self._shares -= planned.share
+        self._planned.pop(poll, None)
 
     def _enter(self, poll: P, planned: _Planned, now: float) -> None:
         self._entries += 1
@@ -138,7 +128,3 @@ class Rotation(Generic[P]):
     def _is_urgent(self, poll: P) -> bool:
         planned = self._planned.get(poll)
         return planned is not None and planned.entry != 0 and planned.not_before == -math.inf
-
-    def _stride(self, planned: _Planned) -> float:
-        least = self._shares / (STALENESS * len(self._planned))
-        return 1.0 / max(planned.share, least, 1e-9)

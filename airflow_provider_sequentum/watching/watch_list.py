@@ -4,9 +4,9 @@ One request answers for every wait on an agent. The list is fed with answers and
 to hear; sending the polls and telling the waits is the watcher's business. Every wait stays a decision of its own
 (:class:`~airflow_provider_sequentum.runs.wait.RunPoller`), and only a run's own record ends it.
 
-Two simple rules are at work. Where few agents are waited for, their lists of runs are polled in turn. Where many are,
-the pages of the agents list are polled in turn, and then the runs of those agents whose last run is shown as ended. Both
-are one :class:`~.rotation.Rotation`, in which a poll comes up the more often the more ends it can find.
+Two simple rules are at work, in one :class:`~.rotation.Rotation`. The agents' lists of runs are polled in turn. Where
+many agents are waited for, the pages of the agents list are polled beside them, the more often the more runs they tell
+of, and an agent whose page tells of all of its runs is polled only when that is shown as ended, and now and then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.api.errors import BadRequest, SequentumError
-from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollOutcome, PollResult, RunPoller, first_run_since
@@ -49,9 +48,6 @@ LAST_LOOK = 15.0
 
 _HEAD_START = 30.0
 """Seconds by which a young run is taken to be older than it is, so that its first rate is not absurdly high."""
-_WINDING_DOWN = frozenset({RunStatus.EXPORTING, RunStatus.STOPPING})
-_WINDING_DOWN_FACTOR = 4.0
-"""How many times as likely a run is to end soon that exports its data or is being stopped."""
 _SHORTEST_LIST = 20
 _HARDLY_ANY = 1e-6
 """Ends in a second that a poll finds which is only a check."""
@@ -109,12 +105,11 @@ class Watched:
     :param started_at: when the run started, as far as is known, by the steady clock.
     """
 
-    __slots__ = ("fixed_at", "is_last_look", "is_winding_down", "started_at", "wait")
+    __slots__ = ("fixed_at", "is_last_look", "started_at", "wait")
 
     def __init__(self, wait: RunPoller, started_at: float) -> None:
         self.wait = wait
         self.started_at = started_at
-        self.is_winding_down = False
         self.fixed_at: float | None = None
         self.is_last_look = False
 
@@ -130,15 +125,13 @@ class Watched:
         That is the hazard rate of a Pareto distribution, which job durations are near to (Harchol-Balter and Downey,
         1997), and it holds as well when runs of many kinds are mixed.
         """
-        rate = 1.0 / (max(at - self.started_at, 0.0) + _HEAD_START)
-        return rate * _WINDING_DOWN_FACTOR if self.is_winding_down else rate
+        return 1.0 / (max(at - self.started_at, 0.0) + _HEAD_START)
 
     def see(self, run: Run, moment: Moment) -> None:
         """Take in what a record says of how far the run has come."""
         age = moment.seconds_since(run.started_at) if run.started_at is not None else None
         if age is not None:
             self.started_at = moment.steady - age
-        self.is_winding_down = run.status in _WINDING_DOWN
 
     def ended_at(self, run: Run, moment: Moment) -> float:
         """Return when a run that has ended did so, by the steady clock."""
@@ -300,7 +293,7 @@ class WatchList:
         agent.weight += watched.end_rate(moment.steady)
         if not self._rotation.is_on_its_way(poll):
             not_before = agent.asked_at + watched.shortest_interval
-            self._rotation.plan(poll, weight=agent.weight, now=moment.steady, not_before=not_before)
+            self._rotation.plan(poll, now=moment.steady, not_before=not_before)
 
     def remove(self, watched: Watched) -> None:
         """Drop a wait, if it is still on the list."""
@@ -502,7 +495,7 @@ class WatchList:
                 interval = CHECK_INTERVAL if weight == _HARDLY_ANY else _worthwhile_after(weight)
             agent.weight, agent.asked_at = weight, asked_at
         not_before = asked_at + max(interval, shortest)
-        self._rotation.plan(poll, weight=weight, now=asked_at, not_before=not_before)
+        self._rotation.plan(poll, now=asked_at, not_before=not_before)
 
     def _plan_page(self, poll: PagePoll, asked_at: float) -> None:
         pages = self._pages
@@ -514,7 +507,10 @@ class WatchList:
         if waits or poll.page in pages.unread:
             weight = max(sum(watched.end_rate(asked_at) for watched in waits), _HARDLY_ANY)
             interval = max(_worthwhile_after(weight), SHORTEST_PAGE_INTERVAL)
-            self._rotation.plan(poll, weight=weight, now=asked_at, not_before=asked_at + interval)
+            share = max(
+                math.sqrt(len(waits) * max(len(self._agents), 1) / max(self._waits - len(self._agents), 1)), 1.0
+            )
+            self._rotation.plan(poll, share=share, now=asked_at, not_before=asked_at + interval)
             if poll.page in pages.unread:
                 self._rotation.expedite(poll)
         else:

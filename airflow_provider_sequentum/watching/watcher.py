@@ -362,7 +362,7 @@ class RunWatcher:
             log.warning("The connection %r could not be read: %s", self._hook.sequentum_conn_id, error)
 
     async def _key_works(self, refused: Call[Any]) -> bool:
-        """Tell a wrong key from one that has no access to a certain run, or may not list agents, which is a 401 as well.
+        """Tell a wrong key from one without access to a certain run or to the list of agents, which is a 401 as well.
 
         It asks for what the key was given before or, where that is nothing yet, for something else than was refused.
         """

@@ -82,12 +82,14 @@ class Table:
         return f"{statistics.fmean(values):.1f} ±{deviation:.1f}"
 
     def single(self, names: list[str]) -> str:
-        head = "| workload | " + " | ".join(f"{waiter} mean / p95 / worst" for waiter in ("product", *RULES)) + " |"
-        lines = [head, "|" + " --- |" * (2 + len(RULES))]
+        head = (
+            "| workload | " + " | ".join(f"{waiter} mean / p95 / worst" for waiter in ("product", COLD, *RULES)) + " |"
+        )
+        lines = [head, "|" + " --- |" * (3 + len(RULES))]
         for name in names:
             cells = [
                 " / ".join(self.shown(name, waiter, figure) for figure in ("mean", "p95", "worst"))
-                for waiter in ("product", *RULES)
+                for waiter in ("product", COLD, *RULES)
             ]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
@@ -147,7 +149,7 @@ def main() -> int:
     options = parser.parse_args()
     single = [name for name in SINGLE if name in options.only]
     shared = [name for name in SHARED if name in options.only]
-    jobs = [(name, waiter) for name in single for waiter in ("product", *RULES)]
+    jobs = [(name, waiter) for name in single for waiter in ("product", COLD, *RULES)]
     jobs += [(name, waiter) for name in shared for waiter in ("product", *(f"fixed {rate}" for rate in FIXED_RATES))]
     with ProcessPoolExecutor() as pool:
         futures = [pool.submit(measure, *job, seed) for job in jobs for seed in range(options.seeds)]

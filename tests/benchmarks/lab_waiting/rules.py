@@ -71,9 +71,9 @@ class Pages(Rule):
         page = next(self._pages)
         for agent_id in self.service.agents[page * PAGE : (page + 1) * PAGE]:
             last = self.service.of_agent.get(agent_id, [None])[0]
-            if last is not None and last.run_id in self.waiting.get(agent_id, {}):
-                if status_of(last, now) is RunStatus.SUCCESS:
-                    self._ended.append(agent_id)
+            is_waited_for = last is not None and last.run_id in self.waiting.get(agent_id, {})
+            if last is not None and is_waited_for and status_of(last, now) is RunStatus.SUCCESS:
+                self._ended.append(agent_id)
 
 
 class Oracle(Rule):

@@ -15,8 +15,7 @@ from airflow_provider_sequentum.api.errors import Forbidden, NotFound, Sequentum
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
 from airflow_provider_sequentum.runs.wait import PollOutcome
-from airflow_provider_sequentum.watching.watch_list import SHORTEST_INTERVAL
-from airflow_provider_sequentum.watching.watch_list import LAST_LOOK
+from airflow_provider_sequentum.watching.watch_list import LAST_LOOK, SHORTEST_INTERVAL
 from tests.support.service import START
 from tests.unit.watching.watch_world import World
 
