@@ -1,11 +1,11 @@
 """In which turn to poll: a rotation in which some polls come up more often than others.
 
-With a steady rate of requests, and ends that come at a rate of r in a second, a poll that comes T seconds after the last
-one finds r*T ends, each of which was waited for by T/2 seconds on average. Waiting in sum is least when polls come up at
-rates proportional to the square root of r (Cho and Garcia-Molina, "Effective page refresh policies for web crawlers",
-2003; the same rule is max-weight for age of information, Kadota et al., 2018). Stride scheduling (Waldspurger and Weihl,
-1995) does that at a cost of O(log n) for each choice: each poll has a position on a line, the one that is least far
-comes next, and moves on by the inverse of its share.
+With a steady rate of requests, and ends that come at a rate of r in a second, a poll that comes T seconds after the
+last one finds r*T ends, each of which was waited for by T/2 seconds on average. Waiting in sum is least when polls come
+up at rates proportional to the square root of r (Cho and Garcia-Molina, "Effective page refresh policies for web
+crawlers", 2003; the same rule is max-weight for age of information, Kadota et al., 2018). Stride scheduling
+(Waldspurger and Weihl, 1995) does that at a cost of O(log n) for each choice: each poll has a position on a line, the
+one that is least far comes next, and moves on by the inverse of its share.
 
 Nothing here holds a clock: times are arguments, in seconds of any steady clock.
 """

@@ -507,9 +507,9 @@ class WatchList:
         if waits or poll.page in pages.unread:
             weight = max(sum(watched.end_rate(asked_at) for watched in waits), _HARDLY_ANY)
             interval = max(_worthwhile_after(weight), SHORTEST_PAGE_INTERVAL)
-            share = max(
-                math.sqrt(len(waits) * max(len(self._agents), 1) / max(self._waits - len(self._agents), 1)), 1.0
-            )
+            # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
+            others = max(self._waits - len(self._agents), 1) / max(len(self._agents), 1)
+            share = max(math.sqrt(len(waits) / others), 1.0)
             self._rotation.plan(poll, share=share, now=asked_at, not_before=asked_at + interval)
             if poll.page in pages.unread:
                 self._rotation.expedite(poll)
