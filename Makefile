@@ -121,7 +121,7 @@ soak: $(READY) ## An hour of steady load in minutes: does anything in the trigge
 FUZZ ?= --hypothesis-profile=thorough
 .PHONY: fuzz
 fuzz: $(READY) ## Hostile answers and broken tries, many more than in the usual tests (FUZZ=--hypothesis-seed=1)
-	$(BIN)/pytest -n auto $(FUZZ) tests/unit/api/test_hostile_answers.py tests/unit/operators/test_hostile_answers.py tests/unit/lifecycle/test_run_attempts.py
+	$(BIN)/pytest -n auto $(FUZZ) tests/unit/api/test_hostile_answers.py tests/unit/operators/test_hostile_answers.py tests/unit/runs/test_life.py tests/unit/spaces/test_life.py
 
 # The advisories are on the internet, and they change when the code does not: this is no part of the tests.
 AUDIT := uvx --quiet pip-audit==2.10.1 --strict --vulnerability-service osv --require-hashes --disable-pip --requirement
@@ -135,7 +135,7 @@ coverage: $(READY) ## Unit and integration tests with line and branch coverage (
 	$(BIN)/pytest -n auto $(SELECT) tests/unit tests/integration --cov --cov-report=term-missing:skip-covered --cov-report=html
 
 .PHONY: mutation
-mutation: $(READY) ## Change lifecycle/ in thousands of ways; each has to fail a test (hours; MUTANTS='*run_wait*' for a part)
+mutation: $(READY) ## Change the life cycle (jobs/, runs/, sessions/, spaces/) in thousands of ways; each has to fail a test (hours; MUTANTS='*run_wait*' for a part)
 	$(BIN)/mutmut run $(if $(MUTANTS),"$(MUTANTS)")
 	$(BIN)/mutmut results
 
@@ -156,7 +156,7 @@ measure: $(READY) ## Measure how much code a reader meets (CHECK=1: fail above a
 	$(BIN)/python -m tests.measure $(if $(CHECK),--check) $(MEASURE)
 
 .PHONY: format
-format: $(READY) ## Mend what the style check can mend
+format: $(READY) ## Fix what the style check can fix
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
@@ -200,7 +200,7 @@ docs-linkcheck: $(READY) ## Ask every external address that the documentation na
 	$(BIN)/sphinx-build $(SPHINX) -b linkcheck docs build/docs-linkcheck
 
 .PHONY: docs-diagrams
-docs-diagrams: $(READY) ## Draw the documentation's diagrams anew from the code (docs/images/*.svg)
+docs-diagrams: $(READY) ## Draw the documentation's diagrams from the code (docs/images/*.svg)
 	AIRFLOW_HOME=$(abspath build/docs-airflow) $(BIN)/python -m docs.diagrams
 
 .PHONY: screenshots

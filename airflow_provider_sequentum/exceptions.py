@@ -210,6 +210,9 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
     """
     from airflow_provider_sequentum.api import errors
 
+    names_no_run = (SequentumUnavailable, SequentumRequestRefused, CreditsTooLow, AgentBuilderEnded)
+    if isinstance(error, names_no_run) and "(connection " not in str(error):
+        error.args = (f"{error} (connection {conn_id!r})", *error.args[1:])
     if not isinstance(error, errors.SequentumError):
         return error
     message = f"{error} (connection {conn_id!r})"

@@ -10,8 +10,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "requests_per_minute": {
         "label": "Requests per minute",
         "description": (
-            "At most so many requests in 60 seconds from one process, if this key should send fewer than it may. "
-            "Left empty, the limit is learnt from the service's answers."
+            "At most this many requests per minute from one process. Set it to leave room for others who use the key. "
+            "Left empty, the limit is what the service's answers state."
         ),
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
@@ -38,21 +38,24 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "allow_http": {
         "label": "Allow plain http",
         "description": (
-            "Plain http would send the key in clear text. It is refused except to this machine itself, unless allowed."
+            "Plain http sends the key in clear text. It is refused for all hosts but this machine, unless allowed."
         ),
         "schema": {"type": ["boolean", "null"], "default": False},
     },
     "run_link_template": {
         "label": "Run link template",
         "description": (
-            "Address of a run's page for the button on a task, with {agent_id} and {run_id}. "
-            "Left empty, the button leads to the dashboard."
+            "Address of a run's page, with {agent_id} and {run_id} in place of the ids. The button on a task leads to "
+            "it. Left empty, the button leads to the dashboard."
         ),
         "schema": {"type": ["string", "null"]},
     },
     "session_link_template": {
         "label": "Session link template",
-        "description": "Address of an Agent Builder session's page, with {session_id}. Left empty, the dashboard.",
+        "description": (
+            "Address of an Agent Builder session's page, with {session_id} in place of the id. "
+            "Left empty, the button leads to the dashboard."
+        ),
         "schema": {"type": ["string", "null"]},
     },
 }
@@ -125,8 +128,8 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": [
-            f"{package}.links.AgentRunLink",
-            f"{package}.links.AgentBuilderSessionLink",
-            f"{package}.links.AgentBuilderScreenshotLink",
+            f"{package}.reporting.links.AgentRunLink",
+            f"{package}.reporting.links.AgentBuilderSessionLink",
+            f"{package}.reporting.links.AgentBuilderScreenshotLink",
         ],
     }

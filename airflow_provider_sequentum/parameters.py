@@ -13,10 +13,12 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from numbers import Real
 from typing import Any, Literal, get_args
 from uuid import UUID
 
@@ -33,6 +35,7 @@ LogLevel = Literal["Fatal", "Error", "Warning", "Info"]
 LogMode = Literal["Text", "TextAndHtml"]
 ParallelExport = Literal["Combined", "Separated"]
 RunEnding = Literal["succeeded", "any"]
+RemoveMethod = Literal["RemoveAllFiles", "RemoveAllFilesAndAgentInput", "RemoveEntireRun"]
 FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
 
 LARGEST_ID = 2**63 - 1
@@ -102,6 +105,20 @@ def parse_text(value: object) -> str:
     raise ValueError(f"must be a string, not {shown(value)}")
 
 
+def parse_messages(value: object) -> tuple[str, ...]:
+    """Return messages given as a list, also the lazy one of mapped tasks, or as one string."""
+    try:
+        messages = [value] if isinstance(value, str) else plain(value)
+    except TypeError:
+        messages = None
+    if not isinstance(messages, list) or not all(isinstance(message, str) for message in messages):
+        raise ValueError(f"must be a list of strings or one string, not {shown(value)}")
+    for number, message in enumerate(messages, 1):
+        if is_unset(message):
+            raise ValueError(f"must hold no empty message: number {number} of {len(messages)} is empty")
+    return tuple(messages)
+
+
 def parse_choice(value: object, choices: object) -> str:
     """Return ``value`` if it is one of the values of a ``Literal`` type."""
     names = get_args(choices)
@@ -129,30 +146,32 @@ def plain(value: Any) -> Any:
 
     :raises TypeError: the value has no such form.
     """
-    match value:
-        case Enum():
-            return plain(value.value)
-        case None | bool() | int() | float() | str():
-            return value
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case UUID():
-            return str(value)
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case Set():
-            return sorted((plain(item) for item in value), key=repr)
-        case bytes() | bytearray():
-            raise TypeError("bytes are not JSON serializable")
+    for kinds, form in _FORMS:
+        if isinstance(value, kinds):
+            return form(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
     if callable(as_list := getattr(value, "tolist", None)):
         return plain(as_list())
-    if isinstance(value, Iterable) or callable(getattr(value, "__getitem__", None)):
+    is_sequence = isinstance(value, Iterable) or callable(getattr(value, "__getitem__", None))
+    if is_sequence and not isinstance(value, (bytes, bytearray)):
         return [plain(item) for item in value]
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_FORMS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+    (Enum, lambda value: plain(value.value)),  # before int and str, which it may be as well
+    (Decimal, lambda value: int(value) if value.is_finite() and value == value.to_integral_value() else float(value)),
+    ((date, time), lambda value: value.isoformat()),
+    (timedelta, timedelta.total_seconds),
+    (UUID, str),
+    (Mapping, lambda value: {_key(key): plain(item) for key, item in value.items()}),
+    (AbstractSet, lambda value: sorted((plain(item) for item in value), key=repr)),
+)
+
+
+def _key(key: object) -> str:
+    return key if isinstance(key, str) and not isinstance(key, Enum) else str(plain(key))
 
 
 def shown(value: object) -> str:
@@ -176,8 +195,8 @@ def _whole_number(value: object) -> int | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
-        return None
+    if isinstance(value, bool) or not isinstance(value, (Real, str, Decimal)):
+        return _whole_number(value)
     try:
         number = float(value)
     except (ValueError, OverflowError):

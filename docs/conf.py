@@ -89,10 +89,10 @@ def leave_out_model_signature(
     return ("", returns) if is_model else None
 
 
-def tell_templated_fields(
+def add_templated_fields(
     _app: Sphinx, what: str, _name: str, described: object, _options: object, lines: list[str]
 ) -> None:
-    """Which parameters of an operator are templated is told at the end of its description."""
+    """Add to the description of an operator which of its parameters are template fields."""
     if what == "class" and (fields := vars(described).get("template_fields")):
         lines += ["", "Templated: " + ", ".join(f"``{field}``" for field in fields) + ".", ""]
 
@@ -100,4 +100,4 @@ def tell_templated_fields(
 def setup(app: Sphinx) -> None:
     """Connect what this file defines."""
     app.connect("autodoc-process-signature", leave_out_model_signature)
-    app.connect("autodoc-process-docstring", tell_templated_fields)
+    app.connect("autodoc-process-docstring", add_templated_fields)

@@ -1,5 +1,4 @@
-"""
-The diagrams of the documentation, drawn from the tables and functions that the provider itself asks.
+"""The diagrams of the documentation, drawn from the tables and functions that the provider itself asks.
 
 ``make docs-diagrams`` writes them to ``docs/images/``; a test compares what is there with what the code says now.
 """
@@ -10,32 +9,32 @@ import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
 from airflow_provider_sequentum.api.run_status import status_name
-from airflow_provider_sequentum.endings import EXCEPTION_OF
-from airflow_provider_sequentum.lifecycle.builder_session import (
+from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
+from airflow_provider_sequentum.parameters import OnReady
+from airflow_provider_sequentum.runs.outcome import EXCEPTION_OF
+from airflow_provider_sequentum.runs.phases import PHASES, NextStep, Phase, next_step
+from airflow_provider_sequentum.sessions.state import (
     Action,
-    AskPerson,
-    BuilderSession,
     Cancel,
     Cancelled,
     Done,
     Failed,
     Finish,
     FollowUp,
+    Leave,
+    Session,
     SessionState,
     Wait,
     next_action,
 )
-from airflow_provider_sequentum.lifecycle.choices import ON_READY
-from airflow_provider_sequentum.lifecycle.next_try import NextTry, next_try
-from airflow_provider_sequentum.lifecycle.phases import PHASES, Phase
-from airflow_provider_sequentum.lifecycle.tolerance import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE, WAITING_SHARE
-from airflow_provider_sequentum.lifecycle.watch_schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
-from airflow_provider_sequentum.triggers.run_watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.watching.schedule import LONGEST_INTERVAL, SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
 from docs.drawing import LINE, Box, Canvas
 
 ROOT = Path(__file__).parents[1]
@@ -43,16 +42,16 @@ IMAGES = ROOT / "docs" / "images"
 
 _KINDS = {Phase.ACTIVE: "going", Phase.SUCCEEDED: "good", Phase.RESTARTABLE: "odd", Phase.ARCHIVED: "bad"}
 _WORDS = {
-    NextTry.START: "starts a new run",
-    NextTry.STOP_AND_START: "stops it, starts a new run",
-    NextTry.JOIN: "joins it",
-    NextTry.RESTART: "restarts it in place",
+    NextStep.START: "starts a new run",
+    NextStep.STOP_AND_START: "stops it, starts a new run",
+    NextStep.JOIN: "joins it",
+    NextStep.RESTART: "restarts it in place",
 }
 _ACTIONS: Mapping[type[Action], str] = {
     Wait: "look again",
     FollowUp: "send the next follow-up",
     Finish: "save the agent",
-    AskPerson: "leave it, return",
+    Leave: "leave it, return",
     Cancel: "cancel it, skip the task",
     Done: "return the agent's id",
     Cancelled: "fail: cancelled",
@@ -75,26 +74,26 @@ def what_a_waiter_does(phase: Phase) -> str:
     return f"raises {EXCEPTION_OF[phase].__name__}" if phase in EXCEPTION_OF else "is skipped"
 
 
-def what_a_new_try_does(phase: Phase, *, cleared: bool) -> str:
+def what_a_new_attempt_does(phase: Phase, *, cleared: bool) -> str:
     """Return what a retry, or a cleared task, does with a run in this phase, by the default parameters."""
     if not cleared and (phase is Phase.SKIPPED or issubclass(EXCEPTION_OF.get(phase, Exception), AirflowFailException)):
         return "there is none"
-    decision = next_try(
+    decision = next_step(
         phase,
-        same_inputs=True,
-        cleared=cleared,
-        abandoned=False,
-        stopping=False,
+        is_same_work=True,
+        was_cleared=cleared,
+        is_rejected=False,
+        is_stopping=False,
         on_clear="rerun",
         retry_mode="restart_or_new",
     )
-    return "returns it" if decision is NextTry.JOIN and phase.is_over else _WORDS[decision]
+    return "returns it" if decision is NextStep.JOIN and phase.is_over else _WORDS[decision]
 
 
 def run_life() -> str:
-    """Return the picture of a run's phases: their statuses, what a waiter does, what the next try does."""
+    """Return the picture of a run's phases: their statuses, what a waiter does, what the next attempt does."""
     canvas = Canvas(1010, 492, "The phases of a run")
-    for x, heading in ((20, "the run is going"), (310, "it is over"), (540, "the task"), (765, "its next try")):
+    for x, heading in ((20, "the run is active"), (310, "it is over"), (540, "the task"), (765, "its next attempt")):
         canvas.text(x, 28, heading, weight="bold")
     active = canvas.box(20, 44, 235, _going(Phase.ACTIVE), kind="going", title="active")
     canvas.box(20, 312, 235, _going(Phase.UNKNOWN), title="unknown")
@@ -102,8 +101,8 @@ def run_life() -> str:
     for row, phase in enumerate(phase for phase in Phase if phase.is_over):
         top = 44 + 90 * row
         tries = [
-            f"retried: {what_a_new_try_does(phase, cleared=False)}",
-            f"cleared: {what_a_new_try_does(phase, cleared=True)}",
+            f"retried: {what_a_new_attempt_does(phase, cleared=False)}",
+            f"cleared: {what_a_new_attempt_does(phase, cleared=True)}",
         ]
         boxes[phase] = canvas.box(
             310, top, 190, [", ".join(statuses_of(phase))], kind=_KINDS.get(phase, "plain"), title=phase.value
@@ -121,8 +120,8 @@ def run_life() -> str:
 
 def _going(phase: Phase) -> list[str]:
     lines = statuses_of(phase) if phase is Phase.ACTIVE else [*statuses_of(phase), "anything new"]
-    retried = what_a_new_try_does(phase, cleared=False)
-    cleared = what_a_new_try_does(phase, cleared=True)
+    retried = what_a_new_attempt_does(phase, cleared=False)
+    cleared = what_a_new_attempt_does(phase, cleared=True)
     return [*lines, "", f"the task {what_a_waiter_does(phase)}", f"retried: {retried}", f"cleared: {cleared}"]
 
 
@@ -134,7 +133,7 @@ def describe_action(action: Action) -> str:
 
 
 def _reaction(state: SessionState, *, agent_id: int | None = 7, followups: int = 0, on_ready: str = "finish") -> str:
-    session = BuilderSession(session_id="s", state=state, agent_id=agent_id, since=_LONG_AGO)
+    session = Session(session_id="s", state=state, agent_id=agent_id, state_since=_LONG_AGO)
     return describe_action(next_action(session, followups, on_ready, _NOW))
 
 
@@ -146,7 +145,7 @@ def reactions() -> dict[SessionState, list[str]]:
         **{state: [_reaction(state)] for state in plain},
         ready: [
             f"follow-ups left: {_reaction(ready, followups=1)}",
-            *(f'on_ready="{choice}": {_reaction(ready, on_ready=choice)}' for choice in ON_READY),
+            *(f'on_ready="{choice}": {_reaction(ready, on_ready=choice)}' for choice in get_args(OnReady)),
             f"finish=False: {_reaction(ready, on_ready='leave')}",
         ],
         done: [
@@ -166,7 +165,7 @@ def builder_session() -> str:
     def box(state: SessionState, x: float, y: float, width: float, kind: str = "plain") -> Box:
         return canvas.box(x, y, width, lines[state], kind=kind, title=state.value)
 
-    canvas.text(20, 28, "start: a prompt or a page", weight="bold")
+    canvas.text(20, 28, "start: a prompt or a URL", weight="bold")
     processing = box(SessionState.PROCESSING, 20, 80, 170, "going")
     ready = box(SessionState.READY, 310, 36, 330, "odd")
     completed = box(SessionState.COMPLETED, 750, 46, 260, "good")
@@ -204,9 +203,9 @@ def shared_watcher() -> str:
         [
             "one client, one request budget",
             f"uses {WAITING_SHARE:.0%} of the key's limit at most",
-            f"{MOST_AT_ONCE} questions under way at most",
+            f"{MOST_AT_ONCE} requests under way at most",
             f"the same one every {SHORTEST_INTERVAL:g} to {LONGEST_INTERVAL:g} s",
-            f"bears faults for {faults:g} min, 404 for {not_found:g} min",
+            f"tolerates faults for {faults:g} min, 404 for {not_found:g} min",
             f"reads the connection every {CONNECTION_LIFETIME / 60:g} min",
         ],
         kind="going",
@@ -218,14 +217,14 @@ def shared_watcher() -> str:
     for trigger in triggers:
         canvas.arrow(trigger.right, (265, trigger.right[1]), (265, watcher.left[1]), watcher.left, both=True)
     canvas.arrow(watcher.right, (service.left[0], watcher.right[1]), both=True)
-    canvas.text(685, watcher.right[1] - 8, "the question most worth", anchor="middle")
-    canvas.text(685, watcher.right[1] + 18, "asking comes next", anchor="middle")
+    canvas.text(685, watcher.right[1] - 8, "the poll that is worth most", anchor="middle")
+    canvas.text(685, watcher.right[1] + 18, "is sent next", anchor="middle")
     canvas.text(
         320,
         285,
-        f"A trigger fires {SHORTEST_TRIGGER_LIFE:g} s after it began, at the earliest. The first wait starts the",
+        f"A trigger fires {SHORTEST_TRIGGER_LIFE:g} s after its start, at the earliest. The first wait starts the",
     )
-    canvas.text(320, 285 + LINE, "watcher, the last one to go ends it.")
+    canvas.text(320, 285 + LINE, "watcher, the last one ends it.")
     return canvas.svg()
 
 
@@ -234,18 +233,19 @@ def layers() -> str:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     contract = next(contract for contract in contracts if contract["type"] == "layers")
     rows = [row.split(" | ") for row in contract["layers"]]
-    canvas = Canvas(760, 8 + 62 * len(rows), "The layers of the package; imports point downwards")
+    package = ROOT / contract["containers"][0]
+    canvas = Canvas(760, 8 + 50 * len(rows), "The layers of the package; imports point downwards")
     previous: Box | None = None
     for number, names in enumerate(rows):
         width = (540 - 12 * (len(names) - 1)) / len(names)
         boxes = [
-            canvas.box(20 + index * (width + 12), 20 + 62 * number, width, [], kind="going", title=f"{name}/")
-            for index, name in enumerate(names)
+            canvas.box(20 + index * (width + 12), 14 + 50 * number, width, [], kind="going", title=title)
+            for index, title in enumerate(f"{name}/" if (package / name).is_dir() else f"{name}.py" for name in names)
         ]
         if previous is not None:
             canvas.arrow((290, previous.bottom[1]), (290, boxes[0].top[1]))
         previous = boxes[0]
-    canvas.box(600, 20, 140, ["shares nothing", "with the others"], title="sandbox/")
+    canvas.box(600, 14, 140, ["shares nothing", "with the others"], title="sandbox/")
     return canvas.svg()
 
 

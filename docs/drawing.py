@@ -59,12 +59,11 @@ class Box:
 
 
 class Canvas:
-    """
-    A picture in the making.
+    """A picture in the making.
 
     :param width: in pixels.
     :param height: in pixels.
-    :param title: what it shows, for those who can't see it.
+    :param title: what it shows, for those who cannot see it.
     """
 
     def __init__(self, width: int, height: int, title: str) -> None:

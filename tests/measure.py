@@ -37,7 +37,7 @@ ID_FIELDS = {"run_id", "run_ids"}
 # The service's record of a run: there the run id is called "id".
 ID_UNDER_ANOTHER_NAME = {"api.runs.Run"}
 # Annotations that name a class without holding an instance of it.
-NOT_HOLDING = {"Call", "Callable", "ClassVar", "Literal", "Procedure", "type"}
+NOT_HOLDING = {"Call", "Callable", "ClassVar", "Literal", "type"}
 
 # Classes that hold a run id and are not counted. Exceptions never count; the others are named here one by one.
 NOT_COUNTED = {
@@ -45,7 +45,7 @@ NOT_COUNTED = {
     "operators.agent_run.StartAgentRunOperator",
     "triggers.agent_run.AgentRunTrigger",
     # The event on the wire between triggerer and worker.
-    "triggers.run_event.RunEvent",
+    "runs.wait.RunEvent",
     # Answers of endpoints that no wait passes through: bills and statistics mention runs.
     "api.analytics.FailedRunDetail",
     "api.analytics.RunDiagnostics",

@@ -51,14 +51,18 @@ class KillSwitch:
         """Whether there is work that a kill would interrupt in this very thread."""
         return self._worker == threading.get_ident()
 
+    def check(self) -> None:
+        """Raise ``AirflowTaskTerminated`` if the task was killed."""
+        if self._is_killed:
+            raise AirflowTaskTerminated("The task was killed.")
+
     @contextmanager
     def ends_work(self) -> Iterator[None]:
         """Mark the work that a kill has to end.
 
         :raises AirflowTaskTerminated: the kill came first.
         """
-        if self._is_killed:
-            raise AirflowTaskTerminated("The task was killed.")
+        self.check()
         self._worker = threading.get_ident()
         try:
             yield

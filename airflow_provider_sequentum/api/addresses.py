@@ -2,7 +2,7 @@
 
 Pure: no name is looked up.
 
-A redirect comes from the service and is followed from inside somebody's network: followed blindly, it would make a
+A redirect comes from the service and is followed from inside the user's network: followed blindly, it would make a
 public service a way to fetch from the cloud's metadata address or from a neighbour without a password.
 """
 
@@ -12,11 +12,13 @@ import ipaddress
 import re
 import socket
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     import httpx
 
-    from airflow_provider_sequentum.api.settings import ClientSettings
+
+LARGEST_PORT = 65_535
 
 HostKind = Literal["loopback", "link-local", "private", "public"]
 
@@ -77,10 +79,11 @@ def kind_of_host(host: str) -> HostKind:
     return "public" if address.is_global and not address.is_multicast else "private"
 
 
-def redirect_target(settings: ClientSettings, origin: httpx.URL, location: str) -> httpx.URL:
+def redirect_target(own_host: str, origin: httpx.URL, location: str, *, allow_http: bool) -> httpx.URL:
     """Return the address a redirect leads to.
 
-    :param settings: the client's settings: whether plain http was agreed to, and where the service itself is.
+    :param own_host: the service's host.
+    :param allow_http: whether plain http was agreed to.
     :param origin: the address that redirects.
     :param location: its ``Location`` header.
     :raises ValueError: when it must not be followed; the message does not name the address, which may be a secret.
@@ -89,14 +92,17 @@ def redirect_target(settings: ClientSettings, origin: httpx.URL, location: str) 
 
     try:
         url = origin.join(location)
-        host = url.raw_host.decode()
+        # Joined, "https:///x" would get the host of the address that redirects.
+        has_own_host = bool(urlsplit(location).scheme) or location.startswith("//")
+        host = url.raw_host.decode() if not has_own_host or urlsplit(location).netloc else ""
     except (httpx.InvalidURL, ValueError, TypeError):  # UnicodeError, which idna raises, is a ValueError
         url, host = origin, ""
     kind = kind_of_host(host)
-    if url.scheme not in ("https", "http") or not (is_host(host) or kind != "public"):
+    has_port = url.port is None or 0 < url.port <= LARGEST_PORT
+    if url.scheme not in ("https", "http") or not has_port or not (is_host(host) or kind in ("loopback", "link-local")):
         raise ValueError("the redirect leads to no usable address")
-    own = kind_of_host(settings.host)
-    if url.scheme == "http" and not (settings.allow_http or own == kind == "loopback"):
+    own = kind_of_host(own_host)
+    if url.scheme == "http" and not (allow_http or own == kind == "loopback"):
         # A remote server has no business to send us to a service of this machine.
         raise ValueError("the redirect leads to plain http, which would expose the file")
     if kind not in ("public", own):

@@ -63,7 +63,7 @@ class SessionStarted(ApiModel):
     @field_validator("session_id", mode="before")
     @classmethod
     def _refuse_what_was_changed(cls, session_id: Any) -> Any:
-        # An id that was made safe would be another session's, or nobody's.
+        # An id that was made safe would be another session's, or none's.
         if isinstance(session_id, str) and "\ufffd" in session_id:
             raise ValueError("a session id with control characters")
         return session_id
@@ -231,7 +231,7 @@ def events(
 ) -> Call[EventPage]:
     """Wait for events after a cursor. The server holds the request until there are some.
 
-    A cancelled session sends no event, so look at :func:`status` between the calls. When the server stays
+    A cancelled session sends no event, so read :func:`status` between the calls. When the server stays
     silent for 60 seconds, the call gives a page without events.
 
     :param session_id: the session.

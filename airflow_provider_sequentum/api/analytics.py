@@ -11,7 +11,7 @@ from datetime import date
 from pydantic import Field
 
 from airflow_provider_sequentum.api.call import Answer, Call, as_id, only_given_query
-from airflow_provider_sequentum.api.parsing import ApiMessage, ApiModel, ApiRunStatus, ApiTime, read_one
+from airflow_provider_sequentum.api.parsing import ApiMessage, ApiModel, ApiRunStatus, ApiTime, first_byte, read_one
 
 
 class FailedRunDetail(ApiModel):
@@ -94,7 +94,7 @@ def runs_summary(
 
     :param start_date: first day; the server's default is today.
     :param end_date: last day; the server's default is today.
-    :param status: name of a status to look at, such as ``Failed``.
+    :param status: count runs of this status only, such as ``Failed``.
     :param include_details: list the failed runs as well.
     """
     return Call(
@@ -157,7 +157,7 @@ def _read_latest_failure(answer: Answer, agent_id: int) -> RunDiagnostics | None
         return None
     if "html" in answer.headers.get("content-type", ""):
         raise ValueError("the answer is an HTML page")
-    if answer.content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{":
+    if first_byte(answer) != b"{":
         return None
     diagnostics = read_one(RunDiagnostics, agentId=agent_id)(answer)
     return diagnostics if diagnostics.run_id is not None else None

@@ -2,7 +2,7 @@
 
 The service allows a number of requests per window and key (100 per 60 s unless raised) and states both in
 every answer. All clients of one key in a process share one budget. It never sleeps itself: it says how long to
-wait, and the drivers wait in their own way, so neither a thread nor an event loop is ever blocked inside.
+wait, and the clients wait in their own way, so neither a thread nor an event loop is ever blocked inside.
 
 A request counts from the moment it is admitted until one window after its answer, and a moment longer for clocks that
 tick coarsely. The server counted it somewhere in between, so however its windows lie, a process that is alone on its

@@ -202,7 +202,9 @@ class Download:
         if self._redirects > MAX_REDIRECTS:
             raise self._error(f"more than {MAX_REDIRECTS} redirects")
         try:
-            url = redirect_target(self._settings, response.request.url, location)
+            url = redirect_target(
+                self._settings.host, response.request.url, location, allow_http=self._settings.allow_http
+            )
         except ValueError as error:
             reason = str(error)
         else:

@@ -41,7 +41,7 @@ class SequentumError(Exception):
     :param purpose: what was being done, as a verb phrase ("start agent 7").
     :param request: method and path of the request; empty when none was made.
     :param may_have_acted: whether the server may have carried out the request although it failed. If it
-        is true for a start, look through the agent's runs before starting again.
+        is true for a start, check the agent's runs before starting again.
     """
 
     transient: ClassVar[bool] = False

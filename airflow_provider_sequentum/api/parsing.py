@@ -1,7 +1,7 @@
 """Answers become values: the base of all models, the readers a :class:`~.call.Call` carries, and the pages of a list.
 
-The wire format is read generously, because the service documents it in more than one way and nobody can repair an
-answer: names are camelCase, unknown fields are ignored, ``null`` means the same as absent, a value of an unexpected
+The wire format is read generously, because the service documents it in more than one way and an answer cannot be
+repaired: names are camelCase, unknown fields are ignored, ``null`` means the same as absent, a value of an unexpected
 type counts as absent unless the model cannot do without it, and an element that cannot be read is left out of its list.
 Two things are strict: text is made safe (:mod:`~airflow_provider_sequentum.api.text`), and an answer about another id
 than the one asked for is refused.
@@ -198,9 +198,14 @@ def read_json(content: bytes, *, is_cut: bool = False) -> Any:
         return from_json(_HUGE_INTEGER.sub("null", text).encode(errors="replace"), allow_partial=is_cut)
 
 
+def first_byte(answer: Answer) -> bytes:
+    """Return the first byte of an answer after white space and a byte order mark: what it seems to be."""
+    return answer.content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+
+
 def read_nothing(answer: Answer) -> None:
     """Read the answer of a call that only acts: any 2xx will do but a refusal and a gateway's page."""
-    first = answer.content.lstrip()[:1]
+    first = first_byte(answer)
     if first == b"{":
         raise_if_refused(read_json(answer.content))
     if first == b"<":
@@ -315,16 +320,16 @@ def _safe_fields(model: type[ApiModel], data: Mapping[Any, Any]) -> dict[str, An
 def _readable_part(model: type[ApiModel], stated: dict[str, Any], error: ValidationError) -> dict[str, Any]:
     """Return the fields without those, and lists of models without the elements, that do not validate."""
     readable = dict(stated)
-    bad: dict[str, set[Any]] = {}
+    bad: dict[str, set[str]] = {}
     for place in error.errors(include_url=False, include_input=False):
-        name, *rest = place["loc"] or (None,)
+        name, *rest = map(str, place["loc"]) if place["loc"] else ("",)
         if rest and isinstance(stated.get(name), list) and _texts_of(model).get(name) is None:
             bad.setdefault(name, set()).add(rest[0])
         else:
             readable.pop(name, None)
     for name, indices in bad.items():
         if name in readable and len(indices) < len(stated[name]):
-            readable[name] = [element for index, element in enumerate(stated[name]) if index not in indices]
+            readable[name] = [element for index, element in enumerate(stated[name]) if str(index) not in indices]
             _warn_of_unreadable(len(indices), len(stated[name]), name)
     return readable
 
@@ -336,7 +341,7 @@ def _warn_of_unreadable(count: int, total: int, what: str) -> None:
 @cache
 def _texts_of(model: type[ApiModel]) -> Mapping[str, Text | None]:
     """Return the wire names of a model and how their strings are kept; ``None`` for models, which see to it."""
-    texts = {}
+    texts: dict[str, Text | None] = {}
     for name, field in model.model_fields.items():
         marks = [mark for mark in field.metadata if isinstance(mark, Text)]
         text = marks[0] if marks else _text_of(field.annotation)

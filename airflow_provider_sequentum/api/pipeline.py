@@ -36,7 +36,7 @@ from airflow_provider_sequentum.api.errors import (
     UnexpectedAnswer,
     UnprocessableRequest,
 )
-from airflow_provider_sequentum.api.parsing import Refused, read_json
+from airflow_provider_sequentum.api.parsing import Refused, first_byte, read_json
 from airflow_provider_sequentum.api.settings import ClientSettings
 from airflow_provider_sequentum.api.text import LONGEST_NAME, one_line
 from airflow_provider_sequentum.api.transport import LONGEST_ANSWER, BoundedBody
@@ -280,7 +280,7 @@ def _reason(answer: Answer, error: Exception) -> str:
 
 
 def _is_html(answer: Answer) -> bool:
-    return "html" in answer.headers.get("content-type", "") or answer.content.lstrip()[:1] == b"<"
+    return "html" in answer.headers.get("content-type", "") or first_byte(answer) == b"<"
 
 
 def _error_texts(answer: Answer) -> tuple[str, str | None]:

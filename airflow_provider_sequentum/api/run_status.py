@@ -12,7 +12,7 @@ _LONGEST_KEPT_TEXT = 64
 
 
 class RunStatus(IntEnum):
-    """Status codes of a run. What they mean for somebody waiting is decided in ``lifecycle``."""
+    """Status codes of a run. What they mean for a task that waits is decided above the client."""
 
     INVALID = 0
     """Reserved for broken records; also stands for an answer without a status."""

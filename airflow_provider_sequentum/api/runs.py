@@ -28,6 +28,7 @@ from airflow_provider_sequentum.api.parsing import (
     ApiRunStatus,
     ApiTime,
     Page,
+    first_byte,
     raise_if_refused,
     read_json,
     read_list,
@@ -119,7 +120,7 @@ def start(
     """Start a run and return at once. Only what is set is sent; the server's defaults hold for the rest.
 
     Not safe to repeat: two requests make two runs. When ``AnswerLost`` or ``ServerError`` comes with
-    ``may_have_acted``, look through :func:`list_runs` before starting again.
+    ``may_have_acted``, check :func:`list_runs` before starting again.
 
     :param agent_id: the agent.
     :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
@@ -314,7 +315,7 @@ def _read_restarted(agent_id: int) -> Callable[[Answer], Run | None]:
 
 def _read_records(answer: Answer) -> Any:
     content_type = answer.headers.get("content-type", "")
-    if "json" in content_type or answer.content.lstrip()[:1] in (b"{", b"["):
+    if "json" in content_type or first_byte(answer) in (b"{", b"["):
         return safe_json(raise_if_refused(read_json(answer.content)), _LONGEST_RECORDS)
     if "html" in content_type:
         raise ValueError("the answer is an HTML page")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from airflow_provider_sequentum.api.addresses import is_host, is_loopback
+from airflow_provider_sequentum.api.addresses import LARGEST_PORT, is_host, is_loopback
 from airflow_provider_sequentum.api.call import API_PREFIX
 from airflow_provider_sequentum.api.errors import SequentumConfigurationError
 
@@ -19,8 +19,6 @@ DEFAULT_MAX_ATTEMPTS = 5
 
 LONGEST_TIMEOUT = 86_400.0
 """Seconds. The system's sockets take no time-out without a bound."""
-
-_LARGEST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +106,7 @@ def _checked_base_url(base_url: object, *, allow_http: bool) -> str:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise SequentumConfigurationError(
-            f"The Sequentum base URL cannot be read as a URL: its host and port must be valid (1 to {_LARGEST_PORT})."
+            f"The Sequentum base URL cannot be read as a URL: its host and port must be valid (1 to {LARGEST_PORT})."
         ) from None
     if parts.scheme not in ("https", "http") or not host or not text.isascii() or not text.isprintable() or " " in text:
         raise SequentumConfigurationError(f"The Sequentum base URL must look like {DEFAULT_BASE_URL}.")
@@ -117,7 +115,7 @@ def _checked_base_url(base_url: object, *, allow_http: bool) -> str:
             "The Sequentum base URL must not contain a user, a password, a query or a fragment. The key is set apart."
         )
     if port == 0:
-        raise SequentumConfigurationError(f"The port of the Sequentum base URL must be from 1 to {_LARGEST_PORT}.")
+        raise SequentumConfigurationError(f"The port of the Sequentum base URL must be from 1 to {LARGEST_PORT}.")
     if not is_host(host):
         raise SequentumConfigurationError("The host of the Sequentum base URL is no valid host name or address.")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):

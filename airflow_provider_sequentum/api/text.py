@@ -70,8 +70,8 @@ def one_line(text: str, limit: int = LONGEST_LINE) -> str:
 def safe_json(value: Any, limit: int = LONGEST_TEXT, *, lines: bool = True, depth: int = _DEEPEST) -> Any:
     """Return a JSON value of which every string is safe and every number can be stored.
 
-    NaN, infinities and integers of more than 64 bits, which neither PostgreSQL's JSON nor Airflow's messages can hold,
-    become ``None``.
+    What neither PostgreSQL's JSON nor Airflow's messages can hold is replaced: NaN and infinities by ``None``, integers
+    of more than 64 bits by their text.
 
     :param value: what a JSON parser gave.
     :param limit: bytes after which each of its strings is cut.
@@ -81,10 +81,9 @@ def safe_json(value: Any, limit: int = LONGEST_TEXT, *, lines: bool = True, dept
     if isinstance(value, str):
         return safe_text(value, limit, lines=lines)
     if not isinstance(value, list | dict):
-        cannot_be_stored = (isinstance(value, float) and not math.isfinite(value)) or (
-            isinstance(value, int) and value not in _INT64
-        )
-        return None if cannot_be_stored else value
+        if isinstance(value, int) and value not in _INT64:
+            return safe_text(str(value), limit)
+        return None if isinstance(value, float) and not math.isfinite(value) else value
     if not depth:
         return None
     if isinstance(value, list):

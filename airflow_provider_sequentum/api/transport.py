@@ -326,7 +326,7 @@ def _verification(settings: ClientSettings, *, for_storage: bool) -> ssl.SSLCont
 
 def _public_authorities() -> ssl.SSLContext:
     file, folder = (os.environ.get(name) for name in _CERTIFICATE_VARIABLES[:2])
-    # OpenSSL takes a folder that does not exist and then trusts nobody.
+    # OpenSSL takes a folder that does not exist and then trusts no authority.
     if folder and not file and not Path(folder).is_dir():
         raise SequentumConfigurationError("The environment variable SSL_CERT_DIR names no folder. Nothing was sent.")
     try:

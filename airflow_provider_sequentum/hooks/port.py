@@ -39,7 +39,8 @@ class ClientPort:
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
         """Send a call and return its answer with the service's time."""
         client = self._urgent or self.hook.client
-        return client.exchange(call, budget_share=budget_share, within=self._time_left() if within is None else within)
+        limits = [limit for limit in (within, self._time_left()) if limit is not None]
+        return client.exchange(call, budget_share=budget_share, within=min(limits, default=None))
 
     def now(self) -> datetime:
         """Return the time."""

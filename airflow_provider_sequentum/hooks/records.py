@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryFile, gettempdir
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, Protocol, TypeVar
 
-from airflow_provider_sequentum.api import files, runs
-from airflow_provider_sequentum.exceptions import RunFilesUnavailable, RunRecordsUnreadable, SequentumRequestRefused
-from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
-from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS
-from airflow_provider_sequentum.lifecycle.file_selection import select, why_incomplete, why_removed
+from airflow_provider_sequentum.api import Call, SequentumClient, files, runs
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    RunRecordsUnreadable,
+    SequentumRequestRefused,
+    client_errors_as_exceptions,
+)
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of
-
-if TYPE_CHECKING:
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.runs.files import select, why_incomplete, why_records_missing, why_removed
 
 T = TypeVar("T")
 
@@ -23,36 +23,56 @@ ReadFile = Callable[[IO[bytes], str], Iterator[T]]
 """Reads one file, given with its name."""
 
 
+class RunFileSource(Protocol):
+    """What reading needs of the hook."""
+
+    sequentum_conn_id: str
+
+    @property
+    def client(self) -> SequentumClient:
+        """The blocking client."""
+
+    def send(self, call: Call[T]) -> T:
+        """Send one request and return its answer."""
+
+
 def read_run(
-    hook: SequentumHook, agent_id: int | str, run_id: int | str, pattern: str, read: ReadFile[T]
+    source: RunFileSource, agent_id: int | str, run_id: int | str, pattern: str, read: ReadFile[T]
 ) -> Iterator[T]:
-    """
-    Yield what ``read`` makes of each delivered file.
+    """Yield what ``read`` makes of each delivered file.
 
     A file is on the worker's disk while it is read, without a name, so that nothing of it stays whatever happens.
 
     :param pattern: a shell pattern; only files whose names fit it.
-    :raises RunRecordsUnreadable: a file can't be read; the message names it.
+    :raises RunRecordsUnreadable: a file cannot be read; the message names it.
     :raises RunFilesUnavailable: the run is still going, or the worker's disk is full.
     :raises SequentumRequestRefused: the run extracted records, but its files are gone.
     """
-    run = hook.send(runs.status(agent_id, run_id))
+    run = source.send(runs.status(agent_id, run_id))
     if reason := why_incomplete(run):
         raise RunFilesUnavailable(f"Run {run_id} of agent {agent_id}: {reason}")
-    listed = hook.send(files.list_files(agent_id, run_id))
+    listed = source.send(files.list_files(agent_id, run_id))
     if reason := why_removed(run, listed):
         raise SequentumRequestRefused(f"Run {run_id} of agent {agent_id}: {reason}")
-    wanted = select(listed, FILE_KINDS[:1], [pattern]).chosen
+    selection = select(listed, None, [pattern])
+    if reason := why_records_missing(run, selection):
+        raise SequentumRequestRefused(f"Run {run_id} of agent {agent_id}: {reason}")
+    wanted = selection.chosen
     with _naming(agent_id, run_id):
         for file in wanted:
             format_of(file.name or "")
     for file in wanted:
-        with TemporaryFile() as stream:
-            with errors_as_airflow_exceptions(hook.sequentum_conn_id), _naming_disk(file.name):
-                hook.client.download(agent_id=agent_id, run_id=run_id, file=file, destination=stream)
+        with _temporary_file(file.name) as stream:
+            with client_errors_as_exceptions(source.sequentum_conn_id), _naming_disk(file.name):
+                source.client.download(agent_id=agent_id, run_id=run_id, file=file, destination=stream)
                 stream.seek(0)
             with _naming(agent_id, run_id):
                 yield from read(stream, file.name or "")
+
+
+def _temporary_file(name: str | None) -> IO[bytes]:
+    with _naming_disk(name):
+        return tempfile.TemporaryFile()
 
 
 @contextmanager
@@ -61,8 +81,8 @@ def _naming_disk(name: str | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFilesUnavailable(
-            f"{name!r} could not be kept in the worker's temporary folder {gettempdir()} while it is read: {error}. "
-            "The variable TMPDIR names another one. The run's files are untouched on the service."
+            f"{name!r} could not be kept in the worker's temporary folder {tempfile.tempdir or ''} while it is read: "
+            f"{error}. The variable TMPDIR names another folder. The run's files are untouched on the service."
         ) from error
 
 
@@ -72,6 +92,6 @@ def _naming(agent_id: int | str, run_id: int | str) -> Iterator[None]:
         yield
     except RecordsUnreadable as error:
         raise RunRecordsUnreadable(
-            f"The records of run {run_id} of agent {agent_id} can't be read. {error} The files are untouched on the "
+            f"The records of run {run_id} of agent {agent_id} cannot be read. {error} The files are untouched on the "
             "service; leave this one out by a pattern, or land it and look."
         ) from error

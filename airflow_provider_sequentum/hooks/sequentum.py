@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import pandas as pd
     import pyarrow as pa
@@ -65,7 +66,8 @@ class SequentumHook(BaseHook):
         """The blocking client. One per hook; it can be used by several threads."""
         from airflow_provider_sequentum.api import SequentumClient
 
-        return SequentumClient(self.settings)
+        with client_errors_as_exceptions(self.sequentum_conn_id):
+            return SequentumClient(self.settings)
 
     @cached_property
     def settings(self) -> ClientSettings:
@@ -91,8 +93,10 @@ class SequentumHook(BaseHook):
         """Return a new async client; the caller closes it (``async with``)."""
         from airflow_provider_sequentum.api import AsyncSequentumClient
 
-        # Loading the certificates takes longer than an event loop should be kept.
-        return await asyncio.to_thread(AsyncSequentumClient, await self.aget_settings())
+        settings = await self.aget_settings()
+        with client_errors_as_exceptions(self.sequentum_conn_id):
+            # Loading the certificates takes longer than an event loop should be kept.
+            return await asyncio.to_thread(AsyncSequentumClient, settings)
 
     def send(self, call: Call[T]) -> T:
         """
@@ -114,8 +118,7 @@ class SequentumHook(BaseHook):
         encoding: str | None = None,
         delimiter: str | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """
-        Yield the records of a run as dictionaries, one at a time and in constant memory.
+        """Yield the records of a run as dictionaries, one at a time and in constant memory.
 
         They come from the delivered files, in the order of their ids: CSV (values are strings), JSON, NDJSON,
         Excel (extra ``excel``) and Parquet (extra ``arrow``). A file is fetched when its first record is wanted.
@@ -125,7 +128,7 @@ class SequentumHook(BaseHook):
         :param pattern: a shell pattern such as ``*.csv``; only files whose names fit it.
         :param encoding: of text files. Default: by their byte order mark, else UTF-8.
         :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
-        :raises RunRecordsUnreadable: a file is damaged, or no file of records at all.
+        :raises RunRecordsUnreadable: a file is damaged, or no file of records at all; the message names file and place.
         :raises RunFilesUnavailable: the run is still going, or the worker's disk is full.
         :raises SequentumRequestRefused: the run or its files are gone.
         """
@@ -144,10 +147,10 @@ class SequentumHook(BaseHook):
         encoding: str | None = None,
         delimiter: str | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """
-        Yield the records of a run as Arrow's batches, with types; see :meth:`iter_records`.
+        """Yield the records of a run as Arrow's batches, with types. Needs the extra ``arrow``.
 
-        Needs the extra ``arrow``. ``pyarrow.Table.from_batches(...)``, and ``.to_pandas()`` of it, take them from here.
+        Parameters, records and errors are those of :meth:`iter_records`. The batches of one file have the same schema,
+        by the values of the whole file; those of two files may differ.
         """
         from airflow_provider_sequentum.hooks.records import read_run
         from airflow_provider_sequentum.records.reading import read_arrow
@@ -155,16 +158,15 @@ class SequentumHook(BaseHook):
         return read_run(self, agent_id, run_id, pattern, partial(read_arrow, encoding=encoding, delimiter=delimiter))
 
     def get_pandas_df(self, agent_id: int | str, run_id: int | str, **options: Any) -> pd.DataFrame:
-        """
-        Return all records of a run as a pandas data frame, in memory. Needs the extra ``pandas``.
+        """Return all records of a run as a pandas data frame, in memory. Needs the extra ``pandas``.
+
+        A column of integers with gaps has one of pandas' nullable types, such as ``Int64``.
 
         :param options: those of :meth:`iter_record_batches`.
         """
-        from airflow_provider_sequentum.records.binary import library
+        from airflow_provider_sequentum.records.arrow import frame_of
 
-        pandas = library("pandas", "pandas", "A data frame")
-        frames = [batch.to_pandas() for batch in self.iter_record_batches(agent_id, run_id, **options)]
-        frame: pd.DataFrame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
+        frame: pd.DataFrame = frame_of(self.iter_record_batches(agent_id, run_id, **options))
         return frame
 
     def run_link(self, agent_id: int, run_id: int) -> str:
@@ -220,7 +222,7 @@ class SequentumHook(BaseHook):
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
-    def _settings_from(self, connection: Connection, extra: Mapping[str, Any]) -> ClientSettings:
+    def _settings_from(self, connection: Connection, extra: object) -> ClientSettings:
         from airflow_provider_sequentum.hooks.connection import settings_from_connection
 
         try:
@@ -249,7 +251,9 @@ class SequentumHook(BaseHook):
     def _link(self, template_field: str, **ids: int | str) -> str:
         from airflow_provider_sequentum.hooks.connection import fill_link_template
 
-        template = self._connection.extra_dejson.get(template_field)
+        extra = self._connection.extra_dejson
+        # Airflow says that it is a dictionary, whatever JSON the connection holds.
+        template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
         return fill_link_template(template, self.settings.base_url, **ids)
 
 

@@ -106,7 +106,7 @@ class JobAttempt(ABC):
 
     @abstractmethod
     def resume(self, event: object) -> None:
-        """Take in what a trigger saw; ``None`` if Airflow itself ended the deferral.
+        """Take in what a trigger saw.
 
         :raises SequentumException: the trigger could not look at the job any more, or its event cannot be read.
         """

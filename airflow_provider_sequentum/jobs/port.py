@@ -33,8 +33,8 @@ DECORATION_SHARE = 0.5
 class Port(Protocol):
     """What a procedure needs from outside.
 
-    :param deadline: when the attempt gives up. Requests and pauses end at it, except those that say ``within`` what
-        time they have. ``None`` for never.
+    :param deadline: when the attempt gives up: no request and no pause goes on after it. ``None`` for never, which is
+        what a stop sets it to.
     :param record: the record that was read or saved last.
     :param is_recorded: whether that record is where the task's next attempt finds it.
     """

@@ -24,6 +24,7 @@ Amount = Annotated[float, BeforeValidator(parameters.parse_amount)]
 Seconds = Annotated[float, BeforeValidator(parameters.parse_seconds)]
 Flag = Annotated[bool, BeforeValidator(parameters.parse_flag)]
 Text = Annotated[str, BeforeValidator(parameters.parse_text)]
+Messages = Annotated[tuple[str, ...], BeforeValidator(parameters.parse_messages)]
 JsonText = Annotated[str, BeforeValidator(parameters.parse_json_object)]
 
 
@@ -71,6 +72,8 @@ class Configuration(Stored):
     @model_validator(mode="before")
     @classmethod
     def _unset_means_default(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
         return {name: value for name, value in values.items() if not parameters.is_unset(value)}
 
     @classmethod
@@ -96,7 +99,7 @@ class JobConfig(Configuration):
     :param timeout: seconds after which it gives up.
     """
 
-    sequentum_conn_id: str = "sequentum_default"
+    sequentum_conn_id: Text = "sequentum_default"
     wait_for_completion: Flag = True
     deferrable: Flag = False
     timeout: Seconds | None = None
@@ -173,9 +176,9 @@ def ids_in(values: Iterable[object], *names: str) -> dict[str, int] | None:
     """Return the ids of a job that a record or event of another version names, as far as it can be made out."""
     for value in values:
         if isinstance(value, Mapping):
-            ids = {name: value.get(name) for name in names}
-            if all(isinstance(found, int) and found > 0 for found in ids.values()):
-                return {name: int(found or 0) for name, found in ids.items()}
+            ids = {name: value[name] for name in names if type(value.get(name)) is int and value[name] > 0}
+            if len(ids) == len(names):
+                return ids
             if (nested := ids_in(value.values(), *names)) is not None:
                 return nested
     return None

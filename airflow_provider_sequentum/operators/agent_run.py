@@ -37,10 +37,13 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
 
     Returns the run's id, in every mode; a summary of the run is under the XCom key ``run``.
 
-    A run is never started twice for the same piece of work. On Airflow 3.3 and later a new try looks at the run that
-    an earlier one started: it joins one that is still going, restarts one that ended in Failure in place, and starts a
-    new one only if there is nothing to go on with. Older versions have no place that outlives a try; there a
-    retry joins a run of the agent only if exactly one was created since the DAG run began and is still going.
+    A run is never started twice for the same piece of work. On Airflow 3.3 and later a new attempt checks the run that
+    an earlier one started: it joins a run that is still running, restarts one that ended in Failure in place, and
+    starts a new one only otherwise. Older versions keep nothing between attempts; there a retry joins a run of the
+    agent only if exactly one was created since the DAG run started and is still running.
+
+    All parameters are template fields and are checked when the task runs, so that a DAG that is edited while the task
+    is deferred cannot lose its run.
 
     .. seealso:: https://docs.sequentum.com/concepts/runs
 
@@ -57,22 +60,22 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     :param log_mode: ``Text`` or ``TextAndHtml``.
     :param wait_for_completion: wait for the run's end. Otherwise the task succeeds as soon as the run is started.
     :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
-    :param poll_interval: least seconds between two looks at the run on behalf of this task. By default it depends on
-        how long the run has been going and on what the key's request limit has room for; see ``docs/waiting.md``.
-    :param timeout: seconds or ``timedelta`` from the try's beginning after which it gives up, the run's queueing
+    :param poll_interval: least seconds between two requests for this task. By default it depends on how long the run
+        has been running and on what the key's request limit has room for; see ``docs/waiting.md``.
+    :param timeout: seconds or ``timedelta`` from the start of the attempt after which it gives up, the run's queueing
         included. Default: no limit.
     :param on_timeout: what becomes of the run when ``timeout`` has passed: ``stop`` (default) or ``leave``. When
         ``execution_timeout`` has passed it is always stopped.
-    :param restarts: how often a run that ended in Failure is restarted in place within one try. Default 0.
+    :param restarts: how often a run that ended in Failure is restarted in place within one attempt. Default 0.
     :param restart_delay: seconds before the first of these restarts; doubled each time. Default 30.
     :param retry_mode: what a retry does with a run that ended in Failure: restart it, or start a new one if that is not
         possible (``restart_or_new``, the default), only ever ``restart``, or always start a ``new`` one.
-    :param on_clear: what clearing the task means for a run that is still going: ``rerun`` stops it and starts a new
+    :param on_clear: what clearing the task means for a run that is still running: ``rerun`` stops it and starts a new
         one (default), ``join`` waits for it. Needs Airflow 3.3. A run that is over is never returned by a cleared task.
-    :param on_ambiguous_start: what to do when the answer to a start was lost and the run can't be told from others:
+    :param on_ambiguous_start: what to do when the answer to a start was lost and the run cannot be told from others:
         ``fail`` (default), ``adopt`` the newest, or ``start`` another.
     :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
-    :param min_credits: don't start unless so many credits are left. Default: not looked at.
+    :param min_credits: do not start unless so many credits are left. Default: not checked.
     :param min_records: fail if the run extracted fewer records.
     :param max_errors: fail if the run counted more errors.
     :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
@@ -82,13 +85,14 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
     :raises AgentRunFailure: the run ended in Failure; a retry restarts it in place.
     :raises AgentRunFailed: the run ended in Failure and was archived; a retry starts a new one.
-    :raises AgentRunStopped: somebody stopped the run; not retried.
-    :raises AgentRunSkipped: the service skipped the run; the task is skipped.
+    :raises AgentRunStopped: a person or another program stopped the run; not retried.
+    :raises SequentumSkipped: the service skipped the run; the task is skipped.
     :raises AgentRunTimeout: ``timeout`` has passed.
     :raises AgentRunOutcomeRejected: the run delivered too little; a retry starts a new one.
     :raises AgentRunStartAmbiguous: see ``on_ambiguous_start``; not retried.
-    :raises AgentRunStillGoing: the run to be replaced could not be stopped; a retry stops it again.
-    :raises AgentRunRestartRefused: ``retry_mode="restart"``, and nothing is left to restart; not retried.
+    :raises AgentRunStillRunning: the run to be replaced could not be stopped; a retry stops it again.
+    :raises SequentumRequestRefused: a parameter has no usable value, or ``retry_mode="restart"`` and nothing is left to
+        restart; not retried.
     """
 
     template_fields: Sequence[str] = (
@@ -237,10 +241,13 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         from airflow_provider_sequentum.reporting.links import publish_run
         from airflow_provider_sequentum.runs.attempt import RunAttempt
 
-        def publish(run: Any, **more: Any) -> None:
-            publish_run(port, port.hook, run, **more)
+        task = facts_of(context, self)
+        position = {"map_index": task.map_index} if task.is_mapped else {}
 
-        return RunAttempt(port, facts_of(context, self), config, publish)
+        def publish(run: Any, **more: Any) -> None:
+            publish_run(port, port.hook, run, **position, **more)
+
+        return RunAttempt(port, task, config, publish)
 
     def _trigger(self, attempt: RunAttempt) -> AgentRunTrigger:
         from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger

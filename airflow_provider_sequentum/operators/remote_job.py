@@ -22,7 +22,7 @@ from airflow_provider_sequentum.airflow_compat.task_attempt import (
     is_retried,
 )
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
-from airflow_provider_sequentum.exceptions import SequentumException, from_client
+from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, from_client
 
 if TYPE_CHECKING:
     import jinja2
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.attempt import JobAttempt
 
 A = TypeVar("A", bound="JobAttempt")
+
+LONGEST_MESSAGE = 3500
+"""Characters of an error message before what became of the job is added to it."""
 
 
 class RemoteJobOperator(BaseOperator, Generic[A]):
@@ -70,12 +73,16 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def execute(self, context: Context) -> Any:
         """Start the job, or join the one that an earlier attempt left, and wait for its end."""
+        self._kill_switch.check()
         previous = self._previous(context)
         try:
             attempt = self._new_attempt(context)
         except Exception as error:
+            failure = from_client(error, self.sequentum_conn_id)
+            if previous is None and failure is error:
+                raise
             if previous is None:
-                raise from_client(error, self.sequentum_conn_id) from error
+                raise failure from error
             # The DAG was changed since an earlier attempt started the job; it has an owner all the same.
             with self._owning(previous, context):
                 raise
@@ -96,10 +103,11 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         :param event: what the trigger saw.
         :param record: what was handed on. ``dag.test`` loses it; then it is read from where it is kept.
         """
+        self._kill_switch.check()
         value = record if record is not None else self._state(context).read_after_deferral()
         attempt = self._read_or_refuse([value, event], context)
         with self._owning(attempt, context):
-            attempt.resume(event)
+            attempt.resume(event or {})
             return self._wait_until_concluded(attempt, context, is_over=True)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -120,8 +128,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 self.log.warning("The trigger broke (%s); waiting on the worker.", error)
             attempt = self._read_or_refuse([value], context)
             with self._owning(attempt, context):
-                attempt.resume(None)
-                return self._wait_until_concluded(attempt, context, is_over=False)
+                attempt.wait()
+                return self._wait_until_concluded(attempt, context, is_over=True)
 
     def on_kill(self) -> None:
         """End the attempt: the task was killed on the worker, or its ``execution_timeout`` passed there.
@@ -182,7 +190,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         if fate is not None:
             self.log.warning("%s", fate)
             if isinstance(failure, SequentumException):
-                failure.args = (f"{failure} {fate}", *failure.args[1:])
+                failure.args = (f"{str(failure)[:LONGEST_MESSAGE]} {fate}", *failure.args[1:])
             else:
                 failure.add_note(fate)
         return failure
@@ -223,7 +231,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         )
 
     def _stop_deferred(self, context: Context) -> None:
-        """Stop the job of a deferred task whose ``execution_timeout`` has passed: Airflow 2.11 only calls ``on_kill``."""
+        """Stop the job of a deferred task whose ``execution_timeout`` passed: Airflow 2.11 calls only ``on_kill``."""
         if self._state(context).is_durable:
             return
         value = self._state(context).read_after_deferral()
@@ -241,19 +249,24 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     def _read_or_refuse(self, values: list[object], context: Context) -> A:
         """Return an attempt at what the first of the values, a record, asks for.
 
-        :raises SequentumException: it cannot be read. The job that it names, as far as that can be made out, is stopped.
+        A record that cannot be read is never taken for none: it could hide a job that is running.
+
+        :raises SequentumException: it cannot be read. The job that it names was told to stop.
+        :raises SequentumRequestRefused: it cannot be read, and what job it names cannot be made out.
         """
         try:
             return self._attempt_of(values[0], context)
         except ValueError as error:
+            what = f"The record of this task's job cannot be read: {error}"
             attempt = self._attempt_of_unreadable(values, context)
-            fate = attempt.let_go(is_retried=False) if attempt is not None else None
-            fate = fate or "No job could be made out: look in Sequentum Cloud whether one is running."
-            self._state(context).save(None)
-            raise SequentumException(
-                f"The record of this task's job cannot be read: {error} {fate} The next attempt, or the task when it is "
-                "cleared, starts a new one."
-            ) from error
+            if attempt is None:
+                raise SequentumRequestRefused(
+                    f"{what} Nothing was started. Look in Sequentum Cloud whether a job is running, then delete the"
+                    f" key {self.state_key!r} from the task's state store and clear the task."
+                ) from error
+            fate = attempt.let_go(is_retried=False)
+            self._state(context).save(None)  # what it names was told to stop, and the exception says what became of it
+            raise SequentumException(f"{what} {fate} A retry, or clearing the task, starts a new job.") from error
 
     def _state(self, context: Context) -> TaskState:
         return TaskState(context, self.state_key)

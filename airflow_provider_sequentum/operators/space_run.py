@@ -6,215 +6,200 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_sequentum.lifecycle.arguments import (
-    parse_choice,
-    parse_count,
-    parse_id,
-    parse_input_parameters,
-    parse_seconds,
-)
-from airflow_provider_sequentum.lifecycle.choices import (
-    ON_AMBIGUOUS_RUN,
-    ON_CLEAR,
-    ON_EMPTY,
-    ON_PARTIAL,
-    ON_TIMEOUT,
-    RETRY_MODES,
-)
-from airflow_provider_sequentum.operators.run_parameters import RunParameters
-from airflow_provider_sequentum.operators.termination import Termination
-from airflow_provider_sequentum.task_try import (
-    DEFERRAL_FAILED,
-    current_context,
-    deferral_timed_out,
-    pushed_by_this_try,
-)
+from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
+from airflow_provider_sequentum.parameters import OnAmbiguousStart, OnClear, OnEmpty, OnPartial, OnTimeout, RetryMode
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_sequentum.operators.space_task import Outcome, SpaceTask
+    from airflow_provider_sequentum.hooks.port import AttemptPort
+    from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
+    from airflow_provider_sequentum.spaces.record import SpaceConfig
+    from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
 
 
-class StartSpaceRunsOperator(RunParameters, BaseOperator):
-    """
-    Start a run of every agent of a space by one request, and wait for the end of each.
+class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
+    """Start a run of every agent of a space by one request, and wait for the end of each.
 
-    Returns the ids of the runs that ended well, in the order of their agents, in every mode; per agent there is a
-    summary in the list under the XCom key ``runs``. Each run has the life of one that
+    Returns the ids of the runs that succeeded, in the order of their agents, in every mode. The list under the XCom key
+    ``runs`` has a summary for each agent; those with ``succeeded`` are the ones whose ids are returned, in the same
+    order. Each run has the life cycle of one that
     :class:`~airflow_provider_sequentum.operators.agent_run.StartAgentRunOperator` started: a retry of the task joins
-    what is still going, returns what ended well, restarts what ended in Failure, and starts the rest.
+    what is still running, returns what succeeded, restarts what ended in Failure, and starts the rest.
 
     .. seealso:: https://docs.sequentum.com/concepts/spaces
 
     :param space_id: the space, as an int or a string of digits.
     :param input_parameters: input parameters for every agent: a mapping, or a string with a JSON object.
-    :param on_partial: what it means that some agents were not started or did not end well while others did: ``fail``
-        (default), or ``warn``, which only says so in the log.
-    :param wait_for_completion: wait for the runs' ends. Otherwise the task succeeds as soon as they are started.
+    :param on_partial: what it means that some agents were not started or did not succeed while others did: ``fail``
+        (default), or ``warn``, which only logs it.
+    :param wait_for_completion: wait for the ends of the runs. Otherwise the task succeeds as soon as they are started.
     :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
-    :param poll_interval: least seconds between two looks at a run; ``None`` (default) leaves that to the schedule.
-    :param timeout: seconds or ``timedelta`` from the try's beginning after which it gives up. Default: no limit.
+    :param poll_interval: least seconds between two polls of a run; ``None`` (default) leaves that to the schedule.
+    :param timeout: seconds or ``timedelta`` from the start of the attempt after which it gives up. Default: no limit.
     :param on_timeout: what becomes of the runs when ``timeout`` has passed: ``stop`` (default) or ``leave``. When
         ``execution_timeout`` has passed they are always stopped.
-    :param restarts: how often a run that ended in Failure is restarted in place within one try. Default 0.
+    :param restarts: how often a run that ended in Failure is restarted in place within one attempt. Default 0.
     :param restart_delay: seconds before the first of these restarts; doubled each time. Default 30.
     :param retry_mode: what a retry does with a run that ended in Failure: ``restart_or_new`` (default), ``restart`` or
         ``new``.
-    :param on_clear: what clearing the task means while runs are going: ``rerun`` stops them and starts all agents anew
-        (default), ``join`` waits for them and starts the others anew. Needs Airflow 3.3.
-    :param on_ambiguous_start: what to do when the answer was lost and an agent's run can't be told from others:
-        ``fail`` (default), ``adopt`` the newest, or ``start`` another.
+    :param on_clear: what clearing the task means while runs are active: ``rerun`` stops them and starts all agents
+        (default), ``join`` waits for them and starts the others. Needs Airflow 3.3.
+    :param on_ambiguous_start: what to do when the answer was lost and runs cannot be told from others: ``fail``
+        (default), ``adopt`` the newest of each agent, or ``start`` others.
     :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
-    :param min_credits: don't start any unless so many credits are left. Default: not looked at.
-    :param min_records: a run that extracted fewer records did not end well.
-    :param max_errors: a run that counted more errors did not end well.
+    :param min_credits: do not start any unless so many credits are left. Default: not checked.
+    :param min_records: a run that extracted fewer records did not succeed.
+    :param max_errors: a run that counted more errors did not succeed.
     :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
+    :param report_cost: add what each run cost to its summary, where the key may read billing. One request each.
     :param sequentum_conn_id: the connection.
-    :raises SpaceRunsFailed: some did not end well; a retry goes on with each of them.
-    :raises SpaceRunsEnded: some did not end well, and no retry helps.
-    :raises AgentRunSkipped: all of them were skipped; the task is skipped.
+    :raises SpaceRunsFailed: some runs did not succeed; a retry takes up each of them.
+    :raises SpaceRunsEnded: some runs did not succeed, and no retry helps.
+    :raises SequentumSkipped: all of them were skipped; the task is skipped.
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
-    :raises AgentRunStartAmbiguous: the answer was lost and the runs can't be told from others.
+    :raises AgentRunStartAmbiguous: the answer was lost and the runs cannot be told from others.
+    :raises AgentRunStillRunning: runs to be replaced could not be stopped; a retry stops them again.
     """
 
     template_fields: Sequence[str] = (
         "space_id",
         "input_parameters",
+        "on_partial",
+        "wait_for_completion",
+        "deferrable",
+        "poll_interval",
         "timeout",
+        "on_timeout",
+        "restarts",
+        "restart_delay",
+        "retry_mode",
+        "on_clear",
+        "on_ambiguous_start",
+        "stop_grace",
         "min_credits",
         "min_records",
         "max_errors",
+        "on_empty",
+        "report_cost",
         "sequentum_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"input_parameters": "json"}
     ui_color = "#e3f1ee"
+    state_key = "sequentum_space_runs"
+    __supports_durable_execution: ClassVar[bool] = True
 
     def __init__(
         self,
         *,
         space_id: int | str,
         input_parameters: Mapping[str, Any] | str | None = None,
-        on_partial: str = "fail",
+        on_partial: OnPartial | str = "fail",
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float | None = None,
+        poll_interval: float | str | timedelta | None = None,
         timeout: float | str | timedelta | None = None,
-        on_timeout: str = "stop",
-        restarts: int = 0,
-        restart_delay: float = 30,
-        retry_mode: str = "restart_or_new",
-        on_clear: str = "rerun",
-        on_ambiguous_start: str = "fail",
-        stop_grace: float = 45,
+        on_timeout: OnTimeout | str = "stop",
+        restarts: int | str = 0,
+        restart_delay: float | str | timedelta = 30,
+        retry_mode: RetryMode | str = "restart_or_new",
+        on_clear: OnClear | str = "rerun",
+        on_ambiguous_start: OnAmbiguousStart | str = "fail",
+        stop_grace: float | str | timedelta = 45,
         min_credits: float | str | None = None,
         min_records: int | str | None = None,
         max_errors: int | str | None = None,
-        on_empty: str = "succeed",
+        on_empty: OnEmpty | str = "succeed",
+        report_cost: bool | str = False,
         sequentum_conn_id: str = "sequentum_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.space_id = space_id
         self.input_parameters = input_parameters
-        self.on_partial = parse_choice("on_partial", on_partial, ON_PARTIAL)
+        self.on_partial = on_partial
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = parse_seconds("poll_interval", poll_interval)
+        self.poll_interval = poll_interval
         self.timeout = timeout
-        self.on_timeout = parse_choice("on_timeout", on_timeout, ON_TIMEOUT)
-        self.restarts = parse_count("restarts", restarts) or 0
-        self.restart_delay = parse_seconds("restart_delay", restart_delay) or 0.0
-        self.retry_mode = parse_choice("retry_mode", retry_mode, RETRY_MODES)
-        self.on_clear = parse_choice("on_clear", on_clear, ON_CLEAR)
-        self.on_ambiguous_start = parse_choice("on_ambiguous_start", on_ambiguous_start, ON_AMBIGUOUS_RUN)
-        self.stop_grace = parse_seconds("stop_grace", stop_grace) or 0.0
+        self.on_timeout = on_timeout
+        self.restarts = restarts
+        self.restart_delay = restart_delay
+        self.retry_mode = retry_mode
+        self.on_clear = on_clear
+        self.on_ambiguous_start = on_ambiguous_start
+        self.stop_grace = stop_grace
         self.min_credits = min_credits
         self.min_records = min_records
         self.max_errors = max_errors
-        self.on_empty = parse_choice("on_empty", on_empty, ON_EMPTY)
+        self.on_empty = on_empty
+        self.report_cost = report_cost
         self.sequentum_conn_id = sequentum_conn_id
-        self._task: SpaceTask | None = None
-        self._termination = Termination()
 
-    def execute(self, context: Context) -> list[int]:
-        """Start the runs, or go on with those an earlier try left, and wait for their ends. Returns the runs' ids."""
-        with self._termination.ends_work():
-            task = self._space_task(context)
-            outcomes = task.begin()
-            return self._wait_until_concluded(task, outcomes) if self.wait_for_completion else task.started()
+    def _new_attempt(self, context: Context) -> SpaceAttempt:
+        from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+        from airflow_provider_sequentum.parameters import is_unset
+        from airflow_provider_sequentum.spaces.record import SpaceConfig
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> list[int]:
-        """Say what the trigger's event means; wait again if runs were restarted in place. Returns the runs' ids."""
-        from airflow_provider_sequentum.triggers.run_event import read_space_event
+        if is_unset(self.space_id):
+            raise SequentumRequestRefused(
+                f"space_id must be given. Nothing was sent (connection {self.sequentum_conn_id!r})."
+            )
+        config = SpaceConfig.of(self)
+        return self._owner(self._port(context, config.sequentum_conn_id), config, context)
 
-        task = self._space_task(context)
-        return self._wait_until_concluded(task, task.resume(*read_space_event(event)))
+    def _attempt_of(self, value: object, context: Context) -> SpaceAttempt:
+        from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral, also after one that Airflow itself ended: see ``StartAgentRunOperator``."""
-        with self._termination.ends_work():
-            try:
-                return super().resume_execution(next_method, next_kwargs, context)
-            except AirflowException as error:
-                results = self._results(context) if next_method == DEFERRAL_FAILED else None
-                if results is None:
-                    raise
-                task = self._space_task(context)
-                task.resume_from(results)
-                if deferral_timed_out(next_kwargs):
-                    return self._wait_until_concluded(task, task.give_up())
-                self.log.warning("The trigger broke (%s); waiting for the runs on the worker.", error)
-                return self._wait_until_concluded(task, task.wait())
+        record = SpaceRecord.from_json(value)
+        config = record.config or SpaceConfig.of(self)
+        space_id = record.space_id or config.space_id
+        port = self._port(context, config.sequentum_conn_id)
+        port.restore(record.updated(space_id=space_id))
+        return self._owner(port, config.updated(space_id=space_id), context)
 
-    def on_kill(self) -> None:
-        """Stop the runs, or leave them to the next try: see ``StartAgentRunOperator``."""
-        self._termination.end_after(self._stop)
+    def _attempt_of_unreadable(self, values: list[object], context: Context) -> SpaceAttempt | None:
+        from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord, runs_named_in
+
+        runs = {run.agent_id: run for run in runs_named_in(values)}
+        if not runs:
+            return None
+        config = SpaceConfig(sequentum_conn_id=self.sequentum_conn_id)
+        port = self._port(context, self.sequentum_conn_id)
+        port.restore(SpaceRecord(config=config, runs=runs))
+        return self._owner(port, config, context)
+
+    def _owner(self, port: AttemptPort, config: SpaceConfig, context: Context) -> SpaceAttempt:
+        from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+        from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
+
+        return SpaceAttempt(port, facts_of(context, self), config)
+
+    def _trigger(self, attempt: SpaceAttempt) -> SpaceRunsTrigger:
+        from airflow_provider_sequentum.triggers.space_run import SpaceRunsTrigger
+
+        return SpaceRunsTrigger(
+            sequentum_conn_id=attempt.config.sequentum_conn_id,
+            space_id=attempt.config.space_id,
+            waits=[spec.to_json() for spec in attempt.wait_specs()],
+            stop_on_kill=True,
+            successor_may_join=attempt.config.on_clear == "join",
+            stop_grace=attempt.config.stop_grace,
+        )
+
+    def _on_success(self, attempt: SpaceAttempt, context: Context) -> None:
+        from airflow_provider_sequentum.reporting.asset_events import add_extra
+
+        add_extra(context, {"space_id": attempt.config.space_id, "runs": attempt.summaries()})
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
-        return None if self._task is None else self._task.lineage
+        from airflow_provider_sequentum.reporting.lineage import space_lineage
 
-    def _stop(self) -> None:
-        if self._task is None and (context := current_context()) is not None and (results := self._results(context)):
-            # Airflow 2.11 does not resume a deferred task whose execution_timeout has passed: it only calls this.
-            self._space_task(context).resume_from(results)
-        if self._task is not None:
-            self._task.stop()
-
-    def _wait_until_concluded(self, task: SpaceTask, outcomes: Mapping[int, Outcome]) -> list[int]:
-        while not task.conclude(outcomes):
-            if self.deferrable:
-                task.announce()
-                self.defer(trigger=task.trigger(), method_name="execute_complete", timeout=task.deferral_timeout())
-            outcomes = task.wait()
-        return task.result()
-
-    def _results(self, context: Context) -> list[dict[str, Any]] | None:
-        from airflow_provider_sequentum.operators.space_task import RESULTS_KEY
-
-        results: list[dict[str, Any]] | None = pushed_by_this_try(context, RESULTS_KEY)
-        return results
-
-    def _space_task(self, context: Context) -> SpaceTask:
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-        from airflow_provider_sequentum.lifecycle.space_record import SpaceRequest
-        from airflow_provider_sequentum.operators.space_task import SpaceTask
-
-        request = SpaceRequest(
-            space_id=self._checked(parse_id, "space_id", self.space_id),
-            input_parameters=self._checked(parse_input_parameters, self.input_parameters),
-        )
-        self._task = SpaceTask(
-            request,
-            self._options(),
-            SequentumHook(self.sequentum_conn_id),
-            context,
-            self._bounds(context),
-            tolerates_bad_ends=self.on_partial == "warn",
-            log=self.log,
-        )
-        return self._task
+        if self._attempt is None or self._attempt.record is None:
+            return None
+        attempt = self._attempt
+        return space_lineage(attempt.port.hook, attempt.config.space_id, attempt.runs_that_succeeded)

@@ -2,85 +2,191 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
-from importlib import import_module
 from typing import IO, Any
 
-from airflow_provider_sequentum.records.formats import RecordsUnreadable, check_columns
+from airflow_provider_sequentum.records.formats import RecordsUnreadable, check_columns, library
 
+LARGEST_SHEET = (1_048_576, 16_384)
+"""Rows and columns that a sheet may have: Excel's own limits."""
+
+_LARGEST_PART = 128 * 1024 * 1024
+_SUSPICIOUS_PART, _SUSPICIOUS_RATIO = 16 * 1024 * 1024, 100
+_LARGEST_ROW = 16 * 1024 * 1024
 _BATCH = 10_000
 
 
-class LibraryMissing(ImportError):
-    """The library that reads a format is not installed. The message names the extra that brings it."""
-
-
-def library(module: str, extra: str, purpose: str) -> Any:
-    """
-    Import a library that is an extra of this package.
-
-    :raises LibraryMissing: it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise LibraryMissing(
-            f"{purpose} needs {module.partition('.')[0]}: pip install 'airflow-provider-sequentum[{extra}]'."
-        ) from error
-
-
 def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
-    """
-    Yield the rows of a workbook's first sheet; its first row names the columns. Cells have the types Excel gave them.
+    """Yield the rows of a workbook's first sheet, whose first row names the columns, with the types of its cells.
 
-    :raises RecordsUnreadable: it is no workbook, two columns have the same name, or a row is longer than the first.
+    :raises RecordsUnreadable: it is no workbook, two columns have the same name, a row is longer than the first, or
+        what is packed in it is too large for the memory.
     """
-    openpyxl = library("openpyxl", "excel", "Reading .xlsx")
+    library("openpyxl", "excel", "Reading .xlsx")
+    row = 0
     try:
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-        yield from _rows(book.worksheets[0].iter_rows(values_only=True), name)
-        book.close()
-    except RecordsUnreadable:
+        columns: list[str] | None = None
+        for row, cells in _sheet_rows(file, name):
+            if columns is None:
+                columns = ["" if cell is None else str(cell) for cell in cells]
+                check_columns(columns, name)
+            elif len(cells) > len(columns):
+                raise RecordsUnreadable(f"{name!r} has {len(cells)} cells in row {row}, but {len(columns)} columns.")
+            else:
+                yield dict(zip(columns, [*cells, *[None] * (len(columns) - len(cells))], strict=True))
+        if columns is None:
+            check_columns([], name)
+    except (RecordsUnreadable, GeneratorExit):
         raise
     except Exception as error:  # whatever zipfile, the XML parser and openpyxl raise for a damaged workbook
-        raise RecordsUnreadable(f"{name!r} is no valid workbook: {error}.") from error
+        raise RecordsUnreadable(f"{name!r} is no valid workbook after row {row}: {error}.") from error
+
+
+def _sheet_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the rows of the first sheet that hold something, with their numbers, without empty cells at the end."""
+    # openpyxl's own way to read rows believes the sheet's "dimension", drops rows whose number comes twice, and keeps
+    # something of each row in memory. Its parser of a single row does none of this.
+    from openpyxl.reader.excel import ExcelReader
+    from openpyxl.styles.stylesheet import apply_stylesheet
+    from openpyxl.worksheet._reader import WorkSheetParser
+
+    reader = ExcelReader(file, read_only=True, data_only=True)
+    with _Archive(file, name) as archive:
+        reader.archive = archive
+        reader.read_manifest()
+        reader.read_strings()
+        reader.read_workbook()
+        apply_stylesheet(archive, reader.wb)
+        parts = [relation.target for _, relation in reader.parser.find_sheets() if "chartsheet" not in relation.Type]
+        if not parts:
+            raise RecordsUnreadable(f"{name!r} has no worksheet.")
+        with archive.open_sheet(parts[0]) as stream:
+            source = _SheetSource(stream, name)
+            parser = WorkSheetParser(
+                source,
+                reader.shared_strings,
+                data_only=True,
+                epoch=reader.wb.epoch,
+                date_formats=reader.wb._date_formats,  # noqa: SLF001  # as openpyxl itself hands them over
+                timedelta_formats=reader.wb._timedelta_formats,  # noqa: SLF001
+            )
+            yield from _parsed_rows(parser, source, name)
+
+
+class _Archive(zipfile.ZipFile):
+    """A workbook's parts. All but its sheets, which are read row by row, are read as a whole and have to be small."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        super().__init__(file)
+        self._file_name = name
+
+    def open(self, name: str | zipfile.ZipInfo, *args: Any, **options: Any) -> IO[bytes]:
+        part = name if isinstance(name, zipfile.ZipInfo) else self.getinfo(name)
+        ratio = part.file_size / max(part.compress_size, 1)
+        is_bomb = part.file_size > _SUSPICIOUS_PART and ratio > _SUSPICIOUS_RATIO
+        if part.file_size > _LARGEST_PART or is_bomb:
+            raise RecordsUnreadable(
+                f"{self._file_name!r} has a part {part.filename!r} of {part.file_size:,} bytes, packed {ratio:.0f} to "
+                "1: too large to be read in memory."
+            )
+        return super().open(part, *args, **options)
+
+    def open_sheet(self, name: str) -> IO[bytes]:
+        return super().open(name)
+
+
+class _SheetSource:
+    """The XML of a sheet, which is refused where a single row is too large for the memory."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream, self._name = stream, name
+        self._since_row = self._row = 0
+
+    def start_row(self, number: int) -> None:
+        self._since_row, self._row = 0, number
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._since_row += len(data)
+        if self._since_row > _LARGEST_ROW:
+            raise RecordsUnreadable(
+                f"{self._name!r} has more than {_LARGEST_ROW:,} bytes of XML in one row, after row {self._row}."
+            )
+        return data
+
+
+def _parsed_rows(parser: Any, source: _SheetSource, name: str) -> Iterator[tuple[int, list[Any]]]:
+    from openpyxl.worksheet._reader import DATA_TAG, ROW_TAG
+    from openpyxl.xml.functions import iterparse
+
+    sheet_data, last = None, 0
+    for event, element in iterparse(source, events=("start", "end")):
+        if event == "start":
+            if element.tag == DATA_TAG:
+                sheet_data = element
+        elif element.tag == ROW_TAG and sheet_data is not None:
+            number, cells = parser.parse_row(element)
+            sheet_data.clear()
+            parser.row_dimensions.clear()
+            source.start_row(number)
+            if not last < number <= LARGEST_SHEET[0]:
+                raise RecordsUnreadable(f"{name!r} has a row with the number {number} after row {last}.")
+            last = number
+            if values := _row_values(cells, number, name):
+                yield number, values
+
+
+def _row_values(cells: list[dict[str, Any]], row: int, name: str) -> list[Any]:
+    values: list[Any] = []
+    for cell in cells:
+        column, value = cell["column"], cell["value"]
+        if value is None:  # has a format only: a sheet has such cells where it was once wider
+            continue
+        if not len(values) < column <= LARGEST_SHEET[1]:
+            raise RecordsUnreadable(f"{name!r} has a cell in column {column} after {len(values)} cells of row {row}.")
+        values += [None] * (column - len(values) - 1)
+        values.append(value)
+    return values
 
 
 def read_parquet(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
-    """
-    Yield the rows of a Parquet file, with its types.
+    """Yield the rows of a Parquet file, with its types.
 
-    :raises RecordsUnreadable: it is damaged.
+    :raises RecordsUnreadable: see :func:`parquet_batches`.
     """
     for batch in parquet_batches(file, name):
         yield from batch.to_pylist()
 
 
 def parquet_batches(file: IO[bytes], name: str) -> Iterator[Any]:
-    """Yield a Parquet file's rows as ``pyarrow.RecordBatch``, some thousands at a time."""
+    """Yield a Parquet file's rows as ``pyarrow.RecordBatch``, some thousands at a time.
+
+    :raises RecordsUnreadable: the file is damaged, two columns have the same name, or a value is one that Python has
+        no type for, such as a time after the year 9999.
+    """
     arrow, parquet = (library(module, "arrow", "Reading .parquet") for module in ("pyarrow", "pyarrow.parquet"))
+    rows = 0
     try:
         # Without pre_buffer=False the whole file ends up in memory.
-        yield from parquet.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=_BATCH)
-    except (arrow.ArrowException, OSError) as error:
-        raise RecordsUnreadable(f"{name!r} is no valid Parquet file: {error}.") from error
+        opened = parquet.ParquetFile(file, pre_buffer=False)
+        check_columns(opened.schema_arrow.names, name)
+        for batch in opened.iter_batches(batch_size=_BATCH):
+            batch.validate(full=True)
+            _check_python_values(batch, arrow)
+            yield batch
+            rows += batch.num_rows
+    except (arrow.ArrowException, OSError, OverflowError, ValueError, LookupError) as error:
+        if isinstance(error, RecordsUnreadable):
+            raise
+        raise RecordsUnreadable(f"{name!r} is no valid Parquet file after row {rows:,}: {error}.") from error
 
 
-def _rows(rows: Iterator[tuple[Any, ...]], name: str) -> Iterator[dict[str, Any]]:
-    columns = [str(cell) for cell in _filled(next(rows, ()))]
-    check_columns(columns, name)
-    for number, row in enumerate(rows, 2):
-        cells = _filled(row)
-        if not cells:
-            continue
-        if len(cells) > len(columns):
-            raise RecordsUnreadable(f"{name!r} has {len(cells)} cells in row {number}, but {len(columns)} columns.")
-        yield dict(zip(columns, [*cells, *[None] * (len(columns) - len(cells))], strict=True))
-
-
-def _filled(row: tuple[Any, ...]) -> list[Any]:
-    """Return a row without the empty cells at its end, which a sheet has where it was once wider."""
-    cells = list(row)
-    while cells and cells[-1] is None:
-        cells.pop()
-    return cells
+def _check_python_values(batch: Any, arrow: Any) -> None:
+    """Check that each value has a Python form, so that records and batches are refused alike."""
+    types = arrow.types
+    for column in batch.columns:
+        if types.is_time64(column.type) and column.type.unit == "ns":
+            column.cast(arrow.time64("us"))  # Python would drop the nanoseconds without a word
+        elif types.is_temporal(column.type) or types.is_nested(column.type) or types.is_dictionary(column.type):
+            column.to_pylist()

@@ -1,10 +1,15 @@
-"""Which format a file has: by its name, checked against its first bytes."""
+"""What the readers of all formats have in common: which format a file has, what they refuse, and with which error."""
 
 from __future__ import annotations
 
 import codecs
 import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+LARGEST_RECORD = 64 * 1024 * 1024
+"""Characters that a record of a text file may have. What is longer is taken for damage, so that memory is bounded."""
 
 FORMATS = ("csv", "tsv", "json", "ndjson", "xlsx", "parquet")
 
@@ -13,7 +18,7 @@ _MARKS = {
     b"PAR1": "parquet",
     b"PK\x03\x04": "xlsx",
     b"\x1f\x8b": "gzip",
-    b"\xd0\xcf\x11\xe0": "xls",
+    b"\xd0\xcf\x11\xe0": "an old (.xls) or encrypted workbook",
     b"%PDF": "pdf",
     b"\x89PNG": "png",
 }
@@ -31,9 +36,25 @@ class RecordsUnreadable(ValueError):
     """A file does not hold what its name says, or is damaged. The message says where."""
 
 
-def format_of(name: str) -> str:
+class LibraryMissing(ImportError):
+    """The library that reads a format is not installed. The message names the extra that brings it."""
+
+
+def library(module: str, extra: str, purpose: str) -> Any:
+    """Import a library that is an extra of this package.
+
+    :raises LibraryMissing: it is not installed.
     """
-    Return the format that a file's name says.
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise LibraryMissing(
+            f"{purpose} needs {module.partition('.')[0]}: pip install 'airflow-provider-sequentum[{extra}]'."
+        ) from error
+
+
+def format_of(name: str) -> str:
+    """Return the format that a file's name says.
 
     :raises RecordsUnreadable: it says none that can be read.
     """
@@ -49,13 +70,12 @@ def encoding_of(beginning: bytes) -> str:
 
 
 def check_beginning(name: str, kind: str, beginning: bytes, encoding: str | None) -> None:
-    """
-    Check that a file's first bytes can be the beginning of its format.
+    """Check that a file's first bytes can be the beginning of its format.
 
     :param kind: its format.
     :param beginning: at least the first 16 bytes, if there are so many.
     :param encoding: the encoding that a text was said to have.
-    :raises RecordsUnreadable: they can't.
+    :raises RecordsUnreadable: they cannot.
     """
     if not beginning:
         raise RecordsUnreadable(f"{name!r} is empty: 0 bytes.")
@@ -76,8 +96,7 @@ def check_beginning(name: str, kind: str, beginning: bytes, encoding: str | None
 
 
 def check_columns(columns: Sequence[str], name: str) -> None:
-    """
-    Check the first line or row of a table.
+    """Check the first line or row of a table.
 
     :raises RecordsUnreadable: it does not name each column once.
     """

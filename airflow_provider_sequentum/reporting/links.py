@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 RUN_LINK_KEY = "agent_run_link"
 RUN_SUMMARY_KEY = "run"
+SESSION_ID_KEY = "session_id"
 SESSION_SUMMARY_KEY = "session"
 SESSION_LINK_KEY = "agent_builder_session_link"
 SCREENSHOT_LINK_KEY = "agent_builder_screenshot_link"
@@ -74,3 +76,11 @@ def publish_run(xcoms: Xcoms, hook: SequentumHook, run: Run, **more: Any) -> Non
     link = hook.run_link(run.agent_id, run.id)
     xcoms.push(RUN_LINK_KEY, link)
     xcoms.push(RUN_SUMMARY_KEY, run_summary(run, link=link, **{"cost": None, **more}))
+
+
+def publish_session(xcoms: Xcoms, hook: SequentumHook, summary: Mapping[str, Any]) -> None:
+    """Push a session's id, the address of its page and its summary, for downstream tasks and for the button."""
+    link = hook.session_link(summary["session_id"])
+    xcoms.push(SESSION_ID_KEY, summary["session_id"])
+    xcoms.push(SESSION_LINK_KEY, link)
+    xcoms.push(SESSION_SUMMARY_KEY, {**summary, "link": link})

@@ -31,6 +31,7 @@ from airflow_provider_sequentum.runs.wait import (
     RunEvent,
     RunPoller,
     WaitSpec,
+    may_be_the_old_failure,
     wait_for_runs,
 )
 
@@ -75,6 +76,11 @@ class RunAttempt(JobAttempt):
         return self.record is not None and self.record.run_id is not None
 
     @property
+    def is_late(self) -> bool:
+        """Whether the wait is over because the time is up."""
+        return self._outcome is PollOutcome.DEADLINE
+
+    @property
     def may_be_running(self) -> bool:
         """Whether there may be a run that is running and that this attempt owns."""
         record = self.record
@@ -82,11 +88,25 @@ class RunAttempt(JobAttempt):
             return False
         if self.run is None or self.run.id != record.run_id:
             return True
-        return not phase_of(self.run).is_over or self._may_be_restarted(self.run, record)
+        return not phase_of(self.run).is_over or may_be_the_old_failure(self.run, record, None)
 
     def start_or_join(self) -> bool:
         """Start, join or restart the run; return whether it is over already."""
-        new = RunRecord(
+        new = self.new_record()
+        self.port.deadline = new.first_deadline
+        previous = self.record or self._guess(new)
+        try:
+            self.acquired(*acquire_run(self.port, self.config, self.task.max_tries, previous, new))
+        except (SequentumError, SequentumUnavailable) as error:
+            if new.first_deadline is None or self.port.now() < new.first_deadline or self.record is None:
+                raise
+            log.warning("The time is up before the run is known. (%s)", error)
+            self._give_up()
+        return self.is_over_now()
+
+    def new_record(self) -> RunRecord:
+        """Return the record of this attempt, for a run that has to be started."""
+        return RunRecord(
             agent_id=self.config.agent_id,
             config=self.config,
             fingerprint=self.config.fingerprint(),
@@ -95,23 +115,15 @@ class RunAttempt(JobAttempt):
             # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
             execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
         )
-        self.port.deadline = new.first_deadline
-        previous = self.record or self._guess(new)
-        try:
-            self._acquired(*acquire_run(self.port, self.config, self.task.max_tries, previous, new))
-        except SequentumError as error:
-            if new.first_deadline is None or self.port.now() < new.first_deadline or self.record is None:
-                raise
-            log.warning("The time is up before the run is known. (%s)", error)
-            self._give_up()
+
+    def is_over_now(self) -> bool:
+        """Return whether there is nothing to wait for."""
         poller = RunPoller(self.wait_spec().updated(failure_pause=0.0))
         self._outcome = poller.observe(self._known_run(), self.port.now()).outcome
         return self._outcome is not None
 
     def resume(self, event: object) -> None:
         """Take in what the trigger saw."""
-        if event is None:
-            return
         try:
             seen = RunEvent.read(event)
             if seen.run is not None:
@@ -155,11 +167,14 @@ class RunAttempt(JobAttempt):
             raise outcome
         self._outcome = outcome
 
-    def conclude(self) -> bool:
-        """Say what the end of the wait means; the task is not done when the run was restarted in place."""
+    def conclude(self, stopped: StopResult | None = None) -> bool:
+        """Say what the end of the wait means; the task is not done when the run was restarted in place.
+
+        :param stopped: what became of the run, if the time is up and it was stopped together with others.
+        """
         has_ended = self._outcome is PollOutcome.ENDED
         if not has_ended:
-            self._give_up()
+            self._give_up(stopped)
         run = self._known_run()
         phase = phase_of(run)
         if phase is Phase.SUCCEEDED:
@@ -181,12 +196,24 @@ class RunAttempt(JobAttempt):
             if lost is None:
                 return f"No run of agent {record.agent_id} was found that this task may have started."
             record = record.started(lost.id)
-        result = stop_run(self.port, record, self.config.stop_grace)
+        return self.stopped(record, stop_run(self.port, record, self.config.stop_grace))
+
+    def stopped(self, record: RunRecord, result: StopResult) -> str:
+        """Take in what became of the run when it was stopped, and return it as a sentence."""
         fate = f"{record.name} was told to stop. {result.sentence}"
         if result.run is not None:
             self.run = result.run
-            self._publish(self.run, note=fate)
+            self._publish_note(fate)
         return fate
+
+    def _publish_note(self, note: str) -> None:
+        """Show what became of the run. That this cannot be done must not hide what was found out about the run."""
+        if self.run is None or self.port.is_asking_airflow:
+            return
+        try:
+            self._publish(self.run, note=note)
+        except Exception as error:  # noqa: BLE001 - whatever keeps Airflow from storing it
+            log.warning("The summary of run %s could not be pushed: %s", self.run.id, error)
 
     def _deadline(self) -> datetime | None:
         seconds = self.config.timeout
@@ -200,7 +227,8 @@ class RunAttempt(JobAttempt):
         earliest = self.task.dag_run_started_at
         return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
 
-    def _acquired(self, record: RunRecord, run: Run) -> None:
+    def acquired(self, record: RunRecord, run: Run) -> None:
+        """Take in the run that this attempt works with."""
         if self.port.record != record:
             self.port.save(record)
         self.run = run
@@ -211,13 +239,7 @@ class RunAttempt(JobAttempt):
         number = f"{record.restarts_done} of {self.config.restarts}"
         log.warning("Run %s ended: %s. Restarting it, %s.", run.id, describe_run(run), number)
         new = record.updated(run_id=None, restart_asked_at=None, failure_ended_at=None)
-        self._acquired(*restart_or_start(self.port, self.config, record, run, new))
-
-    def _may_be_restarted(self, run: Run, record: RunRecord) -> bool:
-        """Whether a run in Failure may be running: it was restarted, and this may still be the Failure before."""
-        return phase_of(run) is Phase.RESTARTABLE and (
-            record.restart_asked_at is not None and run.end_time in (None, record.failure_ended_at)
-        )
+        self.acquired(*restart_or_start(self.port, self.config, record, run, new))
 
     def _accept(self, run: Run) -> None:
         judgement = judge(run, self.config)
@@ -253,9 +275,10 @@ class RunAttempt(JobAttempt):
         restarts = phase is Phase.RESTARTABLE and self.config.retry_mode != "new" and self.task.keeps_records
         return "The next attempt restarts it in place." if restarts else "The next attempt starts a new run."
 
-    def _give_up(self) -> None:
+    def _give_up(self, stopped: StopResult | None = None) -> None:
         """Stop the run because the time is up; return if it has ended by itself by then.
 
+        :param stopped: what became of it, if it was stopped already.
         :raises AgentRunTimeout: ``timeout`` has passed.
         :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
         """
@@ -272,13 +295,12 @@ class RunAttempt(JobAttempt):
             message += f" {self.stop()}"
             self.is_let_go = True
         else:
-            result = stop_run(self.port, record, self.config.stop_grace)
+            result = stopped or stop_run(self.port, record, self.config.stop_grace)
             if self._ended_by_itself(result):
                 return
             self.is_let_go = True
             message += f" {result.sentence}"
-            if self.run is not None:
-                self._publish(self.run, note=message)
+            self._publish_note(message)
         if is_execution_timeout:
             raise AirflowTaskTimeout(message)
         status = status_name(self.run.status) if self.run is not None else None

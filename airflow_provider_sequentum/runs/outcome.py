@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,8 +36,8 @@ EXCEPTION_OF: Mapping[Phase, type[AgentRunException]] = {
     Phase.STOPPED: AgentRunStopped,
 }
 
-LONGEST_EXPLANATION = 4000
-"""Characters of an error message: what the service says of causes can be any length."""
+LONGEST_EXPLANATION = 3000
+"""Characters of what the service says of causes, which can be any length. An error message stays below 4 kB."""
 
 _WHAT_IT_MEANS = {
     Phase.RESTARTABLE: "it is still in the active Runs table and can be restarted in place",
@@ -44,6 +45,8 @@ _WHAT_IT_MEANS = {
     Phase.STOPPED: "a person or another program stopped it",
     Phase.SKIPPED: "the service did not execute it, as it does when the agent is archived",
 }
+
+log = logging.getLogger(__name__)
 
 _BILLING_PAGE = 1000
 _MOST_BILLING_PAGES = 5
@@ -131,15 +134,15 @@ def read_cost(port: Port, run: Run) -> float | None:
     call = billing.list_agent_runs(run.agent_id, start_date=first, end_date=last, records_per_page=_BILLING_PAGE)
     parts: list[Decimal] = []
     page: Page[RunCost] | None = None
-    for _ in range(_MOST_BILLING_PAGES):
-        try:
+    try:
+        for _ in range(_MOST_BILLING_PAGES):
             previous, page = page, port.send(call, budget_share=DECORATION_SHARE, within=60.0)
-        except SequentumError:
-            return None
-        # One run may be billed in parts: time, proxies, export.
-        parts += [cost.cost for cost in page if cost.run_id == run.id and cost.cost is not None]
-        following = next_page(call, page, previous)
-        if following is None:
-            return float(sum(parts)) if parts else None
-        call = following
+            # One run may be billed in parts: time, proxies, export.
+            parts += [cost.cost for cost in page if cost.run_id == run.id and cost.cost is not None]
+            following = next_page(call, page, previous)
+            if following is None:
+                return float(sum(parts)) if parts else None
+            call = following
+    except SequentumError as error:
+        log.info("Could not read what run %s of agent %s cost. (%s)", run.id, run.agent_id, error)
     return None  # with pages left unread, the sum would be a part of the cost

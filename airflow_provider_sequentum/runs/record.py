@@ -86,8 +86,8 @@ class RunRecord(JobRecord):
     """The record of one logical attempt at a run.
 
     :param agent_id: the agent.
-    :param config: what was asked for. A resumed task works from it and reads no argument of the operator again. ``None``
-        in the record of a space, which holds the configuration of all its runs.
+    :param config: what was asked for: a resumed task reads no argument of the operator again. ``None`` in the record of
+        a space, which holds the configuration of all its runs.
     :param run_id: the run, once the service has answered.
     :param restart_asked_at: when a restart in place was last asked for, by the worker's clock.
     :param failure_ended_at: the end time of the Failure that was restarted; tells a stale answer from a new Failure.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, model_validator  # noqa: TID253 - loaded when the task runs
+from pydantic import BeforeValidator, model_validator
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api.runs import Run

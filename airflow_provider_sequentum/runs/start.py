@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.api.errors import HttpStatusError, NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import Conflict, HttpStatusError, NotFound, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -50,17 +50,26 @@ KILL_LOOKUP_DELAYS = (0.0, 1.0, 4.0, 10.0)
 BUSY_DELAYS = (10.0, 20.0, 30.0)
 """Seconds before each repetition of a start that was refused with 409: another run of the agent may be about to end."""
 
+MOST_NAMED = 5
+"""How many runs or schedules a message names."""
+
 log = logging.getLogger(__name__)
 
 
 def acquire_run(
-    port: Port, config: RunConfig, max_tries: int, previous: RunRecord | None, new: RunRecord
+    port: Port,
+    config: RunConfig,
+    max_tries: int,
+    previous: RunRecord | None,
+    new: RunRecord,
+    looked: Run | None = None,
 ) -> tuple[RunRecord, Run]:
     """Return the run that this attempt works with, starting or restarting one only if earlier attempts left none.
 
     :param max_tries: the task instance's ``max_tries``, which names the logical attempt.
     :param previous: the record of an earlier attempt.
     :param new: the record of this attempt, for a run that has to be started.
+    :param looked: the run's record, where it was read just now.
     :raises AgentRunStartAmbiguous: the run that an earlier attempt started cannot be told from others.
     :raises AgentRunStillRunning: the run that a new one should replace could not be stopped.
     :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.
@@ -69,23 +78,35 @@ def acquire_run(
     """
     if previous is None:
         return start_run(port, config, new, None)
+    # What an earlier attempt has claimed went with its XComs.
+    _claim(port, previous)
     was_cleared = previous.was_cleared(max_tries)
-    record: RunRecord | None = previous
+    record = previous
     if previous.run_id is None:
-        record = _find_requested_run(port, config, previous, was_cleared=was_cleared, max_tries=max_tries)
-    if record is None:
-        return start_run(port, config, new, previous)
-    run = _look(port, record)
-    step = next_step(
-        None if run is None else phase_of(run),
-        is_same_work=record.is_same_work(config.fingerprint()),
-        was_cleared=was_cleared,
-        is_rejected=record.is_rejected,
-        is_stopping=run is not None and run.status is RunStatus.STOPPING,
-        on_clear=config.on_clear,
-        retry_mode=config.retry_mode,
-    )
-    log.info(_explain(step, record, run, was_cleared))
+        found = _find_requested_run(port, config, previous, was_cleared=was_cleared, max_tries=max_tries)
+        if found is None:
+            return start_run(port, config, new, previous)
+        record = found
+        _claim(port, record)
+
+    def decide(run: Run | None) -> NextStep:
+        step = next_step(
+            None if run is None else phase_of(run),
+            is_same_work=record.is_same_work(config.fingerprint()),
+            was_cleared=was_cleared,
+            is_rejected=record.is_rejected,
+            is_stopping=run is not None and run.status is RunStatus.STOPPING,
+            on_clear=config.on_clear,
+            retry_mode=config.retry_mode,
+        )
+        log.info(_explain(step, record, run, was_cleared))
+        return step
+
+    run = looked or _look(port, record)
+    step = decide(run)
+    if step is NextStep.STOP_AND_START:
+        run = _stop_replaced(port, record, config)
+        step = decide(run)  # it may have ended well before it was stopped
     # From here on this attempt bounds the run, and the record says what it was asked for.
     joined = record.updated(
         config=new.config,
@@ -102,15 +123,6 @@ def acquire_run(
         return restart_or_start(port, config, joined, run, new)
     if run is not None and step is NextStep.REFUSE:
         raise _restart_refused(record, f"it ended as {status_name(run.status)} and was archived")
-    if run is not None and step is NextStep.STOP_AND_START:
-        result = stop_run(port, record, config.stop_grace)
-        if not result.confirmed:
-            raise AgentRunStillRunning(
-                f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. "
-                "It may still be running and costing credits: look at it in Sequentum Cloud. A retry stops it again.",
-                agent_id=record.agent_id,
-                run_id=record.run_id,
-            )
     return start_run(port, config, new, record)
 
 
@@ -128,7 +140,7 @@ def start_run(
     if config.check_schedules and previous is None:
         warn_of_schedules(port, config.agent_id)
     record = new.updated(requested_at=port.now(), replaced=previous.all_runs if previous is not None else ())
-    port.claim(Claim(agent_id=config.agent_id, is_answered=False))
+    _claim(port, record)
     port.save(record)
     try:
         run = _send_start(port, config)
@@ -136,7 +148,9 @@ def start_run(
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to look for.
             port.save(previous)
-            port.claim(Claim(agent_id=config.agent_id))
+            _claim(port, previous or record, is_answered=True)
+            if isinstance(error, Conflict):
+                raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
             raise
         log.warning("The answer to the start was lost, so a run may have been started. Looking for it. (%s)", error)
         found = _find_after_lost_answer(port, config, record, error)
@@ -148,22 +162,38 @@ def start_run(
         run = found
     record = record.started(run.id)
     port.save(record)
-    port.claim(Claim(agent_id=config.agent_id, run_ids=(run.id,)))
+    _claim(port, record)
     log.info("Started run %s of agent %s.", run.id, run.agent_id)
     return record, run
 
 
+def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
+    """Tell the mapped siblings which runs are this task's, and whether a start of it is unanswered."""
+    is_answered = is_answered or record.run_id is not None
+    port.claim(Claim(agent_id=record.agent_id, run_ids=record.all_runs, is_answered=is_answered))
+
+
 def _send_start(port: Port, config: RunConfig) -> Run:
-    """Send the start; repeat it while the service refuses it because another run of the agent is going."""
+    """Send the start; repeat it while the service refuses it because another run of the agent is active."""
     for delay in BUSY_DELAYS:
         try:
             return port.send(config.start_call())
-        except HttpStatusError as error:
-            if error.status_code != 409:  # noqa: PLR2004 - Conflict
-                raise
+        except Conflict as error:
             log.warning("Agent %s cannot be started now; trying again in %g s. (%s)", config.agent_id, delay, error)
         port.sleep(delay)
     return port.send(config.start_call())
+
+
+def _stop_replaced(port: Port, record: RunRecord, config: RunConfig) -> Run | None:
+    result = stop_run(port, record, config.stop_grace)
+    if result.confirmed:
+        return result.run
+    raise AgentRunStillRunning(
+        f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. It may "
+        "still be running and costing credits: look at it in Sequentum Cloud. A retry stops it again.",
+        agent_id=record.agent_id,
+        run_id=record.run_id,
+    )
 
 
 def _find_after_lost_answer(port: Port, config: RunConfig, record: RunRecord, lost: SequentumError) -> Run | None:
@@ -264,16 +294,15 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
     :raises SequentumError: the service could not be asked at the last look.
     """
     delays, further = (KILL_LOOKUP_DELAYS, ()) if is_killed else (LOOKUP_DELAYS, SIBLING_DELAYS)
-    candidates, unanswered = _look_for_candidates(port, record, delays, further)
-    if not candidates:
+    candidates, doubt = _look_for_candidates(port, record, delays, further)
+    if not candidates and not doubt:
         return None
-    if len(candidates) > 1 or unanswered:
-        ids = [run.id for run in candidates]
-        if on_ambiguous_start == "fail":
-            raise _ambiguous(record, ids, unanswered)
+    if len(candidates) > 1 or doubt:
         if on_ambiguous_start == "start":
-            log.warning("Any of the runs %s could be it; a new one is started nevertheless.", ids)
+            log.warning("Any of the runs %s could be it; a new one is started nevertheless.", _ids(candidates))
             return None
+        if on_ambiguous_start == "fail" or not candidates:
+            raise _ambiguous(record, candidates, doubt)
     run = max(candidates, key=lambda candidate: candidate.id)
     log.warning(
         "Adopting run %s of agent %s, created %s, as the one whose start response was lost.",
@@ -286,14 +315,14 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
 
 def _look_for_candidates(
     port: Port, record: RunRecord, delays: Sequence[float], further: Sequence[float]
-) -> tuple[list[Run], list[Claim]]:
-    """Return the candidates, and the claims of siblings whose start is unanswered."""
+) -> tuple[list[Run], str]:
+    """Return the candidates, and why a single one is no proof: a sentence, empty where nothing speaks against it."""
     from airflow_provider_sequentum.api import runs
 
     candidates: list[Run] = []
-    unanswered: list[Claim] = []
+    doubt = ""
     for number, delay in enumerate((*delays, *further), 1):
-        if number > len(delays) and not (candidates and unanswered):
+        if number > len(delays) and not (candidates and doubt):
             break
         port.sleep(delay)
         try:
@@ -302,19 +331,25 @@ def _look_for_candidates(
             if number >= len(delays):
                 raise
             continue
-        now = port.now()
+        now, listed = port.now(), reply.value
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = [claim for claim in port.claims() if claim.agent_id in (None, record.agent_id)]
         claimed = {run_id for claim in claims for run_id in claim.run_ids}
-        unanswered = [claim for claim in claims if not claim.is_answered]
-        candidates = candidates_for(record, reply.value, now, reply.served_at, claimed)
-        if candidates and not unanswered:
+        candidates = candidates_for(record, listed, now, reply.served_at, claimed)
+        unanswered = sum(not claim.is_answered for claim in claims)
+        if len(listed) >= LONGEST_RUN_LIST and all(_is_young(run, record, now, reply.served_at) for run in listed):
+            doubt = f"More runs were created since than the {LONGEST_RUN_LIST} that the service lists."
+        elif candidates and unanswered:
+            doubt = f"Unanswered starts of mapped siblings: {unanswered}."
+        else:
+            doubt = ""
+        if candidates and not doubt:
             break
-    return candidates, unanswered
+    return candidates, doubt
 
 
 def candidates_for(
-    record: RunRecord, listed: list[Run], now: datetime, served_at: datetime | None, claimed: Collection[int] = ()
+    record: RunRecord, listed: Sequence[Run], now: datetime, served_at: datetime | None, claimed: Collection[int] = ()
 ) -> list[Run]:
     """Return the runs that may be the one that a lost start started: those created since the start was sent.
 
@@ -323,32 +358,37 @@ def candidates_for(
         from the worker's clock; where the service does not tell its time, ids decide.
     :param claimed: runs that are known to be those of mapped siblings.
     """
+    return [
+        run
+        for run in listed
+        if not (run.id in record.replaced or run.id in claimed or (record.is_guess and phase_of(run).is_over))
+        and _is_young(run, record, now, served_at)
+    ]
+
+
+def _is_young(run: Run, record: RunRecord, now: datetime, served_at: datetime | None) -> bool:
+    created = run.created or run.start_time
+    if created is not None and served_at is not None:
+        return created >= served_at - (now - record.requested_at) - CLOCK_TOLERANCE
+    # Ids grow. A run of which nothing tells how old it is can only be ruled out by its id, or by being over.
     newest_own = max(record.replaced, default=0)
-    since = served_at - (now - record.requested_at) - CLOCK_TOLERANCE if served_at is not None else None
-    candidates = []
-    for run in listed:
-        if run.id in record.replaced or run.id in claimed or (record.is_guess and phase_of(run).is_over):
-            continue
-        created = run.created or run.start_time
-        if created is not None and since is not None:
-            is_young = created >= since
-        else:
-            # Ids grow. A run of which nothing tells how old it is can only be ruled out by its id, or by being over.
-            is_young = run.id > newest_own and not (newest_own == 0 and phase_of(run).is_over)
-        if is_young:
-            candidates.append(run)
-    return candidates
+    return run.id > newest_own and not (newest_own == 0 and phase_of(run).is_over)
 
 
-def _ambiguous(record: RunRecord, run_ids: list[int], unanswered: list[Claim]) -> AgentRunStartAmbiguous:
-    siblings = f" {counted(len(unanswered), 'mapped sibling')} waits for an answer of its own." if unanswered else ""
+def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> AgentRunStartAmbiguous:
     return AgentRunStartAmbiguous(
-        f"A start of agent {record.agent_id} was sent and its answer was lost. Any of the runs {run_ids} could be it, "
-        f"so none was adopted and none started.{siblings} Look at them in Sequentum Cloud, stop what is not wanted, "
-        "then clear the task to start a new run; or choose on_ambiguous_start='adopt' or 'start'.",
+        f"A start of agent {record.agent_id} was sent and its answer was lost. Any of the runs {_ids(candidates)} "
+        f"could be it, so none was adopted and none started. {doubt} Look at them in Sequentum Cloud, stop what is not "
+        "wanted, then clear the task to start a new run; or choose on_ambiguous_start='adopt' or 'start'.",
         agent_id=record.agent_id,
-        run_id=run_ids[0] if len(run_ids) == 1 else None,
+        run_id=candidates[0].id if len(candidates) == 1 else None,
     )
+
+
+def _ids(candidates: Sequence[Run]) -> str:
+    ids = sorted(run.id for run in candidates)  # the oldest is the likeliest
+    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    return f"{ids[:MOST_NAMED]}{more}"
 
 
 def _look(port: Port, record: RunRecord) -> Run | None:
@@ -368,9 +408,7 @@ def _look(port: Port, record: RunRecord) -> Run | None:
             if port.now() - missing_since >= NOT_FOUND_TOLERANCE:
                 return None
         else:
-            is_restartable = phase_of(run) is Phase.RESTARTABLE
-            asked_at, ended_at = record.restart_asked_at, record.failure_ended_at
-            if not (is_restartable and may_be_the_old_failure(run, asked_at, ended_at, port.now())):
+            if not may_be_the_old_failure(run, record, port.now()):
                 return run
         port.sleep(NOT_YET_FOUND_INTERVAL)
 
@@ -424,10 +462,10 @@ def warn_of_schedules(port: Port, agent_id: int) -> None:
     names = ", ".join(
         f"{schedule.name or schedule.id!r} ({schedule.schedule or 'once'}"
         + (f", next at {schedule.next_run_time})" if schedule.next_run_time else ")")
-        for schedule in enabled[:5]
+        for schedule in enabled[:MOST_NAMED]
     )
     log.warning(
-        "Agent %s has %s enabled in Sequentum Cloud as well: %s. It may run twice; disable one if that is not intended.",
+        "Agent %s has %s enabled in Sequentum Cloud: %s. It may run twice; disable one if that is not intended.",
         agent_id,
         counted(len(enabled), "schedule"),
         names,

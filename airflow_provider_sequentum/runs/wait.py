@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -20,6 +20,7 @@ from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.runs.record import RunRecord
 
 RESTART_GRACE = timedelta(minutes=1)
 """How long after a restart in place the old Failure may still be what is answered."""
@@ -132,9 +133,9 @@ class RunPoller:
     __slots__ = (
         "_failure_since",
         "_faults_since",
-        "_first_seen",
         "_missing_since",
         "_progress",
+        "_running_since",
         "_seen_restarted",
         "_unknown_status",
         "is_missing",
@@ -149,7 +150,8 @@ class RunPoller:
         """Whether the service did not know the run at the last look."""
         self._progress = RunProgress()
         self._seen_restarted = spec.restart_asked_at is None
-        self._first_seen: datetime | None = None
+        self._running_since: datetime | None = None
+        """By the clock that ``now`` comes from; without the service's time since the first look."""
         self._failure_since: datetime | None = None
         self._faults_since: datetime | None = None
         self._missing_since: datetime | None = None
@@ -161,7 +163,9 @@ class RunPoller:
         :param served_at: the service's time of the answer.
         """
         self.run = run
-        self._first_seen = self._first_seen or now
+        if run.started_at is not None and served_at is not None:
+            self._running_since = now - (served_at - run.started_at)
+        self._running_since = self._running_since or now
         self._faults_since, self._missing_since, self.is_missing = None, None, False
         phase = phase_of(run)
         ended = phase.is_over if phase is not Phase.RESTARTABLE else self._failure_counts(run, now)
@@ -219,8 +223,8 @@ class RunPoller:
         """Return the seconds until the next look of a wait on a worker, which never lies beyond the deadline."""
         seconds = self.spec.poll_interval
         if seconds is None:
-            age = (now - self._first_seen).total_seconds() if self._first_seen is not None else 0.0
-            seconds = solo_interval(age)
+            age = now - (self._running_since or now)
+            seconds = solo_interval(max(age.total_seconds(), 0.0))
         fixed = self.fixed_look(now)
         return max(seconds if fixed is None else min(seconds, fixed), 0.0)
 
@@ -236,10 +240,7 @@ class RunPoller:
         return self.spec.deadline is not None and now >= self.spec.deadline
 
     def _failure_counts(self, run: Run, now: datetime) -> bool:
-        asked_at, ended_at = self.spec.restart_asked_at, self.spec.failure_ended_at
-        if not self._seen_restarted and may_be_the_old_failure(run, asked_at, ended_at, now):
-            return False
-        if self.spec.wait_for_restart:
+        if self.spec.wait_for_restart or (not self._seen_restarted and may_be_the_old_failure(run, self.spec, now)):
             return False
         self._failure_since = self._failure_since or now
         return now - self._failure_since >= timedelta(seconds=self.spec.failure_pause)
@@ -260,18 +261,18 @@ def solo_interval(age: float) -> float:
     return min(math.sqrt(3 * (age + 30)), LONGEST_INTERVAL)
 
 
-def may_be_the_old_failure(
-    run: Run, restart_asked_at: datetime | None, failure_ended_at: datetime | None, now: datetime
-) -> bool:
-    """Return whether a run in Failure may still be in the one that it was restarted from.
+def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datetime | None) -> bool:
+    """Return whether the run may still be shown in the Failure that it was restarted from.
 
-    :param restart_asked_at: when a restart in place was asked for, if it was.
-    :param failure_ended_at: the end time of the Failure before it.
+    :param restarted: says when a restart in place was asked for, if it was, and when the Failure before it ended.
+    :param now: the time; ``None`` however long ago the restart was.
     """
+    asked_at = restarted.restart_asked_at
     return (
-        restart_asked_at is not None
-        and now - restart_asked_at < RESTART_GRACE
-        and run.end_time in (None, failure_ended_at)
+        asked_at is not None
+        and phase_of(run) is Phase.RESTARTABLE
+        and (now is None or now - asked_at < RESTART_GRACE)
+        and run.end_time in (None, restarted.failure_ended_at)
     )
 
 
@@ -337,9 +338,14 @@ def poll_until_known(port: Port, poller: RunPoller) -> PollResult:
         port.sleep(NOT_YET_FOUND_INTERVAL)
 
 
-def wait_for_runs(port: Port, specs: Sequence[WaitSpec]) -> list[tuple[PollOutcome | SequentumError, Run | None]]:
+def wait_for_runs(
+    port: Port,
+    specs: Sequence[WaitSpec],
+    on_end: Callable[[int, PollOutcome | SequentumError, Run | None], None] = lambda *_: None,
+) -> list[tuple[PollOutcome | SequentumError, Run | None]]:
     """Wait on the worker until every run has ended or its deadline has passed.
 
+    :param on_end: is called as soon as the wait for one is over, with its place among ``specs``.
     :return: for each, why its wait is over (an error if it could not be looked at any more; the run goes on), and the
         run's last record.
     """
@@ -358,20 +364,8 @@ def wait_for_runs(port: Port, specs: Sequence[WaitSpec]) -> list[tuple[PollOutco
             ends[number] = outcome
         if number in ends:
             del looks[number]
+            on_end(number, ends[number], pollers[number].run)
         else:
             now = port.now()
             looks[number] = now + timedelta(seconds=pollers[number].pause(now))
     return [(ends[number], poller.run) for number, poller in enumerate(pollers)]
-
-
-def first_look(port: Port, agent_id: int, run_id: int) -> Run:
-    """Return the run's record, tolerating as a wait does that it cannot be read at once.
-
-    :raises SequentumError: it cannot be read for good, for too long, or before the port's deadline. The run goes on.
-    """
-    poller = RunPoller(WaitSpec(agent_id=agent_id, run_id=run_id))
-    while True:
-        poll(port, poller)
-        if poller.run is not None:
-            return poller.run
-        port.sleep(NOT_YET_FOUND_INTERVAL)

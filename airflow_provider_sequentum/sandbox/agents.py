@@ -39,7 +39,7 @@ class ExtraFile(BaseModel):
     name: str
     content: str = ""
     path: Path | None = None
-    file_type: int = FileType.DeliveredFile
+    file_type: int | None = FileType.DeliveredFile
 
 
 class Version(BaseModel):
@@ -80,7 +80,7 @@ class Agent(BaseModel):
     """How its next runs and restarts go, in order."""
 
     def next_plan(self, input_parameters: Mapping[str, Any]) -> RunPlan:
-        """The plan of the run or restart that begins now; uses up a planned one.
+        """The plan of the run or restart that starts now; uses up a planned one.
 
         Members of the input parameters named ``sandbox_`` and a field of :class:`RunPlan` override it.
 

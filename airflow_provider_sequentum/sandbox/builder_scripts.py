@@ -11,9 +11,9 @@ from airflow_provider_sequentum.sandbox.data_sets import Record
 ScriptName = Literal["success", "asks_twice", "recoverable_error", "unrecoverable_error", "cancelled", "slow", "huge"]
 SCRIPTS: tuple[ScriptName, ...] = get_args(ScriptName)
 
-#: How many events the "huge" script has, and how many bytes each of its screenshots.
+# How many events the "huge" script has, and how many bytes each of its screenshots.
 HUGE_EVENTS, HUGE_SCREENSHOT_BYTES, HUGE_SCREENSHOTS = 5000, 10 * 1024 * 1024, 3
-#: How much slower than the others the "slow" script is.
+# How much slower than the others the "slow" script is.
 SLOW_FACTOR = 20
 
 

@@ -19,9 +19,9 @@ examples:
   sequentum-sandbox --port 9000 --time-scale 10  on another port, ten times as fast
   sequentum-sandbox --data-folder ./my-data      one agent for each CSV or JSON file
   sequentum-sandbox --state-file sandbox.json    remember agents and runs between starts
-  sequentum-sandbox --ready-file ready.json      tell another process the addresses and the key
+  sequentum-sandbox --ready-file ready.json      write addresses and key for another process
 
-what to do with it:
+how to use it:
   Set AIRFLOW_CONN_SEQUENTUM_DEFAULT to the printed connection, or use the printed address and key with any
   HTTP client (header "Authorization: ApiKey <key>"). Open the address in a browser to see agents, runs and
   sessions. <address>/docs documents the API, and the admin API under /sandbox, which adds agents, plans
@@ -67,6 +67,7 @@ def _sandbox(options: argparse.Namespace) -> Sandbox:
         credits=options.credits,
         space_concurrency=options.space_concurrency,
         host=options.host,
+        allowed_hosts=options.allow_host,
         api_key=os.environ.get("SEQUENTUM_SANDBOX_API_KEY"),
         sample_agents=not options.no_sample_agents,
     )
@@ -81,7 +82,7 @@ def _announce(sandbox: Sandbox, ready_file: Path | None) -> None:
         print(f"agent {agent.id}          {agent.name} ({len(agent.records)} records)")
     print("Press Ctrl-C to stop.", flush=True)
     if ready_file is not None:
-        # Renamed into place, so that whoever waits for the file finds it whole.
+        # Renamed into place, so that a process that waits for the file finds it whole.
         temporary = ready_file.with_name(ready_file.name + ".part")
         temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(sandbox.describe()), encoding="utf-8")
@@ -99,17 +100,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer requests for this host name or address too, as of a container; may be given several times "
+        "(default: --host and the names of the loopback interface)",
+    )
     add("--port", type=int, default=8765, help="port of the API; 0 for a free one (default: %(default)s)")
     add("--storage-port", type=int, default=0, help="port of signed downloads (default: a free one)")
     add("--time-scale", type=float, default=1.0, metavar="X", help="sandbox seconds per second (default: 1)")
     add("--rate-limit", type=int, default=100, metavar="N", help="requests per minute and key (default: 100)")
-    add("--builder-era", choices=["stateful", "single_shot"], default="stateful",
-        help="conversational agent builder, or the later single-shot one (default: %(default)s)")  # fmt: skip
+    add(
+        "--builder-era",
+        choices=["stateful", "single_shot"],
+        default="stateful",
+        help="conversational agent builder, or the later single-shot one (default: %(default)s)",
+    )
     add("--credits", type=float, default=1000.0, help="credits to start with (default: %(default)s)")
     add("--space-concurrency", type=int, default=10, metavar="N", help="runs at once per space (default: 10)")
     add("--data-folder", type=Path, metavar="DIR", help="CSV and JSON files, each an agent of its own")
     add("--no-sample-agents", action="store_true", help="leave out the agents with the shipped data sets")
     add("--state-file", type=Path, metavar="FILE", help="remember everything in this file")
     add("--ready-file", type=Path, metavar="FILE", help="write addresses and key here, as JSON, once serving")
-    add("--seed", type=int, default=0, help="seed of faults that strike by chance (default: 0)")
+    add("--seed", type=int, default=0, help="seed of faults that apply by chance (default: 0)")
     return parser

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-#: Real seconds between two looks at the clock while waiting.
-_LOOK_EVERY = 0.05
+# Real seconds between two readings of the clock while waiting.
+_READ_EVERY = 0.05
 
 
 class Clock:
@@ -60,11 +60,11 @@ class Clock:
             self._scale = _checked_scale(scale)
 
     async def nap(self) -> None:
-        """Sleep a little, for a handler that looks again and again whether something has happened.
+        """Sleep a little, for a handler that checks repeatedly whether something has happened.
 
         Short, so that :meth:`advance` is noticed soon, and shorter still when time runs fast.
         """
-        await asyncio.sleep(min(_LOOK_EVERY, max(0.002, _LOOK_EVERY / self._scale)))
+        await asyncio.sleep(min(_READ_EVERY, max(0.002, _READ_EVERY / self._scale)))
 
     def _now(self) -> datetime:
         return self._base + timedelta(seconds=(self._monotonic() - self._base_real) * self._scale)

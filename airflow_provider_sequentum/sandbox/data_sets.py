@@ -10,9 +10,9 @@ from typing import Any
 
 Record = dict[str, Any]
 
-#: Folder of the data sets that come with the sandbox; SOURCES.md in it names their sources and licences.
+# Folder of the data sets that come with the sandbox; SOURCES.md in it names their sources and licences.
 SHIPPED = Path(__file__).parent / "data"
-#: The data set an agent yields when nothing in its prompt names another.
+# The data set an agent yields when nothing in its prompt names another.
 DEFAULT = "us_states"
 
 

@@ -1,4 +1,4 @@
-"""The service behind the routes: it turns requests into effects and lets time pass. Knows nothing of HTTP servers."""
+"""Agents, runs and credits: turns requests into effects as time passes. Knows nothing of HTTP servers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from airflow_provider_sequentum.sandbox.accounts import Account
 from airflow_provider_sequentum.sandbox.agents import Agent, Version
 from airflow_provider_sequentum.sandbox.clock import Clock
 from airflow_provider_sequentum.sandbox.data_sets import SHIPPED, Record, read_folder
-from airflow_provider_sequentum.sandbox.ledger import Effect, EffectKind, RunTruth
+from airflow_provider_sequentum.sandbox.ledger import ActualRun, EffectKind
 from airflow_provider_sequentum.sandbox.problems import Problem, not_found
 from airflow_provider_sequentum.sandbox.run_plan import Attempt, RunPlan, RunStatus
 from airflow_provider_sequentum.sandbox.runs import (
@@ -28,7 +27,7 @@ from airflow_provider_sequentum.sandbox.runs import (
     observe,
 )
 from airflow_provider_sequentum.sandbox.settings import Dialect, Settings
-from airflow_provider_sequentum.sandbox.state import DEFAULT_SPACE_ID, Space, State, Transaction, load_state
+from airflow_provider_sequentum.sandbox.state import DEFAULT_SPACE_ID, Account, Space, State, Transaction, load_state
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -49,14 +48,14 @@ class Engine:
         self.state = state or _new_state(settings, clock.now())
         self.account = Account(self.state)
         self.ledger = self.state.ledger
-        self.ledger.observe_with(self.truth)
+        self.ledger.read_runs_from(self.actual_runs)
         self._open = {run.id: run for run in self.state.runs.values()}
         self._quiet_until = _LONG_AGO
 
     # Time
 
     def settle(self) -> datetime:
-        """Let happen what was due by now; answers now."""
+        """Carry out what was due by now; returns now."""
         with self.lock:
             now = self.clock.now()
             if now >= self._quiet_until:
@@ -67,7 +66,7 @@ class Engine:
             return now
 
     def touch(self) -> None:
-        """Something was changed from outside: look again whether anything is due."""
+        """Check again whether anything is due: something was changed from outside."""
         self._quiet_until = _LONG_AGO
 
     def _admit(self, now: datetime) -> None:
@@ -86,17 +85,23 @@ class Engine:
                 schedule.next_run = schedule.after(moment)
                 plan = RunPlan(outcome="Skipped", credits=0) if agent.archived else None
                 run = self._new_run(agent, schedule.options, moment, plan)
-                self.record("schedule_fired", moment, run, detail={"schedule_id": schedule.id})
+                # Whichever request made time pass did not bring this about.
+                detail = {"schedule_id": schedule.id}
+                self.record("schedule_fired", moment, run, detail=detail, request=None, key_name=None)
 
     def _save_drafts(self, now: datetime) -> None:
         for session in self.state.sessions.values():
             if session.saves_at is not None and session.saves_at <= now and not session.saved:
                 session.saved = True
                 self.add_agent(
-                    session.agent_name, self.data_set(session.data_set), session.saves_at,
-                    agent_id=session.draft_id, space_id=session.space_id, start_url=session.url,
+                    session.agent_name,
+                    self.data_set(session.data_set),
+                    session.saves_at,
+                    agent_id=session.draft_id,
+                    space_id=session.space_id,
+                    start_url=session.url,
                     description=session.prompt or "",
-                )  # fmt: skip
+                )
 
     def _next_change(self, now: datetime) -> datetime:
         moments = [s.next_run for s in self.state.schedules.values() if s.is_enabled]
@@ -158,18 +163,20 @@ class Engine:
         """Records of a data set by name: the user's, else one that comes with the sandbox."""
         return self.state.data_sets[name]
 
-    def truth(self, agent_id: int | None = None) -> list[RunTruth]:
-        """The true course of the runs, deleted ones included, oldest first."""
+    def actual_runs(self, agent_id: int | None = None) -> list[ActualRun]:
+        """The runs as they really are, deleted ones included, oldest first."""
         now = self.settle()
         runs = sorted([*self.state.runs.values(), *self.state.deleted_runs.values()], key=lambda run: run.id)
-        return [_truth(run, observe(run, now)) for run in runs if agent_id is None or run.agent_id == agent_id]
+        return [
+            _actual_run(run, observe(run, now, lagging=False))
+            for run in runs
+            if agent_id is None or run.agent_id == agent_id
+        ]
 
-    def record(self, kind: EffectKind, at: datetime, run: Run, detail: dict[str, Any] | None = None) -> None:
-        """Write an effect on a run into the ledger."""
-        self.ledger.effects.append(
-            Effect(kind=kind, at=at, agent_id=run.agent_id, run_id=run.id, detail=detail,
-                   input_parameters=run.options.input_parameters)
-        )  # fmt: skip
+    def record(self, kind: EffectKind, at: datetime, run: Run, **fields: Any) -> None:
+        """Write an effect on a run into the ledger; ``fields`` are further ones of :class:`~.ledger.Effect`."""
+        parameters = run.options.input_parameters
+        self.ledger.add_effect(kind, at, agent_id=run.agent_id, run_id=run.id, input_parameters=parameters, **fields)
 
     # Runs
 
@@ -224,7 +231,7 @@ class Engine:
         with self.lock:
             run, now = self._active_run(agent_id, run_id)
             if run.attempt.stop_requested is None:
-                run.attempt.stop_requested = now
+                run.attempt.stop(now)
                 self.record("stop", now, run)
                 self.touch()
 
@@ -235,11 +242,11 @@ class Engine:
         """
         with self.lock:
             run, now = self._active_run(agent_id, run_id)
-            forced = run.attempt.stop_requested is not None
+            forced = run.attempt.stopping(now)
             if forced:
                 run.attempt.killed = now
-            else:
-                run.attempt.stop_requested = now
+            elif run.attempt.stop_requested is None:
+                run.attempt.stop(now)
             self.record("kill", now, run, detail={"forced": forced})
             self.touch()
 
@@ -301,11 +308,19 @@ class Engine:
         self.state.next_run_id += 1
         records = plan.records if plan.records is not None else agent.records
         run = Run(
-            id=run_id, agent_id=agent.id, space_id=agent.space_id, sequence=agent.runs_started,
-            agent_version=agent.active_version, created=now, options=options, records=plan.records,
+            id=run_id,
+            agent_id=agent.id,
+            space_id=agent.space_id,
+            sequence=agent.runs_started,
+            agent_version=agent.active_version,
+            created=now,
+            options=options,
+            records=plan.records,
             exclusive=agent.exclusive if options.is_exclusive is None else options.is_exclusive,
-            total_records=len(records), attempts=[], archive_seconds=self.settings.archive_seconds,
-        )  # fmt: skip
+            total_records=len(records),
+            attempts=[],
+            archive_seconds=self.settings.archive_seconds,
+        )
         run.attempts.append(self._attempt(run, plan, now))
         self.state.runs[run_id] = self._open[run_id] = run
         return run
@@ -320,18 +335,32 @@ class Engine:
             failure_wait=failure_wait if plan.rest is RunStatus.Failure else 0.0,
         )
 
-    # Furnishing
+    # Seed data
 
-    def add_agent(self, name: str, records: Iterable[Record], created: datetime, *,
-                  agent_id: int | None = None, space_id: int = DEFAULT_SPACE_ID, **fields: Any) -> Agent:  # fmt: skip
+    def add_agent(
+        self,
+        name: str,
+        records: Iterable[Record],
+        created: datetime,
+        *,
+        agent_id: int | None = None,
+        space_id: int = DEFAULT_SPACE_ID,
+        **fields: Any,
+    ) -> Agent:
         """Add an agent; ``fields`` are those of :class:`~.agents.Agent`."""
         with self.lock:
             self.space(space_id)
             version = Version(version=1, user_name="sandbox", created=created, comments=None, file_size=2048)
             agent = Agent(
-                id=self.new_agent_id() if agent_id is None else agent_id, name=name, records=list(records),
-                space_id=space_id, created=created, updated=created, versions=[version], **fields,
-            )  # fmt: skip
+                id=self.new_agent_id() if agent_id is None else agent_id,
+                name=name,
+                records=list(records),
+                space_id=space_id,
+                created=created,
+                updated=created,
+                versions=[version],
+                **fields,
+            )
             self.state.agents[agent.id] = agent
             return agent
 
@@ -342,7 +371,7 @@ class Engine:
             return self.state.next_agent_id - 1
 
     def add_credits(self, amount: float) -> float:
-        """Credit the organisation, or take credits away with a negative amount; answers the balance."""
+        """Credit the organisation, or take credits away with a negative amount; returns the balance."""
         with self.lock:
             balance = self.account.add(amount, self.settle())
             self.touch()
@@ -388,9 +417,15 @@ def open_engine(settings: Settings, dialect: Dialect, time_scale: float, state_f
     return Engine(settings, dialect, Clock(time_scale))
 
 
-def _truth(run: Run, seen: Observation) -> RunTruth:
-    return RunTruth(
-        run_id=run.id, agent_id=run.agent_id, status=seen.status_name, created=run.created,
-        started=seen.start_time, finished=seen.end_time, attempts=len(run.attempts),
-        data_count=seen.data_count, export_count=seen.export_count,
-    )  # fmt: skip
+def _actual_run(run: Run, seen: Observation) -> ActualRun:
+    return ActualRun(
+        run_id=run.id,
+        agent_id=run.agent_id,
+        status=seen.status_name,
+        created=run.created,
+        started=seen.start_time,
+        finished=seen.end_time,
+        attempts=len(run.attempts),
+        data_count=seen.data_count,
+        export_count=seen.export_count,
+    )

@@ -1,11 +1,15 @@
-"""Everything that was asked of the sandbox and everything that came of it, so that tests can count."""
+"""Everything that was requested of the sandbox and everything that came of it, so that tests can count."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, computed_field
 
 EffectKind = Literal[
     "start",
@@ -28,6 +32,7 @@ class RequestEntry(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     number: int
+    """Requests are numbered as they arrive; the list is in the order of their answers."""
     at: datetime
     method: str
     path: str
@@ -43,12 +48,17 @@ class RequestEntry(BaseModel):
 
 
 class Effect(BaseModel):
-    """Something a request (or a schedule) brought about."""
+    """Something that a request, a schedule or the admin API brought about."""
 
     model_config = ConfigDict(frozen=True)
 
     kind: EffectKind
     at: datetime
+    request: int | None = None
+    """Number of the request that brought it about, whose entry says what was answered; ``None`` for a schedule and
+    the admin API."""
+    key_name: str | None = None
+    """Name of the API key of that request."""
     agent_id: int | None = None
     run_id: int | None = None
     session_id: str | None = None
@@ -67,8 +77,8 @@ class Leak(BaseModel):
     known_key: bool
 
 
-class RunTruth(BaseModel):
-    """The true course of a run, whatever a client has seen of it."""
+class ActualRun(BaseModel):
+    """A run as it really is, whatever a client has seen of it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,14 +92,38 @@ class RunTruth(BaseModel):
     data_count: int
     export_count: int | None
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def going(self) -> bool:
+        """Whether it has not ended: it works, or will once there is a slot for it."""
+        return self.finished is None
+
 
 class Ledger(BaseModel):
-    """The account of a sandbox."""
+    """What a sandbox has recorded."""
 
     requests: list[RequestEntry] = []
     effects: list[Effect] = []
     leaks: list[Leak] = []
-    _truth: Any = PrivateAttr(default=None)
+    received: int = 0
+    """How many requests have arrived."""
+    _actual_runs: Any = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def next_number(self) -> int:
+        """Number a request that has arrived. The API and storage are served by threads of their own."""
+        with self._lock:
+            self.received += 1
+            return self.received
+
+    def add_effect(self, kind: EffectKind, at: datetime, **details: Any) -> None:
+        """Record an effect, of the request that is being served if there is one.
+
+        :param details: further fields of :class:`Effect`.
+        """
+        request, key_name = _served.get()
+        fields = {"request": request, "key_name": key_name} | details
+        self.effects.append(Effect(kind=kind, at=at, **fields))
 
     def starts(self, agent_id: int | None = None) -> list[Effect]:
         """Runs that were started through the API (schedules do not count)."""
@@ -119,11 +153,29 @@ class Ledger(BaseModel):
         """All effects of a kind, for one agent when given."""
         return [e for e in self.effects if e.kind == kind and (agent_id is None or e.agent_id == agent_id)]
 
-    def runs(self, agent_id: int | None = None) -> list[RunTruth]:
-        """The runs as they truly are now, oldest first, with their true finish times."""
-        truth: list[RunTruth] = self._truth(agent_id)
-        return truth
+    def runs(self, agent_id: int | None = None) -> list[ActualRun]:
+        """The runs as they really are now, oldest first, deleted ones included."""
+        runs: list[ActualRun] = self._actual_runs(agent_id)
+        return runs
 
-    def observe_with(self, truth: Any) -> None:
+    @property
+    def going(self) -> list[ActualRun]:
+        """The runs that have not ended."""
+        return [run for run in self.runs() if run.going]
+
+    def read_runs_from(self, actual_runs: Any) -> None:
         """Attach the engine's view of the runs; done once by the engine."""
-        self._truth = truth
+        self._actual_runs = actual_runs
+
+
+_served: ContextVar[tuple[int | None, str | None]] = ContextVar("served", default=(None, None))
+
+
+@contextmanager
+def serving(number: int, key_name: str | None) -> Iterator[None]:
+    """Attribute the effects of this context to a request."""
+    token = _served.set((number, key_name))
+    try:
+        yield
+    finally:
+        _served.reset(token)

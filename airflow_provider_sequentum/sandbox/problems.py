@@ -1,10 +1,12 @@
-"""Refusals of the sandbox and the bodies they are told in."""
+"""Refusals of the sandbox and the bodies they are sent in."""
 
 from __future__ import annotations
 
 import html
 import json
 from http import HTTPStatus
+
+from starlette.responses import Response
 
 from airflow_provider_sequentum.sandbox.settings import Dialect
 
@@ -31,7 +33,7 @@ def not_found(kind: str, identifier: object) -> Problem:
 def problem_body(status: int, detail: str, instance: str, dialect: Dialect) -> tuple[bytes, str]:
     """The body of an error answer and its content type, in the form the dialect asks for.
 
-    The four JSON forms, text, HTML and nothing at all have each been seen or are feared by a source.
+    Three JSON forms, text, HTML and an empty body: each is documented, seen or expected by a source.
     """
     title = HTTPStatus(status).phrase
     match dialect.errors:
@@ -55,6 +57,12 @@ def problem_body(status: int, detail: str, instance: str, dialect: Dialect) -> t
             }
             return json.dumps(body).encode(), "application/problem+json"
     return json.dumps(body).encode(), "application/json"
+
+
+def problem_response(problem: Problem, path: str, dialect: Dialect) -> Response:
+    """A refusal as an answer, in the form the dialect asks for."""
+    body, content_type = problem_body(problem.status, problem.detail, path, dialect)
+    return Response(body, problem.status, {"Content-Type": content_type, **problem.headers})
 
 
 def html_page(title: str, detail: str) -> bytes:

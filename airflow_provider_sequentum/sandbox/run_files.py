@@ -25,7 +25,7 @@ class RunFile:
 
     id: int
     name: str
-    file_type: int
+    file_type: int | None
     created: datetime
     render: Callable[[], bytes] | None = None
     path: Path | None = None
@@ -36,7 +36,7 @@ def files_of(run: Run, agent: Agent, seen: Observation) -> list[RunFile]:
     if seen.end_time is None or run.files_removed or seen.start_time is None:
         return []
     end, records = seen.end_time, (run.records if run.records is not None else agent.records)[: seen.data_count]
-    contents: list[tuple[str, int, Callable[[], bytes] | None, Path | None]] = []
+    contents: list[tuple[str, int | None, Callable[[], bytes] | None, Path | None]] = []
     parts = run.options.parallelism or 1
     name = agent.file_name or f"output.{agent.output}"
     if run.options.parallel_export == "Separated" and parts > 1:

@@ -1,7 +1,7 @@
 """What will become of a run, and its state at any time: pure functions of a plan and a moment.
 
 Nothing runs in the background. A run is a plan plus the few moments at which something was done to it
-(asked for, admitted, told to stop); its status and counts are computed when somebody asks.
+(requested, admitted, stopped); its status and counts are computed on request.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TERMINAL = frozenset(
 )
 SUCCEEDED = frozenset({RunStatus.Completed, RunStatus.Success})
 
-#: Shares of a run's duration at which it leaves Starting and Running.
+# Shares of a run's duration at which it leaves Starting and Running.
 _STARTED, _EXTRACTED = 0.1, 0.9
 
 
@@ -66,6 +66,9 @@ class RunPlan(BaseModel):
     )
     error_count: int | None = Field(None, ge=0, description="Default 0, or 1 when the outcome is bad.")
     message: str | None = Field(None, description="The run's message; default one that fits a bad outcome.")
+    stop_delay: float = Field(
+        0.0, ge=0, description="How long a stop or kill that was accepted has no effect: the run continues to work."
+    )
     stop_seconds: float = Field(1.0, ge=0, description="Spent in Stopping after a stop.")
     ignores_stop: bool = Field(False, description="Stay in Stopping until killed a second time.")
     working_status: int | str | None = Field(
@@ -95,6 +98,7 @@ class Attempt(BaseModel):
     """Shown while the attempt waits for a slot: Queuing, or Waiting behind an exclusive run."""
     admitted: datetime | None = None
     stop_requested: datetime | None = None
+    """From when on it is stopping, unless it ends before."""
     killed: datetime | None = None
     failure_wait: float = 0.0
     """Seconds in Waiting between a failure and its Failure status (isWaitOnFailure)."""
@@ -109,14 +113,24 @@ class Attempt(BaseModel):
         """Whether it still waits for a slot."""
         return self.admitted is None and self.stop_requested is None
 
+    def stop(self, now: datetime) -> None:
+        """Accept a stop, which takes effect after the plan's delay."""
+        self.stop_requested = now + timedelta(seconds=self.plan.stop_delay)
+
+    def stopping(self, now: datetime) -> bool:
+        """Whether a stop has taken effect by ``now``."""
+        return self.stop_requested is not None and self.stop_requested <= now
+
     def end(self) -> datetime | None:
         """When it ends as things stand, or ``None`` when it does not."""
+        if self.stop_requested is None or self._finished_before(self.stop_requested):
+            return self._finished()
         if self.killed is not None:
             return self.killed
-        if self.stop_requested is not None:
-            if self.plan.ignores_stop:
-                return None
-            return self.stop_requested + timedelta(seconds=self.plan.stop_seconds)
+        return None if self.plan.ignores_stop else self.stop_requested + timedelta(seconds=self.plan.stop_seconds)
+
+    def _finished(self) -> datetime | None:
+        """When it ends unless it is stopped."""
         if self.admitted is None or self.plan.rest not in TERMINAL:
             return None
         if self.plan.rest is RunStatus.Skipped:
@@ -127,13 +141,17 @@ class Attempt(BaseModel):
         """Its status at ``now``, before any archiving."""
         end = self.end()
         over = end is not None and end <= now
-        if self.stop_requested is not None and self.stop_requested <= now:
+        if self.stop_requested is not None and self.stopping(now) and not self._finished_before(self.stop_requested):
             return RunStatus.Stopped if over else RunStatus.Stopping
         if over:
             return self.plan.rest
         if self.admitted is None or now < self.admitted:
             return self.hold
         return self._working_status(self.admitted, now)
+
+    def _finished_before(self, moment: datetime) -> bool:
+        finished = self._finished()
+        return finished is not None and finished <= moment
 
     def _working_status(self, admitted: datetime, now: datetime) -> RunStatus | int | str:
         def after(share: float) -> datetime:
@@ -161,13 +179,13 @@ class Attempt(BaseModel):
         """Which part of the planned records has been exported, 0.0 to 1.0."""
         return self._share(now, _EXTRACTED, 1.0)
 
-    def _share(self, now: datetime, begin: float, end: float) -> float:
+    def _share(self, now: datetime, start: float, end: float) -> float:
         admitted = self.started(now)
         if admitted is None:
             return 0.0
         until = min(now, self.stop_requested or now)
         worked = (until - admitted).total_seconds()
-        first, last = self.plan.duration * begin, self.plan.duration * end
+        first, last = self.plan.duration * start, self.plan.duration * end
         if last <= first:
             return 1.0 if worked >= first else 0.0
         return max(0.0, min(1.0, (worked - first) / (last - first)))

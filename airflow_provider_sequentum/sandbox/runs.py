@@ -15,7 +15,7 @@ from airflow_provider_sequentum.sandbox.run_plan import SUCCEEDED, TERMINAL, Att
 
 
 class RunOptions(BaseModel):
-    """What the caller of start asked for; names as in the API page "start a run"."""
+    """What the caller of start chose; names as in the API page "start a run"."""
 
     input_parameters: str | None = None
     parallelism: int | None = None
@@ -28,7 +28,7 @@ class RunOptions(BaseModel):
 
 
 class Run(BaseModel):
-    """A run: who asked for what, and its attempts (one, plus one for every restart)."""
+    """A run: its options, and its attempts (one, plus one for every restart)."""
 
     id: int
     agent_id: int
@@ -88,10 +88,13 @@ class Observation:
         return self.status.name if isinstance(self.status, RunStatus) else str(self.status)
 
 
-def observe(run: Run, now: datetime) -> Observation:
-    """The run's state at ``now``."""
+def observe(run: Run, now: datetime, *, lagging: bool = True) -> Observation:
+    """The run's state at ``now``.
+
+    :param lagging: whether the status before the last restart is shown for as long as the dialect asks.
+    """
     attempt = run.attempt
-    if run.restart_shown is not None and now < run.restart_shown:
+    if lagging and run.restart_shown is not None and now < run.restart_shown:
         attempt = run.attempts[-2]
     status = attempt.status(now)
     end = attempt.end()
@@ -137,8 +140,8 @@ def admissions(
 ) -> Iterator[tuple[Run, datetime]]:
     """Which waiting runs get a slot, and when, in the time from ``since`` to ``now``.
 
-    Going from moment to moment makes the answer independent of how often somebody asks: a run that ended an
-    hour ago made room an hour ago. The caller notes each admission on the run before it asks for the next one.
+    Stepping from moment to moment makes the result independent of how often it is computed: a run that ended an
+    hour ago made room an hour ago. The caller notes each admission on the run before it takes the next one.
 
     :param runs: the runs that are not over at ``since``.
     :param since: up to here, admissions are settled.
@@ -173,7 +176,7 @@ class _Slots:
         self._ends: list[tuple[datetime, int, Run]] = []
 
     def take(self, run: Run, moment: datetime) -> datetime | None:
-        """Count a run that works at ``moment``; answers when it will free its slot."""
+        """Count a run that works at ``moment``; returns when it will free its slot."""
         end = run.attempt.end()
         if run.attempt.admitted is None or (end is not None and end <= moment):
             return None

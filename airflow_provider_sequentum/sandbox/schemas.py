@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
-#: A time that is already in the form the dialect asks for.
+# A time that is already in the form the dialect asks for.
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-#: A run status: the service's integer, or what the dialect or a plan puts in its place.
+# A run status: the service's integer, or what the dialect or a plan puts in its place.
 Status = int | str
-#: int32 as in the paths and bodies of the service.
+# int32 as in the paths and bodies of the service.
 Int32 = Annotated[StrictInt, Field(ge=-(2**31), le=2**31 - 1)]
 
 

@@ -8,6 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+API_PREFIX = "/api/v1"
+ADMIN_PREFIX = "/sandbox"
+STORAGE_PREFIX = "/storage"
+
 BuilderEra = Literal["stateful", "single_shot"]
 
 
@@ -70,20 +74,49 @@ class Dialect(BaseModel):
     finish_id: Literal["agentId", "configId", "id", "none"] = Field(
         "agentId", description="Where the answer to finish carries the new agent's id."
     )
+    clock_skew_seconds: float = Field(
+        0.0,
+        ge=-1e9,
+        le=1e9,
+        description="How far the service's clock is ahead of the sandbox's: in its Date header, in all times it gives "
+        "and in those it is given.",
+    )
+    date_header: bool = Field(True, description="Whether answers have a Date header.")
+    content_encoding: Literal["identity", "gzip", "x-gzip", "zstd"] = Field(
+        "identity", description="How storage keeps and serves files, whatever the request accepts."
+    )
+    file_size: Literal["content", "stored"] = Field(
+        "content", description="Whether fileSize counts the bytes of the content, or those that storage keeps."
+    )
     builder_phase: bool = Field(False, description='Add phase: "ready_to_finish" to the status of a ready session.')
 
     def time(self, moment: datetime | None, *, first: bool = False) -> str | None:
-        """``moment`` as text; ``first`` marks the fields that keep their offset when forms are mixed."""
+        """``moment`` of the sandbox's clock as text; ``first`` marks the fields that keep their offset when forms are
+        mixed.
+        """
         if moment is None:
             return None
-        plain = moment.astimezone(UTC).replace(tzinfo=None)
+        plain = self.by_service_clock(moment).astimezone(UTC).replace(tzinfo=None)
         if self.times == "utc" or (self.times == "mixed" and first):
             return plain.isoformat(timespec="milliseconds") + "Z"
         return plain.isoformat(timespec="microseconds") + "0"
 
-    def wait(self, seconds: float) -> str:
-        """``seconds`` from the machine's present time as the value of a ``Retry-After`` header."""
+    def http_date(self, moment: datetime) -> str:
+        """``moment`` of the sandbox's clock as HTTP writes dates."""
+        return format_datetime(self.by_service_clock(moment).astimezone(UTC), usegmt=True)
+
+    def wait(self, seconds: float, now: datetime) -> str:
+        """``seconds`` from ``now`` as the value of a ``Retry-After`` header."""
         whole = max(1, int(-(-seconds // 1)))
-        if self.retry_after == "date":
-            return format_datetime(datetime.now(UTC) + timedelta(seconds=whole), usegmt=True)
-        return str(whole)
+        return self.http_date(now + timedelta(seconds=whole)) if self.retry_after == "date" else str(whole)
+
+    def by_service_clock(self, moment: datetime) -> datetime:
+        """What the service's clock shows at ``moment`` of the sandbox's."""
+        return moment + timedelta(seconds=self.clock_skew_seconds)
+
+    def by_sandbox_clock(self, moment: datetime) -> datetime:
+        """What the sandbox's clock shows at ``moment`` of the service's.
+
+        :raises OverflowError: when no clock can show it.
+        """
+        return moment - timedelta(seconds=self.clock_skew_seconds)

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
-from airflow_provider_sequentum.transfers.record_count import CsvRecordCount, LineCount
+from airflow_provider_sequentum.transfers.record_count import CsvRecordCount, NdjsonRecordCount, RecordCount
 
 BLOCK = 256 * 1024
 """Bytes that are gathered before a thread measures them: with less, time goes into passing them on; with more, they
@@ -29,16 +29,11 @@ class Measure:
     records: int | None
 
 
-class _Counter(Protocol):
-    def feed(self, data: bytes) -> None: ...
-    def count(self) -> int | None: ...
-
-
-_COUNTERS: dict[str, Callable[[], _Counter]] = {
-    "csv": CsvRecordCount,
-    "tsv": CsvRecordCount,
-    "ndjson": LineCount,
-    "jsonl": LineCount,
+_COUNTERS: dict[str, Callable[[], RecordCount]] = {
+    "csv": partial(CsvRecordCount, "csv"),
+    "tsv": partial(CsvRecordCount, "tsv"),
+    "ndjson": NdjsonRecordCount,
+    "jsonl": NdjsonRecordCount,
 }
 
 

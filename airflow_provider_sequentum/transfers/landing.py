@@ -1,16 +1,36 @@
-"""Writing a file so that a reader sees the whole of it or nothing."""
+"""How files get to their place: where that is, what they are called, and that each shows whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterator
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from airflow_provider_sequentum.transfers.names import unfinished_name
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.text import safe_file_names
+from airflow_provider_sequentum.exceptions import RunFilesUnavailable
+from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MANIFEST_NAME = "_sequentum_manifest.json"
+UNFINISHED_SUFFIX = ".unfinished"
 
 LOCAL = frozenset({"", "file", "local"})
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"})
@@ -19,8 +39,217 @@ OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl
 SMALL = 4 * 1024 * 1024
 """Bytes up to which a file is gathered in memory and uploaded by one request."""
 
-_PART = 8 * 1024 * 1024
+PROGRESS_INTERVAL = 10.0
+"""Seconds between two log lines on the progress."""
+
+_MEBIBYTE = 1024 * 1024
+_READ_SIZE = _MEBIBYTE
+_PART = 8 * _MEBIBYTE
 _MOST_PARTS = 9_000
+_NOT_IN_A_DESTINATION = re.compile(r"[\\?#\x00-\x1f\x7f]")
+_PASSWORD = re.compile(r"://[^/]*:[^/]*@")
+_PERCENT_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+
+
+# The destination
+
+
+def check_destination(destination: object) -> str:
+    """Return a destination without its closing slash.
+
+    File systems and object stores read an unusual address differently: some drop an empty segment that others keep, so
+    that files are written to one place and looked for in another. Such an address is refused before anything is
+    written.
+
+    :param destination: an address such as ``s3://conn_id@bucket/folder``, or an absolute path.
+    :raises ValueError: it cannot be relied on; the message says why and what to write.
+    """
+    if not isinstance(destination, str) or not destination.strip():
+        raise ValueError("it is empty" if isinstance(destination, str) else "it is no text")
+    scheme, is_address, rest = destination.partition("://")
+    host, _, path = rest.partition("/") if is_address else ("", "", destination.removeprefix("/"))
+    conn_id, _, bucket = host.rpartition("@")
+    if ":" in conn_id:
+        raise ValueError("it holds a password. Keep it in an Airflow connection, and name that: s3://conn_id@bucket")
+    if destination != destination.strip():
+        raise ValueError("it has white space at its ends")
+    if unusual := _NOT_IN_A_DESTINATION.search(destination):
+        raise ValueError(f"it has {unusual[0]!r}")
+    _check_place(scheme.lower() if is_address else None, destination, bucket)
+    segments = path.removesuffix("/").split("/") if path else []
+    if "" in segments:
+        raise ValueError("two slashes follow each other. If it is joined from parts, leave one of the two out")
+    if not {".", ".."}.isdisjoint(segments):
+        raise ValueError("it has a segment '.' or '..'. Write out the folder that is meant")
+    return destination.removesuffix("/") if segments else destination
+
+
+def _check_place(scheme: str | None, destination: str, bucket: str) -> None:
+    if scheme is None:
+        if not destination.startswith("/"):
+            raise ValueError("it is neither an address such as s3://conn_id@bucket/folder nor an absolute path")
+    elif scheme in LOCAL:
+        if bucket:
+            raise ValueError(f"{bucket!r} stands where a host would. A local folder has three slashes: file:///folder")
+        if _PERCENT_ESCAPE.search(destination):
+            raise ValueError("a percent escape would be taken literally. Write the path as it is, without file://")
+    elif scheme in OBJECT_STORES and (not bucket or bucket != bucket.strip()):
+        raise ValueError(f"{bucket!r} is no name of a bucket. Write {scheme}://bucket/folder")
+
+
+def open_destination(destination: object, conn_id: str | None) -> ObjectStoragePath:
+    """Return the folder at a destination.
+
+    :param conn_id: the connection of the storage, if the destination does not name it.
+    :raises ValueError: the destination is refused, or Airflow has no file system for it.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    address = check_destination(str(destination) if isinstance(destination, ObjectStoragePath) else destination)
+    # Below Airflow 3.2 a conn_id of None hides the one in the address.
+    options = {"conn_id": conn_id} if conn_id else {}
+    try:
+        folder = ObjectStoragePath(address, **options)
+        folder.fs  # noqa: B018 - the file system is looked for when it is first asked for
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{error}. Is the Airflow provider of this storage installed?") from error
+    return folder
+
+
+def without_password(destination: object) -> str:
+    """Return a destination as a message may show it."""
+    return _PASSWORD.sub("://***@", str(destination))
+
+
+# Names
+
+
+def landing_names(names: Sequence[str | None]) -> list[str]:
+    """Return a safe name for each of the server's, none of which is the manifest's or an unfinished file's."""
+    harmless = [f"{name}_" if name and name.lower().endswith(UNFINISHED_SUFFIX) else name for name in names]
+    return safe_file_names([MANIFEST_NAME, *harmless])[1:]
+
+
+def unfinished_name(name: str) -> str:
+    """Return a name for a file while it is written, a new one each time.
+
+    Two attempts of a task may write the same file at once: the first one's worker may live, but have lost touch with
+    Airflow. The file's own name may be as long as the file system allows, so nothing can be added to it.
+    """
+    return f"{_mark(name)}-{secrets.token_hex(4)}{UNFINISHED_SUFFIX}"
+
+
+def unfinished_of(names: Iterable[str], present: Iterable[str]) -> list[str]:
+    """Return those of the files that are ``present`` which a killed attempt left of one of ``names``."""
+    marks = {_mark(name) for name in names}
+    return [each for each in present if each.endswith(UNFINISHED_SUFFIX) and each.partition("-")[0] in marks]
+
+
+def _mark(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+# The folder
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a folder.
+
+    :param sizes: bytes of each file.
+    :param others: names of links and devices, which a file of the same name replaces.
+    :param folders: names of folders, which no file can replace.
+    """
+
+    sizes: dict[str, int]
+    others: frozenset[str]
+    folders: frozenset[str]
+
+    @property
+    def replaceable(self) -> Collection[str]:
+        """Names that are taken by something that a file replaces."""
+        return {*self.sizes, *self.others}
+
+
+class LandingFolder:
+    """The folder that files land in.
+
+    What the storage fails to do is raised as :class:`~airflow_provider_sequentum.exceptions.RunFilesUnavailable`.
+
+    :param path: the destination.
+    """
+
+    def __init__(self, path: ObjectStoragePath) -> None:
+        self.path = path
+
+    def contents(self) -> Contents:
+        """Return what is in the folder, which is made if it is not there."""
+        with storage_errors(f"Could not look into {self.path}"):
+            if self.path.protocol not in OBJECT_STORES:
+                self.path.mkdir(parents=True, exist_ok=True)
+            self.path.fs.invalidate_cache(self.path.path)
+            try:
+                entries = self.path.fs.ls(self.path.path, detail=True)
+            except FileNotFoundError:  # what an object store says of a folder without files
+                entries = []
+        named = [(entry["name"].rpartition("/")[2], entry) for entry in entries]
+        return Contents(
+            {name: entry["size"] for name, entry in named if entry["type"] == "file"},
+            frozenset(name for name, entry in named if entry["type"] not in ("file", "directory")),
+            # In an object store a folder is a part of other keys, and takes no name from a file.
+            frozenset(name for name, entry in named if entry["type"] == "directory")
+            if self.path.protocol not in OBJECT_STORES
+            else frozenset(),
+        )
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a small file."""
+        with storage_errors(f"Could not read {self.path / name}"):
+            return (self.path / name).read_bytes()
+
+    def measure(self, name: str) -> Measure:
+        """Read a file and return what it holds."""
+        measuring = Measuring(name)
+        with (
+            storage_errors(f"Could not read {self.path / name}"),
+            (self.path / name).open("rb") as stream,  # type: ignore[no-untyped-call]
+        ):
+            while data := stream.read(_READ_SIZE):
+                measuring.write(data)
+        return measuring.result()
+
+    @contextmanager
+    def write(self, name: str, expected_size: int | None = None) -> Iterator[Writable]:
+        """Open a file for writing, as :func:`landing` does."""
+        with storage_errors(f"Could not write {self.path / name}"), landing(self.path / name, expected_size) as stream:
+            yield stream
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with storage_errors(f"Could not remove {self.path / name}"):
+            (self.path / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Raise the errors of the operating system and of the object store as ``RunFilesUnavailable``.
+
+    Object stores have errors of their own, which are no ``OSError``: what is not ours is taken for theirs.
+
+    :param what: what could not be done.
+    """
+    try:
+        yield
+    except (AirflowException, SequentumError, Abandoned):
+        raise
+    except Exception as error:
+        raise RunFilesUnavailable(
+            f"{what}: {str(error) or repr(error)}. Nothing half-written has been left under its final name, and this "
+            "attempt has left the run's files untouched on the service. A retry continues where it ended."
+        ) from error
+
+
+# One file
 
 
 class Writable(Protocol):
@@ -32,16 +261,15 @@ class Writable(Protocol):
 
 @contextmanager
 def landing(target: ObjectStoragePath, expected_size: int | None = None) -> Iterator[Writable]:
-    """
-    Open ``target`` for writing; it appears when the block ends well, and not at all if the block raises.
+    """Open ``target`` for writing; it appears when the block ends well, and not at all if the block raises.
 
     Object stores show an upload when it is completed. A local file is written under another name beside its own,
     because fsspec's own transactions pass through the folder for temporary files, which may be on another disk.
 
-    :param expected_size: about how large the file is going to be, if that is known.
+    :param expected_size: about how large the file is going to be, in bytes, if that is known.
     """
     if target.protocol in LOCAL:
-        with _local(target) as stream:
+        with _local(Path(target.path)) as stream:
             yield stream
         return
     upload = _Upload(target, part_size(expected_size))
@@ -59,12 +287,14 @@ def part_size(expected_size: int | None) -> int:
 
 
 @contextmanager
-def _local(target: ObjectStoragePath) -> Iterator[Writable]:
+def _local(target: Path) -> Iterator[Writable]:
     unfinished = target.with_name(unfinished_name(target.name))
     try:
-        with unfinished.open("wb") as stream:  # type: ignore[no-untyped-call]
+        with unfinished.open("xb") as stream:
             yield stream
-        target.fs.mv(unfinished.path, target.path)
+        # A move would put the file into a folder of that name, or into the one that a link of that name leads to. A
+        # rename replaces a link, and raises where a folder is.
+        os.replace(unfinished, target)  # noqa: PTH105 - tests interrupt it here
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
@@ -97,3 +327,91 @@ class _Upload:
             self._stream.discard()
             # Azure's stream knows no discard: left open, it would complete the upload when it is garbage-collected.
             self._stream.closed = True
+
+
+# Many files at once
+
+
+class Abandoned(Exception):
+    """A copy was given up because another one failed, or because the task was killed."""
+
+
+class Progress:
+    """What copies report while they work, and where they learn that they are to stop.
+
+    It exists before the copies do, so that a stop that comes early is not lost.
+    """
+
+    def __init__(self) -> None:
+        self._files = self._size = 0
+        self._done = 0
+        self._bytes = 0
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def expect(self, files: int, size: int) -> None:
+        """Start to count.
+
+        :param files: how many files there are to copy.
+        :param size: how many bytes that is, as far as is known.
+        """
+        self._files, self._size = files, size
+        self._started = time.monotonic()
+
+    def stop(self) -> None:
+        """Make every copy end at its next step. Safe in a signal handler."""
+        self._stop.set()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, unless the copies are to stop."""
+        if self._stop.wait(seconds):
+            raise Abandoned
+
+    def moved(self, size: int) -> None:
+        """Note that bytes were copied."""
+        if self._stop.is_set():
+            raise Abandoned
+        with self._lock:
+            self._bytes += size
+
+    def finished(self) -> None:
+        """Note that a file is complete."""
+        with self._lock:
+            self._done += 1
+
+    def __str__(self) -> str:
+        passed = max(time.monotonic() - self._started, 1e-9)
+        return (
+            f"{self._done} of {self._files} files, {self._bytes / _MEBIBYTE:.1f} of {self._size / _MEBIBYTE:.1f} MiB, "
+            f"{self._bytes / _MEBIBYTE / passed:.1f} MiB/s"
+        )
+
+
+def copy_all(
+    items: Sequence[T], copy: Callable[[T], R], workers: int, progress: Progress, report: Callable[[Progress], Any]
+) -> list[R]:
+    """Copy every item, some at a time, and return the results in order.
+
+    When one copy fails no further one starts, those under way are abandoned, and its error is raised. The same happens
+    when something interrupts the calling thread, such as the task's time running out.
+
+    :param copy: copies one item, reporting to ``progress``.
+    :param workers: how many at a time.
+    :param report: called every :data:`PROGRESS_INTERVAL` seconds.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="run-files") as pool:
+        futures = [pool.submit(copy, item) for item in items]
+        try:
+            waiting = set(futures)
+            while waiting:
+                done, waiting = wait(waiting, timeout=PROGRESS_INTERVAL, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                if waiting:
+                    report(progress)
+        except BaseException:
+            progress.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]

@@ -1,10 +1,12 @@
-"""
-The manifest: a file beside the landed ones that says what they are.
+"""The manifest: a file beside the landed ones that says what they are.
 
 It is written twice. Before the first file is fetched it is the *plan*: which files of which run are going to be landed,
-and which of their names were there already. Files take their name only when they are whole, so a retry that finds the
+and which of their names were taken already. Files take their name only when they are whole, so a retry that finds the
 plan knows that a file which is there, and was not there before, is whole. After the last file it is *complete*, with
 sizes, checksums and record counts.
+
+Its fields are a contract, listed in ``docs/files-and-records.md``. When it is read, unknown fields are ignored and
+absent ones have their defaults, so that manifests of earlier and later versions are understood.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 
 
 class LandedFile(BaseModel):
-    """
-    One file: what the service says of it and, once it is landed, what was measured.
+    """One file: what the service says of it and, once it is landed, what was measured.
 
+    :param name: its name in the folder.
+    :param original_name: its name on the service, where that is another one.
+    :param file_type: the service's code of what the file is.
     :param listed_size: bytes by the service's list; may be wrong or missing.
     :param size: bytes that were landed.
     :param sha256: their checksum.
@@ -36,6 +40,7 @@ class LandedFile(BaseModel):
 
     file_id: int
     name: str
+    original_name: str | None = None
     file_type: int | None = None
     listed_size: int | None = None
     created: datetime | None = None
@@ -44,7 +49,7 @@ class LandedFile(BaseModel):
     records: int | None = None
 
     def is_same_file(self, other: LandedFile) -> bool:
-        """Whether the service would hand out the same bytes. A restarted run delivers anew, under the same run id."""
+        """Whether the service would hand out the same bytes. A run restarted in place delivers new files."""
         mine, theirs = (
             (file.file_id, file.name, file.listed_size, file.created and file.created.timestamp())
             for file in (self, other)
@@ -53,12 +58,12 @@ class LandedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """
-    What a transfer does to a folder.
+    """What a transfer does to a folder.
 
+    :param format: the version of these fields.
     :param is_complete: all files are landed and verified.
     :param run_records: records the run extracted, by the service's count.
-    :param replaced: names which were in the folder before and did not come from this transfer.
+    :param replaced: names that were taken in the folder before, by something that did not come from this transfer.
     :param remove_method: how the run's files are removed from the service once all is verified; written before the
         removal, so that a retry which finds nothing on the service knows why.
     """
@@ -86,6 +91,10 @@ class Manifest(BaseModel):
         """Return the manifest as the bytes of a file."""
         return (self.model_dump_json(indent=1) + "\n").encode()
 
+    def is_of(self, agent_id: int, run_id: int) -> bool:
+        """Whether the manifest belongs to that run."""
+        return (self.agent_id, self.run_id) == (agent_id, run_id)
+
     @property
     def size(self) -> int:
         """Bytes landed."""
@@ -99,10 +108,11 @@ class Manifest(BaseModel):
 
 
 def planned_file(file: RunFile, name: str) -> LandedFile:
-    """Return the entry of a file that is going to be landed."""
+    """Return the entry of a file that is going to be landed under ``name``."""
     return LandedFile(
         file_id=file.id,
         name=name,
+        original_name=None if file.name == name else file.name,
         file_type=None if file.file_type is None else int(file.file_type),
         listed_size=file.file_size,
         created=file.created,
@@ -110,17 +120,17 @@ def planned_file(file: RunFile, name: str) -> LandedFile:
 
 
 def plan(run: Run, files: list[LandedFile], previous: Manifest | None, present: Collection[str]) -> Manifest:
-    """
-    Return the plan of a transfer.
+    """Return the plan of a transfer.
 
-    Entries of files that an earlier try landed carry what was measured then. What is in the folder under a planned name
-    and can't be told to come from this run is listed as replaced: it is fetched, in this try and in the next.
+    Entries of files that an earlier attempt landed carry what was measured then. What is in the folder under a planned
+    name and cannot be told to come from this run is listed as replaced: it is fetched, now and by the next attempt.
 
     :param files: the files to land.
     :param previous: the manifest found in the folder, of whatever run.
-    :param present: names of all files found in the folder.
+    :param present: names that are taken in the folder.
     """
-    known = {file.name: file for file in previous.files} if previous and is_of_run(previous, run) else {}
+    is_ours = previous is not None and previous.is_of(run.agent_id, run.id)
+    known = {file.name: file for file in previous.files} if previous and is_ours else {}
     foreign = set(previous.replaced) if previous and not previous.is_complete else set()
     entries, replaced = [], []
     for file in files:
@@ -142,18 +152,13 @@ def plan(run: Run, files: list[LandedFile], previous: Manifest | None, present: 
     )
 
 
-def is_of_run(manifest: Manifest, run: Run) -> bool:
-    """Whether the manifest belongs to ``run``."""
-    return (manifest.agent_id, manifest.run_id) == (run.agent_id, run.id)
-
-
 def landed_before(planned: Manifest, present: Collection[str]) -> list[LandedFile]:
-    """Return the entries whose files are in the folder already, whole: an earlier try landed them."""
+    """Return the entries whose files are in the folder already, whole: an earlier attempt landed them."""
     return [file for file in planned.files if file.name in present and file.name not in planned.replaced]
 
 
 def left_over(previous: Manifest | None, planned: Manifest) -> list[str]:
     """Return names of files that another run left in the folder and this one does not replace."""
-    if previous is None or (previous.agent_id, previous.run_id) == (planned.agent_id, planned.run_id):
+    if previous is None or previous.is_of(planned.agent_id, planned.run_id):
         return []
     return sorted({file.name for file in previous.files} - {file.name for file in planned.files})

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.lifecycle.arguments import parse_choice, parse_id
-from airflow_provider_sequentum.lifecycle.choices import FILE_KINDS, REMOVE_METHODS
+from airflow_provider_sequentum.parameters import (
+    FileKind,
+    RemoveMethod,
+    is_unset,
+    parse_choice,
+    parse_count,
+    parse_id,
+    shown,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -17,48 +24,59 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed, RunFilesTransfer, TransferOptions
 
+T = TypeVar("T")
+
 TRANSFER_KEY = "transfer"
 """XCom key of the transfer's summary."""
 
+DEFAULT_PARALLEL_FILES = 8
+
 
 class RunFilesToObjectStorageOperator(BaseOperator):
-    """
-    Copy the files of a run to object storage.
+    """Copy the files of a run to object storage.
 
-    Files are streamed, so their size doesn't matter, and each appears under its name only when it is whole. A manifest
+    Files are streamed, so their size does not matter, and each appears under its name only when it is whole. A manifest
     (``_sequentum_manifest.json``) beside them holds sizes, checksums and record counts. A retry fetches only what is
     missing. Give every run a folder of its own: files of another run with the same names are replaced.
 
-    Returns the list of landed paths, an empty one if the run delivered nothing. A summary (``manifest``, ``files``,
-    ``fetched``, ``bytes``, ``records``) is under the XCom key ``transfer``.
+    Returns the list of landed paths, an empty one if the run delivered nothing. A summary (``agent_id``, ``run_id``,
+    ``manifest``, ``files``, ``fetched``, ``bytes``, ``records``) is under the XCom key ``transfer``.
+
+    ``None`` and an empty string leave a parameter unset.
 
     .. seealso:: https://docs.sequentum.com/concepts/runs
 
     :param agent_id: the agent, as an int or a string of digits.
     :param run_id: the run, as an int or a string of digits. It has to be over.
-    :param destination: the folder to write to, anything ``ObjectStoragePath`` takes: ``s3://conn_id@bucket/folder``,
-        ``gs://...``, ``abfs://...``, ``file:///...``.
-    :param file_kinds: which files: some of ``delivered`` (the data; the default), ``extracted``, ``logs`` and
-        ``screenshots`` (images by their names).
-    :param file_patterns: shell patterns such as ``*.csv``, case-sensitive; only files whose names fit one of them.
-    :param max_parallel_files: how many files are copied at the same time. Default 8. Each takes two requests, one of
-        which counts against the key's request limit.
+    :param destination: the folder to write to: ``s3://conn_id@bucket/folder``, ``gs://...``, ``abfs://...``,
+        ``file:///...`` or an absolute path. It is refused if it has empty segments (two slashes in a row), segments
+        ``.`` or ``..``, backslashes, ``?`` or ``#``.
+    :param file_kinds: which files: one or some of ``delivered`` (the data, and files whose kind the service does not
+        state; the default), ``extracted``, ``logs`` and ``screenshots`` (images by their names).
+    :param file_patterns: a shell pattern such as ``*.csv`` or some of them, case-sensitive; only files whose names fit
+        one of them. Default ``*``.
+    :param max_parallel_files: how many files are copied at the same time, 1 or more. Default 8. Each takes two
+        requests, one of which counts against the key's request limit.
     :param remove_method: remove the run's files from the service once all are landed and have been read back:
-        ``RemoveAllFiles``, ``RemoveAllFilesAndAgentInput`` or ``RemoveEntireRun``. That can't be undone. It is refused
+        ``RemoveAllFiles``, ``RemoveAllFilesAndAgentInput`` or ``RemoveEntireRun``. That cannot be undone. It is refused
         if delivered files are left out by ``file_kinds`` or ``file_patterns``; logs and other files go too. Default:
         nothing is removed.
     :param sequentum_conn_id: the Sequentum connection.
     :param storage_conn_id: the connection of the object storage, if it is not part of ``destination``.
-    :raises RunFilesUnavailable: a file could not be written or read back, or the run is still going. A retry goes on
-        where the last try ended.
-    :raises SequentumRequestRefused: the run or its files are gone, or an argument is wrong.
+    :raises RunFilesUnavailable: a file could not be written or read back, the run is still going, or it has records
+        and all its files are empty. A retry continues where the last attempt ended.
+    :raises SequentumRequestRefused: the run or its files are gone, a parameter is wrong, or the run has records and
+        none of its files is selected although neither ``file_kinds`` nor ``file_patterns`` leaves them out.
     """
 
     template_fields: Sequence[str] = (
         "agent_id",
         "run_id",
         "destination",
+        "file_kinds",
         "file_patterns",
+        "max_parallel_files",
+        "remove_method",
         "sequentum_conn_id",
         "storage_conn_id",
     )
@@ -70,9 +88,9 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         agent_id: int | str,
         run_id: int | str,
         destination: str,
-        file_kinds: Sequence[str] = FILE_KINDS[:1],
-        file_patterns: str | Sequence[str] = "*",
-        max_parallel_files: int = 8,
+        file_kinds: str | Sequence[str] | None = None,
+        file_patterns: str | Sequence[str] | None = None,
+        max_parallel_files: int | str | None = DEFAULT_PARALLEL_FILES,
         remove_method: str | None = None,
         sequentum_conn_id: str = "sequentum_default",
         storage_conn_id: str | None = None,
@@ -82,69 +100,134 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         self.agent_id = agent_id
         self.run_id = run_id
         self.destination = destination
-        self.file_kinds = [parse_choice("file_kinds", kind, FILE_KINDS) for kind in file_kinds]
+        self.file_kinds = file_kinds
         self.file_patterns = file_patterns
-        if max_parallel_files < 1:
-            raise ValueError(f"max_parallel_files must be 1 or more, not {max_parallel_files}.")
         self.max_parallel_files = max_parallel_files
-        self.remove_method = remove_method and parse_choice("remove_method", remove_method, REMOVE_METHODS)
+        self.remove_method = remove_method
         self.sequentum_conn_id = sequentum_conn_id
         self.storage_conn_id = storage_conn_id
+        # A typing error shows when the DAG is parsed; what a template makes of a field is known when the task runs.
+        for name, parse in _CHECKED_EARLY.items():
+            if _is_literal(getattr(self, name)):
+                _named(name, parse, getattr(self, name))
         self._transfer: RunFilesTransfer | None = None
         self._landed: Landed | None = None
 
     def execute(self, context: Context) -> list[str]:
         """Copy the files. Returns the landed paths."""
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-        from airflow_provider_sequentum.reporting.asset_events import tell_outlets
+        from airflow_provider_sequentum.reporting.asset_events import add_extra
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
-        try:
-            agent_id, run_id = parse_id("agent_id", self.agent_id), parse_id("run_id", self.run_id)
-        except ValueError as error:
-            raise SequentumRequestRefused(
-                f"{error} Nothing was copied (connection {self.sequentum_conn_id!r})."
-            ) from error
-        hook = SequentumHook(self.sequentum_conn_id)
-        self._transfer = RunFilesTransfer(hook, agent_id, run_id, self._folder(), self._options(), self.log)
-        self._landed = self._transfer.carry_out()
+        agent_id = self._parsed("agent_id", parse_id)
+        run_id = self._parsed("run_id", parse_id)
+        options, folder = self._options(), self._folder()
+        hook = SequentumHook("sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id)
+        self._transfer = RunFilesTransfer(hook, agent_id, run_id, folder, options, self.log)
+        self._landed = self._transfer.transfer()
         context["ti"].xcom_push(key=TRANSFER_KEY, value=self._landed.summary())
-        tell_outlets(context, self._landed.summary())
+        add_extra(context, self._landed.summary())
         return self._landed.paths
 
     def on_kill(self) -> None:
-        """Abandon the copies under way; what is whole stays for the next try."""
+        """Abandon the copies under way; what is whole stays for the next attempt."""
         if self._transfer is not None:
             self._transfer.stop()
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
+        """Return what was read and written; called by OpenLineage's provider, where that is installed."""
         from airflow_provider_sequentum.reporting.lineage import transfer_lineage
 
         return None if self._landed is None else transfer_lineage(self._landed)
 
     def _folder(self) -> ObjectStoragePath:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
+        from airflow_provider_sequentum.transfers.landing import open_destination, without_password
 
-        # Below Airflow 3.2 a conn_id of None hides the one in the address.
-        options = {"conn_id": self.storage_conn_id} if self.storage_conn_id else {}
         try:
-            folder = ObjectStoragePath(self.destination, **options)
-            folder.fs  # noqa: B018 - the file system is looked for when it is first asked for
-        except (ValueError, ImportError) as error:
+            return open_destination(self.destination, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
+        except ValueError as error:
+            shown = without_password(self.destination)
             raise SequentumRequestRefused(
-                f"Can't write to destination={self.destination!r}: {error}. Is the Airflow provider of this storage "
-                "installed? Nothing was copied."
+                f"Cannot write to destination={shown!r:.500}: {error}. Nothing was copied."
             ) from error
-        return folder
 
     def _options(self) -> TransferOptions:
         from airflow_provider_sequentum.transfers.run_files_transfer import TransferOptions
 
-        patterns = [self.file_patterns] if isinstance(self.file_patterns, str) else list(self.file_patterns)
-        return TransferOptions(
-            file_kinds=self.file_kinds,
-            file_patterns=patterns,
-            max_parallel_files=self.max_parallel_files,
-            remove_method=self.remove_method,
-        )
+        return TransferOptions(**{name: self._parsed(name, parse) for name, parse in _CHECKED_EARLY.items()})
+
+    def _parsed(self, name: str, parse: Callable[[Any], T]) -> T:
+        try:
+            return _named(name, parse, getattr(self, name))
+        except ValueError as error:
+            raise SequentumRequestRefused(
+                f"{error} Nothing was copied (connection {self.sequentum_conn_id!r})."
+            ) from error
+
+
+def parse_file_kinds(value: object) -> list[str] | None:
+    """Return the kinds of files to copy, given as one or as several; ``None`` if unset.
+
+    :raises ValueError: one of them is no kind, or there are none.
+    """
+    kinds = _several(value)
+    return None if kinds is None else [parse_choice(kind, FileKind) for kind in kinds]
+
+
+def parse_file_patterns(value: object) -> list[str]:
+    """Return the shell patterns that names have to fit, given as one or as several; ``*`` if unset.
+
+    :raises ValueError: one of them is no text, or there are none.
+    """
+    return _several(value) or ["*"]
+
+
+def parse_max_parallel_files(value: object) -> int:
+    """Return how many files to copy at the same time; the default if unset.
+
+    :raises ValueError: it is no whole number of 1 or more.
+    """
+    number = None if is_unset(value) else parse_count(value)
+    if number == 0:
+        raise ValueError("must be 1 or more, not 0")
+    return DEFAULT_PARALLEL_FILES if number is None else number
+
+
+def parse_remove_method(value: object) -> str | None:
+    """Return how the run's files are removed from the service; ``None`` if unset.
+
+    :raises ValueError: it is none of the service's methods.
+    """
+    return None if is_unset(value) else parse_choice(value, RemoveMethod)
+
+
+def _several(value: object) -> list[str] | None:
+    if is_unset(value):
+        return None
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f"must be a text or a list of at least one, not {shown(value)}")
+    return list(texts)
+
+
+_CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
+    "file_kinds": parse_file_kinds,
+    "file_patterns": parse_file_patterns,
+    "max_parallel_files": parse_max_parallel_files,
+    "remove_method": parse_remove_method,
+}
+"""The parameters that are checked when the DAG is parsed, where they hold their value already."""
+
+
+def _named(name: str, parse: Callable[[Any], T], value: object) -> T:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}.") from None
+
+
+def _is_literal(value: object) -> bool:
+    """Whether a field holds its value already, and neither a template nor another task's output."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_literal, value))
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and "{" not in value)

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_sequentum.api import SequentumClient, files, runs
 from airflow_provider_sequentum.api.errors import NotFound
-from airflow_provider_sequentum.exceptions import RunFilesUnavailable, SequentumRequestRefused
-from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
-from airflow_provider_sequentum.lifecycle.file_selection import Selection, select, why_incomplete, why_removed
+from airflow_provider_sequentum.api.files import RunFile
+from airflow_provider_sequentum.api.parsing import Page
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    SequentumRequestRefused,
+    client_errors_as_exceptions,
+)
+from airflow_provider_sequentum.runs.files import (
+    Selection,
+    listing,
+    select,
+    why_all_empty,
+    why_incomplete,
+    why_records_missing,
+    why_removed,
+)
 from airflow_provider_sequentum.transfers.contents import Measure, Measuring, MeasuringBeside
-from airflow_provider_sequentum.transfers.copying import Progress, copy_all
-from airflow_provider_sequentum.transfers.landing import OBJECT_STORES, Writable, landing
+from airflow_provider_sequentum.transfers.landing import (
+    MANIFEST_NAME,
+    Contents,
+    LandingFolder,
+    Progress,
+    Writable,
+    copy_all,
+    landing_names,
+    unfinished_of,
+)
 from airflow_provider_sequentum.transfers.manifest import (
     LandedFile,
     Manifest,
@@ -24,25 +44,23 @@ from airflow_provider_sequentum.transfers.manifest import (
     plan,
     planned_file,
 )
-from airflow_provider_sequentum.transfers.names import MANIFEST_NAME, landing_names, unfinished_of
-from airflow_provider_sequentum.transfers.storage_errors import storage_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.sdk.types import Logger
 
-    from airflow_provider_sequentum.api.files import RunFile
     from airflow_provider_sequentum.api.runs import RemoveMethod, Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-
-READ_SIZE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferOptions:
-    """What to land, and how: the parameters of :class:`~.run_files.RunFilesToObjectStorageOperator` by these names."""
+    """What to land, and how: the parameters of :class:`~.run_files.RunFilesToObjectStorageOperator` by these names.
 
-    file_kinds: Sequence[str]
+    :param file_kinds: ``None`` where the DAG author names none, which tells a choice from the default.
+    """
+
+    file_kinds: Sequence[str] | None
     file_patterns: Sequence[str]
     max_parallel_files: int
     remove_method: str | None
@@ -50,12 +68,11 @@ class TransferOptions:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """
-    What a transfer brought about.
+    """What a transfer did.
 
     :param folder: the destination.
     :param manifest: the complete manifest.
-    :param fetched: how many of its files were fetched by this try.
+    :param fetched: how many of its files were fetched by this attempt.
     :param origin: the service they came from: scheme and host.
     """
 
@@ -82,17 +99,8 @@ class Landed:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What is at the destination before the transfer: files with their sizes, and the manifest among them."""
-
-    sizes: dict[str, int]
-    manifest: Manifest | None
-
-
 class RunFilesTransfer:
-    """
-    A transfer of one run's files to one folder.
+    """A transfer of one run's files to one folder.
 
     :param hook: the connection.
     :param agent_id: the agent.
@@ -113,7 +121,7 @@ class RunFilesTransfer:
     ) -> None:
         self._hook = hook
         self._agent_id, self._run_id = agent_id, run_id
-        self._folder = folder
+        self._folder = LandingFolder(folder)
         self._options = options
         self._log = log
         self._progress = Progress()
@@ -122,106 +130,106 @@ class RunFilesTransfer:
         """Abandon the copies under way. Safe in a signal handler."""
         self._progress.stop()
 
-    def carry_out(self) -> Landed:
-        """
-        Land the files and, if that was asked for, remove them from the service.
+    def transfer(self) -> Landed:
+        """Land the files and, if that was asked for, remove them from the service.
 
         :raises RunFilesUnavailable: the run is still going, a file could not be written, or is not what was fetched.
-        :raises SequentumRequestRefused: the run's files are gone.
+        :raises SequentumRequestRefused: the run or its files are gone, or its records are in no file that is selected.
         """
-        there = self._look_at_folder()
+        contents = self._folder.contents()
+        previous = Manifest.parse(self._folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
         run = self._run()
-        listed = self._listed() if run is not None else []
-        if run is None or not listed:
-            landed = self._landed_and_removed_before(there, run)
-            if landed is not None:
-                return landed
+        listed = self._listed() if run is not None else Page[RunFile]([])
+        if previous is not None and self._were_removed(previous, listed):
+            return self._landed_before_removal(previous, contents, run)
         if run is None:
             why = (
                 "It may have been deleted, or the connection leads to another service. Check the ids and the base URL."
             )
-            raise self._refused(f"The service doesn't know the run. {why} Nothing was copied.")
-        self._check_run(run, listed)
+            raise self._refused(f"The service does not know the run. {why} Nothing was copied.")
+        if reason := why_incomplete(run):
+            raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason} Nothing was copied.")
+        if reason := why_removed(run, listed):
+            raise self._refused(reason)
         selection = select(listed, self._options.file_kinds, self._options.file_patterns)
-        self._check_removal(selection)
-        self._log.info("Run %s left %d files; %d of them are wanted.", run.id, len(listed), len(selection.chosen))
-        return self._land(run, selection, there)
+        self._check_selection(run, selection, _unreadable(listed))
+        self._log.info("Run %s has %d files; copying %d.", run.id, len(listed), len(selection.chosen))
+        return self._land(run, selection, previous, contents)
 
     # Looking
 
-    def _look_at_folder(self) -> _Found:
-        with self._storage_errors("look into"):
-            if self._folder.protocol not in OBJECT_STORES:
-                self._folder.mkdir(parents=True, exist_ok=True)
-            sizes = self._sizes()
-            has_manifest = MANIFEST_NAME in sizes
-            content = (self._folder / MANIFEST_NAME).read_bytes() if has_manifest else b""
-        return _Found(sizes, Manifest.parse(content))
-
-    def _sizes(self) -> dict[str, int]:
-        file_system = self._folder.fs
-        file_system.invalidate_cache(self._folder.path)
-        try:
-            entries = file_system.ls(self._folder.path, detail=True)
-        except FileNotFoundError:  # what an object store says of a folder without files
-            return {}
-        return {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"}
-
     def _run(self) -> Run | None:
-        with errors_as_airflow_exceptions(self._hook.sequentum_conn_id):
+        with client_errors_as_exceptions(self._hook.sequentum_conn_id):
             try:
                 return self._hook.client.send(runs.status(self._agent_id, self._run_id))
             except NotFound:
                 return None
 
-    def _listed(self) -> list[RunFile]:
+    def _listed(self) -> Page[RunFile]:
         return self._hook.send(files.list_files(self._agent_id, self._run_id))
+
+    def _were_removed(self, manifest: Manifest, listed: list[RunFile]) -> bool:
+        """Whether an earlier attempt landed the files, removed them from the service and was interrupted then."""
+        is_done = manifest.is_complete and manifest.remove_method is not None
+        if not is_done or not manifest.is_of(self._agent_id, self._run_id):
+            return False
+        # Some files of a run may outlive the removal, such as the service's own.
+        landed = {file.file_id for file in manifest.files}
+        return not listed or (bool(landed) and landed.isdisjoint(file.id for file in listed))
+
+    def _landed_before_removal(self, manifest: Manifest, contents: Contents, run: Run | None) -> Landed:
+        for file in manifest.files:
+            if contents.sizes.get(file.name) != file.size or not _holds(file, self._folder.measure(file.name)):
+                raise RunFilesUnavailable(
+                    f"{self._folder.path / file.name} is not what an earlier attempt landed, and the run's files were "
+                    f"removed from the service{'' if run else ' with the run'}: it cannot be fetched again."
+                )
+        self._log.info("An earlier attempt landed %d files and removed them from the service.", len(manifest.files))
+        return self._landed(manifest, 0)
 
     # Checking
 
-    def _check_run(self, run: Run, listed: list[RunFile]) -> None:
-        if reason := why_incomplete(run):
-            raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason} Nothing was copied.")
-        if reason := why_removed(run, listed):
-            raise self._refused(reason)
-
-    def _check_removal(self, selection: Selection) -> None:
-        if self._options.remove_method is not None and selection.delivered_left_out:
-            names = ", ".join(repr(name) for name in selection.delivered_left_out[:5])
+    def _check_selection(self, run: Run, selection: Selection, unreadable: int) -> None:
+        if unreadable:
+            lost = f"The list of the run's files has {unreadable} entries that cannot be read."
+            if self._options.remove_method is not None:
+                raise self._refused(f"{lost} remove_method would remove these files uncopied. Nothing was copied.")
+            self._log.warning("%s These files are not copied.", lost)
+        if self._options.remove_method is not None and (left_out := selection.delivered_left_out):
             raise self._refused(
-                f"remove_method would remove delivered files that were not to be copied: {names}. Copy them too, or "
-                "leave remove_method out. Nothing was copied and nothing removed."
+                f"remove_method would remove delivered files that were not to be copied: {listing(left_out)}. Copy "
+                "them too, or leave remove_method out. Nothing was copied and nothing removed."
             )
+        if reason := why_records_missing(run, selection):
+            raise self._refused(
+                f"{reason}. Name the kinds to copy in file_kinds. If none of the files is wanted, leave them out by "
+                "file_kinds or file_patterns. Nothing was copied."
+            )
+        if selection.left_out:
+            level = self._log.info if selection.chosen else self._log.warning
+            level("%d files are not copied: %s", len(selection.left_out), listing(selection.left_out))
 
-    def _landed_and_removed_before(self, there: _Found, run: Run | None) -> Landed | None:
-        """Return what an earlier try landed, if it was interrupted after it had removed the files from the service."""
-        manifest = there.manifest
-        if (
-            manifest is None
-            or not manifest.is_complete
-            or manifest.remove_method is None
-            or (manifest.agent_id, manifest.run_id) != (self._agent_id, self._run_id)
-        ):
-            return None
-        for file in manifest.files:
-            if there.sizes.get(file.name) != file.size or self._measure(file.name) != _measure_of(file):
-                raise RunFilesUnavailable(
-                    f"{self._folder / file.name} is not what an earlier try landed, and the run's files were removed "
-                    f"from the service{'' if run else ' with the run'}: it can't be fetched again."
-                )
-        self._log.info("An earlier try landed %d files and removed them from the service.", len(manifest.files))
-        return self._landed(manifest, 0)
+    def _check_names(self, names: list[str], contents: Contents) -> None:
+        if taken := sorted(contents.folders.intersection([MANIFEST_NAME, *names])):
+            raise RunFilesUnavailable(
+                f"{self._folder.path / taken[0]} is a folder, where a file of that name is to be written. Nothing was "
+                "copied. Remove the folder, or choose another destination."
+            )
 
     # Landing
 
-    def _land(self, run: Run, selection: Selection, there: _Found) -> Landed:
+    def _land(self, run: Run, selection: Selection, previous: Manifest | None, contents: Contents) -> Landed:
         names = landing_names([file.name for file in selection.chosen])
+        self._check_names(names, contents)
         chosen = dict(zip(names, selection.chosen, strict=True))
-        planned = plan(run, [planned_file(file, name) for name, file in chosen.items()], there.manifest, there.sizes)
-        self._say_what_is_there(planned, there)
-        self._sweep(unfinished_of([MANIFEST_NAME, *chosen], there.sizes))
+        entries = [planned_file(file, name) for name, file in chosen.items()]
+        planned = plan(run, entries, previous, contents.replaceable)
+        self._log_surprises(planned, previous)
+        for unfinished in unfinished_of([MANIFEST_NAME, *names], contents.sizes):
+            # A killed attempt left it half-written. An attempt that still writes it fails, and this one takes over.
+            self._folder.remove(unfinished)
         self._write_manifest(planned)
-        kept = self._verified_before(planned, there)
+        kept = self._verified_before(planned, contents)
         missing = [file for file in planned.files if file.name not in kept]
         fetched = self._fetch([(chosen[file.name], file) for file in missing])
         measured = {**kept, **dict(zip((file.name for file in missing), fetched, strict=True))}
@@ -233,37 +241,35 @@ class RunFilesTransfer:
             }
         )
         self._verify(manifest, read_again={file.name for file in missing})
-        if empty := [file.name for file in manifest.files if not file.size]:
-            self._log.warning("%d files are empty, as they are on the service: %s", len(empty), ", ".join(empty[:5]))
+        self._check_bytes(run, selection, manifest)
         self._write_manifest(manifest)
-        self._remove()
+        self._remove(selection)
         return self._landed(manifest, len(missing))
 
-    def _say_what_is_there(self, planned: Manifest, there: _Found) -> None:
+    def _log_surprises(self, planned: Manifest, previous: Manifest | None) -> None:
+        if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
+            self._log.info("%d files land under another name: %s", len(renamed), ", ".join(renamed[:5]))
         if planned.replaced:
             self._log.warning(
-                "Replacing %d files in %s of unknown or other origin.", len(planned.replaced), self._folder
+                "Replacing %d files in %s of unknown or other origin.", len(planned.replaced), self._folder.path
             )
-        if names := left_over(there.manifest, planned):
+        if previous is not None and (names := left_over(previous, planned)):
             self._log.warning(
-                "Run %s left %d files in %s that this run doesn't replace: %s",
-                there.manifest and there.manifest.run_id,
+                "Run %s left %d files in %s that this run does not replace: %s",
+                previous.run_id,
                 len(names),
-                self._folder,
+                self._folder.path,
                 ", ".join(names[:5]),
             )
 
-    def _sweep(self, unfinished: list[str]) -> None:
-        """Remove what a killed try left half-written. A try that still writes it fails, and this one takes over."""
-        with self._storage_errors("tidy up"):
-            for name in unfinished:
-                (self._folder / name).unlink(missing_ok=True)
-
-    def _verified_before(self, planned: Manifest, there: _Found) -> dict[str, Measure]:
+    def _verified_before(self, planned: Manifest, contents: Contents) -> dict[str, Measure]:
         kept = {}
-        for file in landed_before(planned, there.sizes):
-            measure = self._measure(file.name)
-            if file.sha256 is None or measure == _measure_of(file):
+        for file in landed_before(planned, contents.sizes):
+            measure = self._folder.measure(file.name)
+            # A plan has no checksums yet. Then the list's size is what there is to compare with; where the list is
+            # wrong, the file is fetched once more.
+            is_whole = file.listed_size in (None, measure.size) if file.sha256 is None else _holds(file, measure)
+            if is_whole:
                 kept[file.name] = measure
         if kept:
             self._log.info("%d files are there already, whole; they are not fetched again.", len(kept))
@@ -290,12 +296,10 @@ class RunFilesTransfer:
         return measures
 
     def _fetch_one(self, client: SequentumClient, threads: Executor, file: RunFile, entry: LandedFile) -> Measure:
-        target = self._folder / entry.name
         measuring = MeasuringBeside(Measuring(entry.name), threads)
         with (
-            errors_as_airflow_exceptions(self._hook.sequentum_conn_id),
-            self._storage_errors("write", entry.name),
-            landing(target, entry.listed_size) as stream,
+            client_errors_as_exceptions(self._hook.sequentum_conn_id),
+            self._folder.write(entry.name, entry.listed_size) as stream,
         ):
             client.download(
                 agent_id=self._agent_id,
@@ -307,27 +311,19 @@ class RunFilesTransfer:
             if entry.listed_size and not measure.size:
                 raise RunFilesUnavailable(
                     f"The service lists {entry.listed_size} bytes of {file.name!r} of run {self._run_id}, but sent "
-                    f"none. Nothing was written to {target}. A retry fetches it again."
+                    f"none. Nothing was written to {self._folder.path / entry.name}. A retry fetches it again."
                 )
         self._progress.finished()
         return measure
-
-    def _measure(self, name: str) -> Measure:
-        measuring = Measuring(name)
-        with self._storage_errors("read", name), (self._folder / name).open("rb") as stream:  # type: ignore[no-untyped-call]
-            while data := stream.read(READ_SIZE):
-                measuring.write(data)
-        return measuring.result()
 
     # Finishing
 
     def _verify(self, manifest: Manifest, read_again: set[str]) -> None:
         """Compare what the storage has with what was fetched: its sizes, and its bytes if the originals are to go."""
-        with self._storage_errors("look into"):
-            sizes = self._sizes()
+        sizes = self._folder.contents().sizes
         for file in manifest.files:
             if sizes.get(file.name) != file.size:
-                raise self._spoiled(file, f"the storage has {sizes.get(file.name)} bytes of it, not {file.size}")
+                raise self._discard(file, f"the storage has {sizes.get(file.name)} bytes of it, not {file.size}")
             if manifest.remove_method is None:
                 continue
             if file.listed_size is not None and file.listed_size != file.size:
@@ -335,50 +331,68 @@ class RunFilesTransfer:
                     f"The service lists {file.listed_size} bytes of {file.name!r}, but sent {file.size}. The files "
                     "have been landed; because of the doubt none was removed from the service."
                 )
-            if file.name in read_again and self._measure(file.name) != _measure_of(file):
-                raise self._spoiled(file, "the storage gives back something else than was sent to it")
+            if file.name in read_again and not _holds(file, self._folder.measure(file.name)):
+                raise self._discard(file, "the storage returns other bytes than were sent to it")
+
+    def _check_bytes(self, run: Run, selection: Selection, manifest: Manifest) -> None:
+        if reason := why_all_empty(run, selection, (file.size for file in manifest.files)):
+            for file in manifest.files:
+                # Kept, they would be taken for whole by the next attempt.
+                self._folder.remove(file.name)
+            raise RunFilesUnavailable(
+                f"Run {run.id} of agent {run.agent_id}: {reason}. They may not have been written in full yet. The "
+                "empty copies have been removed; a retry fetches the files again."
+            )
+        if empty := [file.name for file in manifest.files if not file.size]:
+            self._log.warning("%d files are empty, as they are on the service: %s", len(empty), ", ".join(empty[:5]))
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        with self._storage_errors("write", MANIFEST_NAME), landing(self._folder / MANIFEST_NAME) as stream:
+        with self._folder.write(MANIFEST_NAME) as stream:
             stream.write(manifest.to_json())
 
-    def _remove(self) -> None:
+    def _remove(self, selection: Selection) -> None:
         method = self._options.remove_method
         if method is None:
             return
-        with errors_as_airflow_exceptions(self._hook.sequentum_conn_id):
+        if selection.left_out:
+            self._log.warning("Removing files that were not copied: %s", listing(selection.left_out))
+        with client_errors_as_exceptions(self._hook.sequentum_conn_id):
             try:
                 self._hook.client.send(runs.delete(self._agent_id, self._run_id, cast("RemoveMethod", method)))
-            except NotFound:
-                self._log.info("Run %s was removed from the service already.", self._run_id)
-                return
+            except NotFound as error:
+                self._check_removed(error)
         self._log.info("Removed from the service, by %s: run %s of agent %s.", method, self._run_id, self._agent_id)
 
-    def _landed(self, manifest: Manifest, fetched: int) -> Landed:
-        return Landed(self._folder, manifest, fetched, self._hook.settings.origin)
+    def _check_removed(self, error: NotFound) -> None:
+        """Find out whether a removal that was answered by 404 found nothing, or did not reach the run."""
+        if self._run() is None or not self._listed():
+            self._log.info("There was nothing left to remove. (%s)", error)
+            return
+        raise RunFilesUnavailable(
+            f"The service answered 404 to the removal of run {self._run_id} of agent {self._agent_id}, but still has "
+            "its files. They have been landed; a retry removes them."
+        ) from error
 
-    def _storage_errors(self, verb: str, name: str = "") -> AbstractContextManager[None]:
-        return storage_errors(f"Could not {verb} {self._folder / name if name else self._folder}")
+    def _landed(self, manifest: Manifest, fetched: int) -> Landed:
+        return Landed(self._folder.path, manifest, fetched, self._hook.settings.origin)
 
     def _refused(self, reason: str) -> SequentumRequestRefused:
         return SequentumRequestRefused(
-            f"The files of run {self._run_id} of agent {self._agent_id} can't be landed. {reason} "
+            f"The files of run {self._run_id} of agent {self._agent_id} cannot be landed. {reason} "
             f"(connection {self._hook.sequentum_conn_id!r})"
         )
 
-    def _spoiled(self, file: LandedFile, reason: str) -> RunFilesUnavailable:
-        """Remove a file that is not right, so that the next try fetches it again, and return the error to raise."""
-        target = self._folder / file.name
-        with self._storage_errors("remove", file.name):
-            target.unlink(missing_ok=True)
+    def _discard(self, file: LandedFile, reason: str) -> RunFilesUnavailable:
+        """Remove a file that is not right, so that the next attempt fetches it again; return the error to raise."""
+        self._folder.remove(file.name)
         return RunFilesUnavailable(
-            f"{target} was not right: {reason}. It has been removed there. The run's files are untouched on the "
-            "service. A retry fetches it again."
+            f"{self._folder.path / file.name} failed verification: {reason}. It has been removed there. The run's "
+            "files are untouched on the service. A retry fetches it again."
         )
 
 
 class _Copy:
-    """Takes the bytes of a download: to the storage, past the measuring, with a word to the progress."""
+    """Takes the bytes of a download: to the storage, to the measuring, and their number to the progress."""
 
     def __init__(self, stream: Writable, measuring: MeasuringBeside, progress: Progress) -> None:
         self._write = stream.write
@@ -391,8 +405,14 @@ class _Copy:
         self._measuring.write(data)
 
 
-def _measure_of(file: LandedFile) -> Measure:
-    return Measure(file.size or 0, file.sha256 or "", file.records)
+def _unreadable(listed: Page[RunFile]) -> int:
+    """Return how many files the service lists beyond those that could be read."""
+    return max(listed.unreadable, (listed.total_record_count or 0) - len(listed))
+
+
+def _holds(file: LandedFile, measure: Measure) -> bool:
+    # Not the number of records: another version of this package may count them differently.
+    return (file.size, file.sha256) == (measure.size, measure.sha256)
 
 
 def _measured(file: LandedFile, measure: Measure) -> LandedFile:

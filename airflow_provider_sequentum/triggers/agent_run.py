@@ -19,7 +19,7 @@ class AgentRunTrigger(RemoteJobTrigger):
     :param agent_id: the agent.
     :param run_id: the run; ``None`` waits for the agent's first one that was created at ``since`` or later.
     :param since: see ``run_id``; an ISO 8601 time with an offset.
-    :param poll_interval: least seconds between two requests on behalf of this wait; ``None`` leaves that to the watcher.
+    :param poll_interval: least seconds between two requests for this wait; ``None`` leaves that to the watcher.
     :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` waits as long as it takes.
     :param failure_pause: seconds a Failure has to stand before it counts as the end.
     :param wait_for_restart: keep waiting through Failure, for as long as the run can be restarted.
@@ -101,10 +101,8 @@ class AgentRunTrigger(RemoteJobTrigger):
         from airflow_provider_sequentum.runs.record import RunRecord
         from airflow_provider_sequentum.runs.stop import astop_runs
 
-        restart_asked_at = self._arguments["restart_asked_at"]
-        record = RunRecord.from_json(
-            {"agent_id": self.agent_id, "run_id": self.run_id, "restart_asked_at": restart_asked_at}
-        )
+        names = ("agent_id", "run_id", "restart_asked_at", "failure_ended_at")
+        record = RunRecord.from_json({name: self._arguments[name] for name in names})
         # A client of its own: the one that waited is being closed at this moment.
         async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
             await astop_runs(client, [record], self.stop_grace)

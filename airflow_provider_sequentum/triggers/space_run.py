@@ -3,48 +3,80 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
-from airflow_provider_sequentum.triggers.timing import not_too_soon
+from airflow_provider_sequentum.triggers.remote_job import RemoteJobTrigger
 
 
-class SpaceRunsTrigger(BaseTrigger):
+class SpaceRunsTrigger(RemoteJobTrigger):
+    """Wait for many runs, then fire once: each run is waited for as an :class:`.AgentRunTrigger` does.
+
+    The event is a :class:`~airflow_provider_sequentum.spaces.attempt.SpaceEvent`, with the events of all waits.
+
+    :param sequentum_conn_id: the connection.
+    :param space_id: the space.
+    :param waits: for each run the arguments of an :class:`.AgentRunTrigger` that say what to wait for.
+    :param stop_on_kill: stop the runs when a user marks or clears the waiting task (Airflow 3.3 and later).
+    :param successor_may_join: whether the new attempt of a cleared task may join the runs.
+    :param stop_grace: seconds each run then gets to wind down before it is killed.
+    :param other: what another version of this package was deferred with; see :meth:`wait`.
     """
-    Wait for many runs, then fire once: each run is waited for as an :class:`.AgentRunTrigger` does.
 
-    The event holds the events of all waits, in their order.
+    xcom_key = "runs"
 
-    :param waits: the arguments of an :class:`.AgentRunTrigger` for each run.
-    :param carried: values handed back with the event.
-    """
-
-    def __init__(self, *, waits: list[dict[str, Any]], carried: dict[str, Any] | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+    def __init__(
+        self,
+        *,
+        sequentum_conn_id: str = "sequentum_default",
+        space_id: int = 0,
+        waits: list[dict[str, Any]],
+        stop_on_kill: bool = True,
+        successor_may_join: bool = False,
+        stop_grace: float = 45.0,
+        **other: Any,
+    ) -> None:
+        arguments = {
+            "sequentum_conn_id": sequentum_conn_id,
+            "space_id": space_id,
+            "waits": waits,
+            "stop_on_kill": stop_on_kill,
+            "successor_may_join": successor_may_join,
+            "stop_grace": stop_grace,
+            **other,
+        }
+        super().__init__(arguments, stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
+        self.sequentum_conn_id = sequentum_conn_id
+        self.space_id = space_id
         self.waits = waits
-        self.carried = carried or {}
-        self._stopping: asyncio.Future[Any] | None = None
+        self.stop_grace = stop_grace
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class's path and the arguments, all of them primitives."""
-        arguments = {"waits": self.waits, "carried": self.carried}
-        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+    @property
+    def job_name(self) -> str:
+        """How log lines name the runs."""
+        return f"Space {self.space_id}"
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire one event and end."""
-        events = await not_too_soon(asyncio.gather(*(trigger.wait() for trigger in self._triggers())))
-        yield TriggerEvent({"events": events, "carried": self.carried})  # type: ignore[no-untyped-call]
+    async def wait(self) -> dict[str, Any]:
+        """Return the event, as soon as every run has one."""
+        from airflow_provider_sequentum.spaces.attempt import SpaceEvent
 
-    async def on_kill(self) -> None:
-        """Stop the runs because a user ended the task while it was deferred (Airflow 3.3 and later)."""
-        self._stopping = asyncio.gather(*(trigger.try_to_stop() for trigger in self._triggers()))
-        await asyncio.shield(self._stopping)
+        triggers = [AgentRunTrigger(**{"sequentum_conn_id": self.sequentum_conn_id, **wait}) for wait in self.waits]
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(trigger.wait()) for trigger in triggers]
+        return SpaceEvent(events=tuple(task.result() for task in waiting)).to_json()
 
-    def _triggers(self) -> list[AgentRunTrigger]:
-        triggers = [AgentRunTrigger(**wait) for wait in self.waits]
-        for trigger in triggers:
-            trigger.task_instance = self.task_instance
-        return triggers
+    async def stop(self) -> None:
+        """Stop all runs at once."""
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.runs.record import RunRecord
+        from airflow_provider_sequentum.runs.stop import astop_runs
+
+        records = [RunRecord.from_json(wait) for wait in self.waits]
+        # A client of its own: the one that waited is being closed at this moment.
+        async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
+            await astop_runs(client, records, self.stop_grace)
+
+    def is_own(self, xcom: Any) -> bool:
+        """Return whether the summaries of a task are of this trigger's runs: of some, since others may be replaced."""
+        named = {run.get("run_id") for run in xcom if isinstance(run, dict)} if isinstance(xcom, list) else set()
+        return any(wait.get("run_id") in named for wait in self.waits)

@@ -85,6 +85,7 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
 
     from airflow_provider_sequentum.api import runs
     from airflow_provider_sequentum.api.files import RunFile
+    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.sequentum import SequentumHook
     from airflow_provider_sequentum.transfers.record_count import numpy
@@ -99,8 +100,8 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
         def _run(self) -> Run:
             return run
 
-        def _listed(self) -> list[RunFile]:
-            return listed
+        def _listed(self) -> Page[RunFile]:
+            return Page(listed)
 
     options = TransferOptions(
         file_kinds=["delivered"], file_patterns=["*"], max_parallel_files=PARALLEL, remove_method=None
@@ -116,7 +117,7 @@ def _transfer_here(base_url: str, folder: Path, count: int, size: int) -> None:
     transfer = Transfer(hook, 7, 42, target, options, logging.getLogger("bench"))  # type: ignore[arg-type]
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    transfer.carry_out()
+    transfer.transfer()
     seconds = time.perf_counter() - began
     print(json.dumps([seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024]))
 

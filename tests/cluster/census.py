@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_sequentum.triggers import run_watcher
+from airflow_provider_sequentum.watching import watcher
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -48,7 +48,7 @@ class CensusTrigger(BaseTrigger):
 def count() -> dict[str, float]:
     """Return what there is on this event loop at the moment."""
     gc.collect()
-    watchers = run_watcher._watchers.get(asyncio.get_running_loop(), {}).values()
+    watchers = watcher._watchers.get(asyncio.get_running_loop(), {}).values()
     return {
         "at": time.time(),
         "tasks": len(asyncio.all_tasks()),

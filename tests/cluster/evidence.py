@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from airflow_provider_sequentum.sandbox.ledger import Effect, RequestEntry, RunTruth
+from airflow_provider_sequentum.sandbox.ledger import ActualRun, Effect, RequestEntry
 from tests.cluster.canary import Search, Sighting
 from tests.cluster.facts import Case, Intervention, RunFact, TaskFact
 from tests.cluster.people import TASK, Click, Placed
@@ -69,7 +69,7 @@ def gather_cases(
     placed: Iterable[Placed],
     database: Database,
     effects: Iterable[Effect],
-    truths: Iterable[RunTruth],
+    truths: Iterable[ActualRun],
     requests: Iterable[RequestEntry],
     clicks: Iterable[Click],
     lake: Path,
@@ -112,7 +112,7 @@ def _interventions(clicks: Iterable[Click], heartbeats: Mapping[int, datetime]) 
 
 
 def runs_by_agent(
-    effects: Iterable[Effect], truths: Iterable[RunTruth], requests: Iterable[RequestEntry]
+    effects: Iterable[Effect], truths: Iterable[ActualRun], requests: Iterable[RequestEntry]
 ) -> dict[int, list[RunFact]]:
     """Return the runs that were started through the API, oldest first, for each agent."""
     true = {truth.run_id: truth for truth in truths}

@@ -62,11 +62,12 @@ class Intervention:
     """
     What a person did.
 
-    :param kind: ``clear``, ``mark failed``, ``mark success``, ``stop``, ``restart`` or ``archive``.
+    :param kind: ``clear``, ``mark failed``, ``mark success``, ``stop``, ``restart``, ``archive``, or
+        ``clear and wipe``: a clear that discards what the task has kept.
     :param asked: when it was asked for.
     :param done: when it was answered.
     :param heard: whether the process that had the task was there to hear of it. Airflow tells a triggerer or a worker
-        that a task was marked; where it is dead at that moment, nobody is told, then or later.
+        that a task was marked or cleared; where it is dead at that moment, nobody is told, then or later.
     """
 
     kind: str

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise, zip_longest
 
-from tests.cluster.facts import ENDED_TASK, Case, RunFact
+from tests.cluster.facts import ENDED_TASK, Case, Intervention, RunFact
 
 GRACE = timedelta(seconds=45)
 """How long a run may outlive its task: a stop is sent, takes effect, or is followed by a kill."""
 MARKS = ("mark failed", "mark success")
+WIPE = "clear and wipe"
+CLEARS = ("clear", WIPE)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def duplicates(case: Case) -> list[str]:
     return [
         f"run {later.run_id} was started beside run {earlier.run_id} ({earlier.status})"
         for earlier, later in pairwise(case.runs)
-        if (earlier.is_going_at(later.started) or earlier.succeeded) and not case.did("clear", since=earlier.started)
+        if (earlier.is_going_at(later.started) or earlier.succeeded) and not case.did(*CLEARS, since=earlier.started)
     ]
 
 
@@ -47,7 +49,7 @@ def lost(case: Case) -> list[str]:
     return [
         f"run {run.run_id} succeeded and nobody was told"
         for run in case.runs
-        if run.succeeded and run.run_id != case.task.result and not case.did("clear", *MARKS, since=run.started)
+        if run.succeeded and run.run_id != case.task.result and not case.did(*CLEARS, *MARKS, since=run.started)
     ]
 
 
@@ -64,18 +66,16 @@ def leaked(case: Case, now: datetime) -> list[str]:
     return found
 
 
-def marked_unheard(case: Case) -> list[str]:
-    """A person marked the task while the process that had it was dead: nobody could be told to stop the run."""
-    unheard = [run for run in case.runs if _ended_unheard(case, run)]
-    return [f"nobody was there to stop run {run.run_id}" for run in unheard]
+def unheard(case: Case) -> list[str]:
+    """A person gave the run up while the process that had its task was dead: nobody could be told to stop it."""
+    return [f"nobody was there to stop run {run.run_id}" for run in case.runs if _ended_unheard(case, run)]
 
 
 def refused_stops(case: Case) -> list[str]:
-    """
-    A person marked the task, and the service refused every request to stop its run.
+    """A person gave the run up, and the service refused every request to stop it.
 
-    Airflow gives the process of a marked task about five seconds. A service that does not listen for so long can't be
-    told.
+    Airflow gives the process of a marked or cleared task about five seconds. A service that does not listen for so long
+    cannot be told.
     """
     refused = [run for run in case.runs if _ended_in_vain(case, run)]
     return [f"{run.stops_refused} requests to stop run {run.run_id} were refused" for run in refused]
@@ -86,13 +86,22 @@ def _is_excused(case: Case, run: RunFact) -> bool:
 
 
 def _ended_in_vain(case: Case, run: RunFact) -> bool:
-    marked = any(deed.kind in MARKS and run.is_going_at(deed.done) for deed in case.interventions)
-    return marked and run is case.runs[-1] and run.stops_refused > 0 and run.stops_taken == 0
+    return bool(_given_up_by(case, run)) and run.stops_refused > 0 and run.stops_taken == 0
 
 
 def _ended_unheard(case: Case, run: RunFact) -> bool:
-    marks = [deed for deed in case.interventions if deed.kind in MARKS and run.is_going_at(deed.done)]
-    return bool(marks) and run is case.runs[-1] and not any(deed.heard for deed in marks)
+    deeds = _given_up_by(case, run)
+    return bool(deeds) and not any(deed.heard for deed in deeds)
+
+
+def _given_up_by(case: Case, run: RunFact) -> list[Intervention]:
+    """Return what people did after which no attempt of the task knows of the run: a mark, or a clear that wiped."""
+    is_last = run is case.runs[-1]
+    return [
+        deed
+        for deed in case.interventions
+        if (deed.kind == WIPE or (is_last and deed.kind in MARKS)) and run.is_going_at(deed.done)
+    ]
 
 
 def wrong_state(case: Case) -> list[str]:

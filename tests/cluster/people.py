@@ -168,24 +168,24 @@ class People:
             return AGAIN
         self._note(placed, deed, asked, state, holder)
         self.deeds[deed] += 1
-        if deed == "clear":
-            self.clicking.add(time.monotonic() + UNCHANGED, partial(self._clear_again, placed, latest))
+        if deed in ("clear", "clear and wipe"):
+            self.clicking.add(time.monotonic() + UNCHANGED, partial(self._clear_again, placed, deed, latest))
         return None
 
-    def _clear_again(self, placed: Placed, run_id: int) -> float | None:
+    def _clear_again(self, placed: Placed, deed: Deed, run_id: int) -> float | None:
         """Clear the task once more if the same run goes on: nobody was there to hear of the clear."""
         try:
             latest = self._service.runs(placed.agent_id)[-1]
         except UNREACHABLE:
             return AGAIN
         goes_on = latest.run_id == run_id and latest.finished is None
-        return self._act(placed, "clear") if goes_on else None
+        return self._act(placed, deed) if goes_on else None
 
     def _do(self, placed: Placed, deed: Deed, state: str | None) -> bool:
         """Return whether it could be done."""
         latest = self._service.runs(placed.agent_id)[-1]
         match deed:
-            case "clear" | "mark failed" | "mark success":
+            case "clear" | "clear and wipe" | "mark failed" | "mark success":
                 return state in ("running", "deferred") and self._click(placed.run, deed)
             case "stop":
                 if latest.finished is None:
@@ -200,12 +200,26 @@ class People:
                     self._service.archive(placed.agent_id, latest.run_id)
                 return latest.status == "Failure"
 
-    def _click(self, run: DagRun, deed: Literal["clear", "mark failed", "mark success"]) -> bool:
-        if deed == "clear":
-            self._cluster.clear(run, TASK)
-        else:
-            self._cluster.mark(run, TASK, "failed" if deed == "mark failed" else "success")
+    def _click(self, run: DagRun, deed: Literal["clear", "clear and wipe", "mark failed", "mark success"]) -> bool:
+        match deed:
+            case "clear":
+                self._cluster.clear(run, TASK)
+            case "clear and wipe":
+                self._cluster.clear(run, TASK)
+                self._wipe(run)
+            case _:
+                self._cluster.mark(run, TASK, "failed" if deed == "mark failed" else "success")
         return True
+
+    def _wipe(self, run: DagRun) -> None:
+        """Discard what the task has kept, as later versions of Airflow do with a clear.
+
+        It is not tried again: a second try would come too late, and take what the new attempt keeps.
+        """
+        try:
+            self._cluster.wipe_state_store(run, TASK)
+        except UNREACHABLE:
+            self.deeds["clear and wipe, not answered"] += 1
 
     def _note(
         self, placed: Placed, deed: Deed, asked: datetime, state: str | None, holder: Mapping[str, int | None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kill = Literal["worker", "triggerer", "scheduler", "api-server", "postgres", "sandbox"]
-Deed = Literal["clear", "mark failed", "mark success", "stop", "restart", "archive"]
+Deed = Literal["clear", "clear and wipe", "mark failed", "mark success", "stop", "restart", "archive"]
 
 KILLS_PER_MINUTE: dict[Kill, float] = {
     "worker": 1.0,
@@ -46,9 +46,12 @@ COURSES: list[tuple[int, list[dict[str, Any]]]] = [
     (3, [ENDLESS]),
 ]
 #: An endless run ends only by one of these.
-ENDINGS: list[tuple[int, Deed]] = [(2, "clear"), (1, "mark failed"), (1, "mark success"), (1, "stop")]
+ENDINGS: list[tuple[int, Deed]] = [
+    (1, "clear"), (2, "clear and wipe"), (1, "mark failed"), (1, "mark success"), (1, "stop"),
+]  # fmt: skip
 DEEDS: list[tuple[int, Deed | None]] = [
-    (8, None), (2, "clear"), (1, "mark failed"), (1, "mark success"), (1, "stop"), (2, "restart"), (2, "archive"),
+    (8, None), (1, "clear"), (2, "clear and wipe"), (1, "mark failed"), (1, "mark success"), (1, "stop"),
+    (2, "restart"), (2, "archive"),
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.cluster.canary import Sighting
 from tests.cluster.facts import Case, RunFact
-from tests.cluster.invariants import Violation, marked_unheard, refused_stops
+from tests.cluster.invariants import Violation, refused_stops, unheard
 
 INVARIANTS = ("duplicate runs", "lost runs", "leaked runs", "wrong states", "given up")
 
@@ -70,11 +70,11 @@ def _figures(findings: Findings) -> Iterable[list[str]]:
     for kind in INVARIANTS:
         yield row(kind, (findings.number(kind, name) for name in findings.populations))
     yield row(
-        "left going, because nobody was there to hear a mark",
-        (sum(len(marked_unheard(case)) for case in group) for group in groups),
+        "left going, because nobody was there to hear a mark, or a clear that wiped the store",
+        (sum(len(unheard(case)) for case in group) for group in groups),
     )
     yield row(
-        "left going, because the service refused every stop while the marked task's process lived",
+        "left going, because the service refused every stop while the marked or cleared task's process lived",
         (sum(len(refused_stops(case)) for case in group) for group in groups),
     )
     yield row("key sightings", (len(findings.sightings.get(name, ())) for name in findings.populations))
@@ -93,7 +93,7 @@ def _describe(run: RunFact) -> str:
 
 
 def explain(findings: Findings) -> str:
-    """Return each violation with what is known of the job, for whoever has to find out why."""
+    """Return each violation with what is known of the job, and each run that was left going with the reason."""
     lines = []
     for found in findings.violations:
         case = found.case
@@ -103,6 +103,11 @@ def explain(findings: Findings) -> str:
             f"{case.population} {case.name}: {found.kind}: {found.what} "
             f"[task {case.task.state} in try {case.task.tries}; runs: {runs}; people: {deeds}]"
         )
+    lines += [
+        f"{case.population} {case.name}: left going: {what}"
+        for case in findings.cases
+        for what in (*unheard(case), *refused_stops(case))
+    ]
     lines += [
         f"{population}: key seen in {sighting.place}"
         for population, sightings in findings.sightings.items()

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from airflow_provider_sequentum.sandbox.ledger import Effect, Leak, RequestEntry, RunTruth
+from airflow_provider_sequentum.sandbox.ledger import ActualRun, Effect, Leak, RequestEntry
 from tests.system.harness.service import Service, free_port, stop_all
 
 BOOT_TIMEOUT = 60.0
@@ -19,8 +19,7 @@ PATIENCE = 20.0
 
 
 class SandboxService:
-    """
-    A sandbox that keeps its state in a file, and its admin API as methods.
+    """A sandbox that keeps its state in a file, and its admin API as methods.
 
     :param folder: where its state, its log and its keys are.
     :param api_key: its first key.
@@ -81,17 +80,17 @@ class SandboxService:
         self._admin("POST", "/faults", fault)
 
     def clear_faults(self) -> None:
-        """Let requests succeed again."""
+        """Remove all faults."""
         self._admin("DELETE", "/faults")
 
     def archive(self, agent_id: int, run_id: int) -> None:
         """Make a Failure run Failed."""
         self._admin("POST", f"/agents/{agent_id}/runs/{run_id}/archive")
 
-    def runs(self, agent_id: int | None = None) -> list[RunTruth]:
-        """Return the runs as they truly are."""
+    def runs(self, agent_id: int | None = None) -> list[ActualRun]:
+        """Return the runs as they really are."""
         query = {} if agent_id is None else {"agent_id": agent_id}
-        return [RunTruth.model_validate(run) for run in self._admin("GET", "/ledger/runs", params=query)]
+        return [ActualRun.model_validate(run) for run in self._admin("GET", "/ledger/runs", params=query)]
 
     def effects(self) -> list[Effect]:
         """Return all that requests brought about."""

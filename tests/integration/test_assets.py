@@ -163,19 +163,19 @@ class TestGuards:
             name="nightly", schedule_type=schedules.ScheduleType.CRON, cron_expression="0 3 * * *", is_enabled=True
         )
         SequentumHook().send(schedules.create(agent_id, definition))
-        task = start(agent_id)
+        task = start(agent_id, check_schedules=True)
         task.execute(context_of(task))  # type: ignore[arg-type]
         assert "'nightly'" in capsys.readouterr().out + caplog.text
 
     def test_the_cost_is_in_the_summary(self, sandbox: Sandbox, agent_id: int) -> None:
-        task = start(agent_id)
+        task = start(agent_id, report_cost=True)
         context = context_of(task)
         task.execute(context)  # type: ignore[arg-type]
         assert context["ti"].pushed["run"]["cost"] == 1.0
 
     def test_a_key_without_billing_has_no_cost(self, sandbox: Sandbox, agent_id: int) -> None:
         sandbox.fail_next("GET /billing/agents/{agent_id}/runs", status=403)
-        task = start(agent_id)
+        task = start(agent_id, report_cost=True)
         context = context_of(task)
         task.execute(context)  # type: ignore[arg-type]
         assert context["ti"].pushed["run"]["cost"] is None
@@ -202,7 +202,7 @@ class TestTrigger:
         stream = AgentRunCompletedTrigger.open_shared_stream(
             {"agent_id": agent_id, "poll_interval": 0.05, "sequentum_conn_id": "sequentum_default"}
         )
-        assert await asyncio.wait_for(anext(stream), 20) == []
+        assert list((await asyncio.wait_for(anext(stream), 20)).runs) == []
         await stream.aclose()  # type: ignore[attr-defined]
 
     async def _looks(self, sandbox: Sandbox, count: int) -> None:

@@ -42,6 +42,14 @@ BLOCKS: dict[str, Callable[[Path], Any]] = {
     ),
     "sensor": lambda _: AgentRunSensor(agent_id=1001, run_id=42, **COMMON),
 }
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for delays in ("LOOKUP_DELAYS", "KILL_LOOKUP_DELAYS"):
+        monkeypatch.setattr(f"airflow_provider_sequentum.runs.start.{delays}", (0.05, 0.1))
+
+
 MISSING, NO_KEY, WRONG, UNREACHABLE = "missing", {"password": None}, {"password": WRONG_KEY}, {"host": "127.0.0.1:9"}
 
 

@@ -22,7 +22,6 @@ from airflow_provider_sequentum import api, retry_rules
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.run_start import find_lost_run
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
@@ -65,7 +64,7 @@ def run_id(sandbox: Sandbox, agent: Agent) -> int:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.2)))
-    monkeypatch.setattr(find_lost_run, "__defaults__", ((0.05, 0.1),))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.start.LOOKUP_DELAYS", (0.05, 0.1))
 
 
 def execute(page: Path, agent: Agent, run_id: int) -> dict[str, Any]:
@@ -136,7 +135,7 @@ def test_reading_records(agent: Agent, run_id: int) -> None:
 
 
 def test_an_operator_of_the_readers_own_waits(agent: Agent, run_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
     kind = execute(DOCS / "how-to" / "triggers.md", agent, run_id)["WaitForRun"]
     task = kind(task_id="wait", agent_id=agent.id, run_id=run_id)
     with pytest.raises(TaskDeferred) as deferral:

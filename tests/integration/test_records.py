@@ -76,6 +76,35 @@ def test_a_temporary_folder_that_is_full(sandbox: Sandbox, tmp_path: Path, monke
             list(SequentumHook().iter_records(agent_id, run_id))
 
 
+def test_a_temporary_folder_that_is_missing(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent_id = sandbox.add_agent("P", records=RECORDS).id
+    run_id = finished_run(sandbox, agent_id)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(RunFilesUnavailable, match=r"'output.csv' could not be kept in .*gone.*TMPDIR"):
+        list(SequentumHook().iter_records(agent_id, run_id))
+
+
+def test_batches_and_frame_fail_as_records_do(sandbox: Sandbox) -> None:
+    extra = [ExtraFile(name="b.csv", content='a,b\n1,"2\n3,4\n')]
+    agent_id = sandbox.add_agent("P", records=[], extra_files=extra).id
+    run_id = finished_run(sandbox, agent_id)
+    hook = SequentumHook()
+    for read in (hook.iter_records, hook.iter_record_batches, hook.get_pandas_df):
+        with pytest.raises(RunRecordsUnreadable, match=r"'b\.csv' is no valid CSV .* starts in line 2"):
+            list(read(agent_id, run_id))
+
+
+def test_files_with_different_columns_in_one_frame(sandbox: Sandbox) -> None:
+    extra = [
+        ExtraFile(name="a.ndjson", content='{"id":9007199254740993}\n'),
+        ExtraFile(name="b.ndjson", content='{"sku":"B"}\n'),
+    ]
+    agent_id = sandbox.add_agent("P", records=[], extra_files=extra).id
+    frame = SequentumHook().get_pandas_df(agent_id, finished_run(sandbox, agent_id))
+    assert frame["id"][0] == 9007199254740993
+    assert list(frame["sku"].isna()) == [True, False]
+
+
 def test_a_run_that_is_still_going(sandbox: Sandbox) -> None:
     agent_id = sandbox.add_agent("Slow", duration=10_000).id
     run_id = SequentumHook().send(runs.start(agent_id)).id

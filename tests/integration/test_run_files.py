@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
+import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
-from airflow_provider_sequentum.api import files, runs
+from airflow_provider_sequentum.api import SequentumClient, files, runs
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     SequentumConnectionException,
@@ -27,8 +31,7 @@ from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.sandbox import Sandbox
 from airflow_provider_sequentum.sandbox.agents import ExtraFile
 from airflow_provider_sequentum.transfers import landing as landing_module
-from airflow_provider_sequentum.transfers.copying import Abandoned, Progress
-from airflow_provider_sequentum.transfers.names import MANIFEST_NAME
+from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, Abandoned, LandingFolder, Progress
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 from tests.support.landing import FakeTaskInstance, finished_run, s3_server, small_disk
@@ -145,9 +148,9 @@ def test_what_another_run_left_and_this_one_does_not_replace_is_named(
     execute(transfer(tmp_path.as_uri(), agent_id, first := finished_run(sandbox, agent_id)))
     other = sandbox.add_agent("Stock", records=RECORDS).id
     execute(transfer(tmp_path.as_uri(), other, finished_run(sandbox, other)))
-    told = caplog.text + capsys.readouterr().out
-    assert f"Run {first} left 3 files in" in told
-    assert "empty.bin, notes.txt, outside.csv" in told
+    logged = caplog.text + capsys.readouterr().out
+    assert f"Run {first} left 3 files in" in logged
+    assert "empty.bin, notes.txt, outside.csv" in logged
 
 
 def test_a_kill_abandons_the_copies_and_leaves_nothing_half_written(
@@ -159,7 +162,7 @@ def test_a_kill_abandons_the_copies_and_leaves_nothing_half_written(
 
     def moved_and_killed(self: Progress, size: int) -> None:
         moved(self, size)
-        if "early.csv" in visible(tmp_path):  # the large file has begun
+        if "early.csv" in visible(tmp_path):  # the large file has started
             killed.on_kill()
 
     with monkeypatch.context() as patch:
@@ -171,13 +174,13 @@ def test_a_kill_abandons_the_copies_and_leaves_nothing_half_written(
     assert summary["fetched"] == 2
 
 
-def test_a_kill_before_the_transfer_has_begun_does_nothing(tmp_path: Path) -> None:
+def test_a_kill_before_the_transfer_has_started_does_nothing(tmp_path: Path) -> None:
     killed = transfer(tmp_path.as_uri(), 7, 42)
     killed.on_kill()
     assert not visible(tmp_path)
 
 
-def test_an_interrupted_transfer_goes_on(
+def test_an_interrupted_transfer_is_continued(
     sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a SIGKILL: the plan and two whole files are there, and half of another under its temporary name."""
@@ -233,7 +236,7 @@ def killed_transfer(destination: str, agent_id: int, run_id: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_transfer_is_finished_by_the_next_try(
+def test_a_killed_transfer_is_finished_by_the_next_attempt(
     sandbox: Sandbox, agent_with_large_file: int, tmp_path: Path
 ) -> None:
     run_id = finished_run(sandbox, agent_with_large_file)
@@ -269,7 +272,7 @@ def check_against_the_service(agent_id: int, run_id: int, paths: list[str]) -> N
         assert hashlib.sha256(ObjectStoragePath(path).read_bytes()).hexdigest() == checksum
 
 
-def test_a_download_that_breaks_goes_on_where_it_broke(sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
+def test_a_download_that_breaks_continues_where_it_broke(sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
     run_id = finished_run(sandbox, agent_id)
     sandbox.fail_next("GET /storage/{agent_id}/{run_id}/{file_id}", "truncated", after_bytes=20)
     execute(transfer(tmp_path.as_uri(), agent_id, run_id, file_patterns="output.csv"))
@@ -299,7 +302,7 @@ class TestRemoval:
         run_id = finished_run(sandbox, agent_id)
         execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
         (tmp_path / "notes.txt").write_text("other")
-        with pytest.raises(RunFilesUnavailable, match="it can't be fetched again"):
+        with pytest.raises(RunFilesUnavailable, match="it cannot be fetched again"):
             execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
 
     def test_nothing_is_removed_that_was_not_copied(self, sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
@@ -316,14 +319,14 @@ class TestRemoval:
         self, sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run_id = finished_run(sandbox, agent_id)
-        measure = RunFilesTransfer._measure
+        measure = LandingFolder.measure
 
         def spoil(self: Any, name: str) -> Any:
             (tmp_path / name).write_bytes(b"\0" * (tmp_path / name).stat().st_size)
             return measure(self, name)
 
-        monkeypatch.setattr(RunFilesTransfer, "_measure", spoil)
-        with pytest.raises(RunFilesUnavailable, match=r"output\.csv was not right"):
+        monkeypatch.setattr(LandingFolder, "measure", spoil)
+        with pytest.raises(RunFilesUnavailable, match=r"output\.csv failed verification"):
             execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
         assert not sandbox.ledger.of_kind("delete")
         monkeypatch.undo()
@@ -336,9 +339,9 @@ class TestRemoval:
         listed = RunFilesTransfer._listed
 
         def one_byte_more(self: Any) -> Any:
-            return [
-                file.model_copy(update={"file_size": file.file_size and file.file_size + 1}) for file in listed(self)
-            ]
+            return Page(
+                [file.model_copy(update={"file_size": file.file_size and file.file_size + 1}) for file in listed(self)]
+            )
 
         monkeypatch.setattr(RunFilesTransfer, "_listed", one_byte_more)
         with pytest.raises(RunFilesUnavailable, match="because of the doubt none was removed"):
@@ -346,13 +349,52 @@ class TestRemoval:
         assert not sandbox.ledger.of_kind("delete")
         assert "output.csv" in visible(tmp_path)
 
-    def test_a_run_that_somebody_removed_meanwhile_is_removed(
+    @pytest.mark.parametrize("method", ["RemoveAllFiles", "RemoveEntireRun"])
+    def test_a_run_that_is_removed_by_another_during_the_transfer(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        remove = RunFilesTransfer._remove
+
+        def remove_second(self: Any, selection: Any) -> None:
+            SequentumHook().send(runs.delete(agent_id, run_id, method))
+            sandbox.fail_next("DELETE /agent/{agent_id}/run/{run_id}", status=404)
+            remove(self, selection)
+
+        monkeypatch.setattr(RunFilesTransfer, "_remove", remove_second)
+        paths, _ = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method=method))
+        assert len(paths) == 4
+
+    def test_a_404_is_not_taken_for_a_removal(self, sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        sandbox.fail_next("DELETE /agent/{agent_id}/run/{run_id}", status=404)
+        with pytest.raises(RunFilesUnavailable, match="still has its files"):
+            execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        _, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        assert summary["fetched"] == 0
+        assert len(sandbox.ledger.of_kind("delete")) == 1
+
+    def test_the_services_own_files_may_outlive_the_removal(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        first, _ = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        left = files.RunFile(id=987_654, name="tracking.db", file_type=files.FileType.INTERNAL_TRACKING_DB)
+        monkeypatch.setattr(RunFilesTransfer, "_listed", lambda self: Page([left]))
+        second, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        assert (second, summary["fetched"]) == (first, 0)
+
+    def test_a_manifest_of_a_version_that_counts_records_differently_is_trusted(
         self, sandbox: Sandbox, agent_id: int, tmp_path: Path
     ) -> None:
         run_id = finished_run(sandbox, agent_id)
-        sandbox.fail_next("DELETE /agent/{agent_id}/run/{run_id}", status=404)
-        paths, _ = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveEntireRun"))
-        assert len(paths) == 4
+        first, _ = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        manifest = json.loads((tmp_path / MANIFEST_NAME).read_bytes())
+        for file in manifest["files"]:
+            file["records"] = None
+            file["a_later_field"] = {"a": 1}
+        (tmp_path / MANIFEST_NAME).write_text(json.dumps({**manifest, "a_later_field": []}))
+        assert execute(transfer(tmp_path.as_uri(), agent_id, run_id))[0] == first
 
     def test_a_refused_removal_fails_the_task_and_a_retry_removes(
         self, sandbox: Sandbox, agent_id: int, tmp_path: Path
@@ -364,6 +406,307 @@ class TestRemoval:
         _, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
         assert summary["fetched"] == 0
         assert len(sandbox.ledger.of_kind("delete")) == 1
+
+
+def with_list(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """Let the service list its files otherwise: ``change`` returns the new fields of each file."""
+    listed = RunFilesTransfer._listed
+
+    def changed(self: Any) -> Any:
+        return Page([file.model_copy(update=change(file)) for file in listed(self)])
+
+    monkeypatch.setattr(RunFilesTransfer, "_listed", changed)
+
+
+class TestNothingIsLostWithoutAWord:
+    """A run with records lands them, or its task fails, or the DAG author's filter left them out."""
+
+    @pytest.fixture
+    def plain_agent(self, sandbox: Sandbox) -> int:
+        return sandbox.add_agent("Plain", records=RECORDS).id
+
+    @pytest.mark.parametrize("kind", [None, 0, 9, 99, -1])
+    @pytest.mark.parametrize("options", [{}, {"file_kinds": ["delivered"]}, {"file_kinds": ""}])
+    def test_a_file_of_no_known_kind_is_landed(
+        self,
+        sandbox: Sandbox,
+        plain_agent: int,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        kind: int | None,
+        options: dict[str, Any],
+    ) -> None:
+        run_id = finished_run(sandbox, plain_agent)
+        with_list(monkeypatch, lambda file: {"file_type": kind} if file.name == "output.csv" else {})
+        paths, summary = execute(transfer(tmp_path.as_uri(), plain_agent, run_id, **options))
+        assert [Path(path).name for path in paths] == ["output.csv"]
+        assert summary["records"] == len(RECORDS)
+
+    @pytest.mark.parametrize(("kind", "name"), [(2, "extracted"), (3, "internal"), (6, "logs")])
+    def test_records_in_a_file_that_no_parameter_leaves_out(
+        self,
+        sandbox: Sandbox,
+        plain_agent: int,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        kind: int,
+        name: str,
+    ) -> None:
+        run_id = finished_run(sandbox, plain_agent)
+        with_list(monkeypatch, lambda file: {"file_type": kind} if file.name == "output.csv" else {})
+        with pytest.raises(
+            SequentumRequestRefused, match=rf"5 records, .*'output\.csv' \(kind {name}, left out by file_k"
+        ):
+            execute(transfer(tmp_path.as_uri(), plain_agent, run_id))
+        assert not visible(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("options", "count"),
+        [
+            ({"file_patterns": "*.parquet"}, 0),
+            ({"file_kinds": ["logs"]}, 1),
+            ({"file_kinds": "screenshots"}, 0),
+            ({"file_kinds": ["extracted"], "file_patterns": ["x"]}, 0),
+        ],
+    )
+    def test_the_authors_filter_may_leave_records_out_and_the_log_says_so(
+        self,
+        sandbox: Sandbox,
+        plain_agent: int,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+        options: dict[str, Any],
+        count: int,
+    ) -> None:
+        run_id = finished_run(sandbox, plain_agent)
+        paths, _ = execute(transfer(tmp_path.as_uri(), plain_agent, run_id, **options))
+        assert len(paths) == count
+        assert "files are not copied: 'output.csv' (kind delivered, left out by file_" in (
+            capsys.readouterr().out + caplog.text
+        )
+
+    @pytest.mark.parametrize("listed_size", [0, None])
+    def test_records_in_a_file_that_is_empty_yet(
+        self,
+        sandbox: Sandbox,
+        plain_agent: int,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        listed_size: int | None,
+    ) -> None:
+        run_id = finished_run(sandbox, plain_agent)
+        with_list(monkeypatch, lambda file: {"file_size": listed_size})
+        sandbox.fail_next("GET /storage/{agent_id}/{run_id}/{file_id}", "empty")
+        with pytest.raises(RunFilesUnavailable, match=r"5 records, but all .* are empty: 'output\.csv'") as raised:
+            execute(transfer(tmp_path.as_uri(), plain_agent, run_id, remove_method="RemoveAllFiles"))
+        assert not isinstance(raised.value, AirflowFailException), "it may be there later"
+        assert visible(tmp_path) == {MANIFEST_NAME}
+        assert not sandbox.ledger.of_kind("delete")
+        _, summary = execute(transfer(tmp_path.as_uri(), plain_agent, run_id))
+        assert (summary["fetched"], summary["records"]) == (1, len(RECORDS))
+
+    @pytest.mark.parametrize("names", [("data.csv", "data.csv"), ("a/data.csv", "b/DATA.csv"), (None, None)])
+    def test_files_of_one_name_land_under_two(
+        self, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str | None, ...]
+    ) -> None:
+        extra = [ExtraFile(name="first.csv", content="a\n1\n"), ExtraFile(name="second.csv", content="a\n2\n")]
+        agent_id = sandbox.add_agent("Same", records=RECORDS, extra_files=extra).id
+        run_id = finished_run(sandbox, agent_id)
+        both = dict(zip(("first.csv", "second.csv"), names, strict=True))
+        with_list(monkeypatch, lambda file: {"name": both[file.name]} if file.name in both else {})
+        paths, _ = execute(transfer(tmp_path.as_uri(), agent_id, run_id))
+        assert [ObjectStoragePath(path).read_text() for path in paths[1:]] == ["a\n1\n", "a\n2\n"]
+        entries = json.loads((tmp_path / MANIFEST_NAME).read_bytes())["files"]
+        assert [entry["original_name"] or entry["name"] for entry in entries[1:]] == [
+            each or entry["name"] for each, entry in zip(names, entries[1:], strict=True)
+        ]
+        assert execute(transfer(tmp_path.as_uri(), agent_id, run_id))[1]["fetched"] == 0
+
+    @pytest.mark.parametrize("total", [2, 3])
+    def test_files_that_the_list_tells_of_but_does_not_name(
+        self,
+        sandbox: Sandbox,
+        plain_agent: int,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+        total: int,
+    ) -> None:
+        run_id = finished_run(sandbox, plain_agent)
+        listed = RunFilesTransfer._listed
+
+        def cut(self: Any) -> Any:
+            return Page(listed(self)[: total - 1], total)
+
+        monkeypatch.setattr(RunFilesTransfer, "_listed", cut)
+        with pytest.raises(SequentumRequestRefused, match="1 entries that cannot be read"):
+            execute(transfer(tmp_path.as_uri(), plain_agent, run_id, remove_method="RemoveAllFiles"))
+        assert not sandbox.ledger.of_kind("delete")
+        assert execute(transfer(tmp_path.as_uri(), plain_agent, run_id))[1]["files"] == 1
+        assert "1 entries that cannot be read" in capsys.readouterr().out + caplog.text
+
+    def test_a_whole_file_of_another_size_than_listed_is_fetched_again_after_a_kill(
+        self, sandbox: Sandbox, plain_agent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a power failure: the file has its name, and only a part of its bytes."""
+        run_id = finished_run(sandbox, plain_agent)
+
+        def interrupt(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFilesTransfer, "_verify", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                execute(transfer(tmp_path.as_uri(), plain_agent, run_id))
+        whole = (tmp_path / "output.csv").read_bytes()
+        (tmp_path / "output.csv").write_bytes(whole[:20])
+        assert execute(transfer(tmp_path.as_uri(), plain_agent, run_id))[1]["fetched"] == 1
+        assert (tmp_path / "output.csv").read_bytes() == whole
+
+
+class TestWhatIsInTheWay:
+    """A landed file replaces what has its name, or the task fails; nothing is written through it."""
+
+    @pytest.mark.parametrize("name", ["output.csv", MANIFEST_NAME])
+    def test_a_folder(self, sandbox: Sandbox, agent_id: int, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).mkdir()
+        run_id = finished_run(sandbox, agent_id)
+        with pytest.raises(RunFilesUnavailable, match=rf"{name} is a folder"):
+            execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        assert visible(tmp_path) == {name}
+        assert not visible(tmp_path / name)
+        assert not sandbox.ledger.of_kind("delete")
+        (tmp_path / name).rmdir()
+        assert execute(transfer(tmp_path.as_uri(), agent_id, run_id))[1]["fetched"] == 4
+
+    def test_a_folder_that_is_made_during_the_transfer(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        finished = Progress.finished
+
+        def finished_and_taken(self: Progress) -> None:
+            finished(self)
+            (tmp_path / "empty.bin").mkdir(exist_ok=True)
+
+        monkeypatch.setattr(Progress, "finished", finished_and_taken)
+        with pytest.raises(RunFilesUnavailable, match=r"Could not write .*empty\.bin: .*Is a directory"):
+            execute(transfer(tmp_path.as_uri(), agent_id, run_id, max_parallel_files=1))
+        assert not list((tmp_path / "empty.bin").iterdir())
+
+    @pytest.mark.parametrize("name", ["output.csv", MANIFEST_NAME])
+    @pytest.mark.parametrize("leads_to", ["folder", "file", "nothing"])
+    def test_a_link_is_replaced_and_what_it_leads_to_is_untouched(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, name: str, leads_to: str
+    ) -> None:
+        folder, outside = tmp_path / "run", tmp_path / "outside"
+        folder.mkdir()
+        if leads_to == "folder":
+            outside.mkdir()
+        elif leads_to == "file":
+            outside.write_text("another's")
+        (folder / name).symlink_to(outside)
+        run_id = finished_run(sandbox, agent_id)
+        assert execute(transfer(folder.as_uri(), agent_id, run_id))[1]["fetched"] == 4
+        assert (folder / name).is_file()
+        assert not (folder / name).is_symlink()
+        assert outside.exists() == (leads_to != "nothing")
+        assert leads_to != "folder" or not visible(outside)
+        assert leads_to != "file" or outside.read_text() == "another's"
+
+    def test_a_link_to_a_copy_of_the_file_is_not_taken_for_it(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path
+    ) -> None:
+        folder, outside = tmp_path / "run", tmp_path / "outside.csv"
+        run_id = finished_run(sandbox, agent_id)
+        execute(transfer(folder.as_uri(), agent_id, run_id))
+        (folder / "output.csv").rename(outside)
+        (folder / "output.csv").symlink_to(outside)
+        assert execute(transfer(folder.as_uri(), agent_id, run_id))[1]["fetched"] == 1
+        assert not (folder / "output.csv").is_symlink()
+
+    def test_a_destination_that_is_a_link_to_a_folder_is_followed(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path
+    ) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "current").symlink_to(tmp_path / "real")
+        execute(transfer((tmp_path / "current").as_uri(), agent_id, finished_run(sandbox, agent_id)))
+        assert "output.csv" in visible(tmp_path / "real")
+
+    @pytest.mark.parametrize("what", ["below a file", "a link to nothing", "read-only"])
+    def test_a_destination_that_cannot_be_written(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, what: str
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+        # Root may write to a folder that is read-only; nobody may to the kernel's.
+        folder = {
+            "below a file": tmp_path / "file" / "run",
+            "a link to nothing": tmp_path / "dangling",
+            "read-only": Path("/proc/run"),
+        }[what]
+        with pytest.raises(RunFilesUnavailable, match="Could not look into"):
+            execute(transfer(folder.as_uri(), agent_id, finished_run(sandbox, agent_id)))
+        assert not (tmp_path / "nothing").exists()
+
+
+class Killed(BaseException):
+    """The worker process died between two steps."""
+
+
+def test_a_kill_between_any_two_steps_is_repaired_by_the_next_attempt(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps are requests to the service, blocks that are written, files that are renamed, read and removed."""
+    agent_id = sandbox.add_agent("Prices", records=RECORDS, extra_files=EXTRA[:2]).id
+    steps_left = -1
+
+    def dying(do: Any) -> Any:
+        def step(*arguments: Any, **options: Any) -> Any:
+            nonlocal steps_left
+            if steps_left == 0:
+                raise Killed
+            steps_left -= 1
+            return do(*arguments, **options)
+
+        return step
+
+    for owner, name in [
+        (SequentumClient, "send"),
+        (SequentumClient, "download"),
+        (LandingFolder, "contents"),
+        (LandingFolder, "measure"),
+        (LandingFolder, "remove"),
+        (Progress, "moved"),
+        (os, "replace"),
+        (Path, "unlink"),  # a killed process tidies up nothing
+        (FakeTaskInstance, "xcom_push"),
+    ]:
+        monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
+
+    for steps in itertools.count():
+        steps_left = -1
+        run_id, folder = finished_run(sandbox, agent_id), tmp_path / str(steps)
+        options: dict[str, Any] = {"remove_method": "RemoveAllFiles", "max_parallel_files": 1}
+        steps_left = steps
+        try:
+            execute(transfer(folder.as_uri(), agent_id, run_id, **options))
+        except Killed:
+            steps_left = -1
+            paths, _ = execute(transfer(folder.as_uri(), agent_id, run_id, **options))
+            assert [Path(path).name for path in paths] == ["output.csv", "notes.txt", "outside.csv"], steps
+            assert visible(folder) == {*(Path(path).name for path in paths), MANIFEST_NAME}, steps
+            assert (folder / "output.csv").read_bytes().startswith(b"sku,name,price\r\n"), steps
+            manifest = json.loads((folder / MANIFEST_NAME).read_bytes())
+            for file in manifest["files"]:
+                assert hashlib.sha256((folder / file["name"]).read_bytes()).hexdigest() == file["sha256"], steps
+            assert manifest["is_complete"], steps
+            assert len([each for each in sandbox.ledger.of_kind("delete") if each.run_id == run_id]) == 1, steps
+        else:
+            break
+    assert steps == 20, "the kill came before each step of an attempt once"
 
 
 class TestBadInput:
@@ -385,7 +728,7 @@ class TestBadInput:
 
         with monkeypatch.context() as patch:
             patch.setattr(RunFilesTransfer, "_fetch", fetch_and_lose)
-            with pytest.raises(RunFilesUnavailable, match=r"notes\.txt was not right: .* 2 bytes of it, not 5"):
+            with pytest.raises(RunFilesUnavailable, match=r"notes\.txt failed verification: .* 2 bytes of it, not 5"):
                 execute(transfer(tmp_path.as_uri(), agent_id, run_id))
         assert "notes.txt" not in visible(tmp_path)
         _, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id))
@@ -405,8 +748,8 @@ class TestBadInput:
         with pytest.raises(SequentumRequestRefused, match="extracted 5 records, but has no files"):
             execute(transfer(tmp_path.as_uri(), agent_id, run_id))
 
-    def test_a_run_nobody_knows(self, sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
-        with pytest.raises(SequentumRequestRefused, match="doesn't know the run"):
+    def test_a_run_that_does_not_exist(self, sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
+        with pytest.raises(SequentumRequestRefused, match="does not know the run"):
             execute(transfer(tmp_path.as_uri(), agent_id, 999_999))
 
     def test_a_run_that_extracted_nothing_lands_nothing(self, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -495,12 +838,68 @@ class TestBadInput:
             execute(transfer(tmp_path.as_uri(), agent_id, run_id, sequentum_conn_id="other"))
         assert "sk-wrong" not in str(raised.value)
 
-    @pytest.mark.parametrize(
-        "options", [{"file_kinds": ["everything"]}, {"remove_method": "yes"}, {"max_parallel_files": 0}]
-    )
+    BAD: ClassVar[list[dict[str, Any]]] = [
+        {"file_kinds": ["everything"]},
+        {"file_kinds": []},
+        {"file_kinds": [True]},
+        {"file_patterns": []},
+        {"file_patterns": [""]},
+        {"file_patterns": 5},
+        {"remove_method": "yes"},
+        {"remove_method": False},
+        {"max_parallel_files": 0},
+        {"max_parallel_files": "0"},
+        {"max_parallel_files": True},
+        {"max_parallel_files": -1},
+        {"max_parallel_files": 1.5},
+        {"max_parallel_files": "many"},
+    ]
+
+    @pytest.mark.parametrize("options", BAD, ids=str)
     def test_arguments_are_checked_when_the_dag_is_parsed(self, options: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=next(iter(options))):
             transfer("file:///tmp", 1, 1, **options)
+
+    @pytest.mark.parametrize("options", [*BAD, {"agent_id": True}, {"run_id": 0}, {"run_id": ""}], ids=str)
+    def test_what_templates_render_to_is_checked_when_the_task_runs(
+        self, sandbox: Sandbox, tmp_path: Path, options: dict[str, Any]
+    ) -> None:
+        [(name, value)] = options.items()
+        operator = transfer(tmp_path.as_uri(), 7, 42, **({} if name.endswith("id") else {name: "{{ value }}"}))
+        setattr(operator, name, value)  # as Airflow does after rendering
+        with pytest.raises(SequentumRequestRefused, match=rf"{name} .*Nothing was copied"):
+            execute(operator)
+        assert not sandbox.ledger.requests
+        assert not visible(tmp_path)
+
+    @pytest.mark.parametrize("unset", [None, "", " "])
+    def test_what_is_unset_has_its_default(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, unset: str | None
+    ) -> None:
+        operator = transfer(tmp_path.as_uri(), agent_id, finished_run(sandbox, agent_id))
+        for name in set(operator.template_fields) - {"agent_id", "run_id", "destination"}:
+            setattr(operator, name, unset)
+        assert execute(operator)[1]["files"] == 4
+
+    def test_every_parameter_can_be_a_template(self) -> None:
+        parameters = inspect.signature(RunFilesToObjectStorageOperator).parameters
+        assert set(RunFilesToObjectStorageOperator.template_fields) == set(parameters) - {"kwargs"}
+        assert all(each.kind is each.KEYWORD_ONLY for name, each in parameters.items() if name != "kwargs")
+
+    @pytest.mark.parametrize("destination", ["", "  ", "/tmp//x", "file://tmp/x", "run-1", "file:///tmp/../x", None])
+    def test_a_destination_that_cannot_be_relied_on(
+        self, sandbox: Sandbox, agent_id: int, destination: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SequentumRequestRefused, match=r"Cannot write to destination=.*Nothing was copied"):
+            transfer(destination, agent_id, 1).execute({})  # type: ignore[arg-type]
+        assert not sandbox.ledger.requests
+        assert not visible(tmp_path)
+
+    def test_a_password_in_a_destination_is_not_repeated(self) -> None:
+        with pytest.raises(SequentumRequestRefused, match="it holds a password") as raised:
+            transfer("s3://AKIA:secret@lake/x", 1, 1).execute({})
+        assert "secret" not in str(raised.value)
 
 
 @pytest.fixture(scope="module")
@@ -561,19 +960,19 @@ class TestS3:
             if self._bytes > 17 * 1024 * 1024:
                 raise OSError("the worker's network is gone")
 
-        monkeypatch.setattr("airflow_provider_sequentum.transfers.copying.Progress.moved", stop)
+        monkeypatch.setattr("airflow_provider_sequentum.transfers.landing.Progress.moved", stop)
         with pytest.raises(RunFilesUnavailable, match="network is gone"):
             execute(transfer("s3://aws_test@lake/x", agent_id, run_id))
         assert set(self.keys(s3)) == {f"x/{MANIFEST_NAME}"}
         assert not s3.list_multipart_uploads(Bucket="lake").get("Uploads")
 
-    def test_a_killed_transfer_is_finished_by_the_next_try(
+    def test_a_killed_transfer_is_finished_by_the_next_attempt(
         self, sandbox: Sandbox, s3: Any, agent_with_large_file: int
     ) -> None:
         run_id = finished_run(sandbox, agent_with_large_file)
         killed_transfer("s3://aws_test@lake/killed", agent_with_large_file, run_id)
         whole = {f"killed/{name}" for name in ("output.csv", "early.csv", MANIFEST_NAME)}
-        assert set(self.keys(s3)) == whole, "an upload that was not completed doesn't show"
+        assert set(self.keys(s3)) == whole, "an upload that was not completed does not show"
         before = downloads(sandbox)
         paths, summary = execute(transfer("s3://aws_test@lake/killed", agent_with_large_file, run_id))
         assert summary["fetched"] == 2
@@ -595,6 +994,52 @@ class TestS3:
         run_id = finished_run(sandbox, agent_id)
         with pytest.raises(RunFilesUnavailable, match=r"Could not look into s3://aws_dead@lake/x: Could not connect"):
             execute(transfer("s3://aws_dead@lake/x", agent_id, run_id))
+
+    @pytest.mark.parametrize(
+        "destination",
+        [
+            "s3://aws_test@lake//run-1",
+            "s3://aws_test@lake/a//b",
+            "s3://aws_test@/x",
+            "s3:///x",
+            "s3://aws_test@lake/x ",
+        ],
+    )
+    def test_an_address_that_libraries_read_differently_writes_nothing(
+        self, sandbox: Sandbox, agent_id: int, s3: Any, destination: str
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        with pytest.raises(SequentumRequestRefused, match="Cannot write to destination="):
+            execute(transfer(destination, agent_id, run_id))
+        assert not self.keys(s3)
+
+    @pytest.mark.parametrize(
+        ("destination", "key"),
+        [
+            ("s3://aws_test@lake", "output.csv"),
+            ("s3://aws_test@lake/", "output.csv"),
+            ("s3://aws_test@lake/x/", "x/output.csv"),
+            ("s3://aws_test@lake/day=2026%3A1/my folder", "day=2026%3A1/my folder/output.csv"),
+        ],
+    )
+    def test_an_unusual_address_is_written_and_verified_where_it_leads(
+        self, sandbox: Sandbox, agent_id: int, s3: Any, destination: str, key: str
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        paths, _ = execute(transfer(destination, agent_id, run_id, file_patterns="output.csv"))
+        assert set(self.keys(s3)) == {key, key.replace("output.csv", MANIFEST_NAME)}
+        assert ObjectStoragePath(paths[0]).read_bytes().startswith(b"sku,")
+        assert execute(transfer(destination, agent_id, run_id, file_patterns="output.csv"))[1]["fetched"] == 0
+
+    def test_keys_below_the_names_of_files_are_not_in_the_way(self, sandbox: Sandbox, agent_id: int, s3: Any) -> None:
+        for name in ("output.csv", MANIFEST_NAME):
+            s3.put_object(Bucket="lake", Key=f"x/{name}/part", Body=b"another's")
+        run_id = finished_run(sandbox, agent_id)
+        for fetched in (4, 0):
+            assert execute(transfer("s3://aws_test@lake/x", agent_id, run_id))[1]["fetched"] == fetched
+        stored = s3.get_object(Bucket="lake", Key="x/output.csv")["Body"].read()
+        assert stored.startswith(b"sku,")
+        assert self.keys(s3)["x/output.csv/part"] == len("another's")
 
     def test_a_bucket_that_does_not_exist_is_not_made(self, sandbox: Sandbox, agent_id: int, s3: Any) -> None:
         run_id = finished_run(sandbox, agent_id)

@@ -102,7 +102,7 @@ class FakeTask:
             context["task_state_store"] = self.store
         return context
 
-    def next_step(self) -> None:
+    def next_try(self) -> None:
         """Begin another try: Airflow forgets the XComs."""
         self.ti.try_number += 1
         self.ti.start_date = self.clock.now
@@ -113,7 +113,7 @@ class FakeTask:
         if wipes_store:
             self.store.values.clear()
         self.ti.max_tries = self.ti.try_number + self.retries
-        self.next_step()
+        self.next_try()
 
 
 def use_first_poke(monkeypatch: pytest.MonkeyPatch, ti: FakeTaskInstance) -> None:
@@ -125,7 +125,10 @@ def use_first_poke(monkeypatch: pytest.MonkeyPatch, ti: FakeTaskInstance) -> Non
 def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
     """Let hooks and ports talk to the fake service, on its clock."""
 
-    def exchange(port: ClientPort, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+    def exchange(
+        port: ClientPort, call: Call[T], *, budget_share: float = 1.0, within: float | None = None
+    ) -> Reply[T]:
+        worker.deadline = port.deadline
         return worker.exchange(call, budget_share=budget_share, within=within)
 
     def sleep(port: ClientPort, seconds: float) -> None:
@@ -147,7 +150,8 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
 
     def send(hook: SequentumHook, call: Call[T]) -> T:
         with client_errors_as_exceptions(hook.sequentum_conn_id):
-            return worker.service.answer(call)
+            answer: T = worker.service.answer(call)
+            return answer
 
     save_really, push_really = AttemptPort.save, AttemptPort.push
     monkeypatch.setattr(ClientPort, "exchange", exchange)

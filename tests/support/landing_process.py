@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from airflow_provider_sequentum.transfers.copying import Progress
+from airflow_provider_sequentum.transfers.landing import Progress
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 from tests.support.landing import FakeTaskInstance
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,15 +27,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous
-from airflow_provider_sequentum.runs.stop import stop_run
+from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.stop import stop_runs
 from tests.support import service as fakes
 from tests.support.airflow import FakeTask, use_fakes
 from tests.support.service import FakeRun, FakeService, Plan
 from tests.support.worker import Killed, Worker
 
 RETRIES = 3
+STOPPED_BY = ("agent_id", "run_id", "restart_asked_at", "failure_ended_at")
+"""What of its arguments a trigger that stops a run goes by."""
 WELL = (RunStatus.SUCCESS, RunStatus.COMPLETED)
 ENDS = st.sampled_from(
     [RunStatus.SUCCESS, RunStatus.COMPLETED, RunStatus.FAILURE, RunStatus.FAILURE, RunStatus.STOPPED]
@@ -55,10 +60,6 @@ class Life(RuleBasedStateMachine):
     @abstractmethod
     def new_service(self, **options: Any) -> FakeService:
         """Return the service, with the agents that the operator runs."""
-
-    @abstractmethod
-    def modules(self) -> list[Any]:
-        """Return the modules of the operator that tell the time."""
 
     @abstractmethod
     def operator(self) -> BaseOperator:
@@ -84,9 +85,11 @@ class Life(RuleBasedStateMachine):
         retry_mode=st.sampled_from(["restart_or_new", "restart", "new"]),
         restarts=st.integers(0, 2),
         restart_lag=st.sampled_from([0, 20, 45]),
+        skew=st.sampled_from([0, -86400, -45, 45, 86400]),
     )
     def begin(self, **arguments: Any) -> None:
         self.service = self.new_service(restart_lag=arguments.pop("restart_lag"), on_start=self.check_start)
+        self.service.skew = timedelta(seconds=arguments.pop("skew", 0))
         self.worker = Worker(self.service)
         self.task = FakeTask(self.service.clock, retries=RETRIES)
         self.arguments = {**arguments, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
@@ -96,7 +99,7 @@ class Life(RuleBasedStateMachine):
         self.attempts: dict[int, tuple[int, int]] = {}
         self.told: set[int] = set()
         self.monkeypatch = pytest.MonkeyPatch()
-        use_fakes(self.monkeypatch, self.worker, *self.modules())
+        use_fakes(self.monkeypatch, self.worker)
 
     def teardown(self) -> None:
         if not hasattr(self, "service"):
@@ -183,9 +186,9 @@ class Life(RuleBasedStateMachine):
     def somebody_restarts_a_failure(self) -> None:
         self.service.settle()
         for record in self.records():
-            run = self.service.runs.get(record["run_id"])
+            run = self.service.runs.get(record.get("run_id") or 0)
             # Restarting a run which the task has given up already is that person's own second run.
-            if run is not None and run.status is RunStatus.FAILURE and not record["abandoned"]:
+            if run is not None and run.status is RunStatus.FAILURE and not record.get("is_rejected"):
                 self.service.restart(run.id)
 
     # What happens to the task
@@ -196,13 +199,25 @@ class Life(RuleBasedStateMachine):
         operator = self.operator()
         self.segment(operator, lambda: operator.execute(self.task.context), death, is_told=is_told)
 
+    @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
+    @rule(step=st.integers(0, 12), error=st.sampled_from([RuntimeError, KeyboardInterrupt]))
+    def an_attempt_meets_an_error_that_nobody_foresaw(self, step: int, error: type[BaseException]) -> None:
+        operator = self.operator()
+        self.segment(operator, lambda: operator.execute(self.task.context), step, error=error)
+
+    @rule(refused=st.integers(1, 60))
+    def the_status_is_refused(self, refused: int) -> None:
+        self.service.faults["status"] = [(fakes.unauthorized, False)] * refused
+
     @precondition(lambda self: self.state == "deferred")
     @rule(death=DEATHS, is_told=st.booleans())
     def the_trigger_fires(self, death: int | None, is_told: bool) -> None:
         operator, event = self.operator(), self.event()
+        assert self.deferral is not None
+        handed_on = {**(self.deferral.kwargs or {}), "event": event}
         self.segment(
             operator,
-            lambda: operator.resume_execution("execute_complete", {"event": event}, self.task.context),
+            lambda: operator.resume_execution("execute_complete", handed_on, self.task.context),
             death,
             is_told=is_told,
         )
@@ -220,18 +235,26 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.state == "deferred")
     @rule()
     def a_person_marks_the_deferred_task(self) -> None:
-        for values in self.waits():
-            assert values["stop_on_kill"]
-            restarted = values["restart_asked_at"] and datetime.fromisoformat(values["restart_asked_at"])
-            self.stop_run(worker, values["agent_id"], values["run_id"], values["stop_grace"], restarted))
+        self.stop_as_the_trigger_does()
         self.state, self.deferral = "failed", None
         assert self.mine_going() <= self.told
 
-    @rule()
-    def clear(self) -> None:
+    def stop_as_the_trigger_does(self) -> None:
+        self.worker.deadline = None
+        for values in self.waits():
+            record = {name: values.get(name) for name in STOPPED_BY}
+            stop_runs(self.worker, [RunRecord.from_json(record)], values.get("stop_grace", 45.0))
+
+    @rule(wipes_store=st.booleans())
+    def clear(self, *, wipes_store: bool = False) -> None:
+        """A person clears the task. Where Airflow discards its records then, the job is the old trigger's to stop."""
         if self.state == "scheduled":
             return
-        self.task.clear()
+        if wipes_store and self.state == "deferred":
+            self.stop_as_the_trigger_does()
+        elif wipes_store:
+            self.told |= self.mine_going()  # a worker died over it, and nothing is left that knows of it
+        self.task.clear(wipes_store=wipes_store)
         self.state, self.deferral = "scheduled", None
 
     @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
@@ -241,40 +264,68 @@ class Life(RuleBasedStateMachine):
 
     # How Airflow does it
 
-    def segment(self, operator: BaseOperator, work: Any, death: int | None, *, is_told: bool = False) -> None:
-        """Run a piece of the task on a worker, which dies before a step; with ``is_told``, ``on_kill`` is called."""
+    def segment(  # noqa: C901, PLR0912 - every way in which an attempt ends
+        self,
+        operator: BaseOperator,
+        work: Any,
+        death: int | None,
+        *,
+        is_told: bool = False,
+        error: type[BaseException] | None = None,
+    ) -> None:
+        """Run a piece of the task on a worker, until something happens before a step.
+
+        :param death: the step; ``None`` for none.
+        :param is_told: Airflow calls ``on_kill`` first. Otherwise the process dies without a word, unless there is
+            an ``error``, which is raised instead.
+        """
         self.worker.steps_left = death
+        self.worker.interrupt = None
+        if is_told:
+            self.worker.interrupt = operator.on_kill
+        elif error is not None:
+            self.worker.interrupt = partial(self.meet, error)
         try:
             result = work()
         except TaskDeferred as deferral:
             self.state, self.deferral = "deferred", deferral
         except Killed:
-            self.worker.steps_left = None
-            if is_told:
-                operator.on_kill()
-                if self.strangers and not all(record["run_id"] for record in self.records() or [{"run_id": None}]):
-                    self.told |= self.mine_going()  # in the log: its run can't be told from the others'
-                assert self.mine_going() <= self.told
-            self.failed(retried=not is_told)
+            self.failed(retried=True)
         except AirflowSkipException:
             self.state, self.deferral = "skipped", None
         except AgentRunStartAmbiguous:
             self.told |= self.mine_going()
             self.failed(retried=False)
-        except AirflowException as error:
-            self.failed(retried=not isinstance(error, AirflowFailException))
+        except (AirflowTaskTerminated, KeyboardInterrupt) as ending:
+            self.check_nothing_is_left(ending)
+            self.failed(retried=False)
+        except (AirflowException, RuntimeError) as ending:
+            retried = not isinstance(ending, AirflowFailException)
+            if not (retried and self.task.ti.try_number <= self.task.ti.max_tries):
+                self.check_nothing_is_left(ending)
+            self.failed(retried=retried)
         else:
             self.state, self.deferral = "success", None
             self.check_success(result)
         finally:
-            self.worker.steps_left = None
+            self.worker.steps_left = self.worker.interrupt = None
+
+    def meet(self, error: type[BaseException]) -> None:
+        raise error("nobody foresaw this")
+
+    def check_nothing_is_left(self, ending: BaseException) -> None:
+        """Check that an attempt that nobody follows left no run without saying so."""
+        left = self.mine_going() - self.told
+        said = " ".join([str(ending), *getattr(ending, "__notes__", []), *self.worker.warned])
+        assert not left or "may be running" in said or "may still be running" in said, f"runs {left} go on unsaid"
+        self.told |= left
 
     def failed(self, *, retried: bool) -> None:
         self.deferral = None
         if retried and self.task.ti.try_number <= self.task.ti.max_tries:
             self.state = "up_for_retry"
             self.service.clock.sleep(10)
-            self.task.next_step()
+            self.task.next_try()
         else:
             self.state = "failed"
 

@@ -22,6 +22,7 @@ from airflow_provider_sequentum.api.errors import (
     ServerError,
     Unauthorized,
 )
+from airflow_provider_sequentum.api.pipeline import read_answer
 from airflow_provider_sequentum.api.run_status import RunStatus
 
 T = TypeVar("T")
@@ -171,7 +172,7 @@ class FakeService:
         self.requests.append(verb)
         fault = self.faults[verb].pop(0) if self.faults[verb] else None
         if fault is None:
-            return call.parse(Answer(200, {}, _body(self._act(verb, call))))
+            return read_answer(call, Answer(200, {}, _body(self._act(verb, call))))
         error, takes_effect = fault
         if takes_effect:
             self._act(verb, call)

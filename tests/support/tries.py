@@ -56,8 +56,6 @@ def run_try(
     while True:
         event = fire(worker, pending)
         try:
-            return make().resume_execution(
-                "execute_complete", {**(pending.kwargs or {}), "event": event}, task.context
-            )
+            return make().resume_execution("execute_complete", {**(pending.kwargs or {}), "event": event}, task.context)
         except TaskDeferred as deferral:
             pending = deferral

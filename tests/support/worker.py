@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.jobs.record import Claim, Stored
-from tests.support.service import FakeService
+from tests.support.service import not_reached
 
 T = TypeVar("T")
 
@@ -46,7 +46,8 @@ class Worker:
     :param interrupt: what happens then instead, once; it may raise anything.
     """
 
-    service: FakeService
+    service: Any
+    """A ``FakeService`` or a ``FakeBuilder``: both have a clock."""
     steps_left: int | None = None
     interrupt: Callable[[], None] | None = None
     said: list[str] = field(default_factory=list)
@@ -82,11 +83,15 @@ class Worker:
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
         self.step()
+        if self.deadline is not None and self.now() >= self.deadline:
+            raise not_reached(call)  # the client sends nothing when no time is left
         self.sent.append((self.service.clock.now, call, budget_share))
-        return self.service.exchange(call)
+        reply: Reply[T] = self.service.exchange(call)
+        return reply
 
     def now(self) -> datetime:
-        return self.service.clock.now
+        now: datetime = self.service.clock.now
+        return now
 
     def sleep(self, seconds: float) -> None:
         self.step()

@@ -16,18 +16,25 @@ if TYPE_CHECKING:
 
 # A SIGTERM, as from "timeout" or a cancelled job, ends the tests like Ctrl-C: what they started is stopped.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+# A shell lets what it starts in the background ignore Ctrl-C, and so would the processes that these tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """
-    A running stage.
+    """A running stage, on PostgreSQL as most installations of Airflow 3 are; on SQLite with another environment.
 
     ``SYSTEM_TEST_PYTHON`` names the interpreter of another environment to test, ``SYSTEM_TEST_DISTRIBUTED=1`` asks for
     Celery workers, several triggerers and PostgreSQL.
     """
-    python = os.environ.get("SYSTEM_TEST_PYTHON", sys.executable)
+    python = os.environ.get("SYSTEM_TEST_PYTHON")
     distributed = os.environ.get("SYSTEM_TEST_DISTRIBUTED") == "1"
     folder = tmp_path_factory.mktemp("stage")
-    with Stage(folder, python=python, dags=[EXAMPLES, TEST_DAGS], distributed=distributed) as running:
+    with Stage(
+        folder,
+        python=python or sys.executable,
+        dags=[EXAMPLES, TEST_DAGS],
+        distributed=distributed,
+        database="sqlite" if python else "postgres",
+    ) as running:
         yield running

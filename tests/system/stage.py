@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from airflow_provider_sequentum.sandbox import Sandbox
@@ -24,6 +24,7 @@ EXAMPLES = CHECKOUT / "dags_examples"
 TEST_DAGS = CHECKOUT / "tests" / "system" / "dags"
 CONNECTION = "sequentum_default"
 WAREHOUSE = "warehouse"
+TASKS_AT_A_TIME = {"sqlite": 4, "postgres": 8}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Stage:
     :param python: The interpreter of the environment whose Airflow to run.
     :param dags: Folders of DAGs.
     :param distributed: Run a distributed Airflow, see :class:`~tests.system.harness.Cluster`, and not a small one.
+    :param database: Where a small Airflow keeps its metadata; a distributed one always has PostgreSQL.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Stage:
         python: Path | str = sys.executable,
         dags: Iterable[Path] = (EXAMPLES,),
         distributed: bool = False,
+        database: Literal["sqlite", "postgres"] = "sqlite",
     ) -> None:
         self.folder = folder.resolve()
         self.lake = self.folder / "lake"
@@ -78,11 +81,10 @@ class Stage:
         self.warehouse_dsn = ""
         self._service = service
         self._dags = list(dags)
-        installation = Cluster if distributed else AirflowInstance
-        self.airflow = installation(
-            self.folder / "airflow",
-            self.folder / "dags",
+        self.airflow = self._installation(
             python=python,
+            distributed=distributed,
+            database=database,
             environment={
                 "QUICKSTART_LAKE": self.lake.as_uri(),
                 "QUICKSTART_DATABASE": str(self.table),
@@ -96,6 +98,21 @@ class Stage:
             },
         )
         self._open = ExitStack()
+
+    def _installation(
+        self,
+        *,
+        python: Path | str,
+        distributed: bool,
+        database: Literal["sqlite", "postgres"],
+        environment: dict[str, str],
+    ) -> AirflowInstance:
+        home, dags = self.folder / "airflow", self.folder / "dags"
+        if distributed:
+            return Cluster(home, dags, python=python, environment=environment)
+        return AirflowInstance(
+            home, dags, python=python, environment=environment, database=database, parallelism=TASKS_AT_A_TIME[database]
+        )
 
     def __enter__(self) -> Self:
         """Start everything and store the connection in Airflow's database, as a person would by the form."""

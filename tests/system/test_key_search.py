@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.cluster.canary import Search, Sighting
 from tests.cluster.evidence import KEY_TABLES, Database
-from tests.system.harness import Cluster
+from tests.system.harness.database import Postgres
 
 if TYPE_CHECKING:
     from tests.system.stage import Stage
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def tables(stage: Stage) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield every table that must not hold a key, with its rows."""
-    if isinstance(stage.airflow, Cluster):
-        yield from Database(stage.airflow.postgres.dsn).tables()
+    if isinstance(stage.airflow.database, Postgres):
+        yield from Database(stage.airflow.database.dsn).tables()
         return
     with closing(sqlite3.connect(stage.airflow.home / "airflow.db")) as connection:
         connection.row_factory = sqlite3.Row

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
+from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
 from tests.system.browser import Browser, missing_browser
 
 if TYPE_CHECKING:

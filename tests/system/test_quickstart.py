@@ -47,7 +47,7 @@ def test_the_key_is_in_no_file_of_airflow(stage: Stage, finished_run: DagRun) ->
 
 def test_openlineage_is_told_what_was_read_and_written(stage: Stage, finished_run: DagRun) -> None:
     agent_id, run_id = (int(stage.airflow.xcom(finished_run, task)) for task in ("build_agent", "run_agent"))
-    agent = {"namespace": "sequentum", "name": f"agent/{agent_id}"}
+    agent = {"namespace": "sequentum", "name": f"agents/{agent_id}"}
 
     ran = _told_at_the_end(stage, "quickstart.run_agent")
     [page] = ran["inputs"]
@@ -58,7 +58,7 @@ def test_openlineage_is_told_what_was_read_and_written(stage: Stage, finished_ru
     assert data["outputFacets"]["outputStatistics"]["rowCount"] == len(quickstart.read_data_file()[1])
     code = ran["job"]["facets"]["sourceCodeLocation"]
     assert (code["type"], code["url"].rpartition("/api/")[2]) == ("sequentum", f"v1/agent/{agent_id}")
-    assert ran["run"]["facets"]["externalQuery"]["externalQueryId"] == f"agent/{agent_id}/run/{run_id}"
+    assert ran["run"]["facets"]["externalQuery"]["externalQueryId"] == f"agents/{agent_id}/runs/{run_id}"
 
     landed = _told_at_the_end(stage, "quickstart.land_files")
     [source] = landed["inputs"]

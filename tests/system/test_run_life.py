@@ -281,5 +281,5 @@ def test_a_retry_restarts_a_failure_and_replaces_a_failed_run(
     first, second = sandbox.ledger.runs(agent.id)
     assert (first.status, first.attempts, second.status) == ("Failed", 2, "Success")
     assert airflow.xcom(run, TASK) == second.run_id
-    assert "The next try restarts it in place" in airflow.log(run, TASK, try_number=1)
-    assert "The next try starts a new run" in airflow.log(run, TASK, try_number=2)
+    assert "The next attempt restarts it in place" in airflow.log(run, TASK, try_number=1)
+    assert "The next attempt starts a new run" in airflow.log(run, TASK, try_number=2)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
-from airflow_provider_sequentum.links import RUN_LINK_KEY, AgentRunLink
+from airflow_provider_sequentum.reporting.links import RUN_LINK_KEY, AgentRunLink
 from tests.system.browser import Browser, missing_browser
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import settings_from_connection
-from airflow_provider_sequentum.lifecycle.builder_session import SessionState
-from airflow_provider_sequentum.lifecycle.phases import Phase, phase_of_status
-from airflow_provider_sequentum.lifecycle.progress import run_summary
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.runs.describe import run_summary
+from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
+from airflow_provider_sequentum.sessions.state import SessionState
 from docs import diagrams
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -37,7 +37,7 @@ def test_every_exception_is_explained() -> None:
     names = {
         name for name, kind in inspect.getmembers(exceptions, inspect.isclass) if kind.__module__ == exceptions.__name__
     }
-    abstract = {"SequentumException", "AgentRunException", "AgentBuilderException", "SpaceRunsException"}
+    abstract = {"SequentumException", "AgentRunException", "AgentBuilderException"}
     explained = set(re.findall(r"^\| `(\w+)`(?:, `(\w+)`)?", (DOCS / "errors.md").read_text(), re.MULTILINE))
     assert {name for pair in explained for name in pair if name} == names - abstract
 
@@ -84,7 +84,7 @@ def test_every_field_of_the_connection_has_its_type_and_default(row: list[str]) 
         assert "default" not in schema or default == str(schema["default"]).lower()
 
 
-def test_the_default_base_url_is_told() -> None:
+def test_the_default_base_url_is_documented() -> None:
     assert rows("connection.md", "Fields")[1][3] == f"`{DEFAULT_BASE_URL}`"
 
 
@@ -99,6 +99,18 @@ def test_the_architecture_page_names_every_folder_and_only_files_that_exist() ->
         assert (DOCS.parent / name).is_dir(), name
 
 
+@pytest.mark.parametrize("row", rows("compatibility.md", "Kinds of faults"), ids=lambda row: row[0])
+def test_every_kind_of_fault_names_tests_that_exist(row: list[str]) -> None:
+    source = ""
+    named = re.findall(r"`(tests/[\w/]+\.py)`|`(\w+)`", row[-1])
+    assert [test for _, test in named if test]
+    for file, test in named:
+        if file:
+            source = (DOCS.parent / file).read_text()
+        else:
+            assert re.search(rf"(def|class) {test}\(", source), test
+
+
 def test_every_example_is_listed_and_executed_by_a_system_test() -> None:
     examples = {path.stem for path in (DOCS.parent / "dags_examples").glob("*.py")}
     assert {row[0].strip("`") for row in rows("concepts.md", "Example DAGs")} == examples
@@ -109,7 +121,7 @@ def test_every_example_is_listed_and_executed_by_a_system_test() -> None:
 @pytest.mark.parametrize("name", diagrams.DIAGRAMS)
 def test_the_diagrams_show_what_the_code_says(name: str) -> None:
     drawn = (diagrams.IMAGES / name).read_text()
-    assert drawn == diagrams.DIAGRAMS[name](), "draw it anew: make docs-diagrams"
+    assert drawn == diagrams.DIAGRAMS[name](), "run make docs-diagrams"
 
 
 def test_the_diagram_of_the_session_has_every_state() -> None:
@@ -120,7 +132,7 @@ def test_no_picture_is_large() -> None:
     assert [path.name for path in diagrams.IMAGES.glob("*.png") if path.stat().st_size > 200_000] == []
 
 
-def test_the_summary_of_a_run_is_told_field_by_field() -> None:
+def test_the_summary_of_a_run_is_documented_field_by_field() -> None:
     text = (DOCS / "concepts.md").read_text().partition("A summary `run` holds ")[2].partition(".")[0]
     told = set(re.findall(r"`(\w+)`", text))
     assert told == {*run_summary(Run(id=1, config_id=7)), "link", "cost"}

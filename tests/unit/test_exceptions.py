@@ -7,9 +7,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_provider_sequentum import exceptions
-from airflow_provider_sequentum.endings import EXCEPTION_OF, SENSED_EXCEPTION_OF
-from airflow_provider_sequentum.exceptions import AgentRunException, SequentumException
-from airflow_provider_sequentum.lifecycle.phases import Phase
+from airflow_provider_sequentum.exceptions import SequentumException
+from airflow_provider_sequentum.runs.outcome import EXCEPTION_OF
+from airflow_provider_sequentum.runs.phases import Phase
 
 ALL = [kind for _, kind in inspect.getmembers(exceptions, inspect.isclass) if kind.__module__ == exceptions.__name__]
 
@@ -32,16 +32,21 @@ def test_every_failure_is_airflows_and_the_marked_ones_are_not_retried(kind: typ
     assert kind.__doc__
 
 
-@pytest.mark.parametrize("kinds", [EXCEPTION_OF, SENSED_EXCEPTION_OF])
-def test_every_bad_end_has_an_exception(kinds: dict[Phase, type[AgentRunException]]) -> None:
+def test_every_bad_end_has_an_exception() -> None:
     # A skipped run skips the task; the others are no bad ends.
-    assert set(kinds) == {phase for phase in Phase if phase.is_over} - {Phase.SUCCEEDED, Phase.SKIPPED}
-    assert issubclass(exceptions.AgentRunSkipped, AirflowSkipException)
+    assert set(EXCEPTION_OF) == {phase for phase in Phase if phase.is_over} - {Phase.SUCCEEDED, Phase.SKIPPED}
+    assert issubclass(exceptions.SequentumSkipped, AirflowSkipException)
 
 
 def test_failure_and_failed_are_different_exceptions() -> None:
     assert not issubclass(exceptions.AgentRunFailure, exceptions.AgentRunFailed)
     assert not issubclass(exceptions.AgentRunFailed, exceptions.AgentRunFailure)
+
+
+@pytest.mark.parametrize("kind", [exceptions.AgentRunFailure, exceptions.AgentRunFailed])
+def test_both_are_caught_as_unsuccessful_and_a_stop_is_not(kind: type[Exception]) -> None:
+    assert issubclass(kind, exceptions.AgentRunUnsuccessful)
+    assert not issubclass(exceptions.AgentRunStopped, exceptions.AgentRunUnsuccessful)
 
 
 def test_an_exception_about_a_run_carries_its_ids() -> None:

@@ -1,163 +1,349 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
+from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
+import pendulum
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.lifecycle.arguments import (
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+from airflow_provider_sequentum.parameters import (
+    OnClear,
+    parse_amount,
     parse_choice,
     parse_count,
-    parse_credits,
+    parse_flag,
     parse_id,
-    parse_input_parameters,
+    parse_json_object,
     parse_seconds,
+    parse_text,
     parse_time,
 )
+from airflow_provider_sequentum.runs.record import RunConfig
 
 
-@pytest.mark.parametrize(("value", "expected"), [(7, 7), ("7", 7), (" 42 ", 42), ("007", 7), (2**53, 2**53)])
-def test_an_id(value: object, expected: int) -> None:
-    assert parse_id("agent_id", value) == expected
+class NumPyInt:
+    """As NumPy's integers: no ``int``, but it stands for one."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
 
 
-@pytest.mark.parametrize("value", [0, -1, "0", "-7", "", "x", "7.0", 7.0, None, "{{ x }}", "\u0667", "\u00b2", [7]])
-def test_no_id(value: object) -> None:
-    with pytest.raises(ValueError, match="agent_id must be a positive whole number"):
-        parse_id("agent_id", value)
+class NumPyArray:
+    def tolist(self) -> list[float]:
+        return [1, 2.5]
 
 
-@given(st.one_of(st.integers(), st.text(), st.floats(), st.none(), st.booleans()))
-def test_whatever_is_given_an_id_is_a_positive_int_or_refused(value: object) -> None:
-    good = (isinstance(value, int) and not isinstance(value, bool) and value > 0) or (
-        isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and int(value) > 0
-    )
-    if good:
-        assert parse_id("agent_id", value) == int(value)  # type: ignore[call-overload]
-    else:
-        with pytest.raises(ValueError, match="agent_id"):
-            parse_id("agent_id", value)
+class LazyOutput(Sequence[Any]):
+    """As the output of a mapped task: a sequence that fetches its items when they are asked for."""
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
 
 
-@pytest.mark.parametrize(("value", "expected"), [(None, None), ("", None), (0, 0), ("0", 0), (" 12 ", 12), (5, 5)])
-def test_a_count(value: object, expected: int | None) -> None:
-    assert parse_count("min_records", value) == expected
+class OldLazyOutput:
+    """As that of Airflow 2: it can be iterated over and indexed, and is no registered sequence."""
+
+    def __getitem__(self, index: int) -> int:
+        return [1, 2][index]
 
 
-@pytest.mark.parametrize("value", [-1, "-1", "x", 1.5, True, "1.5"])
-def test_no_count(value: object) -> None:
-    with pytest.raises(ValueError, match="min_records must be a whole number of 0 or more"):
-        parse_count("min_records", value)
+class Colour(Enum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+# One table: what every parameter makes of every kind of value
+
+REFUSED, DEFAULT = object(), object()
+KINDS = {
+    "id": ["agent_id", "proxy_pool_id"],
+    "count": ["parallelism", "parallel_max_concurrency", "restarts", "min_records", "max_errors"],
+    "amount": ["min_credits"],
+    "seconds": ["timeout", "poll_interval", "restart_delay", "stop_grace"],
+    "flag": [
+        "wait_for_completion",
+        "deferrable",
+        "is_exclusive",
+        "is_wait_on_failure",
+        "check_schedules",
+        "report_cost",
+    ],
+    "choice": [
+        "on_timeout",
+        "retry_mode",
+        "on_clear",
+        "on_ambiguous_start",
+        "on_empty",
+        "parallel_export",
+        "log_level",
+        "log_mode",
+    ],
+    "json": ["input_parameters"],
+    "text": ["sequentum_conn_id"],
+}
+TABLE: list[tuple[Any, dict[str, Any]]] = [
+    (None, dict.fromkeys(KINDS, DEFAULT)),
+    ("", dict.fromkeys(KINDS, DEFAULT)),
+    ("  ", dict.fromkeys(KINDS, DEFAULT)),
+    (0, {"count": 0, "amount": 0.0, "seconds": 0.0}),
+    ("0", {"count": 0, "amount": 0.0, "seconds": 0.0, "text": "0"}),
+    (7, {"id": 7, "count": 7, "amount": 7.0, "seconds": 7.0}),
+    ("7", {"id": 7, "count": 7, "amount": 7.0, "seconds": 7.0, "text": "7"}),
+    (" 7 ", {"id": 7, "count": 7, "amount": 7.0, "seconds": 7.0, "text": " 7 "}),
+    (7.0, {"amount": 7.0, "seconds": 7.0}),
+    (7.5, {"amount": 7.5, "seconds": 7.5}),
+    ("7.5", {"amount": 7.5, "seconds": 7.5, "text": "7.5"}),
+    (Fraction(15, 2), {"amount": 7.5, "seconds": 7.5}),
+    (Decimal(7), {"id": 7, "count": 7, "amount": 7.0, "seconds": 7.0}),
+    (Decimal("7.5"), {"amount": 7.5, "seconds": 7.5}),
+    (Decimal("NaN"), {}),
+    (Decimal("Infinity"), {}),
+    (NumPyInt(7), {"id": 7, "count": 7, "amount": 7.0, "seconds": 7.0}),
+    (NumPyInt(0), {"count": 0, "amount": 0.0, "seconds": 0.0}),
+    (Level.HIGH, {"id": 3, "count": 3, "amount": 3.0, "seconds": 3.0}),
+    (-1, {}),
+    ("-1", {"text": "-1"}),
+    (True, {"flag": True}),
+    (False, {"flag": False}),
+    ("True", {"flag": True, "text": "True"}),
+    (" false ", {"flag": False, "text": " false "}),
+    (timedelta(minutes=2), {"seconds": 120.0}),
+    (timedelta(0), {"seconds": 0.0}),
+    (timedelta(seconds=-1), {}),
+    (pendulum.duration(minutes=2), {"seconds": 120.0}),
+    (float("nan"), {}),
+    ("nan", {"text": "nan"}),
+    (float("inf"), {}),
+    ("{{ x }}", {"text": "{{ x }}"}),
+    (datetime(2026, 1, 31, tzinfo=UTC), {}),
+    (date(2026, 1, 31), {}),
+    ([7], {}),
+    ({7}, {}),
+    (b"7", {}),
+    (LazyOutput(7), {}),
+    ({}, {"json": "{}"}),
+    ({"a": 1}, {"json": '{"a": 1}'}),
+    ('{"a": 1}', {"json": '{"a": 1}', "text": '{"a": 1}'}),
+    ({"a": LazyOutput(1, 2)}, {"json": '{"a": [1, 2]}'}),
+    (object(), {}),
+]
+
+
+def test_the_table_has_every_parameter() -> None:
+    assert sorted(name for names in KINDS.values() for name in names) == sorted(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize(("value", "meanings"), TABLE, ids=[repr(value)[:40].split(" at 0x")[0] for value, _ in TABLE])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in KINDS.items() for name in names])
+def test_what_every_parameter_makes_of_every_value(kind: str, name: str, value: Any, meanings: dict[str, Any]) -> None:
+    expected = meanings.get(kind, REFUSED)
+    operator = SimpleNamespace(**{"agent_id": 7, "sequentum_conn_id": "conn", name: value})
+    if expected is REFUSED:
+        with pytest.raises(SequentumRequestRefused, match=rf"^{name} must be .*(, not |: ).*\. Nothing was sent"):
+            RunConfig.of(operator)
+        return
+    parsed = getattr(RunConfig.of(operator), name)
+    assert parsed == (RunConfig.model_fields[name].default if expected is DEFAULT else expected)
+    assert isinstance(parsed, bool) is (kind == "flag" and parsed is not None)
+
+
+@pytest.mark.parametrize("name", KINDS["choice"])
+def test_every_choice_takes_its_values_and_names_them(name: str) -> None:
+    with pytest.raises(SequentumRequestRefused) as caught:
+        RunConfig.of(SimpleNamespace(agent_id=7, **{name: "no such"}))
+    _, _, choices = str(caught.value).partition("one of ")
+    names = [choice.strip("' ") for choice in choices.partition(", not ")[0].split(",")]
+    assert len(names) > 1
+    for choice in names:
+        assert getattr(RunConfig.of(SimpleNamespace(agent_id=7, **{name: choice})), name) == choice
+
+
+def test_all_that_is_wrong_is_said_at_once_with_the_connection() -> None:
+    operator = SimpleNamespace(agent_id="x", timeout=-1, sequentum_conn_id="mine")
+    with pytest.raises(SequentumRequestRefused, match=r"timeout must .*agent_id must .*connection 'mine'"):
+        RunConfig.of(operator)
+
+
+# Input parameters: what native rendering gives
+
+
+class Circular(dict[str, Any]):
+    pass
+
+
+CIRCULAR = Circular()
+CIRCULAR["self"] = CIRCULAR
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
-    [(None, None), ("", None), (0, 0.0), ("0", 0.0), (0.25, 0.25), ("12.5", 12.5), (100, 100.0), (" 7 ", 7.0)],
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (Decimal("1.50"), "1.5"),
+        (Decimal("3.00"), "3"),
+        (Decimal("1E+2"), "100"),
+        (NumPyArray(), "[1, 2.5]"),
+        (LazyOutput(1, LazyOutput()), "[1, []]"),
+        (OldLazyOutput(), "[1, 2]"),
+        ((number for number in (1, 2)), "[1, 2]"),
+        ({2, 1}, "[1, 2]"),
+        (frozenset({"b", "a"}), '["a", "b"]'),
+        (datetime(2026, 1, 31, 6, tzinfo=UTC), '"2026-01-31T06:00:00+00:00"'),
+        (pendulum.datetime(2026, 1, 31, 6), '"2026-01-31T06:00:00+00:00"'),
+        (date(2026, 1, 31), '"2026-01-31"'),
+        (time(6, 30), '"06:30:00"'),
+        (timedelta(minutes=1), "60.0"),
+        (UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (Colour.RED, '"red"'),
+        (Level.HIGH, "3"),
+        ({1: 2, date(2026, 1, 31): 3, Colour.RED: 4}, '{"1": 2, "2026-01-31": 3, "red": 4}'),
+        ("\u20ac", '"\u20ac"'),
+    ],
+    ids=lambda value: type(value).__name__,
 )
-def test_an_amount_of_credits(value: Any, expected: float | None) -> None:
-    assert parse_credits(value) == expected
+def test_what_native_rendering_gives_is_serialised(value: Any, text: str) -> None:
+    assert parse_json_object({"a": value}) == f'{{"a": {text}}}'
+    json.loads(parse_json_object({"a": {"b": LazyOutput(value)}}) if not isinstance(value, Iterator) else text)
 
 
-@pytest.mark.parametrize("value", [-1, -0.01, "-1", "many", float("inf"), "inf", float("nan"), "nan", [], {}])
-def test_no_amount_of_credits(value: Any) -> None:
-    with pytest.raises(ValueError, match="min_credits must be a number of credits of 0 or more"):
-        parse_credits(value)
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        Decimal("NaN"),
+        Decimal("sNaN"),
+        Decimal("-Infinity"),
+        b"x",
+        object(),
+        {b"x": 1},
+        CIRCULAR,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_no_form_in_json_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="must be a JSON object: "):
+        parse_json_object({"a": value})
 
 
-@pytest.mark.parametrize("value", [None, "", "  "])
-def test_no_input_parameters(value: str | None) -> None:
-    assert parse_input_parameters(value) is None
+@pytest.mark.parametrize("value", ["[1]", "7", "null", '"text"', "{", "{'a': 1}", '{"a": NaN}', [1], 7, LazyOutput(1)])
+def test_what_is_no_json_object_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="must be a JSON object"):
+        parse_json_object(value)
 
 
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists)))
 def test_input_parameters_mean_the_same_as_mapping_and_as_text(value: dict[str, Any]) -> None:
-    text = parse_input_parameters(value)
-    assert text is not None
+    text = parse_json_object(value)
     assert json.loads(text) == value
-    assert parse_input_parameters(json.dumps(value, indent=2)) == text
+    assert parse_json_object(json.dumps(value, indent=2)) == text
 
 
 def test_the_order_of_input_parameters_does_not_matter() -> None:
-    assert parse_input_parameters({"a": 1, "b": 2}) == parse_input_parameters({"b": 2, "a": 1})
+    assert parse_json_object({"a": 1, "b": 2}) == parse_json_object({"b": 2, "a": 1})
 
 
-@pytest.mark.parametrize(
-    "value", ["[1]", "7", "null", '"text"', "{", "{'a': 1}", [1], 7, {"a": object()}, {"a": float("nan")}]
-)
-def test_what_is_no_json_object_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="input_parameters must be a JSON object"):
-        parse_input_parameters(value)
+# Each parser by itself
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), [(None, None), (5, 5.0), ("2.5", 2.5), (timedelta(minutes=1), 60.0), (0.1, 0.1)]
-)
-def test_a_duration(value: Any, expected: float | None) -> None:
-    assert parse_seconds("timeout", value) == expected
+@pytest.mark.parametrize(("value", "expected"), [(7, 7), ("7", 7), (" 42 ", 42), ("007", 7), (2**53, 2**53)])
+def test_an_id(value: object, expected: int) -> None:
+    assert parse_id(value) == expected
 
 
-@pytest.mark.parametrize("value", [0, -1, "soon", "", timedelta(0), float("inf"), float("nan"), "nan", [], {}])
-def test_no_duration(value: Any) -> None:
-    with pytest.raises(ValueError, match="timeout must be a number of seconds above 0"):
-        parse_seconds("timeout", value)
+@pytest.mark.parametrize("value", [0, "0", "7.0", 7.0, "\u0667", "\u00b2", [7], 2**63, "9" * 30])
+def test_no_id(value: object) -> None:
+    with pytest.raises(ValueError, match="must be a positive whole number"):
+        parse_id(value)
+
+
+@given(st.one_of(st.integers(), st.text(), st.floats(), st.none(), st.booleans()))
+def test_whatever_is_given_an_id_is_a_positive_int_or_refused(value: object) -> None:
+    good = (isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63) or (
+        isinstance(value, str)
+        and value.strip().isascii()
+        and value.strip().isdecimal()
+        and 0 < int(value) < 2**63
+        and len(value.strip()) <= 20
+    )
+    if good:
+        assert parse_id(value) == int(value)  # type: ignore[call-overload]
+    else:
+        with pytest.raises(ValueError, match="must be a positive whole number"):
+            parse_id(value)
 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (None, None),
         ("2026-01-31T06:00:00Z", datetime(2026, 1, 31, 6, tzinfo=UTC)),
         (" 2026-01-31T06:00:00+02:00 ", datetime(2026, 1, 31, 4, tzinfo=UTC)),
         (datetime(2026, 1, 31, tzinfo=UTC), datetime(2026, 1, 31, tzinfo=UTC)),
     ],
 )
-def test_a_time(value: Any, expected: datetime | None) -> None:
-    assert parse_time("since", value) == expected
+def test_a_time(value: Any, expected: datetime) -> None:
+    assert parse_time(value) == expected
 
 
-@pytest.mark.parametrize("value", ["2026-01-31T06:00:00", "2026-01-31", "now", "", 7, datetime(2026, 1, 31)])  # noqa: DTZ001
+@pytest.mark.parametrize("value", ["2026-01-31T06:00:00", "2026-01-31", "now", 7, True, datetime(2026, 1, 31)])  # noqa: DTZ001
 def test_no_time(value: Any) -> None:
-    with pytest.raises(ValueError, match="since must be a time with an offset"):
-        parse_time("since", value)
+    with pytest.raises(ValueError, match="must be a time with an offset"):
+        parse_time(value)
+
+
+def parse_on_clear(value: object) -> str:
+    return parse_choice(value, OnClear)
 
 
 def test_a_choice() -> None:
-    assert parse_choice("on_clear", "join", ("rerun", "join")) == "join"
-    with pytest.raises(ValueError, match="on_clear must be one of 'rerun', 'join', not 'stop'"):
-        parse_choice("on_clear", "stop", ("rerun", "join"))
+    assert parse_on_clear("join") == "join"
+    with pytest.raises(ValueError, match="must be one of 'rerun', 'join', not 'stop'"):
+        parse_on_clear("stop")
 
 
-@pytest.mark.parametrize(
-    "parse",
-    [
-        partial(parse_id, "agent_id"),
-        partial(parse_count, "min_records"),
-        parse_credits,
-        parse_input_parameters,
-        partial(parse_seconds, "timeout"),
-        partial(parse_time, "since"),
-        partial(parse_choice, "on_clear", choices=("rerun", "join")),
-    ],
-)
-def test_a_refusal_repeats_what_was_given(parse: Callable[[Any], object]) -> None:
-    with pytest.raises(ValueError, match=r", not '-7'\.$|, not \[-7\]\.$"):
-        parse([-7] if parse is parse_input_parameters else "-7")
+PARSERS: list[Callable[[Any], object]] = [
+    parse_id,
+    parse_count,
+    parse_amount,
+    parse_seconds,
+    parse_time,
+    parse_flag,
+    parse_text,
+    parse_on_clear,
+    parse_json_object,
+]
 
 
-@pytest.mark.parametrize(("length", "is_whole"), [(78, True), (79, False)])
-def test_a_value_of_up_to_eighty_characters_is_repeated_in_full(length: int, is_whole: bool) -> None:
-    value = "x" * length
-    with pytest.raises(ValueError, match="agent_id") as caught:
-        parse_id("agent_id", value)
-    assert (repr(value) in str(caught.value)) is is_whole
-
-
-def test_a_long_value_is_not_repeated_in_full() -> None:
-    with pytest.raises(ValueError, match="agent_id") as caught:
-        parse_id("agent_id", "x" * 10_000)
-    assert len(str(caught.value)) < 200
+@pytest.mark.parametrize("parse", PARSERS)
+@pytest.mark.parametrize(("length", "is_whole"), [(20, True), (26, True), (27, False), (10_000, False)])
+def test_a_refusal_repeats_a_value_of_up_to_eighty_characters(
+    parse: Callable[[Any], object], length: int, is_whole: bool
+) -> None:
+    value = [1] * length  # each item takes three characters
+    with pytest.raises(ValueError, match=r"^must be .*, not \[1, 1") as caught:
+        parse(value)
+    assert str(caught.value).endswith(repr(value)) is is_whole
+    assert len(str(caught.value)) < 250

@@ -8,7 +8,6 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_sequentum import exceptions, retry_rules
 from airflow_provider_sequentum.api import errors
-from airflow_provider_sequentum.hooks.errors import errors_as_airflow_exceptions
 from airflow_provider_sequentum.retry_rules import retry_after, sequentum_retry_policy, sequentum_retry_rules
 
 retry_policy = pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="retry policies need Airflow 3.3")
@@ -61,7 +60,7 @@ def test_every_rule_names_exceptions_that_exist() -> None:
 
 
 def test_the_services_own_delay_is_found_behind_what_it_caused() -> None:
-    with pytest.raises(exceptions.SequentumUnavailable) as caught, errors_as_airflow_exceptions("c"):
+    with pytest.raises(exceptions.SequentumUnavailable) as caught, exceptions.client_errors_as_exceptions("c"):
         raise errors.ServerError("broken", retry_after=90.0)
     lost_sight = exceptions.SequentumUnavailable("The run goes on.")
     lost_sight.__cause__ = caught.value

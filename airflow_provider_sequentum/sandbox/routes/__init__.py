@@ -6,28 +6,33 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from airflow_provider_sequentum.sandbox.builder_desk import BuilderDesk
 from airflow_provider_sequentum.sandbox.engine import Engine
 from airflow_provider_sequentum.sandbox.schemas import ProblemAnswer
-from airflow_provider_sequentum.sandbox.services import services_of
+from airflow_provider_sequentum.sandbox.service import Service, service_of
+from airflow_provider_sequentum.sandbox.session_service import SessionService
 from airflow_provider_sequentum.sandbox.storage import Storage
 
 
+async def _service(request: Request) -> Service:
+    return service_of(request)
+
+
 async def _engine(request: Request) -> Engine:
-    return services_of(request).engine
+    return service_of(request).engine
 
 
 async def _storage(request: Request) -> Storage:
-    return services_of(request).storage
+    return service_of(request).storage
 
 
-async def _desk(request: Request) -> BuilderDesk:
-    return services_of(request).desk
+async def _sessions(request: Request) -> SessionService:
+    return service_of(request).sessions
 
 
+TheService = Annotated[Service, Depends(_service)]
 TheEngine = Annotated[Engine, Depends(_engine)]
 TheStorage = Annotated[Storage, Depends(_storage)]
-TheDesk = Annotated[BuilderDesk, Depends(_desk)]
+TheSessions = Annotated[SessionService, Depends(_sessions)]
 
 
 def errors(*codes: int) -> dict[int | str, dict[str, Any]]:

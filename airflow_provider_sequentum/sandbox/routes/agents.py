@@ -107,9 +107,10 @@ async def restore(
         agent.active_version = len(agent.versions) + 1
         agent.updated = now
         agent.versions.append(
-            Version(version=agent.active_version, user_name="sandbox", created=now, comments=reason,
-                    file_size=old.file_size)
-        )  # fmt: skip
+            Version(
+                version=agent.active_version, user_name="sandbox", created=now, comments=reason, file_size=old.file_size
+            )
+        )
 
 
 def _sort_key(agent: Agent, column: SortColumn, engine: Engine) -> tuple[Any, ...]:

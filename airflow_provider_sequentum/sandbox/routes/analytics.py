@@ -119,7 +119,7 @@ def group_of(seen: Observation) -> str:
 
 def _today(start: str | None, end: str | None, engine: Engine) -> DatePeriod:
     now = engine.settle()
-    return period(start, end, day_of(now), end_of_day(now))
+    return period(start, end, day_of(now), end_of_day(now), engine.dialect)
 
 
 def _runs(engine: Engine) -> tuple[Run, ...]:

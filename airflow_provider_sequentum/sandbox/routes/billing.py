@@ -40,7 +40,7 @@ Row = TypeVar("Row")
 
 router = APIRouter(prefix="/billing", tags=["billing"])
 
-#: The only kind of use the sandbox charges for, as filters and as answers call it.
+# The only kind of use the sandbox charges for, as filters and as answers call it.
 _RUN_USAGE, _RUN_USAGE_FILTER = "RunUsage", "Server Time"
 
 
@@ -93,7 +93,7 @@ async def credits_left(engine: TheEngine) -> CreditsAnswer:
 async def spending(engine: TheEngine, start_date: StartDate = None, end_date: EndDate = None) -> SpendingAnswer:
     """Credits spent in a period; by default since the week began."""
     now = engine.settle()
-    wanted = period(start_date, end_date, day_of(now) - timedelta(days=now.weekday()), now)
+    wanted = period(start_date, end_date, day_of(now) - timedelta(days=now.weekday()), now, engine.dialect)
     start, end = _written(wanted, engine)
     return SpendingAnswer(
         total_spent=_total(_debits(wanted, engine)),
@@ -233,7 +233,7 @@ def _run_cost(debit: Transaction, engine: Engine) -> RunCost:
 
 def _required_period(start: str | None, end: str | None, engine: Engine) -> DatePeriod:
     now = engine.settle()
-    return period(required(start, "startDate"), required(end, "endDate"), now, now)
+    return period(required(start, "startDate"), required(end, "endDate"), now, now, engine.dialect)
 
 
 def _debits(wanted: DatePeriod, engine: Engine, usage_types: list[str] | None = None) -> list[Transaction]:

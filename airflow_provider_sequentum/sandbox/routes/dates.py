@@ -1,4 +1,4 @@
-"""Periods in query strings: dates or times, UTC, both ends included."""
+"""Periods in query strings: dates or times of the service's clock, UTC, both ends included."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Query
 
 from airflow_provider_sequentum.sandbox.problems import Problem
+from airflow_provider_sequentum.sandbox.settings import Dialect
 
 StartDate = Annotated[str | None, Query(alias="startDate", description="A date or a time, UTC.")]
 EndDate = Annotated[str | None, Query(alias="endDate", description="A date or a time, UTC; included.")]
@@ -25,13 +26,15 @@ class DatePeriod:
         return self.start <= moment <= self.end
 
 
-def period(start: str | None, end: str | None, default_start: datetime, default_end: datetime) -> DatePeriod:
-    """The period of a request.
+def period(
+    start: str | None, end: str | None, default_start: datetime, default_end: datetime, dialect: Dialect
+) -> DatePeriod:
+    """The period of a request, by the sandbox's clock.
 
     :raises Problem: 400 for a text that is neither a date nor a time, or a period that ends before it starts.
     """
-    first = default_start if start is None else _moment(start, time.min)
-    last = default_end if end is None else _moment(end, time.max)
+    first = default_start if start is None else _moment(start, time.min, dialect)
+    last = default_end if end is None else _moment(end, time.max, dialect)
     if last < first:
         raise Problem(400, "endDate is before startDate.")
     return DatePeriod(first, last)
@@ -57,11 +60,12 @@ def end_of_day(moment: datetime) -> datetime:
     return day_of(moment) + timedelta(days=1, microseconds=-1)
 
 
-def _moment(text: str, time_of_a_date: time) -> datetime:
+def _moment(text: str, time_of_a_date: time, dialect: Dialect) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
         if len(text) <= len("2026-11-22"):
             moment = datetime.combine(moment.date(), time_of_a_date)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return dialect.by_sandbox_clock(moment)
     except (ValueError, OverflowError) as error:
         raise Problem(400, f"{text!r} is neither a date nor a time.") from error

@@ -1,26 +1,27 @@
-"""Runs: start, status, list, stop, kill, restart, delete."""
+"""Runs: start, status, list, stop, kill, restart, delete; and their files: list, download."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from airflow_provider_sequentum.sandbox.engine import Engine
 from airflow_provider_sequentum.sandbox.presenter import run_answer, wire_status
 from airflow_provider_sequentum.sandbox.problems import Problem
-from airflow_provider_sequentum.sandbox.routes import TheEngine, errors
+from airflow_provider_sequentum.sandbox.routes import TheEngine, TheStorage, errors
 from airflow_provider_sequentum.sandbox.run_files import render
 from airflow_provider_sequentum.sandbox.run_plan import SUCCEEDED
 from airflow_provider_sequentum.sandbox.runs import Run, RunOptions, observe
-from airflow_provider_sequentum.sandbox.schemas import RunAnswer, StartBody
+from airflow_provider_sequentum.sandbox.schemas import RunAnswer, RunFileAnswer, StartBody
 
-router = APIRouter(prefix="/agent/{agent_id}", tags=["runs"])
+router = APIRouter(prefix="/agent/{agent_id}")
 
 
 @router.post(
     "/start",
+    tags=["runs"],
     status_code=202,
     response_model=None,
     responses=errors(404, 409, 422, 504)
@@ -38,14 +39,14 @@ async def start(agent_id: int, engine: TheEngine, body: StartBody | None = None)
     return _answer(engine.dialect.start_answer, record, engine.dialect.start_code)
 
 
-@router.get("/run/{run_id}/status", responses=errors(404))
+@router.get("/run/{run_id}/status", tags=["runs"], responses=errors(404))
 async def status(agent_id: int, run_id: int, engine: TheEngine) -> RunAnswer:
     """One run, from the active table or from history."""
     run = engine.run(agent_id, run_id)
     return run_answer(run, engine, engine.settle())
 
 
-@router.get("/runs", responses=errors(404))
+@router.get("/runs", tags=["runs"], responses=errors(404))
 async def list_runs(
     agent_id: int, engine: TheEngine, max_records: Annotated[int, Query(alias="maxRecords", ge=1, le=1000)] = 50
 ) -> list[RunAnswer]:
@@ -55,20 +56,23 @@ async def list_runs(
     return [run_answer(run, engine, now) for run in engine.runs_of(agent_id)[:max_records]]
 
 
-@router.post("/run/{run_id}/stop", status_code=204, responses=errors(404, 409))
+@router.post("/run/{run_id}/stop", tags=["runs"], status_code=204, responses=errors(404, 409))
 async def stop(agent_id: int, run_id: int, engine: TheEngine) -> None:
     """Stop gracefully."""
     engine.stop(agent_id, run_id)
 
 
-@router.post("/run/{run_id}/kill", status_code=204, responses=errors(404, 409))
+@router.post("/run/{run_id}/kill", tags=["runs"], status_code=204, responses=errors(404, 409))
 async def kill(agent_id: int, run_id: int, engine: TheEngine) -> None:
     """Stop; while stopping, force."""
     engine.kill(agent_id, run_id)
 
 
 @router.post(
-    "/run/{run_id}/restart", response_model=None, responses=errors(404, 409, 422) | {200: {"model": RunAnswer}}
+    "/run/{run_id}/restart",
+    tags=["runs"],
+    response_model=None,
+    responses=errors(404, 409, 422) | {200: {"model": RunAnswer}},
 )
 async def restart(agent_id: int, run_id: int, engine: TheEngine) -> Response:
     """Restart a Failure run in place. The path is inferred: no public page gives it."""
@@ -76,7 +80,7 @@ async def restart(agent_id: int, run_id: int, engine: TheEngine) -> Response:
     return _answer(engine.dialect.restart_answer, run_answer(run, engine, engine.settle()), 200)
 
 
-@router.delete("/run/{run_id}", responses=errors(404), response_model=None)
+@router.delete("/run/{run_id}", tags=["runs"], responses=errors(404), response_model=None)
 async def delete(
     agent_id: int,
     run_id: int,
@@ -88,6 +92,39 @@ async def delete(
     """Delete a run's record, files or input."""
     engine.delete(agent_id, run_id, remove_method)
     return Response(status_code=200)
+
+
+@router.get("/run/{run_id}/files", tags=["files"], responses=errors(404))
+async def list_files(agent_id: int, run_id: int, engine: TheEngine, storage: TheStorage) -> list[RunFileAnswer]:
+    """The files of a run; none before it has ended."""
+    run = engine.run(agent_id, run_id)
+    return [
+        RunFileAnswer(
+            id=file.id,
+            name=file.name,
+            file_type=file.file_type,
+            file_size=storage.listed_size(run, file),
+            created=engine.dialect.time(file.created) or "",
+            region_id=None,
+        )
+        for file in storage.files(run)
+    ]
+
+
+@router.get(
+    "/run/{run_id}/file/{file_id}/download",
+    tags=["files"],
+    response_model=None,
+    status_code=302,
+    responses=errors(404) | {302: {"description": "Redirect to a signed storage URL"}},
+)
+async def download(agent_id: int, run_id: int, file_id: int, engine: TheEngine, storage: TheStorage) -> Response:
+    """Redirect to storage, or the bytes themselves when the dialect says so."""
+    run = engine.run(agent_id, run_id)
+    file = storage.file(run, file_id)
+    if engine.dialect.download == 200:
+        return storage.response(run, file)
+    return RedirectResponse(storage.signed_url(run, file), engine.dialect.download)
 
 
 def _answer(form: str, record: RunAnswer, code: int) -> Response:

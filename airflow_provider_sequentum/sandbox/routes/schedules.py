@@ -14,6 +14,7 @@ from airflow_provider_sequentum.sandbox.routes import TheEngine, errors
 from airflow_provider_sequentum.sandbox.routes.dates import EndDate, StartDate, day_of, period
 from airflow_provider_sequentum.sandbox.runs import RunOptions, observe
 from airflow_provider_sequentum.sandbox.schedules import Schedule
+from airflow_provider_sequentum.sandbox.settings import Dialect
 
 router = APIRouter(tags=["schedules"])
 
@@ -31,7 +32,9 @@ async def create(agent_id: int, body: ScheduleBody, engine: TheEngine) -> Schedu
     with engine.lock:
         engine.agent(agent_id)
         now, state = engine.settle(), engine.state
-        schedule = Schedule(id=state.next_schedule_id, agent_id=agent_id, created=now, updated=now, **_fields(body))
+        schedule = Schedule(
+            id=state.next_schedule_id, agent_id=agent_id, created=now, updated=now, **_fields(body, engine.dialect)
+        )
         _arm(schedule, engine)
         state.next_schedule_id += 1
         state.schedules[schedule.id] = schedule
@@ -49,7 +52,9 @@ async def update(agent_id: int, schedule_id: int, body: ScheduleBody, engine: Th
     """Replace a schedule."""
     with engine.lock:
         old = _schedule(agent_id, schedule_id, engine)
-        schedule = Schedule(id=old.id, agent_id=agent_id, created=old.created, updated=engine.settle(), **_fields(body))
+        schedule = Schedule(
+            id=old.id, agent_id=agent_id, created=old.created, updated=engine.settle(), **_fields(body, engine.dialect)
+        )
         _arm(schedule, engine)
         engine.state.schedules[old.id] = schedule
         return _answer(schedule, engine)
@@ -78,7 +83,8 @@ async def disable(agent_id: int, schedule_id: int, engine: TheEngine) -> None:
 async def upcoming(engine: TheEngine, start_date: StartDate = None, end_date: EndDate = None) -> list[UpcomingAnswer]:
     """When schedules will fire, soonest first; by default in the next seven days."""
     now = engine.settle()
-    wanted = period(start_date, end_date, day_of(now), day_of(now) + timedelta(days=8, microseconds=-1))
+    week = timedelta(days=8, microseconds=-1)
+    wanted = period(start_date, end_date, day_of(now), day_of(now) + week, engine.dialect)
     fires = [
         (moment, schedule)
         for schedule in tuple(engine.state.schedules.values())
@@ -88,11 +94,23 @@ async def upcoming(engine: TheEngine, start_date: StartDate = None, end_date: En
     return [_upcoming(moment, schedule, engine) for moment, schedule in sorted(fires, key=lambda f: (f[0], f[1].id))]
 
 
-def _fields(body: ScheduleBody) -> dict[str, object]:
+def _fields(body: ScheduleBody, dialect: Dialect) -> dict[str, object]:
     parse_input_parameters(body.input_parameters)
     fields = body.model_dump()
     fields["timezone"] = body.timezone or "UTC"
+    fields["start_time"] = _start_time(body.start_time, dialect)
     return fields | {"options": RunOptions.model_validate(body.model_dump(include=set(RunOptions.model_fields)))}
+
+
+def _start_time(moment: datetime | None, dialect: Dialect) -> datetime | None:
+    """A start time of the service's clock by the sandbox's.
+
+    :raises Problem: 400 when it is out of the range of times.
+    """
+    try:
+        return None if moment is None else dialect.by_sandbox_clock(moment)
+    except OverflowError as error:
+        raise Problem(400, "startTime is out of range.") from error
 
 
 def _arm(schedule: Schedule, engine: Engine) -> None:
@@ -132,8 +150,17 @@ def _answer(schedule: Schedule, engine: Engine) -> ScheduleAnswer:
         **schedule.options.model_dump(),
         **schedule.model_dump(
             include={
-                "id", "name", "schedule_type", "cron_expression", "local_schedule", "timezone",
-                "run_every_count", "run_every_period", "is_enabled", "proxy_pool_id", "server_group_id",
+                "id",
+                "name",
+                "schedule_type",
+                "cron_expression",
+                "local_schedule",
+                "timezone",
+                "run_every_count",
+                "run_every_period",
+                "is_enabled",
+                "proxy_pool_id",
+                "server_group_id",
             }
         ),
         config_id=schedule.agent_id,
@@ -143,7 +170,7 @@ def _answer(schedule: Schedule, engine: Engine) -> ScheduleAnswer:
         next_run_time=write(schedule.next_run if schedule.is_enabled else None, first=True),
         created=write(schedule.created, first=True),
         updated=write(schedule.updated),
-    )  # fmt: skip
+    )
 
 
 def _upcoming(moment: datetime, schedule: Schedule, engine: Engine) -> UpcomingAnswer:

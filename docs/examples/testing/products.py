@@ -1,4 +1,4 @@
-"""A DAG as somebody would write it: the page on testing tests it."""
+"""A DAG as a user would write it: the page on testing tests it."""
 
 from __future__ import annotations
 

@@ -113,13 +113,13 @@ class Service:
 
 def _serve(pipe: Connection, workload: Workload, scale: float) -> None:
     from airflow_provider_sequentum.sandbox import server
-    from airflow_provider_sequentum.sandbox.gate import Gate
+    from airflow_provider_sequentum.sandbox.request_gate import RequestGate
     from airflow_provider_sequentum.sandbox.settings import Dialect
 
     def scaled_gate(*arguments: Any) -> ASGIApp:
-        return _in_scaled_seconds(Gate(*arguments), scale)
+        return _in_scaled_seconds(RequestGate(*arguments), scale)
 
-    vars(server)["Gate"] = scaled_gate
+    vars(server)["RequestGate"] = scaled_gate
     sandbox = server.Sandbox(
         time_scale=_STANDSTILL,
         rate_window_seconds=WINDOW / scale,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
-import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient, agents
+from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient, agents, files
 from airflow_provider_sequentum.api.errors import ConnectionNotMade
 
 KEY = "sk-tls"
@@ -99,6 +99,37 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def _serve(
+    certificate: Path, keys: list[str | None], *, body: bytes = b"[]", location: str | None = None
+) -> ThreadingHTTPServer:
+    """Start a server that gives the same answer to everything and notes the keys it was given."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            keys.append(self.headers.get("Authorization"))
+            self.send_response(302 if location else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            if location:
+                self.send_header("Location", location)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: Any) -> None:
+            """Say nothing."""
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def _url(server: ThreadingHTTPServer) -> str:
+    return f"https://127.0.0.1:{server.server_port}"
+
+
 @dataclass
 class Server:
     """An HTTPS server that has no agents, and the keys it was given."""
@@ -120,26 +151,9 @@ def serve(authority: Authority, tmp_path: Path) -> Iterator[Callable[..., Server
     def start(host: x509.GeneralName = HERE, days: int = 10) -> Server:
         keys: list[str | None] = []
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                keys.append(self.headers.get("Authorization"))
-                body = json.dumps([]).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *arguments: Any) -> None:
-                """Say nothing."""
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(authority.issue(tmp_path / "server.pem", host, days))
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server = _serve(authority.issue(tmp_path / "server.pem", host, days), keys)
         running.append(server)
-        return Server(f"https://127.0.0.1:{server.server_port}", keys)
+        return Server(_url(server), keys)
 
     yield start
     for server in running:
@@ -187,6 +201,47 @@ def test_a_wrong_certificate_of_that_authority_is_refused(
     server = serve(host, days)
     with pytest.raises(ConnectionNotMade, match="certificate"):
         ask(server, str(authority.write(tmp_path / "ca.pem")))
+    assert server.keys == []
+
+
+@pytest.mark.parametrize("trusted_by", ["public", "own", "nobody"])
+def test_storage_may_have_a_public_certificate_beside_an_authority_of_one_s_own(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, trusted_by: str
+) -> None:
+    public, stranger = Authority(), Authority()
+    monkeypatch.setenv("SSL_CERT_FILE", str(public.write(tmp_path / "public.pem")))
+    signer = {"public": public, "own": authority, "nobody": stranger}[trusted_by]
+    keys: list[str | None] = []
+    storage = _serve(signer.issue(tmp_path / "storage.pem", HERE, 10), keys, body=b"a,b\n")
+    service = _serve(authority.issue(tmp_path / "service.pem", HERE, 10), [], location=f"{_url(storage)}/out.csv")
+    settings = ClientSettings(
+        api_key=KEY, base_url=_url(service), verify=str(authority.write(tmp_path / "own.pem")), max_attempts=1
+    )
+    target = io.BytesIO()
+    with SequentumClient(settings) as client:
+
+        def fetch() -> None:
+            client.download(agent_id=7, run_id=42, file=files.RunFile(id=1, name="out.csv"), destination=target)
+
+        if trusted_by == "nobody":
+            with pytest.raises(ConnectionNotMade, match="certificate"):
+                fetch()
+        else:
+            fetch()
+    for server in (storage, service):
+        server.shutdown()
+        server.server_close()
+
+    assert (target.getvalue(), keys) == ((b"", []) if trusted_by == "nobody" else (b"a,b\n", [None]))
+
+
+def test_a_public_certificate_does_not_do_for_a_service_with_an_authority_of_its_own(
+    serve: Callable[..., Server], ask: Any, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.write(tmp_path / "public.pem")))
+    with pytest.raises(ConnectionNotMade, match="certificate"):
+        ask(server, str(Authority().write(tmp_path / "own.pem")))
     assert server.keys == []
 
 

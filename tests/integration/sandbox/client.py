@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
 from airflow_provider_sequentum.sandbox import Sandbox
 
-#: Without certificates to load, which would cost more than most tests; and nothing kept open between tests.
+# Without certificates to load, which would cost more than most tests; and nothing kept open between tests.
 plain = httpx.Client(verify=False, timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
 
 TERMINAL = {6, 7, 8, 9, 10, 11}
@@ -58,3 +60,17 @@ def until(condition: Any, seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
+
+
+def send(origin: str, target: str, headers: Sequence[str], method: str = "GET", version: str = "1.1") -> httpx.Response:
+    """Send a request of which nothing is corrected on the way."""
+    url = httpx.URL(origin)
+    lines = [f"{method} {target} HTTP/{version}", *headers, "Connection: close", "", ""]
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+        connection.sendall("\r\n".join(lines).encode("latin-1"))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *fields = head.decode("latin-1").split("\r\n")
+    pairs = [(name, value.strip()) for name, _, value in (field.partition(":") for field in fields)]
+    encoded = [(name, value) for name, value in pairs if name.lower() != "transfer-encoding"]
+    return httpx.Response(int(status.split()[1]), headers=encoded, content=body)

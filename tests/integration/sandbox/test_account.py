@@ -24,8 +24,10 @@ def test_agents_come_as_an_array_or_a_page(sandbox: Sandbox, api: Api) -> None:
     assert names(api.get("/agent/all", pageIndex=2)) == ["Alpha", "beta", "gamma"]
     page = api.get("/agent/all", pageIndex=2, recordsPerPage=2)
     assert (set(page), names(page["agents"]), page["totalRecordCount"]) == (
-        {"agents", "totalRecordCount"}, ["gamma"], 3,
-    )  # fmt: skip
+        {"agents", "totalRecordCount"},
+        ["gamma"],
+        3,
+    )
     sandbox.dialect.paged_key = "items"
     assert names(api.get("/agent/all", pageIndex=1, recordsPerPage=2)["items"]) == ["Alpha", "beta"]
     assert api.http.get("/agent/all", params={"pageIndex": 0, "recordsPerPage": 2}).status_code == 400
@@ -133,8 +135,10 @@ def test_runs_are_summed_up(sandbox: Sandbox, api: Api) -> None:
         api.finished(agent.id)
     api.start(agent.id)
     summary = api.get("/analytics/runs/summary", includeDetails=True, **FOREVER)
-    counts = [summary[f"{name}Runs"] for name in
-              ("total", "completed", "failed", "completedWithErrors", "running", "queued", "stopped")]  # fmt: skip
+    counts = [
+        summary[f"{name}Runs"]
+        for name in ("total", "completed", "failed", "completedWithErrors", "running", "queued", "stopped")
+    ]
     assert counts == [4, 0, 1, 1, 1, 0, 1]
     assert summary["failedRunDetails"][0]["status"] == 6
     assert api.get("/analytics/runs/summary", status="failed", **FOREVER)["totalRuns"] == 1

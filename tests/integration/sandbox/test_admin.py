@@ -25,9 +25,9 @@ def add_agent(admin: httpx.Client, **fields: Any) -> int:
 
 
 def test_another_process_can_find_its_way_in(sandbox: Sandbox) -> None:
-    told = plain.get(f"{sandbox.base_url}/sandbox").json()
-    assert (told["base_url"], told["api_key"]) == (sandbox.base_url, sandbox.api_key)
-    assert told["connection"] == sandbox.connection_uri
+    described = plain.get(f"{sandbox.base_url}/sandbox").json()
+    assert (described["base_url"], described["api_key"]) == (sandbox.base_url, sandbox.api_key)
+    assert described["connection"] == sandbox.connection_uri
 
 
 def test_agents_are_added_and_their_records_read_back(api: Api, admin: httpx.Client) -> None:
@@ -106,7 +106,7 @@ def test_time_is_moved_and_sped_up(sandbox: Sandbox, admin: httpx.Client) -> Non
 
 def test_settings_and_forms_are_changed_or_refused_whole(sandbox: Sandbox, admin: httpx.Client) -> None:
     assert admin.patch("/settings", json={"rate_limit": 7, "builder_era": "single_shot"}).json()["rate_limit"] == 7
-    assert sandbox.desk.era == "single_shot"
+    assert sandbox.sessions.era == "single_shot"
     assert admin.patch("/dialect", json={"download": 307, "times": "utc"}).status_code == 200
     assert admin.patch("/dialect", json={"download": 200, "times": "sundial"}).status_code == 400
     assert (sandbox.dialect.download, sandbox.dialect.times) == (307, "utc")

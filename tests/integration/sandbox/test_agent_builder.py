@@ -27,8 +27,12 @@ def test_a_stateful_session_from_start_to_rows(sandbox: Sandbox, api: Api) -> No
     session_id = session(api)
     path = f"/agent-builder/{session_id}"
     assert api.get(f"{path}/status") == {
-        "status": "processing", "lastEventIndex": 1, "configId": None, "agentName": None, "error": None,
-    }  # fmt: skip
+        "status": "processing",
+        "lastEventIndex": 1,
+        "configId": None,
+        "agentName": None,
+        "error": None,
+    }
     assert api.http.get(f"{path}/conversation").status_code == 409
     sandbox.advance(10)
     assert api.get(f"{path}/status")["status"] == "ready"
@@ -73,8 +77,9 @@ def test_an_events_call_without_news_ends_with_the_same_index(sandbox: Sandbox, 
     sandbox.advance(10)
     index = api.get(f"/agent-builder/{session_id}/events")["lastEventIndex"]
     assert api.get(f"/agent-builder/{session_id}/events", lastEventIndex=index) == {
-        "events": [], "lastEventIndex": index,
-    }  # fmt: skip
+        "events": [],
+        "lastEventIndex": index,
+    }
 
 
 def test_a_cancelled_session_cannot_be_finished(sandbox: Sandbox, api: Api) -> None:

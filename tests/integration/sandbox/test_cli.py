@@ -24,8 +24,10 @@ def serve(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[
     ready.unlink(missing_ok=True)
     process = subprocess.Popen(
         [*COMMAND, "--port", "0", "--ready-file", str(ready), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     until(lambda: ready.exists() or process.poll() is not None, 60)
     assert process.poll() is None, process.communicate()[0]
     assert ready.stat().st_mode & 0o077 == 0
@@ -41,34 +43,34 @@ def end(process: subprocess.Popen[str], with_signal: signal.Signals) -> str:
 
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_interrupted(tmp_path: Path, with_signal: signal.Signals) -> None:
-    process, told = serve(tmp_path)
-    headers = {"Authorization": f"ApiKey {told['api_key']}"}
-    names = [agent["name"] for agent in plain.get(f"{told['base_url']}/api/v1/agent/all", headers=headers).json()]
+    process, described = serve(tmp_path)
+    headers = {"Authorization": f"ApiKey {described['api_key']}"}
+    names = [agent["name"] for agent in plain.get(f"{described['base_url']}/api/v1/agent/all", headers=headers).json()]
     assert names == ["chemical_elements", "us_states"]
     output = end(process, with_signal)
-    assert f"AIRFLOW_CONN_SEQUENTUM_DEFAULT='{told['connection']}'" in output
+    assert f"AIRFLOW_CONN_SEQUENTUM_DEFAULT='{described['connection']}'" in output
     assert "Traceback" not in output
 
 
 def test_it_remembers_across_a_kill(tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    process, told = serve(tmp_path, "--state-file", str(state))
-    agent_id = plain.get(f"{told['base_url']}/sandbox/agents").json()[0]["id"]
-    headers = {"Authorization": f"ApiKey {told['api_key']}"}
-    run = plain.post(f"{told['base_url']}/api/v1/agent/{agent_id}/start", headers=headers).json()
+    process, described = serve(tmp_path, "--state-file", str(state))
+    agent_id = plain.get(f"{described['base_url']}/sandbox/agents").json()[0]["id"]
+    headers = {"Authorization": f"ApiKey {described['api_key']}"}
+    run = plain.post(f"{described['base_url']}/api/v1/agent/{agent_id}/start", headers=headers).json()
     assert str(run["id"]) in state.read_text()
     process.kill()
     process.communicate()
-    process, told = serve(tmp_path, "--state-file", str(state))
-    listed = plain.get(f"{told['base_url']}/api/v1/agent/{agent_id}/runs", headers=headers).json()
+    process, described = serve(tmp_path, "--state-file", str(state))
+    listed = plain.get(f"{described['base_url']}/api/v1/agent/{agent_id}/runs", headers=headers).json()
     assert [found["id"] for found in listed] == [run["id"]]
     end(process, signal.SIGTERM)
 
 
 def test_a_key_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEQUENTUM_SANDBOX_API_KEY", "sk-mine")
-    process, told = serve(tmp_path, "--no-sample-agents")
-    assert told["api_key"] == "sk-mine"
+    process, described = serve(tmp_path, "--no-sample-agents")
+    assert described["api_key"] == "sk-mine"
     end(process, signal.SIGTERM)
 
 
@@ -95,3 +97,16 @@ def test_help_says_how_to_use_it(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for word in ("sandbox_outcome", "AIRFLOW_CONN_SEQUENTUM_DEFAULT", "asks_twice", "--state-file", "/docs"):
         assert word in text
+
+
+def test_a_name_is_allowed_by_an_option(tmp_path: Path) -> None:
+    process, described = serve(tmp_path, "--allow-host", "sandbox", "--allow-host", "box.internal")
+    names = ("sandbox:8765", "box.internal", "localhost", "evil.internal")
+    answers = [plain.get(described["base_url"], headers={"Host": name}).status_code for name in names]
+    end(process, signal.SIGTERM)
+    assert answers == [200, 200, 200, 403]
+
+
+def test_a_name_with_a_scheme_cannot_be_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--port", "0", "--allow-host", "http://sandbox"]) == 2
+    assert "not the name or address of a host" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import httpx
@@ -134,3 +135,63 @@ def test_an_unknown_file_is_a_404(sandbox: Sandbox, api: Api) -> None:
     agent = sandbox.add_agent("Prices")
     run_id = api.finished(agent.id)
     assert api.http.get(f"/agent/{agent.id}/run/{run_id}/file/1/download").status_code == 404
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "zstd"])
+@pytest.mark.parametrize("download", [200, 302])
+def test_storage_may_keep_files_encoded(sandbox: Sandbox, api: Api, link: str, encoding: str, download: int) -> None:
+    sandbox.dialect.content_encoding = encoding  # type: ignore[assignment]
+    sandbox.dialect.download = download  # type: ignore[assignment]
+    url = location(api, link) if download == 302 else f"{api.http.base_url}{link.removeprefix('/')}"
+    headers = {"Accept-Encoding": "identity", **({} if download == 302 else dict(api.http.headers))}
+    with plain.stream("GET", url, headers=headers) as answer:
+        stored = b"".join(answer.iter_raw())
+    assert answer.headers["content-encoding"] == encoding
+    assert int(answer.headers["content-length"]) == len(stored)
+    content = raw_zstd_blocks(stored) if encoding == "zstd" else gzip.decompress(stored)
+    assert (stored != CSV, content) == (True, CSV)
+
+
+@pytest.mark.parametrize("size", [0, 1, 128 * 1024, 128 * 1024 + 1, 300_000])
+def test_a_zstandard_file_is_as_long_as_its_blocks(sandbox: Sandbox, api: Api, size: int) -> None:
+    agent = sandbox.add_agent("Prices", records=[], extra_files=[ExtraFile(name="a", content="x" * size)])
+    sandbox.dialect.content_encoding = "zstd"
+    run_id = api.finished(agent.id)
+    with plain.stream("GET", location(api, f"/agent/{agent.id}/run/{run_id}/file/1001/download")) as answer:
+        assert raw_zstd_blocks(b"".join(answer.iter_raw())) == b"x" * size
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_a_listed_size_is_of_the_content_or_of_what_is_stored(sandbox: Sandbox, api: Api, encoding: str) -> None:
+    agent = sandbox.add_agent("Prices", records=RECORDS)
+    run_id = api.finished(agent.id)
+    sandbox.dialect.content_encoding = encoding  # type: ignore[assignment]
+    assert api.get(f"/agent/{agent.id}/run/{run_id}/files")[0]["fileSize"] == len(CSV)
+    sandbox.dialect.file_size = "stored"
+    stored = api.get(f"/agent/{agent.id}/run/{run_id}/files")[0]["fileSize"]
+    with plain.stream("GET", location(api, f"/agent/{agent.id}/run/{run_id}/file/1001/download")) as answer:
+        assert int(answer.headers["content-length"]) == stored != len(CSV)
+
+
+def test_files_without_a_kind(sandbox: Sandbox, api: Api) -> None:
+    agent = sandbox.add_agent("Prices", extra_files=[ExtraFile(name="a.csv", content="a", file_type=None)])
+    run_id = api.finished(agent.id)
+    path = f"/agent/{agent.id}/run/{run_id}/files"
+    assert [file["fileType"] for file in api.get(path)] == [1, None, 6]
+    sandbox.fail_next(f"GET {path}", "altered", values={"fileType": None}, where={"name": "output.csv"})
+    assert [file["fileType"] for file in api.get(path)] == [None, None, 6]
+
+
+def raw_zstd_blocks(frame: bytes) -> bytes:
+    """Read a Zstandard frame of raw blocks as RFC 8878 describes it."""
+    assert frame[:5] == b"\x28\xb5\x2f\xfd\x00"  # magic number; neither content size, checksum nor dictionary
+    window = 1 << (10 + (frame[5] >> 3))
+    content, at, is_last = b"", 6, False
+    while not is_last:
+        header = int.from_bytes(frame[at : at + 3], "little")
+        is_last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        assert (kind, size <= min(window, 128 * 1024)) == (0, True)
+        content += frame[at + 3 : at + 3 + size]
+        at += 3 + size
+    assert at == len(frame)
+    return content

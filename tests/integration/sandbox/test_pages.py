@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from airflow_provider_sequentum.sandbox import ExtraFile, Sandbox
+from airflow_provider_sequentum.sandbox import ExtraFile, RunPlan, Sandbox
 from tests.integration.sandbox.client import Api, plain
 
 HOSTILE = "<script>alert('x')</script>\" onload=\"y"
@@ -52,3 +52,45 @@ def test_text_is_escaped_everywhere(sandbox: Sandbox, api: Api) -> None:
 def test_a_page_of_nothing_is_a_404(sandbox: Sandbox) -> None:
     for path in ("/agents/1", "/agents/1/runs/2", "/sessions/x", "/nowhere"):
         assert plain.get(sandbox.base_url + path).status_code == 404
+
+
+def test_status_is_in_colour_and_files_have_the_names_of_their_types(sandbox: Sandbox, api: Api) -> None:
+    odd = [ExtraFile(name="b", content="x", file_type=None), ExtraFile(name="c", content="x", file_type=99)]
+    agent = sandbox.add_agent("Prices", extra_files=odd)
+    plans = [RunPlan(outcome=outcome) for outcome in ("Success", "Failure", "Skipped", "Running", "Queuing")]
+    sandbox.plan_runs(agent.id, [*plans, RunPlan(working_status="<Odd>", duration=1000)])
+    runs = [api.start(agent.id) for _ in range(6)]
+    sandbox.advance(500)
+    shown = [
+        re.search(r'<span class="status (\w+)">([^<]*)</span>', page(sandbox, f"/agents/{agent.id}/runs/{run}"))
+        for run in runs
+    ]
+    assert [badge.groups() for badge in shown if badge] == [
+        ("good", "Success"),
+        ("bad", "Failure"),
+        ("ended", "Skipped"),
+        ("active", "Running"),
+        ("waiting", "Queuing"),
+        ("active", "&lt;Odd&gt;"),
+    ]
+    types = re.findall(r"</a></td><td>([^<]*)</td><td>\d+</td>", page(sandbox, f"/agents/{agent.id}/runs/{runs[0]}"))
+    assert types == ["Data", "not given", "99", "Log (text)"]
+
+
+def test_pages_link_back_and_say_what_started_a_run(sandbox: Sandbox, api: Api) -> None:
+    prompt = {"mode": "prompt", "prompt": "Get all the US states"}
+    session = api.post("/agent-builder/start", prompt).json()["sessionId"]
+    sandbox.advance(10)
+    agent_id = api.post(f"/agent-builder/{session}/finish").json()["agentId"]
+    assert f'href="/sessions/{session}"' in page(sandbox, f"/agents/{agent_id}")
+    assert f'href="/agents/{agent_id}"' in page(sandbox, f"/sessions/{session}")
+    every_hour = {"name": "h", "scheduleType": 2, "runEveryCount": 1, "runEveryPeriod": 2}
+    schedule = api.post(f"/agent/{agent_id}/schedules", every_hour).json()["id"]
+    by_request = api.start(agent_id)
+    sandbox.advance(3700)
+    by_schedule = api.get(f"/agent/{agent_id}/runs")[0]["id"]
+    text = page(sandbox, f"/agents/{agent_id}/runs/{by_request}")
+    assert text.index('href="/"') < text.index(f'href="/agents/{agent_id}"') < text.index("<h1>")
+    request = sandbox.ledger.starts()[0].request
+    assert f"request {request} with the API key &#x27;default&#x27;" in text
+    assert f"schedule {schedule}" in page(sandbox, f"/agents/{agent_id}/runs/{by_schedule}")

@@ -8,11 +8,37 @@ from airflow_provider_sequentum.sandbox import RunPlan, Sandbox
 from tests.integration.sandbox.client import Api
 
 RUN_FIELDS = {
-    "id", "configId", "configName", "spaceId", "organizationId", "organizationName", "sequence", "parallelism",
-    "parallelMaxConcurrency", "parallelExport", "parallelSet", "startTime", "endTime", "created", "status", "message",
-    "configVersion", "actionCount", "pageCount", "dynamicPageCount", "requestCount", "dataCount", "inputCount",
-    "errorCount", "exportCount", "traffic", "runTimeSec", "serverName", "tableType", "tag",
-}  # fmt: skip
+    "id",
+    "configId",
+    "configName",
+    "spaceId",
+    "organizationId",
+    "organizationName",
+    "sequence",
+    "parallelism",
+    "parallelMaxConcurrency",
+    "parallelExport",
+    "parallelSet",
+    "startTime",
+    "endTime",
+    "created",
+    "status",
+    "message",
+    "configVersion",
+    "actionCount",
+    "pageCount",
+    "dynamicPageCount",
+    "requestCount",
+    "dataCount",
+    "inputCount",
+    "errorCount",
+    "exportCount",
+    "traffic",
+    "runTimeSec",
+    "serverName",
+    "tableType",
+    "tag",
+}
 
 
 def test_a_start_answers_the_run_record(sandbox: Sandbox, api: Api) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from airflow_provider_sequentum.sandbox import RunPlan, Sandbox
-from tests.integration.sandbox.client import Api, until
+from tests.integration.sandbox.client import Api, plain, until
 
 
 def test_everything_survives_in_a_state_file(tmp_path: Path) -> None:
@@ -79,9 +79,28 @@ def test_sample_agents_come_when_asked_for() -> None:
 
 
 def test_the_connection_is_what_airflow_reads(sandbox: Sandbox) -> None:
-    assert json.loads(sandbox.connection_uri) == {
-        "conn_type": "sequentum", "host": sandbox.base_url, "password": sandbox.api_key,
-    }  # fmt: skip
+    connection = json.loads(sandbox.connection_uri)
+    assert connection == {
+        "conn_type": "sequentum",
+        "host": sandbox.base_url,
+        "password": sandbox.api_key,
+        "extra": {
+            "run_link_template": f"{sandbox.base_url}/agents/{{agent_id}}/runs/{{run_id}}",
+            "session_link_template": f"{sandbox.base_url}/sessions/{{session_id}}",
+        },
+    }
+
+
+def test_the_links_of_the_connection_lead_to_the_pages_of_a_run_and_a_session(sandbox: Sandbox, api: Api) -> None:
+    agent = sandbox.add_agent("Prices")
+    run_id = api.finished(agent.id)
+    body = {"mode": "prompt", "prompt": "Get all the US states"}
+    session_id = api.post("/agent-builder/start", body).json()["sessionId"]
+    links = json.loads(sandbox.connection_uri)["extra"]
+    run_page = plain.get(links["run_link_template"].format(agent_id=agent.id, run_id=run_id))
+    assert (run_page.status_code, f"Run {run_id}" in run_page.text) == (200, True)
+    session_page = plain.get(links["session_link_template"].format(session_id=session_id))
+    assert (session_page.status_code, f"Session {session_id}" in session_page.text) == (200, True)
 
 
 def test_a_taken_port_is_told_and_leaves_nothing_open() -> None:

@@ -16,6 +16,8 @@ from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOpera
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_sequentum.sessions.record import SessionRecord
+
 PROMPT = "Pull the symbol and name of the chemical elements."
 ANSWERS = ["The first table", "Keep them"]
 
@@ -31,33 +33,36 @@ class MortalAgentBuilderOperator(AgentBuilderOperator):
     def execute(self, context: Context) -> int | None:
         """Build the agent, as mortals do."""
         _make_mortal(context)
-        return super().execute(context)
+        return super().execute(context)  # type: ignore[no-any-return]
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> int | None:
-        """Go on, as mortals do."""
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any] | None = None, record: Mapping[str, Any] | None = None
+    ) -> int | None:
+        """Continue, as mortals do."""
         _make_mortal(context)
-        return super().execute_complete(context, event)
+        return super().execute_complete(context, event, record)  # type: ignore[no-any-return]
 
 
 def _make_mortal(context: Context) -> None:
-    from airflow_provider_sequentum.operators.session_task import SessionTask
+    from airflow_provider_sequentum.hooks.port import AttemptPort
 
-    deaths, keep = Path(context["params"]["deaths"]), SessionTask._remember
+    deaths, save = Path(context["params"]["deaths"]), AttemptPort.save
 
-    def keep_and_die(task: SessionTask, record: dict[str, Any] | None) -> None:
+    def save_and_die(port: AttemptPort, record: SessionRecord | None) -> None:
         _die_once(deaths, "before", record)
-        keep(task, record)
+        save(port, record)
         _die_once(deaths, "after", record)
 
-    SessionTask._remember = keep_and_die  # type: ignore[assignment, method-assign]
+    AttemptPort.save = save_and_die  # type: ignore[assignment, method-assign]
 
 
-def _die_once(deaths: Path, when: str, record: dict[str, Any] | None) -> None:
-    session = (record or {}).get("session")
-    announced = (record or {}).get("announced")
-    if record is None or session is None or (when == "before" and session["sent"] == 0 and announced is None):
+def _die_once(deaths: Path, when: str, record: SessionRecord | None) -> None:
+    if record is None or record.session is None:
         return
-    moment = f"{when} {announced} {session['sent']} {session['state']}\n"
+    session, pending = record.session, record.pending
+    if when == "before" and session.sent == 0 and pending is None:
+        return
+    moment = f"{when} {pending.value if pending else None} {session.sent} {session.state.value}\n"
     known = deaths.read_text() if deaths.exists() else ""
     if moment not in known:
         deaths.write_text(known + moment)

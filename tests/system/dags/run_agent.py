@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Param, task
 
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.procedure import Remember, Send, Sleep
+from airflow_provider_sequentum.hooks.port import AttemptPort
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_sequentum.lifecycle.procedure import Procedure
+    from airflow_provider_sequentum.api import Call
 
 BEFORE_POST, AFTER_POST, AFTER_RECORD, ON_RESUME = "before POST", "after POST", "after record", "on resume"
 KILLED_BEFORE_POST = "killed before POST"
@@ -32,32 +31,38 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dying(procedure: Procedure[Any], moment: str) -> Procedure[Any]:
-    """Carry out ``procedure`` up to ``moment``."""
-    if moment == KILLED_BEFORE_POST:
-        signal.pause()
-    result: Any = None
-    step = next(procedure)
-    while True:
-        is_start = isinstance(step, Send) and step.call.path.endswith("/start")
+def mortal(moment: str) -> None:
+    """Let this process meet its end at ``moment``."""
+    exchange, save, sleep = AttemptPort.exchange, AttemptPort.save, AttemptPort.sleep
+
+    def exchange_and_die(port: AttemptPort, call: Call[Any], **options: Any) -> Any:
+        is_start = call.path.endswith("/start")
+        if is_start and moment == KILLED_BEFORE_POST:
+            signal.pause()
         if is_start and moment == BEFORE_POST:
             die()
-        if isinstance(step, Sleep) and moment == SHUT_DOWN:
-            os.kill(os.getppid(), signal.SIGTERM)
-        result = yield step
+        reply = exchange(port, call, **options)
         if is_start and moment == AFTER_POST:
             die()
-        if isinstance(step, Remember) and step.record and step.record["run_id"] and moment == AFTER_RECORD:
+        return reply
+
+    def save_and_die(port: AttemptPort, record: Any) -> None:
+        save(port, record)
+        if record is not None and record.run_id is not None and moment == AFTER_RECORD:
             die()
-        try:
-            step = procedure.send(result)
-        except StopIteration as stop:
-            return stop.value
+
+    def sleep_and_die(port: AttemptPort, seconds: float) -> None:
+        if moment == SHUT_DOWN:
+            os.kill(os.getppid(), signal.SIGTERM)
+        sleep(port, seconds)
+
+    AttemptPort.exchange = exchange_and_die  # type: ignore[assignment, method-assign]
+    AttemptPort.save = save_and_die  # type: ignore[assignment, method-assign]
+    AttemptPort.sleep = sleep_and_die  # type: ignore[assignment, method-assign]
 
 
 class MortalOperator(StartAgentRunOperator):
-    """
-    The operator, whose worker dies in its first try.
+    """The operator, whose worker dies in its first attempt.
 
     :param die_at: one of the moments above; nothing for a long life.
     """
@@ -71,19 +76,16 @@ class MortalOperator(StartAgentRunOperator):
     def execute(self, context: Context) -> int:
         """Run the agent, for as long as this process lives."""
         if self.die_at and context["ti"].try_number == 1:
-            perform: Callable[..., Any] = SequentumHook.perform
+            mortal(self.die_at)
+        run_id: int = super().execute(context)
+        return run_id
 
-            def perform_and_die(hook: SequentumHook, procedure: Procedure[Any], *arguments: Any) -> Any:
-                return perform(hook, dying(procedure, self.die_at), *arguments)
-
-            SequentumHook.perform = perform_and_die  # type: ignore[assignment, method-assign]
-        return super().execute(context)
-
-    def execute_complete(self, context: Context, event: Any = None) -> int:
+    def execute_complete(self, context: Context, event: Any = None, record: Any = None) -> int:
         """Take in the trigger's event."""
         if self.die_at == ON_RESUME and context["ti"].try_number == 1:
             die()
-        return super().execute_complete(context, event)
+        run_id: int = super().execute_complete(context, event, record)
+        return run_id
 
 
 @task

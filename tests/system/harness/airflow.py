@@ -152,6 +152,16 @@ class AirflowInstance:
             raise RuntimeError(f"airflow {' '.join(arguments)} ended with {result.returncode}:\n{result.stderr}")
         return result.stdout
 
+    def spawn(self, *arguments: str, log_path: Path) -> subprocess.Popen[bytes]:
+        """Start ``airflow`` with some arguments and return its process, which the caller ends.
+
+        :param log_path: Where it prints.
+        """
+        with log_path.open("wb") as log:
+            return subprocess.Popen(
+                [self._python, "-m", "airflow", *arguments], env=self._environment, stdout=log, stderr=log
+            )
+
     def raise_if_dead(self) -> None:
         """Raise :class:`~.service.ServiceDied` if a service ended although nobody asked it to."""
         for service in self._services.values():
@@ -308,6 +318,11 @@ class AirflowInstance:
         if self._release.major < 3:
             body["dry_run"] = False
         self.api.patch(_task_path(run, task_id, map_index), body)
+
+    def wipe_state_store(self, run: DagRun, task_id: str, map_index: int = -1) -> None:
+        """Delete all that a task has kept in Airflow's task state store (3.3 and later)."""
+        path = f"{run.path}/taskInstances/{task_id}/state-store"
+        self.api.send("DELETE", path, params={"map_index": map_index})
 
     def _wait(self, condition: Callable[[], bool], timeout: float, describe: Callable[[], str]) -> None:
         """Ask again and again until it holds, the time is up, or a service died."""

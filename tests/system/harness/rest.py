@@ -110,7 +110,7 @@ class AirflowClient:
         response = self._http.request(method, self._prefix + path, **kwargs)
         if not response.is_success:
             raise AirflowApiError(response)
-        if response.headers.get("content-type", "").startswith("application/json"):
+        if response.content and response.headers.get("content-type", "").startswith("application/json"):
             return response.json()
         return response.text
 

@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import httpx
 
+from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient
 from airflow_provider_sequentum.api import client as client_module
 from airflow_provider_sequentum.api.budget import RequestBudget
@@ -58,19 +59,26 @@ class Driver:
         self.server = ScriptedServer(replies)
         self.settings = settings or fresh_settings()
         self.slept: list[float] = []
-        self._budget = RequestBudget(lambda: sum(self.slept))
+        self._budget = RequestBudget(self.now)
         self._kind = kind
 
-    def send(self, call: Call[T], *, budget_share: float = 1.0) -> T:
+    def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
+        return self.exchange(call, budget_share=budget_share, within=within).value
+
+    def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> api.Reply[T]:
         if self._kind == "sync":
             with self.client() as client:
-                return client.send(call, budget_share=budget_share)
+                return client.exchange(call, budget_share=budget_share, within=within)
 
-        async def send() -> T:
+        async def exchange() -> api.Reply[T]:
             async with self.async_client() as client:
-                return await client.send(call, budget_share=budget_share)
+                return await client.exchange(call, budget_share=budget_share, within=within)
 
-        return asyncio.run(send())
+        return asyncio.run(exchange())
+
+    def now(self) -> float:
+        """Seconds that were slept."""
+        return sum(self.slept)
 
     def records(self, call: Call[Page[T]]) -> list[T]:
         if self._kind == "sync":
@@ -102,7 +110,8 @@ class Driver:
         return destination.getvalue()
 
     def client(self) -> SequentumClient:
-        client = SequentumClient(self.settings, transport=httpx.MockTransport(self.server), sleep=self.slept.append)
+        transport = httpx.MockTransport(self.server)
+        client = SequentumClient(self.settings, transport=transport, sleep=self.slept.append, clock=self.now)
         client._budget = self._budget
         return client
 
@@ -110,6 +119,7 @@ class Driver:
         async def sleep(seconds: float) -> None:
             self.slept.append(seconds)
 
-        client = AsyncSequentumClient(self.settings, transport=httpx.MockTransport(self.server), sleep=sleep)
+        transport = httpx.MockTransport(self.server)
+        client = AsyncSequentumClient(self.settings, transport=transport, sleep=sleep, clock=self.now)
         client._budget = self._budget
         return client

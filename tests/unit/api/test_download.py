@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import logging
 import re
+import sys
 import threading
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
 
 from airflow_provider_sequentum.api.client import LONGEST_ERROR_BODY
@@ -21,7 +25,7 @@ from airflow_provider_sequentum.api.errors import (
     StorageRefused,
     UnexpectedAnswer,
 )
-from airflow_provider_sequentum.api.files import RunFile
+from airflow_provider_sequentum.api.files import FileType, RunFile
 from tests.unit.api.support import Driver, fresh_settings
 
 MakeDriver = Callable[..., Driver]
@@ -39,6 +43,7 @@ class Storage:
         self.break_after: list[int] = []
         self.expired = 0
         self.honours_range = True
+        self.states_length = True
         self.headers: dict[str, str] = {}
         self.fetches: list[httpx.Request] = []
         self.asked = 0
@@ -56,7 +61,7 @@ class Storage:
         if stated and self.honours_range:
             start = int(stated[1])
         rest = self.content[start:]
-        headers = {"Content-Length": str(len(rest)), **self.headers}
+        headers = {**({"Content-Length": str(len(rest))} if self.states_length else {}), **self.headers}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
         breaks = self.break_after.pop(0) if self.break_after else None
@@ -110,7 +115,7 @@ def test_a_broken_connection_is_resumed_where_it_broke(driver: MakeDriver, honou
     assert storage.fetches[1].headers["range"] == "bytes=2500-"
 
 
-def test_progress_begins_the_count_of_attempts_anew(driver: MakeDriver) -> None:
+def test_progress_restarts_the_count_of_attempts(driver: MakeDriver) -> None:
     storage = Storage()
     storage.break_after = [700] * 14
 
@@ -326,17 +331,210 @@ def test_a_part_that_was_not_asked_for_is_refused(driver: MakeDriver, content_ra
         driver(serve).download()
 
 
-def test_a_compressed_file_is_decompressed_and_skipped_into_on_resume(driver: MakeDriver) -> None:
-    import gzip
+CSV = b"sku,price\n" + b"".join(b"A%d,%d\n" % (number, number % 97) for number in range(5_000))
 
-    packed = gzip.compress(CONTENT, compresslevel=0)
+
+def zstd(content: bytes) -> bytes:
+    return pa.compress(content, codec="zstd", asbytes=True)  # type: ignore[no-any-return]
+
+
+PACKED = {"gzip": gzip.compress(CSV), "x-gzip": gzip.compress(CSV), "deflate": zlib.compress(CSV), "zstd": zstd(CSV)}
+
+
+def listed(name: str | None, size: int | None = None, file_type: FileType | None = FileType.DELIVERED_FILE) -> RunFile:
+    return RunFile(id=3, name=name, file_size=size, file_type=file_type)
+
+
+@pytest.mark.parametrize("coding", PACKED)
+@pytest.mark.parametrize("size", [None, "file", "stored"])
+@pytest.mark.parametrize("states_length", [True, False])
+def test_a_file_that_storage_keeps_compressed_lands_as_the_file(
+    driver: MakeDriver, caplog: pytest.LogCaptureFixture, coding: str, size: str | None, states_length: bool
+) -> None:
+    storage = Storage(PACKED[coding])
+    storage.headers = {"Content-Encoding": coding}
+    storage.states_length = states_length
+    sizes = {None: None, "file": len(CSV), "stored": len(PACKED[coding])}
+
+    assert driver(storage).download(listed("out.csv", sizes[size])) == CSV
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("coding", "name"), [("gzip", "out.csv.gz"), ("x-gzip", "OUT.GZ"), ("zstd", "out.csv.zst")])
+def test_a_compressed_file_stays_as_it_is_stored_and_is_resumed(driver: MakeDriver, coding: str, name: str) -> None:
+    packed = PACKED[coding]
     storage = Storage(packed)
-    storage.headers = {"Content-Encoding": "gzip"}
-    storage.break_after = [6000]
-    client = driver(storage)
+    storage.headers = {"Content-Encoding": coding}
+    storage.break_after = [3000]
 
-    assert client.download() == CONTENT
-    assert "range" not in storage.fetches[1].headers
+    assert driver(storage).download(listed(name, len(packed))) == packed
+    assert storage.fetches[1].headers["range"] == "bytes=3000-"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "lands_as_stored"),
+    [
+        (None, len(PACKED["gzip"]), True),
+        ("out", len(PACKED["gzip"]), True),
+        (None, len(CSV), False),
+        ("out", None, False),
+    ],
+)
+def test_without_a_suffix_the_listed_size_decides(
+    driver: MakeDriver, name: str | None, size: int | None, lands_as_stored: bool
+) -> None:
+    storage = Storage(PACKED["gzip"])
+    storage.headers = {"Content-Encoding": "gzip"}
+
+    assert driver(storage).download(listed(name, size)) == (PACKED["gzip"] if lands_as_stored else CSV)
+
+
+@pytest.mark.parametrize("coding", PACKED)
+def test_a_compressed_file_is_fetched_from_its_start_again_when_the_connection_breaks(
+    driver: MakeDriver, coding: str
+) -> None:
+    storage = Storage(PACKED[coding])
+    storage.headers = {"Content-Encoding": coding, "ETag": '"one"'}
+    storage.break_after = [6000, 9000]
+
+    assert driver(storage).download(listed("out.csv", len(CSV))) == CSV
+    assert [("range" in fetch.headers) for fetch in storage.fetches] == [False] * 3
+
+
+def test_a_compressed_file_that_changed_meanwhile_is_not_patched_together(driver: MakeDriver) -> None:
+    storage = Storage(PACKED["gzip"])
+    etags = iter(['"one"', '"two"'])
+    storage.break_after = [9000]
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "storage.example":
+            storage.headers = {"Content-Encoding": "gzip", "ETag": next(etags)}
+        return storage(request)
+
+    with pytest.raises(DownloadError, match="changed"):
+        driver(serve).download(listed("out.csv"))
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_compressed_data_that_ends_early_is_not_the_file(driver: MakeDriver, coding: str) -> None:
+    storage = Storage(PACKED[coding][:-200])
+    storage.headers = {"Content-Encoding": coding}
+
+    with pytest.raises(AnswerLost):
+        driver(storage).download(listed("out.csv"))
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "compress", "x\x1by"])
+def test_a_coding_that_cannot_be_undone_is_an_error(driver: MakeDriver, coding: str) -> None:
+    storage = Storage(CSV)
+    storage.headers = {"Content-Encoding": coding}
+
+    with pytest.raises(DownloadError, match="not supported") as error:
+        driver(storage).download(listed("out.csv"))
+
+    assert str(error.value).isprintable()
+
+
+def test_a_missing_library_for_a_coding_is_named(driver: MakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    storage = Storage(PACKED["zstd"])
+    storage.headers = {"Content-Encoding": "zstd"}
+
+    with pytest.raises(DownloadError, match="extra 'arrow'"):
+        driver(storage).download(listed("out.csv"))
+
+
+@pytest.mark.parametrize("coding", ["identity", "aws-chunked", ""])
+def test_a_coding_that_changes_nothing_is_none(driver: MakeDriver, coding: str) -> None:
+    storage = Storage(CSV)
+    storage.headers = {"Content-Encoding": coding}
+    storage.break_after = [3000]
+
+    assert driver(storage).download(listed("out.csv", len(CSV))) == CSV
+    assert storage.fetches[1].headers["range"] == "bytes=3000-"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_a_file_of_unknown_size_does_not_expand_without_end(driver: MakeDriver, coding: str) -> None:
+    blank = b" " * 32 * 1024 * 1024
+    storage = Storage(gzip.compress(blank, 1) if coding == "gzip" else zstd(blank))
+    storage.headers = {"Content-Encoding": coding}
+
+    with pytest.raises(DownloadError, match="expands to more than 200 times"):
+        driver(storage).download(listed("out.csv"))
+    with pytest.raises(DownloadError, match="more than the expected 1000 bytes"):
+        driver(storage).download(listed("out.csv", 1000))
+
+
+def test_a_file_of_known_size_may_expand_as_far_as_that(driver: MakeDriver) -> None:
+    blank = b" " * 32 * 1024 * 1024
+    storage = Storage(gzip.compress(blank, 1))
+    storage.headers = {"Content-Encoding": "gzip"}
+
+    assert len(driver(storage).download(listed("out.csv", len(blank)))) == len(blank)
+
+
+PAGE = b"\n <!DOCTYPE html><html><body>Sign in</body></html>"
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "text/html; charset=utf-8", "TEXT/HTML", "text/csv", None])
+@pytest.mark.parametrize(("name", "file_type"), [("out.csv", 1), (None, None), ("out", 1), ("log.txt", 6), ("a.gz", 2)])
+@pytest.mark.parametrize("from_api", [True, False])
+def test_a_page_in_place_of_a_file_is_refused(
+    driver: MakeDriver, content_type: str | None, name: str | None, file_type: int | None, from_api: bool
+) -> None:
+    storage = Storage(PAGE)
+    storage.headers = {"Content-Type": content_type} if content_type else {}
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        if from_api:
+            return httpx.Response(200, headers=storage.headers, content=PAGE)
+        return storage(request)
+
+    with pytest.raises(DownloadError, match="HTML page"):
+        driver(serve).download(RunFile(id=3, name=name, file_type=file_type))
+
+
+@pytest.mark.parametrize(
+    ("name", "file_type"), [("page.html", 1), ("PAGE.HTM", 2), ("log.html", 7), (None, 7), ("12345", 2), (None, 8)]
+)
+def test_a_file_that_may_be_a_page_is_one(driver: MakeDriver, name: str | None, file_type: int) -> None:
+    storage = Storage(PAGE)
+    storage.headers = {"Content-Type": "text/html"}
+
+    assert driver(storage).download(RunFile(id=3, name=name, file_type=file_type)) == PAGE
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        *("javascript:alert(1)", "data:text/csv,a", "\x7f", "https:///TOP-SECRET", "https://xn--a.example/TOP-SECRET"),
+        *(
+            "https://169.254.169.254/TOP-SECRET",
+            "https://2130706433/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://localhost./",
+        ),
+    ],
+)
+def test_a_redirect_into_the_network_or_nowhere_is_not_followed(driver: MakeDriver, location: str) -> None:
+    client = driver(httpx.Response(302, headers={"Location": location}))
+
+    with pytest.raises(DownloadError, match="the redirect") as error:
+        client.download()
+
+    assert len(client.server.requests) == 1
+    assert error.value.__context__ is None
+    assert "TOP-SECRET" not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_redirect_of_the_storage_is_held_to_the_same_rules(driver: MakeDriver) -> None:
+    def serve(request: httpx.Request) -> httpx.Response:
+        is_storage = request.url.host == "storage.example"
+        return httpx.Response(302, headers={"Location": "https://10.0.0.1/" if is_storage else SIGNED})
+
+    with pytest.raises(DownloadError, match="private address"):
+        driver(serve).download()
 
 
 def test_a_full_disk_is_not_taken_for_a_broken_connection() -> None:

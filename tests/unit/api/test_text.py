@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.api.text import LONGEST_FILE_NAME, safe_file_name, safe_file_names
+from airflow_provider_sequentum.api.text import (
+    LONGEST_FILE_NAME,
+    LONGEST_LINE,
+    one_line,
+    safe_file_name,
+    safe_file_names,
+    safe_json,
+    safe_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +105,64 @@ def test_the_file_system_takes_the_names(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "safe", "with_lines"),
+    [
+        ("Prices, 12 \u20ac", "Prices, 12 \u20ac", "Prices, 12 \u20ac"),
+        ("a\x00\x1b\x7f\x9bb", "a\ufffd\ufffd\ufffd\ufffdb", "a\ufffd\ufffd\ufffd\ufffdb"),
+        ("\ud83d a \udc00", "\ufffd a \ufffd", "\ufffd a \ufffd"),
+        ("a\u202eb\u2066c\u200fd\ufeffe", "a\ufffdb\ufffdc\ufffdd\ufffde", "a\ufffdb\ufffdc\ufffdd\ufffde"),
+        ("a\nb\tc\rd\r\ne", "a b c d  e", "a\nb\tc d\ne"),
+        ("a\u2028b\u2029c\x85d\xa0e\x0bf", "a b c d e f", "a b c d e f"),
+        ("\U0001f600", "\U0001f600", "\U0001f600"),
+    ],
+)
+def test_text_is_made_safe(text: str, safe: str, with_lines: str) -> None:
+    assert safe_text(text, 100) == safe
+    assert safe_text(text, 100, lines=True) == with_lines
+
+
+@given(st.text(max_size=300), st.integers(10, 300), st.booleans())
+def test_safe_text_is_bounded_can_be_encoded_and_stays_as_it_is_the_second_time(
+    text: str, limit: int, lines: bool
+) -> None:
+    safe = safe_text(text, limit, lines=lines)
+
+    assert len(safe.encode()) <= limit
+    assert safe_text(safe, limit, lines=lines) == safe
+    line = one_line(text, limit)
+    assert not {unicodedata.category(character) for character in line} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert len(line.encode()) <= limit
+
+
+def test_text_from_outside_stays_on_one_short_line() -> None:
+    assert one_line("a\r\nb\x00\x1b[31m  c" + "x" * 1000).startswith("a b\ufffd\ufffd[31m c")
+    assert len(one_line("x" * 1_000_000).encode()) == LONGEST_LINE
+    assert one_line(" \n" * 5_000 + "x", 20_000) == "x"
+
+
+@pytest.mark.parametrize(
+    ("value", "safe"),
+    [
+        ({"a\x00": [1, 2.5, True, None, "b\x00"]}, {"a\ufffd": [1, 2.5, True, None, "b\ufffd"]}),
+        (
+            [float("nan"), float("inf"), 2**63, -(2**63), -(2**63) - 1],
+            [None, None, str(2**63), -(2**63), str(-(2**63) - 1)],
+        ),
+    ],
+)
+def test_json_is_made_safe(value: object, safe: object) -> None:
+    assert safe_json(value) == safe
+
+
+def test_json_is_bounded_in_depth() -> None:
+    value: object = "deep"
+    for _ in range(5_000):
+        value = [value]
+
+    levels, kept = 0, safe_json(value)
+    while kept is not None:
+        (kept,), levels = kept, levels + 1
+    assert levels == 60

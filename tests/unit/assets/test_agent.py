@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -66,4 +67,6 @@ def test_openlineage_dataset() -> None:
     dataset = convert_asset_to_openlineage(create_asset(agent_id=7), None)
     assert (dataset.namespace, dataset.name) == ("sequentum", "agents/7")
     run = convert_asset_to_openlineage(create_asset(agent_id=7, run_id=42), None)
-    assert (run.name, run.facets["version"].datasetVersion) == ("agents/7", "42")
+    assert run.facets is not None
+    version: Any = run.facets["version"]
+    assert (run.name, version.datasetVersion) == ("agents/7", "42")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pkgutil import resolve_name
@@ -164,7 +165,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             client.looks.pop(0)
 
         monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
-        monkeypatch.setattr(module.asyncio, "sleep", next_look)
+        monkeypatch.setattr(asyncio, "sleep", next_look)
         _, arguments = AgentRunCompletedTrigger(agent_id=7).serialize()
         stream = AgentRunCompletedTrigger.open_shared_stream(arguments)
         return [await anext(stream) for _ in looks], client

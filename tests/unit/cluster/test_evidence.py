@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_sequentum.sandbox.ledger import Effect, RequestEntry, RunTruth
+from airflow_provider_sequentum.sandbox.ledger import ActualRun, Effect, RequestEntry
 from tests.cluster.evidence import landed_rows, runs_by_agent
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 
-def truth(run_id: int, agent_id: int, **fields: Any) -> RunTruth:
+def truth(run_id: int, agent_id: int, **fields: Any) -> ActualRun:
     common = {"created": NOW, "started": NOW, "attempts": 1, "data_count": 0, "export_count": None}
-    return RunTruth(run_id=run_id, agent_id=agent_id, **{"status": "Success", "finished": NOW, **common, **fields})
+    return ActualRun(run_id=run_id, agent_id=agent_id, **{"status": "Success", "finished": NOW, **common, **fields})
 
 
 def asked(path: str, status: int | None) -> RequestEntry:

@@ -15,8 +15,8 @@ from tests.cluster.invariants import (
     given_up,
     leaked,
     lost,
-    marked_unheard,
     refused_stops,
+    unheard,
     violations,
     wrong_landing,
     wrong_state,
@@ -54,6 +54,9 @@ WELL = {
     "somebody stopped it": case(run(1, 0, 30, "Stopped"), state="failed", **person("stop", 29)),
     "cleared while it went": case(run(1, 0, 30, "Stopped"), run(2, 35, 60), result=2, **person("clear", 25)),
     "cleared as it succeeded": case(run(1, 0, 24), run(2, 35, 60), result=2, **person("clear", 25)),
+    "cleared and its record wiped": case(
+        run(1, 0, 30, "Stopped"), run(2, 28, 60), result=2, **person("clear and wipe", 25)
+    ),
     "marked as failed": case(run(1, 0, 30, "Stopped"), state="failed", ended=28, **person("mark failed", 27)),
     "marked as success": case(run(1, 0, 30, "Stopped"), state="success", ended=28, **person("mark success", 27)),
     "landed": case(run(1, 0, 30), result=1, landing="success", landed_rows=ROWS),
@@ -119,12 +122,24 @@ class TestMarksThatNobodyHears:
         return case(run(1, 0, None, "Running"), state="failed", ended=50, interventions=[mark])
 
     def test_a_run_that_nobody_could_stop_is_told_apart(self) -> None:
-        assert marked_unheard(self.marked(heard=False)) == ["nobody was there to stop run 1"]
+        assert unheard(self.marked(heard=False)) == ["nobody was there to stop run 1"]
         assert leaked(self.marked(heard=False), NOW) == []
 
     def test_a_run_that_somebody_could_have_stopped_is_leaked(self) -> None:
-        assert marked_unheard(self.marked(heard=True)) == []
+        assert unheard(self.marked(heard=True)) == []
         assert leaked(self.marked(heard=True), NOW)
+
+    def test_a_run_whose_record_was_wiped_with_a_clear_that_nobody_heard(self) -> None:
+        wiped = case(run(1, 0, None, "Running"), run(2, 20, 60), result=2, **person("clear and wipe", 15))
+        assert leaked(wiped, NOW)
+        unheard_wipe = replace(wiped, interventions=[replace(wiped.interventions[0], heard=False)])
+        assert unheard(unheard_wipe) == ["nobody was there to stop run 1"]
+        assert leaked(unheard_wipe, NOW) == []
+
+    def test_a_clear_that_kept_the_record_excuses_nothing(self) -> None:
+        clear = Intervention(kind="clear", asked=at(14), done=at(15), heard=False)
+        cleared = case(run(1, 0, None, "Running"), run(2, 20, 60), result=2, interventions=[clear])
+        assert leaked(cleared, NOW)
 
     @pytest.mark.parametrize(("last", "heard"), [(48.0, False), (49.5, True), (None, False)])
     def test_a_triggerer_that_gives_no_sign_of_life_afterwards_has_not_heard(

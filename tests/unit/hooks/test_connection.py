@@ -31,6 +31,15 @@ def settings(**changes: Any) -> Any:
         ({"host": "sequentum.example", "port": 8443}, "https://sequentum.example:8443"),
         ({"host": "127.0.0.1", "port": 8765, "schema": "http"}, "http://127.0.0.1:8765"),
         ({"host": "http://127.0.0.1:8765"}, "http://127.0.0.1:8765"),
+        ({"host": "https://sequentum.example/root", "port": 8443}, "https://sequentum.example:8443/root"),
+        ({"host": "sequentum.example/root/api/v1/", "port": 8443}, "https://sequentum.example:8443/root"),
+        ({"host": "https://sequentum.example:8443/root", "port": 8443}, "https://sequentum.example:8443/root"),
+        ({"host": "sequentum.example", "port": "8443"}, "https://sequentum.example:8443"),
+        ({"host": "sequentum.example", "port": ""}, "https://sequentum.example"),
+        ({"host": "[::1]", "port": 8765, "schema": "http"}, "http://[::1]:8765"),
+        ({"host": "::1", "port": 8765, "schema": "HTTP"}, "http://[::1]:8765"),
+        ({"host": None, "port": 8443}, DEFAULT_BASE_URL),
+        ({"host": "sequentum.example", "schema": ""}, "https://sequentum.example"),
     ],
 )
 def test_the_base_url(fields: dict[str, Any], base_url: str) -> None:
@@ -82,12 +91,49 @@ def test_the_extras(extra: dict[str, Any], name: str, value: object) -> None:
         ({"extra": {"read_timeout": "nan"}}, "'read_timeout' must be a number"),
         ({"extra": {"read_timeout": 10**400}}, "'read_timeout' must be a number"),
         ({"extra": {"verify": "perhaps"}}, "'verify' must be true or false"),
+        ({"host": "sequentum.example", "port": 0}, "'port' must be a whole number from 1"),
+        ({"host": "sequentum.example", "port": 65536}, "'port' must be a whole number from 1"),
+        ({"host": "sequentum.example", "port": -1}, "'port' must be a whole number from 1"),
+        ({"host": "sequentum.example", "port": True}, "'port' must be a whole number from 1"),
+        ({"host": "sequentum.example", "port": "https"}, "'port' must be a whole number from 1"),
+        ({"host": "sequentum.example", "port": "9" * 5000}, "'port' must be a whole number from 1"),
+        ({"host": "https://sequentum.example:1", "port": 2}, "'port' is 2, but the host names port 1"),
+        ({"host": "sequentum.example:0"}, "port of the Sequentum base URL"),
+        ({"host": "sequentum.example:65536"}, "port must be valid"),
+        ({"host": "sequentum.example", "schema": "ftp"}, "'schema' must be http or https"),
+        ({"host": "a..example"}, "host of the Sequentum base URL"),
+        ({"host": f"{'a' * 64}.example"}, "host of the Sequentum base URL"),
+        ({"host": "256.1.1.1"}, "host of the Sequentum base URL"),
+        ({"host": "xn--a.example"}, "host of the Sequentum base URL"),
+        ({"host": "sequentum\x00.example"}, "base URL"),
+        ({"extra": {"connect_timeout": 0}}, "connect_timeout must be greater than 0"),
+        ({"extra": {"read_timeout": "0"}}, "read_timeout must be greater than 0"),
+        ({"extra": {"requests_per_minute": 0}}, "'requests_per_minute' must be a whole number, at least 1"),
+        ({"extra": {"requests_per_minute": 2.5}}, "'requests_per_minute' must be a whole number, at least 1"),
+        ({"extra": {"requests_per_minute": True}}, "'requests_per_minute' must be a number"),
+        ({"extra": {"connect_timeout": True}}, "'connect_timeout' must be a number"),
+        ({"extra": {"read_timeout": False}}, "'read_timeout' must be a number"),
+        ({"extra": {"read_timeout": 1e12}}, "read_timeout must be greater than 0 and at most"),
+        ({"extra": {"ca_bundle": ["a.pem"]}}, "'ca_bundle' must be the path of a file"),
+        ({"extra": {"ca_bundle": 0}}, "'ca_bundle' must be the path of a file"),
+        ({"extra": ["requests_per_minute"]}, "extra must be a JSON object, not a list"),
+        ({"extra": "text"}, "extra must be a JSON object, not a text"),
+        ({"extra": 3}, "extra must be a JSON object, not a number"),
+        ({"extra": False}, "extra must be a JSON object, not a boolean"),
     ],
 )
 def test_an_unusable_field_is_named_and_the_key_is_not(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         settings(**fields)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("unset", [None, "", "  "])
+def test_what_is_empty_is_unset(unset: str | None) -> None:
+    everything = dict.fromkeys(CONNECTION_FIELDS, unset)
+
+    assert settings(extra=everything, host=unset, port=unset, schema=unset) == settings()
+    assert settings(extra=unset) == settings()
 
 
 @given(st.dictionaries(st.sampled_from(sorted(CONNECTION_FIELDS)), st.none() | st.text() | st.integers() | st.floats()))

@@ -16,7 +16,6 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.procedure import send
 
 KEY = "sk-0123456789abcdef"
 CALL = runs.status(7, 42)
@@ -60,15 +59,6 @@ def test_a_call_is_sent_with_the_key_of_the_connection(hook: SequentumHook, monk
     assert asked[0].headers["Authorization"] == f"ApiKey {KEY}"
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_procedure_is_carried_out(hook: SequentumHook, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
-    answering(hook, monkeypatch, httpx.Response(200, json=RUN))
-    run = hook.perform_apart(send(CALL)) if apart else hook.perform(send(CALL))
-    assert run.id == 42
-    # For a signal handler: the hook's own client may be in the middle of a request.
-    assert ("client" in vars(hook)) is not apart
-
-
 @pytest.mark.parametrize(
     ("response", "kind"),
     [
@@ -79,13 +69,12 @@ def test_a_procedure_is_carried_out(hook: SequentumHook, monkeypatch: pytest.Mon
         (httpx.Response(200, text="<html>Please sign in</html>"), SequentumUnavailable),
     ],
 )
-@pytest.mark.parametrize("how", ["send", "perform", "perform_apart"])
 def test_errors_become_what_a_task_fails_with(
-    hook: SequentumHook, monkeypatch: pytest.MonkeyPatch, response: httpx.Response, kind: type[Exception], how: str
+    hook: SequentumHook, monkeypatch: pytest.MonkeyPatch, response: httpx.Response, kind: type[Exception]
 ) -> None:
     answering(hook, monkeypatch, response)
     with pytest.raises(kind, match="'my_conn'") as caught:
-        getattr(hook, how)(CALL if how == "send" else send(CALL))
+        hook.send(CALL)
     assert KEY not in str(caught.value)
 
 

@@ -19,31 +19,23 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_sequentum import exceptions
-from airflow_provider_sequentum.api.agent_builder import SessionEvent
-from airflow_provider_sequentum.api.errors import BadRequest, NotFound, SequentumError, ServerError
+from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAILED
 from airflow_provider_sequentum.exceptions import (
-    AgentBuilderAmbiguous,
-    AgentBuilderCancelled,
+    AgentBuilderEnded,
     AgentBuilderException,
     AgentBuilderFailed,
-    AgentBuilderRefused,
-    AgentBuilderSessionLost,
-    AgentBuilderSkipped,
     AgentBuilderTimeout,
-    AgentBuilderUnanswered,
-    SequentumConnectionNotFound,
+    SequentumException,
     SequentumRequestRefused,
+    SequentumSkipped,
     SequentumUnavailable,
 )
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle import builder_session
-from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession
-from airflow_provider_sequentum.operators.agent_builder import DEFAULT_POLL_INTERVAL, AgentBuilderOperator
-from airflow_provider_sequentum.operators.session_ending import summarize
-from airflow_provider_sequentum.operators.session_files import ScreenshotFolder, storage_path
-from airflow_provider_sequentum.task_try import DEFERRAL_FAILED
-from tests.unit.lifecycle.builder_service import START, FakeBuilder, FakeSession, lost
-from tests.unit.operators.task_world import TaskWorld
+from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+from airflow_provider_sequentum.sessions import state
+from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
+from tests.support.builder import FakeBuilder, FakeSession, first_event
+from tests.support.service import answer_lost, bad_request, not_found
+from tests.support.service import server_error as down
 
 PROMPT = "Pull the prices from https://shop.example"
 
@@ -55,13 +47,9 @@ def build(**fields: Any) -> AgentBuilderOperator:
     return AgentBuilderOperator(**{"task_id": "build", "deferrable": False, **start, **fields})
 
 
-def down(purpose: str) -> SequentumError:
-    return ServerError("down", purpose=purpose, status_code=503)
-
-
 @both_modes
 def test_a_prompt_becomes_an_agent(service: FakeBuilder, deferrable: bool) -> None:
-    world = TaskWorld()
+    world = service.task()
     assert world.run(build(followups=["first", "second"], agent_name="Prices", deferrable=deferrable)) == 700
     assert service.sessions["s1"].messages == ["first", "second"]
     assert world.xcoms["session_id"] == "s1"
@@ -74,10 +62,10 @@ def test_a_prompt_becomes_an_agent(service: FakeBuilder, deferrable: bool) -> No
 def test_the_result_and_the_summary_are_the_same_in_both_modes_and_after_a_retry(service: FakeBuilder) -> None:
     summaries = []
     for deferrable in (False, True):
-        world = TaskWorld(retries=1)
+        world = service.task(retries=1)
         result = world.run(build(followups="one", deferrable=deferrable))
         first = world.xcoms["session"]
-        world.retry()
+        world.next_try()
         assert world.run(build(followups="one", deferrable=deferrable)) == result
         assert world.xcoms["session"] == first
         summaries.append({name: first[name] for name in first if name not in ("agent_id", "session_id", "link")})
@@ -91,20 +79,20 @@ def test_a_single_shot_server_gives_the_same_result_whatever_was_planned(
     service: FakeBuilder, deferrable: bool, fields: dict[str, Any]
 ) -> None:
     service.single_shot = True
-    assert TaskWorld().run(build(deferrable=deferrable, **fields)) == 700
+    assert service.task().run(build(deferrable=deferrable, **fields)) == 700
     assert service.sessions["s1"].status == "completed"
     assert [request for request in service.requests if request.startswith("POST")] == ["POST /agent-builder/start"]
 
 
 @both_modes
 def test_a_session_left_ready_is_gone_on_with_by_another_task(service: FakeBuilder, deferrable: bool) -> None:
-    first = TaskWorld()
+    first = service.task()
     assert first.run(build(finish=False, deferrable=deferrable)) is None
     assert service.sessions["s1"].status == "ready"
-    second = TaskWorld()
+    second = service.task()
     assert second.run(build(session_id=first.xcoms["session_id"], followups=["more"], finish=False)) is None
     assert service.sessions["s1"].status == "ready"
-    assert TaskWorld().run(build(session_id="s1", agent_name="Prices")) == 700
+    assert service.task().run(build(session_id="s1", agent_name="Prices")) == 700
     assert service.sessions["s1"].messages == ["more"]
     assert service.agents == [700]
 
@@ -117,44 +105,36 @@ def test_a_session_left_ready_is_gone_on_with_by_another_task(service: FakeBuild
         ({"prompt": PROMPT, "url": "https://shop.example"}, "prompt and url"),
         ({"prompt": "short"}, "10 to 5000"),
         ({"prompt": "x" * 5001}, "10 to 5000"),
-        ({"followups": ["fine", ""]}, "Follow-up 2 of 2 is empty"),
+        ({"followups": ["fine", ""]}, "number 2 of 2 is empty"),
         ({"followups": {"a": 1}}, "list of strings"),
         ({"space_id": "my space"}, "space_id"),
         ({"timeout": "soon"}, "timeout"),
         ({"session_id": "s" * 1000}, "session id"),
-        ({"screenshots_path": "nowhere://bucket/shots"}, "screenshots_path 'nowhere://bucket/shots' can't be used"),
-        ({"conversation_path": "nowhere://bucket/c.json"}, "conversation_path 'nowhere://bucket/c.json' can't be used"),
+        ({"screenshots_path": "nowhere://bucket/shots"}, "screenshots_path 'nowhere://bucket/shots' cannot be used"),
+        (
+            {"conversation_path": "nowhere://bucket/c.json"},
+            "conversation_path 'nowhere://bucket/c.json' cannot be used",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
     service: FakeBuilder, fields: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(SequentumRequestRefused, match=complaint) as caught:
-        TaskWorld(retries=3).run(build(**fields))
+        service.task(retries=3).run(build(**fields))
     assert isinstance(caught.value, AirflowFailException)
     assert service.requests == []
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"finish": False, "on_ready": "cancel"},
-        {"finish": False, "on_ready": "fail"},
-        {"on_ready": "dance"},
-        {"on_ambiguous_start": "adopt"},
-        {"on_lost_session": "cry"},
-        {"poll_interval": 0},
-        {"poll_interval": "often"},
-    ],
-)
-def test_contradictions_and_unknown_choices_are_found_when_the_dag_is_parsed(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"on_|poll_interval"):
-        build(**fields)
+def test_the_parameters_are_only_assigned_when_the_dag_is_parsed() -> None:
+    # A template is no choice, and no number, before it is rendered.
+    operator = build(on_ready="{{ params.on_ready }}", poll_interval="{{ 3 }}", finish="{{ params.finish }}")
+    assert operator.on_ready == "{{ params.on_ready }}"
 
 
 def test_every_template_field_is_a_parameter() -> None:
     parameters = inspect.signature(AgentBuilderOperator.__init__).parameters
-    assert set(AgentBuilderOperator.template_fields) <= set(parameters)
+    assert set(AgentBuilderOperator.template_fields) == set(parameters) - {"self", "kwargs"}
     assert all(
         parameter.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
         for name, parameter in parameters.items()
@@ -164,8 +144,8 @@ def test_every_template_field_is_a_parameter() -> None:
 
 @both_modes
 def test_on_ready_cancel_skips_the_task_and_saves_nothing(service: FakeBuilder, deferrable: bool) -> None:
-    with pytest.raises(AgentBuilderSkipped) as caught:
-        TaskWorld().run(build(on_ready="cancel", deferrable=deferrable))
+    with pytest.raises(SequentumSkipped) as caught:
+        service.task().run(build(on_ready="cancel", deferrable=deferrable))
     assert isinstance(caught.value, AirflowSkipException)
     assert service.sessions["s1"].status == "cancelled"
     assert service.agents == []
@@ -174,15 +154,15 @@ def test_on_ready_cancel_skips_the_task_and_saves_nothing(service: FakeBuilder, 
 @both_modes
 @pytest.mark.parametrize("keep", [False, True])
 def test_on_ready_fail_says_what_the_builder_asked(service: FakeBuilder, deferrable: bool, keep: bool) -> None:
-    with pytest.raises(AgentBuilderUnanswered, match="What next") as caught:
-        TaskWorld(retries=2).run(build(on_ready="fail", keep_session=keep, deferrable=deferrable))
+    with pytest.raises(AgentBuilderEnded, match="What next") as caught:
+        service.task(retries=2).run(build(on_ready="fail", keep_session=keep, deferrable=deferrable))
     assert service.sessions["s1"].status == ("ready" if keep else "cancelled")
     assert caught.value.session_id == "s1"
 
 
 @both_modes
 def test_a_session_that_ended_in_an_error_is_built_anew_by_a_retry(service: FakeBuilder, deferrable: bool) -> None:
-    world = TaskWorld(retries=1)
+    world = service.task(retries=1)
     start = service._start
 
     def failing_once(call: Any) -> dict[str, Any]:
@@ -195,7 +175,7 @@ def test_a_session_that_ended_in_an_error_is_built_anew_by_a_retry(service: Fake
     with pytest.raises(AgentBuilderFailed, match=r"in an error: no page at all\. No agent") as caught:
         world.run(build(deferrable=deferrable))
     assert not isinstance(caught.value, AirflowFailException)
-    world.retry()
+    world.next_try()
     assert world.run(build(deferrable=deferrable)) == 700
     assert list(service.sessions) == ["s1", "s2"]
 
@@ -204,61 +184,56 @@ def test_a_session_that_ended_in_an_error_is_built_anew_by_a_retry(service: Fake
 def test_a_session_that_completes_without_an_agent_is_looked_at_again_by_a_retry(
     service: FakeBuilder, deferrable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builder_session, "SAVING_GRACE", timedelta(0))
+    monkeypatch.setattr(state, "SAVING_GRACE", timedelta(0))
     service.sessions["s1"] = FakeSession(status="completed")
-    world = TaskWorld(retries=1)
+    world = service.task(retries=1)
     with pytest.raises(AgentBuilderFailed, match="s1 is completed, but the service names no agent"):
         world.run(build(session_id="s1", deferrable=deferrable))
     service.sessions["s1"].agent_id = 7
-    world.retry()
+    world.next_try()
     assert world.run(build(session_id="s1", deferrable=deferrable)) == 7
 
 
 def test_a_given_session_that_ended_in_an_error_is_not_retried(service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(status="error", error="no page")
-    with pytest.raises(AgentBuilderRefused, match="no page"):
-        TaskWorld(retries=2).run(build(session_id="s1"))
+    with pytest.raises(AgentBuilderEnded, match="no page"):
+        service.task(retries=2).run(build(session_id="s1"))
 
 
 @both_modes
 def test_a_session_cancelled_elsewhere_is_not_retried(service: FakeBuilder, deferrable: bool) -> None:
     service.sessions["s1"] = FakeSession(status="cancelled")
-    with pytest.raises(AgentBuilderCancelled, match="cancelled by somebody") as caught:
-        TaskWorld(retries=2).run(build(session_id="s1", deferrable=deferrable))
+    with pytest.raises(AgentBuilderEnded, match="cancelled by a person or another program") as caught:
+        service.task(retries=2).run(build(session_id="s1", deferrable=deferrable))
     assert isinstance(caught.value, AirflowFailException)
 
 
 def test_followups_on_a_finished_session_are_refused(service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(status="completed", agent_id=700)
-    with pytest.raises(AgentBuilderRefused, match="1 of 1 follow-ups could not be sent") as caught:
-        TaskWorld().run(build(session_id="s1", followups="more"))
+    with pytest.raises(AgentBuilderEnded, match="1 of 1 follow-ups could not be sent") as caught:
+        service.task().run(build(session_id="s1", followups="more"))
     assert caught.value.agent_id == 700
-    assert TaskWorld().run(build(session_id="s1")) == 700
+    assert service.task().run(build(session_id="s1")) == 700
 
 
 def test_an_unknown_session_is_lost_and_nothing_is_started(service: FakeBuilder) -> None:
-    with pytest.raises(AgentBuilderSessionLost, match="never existed, or belongs to another key"):
-        TaskWorld(retries=2).run(build(session_id="nobody", on_lost_session="start"))
+    with pytest.raises(AgentBuilderEnded, match="never existed, or belongs to another key"):
+        service.task(retries=2).run(build(session_id="nobody", on_lost_session="start"))
     assert service.sessions == {}
 
 
 @pytest.mark.parametrize(
     ("broken", "status", "kind", "advice"),
     [
-        ("status", "ready", AgentBuilderSessionLost, "Clear {place} to begin anew"),
-        (None, "cancelled", AgentBuilderCancelled, "Clear {place} to begin anew."),
-        ("finish", "ready", AgentBuilderRefused, "Correct this, then clear {place}."),
+        ("status", "ready", AgentBuilderEnded, "Clear {place} to start over"),
+        (None, "cancelled", AgentBuilderEnded, "Clear {place} to start over."),
+        ("finish", "ready", AgentBuilderEnded, "Correct this, then clear {place}."),
     ],
 )
 def test_the_advice_is_to_clear_the_task_that_begins_the_session(
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch,
     broken: str | None, status: str, kind: type[AgentBuilderException], advice: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(builder_session, "UNKNOWN_GRACE", timedelta(0))
-
-    def no(purpose: str) -> SequentumError:
-        gone = NotFound("no", purpose=purpose, status_code=404)
-        return gone if broken == "status" else BadRequest("no", purpose=purpose, status_code=400)
 
     def changed(session: FakeSession, call: Any) -> dict[str, Any]:
         session.status = status if session.status == "processing" else session.status
@@ -266,12 +241,12 @@ def test_the_advice_is_to_clear_the_task_that_begins_the_session(
 
     answer, service._status = service._status, changed  # type: ignore[method-assign]
     if broken is not None:
-        service.broken[broken] = no
+        service.broken[broken] = not_found if broken == "status" else bad_request
     with pytest.raises(kind) as own:
-        TaskWorld(retries=2).run(build())
+        service.task(retries=2).run(build())
     service.sessions["given"] = FakeSession()
     with pytest.raises(kind) as given:
-        TaskWorld(retries=2).run(build(session_id="given"))
+        service.task(retries=2).run(build(session_id="given"))
     assert advice.format(place="the task") in str(own.value)
     assert advice.format(place="the task that session_id comes from") in str(given.value)
     assert "on_lost_session" not in str(given.value)
@@ -279,37 +254,37 @@ def test_the_advice_is_to_clear_the_task_that_begins_the_session(
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_an_agent_name_that_is_in_use_is_refused_and_nothing_is_left_running(service: FakeBuilder, keep: bool) -> None:
-    service.broken["finish"] = lambda purpose: BadRequest("The name is in use.", purpose=purpose, status_code=400)
-    with pytest.raises(AgentBuilderRefused, match="The name is in use") as caught:
-        TaskWorld(retries=2).run(build(agent_name="Prices", keep_session=keep))
+    service.broken["finish"] = bad_request
+    with pytest.raises(AgentBuilderEnded, match="Bad input") as caught:
+        service.task(retries=2).run(build(agent_name="Prices", keep_session=keep))
     assert service.sessions["s1"].status == ("ready" if keep else "cancelled")
-    assert ("left as it is" if keep else "cancelled") in str(caught.value)
+    assert ("left as it is" if keep else "has been cancelled") in str(caught.value)
 
 
 def test_followups_on_a_single_shot_server_are_refused(service: FakeBuilder) -> None:
     service.single_shot = True
     service.looks = 4
     with pytest.raises(
-        AgentBuilderRefused, match="1 of 1 follow-ups could not be sent: this server takes none"
+        AgentBuilderEnded, match="1 of 1 follow-ups could not be sent: this server takes none"
     ) as caught:
-        TaskWorld().run(build(followups="more"))
+        service.task().run(build(followups="more"))
     assert service.sessions["s1"].status == "completed"
     assert caught.value.agent_id == 700
 
 
 def test_a_lost_answer_to_the_start_is_not_retried(service: FakeBuilder) -> None:
-    service.faults[0] = (lost, True)
-    with pytest.raises(AgentBuilderAmbiguous, match="Sessions can't be listed"):
-        TaskWorld(retries=2).run(build())
+    service.faults["start"] = [(answer_lost, True)]
+    with pytest.raises(AgentBuilderEnded, match="Sessions cannot be listed"):
+        service.task(retries=2).run(build())
     assert len(service.sessions) == 1
 
 
 def test_a_lost_answer_to_the_start_is_retried_if_the_author_says_so(service: FakeBuilder) -> None:
-    service.faults[0] = (lost, True)
-    world = TaskWorld(retries=1)
+    service.faults["start"] = [(answer_lost, True)]
+    world = service.task(retries=1)
     with pytest.raises(SequentumUnavailable):
         world.run(build(on_ambiguous_start="start"))
-    world.retry()
+    world.next_try()
     assert world.run(build(on_ambiguous_start="start")) == 700
     assert list(service.sessions) == ["s1", "s2"]
 
@@ -321,12 +296,12 @@ def test_a_session_lost_on_the_way(service: FakeBuilder, deferrable: bool) -> No
         return {"status": "processing", "lastEventIndex": 1}
 
     service._status = gone  # type: ignore[method-assign]
-    world = TaskWorld(retries=2)
-    with pytest.raises(AgentBuilderSessionLost) as caught:
+    world = service.task(retries=2)
+    with pytest.raises(AgentBuilderEnded) as caught:
         world.run(build(deferrable=deferrable))
     assert isinstance(caught.value, AirflowFailException)
-    world = TaskWorld(retries=2)
-    with pytest.raises(AgentBuilderFailed, match="The next try begins a new one"):
+    world = service.task(retries=2)
+    with pytest.raises(AgentBuilderFailed, match="The next attempt starts a new one"):
         world.run(build(deferrable=deferrable, on_lost_session="start"))
 
 
@@ -341,29 +316,20 @@ def test_a_given_session_lost_on_the_way_is_not_begun_anew_whatever_the_policy(
         return status(session, call)
 
     service._status = then_gone  # type: ignore[method-assign]
-    with pytest.raises(AgentBuilderSessionLost):
-        TaskWorld(retries=2).run(build(session_id="given", on_lost_session="start"))
+    with pytest.raises(AgentBuilderEnded):
+        service.task(retries=2).run(build(session_id="given", on_lost_session="start"))
     assert service.sessions == {}
-
-
-def test_the_elapsed_time_ends_with_the_session() -> None:
-    started = BuilderSession.started("s1", START)
-    ended = started.finished(7, None, START + timedelta(seconds=90))
-    later = START + timedelta(hours=1)
-    assert summarize(ended, later)["elapsed_seconds"] == 90.0
-    assert summarize(started, later)["elapsed_seconds"] == 3600.0
-    assert summarize(BuilderSession(session_id="s1"), later)["elapsed_seconds"] is None
 
 
 @both_modes
 def test_a_service_that_is_away_keeps_the_session_for_the_next_try(service: FakeBuilder, deferrable: bool) -> None:
-    world = TaskWorld(retries=1)
+    world = service.task(retries=1)
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build(deferrable=deferrable))
     assert service.sessions["s1"].status == "ready"
     service.broken.clear()
-    world.retry()
+    world.next_try()
     assert world.run(build(deferrable=deferrable)) == 700
     assert len(service.sessions) == 1
 
@@ -371,37 +337,78 @@ def test_a_service_that_is_away_keeps_the_session_for_the_next_try(service: Fake
 def test_the_last_try_that_fails_leaves_no_session_behind(service: FakeBuilder) -> None:
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
-        TaskWorld(retries=0).run(build())
+        service.task(retries=0).run(build())
     assert service.sessions["s1"].status == "cancelled"
 
 
 @both_modes
 def test_a_cleared_success_builds_anew(service: FakeBuilder, deferrable: bool) -> None:
-    world = TaskWorld()
+    world = service.task()
     assert world.run(build(deferrable=deferrable)) == 700
     world.clear()
     assert world.run(build(deferrable=deferrable)) == 701
 
 
 def test_a_worker_that_died_before_it_could_report_returns_the_same_agent(service: FakeBuilder) -> None:
-    world = TaskWorld(retries=1)
+    world = service.task(retries=1)
     assert world.run(build()) == 700
-    world.retry()
+    world.next_try()
     assert world.run(build()) == 700
     assert service.agents == [700]
 
 
 def test_without_a_state_store_a_retry_begins_anew(service: FakeBuilder) -> None:
-    world = TaskWorld(retries=1, durable=False)
+    world = service.task(retries=1, durable=False)
     assert world.run(build()) == 700
-    world.retry()
+    world.next_try()
     assert world.run(build()) == 701
 
 
-def test_a_record_that_can_not_be_read_stops_everything(service: FakeBuilder) -> None:
-    world = TaskWorld()
+FIRST_FORMAT = {
+    "format": 1,
+    "fingerprint": "f",
+    "max_tries": 0,
+    "announced": None,
+    "session": {"session_id": "s1", "state": "processing", "turn": "said", "findings": {}},
+}
+"""What the code before the first release kept."""
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_record_of_the_earlier_format_is_refused_and_its_session_cancelled(service: FakeBuilder, keep: bool) -> None:
+    service.begin("s1")
+    world = service.task(retries=1)
+    world.store.set("sequentum_session", FIRST_FORMAT)
+    with pytest.raises(SequentumException, match="format 1") as caught:
+        world.run(build(keep_session=keep))
+    assert "s1" in str(caught.value)
+    assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
+    assert service.count("start") == 0
+    world.next_try()
+    assert world.run(build()) == 700
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_task_deferred_by_the_earlier_code_is_refused_and_its_session_cancelled(
+    service: FakeBuilder, durable: bool
+) -> None:
+    service.begin("s1")
+    world = service.task(durable=durable)
+    if durable:
+        world.store.set("sequentum_session", FIRST_FORMAT)
+    trigger = AgentBuilderTrigger(
+        sequentum_conn_id="sequentum_default", record=FIRST_FORMAT, poll_interval=5, deadline=None, cancel_on_kill=True
+    )
+    event = first_event(trigger)
+    with pytest.raises(SequentumException, match="s1"):
+        build(deferrable=True).execute_complete(world.context, event=event)
+    assert service.sessions["s1"].status == "cancelled"
+
+
+def test_a_record_that_names_no_session_starts_nothing(service: FakeBuilder) -> None:
+    world = service.task()
     world.store.set("sequentum_session", {"format": 99})
-    with pytest.raises(AgentBuilderAmbiguous, match="sequentum_session"):
+    with pytest.raises(SequentumException, match="Nothing was started"):
         world.run(build())
     assert service.requests == []
 
@@ -411,32 +418,25 @@ def test_a_kill_before_there_is_a_session_does_nothing(service: FakeBuilder) -> 
     assert service.requests == []
 
 
-def test_a_cancellation_that_fails_is_said_and_hides_no_error(
-    service: FakeBuilder, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cancellation_that_fails_is_said_and_hides_no_error(service: FakeBuilder) -> None:
     service.looks = 10_000
-
-    def no_connection(hook: SequentumHook, procedure: object, urgent: bool = False) -> None:
-        raise SequentumConnectionNotFound("The connection is gone.")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SequentumHook, "perform_apart", no_connection)
-        with pytest.raises(AgentBuilderTimeout):
-            TaskWorld().run(build(timeout=0.2, deferrable=False))
-    assert "Session s1 could not be cancelled: The connection is gone." in caplog.text + capsys.readouterr().out
+    service.broken |= {"cancel": down, "stop": down}
+    with pytest.raises(AgentBuilderTimeout, match=r"timeout passed.*may be running and costing credits") as caught:
+        service.task().run(build(timeout=30, deferrable=False))
+    assert caught.value.session_id == "s1"
 
 
 @both_modes
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_timeout_cancels_the_session(service: FakeBuilder, deferrable: bool, keep: bool) -> None:
     service.looks = 10_000
-    world = TaskWorld(retries=2)
-    with pytest.raises(AgentBuilderTimeout, match="time was over") as caught:
-        world.run(build(timeout=0.2, keep_session=keep, deferrable=deferrable))
+    world = service.task(retries=2)
+    with pytest.raises(AgentBuilderTimeout, match="timeout passed") as caught:
+        world.run(build(timeout=20, keep_session=keep, deferrable=deferrable))
     assert not isinstance(caught.value, AirflowFailException)
     assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
     service.looks = service.sessions["s1"].looks_left = 1
-    world.retry()
+    world.next_try()
     assert world.run(build(timeout=100, keep_session=keep, deferrable=deferrable)) == 700
     assert list(service.sessions) == (["s1"] if keep else ["s1", "s2"])
 
@@ -444,14 +444,14 @@ def test_a_timeout_cancels_the_session(service: FakeBuilder, deferrable: bool, k
 def test_execution_timeout_is_watched_while_deferred(service: FakeBuilder) -> None:
     service.looks = 10_000
     with pytest.raises(AgentBuilderTimeout):
-        TaskWorld().run(build(deferrable=True, execution_timeout=timedelta(seconds=0.2)))
+        service.task().run(build(deferrable=True, execution_timeout=timedelta(seconds=20)))
     assert service.sessions["s1"].status == "cancelled"
 
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_deferral_that_airflow_ended_finds_its_session_again(service: FakeBuilder, durable: bool) -> None:
     service.looks = 10_000
-    world = TaskWorld(retries=1, durable=durable)
+    world = service.task(retries=1, durable=durable)
     with pytest.raises(TaskDeferred):
         build(deferrable=True, timeout=100).execute(world.context)
     world.ti.start_date -= timedelta(seconds=200)
@@ -465,7 +465,7 @@ def test_a_deferral_that_airflow_ended_finds_its_session_again(service: FakeBuil
 @pytest.mark.parametrize("durable", [True, False])
 def test_after_a_broken_trigger_the_wait_goes_on_on_the_worker(service: FakeBuilder, durable: bool) -> None:
     service.looks = 3
-    world = TaskWorld(durable=durable)
+    world = service.task(durable=durable)
     with pytest.raises(TaskDeferred):
         build(deferrable=True).execute(world.context)
     resumed = build(deferrable=True).resume_execution(DEFERRAL_FAILED, {"error": "Trigger failure"}, world.context)
@@ -474,7 +474,7 @@ def test_after_a_broken_trigger_the_wait_goes_on_on_the_worker(service: FakeBuil
 
 
 def test_the_triggerer_is_told_how_often_to_look_and_how_long(service: FakeBuilder) -> None:
-    world = TaskWorld()
+    world = service.task()
     with pytest.raises(TaskDeferred) as deferred:
         build(deferrable=True, poll_interval=7, timeout=100).execute(world.context)
     arguments = deferred.value.trigger.serialize()[1]
@@ -484,26 +484,30 @@ def test_the_triggerer_is_told_how_often_to_look_and_how_long(service: FakeBuild
     assert deferred.value.timeout is not None
     assert deferred.value.timeout > timedelta(seconds=100)
     with pytest.raises(TaskDeferred) as deferred:
-        build(deferrable=True).execute(TaskWorld().context)
-    assert deferred.value.trigger.serialize()[1]["poll_interval"] == DEFAULT_POLL_INTERVAL
+        build(deferrable=True).execute(service.task().context)
+    assert deferred.value.trigger.serialize()[1]["poll_interval"] == 10.0
     assert deferred.value.timeout is None
 
 
-@pytest.mark.parametrize("event", [None, {}, {"record": 1}, {"record": None, "error": None, "trigger": {}}, "text"])
-def test_an_event_that_can_not_be_understood_is_never_a_success(service: FakeBuilder, event: Any) -> None:
-    with pytest.raises(SequentumUnavailable, match="can't be understood"):
-        build().execute_complete(TaskWorld().context, event)
-
-
-def test_an_error_in_the_triggerer_fails_the_task_with_its_kind(service: FakeBuilder) -> None:
-    world = TaskWorld(retries=1)
+@pytest.mark.parametrize("event", [{}, {"session": 1}, {"session": {"session_id": "s9"}}, "text", {"format": 1}])
+def test_an_event_that_cannot_be_understood_is_never_a_success(service: FakeBuilder, event: Any) -> None:
+    world = service.task()
     with pytest.raises(TaskDeferred) as deferred:
         build(deferrable=True).execute(world.context)
-    arguments = deferred.value.trigger.serialize()[1]
-    fault = {"kind": "SequentumConnectionException", "message": "The connection is missing."}
-    event = {"record": arguments["record"], "error": fault, "trigger": arguments}
-    with pytest.raises(exceptions.SequentumConnectionException, match="The connection is missing"):
-        build(deferrable=True).execute_complete(world.context, event)
+    with pytest.raises(SequentumUnavailable, match="event cannot be read"):
+        world.resume(build(), deferred.value, event)
+    assert service.sessions["s1"].status == "cancelled"
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_an_error_in_the_triggerer_fails_the_task_with_its_kind(service: FakeBuilder, retries: int) -> None:
+    world = service.task(retries=retries)
+    with pytest.raises(TaskDeferred) as deferred:
+        build(deferrable=True).execute(world.context)
+    event = {"session": {"session_id": "s1"}, "error": "SequentumConnectionException", "message": "The key is gone."}
+    with pytest.raises(exceptions.SequentumConnectionException, match=r"The key is gone.*has been cancelled"):
+        world.resume(build(), deferred.value, event)
+    assert service.sessions["s1"].status == "cancelled"
 
 
 @both_modes
@@ -519,19 +523,19 @@ def test_screenshots_are_saved_and_the_latest_is_linked(service: FakeBuilder, de
         return answer
 
     service._start = with_images  # type: ignore[method-assign]
-    world = TaskWorld()
+    world = service.task()
     assert world.run(build(screenshots_path=f"file://{tmp_path}/shots", deferrable=deferrable)) == 700
     saved = sorted((tmp_path / "shots" / "s1").iterdir())
     assert [path.suffix for path in saved] == [".png", ".jpg"]
     assert [path.read_bytes() for path in saved] == images
     assert world.xcoms["agent_builder_screenshot_link"] == saved[-1].as_uri()
-    world.retry()
+    world.next_try()
     assert world.run(build(screenshots_path=f"file://{tmp_path}/shots", deferrable=deferrable)) == 700
     assert world.xcoms["agent_builder_screenshot_link"] == saved[-1].as_uri()
 
 
 def test_the_latest_screenshot_is_linked_while_the_builder_is_at_work(service: FakeBuilder, tmp_path: Path) -> None:
-    world, links = TaskWorld(), []
+    world, links = service.task(), []
     service.looks = 4
     status = service._status
 
@@ -550,12 +554,12 @@ def test_the_latest_screenshot_is_linked_while_the_builder_is_at_work(service: F
 def test_what_the_triggerer_told_is_told_again_before_the_next_deferral_wipes_it_out(
     service: FakeBuilder, deferrable: bool, task_log: pytest.LogCaptureFixture
 ) -> None:
-    world = TaskWorld()
+    world = service.task()
     world.run(build(followups=["one", "two"], deferrable=deferrable))
     assert world.deferrals == (3 if deferrable else 0)
     # Airflow 3 keeps the triggerer's log of the last deferral only: two of the three answers are told again.
     assert task_log.text.count("The builder is ready: What next?") == (3 + 2 if deferrable else 3)
-    assert task_log.text.count("Told in the triggerer before") == (2 if deferrable else 0)
+    assert task_log.text.count("Repeated from the triggerer") == (2 if deferrable else 0)
 
 
 @both_modes
@@ -570,27 +574,16 @@ def test_screenshots_are_nowhere_unless_asked_for(
         return answer
 
     service._start = with_image  # type: ignore[method-assign]
-    world = TaskWorld()
+    world = service.task()
     world.run(build(deferrable=deferrable))
     assert "The builder is ready: What next?" in task_log.text
-    assert "QUJDREVG" not in json.dumps([world.xcoms, world.store]) + task_log.text
-
-
-def test_a_session_id_can_not_lead_out_of_the_screenshots_folder(tmp_path: Path) -> None:
-    announced: list[str] = []
-    folder = ScreenshotFolder(
-        storage_path("screenshots_path", f"file://{tmp_path}/shots"), announced.append, build().log
-    )
-    folder("../../x\x00/y", SessionEvent(type="screenshot", event_index=1, image_base64="QUJD"))
-    [saved] = tmp_path.rglob("*.bin")
-    assert saved.parent.parent == tmp_path / "shots"
-    assert announced == [saved.as_uri()]
+    assert "QUJDREVG" not in json.dumps([world.xcoms, world.store.values]) + task_log.text
 
 
 def test_the_conversation_is_saved_next_to_the_agent(service: FakeBuilder, tmp_path: Path) -> None:
     service._conversation = lambda session, call: {"sessionId": "s1", "configId": 700}  # type: ignore[attr-defined]
     path = tmp_path / "agents" / "prices.json"
-    assert TaskWorld().run(build(conversation_path=f"file://{path}")) == 700
+    assert service.task().run(build(conversation_path=f"file://{path}")) == 700
     assert json.loads(path.read_text())["agent_id"] == 700
 
 
@@ -620,13 +613,13 @@ def test_a_storage_that_fails_does_not_fail_the_task(
     service._conversation = lambda session, call: {"sessionId": "s1", "configId": 700}  # type: ignore[attr-defined]
     monkeypatch.setattr(ObjectStoragePath, "mkdir", failing)
     paths = {"screenshots_path": f"file://{tmp_path}/shots", "conversation_path": f"file://{tmp_path}/c.json"}
-    assert TaskWorld().run(build(deferrable=deferrable, **paths)) == 700
+    assert service.task().run(build(deferrable=deferrable, **paths)) == 700
     assert task_log.text.count("no credentials") == 2
 
 
 def test_a_conversation_that_can_not_be_had_does_not_fail_the_task(service: FakeBuilder, tmp_path: Path) -> None:
     service.broken["conversation"] = down
-    assert TaskWorld().run(build(conversation_path=f"file://{tmp_path}/c.json")) == 700
+    assert service.task().run(build(conversation_path=f"file://{tmp_path}/c.json")) == 700
 
 
 def test_retries_happen_exactly_where_they_can_help() -> None:

@@ -1,5 +1,4 @@
-"""
-What a task does with every status a run can have, known or not, in both modes and under every policy.
+"""What a task does with every status a run can have, known or not, in both modes and under every policy.
 
 The tables below are written down a second time on purpose: nothing of them is taken from the code.
 """
@@ -15,12 +14,11 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_sequentum.exceptions import (
     AgentRunFailed,
     AgentRunFailure,
-    AgentRunRestartRefused,
-    AgentRunSkipped,
     AgentRunStopped,
     AgentRunTimeout,
+    SequentumRequestRefused,
+    SequentumSkipped,
 )
-from airflow_provider_sequentum.operators import run_parameters, run_task
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support.airflow import FakeTask, use_fakes
 from tests.support.service import Clock, FakeService, Plan, ending_in
@@ -35,7 +33,7 @@ ENDS: dict[int | str, type[AirflowException] | None] = {
     STOPPED: AgentRunStopped,
     COMPLETED: None,
     SUCCESS: None,
-    SKIPPED: AgentRunSkipped,
+    SKIPPED: SequentumSkipped,
 }
 """Every other status is waited out, up to the task's timeout."""
 
@@ -59,7 +57,7 @@ def service() -> FakeService:
 @pytest.fixture
 def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker(service)
-    use_fakes(monkeypatch, worker, run_parameters, run_task)
+    use_fakes(monkeypatch, worker)
     return worker
 
 
@@ -96,13 +94,13 @@ def test_the_first_try_and_the_second(
 
     service.plans = [Plan()]
     service.clock.sleep(120)
-    task.next_step()
+    task.next_try()
     if status == FAILED and policy["retry_mode"] == "restart" and store:
-        with pytest.raises(AgentRunRestartRefused):
+        with pytest.raises(SequentumRequestRefused):
             run_a_try(worker, task, policy)
         return
     if status == SKIPPED and store:
-        with pytest.raises(AgentRunSkipped):
+        with pytest.raises(SequentumSkipped):
             run_a_try(worker, task, policy)
         return
     if left_going and status != STOPPING:

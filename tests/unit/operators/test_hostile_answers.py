@@ -1,5 +1,4 @@
-"""
-Operators, sensor and triggers against a server that answers anything.
+"""Operators, sensor and triggers against a server that answers anything.
 
 Whatever it answers, the task comes to an end in one of the ways Airflow knows, nothing it leaves behind holds the key,
 and once the server is sane again a next try understands what is there. The default run is quick; ``make fuzz`` tries
@@ -9,12 +8,10 @@ many more answers.
 from __future__ import annotations
 
 import json
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -30,20 +27,15 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.pipeline import Pipeline, read_answer
 from airflow_provider_sequentum.api.settings import ClientSettings
-from airflow_provider_sequentum.hooks import driver
-from airflow_provider_sequentum.operators import run_parameters, run_task
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
-from airflow_provider_sequentum.sensors import agent_run as sensor_module
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from tests.support.airflow import FakeTask, use_fakes
+from tests.support.builder import FakeBuilder, use_builder
 from tests.support.hostile import KEY, responses
 from tests.support.service import Clock, FakeService
 from tests.support.tries import run_try
 from tests.support.worker import Worker
-from tests.unit.lifecycle.builder_service import FakeBuilder
-from tests.unit.operators.conftest import use_builder
-from tests.unit.operators.task_world import TaskWorld
 
 PIPELINE = Pipeline(ClientSettings(api_key=KEY))
 MOST_HOSTILE, MOST_REQUESTS = 12, 500
@@ -100,25 +92,8 @@ def run_world(data: st.DataObject) -> Iterator[tuple[Hostile, Worker, FakeTask]]
     hostile, worker = Hostile(service.answer, data), Worker(service)
     service.answer = hostile.answer  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use_fakes(monkeypatch, worker, run_parameters, run_task, sensor_module)
+        use_fakes(monkeypatch, worker)
         yield hostile, worker, FakeTask(service.clock, retries=2)
-
-
-def let_waiting_take_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give procedures a clock that goes on when they wait, so that what is limited by time ends."""
-    clock = Clock(datetime.now(UTC))
-
-    class FakeDatetime(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return clock.now
-
-    async def asleep(seconds: float) -> None:
-        clock.sleep(seconds)
-
-    monkeypatch.setattr(driver, "datetime", FakeDatetime)
-    monkeypatch.setattr(time, "sleep", clock.sleep)
-    monkeypatch.setattr("airflow_provider_sequentum.hooks.driver.asyncio.sleep", asleep)
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
@@ -134,7 +109,7 @@ def test_running_an_agent(deferrable: bool, data: st.DataObject) -> None:
         left = json.dumps(task.store.values) + repr(task.ti.xcoms) + repr(worker.said)
         assert KEY not in told + left
         hostile.is_sane = True
-        task.next_step()
+        task.next_try()
         assert KEY not in end_of(lambda: run_try(worker, task, operator))
 
 
@@ -163,12 +138,11 @@ def test_building_an_agent(deferrable: bool, single_shot: bool, data: st.DataObj
     service = FakeBuilder(looks=1, single_shot=single_shot)
     hostile = Hostile(service.answer, data)
     service.answer = hostile.answer  # type: ignore[method-assign]
-    world = TaskWorld(retries=2)
+    world = service.task(retries=2)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use_builder(monkeypatch, service)
-        let_waiting_take_time(monkeypatch)
+        use_builder(monkeypatch, Worker(service))
         told = end_of(lambda: world.run(operator()))
-        assert KEY not in told + repr(world.xcoms) + repr(world.store)
+        assert KEY not in told + repr(world.xcoms) + repr(world.store.values)
         hostile.is_sane = True
-        world.retry()
+        world.next_try()
         assert KEY not in end_of(lambda: world.run(operator()))

@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.records import text as text_module
-from airflow_provider_sequentum.records.binary import LibraryMissing
-from airflow_provider_sequentum.records.formats import RecordsUnreadable
+from airflow_provider_sequentum.records.formats import LibraryMissing, RecordsUnreadable
 from airflow_provider_sequentum.records.reading import read_arrow, read_records
 from airflow_provider_sequentum.sandbox.run_files import render
 
@@ -233,7 +232,7 @@ def test_arrow_reads_the_encodings_that_records_have(content: bytes, options: di
 @pytest.mark.parametrize(
     ("content", "options", "says"),
     [
-        (b"a,b\n1,\xe9\n", {}, "no utf-8 text in the column 'b'"),
+        (b"a,b\n1,\xe9\n", {}, "no utf-8 text at byte 6"),
         (b"a,a\n1,2\n", {}, "each column once"),
         (b"a,b\n1,2\n", {"encoding": "latin-x"}, "unknown encoding"),
         (b'[{"a": 1}]', {}, "holds json"),
@@ -244,13 +243,73 @@ def test_arrow_refuses_what_records_refuse(content: bytes, options: dict[str, An
         list(read_arrow(io.BytesIO(content), "a.csv", **options))
 
 
+def test_batches_are_bounded_by_size_too() -> None:
+    content = b"a\n" + (b"x" * 1_000_000 + b"\n") * 40
+    sizes = [batch.num_rows for batch in read_arrow(io.BytesIO(content), "a.csv")]
+    assert sum(sizes) == 40
+    assert max(sizes) <= 17
+
+
+class Endless(io.RawIOBase):
+    """A file of many gigabytes without an end of its first record, of which no more is read than is allowed."""
+
+    def __init__(self, start: bytes, more: bytes) -> None:
+        self._start, self._more, self.position = start, more, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        self.position = position
+        return position
+
+    def tell(self) -> int:
+        return self.position
+
+    def readinto(self, target: Any) -> int:
+        size, start = len(target), self._start[self.position :]
+        turn = max(self.position - len(self._start), 0) % len(self._more)
+        target[:] = (start + self._more[turn:] + self._more * (size // len(self._more) + 1))[:size]
+        self.position += size
+        assert self.position < 20_000_000, "read on and on"
+        return size
+
+
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("a.csv", b"a,b\n1,2\n1,2,3\n"), ("a.ndjson", b'{"a":1}\n' * 10_000 + b'{"a":"x"}\n')],
+    ("name", "start", "more", "says"),
+    [
+        ("a.csv", b"a,b\n", b"x," * 4096, "starts in line 2"),
+        ("a.csv", b'a,b\n1,"', b"x" * 8191 + b"\n", "starts in line 2"),
+        ("a.csv", b"", b"x," * 4096, "starts in line 1"),
+        ("a.json", b'{"data":[', b'{"a":1},' * 1024, "at character 0 .line 1. that is too large"),
+        ("a.ndjson", b'{}\n{"data":"', b"x" * 8192, "at character 3 .line 2. that is too large"),
+        ("a.json", b"[[", b"[]," * 4096, "too large"),
+    ],
 )
-def test_what_arrow_cannot_take_is_said(name: str, content: bytes) -> None:
-    with pytest.raises(RecordsUnreadable, match="Arrow"):
-        list(read_arrow(io.BytesIO(content), name))
+def test_a_record_without_an_end_takes_bounded_memory(
+    name: str, start: bytes, more: bytes, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_module, "LARGEST_RECORD", 4 * 1024 * 1024)
+    for read_file in (read_records, read_arrow):
+        tracemalloc.start()
+        try:
+            with pytest.raises(RecordsUnreadable, match=says):
+                list(read_file(io.BufferedReader(Endless(start, more)), name))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 40 * 1024 * 1024
+
+
+def test_a_large_record_is_read_whatever_follows_it() -> None:
+    page = "x" * 9_000_000
+    content = f'{{"page":"{page}"}}\n'.encode() + b'{"a":1}\n' * 500_000
+    records = read_records(io.BytesIO(content), "a.ndjson")
+    assert next(records) == {"page": page}
+    assert sum(1 for _ in records) == 500_000
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.runs.start import find_agent
-from airflow_provider_sequentum.lifecycle.procedure import Send
 from tests.support.service import Clock, FakeService
 from tests.support.worker import Worker
 
@@ -14,21 +14,21 @@ def worker() -> Worker:
 
 
 def test_an_agent_is_found_by_its_name_letter_for_letter(worker: Worker) -> None:
-    assert find_agent(worker, "Prices")).id == 7
+    assert find_agent(worker, "Prices").id == 7
 
 
 @pytest.mark.parametrize("name", ["Price", "PRICES", "Prices ", "", "no such"])
 def test_no_agent_is_called_that(worker: Worker, name: str) -> None:
-    with pytest.raises(LookupError, match="No agent is called"):
-        find_agent(worker, name))
+    with pytest.raises(SequentumRequestRefused, match="No agent is called"):
+        find_agent(worker, name)
 
 
 def test_an_ambiguous_name_is_refused_with_the_ids(worker: Worker) -> None:
-    with pytest.raises(LookupError, match=r"2 agents are called 'Stock': 10, 11\. Nothing was started"):
-        find_agent(worker, "Stock"))
+    with pytest.raises(SequentumRequestRefused, match=r"2 agents are called 'Stock': 10, 11\. Nothing was started"):
+        find_agent(worker, "Stock")
 
 
-def test_the_service_is_asked_for_agents_of_that_name_only() -> None:
-    step = next(find_agent("Prices"))
-    assert isinstance(step, Send)
-    assert step.call.query["name"] == "Prices"
+def test_the_service_is_asked_for_agents_of_that_name_only(worker: Worker) -> None:
+    find_agent(worker, "Prices")
+    [(_, call, _)] = worker.sent
+    assert call.query["name"] == "Prices"

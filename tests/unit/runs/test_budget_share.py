@@ -8,7 +8,7 @@ from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run
 from airflow_provider_sequentum.runs.stop import stop_run
-from airflow_provider_sequentum.runs.wait import WaitSpec, first_look, wait_for_runs
+from airflow_provider_sequentum.runs.wait import WaitSpec, wait_for_runs
 from tests.support.service import START, Clock, FakeService
 from tests.support.worker import Worker
 
@@ -24,11 +24,6 @@ def worker() -> Worker:
 def test_a_wait_uses_the_share_of_waits(worker: Worker, spec: WaitSpec) -> None:
     wait_for_runs(worker, [spec])
     assert {share for _, _, share in worker.sent} == {WAITING_SHARE}
-
-
-def test_the_first_look_uses_the_share_of_waits(worker: Worker) -> None:
-    first_look(worker, 7, 101)
-    assert [share for _, _, share in worker.sent] == [WAITING_SHARE]
 
 
 def test_a_start_and_a_stop_may_use_all_of_it(worker: Worker) -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.runs.describe import RunProgress, describe_run, format_seconds, run_summary
+from airflow_provider_sequentum.runs.describe import RunProgress, counted, describe_run, format_seconds, run_summary
 from tests.support.service import START
 
 
@@ -15,21 +15,21 @@ def run(**fields: Any) -> Run:
     return Run.model_validate({"id": 42, "configId": 7, "status": 1, **fields})
 
 
-def test_a_changed_status_is_told_at_once_and_the_rest_ever_more_rarely() -> None:
+def test_a_changed_status_is_logged_at_once_and_the_rest_ever_more_rarely() -> None:
     progress = RunProgress()
-    told = [
+    logged = [
         second
         for second in range(0, 3600, 5)
-        if progress.line(run(status=4 if second < 60 else 1), START + timedelta(seconds=second))
+        if progress.line(run(status=4 if second < 60 else 1), START + timedelta(seconds=second), None)
     ]
-    assert told == [0, 30, 60, 90, 150, 270, 570, 1170, 1770, 2370, 2970, 3570]
+    assert logged == [0, 30, 60, 90, 150, 270, 570, 1170, 1770, 2370, 2970, 3570]
 
 
 def test_a_line_says_status_pages_records_errors_and_time() -> None:
-    going = run(
+    running = run(
         pageCount=3, dataCount=120, exportCount=100, errorCount=2, startTime=(START - timedelta(seconds=95)).isoformat()
     )
-    assert RunProgress().line(going, START) == (
+    assert RunProgress().line(running, START + timedelta(days=1), START) == (
         "Run 42 of agent 7: Running, 3 pages, 120 records (100 exported), 2 errors, 1 min 35 s."
     )
 
@@ -38,15 +38,27 @@ def test_a_run_without_times_or_counts_is_described_all_the_same() -> None:
     assert describe_run(run(status="Paused")) == "Paused, 0 pages, 0 records, 0 errors"
 
 
-def test_a_clock_that_is_behind_the_services_shows_no_negative_time() -> None:
-    assert describe_run(run(created=(START + timedelta(hours=1)).isoformat()), START).endswith("0 errors")
+@pytest.mark.parametrize("served_at", [None, START])
+def test_no_duration_is_given_that_is_not_known_by_the_services_own_clock(served_at: datetime | None) -> None:
+    running = run(startTime=(START + timedelta(hours=1)).isoformat())
+    assert describe_run(running, served_at).endswith("0 errors")
+
+
+def test_the_duration_of_a_run_that_is_over_is_that_of_the_run() -> None:
+    times = {"startTime": START.isoformat(), "endTime": (START + timedelta(seconds=5)).isoformat()}
+    assert describe_run(run(**times), START + timedelta(days=1)).endswith("0 errors, 5 s")
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 pages"), (1, "1 page"), (2, "2 pages")])
+def test_counts_are_in_english(number: int, text: str) -> None:
+    assert counted(number, "page") == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (130, "2 min 10 s"), (3599.9, "1 h 0 min"), (11100, "3 h 5 min")],
 )
-def test_durations_are_told_as_people_say_them(seconds: float, text: str) -> None:
+def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.operators import run_parameters, run_task
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support.life import RETRIES, THOROUGH, Life, LifeAmongStrangers
 from tests.support.service import Clock, FakeService, Plan
@@ -17,9 +16,6 @@ class Runs(Life):
 
     def new_service(self, **options: Any) -> FakeService:
         return FakeService(Clock(), **options)
-
-    def modules(self) -> list[Any]:
-        return [run_parameters, run_task]
 
     def operator(self) -> StartAgentRunOperator:
         return StartAgentRunOperator(
@@ -35,7 +31,7 @@ class Runs(Life):
         return [self.deferral.trigger.serialize()[1]]
 
     def records(self) -> list[dict[str, Any]]:
-        record = self.task.store.get(run_task.STATE_KEY)
+        record = self.task.store.get("sequentum_run")
         return [record] if record is not None else []
 
 

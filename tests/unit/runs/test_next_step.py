@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import get_args
 
 import pytest
 
-from airflow_provider_sequentum.parameters import ON_CLEAR, RETRY_MODES
-from airflow_provider_sequentum.runs.phases import NextStep, next_step
-from airflow_provider_sequentum.runs.phases import Phase
+from airflow_provider_sequentum.parameters import OnClear, RetryMode
+from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step
 
-# A retry of the same work: what becomes of the run of the try before.
+ON_CLEAR, RETRY_MODES = get_args(OnClear), get_args(RetryMode)
+
+# A retry of the same work: what becomes of the run of the attempt before.
 RETRY = {
     (None, "restart_or_new"): NextStep.START,
     (None, "restart"): NextStep.START,
@@ -41,10 +43,10 @@ EVERYTHING = list(product(PHASES, [True, False], [True, False], [True, False], [
 
 def decide(phase: Phase | None, **changes: object) -> NextStep:
     situation = {
-        "same_inputs": True,
-        "cleared": False,
-        "abandoned": False,
-        "stopping": False,
+        "is_same_work": True,
+        "was_cleared": False,
+        "is_rejected": False,
+        "is_stopping": False,
         "on_clear": "rerun",
         "retry_mode": "restart_or_new",
         **changes,
@@ -66,7 +68,7 @@ def test_a_retry(phase: Phase | None, retry_mode: str, on_clear: str) -> None:
 @pytest.mark.parametrize("retry_mode", RETRY_MODES)
 @pytest.mark.parametrize("on_clear", ON_CLEAR)
 def test_a_cleared_task_never_returns_a_run_that_is_over(phase: Phase | None, retry_mode: str, on_clear: str) -> None:
-    decision = decide(phase, cleared=True, on_clear=on_clear, retry_mode=retry_mode)
+    decision = decide(phase, was_cleared=True, on_clear=on_clear, retry_mode=retry_mode)
     if phase is None or phase.is_over:
         assert decision is NextStep.START
     else:
@@ -74,44 +76,44 @@ def test_a_cleared_task_never_returns_a_run_that_is_over(phase: Phase | None, re
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("reason", [{"same_inputs": False}, {"abandoned": True}])
+@pytest.mark.parametrize("reason", [{"is_same_work": False}, {"is_rejected": True}])
 @pytest.mark.parametrize("retry_mode", RETRY_MODES)
 def test_a_useless_run_is_replaced(phase: Phase | None, reason: dict[str, bool], retry_mode: str) -> None:
-    going = phase is not None and not phase.is_over
-    assert decide(phase, retry_mode=retry_mode, **reason) is (NextStep.STOP_AND_START if going else NextStep.START)
+    is_running = phase is not None and not phase.is_over
+    assert decide(phase, retry_mode=retry_mode, **reason) is (NextStep.STOP_AND_START if is_running else NextStep.START)
 
 
 def test_a_run_that_is_being_stopped_is_waited_out_and_replaced() -> None:
-    assert decide(Phase.ACTIVE, stopping=True) is NextStep.STOP_AND_START
-    assert decide(Phase.ACTIVE, stopping=True, cleared=True, on_clear="join") is NextStep.STOP_AND_START
+    assert decide(Phase.ACTIVE, is_stopping=True) is NextStep.STOP_AND_START
+    assert decide(Phase.ACTIVE, is_stopping=True, was_cleared=True, on_clear="join") is NextStep.STOP_AND_START
 
 
 @pytest.mark.parametrize(
-    ("phase", "same_inputs", "cleared", "abandoned", "stopping", "on_clear", "retry_mode"), EVERYTHING
+    ("phase", "is_same_work", "was_cleared", "is_rejected", "is_stopping", "on_clear", "retry_mode"), EVERYTHING
 )
 def test_in_every_situation(
     phase: Phase | None,
-    same_inputs: bool,
-    cleared: bool,
-    abandoned: bool,
-    stopping: bool,
+    is_same_work: bool,
+    was_cleared: bool,
+    is_rejected: bool,
+    is_stopping: bool,
     on_clear: str,
     retry_mode: str,
 ) -> None:
     decision = next_step(
         phase,
-        same_inputs=same_inputs,
-        cleared=cleared,
-        abandoned=abandoned,
-        stopping=stopping,
+        is_same_work=is_same_work,
+        was_cleared=was_cleared,
+        is_rejected=is_rejected,
+        is_stopping=is_stopping,
         on_clear=on_clear,
         retry_mode=retry_mode,
     )
-    going = phase is not None and not phase.is_over
+    is_running = phase is not None and not phase.is_over
     # No second run beside one that is going, and nothing stopped or restarted that is not there to be.
-    assert (decision is NextStep.START) <= (not going)
-    assert (decision is NextStep.STOP_AND_START) <= going
+    assert (decision is NextStep.START) <= (not is_running)
+    assert (decision is NextStep.STOP_AND_START) <= is_running
     assert (decision is NextStep.RESTART) <= (phase is Phase.RESTARTABLE)
     assert (decision is NextStep.REFUSE) <= (retry_mode == "restart" and phase is Phase.ARCHIVED)
     # What is returned was asked for.
-    assert (decision is NextStep.JOIN and not going) <= (same_inputs and not cleared and not abandoned)
+    assert (decision is NextStep.JOIN and not is_running) <= (is_same_work and not was_cleared and not is_rejected)

@@ -1,21 +1,29 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.analytics import RunDiagnostics
+from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.parameters import ON_EMPTY
-from airflow_provider_sequentum.runs.phases import Phase
-from airflow_provider_sequentum.runs.outcome import OutcomePolicy, describe_ending, diagnose, judge_outcome
+from airflow_provider_sequentum.exceptions import (
+    AgentRunException,
+    AgentRunFailed,
+    AgentRunFailure,
+    AgentRunStopped,
+    SequentumSkipped,
+)
+from airflow_provider_sequentum.parameters import OnEmpty
+from airflow_provider_sequentum.runs.outcome import describe_end, failure_for, judge
+from airflow_provider_sequentum.runs.record import RunPolicies
 from tests.support import service as fakes
 from tests.support.service import Clock, ErrorOf, FakeService
 from tests.support.worker import Worker
 
-BAD_PHASES = [Phase.RESTARTABLE, Phase.ARCHIVED, Phase.STOPPED, Phase.SKIPPED]
+BAD_ENDS = {6: AgentRunFailure, 7: AgentRunFailed, 8: AgentRunStopped, 11: SequentumSkipped}
 
 
 def run(**fields: Any) -> Run:
@@ -25,8 +33,8 @@ def run(**fields: Any) -> Run:
 # Messages
 
 
-@pytest.mark.parametrize("phase", BAD_PHASES)
-def test_a_message_says_what_happened_what_is_left_and_what_is_next(phase: Phase) -> None:
+@pytest.mark.parametrize("status", BAD_ENDS)
+def test_a_message_says_what_happened_what_is_left_and_what_is_next(status: int) -> None:
     diagnostics = RunDiagnostics.model_validate(
         {
             "runId": 42,
@@ -34,42 +42,59 @@ def test_a_message_says_what_happened_what_is_left_and_what_is_next(phase: Phase
             "suggestedActions": ["Look at the selectors", "Ask"],
         }
     )
-    ended = run(status=6, dataCount=5, exportCount=3, errorCount=1, pageCount=2, message="Criteria not met.")
-    text = describe_ending(ended, phase, "The next try restarts it.", diagnostics)
+    ended = run(status=status, dataCount=5, exportCount=3, errorCount=1, pageCount=2, message="Criteria not met.")
+    text = describe_end(ended, "The next attempt restarts it.", diagnostics)
     for part in (
         "Run 42 of agent 7",
-        "Failure, 2 pages, 5 records (3 exported), 1 errors",
+        f"{status_name(ended.status)}, 2 pages, 5 records (3 exported), 1 error",
         "The service says: Criteria not met.",
         "Possible causes: The page changed; A ban",
         "Suggested actions: Look at the selectors; Ask",
     ):
         assert part in text
-    assert text.splitlines()[-1] == "The next try restarts it."
+    assert text.splitlines()[-1] == "The next attempt restarts it."
 
 
 def test_the_message_tells_failure_from_failed() -> None:
-    texts = {phase: describe_ending(run(status=6), phase, "") for phase in BAD_PHASES}
-    assert "restarted in place" in texts[Phase.RESTARTABLE]
-    assert "nothing left to restart" in texts[Phase.ARCHIVED]
-    assert len(set(texts.values())) == len(BAD_PHASES)
+    texts = [describe_end(run(status=status), "") for status in BAD_ENDS]
+    assert "restarted in place" in texts[0]
+    assert "nothing left to restart" in texts[1]
+    assert "nothing left to restart" in describe_end(run(status=6, tableType="history"), "")
+    assert len({text.partition("; ")[2] for text in texts}) == len(BAD_ENDS)
+
+
+def test_what_the_service_says_is_cut_and_what_is_next_is_not() -> None:
+    diagnostics = RunDiagnostics.model_validate({"runId": 42, "possibleCauses": ["x" * 300] * 50})
+    text = describe_end(run(status=6, message="y" * 1000), "The next attempt restarts it.", diagnostics)
+    assert len(text) < 4096
+    assert text.endswith("[cut]\nThe next attempt restarts it.")
+
+
+@pytest.mark.parametrize(("status", "kind"), BAD_ENDS.items())
+def test_each_bad_end_has_its_exception(worker: Worker, status: int, kind: type[AgentRunException]) -> None:
+    failure = failure_for(worker, run(status=status), "Clear it.")
+    assert type(failure) is kind
+    assert str(failure).endswith("Clear it.")
+    if isinstance(failure, AgentRunException):
+        assert (failure.agent_id, failure.run_id) == (7, 42)
+        assert str(failure.status) in str(failure)
 
 
 @pytest.mark.parametrize("error", [fakes.not_found, fakes.unauthorized, fakes.server_error])
-def test_diagnostics_are_an_extra_whose_absence_hurts_nobody(error: ErrorOf) -> None:
+@pytest.mark.parametrize("status", BAD_ENDS)
+def test_diagnostics_are_an_extra_that_failures_are_reported_without(error: ErrorOf, status: int) -> None:
     service = FakeService(Clock(), diagnostics={"runId": 42, "possibleCauses": ["A ban"]})
-    found = Worker(service).perform(diagnose(run()))
-    assert found is not None
-    assert found.possible_causes == ["A ban"]
+    assert ("A ban" in str(failure_for(Worker(service), run(status=status), ""))) is (status in (6, 7))
     service.faults["diagnostics"] = [(error, False)]
-    assert Worker(service).perform(diagnose(run())) is None
+    assert "A ban" not in str(failure_for(Worker(service), run(status=status), ""))
 
 
 # What a run that ended well has to have delivered
 
 
-@pytest.mark.parametrize("on_empty", ON_EMPTY)
+@pytest.mark.parametrize("on_empty", get_args(OnEmpty))
 def test_an_empty_run(on_empty: str) -> None:
-    judgement = judge_outcome(run(dataCount=0), OutcomePolicy(on_empty=on_empty))
+    judgement = judge(run(dataCount=0), RunPolicies(on_empty=on_empty))
     assert judgement.action == on_empty
     assert bool(judgement.reason) is (on_empty != "succeed")
 
@@ -99,13 +124,13 @@ def test_an_empty_run(on_empty: str) -> None:
     ],
 )
 def test_the_outcome_policy(fields: dict[str, Any], policy: dict[str, Any], action: str) -> None:
-    judgement = judge_outcome(run(**fields), OutcomePolicy(**policy))
+    judgement = judge(run(**fields), RunPolicies(**policy))
     assert judgement.action == action
     assert bool(judgement.reason) is (action != "succeed")
 
 
 @given(st.integers(0, 50), st.integers(0, 5), st.none() | st.integers(0, 50), st.none() | st.integers(0, 5))
 def test_a_run_that_delivered_enough_succeeds(records: int, errors: int, least: int | None, most: int | None) -> None:
-    policy = OutcomePolicy(min_records=least, max_errors=most)
+    policy = RunPolicies(min_records=least, max_errors=most)
     enough = records >= (least or 0) and (most is None or errors <= most)
-    assert (judge_outcome(run(dataCount=records, errorCount=errors), policy).action == "succeed") is enough
+    assert (judge(run(dataCount=records, errorCount=errors), policy).action == "succeed") is enough

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunRecord
-from airflow_provider_sequentum.runs.record import RunRequest
+from airflow_provider_sequentum.exceptions import SequentumConnectionException
+from airflow_provider_sequentum.jobs.record import FORMAT, Claim, Stored, ids_in
+from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunConfig, RunRecord
+from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, WaitSpec
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
-RECORD = RunRecord(agent_id=7, fingerprint="f", max_tries=2, intended_at=NOW)
+CONFIG = RunConfig(agent_id=7, input_parameters='{"a": 1}', timeout=60)
+RECORD = RunRecord(agent_id=7, fingerprint="f", max_tries=2, requested_at=NOW)
 moments = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))]))
 
 
@@ -24,13 +26,16 @@ moments = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=
         agent_id=st.integers(1),
         fingerprint=st.text(),
         max_tries=st.integers(),
-        intended_at=moments,
+        requested_at=moments,
         run_id=st.none() | st.integers(1),
         restart_asked_at=st.none() | moments,
         failure_ended_at=st.none() | moments,
         replaced=st.lists(st.integers(1), max_size=5).map(tuple),
         is_ambiguous=st.booleans(),
-        abandoned=st.booleans(),
+        is_rejected=st.booleans(),
+        restarts_done=st.integers(0),
+        deadline=st.none() | moments,
+        config=st.none() | st.just(CONFIG),
         is_guess=st.booleans(),
     )
 )
@@ -43,28 +48,6 @@ def test_the_times_of_the_api_outlive_json() -> None:
     assert RunRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
-def test_nothing_is_no_record() -> None:
-    assert RunRecord.from_json(None) is None
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "text",
-        [],
-        {},
-        0,
-        {**RECORD.to_json(), "format": 2},
-        {**RECORD.to_json(), "intended_at": "yesterday"},
-        {**RECORD.to_json(), "intended_at": None, "surplus": 1},
-        {name: value for name, value in RECORD.to_json().items() if name != "fingerprint"},
-    ],
-)
-def test_what_cannot_be_read_is_never_taken_for_no_record(value: Any) -> None:
-    with pytest.raises(ValueError, match="can't be read"):
-        RunRecord.from_json(value)
-
-
 def test_a_started_run_has_no_restart_behind_it() -> None:
     started = RECORD.restarting(NOW, NOW).started(42)
     assert (started.run_id, started.restart_asked_at, started.failure_ended_at) == (42, None, None)
@@ -72,8 +55,8 @@ def test_a_started_run_has_no_restart_behind_it() -> None:
 
 def test_a_record_names_the_runs_it_replaced_up_to_a_bound() -> None:
     assert RECORD.all_runs == ()
-    assert replace(RECORD, run_id=5, replaced=(3, 4)).all_runs == (3, 4, 5)
-    assert replace(RECORD, run_id=99, replaced=tuple(range(MOST_REPLACED))).all_runs == (*range(1, MOST_REPLACED), 99)
+    assert RECORD.updated(run_id=5, replaced=(3, 4)).all_runs == (3, 4, 5)
+    assert RECORD.updated(run_id=99, replaced=tuple(range(MOST_REPLACED))).all_runs == (*range(1, MOST_REPLACED), 99)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +76,139 @@ def test_a_record_names_the_runs_it_replaced_up_to_a_bound() -> None:
 )
 def test_whatever_changes_the_work_changes_the_fingerprint(change: dict[str, Any]) -> None:
     base: dict[str, Any] = {"agent_id": 7, "input_parameters": '{"a": 1}'}
-    assert RunRequest(**base).fingerprint() == RunRequest(**base).fingerprint()
-    assert RunRequest(**{**base, **change}).fingerprint() != RunRequest(**base).fingerprint()
+    assert RunConfig(**base).fingerprint() == RunConfig(**base).fingerprint()
+    assert RunConfig(**{**base, **change}).fingerprint() != RunConfig(**base).fingerprint()
 
 
 def test_only_what_is_set_is_sent() -> None:
-    assert RunRequest(agent_id=7).call().body == {}
-    call = RunRequest(agent_id=7, input_parameters='{"a": 1}', is_exclusive=False, log_level="Error").call()
+    assert RunConfig(agent_id=7).start_call().body == {}
+    call = RunConfig(agent_id=7, input_parameters='{"a": 1}', is_exclusive=False, log_level="Error").start_call()
     assert call.body == {"inputParameters": '{"a": 1}', "isExclusive": False, "logLevel": "Error"}
     assert (call.path, call.safe_to_repeat) == ("/agent/7/start", False)
+
+
+# Written by another version
+
+SPEC = WaitSpec(agent_id=7, run_id=5, since=NOW, poll_interval=30, deadline=NOW, restart_asked_at=NOW)
+EVENT = RunEvent(agent_id=7, run_id=5, outcome=PollOutcome.ENDED, run={"id": 5, "configId": 7}, message="m")
+FULL = RECORD.updated(
+    run_id=5,
+    config=CONFIG,
+    deadline=NOW,
+    execution_deadline=NOW,
+    restart_asked_at=NOW,
+    failure_ended_at=NOW,
+    replaced=(4,),
+)
+STORED: list[Stored] = [FULL, CONFIG, SPEC, EVENT, Claim(agent_id=7, run_ids=(5,), map_index=1)]
+
+
+@pytest.mark.parametrize("stored", STORED, ids=lambda stored: type(stored).__name__)
+def test_what_a_later_version_adds_is_ignored(stored: Stored) -> None:
+    value = {**stored.to_json(), "added_later": {"run_id": 9}, "": None}
+    assert type(stored).from_json(value) == stored
+
+
+@pytest.mark.parametrize(
+    ("stored", "absent"),
+    [(stored, name) for stored in STORED for name in type(stored).model_fields if (stored, name) != (SPEC, "agent_id")],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_field_that_an_earlier_version_did_not_have_has_its_default(stored: Stored, absent: str) -> None:
+    kind, value = type(stored), stored.to_json()
+    value.pop(absent, None)
+    read = kind.from_json(json.loads(json.dumps(value)))
+    assert read == stored.updated(**{absent: kind.model_fields[absent].get_default()})
+
+
+def test_a_wait_for_no_agent_is_refused() -> None:
+    with pytest.raises(ValueError, match="agent_id"):
+        WaitSpec.from_json({"run_id": 5})
+
+
+def test_a_record_inside_a_record_is_read_as_leniently() -> None:
+    value = FULL.to_json()
+    value["config"] |= {"added_later": 1}
+    del value["config"]["restart_delay"]
+    assert RunRecord.from_json(value) == FULL
+
+
+def test_a_format_that_is_not_named_is_this_one() -> None:
+    value = RECORD.to_json()
+    assert value.pop("format") == FORMAT
+    assert RunRecord.from_json(value) == RECORD
+
+
+@pytest.mark.parametrize("other", [1, 3, "2", None, [], 2.5])
+@pytest.mark.parametrize("stored", STORED, ids=lambda stored: type(stored).__name__)
+def test_another_format_is_refused(stored: Stored, other: object) -> None:
+    with pytest.raises(ValueError, match="written by another version"):
+        type(stored).from_json({**stored.to_json(), "format": other})
+
+
+@pytest.mark.parametrize(
+    "value", ["text", [], 0, None, {**RECORD.to_json(), "requested_at": "yesterday"}, {"run_id": "x"}, {"config": 7}]
+)
+def test_what_cannot_be_read_is_never_taken_for_no_record(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"no JSON object|requested_at|run_id|config"):
+        RunRecord.from_json(value)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{}, {"run_id": 5}, {"outcome": "ended"}, {"outcome": "won"}, "text", None, {**EVENT.to_json(), "format": 1}],
+)
+def test_an_event_that_cannot_be_understood_is_never_taken_for_success(event: object) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        RunEvent.read(event)
+
+
+def test_an_event_says_how_the_wait_ended_or_why_it_did_not() -> None:
+    assert RunEvent.read(EVENT.to_json()) == EVENT
+    assert RunEvent.read({"outcome": "deadline"}).outcome is PollOutcome.DEADLINE
+    failed = RunEvent.read({"error": "SequentumConnectionException", "message": "No key."})
+    assert (type(failed.exception()), str(failed.exception())) == (SequentumConnectionException, "No key.")
+
+
+@pytest.mark.parametrize(
+    ("values", "ids"),
+    [
+        ([{"agent_id": 7, "run_id": 5}], {"agent_id": 7, "run_id": 5}),
+        ([None, "text", {"deep": {"er": {"agent_id": 7, "run_id": 5, "x": 1}}}], {"agent_id": 7, "run_id": 5}),
+        ([{"agent_id": 7}], None),
+        ([{"agent_id": True, "run_id": 5}], None),
+        ([{"agent_id": "7", "run_id": 5}, {"agent_id": 7, "run_id": 0}], None),
+        ([], None),
+    ],
+)
+def test_the_ids_in_a_record_that_cannot_be_read(values: list[Any], ids: dict[str, int] | None) -> None:
+    assert ids_in(values, "agent_id", "run_id") == ids
+
+
+# The attempt that a record belongs to
+
+
+@pytest.mark.parametrize(
+    ("deadline", "execution_deadline", "first", "is_execution_timeout"),
+    [
+        (None, None, None, False),
+        (NOW, None, NOW, False),
+        (None, NOW, NOW, True),
+        (NOW, NOW + timedelta(1), NOW, False),
+        (NOW + timedelta(1), NOW, NOW, True),
+    ],
+)
+def test_the_earlier_deadline_counts(
+    deadline: datetime | None, execution_deadline: datetime | None, first: datetime | None, is_execution_timeout: bool
+) -> None:
+    record = RECORD.updated(deadline=deadline, execution_deadline=execution_deadline)
+    assert (record.first_deadline, record.execution_timeout_is_first) == (first, is_execution_timeout)
+
+
+def test_a_record_that_lacks_them_is_of_the_same_work_and_was_not_cleared() -> None:
+    assert RECORD.is_same_work("f")
+    assert not RECORD.is_same_work("g")
+    assert (RECORD.was_cleared(2), RECORD.was_cleared(3)) == (False, True)
+    bare = RunRecord(agent_id=7)
+    assert bare.is_same_work("g")
+    assert not bare.was_cleared(3)

@@ -65,7 +65,7 @@ def test_an_unusable_sandbox_parameter_is_a_400_and_starts_nothing(world: World)
     detail = refusal(400, world, agent.id, input_parameters='{"sandbox_outcome": "Nope"}')
     assert "Nope" in detail
     assert world.engine.ledger.starts() == []
-    assert world.engine.truth() == []
+    assert world.engine.actual_runs() == []
 
 
 def test_only_a_failure_can_be_restarted(world: World) -> None:
@@ -181,7 +181,7 @@ def test_a_run_of_another_agent_is_not_found(world: World) -> None:
     assert world.engine.ledger.stops == []
 
 
-def test_a_run_under_way_can_be_given_another_fate(world: World) -> None:
+def test_the_plan_of_a_run_in_progress_can_be_changed(world: World) -> None:
     agent = world.agent(RunPlan(outcome="Running"))
     run = start(world, agent.id)
     world.clock.advance(50)
@@ -233,3 +233,44 @@ def test_time_goes_on_while_the_sandbox_is_away(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     world.engine.state.save(file, clock.now())
     assert 999 < load_state(file).clock_ahead.total_seconds() < 1001
+
+
+def test_a_kill_during_the_delay_of_a_stop_is_not_the_second_one(world: World) -> None:
+    agent = world.agent(RunPlan(outcome="Running", stop_delay=10, ignores_stop=True))
+    run = start(world, agent.id)
+    world.clock.advance(5)
+    world.engine.stop(agent.id, run.id)
+    world.engine.kill(agent.id, run.id)
+    assert status(world, run) == "Running"
+    world.clock.advance(10)
+    assert status(world, run) == "Stopping"
+    world.engine.kill(agent.id, run.id)
+    assert status(world, run) == "Stopped"
+    assert [kill.detail for kill in world.engine.ledger.kills] == [{"forced": False}, {"forced": True}]
+
+
+def test_the_ledger_knows_a_restarted_run_while_its_old_failure_shows(world: World) -> None:
+    world.engine.dialect.restart_lag_seconds = 30
+    agent = world.agent(RunPlan(outcome="Failure", duration=1))
+    agent.planned = [RunPlan(outcome="Failure", duration=1), RunPlan(outcome="Running")]
+    run = start(world, agent.id)
+    world.clock.advance(2)
+    assert world.engine.ledger.going == []
+    world.engine.restart(agent.id, run.id)
+    world.clock.advance(29)
+    assert status(world, run) == "Failure"
+    (actual,) = world.engine.ledger.going
+    assert (actual.run_id, actual.status, actual.going, actual.attempts) == (run.id, "Running", True, 2)
+    world.clock.advance(2)
+    assert status(world, run) == "Running"
+
+
+def test_a_queued_run_and_one_with_an_unknown_status_are_going() -> None:
+    world = World(space_concurrency=1)
+    working = start(world, world.agent(RunPlan(working_status="Dreaming", duration=100)).id)
+    queued = start(world, world.agent().id)
+    world.clock.advance(50)
+    assert [(run.run_id, run.status) for run in world.engine.ledger.going] == [
+        (working.id, "Dreaming"),
+        (queued.id, "Queuing"),
+    ]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -65,3 +68,88 @@ def test_details_that_do_not_fit_the_kind_are_refused() -> None:
         Fault(route="*", fault="html", status=500)
     with pytest.raises(ValidationError, match="needs a delay"):
         Fault(route="*", fault="delay")
+    with pytest.raises(ValidationError, match="needs a delay"):
+        Fault(route="*", fault="late")
+    with pytest.raises(ValidationError, match="needs one of them"):
+        Fault(route="*", fault="altered", where={"id": 1})
+    with pytest.raises(ValidationError, match="'altered' fault"):
+        Fault(route="*", values={"id": 1})
+
+
+class Time:
+    """Real seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_fault_of_some_seconds_counts_them_from_its_first_time_on() -> None:
+    time = Time()
+    faults = Faults(seed=0, monotonic=time)
+    faults.add(Fault(route=START, seconds=5))
+    time.now += 1000
+    assert faults.take("GET", "/spaces") is None
+    assert faults.take("POST", "/agent/1/start") is not None
+    time.now += 4.9
+    assert faults.take("POST", "/agent/1/start") is not None
+    assert len(faults.waiting) == 1
+    time.now += 0.1
+    assert faults.waiting == []
+    assert faults.take("POST", "/agent/1/start") is None
+
+
+def test_seconds_and_times_both_bound_a_fault() -> None:
+    time = Time()
+    faults = Faults(seed=0, monotonic=time)
+    faults.add(Fault(route=START, seconds=5, times=2))
+    assert [faults.take("POST", "/agent/1/start") is not None for _ in range(3)] == [True, True, False]
+
+
+def altered(content: str, **fields: Any) -> bytes:
+    return Fault.model_validate({"route": "*", "fault": "altered", **fields}).alter(content.encode())
+
+
+def test_values_replace_members_wherever_they_are_and_add_none() -> None:
+    content = '{"runs": [{"id": 1, "message": null}, {"id": 2}], "id": 3, "n": {"id": null}}'
+    assert json.loads(altered(content, values={"id": 9, "message": "x"})) == {
+        "runs": [{"id": 9, "message": "x"}, {"id": 9}],
+        "id": 9,
+        "n": {"id": 9},
+    }
+
+
+def test_only_the_objects_that_were_meant_are_altered() -> None:
+    content = '[{"id": 1, "status": 6}, {"id": 2, "status": 6}, {"status": 6}]'
+    assert json.loads(altered(content, values={"status": 1}, where={"id": 2})) == [
+        {"id": 1, "status": 6},
+        {"id": 2, "status": 1},
+        {"status": 6},
+    ]
+    assert json.loads(altered('[{"id": null}, {}]', values={"id": 1}, where={"id": None})) == [{"id": 1}, {}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "written"),
+    [
+        ("NaN", b"NaN"),
+        ("-Infinity", b"-Infinity"),
+        (r'"\ud83d"', rb'"\ud83d"'),
+        (r'"\u0000\u001b[2J"', rb'"\u0000\u001b[2J"'),
+        ('"a\nb\x00"', b'"a\nb\x00"'),
+        ("1e999", b"1e999"),
+        ('{"a":', b'{"a":'),
+        ('"\ud83d"', b'"\xed\xa0\xbd"'),
+    ],
+)
+def test_raw_values_are_written_as_they_are(raw: str, written: bytes) -> None:
+    assert (
+        altered('{"id": 1, "message": "x"}', raw_values={"message": raw}) == b'{"id": 1, "message": ' + written + b"}"
+    )
+
+
+def test_a_prefix_comes_before_an_answer_that_may_be_anything() -> None:
+    assert altered("[1]", prefix="\ufeff") == b"\xef\xbb\xbf[1]"
+    assert altered("a,b", prefix="\ufeff") == b"\xef\xbb\xbfa,b"

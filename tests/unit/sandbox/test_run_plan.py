@@ -26,8 +26,14 @@ def names(subject: Attempt, *seconds: float) -> list[str]:
 
 def test_a_run_passes_through_its_phases() -> None:
     assert names(attempt(), 0, 0.9, 1, 8.9, 9, 9.9, 10) == [
-        "Starting", "Starting", "Running", "Running", "Exporting", "Exporting", "Success",
-    ]  # fmt: skip
+        "Starting",
+        "Starting",
+        "Running",
+        "Running",
+        "Exporting",
+        "Exporting",
+        "Success",
+    ]
 
 
 def test_it_is_held_until_it_is_admitted() -> None:
@@ -92,3 +98,34 @@ def test_counts_never_shrink_and_an_end_is_final(duration: float, stop: float | 
     assert all(0 <= share <= 1 for share in shares)
     ends = [subject.status(at(moment)) in TERMINAL for moment in moments]
     assert ends == sorted(ends)
+
+
+def test_nothing_comes_of_a_stop_until_its_delay_has_passed() -> None:
+    attempt = Attempt(plan=RunPlan(duration=100, stop_delay=20, stop_seconds=5), requested=T0, admitted=T0)
+    attempt.stop(at(30))
+    assert [attempt.status(at(s)) for s in (31, 49, 50, 54, 55)] == [
+        RunStatus.Running,
+        RunStatus.Running,
+        RunStatus.Stopping,
+        RunStatus.Stopping,
+        RunStatus.Stopped,
+    ]
+    assert attempt.extracted_share(at(49)) > attempt.extracted_share(at(31))
+
+
+def test_a_run_that_ends_before_its_stop_takes_effect_ends_as_planned() -> None:
+    attempt = Attempt(plan=RunPlan(duration=40, stop_delay=20), requested=T0, admitted=T0)
+    attempt.stop(at(30))
+    assert attempt.end() == at(40)
+    assert attempt.status(at(40)) is RunStatus.Success
+    assert attempt.status(at(1000)) is RunStatus.Success
+
+
+def test_a_queued_run_with_a_delayed_stop_stops_in_the_queue() -> None:
+    attempt = Attempt(plan=RunPlan(stop_delay=20, stop_seconds=5), requested=T0)
+    attempt.stop(at(1))
+    assert [attempt.status(at(s)) for s in (20, 21, 26)] == [
+        RunStatus.Queuing,
+        RunStatus.Stopping,
+        RunStatus.Stopped,
+    ]

@@ -15,14 +15,30 @@ def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
 
 
-def run(number: int = 1, requested: float = 0, *, exclusive: bool = False, agent: int = 7, admitted: bool = False,
-        **plan: object) -> Run:  # fmt: skip
+def run(
+    number: int = 1,
+    requested: float = 0,
+    *,
+    exclusive: bool = False,
+    agent: int = 7,
+    admitted: bool = False,
+    **plan: object,
+) -> Run:
     attempt = Attempt(plan=RunPlan.model_validate({"duration": 10} | plan), requested=at(requested))
     attempt.admitted = at(requested) if admitted else None
     return Run(
-        id=number, agent_id=agent, space_id=1, sequence=number, agent_version=1, created=at(requested),
-        exclusive=exclusive, options=RunOptions(), total_records=100, attempts=[attempt], archive_seconds=60,
-    )  # fmt: skip
+        id=number,
+        agent_id=agent,
+        space_id=1,
+        sequence=number,
+        agent_version=1,
+        created=at(requested),
+        exclusive=exclusive,
+        options=RunOptions(),
+        total_records=100,
+        attempts=[attempt],
+        archive_seconds=60,
+    )
 
 
 def admit_all(runs: list[Run], now: datetime, limit: int, since: datetime = T0) -> None:
@@ -113,8 +129,14 @@ def test_how_often_one_looks_changes_nothing_and_limits_hold(
         since = at(look)
     admit_all(once, at(400), limit)
     for moment in range(400):
-        working = [r for r in once if r.attempt.admitted and r.attempt.admitted <= at(moment)
-                   and (end := r.attempt.end()) is not None and end > at(moment)]  # fmt: skip
+        working = [
+            r
+            for r in once
+            if r.attempt.admitted
+            and r.attempt.admitted <= at(moment)
+            and (end := r.attempt.end()) is not None
+            and end > at(moment)
+        ]
         assert len(working) <= limit
         for r in working:
             assert not (r.exclusive and sum(o.agent_id == r.agent_id for o in working) > 1)

@@ -12,9 +12,17 @@ from tests.unit.sandbox.world import NOON, World
 
 def schedule(kind: ScheduleType, **fields: object) -> Schedule:
     return Schedule.model_validate(
-        {"id": 1, "agent_id": 1, "name": "s", "schedule_type": kind, "options": RunOptions(), "created": NOON,
-         "updated": NOON} | fields
-    )  # fmt: skip
+        {
+            "id": 1,
+            "agent_id": 1,
+            "name": "s",
+            "schedule_type": kind,
+            "options": RunOptions(),
+            "created": NOON,
+            "updated": NOON,
+        }
+        | fields
+    )
 
 
 def utc(*parts: int) -> datetime:

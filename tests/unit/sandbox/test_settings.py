@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import pytest
 from pydantic import ValidationError
@@ -29,10 +28,17 @@ def test_no_time_is_null() -> None:
 
 
 def test_retry_after_is_whole_seconds_or_a_date() -> None:
-    assert Dialect().wait(0.2) == "1"
-    assert Dialect().wait(30.1) == "31"
-    date = parsedate_to_datetime(Dialect(retry_after="date").wait(100))
-    assert 95 < (date - datetime.now(UTC)).total_seconds() <= 100
+    assert Dialect().wait(0.2, MOMENT) == "1"
+    assert Dialect().wait(30.1, MOMENT) == "31"
+    assert Dialect(retry_after="date").wait(100, MOMENT) == "Thu, 01 Oct 2026 00:01:39 GMT"
+
+
+def test_a_skewed_clock_shows_in_every_form_of_a_time() -> None:
+    behind = Dialect(clock_skew_seconds=-86_400, times="utc", retry_after="date")
+    assert behind.time(MOMENT) == "2026-09-29T23:59:59.999Z"
+    assert behind.http_date(MOMENT) == "Tue, 29 Sep 2026 23:59:59 GMT"
+    assert behind.wait(1, MOMENT) == "Wed, 30 Sep 2026 00:00:00 GMT"
+    assert behind.by_sandbox_clock(behind.by_service_clock(MOMENT)) == MOMENT
 
 
 def test_changes_are_checked() -> None:

@@ -257,7 +257,7 @@ def test_a_restart_by_somebody_else_is_waited_for(worker: Worker, task: FakeTask
             service.restart(101)
         return original(call)
 
-    service.answer = answer  # type: ignore[method-assign]
+    service.answer = answer
     assert sense(worker, task, mode, wait_for_restart=True) == 101
     assert service.runs[101].restarts == 1
 
@@ -430,7 +430,7 @@ def test_a_wait_since_a_moment_says_what_it_waits_for(
         if not service.runs and service.clock.now >= START + timedelta(minutes=20):
             service.start(by_stranger=True)
 
-    service.clock.sleep = sleep_until_a_run_comes  # type: ignore[method-assign]
+    service.clock.sleep = sleep_until_a_run_comes
     assert sense(worker, task, "deferred", run_id=None, since=since.isoformat(), timeout=3600) == 101
     text = capsys.readouterr().out + caplog.text
     assert f"Waiting for a run of agent 7 created at {since} or later, until 2026-11-22 10:00:00+00:00." in text

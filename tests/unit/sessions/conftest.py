@@ -1,18 +1,27 @@
-"""The fake service and who talks to it."""
+"""The fake Agent Builder and who talks to it."""
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from tests.support.service import Clock, FakeService
-from tests.support.worker import Worker
+from tests.support.builder import FakeBuilder
+from tests.support.worker import PACKAGE, Worker
 
 
 @pytest.fixture
-def service() -> FakeService:
-    return FakeService(Clock())
+def service() -> FakeBuilder:
+    return FakeBuilder()
 
 
 @pytest.fixture
-def worker(service: FakeService) -> Worker:
+def worker(service: FakeBuilder) -> Worker:
     return Worker(service)
+
+
+@pytest.fixture
+def task_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package writes to the task's log, in all versions of Airflow."""
+    caplog.set_level(logging.DEBUG, PACKAGE)
+    return caplog

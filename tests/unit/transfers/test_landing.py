@@ -1,14 +1,32 @@
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from hypothesis import given
+from hypothesis import strategies as st
 
+from airflow_provider_sequentum.api.errors import DownloadError
+from airflow_provider_sequentum.exceptions import RunFilesUnavailable, SequentumRequestRefused
 from airflow_provider_sequentum.transfers import landing as landing_module
-from airflow_provider_sequentum.transfers.landing import landing, part_size
+from airflow_provider_sequentum.transfers.landing import (
+    MANIFEST_NAME,
+    UNFINISHED_SUFFIX,
+    Abandoned,
+    Progress,
+    check_destination,
+    copy_all,
+    landing,
+    landing_names,
+    part_size,
+    storage_errors,
+    unfinished_name,
+    unfinished_of,
+)
 
 
 def test_a_local_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -33,12 +51,12 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) -> No
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.csv", b"old")]
 
 
-def test_a_file_is_whole_although_the_next_try_has_begun_it_anew(tmp_path: Path) -> None:
+def test_a_file_is_whole_although_the_next_attempt_writes_it_too(tmp_path: Path) -> None:
     target, half = ObjectStoragePath((tmp_path / "a.csv").as_uri()), b"x" * 1_000_000
-    with ExitStack() as next_try:
+    with ExitStack() as next_attempt:
         with landing(target) as first:
             first.write(half)
-            next_try.enter_context(landing(target)).write(b"x")
+            next_attempt.enter_context(landing(target)).write(b"x")
             first.write(half)
         assert (tmp_path / "a.csv").read_bytes() == half + half
 
@@ -48,6 +66,27 @@ def test_the_longest_names_can_be_landed(tmp_path: Path) -> None:
     with landing(ObjectStoragePath(tmp_path.as_uri()) / name) as stream:
         stream.write(b"one")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("leads_to", [None, "folder"])
+def test_a_folder_in_the_way_is_an_error_and_a_link_to_one_is_replaced(tmp_path: Path, leads_to: str | None) -> None:
+    folder = tmp_path / (leads_to or "a.csv")
+    folder.mkdir()
+    if leads_to:
+        (tmp_path / "a.csv").symlink_to(folder)
+
+    def write() -> None:
+        with landing(ObjectStoragePath((tmp_path / "a.csv").as_uri())) as stream:
+            stream.write(b"new")
+
+    if leads_to:
+        write()
+        assert (tmp_path / "a.csv").read_bytes() == b"new"
+    else:
+        with pytest.raises(IsADirectoryError):
+            write()
+    assert not list(folder.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", folder.name}
 
 
 class FakeStream:
@@ -137,3 +176,198 @@ def test_parts_are_small_and_not_too_many(size: int | None) -> None:
     assert part_size(size) >= 5 * 2**20, "S3 takes no smaller ones"
     assert (size or 0) / part_size(size) <= 10_000
     assert part_size(2**30) == 8 * 2**20
+
+
+# The destination
+
+
+@pytest.mark.parametrize(
+    ("destination", "reason"),
+    [
+        (None, "no text"),
+        (5, "no text"),
+        ("", "empty"),
+        (" \t", "empty"),
+        ("s3://conn@lake//run-1", "two slashes"),
+        ("s3://lake/a//b", "two slashes"),
+        ("s3://lake/a//", "two slashes"),
+        ("/data//run-1", "two slashes"),
+        ("//data", "two slashes"),
+        ("file:////data", "two slashes"),
+        ("s3://lake/../other", "segment"),
+        ("s3://lake/a/..", "segment"),
+        ("/data/./x", "segment"),
+        ("s3://", "name of a bucket"),
+        ("s3:///x", "name of a bucket"),
+        ("gs://conn@/x", "name of a bucket"),
+        ("s3:// lake/x", "name of a bucket"),
+        ("s3://lake/x ", "white space"),
+        ("\ns3://lake/x", "white space"),
+        ("s3://lake/x?versionId=1", r"has '\?'"),
+        ("s3://lake/x#y", "has '#'"),
+        ("s3://lake\\x", "has"),
+        ("C:\\data", "has"),
+        ("s3://lake/a\x00b", "has"),
+        ("lake/run-1", "neither an address"),
+        ("file://data/run-1", "three slashes"),
+        ("file:///a%20b", "percent escape"),
+        ("local:///a/%2e%2e/b", "percent escape"),
+        ("s3://AKIA:secret@lake/x", "password"),
+    ],
+)
+def test_a_destination_that_is_read_differently_by_different_libraries_is_refused(
+    destination: object, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason) as raised:
+        check_destination(destination)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("destination", "address"),
+    [
+        ("s3://lake", "s3://lake"),
+        ("s3://conn@lake/", "s3://conn@lake/"),
+        ("s3://conn@lake/run-1/", "s3://conn@lake/run-1"),
+        ("s3://lake/a%20b/c d", "s3://lake/a%20b/c d"),
+        ("abfs://container@account.dfs.core.windows.net/x", "abfs://container@account.dfs.core.windows.net/x"),
+        ("sftp://conn@/data/x", "sftp://conn@/data/x"),
+        ("/data/x/", "/data/x"),
+        ("/data/100%25", "/data/100%25"),
+        ("file:///data/x", "file:///data/x"),
+        ("file://conn@/data/x", "file://conn@/data/x"),
+        ("/", "/"),
+    ],
+)
+def test_an_ordinary_destination_stays_as_it_is(destination: str, address: str) -> None:
+    assert check_destination(destination) == address
+
+
+# Names
+
+
+@given(st.lists(st.one_of(st.none(), st.text(max_size=20), st.sampled_from([MANIFEST_NAME, "a" + UNFINISHED_SUFFIX]))))
+def test_no_file_takes_the_manifests_name_nor_an_unfinished_ones(names: list[str | None]) -> None:
+    landed = landing_names(names)
+    assert len({name.casefold() for name in landed}) == len(names)
+    assert MANIFEST_NAME.casefold() not in {name.casefold() for name in landed}
+    assert not any(name.lower().endswith(UNFINISHED_SUFFIX) for name in landed)
+
+
+def test_a_hostile_name_stays_in_the_folder() -> None:
+    assert landing_names(["../../etc/passwd", "..", None]) == ["passwd", "file", "file (2)"]
+
+
+def test_what_a_killed_attempt_left_is_told_from_what_others_write() -> None:
+    mine, again, others = unfinished_name("a.csv"), unfinished_name("a.csv"), unfinished_name("b.csv")
+    assert mine != again
+    assert unfinished_of(["a.csv", "c.csv"], [mine, "a.csv", others, again, "x.unfinished"]) == [mine, again]
+
+
+# Errors
+
+
+class BotoError(Exception):
+    """As the errors of the libraries for S3, Google and Azure: no ``OSError``."""
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(OSError(28, "No space left"), "No space left"), (BotoError("down"), "down"), (BotoError(), "Boto")],
+)
+def test_a_stores_error_says_that_the_service_is_untouched(error: Exception, says: str) -> None:
+    message = f"Could not write x: .*{says}.*untouched on the service"
+    with pytest.raises(RunFilesUnavailable, match=message) as raised, storage_errors("Could not write x"):
+        raise error
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SequentumRequestRefused("gone"),
+        DownloadError("cut", purpose="download", request="GET /x"),
+        Abandoned(),
+        KeyboardInterrupt(),
+    ],
+)
+def test_what_is_not_the_stores_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised, storage_errors("Could not write x"):
+        raise error
+    assert raised.value is error
+
+
+# Many files at once
+
+
+def expecting(files: int, size: int) -> Progress:
+    progress = Progress()
+    progress.expect(files, size)
+    return progress
+
+
+def test_results_come_in_order_and_no_more_than_the_workers_work_at_once() -> None:
+    progress, lock = expecting(20, 0), threading.Lock()
+    working, most = 0, 0
+
+    def copy(item: int) -> int:
+        nonlocal working, most
+        with lock:
+            working += 1
+            most = max(most, working)
+        progress.sleep(0.005)
+        with lock:
+            working -= 1
+        return item * 2
+
+    assert copy_all(range(20), copy, 3, progress, lambda _: None) == [item * 2 for item in range(20)]
+    assert most <= 3
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failure_abandons_the_others_and_is_the_one_raised(error: BaseException) -> None:
+    progress = expecting(50, 0)
+    others_are_going = threading.Event()
+    started: list[int] = []
+
+    def copy(item: int) -> None:
+        started.append(item)
+        if item == 0:
+            others_are_going.wait(5)
+            raise error
+        others_are_going.set()
+        progress.sleep(60)
+
+    with pytest.raises(type(error)) as raised:
+        copy_all(range(50), copy, 2, progress, lambda _: None)
+    assert raised.value is error
+    assert len(started) <= 4
+    with pytest.raises(Abandoned):
+        progress.moved(1)
+
+
+def test_what_interrupts_the_caller_ends_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landing_module, "PROGRESS_INTERVAL", 0.01)
+    progress = expecting(2, 0)
+
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        copy_all([1, 2], lambda _: progress.sleep(60), 2, progress, interrupt)
+
+
+def test_progress_says_files_mebibytes_and_speed() -> None:
+    progress = expecting(3, 5 * 2**20)
+    progress.moved(2**20)
+    progress.finished()
+    assert str(progress).startswith("1 of 3 files, 1.0 of 5.0 MiB, ")
+    assert str(progress).endswith(" MiB/s")
+
+
+def test_a_stop_before_the_copies_is_not_lost() -> None:
+    progress = Progress()
+    progress.stop()
+    progress.expect(1, 1)
+    with pytest.raises(Abandoned):
+        progress.moved(1)

@@ -31,7 +31,7 @@ def names(files: list[LandedFile]) -> list[str]:
     return [file.name for file in files]
 
 
-def test_a_first_try_trusts_nothing_that_is_there() -> None:
+def test_a_first_attempt_trusts_nothing_that_is_there() -> None:
     planned = plan(RUN, [entry("a.csv"), entry("b.csv", 2)], None, {"a.csv", "else.txt"})
     assert planned.replaced == ["a.csv"]
     assert landed_before(planned, {"a.csv"}) == []
@@ -43,7 +43,7 @@ def test_a_retry_keeps_what_appeared_since_the_plan() -> None:
     first = plan(RUN, files, None, {"b.csv"})
     second = plan(RUN, files, first, {"a.csv", "b.csv"})
     assert names(landed_before(second, {"a.csv", "b.csv"})) == ["a.csv"]
-    assert second.replaced == ["b.csv"], "b.csv was there before the first try: nobody can tell whose it is"
+    assert second.replaced == ["b.csv"], "b.csv was there before the first attempt: it cannot be told whose it is"
 
 
 def test_a_plan_survives_its_file() -> None:
@@ -59,13 +59,13 @@ def test_after_success_what_was_measured_is_carried_on() -> None:
         update={"files": [measured], "is_complete": True}
     )
     assert plan(RUN, [entry("a.csv")], complete, {"a.csv"}).files == [measured]
-    assert landed_before(plan(RUN, [entry("a.csv")], complete, set()), set()) == [], "somebody removed the file"
+    assert landed_before(plan(RUN, [entry("a.csv")], complete, set()), set()) == [], "the file was removed"
 
 
 @pytest.mark.parametrize(
     "changed", [entry("a.csv", 9), entry("a.csv", size=11), entry("a.csv", created=MADE + timedelta(seconds=1))]
 )
-def test_a_restarted_run_delivers_anew_under_the_same_id(changed: LandedFile) -> None:
+def test_a_restarted_run_delivers_new_files_under_the_same_id(changed: LandedFile) -> None:
     first = plan(RUN, [entry("a.csv")], None, set()).model_copy(update={"is_complete": True})
     assert plan(RUN, [changed], first, {"a.csv"}).replaced == ["a.csv"]
 

@@ -2,52 +2,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
+from airflow_provider_sequentum.airflow_compat import trigger_life
+from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
 from airflow_provider_sequentum.api import ClientSettings
-from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, Unauthorized
-from airflow_provider_sequentum.exceptions import (
-    SequentumConnectionException,
-    SequentumConnectionNotFound,
-    SequentumUnavailable,
-)
+from airflow_provider_sequentum.api.errors import Unauthorized
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.lifecycle.builder_record import SessionRecord
-from airflow_provider_sequentum.lifecycle.builder_session import BuilderSession, SessionState
-from airflow_provider_sequentum.lifecycle.builder_speak import session_of
+from airflow_provider_sequentum.sessions.state import Session, SessionState
+from airflow_provider_sequentum.sessions.wait import TurnEvent
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
-from airflow_provider_sequentum.triggers.session_event import read_session_event, turn_event
-from airflow_provider_sequentum.triggers.timing import SHORTEST_TRIGGER_LIFE
-from tests.unit.lifecycle.builder_service import FakeBuilder, FakeSession
+from tests.support.builder import BuilderClient, FakeBuilder, FakeSession, use_builder
+from tests.support.service import START, bad_request, server_error, unauthorized
+from tests.support.worker import Worker
 
-SETTINGS = ClientSettings(api_key="sk")
-RECORD = SessionRecord(fingerprint="f", max_tries=0, session=BuilderSession(session_id="s1")).to_json()
-
-
-class Client:
-    """The async client of the fake service; every request takes so many seconds."""
-
-    def __init__(self, service: FakeBuilder, seconds: float = 0.0, settings: ClientSettings = SETTINGS) -> None:
-        self.service, self.seconds, self.settings = service, seconds, settings
-        self.is_open = False
-
-    async def __aenter__(self) -> Self:
-        self.is_open = True
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self.is_open = False
-
-    async def send(self, call: Any, *, budget_share: float = 1.0) -> Any:
-        await asyncio.sleep(self.seconds)
-        return self.service.answer(call)
+SESSION = Session(session_id="s1", state_since=START)
 
 
 def trigger(**fields: Any) -> AgentBuilderTrigger:
-    return AgentBuilderTrigger(**{"sequentum_conn_id": "c", "record": RECORD, "poll_interval": 0.01, **fields})
+    made = AgentBuilderTrigger(**{"sequentum_conn_id": "c", "session": SESSION.to_json(), "poll_interval": 5, **fields})
+    made.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)  # type: ignore[assignment]
+    return made
 
 
 @pytest.fixture
@@ -58,188 +37,233 @@ def service() -> FakeBuilder:
 
 
 @pytest.fixture
-def clients(service: FakeBuilder, monkeypatch: pytest.MonkeyPatch) -> list[Client]:
-    """The clients that were made."""
-    made: list[Client] = []
-
-    async def aget_client(hook: SequentumHook) -> Client:
-        made.append(Client(service))
-        return made[-1]
-
-    monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
-    return made
+def worker(service: FakeBuilder) -> Worker:
+    return Worker(service)
 
 
 @pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let triggers fire as early as they like."""
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.SHORTEST_TRIGGER_LIFE", 0.0)
+def clients(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[BuilderClient]:
+    """The clients that were made."""
+    return use_builder(monkeypatch, worker)
 
 
 async def fired(waiting: AgentBuilderTrigger) -> list[Any]:
-    return [event.payload async for event in waiting.run()]
+    return [json.loads(json.dumps(event.payload)) async for event in waiting.run()]
 
 
 def test_the_arguments_are_primitives_and_make_the_same_trigger() -> None:
-    waiting = trigger(deadline="2026-11-22T09:00:00+00:00", cancel_on_kill=True)
+    waiting = trigger(deadline="2026-11-22T09:00:00+00:00", stop_on_kill=True, is_given=True, mood="of a later version")
     path, arguments = waiting.serialize()
     assert path == "airflow_provider_sequentum.triggers.agent_builder.AgentBuilderTrigger"
     assert AgentBuilderTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
 
 
-@pytest.mark.usefixtures("_quick")
-async def test_it_fires_once_when_the_session_is_ready_and_ends(clients: list[Client]) -> None:
-    events = await fired(trigger())
-    assert len(events) == 1
-    news = read_session_event(json.loads(json.dumps(events[0])))
-    assert session_of(news.record).state is SessionState.READY
-    assert news.error is None
+async def test_it_fires_once_when_the_session_is_ready_and_ends(clients: list[BuilderClient]) -> None:
+    [event] = await fired(trigger())
+    seen = TurnEvent.read(event)
+    assert seen.session is not None
+    assert (seen.session.state, seen.error, seen.is_deadline) == (SessionState.READY, None, False)
     assert not clients[0].is_open
 
 
 async def test_it_never_fires_in_the_first_seconds_of_its_life(
-    clients: list[Client], monkeypatch: pytest.MonkeyPatch
+    clients: list[BuilderClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert SHORTEST_TRIGGER_LIFE >= 8
+    monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", SHORTEST_TRIGGER_LIFE)
     naps: list[float] = []
-    sleep = asyncio.sleep
 
     async def noting(seconds: float) -> None:
         naps.append(seconds)
-        await sleep(0)
 
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.timing.asyncio.sleep", noting)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.asyncio.sleep", noting)
     await fired(trigger())
     assert SHORTEST_TRIGGER_LIFE - 1 < naps[-1] <= SHORTEST_TRIGGER_LIFE
     assert len(clients) == 1
 
 
-@pytest.mark.usefixtures("_quick")
-async def test_it_can_be_run_again_from_the_start(clients: list[Client]) -> None:
+async def test_it_can_be_run_again_from_the_start(clients: list[BuilderClient]) -> None:
     waiting = trigger()
-    first, second = await fired(waiting), await fired(waiting)
-    assert (
-        session_of(read_session_event(first[0]).record).cursor
-        == session_of(read_session_event(second[0]).record).cursor
-    )
+    [first], [second] = await fired(waiting), await fired(waiting)
+    assert first["session"]["cursor"] == second["session"]["cursor"]
     assert len(clients) == 2
 
 
-@pytest.mark.usefixtures("_quick", "clients")
+@pytest.mark.usefixtures("clients")
 async def test_a_deadline_is_a_point_in_time(service: FakeBuilder) -> None:
     service.sessions["s1"].looks_left = 1_000_000
-    events = await fired(trigger(deadline="2026-01-01T00:00:00+00:00"))
-    assert session_of(read_session_event(events[0]).record).state is SessionState.PROCESSING
+    [event] = await fired(trigger(deadline="2026-01-01T00:00:00+00:00"))
+    assert TurnEvent.read(event).is_deadline
+    service.broken["status"] = server_error
+    before = service.clock.now
+    [event] = await fired(trigger(deadline=(before.replace(second=20)).isoformat()))
+    assert TurnEvent.read(event).is_deadline
+    assert (service.clock.now - before).total_seconds() < 30
 
 
-@pytest.mark.usefixtures("_quick", "clients")
-async def test_an_error_that_can_not_pass_is_handed_over_with_its_kind(service: FakeBuilder) -> None:
-    def forbidden(purpose: str) -> SequentumError:
-        return Forbidden("This key may not.", purpose=purpose, status_code=403)
-
-    service.broken["status"] = forbidden
-    news = read_session_event((await fired(trigger()))[0])
-    assert isinstance(news.error, SequentumConnectionException)
-    assert news.record == news.before
+@pytest.mark.usefixtures("clients")
+async def test_an_error_that_cannot_pass_is_handed_over_with_its_kind(service: FakeBuilder) -> None:
+    service.broken["status"] = bad_request
+    seen = TurnEvent.read((await fired(trigger()))[0])
+    assert (seen.error, seen.session) == ("SequentumRequestRefused", SESSION)
 
 
-@pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize(("keys", "is_over"), [(["sk-old", "sk-new"], True), (["sk-old", "sk-old"], False)])
 async def test_a_refused_key_is_looked_up_again(
-    keys: list[str], is_over: bool, service: FakeBuilder, monkeypatch: pytest.MonkeyPatch
+    keys: list[str], is_over: bool, clients: list[BuilderClient], worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection has the first key, and the second from the first refusal on."""
 
-    class RefusedClient(Client):
-        async def send(self, call: Any, *, budget_share: float = 1.0) -> Any:
+    class RefusedClient(BuilderClient):
+        async def exchange(self, call: Any, **options: Any) -> Any:
             if self.settings.api_key == "sk-old":
                 connection.append(keys[1])
                 raise Unauthorized("Revoked.", purpose=call.purpose, status_code=401)
-            return await super().send(call, budget_share=budget_share)
+            return await super().exchange(call, **options)
 
     async def aget_settings(hook: SequentumHook) -> ClientSettings:
         return ClientSettings(api_key=connection[-1])
 
-    async def aget_client(hook: SequentumHook) -> Client:
-        made.append(RefusedClient(service, settings=await aget_settings(hook)))
-        return made[-1]
+    async def aget_client(hook: SequentumHook) -> BuilderClient:
+        clients.append(RefusedClient(worker, await aget_settings(hook)))
+        return clients[-1]
 
-    connection, made = keys[:1], list[Client]()
+    connection = keys[:1]
     monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
     monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
-    news = read_session_event((await fired(trigger()))[0])
-    if is_over:
-        assert news.error is None
-        assert session_of(news.record).state is SessionState.READY
-    else:
-        assert isinstance(news.error, SequentumConnectionException)
-    assert [client.is_open for client in made] == [False] * len(set(keys))
+    seen = TurnEvent.read((await fired(trigger()))[0])
+    assert seen.error == (None if is_over else "SequentumConnectionException")
+    assert [client.is_open for client in clients] == [False] * len(set(keys))
 
 
-@pytest.mark.usefixtures("_quick")
 async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     async def missing(conn_id: str, hook: object = None) -> None:
         raise AirflowNotFoundException(conn_id)
 
+    monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", 0.0)
     monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", missing)
-    news = read_session_event((await fired(trigger(sequentum_conn_id="nowhere")))[0])
-    assert isinstance(news.error, SequentumConnectionNotFound)
-    assert "nowhere" in str(news.error)
-
-
-def changed(**session: Any) -> dict[str, Any]:
-    """The record with other fields of its session; without one if there are none."""
-    return {**RECORD, "session": {**RECORD["session"], **session} if session else None}
-
-
-@pytest.mark.parametrize(
-    ("record", "before", "complaint"),
-    [
-        (changed(), RECORD, "holds no session"),
-        (RECORD, changed(), "holds no session"),
-        (changed(session_id="s2"), RECORD, "speaks of another session"),
-    ],
-)
-def test_an_event_of_no_session_or_of_another_is_not_believed(
-    record: dict[str, Any], before: dict[str, Any], complaint: str
-) -> None:
-    with pytest.raises(SequentumUnavailable, match=complaint):
-        read_session_event(turn_event(record, {"record": before}))
-
-
-async def killed(waiting: AgentBuilderTrigger, *, task_was_ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End the trigger as Airflow does: ``on_kill`` is cancelled almost at once."""
-
-    async def answer(task_instance: object) -> bool:
-        await asyncio.sleep(0.05)
-        return task_was_ended
-
-    monkeypatch.setattr("airflow_provider_sequentum.triggers.user_action.task_was_ended", answer)
-    killing = asyncio.create_task(waiting.on_kill())
-    await asyncio.sleep(0.01)
-    killing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await killing
-    if waiting._cancelling is not None:
-        await waiting._cancelling
-
-
-async def test_a_user_who_ends_the_task_cancels_the_session_although_on_kill_is_cut_short(
-    service: FakeBuilder, clients: list[Client], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await killed(trigger(cancel_on_kill=True), task_was_ended=True, monkeypatch=monkeypatch)
-    assert service.sessions["s1"].status == "cancelled"
-    assert not clients[0].is_open
+    seen = TurnEvent.read((await fired(trigger(sequentum_conn_id="nowhere")))[0])
+    assert seen.error == "SequentumConnectionNotFound"
+    assert "nowhere" in seen.message
 
 
 @pytest.mark.usefixtures("clients")
-async def test_a_trigger_that_is_moved_leaves_the_session_alone(
-    service: FakeBuilder, monkeypatch: pytest.MonkeyPatch
+async def test_what_an_earlier_version_was_deferred_with_names_its_session() -> None:
+    old = AgentBuilderTrigger(sequentum_conn_id="c", record={"session": {"session_id": "s1"}}, cancel_on_kill=True)
+    [event] = await fired(old)
+    assert TurnEvent.read(event).session == Session(session_id="s1")
+
+
+# Ended by a person, cleared, or only moved
+
+
+@pytest.fixture
+def situation(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Airflow says of the task, one answer after the other: its state and the XCom ``session_id``."""
+    says: dict[str, Any] = {"answers": [("failed", "s1")]}
+
+    def state(task_instance: object) -> str | None:
+        return says["answers"][0][0]  # type: ignore[no-any-return]
+
+    def xcom(task_instance: object, key: str) -> Any:
+        assert key == "session_id"
+        return says["answers"].pop(0)[1] if len(says["answers"]) > 1 else says["answers"][0][1]
+
+    monkeypatch.setattr(trigger_life, "state_of", state)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.task_attempt.state_of", state)
+    monkeypatch.setattr(trigger_life, "_xcom", xcom)
+    monkeypatch.setattr(trigger_life, "SUCCESSOR_POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(trigger_life, "WIPE_SECONDS", 0.0)
+    monkeypatch.setattr(trigger_life, "SUCCESSOR_TIMEOUT", 0.2)
+    return says
+
+
+async def killed(waiting: AgentBuilderTrigger) -> None:
+    """End the trigger as Airflow does: ``on_kill`` is cancelled almost at once."""
+    killing = asyncio.create_task(waiting.on_kill())
+    while waiting._stopping is None:
+        await asyncio.tasks.__sleep0()  # type: ignore[attr-defined]
+    killing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await killing
+    await waiting._stopping
+
+
+@pytest.mark.usefixtures("clients")
+@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize("state", ["failed", "success", "skipped", "removed"])
+async def test_a_person_who_ends_the_task_cancels_the_session(
+    service: FakeBuilder, situation: dict[str, Any], state: str, is_given: bool
 ) -> None:
-    await killed(trigger(cancel_on_kill=True), task_was_ended=False, monkeypatch=monkeypatch)
+    situation["answers"] = [(state, "s1")]
+    await killed(trigger(stop_on_kill=True, is_given=is_given))
+    assert service.sessions["s1"].status == "cancelled"
+
+
+@pytest.mark.usefixtures("clients")
+@pytest.mark.parametrize("is_given", [False, True])
+async def test_a_trigger_that_is_moved_leaves_the_session_alone(
+    service: FakeBuilder, situation: dict[str, Any], is_given: bool
+) -> None:
+    situation["answers"] = [("deferred", "s1")]
+    await killed(trigger(stop_on_kill=True, is_given=is_given))
     assert service.sessions["s1"].status == "processing"
+
+
+@pytest.mark.usefixtures("clients")
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [(None, "s1"), ("queued", "s1"), ("running", None), ("running", "s2")],
+        [("scheduled", None)],
+        [("deferred", "s2")],
+    ],
+)
+async def test_a_cleared_task_starts_over_so_its_session_is_cancelled_whatever_the_store_kept(
+    service: FakeBuilder, situation: dict[str, Any], answers: list[Any]
+) -> None:
+    situation["answers"] = answers
+    await killed(trigger(stop_on_kill=True))
+    assert service.sessions["s1"].status == "cancelled"
+
+
+@pytest.mark.usefixtures("clients")
+@pytest.mark.parametrize(
+    ("answers", "status"),
+    [
+        ([("queued", "s1"), ("running", None), ("running", "s1"), ("running", "s1")], "processing"),
+        ([("queued", None)], "processing"),  # its new attempt waits for a slot
+        ([("running", "s9")], "cancelled"),  # it was given another one in the meantime
+    ],
+)
+async def test_a_cleared_task_continues_the_session_that_it_was_given(
+    service: FakeBuilder, situation: dict[str, Any], answers: list[Any], status: str
+) -> None:
+    situation["answers"] = answers
+    await killed(trigger(stop_on_kill=True, is_given=True))
+    assert service.sessions["s1"].status == status
+
+
+@pytest.mark.usefixtures("clients")
+async def test_a_cancellation_that_fails_is_repeated_and_then_logged(
+    service: FakeBuilder, situation: dict[str, Any], worker: Worker
+) -> None:
+    service.faults["cancel"] = [(server_error, False)] * 2
+    await killed(trigger(stop_on_kill=True))
+    assert service.sessions["s1"].status == "cancelled"
+    service.sessions["s1"] = FakeSession(looks_left=1000)
+    service.broken = {"cancel": unauthorized, "stop": unauthorized, "status": unauthorized}
+    await killed(trigger(stop_on_kill=True))
+    assert "s1" in worker.warned[-1]
+    assert "may be running and costing credits" in worker.warned[-1]
 
 
 async def test_keep_session_leaves_it_alone_in_any_case(service: FakeBuilder) -> None:
-    await trigger(cancel_on_kill=False).on_kill()
+    await trigger(stop_on_kill=False).on_kill()
     assert service.sessions["s1"].status == "processing"
+
+
+def test_it_knows_its_own_session() -> None:
+    assert trigger().is_own("s1")
+    assert not trigger().is_own("s2")
+    assert not trigger().is_own(None)

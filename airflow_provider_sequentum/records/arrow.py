@@ -1,0 +1,325 @@
+"""Records as Arrow's batches and as a data frame.
+
+Batches are made of what the reader of records yields, in two passes: the first finds the type of each column over the
+whole file, the second fills the batches. So all batches of a file have one schema, and no value is lost:
+
+* a column of integers within 64 bits is ``int64``; with fractions among them ``double``, if that holds each integer
+  exactly; likewise booleans, dates and times, lists and objects, whose fields are those of all records;
+* anything else, such as a column with numbers and words, is text: each value as it stands in the file or, for what a
+  file has no text of, as Python and JSON write it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_sequentum.records.formats import RecordsUnreadable, library
+
+Records = Iterator[dict[str, Any]]
+
+MOST_COLUMNS = 100_000
+"""Different keys that the records, or the objects in one of their fields, of a file may have."""
+
+_ROWS = 10_000
+_BATCH_WEIGHT = 16 * 1024 * 1024
+_VALUE_WEIGHT = 16
+_EXACT_IN_DOUBLE = 2**53
+
+
+def batches_of(read: Callable[[], Records], name: str, *, is_text: bool) -> Iterator[Any]:
+    """Yield records as ``pyarrow.RecordBatch``.
+
+    :param read: reads the records from the first one, each time it is called.
+    :param name: the file's name, for errors.
+    :param is_text: whether all values are text whose types are to be inferred, as in a CSV file.
+    :raises RecordsUnreadable: as ``read``, or the records have more than :data:`MOST_COLUMNS` different keys.
+    """
+    arrow = library("pyarrow", "arrow", "Reading into Arrow")
+    columns = _CellTypes(arrow) if is_text else _ValueTypes(arrow, name)
+    for chunk in _chunks(read(), columns=0):
+        columns.observe(chunk)
+    schema = columns.schema()
+    try:
+        for chunk in _chunks(read(), columns=len(schema)):
+            yield _batch(arrow, schema, [columns.array(column, chunk) for column in schema.names], len(chunk))
+    except (arrow.ArrowException, OverflowError) as error:
+        raise RecordsUnreadable(f"{name!r} cannot be read into Arrow: {error}.") from error
+
+
+def frame_of(batches: Iterable[Any]) -> Any:
+    """Return batches, whose schemas may differ, as one ``pandas.DataFrame``.
+
+    A column of integers with gaps is one of pandas' nullable integers, since floats would round the large ones. Lists
+    and objects are what they are in records.
+    """
+    pandas = library("pandas", "pandas", "A data frame")
+    arrow = library("pyarrow", "pandas", "A data frame")
+    batches = list(batches)
+    names = dict.fromkeys(column for batch in batches for column in batch.schema.names)
+    gaps = {
+        column
+        for column in names
+        if any(column not in batch.schema.names or batch.column(column).null_count for batch in batches)
+    }
+
+    def series(column: str, values: Any) -> Any:
+        kind = values.type
+        if arrow.types.is_nested(kind):
+            return pandas.Series(values.to_pylist(), dtype=object)
+        if arrow.types.is_integer(kind) and column in gaps:
+            return values.to_pandas(types_mapper={kind: pandas.api.types.pandas_dtype(_nullable(kind))}.get)
+        return values.to_pandas()
+
+    frames = [
+        pandas.DataFrame(
+            {column: series(column, batch.column(column)) for column in batch.schema.names},
+            index=range(batch.num_rows),
+        )
+        for batch in batches
+    ]
+    return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
+
+
+def _nullable(kind: Any) -> str:
+    return str(kind).replace("int", "Int").replace("uI", "UI")
+
+
+def _batch(arrow: Any, schema: Any, arrays: list[Any], rows: int) -> Any:
+    if not arrays:  # records without any key: there is nothing but their number
+        return arrow.RecordBatch.from_struct_array(arrow.array([{}] * rows, type=arrow.struct([])))
+    return arrow.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _chunks(records: Records, columns: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield records in lists of bounded size, whatever the size of each."""
+    chunk: list[dict[str, Any]] = []
+    weight = 0
+    for record in records:
+        chunk.append(record)
+        weight += max(_weight(record), columns * _VALUE_WEIGHT)
+        if len(chunk) == _ROWS or weight > _BATCH_WEIGHT:
+            yield chunk
+            chunk, weight = [], 0
+    if chunk:
+        yield chunk
+
+
+def _weight(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) + _VALUE_WEIGHT
+    if isinstance(value, dict):
+        return sum(map(_weight, value.values())) + _VALUE_WEIGHT
+    if isinstance(value, list):
+        return sum(map(_weight, value)) + _VALUE_WEIGHT
+    return _VALUE_WEIGHT
+
+
+_DATE = r"[1-9]\d{3}-\d\d-\d\d"
+_TIME = r"\d\d:\d\d:\d\d(\.\d{1,6})?"
+_CELLS = {
+    "int64": r"^(0|-?[1-9]\d{0,17})$",
+    # 15 digits are what each double has exactly; the bounds keep it from overflow and from being rounded to zero.
+    "double": r"^-?(0|[1-9]\d{0,14})(\.\d{1,30})?([eE][+-]?\d{1,2})?$",
+    "bool": r"^(true|false|True|False|TRUE|FALSE)$",
+    "date32[day]": rf"^{_DATE}$",
+    "timestamp[us]": rf"^{_DATE}[ T]{_TIME}$",
+    "timestamp[us, tz=UTC]": rf"^{_DATE}[ T]{_TIME}Z$",
+}
+"""How a cell of a CSV file is written whose value, as this type of Arrow, says all that the cell does."""
+
+_DIGITS_OF_MANTISSA = r"^-?0*\.?0*|\.|[eE].*$"
+
+
+class _CellTypes:
+    """The types of a CSV file's columns. An empty cell is a gap in a column that is no text, else an empty text."""
+
+    def __init__(self, arrow: Any) -> None:
+        self._arrow = arrow
+        self._compute = library("pyarrow.compute", "arrow", "Reading into Arrow")
+        self._types = {
+            "int64": arrow.int64(),
+            "double": arrow.float64(),
+            "bool": arrow.bool_(),
+            "date32[day]": arrow.date32(),
+            "timestamp[us]": arrow.timestamp("us"),
+            "timestamp[us, tz=UTC]": arrow.timestamp("us", "UTC"),
+        }
+        self._possible: dict[str, list[str]] = {}
+        self._has_values: set[str] = set()
+
+    def observe(self, chunk: list[dict[str, Any]]) -> None:
+        for column in chunk[0]:
+            possible = self._possible.setdefault(column, list(_CELLS))
+            if possible:
+                cells = self._without_empty(self._text(column, chunk))
+                if cells.null_count < len(cells):
+                    self._has_values.add(column)
+                possible[:] = [kind for kind in possible if self._fits(cells, kind)]
+
+    def schema(self) -> Any:
+        text = self._arrow.string()
+        return self._arrow.schema(
+            [
+                (column, self._types[possible[0]] if possible and column in self._has_values else text)
+                for column, possible in self._possible.items()
+            ]
+        )
+
+    def array(self, column: str, chunk: list[dict[str, Any]]) -> Any:
+        cells = self._text(column, chunk)
+        possible = self._possible[column]
+        if not possible or column not in self._has_values:
+            return cells
+        return self._without_empty(cells).cast(self._types[possible[0]])
+
+    def _text(self, column: str, chunk: list[dict[str, Any]]) -> Any:
+        return self._arrow.array([record[column] for record in chunk], type=self._arrow.string())
+
+    def _without_empty(self, cells: Any) -> Any:
+        return self._compute.if_else(self._compute.equal(cells, ""), None, cells)
+
+    def _fits(self, cells: Any, kind: str) -> bool:
+        compute = self._compute
+        if compute.all(compute.match_substring_regex(cells, _CELLS[kind])).as_py() is False:
+            return False
+        if kind == "double":
+            digits = compute.replace_substring_regex(cells, _DIGITS_OF_MANTISSA, "")
+            return compute.all(compute.less_equal(compute.utf8_length(digits), 15)).as_py() is not False
+        try:
+            cells.cast(self._types[kind])
+        except self._arrow.ArrowInvalid:  # the 31st of February
+            return False
+        return True
+
+
+@dataclass
+class _Kind:
+    """What all values at one place of the records have in common.
+
+    :param name: ``null`` as long as there is none, and ``mixed`` where they have nothing in common.
+    :param items: what the items of lists have in common.
+    :param fields: what the fields of objects have in common.
+    """
+
+    name: str = "null"
+    items: _Kind | None = None
+    fields: dict[str, _Kind] = field(default_factory=dict)
+
+    def observe(self, value: Any) -> None:
+        if value is None or self.name == "mixed":
+            return
+        name = _kind_of(value)
+        if name != self.name:
+            self.name = name if self.name == "null" else _COMMON.get(frozenset((name, self.name)), "mixed")
+        if name == "list":
+            self.items = self.items or _Kind()
+            for item in value:
+                self.items.observe(item)
+        elif name == "object":
+            for key, inner in value.items():
+                self.fields.setdefault(key, _Kind()).observe(inner)
+            if len(self.fields) > MOST_COLUMNS:
+                self.name = "mixed"
+
+    def has_mixed(self) -> bool:
+        """Return whether values have to be changed before Arrow takes them."""
+        inner = [self.items] if self.items else self.fields.values()
+        return self.name == "mixed" or any(kind.has_mixed() for kind in inner)
+
+    def arrow_type(self, arrow: Any) -> Any:
+        if self.name == "list":
+            return arrow.list_((self.items or _Kind()).arrow_type(arrow))
+        if self.name == "object":
+            return arrow.struct([(key, kind.arrow_type(arrow)) for key, kind in self.fields.items()])
+        return {
+            "null": arrow.null,
+            "bool": arrow.bool_,
+            "int": arrow.int64,
+            "large int": arrow.int64,
+            "float": arrow.float64,
+            "text": arrow.string,
+            "mixed": arrow.string,
+            "time": lambda: arrow.timestamp("us"),
+            "time of day": lambda: arrow.time64("us"),
+            "duration": lambda: arrow.duration("us"),
+        }[self.name]()
+
+    def convert(self, value: Any) -> Any:
+        """Return a value with text in place of what has mixed kinds."""
+        if value is None:
+            return None
+        if self.name == "mixed":
+            return _as_text(value)
+        if self.name == "list" and self.items:
+            return [self.items.convert(item) for item in value]
+        if self.name == "object":
+            return {key: self.fields[key].convert(inner) for key, inner in value.items()}
+        return value
+
+
+_COMMON = {frozenset(("int", "large int")): "large int", frozenset(("int", "float")): "float"}
+_KINDS = {
+    bool: "bool",
+    float: "float",
+    str: "text",
+    list: "list",
+    dict: "object",
+    dt.datetime: "time",
+    dt.time: "time of day",
+    dt.timedelta: "duration",
+}
+
+
+def _kind_of(value: Any) -> str:
+    if type(value) is int:
+        if abs(value) <= _EXACT_IN_DOUBLE:
+            return "int"
+        return "large int" if -(2**63) <= value < 2**63 else "mixed"
+    return _KINDS.get(type(value), "mixed")
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (dict, list, bool, float)):
+        return json.dumps(value, ensure_ascii=False)
+    try:
+        return str(value)
+    except ValueError:
+        return hex(value)
+
+
+class _ValueTypes:
+    """The types of the columns of records that have typed values. What a record lacks is a gap."""
+
+    def __init__(self, arrow: Any, name: str) -> None:
+        self._arrow = arrow
+        self._name = name
+        self._columns: dict[str, _Kind] = {}
+
+    def observe(self, chunk: list[dict[str, Any]]) -> None:
+        for record in chunk:
+            for column, value in record.items():
+                kind = self._columns.get(column)
+                if kind is None:
+                    kind = self._columns[column] = _Kind()
+                kind.observe(value)
+            if len(self._columns) > MOST_COLUMNS:
+                raise RecordsUnreadable(
+                    f"{self._name!r} has records with more than {MOST_COLUMNS:,} different keys: too many for columns. "
+                    "Read it record by record."
+                )
+
+    def schema(self) -> Any:
+        return self._arrow.schema([(column, kind.arrow_type(self._arrow)) for column, kind in self._columns.items()])
+
+    def array(self, column: str, chunk: list[dict[str, Any]]) -> Any:
+        kind = self._columns[column]
+        values = [record.get(column) for record in chunk]
+        if kind.has_mixed():
+            values = [kind.convert(value) for value in values]
+        return self._arrow.array(values, type=kind.arrow_type(self._arrow))

@@ -1,0 +1,369 @@
+"""One attempt of a task that works with one session: acquire it, speak in it, wait, say what its end means."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.exceptions import AgentBuilderTimeout, SequentumSkipped, SequentumUnavailable
+from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
+from airflow_provider_sequentum.jobs.port import JobPort
+from airflow_provider_sequentum.sessions.describe import Highlights, progress_line, session_summary
+from airflow_provider_sequentum.sessions.files import ScreenshotFolder, save_conversation
+from airflow_provider_sequentum.sessions.messages import send_pending
+from airflow_provider_sequentum.sessions.outcome import failure_for
+from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
+from airflow_provider_sequentum.sessions.start import acquire_session
+from airflow_provider_sequentum.sessions.state import (
+    Action,
+    Cancel,
+    Done,
+    Leave,
+    Session,
+    SessionState,
+    Wait,
+    next_action,
+)
+from airflow_provider_sequentum.sessions.stop import LONGEST_REQUEST, CancelResult, cancel_session
+from airflow_provider_sequentum.sessions.wait import (
+    SessionPoller,
+    TurnEvent,
+    look_at,
+    read_again,
+    read_event,
+    wait_for_turn,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_sequentum.api.agent_builder import SessionEvent
+
+HOW_TO_LOOK = (
+    "A session may have been started and its id is not known: it may be running and costing credits. Sessions cannot "
+    "be listed by the API; look for it among the Agent Builder's sessions in Sequentum Cloud and cancel it there."
+)
+
+log = logging.getLogger(__name__)
+
+
+class SessionAttempt(JobAttempt):
+    """One attempt of a task that works with one session.
+
+    :param port: what it does its work with.
+    :param task: what it knows of its task.
+    :param config: the session to start or to continue, what to say in it, and how to handle it.
+    :param publish: shows the session to downstream tasks and people: ``publish(summary)``.
+    :param screenshots: where screenshots are saved; ``None`` drops them.
+    :param conversation: where the conversation is saved; ``None`` does not fetch it.
+    """
+
+    config: SessionConfig
+
+    def __init__(
+        self,
+        port: JobPort,
+        task: TaskFacts,
+        config: SessionConfig,
+        publish: Callable[[dict[str, Any]], None],
+        screenshots: ScreenshotFolder | None = None,
+        conversation: ObjectStoragePath | None = None,
+    ) -> None:
+        super().__init__(port, task, config)
+        self._publish = publish
+        self._screenshots = screenshots
+        self._conversation = conversation
+        self._highlights = Highlights()
+        self._logged_in_triggerer: list[tuple[int, str]] = []
+        self._agent_id: int | None = None
+
+    @property
+    def record(self) -> SessionRecord | None:
+        """The record of the session."""
+        return self.port.record if isinstance(self.port.record, SessionRecord) else None
+
+    @property
+    def name(self) -> str:
+        """How log lines and errors name the session."""
+        return self.record.name if self.record is not None else "An Agent Builder session"
+
+    @property
+    def result(self) -> int | None:
+        """The agent's id; ``None`` if the session is left ready."""
+        return self._agent_id
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether the session is known."""
+        return self.record is not None and self.record.session is not None
+
+    @property
+    def may_be_running(self) -> bool:
+        """Whether there may be a session that is running and that this attempt owns."""
+        record = self.record
+        if record is None:
+            return False
+        if record.session is None:
+            return record.pending is Request.START
+        return not record.session.state.is_over
+
+    def start_or_join(self) -> bool:
+        """Start a session, or take over the one that is given or that an earlier attempt left."""
+        seconds = self.config.timeout
+        new = SessionRecord(
+            config=self.config.for_record(),
+            fingerprint=self.config.fingerprint(),
+            max_tries=self.task.max_tries,
+            deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
+            # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
+            execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
+        )
+        self.port.deadline = new.first_deadline
+        try:
+            record = acquire_session(self.port, self.config, self.task.max_tries, self.record, new, self._take)
+        except SequentumError as error:
+            self._give_up_if_late(error, new.first_deadline)
+            return True
+        self._show(record)
+        if self._screenshots is not None:
+            self._screenshots.publish_latest(record.known_session.session_id)
+        return True
+
+    def wait(self) -> None:
+        """Wait on the worker until the session needs an answer.
+
+        :raises SequentumError: the session could not be looked at any more.
+        """
+        if self.is_let_go:
+            return
+        record = self._known_record()
+        poller = SessionPoller(
+            record.known_session,
+            poll_interval=self.config.poll_interval,
+            deadline=record.first_deadline,
+            take=self._take,
+        )
+        try:
+            session = wait_for_turn(self.port, poller)
+        finally:
+            self.port.record = record.seen(poller.session)
+        self._show(record.seen(session))
+
+    def resume(self, event: object) -> None:
+        """Take in what the trigger saw, and look at the session again."""
+        record = self._known_record()
+        before = record.known_session
+        seen = self._read(event, before)
+        session = seen.session or before
+        self.port.record = record = record.seen(session)
+        if seen.error is not None:
+            raise seen.exception()
+        if not seen.is_deadline:
+            try:
+                # The trigger saves nothing, and Airflow 3 keeps only the triggerer's log of the last deferral.
+                read_again(self.port, session, before.cursor, self._take_again)
+                record = record.seen(look_at(self.port, session, self._take))
+            except SequentumError as error:
+                self._give_up_if_late(error, record.first_deadline)
+                return
+        self._show(record)
+
+    def conclude(self) -> bool:
+        """Send what is to be sent and say what the session's state means; return whether the task is done."""
+        if self.is_let_go:
+            return True  # it ended well at its deadline
+        record = self._known_record()
+        try:
+            record, action = send_pending(self.port, self.config, record, self._take)
+        except SequentumError as error:
+            self._give_up_if_late(error, record.first_deadline)
+            return True
+        if not isinstance(action, Wait):
+            self._end(action, record)
+            return True
+        self._show(record)
+        if self._is_late(record.first_deadline):
+            self._give_up()
+            return True
+        if self.config.deferrable:
+            self._repeat_log_of_triggerer()
+        return False
+
+    def let_go(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
+        """Decide what becomes of the session when something ends this attempt; see :meth:`.JobAttempt.let_go`."""
+        if self.is_let_go or not self.may_be_running:
+            return None
+        record = self._known_record()
+        session = record.session
+        if session is None:
+            self.is_let_go = True
+            return HOW_TO_LOOK
+        if self.config.keep_session:
+            self.is_let_go = True
+            return f"{self.name} is left as it is (keep_session)."
+        # Without a store only a given session is found again, and what may have been said in it would be said again.
+        nothing_sent = session.sent == 0 and record.pending is not Request.FOLLOWUP
+        if is_retried and not self.task.keeps_records and self.config.is_given and nothing_sent:
+            self.is_let_go = True
+            return f"{self.name} is left as it is. The next attempt continues it."
+        return super().let_go(is_retried=is_retried, is_killed=is_killed)
+
+    def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - a session has one way to end it
+        """Cancel the session and return what became of it, as a sentence."""
+        session = self._known_record().known_session
+        result = cancel_session(self.port, session.session_id)
+        fate = f"{session.name} was told to end. {result.sentence}"
+        if not self.port.is_asking_airflow:
+            try:
+                self._publish(self._summary(self._after_cancel(session, result), note=fate))
+            except Exception as error:  # noqa: BLE001 - what was found out about the session must not get lost
+                log.warning("The session's summary could not be pushed: %s", error)
+        return fate
+
+    def _end(self, action: Action, record: SessionRecord) -> None:
+        """Return if the task is done well; raise what it fails or is skipped with otherwise."""
+        session = record.known_session
+        if isinstance(action, Done):
+            self._show(record)
+            self._succeed(action.agent_id, session)
+        elif isinstance(action, Leave):
+            self._show(record)
+            log.info("%s is ready and is left to the task or person that continues it.", session.name)
+        elif isinstance(action, Cancel):
+            self._cancel_and_skip(record)
+        else:
+            self._show(record)
+            raise failure_for(action, session, self.config, self._highlights.last_message)
+
+    def _succeed(self, agent_id: int, session: Session) -> None:
+        self._agent_id = agent_id
+        log.info("Agent %s is built: %s.", agent_id, session.agent_name or "without a name")
+        if self._conversation is not None:
+            save_conversation(self.port, session.session_id, self._conversation)
+
+    def _cancel_and_skip(self, record: SessionRecord) -> None:
+        session = record.known_session
+        self.port.record = record
+        result = cancel_session(self.port, session.session_id)
+        session = self._after_cancel(session, result)
+        self.is_let_go = True
+        self._show(record.seen(session))
+        raise SequentumSkipped(f"{session.name} was to be cancelled (on_ready='cancel'). {result.sentence}")
+
+    def _after_cancel(self, session: Session, result: CancelResult) -> Session:
+        now = self.port.now()
+        if result.status is not None:
+            return session.observe_status(result.status, now)
+        return session.entering(SessionState.GONE, now) if result.confirmed else session
+
+    # The deadline
+
+    def _is_late(self, deadline: datetime | None) -> bool:
+        return deadline is not None and self.port.now() >= deadline
+
+    def _give_up_if_late(self, error: SequentumError, deadline: datetime | None) -> None:
+        """Raise ``error``, unless it is just the deadline that it comes from."""
+        if not self._is_late(deadline) or not self.may_be_running:
+            raise error
+        log.warning("The time is up before the answer is known. (%s)", error)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Cancel the session because the time is up; return if its agent is there by then.
+
+        :raises AgentBuilderTimeout: it is not.
+        """
+        record = self._known_record()
+        message = f"{record.name} was still {record.session.state.value if record.session else 'being started'} when "
+        message += "execution_timeout" if record.execution_timeout_is_first else "the task's timeout"
+        message += " passed."
+        self.port.deadline = None
+        if record.session is None:
+            self.is_let_go = True
+            raise AgentBuilderTimeout(f"{message} {HOW_TO_LOOK}")
+        session, sentence = self._end_at_deadline(record.session)
+        action = next_action(session, len(self.config.followups), self.config.when_ready, self.port.now())
+        self.is_let_go = True
+        note = None if isinstance(action, Done) and session.state.is_over else f"{message} {sentence}"
+        self._save_and_publish(record.resolved(session), note=note)
+        if note is None and isinstance(action, Done):
+            self._succeed(action.agent_id, session)
+            return
+        raise AgentBuilderTimeout(f"{message} {sentence}", session_id=session.session_id, agent_id=session.agent_id)
+
+    def _end_at_deadline(self, session: Session) -> tuple[Session, str]:
+        """Cancel the session, or with ``keep_session`` look once whether it has ended."""
+        from airflow_provider_sequentum.api import agent_builder
+
+        if not self.config.keep_session:
+            result = cancel_session(self.port, session.session_id)
+            return self._after_cancel(session, result), result.sentence
+        try:
+            status = self.port.send(agent_builder.status(session.session_id), within=LONGEST_REQUEST)
+        except SequentumError as error:
+            log.warning("Could not look at %s: %s", session.name, error)
+        else:
+            session = session.observe_status(status, self.port.now())
+        return session, "It is left as it is (keep_session)."
+
+    # Events, and what is shown of them
+
+    def _take(self, session_id: str, event: SessionEvent) -> None:
+        self._highlights.take(event)
+        if self._screenshots is not None:
+            self._screenshots.take(session_id, event)
+
+    def _take_again(self, session_id: str, event: SessionEvent) -> None:
+        self._take(session_id, event)
+        if (line := progress_line(event)) is not None:
+            self._logged_in_triggerer.append(line)
+
+    def _repeat_log_of_triggerer(self) -> None:
+        """Log again what only the triggerer has logged, before its log is overwritten by the next deferral."""
+        if self._logged_in_triggerer:
+            log.info("Repeated from the triggerer's log, which the next deferral overwrites:")
+        for level, line in self._logged_in_triggerer:
+            log.log(level, "%s", line)
+        self._logged_in_triggerer.clear()
+
+    def _show(self, record: SessionRecord) -> None:
+        """Save the record if it says something new, and show the session."""
+        session = record.known_session
+        self.port.record = record
+        for index in self._highlights.missing(session):
+            self._read_highlight(session, index)
+        self._save_and_publish(record)
+
+    def _save_and_publish(self, record: SessionRecord, note: str | None = None) -> None:
+        self.port.save(record)
+        self._publish(self._summary(record.known_session, note=note))
+
+    def _read_highlight(self, session: Session, index: int) -> None:
+        try:
+            was_read = read_event(self.port, session, index, lambda _, event: self._highlights.take(event))
+        except SequentumError as error:
+            log.warning("Could not read event %d of %s for its summary: %s", index, session.name, error)
+            was_read = False
+        if not was_read:
+            self._highlights.give_up(index)
+
+    def _summary(self, session: Session, note: str | None = None) -> dict[str, Any]:
+        return session_summary(session, self._highlights, self.port.now(), note=note)
+
+    @staticmethod
+    def _read(event: object, before: Session) -> TurnEvent:
+        try:
+            seen = TurnEvent.read(event)
+        except ValueError as error:
+            raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
+        if seen.session is not None and seen.session.session_id != before.session_id:
+            raise SequentumUnavailable("The trigger's event cannot be read: it is about another session.")
+        return seen
+
+    def _known_record(self) -> SessionRecord:
+        if self.record is None:
+            raise RuntimeError("This attempt has no session yet: start_or_join or resume comes first.")
+        return self.record

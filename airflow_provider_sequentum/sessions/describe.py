@@ -1,0 +1,200 @@
+"""How a session is described: in progress lines, and in the XCom that downstream tasks read.
+
+Events are not kept: a session can have thousands of them, with screenshots of many megabytes. What is shown of them is
+bounded, and what is recorded is just where it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sequentum.api.text import one_line
+from airflow_provider_sequentum.runs.describe import QUIET_INTERVALS, format_seconds
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.agent_builder import SessionEvent
+    from airflow_provider_sequentum.sessions.state import Session
+
+SAMPLE_ROWS = 5
+SAMPLE_COLUMNS = 50
+LONGEST_CELL = 200
+LONGEST_LINE = 500
+"""Bytes of a message that are logged; a message handed on by XCom may have four times as many."""
+
+LONGEST_SUMMARY = 40_000
+"""Bytes of JSON. All that a task pushes by itself stays below 48 kB; the rest is its record and the links."""
+
+
+class Highlights:
+    """What the summary shows of events: the extracted data and the last message. Bounded, whatever is sent."""
+
+    def __init__(self) -> None:
+        self._data: tuple[int, dict[str, Any]] | None = None
+        self._message: tuple[int, str] | None = None
+        self._not_available: set[int] = set()
+
+    def take(self, event: SessionEvent) -> None:
+        """Take in an event."""
+        if event.event_index is None:
+            return
+        if event.type == "data_extracted":
+            columns = _columns(event)
+            data = {"columns": columns, "rows": _sample(event.rows, columns), "total_rows": _total_rows(event)}
+            self._data = (event.event_index, data)
+        elif event.type in ("user_message", "ready_for_interaction") and event.message:
+            self._message = (event.event_index, one_line(event.message, 4 * LONGEST_LINE))
+
+    def missing(self, session: Session) -> list[int]:
+        """Return the indexes of the events that the summary shows and that were not read here."""
+        wanted = ((session.data_index, self._data), (session.message_index, self._message))
+        return [
+            index
+            for index, found in wanted
+            if index is not None and index not in self._not_available and (found is None or found[0] != index)
+        ]
+
+    def give_up(self, index: int) -> None:
+        """Take in that an event cannot be read any more."""
+        self._not_available.add(index)
+
+    @property
+    def last_message(self) -> str | None:
+        """What the builder said or asked last."""
+        return self._message[1] if self._message is not None else None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The columns, the first rows and the number of rows."""
+        nothing = {"columns": None, "rows": None, "total_rows": None}
+        return dict(self._data[1]) if self._data is not None else nothing
+
+
+def session_summary(session: Session, highlights: Highlights, now: datetime, **more: Any) -> dict[str, Any]:
+    """Return what downstream tasks may want to know of a session, as plain JSON values of at most 40 kB.
+
+    :param more: what the task adds: ``link``, ``note``.
+    """
+    until = session.state_since if session.state.is_over and session.state_since is not None else now
+    started_at = session.started_at
+    summary = {
+        "session_id": session.session_id,
+        "status": session.state.value,
+        "agent_id": session.agent_id,
+        "agent_name": session.agent_name,
+        "followups_sent": session.sent,
+        "elapsed_seconds": round((until - started_at).total_seconds(), 1) if started_at is not None else None,
+        "command_count": session.command_count,
+        **highlights.data,
+        "last_message": highlights.last_message,
+        "is_cut": False,
+        **more,
+    }
+    return _bounded(summary)
+
+
+def _bounded(summary: dict[str, Any]) -> dict[str, Any]:
+    """Leave out sample rows, then columns, until the summary is small enough, and say so."""
+    while len(json.dumps(summary)) > LONGEST_SUMMARY and (sample := summary["rows"] or summary["columns"]):
+        name = "rows" if summary["rows"] else "columns"
+        summary = {**summary, name: sample[:-1], "is_cut": True}
+    return summary
+
+
+class SessionProgress:
+    """Decides when a session that says nothing is worth a line all the same: ever more rarely."""
+
+    def __init__(self) -> None:
+        self._seen: object = None
+        self._quiet = 0
+        self._next_line: datetime | None = None
+
+    def line(self, session: Session, now: datetime) -> str | None:
+        """Return the line to log, or ``None``."""
+        seen = (session.state, session.cursor)
+        if seen != self._seen or self._next_line is None:
+            self._seen, self._quiet = seen, 0
+        elif now < self._next_line:
+            return None
+        self._next_line = now + timedelta(seconds=QUIET_INTERVALS[min(self._quiet, len(QUIET_INTERVALS) - 1)])
+        self._quiet += 1
+        if self._quiet == 1:
+            return None  # the events have just said so
+        since = session.state_since
+        lasted = f" for {format_seconds((now - since).total_seconds())}" if since is not None else ""
+        return f"{session.name} is {session.state.value}{lasted}."
+
+
+def progress_line(event: SessionEvent) -> tuple[int, str] | None:  # noqa: PLR0911 - one return per type
+    """Return the log level and the line for ``event``; ``None`` for what is of use in debugging only."""
+    match event.type:
+        case "plan_generated":
+            return logging.INFO, f"Plan: {_line(_plan_text(event.plan))}"
+        case "step_started":
+            of = f" of {event.total_steps}" if event.total_steps is not None else ""
+            return logging.INFO, f"Step {event.step_number or '?'}{of}: {_line(event.description or event.action_type)}"
+        case "step_completed" if event.success is False:
+            return logging.WARNING, f"Step {event.step_number or '?'} did not succeed."
+        case "navigation_completed":
+            return logging.INFO, f"Opened {_line(event.url)} ({_line(event.title) or 'no title'})"
+        case "data_extracted":
+            columns = ", ".join(_columns(event) or []) or "no columns"
+            return logging.INFO, f"Found {_total_rows(event)} rows: {_line(columns)}"
+        case "user_message":
+            return logging.INFO, f"The builder says: {_line(event.message)}"
+        case "ready_for_interaction":
+            return logging.INFO, f"The builder is ready: {_line(event.message) or 'it says nothing'}"
+        case "error" if event.is_recoverable is False:
+            return logging.ERROR, f"The builder gave up: {_line(event.message)}"
+        case "error":
+            return logging.WARNING, f"The builder met an error and continues: {_line(event.message)}"
+    return None
+
+
+def _line(value: object, limit: int = LONGEST_LINE) -> str:
+    return one_line("" if value is None else str(value), limit)
+
+
+def _plan_text(plan: Any) -> str:
+    steps = plan.get("steps", plan) if isinstance(plan, Mapping) else plan
+    if isinstance(steps, list):
+        return "; ".join(_step_text(step) for step in steps[:SAMPLE_COLUMNS])
+    return str(steps)
+
+
+def _step_text(step: Any) -> str:
+    if isinstance(step, Mapping):
+        return str(next((step[key] for key in ("description", "title", "name", "text") if key in step), dict(step)))
+    return str(step)
+
+
+def _columns(event: SessionEvent) -> list[str] | None:
+    if not isinstance(event.columns, list):
+        return None
+    return [_line(_step_text(column), LONGEST_CELL) for column in event.columns[:SAMPLE_COLUMNS]]
+
+
+def _total_rows(event: SessionEvent) -> int:
+    if event.total_rows is not None:
+        return event.total_rows
+    return len(event.rows) if isinstance(event.rows, list) else 0
+
+
+def _sample(rows: Any, columns: list[str] | None) -> list[list[str | int | float | bool | None]] | None:
+    if not isinstance(rows, list):
+        return None
+    return [[_cell(cell) for cell in _cells(row, columns)] for row in rows[:SAMPLE_ROWS]]
+
+
+def _cells(row: Any, columns: list[str] | None) -> list[Any]:
+    if isinstance(row, Mapping):
+        return [row.get(column) for column in columns] if columns else list(islice(row.values(), SAMPLE_COLUMNS))
+    return row[:SAMPLE_COLUMNS] if isinstance(row, list) else [row]
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    return value if value is None or isinstance(value, bool | int | float) else _line(value, LONGEST_CELL)

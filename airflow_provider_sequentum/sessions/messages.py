@@ -1,0 +1,219 @@
+"""Sending in a session: follow-ups and the finish, each once.
+
+A message is saved in the record before it is sent. Where its fate is unknown, because the answer was lost or the worker
+was killed, the session itself tells: one that was ready and does something has taken the message.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_provider_sequentum.api.errors import (
+    BadRequest,
+    Conflict,
+    MethodNotAllowed,
+    NotFound,
+    RefusedByServer,
+    SequentumError,
+    UnprocessableRequest,
+)
+from airflow_provider_sequentum.exceptions import AgentBuilderEnded
+from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.sessions.outcome import task_to_clear
+from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
+from airflow_provider_sequentum.sessions.state import (
+    Action,
+    Finish,
+    FollowUp,
+    Session,
+    SessionState,
+    Turn,
+    next_action,
+)
+from airflow_provider_sequentum.sessions.wait import EventTaker, look_at
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import Call
+
+T = TypeVar("T")
+
+REACTION_DELAYS = (0.0, 5.0, 10.0, 15.0)
+"""Seconds before each look for a sign that a message was taken: ``TURN_GRACE`` in all."""
+
+BUSY_DELAYS = (5.0, 10.0, 20.0)
+"""Seconds before each repetition of a request that was refused with 409 while the session shows itself ready."""
+
+MOST_DELIVERIES = 2
+"""How often a request is sent in one attempt; again only when the one before is seen to have had no effect."""
+
+_NOT_OFFERED = (NotFound, MethodNotAllowed)
+_REFUSALS = (BadRequest, Conflict, UnprocessableRequest, RefusedByServer, *_NOT_OFFERED)
+
+log = logging.getLogger(__name__)
+
+
+def send_pending(
+    port: Port, config: SessionConfig, record: SessionRecord, take: EventTaker | None = None
+) -> tuple[SessionRecord, Action]:
+    """Send what is to be sent in the session now; return when only waiting helps, or nothing is left to send.
+
+    :param record: the record of a session that was just looked at.
+    :param take: gets the events that are read on the way.
+    :return: the record, and what the caller has to do next.
+    :raises AgentBuilderEnded: the server takes no follow-ups, it refused a request although the session is ready, or a
+        follow-up may or may not have been taken.
+    :raises SequentumError: the service could not be asked. If a request is in doubt, the record says so.
+    """
+    from airflow_provider_sequentum.api import agent_builder
+
+    if record.pending is not None:
+        record, _ = _find_out(port, record, record.pending, take)
+    count = len(config.followups)
+    while True:
+        session = record.known_session
+        action = next_action(session, count, config.when_ready, port.now())
+        if isinstance(action, FollowUp):
+            log.info("Sending follow-up %d of %d.", action.index + 1, count)
+            message = agent_builder.followup(session.session_id, config.followups[action.index])
+            record = _deliver(
+                port, config, record, Request.FOLLOWUP, message, lambda sent, _, __: sent.acknowledged(), take
+            )
+        elif isinstance(action, Finish):
+            log.info("Finishing %s.", session.name)
+            finish = agent_builder.finish(session.session_id, config.agent_name)
+            record = _deliver(
+                port,
+                config,
+                record,
+                Request.FINISH,
+                finish,
+                lambda sent, saved, at: sent.finished(saved.agent_id, saved.agent_name or config.agent_name, at),
+                take,
+            )
+            record = _look_back(port, record, take)
+        else:
+            return record, action
+
+
+def _deliver(
+    port: Port,
+    config: SessionConfig,
+    record: SessionRecord,
+    request: Request,
+    call: Call[T],
+    accepted: Callable[[Session, T, datetime], Session],
+    take: EventTaker | None,
+) -> SessionRecord:
+    """Send the request so that it takes effect once, and return the record in which its fate is known."""
+    deliveries, delays = 0, list(BUSY_DELAYS)
+    while True:
+        record = record.sending(request, port.now())
+        port.save(record)
+        try:
+            answer = port.send(call)
+        except SequentumError as error:
+            # A request that is sent again may meet the late effect of the one before.
+            is_late_effect = deliveries > 0 and isinstance(error, Conflict)
+            is_certain = not error.may_have_acted or isinstance(error, RefusedByServer)
+            if is_certain and not is_late_effect:
+                record, is_passing = _after_refusal(port, config, record, request, error, take, may_wait=bool(delays))
+                if not is_passing:
+                    return record
+                log.warning("%s cannot take it now; trying again in %g s. (%s)", record.name, delays[0], error)
+                port.sleep(delays.pop(0))
+                continue
+            log.warning("The answer was lost; looking whether the request was taken. (%s)", error)
+            record, is_taken = _find_out(port, record, request, take)
+            if is_taken:
+                return record
+            deliveries += 1
+            if deliveries == MOST_DELIVERIES:
+                raise
+        else:
+            record = record.resolved(accepted(record.known_session, answer, port.now()))
+            port.save(record)
+            return record
+
+
+def _look_back(port: Port, record: SessionRecord, take: EventTaker | None) -> SessionRecord:
+    """Take in what the session's last events say of the agent. It is saved by now, so no failure is raised."""
+    try:
+        session = look_at(port, record.known_session, take)
+    except SequentumError as error:
+        log.warning("Could not look at the session after its end: %s", error)
+        return record
+    return record.seen(session)
+
+
+def _after_refusal(
+    port: Port,
+    config: SessionConfig,
+    record: SessionRecord,
+    request: Request,
+    error: SequentumError,
+    take: EventTaker | None,
+    *,
+    may_wait: bool,
+) -> tuple[SessionRecord, bool]:
+    """Find out whether the session is why nothing was done; if it is as it was, the request is at fault.
+
+    :return: the record, and whether the request is to be sent again because the conflict may pass.
+    """
+    record = record.resolved(record.known_session.rejected())
+    port.save(record)
+    if not isinstance(error, _REFUSALS):
+        raise error
+    session = look_at(port, record.known_session, take)
+    record = record.seen(session)
+    if session.state is SessionState.READY:
+        if isinstance(error, Conflict) and may_wait:
+            return record, True
+        if not isinstance(error, _NOT_OFFERED):
+            raise _refused(config, session, f"{error} The agent is not saved. Correct this, then clear")
+        if request is Request.FOLLOWUP:
+            cause = f"This server builds an agent from one prompt and takes no follow-ups: {error}"
+            raise _refused(config, session, f"{cause} Put everything into the prompt, then clear")
+        log.info("The server finishes sessions by itself; waiting for it.")
+        record = record.seen(session.updated(has_finish=False))
+    port.save(record)
+    return record, False
+
+
+def _find_out(
+    port: Port, record: SessionRecord, request: Request, take: EventTaker | None
+) -> tuple[SessionRecord, bool]:
+    """Find out whether the pending request was taken, and return the record that says so."""
+    session, is_taken = record.known_session, False
+    for delay in REACTION_DELAYS:
+        port.sleep(delay)
+        session = look_at(port, session, take, is_strict=True)
+        has_reacted = request is Request.FOLLOWUP and session.turn is not Turn.SENT
+        is_taken = has_reacted or session.state not in (SessionState.READY, SessionState.UNKNOWN)
+        if is_taken:
+            break
+    if request is Request.FOLLOWUP:
+        if not is_taken and not (session.has_events and session.state is not SessionState.UNKNOWN):
+            raise AgentBuilderEnded(
+                f"A follow-up was sent to {session.name} and its answer was lost. Nothing shows whether it was taken, "
+                "so it was not sent again.",
+                reason="ambiguous",
+                session_id=session.session_id,
+                agent_id=session.agent_id,
+            )
+        session = session.acknowledged() if is_taken else session.rejected()
+    log.info("The %s was %s by the service.", request.value, "taken" if is_taken else "not taken")
+    record = record.resolved(session)
+    port.save(record)
+    return record, is_taken
+
+
+def _refused(config: SessionConfig, session: Session, message: str) -> AgentBuilderEnded:
+    return AgentBuilderEnded(
+        f"{message} {task_to_clear(config)}.",
+        reason="refused",
+        session_id=session.session_id,
+        agent_id=session.agent_id,
+    )

@@ -1,0 +1,142 @@
+"""Acquiring the one session that an attempt of a task works with: started, joined, or given.
+
+Sessions cannot be listed, and no POST of the API is idempotent. So the intent is saved before the start and the session
+after it, and a start whose answer was lost is never repeated unless the DAG author said so.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.exceptions import AgentBuilderEnded, AgentBuilderException
+from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.sessions.outcome import session_lost
+from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
+from airflow_provider_sequentum.sessions.state import Session, SessionState
+from airflow_provider_sequentum.sessions.stop import cancel_session
+from airflow_provider_sequentum.sessions.wait import EventTaker, look_at
+
+log = logging.getLogger(__name__)
+
+
+def acquire_session(
+    port: Port,
+    config: SessionConfig,
+    max_tries: int,
+    previous: SessionRecord | None,
+    new: SessionRecord,
+    take: EventTaker | None = None,
+) -> SessionRecord:
+    """Return the record of the session that this attempt works with; start one only if earlier attempts left none.
+
+    :param max_tries: the task instance's ``max_tries``, which names the logical attempt.
+    :param previous: the record of an earlier attempt.
+    :param new: the record of this attempt.
+    :param take: gets the events that are read on the way.
+    :raises AgentBuilderEnded: an earlier start is ambiguous, or the service does not know the session.
+    :raises AgentBuilderException: the session that a new one should replace could not be cancelled.
+    :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
+    """
+    if previous is None or (previous.session is None and previous.pending is None):
+        return _start_or_join_given(port, config, new, take)
+    was_cleared = previous.was_cleared(max_tries)
+    if previous.session is None:
+        return _after_lost_start(port, config, previous, new, was_cleared=was_cleared)
+    if was_cleared or not previous.is_same_work(config.fingerprint()):
+        _replace(port, config, previous, was_cleared=was_cleared)
+        return _start_or_join_given(port, config, new, take)
+    session = look_at(port, previous.session, take)
+    # From here on this attempt bounds the session.
+    record = new.updated(pending=previous.pending, requested_at=previous.requested_at, session=session)
+    is_lost = session.state is SessionState.GONE and session.agent_id is None
+    if is_lost and (config.is_given or config.on_lost_session == "fail"):
+        port.save(record)
+        raise session_lost(config, session.session_id)
+    if config.is_given or not (is_lost or session.state in (SessionState.ERROR, SessionState.CANCELLED)):
+        log.info("Continuing %s: %s, %d follow-ups sent.", session.name, session.state.value, session.sent)
+        port.save(record)
+        return record
+    log.warning("%s of an earlier attempt is %s; starting a new one.", session.name, session.state.value)
+    return _start(port, config, new)
+
+
+def _start_or_join_given(
+    port: Port, config: SessionConfig, new: SessionRecord, take: EventTaker | None
+) -> SessionRecord:
+    if config.session_id is None:
+        return _start(port, config, new)
+    given = Session(session_id=config.session_id)
+    # It is this task's to end from now on, also if the first look fails.
+    port.save(new.seen(given))
+    # What its earlier events say was logged by the task that started it; here they only fill the summary.
+    session = look_at(port, given, take, narrate=False)
+    port.save(new.seen(session))
+    if session.state is SessionState.GONE:
+        raise session_lost(config, session.session_id)
+    log.info("Continuing %s: %s.", session.name, session.state.value)
+    return new.seen(session)
+
+
+def _start(port: Port, config: SessionConfig, new: SessionRecord) -> SessionRecord:
+    call = config.start_call()
+    record = new.sending(Request.START, port.now())
+    port.save(record)
+    try:
+        started = port.send(call)
+    except SequentumError as error:
+        if not error.may_have_acted:
+            port.save(None)  # nothing was started, so there is nothing to be in doubt about
+            raise
+        if config.on_ambiguous_start == "fail":
+            raise _start_ambiguous(f"The answer to the start was lost: {error}") from error
+        raise  # the intent stays, and the next attempt starts another session
+    session = Session.started(started.session_id, port.now())
+    record = record.resolved(session)
+    port.save(record)
+    log.info("Started %s.", session.name)
+    return record
+
+
+def _after_lost_start(
+    port: Port, config: SessionConfig, previous: SessionRecord, new: SessionRecord, *, was_cleared: bool
+) -> SessionRecord:
+    when = previous.requested_at
+    # Clearing the task is how a person, having looked, says: start another one.
+    if not was_cleared and config.on_ambiguous_start == "fail":
+        raise _start_ambiguous(f"An earlier attempt was about to start a session at {when} and was interrupted.")
+    log.warning("A session may have been started at %s, and its id is not known. Starting another one.", when)
+    return _start_or_join_given(port, config, new, None)
+
+
+def _start_ambiguous(cause: str) -> AgentBuilderEnded:
+    return AgentBuilderEnded(
+        f"{cause} None was started again. Look in Sequentum Cloud, then clear the task to start a session; or choose "
+        "on_ambiguous_start='start'.",
+        reason="ambiguous",
+    )
+
+
+def _replace(port: Port, config: SessionConfig, previous: SessionRecord, *, was_cleared: bool) -> None:
+    """Give up the session of an earlier attempt.
+
+    :raises AgentBuilderException: it could not be confirmed to have ended.
+    """
+    session = previous.known_session
+    why = "The task was cleared" if was_cleared else "The task asks for something else than its earlier attempt"
+    if session.session_id == config.session_id:
+        log.info("%s: continuing %s from where it is now.", why, session.name)
+    elif session.state.is_over:
+        log.info("%s: starting over; %s has ended.", why, session.name)
+    elif config.keep_session:
+        log.info("%s: starting over; %s is left as it is.", why, session.name)
+    else:
+        log.info("%s: cancelling %s and starting over.", why, session.name)
+        result = cancel_session(port, session.session_id)
+        if not result.confirmed:
+            raise AgentBuilderException(
+                f"{session.name} was to be replaced, and nothing was started. {result.sentence} A retry cancels it "
+                "again.",
+                session_id=session.session_id,
+            )
+        port.save(previous.seen(session.entering(SessionState.CANCELLED, port.now())))

@@ -1,0 +1,361 @@
+"""An Agent Builder session as a state machine: it is fed what was observed and answers with what to do next.
+
+The service has two eras under the same paths, told apart only by what it answers. In the older one a session is a
+conversation: it pauses as ``ready`` and ends when it is finished. In the newer one a session builds in a single
+shot: it has no events and no ``finish``, and ``completed`` arrives by itself. Both feed the same machine.
+
+Rests on https://docs.sequentum.com/agent-builder/sessions and
+https://docs.sequentum.com/agent-builder/streaming-events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Self
+
+from airflow_provider_sequentum.api.text import one_line
+from airflow_provider_sequentum.jobs.record import Stored
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.agent_builder import SessionEvent, SessionStatus
+
+READY_TO_FINISH = "ready_to_finish"
+"""A ``phase`` that one page of the documentation has in place of the status ``ready``."""
+
+TURN_GRACE = timedelta(seconds=30)
+"""How long after a message a ``ready`` may still be the one from before the message."""
+
+SAVING_GRACE = timedelta(seconds=60)
+"""How long a session that cannot be finished by us may take from its draft to a saved agent."""
+
+LONGEST_ERROR, LONGEST_NAME = 500, 200
+"""Bytes of UTF-8 that are kept of the service's texts: a record is written before and after each message."""
+
+REACTIONS = frozenset(
+    {
+        "user_prompt",
+        "thinking",
+        "extended_thinking",
+        "llm_response",
+        "tool_execution",
+        "plan_generated",
+        "step_started",
+        "navigation_completed",
+        "command_added",
+        "data_extracted",
+    }
+)
+"""Events that only a session at work emits: after a message they prove that it was taken."""
+
+
+class SessionState(Enum):
+    """The status of a session; ``unknown`` is one that this version does not know, ``gone`` no session at all."""
+
+    PROCESSING = "processing"
+    READY = "ready"
+    COMPLETED = "completed"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+    GONE = "gone"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session takes no more messages."""
+        return self in (SessionState.COMPLETED, SessionState.ERROR, SessionState.CANCELLED, SessionState.GONE)
+
+
+class Turn(Enum):
+    """Whose turn it is in the conversation, as far as was seen."""
+
+    SENT = "sent"
+    """A message was sent; nothing shows yet that the builder took it."""
+
+    WORKING = "working"
+    """The builder was seen to work on the message."""
+
+    USER = "user"
+    """The builder has answered."""
+
+
+class Reason(Enum):
+    """Why a session cannot give what the task asks of it."""
+
+    BUILD_FAILED = "build_failed"
+    NO_AGENT = "no_agent"
+    LOST = "lost"
+    UNANSWERED = "unanswered"
+    FOLLOWUPS_LEFT = "followups_left"
+
+
+class Session(Stored):
+    """What is known of one session. Every observation returns a new value.
+
+    All times are those of Airflow's clock. What the service says of times is translated when it is read.
+
+    :param session_id: the session.
+    :param state: its status when it was last seen.
+    :param state_since: when that status was first seen.
+    :param turn: whose turn it is.
+    :param message_sent_at: when the last message, or the start, was sent by this task; ``None`` if never.
+    :param cursor: index of the last event taken in; -1 before the first.
+    :param last_index: index of the last event that the service has told of, whether it could be read or not.
+    :param message_sent_after: ``last_index`` when the last message was sent: later events can be reactions to it.
+    :param sent: number of follow-ups that the service has taken.
+    :param agent_id: the agent, as soon as the service says that it exists.
+    :param agent_name: its name.
+    :param error: the service's text of what went wrong.
+    :param has_events: whether the server has the endpoint; assumed until it answers otherwise.
+    :param has_finish: the same for ``finish``.
+    :param started_at: when the session was started.
+    :param command_count: commands the agent has.
+    :param data_index: index of the last event with extracted data; the event itself is read when it is wanted.
+    :param message_index: index of the last event in which the builder said or asked something.
+    """
+
+    session_id: str
+    state: SessionState = SessionState.PROCESSING
+    state_since: datetime | None = None
+    turn: Turn = Turn.USER
+    message_sent_at: datetime | None = None
+    cursor: int = -1
+    last_index: int = -1
+    message_sent_after: int = -1
+    sent: int = 0
+    agent_id: int | None = None
+    agent_name: str | None = None
+    error: str | None = None
+    has_events: bool = True
+    has_finish: bool = True
+    started_at: datetime | None = None
+    command_count: int = 0
+    data_index: int | None = None
+    message_index: int | None = None
+
+    @classmethod
+    def started(cls, session_id: str, now: datetime) -> Self:
+        """Return a session that was started at ``now``; its prompt is the first message."""
+        return cls(session_id=session_id, turn=Turn.SENT, message_sent_at=now, state_since=now, started_at=now)
+
+    @property
+    def name(self) -> str:
+        """How log lines and errors name the session."""
+        return f"Agent Builder session {self.session_id}"
+
+    def sending(self, now: datetime) -> Self:
+        """Return the session to which a message is about to be sent."""
+        last_index = max(self.cursor, self.last_index)
+        return self.updated(turn=Turn.SENT, message_sent_at=now, message_sent_after=last_index)
+
+    def acknowledged(self) -> Self:
+        """Return the session that has taken a follow-up."""
+        return self.updated(sent=self.sent + 1)
+
+    def rejected(self) -> Self:
+        """Return the session that has not taken the message, so that it is still the user's turn."""
+        return self.updated(turn=Turn.USER, message_sent_at=None)
+
+    def finished(self, agent_id: int | None, agent_name: str | None, now: datetime) -> Self:
+        """Return the session that ``finish`` has ended."""
+        return self.entering(SessionState.COMPLETED, now).updated(
+            agent_id=agent_id or self.agent_id,
+            agent_name=_cut(agent_name, LONGEST_NAME) or self.agent_name,
+        )
+
+    def entering(self, state: SessionState, now: datetime) -> Self:
+        """Return the session seen in ``state`` at ``now``; ``state_since`` stays if it was in it before."""
+        if state is self.state and self.state_since is not None:
+            return self
+        return self.updated(state=state, state_since=now)
+
+    def observe_status(self, status: SessionStatus, now: datetime) -> Self:
+        """Take in the session's status as it was read at ``now``."""
+        known = self.updated(
+            agent_id=status.agent_id or self.agent_id,
+            agent_name=_cut(status.agent_name, LONGEST_NAME) or self.agent_name,
+            error=_cut(status.error, LONGEST_ERROR) or self.error,
+            last_index=self.last_index if status.last_event_index is None else status.last_event_index,
+        )
+        state = state_of(status)
+        if self.state.is_over and not state.is_over:
+            return known  # a terminal event was seen; the status lags behind it
+        if state not in (SessionState.READY, SessionState.UNKNOWN) and self.turn is Turn.SENT:
+            known = known.updated(turn=Turn.WORKING)
+        elif state is SessionState.READY and self.turn is Turn.WORKING:
+            known = known.updated(turn=Turn.USER)
+        return known.entering(state, now)
+
+    def observe_event(self, event: SessionEvent, now: datetime, served_at: datetime | None = None) -> Self:
+        """Take in an event, each only once. Types that are not known change nothing.
+
+        :param now: the time.
+        :param served_at: the service's time of the answer, of whose clock the event's own time is.
+        """
+        if event.event_index is None or event.event_index <= self.cursor:
+            return self
+        known = self._with_contents(event).updated(cursor=event.event_index)
+        if self.started_at is None and served_at is not None and event.timestamp is not None:
+            known = known.updated(started_at=now - max(served_at - event.timestamp, timedelta(0)))
+        if event.type in REACTIONS and self.turn is Turn.SENT and event.event_index > self.message_sent_after:
+            return known.updated(turn=Turn.WORKING)
+        if event.type == "ready_for_interaction" and self.turn is Turn.WORKING:
+            return known.updated(turn=Turn.USER)
+        if event.type == "completed":
+            return known.finished(event.config_id, event.agent_name, now)
+        if event.type == "error" and event.is_recoverable is False:
+            error = _cut(event.message, LONGEST_ERROR) or self.error
+            return known.entering(SessionState.ERROR, now).updated(error=error)
+        return known
+
+    def _with_contents(self, event: SessionEvent) -> Self:
+        match event.type:
+            case "command_added":
+                return self.updated(command_count=self.command_count + 1)
+            case "completed" if event.command_count is not None:
+                return self.updated(command_count=event.command_count)
+            case "user_message" | "ready_for_interaction" if event.message:
+                return self.updated(message_index=event.event_index)
+            case "data_extracted":
+                return self.updated(data_index=event.event_index)
+        return self
+
+    @property
+    def completes_by_itself(self) -> bool:
+        """Whether this is a single-shot server, to which ``ready`` is just a stage on the way to ``completed``."""
+        return not (self.has_events and self.has_finish)
+
+    def must_wait(self, now: datetime) -> bool:
+        """Whether nothing can be done at ``now`` but to look again later."""
+        match self.state:
+            case SessionState.PROCESSING | SessionState.UNKNOWN:
+                return True
+            case SessionState.READY if self._turn_is_open(now):
+                return True
+            case SessionState.READY:
+                return self.completes_by_itself and self._in_state_for(now) < SAVING_GRACE
+            case SessionState.COMPLETED:
+                return self.agent_id is None and self._in_state_for(now) < SAVING_GRACE
+            case _:
+                return False
+
+    def _turn_is_open(self, now: datetime) -> bool:
+        was_sent_lately = self.message_sent_at is not None and now - self.message_sent_at < TURN_GRACE
+        return self.turn is Turn.WORKING or (self.turn is Turn.SENT and was_sent_lately)
+
+    def _in_state_for(self, now: datetime) -> timedelta:
+        return now - self.state_since if self.state_since is not None else timedelta(0)
+
+
+def _cut(text: str | None, limit: int) -> str | None:
+    return one_line(text, limit) if text else None
+
+
+def state_of(status: SessionStatus) -> SessionState:
+    """Return the state that a status says."""
+    try:
+        state = SessionState(status.status)
+    except ValueError:
+        state = SessionState.UNKNOWN
+    if state is SessionState.GONE:
+        return SessionState.UNKNOWN  # the service has no such status
+    if (status.phase or "").lower() == READY_TO_FINISH and not state.is_over:
+        return SessionState.READY
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """Send the follow-up with this index."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Save the agent and end the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Leave the session ready, for another task or a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End the session without an agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The agent exists."""
+
+    agent_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A person or another program has cancelled the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The session cannot give what the task asks of it."""
+
+    reason: Reason
+
+
+Action = Wait | FollowUp | Finish | Leave | Cancel | Done | Cancelled | Failed
+
+
+def next_action(session: Session, followups: int, on_ready: str, now: datetime) -> Action:
+    """Decide what to do next.
+
+    :param followups: how many follow-ups the task has to send in all.
+    :param on_ready: what to do when the session is ready and nothing is left to send: ``finish``, ``leave``, ``fail``
+        or ``cancel``.
+    :param now: the time.
+    """
+    if session.must_wait(now):
+        return Wait()
+    match session.state:
+        case SessionState.ERROR:
+            return Failed(Reason.BUILD_FAILED)
+        case SessionState.CANCELLED:
+            return Cancelled()
+        case SessionState.COMPLETED | SessionState.GONE:
+            return _when_it_has_ended(session, followups)
+    if session.sent < followups:
+        return FollowUp(session.sent)
+    return _when_nothing_is_left_to_say(session, on_ready)
+
+
+def _when_it_has_ended(session: Session, followups: int) -> Action:
+    """A single-shot server tears a session down soon after its end, so one that is gone may have given its agent."""
+    if session.state is SessionState.GONE and session.agent_id is None:
+        return Failed(Reason.LOST)
+    if session.sent < followups:
+        return Failed(Reason.FOLLOWUPS_LEFT)
+    return Done(session.agent_id) if session.agent_id is not None else Failed(Reason.NO_AGENT)
+
+
+def _when_nothing_is_left_to_say(session: Session, on_ready: str) -> Action:
+    match on_ready:
+        case "finish" if session.has_finish:
+            return Finish()
+        case "finish" if session.agent_id is not None:
+            return Done(session.agent_id)
+        case "finish":
+            return Failed(Reason.NO_AGENT)
+        case "leave":
+            return Leave()
+        case "cancel":
+            return Cancel()
+        case _:
+            return Failed(Reason.UNANSWERED)

@@ -1,0 +1,338 @@
+"""Waiting until a session needs an answer: one pure decision for worker and triggerer, and plain loops around it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow_provider_sequentum.api.errors import AnswerLost, MethodNotAllowed, NotFound, RateLimited, SequentumError
+from airflow_provider_sequentum.exceptions import SequentumException, exception_named
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, WAITING_SHARE, Port, fault_tolerance
+from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.sessions.describe import SessionProgress, progress_line
+from airflow_provider_sequentum.sessions.state import Session, SessionState
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import AsyncSequentumClient, Call, Reply
+    from airflow_provider_sequentum.api.agent_builder import EventPage, SessionEvent, SessionStatus
+
+NOT_YET_FOUND_INTERVAL = 5.0
+"""Seconds between two looks at a session that the service does not know."""
+
+HIGHLIGHT_PAGE = 256 * 1024
+"""Bytes that are read of the events from one on, in order to have just that one."""
+
+log = logging.getLogger(__name__)
+
+EventTaker = Callable[[str, "SessionEvent"], None]
+"""Gets the session's id and every event as it is read, for what is kept outside of memory."""
+
+
+class TurnEvent(Stored):
+    """What the trigger of a session tells the task that it resumes.
+
+    :param session: the session as it was seen last.
+    :param is_deadline: whether the wait is over because its deadline has passed.
+    :param error: the class of the exception because of which the wait could not go on. The session may be running.
+    :param message: its message.
+    """
+
+    session: Session | None = None
+    is_deadline: bool = False
+    error: str | None = None
+    message: str = ""
+
+    @classmethod
+    def read(cls, event: object) -> Self:
+        """Read an event. One that cannot be understood is never taken for success.
+
+        :raises ValueError: it cannot be understood.
+        """
+        read = cls.from_json(event)
+        if read.session is None:
+            raise ValueError("It holds no session.")
+        return read
+
+    def exception(self) -> SequentumException:
+        """Return the exception that the trigger met."""
+        return exception_named(self.error, self.message)
+
+
+class SessionPoller:
+    """Decides what is asked about a session, and what the answers mean. ``now`` is passed in.
+
+    One poll reads the status, which is what counts: a cancellation emits no event. Events are read only when there are
+    some, because the server holds the request for them until there are.
+
+    :param session: the session as it was seen last.
+    :param poll_interval: seconds between two polls.
+    :param deadline: when to give up; ``None`` waits as long as it takes.
+    :param take: gets the events.
+    :param narrate: log what the events say.
+    :param is_patient: tolerate faults as a wait does. Otherwise each error but a 404 is raised.
+    :param is_strict: raise also when events cannot be read, because something is to be learnt from there being none.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        poll_interval: float = NOT_YET_FOUND_INTERVAL,
+        deadline: datetime | None = None,
+        take: EventTaker | None = None,
+        narrate: bool = True,
+        is_patient: bool = True,
+        is_strict: bool = False,
+    ) -> None:
+        self.session = session
+        self.is_missing = False
+        """Whether the service did not know the session at the last poll, and that does not count yet."""
+        self._interval = poll_interval
+        self._deadline = deadline
+        self._take = take
+        self._narrate = narrate
+        self._is_patient = is_patient
+        self._is_strict = is_strict
+        self._progress = SessionProgress()
+        self._was_seen = False
+        self._faults_since: datetime | None = None
+        self._missing_since: datetime | None = None
+        self._asks_status = self._asks_events = False
+        self._until: int | None = None
+        self._takes_only_until = False
+        self._longest_page = 0
+
+    def begin(self) -> None:
+        """Begin a poll."""
+        self._asks_status, self._asks_events, self._was_seen = True, False, False
+
+    def begin_events(self, until: int, longest_page: int | None = None) -> None:
+        """Begin to read the events up to the index ``until``, and no further one, without a look at the status."""
+        self._asks_status, self._takes_only_until = False, True
+        self._ask_events(until, longest_page)
+
+    def next_call(self) -> Call[Any] | None:
+        """Return the next request of the poll; ``None`` if it is over."""
+        from airflow_provider_sequentum.api import agent_builder
+
+        if self._asks_status:
+            return agent_builder.status(self.session.session_id)
+        if self._asks_events:
+            return agent_builder.events(self.session.session_id, self.session.cursor, self._longest_page)
+        return None
+
+    def answered(self, reply: Reply[Any], now: datetime) -> None:
+        """Take in the answer to a request."""
+        if self._asks_status:
+            self._asks_status, self._was_seen = False, True
+            self._faults_since, self._missing_since, self.is_missing = None, None, False
+            self._observe_status(reply.value, now)
+        else:
+            self._observe_page(reply.value, now, reply.served_at)
+
+    def failed(self, error: SequentumError, now: datetime) -> None:
+        """Take in that a request failed.
+
+        :raises SequentumError: ``error`` itself, when it cannot pass by itself or has lasted too long.
+        """
+        if not self._asks_status:
+            self._asks_events = False
+            self._events_failed(error)
+            return
+        self._asks_status = False
+        if isinstance(error, NotFound):
+            self._not_found(error, now)
+            return
+        self._missing_since, self.is_missing = None, False
+        if not self._is_patient:
+            raise error
+        if self.deadline_passed(now):
+            return
+        if isinstance(error, RateLimited):
+            self._faults_since = None  # the key is busy, which is no fault: the next poll comes later
+            return
+        self._tolerate(error, now)
+
+    def is_done(self, now: datetime) -> bool:
+        """Return whether the wait is over: the session needs an answer, has ended, or the deadline has passed."""
+        return (self._was_seen and not self.session.must_wait(now)) or self.deadline_passed(now)
+
+    def deadline_passed(self, now: datetime) -> bool:
+        """Return whether the wait has to give up."""
+        return self._deadline is not None and now >= self._deadline
+
+    def time_left(self, now: datetime) -> float | None:
+        """Return the seconds until the deadline; ``None`` if there is none."""
+        return None if self._deadline is None else max((self._deadline - now).total_seconds(), 0.0)
+
+    def pause(self, now: datetime) -> float:
+        """Return the seconds until the next poll, which never lies beyond the deadline; log that it goes on."""
+        if (line := self._progress.line(self.session, now)) is not None:
+            log.info("%s", line)
+        interval = min(self._interval, NOT_YET_FOUND_INTERVAL) if self.is_missing else self._interval
+        left = self.time_left(now)
+        return interval if left is None else min(interval, left)
+
+    def _observe_status(self, status: SessionStatus, now: datetime) -> None:
+        was = self.session.state
+        self.session = self.session.observe_status(status, now)
+        if self.session.state is SessionState.UNKNOWN and was is not SessionState.UNKNOWN:
+            log.warning(
+                "%s has the status %r, which this version does not know. Waiting continues, up to the deadline.",
+                self.session.name,
+                status.status,
+            )
+        self._ask_events(status.last_event_index)
+
+    def _not_found(self, error: NotFound, now: datetime) -> None:
+        """A session may be torn down, never have existed, or not be known yet; and single 404s happen."""
+        self._was_seen = True
+        if self.session.state.is_over:
+            return
+        first = self._missing_since is None
+        self._missing_since = self._missing_since or now
+        # A session whose agent was seen is torn down soon after its end: there is nothing to lose.
+        if self.session.agent_id is not None or now - self._missing_since >= NOT_FOUND_TOLERANCE:
+            self.session, self.is_missing = self.session.entering(SessionState.GONE, now), False
+            return
+        self._was_seen, self.is_missing = False, True
+        if first:
+            log.warning("The service does not know %s; looking again. (%s)", self.session.name, error)
+
+    def _tolerate(self, error: SequentumError, now: datetime) -> None:
+        first = self._faults_since is None
+        self._faults_since = self._faults_since or now
+        if now - self._faults_since >= fault_tolerance(error):
+            raise error
+        if first:
+            log.warning("Could not look at %s; trying again. (%s)", self.session.name, error)
+
+    def _ask_events(self, until: int | None, longest_page: int | None = None) -> None:
+        from airflow_provider_sequentum.api import agent_builder
+
+        self._until = until
+        self._longest_page = longest_page or agent_builder.LONGEST_PAGE
+        self._asks_events = self.session.has_events and (until is None or self.session.cursor < until)
+
+    def _observe_page(self, page: EventPage, now: datetime, served_at: datetime | None) -> None:
+        for event in page.events:
+            if self._takes_only_until and self._until is not None and (event.event_index or 0) > self._until:
+                self._asks_events = False
+                return
+            if self._narrate and (line := progress_line(event)) is not None:
+                log.log(line[0], "%s", line[1])
+            if self._take is not None:
+                self._take(self.session.session_id, event)
+            self.session = self.session.observe_event(event, now, served_at)
+        if page.is_cut:
+            # A page that is cut and holds no event is one whose first event is longer than what is read at once.
+            self._longest_page *= 1 if page.events else 2
+        elif self._until is None or not page.events:
+            self._asks_events = False
+            return
+        self._asks_events = self._until is None or self.session.cursor < self._until
+
+    def _events_failed(self, error: SequentumError) -> None:
+        is_long_poll = self._until is None
+        # A server whose status counts events has them, so there a 404 is a fault that may pass.
+        if isinstance(error, MethodNotAllowed) or (is_long_poll and isinstance(error, NotFound)):
+            self.session = self.session.updated(has_events=False)
+            return
+        if is_long_poll and isinstance(error, AnswerLost):
+            return  # no news: the server held the request until it ran out
+        if self._is_strict:
+            raise error
+        # Events only say what happens; what is decided rests on the status.
+        log.warning("Could not read the events of %s: %s", self.session.name, error)
+
+
+def poll(port: Port, poller: SessionPoller) -> None:
+    """Ask what the poll that was begun asks.
+
+    :raises SequentumError: looking failed in a way that cannot pass, or for too long. The session goes on.
+    """
+    while (call := poller.next_call()) is not None:
+        try:
+            reply = port.exchange(call, budget_share=WAITING_SHARE)
+        except SequentumError as error:
+            poller.failed(error, port.now())
+        else:
+            poller.answered(reply, port.now())
+
+
+def wait_for_turn(port: Port, poller: SessionPoller) -> Session:
+    """Wait on the worker until the session needs an answer, has ended, or the deadline has passed.
+
+    :raises SequentumError: see :func:`poll`.
+    """
+    while True:
+        poller.begin()
+        poll(port, poller)
+        now = port.now()
+        if poller.is_done(now):
+            return poller.session
+        port.sleep(poller.pause(now))
+
+
+async def apoll(client: AsyncSequentumClient, poller: SessionPoller) -> None:
+    """Do what :func:`poll` does, on the event loop of a triggerer."""
+    while (call := poller.next_call()) is not None:
+        try:
+            reply = await client.exchange(call, budget_share=WAITING_SHARE, within=poller.time_left(_now()))
+        except SequentumError as error:
+            poller.failed(error, _now())
+        else:
+            poller.answered(reply, _now())
+
+
+async def await_turn(client: AsyncSequentumClient, poller: SessionPoller) -> bool:
+    """Do what :func:`wait_for_turn` does, on the event loop of a triggerer; return whether the deadline has passed."""
+    while True:
+        poller.begin()
+        await apoll(client, poller)
+        now = _now()
+        if poller.is_done(now):
+            return poller.deadline_passed(now)
+        await asyncio.sleep(poller.pause(now))
+
+
+def look_at(
+    port: Port, session: Session, take: EventTaker | None = None, *, narrate: bool = True, is_strict: bool = False
+) -> Session:
+    """Return the session as it is now, with the events since the last look.
+
+    While the service does not know it, it is looked at again, for as long as a wait tolerates that.
+
+    :raises SequentumError: the status could not be read.
+    """
+    poller = SessionPoller(session, take=take, narrate=narrate, is_patient=False, is_strict=is_strict)
+    while True:
+        poller.begin()
+        poll(port, poller)
+        if not poller.is_missing or (port.deadline is not None and port.now() >= port.deadline):
+            return poller.session
+        port.sleep(NOT_YET_FOUND_INTERVAL)
+
+
+def read_again(port: Port, session: Session, after: int, take: EventTaker) -> None:
+    """Read the events from ``after`` up to the session's cursor once more, which were read somewhere else before."""
+    earlier = Session(session_id=session.session_id, cursor=after, has_events=session.has_events)
+    poller = SessionPoller(earlier, take=take, narrate=False)
+    poller.begin_events(session.cursor)
+    poll(port, poller)
+
+
+def read_event(port: Port, session: Session, index: int, take: EventTaker) -> bool:
+    """Read one event once more, and return whether it was there."""
+    earlier = Session(session_id=session.session_id, cursor=index - 1, has_events=session.has_events)
+    poller = SessionPoller(earlier, take=take, narrate=False)
+    poller.begin_events(index, HIGHLIGHT_PAGE)
+    poll(port, poller)
+    return poller.session.cursor == index
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

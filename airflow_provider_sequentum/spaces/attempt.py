@@ -1,0 +1,505 @@
+"""One attempt of a task that runs all agents of a space: one request starts them, each run has an owner of its own.
+
+What the runs have in common is done once: they are looked at, waited for and stopped together, and one summary names
+them. What one of them means (a restart, a rejected outcome) is its :class:`.RunAttempt`'s to say.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.exceptions import (
+    SequentumException,
+    SequentumRequestRefused,
+    SequentumSkipped,
+    SequentumUnavailable,
+    SpaceRunsEnded,
+    SpaceRunsFailed,
+    from_client,
+)
+from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
+from airflow_provider_sequentum.jobs.port import JobPort
+from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.runs.attempt import RunAttempt
+from airflow_provider_sequentum.runs.describe import counted, run_summary
+from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.start import acquire_run, start_run
+from airflow_provider_sequentum.runs.stop import LONGEST_REQUEST, StopResult, stop_runs
+from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
+from airflow_provider_sequentum.spaces.describe import bounded_summaries, describe_failures, listed
+from airflow_provider_sequentum.spaces.port import AgentPort, Outage
+from airflow_provider_sequentum.spaces.record import AgentEnd, EndKind, SpaceConfig, SpaceRecord
+from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop, look_at_runs, stop_stopping_runs
+
+RUNS_KEY = "runs"
+"""The XCom with the summaries of the runs, which names them."""
+
+log = logging.getLogger(__name__)
+
+
+class SpaceEvent(Stored):
+    """What the trigger of a space's runs tells the task that it resumes.
+
+    :param events: a :class:`.RunEvent` for each run, as JSON.
+    """
+
+    events: tuple[dict[str, Any], ...]
+
+
+class SpaceAttempt(JobAttempt):
+    """One attempt of a task that runs all agents of a space.
+
+    :param port: what it does its work with.
+    :param task: what it knows of its task.
+    :param config: the runs to start, if they have to be started, and how to handle each of them.
+    """
+
+    config: SpaceConfig
+
+    def __init__(self, port: JobPort, task: TaskFacts, config: SpaceConfig) -> None:
+        super().__init__(port, task, config)
+        self._runs: dict[int, RunAttempt] = {}
+        self._extras: dict[int, dict[str, Any]] = {}
+        self._waited: list[int] = []
+        self._outage = Outage()
+
+    # What it owns
+
+    @property
+    def record(self) -> SpaceRecord | None:
+        """The record of the space's runs."""
+        return self.port.record if isinstance(self.port.record, SpaceRecord) else None
+
+    @property
+    def name(self) -> str:
+        """How log lines and errors name the runs."""
+        return f"Space {self.config.space_id}"
+
+    @property
+    def runs(self) -> dict[int, RunAttempt]:
+        """The owners of the runs, by agent."""
+        record = self.record
+        for agent_id in sorted((record.runs if record is not None else None) or {}):
+            self._run_of(agent_id)
+        return dict(sorted(self._runs.items()))
+
+    @property
+    def may_be_running(self) -> bool:
+        """Whether there may be a run that is running and that this attempt owns."""
+        record = self.record
+        if record is None or record.runs is None:
+            return record is not None and not record.is_guess
+        return record.is_incomplete or any(_needs_owner(run) for run in self.runs.values())
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether all runs are known."""
+        return self.record is not None and not self.record.is_in_doubt
+
+    @property
+    def result(self) -> list[int]:
+        """The ids of the runs that succeeded, or that were started if nobody waits for them, by agent.
+
+        :raises SpaceRunsFailed: some agents were not started.
+        """
+        if not self.config.wait_for_completion:
+            self._judge()
+        return [_record_of(run).run_id or 0 for agent, run in self.runs.items() if self._is_well(agent)]
+
+    @property
+    def runs_that_succeeded(self) -> list[Run]:
+        """The last records of the runs that succeeded."""
+        return [run.run for agent, run in self.runs.items() if self._is_well(agent) and run.run is not None]
+
+    # Its life
+
+    def start_or_join(self) -> bool:
+        """Start the agents, or join the runs of an earlier attempt; return whether all are over already."""
+        new = SpaceRecord(
+            space_id=self.config.space_id,
+            config=self.config,
+            fingerprint=self.config.fingerprint(),
+            max_tries=self.task.max_tries,
+            deadline=self._deadline(),
+            # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
+            execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
+        )
+        self.port.deadline = new.first_deadline
+        previous = self.record or self._guess(new)
+        try:
+            record, is_new = acquire_space(self.port, self.config, self.task.max_tries, previous, new)
+        except (SequentumError, SequentumUnavailable) as error:
+            if not self._is_late() or self.record is None:
+                raise
+            self._give_up(error)
+        self._runs.clear()
+        if not record.runs and not record.not_started:
+            raise SequentumRequestRefused(f"Space {self.config.space_id} has no agent to run.")
+        self.publish()  # a trigger that was told of a clear finds out from it whether this attempt joined its runs
+        if is_new:
+            self._take_in_start(record)
+        else:
+            self._take_up(record)
+            self.publish()
+        if not self.config.wait_for_completion:
+            self._look_once()
+            return True
+        self._conclude_waited()
+        return not self._pending()
+
+    def wait(self) -> None:
+        """Wait on the worker for all runs."""
+        agents = self._pending()
+
+        def ended(number: int, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
+            agent_id = agents[number]
+            if self._guarded(agent_id, partial(self._runs[agent_id].waited, outcome, run)):
+                self._waited.append(agent_id)
+
+        wait_for_runs(self.port, [self._runs[agent].wait_spec() for agent in agents], ended)
+
+    def resume(self, event: object) -> None:
+        """Take in what the trigger saw."""
+        pending = self._pending()
+        if event is None:
+            return
+        try:
+            read = SpaceEvent.from_json(event)
+        except ValueError as error:
+            raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
+        by_agent = {single.get("agent_id"): single for single in read.events}
+        for agent_id in pending:
+            # An event without the agent is none that can be understood, so it is never taken for success.
+            if self._guarded(agent_id, partial(self._runs[agent_id].resume, by_agent.get(agent_id, {}))):
+                self._waited.append(agent_id)
+
+    def conclude(self) -> bool:
+        """Say what the ends of the waits mean; the task is not done when runs were restarted in place.
+
+        :raises SpaceRunsFailed: some runs did not end well; a retry takes up each of them.
+        :raises SpaceRunsEnded: some did not, in ways that no retry helps.
+        :raises SequentumSkipped: all were skipped.
+        :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
+        """
+        self._conclude_waited()
+        self.publish()
+        if self._pending():
+            return False
+        self._judge()
+        if self.may_be_running:
+            # Tolerated by on_partial: nobody will take these runs over, since the task succeeds.
+            log.warning("%s", self.stop())
+        return True
+
+    def stop(self, *, is_killed: bool = False) -> str:
+        """Stop all runs and return what became of them. What is known is asked to stop before others are found."""
+        record = self._known_record()
+        owned = [run for run in self.runs.values() if _needs_owner(run)]
+        known = [run for run in owned if run.can_be_joined]
+        sentences = []
+        if record.is_in_doubt and not (record.runs is None and record.is_guess):
+            self._ask_to_stop(known)
+            found, sentence = find_runs_to_stop(self.port, record, is_killed=is_killed)
+            sentences.append(sentence)
+            for lost in found:
+                run = self._run_of(lost.agent_id)
+                run.port.record = lost
+                known.append(run)
+        results = self._stop_runs(known)
+        for run, result in results:
+            run.stopped(_record_of(run), result)
+        if known:
+            sentences.insert(0, self._describe_stops(results))
+        if not self.port.is_asking_airflow:
+            self.publish()
+        return " ".join(filter(None, sentences))
+
+    def publish(self) -> None:
+        """Push the summaries of the runs, in the order of their agents."""
+        self.port.push(RUNS_KEY, self.summaries())
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Return what is known of each agent's run, as plain JSON values of bounded size."""
+        record = self._known_record()
+        agents = sorted({*self.runs, *record.not_started, *record.ended})
+        return bounded_summaries([self._summary_of(agent) for agent in agents])
+
+    def wait_specs(self) -> list[WaitSpec]:
+        """Return what there is to wait for."""
+        return [self.runs[agent].wait_spec() for agent in self._pending()]
+
+    # The parts of it
+
+    def _take_in_start(self, record: SpaceRecord) -> None:
+        """Take in which agents were not started by the request just sent."""
+        for agent_id, reason in record.not_started.items():
+            self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: {reason}."))
+        for agent_id in (record.runs or {}).keys() - record.known_runs.keys():
+            self._end(agent_id, SequentumException(f"Agent {agent_id} was not started, as far as is known."))
+
+    def _take_up(self, record: SpaceRecord) -> None:
+        """Decide of each run of an earlier attempt what a new attempt of a single run decides: join, restart, start."""
+        self._outage.answered()
+        records = dict(record.known_runs)
+        specs = {agent: self._run_of(agent).wait_spec().updated(deadline=None) for agent in records}
+        seen = look_at_runs({agent: self._runs[agent].port for agent in records}, specs, self.port)
+        unstopped = stop_stopping_runs(self.port, records, seen, self.config.stop_grace)
+        for agent_id in sorted({*records, *record.not_started}):
+            if self._is_late():
+                self._take_as_late(agent_id)
+            elif agent_id in unstopped:
+                self._end(agent_id, unstopped[agent_id])
+            elif isinstance(looked := seen.get(agent_id), SequentumError):
+                self._end(agent_id, looked)
+            else:
+                self._guarded(agent_id, partial(self._acquire, agent_id, looked))
+        runs = {agent: self._runs[agent] for agent in self._pending()}
+        self._waited += [agent for agent, run in runs.items() if run.run is None or run.is_over_now()]
+
+    def _acquire(self, agent_id: int, looked: Run | None) -> None:
+        run = self._run_of(agent_id)
+        new, previous = run.new_record(), run.record
+        if previous is None or looked is None:  # not started yet, or no longer known to the service
+            run.acquired(*start_run(run.port, run.config, new, previous))
+            return
+        try:
+            run.acquired(*acquire_run(run.port, run.config, self.task.max_tries, previous, new, looked))
+        except SequentumError:
+            if not self._is_late() or run.record is None:
+                raise
+            self._take_as_late(agent_id)
+
+    def _take_as_late(self, agent_id: int) -> None:
+        """The time is up before it is decided what becomes of the agent's run: it is stopped with the others."""
+        run = self._run_of(agent_id)
+        if run.record is None:
+            self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: the time is up."))
+        else:
+            run.waited(PollOutcome.DEADLINE, None)
+
+    def _look_once(self) -> None:
+        """Look at each run once, for its summary. Nobody waits for the runs, so what cannot be read is left out."""
+        from airflow_provider_sequentum.api import runs
+
+        self._outage.answered()
+        for agent_id in self._pending():
+            run = self._runs[agent_id]
+            if run.run is None:
+                try:
+                    run.run = run.port.send(runs.status(agent_id, _record_of(run).run_id or 0), within=LONGEST_REQUEST)
+                except SequentumError as error:
+                    log.info("Could not look at run %s of agent %s. (%s)", _record_of(run).run_id, agent_id, error)
+        self.publish()
+
+    def _conclude_waited(self) -> None:
+        """Conclude the runs whose wait is over, each once; stop those that are late, all at once."""
+        waited, self._waited = self._waited, []
+        self._outage.answered()
+        stopped: dict[int, StopResult] = {}
+        late = [agent for agent in waited if self._runs[agent].is_late]
+        if late:
+            self.port.deadline = None
+            if self.config.on_timeout == "stop" or self._known_record().execution_timeout_is_first:
+                results = self._stop_runs([run for agent in late if (run := self._runs[agent]).can_be_joined])
+                stopped = {_record_of(run).agent_id: result for run, result in results}
+        for agent_id in waited:
+            self._guarded(agent_id, partial(self._conclude, agent_id, stopped.get(agent_id)))
+
+    def _conclude(self, agent_id: int, stopped: StopResult | None) -> None:
+        if self._runs[agent_id].conclude(stopped):
+            self._end(agent_id, None)
+
+    def _judge(self) -> None:
+        """Say what the ends of all runs mean to the task; raises what :meth:`conclude` raises."""
+        ended = self._known_record().ended
+        bad = {agent: end for agent, end in ended.items() if end.kind is not EndKind.SUCCEEDED}
+        failed = {agent: end for agent, end in bad.items() if end.kind is not EndKind.SKIPPED}
+        is_any_well = any(self._is_well(agent) for agent in self.runs)
+        if any(end.kind is EndKind.TIMEOUT for end in bad.values()):
+            raise AirflowTaskTimeout(self._describe(bad))
+        if failed and not (is_any_well and self.config.on_partial == "warn"):
+            is_retried = any(end.kind is EndKind.RETRIED for end in failed.values())
+            kind = SpaceRunsFailed if is_retried else SpaceRunsEnded
+            raise kind(self._describe(failed), space_id=self.config.space_id)
+        if bad and not is_any_well:
+            raise SequentumSkipped(self._describe(bad))
+        if bad:
+            log.warning("%s", self._describe(bad))
+
+    def _describe(self, ends: dict[int, AgentEnd]) -> str:
+        record = self._known_record()
+        total = len({*self.runs, *record.not_started, *record.ended})
+        return describe_failures(self.config.space_id, total, {agent: end.message for agent, end in ends.items()})
+
+    def _give_up(self, error: Exception) -> NoReturn:
+        """Stop the runs because the time is up before it is known which they are.
+
+        :raises SpaceRunsFailed: ``timeout`` has passed.
+        :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
+        """
+        log.warning("The time is up before the runs are known. (%s)", error)
+        record = self._known_record()
+        is_execution_timeout = record.execution_timeout_is_first
+        message = f"The runs of space {self.config.space_id} were not all known when "
+        message += "execution_timeout passed." if is_execution_timeout else "the task's timeout passed."
+        self.port.deadline = None
+        if not is_execution_timeout and self.config.on_timeout == "leave":
+            message += " They are left running (on_timeout='leave')."
+        else:
+            message += f" {self.stop()}"
+        self.is_let_go = True
+        if is_execution_timeout:
+            raise AirflowTaskTimeout(message)
+        raise SpaceRunsFailed(message, space_id=self.config.space_id)
+
+    def _guarded(self, agent_id: int, action: Callable[[], object]) -> bool:
+        """Do something for one agent, and return whether it went well. What goes wrong with it is no other's."""
+        try:
+            action()
+        except AirflowTaskTimeout as error:
+            if not self._run_of(agent_id).is_let_go:
+                raise  # Airflow's own, in the middle of this: it is the whole task's
+            self._end(agent_id, error)
+        except (AirflowException, SequentumError) as error:
+            self._end(agent_id, error)
+        else:
+            return True
+        return False
+
+    def _end(self, agent_id: int, error: BaseException | None) -> None:
+        """Note how the agent's part in this attempt ended. It is saved when the task is deferred."""
+        error = from_client(error, self.config.sequentum_conn_id) if error is not None else None
+        run = self._runs[agent_id].run if agent_id in self._runs else None
+        end = AgentEnd.of(_kind_of(error), str(error or ""), run, self._extras.get(agent_id, {}))
+        record = self._known_record()
+        self.port.record = record.updated(ended={**record.ended, agent_id: end})
+
+    def _run_of(self, agent_id: int) -> RunAttempt:
+        if agent_id not in self._runs:
+            record = self._known_record()
+            config = self.config.of_agent(agent_id)
+            own = (record.runs or {}).get(agent_id)
+            if own is not None:
+                own = own.updated(config=config, deadline=record.deadline, execution_deadline=record.execution_deadline)
+            port = AgentPort(self.port, agent_id, own, self._outage)
+
+            def publish(_: Run, **more: Any) -> None:
+                self._extras.setdefault(agent_id, {}).update(more)
+
+            self._runs[agent_id] = RunAttempt(port, self.task, config, publish)
+            end = record.ended.get(agent_id)
+            if end is not None:
+                self._extras[agent_id] = dict(end.extras)
+                self._runs[agent_id].run = end.last_run(agent_id, own.run_id if own is not None else None)
+        return self._runs[agent_id]
+
+    def _summary_of(self, agent_id: int) -> dict[str, Any]:
+        record = self._known_record()
+        run, end = self.runs.get(agent_id), record.ended.get(agent_id)
+        run_id = _record_of(run).run_id if run is not None else None
+        more: dict[str, Any] = {"cost": None, "succeeded": None if end is None else end.kind is EndKind.SUCCEEDED}
+        if self.task.is_mapped:
+            more["map_index"] = self.task.map_index
+        if end is not None and end.message:
+            more["note"] = end.message
+        more |= {
+            "link": self.port.hook.run_link(agent_id, run_id) if run_id is not None else None,
+            **self._extras.get(agent_id, {}),
+        }
+        if run is not None and run.run is not None:
+            return run_summary(run.run, **more)
+        reason = end.message if end is not None else record.not_started.get(agent_id)
+        return {"agent_id": agent_id, "run_id": run_id, "status": None, "message": reason, **more}
+
+    def _ask_to_stop(self, attempts: Sequence[RunAttempt]) -> None:
+        """Ask runs to stop, in passing: while others are looked for, their time runs already."""
+        from airflow_provider_sequentum.api import runs
+
+        for attempt in attempts:
+            record = _record_of(attempt)
+            try:
+                self.port.send(runs.stop(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
+            except SequentumError as error:
+                log.info("%s did not take the stop; it is asked again. (%s)", record.name, error)
+
+    def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, StopResult]]:
+        if not attempts:
+            return []
+        records = [_record_of(attempt) for attempt in attempts]
+        return list(zip(attempts, stop_runs(self.port, records, self.config.stop_grace), strict=True))
+
+    def _describe_stops(self, results: Sequence[tuple[RunAttempt, StopResult]]) -> str:
+        ended = sum(result.confirmed for _, result in results)
+        sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended."
+        left = [_record_of(attempt) for attempt, result in results if not result.confirmed]
+        if not left:
+            return sentence
+        runs, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
+        return (
+            f"{sentence} It could not be confirmed that runs {listed(runs)} of agents {listed(agents)} have stopped: "
+            "they may still be running and costing credits."
+        )
+
+    def _pending(self) -> list[int]:
+        """The agents whose run is not concluded."""
+        ended = self._known_record().ended
+        return [agent for agent in self.runs if agent not in ended]
+
+    def _is_well(self, agent_id: int) -> bool:
+        end = self._known_record().ended.get(agent_id)
+        return not self.config.wait_for_completion if end is None else end.kind is EndKind.SUCCEEDED
+
+    def _is_late(self) -> bool:
+        record = self.record
+        deadline = record.first_deadline if record is not None else None
+        return deadline is not None and self.port.now() >= deadline
+
+    def _deadline(self) -> datetime | None:
+        seconds = self.config.timeout
+        return None if seconds is None else self.task.started_at + timedelta(seconds=seconds)
+
+    def _guess(self, new: SpaceRecord) -> SpaceRecord | None:
+        """Return what an earlier attempt may have left, where Airflow keeps no records: see :class:`.RunAttempt`."""
+        if self.task.keeps_records or self.task.is_mapped or not self.task.is_retry:
+            return None
+        earliest = self.task.dag_run_started_at
+        return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
+
+    def _known_record(self) -> SpaceRecord:
+        if self.record is None:
+            raise RuntimeError("This attempt has no runs yet: start_or_join comes first.")
+        return self.record
+
+
+def _needs_owner(run: RunAttempt) -> bool:
+    return run.may_be_running and not run.is_let_go
+
+
+def _record_of(run: RunAttempt) -> RunRecord:
+    if run.record is None:
+        raise RuntimeError("This run has no record.")
+    return run.record
+
+
+def _kind_of(error: BaseException | None) -> EndKind:
+    """Return what an exception means to the task; ``None`` is success."""
+    if error is None:
+        return EndKind.SUCCEEDED
+    if isinstance(error, AirflowTaskTimeout):
+        return EndKind.TIMEOUT
+    if isinstance(error, AirflowSkipException):
+        return EndKind.SKIPPED
+    return EndKind.FINAL if isinstance(error, AirflowFailException) else EndKind.RETRIED

@@ -1,0 +1,80 @@
+"""How the runs of a space are described: in the XCom that downstream tasks read, and in the error of the task."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SUMMARIES_SIZE = 48_000
+"""Bytes that the summaries of a space's runs may take as JSON; Airflow keeps them in its database."""
+
+ERROR_SIZE = 3_400
+"""Characters of the error of a space. With what is said of the runs' fate it stays below 4 kB."""
+
+MOST_LISTED = 20
+"""How many agents or runs a message lists."""
+
+_NEEDED = ("agent_id", "run_id", "status", "succeeded")
+_TEXTS = ("message", "note")
+
+log = logging.getLogger(__name__)
+
+
+def shortened(text: str, size: int) -> str:
+    """Return a text of at most ``size`` characters: its beginning and its end, where the next step stands."""
+    if len(text) <= size:
+        return text
+    end = min(90, size // 3)
+    return f"{text[: max(size - end - 7, 0)]} [cut] {text[-end:]}"[:size]
+
+
+def bounded_summaries(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the summaries so that they take at most :data:`SUMMARIES_SIZE`; what is cut says so.
+
+    Texts are cut first, then everything but ids, status and outcome goes, and in the end the last agents.
+    """
+    kept = list(summaries)
+    if _size(kept) <= SUMMARIES_SIZE:
+        return kept
+    log.warning("The summaries of %s runs are cut to %s bytes.", len(kept), SUMMARIES_SIZE)
+    for longest in (400, 150, 50):
+        cut = [_with_short_texts(summary, longest) for summary in summaries]
+        if _size(cut) <= SUMMARIES_SIZE:
+            return cut
+    cut = [{**{name: summary.get(name) for name in _NEEDED}, "is_cut": True} for summary in summaries]
+    while _size(cut) > SUMMARIES_SIZE:
+        cut = cut[: len(cut) * 9 // 10]
+    return cut
+
+
+def describe_failures(space_id: int, total: int, failures: Mapping[int, str]) -> str:
+    """Return the message for a space of which some runs did not end well.
+
+    :param total: how many agents the task ran.
+    :param failures: what happened, by agent.
+    """
+    listed = sorted(failures.items())[:MOST_LISTED]
+    size = ERROR_SIZE // max(len(listed), 1) - 20
+    lines = [f"{len(failures)} of the {total} agents of space {space_id} did not end well:"]
+    lines += [f"- Agent {agent}: {shortened(message, size)}" for agent, message in listed]
+    if len(failures) > len(listed):
+        lines.append(f"- and {len(failures) - len(listed)} more: see the XCom 'runs'.")
+    return "\n".join(lines)
+
+
+def listed(ids: Sequence[int]) -> str:
+    """Return ids as a message names them: the first ones, and how many more there are."""
+    more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
+    return f"{list(ids[:MOST_LISTED])}{more}"
+
+
+def _with_short_texts(summary: dict[str, Any], size: int) -> dict[str, Any]:
+    long = [name for name in _TEXTS if isinstance(summary.get(name), str) and len(summary[name]) > size]
+    short = {name: shortened(summary[name], size) for name in long}
+    return {**summary, **short, "is_cut": True} if short else summary
+
+
+def _size(summaries: Sequence[dict[str, Any]]) -> int:
+    return len(json.dumps(summaries, ensure_ascii=False).encode())

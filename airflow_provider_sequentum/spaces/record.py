@@ -1,0 +1,206 @@
+"""What a task asks a space for, and what one attempt of the task leaves for the next when it runs all its agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field
+
+from airflow_provider_sequentum import parameters as p
+from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, Stored, choice_of, fingerprint
+from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
+from airflow_provider_sequentum.spaces.describe import shortened
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import Call
+    from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.api.spaces import SpaceRun
+
+ENDS_SIZE = 8_000
+"""Characters of a record that the messages of ended runs may take, all together."""
+
+LONGEST_END_MESSAGE = 4_000
+
+_KEPT_OF_RUN = (
+    *("status", "created", "start_time", "end_time", "message", "table_type"),
+    *("data_count", "export_count", "error_count", "page_count", "run_time_sec"),
+)
+
+
+class SpaceConfig(RunPolicies):
+    """The runs of a space to be started, and how to handle each of them.
+
+    See the parameters of :class:`~airflow_provider_sequentum.operators.space_run.StartSpaceRunsOperator`.
+    """
+
+    space_id: Id = 0
+    input_parameters: JsonText | None = None
+    on_partial: Annotated[str, choice_of(p.OnPartial)] = "fail"
+
+    def start_call(self) -> Call[SpaceRun]:
+        """Return the call that starts every agent. It is not safe to repeat: each one is a billed run of each."""
+        from airflow_provider_sequentum.api import spaces
+
+        return spaces.run_all(self.space_id, input_parameters=self.input_parameters)
+
+    def of_agent(self, agent_id: int) -> RunConfig:
+        """Return what one agent is asked for."""
+        policies = {name: getattr(self, name) for name in RunPolicies.model_fields}
+        return RunConfig(agent_id=agent_id, input_parameters=self.input_parameters, **policies)
+
+    def fingerprint(self) -> str:
+        """Return a digest of what makes this piece of work what it is."""
+        return fingerprint(self.space_id, self.input_parameters)
+
+
+class EndKind(StrEnum):
+    """What the end of an agent's run means to the task."""
+
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    RETRIED = "retried"
+    FINAL = "final"
+    TIMEOUT = "timeout"
+    """``execution_timeout`` has passed."""
+
+
+class AgentEnd(Stored):
+    """How the part of one agent in the task ended, so that a resumed task does not conclude it once more.
+
+    :param message: why, unless it succeeded.
+    :param run: the run's last record without its ids, where there is one.
+    :param extras: what the summary of the run says besides: ``cost``, ``note``.
+    """
+
+    kind: EndKind = EndKind.RETRIED
+    message: str = ""
+    run: dict[str, Any] | None = None
+    extras: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, kind: EndKind, message: str, run: Run | None, extras: Mapping[str, Any]) -> Self:
+        """Return the end of the part of an agent."""
+        kept = run.model_dump(mode="json", include=set(_KEPT_OF_RUN), exclude_none=True) if run is not None else None
+        return cls(kind=kind, message=shortened(message, LONGEST_END_MESSAGE), run=kept, extras=dict(extras))
+
+    def last_run(self, agent_id: int, run_id: int | None) -> Run | None:
+        """Return the run's last record as far as it was kept."""
+        from airflow_provider_sequentum.api.runs import Run
+
+        if self.run is None or run_id is None:
+            return None
+        return Run.model_validate({**self.run, "id": run_id, "config_id": agent_id})
+
+    def shortened(self, size: int) -> AgentEnd:
+        """Return a copy whose texts take at most ``size`` characters in all."""
+        texts = [self.message, str((self.run or {}).get("message") or ""), str(self.extras.get("note") or "")]
+        if sum(map(len, texts)) <= size:
+            return self
+        run = None if self.run is None else {name: item for name, item in self.run.items() if name != "message"}
+        return self.updated(
+            message=shortened(self.message or texts[1], size),
+            run=run,
+            extras={name: item for name, item in self.extras.items() if name != "note"},
+        )
+
+
+class SpaceRecord(JobRecord):
+    """The record of one logical attempt at the runs of a space: its own intent, and a slim record of each agent's run.
+
+    :param space_id: the space.
+    :param config: what was asked for. A resumed task works from it and reads no argument of the operator again. The
+        records of the runs have none of their own.
+    :param runs: the agents' records by the agent's id; ``None`` until the service has answered.
+    :param not_started: the agents that the service did not start, and why.
+    :param ended: what is concluded already in this attempt of the task.
+    :param replaced: the agents' earlier runs. None of them is one that a lost start may have started.
+    :param is_incomplete: the service has answered, and did not name all agents that it started.
+    :param is_ambiguous: the task has failed because runs could not be told from others, so a person knows of it.
+    :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: see :class:`.RunRecord`.
+    """
+
+    space_id: int = 0
+    config: SpaceConfig | None = None
+    runs: dict[int, RunRecord] | None = None
+    not_started: dict[int, str] = Field(default_factory=dict)
+    ended: dict[int, AgentEnd] = Field(default_factory=dict)
+    replaced: dict[int, tuple[int, ...]] = Field(default_factory=dict)
+    is_incomplete: bool = False
+    is_ambiguous: bool = False
+    is_guess: bool = False
+
+    @property
+    def name(self) -> str:
+        """How log lines and errors name the space."""
+        return f"Space {self.space_id}"
+
+    @property
+    def known_runs(self) -> dict[int, RunRecord]:
+        """The records of the agents whose run is known."""
+        return {agent: run for agent, run in (self.runs or {}).items() if run.run_id is not None}
+
+    @property
+    def all_runs(self) -> dict[int, tuple[int, ...]]:
+        """Each agent's runs, the ones it has now and the ones they replaced."""
+        return {**self.replaced, **{agent: run.all_runs for agent, run in (self.runs or {}).items()}}
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether runs may have been started whose ids are not known."""
+        return self.runs is None or self.is_incomplete or len(self.known_runs) < len(self.runs)
+
+    def intent_of(self, agent_id: int) -> RunRecord:
+        """Return the record of an agent whose run may have been started by the space's start."""
+        return RunRecord(
+            agent_id=agent_id,
+            max_tries=self.max_tries,
+            requested_at=self.requested_at,
+            is_guess=self.is_guess,
+            replaced=self.replaced.get(agent_id, ()),
+        )
+
+    def without_doubts(self) -> SpaceRecord:
+        """Return the record where agents whose run was looked for and not found count as not started."""
+        lost = dict.fromkeys((self.runs or {}).keys() - self.known_runs.keys(), "its start was lost")
+        return self.updated(runs=self.known_runs, not_started={**self.not_started, **lost}, is_guess=False)
+
+    def with_run(self, agent_id: int, run: RunRecord | None) -> SpaceRecord:
+        """Return the record with another one for an agent; ``None`` if nothing was started for it."""
+        runs = {other: record for other, record in (self.runs or {}).items() if other != agent_id}
+        others = {other: reason for other, reason in self.not_started.items() if other != agent_id}
+        if run is None:
+            return self.updated(runs=runs, not_started={**others, agent_id: "its start failed"})
+        # What all runs have in common is in the space's own record.
+        slim = run.updated(config=None, fingerprint=None, deadline=None, execution_deadline=None)
+        replaced = {other: ids for other, ids in self.replaced.items() if other != agent_id}
+        return self.updated(runs={**runs, agent_id: slim}, not_started=others, replaced=replaced)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values. They are small, because every change writes all of it: 64 kB for 100 agents."""
+        values = super(SpaceRecord, self.updated(runs=None, ended={})).to_json()
+        size = ENDS_SIZE // max(sum(end.kind is not EndKind.SUCCEEDED for end in self.ended.values()), 1)
+        values["ended"] = _slim({agent: end.shortened(size) for agent, end in self.ended.items()})
+        if self.runs is not None:
+            values["runs"] = _slim(self.runs)
+        return values
+
+
+def _slim(stored: Mapping[int, Stored]) -> dict[str, Any]:
+    return {str(agent): each.model_dump(mode="json", exclude_defaults=True) for agent, each in stored.items()}
+
+
+def runs_named_in(values: Iterable[object]) -> list[RunRecord]:
+    """Return the runs that a record or event of another version names, as far as it can be made out."""
+    found: dict[tuple[int, int], RunRecord] = {}
+    for value in values:
+        if isinstance(value, Mapping):
+            agent_id, run_id = value.get("agent_id"), value.get("run_id")
+            if isinstance(agent_id, int) and isinstance(run_id, int) and agent_id > 0 and run_id > 0:
+                found[agent_id, run_id] = RunRecord(agent_id=agent_id, run_id=run_id)
+            nested = runs_named_in(value.values())
+        else:
+            nested = runs_named_in(value) if isinstance(value, (list, tuple)) else []
+        found |= {(run.agent_id, run.run_id or 0): run for run in nested}
+    return list(found.values())

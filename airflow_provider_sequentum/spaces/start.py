@@ -1,0 +1,455 @@
+"""Acquiring the runs of all agents of a space.
+
+The service starts them by one request (``run-all``), which is no more idempotent than a single start. So the order of
+things is the same: save the intent, send the start, save what was answered. From then on each agent's run has a life
+of its own.
+
+What became of a lost answer is found out agent by agent, and nothing is guessed: that one agent has a run which could
+be its own does not show that the request took effect, since a person or a schedule may have started it. Only where
+every agent of the space has such a run, and one of them just one, it is the space's. That another program ran the whole
+space at the same moment cannot be told apart: the service does not show the inputs of a run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from airflow_provider_sequentum.api.errors import Conflict, NotFound, SequentumError
+from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
+from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.runs import start as run_start
+from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.start import candidates_for, check_credits
+from airflow_provider_sequentum.runs.stop import LONGEST_REQUEST, stop_runs
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, RunPoller, WaitSpec
+from airflow_provider_sequentum.spaces.describe import listed
+from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import Reply
+    from airflow_provider_sequentum.api.parsing import Page
+    from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.api.spaces import SpaceRun
+
+log = logging.getLogger(__name__)
+
+
+def acquire_space(
+    port: Port, config: SpaceConfig, max_tries: int, previous: SpaceRecord | None, new: SpaceRecord
+) -> tuple[SpaceRecord, bool]:
+    """Return the record of the runs that this attempt works with, starting all of them only if earlier ones left none.
+
+    What becomes of each run of an earlier attempt is decided later, as for a single run.
+
+    :param max_tries: the task instance's ``max_tries``, which names the logical attempt.
+    :param previous: the record of an earlier attempt.
+    :param new: the record of this attempt, for runs that have to be started.
+    :return: the record, and whether its runs were started just now.
+    :raises AgentRunStartAmbiguous: the runs of an earlier start cannot be told from others.
+    :raises AgentRunStillRunning: runs that new ones should replace could not be stopped.
+    :raises CreditsTooLow: fewer credits are left than ``min_credits``.
+    :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
+    """
+    if previous is None:
+        return start_space(port, config, new, None), True
+    was_cleared, record = previous.was_cleared(max_tries), previous
+    if record.is_ambiguous and was_cleared:
+        # Clearing the task is how a person, who has read the error and looked, says: start new runs.
+        log.warning("The task was cleared since its runs could not be told from others; starting new ones.")
+        make_room(port, record, config.stop_grace)
+        return start_space(port, config, new, record), True
+    # What an earlier attempt has claimed went with its XComs.
+    claim_runs(port, record, is_answered=not record.is_in_doubt)
+    if record.is_in_doubt:
+        log.warning("An earlier attempt may have started runs of space %s. Looking for them.", record.space_id)
+        record = find_space_runs(port, config, record, max_tries=max_tries, was_cleared=was_cleared).without_doubts()
+        claim_runs(port, record)
+    if not record.runs:
+        log.info("No runs of space %s were found.", record.space_id)
+        return start_space(port, config, new, previous), True
+    if not record.is_same_work(config.fingerprint()) or (was_cleared and config.on_clear == "rerun"):
+        log.info("Stopping the runs of space %s that are still active, and starting new ones.", record.space_id)
+        make_room(port, record, config.stop_grace)
+        return start_space(port, config, new, record), True
+    # From here on this attempt bounds the runs. Each keeps the max_tries it was started with: what is decided of it
+    # has to take into account that the task was cleared.
+    joined = record.updated(
+        config=new.config,
+        fingerprint=new.fingerprint,
+        max_tries=max_tries,
+        deadline=new.deadline,
+        execution_deadline=new.execution_deadline,
+        ended={},
+        is_ambiguous=False,
+    )
+    port.save(joined)
+    return joined, False
+
+
+def start_space(
+    port: Port, config: SpaceConfig, new: SpaceRecord, previous: SpaceRecord | None, *, may_repeat: bool = True
+) -> SpaceRecord:
+    """Start all agents: save the intent, send the start, save the runs. Raises what :func:`acquire_space` raises.
+
+    :param new: the record of this attempt.
+    :param previous: the record of the runs that these ones replace.
+    :param may_repeat: whether a start whose answer was lost may be followed by another one in this attempt, where
+        ``on_ambiguous_start`` is ``start``.
+    """
+    check_credits(port, config.min_credits, f"Space {config.space_id}")
+    replaced = previous.all_runs if previous is not None else {}
+    record = new.updated(requested_at=port.now(), replaced=replaced)
+    claim_runs(port, record, is_answered=False)
+    port.save(record)
+    try:
+        answer = _send_start(port, config)
+    except SequentumError as error:
+        if not error.may_have_acted:
+            # Nothing was started, so there is nothing to look for.
+            port.save(previous)
+            claim_runs(port, previous or record)
+            if isinstance(error, Conflict):
+                raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
+            raise
+        log.warning("The answer to the start was lost, so runs may have been started. Looking for them. (%s)", error)
+        found = _find_after_lost_answer(port, config, record, error)
+        if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
+            return start_space(port, config, new, found, may_repeat=False)
+        if not found.known_runs:
+            # The intent stays: the next attempt looks again, later, and starts the space if there is still nothing.
+            raise
+        record = found
+    else:
+        record = _answered(record, answer)
+        port.save(record)
+        if record.is_in_doubt:
+            log.warning("The service did not name every run that it started. Looking for the others.")
+            record = find_space_runs(port, config, record, max_tries=record.max_tries)
+    claim_runs(port, record)
+    log.info("Started %s of space %s.", counted(len(record.known_runs), "agent"), config.space_id)
+    return record
+
+
+def _send_start(port: Port, config: SpaceConfig) -> SpaceRun:
+    """Send the start; repeat it while the service refuses it because of what is active now."""
+    for delay in run_start.BUSY_DELAYS:
+        try:
+            return port.send(config.start_call())
+        except Conflict as error:
+            log.warning("Space %s cannot be started now; trying again in %g s. (%s)", config.space_id, delay, error)
+        port.sleep(delay)
+    return port.send(config.start_call())
+
+
+def _answered(record: SpaceRecord, answer: SpaceRun) -> SpaceRecord:
+    runs, not_started = {}, {}
+    for result in answer.results:
+        intent = record.intent_of(result.agent_id)
+        if result.run_id is not None:
+            runs[result.agent_id] = intent.started(result.run_id)
+        elif result.success:
+            runs[result.agent_id] = intent  # started, it says, and does not say as what: to be looked for
+        else:
+            not_started[result.agent_id] = result.error_message or "the service does not say why"
+    is_incomplete = (answer.total_agents or 0) > len(runs) + len(not_started)
+    return record.updated(runs=runs, not_started=not_started, is_incomplete=is_incomplete)
+
+
+def claim_runs(port: Port, record: SpaceRecord, *, further: Sequence[int] = (), is_answered: bool = True) -> None:
+    """Tell the mapped siblings, which may run the same agents, which runs are this task's.
+
+    :param further: runs that are not in the record yet.
+    :param is_answered: whether no start of this task is unanswered.
+    """
+    ids = {run_id for runs in record.all_runs.values() for run_id in runs} | {*further}
+    port.claim(Claim(run_ids=tuple(sorted(ids)), is_answered=is_answered))
+
+
+def _find_after_lost_answer(port: Port, config: SpaceConfig, record: SpaceRecord, lost: SequentumError) -> SpaceRecord:
+    try:
+        return find_space_runs(port, config, record, max_tries=record.max_tries)
+    except SequentumError as error:
+        # What matters is the start: that the lists could not be read is only why nothing is known of it.
+        raise SequentumUnavailable(
+            f"{lost} The runs of the agents could not be read to find out: {error} Runs of space {config.space_id} may "
+            "be running and costing credits."
+        ) from error
+
+
+def find_space_runs(
+    port: Port, config: SpaceConfig, record: SpaceRecord, *, max_tries: int | None, was_cleared: bool = False
+) -> SpaceRecord:
+    """Look for the runs that a start with a lost answer may have started, and save what was found.
+
+    An agent of which no run was found keeps the intent, so that the next attempt looks once more before it starts it.
+
+    :param was_cleared: whether the task was cleared since. Then agents of which a person knows that their run cannot be
+        told from others are not looked for.
+    :raises AgentRunStartAmbiguous: runs cannot be told from others, and ``on_ambiguous_start`` is ``fail``.
+    :raises SequentumError: at the last look, the service could not be asked.
+    """
+    if was_cleared and record.runs is not None:
+        known = {agent: run for agent, run in record.runs.items() if run.run_id is not None or not run.is_ambiguous}
+        told = dict.fromkeys(record.runs.keys() - known.keys(), "its run could not be told from others")
+        record = record.updated(runs=known, not_started={**record.not_started, **told})
+    search = SpaceSearch(record)
+    search.look_until_known(port, run_start.LOOKUP_DELAYS, run_start.SIBLING_DELAYS)
+    found, doubtful = search.certain, search.doubtful
+    if doubtful and config.on_ambiguous_start == "adopt":
+        found |= {agent: max(runs, key=lambda run: run.id) for agent, runs in doubtful.items()}
+    for agent_id, run in found.items():
+        log.warning(
+            "Adopting run %s of agent %s, created %s, as the one whose start response was lost.",
+            run.id,
+            agent_id,
+            run.created,
+        )
+    if found or record.runs is not None:
+        started = {agent: search.agents[agent].started(run.id) for agent, run in found.items()}
+        record = search.record.updated(runs={**search.agents, **started})
+    if doubtful and config.on_ambiguous_start == "fail":
+        port.save(record.updated(is_ambiguous=True, max_tries=max_tries))
+        raise AgentRunStartAmbiguous(
+            f"{search.describe_doubt()} None was adopted and none started. Look at them in Sequentum Cloud, stop what "
+            "is not wanted, then clear the task to start new runs; or choose on_ambiguous_start='adopt' or 'start'."
+        )
+    if doubtful and config.on_ambiguous_start == "start":
+        log.warning("%s New ones are started nevertheless.", search.describe_doubt())
+    port.save(record)
+    return record
+
+
+class SpaceSearch:
+    """The search for the runs that a start with a lost answer may have started.
+
+    :param record: what is known.
+    """
+
+    def __init__(self, record: SpaceRecord) -> None:
+        self.record = record
+        self._is_told_by_service = record.runs is not None or record.is_guess
+        self._lists: dict[int, tuple[Reply[Page[Run]], datetime]] = {}
+        self._candidates: dict[int, list[Run]] = {}
+        self._unanswered = 0
+        self._unlisted = 0
+
+    @property
+    def agents(self) -> dict[int, RunRecord]:
+        """The agents and their records."""
+        return self.record.runs or {}
+
+    @property
+    def certain(self) -> dict[int, Run]:
+        """The runs that are the space's, by agent."""
+        if self._is_unproven or self._unanswered:
+            return {}
+        return {agent: runs[0] for agent, runs in self._candidates.items() if len(runs) == 1}
+
+    @property
+    def doubtful(self) -> dict[int, list[Run]]:
+        """The runs that may be the space's or those of others, by agent."""
+        certain = self.certain
+        return {agent: runs for agent, runs in self._candidates.items() if runs and agent not in certain}
+
+    @property
+    def _missing(self) -> list[int]:
+        """The agents of which no run is known and none was found."""
+        lost = (agent for agent, record in self.agents.items() if record.run_id is None)
+        return [agent for agent in lost if not self._candidates.get(agent)]
+
+    @property
+    def _is_unproven(self) -> bool:
+        """Whether nothing shows that the start took effect."""
+        return not self._is_told_by_service and bool(self._missing or self._unlisted)
+
+    def look_until_known(self, port: Port, delays: Sequence[float], further: Sequence[float]) -> None:
+        """Look after each delay, until every agent has a run.
+
+        :param further: the same after that, while something was found and it is not clear whose it is.
+        :raises SequentumError: at the last look, the service could not be asked.
+        """
+        for number, delay in enumerate((*delays, *further), 1):
+            if number > len(delays) and not (self.doubtful and (self._unanswered or self._is_unproven)):
+                break
+            port.sleep(delay)
+            try:
+                self.look(port)
+            except SequentumError:
+                if number >= len(delays):
+                    raise
+                continue
+            if not self._missing and not self._unanswered:
+                break
+
+    def look(self, port: Port) -> None:
+        """Ask for the runs of every agent of which none is known. The first fault ends it: others would follow."""
+        from airflow_provider_sequentum.api import runs
+
+        if self.record.runs is None or self.record.is_incomplete:
+            self._expect_all_agents(port)
+        for agent in self._missing:
+            self._lists[agent] = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST)), port.now()
+        # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
+        claims = port.claims()
+        claimed = {run_id for claim in claims for run_id in claim.run_ids}
+        self._unanswered = sum(not claim.is_answered for claim in claims)
+        self._candidates = {
+            agent: candidates_for(self.agents[agent], reply.value, now, reply.served_at, claimed)
+            for agent, (reply, now) in self._lists.items()
+        }
+
+    def _expect_all_agents(self, port: Port) -> None:
+        """Expect a run of every agent of the space, since the service has not said which ones it started."""
+        from airflow_provider_sequentum.api import spaces
+
+        agents = port.send(spaces.list_agents(self.record.space_id))
+        known = self.record.runs or {}
+        named = known.keys() | self.record.not_started.keys()
+        unnamed = (agent.id for agent in agents if not agent.is_archived and agent.id not in named)
+        self._unlisted = max(agents.unreadable, (agents.total_record_count or 0) - len(agents))
+        intents = {agent_id: self.record.intent_of(agent_id) for agent_id in unnamed}
+        self.record = self.record.updated(runs={**known, **intents}, is_incomplete=False)
+
+    def describe_doubt(self) -> str:
+        """Return what was found and why it proves nothing."""
+        ids = sorted(run.id for runs in self.doubtful.values() for run in runs)
+        lost = f"A start of space {self.record.space_id} was sent and its answer was lost."
+        found = f"Runs {listed(ids)} of agents {listed(sorted(self.doubtful))} could be of it, or of others."
+        sentences = [lost, found]
+        if self._is_unproven:
+            missing = f"Agents {listed(self._missing)} have no such run" if self._missing else ""
+            unread = f"{counted(self._unlisted, 'agent')} could not be read" if self._unlisted else ""
+            sentences.append(f"{' and '.join(filter(None, (missing, unread)))}, so it may never have taken effect.")
+        if self._unanswered:
+            sentences.append(f"Starts of {counted(self._unanswered, 'mapped sibling')} are unanswered as well.")
+        return " ".join(sentences)
+
+
+def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tuple[list[RunRecord], str]:
+    """Return the runs that a start with a lost answer has certainly started, and what there is to say of the others.
+
+    :param is_killed: whether the task is being killed, so that there are only seconds.
+    """
+    search = SpaceSearch(record)
+    space = f"space {record.space_id}"
+    may_be_running = f"Runs of {space} may be running and costing credits: look at them in Sequentum Cloud."
+    try:
+        if is_killed:
+            search.look_until_known(port, run_start.KILL_LOOKUP_DELAYS, ())
+        else:
+            search.look_until_known(port, run_start.LOOKUP_DELAYS, run_start.SIBLING_DELAYS)
+    except SequentumError as error:
+        return [], f"{may_be_running} ({error})"
+    found = [search.agents[agent].started(run.id) for agent, run in search.certain.items()]
+    if search.doubtful:
+        return found, f"{may_be_running} {search.describe_doubt()}"
+    return found, "" if found else f"No runs of {space} were found that this task may have started."
+
+
+def look_at_runs(
+    ports: Mapping[int, Port], specs: Mapping[int, WaitSpec], clock: Port
+) -> dict[int, Run | SequentumError | None]:
+    """Look at runs, at each again until what is read is certain: see :func:`.acquire_run`.
+
+    All of them are looked at before one is looked at again, so that many take no longer than one.
+
+    :param ports: with which to look at the run of each agent.
+    :param specs: the runs, by agent.
+    :param clock: tells the time and waits.
+    :return: for each its last record, why it could not be read, or ``None`` if the service no longer knows it.
+    """
+    from airflow_provider_sequentum.api import runs
+
+    seen: dict[int, Run | SequentumError | None] = {}
+    missing_since: dict[int, datetime] = {}
+    pollers = {agent: RunPoller(spec) for agent, spec in specs.items()}
+    while pollers:
+        for agent, poller in list(pollers.items()):
+            try:
+                run = ports[agent].send(runs.status(agent, poller.spec.run_id or 0))
+            except NotFound:
+                if clock.now() - missing_since.setdefault(agent, clock.now()) < NOT_FOUND_TOLERANCE:
+                    continue
+                seen[agent] = None
+            except SequentumError as error:
+                seen[agent] = error
+            else:
+                missing_since.pop(agent, None)
+                # A Failure may be the old one of a restart, for a while.
+                if poller.observe(run, clock.now()).outcome is None and phase_of(run) is Phase.RESTARTABLE:
+                    continue
+                seen[agent] = run
+            del pollers[agent]
+        if pollers:
+            clock.sleep(NOT_YET_FOUND_INTERVAL)
+    return seen
+
+
+def stop_stopping_runs(
+    port: Port, records: dict[int, RunRecord], seen: dict[int, Run | SequentumError | None], stop_grace: float
+) -> dict[int, AgentRunStillRunning]:
+    """Wait for the end of the runs that are being stopped already, all at once, and update ``seen``.
+
+    :return: the errors of those that could not be confirmed to have stopped.
+    """
+    stopping = [
+        agent for agent, run in seen.items() if getattr(run, "status", None) is RunStatus.STOPPING and agent in records
+    ]
+    errors = {}
+    results = stop_runs(port, [records[agent] for agent in stopping], stop_grace) if stopping else []
+    for agent, result in zip(stopping, results, strict=True):
+        if result.confirmed:
+            seen[agent] = result.run
+        else:
+            errors[agent] = still_running([records[agent]])
+    return errors
+
+
+def make_room(port: Port, record: SpaceRecord, stop_grace: float) -> None:
+    """Stop the runs that are still active, all at once.
+
+    :raises AgentRunStillRunning: some could not be confirmed to have stopped.
+    """
+    active = _active_runs(port, list(record.known_runs.values()))
+    results = stop_runs(port, active, stop_grace) if active else []
+    left = [run for run, result in zip(active, results, strict=True) if not result.confirmed]
+    if left:
+        raise still_running(left)
+
+
+def still_running(records: Sequence[RunRecord]) -> AgentRunStillRunning:
+    """Return the error for runs that were to be replaced and could not be stopped."""
+    runs, agents = [record.run_id or 0 for record in records], [record.agent_id for record in records]
+    return AgentRunStillRunning(
+        f"Runs {listed(runs)} of agents {listed(agents)} were to be replaced and could not be confirmed to have "
+        "stopped, so nothing was started. They may still be running and costing credits: look at them in Sequentum "
+        "Cloud. A retry stops them again.",
+        agent_id=agents[0] if len(agents) == 1 else None,
+        run_id=runs[0] if len(runs) == 1 else None,
+    )
+
+
+def _active_runs(port: Port, records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the runs that are not known to be over. When the service does not answer, the rest is not asked about."""
+    from airflow_provider_sequentum.api import runs
+
+    active: list[RunRecord] = []
+    for number, record in enumerate(records):
+        try:
+            run = port.send(runs.status(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
+        except SequentumError as error:
+            log.warning("Could not look at run %s of agent %s: %s", record.run_id, record.agent_id, error)
+            if error.transient:
+                return [*active, *records[number:]]
+            active.append(record)
+        else:
+            if record.restart_asked_at is not None or not phase_of(run).is_over:
+                active.append(record)
+    return active

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
+from airflow_provider_sequentum.api.errors import ConnectionNotMade
+from airflow_provider_sequentum.hooks.port import AttemptPort, ClientPort
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.runs.record import RunRecord
+from tests.support.airflow import FakeTask
+from tests.support.service import Clock
+
+CALL = runs.status(7, 42)
+RUN = {"id": 42, "configId": 7, "status": 1}
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> SequentumHook:
+    connection = {"conn_type": "sequentum", "host": "https://sequentum.example", "password": "sk-0123456789abcdef"}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+
+    def client(settings: ClientSettings, *, urgent: bool = False) -> SequentumClient:
+        date = "Sun, 22 Nov 2026 09:00:00 GMT"
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, json=RUN, headers={"Date": date}))
+        return SequentumClient(settings, transport=transport, sleep=lambda seconds: None, urgent=urgent)
+
+    monkeypatch.setattr("airflow_provider_sequentum.api.SequentumClient", client, raising=False)
+    return SequentumHook("my_conn")
+
+
+@pytest.fixture
+def task() -> FakeTask:
+    return FakeTask(Clock())
+
+
+def port_of(hook: SequentumHook, task: FakeTask) -> AttemptPort:
+    return AttemptPort(hook, task.context, TaskState(task.context, "record"))
+
+
+def test_an_answer_comes_with_the_services_time(hook: SequentumHook) -> None:
+    reply = ClientPort(hook).exchange(CALL)
+    assert (reply.value.id, reply.served_at) == (42, datetime(2026, 11, 22, 9, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("within", [None, 5.0])
+def test_after_the_deadline_nothing_is_sent(hook: SequentumHook, within: float | None) -> None:
+    port = ClientPort(hook)
+    port.deadline = port.now() - timedelta(seconds=1)
+    with pytest.raises(ConnectionNotMade):
+        port.send(CALL, within=within)
+    port.deadline = None
+    assert port.send(CALL, within=within).id == 42
+
+
+def test_a_pause_ends_at_the_deadline(hook: SequentumHook, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    port = ClientPort(hook)
+    port.sleep(30)
+    port.deadline = port.now() + timedelta(seconds=10)
+    port.sleep(30)
+    assert slept[0] == 30
+    assert 9 < slept[1] <= 10
+
+
+def test_a_port_in_a_hurry_has_a_client_of_its_own(hook: SequentumHook) -> None:
+    # The hook's client may be in the middle of a request that the kill interrupted.
+    port = ClientPort(hook)
+    port.deadline = port.now() - timedelta(seconds=1)
+    port.hurry()
+    assert port.send(CALL).id == 42
+    assert "client" not in vars(hook)
+    port.close()
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_a_record_is_kept_where_a_resumed_task_finds_it(hook: SequentumHook, task: FakeTask, has_store: bool) -> None:
+    task.has_state_store = has_store
+    port, record = port_of(hook, task), RunRecord(agent_id=7, run_id=42)
+    port.save(record)
+    assert (port.record, port.is_recorded) == (record, True)
+    found = TaskState(task.context, "record").read_after_deferral()
+    assert RunRecord.from_json(found) == record
+    assert TaskState(task.context, "record").read() == (found if has_store else None)
+    port.save(None)
+    assert TaskState(task.context, "record").read_after_deferral() is None
+
+
+def test_a_record_that_could_not_be_written_is_not_recorded(
+    hook: SequentumHook, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(key: str, value: Any) -> None:
+        raise OSError("the store is down")
+
+    port, record = port_of(hook, task), RunRecord(agent_id=7)
+    port.save(record)
+    monkeypatch.setattr(task.store, "set", refuse)
+    with pytest.raises(OSError, match="the store is down"):
+        port.save(record.started(42))
+    assert (port.record, port.is_recorded, port.is_asking_airflow) == (record.started(42), False, False)
+
+
+def test_mapped_siblings_see_each_others_claims(hook: SequentumHook, task: FakeTask) -> None:
+    task.ti.map_index = 0
+    port_of(hook, task).claim(Claim(agent_id=7, run_ids=(1,)))
+    task.ti.map_index = 1
+    second = port_of(hook, task)
+    second.claim(Claim(agent_id=7, is_answered=False))
+    assert second.claims() == [Claim(agent_id=7, run_ids=(1,), map_index=0)]
+    second.is_asking_airflow = True
+    assert not second.claims()[0].is_answered, "siblings that cannot be asked might be waiting for an answer"
+
+
+def test_a_task_without_siblings_claims_nothing(hook: SequentumHook, task: FakeTask) -> None:
+    port = port_of(hook, task)
+    port.claim(Claim(agent_id=7))
+    assert (port.claims(), task.ti.xcoms) == ([], {})

@@ -1,0 +1,158 @@
+"""A session counts as ended when its status says so; what is not confirmed is repeated, and then said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_sequentum.api.call import Call, Reply
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
+from airflow_provider_sequentum.sessions import stop
+from airflow_provider_sequentum.sessions.stop import CANCEL_GRACE, CancelResult, acancel_session, cancel_session
+from tests.support.builder import BuilderClient, FakeBuilder, FakeSession, use_builder
+from tests.support.service import START, ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
+from tests.support.worker import Worker
+
+Cancelling = Callable[[], CancelResult]
+
+
+@pytest.fixture(params=["worker", "triggerer"])
+def where(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def cancelled(where: str, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Cancelling:
+    """Cancel session ``s1`` on a worker or in a triggerer, which do the same."""
+    use_builder(monkeypatch, worker)
+
+    def cancel() -> CancelResult:
+        if where == "worker":
+            return cancel_session(worker, "s1")
+        return asyncio.run(acancel_session(BuilderClient(worker), "s1"))  # type: ignore[arg-type]
+
+    return cancel
+
+
+@pytest.mark.parametrize("single_shot", [False, True])
+@pytest.mark.parametrize("status", ["processing", "ready"])
+def test_a_session_is_cancelled_in_both_eras(
+    cancelled: Cancelling, service: FakeBuilder, worker: Worker, single_shot: bool, status: str
+) -> None:
+    service.single_shot = single_shot
+    service.sessions["s1"] = FakeSession(status=status, looks_left=10)
+    result = cancelled()
+    assert result.confirmed
+    assert service.going() == set()
+    assert "s1" in worker.said[0]
+    assert result.sentence == "It has been cancelled."
+
+
+def test_stop_is_not_used_where_it_would_only_interrupt(cancelled: Cancelling, service: FakeBuilder) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=10)
+    cancelled()
+    assert service.count("stop") == 0
+
+
+def test_a_passing_404_to_the_request_does_not_leave_it_at_an_interruption(
+    cancelled: Cancelling, service: FakeBuilder
+) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=1000)
+    service.faults["cancel"] = [(not_found, False)]
+    assert cancelled().confirmed
+    assert service.sessions["s1"].status == "cancelled"
+    assert service.count("cancel") == 2
+
+
+def test_a_session_that_ended_meanwhile_is_reported_as_it_is(cancelled: Cancelling, service: FakeBuilder) -> None:
+    service.sessions["s1"] = FakeSession(status="completed", agent_id=7)
+    result = cancelled()
+    assert result.confirmed
+    assert result.sentence == "By then it had ended as completed. Agent 7 exists."
+
+
+@pytest.mark.parametrize("misses", [1, 5])
+def test_a_404_that_passes_is_no_end(cancelled: Cancelling, service: FakeBuilder, misses: int) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=1000)
+    service.ignores_cancel = True
+    service.faults["status"] = [(not_found, False)] * misses
+    result = cancelled()
+    assert not result.confirmed
+    assert "it may be running and costing credits" in result.sentence
+    assert service.going() == {"s1"}
+
+
+def test_a_404_that_lasts_is_one(cancelled: Cancelling, worker: Worker) -> None:
+    result = cancelled()
+    assert result.confirmed
+    assert result.sentence == "The service no longer knows it."
+    assert NOT_FOUND_TOLERANCE <= worker.now() - START < NOT_FOUND_TOLERANCE + timedelta(seconds=15)
+
+
+def test_what_takes_no_effect_is_requested_again_within_the_time_there_is(
+    cancelled: Cancelling, service: FakeBuilder
+) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=1000)
+    service.faults["cancel"] = [(answer_lost, False), (server_error, False)]
+    assert cancelled().confirmed
+    assert service.count("cancel") == 3
+    assert service.going() == set()
+
+
+def test_what_cannot_be_confirmed_is_said_with_the_id(
+    cancelled: Cancelling, service: FakeBuilder, worker: Worker
+) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=1000)
+    service.broken["cancel"] = server_error
+    assert not cancelled().confirmed
+    assert CANCEL_GRACE <= worker.now() - START < CANCEL_GRACE + timedelta(seconds=5)
+    assert service.count("cancel") >= 4
+    assert "s1" in worker.warned[-1]
+    assert "may be running" in worker.warned[-1]
+
+
+@pytest.mark.parametrize("error", [server_error, unauthorized, bad_request, not_found])
+def test_no_error_is_raised_whatever_is_answered(
+    cancelled: Cancelling, service: FakeBuilder, worker: Worker, error: ErrorOf
+) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=1000)
+    service.broken = {"cancel": error, "stop": error, "status": error}
+    result = cancelled()
+    assert result.confirmed is (error is not_found)
+    assert worker.now() - START < timedelta(seconds=90)
+
+
+def test_404s_and_faults_by_turns_come_to_an_end(cancelled: Cancelling, service: FakeBuilder, worker: Worker) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=1000)
+    service.broken["cancel"] = server_error
+    service.faults["status"] = [(not_found, False), (server_error, False)] * 100
+    assert not cancelled().confirmed
+    assert worker.now() - START < timedelta(seconds=90)
+
+
+def test_a_status_refused_does_not_keep_the_cancellation_from_being_sent(
+    cancelled: Cancelling, service: FakeBuilder
+) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=1000)
+    service.broken["status"] = unauthorized
+    assert not cancelled().confirmed
+    assert service.going() == set()
+
+
+def test_each_request_is_bounded(worker: Worker, service: FakeBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.sessions["s1"] = FakeSession(looks_left=3)
+    bounds: list[float | None] = []
+    exchange = worker.exchange
+
+    def noting(call: Call[Any], *, budget_share: float = 1.0, within: float | None = None) -> Reply[Any]:
+        bounds.append(within)
+        return exchange(call, budget_share=budget_share, within=within)
+
+    monkeypatch.setattr(worker, "exchange", noting)
+    cancel_session(worker, "s1")
+    assert bounds
+    assert set(bounds) == {stop.LONGEST_REQUEST}
