@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sequentum.api.errors import BadRequest, SequentumError
+from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollOutcome, PollResult, RunPoller, first_run_since
@@ -588,7 +588,7 @@ class WatchList:
         self._plan(PagePoll(page), asked_at)
 
     def _give_up_pages(self, error: SequentumError, now: float) -> None:
-        smaller = self._pages.smaller() if self._pages is not None and isinstance(error, BadRequest) else None
+        smaller = self._pages.smaller() if self._pages is not None and error.status_code == 400 else None
         if smaller is None:
             log.info("Working without the list of agents, by the agents' lists of runs. (%s)", error)
         else:

@@ -16,7 +16,7 @@ from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings,
 from airflow_provider_sequentum.api.budget import RequestBudget
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.client import _Client
-from airflow_provider_sequentum.api.errors import RateLimited, SequentumError
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.watching import watcher
@@ -84,7 +84,7 @@ class LabClient(AsyncSequentumClient):
         except LimitedAnswer as refusal:
             retry_after = f"{refusal.retry_after:.3f}"
             response = SimpleNamespace(status_code=429, headers={**HEADERS, "retry-after": retry_after})
-            raise RateLimited("Too many.", status_code=429, retry_after=refusal.retry_after) from None
+            raise HttpStatusError("Too many.", status_code=429, retry_after=refusal.retry_after) from None
         except SequentumError:
             response = SimpleNamespace(status_code=400, headers=HEADERS)
             raise

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import BadRequest, Forbidden, NotFound
+from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
@@ -109,14 +109,14 @@ class LabService:
             return [Record(run, now) for run in listed[: int(call.query["maxRecords"])] if run.began <= now]
         run = self.runs.get(int(names[3]))
         if run is None or run.agent_id != agent_id:
-            raise NotFound("There is no such run.", status_code=404)
+            raise HttpStatusError("There is no such run.", status_code=404)
         return Record(run, now)
 
     def _page(self, page: int, size: int, now: float) -> Page[Any]:
         if not self.lists_agents:
-            raise Forbidden("The key may not list agents.", status_code=403)
+            raise HttpStatusError("The key may not list agents.", status_code=403)
         if size > self.largest_page:
-            raise BadRequest("The page is too large.", status_code=400)
+            raise HttpStatusError("The page is too large.", status_code=400)
         listed: list[Any] = []
         for agent_id in self.agents[(page - 1) * size : page * size]:
             last = next((run for run in self.of_agent.get(agent_id, ()) if run.began <= now), None)
