@@ -1,8 +1,7 @@
 """The pages of the agents list: each tells the status of the last run of a hundred agents.
 
 That is a hint and no more. Another run may have been started since, and what the service shows there may be late. So a
-hint only makes the agent's runs be polled next; an agent whose page did not tell of an end is polled in turn from then
-on, and so are all agents if hints are often wrong.
+hint only makes the agent's runs be polled next, and pages whose hints are often wrong are given up.
 """
 
 from __future__ import annotations
@@ -62,11 +61,15 @@ class AgentPages:
         return self._on_page.get(page, ())
 
     def shows_status(self, agent_id: int) -> bool:
-        """Whether the page of an agent tells how its last run is."""
+        """Return whether the page of an agent tells how its last run is."""
         return self._shown.get(agent_id) is not None
 
+    def may_show_status(self, agent_id: int) -> bool:
+        """Return whether the page of an agent tells how its last run is, as far as is known."""
+        return self._shown.get(agent_id, "unknown") is not None
+
     def should_have_told(self, agent_id: int, ended_at: float) -> bool:
-        """Whether an agent's page was read after its last run had ended, so that its end should have been noticed."""
+        """Return whether an agent's page was read after its last run had ended: then the end should be known."""
         read_at = self._read_at.get(self._page_of.get(agent_id, 0))
         return read_at is not None and read_at > ended_at + _CLOCK_TOLERANCE
 
@@ -77,13 +80,12 @@ class AgentPages:
         :param asked_at: when it was asked for, by the steady clock.
         :return: the agents whose last run is shown as ended, and was not when they were shown before.
         """
-        self.unread.discard(page)
         self._read_at[page] = asked_at
         self._on_page[page] = [agent.id for agent in agents]
-        count = min(max(1, -(-total // self.size)), _MOST_PAGES) if total is not None else 1
-        self.unread |= set(range(self.count + 1, count + 1))
-        self.unread -= set(range(count + 1, self.count + 1))
-        self.count = count
+        known, self.count = self.count, min(max(1, -(-total // self.size)), _MOST_PAGES) if total is not None else 1
+        self.unread.discard(page)
+        self.unread |= set(range(known + 1, self.count + 1))
+        self.unread -= set(range(self.count + 1, known + 1))
         return [agent.id for agent in agents if self._is_new_end(agent, page)]
 
     def read_all_again(self) -> None:
@@ -92,8 +94,7 @@ class AgentPages:
 
     def smaller(self) -> AgentPages | None:
         """Return smaller pages, of which nothing is known yet; ``None`` if there are none."""
-        sizes = [size for size in PAGE_SIZES if size < self.size]
-        return AgentPages(sizes[0]) if sizes else None
+        return next((AgentPages(size) for size in PAGE_SIZES if size < self.size), None)
 
     def forget(self, agent_id: int) -> None:
         """Forget what was shown of an agent, so that its last run counts as news if it is shown as ended."""

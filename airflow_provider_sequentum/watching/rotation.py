@@ -1,11 +1,10 @@
 """In which turn to poll: a rotation in which some polls come up more often than others.
 
-With a steady rate of requests, and ends that come at a rate of r in a second, a poll that comes T seconds after the
-last one finds r*T ends, each of which was waited for by T/2 seconds on average. Waiting in sum is least when polls come
-up at rates proportional to the square root of r (Cho and Garcia-Molina, "Effective page refresh policies for web
-crawlers", 2003; the same rule is max-weight for age of information, Kadota et al., 2018). Stride scheduling
-(Waldspurger and Weihl, 1995) does that at a cost of O(log n) for each choice: each poll has a position on a line, the
-one that is least far comes next, and moves on by the inverse of its share.
+At a steady rate of requests, the sum of waiting is least when polls come up at rates proportional to the square root of
+the ends in a second that each can find (Cho and Garcia-Molina, "Effective page refresh policies for web crawlers",
+2003; max-weight for the age of information is the same rule, Kadota et al., 2018). Stride scheduling (Waldspurger and
+Weihl, 1995) does that at a cost of O(log n) for each choice: each poll has a position on a line, the hindmost
+comes next, and moves ahead by the inverse of its share.
 
 Nothing here holds a clock: times are arguments, in seconds of any steady clock.
 """
@@ -16,33 +15,27 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 P = TypeVar("P", bound=Hashable)
 
 
-@dataclass(slots=True)
-class _Planned:
-    """One poll of a rotation.
+class _Plan:
+    __slots__ = ("entry", "is_urgent", "position", "share")
 
-    :param share: how often it comes up, compared with others.
-    :param position: where it is on the line.
-    :param not_before: when it may come up again.
-    :param entry: the number of its entry in a heap; others are out of date. 0 while it is on its way.
-    """
-
-    share: float
-    position: float
-    not_before: float
-    entry: int = 0
+    def __init__(self, position: float) -> None:
+        self.position = position
+        self.share = 1.0
+        self.entry = 0
+        """The number of its entry in a heap: others are out of date. 0 while the poll is on its way."""
+        self.is_urgent = False
 
 
 class Rotation(Generic[P]):
     """Polls, and which of them comes next. A poll is planned, taken to be sent, and planned again when it is over."""
 
     def __init__(self) -> None:
-        self._planned: dict[P, _Planned] = {}
+        self._plans: dict[P, _Plan] = {}
         self._ready: list[tuple[float, int, P]] = []
         self._resting: list[tuple[float, int, P]] = []
         self._urgent: deque[P] = deque()
@@ -50,10 +43,7 @@ class Rotation(Generic[P]):
         self._entries = 0
 
     def __contains__(self, poll: object) -> bool:
-        return poll in self._planned
-
-    def __len__(self) -> int:
-        return len(self._planned)
+        return poll in self._plans
 
     def plan(self, poll: P, *, share: float = 1.0, now: float, not_before: float) -> None:
         """Plan a poll, or change its plan.
@@ -61,35 +51,42 @@ class Rotation(Generic[P]):
         :param share: how often it comes up, compared with others.
         :param not_before: when it may be sent.
         """
-        planned = self._planned.get(poll)
-        if planned is None:
-            planned = self._planned[poll] = _Planned(share, self._front, not_before)
-        planned.share, planned.not_before = share, not_before
-        self._enter(poll, planned, now)
+        plan = self._plans.get(poll)
+        if plan is None:
+            plan = self._plans[poll] = _Plan(self._front)
+        self._entries += 1
+        plan.share, plan.entry = share, self._entries
+        heap, key = (self._ready, plan.position) if not_before <= now else (self._resting, not_before)
+        heapq.heappush(heap, (key, plan.entry, poll))
 
     def expedite(self, poll: P) -> None:
         """Let a poll come next, unless it is on its way."""
-        planned = self._planned.get(poll)
-        if planned is not None and planned.entry and planned.not_before != -math.inf:
-            planned.not_before = -math.inf
+        plan = self._plans.get(poll)
+        if plan is not None and plan.entry and not plan.is_urgent:
+            plan.is_urgent = True
             self._urgent.append(poll)
 
     def is_on_its_way(self, poll: P) -> bool:
         """Return whether a poll has been taken and not been planned again."""
-        planned = self._planned.get(poll)
-        return planned is not None and planned.entry == 0
+        plan = self._plans.get(poll)
+        return plan is not None and plan.entry == 0
+
+    def drop(self, poll: P) -> None:
+        """Forget a poll, if it is there."""
+        self._plans.pop(poll, None)
 
     def due(self, now: float) -> float:
         """Return when :meth:`take` has a poll: ``now`` at the earliest, infinity if nothing is planned."""
-        while self._resting and (self._resting[0][0] <= now or self._valid(*self._resting[0][1:]) is None):
-            _, entry, poll = heapq.heappop(self._resting)
-            if (planned := self._valid(entry, poll)) is not None:
+        while self._resting and (self._resting[0][0] <= now or not self._is_current(self._resting[0])):
+            resting = heapq.heappop(self._resting)
+            if self._is_current(resting):
+                plan = self._plans[resting[2]]
                 # A poll that has rested has no claim to all the turns that it has let pass.
-                planned.position = max(planned.position, self._front - 1.0 / planned.share)
-                heapq.heappush(self._ready, (planned.position, entry, poll))
+                plan.position = max(plan.position, self._front - 1.0 / plan.share)
+                heapq.heappush(self._ready, (plan.position, *resting[1:]))
         while self._urgent and not self._is_urgent(self._urgent[0]):
             self._urgent.popleft()
-        while self._ready and self._valid(*self._ready[0][1:]) is None:
+        while self._ready and not self._is_current(self._ready[0]):
             heapq.heappop(self._ready)
         if self._urgent or self._ready:
             return now
@@ -103,28 +100,17 @@ class Rotation(Generic[P]):
         if self.due(now) > now:
             raise LookupError("No poll is due.")
         poll = self._urgent.popleft() if self._urgent else heapq.heappop(self._ready)[2]
-        planned = self._planned[poll]
-        self._front = max(self._front, planned.position if planned.not_before != -math.inf else self._front)
-        planned.position = max(planned.position, self._front) + 1.0 / planned.share
-        planned.entry = 0
+        plan = self._plans[poll]
+        if not plan.is_urgent:
+            self._front = max(self._front, plan.position)
+        plan.position = max(plan.position, self._front) + 1.0 / plan.share
+        plan.entry, plan.is_urgent = 0, False
         return poll
 
-    def drop(self, poll: P) -> None:
-        """Forget a poll, if it is there."""
-        self._planned.pop(poll, None)
-
-    def _enter(self, poll: P, planned: _Planned, now: float) -> None:
-        self._entries += 1
-        planned.entry = self._entries
-        if planned.not_before > now:
-            heapq.heappush(self._resting, (planned.not_before, planned.entry, poll))
-        else:
-            heapq.heappush(self._ready, (planned.position, planned.entry, poll))
-
-    def _valid(self, entry: int, poll: P) -> _Planned | None:
-        planned = self._planned.get(poll)
-        return planned if planned is not None and planned.entry == entry else None
+    def _is_current(self, entry: tuple[float, int, P]) -> bool:
+        plan = self._plans.get(entry[2])
+        return plan is not None and plan.entry == entry[1]
 
     def _is_urgent(self, poll: P) -> bool:
-        planned = self._planned.get(poll)
-        return planned is not None and planned.entry != 0 and planned.not_before == -math.inf
+        plan = self._plans.get(poll)
+        return plan is not None and plan.is_urgent

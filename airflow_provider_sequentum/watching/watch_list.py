@@ -4,9 +4,10 @@ One request answers for every wait on an agent. The list is fed with answers and
 to hear; sending the polls and telling the waits is the watcher's business. Every wait stays a decision of its own
 (:class:`~airflow_provider_sequentum.runs.wait.RunPoller`), and only a run's own record ends it.
 
-Two simple rules are at work, in one :class:`~.rotation.Rotation`. The agents' lists of runs are polled in turn. Where
-many agents are waited for, the pages of the agents list are polled beside them, the more often the more runs they tell
-of, and an agent whose page tells of all of its runs is polled only when that is shown as ended, and now and then.
+Two simple rules are at work, in one :class:`~.rotation.Rotation`. The agents' lists of runs are polled in turn. Pages
+of the agents list are polled beside them where they tell of more runs, and an agent whose page tells of all that is
+waited for is polled only when that is shown as ended, and now and then. Why nothing is learnt of how long runs take
+stands in ``docs/waiting.md``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import heapq
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,23 +35,17 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 SHORTEST_INTERVAL = 5.0
-"""Seconds between two identical polls at least, unless who waits asks for another number."""
-SHORTEST_PAGE_INTERVAL = 1.0
-LONGEST_INTERVAL = 60.0
-"""Seconds after which a poll may come up again, however little it is likely to find."""
-LEAST_DELAY = 0.05
-"""Seconds of waiting that a poll has to be expected to save, even if there is room for it: 6 s between two polls of one
-run of five minutes."""
-CHECK_INTERVAL = 600.0
+"""Seconds between two polls of an agent or a run at least, unless who waits asks for another number."""
+PAGE_INTERVAL = 1.0
+"""Seconds between two polls of a page at least."""
+IDLE_PAGE_INTERVAL = 60.0
+"""The same, while the page tells of fewer runs than the agents' own lists."""
+CHECK_INTERVAL = 900.0
 """Seconds after which an agent is polled whose page tells of it: the page may be wrong."""
 LAST_LOOK = 15.0
 """Seconds after its deadline that a wait is given for a last look, so that it ends with the run's last state."""
 
-_HEAD_START = 30.0
-"""Seconds by which a young run is taken to be older than it is, so that its first rate is not absurdly high."""
 _SHORTEST_LIST = 20
-_HARDLY_ANY = 1e-6
-"""Ends in a second that a poll finds which is only a check."""
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +97,12 @@ class Watched:
     """One wait on the list.
 
     :param wait: its state.
-    :param started_at: when the run started, as far as is known, by the steady clock.
     """
 
-    __slots__ = ("fixed_at", "is_last_look", "started_at", "wait")
+    __slots__ = ("fixed_at", "is_last_look", "wait")
 
-    def __init__(self, wait: RunPoller, started_at: float) -> None:
+    def __init__(self, wait: RunPoller) -> None:
         self.wait = wait
-        self.started_at = started_at
         self.fixed_at: float | None = None
         self.is_last_look = False
 
@@ -118,25 +111,6 @@ class Watched:
         """Seconds between two polls on behalf of this wait at least."""
         asked_for = self.wait.spec.poll_interval
         return SHORTEST_INTERVAL if asked_for is None else asked_for
-
-    def end_rate(self, at: float) -> float:
-        """Return the ends in a second to expect: a run of age t is as likely to last t more seconds as not.
-
-        That is the hazard rate of a Pareto distribution, which job durations are near to (Harchol-Balter and Downey,
-        1997), and it holds as well when runs of many kinds are mixed.
-        """
-        return 1.0 / (max(at - self.started_at, 0.0) + _HEAD_START)
-
-    def see(self, run: Run, moment: Moment) -> None:
-        """Take in what a record says of how far the run has come."""
-        age = moment.seconds_since(run.started_at) if run.started_at is not None else None
-        if age is not None:
-            self.started_at = moment.steady - age
-
-    def ended_at(self, run: Run, moment: Moment) -> float:
-        """Return when a run that has ended did so, by the steady clock."""
-        ago = moment.seconds_since(run.end_time) if run.end_time is not None else None
-        return moment.steady if ago is None else moment.steady - ago
 
 
 class Update(NamedTuple):
@@ -154,8 +128,8 @@ class AgentWaits:
     """
 
     __slots__ = (
-        "agent_id", "asked_at", "hinted_at", "is_distrusted", "is_new", "list_size", "newest_listed",
-        "pending_discovery", "runs", "unlisted", "weight",
+        "agent_id", "asked_at", "hinted_at", "interval", "is_new", "list_size", "newest_listed", "pending_discovery",
+        "runs", "unlisted",
     )  # fmt: skip
 
     def __init__(self, agent_id: int) -> None:
@@ -168,15 +142,13 @@ class AgentWaits:
         self.list_size = _SHORTEST_LIST
         """How many runs to ask for: as many as it takes to see the oldest one waited for."""
         self.newest_listed = 0
-        self.weight = 0.0
-        """Ends in a second that a poll of the agent can find."""
         self.asked_at = -math.inf
+        self.interval = math.inf
+        """Seconds until it may be polled again."""
         self.hinted_at: float | None = None
         """When the agents list said that the last run had ended, until that has been looked into."""
         self.is_new = True
         """Whether its page was not read since a wait came: what it shows may be of the run before."""
-        self.is_distrusted = False
-        """Whether its page did not tell of an end."""
 
     def __iter__(self) -> Iterator[Watched]:
         for waits in self.runs.values():
@@ -284,16 +256,17 @@ class WatchList:
             self._review_pages(moment.steady)
         agent.add(watched)
         agent.is_new = True
+        if place := self._place_of(agent_id):
+            self._plan_pages([place], moment.steady)
         if self._pages is not None:
             self._pages.forget(agent_id)
         self._waits += 1
         self._note_fixed_look(watched, moment)
-        poll = AgentPoll(agent_id)
         # Not planned as after an answer: that looks at all waits of the agent, and they may come by the thousand.
-        agent.weight += watched.end_rate(moment.steady)
-        if not self._rotation.is_on_its_way(poll):
-            not_before = agent.asked_at + watched.shortest_interval
-            self._rotation.plan(poll, now=moment.steady, not_before=not_before)
+        poll, interval = AgentPoll(agent_id), watched.shortest_interval
+        if not self._rotation.is_on_its_way(poll) and (poll not in self._rotation or interval < agent.interval):
+            agent.interval = interval
+            self._rotation.plan(poll, now=moment.steady, not_before=agent.asked_at + interval)
 
     def remove(self, watched: Watched) -> None:
         """Drop a wait, if it is still on the list."""
@@ -369,7 +342,7 @@ class WatchList:
             if can_pass:
                 self._plan(poll, moment.steady)
             else:
-                self._give_up_pages(error, moment.steady)
+                self._give_up_pages(error)
             return []
         agent = self._agents.get(poll.agent_id)
         if agent is None:
@@ -420,10 +393,10 @@ class WatchList:
         for run in records:
             ended_at = None
             for watched in tuple(agent.runs.get(run.id, ())):
-                watched.see(run, moment)
                 updates = self._judge(watched, run, moment)
                 if any(item.result.outcome is PollOutcome.ENDED for item in updates):
-                    ended_at = watched.ended_at(run, moment)
+                    ago = moment.seconds_since(run.end_time) if run.end_time is not None else None
+                    ended_at = moment.steady - (ago or 0.0)
                 yield from updates
             if run.id == last_run:
                 self._learn_of_hints(agent, ended_at, was_hinted=was_hinted)
@@ -446,14 +419,17 @@ class WatchList:
             yield from self._judge(watched, found, moment)
 
     def _learn_of_hints(self, agent: AgentWaits, ended_at: float | None, *, was_hinted: bool) -> None:
-        if self._pages is None:
+        pages = self._pages
+        if pages is None:
             return
         if was_hinted:
             if ended_at is not None or not agent.is_new:
-                self._pages.learn(was_right=ended_at is not None)
-        elif ended_at is not None and self._pages.should_have_told(agent.agent_id, ended_at):
-            agent.is_distrusted = True
-            self._pages.learn(was_right=False)
+                pages.learn(was_right=ended_at is not None)
+        elif ended_at is not None and pages.should_have_told(agent.agent_id, ended_at):
+            pages.learn(was_right=False)
+        if not pages.are_reliable:
+            log.info("Working without the list of agents: what it says of their last runs is often wrong.")
+            self._use_other_pages(None)
 
     def _judge(self, watched: Watched, seen: Run | SequentumError | None, moment: Moment) -> list[Update]:
         wait = watched.wait
@@ -485,17 +461,12 @@ class WatchList:
         if agent is None or not (covered := agent.covered(poll)):
             self._rotation.drop(poll)
             return
-        weight = sum(watched.end_rate(asked_at) for watched in covered)
-        shortest = min(watched.shortest_interval for watched in covered)
-        interval = _worthwhile_after(weight)
+        interval = min(watched.shortest_interval for watched in covered)
         if isinstance(poll, AgentPoll):
-            if self._is_hinted(agent):
-                told = sum(watched.end_rate(asked_at) for watched in agent.last_waits() if watched in covered)
-                weight = max(weight - told, _HARDLY_ANY)
-                interval = CHECK_INTERVAL if weight == _HARDLY_ANY else _worthwhile_after(weight)
-            agent.weight, agent.asked_at = weight, asked_at
-        not_before = asked_at + max(interval, shortest)
-        self._rotation.plan(poll, now=asked_at, not_before=not_before)
+            if self._is_told(agent) and len(covered) == len(agent.last_waits()):
+                interval = max(interval, CHECK_INTERVAL)
+            agent.asked_at, agent.interval = asked_at, interval
+        self._rotation.plan(poll, now=asked_at, not_before=asked_at + interval)
 
     def _plan_page(self, poll: PagePoll, asked_at: float) -> None:
         pages = self._pages
@@ -503,29 +474,21 @@ class WatchList:
             self._rotation.drop(poll)
             return
         agents = [self._agents[agent_id] for agent_id in pages.agents_on(poll.page) if agent_id in self._agents]
-        waits = [watched for agent in agents if self._is_hinted(agent) for watched in agent.last_waits()]
-        if waits or poll.page in pages.unread:
-            weight = max(sum(watched.end_rate(asked_at) for watched in waits), _HARDLY_ANY)
-            interval = max(_worthwhile_after(weight), SHORTEST_PAGE_INTERVAL)
-            # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
-            others = max(self._waits - len(self._agents), 1) / max(len(self._agents), 1)
-            share = max(math.sqrt(len(waits) / others), 1.0)
-            self._rotation.plan(poll, share=share, now=asked_at, not_before=asked_at + interval)
-            if poll.page in pages.unread:
-                self._rotation.expedite(poll)
-        else:
+        told = sum(len(agent.last_waits()) for agent in agents if pages.may_show_status(agent.agent_id))
+        if not told and poll.page not in pages.unread:
             self._rotation.drop(poll)
+            return
+        # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
+        others = max(self._waits - len(self._agents), 1) / max(len(self._agents), 1)
+        interval = PAGE_INTERVAL if told > others else IDLE_PAGE_INTERVAL
+        share = max(math.sqrt(told / others), 1.0)
+        self._rotation.plan(poll, share=share, now=asked_at, not_before=asked_at + interval)
+        if poll.page in pages.unread:
+            self._rotation.expedite(poll)
 
-    def _is_hinted(self, agent: AgentWaits) -> bool:
-        """Whether the end of the agent's last run need not be found out by polling it, because its page tells."""
-        pages = self._pages
-        return (
-            pages is not None
-            and self._pages_are_used
-            and not agent.is_distrusted
-            and pages.are_reliable
-            and pages.shows_status(agent.agent_id)
-        )
+    def _is_told(self, agent: AgentWaits) -> bool:
+        """Whether the page of an agent tells of the end of its last run."""
+        return self._pages is not None and self._pages_are_used and self._pages.shows_status(agent.agent_id)
 
     def _place_of(self, agent_id: int) -> int:
         return (self._pages.page_of(agent_id) if self._pages is not None else None) or 0
@@ -544,62 +507,59 @@ class WatchList:
         are_used = agents >= FEWEST_AGENTS and 2 * needed <= agents
         if are_used != self._pages_are_used:
             self._pages_are_used = are_used
-            self._plan_all(now)
-        elif are_used and unplaced:
-            self._plan_pages(now)
+            self._plan_pages(range(1, pages.count + 1), now)
+            if not are_used:
+                self._plan_told_agents(now)
+        elif are_used:
+            self._plan_pages(pages.unread, now)
 
-    def _plan_pages(self, now: float) -> None:
-        for page in range(1, self._pages.count + 1) if self._pages is not None else ():
-            if PagePoll(page) not in self._rotation:
-                self._plan(PagePoll(page), now)
+    def _plan_pages(self, pages: Iterable[int], now: float) -> None:
+        for poll in map(PagePoll, pages):
+            if not self._rotation.is_on_its_way(poll) and (not self._pages_are_used or poll not in self._rotation):
+                self._plan(poll, now)
 
-    def _plan_all(self, now: float) -> None:
-        """Plan all polls of pages and agents, because it has changed what the pages are good for."""
-        for page in range(1, self._pages.count + 1) if self._pages is not None else ():
-            if not self._rotation.is_on_its_way(PagePoll(page)):
-                self._plan(PagePoll(page), now)
+    def _plan_told_agents(self, now: float) -> None:
+        """Plan the agents that were left to their pages, which are used no more."""
         for agent in self._agents.values():
             poll = AgentPoll(agent.agent_id)
-            if poll in self._rotation and not self._rotation.is_on_its_way(poll):
-                self._plan(poll, agent.asked_at)
+            if agent.interval >= CHECK_INTERVAL and not self._rotation.is_on_its_way(poll):
+                self._plan(poll, min(agent.asked_at, now))
 
     def _read_page(self, page: int, answer: Page[Agent], asked_at: float) -> None:
         pages = self._pages
         if pages is None:
             return
-        listed = [agent.id for agent in answer if agent.id in self._agents]
-        for agent_id in listed:
-            self._waited_for_on[self._place_of(agent_id)] -= 1
-        was_hinted = {agent_id for agent_id in listed if self._is_hinted(self._agents[agent_id])}
-        were_reliable = pages.are_reliable
-        ended = pages.read(page, answer, answer.total_record_count, asked_at)
+        listed = [self._agents[agent.id] for agent in answer if agent.id in self._agents]
+        for agent in listed:
+            self._waited_for_on[self._place_of(agent.agent_id)] -= 1
+        ended = set(pages.read(page, answer, answer.total_record_count, asked_at))
         self._waited_for_on[page] += len(listed)
         self._review_pages(asked_at)
-        if were_reliable != pages.are_reliable:
-            self._plan_all(asked_at)
-        for agent_id in listed:
-            agent, poll = self._agents[agent_id], AgentPoll(agent_id)
-            if agent_id in ended and agent.last_run() is not None:
+        for agent in listed:
+            poll, is_ended = AgentPoll(agent.agent_id), agent.agent_id in ended
+            if is_ended and agent.last_run() is not None:
                 agent.hinted_at = asked_at
                 self._expedite_last_run(agent)
-            elif agent_id not in was_hinted and not self._rotation.is_on_its_way(poll):
+            elif agent.is_new and self._is_told(agent) and not self._rotation.is_on_its_way(poll):
                 self._plan(poll, max(agent.asked_at, asked_at))
-            agent.is_new = agent_id in ended and agent.is_new
+            agent.is_new = is_ended and agent.is_new
         self._plan(PagePoll(page), asked_at)
 
-    def _give_up_pages(self, error: SequentumError, now: float) -> None:
+    def _give_up_pages(self, error: SequentumError) -> None:
         smaller = self._pages.smaller() if self._pages is not None and error.status_code == 400 else None
         if smaller is None:
             log.info("Working without the list of agents, by the agents' lists of runs. (%s)", error)
         else:
             log.info("The service refuses that many agents at once; asking for %d. (%s)", smaller.size, error)
+        self._use_other_pages(smaller)
+
+    def _use_other_pages(self, pages: AgentPages | None) -> None:
         for page in range(1, self._pages.count + 1) if self._pages is not None else ():
             self._rotation.drop(PagePoll(page))
-        self._pages = smaller
+        self._pages, self._pages_are_used = pages, False
         self._waited_for_on = Counter({0: len(self._agents)})
-        self._pages_are_used = False
-        self._plan_all(now)
-        self._review_pages(now)
+        self._plan_told_agents(self._now)
+        self._review_pages(self._now)
 
     def _expedite_last_run(self, agent: AgentWaits) -> None:
         for watched in agent.last_waits():
@@ -626,8 +586,3 @@ class WatchList:
         watched.fixed_at = at
         self._fixed_count += 1
         heapq.heappush(self._fixed, (at, self._fixed_count, watched))
-
-
-def _worthwhile_after(weight: float) -> float:
-    """Return after how many seconds a poll saves :data:`LEAST_DELAY`, if it can find so many ends in a second."""
-    return min(math.sqrt(2 * LEAST_DELAY / weight), LONGEST_INTERVAL)

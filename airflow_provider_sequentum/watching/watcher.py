@@ -150,7 +150,7 @@ class _Subscription(Watched):
     __slots__ = ("context", "log", "over")
 
     def __init__(self, spec: WaitSpec, task_log: Log) -> None:
-        super().__init__(RunPoller(spec), started_at=asyncio.get_running_loop().time())
+        super().__init__(RunPoller(spec))
         self.log = task_log
         # Airflow finds the task's log by the context of the trigger's own task.
         self.context = contextvars.copy_context()

@@ -83,13 +83,25 @@ def test_what_is_urgent_comes_first_and_once() -> None:
         rotation.take(0.0)
 
 
+def test_what_is_urgent_stays_so_when_its_plan_changes() -> None:
+    rotation: Rotation[str] = Rotation()
+    for poll in "ab":
+        rotation.plan(poll, now=0.0, not_before=0.0)
+    rotation.expedite("b")
+    rotation.plan("b", now=0.0, not_before=60.0)
+    assert rotation.take(0.0) == "b"
+    rotation.plan("b", now=1.0, not_before=60.0)
+    assert rotation.take(1.0) == "a"
+    assert rotation.due(2.0) == 60.0
+
+
 def test_what_is_dropped_never_comes() -> None:
     rotation: Rotation[str] = Rotation()
     rotation.plan("a", now=0.0, not_before=0.0)
     rotation.expedite("a")
     rotation.drop("a")
     assert rotation.due(0.0) == math.inf
-    assert len(rotation) == 0
+    assert "a" not in rotation
 
 
 def test_a_choice_among_many_costs_little() -> None:

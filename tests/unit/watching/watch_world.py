@@ -84,7 +84,7 @@ class World:
     def wait(self, run: PlannedRun | None = None, **terms: Any) -> Watched:
         if run is not None:
             terms = {"agent_id": run.agent_id, "run_id": run.id, **terms}
-        watched = Watched(RunPoller(WaitSpec(**terms)), started_at=self.moment.steady)
+        watched = Watched(RunPoller(WaitSpec(**terms)))
         self.list.add(watched, self.moment)
         return watched
 
