@@ -425,6 +425,7 @@ class WatchList:
         if was_hinted:
             if ended_at is not None or not agent.is_new:
                 pages.learn(was_right=ended_at is not None)
+            agent.is_new = False
         elif ended_at is not None and pages.should_have_told(agent.agent_id, ended_at):
             pages.learn(was_right=False)
         if not pages.are_reliable:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 import random
 from datetime import timedelta
@@ -10,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
 from airflow_provider_sequentum.runs.wait import PollOutcome
-from airflow_provider_sequentum.watching.watch_list import LAST_LOOK, SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.watch_list import CHECK_INTERVAL, LAST_LOOK, SHORTEST_INTERVAL
 from tests.support.errors import status_of
 from tests.support.service import START
 from tests.unit.watching.watch_world import World
@@ -209,6 +213,86 @@ def test_where_waits_share_a_question_the_smallest_interval_holds() -> None:
     world.wait(world.run(7, 500.0))
     world.live(1000)
     assert max(world.delays()) <= 15
+
+
+def test_a_wait_that_asks_for_few_polls_does_not_delay_another_of_its_agent() -> None:
+    world = World()
+    world.wait(world.run(7, 40.0))
+    world.live(2)
+    world.wait(world.run(7, 500.0), poll_interval=300.0)
+    world.live(100)
+    assert world.delays()[0] <= SHORTEST_INTERVAL + 1
+
+
+def test_a_deadline_brings_its_look_although_another_wait_comes_at_that_moment() -> None:
+    world = World()
+    world.wait(world.run(7, 1e6), poll_interval=3600, deadline=START + timedelta(seconds=500))
+    world.live(499.5)
+    world.now = 500.0
+    assert world.list.pass_time(world.moment) == []
+    world.wait(world.run(7, 1e6), poll_interval=60)
+    assert world.list.due(world.moment.steady) == world.moment.steady
+
+
+# Pages of the agents list
+
+
+def test_pages_are_read_seldom_where_they_tell_of_fewer_runs_than_the_agents_lists() -> None:
+    world = World()
+    for number in range(600):
+        world.wait(world.run(1 + number % 10, 1e5))
+    world.live(600)
+    assert 1 <= world.requests["all"] <= 12
+
+
+def test_an_agent_that_is_left_to_its_page_is_checked_now_and_then() -> None:
+    world = World()
+    runs = [world.run(agent_id, 1e5) for agent_id in range(1, 41)]
+    for run in runs:
+        world.wait(run)
+    world.live(CHECK_INTERVAL - 60)
+    assert world.requests["status"] <= 40
+    world.live(240)
+    assert 40 <= world.requests["status"] <= 80
+
+
+def test_a_page_on_which_nobody_was_waited_for_is_read_again_when_somebody_is() -> None:
+    world = World()
+    first = [world.run(agent_id, 100.0) for agent_id in range(1, 31)]
+    for run in first:
+        world.wait(run)
+    world.live(400)
+    assert len(world.ended) == 30
+    later = [world.run(agent_id, 600.0) for agent_id in range(1, 31)]
+    for run in later:
+        world.wait(run)
+    pages_before = world.requests["all"]
+    world.live(1000)
+    assert len(world.ended) == 60
+    assert world.requests["all"] > pages_before + 100
+
+
+def test_pages_that_are_wrong_are_given_up_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The last run of each agent is shown as ended again and again, and is not."""
+    world = World()
+    runs = [world.run(agent_id, 5000.0) for agent_id in range(1, 31)]
+    activity = itertools.count()
+
+    def lying_page(page: int, size: int) -> Page[Agent]:
+        time = (START + timedelta(seconds=next(activity))).isoformat()
+        shown = [{"id": run.agent_id, "status": 10, "lastActivity": time} for run in runs]
+        return Page([Agent.model_validate(agent) for agent in shown], len(shown))
+
+    world._page = lying_page  # type: ignore[method-assign]
+    for run in runs:
+        world.wait(run)
+    with caplog.at_level(logging.INFO, "airflow_provider_sequentum.watching.watch_list"):
+        world.live(6000)
+    assert len(world.ended) == 30
+    assert max(world.delays()) <= 31
+    assert [record.message for record in caplog.records if "list of agents" in record.message] == [
+        "Working without the list of agents: what it says of their last runs is often wrong."
+    ]
 
 
 # Faults
