@@ -47,6 +47,12 @@ class Workload:
     """How many agents the account has, if more than are waited for."""
     goals: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def waiters(self) -> list[str]:
+        """The simple rules and the oracle. Pages tell of an agent's last run only."""
+        has_one_run_each = set(self.counts(random.Random(0))) == {1}
+        return ["loop", *(["pages"] if has_one_run_each else []), "oracle"]
+
     def runs(self, seed: int) -> list[PlannedRun]:
         """Return the runs."""
         generator = random.Random(f"{self.name} {seed}")

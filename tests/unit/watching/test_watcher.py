@@ -113,7 +113,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
     monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(made, settings))
     monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.SHORTEST_INTERVAL", 0.01)
-    monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.LEAST_DELAY", 1e-9)
+    monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.PAGE_INTERVAL", 0.0)
     yield made
     assert not any(client.is_open for client in made.clients)
 
