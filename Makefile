@@ -180,6 +180,10 @@ bench-landing: $(READY) ## Measure landing 1 GiB and 1,000 small files beside cu
 bench-waiting: $(READY) $(BENCH_READY) ## Measure a thousand waits on one key, and other providers beside (about an hour)
 	$(BIN)/python -m tests.benchmarks.bench_waiting $(BENCH_WAITING)
 
+.PHONY: lab-waiting
+lab-waiting: $(READY) ## Wait for many workloads in virtual time, beside simple rules: make lab-waiting LAB="--seeds 10 --check"
+	$(BIN)/python -m tests.benchmarks.lab_waiting $(LAB)
+
 # The other providers that are measured beside this one need an environment of their own.
 $(BENCH_READY): $(READY) tests/benchmarks/bench_waiting/requirements.txt
 	$(BIN)/python -m venv .venv-bench

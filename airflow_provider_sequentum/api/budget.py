@@ -9,11 +9,16 @@ tick coarsely. The server counted it somewhere in between, so however its window
 key never exceeds the limit.
 Where others use the same key, a refusal (429) halves what this process allows itself, and every window without
 one gives back a tenth of the limit.
+
+Requests with a share below 1 are polls. They come after everything else, and find by themselves a rate at which the
+rest of the key's users find room, see :class:`PollPace`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import random
 import threading
 import time
 from collections import deque
@@ -34,6 +39,78 @@ _LEARNING_INTERVAL = 1.0
 _LARGEST_LIMIT = 1_000_000
 _LONGEST_WINDOW = 3600.0
 
+FIRST_PACE = 0.25
+"""The part of the limit that polls of a process use as long as nothing is known of who else uses the key."""
+HELD = 1.5
+"""Seconds beyond what is usual after which an answer was held in the service's queue, because the limit is used up."""
+
+_GROWTH = 1.5
+"""Factor for each window, as long as no level has failed."""
+_CUBIC = 0.002
+_IN_USE = 0.7
+"""A level is only raised while at least this part of it is used: otherwise it proves nothing."""
+_PROVEN = 1.25
+"""Windows for which a level has to be held before it counts as good."""
+_DEAF = 5.0
+"""Seconds after bad news in which further ones are taken for the same: requests held together are released together."""
+_PROBE_INTERVAL = 5.0
+"""Seconds between two polls while it seems that the service holds them."""
+_BURST = 3
+"""Polls that may follow each other at once, to make up for a moment in which none could be sent."""
+
+
+class PollPace:
+    """At which part of the key's limit this process polls: found out without asking the others that use the key.
+
+    The service has no word for how much of a key's limit is used up. But before it refuses a request, it holds up to
+    ten until the window ends. So a poll whose answer comes late says in time that the limit was exceeded, and by how
+    much: one that was held for the last sixth of a window, that requests come by a sixth too fast. The level that
+    failed is remembered and approached again slowly, then passed in small steps, as TCP does with CUBIC (RFC 9438):
+    fast as long as it is far, slowly where it failed.
+
+    :param jitter: gives a number from 0 to 1, so that processes do not take their steps together.
+    """
+
+    def __init__(self, jitter: Callable[[], float] = random.random) -> None:
+        self.level = FIRST_PACE
+        self._jitter = jitter
+        self._failed: float | None = None
+        self._base = FIRST_PACE
+        self._windows = 0
+        self._return_after = 0.0
+        self._deaf_until = -math.inf
+        self._excess = 0.0
+
+    def window_passed(self, *, in_use: bool) -> None:
+        """Take in that a window went by without bad news."""
+        if not in_use:
+            return
+        self._windows += 1
+        if self._failed is None:
+            self.level = min(self.level * _GROWTH, 1.0)
+        else:
+            self.level = min(self._failed + _CUBIC * (self._windows - self._return_after) ** 3, 1.0)
+
+    def exceeded(self, excess: float, now: float, deaf_for: float = _DEAF) -> bool:
+        """Take in that the key's limit was exceeded; return whether that was news.
+
+        :param excess: for which part of a window a request was held or refused.
+        :param deaf_for: seconds in which further news is the same news.
+        """
+        if now < self._deaf_until:
+            if excess <= self._excess or self._failed is None:
+                return False
+            self.level = self._failed  # the same news, and worse than it seemed
+        else:
+            self._deaf_until = now + deaf_for
+            self._failed = self.level
+        self._excess = excess
+        # Twice the excess, because what is too much is not only ours: the others may be starts, which do not give way.
+        self._base = self.level = self._failed * min(max((1.0 - excess) ** 2, 0.4), 0.9)
+        self._windows = 0
+        self._return_after = math.cbrt((self._failed - self._base) / _CUBIC) * (0.8 + 0.4 * self._jitter())
+        return True
+
 
 class RequestBudget:
     """The budget of one key on one origin. Safe across threads and tasks; never blocks for long.
@@ -53,14 +130,45 @@ class RequestBudget:
         self._paused_until = float("-inf")
         self._learnt_at = float("-inf")
         self._refusals = 0
+        self.pace = PollPace()
+        self._pace_window = clock()
+        self._polls_in_window = 0
+        self._next_poll = float("-inf")
+        self._polls: list[float] = []
+        """When the polls were sent that are not answered yet."""
+        self._newest_answered = float("-inf")
+        self._last_poll = float("-inf")
+        self._usual = 0.2
 
-    def admit(self, *, share: float = 1.0, per_minute: int | None = None, urgent: bool = False) -> float:
+    def turn(self, *, share: float, per_minute: int | None = None) -> float:
+        """Admit a poll now, or say how long to wait before asking again; parameters and result as for :meth:`admit`.
+
+        Polls are spread evenly over the window, because requests that are sent as fast as they are admitted come in
+        bursts, a window apart.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._seems_held(now) and now - self._last_poll < _PROBE_INTERVAL:
+                return HELD / 3
+            spacing = self.spacing(share=share, per_minute=per_minute)
+            slot = max(self._next_poll, now - _BURST * spacing)
+            if slot > now:
+                return slot - now
+            wait = self.admit(share=share, per_minute=per_minute, is_poll=True)
+            if wait == 0:
+                self._next_poll = slot + spacing
+            return wait
+
+    def admit(
+        self, *, share: float = 1.0, per_minute: int | None = None, urgent: bool = False, is_poll: bool = False
+    ) -> float:
         """Admit a request now, or say how long to wait before asking again.
 
         :param share: part of the budget the request may help to fill, from 0 to 1. Polling with 0.8 always
             leaves room for a start.
         :param per_minute: the client's own upper bound.
         :param urgent: admit it whatever is left.
+        :param is_poll: whether it is a poll whose answer comes at once, unless the service holds it.
         :return: 0 when the request is admitted; it then has to be settled. Otherwise seconds.
         """
         with self._lock:
@@ -75,35 +183,45 @@ class RequestBudget:
             surplus = self._in_flight + len(self._answered) - self._allowed(share, per_minute)
             if surplus < 0 or urgent:
                 self._in_flight += 1
+                if is_poll:
+                    self._note_poll(now)
                 return 0.0
             if surplus < len(self._answered):
                 return self._answered[surplus] + kept - now
             return kept
 
     def spacing(self, *, share: float = 1.0, per_minute: int | None = None) -> float:
-        """Return the seconds between requests that are spread evenly over the window; parameters as for :meth:`admit`.
-
-        Polling keeps to this rate: requests that are sent as fast as they are admitted come in bursts, a window apart.
-        """
+        """Return the seconds between requests that are spread evenly; parameters as for :meth:`admit`."""
         with self._lock:
             self._recover(self._clock())
-            return self._window / self._allowed(share, per_minute)
+            at_pace = min(share, self.pace.level) if share < 1 else 1.0
+            by_hand = self._allowed(share, per_minute)
+            return self._window / min(by_hand, self._allowed(at_pace, None))
 
     @property
     def refusals(self) -> int:
         """How many requests of this process were refused with 429."""
         return self._refusals
 
-    def settle(self, headers: Mapping[str, str] | None = None, *, refused_for: float | None = None) -> None:
+    def settle(
+        self,
+        headers: Mapping[str, str] | None = None,
+        *,
+        refused_for: float | None = None,
+        took: float | None = None,
+    ) -> None:
         """Take note that an admitted request is over.
 
         :param headers: headers of its answer, ``None`` if there was none.
         :param refused_for: seconds to hold back, when the answer was a 429.
+        :param took: seconds until the answer came, for a poll; ``None`` if that says nothing of the service's queue.
         """
         with self._lock:
             now = self._clock()
             self._in_flight -= 1
             self._answered.append(now)
+            if took is not None:
+                self._poll_answered(now, took, is_answer=headers is not None and refused_for is None)
             if headers is not None and now - self._learnt_at >= _LEARNING_INTERVAL:
                 self._learnt_at = now
                 self._learn(headers)
@@ -112,8 +230,48 @@ class RequestBudget:
                 self._hold_back(now, refused_for)
 
     def _allowed(self, share: float, per_minute: int | None) -> int:
-        own = self._own_limit if per_minute is None else min(self._own_limit, per_minute * self._window / 60)
+        own = self._own_limit if share == 1 else float(self._limit)
+        if per_minute is not None:
+            own = min(own, per_minute * self._window / 60)
         return max(1, int(own * share))
+
+    def _note_poll(self, now: float) -> None:
+        self._pass_windows(now)
+        self._polls.append(now)
+        self._polls_in_window += 1
+        self._last_poll = now
+
+    def _pass_windows(self, now: float) -> None:
+        # Longer than the service's windows, so that the news of each one has come before it counts as good.
+        while now - self._pace_window >= _PROVEN * self._window and not self._seems_held(now):
+            in_use = self._polls_in_window >= _PROVEN * _IN_USE * self._limit * min(self.pace.level, 0.8)
+            self.pace.window_passed(in_use=in_use)
+            self._pace_window = max(self._pace_window + _PROVEN * self._window, now - self._window)
+            self._polls_in_window = 0
+
+    def _poll_answered(self, now: float, took: float, *, is_answer: bool) -> None:
+        sent_at = min(self._polls, key=lambda at: abs(at - (now - took)), default=now - took)
+        if sent_at in self._polls:
+            self._polls.remove(sent_at)
+        # What was overtaken by a later one was not held: the service's queue keeps the order.
+        is_held = is_answer and took > self._longest_usual and self._newest_answered <= sent_at
+        if is_held:
+            self._exceeded(now, took)
+        if is_answer:
+            self._usual += (min(took, 2 * self._longest_usual) - self._usual) / 20
+            self._newest_answered = max(self._newest_answered, sent_at)
+
+    @property
+    def _longest_usual(self) -> float:
+        return HELD + 3 * self._usual
+
+    def _seems_held(self, now: float) -> bool:
+        oldest = min(self._polls, default=now)
+        return now - oldest > self._longest_usual and self._newest_answered <= oldest
+
+    def _exceeded(self, now: float, seconds: float, deaf_for: float = _DEAF) -> None:
+        if self.pace.exceeded(min(seconds / self._window, 1.0), now, deaf_for):
+            self._pace_window, self._polls_in_window = now, 0
 
     def _learn(self, headers: Mapping[str, str]) -> None:
         limit = _number(headers.get("x-ratelimit-limit"), _LARGEST_LIMIT)
@@ -125,6 +283,7 @@ class RequestBudget:
             self._window = window
 
     def _hold_back(self, now: float, seconds: float) -> None:
+        self._exceeded(now, seconds, min(seconds, LONGEST_PAUSE) + _DEAF)
         # Requests under way together are refused together: that is one piece of news.
         if now >= self._paused_until:
             self._own_limit = max(1.0, self._own_limit / 2)

@@ -78,17 +78,26 @@ class _Client:
     def _seconds_until_turn(self, call: Call[Any], share: float, deadline: Deadline) -> float:
         """Return 0 when the request may be sent, and otherwise how long to sleep before asking again."""
         deadline.check(call)
-        wait = self._budget.admit(share=share, per_minute=self.settings.requests_per_minute, urgent=self._urgent)
+        wait = self._budget.admit(
+            share=share,
+            per_minute=self.settings.requests_per_minute,
+            urgent=self._urgent,
+            is_poll=_is_poll(call, share),
+        )
         return min(wait, LONGEST_SLEEP, deadline.remaining) if wait > 0 else 0.0
 
-    def _settle(self, response: httpx.Response | None) -> None:
+    def _settle(self, response: httpx.Response | None, took: float | None = None) -> None:
         if response is None:
-            self._budget.settle()
+            self._budget.settle(took=took)
         elif response.status_code != 429:
-            self._budget.settle(response.headers)
+            self._budget.settle(response.headers, took=took)
         else:
             pause = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
-            self._budget.settle(response.headers, refused_for=DEFAULT_PAUSE if pause is None else pause)
+            self._budget.settle(response.headers, refused_for=DEFAULT_PAUSE if pause is None else pause, took=took)
+
+    def _took(self, sent_at: float, call: Call[Any], share: float) -> float | None:
+        """Return the seconds that a poll took; ``None`` for what may take long without the key being busy."""
+        return self._clock() - sent_at if _is_poll(call, share) else None
 
     def _retries(self, call: Call[Any], deadline: Deadline) -> dict[str, Any]:
         longest_wait = URGENT_WAIT if self._urgent else math.inf
@@ -98,6 +107,10 @@ class _Client:
         """Give up a body that comes in small pieces for longer than there is time."""
         if call.safe_to_repeat and deadline.remaining <= 0:
             raise httpx.ReadTimeout("the answer takes too long")
+
+
+def _is_poll(call: Call[Any], share: float) -> bool:
+    return share < 1 and call.when_silent is None  # the service answers a long poll late by intention
 
 
 class SequentumClient(_Client):
@@ -215,11 +228,12 @@ class SequentumClient(_Client):
         while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
             self._sleep(wait)
         response: httpx.Response | None = None
+        sent_at = self._clock()
         try:
             with sending():
                 response = self._http.send(self._pipeline.build(call, headers, deadline.remaining), stream=True)
         finally:
-            self._settle(response)
+            self._settle(response, self._took(sent_at, call, budget_share))
         return response
 
     @cached_property
@@ -292,6 +306,24 @@ class AsyncSequentumClient(_Client):
         policy = AsyncRetrying(sleep=self._sleep, **self._retries(call, deadline))
         return await policy(self._attempt, call, budget_share, deadline)
 
+    def poll_turn(self, budget_share: float) -> float:
+        """Admit a poll now, or return the seconds to wait before asking again.
+
+        What to poll is best decided when it may be sent: an admitted poll is sent by :meth:`poll`, and has to be.
+
+        :return: 0 when it is admitted.
+        """
+        return self._budget.turn(share=budget_share, per_minute=self.settings.requests_per_minute)
+
+    async def poll(self, call: Call[T], *, budget_share: float) -> Reply[T]:
+        """Send an admitted poll, once: whoever polls decides anew what comes next when there is no answer.
+
+        :raises SequentumError: there is no usable answer.
+        """
+        deadline = Deadline(None, self._clock)
+        response = await self._send_admitted(call, budget_share, deadline)
+        return self._pipeline.reply(call, response, await self._read(call, response, deadline))
+
     async def pages(self, call: Call[Page[T]]) -> AsyncIterator[Page[T]]:
         """Yield the pages of a list, each asked for when it is wanted, from the call's page on."""
         following: Call[Page[T]] | None = first_page(call)
@@ -358,12 +390,16 @@ class AsyncSequentumClient(_Client):
     async def _request(self, call: Call[Any], budget_share: float, deadline: Deadline) -> httpx.Response:
         while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
             await self._sleep(wait)
+        return await self._send_admitted(call, budget_share, deadline)
+
+    async def _send_admitted(self, call: Call[Any], budget_share: float, deadline: Deadline) -> httpx.Response:
         response: httpx.Response | None = None
+        sent_at = self._clock()
         try:
             with sending():
                 response = await self._http.send(self._pipeline.build(call, within=deadline.remaining), stream=True)
         finally:
-            self._settle(response)
+            self._settle(response, self._took(sent_at, call, budget_share))
         return response
 
 

@@ -1,14 +1,12 @@
-"""
-Where to look: the list of agents tells each agent's last-run status, a hundred agents to a request.
+"""The pages of the agents list: each tells the status of the last run of a hundred agents.
 
-That is a hint and no more. Somebody else may have started another run since, and what the service shows there may be
-late. So a hint only brings a poll forward, and how far hints are relied on is learnt: from those that were right,
-those that led to nothing, and the ends that should have been hinted at and were not.
+That is a hint and no more. Another run may have been started since, and what the service shows there may be late. So a
+hint only makes the agent's runs be polled next, and pages whose hints are often wrong are given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.runs.phases import phase_of_status
@@ -16,79 +14,91 @@ from airflow_provider_sequentum.runs.phases import phase_of_status
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
 
-AGENTS_PER_PAGE = 100
+PAGE_SIZES = (100, 50, 20)
+"""How many agents to ask for; less if the service refuses."""
+
 FEWEST_AGENTS = 5
-"""With fewer agents to look for, asking them directly is as good."""
+"""With fewer agents to look for, polling them directly is as good."""
 
 _MOST_PAGES = 100
 """Pages that are looked at: what a service says it has is not trusted to be sensible."""
 _MEMORY = 50.0
 """Hints after which older experience weighs half."""
+_RELIABLE = 0.8
 _CLOCK_TOLERANCE = 5.0
-"""Seconds by which the service's clock may differ from ours before the ends it tells are misjudged."""
+"""Seconds of difference of times that are both estimates, up to which a hint counts as given in time."""
 
 
-class AgentHints:
-    """What is known of the pages of the agents list: who is on which, what they said last, how reliable they are."""
+class AgentPages:
+    """What is known of the pages: who is on which, what they said last, how reliable they are.
 
-    def __init__(self) -> None:
+    :param size: agents on a page.
+    """
+
+    def __init__(self, size: int = PAGE_SIZES[0]) -> None:
+        self.size = size
+        self.count = 1
+        """How many pages there are, as far as is known."""
+        self.unread = {1}
         self._page_of: dict[int, int] = {}
         self._on_page: dict[int, list[int]] = {}
         self._read_at: dict[int, float] = {}
-        self._said: dict[int, object] = {}
-        self._unread = {1}
-        self._pages = 1
-        self._right = 1.0
-        self._tried = 2.0
+        self._shown: dict[int, object] = {}
+        self._right = 9.0
+        self._tried = 10.0
 
     @property
-    def pages(self) -> range:
-        """The numbers of the pages there are, as far as is known."""
-        return range(1, self._pages + 1)
+    def are_reliable(self) -> bool:
+        """Whether most ends that were found had been hinted at, and most hints led to one."""
+        return self._right / self._tried >= _RELIABLE
 
-    @property
-    def reliability(self) -> float:
-        """The part of the ends that hints tell of, from 0 to 1."""
-        return self._right / self._tried
+    def page_of(self, agent_id: int) -> int | None:
+        """Return the page that an agent was on."""
+        return self._page_of.get(agent_id)
 
-    def chance(self, agent_id: int, page: int | None = None) -> float:
-        """
-        Return the probability that the end of an agent's last run is hinted at.
+    def agents_on(self, page: int) -> Collection[int]:
+        """Return the agents that were on a page."""
+        return self._on_page.get(page, ())
 
-        :param page: on this page; ``None`` for the pages that have been read.
-        """
-        place = self._page_of.get(agent_id)
-        if place is None:
-            return self.reliability / len(self._unread) if page in self._unread else 0.0
-        return self.reliability if page in (place, None) else 0.0
+    def shows_status(self, agent_id: int) -> bool:
+        """Return whether the page of an agent tells how its last run is."""
+        return self._shown.get(agent_id) is not None
+
+    def may_show_status(self, agent_id: int) -> bool:
+        """Return whether the page of an agent tells how its last run is, as far as is known."""
+        return self._shown.get(agent_id, "unknown") is not None
 
     def should_have_told(self, agent_id: int, ended_at: float) -> bool:
-        """Whether an agent's page was read after its last run had ended, so that its end should have been noticed."""
+        """Return whether an agent's page was read after its last run had ended: then the end should be known."""
         read_at = self._read_at.get(self._page_of.get(agent_id, 0))
         return read_at is not None and read_at > ended_at + _CLOCK_TOLERANCE
 
-    def agents_on(self, page: int, agents: Mapping[int, object]) -> list[int]:
-        """Return those of the agents that are on a page, or may be because it has not been read yet."""
-        if page in self._unread:
-            return [agent_id for agent_id in agents if agent_id not in self._page_of]
-        return [agent_id for agent_id in self._on_page.get(page, ()) if agent_id in agents]
-
-    def read(self, page: int, agents: Iterable[Agent], total: int | None, asked_at: float) -> list[int]:
-        """
-        Take in a page, and return the agents whose last run seems to have ended since their page was read last.
+    def read(self, page: int, agents: Collection[Agent], total: int | None, asked_at: float) -> list[int]:
+        """Take in a page.
 
         :param total: number of agents on all pages; ``None`` if the answer is the whole list.
-        :param asked_at: when the page was asked for, by the steady clock.
+        :param asked_at: when it was asked for, by the steady clock.
+        :return: the agents whose last run is shown as ended, and was not when they were shown before.
         """
-        agents = list(agents)
-        self._unread.discard(page)
         self._read_at[page] = asked_at
         self._on_page[page] = [agent.id for agent in agents]
-        pages = min(max(1, -(-total // AGENTS_PER_PAGE)), _MOST_PAGES) if total is not None else 1
-        self._unread |= set(range(self._pages + 1, pages + 1))
-        self._unread -= set(range(pages + 1, self._pages + 1))
-        self._pages = pages
-        return [agent.id for agent in agents if self._is_news(agent, page)]
+        known, self.count = self.count, min(max(1, -(-total // self.size)), _MOST_PAGES) if total is not None else 1
+        self.unread.discard(page)
+        self.unread |= set(range(known + 1, self.count + 1))
+        self.unread -= set(range(self.count + 1, known + 1))
+        return [agent.id for agent in agents if self._is_new_end(agent, page)]
+
+    def read_all_again(self) -> None:
+        """Look for agents that were on no page when it was read."""
+        self.unread = set(range(1, self.count + 1))
+
+    def smaller(self) -> AgentPages | None:
+        """Return smaller pages, of which nothing is known yet; ``None`` if there are none."""
+        return next((AgentPages(size) for size in PAGE_SIZES if size < self.size), None)
+
+    def forget(self, agent_id: int) -> None:
+        """Forget what was shown of an agent, so that its last run counts as news if it is shown as ended."""
+        self._shown.pop(agent_id, None)
 
     def learn(self, *, was_right: bool) -> None:
         """Learn from a hint that was right or led to nothing, or from an end that should have been hinted at."""
@@ -97,8 +107,8 @@ class AgentHints:
         if self._tried > _MEMORY:
             self._right, self._tried = self._right / 2, self._tried / 2
 
-    def _is_news(self, agent: Agent, page: int) -> bool:
-        said = (agent.status, agent.last_activity)
-        is_new = self._said.get(agent.id) != said
-        self._page_of[agent.id], self._said[agent.id] = page, said
+    def _is_new_end(self, agent: Agent, page: int) -> bool:
+        shown = None if agent.status is None else (agent.status, agent.last_activity)
+        is_new = self._shown.get(agent.id) != shown
+        self._page_of[agent.id], self._shown[agent.id] = page, shown
         return is_new and agent.status is not None and phase_of_status(agent.status).is_over

@@ -1,25 +1,32 @@
-"""All waits of one connection, as data: which poll to ask next, and what its answer means to whom.
+"""All waits of one connection, as data: what to poll next, and what an answer means to whom.
 
 One request answers for every wait on an agent. The list is fed with answers and faults, and returns what each wait has
-to hear; sending the questions and telling the waits is the watcher's business. Every wait stays a decision of its own
+to hear; sending the polls and telling the waits is the watcher's business. Every wait stays a decision of its own
 (:class:`~airflow_provider_sequentum.runs.wait.RunPoller`), and only a run's own record ends it.
+
+Two simple rules are at work, in one :class:`~.rotation.Rotation`. The agents' lists of runs are polled in turn. Pages
+of the agents list are polled beside them where they tell of more runs, and an agent whose page tells of all that is
+waited for is polled only when that is shown as ended, and now and then. Why nothing is learnt of how long runs take
+stands in ``docs/waiting.md``.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollOutcome, PollResult, RunPoller, first_run_since
-from airflow_provider_sequentum.watching.agent_list import AGENTS_PER_PAGE, FEWEST_AGENTS, AgentHints
-from airflow_provider_sequentum.watching.schedule import SHORTEST_INTERVAL, EndRates, PollSchedule, Stage
+from airflow_provider_sequentum.watching.agent_list import FEWEST_AGENTS, AgentPages
+from airflow_provider_sequentum.watching.rotation import Rotation
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
@@ -27,8 +34,20 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
 
-_WINDING_DOWN = frozenset({RunStatus.EXPORTING, RunStatus.STOPPING})
+SHORTEST_INTERVAL = 5.0
+"""Seconds between two polls of an agent or a run at least, unless who waits asks for another number."""
+PAGE_INTERVAL = 1.0
+"""Seconds between two polls of a page at least."""
+IDLE_PAGE_INTERVAL = 60.0
+"""The same, while the page tells of fewer runs than the agents' own lists."""
+CHECK_INTERVAL = 900.0
+"""Seconds after which an agent is polled whose page tells of it: the page may be wrong."""
+LAST_LOOK = 15.0
+"""Seconds after its deadline that a wait is given for a last look, so that it ends with the run's last state."""
+
 _SHORTEST_LIST = 20
+
+log = logging.getLogger(__name__)
 
 
 class Moment(NamedTuple):
@@ -75,73 +94,43 @@ Poll = AgentPoll | RunPoll | PagePoll
 
 
 class Watched:
-    """
-    One wait on the list.
+    """One wait on the list.
 
     :param wait: its state.
-    :param began: when the run began, as far as is known, by the steady clock.
     """
 
-    __slots__ = ("began", "fixed_at", "is_last_look", "looked_at", "wait", "winding_down_since")
+    __slots__ = ("fixed_at", "is_last_look", "wait")
 
-    def __init__(self, wait: RunPoller, began: float) -> None:
+    def __init__(self, wait: RunPoller) -> None:
         self.wait = wait
-        self.began = began
-        self.looked_at: float | None = None
-        self.winding_down_since: float | None = None
         self.fixed_at: float | None = None
         self.is_last_look = False
 
     @property
     def shortest_interval(self) -> float:
-        """Seconds between two questions on behalf of this wait at least."""
+        """Seconds between two polls on behalf of this wait at least."""
         asked_for = self.wait.spec.poll_interval
         return SHORTEST_INTERVAL if asked_for is None else asked_for
-
-    def stage(self, at: float) -> Stage:
-        """Return how far the run has come at a time, if nothing changes until then."""
-        since = self.winding_down_since
-        if since is None:
-            return Stage(at - self.began)
-        pace = 1000.0 / max(since - self.began, 1.0)
-        return Stage((at - since) * pace, pace, winding_down=True)
-
-    def see(self, run: Run, moment: Moment) -> None:
-        """Take in what a record says of how far the run has come."""
-        age = moment.seconds_since(run.started_at) if run.started_at is not None else None
-        if age is not None:
-            self.began = moment.steady - age
-        if run.status not in _WINDING_DOWN:
-            self.winding_down_since = None
-        elif self.winding_down_since is None:
-            looked_at = moment.steady if self.looked_at is None else self.looked_at
-            self.winding_down_since = (looked_at + moment.steady) / 2
-        self.looked_at = moment.steady
-
-    def ended_at(self, run: Run, moment: Moment) -> float:
-        """Return when a run that has ended did so, by the steady clock."""
-        begun = run.started_at
-        if begun is None or run.end_time is None:
-            return moment.steady
-        return min(self.began + (run.end_time - begun).total_seconds(), moment.steady)
 
 
 class Update(NamedTuple):
     """What a wait has to hear. It is off the list if there is an outcome or an error."""
 
     watched: Watched
-    verdict: PollResult
+    result: PollResult
     error: SequentumError | SequentumException | None = None
 
 
 class AgentWaits:
-    """
-    The waits for runs of one agent.
+    """The waits for runs of one agent.
 
     :param agent_id: the agent.
     """
 
-    __slots__ = ("agent_id", "hinted_at", "list_size", "newest_listed", "pending_discovery", "runs", "unlisted")
+    __slots__ = (
+        "agent_id", "asked_at", "hinted_at", "interval", "is_new", "list_size", "newest_listed", "pending_discovery",
+        "runs", "unlisted",
+    )  # fmt: skip
 
     def __init__(self, agent_id: int) -> None:
         self.agent_id = agent_id
@@ -149,12 +138,17 @@ class AgentWaits:
         self.pending_discovery: list[Watched] = []
         """Waits for a run that is not there yet."""
         self.unlisted: set[int] = set()
-        """Runs that are asked for by themselves."""
+        """Runs that are polled by themselves."""
         self.list_size = _SHORTEST_LIST
         """How many runs to ask for: as many as it takes to see the oldest one waited for."""
         self.newest_listed = 0
+        self.asked_at = -math.inf
+        self.interval = math.inf
+        """Seconds until it may be polled again."""
         self.hinted_at: float | None = None
         """When the agents list said that the last run had ended, until that has been looked into."""
+        self.is_new = True
+        """Whether its page was not read since a wait came: what it shows may be of the run before."""
 
     def __iter__(self) -> Iterator[Watched]:
         for waits in self.runs.values():
@@ -182,7 +176,7 @@ class AgentWaits:
         return True
 
     def covered(self, poll: AgentPoll | RunPoll) -> list[Watched]:
-        """Return the waits that a poll is asked for."""
+        """Return the waits that a poll is sent for."""
         if isinstance(poll, RunPoll):
             return list(self.runs.get(poll.run_id, ())) if poll.run_id in self.unlisted else []
         listed = [watched for run_id, waits in self.runs.items() if run_id not in self.unlisted for watched in waits]
@@ -199,16 +193,19 @@ class AgentWaits:
         last = max(self.runs, default=0)
         return last if last and last >= self.newest_listed else None
 
+    def last_waits(self) -> list[Watched]:
+        """Return the waits for the agent's last run."""
+        return self.runs.get(self.last_run() or 0, [])
+
     def may_be_cut(self, listed: Sequence[object]) -> bool:
         """Return whether the service may have more runs than it listed, and would list more."""
         return self.list_size <= len(listed) < LONGEST_RUN_LIST
 
     def read_list(self, run_ids: list[int]) -> None:
-        """
-        Take in which runs the service lists, newest first.
+        """Take in which runs the service lists, newest first.
 
-        Runs waited for that it does not list are unlisted. A list that may have been cut says nothing of them: then the
-        next one is longer.
+        Runs waited for that it does not list are polled by themselves. A list that may have been cut says nothing of
+        them: then the next one is longer.
         """
         self.unlisted -= set(run_ids)
         missing = self.runs.keys() - self.unlisted - set(run_ids)
@@ -221,29 +218,21 @@ class AgentWaits:
             self.list_size = min(max(_SHORTEST_LIST, deepest + deepest // 4), LONGEST_RUN_LIST)
 
 
-LAST_LOOK = 15.0
-"""Seconds after its deadline that a wait is given for a last look, so that it ends with the run's last state."""
-
-_FEW_RUNS = 2
-"""With so few runs of an agent to wait for, what the agents list tells of it is most of what there is to hear."""
-
-
 class WatchList:
-    """
-    The waits of one connection.
+    """The waits of one connection."""
 
-    :param rates: what is known of how long runs take; more is learnt here.
-    """
-
-    def __init__(self, rates: EndRates) -> None:
-        self._rates = rates
-        self._schedule: PollSchedule[Poll] = PollSchedule()
+    def __init__(self) -> None:
+        self._rotation: Rotation[Poll] = Rotation()
         self._agents: dict[int, AgentWaits] = {}
-        self._hints: AgentHints | None = AgentHints()
-        self._hints_need_planning = False
+        self._pages: AgentPages | None = AgentPages()
+        self._pages_are_used = False
+        self._waited_for_on: Counter[int] = Counter()
+        """How many agents are waited for on each page; under 0 those whose page is not known."""
+        self._unplaced_since = -math.inf
         self._fixed: list[tuple[float, int, Watched]] = []
         self._fixed_count = 0
         self._waits = 0
+        self._now = 0.0
 
     def __len__(self) -> int:
         return self._waits
@@ -263,17 +252,21 @@ class WatchList:
         agent = self._agents.get(agent_id)
         if agent is None:
             agent = self._agents[agent_id] = AgentWaits(agent_id)
+            self._waited_for_on[self._place_of(agent_id)] += 1
+            self._review_pages(moment.steady)
         agent.add(watched)
+        agent.is_new = True
+        if place := self._place_of(agent_id):
+            self._plan_pages([place], moment.steady)
+        if self._pages is not None:
+            self._pages.forget(agent_id)
         self._waits += 1
         self._note_fixed_look(watched, moment)
-        self._hints_need_planning = True
-        poll = AgentPoll(agent_id)
-        if poll in self._schedule:
-            rate = self._rates.rate(agent_id, watched.stage(moment.steady))
-            shortest = watched.shortest_interval
-            self._schedule.expect_more(poll, rate, now=moment.steady, shortest=shortest)
-        else:
-            self._plan(poll, moment.steady)
+        # Not planned as after an answer: that looks at all waits of the agent, and they may come by the thousand.
+        poll, interval = AgentPoll(agent_id), watched.shortest_interval
+        if not self._rotation.is_on_its_way(poll) and (poll not in self._rotation or interval < agent.interval):
+            agent.interval = interval
+            self._rotation.plan(poll, now=moment.steady, not_before=agent.asked_at + interval)
 
     def remove(self, watched: Watched) -> None:
         """Drop a wait, if it is still on the list."""
@@ -284,28 +277,29 @@ class WatchList:
         watched.fixed_at = None
         run_id = watched.wait.spec.run_id
         if run_id is not None and run_id not in agent.runs:
-            self._schedule.drop(RunPoll(agent.agent_id, run_id))
+            self._rotation.drop(RunPoll(agent.agent_id, run_id))
         if not agent:
             del self._agents[agent.agent_id]
-            self._schedule.drop(AgentPoll(agent.agent_id))
-            self._hints_need_planning = True
+            self._rotation.drop(AgentPoll(agent.agent_id))
+            self._waited_for_on[self._place_of(agent.agent_id)] -= 1
+            self._review_pages(self._now)
 
-    def next_poll(self, now: float) -> tuple[Poll | None, float]:
-        """
-        Return the poll to ask now, by the steady clock, and note that it is on its way.
+    def due(self, now: float) -> float:
+        """Return when there is a poll to send, by the steady clock."""
+        self._now = now
+        return self._rotation.due(now)
 
-        :return: the poll, or ``None`` and when to look again.
-        """
-        if self._hints_need_planning:
-            self._plan_pages(now)
-        return self._schedule.take(now)
+    def next_poll(self, now: float) -> Poll:
+        """Return the poll to send now, which is :meth:`due`, and note that it is on its way."""
+        return self._rotation.take(now)
 
     def call_for(self, poll: Poll) -> Call[Any]:
         """Return the request of a poll."""
         from airflow_provider_sequentum.api import agents, runs
 
         if isinstance(poll, PagePoll):
-            return agents.list_agents(page=poll.page, records_per_page=AGENTS_PER_PAGE)
+            size = self._pages.size if self._pages is not None else 1
+            return agents.list_agents(page=poll.page, records_per_page=size)
         if isinstance(poll, RunPoll):
             return runs.status(poll.agent_id, poll.run_id)
         agent = self._agents[poll.agent_id]
@@ -314,9 +308,12 @@ class WatchList:
             return runs.status(agent.agent_id, lone_run)
         return runs.list_runs(agent.agent_id, agent.list_size)
 
+    def call_for_any(self) -> Call[Any]:
+        """Return a request that any key may send which may be used to wait for these runs."""
+        return self.call_for(AgentPoll(next(iter(self._agents))))
+
     def answered(self, poll: Poll, answer: Any, asked_at: float, moment: Moment) -> list[Update]:
-        """
-        Take in the answer to a poll.
+        """Take in the answer to a poll.
 
         :param answer: what the call of :meth:`call_for` returned.
         :param asked_at: when it was sent, by the steady clock.
@@ -327,7 +324,7 @@ class WatchList:
         agent = self._agents.get(poll.agent_id)
         if agent is None:
             return []
-        news = list(self._observe(agent, answer if isinstance(answer, list) else [answer], asked_at, moment))
+        updates = list(self._observe(agent, answer if isinstance(answer, list) else [answer], asked_at, moment))
         if isinstance(answer, list):
             before = set(agent.unlisted)
             agent.read_list([run.id for run in answer])
@@ -336,43 +333,43 @@ class WatchList:
         self._plan(poll, asked_at)
         if agent.hinted_at is not None:
             self._expedite_last_run(agent)
-        return news
+        return updates
 
     def failed(self, poll: Poll, error: SequentumError, moment: Moment) -> list[Update]:
         """Take in that a poll was not answered."""
         can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
         if isinstance(poll, PagePoll):
-            if not can_pass:
-                self._hints = None
-            self._plan(poll, moment.steady)
+            if can_pass:
+                self._plan(poll, moment.steady)
+            else:
+                self._give_up_pages(error)
             return []
         agent = self._agents.get(poll.agent_id)
         if agent is None:
             return []
         if isinstance(poll, AgentPoll) and agent.lone_run() is None and not can_pass:
-            # That the list is refused says nothing of a run: each is asked for by itself from now on.
+            # That the list is refused says nothing of a run: each is polled by itself from now on.
             agent.unlisted.update(agent.runs)
             for run_id in agent.runs:
                 self._plan(RunPoll(agent.agent_id, run_id), moment.steady)
-        news = [item for watched in agent.covered(poll) for item in self._judge(watched, error, moment)]
+        updates = [item for watched in agent.covered(poll) for item in self._judge(watched, error, moment)]
         self._plan(poll, moment.steady)
-        return news
+        return updates
 
     def ask_again(self, poll: Poll, moment: Moment) -> None:
         """Take in that a poll has to be repeated, through no fault of the service."""
         self._plan(poll, moment.steady)
-        if poll in self._schedule:
-            self._schedule.expedite(poll)
+        self._rotation.expedite(poll)
 
     def pass_time(self, moment: Moment) -> list[Update]:
-        """Bring forward the looks that can't be put off, and end the waits that got none after their deadline."""
-        news = []
+        """Bring forward the looks that cannot be put off, and end the waits that got none after their deadline."""
+        updates = []
         while (at := self.next_fixed_look()) is not None and at <= moment.steady:
             watched = heapq.heappop(self._fixed)[2]
             watched.fixed_at = None
             if watched.is_last_look:
                 self.remove(watched)
-                news.append(Update(watched, PollResult(PollOutcome.DEADLINE)))
+                updates.append(Update(watched, PollResult(PollOutcome.DEADLINE)))
                 continue
             deadline = watched.wait.spec.deadline
             if deadline is not None and moment.utc >= deadline:
@@ -380,7 +377,7 @@ class WatchList:
                 watched.is_last_look = True
                 self._push_fixed(watched, moment.steady + LAST_LOOK)
             self._expedite(watched)
-        return news
+        return updates
 
     def next_fixed_look(self) -> float | None:
         """Return when :meth:`pass_time` has something to do, by the steady clock."""
@@ -388,16 +385,19 @@ class WatchList:
             heapq.heappop(self._fixed)
         return self._fixed[0][0] if self._fixed else None
 
+    # What an answer says
+
     def _observe(self, agent: AgentWaits, records: list[Run], asked_at: float, moment: Moment) -> Iterator[Update]:
-        agent.newest_listed = max((run.id for run in records), default=agent.newest_listed)
+        agent.newest_listed = max([agent.newest_listed, *(run.id for run in records)])
         last_run, was_hinted = agent.last_run(), agent.hinted_at is not None and agent.hinted_at <= asked_at
         for run in records:
             ended_at = None
             for watched in tuple(agent.runs.get(run.id, ())):
-                news = self._see(watched, run, moment)
-                if any(item.verdict.outcome is PollOutcome.ENDED for item in news):
-                    ended_at = watched.ended_at(run, moment)
-                yield from news
+                updates = self._judge(watched, run, moment)
+                if any(item.result.outcome is PollOutcome.ENDED for item in updates):
+                    ago = moment.seconds_since(run.end_time) if run.end_time is not None else None
+                    ended_at = moment.steady - (ago or 0.0)
+                yield from updates
             if run.id == last_run:
                 self._learn_of_hints(agent, ended_at, was_hinted=was_hinted)
         if was_hinted:
@@ -419,120 +419,159 @@ class WatchList:
             yield from self._judge(watched, found, moment)
 
     def _learn_of_hints(self, agent: AgentWaits, ended_at: float | None, *, was_hinted: bool) -> None:
-        if self._hints is None:
+        pages = self._pages
+        if pages is None:
             return
         if was_hinted:
-            self._hints.learn(was_right=ended_at is not None)
-        elif ended_at is not None and self._hints.should_have_told(agent.agent_id, ended_at):
-            self._hints.learn(was_right=False)
-
-    def _see(self, watched: Watched, run: Run, moment: Moment) -> list[Update]:
-        looked_at = watched.looked_at
-        stage = watched.stage(looked_at) if looked_at is not None else None
-        news = self._judge(watched, run, moment)
-        if stage is not None and looked_at is not None:
-            has_ended = any(item.verdict.outcome is PollOutcome.ENDED for item in news)
-            until = watched.ended_at(run, moment) if has_ended else moment.steady
-            progress = stage.progress + max(until - looked_at, 0.0) * stage.pace
-            self._rates.learn(run.agent_id, stage, progress, ended=has_ended)
-        watched.see(run, moment)
-        return news
+            if ended_at is not None or not agent.is_new:
+                pages.learn(was_right=ended_at is not None)
+            agent.is_new = False
+        elif ended_at is not None and pages.should_have_told(agent.agent_id, ended_at):
+            pages.learn(was_right=False)
+        if not pages.are_reliable:
+            log.info("Working without the list of agents: what it says of their last runs is often wrong.")
+            self._use_other_pages(None)
 
     def _judge(self, watched: Watched, seen: Run | SequentumError | None, moment: Moment) -> list[Update]:
         wait = watched.wait
         try:
             if isinstance(seen, SequentumError):
-                verdict = wait.failed(seen, moment.utc)
+                result = wait.failed(seen, moment.utc)
             elif wait.spec.run_id is None:
-                verdict = wait.found(seen, moment.utc, moment.served_at)
+                result = wait.found(seen, moment.utc, moment.served_at)
             else:
-                verdict = wait.observe(seen, moment.utc, moment.served_at) if seen is not None else PollResult()
+                result = wait.observe(seen, moment.utc, moment.served_at) if seen is not None else PollResult()
         except SequentumError as error:
             self.remove(watched)
             return [Update(watched, PollResult(), error)]
-        if verdict.outcome is not None:
+        if result.outcome is not None:
             self.remove(watched)
-            return [Update(watched, verdict)]
+            return [Update(watched, result)]
         # Ten thousand records would be most of what ten thousand waits take up, and nobody reads them.
         wait.run = None
         self._note_fixed_look(watched, moment)
-        return [Update(watched, verdict)] if verdict.message is not None else []
+        return [Update(watched, result)] if result.message is not None else []
+
+    # When to poll
 
     def _plan(self, poll: Poll, asked_at: float) -> None:
         if isinstance(poll, PagePoll):
-            rate = self._hinted_rate(poll.page, asked_at)
-            if rate > 0:
-                self._schedule.plan(poll, lambda _: rate, asked_at=asked_at)
-            else:
-                self._schedule.drop(poll)
+            self._plan_page(poll, asked_at)
             return
         agent = self._agents.get(poll.agent_id)
         if agent is None or not (covered := agent.covered(poll)):
-            self._schedule.drop(poll)
+            self._rotation.drop(poll)
             return
-        agent_id, rate_of = agent.agent_id, self._rates.rate
-        # What hints will tell need not be found out by asking.
-        by_hints = self._hints.chance(agent_id) if self._hints_are_used and self._hints is not None else 0.0
-        hinted = [watched for watched in agent.runs.get(agent.last_run() or 0, ()) if by_hints and watched in covered]
+        interval = min(watched.shortest_interval for watched in covered)
+        if isinstance(poll, AgentPoll):
+            if self._is_told(agent) and len(covered) == len(agent.last_waits()):
+                interval = max(interval, CHECK_INTERVAL)
+            agent.asked_at, agent.interval = asked_at, interval
+        self._rotation.plan(poll, now=asked_at, not_before=asked_at + interval)
 
-        def news_rate(ahead: float) -> float:
-            at = asked_at + ahead
-            told = sum(rate_of(agent_id, watched.stage(at)) for watched in hinted) * by_hints
-            return sum(rate_of(agent_id, watched.stage(at)) for watched in covered) - told
+    def _plan_page(self, poll: PagePoll, asked_at: float) -> None:
+        pages = self._pages
+        if pages is None or not self._pages_are_used:
+            self._rotation.drop(poll)
+            return
+        agents = [self._agents[agent_id] for agent_id in pages.agents_on(poll.page) if agent_id in self._agents]
+        told = sum(len(agent.last_waits()) for agent in agents if pages.may_show_status(agent.agent_id))
+        if not told and poll.page not in pages.unread:
+            self._rotation.drop(poll)
+            return
+        # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
+        others = max(self._waits - len(self._agents), 1) / max(len(self._agents), 1)
+        interval = PAGE_INTERVAL if told > others else IDLE_PAGE_INTERVAL
+        share = max(math.sqrt(told / others), 1.0)
+        self._rotation.plan(poll, share=share, now=asked_at, not_before=asked_at + interval)
+        if poll.page in pages.unread:
+            self._rotation.expedite(poll)
 
-        shortest = min(watched.shortest_interval for watched in covered)
-        self._schedule.plan(poll, news_rate, asked_at=asked_at, shortest=shortest)
+    def _is_told(self, agent: AgentWaits) -> bool:
+        """Whether the page of an agent tells of the end of its last run."""
+        return self._pages is not None and self._pages_are_used and self._pages.shows_status(agent.agent_id)
 
-    @property
-    def _hints_are_used(self) -> bool:
-        return self._hints is not None and len(self._agents) >= FEWEST_AGENTS
+    def _place_of(self, agent_id: int) -> int:
+        return (self._pages.page_of(agent_id) if self._pages is not None else None) or 0
 
-    def _plan_pages(self, now: float) -> None:
-        self._hints_need_planning = False
-        for page in self._hints.pages if self._hints is not None else ():
-            poll = PagePoll(page)
-            if not self._schedule.is_on_its_way(poll):
-                self._plan(poll, self._schedule.asked_at(poll, now))
+    def _review_pages(self, now: float) -> None:
+        """Use the pages as long as they are far fewer than the agents that are waited for."""
+        pages = self._pages
+        if pages is None:
+            return
+        agents, unplaced = len(self._agents), self._waited_for_on[0]
+        if unplaced and not pages.unread and now - self._unplaced_since > CHECK_INTERVAL:
+            self._unplaced_since = now
+            pages.read_all_again()
+        needed = sum(count > 0 for page, count in self._waited_for_on.items() if page)
+        needed += len(pages.unread) if unplaced else 0
+        are_used = agents >= FEWEST_AGENTS and 2 * needed <= agents
+        if are_used != self._pages_are_used:
+            self._pages_are_used = are_used
+            self._plan_pages(range(1, pages.count + 1), now)
+            if not are_used:
+                self._plan_told_agents(now)
+        elif are_used:
+            self._plan_pages(pages.unread, now)
 
-    def _hinted_rate(self, page: int, now: float) -> float:
-        if self._hints is None or not self._hints_are_used:
-            return 0.0
-        total = 0.0
-        for agent_id in self._hints.agents_on(page, self._agents):
-            agent = self._agents[agent_id]
-            for watched in agent.runs.get(agent.last_run() or 0, ()):
-                total += self._rates.rate(agent_id, watched.stage(now)) * self._hints.chance(agent_id, page)
-        return total
+    def _plan_pages(self, pages: Iterable[int], now: float) -> None:
+        for poll in map(PagePoll, pages):
+            if not self._rotation.is_on_its_way(poll) and (not self._pages_are_used or poll not in self._rotation):
+                self._plan(poll, now)
+
+    def _plan_told_agents(self, now: float) -> None:
+        """Plan the agents that were left to their pages, which are used no more."""
+        for agent in self._agents.values():
+            poll = AgentPoll(agent.agent_id)
+            if agent.interval >= CHECK_INTERVAL and not self._rotation.is_on_its_way(poll):
+                self._plan(poll, min(agent.asked_at, now))
 
     def _read_page(self, page: int, answer: Page[Agent], asked_at: float) -> None:
-        if self._hints is None:
+        pages = self._pages
+        if pages is None:
             return
-        pages = self._hints.pages
-        over = self._hints.read(page, answer, answer.total_record_count, asked_at)
-        for agent_id in self._hints.agents_on(page, self._agents):
-            # What the page tells of need not be found out by asking, and how far that holds has just been learnt.
-            poll = AgentPoll(agent_id)
-            is_main_news = len(self._agents[agent_id].runs) <= _FEW_RUNS
-            if is_main_news and poll in self._schedule and not self._schedule.is_on_its_way(poll):
-                self._plan(poll, self._schedule.asked_at(poll, asked_at))
-        for agent_id in over:
-            agent = self._agents.get(agent_id)
-            if agent is not None and agent.last_run() is not None:
+        listed = [self._agents[agent.id] for agent in answer if agent.id in self._agents]
+        for agent in listed:
+            self._waited_for_on[self._place_of(agent.agent_id)] -= 1
+        ended = set(pages.read(page, answer, answer.total_record_count, asked_at))
+        self._waited_for_on[page] += len(listed)
+        self._review_pages(asked_at)
+        for agent in listed:
+            poll, is_ended = AgentPoll(agent.agent_id), agent.agent_id in ended
+            if is_ended and agent.last_run() is not None:
                 agent.hinted_at = asked_at
                 self._expedite_last_run(agent)
-        self._hints_need_planning = self._hints_need_planning or pages != self._hints.pages
+            elif agent.is_new and self._is_told(agent) and not self._rotation.is_on_its_way(poll):
+                self._plan(poll, max(agent.asked_at, asked_at))
+            agent.is_new = is_ended and agent.is_new
         self._plan(PagePoll(page), asked_at)
 
+    def _give_up_pages(self, error: SequentumError) -> None:
+        smaller = self._pages.smaller() if self._pages is not None and error.status_code == 400 else None
+        if smaller is None:
+            log.info("Working without the list of agents, by the agents' lists of runs. (%s)", error)
+        else:
+            log.info("The service refuses that many agents at once; asking for %d. (%s)", smaller.size, error)
+        self._use_other_pages(smaller)
+
+    def _use_other_pages(self, pages: AgentPages | None) -> None:
+        for page in range(1, self._pages.count + 1) if self._pages is not None else ():
+            self._rotation.drop(PagePoll(page))
+        self._pages, self._pages_are_used = pages, False
+        self._waited_for_on = Counter({0: len(self._agents)})
+        self._plan_told_agents(self._now)
+        self._review_pages(self._now)
+
     def _expedite_last_run(self, agent: AgentWaits) -> None:
-        for watched in agent.runs.get(agent.last_run() or 0, ()):
+        for watched in agent.last_waits():
             self._expedite(watched)
 
     def _expedite(self, watched: Watched) -> None:
         spec = watched.wait.spec
         if spec.run_id is not None and spec.run_id in self._agents[spec.agent_id].unlisted:
-            self._schedule.expedite(RunPoll(spec.agent_id, spec.run_id))
+            self._rotation.expedite(RunPoll(spec.agent_id, spec.run_id))
         else:
-            self._schedule.expedite(AgentPoll(spec.agent_id))
+            self._rotation.expedite(AgentPoll(spec.agent_id))
 
     def _note_fixed_look(self, watched: Watched, moment: Moment) -> None:
         seconds = watched.wait.fixed_look(moment.utc)

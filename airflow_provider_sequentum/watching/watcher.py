@@ -21,7 +21,6 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
-from airflow_provider_sequentum.watching.schedule import EndRates
 from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
 
 if TYPE_CHECKING:
@@ -42,8 +41,7 @@ class Log(Protocol):
 
 
 class WatchMetrics:
-    """
-    Counts what a watcher does.
+    """Count what a watcher does.
 
     Gauges: ``sequentum.watcher.waits``, ``sequentum.watcher.agents``. Counters: ``sequentum.watcher.requests``,
     ``sequentum.watcher.rate_limited``, ``sequentum.watcher.ended``. Timer: ``sequentum.watcher.lag``, from the end of a
@@ -61,8 +59,7 @@ class WatchMetrics:
         self._lags: list[float] = []
 
     def begin(self, refusals: int) -> None:
-        """
-        Take in that requests are sent with a key from now on.
+        """Take in that requests are sent with a key from now on.
 
         :param refusals: how many requests with it this process had refused before.
         """
@@ -77,8 +74,7 @@ class WatchMetrics:
             Stats.timing("sequentum.watcher.lag", lag * 1000, tags=self._tags)
 
     def tell(self, now: float, waits: int, agents: int, refusals: int) -> None:
-        """
-        Publish what happened since the last time, if that was long enough ago.
+        """Publish what happened since the last time, if that was long enough ago.
 
         :param now: seconds by the steady clock.
         :param waits: how many waits there are.
@@ -109,14 +105,12 @@ class WatchMetrics:
 
 
 MOST_AT_ONCE = 50
-"""Questions that may be on their way at the same time. Those that get no answer stay for minutes, and there has to be
+"""Polls that may be in flight at the same time. Those that get no answer stay for minutes, and there has to be
 room for others beside them."""
 CONNECTION_LIFETIME = 300.0
 """Seconds after which the Airflow connection is read again, because its key may have been changed."""
-_BURST = 3
-"""Questions that may follow each other at once, to make up for a moment in which none could be sent."""
-
-log = logging.getLogger(__name__)
+HOLDUP = 1.0
+"""Seconds after which the budget is asked again at the latest: it may have changed."""
 
 
 def present() -> Moment:
@@ -125,8 +119,7 @@ def present() -> Moment:
 
 
 async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) -> tuple[PollOutcome, Run | None]:
-    """
-    Wait until a run has ended or the deadline has passed, with the watcher of the connection.
+    """Wait until a run has ended or the deadline has passed, with the watcher of the connection.
 
     :param sequentum_conn_id: the connection.
     :param spec: what to wait for.
@@ -134,12 +127,12 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
     :return: why the wait is over, and the run's last record, which is ``None`` only if the service gave none when the
         deadline passed.
     :raises SequentumException: the connection is missing or unusable.
-    :raises SequentumError: looking at the run failed in a way that can't pass, or for too long. The run goes on.
+    :raises SequentumError: looking at the run failed in a way that cannot pass, or for too long. The run goes on.
     """
     watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
     watcher = watchers.get(sequentum_conn_id)
     if watcher is None or watcher.is_over:
-        watcher = watchers[sequentum_conn_id] = RunWatcher(sequentum_conn_id, _rates_of(sequentum_conn_id))
+        watcher = watchers[sequentum_conn_id] = RunWatcher(sequentum_conn_id)
     try:
         return await watcher.wait(spec, task_log)
     finally:
@@ -149,12 +142,6 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
 
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RunWatcher]] = WeakKeyDictionary()
-_rates: dict[str, EndRates] = {}
-
-
-def _rates_of(sequentum_conn_id: str) -> EndRates:
-    """Return what is known of how long runs take, which outlives the watchers that learnt it."""
-    return _rates.setdefault(sequentum_conn_id, EndRates())
 
 
 class _Subscription(Watched):
@@ -163,45 +150,43 @@ class _Subscription(Watched):
     __slots__ = ("context", "log", "over")
 
     def __init__(self, spec: WaitSpec, task_log: Log) -> None:
-        super().__init__(RunPoller(spec), began=asyncio.get_running_loop().time())
+        super().__init__(RunPoller(spec))
         self.log = task_log
         # Airflow finds the task's log by the context of the trigger's own task.
         self.context = contextvars.copy_context()
         self.over: asyncio.Future[tuple[PollOutcome, Run | None]] = asyncio.get_running_loop().create_future()
 
-    def hear(self, verdict: PollResult, error: BaseException | None) -> None:
+    def hear(self, result: PollResult, error: BaseException | None) -> None:
         """Tell the one who waits."""
-        if verdict.message is not None:
-            self.context.run(self.log.log, verdict.level, "%s", verdict.message)
+        if result.message is not None:
+            self.context.run(self.log.log, result.level, "%s", result.message)
         if self.over.done():
             return
         if isinstance(error, asyncio.CancelledError):
             self.over.cancel()
         elif error is not None:
             self.over.set_exception(error)
-        elif verdict.outcome is not None:
-            self.over.set_result((verdict.outcome, self.wait.run))
+        elif result.outcome is not None:
+            self.over.set_result((result.outcome, self.wait.run))
 
 
 class RunWatcher:
-    """
-    The waits of one connection on one event loop.
+    """The waits of one connection on one event loop.
 
     :param sequentum_conn_id: the connection.
-    :param rates: what is known of how long runs take.
     """
 
-    def __init__(self, sequentum_conn_id: str, rates: EndRates) -> None:
+    def __init__(self, sequentum_conn_id: str) -> None:
         self._hook = SequentumHook(sequentum_conn_id)
-        self._list = WatchList(rates)
+        self._list = WatchList()
         self._metrics = WatchMetrics(sequentum_conn_id)
         self._connection: tuple[ClientSettings, AsyncSequentumClient] | None = None
         self._open_clients: set[AsyncSequentumClient] = set()
         self._answered: Call[Any] | None = None
         self._judging = asyncio.Lock()
         self._next_check = 0.0
-        self._on_their_way: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Event()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
         # A context of its own, and empty: what the watcher logs is not part of the first trigger's log.
         self._task = asyncio.get_running_loop().create_task(
             self._watch(), name=f"run watcher of {sequentum_conn_id}", context=contextvars.Context()
@@ -222,7 +207,7 @@ class RunWatcher:
         """Wait for one run; see :func:`wait_for_run`."""
         subscription = _Subscription(spec, task_log)
         self._list.add(subscription, present())
-        self._news.set()
+        self._changed.set()
         try:
             return await subscription.over
         finally:
@@ -237,30 +222,23 @@ class RunWatcher:
             await self._connect()
             await self._ask_on()
         finally:
-            for task in self._on_their_way:
+            for task in self._in_flight:
                 task.cancel()
-            await asyncio.gather(*self._on_their_way, return_exceptions=True)
+            await asyncio.gather(*self._in_flight, return_exceptions=True)
             if self._connection is not None:
                 self._metrics.end(self._client.refusals)
             for client in self._open_clients:
                 await client.close()
 
     async def _ask_on(self) -> None:
-        """Ask one poll after the other, for as long as the watcher lives."""
-        next_slot = present().steady
+        """Send one poll after the other, for as long as the watcher lives."""
         while True:
-            self._news.clear()
+            self._changed.clear()
             moment = present()
             self._tell(self._list.pass_time(moment), moment)
-            spacing = self._client.spacing(WAITING_SHARE)
-            next_slot = at = max(next_slot, moment.steady - _BURST * spacing)
-            if len(self._on_their_way) >= MOST_AT_ONCE:
-                at = moment.steady + spacing
-            elif at <= moment.steady:
-                poll, at = self._list.next_poll(moment.steady)
-                if poll is not None:
-                    next_slot += spacing
-                    self._start(self._ask(poll, self._list.call_for(poll)))
+            at = self._list.due(moment.steady)
+            if at <= moment.steady:
+                at = moment.steady + self._send_if_admitted(moment.steady)
             if moment.steady >= self._next_check:
                 self._next_check = moment.steady + CONNECTION_LIFETIME
                 self._start(self._check_connection())
@@ -268,21 +246,35 @@ class RunWatcher:
             fixed = self._list.next_fixed_look()
             await self._pause(min(at, self._next_check, self._metrics.next_line, fixed or at) - moment.steady)
 
+    def _send_if_admitted(self, now: float) -> float:
+        """Send the poll that is due if the key's budget admits one; return the seconds until the next try.
+
+        A poll is chosen when it may be sent, never before: what is more urgent then comes first.
+        """
+        if len(self._in_flight) >= MOST_AT_ONCE:
+            return HOLDUP
+        wait = self._client.poll_turn(WAITING_SHARE)
+        if wait > 0:
+            return min(wait, HOLDUP)
+        poll = self._list.next_poll(now)
+        self._start(self._ask(poll, self._list.call_for(poll)))
+        return 0.0
+
     async def _pause(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(max(seconds, 0.0)):
-                await self._news.wait()
+                await self._changed.wait()
         except TimeoutError:
             return
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._on_their_way.add(task)
+        self._in_flight.add(task)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._on_their_way.discard(task)
-        self._news.set()
+        self._in_flight.discard(task)
+        self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail_all(error)
 
@@ -290,7 +282,7 @@ class RunWatcher:
         client, asked_at = self._client, present().steady
         self._metrics.requests += 1
         try:
-            reply = await client.exchange(call, budget_share=WAITING_SHARE)
+            reply = await client.poll(call, budget_share=WAITING_SHARE)
         except SequentumError as error:
             if error.status_code == 401:
                 await self._judge_refusal(poll, call, error, client)
@@ -317,11 +309,11 @@ class RunWatcher:
         moment = present()
         self._tell(self._list.failed(poll, error, moment), moment)
 
-    def _tell(self, news: Iterable[Update], moment: Moment) -> None:
-        for item in news:
+    def _tell(self, updates: Iterable[Update], moment: Moment) -> None:
+        for item in updates:
             if isinstance(item.watched, _Subscription):
-                item.watched.hear(item.verdict, item.error)
-            if item.verdict.outcome is PollOutcome.ENDED and item.watched.wait.run is not None:
+                item.watched.hear(item.result, item.error)
+            if item.result.outcome is PollOutcome.ENDED and item.watched.wait.run is not None:
                 self._metrics.ended(item.watched.wait.run, moment)
 
     def _fail_all(self, error: BaseException) -> None:
@@ -347,7 +339,7 @@ class RunWatcher:
         # Loading the certificates takes longer than an event loop should be kept.
         client = await asyncio.to_thread(AsyncSequentumClient, settings)
         if self._connection is not None:
-            others = {task for task in self._on_their_way if task is not asyncio.current_task()}
+            others = {task for task in self._in_flight if task is not asyncio.current_task()}
             self._start(self._close_after(others, self._client))
         self._open_clients.add(client)
         self._connection = settings, client
@@ -371,15 +363,16 @@ class RunWatcher:
             log.warning("The connection %r could not be read: %s", self._hook.sequentum_conn_id, error)
 
     async def _key_works(self, refused: Call[Any]) -> bool:
-        """
-        Tell a wrong key from one that has no access to a certain run, or may not list agents, which is a 401 as well.
+        """Tell a wrong key from one without access to a certain run or to the list of agents, which is a 401 as well.
 
-        It asks for what the key was given before, or, where that is nothing yet, for the list of agents.
+        It asks for what the key was given before or, where that is nothing yet, for something else than was refused.
         """
         from airflow_provider_sequentum.api import agents
 
-        given = self._answered
-        proof = given if given is not None and given.path != refused.path else agents.list_agents(records_per_page=1)
+        proof = self._answered
+        if proof is None or proof.path == refused.path:
+            all_agents = agents.list_agents(records_per_page=1)
+            proof = all_agents if refused.path != all_agents.path else self._list.call_for_any()
         try:
             await self._client.send(proof, budget_share=WAITING_SHARE)
         except SequentumError as error:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.api.budget import LONGEST_PAUSE, RequestBudget, budget_of
+from airflow_provider_sequentum.api.budget import FIRST_PACE, LONGEST_PAUSE, PollPace, RequestBudget, budget_of
 from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.retry import seconds_to_wait
 from airflow_provider_sequentum.api.settings import DEFAULT_MAX_ATTEMPTS
@@ -137,13 +137,13 @@ def poll_and_start(limiter: Limiter, pollers: int, minutes: int) -> tuple[list[b
                 starts[who] += 1
                 error = HttpStatusError("Too many.", retry_after=refused_for, status_code=429)
                 plan(seconds_to_wait(error, starts[who], generator.random()), "start", who)
-        elif (wait := budgets[who].admit(share=0.8)) > 0:
+        elif (wait := budgets[who].turn(share=0.8)) > 0:
             plan(wait, "poll", who)
         else:
             refused_for = limiter.refuses_for(clock.now)
             polls.append((clock.now, refused_for is not None))
-            budgets[who].settle(HEADERS, refused_for=refused_for)
-            plan(budgets[who].spacing(share=0.8), "poll", who)
+            budgets[who].settle(HEADERS, refused_for=refused_for, took=0.0)
+            plan(0.1, "poll", who)
     return [refused for at, refused in polls if at > 30 * minutes], starts
 
 
@@ -285,6 +285,7 @@ def test_clients_of_one_key_share_a_budget() -> None:
 
 def test_an_even_pace_uses_up_the_share_over_the_window() -> None:
     budget = RequestBudget(Clock())
+    budget.pace.level = 1.0
 
     assert budget.spacing() == 0.6
     assert budget.spacing(share=0.8) == 0.75
@@ -316,3 +317,67 @@ def test_a_signal_handler_may_use_the_budget_while_its_own_thread_is_inside() ->
     clock.interrupted = False
 
     assert budget.admit() == 0.0
+
+
+# The pace of polls
+
+
+def test_a_level_that_held_is_raised_and_one_that_is_not_used_is_not() -> None:
+    pace = PollPace()
+    pace.window_passed(in_use=False)
+    assert pace.level == FIRST_PACE
+    for _ in range(10):
+        pace.window_passed(in_use=True)
+    assert pace.level == 1.0
+
+
+@pytest.mark.parametrize(("excess", "factor"), [(0.02, 0.9), (0.25, 0.5625), (0.9, 0.4)])
+def test_the_level_falls_by_what_was_too_much(excess: float, factor: float) -> None:
+    pace = PollPace()
+    assert pace.exceeded(excess, now=0.0)
+    assert pace.level == pytest.approx(FIRST_PACE * factor)
+
+
+def test_news_of_one_window_counts_once_and_as_the_worst_of_it() -> None:
+    pace = PollPace()
+    assert pace.exceeded(0.1, now=0.0)
+    assert not pace.exceeded(0.1, now=1.0)
+    assert pace.exceeded(0.25, now=2.0)
+    assert pace.level == pytest.approx(FIRST_PACE * 0.5625)
+
+
+def poll(budget: RequestBudget, clock: Clock, seconds: float) -> None:
+    while (wait := budget.turn(share=0.8)) > 0:
+        clock.now += wait
+    clock.now += seconds
+    budget.settle(HEADERS, took=seconds)
+
+
+def test_a_poll_that_is_held_lowers_the_pace_without_a_refusal() -> None:
+    clock = Clock()
+    budget = RequestBudget(clock)
+    for _ in range(10):
+        poll(budget, clock, 0.2)
+    level = budget.pace.level
+    poll(budget, clock, 12.0)
+    assert budget.pace.level == pytest.approx(level * 0.64, rel=0.01)
+    assert budget.refusals == 0
+
+
+def test_polls_pause_while_they_seem_to_be_held_and_starts_do_not() -> None:
+    clock = Clock()
+    budget = RequestBudget(clock)
+    assert budget.turn(share=0.8) == 0
+    clock.now += 4.0
+    assert budget.turn(share=0.8) > 0
+    assert budget.admit() == 0
+
+
+def test_an_agent_that_does_not_answer_does_not_stop_the_others() -> None:
+    clock = Clock()
+    budget = RequestBudget(clock)
+    assert budget.turn(share=0.8) == 0  # never answered
+    clock.now += 2.4
+    poll(budget, clock, 0.2)
+    clock.now += 10.0
+    assert budget.turn(share=0.8) == 0

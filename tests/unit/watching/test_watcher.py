@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import Stats
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Reply
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionNotFound
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
@@ -56,7 +57,7 @@ class Service:
             raise error
         names = call.path.split("/")
         if call.path == "/agent/all":
-            return []
+            return Page[Any]([], 0)
         if names[-1] == "runs":
             return [self.record(int(names[2]), run_id) for run_id in range(1, 30)]
         return self.record(int(names[2]), int(names[4]))
@@ -74,19 +75,23 @@ class Client:
         self.service, self.settings = service, settings
         self.is_open = self.is_closed = False
         self.refusals = 0
+        self.next_turn = 0.0
         service.clients.append(self)
 
     async def close(self) -> None:
         self.is_open, self.is_closed = False, True
 
-    def spacing(self, budget_share: float = 1.0) -> float:
+    def poll_turn(self, budget_share: float) -> float:
         assert budget_share == 0.8
-        return 0.001
+        now = asyncio.get_running_loop().time()
+        wait = max(self.next_turn - now, 0.0)
+        self.next_turn = now + 0.001 if wait == 0 else self.next_turn
+        return wait
 
     async def send(self, call: Any, *, budget_share: float = 1.0) -> Any:
-        return (await self.exchange(call, budget_share=budget_share)).value
+        return (await self.poll(call, budget_share=budget_share)).value
 
-    async def exchange(self, call: Any, *, budget_share: float = 1.0) -> Reply[Any]:
+    async def poll(self, call: Any, *, budget_share: float) -> Reply[Any]:
         self.is_open = True
         await asyncio.sleep(self.service.seconds_for(call))
         assert not self.is_closed
@@ -108,8 +113,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
     monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(made, settings))
     monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.SHORTEST_INTERVAL", 0.01)
-    monkeypatch.setattr("airflow_provider_sequentum.watching.schedule.LEAST_DELAY", 1e-9)
-    monkeypatch.setattr(run_watcher, "_rates", {})
+    monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.PAGE_INTERVAL", 0.0)
     yield made
     assert not any(client.is_open for client in made.clients)
 

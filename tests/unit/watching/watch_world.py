@@ -16,7 +16,6 @@ from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunPoller, WaitSpec
-from airflow_provider_sequentum.watching.schedule import EndRates
 from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
 from tests.support.service import START
 
@@ -69,8 +68,7 @@ class World:
     news: list[tuple[float, Update]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rates = EndRates()
-        self.list = WatchList(self.rates)
+        self.list = WatchList()
         self._ids = itertools.count(101)
 
     @property
@@ -86,7 +84,7 @@ class World:
     def wait(self, run: PlannedRun | None = None, **terms: Any) -> Watched:
         if run is not None:
             terms = {"agent_id": run.agent_id, "run_id": run.id, **terms}
-        watched = Watched(RunPoller(WaitSpec(**terms)), began=self.moment.steady)
+        watched = Watched(RunPoller(WaitSpec(**terms)))
         self.list.add(watched, self.moment)
         return watched
 
@@ -95,9 +93,9 @@ class World:
         until = self.now + seconds
         while self.now < until and len(self.list):
             self._hear(self.list.pass_time(self.moment))
-            poll, at = self.list.next_poll(self.moment.steady)
-            if poll is not None:
-                self._ask(poll)
+            at = self.list.due(self.moment.steady)
+            if at <= self.moment.steady:
+                self._ask(self.list.next_poll(self.moment.steady))
                 self.now += self.spacing
             else:
                 fixed = self.list.next_fixed_look()
@@ -109,7 +107,7 @@ class World:
         return sorted(at - self.runs[run_id].end for run_id, at in self.ended.items())
 
     def messages(self) -> list[str]:
-        return [news.verdict.message for _, news in self.news if news.verdict.message]
+        return [news.result.message for _, news in self.news if news.result.message]
 
     def _ask(self, poll: Poll) -> None:
         call, asked_at = self.list.call_for(poll), self.moment.steady
@@ -169,5 +167,5 @@ class World:
     def _hear(self, news: list[Update]) -> None:
         for item in news:
             self.news.append((self.now, item))
-            if item.verdict.outcome is PollOutcome.ENDED and item.watched.wait.spec.run_id is not None:
+            if item.result.outcome is PollOutcome.ENDED and item.watched.wait.spec.run_id is not None:
                 self.ended[item.watched.wait.spec.run_id] = self.now

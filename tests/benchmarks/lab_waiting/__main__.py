@@ -1,0 +1,170 @@
+"""Print how waiting does under many workloads, beside simple rules and an oracle, in virtual time.
+
+    python -m tests.benchmarks.lab_waiting [--seeds 10] [--only A B ...] [--check] [--out build/lab]
+
+Raw rows, one for each workload, waiter and seed, are kept in ``<out>/rows.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.lab_waiting import product
+from tests.benchmarks.lab_waiting.rules import Loop, Oracle, Pages, Rule, delays_by
+from tests.benchmarks.lab_waiting.service import LabService
+from tests.benchmarks.lab_waiting.workloads import SHARED, SINGLE, Workload
+
+RULES: dict[str, type[Rule]] = {"loop": Loop, "pages": Pages, "oracle": Oracle}
+COLD = "cold"
+"""The product in a triggerer that was just started, and does not know yet that it has the key for itself."""
+FIXED_RATES = (20, 25, 30, 40, 50)
+"""Requests a minute of each triggerer, by hand, of which the best is what an adaptive rate is compared with."""
+
+Row = dict[str, Any]
+
+
+def measure(name: str, waiter: str, seed: int) -> Row:
+    """Return the figures of one workload, waited for in one way."""
+    workload = (SINGLE | SHARED)[name]
+    row: Row = {"workload": name, "waiter": waiter, "seed": seed}
+    if waiter in RULES:
+        delays = delays_by(RULES[waiter], LabService(workload.runs(seed), seed, workload.listed_agents))
+        return row | _spread(delays)
+    fixed = int(waiter.removeprefix("fixed ")) if waiter.startswith("fixed ") else None
+    is_warm = fixed is not None or (name in SINGLE and waiter != COLD)
+    figures = product.measure(workload, seed, fixed, is_warm=is_warm)
+    waits = figures.start_waits
+    return (
+        row
+        | _spread(figures.delays)
+        | {
+            "refused": figures.refused,
+            "failed": figures.failed,
+            "start_wait": statistics.fmean(waits) if waits else 0.0,
+            "requests": figures.requests,
+        }
+    )
+
+
+def _spread(delays: list[float]) -> Row:
+    ordered = sorted(delays)
+    return {
+        "n": len(ordered),
+        "mean": statistics.fmean(ordered),
+        "p95": ordered[int(0.95 * len(ordered))],
+        "worst": ordered[-1],
+    }
+
+
+class Table:
+    """The rows by workload and waiter."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+
+    def values(self, name: str, waiter: str, figure: str) -> list[float]:
+        return [row[figure] for row in self.rows if (row["workload"], row["waiter"]) == (name, waiter)]
+
+    def mean(self, name: str, waiter: str, figure: str) -> float:
+        return statistics.fmean(self.values(name, waiter, figure))
+
+    def shown(self, name: str, waiter: str, figure: str) -> str:
+        values = self.values(name, waiter, figure)
+        if not values:
+            return "-"
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        return f"{statistics.fmean(values):.1f} ±{deviation:.1f}"
+
+    def single(self, names: list[str]) -> str:
+        head = (
+            "| workload | " + " | ".join(f"{waiter} mean / p95 / worst" for waiter in ("product", COLD, *RULES)) + " |"
+        )
+        lines = [head, "|" + " --- |" * (3 + len(RULES))]
+        for name in names:
+            cells = [
+                " / ".join(self.shown(name, waiter, figure) for figure in ("mean", "p95", "worst"))
+                for waiter in ("product", COLD, *RULES)
+            ]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+    def shared(self, names: list[str]) -> str:
+        lines = [
+            "| shared key | mean / p95 / worst | 429s | a start waits | best fixed rate: mean / p95 / worst |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for name in names:
+            best = self.best_fixed(name)
+            cells = [
+                " / ".join(self.shown(name, "product", figure) for figure in ("mean", "p95", "worst")),
+                self.shown(name, "product", "refused"),
+                self.shown(name, "product", "start_wait"),
+                f"{best}: " + " / ".join(self.shown(name, best, figure) for figure in ("mean", "p95", "worst")),
+            ]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+    def best_fixed(self, name: str) -> str:
+        """Return the fixed rate with the least mean delay, of those that leave the starts alone if there are any."""
+        rates = [f"fixed {rate}" for rate in FIXED_RATES]
+        return min(rates, key=lambda rate: (self.mean(name, rate, "refused") > 5, self.mean(name, rate, "mean")))
+
+    def missed_single(self, name: str, workload: Workload) -> list[str]:
+        """Return the goals that are missed."""
+        missed = []
+        rules = [rule for rule in workload.waiters if rule != "oracle"]
+        better = min(rules, key=lambda rule: self.mean(name, rule, "mean"))
+        for figure in ("mean", "p95"):
+            goal = 1.05 * self.mean(name, better, figure)
+            goal = min(goal, workload.goals.get(figure, goal))
+            if self.mean(name, "product", figure) > goal:
+                missed.append(f"{name}: {figure} {self.mean(name, 'product', figure):.1f} s, goal {goal:.1f} s")
+        goal = 2 * self.mean(name, "loop", "worst")
+        if self.mean(name, "product", "worst") > goal:
+            missed.append(f"{name}: worst {self.mean(name, 'product', 'worst'):.0f} s, goal {goal:.0f} s")
+        return missed
+
+    def missed_shared(self, name: str) -> list[str]:
+        """Return the goals that are missed."""
+        goals = [("mean", 1.1 * self.mean(name, self.best_fixed(name), "mean")), ("refused", 5.0), ("start_wait", 0.3)]
+        return [
+            f"{name}: {figure} {self.mean(name, 'product', figure):.2f}, goal {goal:.2f}"
+            for figure, goal in goals
+            if self.mean(name, "product", figure) > goal
+        ]
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="lab_waiting", description="Waiting in virtual time.")
+    parser.add_argument("--seeds", type=int, default=3, help="how often each workload is made (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=SINGLE | SHARED, default=list(SINGLE | SHARED), metavar="WORKLOAD")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is missed")
+    parser.add_argument("--out", type=Path, default=Path("build/lab"), help="folder for the raw rows")
+    options = parser.parse_args()
+    single = [name for name in SINGLE if name in options.only]
+    shared = [name for name in SHARED if name in options.only]
+    jobs = [(name, waiter) for name in single for waiter in ("product", COLD, *SINGLE[name].waiters)]
+    jobs += [(name, waiter) for name in shared for waiter in ("product", *(f"fixed {rate}" for rate in FIXED_RATES))]
+    with ProcessPoolExecutor() as pool:
+        futures = [pool.submit(measure, *job, seed) for job in jobs for seed in range(options.seeds)]
+        rows = [future.result() for future in futures]
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = Table(rows)
+    print(f"Seconds from a run's end until its wait hears of it: mean ±deviation of {options.seeds} seeds.\n")
+    print("\n\n".join(part for part in (single and table.single(single), shared and table.shared(shared)) if part))
+    missed = [goal for name in single for goal in table.missed_single(name, SINGLE[name])]
+    missed += [goal for name in shared for goal in table.missed_shared(name)]
+    print("\n" + ("\n".join(["Missed:", *missed]) if missed else "All goals are met."))
+    return int(options.check and bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
