@@ -241,6 +241,12 @@ class SpaceAttempt(JobAttempt):
         """Return what there is to wait for."""
         return [self.runs[agent].wait_spec() for agent in self._pending()]
 
+    def unwaited_specs(self) -> list[WaitSpec]:
+        """Return the runs that are not waited for, because looking at them failed, and that have to be stopped."""
+        ended = self._known_record().ended
+        left = [run for agent, run in self.runs.items() if agent in ended and _needs_owner(run)]
+        return [run.wait_spec() for run in left if run.can_be_joined]
+
     # The parts of it
 
     def _take_in_start(self, record: SpaceRecord) -> None:

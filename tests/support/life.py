@@ -1,10 +1,9 @@
-"""
-The life of a task and its runs, as a state machine.
+"""The life of a task and its remote jobs, as a state machine.
 
-A service with runs that end, fail, are archived and restarted, whose answers get lost before and after they took
+A service with jobs that end, fail, are archived and restarted, whose answers get lost before and after they took
 effect; and a task whose worker dies between any two steps, which is retried, cleared, killed and marked, on the worker
-and while deferred. Whatever happens in whatever order: no second run beside one that goes or went well, no run left
-going, no success without runs that succeeded.
+and while deferred. Whatever happens in whatever order: no second job beside one that goes or went well, no job left
+going, no success without jobs that succeeded.
 """
 
 from __future__ import annotations
@@ -48,18 +47,19 @@ PLANS = st.builds(Plan, outcome=ENDS, seconds=st.sampled_from([0, 20, 200, 1500]
 DEATHS = st.none() | st.integers(0, 12)
 
 
-class Life(RuleBasedStateMachine):
-    """Everything but the operator. Nobody else uses the agents, so that every run is this task's."""
+class TaskLife(RuleBasedStateMachine):
+    """What Airflow does with a task that owns remote jobs, whatever they are."""
 
-    strangers = False
-    verbs: Sequence[str] = ("start", "start", "restart", "restart", "status", "runs", "stop", "kill")
+    verbs: Sequence[str]
     """The calls whose answers get lost."""
 
-    # The operator
+    doubts: tuple[type[BaseException], ...] = ()
+    """What says of itself that a job may be running, and which, so that a person looks."""
 
-    @abstractmethod
-    def new_service(self, **options: Any) -> FakeService:
-        """Return the service, with the agents that the operator runs."""
+    service: Any
+    """The fake service."""
+
+    # What a subclass says
 
     @abstractmethod
     def operator(self) -> BaseOperator:
@@ -70,39 +70,37 @@ class Life(RuleBasedStateMachine):
         """Wait as the trigger does, and return its event."""
 
     @abstractmethod
-    def waits(self) -> list[dict[str, Any]]:
-        """Return the arguments of each wait in the trigger."""
+    def stop_as_the_trigger_does(self) -> None:
+        """Stop the jobs of the deferred task, as its trigger does when a person ended the task."""
 
     @abstractmethod
-    def records(self) -> list[dict[str, Any]]:
-        """Return what is kept of each run."""
+    def mine_going(self) -> set[Any]:
+        """Return the jobs that this task has started and that have not ended."""
+
+    @abstractmethod
+    def check_success(self, result: Any) -> None:
+        """Check that the task may have ended well with ``result``."""
 
     # The beginning and the end
 
-    @initialize(
-        deferrable=st.booleans(),
-        on_clear=st.sampled_from(["rerun", "join"]),
-        retry_mode=st.sampled_from(["restart_or_new", "restart", "new"]),
-        restarts=st.integers(0, 2),
-        restart_lag=st.sampled_from([0, 20, 45]),
-        skew=st.sampled_from([0, -86400, -45, 45, 86400]),
-    )
-    def begin(self, **arguments: Any) -> None:
-        self.service = self.new_service(restart_lag=arguments.pop("restart_lag"), on_start=self.check_start)
-        self.service.skew = timedelta(seconds=arguments.pop("skew", 0))
+    def begin_task(self, *, has_state_store: bool = True) -> None:
+        """Begin with a new task at ``service``."""
         self.worker = Worker(self.service)
-        self.task = FakeTask(self.service.clock, retries=RETRIES)
-        self.arguments = {**arguments, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
+        self.task = FakeTask(self.service.clock, retries=RETRIES, has_state_store=has_state_store)
         self.inputs = 0
         self.state = "scheduled"
         self.deferral: TaskDeferred | None = None
-        self.attempts: dict[int, tuple[int, int]] = {}
-        self.told: set[int] = set()
+        self.attempts: dict[Any, tuple[int, int]] = {}
+        self.told: set[Any] = set()
         self.monkeypatch = pytest.MonkeyPatch()
-        use_fakes(self.monkeypatch, self.worker)
+
+    @property
+    def logical_attempt(self) -> tuple[int, int]:
+        """What names the logical attempt: it changes with each clear, and with what is asked for."""
+        return (self.task.ti.max_tries, self.inputs)
 
     def teardown(self) -> None:
-        if not hasattr(self, "service"):
+        if not hasattr(self, "task"):
             return
         try:
             self.service.faults.clear()
@@ -114,54 +112,7 @@ class Life(RuleBasedStateMachine):
         finally:
             self.monkeypatch.undo()
 
-    # What has to hold
-
-    def check_start(self, run: FakeRun) -> None:
-        """Called for every run that this task starts."""
-        attempt = (self.task.ti.max_tries, self.inputs)
-        for other_id, other_attempt in self.attempts.items():
-            other = self.service.runs.get(other_id)
-            if other is None or other_id in self.told or other.agent_id != run.agent_id:
-                continue
-            assert other.is_over, f"run {other_id} goes on while another one is started"
-            if other_attempt == attempt:
-                assert other.status not in WELL, f"run {other_id} went well and another one is started"
-                if other.status is RunStatus.FAILURE:
-                    assert self.arguments["retry_mode"] == "new", f"run {other_id} could have been restarted"
-        self.attempts[run.id] = attempt
-
-    def mine_going(self) -> set[int]:
-        self.service.settle()
-        return {number for number in self.attempts if not self.service.runs[number].is_over}
-
-    @invariant()
-    def at_most_one_run_goes(self) -> None:
-        if hasattr(self, "service"):
-            going = [self.service.runs[number].agent_id for number in self.mine_going() - self.told]
-            assert len(going) == len(set(going))
-
-    def check_success(self, result: int | list[int]) -> None:
-        assert self.mine_going() <= self.told, "success while another run goes on"
-        run_ids = result if isinstance(result, list) else [result]
-        assert len({self.service.runs[run_id].agent_id for run_id in run_ids}) == len(run_ids)
-        for run_id in run_ids:
-            self.check_succeeded(run_id)
-
-    def check_succeeded(self, run_id: int) -> None:
-        run = self.service.runs[run_id]
-        assert run.status in WELL, f"success with a run that is {run.status}"
-        if not run.by_stranger:
-            assert self.attempts[run_id][1] == self.inputs, "success with a run of other inputs"
-            joined = self.arguments["on_clear"] == "join"
-            assert joined or self.attempts[run_id][0] == self.task.ti.max_tries, (
-                "success with a run from before a clear"
-            )
-
     # What happens to the service
-
-    @rule(plan=PLANS)
-    def plan_the_next_attempt(self, plan: Plan) -> None:
-        self.service.plans = [plan, Plan()]
 
     @rule(seconds=st.sampled_from([1, 30, 61, 600]))
     def time_passes(self, seconds: float) -> None:
@@ -176,20 +127,6 @@ class Life(RuleBasedStateMachine):
         verb = self.verbs[number % len(self.verbs)]
         certain = error in (fakes.not_reached, fakes.rate_limited)
         self.service.faults[verb] = [(error, took_effect and not certain)]
-
-    @rule()
-    def failures_are_archived(self) -> None:
-        for number in list(self.service.runs):
-            self.service.archive(number)
-
-    @rule()
-    def somebody_restarts_a_failure(self) -> None:
-        self.service.settle()
-        for record in self.records():
-            run = self.service.runs.get(record.get("run_id") or 0)
-            # Restarting a run which the task has given up already is that person's own second run.
-            if run is not None and run.status is RunStatus.FAILURE and not record.get("is_rejected"):
-                self.service.restart(run.id)
 
     # What happens to the task
 
@@ -239,12 +176,6 @@ class Life(RuleBasedStateMachine):
         self.state, self.deferral = "failed", None
         assert self.mine_going() <= self.told
 
-    def stop_as_the_trigger_does(self) -> None:
-        self.worker.deadline = None
-        for values in self.waits():
-            record = {name: values.get(name) for name in STOPPED_BY}
-            stop_runs(self.worker, [RunRecord.from_json(record)], values.get("stop_grace", 45.0))
-
     @rule(wipes_store=st.booleans())
     def clear(self, *, wipes_store: bool = False) -> None:
         """A person clears the task. Where Airflow discards its records then, the job is the old trigger's to stop."""
@@ -290,10 +221,12 @@ class Life(RuleBasedStateMachine):
         except TaskDeferred as deferral:
             self.state, self.deferral = "deferred", deferral
         except Killed:
+            if not self.task.has_state_store:
+                self.told |= self.mine_going()  # before Airflow 3.3 nothing is left that knows of it
             self.failed(retried=True)
         except AirflowSkipException:
             self.state, self.deferral = "skipped", None
-        except AgentRunStartAmbiguous:
+        except self.doubts:
             self.told |= self.mine_going()
             self.failed(retried=False)
         except (AirflowTaskTerminated, KeyboardInterrupt) as ending:
@@ -314,10 +247,10 @@ class Life(RuleBasedStateMachine):
         raise error("nobody foresaw this")
 
     def check_nothing_is_left(self, ending: BaseException) -> None:
-        """Check that an attempt that nobody follows left no run without saying so."""
+        """Check that an attempt that nobody follows left no job without saying so."""
         left = self.mine_going() - self.told
         said = " ".join([str(ending), *getattr(ending, "__notes__", []), *self.worker.warned])
-        assert not left or "may be running" in said or "may still be running" in said, f"runs {left} go on unsaid"
+        assert not left or "may be running" in said or "may still be running" in said, f"{left} go on unsaid"
         self.told |= left
 
     def failed(self, *, retried: bool) -> None:
@@ -338,6 +271,114 @@ class Life(RuleBasedStateMachine):
             else:
                 return
         pytest.fail(f"the task is still {self.state}")
+
+
+class Life(TaskLife):
+    """Everything of runs but the operator. Nobody else uses the agents, so that every run is this task's."""
+
+    strangers = False
+    verbs = ("start", "start", "restart", "restart", "status", "runs", "stop", "kill")
+    doubts = (AgentRunStartAmbiguous,)
+
+    # The operator
+
+    @abstractmethod
+    def new_service(self, **options: Any) -> FakeService:
+        """Return the service, with the agents that the operator runs."""
+
+    @abstractmethod
+    def waits(self) -> list[dict[str, Any]]:
+        """Return the arguments of each wait in the trigger."""
+
+    @abstractmethod
+    def records(self) -> list[dict[str, Any]]:
+        """Return what is kept of each run."""
+
+    # The beginning
+
+    @initialize(
+        deferrable=st.booleans(),
+        on_clear=st.sampled_from(["rerun", "join"]),
+        retry_mode=st.sampled_from(["restart_or_new", "restart", "new"]),
+        restarts=st.integers(0, 2),
+        restart_lag=st.sampled_from([0, 20, 45]),
+        skew=st.sampled_from([0, -86400, -45, 45, 86400]),
+    )
+    def begin(self, **arguments: Any) -> None:
+        self.service = self.new_service(restart_lag=arguments.pop("restart_lag"), on_start=self.check_start)
+        self.service.skew = timedelta(seconds=arguments.pop("skew", 0))
+        self.arguments = {**arguments, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
+        self.begin_task()
+        use_fakes(self.monkeypatch, self.worker)
+
+    # What has to hold
+
+    def check_start(self, run: FakeRun) -> None:
+        """Called for every run that this task starts."""
+        attempt = self.logical_attempt
+        for other_id, other_attempt in self.attempts.items():
+            other = self.service.runs.get(other_id)
+            if other is None or other_id in self.told or other.agent_id != run.agent_id:
+                continue
+            assert other.is_over, f"run {other_id} goes on while another one is started"
+            if other_attempt == attempt:
+                assert other.status not in WELL, f"run {other_id} went well and another one is started"
+                if other.status is RunStatus.FAILURE:
+                    assert self.arguments["retry_mode"] == "new", f"run {other_id} could have been restarted"
+        self.attempts[run.id] = attempt
+
+    def mine_going(self) -> set[int]:
+        self.service.settle()
+        return {number for number in self.attempts if not self.service.runs[number].is_over}
+
+    @invariant()
+    def at_most_one_run_goes(self) -> None:
+        if hasattr(self, "service"):
+            going = [self.service.runs[number].agent_id for number in self.mine_going() - self.told]
+            assert len(going) == len(set(going))
+
+    def check_success(self, result: int | list[int]) -> None:
+        assert self.mine_going() <= self.told, "success while another run goes on"
+        run_ids = result if isinstance(result, list) else [result]
+        assert len({self.service.runs[run_id].agent_id for run_id in run_ids}) == len(run_ids)
+        for run_id in run_ids:
+            self.check_succeeded(run_id)
+
+    def check_succeeded(self, run_id: int) -> None:
+        run = self.service.runs[run_id]
+        assert run.status in WELL, f"success with a run that is {run.status}"
+        if not run.by_stranger:
+            assert self.attempts[run_id][1] == self.inputs, "success with a run of other inputs"
+            joined = self.arguments["on_clear"] == "join"
+            assert joined or self.attempts[run_id][0] == self.task.ti.max_tries, (
+                "success with a run from before a clear"
+            )
+
+    # What happens to the service
+
+    @rule(plan=PLANS)
+    def plan_the_next_attempt(self, plan: Plan) -> None:
+        self.service.plans = [plan, Plan()]
+
+    @rule()
+    def failures_are_archived(self) -> None:
+        for number in list(self.service.runs):
+            self.service.archive(number)
+
+    @rule()
+    def somebody_restarts_a_failure(self) -> None:
+        self.service.settle()
+        for record in self.records():
+            run = self.service.runs.get(record.get("run_id") or 0)
+            # Restarting a run which the task has given up already is that person's own second run.
+            if run is not None and run.status is RunStatus.FAILURE and not record.get("is_rejected"):
+                self.service.restart(run.id)
+
+    def stop_as_the_trigger_does(self) -> None:
+        self.worker.deadline = None
+        for values in self.waits():
+            record = {name: values.get(name) for name in STOPPED_BY}
+            stop_runs(self.worker, [RunRecord.from_json(record)], values.get("stop_grace", 45.0))
 
 
 class LifeAmongStrangers(Life):
