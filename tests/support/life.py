@@ -70,8 +70,8 @@ class TaskLife(RuleBasedStateMachine):
         """Wait as the trigger does, and return its event."""
 
     @abstractmethod
-    def stop_as_the_trigger_does(self) -> None:
-        """Stop the jobs of the deferred task, as its trigger does when a person ended the task."""
+    def stop_as_the_trigger_does(self, state: str) -> None:
+        """Stop the jobs of the deferred task, as its trigger does when a person gave the task another ``state``."""
 
     @abstractmethod
     def mine_going(self) -> set[Any]:
@@ -172,7 +172,7 @@ class TaskLife(RuleBasedStateMachine):
     @precondition(lambda self: self.state == "deferred")
     @rule()
     def a_person_marks_the_deferred_task(self) -> None:
-        self.stop_as_the_trigger_does()
+        self.stop_as_the_trigger_does("failed")
         self.state, self.deferral = "failed", None
         assert self.mine_going() <= self.told
 
@@ -182,7 +182,7 @@ class TaskLife(RuleBasedStateMachine):
         if self.state == "scheduled":
             return
         if wipes_store and self.state == "deferred":
-            self.stop_as_the_trigger_does()
+            self.stop_as_the_trigger_does("scheduled")
         elif wipes_store:
             self.told |= self.mine_going()  # a worker died over it, and nothing is left that knows of it
         self.task.clear(wipes_store=wipes_store)
@@ -277,7 +277,7 @@ class Life(TaskLife):
     """Everything of runs but the operator. Nobody else uses the agents, so that every run is this task's."""
 
     strangers = False
-    verbs = ("start", "start", "restart", "restart", "status", "runs", "stop", "kill")
+    verbs: Sequence[str] = ("start", "start", "restart", "restart", "status", "runs", "stop", "kill")
     doubts = (AgentRunStartAmbiguous,)
 
     # The operator
@@ -374,7 +374,7 @@ class Life(TaskLife):
             if run is not None and run.status is RunStatus.FAILURE and not record.get("is_rejected"):
                 self.service.restart(run.id)
 
-    def stop_as_the_trigger_does(self) -> None:
+    def stop_as_the_trigger_does(self, state: str) -> None:
         self.worker.deadline = None
         for values in self.waits():
             record = {name: values.get(name) for name in STOPPED_BY}
