@@ -2,7 +2,8 @@
 
 A request that was accepted is not yet a stop, and a 404 is not an end: a run counts as stopped when the service shows
 it as over, or has not known it for as long as a wait tolerates. What is not confirmed is repeated within the time there
-is (a stop and a kill are harmless to repeat), and then said.
+is (a stop and a kill are harmless to repeat), and then said. Where the service refuses to show the run, a refusal to
+stop it because it has ended is the only confirmation there is, so the stop is repeated for that, too.
 
 A first kill equals a stop, and a kill of a run that is already stopping forces its end, so a kill follows a stop, and a
 second one the first (https://docs.sequentum.com/api-reference/agents/kill-run).
@@ -21,7 +22,7 @@ from airflow_provider_sequentum.api.errors import (
     SequentumError,
 )
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
-from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, is_refused_for_good, says_it_is_over
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.wait import may_be_the_old_failure
@@ -56,10 +57,12 @@ class StopResult:
 
     :param confirmed: whether the service was seen to have ended it, or not to know it any more.
     :param run: its last record, where one was read.
+    :param is_hidden: whether the service refuses to show it, and only says that it is over.
     """
 
     confirmed: bool
     run: Run | None = None
+    is_hidden: bool = False
 
     @property
     def sentence(self) -> str:
@@ -70,6 +73,8 @@ class StopResult:
                 f"It could not be confirmed to have stopped{seen}. It may still be running and costing credits: look "
                 "at it in Sequentum Cloud."
             )
+        if self.is_hidden:
+            return "The service does not show it, and says that it is over."
         if self.run is None:
             return "The service no longer knows it."
         if self.run.status is RunStatus.STOPPED:
@@ -91,6 +96,7 @@ class RunStopper:
         self._record = record
         self._was_accepted = False
         self._was_refused = False
+        self._is_hidden = self._is_said_over = False
         self._stop_grace = timedelta(seconds=stop_grace)
         self._stop_at: datetime | None = now
         self._kill_at: datetime | None = None
@@ -128,10 +134,10 @@ class RunStopper:
     def answered(self, call: Call[Any], run: Run | None, now: datetime) -> None:
         """Take in the answer to a request."""
         if call.changes_something:
-            self._was_accepted = True
+            self._was_accepted, self._is_said_over = True, False
             self._sent(call, now)
             return
-        self._missing_since, self._run = None, run
+        self._missing_since, self._run, self._is_hidden = None, run, False
         self._poll_at = now + POLL_INTERVAL
         if run is None:
             return
@@ -148,11 +154,21 @@ class RunStopper:
             self._was_refused = self._was_refused or (is_refusal and not self._was_accepted)
             # What never arrived does not count.
             self._sent(call, now, arrived=not error.transient or error.may_have_acted)
+            self._is_said_over = says_it_is_over(error)
+            self._check_hidden()
             return
         self._poll_at = now + POLL_INTERVAL
         self._missing_since = (self._missing_since or now) if error.status_code == 404 else None
         if self._missing_since is not None and now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.result = StopResult(confirmed=True)
+        self._is_hidden = is_refused_for_good(error)
+        if self._is_hidden and self._stop_at is None:
+            self._stop_at = now + REPEAT_INTERVAL
+        self._check_hidden()
+
+    def _check_hidden(self) -> None:
+        if self._is_hidden and self._is_said_over:
+            self.result = StopResult(confirmed=True, is_hidden=True)
 
     def _sent(self, call: Call[Any], now: datetime, *, arrived: bool = True) -> None:
         # The look comes before a repetition: it may tell that none is needed.

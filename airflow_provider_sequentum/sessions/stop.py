@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, is_refused_for_good, says_it_is_over
 from airflow_provider_sequentum.sessions.state import state_of
 
 if TYPE_CHECKING:
@@ -43,10 +43,12 @@ class CancelResult:
 
     :param confirmed: whether it was seen to have ended, or not to be known any more.
     :param status: its last status, where one was read.
+    :param is_hidden: whether the service refuses to show it, and only says that it is over.
     """
 
     confirmed: bool
     status: SessionStatus | None = None
+    is_hidden: bool = False
 
     @property
     def sentence(self) -> str:
@@ -54,6 +56,8 @@ class CancelResult:
         if not self.confirmed:
             fate = "It could not be confirmed that it has ended: it may be running and costing credits. Look at it in "
             fate += "Sequentum Cloud."
+        elif self.is_hidden:
+            fate = "The service does not show it, and says that it is over."
         elif self.status is None:
             fate = "The service no longer knows it."
         elif self.status.status == "cancelled":
@@ -84,6 +88,7 @@ class SessionStopper:
         self._gives_up_at = now + CANCEL_GRACE
         self._missing_since: datetime | None = None
         self._status: SessionStatus | None = None
+        self._is_hidden = self._is_said_over = False
 
     def due(self) -> datetime:
         """Return when the next request is to be sent."""
@@ -102,9 +107,10 @@ class SessionStopper:
     def answered(self, call: Call[Any], status: SessionStatus | None, now: datetime) -> None:
         """Take in the answer to a request."""
         if call.changes_something:
+            self._is_said_over = False
             self._requested(now)
             return
-        self._missing_since, self._status = None, status
+        self._missing_since, self._status, self._is_hidden = None, status, False
         self._poll_at = now + POLL_INTERVAL
         if status is not None and state_of(status).is_over:
             self.result = CancelResult(confirmed=True, status=status)
@@ -117,15 +123,24 @@ class SessionStopper:
                 self._uses_stop = True  # the next request, at once
                 return
             log.warning("The service rejected the request: %s", error)
+            self._is_said_over = says_it_is_over(error)
+            self._check_hidden()
             self._requested(now)
             return
         self._poll_at = now + POLL_INTERVAL
+        self._is_hidden = is_refused_for_good(error)
+        self._check_hidden()
         self._missing_since = (self._missing_since or now) if error.status_code == 404 else None
         if self._missing_since is not None and now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.result = CancelResult(confirmed=True)
         elif self._missing_since is None:
             log.warning("Could not look at Agent Builder session %s: %s", self.session_id, error)
         self._check_time(now)
+
+    def _check_hidden(self) -> None:
+        # Where the status is refused, no other answer than that to a cancellation can confirm the end.
+        if self._is_hidden and self._is_said_over:
+            self.result = CancelResult(confirmed=True, is_hidden=True)
 
     def _requested(self, now: datetime) -> None:
         self._cancel_at, self._uses_stop = now + REPEAT_INTERVAL, False
