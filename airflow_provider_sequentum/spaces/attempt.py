@@ -449,15 +449,16 @@ class SpaceAttempt(JobAttempt):
 
     def _describe_stops(self, results: Sequence[tuple[RunAttempt, StopResult]]) -> str:
         ended = sum(result.confirmed for _, result in results)
-        sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended."
+        sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended." if ended else ""
         left = [_record_of(attempt) for attempt, result in results if not result.confirmed]
         if not left:
             return sentence
         runs, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
-        return (
-            f"{sentence} It could not be confirmed that runs {listed(runs)} of agents {listed(agents)} have stopped: "
-            "they may still be running and costing credits."
+        unsure = (
+            f"It could not be confirmed that runs {listed(runs)} of agents {listed(agents)} have stopped: they may "
+            "still be running and costing credits."
         )
+        return f"{sentence} {unsure}".strip()
 
     def _pending(self) -> list[int]:
         """The agents whose run is not concluded."""
