@@ -172,21 +172,29 @@ class TaskLife(RuleBasedStateMachine):
     @precondition(lambda self: self.state == "deferred")
     @rule()
     def a_person_marks_the_deferred_task(self) -> None:
-        self.stop_as_the_trigger_does("failed")
+        self.end_deferral("failed")
+        self.check_nothing_is_left()
         self.state, self.deferral = "failed", None
-        assert self.mine_going() <= self.told
 
     @rule(wipes_store=st.booleans())
     def clear(self, *, wipes_store: bool = False) -> None:
         """A person clears the task. Where Airflow discards its records then, the job is the old trigger's to stop."""
         if self.state == "scheduled":
             return
-        if wipes_store and self.state == "deferred":
-            self.stop_as_the_trigger_does("scheduled")
+        if self.state == "deferred" and (wipes_store or not self.task.has_state_store):
+            self.end_deferral("scheduled")
         elif wipes_store:
             self.told |= self.mine_going()  # a worker died over it, and nothing is left that knows of it
         self.task.clear(wipes_store=wipes_store)
         self.state, self.deferral = "scheduled", None
+
+    def end_deferral(self, state: str) -> None:
+        """A person gives the deferred task another state."""
+        self.worker.warned.clear()
+        if self.task.has_state_store:
+            self.stop_as_the_trigger_does(state)
+        if self.is_said() or not self.task.has_state_store:  # before Airflow 3.3 a trigger is not told of it
+            self.told |= self.mine_going()
 
     @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
     @rule()
@@ -212,6 +220,7 @@ class TaskLife(RuleBasedStateMachine):
         """
         self.worker.steps_left = death
         self.worker.interrupt = None
+        self.worker.warned.clear()
         if is_told:
             self.worker.interrupt = operator.on_kill
         elif error is not None:
@@ -234,6 +243,8 @@ class TaskLife(RuleBasedStateMachine):
             self.failed(retried=False)
         except (AirflowException, RuntimeError) as ending:
             retried = not isinstance(ending, AirflowFailException)
+            if not self.task.has_state_store and self.is_said(ending):
+                self.told |= self.mine_going()
             if not (retried and self.task.ti.try_number <= self.task.ti.max_tries):
                 self.check_nothing_is_left(ending)
             self.failed(retried=retried)
@@ -246,12 +257,16 @@ class TaskLife(RuleBasedStateMachine):
     def meet(self, error: type[BaseException]) -> None:
         raise error("nobody foresaw this")
 
-    def check_nothing_is_left(self, ending: BaseException) -> None:
+    def check_nothing_is_left(self, ending: BaseException | None = None) -> None:
         """Check that an attempt that nobody follows left no job without saying so."""
         left = self.mine_going() - self.told
-        said = " ".join([str(ending), *getattr(ending, "__notes__", []), *self.worker.warned])
-        assert not left or "may be running" in said or "may still be running" in said, f"{left} go on unsaid"
+        assert not left or self.is_said(ending), f"{left} go on unsaid"
         self.told |= left
+
+    def is_said(self, ending: BaseException | None = None) -> bool:
+        """Return whether the exception, or a warning since the attempt began, says that a job may be running."""
+        said = " ".join([str(ending), *getattr(ending, "__notes__", []), *self.worker.warned])
+        return "running and costing credits" in said
 
     def failed(self, *, retried: bool) -> None:
         self.deferral = None

@@ -14,7 +14,7 @@ from airflow_provider_sequentum.airflow_compat import task_attempt
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from tests.support.builder import FakeBuilder, FakeSession, first_event, use_builder
 from tests.support.life import RETRIES, THOROUGH, TaskLife
-from tests.support.service import not_found
+from tests.support.service import bad_request, not_found
 
 FOLLOWUPS = ("Add the price.", "Add the stock.")
 GIVEN = "given"
@@ -23,7 +23,7 @@ GIVEN = "given"
 class SessionLife(TaskLife):
     """Everything but how the session is started. Only this task speaks in its sessions."""
 
-    verbs = ("start", "start", "status", "events", "followup", "followup", "finish", "finish", "cancel", "stop")
+    verbs = ("start", "start", "status", "events", *["followup"] * 4, "finish", "finish", "cancel", "stop")
     service: FakeBuilder
 
     def begin(
@@ -61,14 +61,12 @@ class SessionLife(TaskLife):
                 continue
             if not session.is_over:
                 assert f'"{other}"' not in known, f"session {other} goes on while another one is started"
-                assert self.is_said("may have been started"), f"a lost session {other} goes on unsaid"
+                said = " ".join(self.worker.warned)
+                assert "A session may have been started" in said, f"a lost session {other} goes on unsaid"
                 self.told.add(other)
             if attempt == self.logical_attempt and self.task.has_state_store:
                 assert session.status != "completed", f"session {other} went well and another one is started"
         self.attempts[name] = self.logical_attempt
-
-    def is_said(self, what: str) -> bool:
-        return what in " ".join(self.worker.warned)
 
     def mine_going(self) -> set[str]:
         return self.service.going()
@@ -112,6 +110,11 @@ class SessionLife(TaskLife):
     def the_session_is_not_found_for_a_while(self, refused: int) -> None:
         self.service.faults["status"] = [(not_found, False)] * refused
 
+    @rule(refused=st.integers(1, 60))
+    def a_session_cannot_be_cancelled(self, refused: int) -> None:
+        for verb in ("cancel", "stop"):
+            self.service.faults[verb] = [(bad_request, False)] * refused
+
     @rule(status=st.sampled_from(["cancelled", "error"]))
     def a_session_ends(self, status: str) -> None:
         for name in self.mine_going():
@@ -128,7 +131,7 @@ class SessionLife(TaskLife):
     def a_skipped_task_has_cancelled_its_session(self) -> None:
         if hasattr(self, "task") and self.state == "skipped":
             assert self.arguments["on_ready"] == "cancel"
-            assert self.mine_going() <= self.told or self.is_said("may be running")
+            assert self.mine_going() <= self.told or self.is_said()
 
 
 class Sessions(SessionLife):
@@ -173,6 +176,20 @@ class GivenSessions(SessionLife):
 
     def check_is_own(self, name: str, session: FakeSession) -> None:
         assert name == GIVEN
+
+
+def test_a_second_interrupt_while_the_session_is_being_cancelled_says_that_it_may_be_running() -> None:
+    life = GivenSessions()
+    life.begin_to_continue(
+        deferrable=False, is_single_shot=False, followups=0, has_state_store=True, on_ready="finish", skew=0
+    )
+    try:
+        life.the_status_is_refused(refused=60)
+        life.task.ti.max_tries = 0
+        life.an_attempt_meets_an_error_that_nobody_foresaw(step=2, error=KeyboardInterrupt)
+        assert life.told == {GIVEN}
+    finally:
+        life.teardown()
 
 
 TestSessions = Sessions.TestCase
