@@ -186,9 +186,13 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             attempt.port.hurry()
         try:
             fate = attempt.let_go(is_retried=is_retried(failure, attempt.task, context, self), is_killed=is_killed)
-        except Exception as problem:
+        except BaseException as problem:
             self.log.exception("Stopping %s failed.", attempt.name)
-            fate = f"{attempt.name} may be running and costing credits: look at it in Sequentum Cloud. ({problem})"
+            fate = f"{attempt.name} may be running and costing credits: look at it in Sequentum Cloud. ({problem!r})"
+            if not isinstance(problem, Exception):  # Ctrl-C once more, say
+                self.log.warning("%s", fate)
+                problem.add_note(fate)
+                raise
         if fate is not None:
             self.log.warning("%s", fate)
             if isinstance(failure, SequentumException):

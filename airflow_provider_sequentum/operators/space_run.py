@@ -180,6 +180,7 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
             sequentum_conn_id=attempt.config.sequentum_conn_id,
             space_id=attempt.config.space_id,
             waits=[spec.to_json() for spec in attempt.wait_specs()],
+            also_stop=[spec.to_json() for spec in attempt.unwaited_specs()],
             stop_on_kill=True,
             successor_may_join=attempt.config.on_clear == "join",
             stop_grace=attempt.config.stop_grace,

@@ -234,6 +234,12 @@ class SpaceAttempt(JobAttempt):
         """Return what there is to wait for."""
         return [self.runs[agent].wait_spec() for agent in self._pending()]
 
+    def unwaited_specs(self) -> list[WaitSpec]:
+        """Return the runs that are not waited for, because looking at them failed, and that have to be stopped."""
+        ended = self._known_record().ended
+        left = [run for agent, run in self.runs.items() if agent in ended and _needs_owner(run)]
+        return [run.wait_spec() for run in left if run.can_be_joined]
+
     # The parts of it
 
     def _take_in_start(self, record: SpaceRecord) -> None:
@@ -430,15 +436,16 @@ class SpaceAttempt(JobAttempt):
 
     def _describe_stops(self, results: Sequence[tuple[RunAttempt, RunStopper]]) -> str:
         ended = sum(result.confirmed for _, result in results)
-        sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended."
+        sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended." if ended else ""
         left = [_record_of(attempt) for attempt, result in results if not result.confirmed]
         if not left:
             return sentence
         ids, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
-        return (
-            f"{sentence} It could not be confirmed that runs {listed(ids)} of agents {listed(agents)} have stopped: "
-            "they may be running and costing credits."
+        unsure = (
+            f"It could not be confirmed that runs {listed(ids)} of agents {listed(agents)} have stopped: they may be "
+            "running and costing credits."
         )
+        return f"{sentence} {unsure}".strip()
 
     def _owned(self) -> list[RunAttempt]:
         return [run for run in self.runs.values() if run.may_be_running and not run.is_let_go]

@@ -17,6 +17,8 @@ class SpaceRunsTrigger(RemoteJobTrigger):
     :param sequentum_conn_id: the connection.
     :param space_id: the space.
     :param waits: for each run the arguments of an :class:`.AgentRunTrigger` that say what to wait for.
+    :param also_stop: the same for runs that are not waited for any more, because they could not be looked at, and that
+        may be running.
     :param stop_on_kill: stop the runs when a user marks or clears the waiting task (Airflow 3.3 and later).
     :param successor_may_join: whether the new attempt of a cleared task may join the runs.
     :param stop_grace: seconds each run then gets to wind down before it is killed.
@@ -31,6 +33,7 @@ class SpaceRunsTrigger(RemoteJobTrigger):
         sequentum_conn_id: str = "sequentum_default",
         space_id: int = 0,
         waits: list[dict[str, Any]],
+        also_stop: list[dict[str, Any]] | None = None,
         stop_on_kill: bool = True,
         successor_may_join: bool = False,
         stop_grace: float = 45.0,
@@ -40,6 +43,7 @@ class SpaceRunsTrigger(RemoteJobTrigger):
             "sequentum_conn_id": sequentum_conn_id,
             "space_id": space_id,
             "waits": waits,
+            "also_stop": also_stop or [],
             "stop_on_kill": stop_on_kill,
             "successor_may_join": successor_may_join,
             "stop_grace": stop_grace,
@@ -49,6 +53,7 @@ class SpaceRunsTrigger(RemoteJobTrigger):
         self.sequentum_conn_id = sequentum_conn_id
         self.space_id = space_id
         self.waits = waits
+        self.also_stop = also_stop or []
         self.stop_grace = stop_grace
 
     @property
@@ -71,7 +76,7 @@ class SpaceRunsTrigger(RemoteJobTrigger):
         from airflow_provider_sequentum.runs.record import RunRecord
         from airflow_provider_sequentum.runs.stop import astop_runs
 
-        records = [RunRecord.from_json(wait) for wait in self.waits]
+        records = [RunRecord.from_json(wait) for wait in [*self.waits, *self.also_stop]]
         # A client of its own: the one that waited is being closed at this moment.
         async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
             await astop_runs(client, records, self.stop_grace)

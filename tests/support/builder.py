@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
@@ -48,6 +49,8 @@ class FakeSession:
     messages: list[str] = field(default_factory=list)
     agent_id: int | None = None
     error: str | None = None
+    is_torn_down: bool = False
+    """Whether the service knows it no more."""
 
     @property
     def is_over(self) -> bool:
@@ -64,6 +67,7 @@ class FakeBuilder:
     :param single_shot: the newer era: no events, no conversation, ``completed`` by itself.
     :param looks: how many looks at the status a turn takes.
     :param counts_events: whether the status says how many events there are.
+    :param on_start: is told the name of each session that a task starts.
     """
 
     def __init__(
@@ -73,11 +77,13 @@ class FakeBuilder:
         single_shot: bool = False,
         looks: int = 2,
         counts_events: bool = True,
+        on_start: Callable[[str], None] | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.single_shot = single_shot
         self.looks = looks
         self.counts_events = counts_events
+        self.on_start = on_start
         self.faults: dict[str, list[tuple[ErrorOf, bool] | None]] = defaultdict(list)
         """What the next calls of a verb meet: an error, and whether the call takes effect all the same."""
         self.faults_at: dict[int, tuple[ErrorOf, bool]] = {}
@@ -143,13 +149,16 @@ class FakeBuilder:
         if verb == "start":
             return self._start(call)
         session = self.sessions.get(name)
-        if session is None or (self.single_shot and verb not in ("status", "stop")):
+        if session is None or session.is_torn_down or (self.single_shot and verb not in ("status", "stop")):
             raise not_found(call)
         return getattr(self, f"_{verb}")(session, call)
 
     def _start(self, call: Call[Any]) -> dict[str, Any]:
-        self.begin()
-        return {"sessionId": f"s{len(self.sessions)}"}
+        name = f"s{len(self.sessions) + 1}"
+        if self.on_start is not None:
+            self.on_start(name)
+        self.begin(name)
+        return {"sessionId": name}
 
     def _status(self, session: FakeSession, call: Call[Any]) -> dict[str, Any]:
         if session.status == "processing":

@@ -1,10 +1,9 @@
-"""
-The life of a task and its runs, as a state machine.
+"""The life of a task and its remote jobs, as a state machine.
 
-A service with runs that end, fail, are archived and restarted, whose answers get lost before and after they took
+A service with jobs that end, fail, are archived and restarted, whose answers get lost before and after they took
 effect; and a task whose worker dies between any two steps, which is retried, cleared, killed and marked, on the worker
-and while deferred. Whatever happens in whatever order: no second run beside one that goes or went well, no run left
-going, no success without runs that succeeded.
+and while deferred. Whatever happens in whatever order: no second job beside one that goes or went well, no job left
+going, no success without jobs that succeeded.
 """
 
 from __future__ import annotations
@@ -48,18 +47,19 @@ PLANS = st.builds(Plan, outcome=ENDS, seconds=st.sampled_from([0, 20, 200, 1500]
 DEATHS = st.none() | st.integers(0, 12)
 
 
-class Life(RuleBasedStateMachine):
-    """Everything but the operator. Only this task uses the agents, so that every run is this task's."""
+class TaskLife(RuleBasedStateMachine):
+    """What Airflow does with a task that owns remote jobs, whatever they are."""
 
-    strangers = False
-    verbs: Sequence[str] = ("start", "start", "restart", "restart", "status", "runs", "stop", "kill")
+    verbs: Sequence[str]
     """The calls whose answers get lost."""
 
-    # The operator
+    doubts: tuple[type[BaseException], ...] = ()
+    """What says of itself that a job may be running, and which, so that a person looks."""
 
-    @abstractmethod
-    def new_service(self, **options: Any) -> FakeService:
-        """Return the service, with the agents that the operator runs."""
+    service: Any
+    """The fake service."""
+
+    # What a subclass says
 
     @abstractmethod
     def operator(self) -> BaseOperator:
@@ -70,6 +70,238 @@ class Life(RuleBasedStateMachine):
         """Wait as the trigger does, and return its event."""
 
     @abstractmethod
+    def stop_as_the_trigger_does(self, state: str) -> None:
+        """Stop the jobs of the deferred task, as its trigger does when a person gave the task another ``state``."""
+
+    @abstractmethod
+    def mine_going(self) -> set[Any]:
+        """Return the jobs that this task has started and that have not ended."""
+
+    @abstractmethod
+    def check_success(self, result: Any) -> None:
+        """Check that the task may have ended well with ``result``."""
+
+    # The beginning and the end
+
+    def begin_task(self, *, has_state_store: bool = True) -> None:
+        """Begin with a new task at ``service``."""
+        self.worker = Worker(self.service)
+        self.task = FakeTask(self.service.clock, retries=RETRIES, has_state_store=has_state_store)
+        self.inputs = 0
+        self.state = "scheduled"
+        self.deferral: TaskDeferred | None = None
+        self.attempts: dict[Any, tuple[int, int]] = {}
+        self.told: set[Any] = set()
+        self.monkeypatch = pytest.MonkeyPatch()
+
+    @property
+    def logical_attempt(self) -> tuple[int, int]:
+        """What names the logical attempt: it changes with each clear, and with what is asked for."""
+        return (self.task.ti.max_tries, self.inputs)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "task"):
+            return
+        try:
+            self.service.faults.clear()
+            self.run_until_over()
+            if self.state == "failed":  # a worker died in the last try; a person clears the task
+                self.clear()
+                self.run_until_over()
+            assert self.mine_going() <= self.told
+        finally:
+            self.monkeypatch.undo()
+
+    # What happens to the service
+
+    @rule(seconds=st.sampled_from([1, 30, 61, 600]))
+    def time_passes(self, seconds: float) -> None:
+        self.service.clock.sleep(seconds)
+
+    @rule(
+        number=st.integers(0, 99),
+        error=st.sampled_from([fakes.answer_lost, fakes.server_error, fakes.not_reached, fakes.rate_limited]),
+        took_effect=st.booleans(),
+    )
+    def an_answer_will_be_lost(self, number: int, error: fakes.ErrorOf, took_effect: bool) -> None:
+        verb = self.verbs[number % len(self.verbs)]
+        certain = error in (fakes.not_reached, fakes.rate_limited)
+        self.service.faults[verb] = [(error, took_effect and not certain)]
+
+    # What happens to the task
+
+    @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
+    @rule(death=DEATHS, is_told=st.booleans())
+    def a_try_runs(self, death: int | None, is_told: bool) -> None:
+        operator = self.operator()
+        self.segment(operator, lambda: operator.execute(self.task.context), death, is_told=is_told)
+
+    @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
+    @rule(step=st.integers(0, 12), error=st.sampled_from([RuntimeError, KeyboardInterrupt]))
+    def an_attempt_meets_an_error_that_nobody_foresaw(self, step: int, error: type[BaseException]) -> None:
+        operator = self.operator()
+        self.segment(operator, lambda: operator.execute(self.task.context), step, error=error)
+
+    @rule(refused=st.integers(1, 60))
+    def the_status_is_refused(self, refused: int) -> None:
+        self.service.faults["status"] = [(fakes.unauthorized, False)] * refused
+
+    @precondition(lambda self: self.state == "deferred")
+    @rule(death=DEATHS, is_told=st.booleans())
+    def the_trigger_fires(self, death: int | None, is_told: bool) -> None:
+        operator, event = self.operator(), self.event()
+        assert self.deferral is not None
+        handed_on = {**(self.deferral.kwargs or {}), "event": event}
+        self.segment(
+            operator,
+            lambda: operator.resume_execution("execute_complete", handed_on, self.task.context),
+            death,
+            is_told=is_told,
+        )
+
+    @precondition(lambda self: self.state == "deferred")
+    @rule(death=DEATHS, error=st.sampled_from(["Trigger timeout", "Trigger failure"]))
+    def the_deferral_breaks(self, death: int | None, error: str) -> None:
+        operator = self.operator()
+        if error == "Trigger timeout":
+            self.service.clock.sleep(3120)
+        self.segment(
+            operator, lambda: operator.resume_execution("__fail__", {"error": error}, self.task.context), death
+        )
+
+    @precondition(lambda self: self.state == "deferred")
+    @rule()
+    def a_person_marks_the_deferred_task(self) -> None:
+        self.end_deferral("failed")
+        self.check_nothing_is_left()
+        self.state, self.deferral = "failed", None
+
+    @rule(wipes_store=st.booleans())
+    def clear(self, *, wipes_store: bool = False) -> None:
+        """A person clears the task. Where Airflow discards its records then, the job is the old trigger's to stop."""
+        if self.state == "scheduled":
+            return
+        if self.state == "deferred" and (wipes_store or not self.task.has_state_store):
+            self.end_deferral("scheduled")
+        elif wipes_store:
+            self.told |= self.mine_going()  # a worker died over it, and nothing is left that knows of it
+        self.task.clear(wipes_store=wipes_store)
+        self.state, self.deferral = "scheduled", None
+
+    def end_deferral(self, state: str) -> None:
+        """A person gives the deferred task another state."""
+        self.worker.warned.clear()
+        if self.task.has_state_store:
+            self.stop_as_the_trigger_does(state)
+        if self.is_said() or not self.task.has_state_store:  # before Airflow 3.3 a trigger is not told of it
+            self.told |= self.mine_going()
+
+    @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
+    @rule()
+    def the_inputs_change(self) -> None:
+        self.inputs += 1
+
+    # How Airflow does it
+
+    def segment(  # noqa: C901, PLR0912 - every way in which an attempt ends
+        self,
+        operator: BaseOperator,
+        work: Any,
+        death: int | None,
+        *,
+        is_told: bool = False,
+        error: type[BaseException] | None = None,
+    ) -> None:
+        """Run a piece of the task on a worker, until something happens before a step.
+
+        :param death: the step; ``None`` for none.
+        :param is_told: Airflow calls ``on_kill`` first. Otherwise the process dies without a word, unless there is
+            an ``error``, which is raised instead.
+        """
+        self.worker.steps_left = death
+        self.worker.interrupt = None
+        self.worker.warned.clear()
+        if is_told:
+            self.worker.interrupt = operator.on_kill
+        elif error is not None:
+            self.worker.interrupt = partial(self.meet, error)
+        try:
+            result = work()
+        except TaskDeferred as deferral:
+            self.state, self.deferral = "deferred", deferral
+        except Killed:
+            if not self.task.has_state_store:
+                self.told |= self.mine_going()  # before Airflow 3.3 nothing is left that knows of it
+            self.failed(retried=True)
+        except AirflowSkipException:
+            self.state, self.deferral = "skipped", None
+        except self.doubts:
+            self.told |= self.mine_going()
+            self.failed(retried=False)
+        except (AirflowTaskTerminated, KeyboardInterrupt) as ending:
+            self.check_nothing_is_left(ending)
+            self.failed(retried=False)
+        except (AirflowException, RuntimeError) as ending:
+            retried = not isinstance(ending, AirflowFailException)
+            if not self.task.has_state_store and self.is_said(ending):
+                self.told |= self.mine_going()
+            if not (retried and self.task.ti.try_number <= self.task.ti.max_tries):
+                self.check_nothing_is_left(ending)
+            self.failed(retried=retried)
+        else:
+            self.state, self.deferral = "success", None
+            self.check_success(result)
+        finally:
+            self.worker.steps_left = self.worker.interrupt = None
+
+    def meet(self, error: type[BaseException]) -> None:
+        raise error("nobody foresaw this")
+
+    def check_nothing_is_left(self, ending: BaseException | None = None) -> None:
+        """Check that an attempt that nobody follows left no job without saying so."""
+        left = self.mine_going() - self.told
+        assert not left or self.is_said(ending), f"{left} go on unsaid"
+        self.told |= left
+
+    def is_said(self, ending: BaseException | None = None) -> bool:
+        """Return whether the exception, or a warning since the attempt began, says that a job may be running."""
+        said = " ".join([str(ending), *getattr(ending, "__notes__", []), *self.worker.warned])
+        return "running and costing credits" in said
+
+    def failed(self, *, retried: bool) -> None:
+        self.deferral = None
+        if retried and self.task.ti.try_number <= self.task.ti.max_tries:
+            self.state = "up_for_retry"
+            self.service.clock.sleep(10)
+            self.task.next_try()
+        else:
+            self.state = "failed"
+
+    def run_until_over(self) -> None:
+        for _ in range(4 * (RETRIES + 1)):
+            if self.state in ("scheduled", "up_for_retry"):
+                self.a_try_runs(None, is_told=False)
+            elif self.state == "deferred":
+                self.the_trigger_fires(None, is_told=False)
+            else:
+                return
+        pytest.fail(f"the task is still {self.state}")
+
+
+class Life(TaskLife):
+    """Everything of runs but the operator. Nobody else uses the agents, so that every run is this task's."""
+
+    strangers = False
+    verbs: Sequence[str] = ("start", "start", "restart", "restart", "status", "runs", "stop", "kill")
+    doubts = (AgentRunStartAmbiguous,)
+
+    # The operator
+
+    @abstractmethod
+    def new_service(self, **options: Any) -> FakeService:
+        """Return the service, with the agents that the operator runs."""
+
+    @abstractmethod
     def waits(self) -> list[dict[str, Any]]:
         """Return the arguments of each wait in the trigger."""
 
@@ -77,7 +309,7 @@ class Life(RuleBasedStateMachine):
     def records(self) -> list[dict[str, Any]]:
         """Return what is kept of each run."""
 
-    # The start and the end
+    # The beginning
 
     @initialize(
         deferrable=st.booleans(),
@@ -90,35 +322,15 @@ class Life(RuleBasedStateMachine):
     def begin(self, **arguments: Any) -> None:
         self.service = self.new_service(restart_lag=arguments.pop("restart_lag"), on_start=self.check_start)
         self.service.skew = timedelta(seconds=arguments.pop("skew", 0))
-        self.worker = Worker(self.service)
-        self.task = FakeTask(self.service.clock, retries=RETRIES)
         self.arguments = {**arguments, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
-        self.inputs = 0
-        self.state = "scheduled"
-        self.deferral: TaskDeferred | None = None
-        self.attempts: dict[int, tuple[int, int]] = {}
-        self.told: set[int] = set()
-        self.monkeypatch = pytest.MonkeyPatch()
+        self.begin_task()
         use_fakes(self.monkeypatch, self.worker)
-
-    def teardown(self) -> None:
-        if not hasattr(self, "service"):
-            return
-        try:
-            self.service.faults.clear()
-            self.run_until_over()
-            if self.state == "failed":  # a worker died in the last attempt; a person clears the task
-                self.clear()
-                self.run_until_over()
-            assert self.mine_going() <= self.told
-        finally:
-            self.monkeypatch.undo()
 
     # What has to hold
 
     def check_start(self, run: FakeRun) -> None:
         """Called for every run that this task starts."""
-        attempt = (self.task.ti.max_tries, self.inputs)
+        attempt = self.logical_attempt
         for other_id, other_attempt in self.attempts.items():
             other = self.service.runs.get(other_id)
             if other is None or other_id in self.told or other.agent_id != run.agent_id:
@@ -163,27 +375,13 @@ class Life(RuleBasedStateMachine):
     def plan_the_next_attempt(self, plan: Plan) -> None:
         self.service.plans = [plan, Plan()]
 
-    @rule(seconds=st.sampled_from([1, 30, 61, 600]))
-    def time_passes(self, seconds: float) -> None:
-        self.service.clock.sleep(seconds)
-
-    @rule(
-        number=st.integers(0, 99),
-        error=st.sampled_from([fakes.answer_lost, fakes.server_error, fakes.not_reached, fakes.rate_limited]),
-        took_effect=st.booleans(),
-    )
-    def an_answer_will_be_lost(self, number: int, error: fakes.ErrorOf, took_effect: bool) -> None:
-        verb = self.verbs[number % len(self.verbs)]
-        certain = error in (fakes.not_reached, fakes.rate_limited)
-        self.service.faults[verb] = [(error, took_effect and not certain)]
-
     @rule()
     def failures_are_archived(self) -> None:
         for number in list(self.service.runs):
             self.service.archive(number)
 
     @rule()
-    def a_person_restarts_a_failure(self) -> None:
+    def somebody_restarts_a_failure(self) -> None:
         self.service.settle()
         for record in self.records():
             run = self.service.runs.get(record.get("run_id") or 0)
@@ -191,153 +389,11 @@ class Life(RuleBasedStateMachine):
             if run is not None and run.status is RunStatus.FAILURE and not record.get("is_rejected"):
                 self.service.restart(run.id)
 
-    # What happens to the task
-
-    @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
-    @rule(death=DEATHS, calls_on_kill=st.booleans())
-    def a_try_runs(self, death: int | None, calls_on_kill: bool) -> None:
-        operator = self.operator()
-        self.segment(operator, lambda: operator.execute(self.task.context), death, calls_on_kill=calls_on_kill)
-
-    @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
-    @rule(step=st.integers(0, 12), error=st.sampled_from([RuntimeError, KeyboardInterrupt]))
-    def an_attempt_meets_an_unforeseen_error(self, step: int, error: type[BaseException]) -> None:
-        operator = self.operator()
-        self.segment(operator, lambda: operator.execute(self.task.context), step, error=error)
-
-    @rule(refused=st.integers(1, 60))
-    def the_status_is_refused(self, refused: int) -> None:
-        self.service.faults["status"] = [(fakes.unauthorized, False)] * refused
-
-    @precondition(lambda self: self.state == "deferred")
-    @rule(death=DEATHS, calls_on_kill=st.booleans())
-    def the_trigger_fires(self, death: int | None, calls_on_kill: bool) -> None:
-        operator, event = self.operator(), self.event()
-        assert self.deferral is not None
-        handed_on = {**(self.deferral.kwargs or {}), "event": event}
-        self.segment(
-            operator,
-            lambda: operator.resume_execution("execute_complete", handed_on, self.task.context),
-            death,
-            calls_on_kill=calls_on_kill,
-        )
-
-    @precondition(lambda self: self.state == "deferred")
-    @rule(death=DEATHS, error=st.sampled_from(["Trigger timeout", "Trigger failure"]))
-    def the_deferral_breaks(self, death: int | None, error: str) -> None:
-        operator = self.operator()
-        if error == "Trigger timeout":
-            self.service.clock.sleep(3120)
-        self.segment(
-            operator, lambda: operator.resume_execution("__fail__", {"error": error}, self.task.context), death
-        )
-
-    @precondition(lambda self: self.state == "deferred")
-    @rule()
-    def a_person_marks_the_deferred_task(self) -> None:
-        self.stop_as_the_trigger_does()
-        self.state, self.deferral = "failed", None
-        assert self.mine_going() <= self.told
-
-    def stop_as_the_trigger_does(self) -> None:
+    def stop_as_the_trigger_does(self, state: str) -> None:
         self.worker.deadline = None
         for values in self.waits():
             record = {name: values.get(name) for name in STOPPED_BY}
             stop_runs(self.worker, [RunRecord.from_json(record)], values.get("stop_grace", 45.0))
-
-    @rule(wipes_store=st.booleans())
-    def clear(self, *, wipes_store: bool = False) -> None:
-        """A person clears the task. Where Airflow discards its records then, the job is the old trigger's to stop."""
-        if self.state == "scheduled":
-            return
-        if wipes_store and self.state == "deferred":
-            self.stop_as_the_trigger_does()
-        elif wipes_store:
-            self.told |= self.mine_going()  # a worker died over it, and nothing is left that knows of it
-        self.task.clear(wipes_store=wipes_store)
-        self.state, self.deferral = "scheduled", None
-
-    @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
-    @rule()
-    def the_inputs_change(self) -> None:
-        self.inputs += 1
-
-    # How Airflow does it
-
-    def segment(  # noqa: C901, PLR0912 - every way in which an attempt ends
-        self,
-        operator: BaseOperator,
-        work: Any,
-        death: int | None,
-        *,
-        calls_on_kill: bool = False,
-        error: type[BaseException] | None = None,
-    ) -> None:
-        """Run a piece of the task on a worker, until something happens before a step.
-
-        :param death: the step; ``None`` for none.
-        :param calls_on_kill: Airflow calls ``on_kill`` first. Otherwise the process dies without a word, unless
-            there is an ``error``, which is raised instead.
-        """
-        self.worker.steps_left = death
-        self.worker.interrupt = None
-        if calls_on_kill:
-            self.worker.interrupt = operator.on_kill
-        elif error is not None:
-            self.worker.interrupt = partial(self.meet, error)
-        try:
-            result = work()
-        except TaskDeferred as deferral:
-            self.state, self.deferral = "deferred", deferral
-        except Killed:
-            self.failed(retried=True)
-        except AirflowSkipException:
-            self.state, self.deferral = "skipped", None
-        except AgentRunStartAmbiguous:
-            self.told |= self.mine_going()
-            self.failed(retried=False)
-        except (AirflowTaskTerminated, KeyboardInterrupt) as ending:
-            self.check_nothing_is_left(ending)
-            self.failed(retried=False)
-        except (AirflowException, RuntimeError) as ending:
-            retried = not isinstance(ending, AirflowFailException)
-            if not (retried and self.task.ti.try_number <= self.task.ti.max_tries):
-                self.check_nothing_is_left(ending)
-            self.failed(retried=retried)
-        else:
-            self.state, self.deferral = "success", None
-            self.check_success(result)
-        finally:
-            self.worker.steps_left = self.worker.interrupt = None
-
-    def meet(self, error: type[BaseException]) -> None:
-        raise error("an unforeseen error")
-
-    def check_nothing_is_left(self, ending: BaseException) -> None:
-        """Check that an attempt that no other follows left no run without saying so."""
-        left = self.mine_going() - self.told
-        said = " ".join([str(ending), *getattr(ending, "__notes__", []), *self.worker.warned])
-        assert not left or "may be running" in said or "may still be running" in said, f"runs {left} go on unsaid"
-        self.told |= left
-
-    def failed(self, *, retried: bool) -> None:
-        self.deferral = None
-        if retried and self.task.ti.try_number <= self.task.ti.max_tries:
-            self.state = "up_for_retry"
-            self.service.clock.sleep(10)
-            self.task.next_try()
-        else:
-            self.state = "failed"
-
-    def run_until_over(self) -> None:
-        for _ in range(4 * (RETRIES + 1)):
-            if self.state in ("scheduled", "up_for_retry"):
-                self.a_try_runs(None, calls_on_kill=False)
-            elif self.state == "deferred":
-                self.the_trigger_fires(None, calls_on_kill=False)
-            else:
-                return
-        pytest.fail(f"the task is still {self.state}")
 
 
 class LifeAmongStrangers(Life):

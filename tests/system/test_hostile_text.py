@@ -26,7 +26,8 @@ ALTERATIONS: dict[str, dict[str, Any]] = {
     "byte order mark": {"prefix": "\ufeff"},
     "5 MB": {"values": MEGABYTES},
 }
-LONGEST_MESSAGE, LONGEST_REPORT = 2_000, 48_000
+LONGEST_MESSAGE, LONGEST_LINE, LONGEST_REPORT = 2_000, 4_000, 48_000
+"""Bytes of what the service says of a run, of an exception that repeats it, and of a task's summary."""
 SECONDS = 20.0
 """How long a job takes. On a busy machine Airflow fails tasks whose triggers fire before its scheduler has taken in
 that they were deferred (apache/airflow #66374); a task that is never retried then ends otherwise than its job."""
@@ -95,4 +96,5 @@ def is_readable_and_bounded(stage: Stage, run: DagRun, case: Case, map_index: in
     assert len(json.dumps(summary).encode()) <= LONGEST_REPORT
     for text in texts(summary):
         assert text.replace("\n", "").isprintable(), (case, text)
-        assert len(text.encode()) <= LONGEST_MESSAGE, case
+        assert len(text.encode()) <= LONGEST_LINE, case
+        assert "M" * (LONGEST_MESSAGE + 1) not in text, case

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.call import Call, Reply
-from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.jobs import stop as stopping
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
@@ -263,6 +263,55 @@ def test_the_end_of_another_run_is_not_the_end_of_this_one(
 
 
 # Many runs: all are asked before any is watched
+
+
+def refusing(text: str) -> ErrorOf:
+    return lambda call: HttpStatusError(text, purpose=call.purpose, request=call.request, status_code=409)
+
+
+OVER = ["Run 101 is over.", "Conflict: The run has already finished", "already stopped", "Run is not running"]
+NOT_OVER = [
+    "Run 101 is not over yet.",
+    "Not in this state.",
+    "The export has not ended.",
+    "Cannot stop while exporting",
+]
+
+
+@pytest.mark.parametrize("text", OVER)
+@pytest.mark.parametrize("status", [fakes.unauthorized, fakes.bad_request])
+def test_where_the_status_is_refused_a_stop_refused_because_it_is_over_confirms_the_end(
+    service: FakeService, worker: Worker, text: str, status: ErrorOf
+) -> None:
+    service.faults["status"] = [(status, False)] * 200
+    service.faults["stop"] = [None, *[(refusing(text), False)] * 200]
+    result = stop(worker)
+    assert (result.confirmed, service.count("kill")) == (True, 0)
+    assert result.sentence == "The service does not show it, and says that it is over."
+    assert elapsed(service) < timedelta(seconds=STOP_GRACE)
+
+
+def test_a_kill_refused_because_it_is_over_confirms_the_end_too(service: FakeService, worker: Worker) -> None:
+    service.faults["status"] = [(fakes.unauthorized, False)] * 200
+    service.faults["kill"] = [(refusing(OVER[0]), False)]
+    assert stop(worker, stop_grace=0).confirmed
+
+
+@pytest.mark.parametrize("text", NOT_OVER)
+def test_a_refusal_that_says_something_else_confirms_nothing(service: FakeService, worker: Worker, text: str) -> None:
+    service.faults["status"] = [(fakes.unauthorized, False)] * 200
+    for verb in ("stop", "kill"):
+        service.faults[verb] = [(refusing(text), False)] * 200
+    assert not stop(worker).confirmed
+
+
+@pytest.mark.parametrize("look", [None, fakes.server_error, fakes.answer_lost])
+def test_where_the_status_can_be_read_it_decides(service: FakeService, worker: Worker, look: ErrorOf | None) -> None:
+    service.faults["status"] = [(look, False)] * 3 if look else []
+    service.faults["stop"] = [(refusing(OVER[0]), False)]
+    result = stop(worker)
+    assert (result.confirmed, status_of(result), result.is_hidden) == (True, "Stopped", False)
+    assert service.runs[101].is_over
 
 
 def many(service: FakeService, number: int = 20) -> list[RunRecord]:

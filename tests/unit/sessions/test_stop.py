@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api.call import Call, Reply
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.sessions.state import Session
@@ -142,6 +143,23 @@ def test_a_status_refused_does_not_keep_the_cancellation_from_being_sent(
     service.broken["status"] = unauthorized
     assert not cancelled().confirmed
     assert service.going() == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "confirmed"), [("The session is cancelled.", True), ("It has already ended", True), ("Not now.", False)]
+)
+def test_where_the_status_is_refused_a_cancellation_refused_because_it_is_over_confirms_the_end(
+    cancelled: Cancelling, service: FakeBuilder, text: str, confirmed: bool
+) -> None:
+    def refused(call: Call[Any]) -> SequentumError:
+        return HttpStatusError(text, purpose=call.purpose, request=call.request, status_code=409)
+
+    service.sessions["s1"] = FakeSession(looks_left=1000)
+    service.broken["status"] = unauthorized
+    service.faults["cancel"] = [None, *[(refused, False)] * 9]
+    result = cancelled()
+    assert result.confirmed == confirmed
+    assert ("says that it is over" in result.sentence) == confirmed
 
 
 def test_each_request_is_bounded(worker: Worker, service: FakeBuilder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
+from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -874,6 +875,33 @@ def test_a_status_that_is_refused_for_good_leaves_no_run(
     with pytest.raises(SpaceRunsEnded, match="3 runs have ended"):
         run_through(worker, task, deferrable=deferrable)
     assert all(run.is_over for run in service.runs.values())
+
+
+@BOTH
+@pytest.mark.parametrize("hidden", [1, 2, 3])
+def test_only_runs_that_were_seen_to_end_are_counted(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    monkeypatch: pytest.MonkeyPatch,
+    deferrable: bool,
+    hidden: int,
+) -> None:
+    answer = service.answer
+
+    def hiding(call: Call[Any]) -> Any:
+        if call.path in {f"/agent/{agent}/run/{agent + 94}/status" for agent in (7, 8, 9)[:hidden]}:
+            raise fakes.unauthorized(call)
+        return answer(call)
+
+    monkeypatch.setattr(service, "answer", hiding)
+    service.plans, task.ti.max_tries = [Plan(seconds=None)], 0
+    with pytest.raises((SpaceRunsFailed, SpaceRunsEnded)) as caught:
+        run_through(worker, task, deferrable=deferrable, timeout=60)
+    service.settle()
+    assert all(run.is_over for run in service.runs.values())
+    assert "It could not be confirmed" in str(caught.value)
+    assert "0 runs" not in str(caught.value)
 
 
 @pytest.mark.parametrize("on_clear", ["rerun", "join"])

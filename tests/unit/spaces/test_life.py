@@ -30,11 +30,27 @@ class Spaces(Life):
     def waits(self) -> list[dict[str, Any]]:
         assert self.deferral is not None
         arguments = self.deferral.trigger.serialize()[1]
-        return [{"stop_grace": arguments["stop_grace"], **wait} for wait in arguments["waits"]]
+        runs = [*arguments["waits"], *arguments["also_stop"]]
+        return [{"stop_grace": arguments["stop_grace"], **run} for run in runs]
 
     def records(self) -> list[dict[str, Any]]:
         record = self.task.store.get(StartSpaceRunsOperator.state_key)
         return list((record.get("runs") or {}).values()) if record is not None else []
+
+
+def test_a_run_that_could_not_be_looked_at_is_stopped_with_those_that_are_waited_for() -> None:
+    life = Spaces()
+    life.begin(deferrable=True, on_clear="join", retry_mode="restart_or_new", restarts=0, restart_lag=0)
+    try:
+        life.the_status_is_refused(refused=1)
+        life.a_try_runs(death=None, is_told=False)
+        life.clear(wipes_store=False)
+        life.a_try_runs(death=None, is_told=False)
+        assert [len(life.waits()), len(life.mine_going())] == [2, 2]
+        life.a_person_marks_the_deferred_task()
+        assert not life.mine_going()
+    finally:
+        life.teardown()
 
 
 class SpacesAmongStrangers(LifeAmongStrangers, Spaces):

@@ -124,6 +124,11 @@ async def test_airflow_is_asked_once_and_all_runs_are_stopped_at_once(stops: Sto
     assert (stops.questions, stops.stopped) == (1, [([(7, 107), (8, 108)], 5)])
 
 
+async def test_runs_that_are_not_waited_for_any_more_are_stopped_too(stops: Stops) -> None:
+    await trigger(also_stop=[WaitSpec(agent_id=9, run_id=109).to_json()]).on_kill()
+    assert stops.stopped[0][0] == [(7, 107), (8, 108), (9, 109)]
+
+
 async def test_the_stops_go_on_when_airflow_gives_up_waiting_for_them(stops: Stops) -> None:
     # Airflow cancels on_kill after about a second, again and again.
     one = trigger()
