@@ -182,7 +182,7 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
         if config.screenshots_path is not None and saves_files:
             folder = storage_path("screenshots_path", config.screenshots_path)
             screenshots = ScreenshotFolder(
-                folder, lambda link: port.push(SCREENSHOT_LINK_KEY, link), port.asking_airflow
+                folder, lambda link: port.push_link(SCREENSHOT_LINK_KEY, link), port.asking_airflow
             )
         if config.conversation_path is not None and saves_files:
             conversation = storage_path("conversation_path", config.conversation_path)

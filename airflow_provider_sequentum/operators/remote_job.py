@@ -274,5 +274,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     def _port(self, context: Context, conn_id: str) -> AttemptPort:
         from airflow_provider_sequentum.hooks.port import AttemptPort
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.reporting.links import lead_to_dashboard
 
-        return AttemptPort(SequentumHook(conn_id), context, self._state(context))
+        hook = SequentumHook(conn_id)
+        lead_to_dashboard(context, hook, self.operator_extra_links)
+        return AttemptPort(hook, context, self._state(context))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_attempt import (
     DEFERRAL_FAILED,
     deferral_timed_out,
@@ -26,7 +28,7 @@ from airflow_provider_sequentum.airflow_compat.task_attempt import (
     is_resumed,
 )
 from airflow_provider_sequentum.exceptions import SequentumUnavailable, client_errors_as_exceptions
-from airflow_provider_sequentum.reporting.links import AgentRunLink, publish_run
+from airflow_provider_sequentum.reporting.links import AgentRunLink, lead_to_dashboard, publish_run
 
 if TYPE_CHECKING:
     import jinja2
@@ -103,6 +105,7 @@ class AgentRunSensor(BaseSensorOperator):
         try:
             config = self._config()
             port, poller = self._polling(config)
+            lead_to_dashboard(context, port.hook, self.operator_extra_links)
             port.deadline = port.now() + timedelta(seconds=self.timeout)
             self.log.info("Waiting for %s, until %s.", poller.spec.name, port.deadline.isoformat(" ", "seconds"))
             if not config.deferrable:
@@ -231,4 +234,5 @@ class AgentRunSensor(BaseSensorOperator):
 
 
 def _publish(context: Context, port: ClientPort, run: Run) -> None:
-    publish_run(SimpleNamespace(push=context["ti"].xcom_push), port.hook, run)
+    xcoms = SimpleNamespace(push=context["ti"].xcom_push, push_link=partial(push_address, context))
+    publish_run(xcoms, port.hook, run)
