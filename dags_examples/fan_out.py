@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, Param, t
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 
-AGENT_ID = os.environ.get("EXAMPLE_AGENT_ID", "1")
+AGENT = os.environ.get("EXAMPLE_AGENT", "us_states")
 LAKE = os.environ.get("EXAMPLE_LAKE", (Path(tempfile.gettempdir()) / "sequentum-lake").as_uri())
 INPUTS = [{"region": "north"}, {"region": "east"}, {"region": "south"}, {"region": "west"}]
 
@@ -51,7 +51,7 @@ with DAG(
     doc_md=__doc__,
     tags=["sequentum"],
     params={
-        "agent_id": Param(AGENT_ID, type=["string", "integer"], description="The agent to run"),
+        "agent": Param(AGENT, type="string", description="Name of the agent to run"),
         "inputs": Param(INPUTS, type="array", description="Input parameters of each run"),
         "lake": Param(LAKE, type="string", description="Folder for the files, as an ObjectStoragePath"),
     },
@@ -59,7 +59,7 @@ with DAG(
     # [START howto_start_agent_run_mapped]
     runs = StartAgentRunOperator.partial(
         task_id="run_agent",
-        agent_id="{{ params.agent_id }}",
+        agent_name="{{ params.agent }}",
         deferrable=True,
         poll_interval=10,
         retries=2,
