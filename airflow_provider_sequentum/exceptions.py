@@ -218,7 +218,7 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
     message = f"{error} (connection {conn_id!r})"
     if isinstance(error, errors.SequentumConfigurationError):
         return SequentumConnectionException(message)
-    if isinstance(error, errors.HttpStatusError) and error.status_code in (401, 403):
+    if error.status_code in (401, 403):
         return SequentumConnectionException(message)
     if isinstance(error, errors.RefusedByServer):
         return SequentumRequestRefused(message)

@@ -216,7 +216,7 @@ def start(
 
 
 def status(session_id: str) -> Call[SessionStatus]:
-    """Look at a session. Cheap; the way to wait. After its end a session may be gone (``NotFound``)."""
+    """Look at a session. Cheap; the way to wait. After its end a session may be gone (404)."""
     return Call(
         purpose=f"read the status of Agent Builder session {session_id}",
         method="GET",
@@ -268,7 +268,7 @@ def followup(session_id: str, message: str) -> Call[None]:
 
 
 def finish(session_id: str, agent_name: str | None = None) -> Call[FinishedSession]:
-    """Save the agent and end the session. ``Conflict`` says that the session was cancelled.
+    """Save the agent and end the session. 409 says that the session was cancelled.
 
     :param session_id: the session.
     :param agent_name: name of the agent. The server may require it.

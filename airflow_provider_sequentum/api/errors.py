@@ -8,16 +8,7 @@
      │    ├── ConnectionNotMade         nothing was sent: no connection came about, or the call's time passed before
      │    └── AnswerLost                the request was sent, its answer did not arrive
      │         └── AnswerTimedOut       the server stayed silent for too long
-     ├── HttpStatusError                the server answered with an error status
-     │    ├── BadRequest                400
-     │    ├── Unauthorized              401, also for a run the key may not see
-     │    ├── Forbidden                 403
-     │    ├── NotFound                  404, also for what the key may not see
-     │    ├── MethodNotAllowed          405
-     │    ├── Conflict                  409
-     │    ├── UnprocessableRequest      422
-     │    ├── RateLimited               429
-     │    └── ServerError               5xx
+     ├── HttpStatusError                the server answered with an error status: ``status_code``
      ├── UnexpectedAnswer               a 2xx that is not what the endpoint answers, or about another id; a redirect
      │    └── RefusedByServer           a 2xx that says ``success: false``
      └── DownloadError                  a file could not be fetched from the storage the API points to
@@ -28,8 +19,6 @@ what to do next. No error holds the API key or a signed URL.
 """
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 from airflow_provider_sequentum.api.text import one_line
 
@@ -44,8 +33,11 @@ class SequentumError(Exception):
         is true for a start, check the agent's runs before starting again.
     """
 
-    transient: ClassVar[bool] = False
+    transient: bool = False
     """Whether the same request may well succeed a little later."""
+
+    status_code: int | None = None
+    """The HTTP status of the server's answer; ``None`` unless it was an error status."""
 
     def __init__(self, message: str, *, purpose: str = "", request: str = "", may_have_acted: bool = False) -> None:
         # The server's words, session ids and file names get in here from everywhere: all of them pass this line.
@@ -86,6 +78,9 @@ class AnswerTimedOut(AnswerLost):
 class HttpStatusError(SequentumError):
     """The server answered with an error status.
 
+    It is transient for 429, which says that the server did nothing with the request, and for 5xx. 401 and 404 may also
+    mean a run, an agent or a session that the key may not see.
+
     :param status_code: HTTP status.
     :param title: short text of the server's error body, or the standard phrase of the status.
     :param detail: longer text of the server's error body, ``None`` when it has none. It comes from the
@@ -106,50 +101,11 @@ class HttpStatusError(SequentumError):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message, purpose=purpose, request=request, may_have_acted=may_have_acted)
-        self.status_code = status_code
+        self.status_code: int = status_code
+        self.transient = status_code == 429 or status_code >= 500
         self.title = title
         self.detail = detail
         self.retry_after = retry_after
-
-
-class BadRequest(HttpStatusError):
-    """400: the input is invalid; ``detail`` says why. Repeating the same request cannot help."""
-
-
-class Unauthorized(HttpStatusError):
-    """401: the key is missing, wrong, expired or revoked, or has no access to this very run."""
-
-
-class Forbidden(HttpStatusError):
-    """403: the key is valid and has no access to this."""
-
-
-class NotFound(HttpStatusError):
-    """404: it does not exist, or the key may not see it."""
-
-
-class MethodNotAllowed(HttpStatusError):
-    """405: this server does not offer the endpoint."""
-
-
-class Conflict(HttpStatusError):
-    """409: the resource is in a state that does not allow this."""
-
-
-class UnprocessableRequest(HttpStatusError):
-    """422: well-formed, and refused by the server's rules."""
-
-
-class RateLimited(HttpStatusError):
-    """429: the key's request limit is used up. The server did nothing with the request."""
-
-    transient = True
-
-
-class ServerError(HttpStatusError):
-    """5xx: a fault of the server or of a gateway before it."""
-
-    transient = True
 
 
 class UnexpectedAnswer(SequentumError):

@@ -20,21 +20,12 @@ from airflow_provider_sequentum.api.call import API_PREFIX, Answer, Call, FileUp
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
     AnswerTimedOut,
-    BadRequest,
-    Conflict,
     ConnectionNotMade,
-    Forbidden,
     HttpStatusError,
-    MethodNotAllowed,
-    NotFound,
-    RateLimited,
     RefusedByServer,
     SequentumError,
     SequentumTransportError,
-    ServerError,
-    Unauthorized,
     UnexpectedAnswer,
-    UnprocessableRequest,
 )
 from airflow_provider_sequentum.api.parsing import Refused, first_byte, read_json
 from airflow_provider_sequentum.api.settings import ClientSettings
@@ -46,27 +37,17 @@ T = TypeVar("T")
 USER_AGENT = f"airflow-provider-sequentum/{__version__} httpx/{httpx.__version__} python/{platform.python_version()}"
 
 _SHORTEST_SCRUBBED_KEY = 8
-_ERROR_OF_STATUS: Mapping[int, type[HttpStatusError]] = {
-    400: BadRequest,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    405: MethodNotAllowed,
-    409: Conflict,
-    422: UnprocessableRequest,
-    429: RateLimited,
+_ADVICE: Mapping[int, str] = {
+    400: "Correct the request.",
+    401: "Check the API key: it may be wrong, expired or revoked, or have no access to this.",
+    403: "Ask an administrator to give the key's user access.",
+    404: "Check the ids; the service also answers 404 for what the key may not see.",
+    405: "This server does not offer the endpoint.",
+    409: "Check its present state before trying again.",
+    422: "Correct the request.",
+    429: "Send fewer requests with this key, or ask Sequentum's support for a higher limit.",
 }
-_ADVICE: Mapping[type[HttpStatusError], str] = {
-    BadRequest: "Correct the request.",
-    Unauthorized: "Check the API key: it may be wrong, expired or revoked, or have no access to this.",
-    Forbidden: "Ask an administrator to give the key's user access.",
-    NotFound: "Check the ids; the service also answers 404 for what the key may not see.",
-    MethodNotAllowed: "This server does not offer the endpoint.",
-    Conflict: "Check its present state before trying again.",
-    UnprocessableRequest: "Correct the request.",
-    RateLimited: "Send fewer requests with this key, or ask Sequentum's support for a higher limit.",
-    ServerError: "Such faults often pass; try again later.",
-}
+_ADVICE_ON_FAULTS = "Such faults often pass; try again later."
 _NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
@@ -195,12 +176,12 @@ def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None
     status = answer.status_code
     if status < 400:
         return _unexpected(call, f"{status} is no status this endpoint answers with. Check the base URL")
-    kind = _ERROR_OF_STATUS.get(status, ServerError if status >= 500 else HttpStatusError)
+    advice = _ADVICE_ON_FAULTS if status >= 500 else _ADVICE.get(status, "")
     title, detail = _error_texts(answer)
     may_have_acted = status >= 500 and call.changes_something
     reason = f"{status} {title}" + (f": {detail}" if detail and detail != title else "")
-    return kind(
-        _sentence(call, reason, may_have_acted, _ADVICE.get(kind, "")),
+    return HttpStatusError(
+        _sentence(call, reason, may_have_acted, advice),
         purpose=call.purpose,
         request=call.request,
         may_have_acted=may_have_acted,

@@ -19,7 +19,7 @@ from typing import Any
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import ConnectionNotMade, HttpStatusError, RateLimited, SequentumError
+from airflow_provider_sequentum.api.errors import ConnectionNotMade, HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.text import one_line
 
 FIRST_WAIT = 1.0
@@ -80,7 +80,7 @@ def may_repeat(error: BaseException | None, *, safe_to_repeat: bool) -> bool:
 
 def is_last_attempt(error: BaseException | None, attempt: int, max_attempts: int) -> bool:
     """Return whether the attempt with this number (from 1) was the last one."""
-    return attempt >= (2 * max_attempts if isinstance(error, RateLimited) else max_attempts)
+    return attempt >= (2 * max_attempts if getattr(error, "status_code", None) == 429 else max_attempts)
 
 
 def seconds_to_wait(error: BaseException | None, attempt: int, jitter: float) -> float:

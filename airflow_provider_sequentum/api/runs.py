@@ -119,7 +119,7 @@ def start(
 ) -> Call[Run]:
     """Start a run and return at once. Only what is set is sent; the server's defaults hold for the rest.
 
-    Not safe to repeat: two requests make two runs. When ``AnswerLost`` or ``ServerError`` comes with
+    Not safe to repeat: two requests make two runs. When ``AnswerLost`` or a 5xx comes with
     ``may_have_acted``, check :func:`list_runs` before starting again.
 
     :param agent_id: the agent.
@@ -244,8 +244,8 @@ def restart(agent_id: int | str, run_id: int | str) -> Call[Run | None]:
     """Restart a run in ``Failure`` in place. Once it is archived (``Failed``) it cannot be restarted.
 
     The answer's form is not published: the call gives the run if the answer holds one, else ``None``, and
-    then the run keeps its id. The first status afterwards may still be the old one. ``NotFound`` or
-    ``MethodNotAllowed`` may mean that this server has no such endpoint.
+    then the run keeps its id. The first status afterwards may still be the old one. 404 or 405 may mean that this
+    server has no such endpoint.
     """
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
     return Call(

@@ -260,13 +260,13 @@ class SequentumHook(BaseHook):
 def _whom(client: SequentumClient) -> str:
     # No endpoint tells whose key it is: the organisation that pays for it is the nearest thing to a name.
     from airflow_provider_sequentum.api import billing
-    from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, Unauthorized
+    from airflow_provider_sequentum.api.errors import SequentumError
 
     try:
         account = client.send(billing.credits())
-    except (Unauthorized, Forbidden):
-        return "an organisation whose billing this key may not read"
     except SequentumError as error:
+        if error.status_code in (401, 403):
+            return "an organisation whose billing this key may not read"
         return f"an organisation that could not be looked up ({type(error).__name__})"
     number = "of unknown number" if account.organization_id is None else account.organization_id
     return f"organisation {number} with {account.available_credits:f} credits left"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from airflow_provider_sequentum.api.errors import NotFound, RefusedByServer, SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import RefusedByServer, SequentumError, UnexpectedAnswer
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply
@@ -70,7 +70,7 @@ class Port(Protocol):
 
 def fault_tolerance(error: SequentumError) -> timedelta:
     """Return how long a wait tolerates ``error``: not at all, unless it can pass by itself."""
-    if isinstance(error, NotFound):
+    if error.status_code == 404:
         return NOT_FOUND_TOLERANCE
     passing = error.transient or (isinstance(error, UnexpectedAnswer) and not isinstance(error, RefusedByServer))
     return FAULT_TOLERANCE if passing else timedelta(0)

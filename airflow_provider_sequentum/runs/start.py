@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.api.errors import Conflict, HttpStatusError, NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -149,7 +149,7 @@ def start_run(
             # Nothing was started, so there is nothing to look for.
             port.save(previous)
             _claim(port, previous or record, is_answered=True)
-            if isinstance(error, Conflict):
+            if error.status_code == 409:
                 raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
             raise
         log.warning("The answer to the start was lost, so a run may have been started. Looking for it. (%s)", error)
@@ -178,7 +178,9 @@ def _send_start(port: Port, config: RunConfig) -> Run:
     for delay in BUSY_DELAYS:
         try:
             return port.send(config.start_call())
-        except Conflict as error:
+        except HttpStatusError as error:
+            if error.status_code != 409:
+                raise
             log.warning("Agent %s cannot be started now; trying again in %g s. (%s)", config.agent_id, delay, error)
         port.sleep(delay)
     return port.send(config.start_call())
@@ -403,7 +405,9 @@ def _look(port: Port, record: RunRecord) -> Run | None:
     while True:
         try:
             run = port.send(runs.status(record.agent_id, record.run_id or 0))
-        except NotFound:
+        except HttpStatusError as error:
+            if error.status_code != 404:
+                raise
             missing_since = missing_since or port.now()
             if port.now() - missing_since >= NOT_FOUND_TOLERANCE:
                 return None

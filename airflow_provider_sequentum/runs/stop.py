@@ -18,11 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api.errors import (
-    BadRequest,
-    Conflict,
-    NotFound,
     SequentumError,
-    UnprocessableRequest,
 )
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
@@ -148,13 +144,13 @@ class RunStopper:
         """Take in that a request failed."""
         if call.changes_something:
             log.warning("A request to stop %s failed. (%s)", self.name, error)
-            is_refusal = isinstance(error, (BadRequest, Conflict, UnprocessableRequest))
+            is_refusal = error.status_code in (400, 409, 422)
             self._was_refused = self._was_refused or (is_refusal and not self._was_accepted)
             # What never arrived does not count.
             self._sent(call, now, arrived=not error.transient or error.may_have_acted)
             return
         self._poll_at = now + POLL_INTERVAL
-        self._missing_since = (self._missing_since or now) if isinstance(error, NotFound) else None
+        self._missing_since = (self._missing_since or now) if error.status_code == 404 else None
         if self._missing_since is not None and now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.result = StopResult(confirmed=True)
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_provider_sequentum.api.errors import NotFound, RateLimited, SequentumError
+from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, exception_named
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE, Port, fault_tolerance
@@ -200,11 +200,11 @@ class RunPoller:
 
         :raises SequentumError: ``error`` itself, when it cannot pass by itself or has lasted too long.
         """
-        self.is_missing = isinstance(error, NotFound)
+        self.is_missing = error.status_code == 404
         self._missing_since = (self._missing_since or now) if self.is_missing else None
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
-        if isinstance(error, RateLimited):
+        if error.status_code == 429:
             # The key is busy, which is no fault: the look comes later, and all who wait for the key get their turn.
             return PollResult()
         first = self._faults_since is None

@@ -12,13 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_sequentum.api.errors import (
-    BadRequest,
-    Conflict,
-    MethodNotAllowed,
-    NotFound,
     RefusedByServer,
     SequentumError,
-    UnprocessableRequest,
 )
 from airflow_provider_sequentum.exceptions import AgentBuilderEnded
 from airflow_provider_sequentum.jobs.port import Port
@@ -49,8 +44,8 @@ BUSY_DELAYS = (5.0, 10.0, 20.0)
 MOST_DELIVERIES = 2
 """How often a request is sent in one attempt; again only when the one before is seen to have had no effect."""
 
-_NOT_OFFERED = (NotFound, MethodNotAllowed)
-_REFUSALS = (BadRequest, Conflict, UnprocessableRequest, RefusedByServer, *_NOT_OFFERED)
+_NOT_OFFERED = (404, 405)
+_REFUSALS = (400, 409, 422, *_NOT_OFFERED)
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +111,7 @@ def _deliver(
             answer = port.send(call)
         except SequentumError as error:
             # A request that is sent again may meet the late effect of the one before.
-            is_late_effect = deliveries > 0 and isinstance(error, Conflict)
+            is_late_effect = deliveries > 0 and error.status_code == 409
             is_certain = not error.may_have_acted or isinstance(error, RefusedByServer)
             if is_certain and not is_late_effect:
                 record, is_passing = _after_refusal(port, config, record, request, error, take, may_wait=bool(delays))
@@ -164,14 +159,14 @@ def _after_refusal(
     """
     record = record.resolved(record.known_session.rejected())
     port.save(record)
-    if not isinstance(error, _REFUSALS):
+    if not (isinstance(error, RefusedByServer) or error.status_code in _REFUSALS):
         raise error
     session = look_at(port, record.known_session, take)
     record = record.seen(session)
     if session.state is SessionState.READY:
-        if isinstance(error, Conflict) and may_wait:
+        if error.status_code == 409 and may_wait:
             return record, True
-        if not isinstance(error, _NOT_OFFERED):
+        if error.status_code not in _NOT_OFFERED:
             raise _refused(config, session, f"{error} The agent is not saved. Correct this, then clear")
         if request is Request.FOLLOWUP:
             cause = f"This server builds an agent from one prompt and takes no follow-ups: {error}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sequentum.api.errors import MethodNotAllowed, NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
 from airflow_provider_sequentum.sessions.state import state_of
 
@@ -113,14 +113,14 @@ class SessionStopper:
     def failed(self, call: Call[Any], error: SequentumError, now: datetime) -> None:
         """Take in that a request failed."""
         if call.changes_something:
-            if isinstance(error, NotFound | MethodNotAllowed) and not self._uses_stop:
+            if error.status_code in (404, 405) and not self._uses_stop:
                 self._uses_stop = True  # the next request, at once
                 return
             log.warning("The service rejected the request: %s", error)
             self._requested(now)
             return
         self._poll_at = now + POLL_INTERVAL
-        self._missing_since = (self._missing_since or now) if isinstance(error, NotFound) else None
+        self._missing_since = (self._missing_since or now) if error.status_code == 404 else None
         if self._missing_since is not None and now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.result = CancelResult(confirmed=True)
         elif self._missing_since is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_provider_sequentum.api.errors import AnswerLost, MethodNotAllowed, NotFound, RateLimited, SequentumError
+from airflow_provider_sequentum.api.errors import AnswerLost, SequentumError
 from airflow_provider_sequentum.exceptions import SequentumException, exception_named
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, WAITING_SHARE, Port, fault_tolerance
 from airflow_provider_sequentum.jobs.record import Stored
@@ -143,7 +143,7 @@ class SessionPoller:
             self._events_failed(error)
             return
         self._asks_status = False
-        if isinstance(error, NotFound):
+        if error.status_code == 404:
             self._not_found(error, now)
             return
         self._missing_since, self.is_missing = None, False
@@ -151,7 +151,7 @@ class SessionPoller:
             raise error
         if self.deadline_passed(now):
             return
-        if isinstance(error, RateLimited):
+        if error.status_code == 429:
             self._faults_since = None  # the key is busy, which is no fault: the next poll comes later
             return
         self._tolerate(error, now)
@@ -187,7 +187,7 @@ class SessionPoller:
             )
         self._ask_events(status.last_event_index)
 
-    def _not_found(self, error: NotFound, now: datetime) -> None:
+    def _not_found(self, error: SequentumError, now: datetime) -> None:
         """A session may be torn down, never have existed, or not be known yet; and single 404s happen."""
         self._was_seen = True
         if self.session.state.is_over:
@@ -238,7 +238,7 @@ class SessionPoller:
     def _events_failed(self, error: SequentumError) -> None:
         is_long_poll = self._until is None
         # A server whose status counts events has them, so there a 404 is a fault that may pass.
-        if isinstance(error, MethodNotAllowed) or (is_long_poll and isinstance(error, NotFound)):
+        if error.status_code == 405 or (is_long_poll and error.status_code == 404):
             self.session = self.session.updated(has_events=False)
             return
         if is_long_poll and isinstance(error, AnswerLost):

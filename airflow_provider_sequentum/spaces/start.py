@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.api.errors import Conflict, NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port
@@ -115,7 +115,7 @@ def start_space(
             # Nothing was started, so there is nothing to look for.
             port.save(previous)
             claim_runs(port, previous or record)
-            if isinstance(error, Conflict):
+            if error.status_code == 409:
                 raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
             raise
         log.warning("The answer to the start was lost, so runs may have been started. Looking for them. (%s)", error)
@@ -142,7 +142,9 @@ def _send_start(port: Port, config: SpaceConfig) -> SpaceRun:
     for delay in run_start.BUSY_DELAYS:
         try:
             return port.send(config.start_call())
-        except Conflict as error:
+        except HttpStatusError as error:
+            if error.status_code != 409:
+                raise
             log.warning("Space %s cannot be started now; trying again in %g s. (%s)", config.space_id, delay, error)
         port.sleep(delay)
     return port.send(config.start_call())
@@ -374,12 +376,11 @@ def look_at_runs(
         for agent, poller in list(pollers.items()):
             try:
                 run = ports[agent].send(runs.status(agent, poller.spec.run_id or 0))
-            except NotFound:
-                if clock.now() - missing_since.setdefault(agent, clock.now()) < NOT_FOUND_TOLERANCE:
-                    continue
-                seen[agent] = None
             except SequentumError as error:
-                seen[agent] = error
+                is_missing = error.status_code == 404
+                if is_missing and clock.now() - missing_since.setdefault(agent, clock.now()) < NOT_FOUND_TOLERANCE:
+                    continue
+                seen[agent] = None if is_missing else error
             else:
                 missing_since.pop(agent, None)
                 # A Failure may be the old one of a restart, for a while.

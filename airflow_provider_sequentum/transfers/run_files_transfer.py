@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_sequentum.api import SequentumClient, files, runs
-from airflow_provider_sequentum.api.errors import NotFound
+from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.files import RunFile
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.exceptions import (
@@ -162,7 +162,9 @@ class RunFilesTransfer:
         with client_errors_as_exceptions(self._hook.sequentum_conn_id):
             try:
                 return self._hook.client.send(runs.status(self._agent_id, self._run_id))
-            except NotFound:
+            except HttpStatusError as error:
+                if error.status_code != 404:
+                    raise
                 return None
 
     def _listed(self) -> Page[RunFile]:
@@ -359,11 +361,13 @@ class RunFilesTransfer:
         with client_errors_as_exceptions(self._hook.sequentum_conn_id):
             try:
                 self._hook.client.send(runs.delete(self._agent_id, self._run_id, cast("RemoveMethod", method)))
-            except NotFound as error:
+            except HttpStatusError as error:
+                if error.status_code != 404:
+                    raise
                 self._check_removed(error)
         self._log.info("Removed from the service, by %s: run %s of agent %s.", method, self._run_id, self._agent_id)
 
-    def _check_removed(self, error: NotFound) -> None:
+    def _check_removed(self, error: HttpStatusError) -> None:
         """Find out whether a removal that was answered by 404 found nothing, or did not reach the run."""
         if self._run() is None or not self._listed():
             self._log.info("There was nothing left to remove. (%s)", error)

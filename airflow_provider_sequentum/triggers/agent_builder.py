@@ -89,7 +89,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
 
     async def _wait_for_turn(self, poller: SessionPoller) -> bool:
         """Wait with the connection as it is, and once its key is refused, as it is then: it may have been changed."""
-        from airflow_provider_sequentum.api.errors import Unauthorized
+        from airflow_provider_sequentum.api.errors import HttpStatusError
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.sessions.wait import await_turn
 
@@ -98,8 +98,8 @@ class AgentBuilderTrigger(RemoteJobTrigger):
             async with await hook.aget_client() as client:
                 try:
                     return await await_turn(client, poller)
-                except Unauthorized:
-                    if await hook.aget_settings() == client.settings:
+                except HttpStatusError as error:
+                    if error.status_code != 401 or await hook.aget_settings() == client.settings:
                         raise
             self.log.info("The connection %r was changed; continuing with what it says now.", self.sequentum_conn_id)
 

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.sdk import Stats
 
-from airflow_provider_sequentum.api.errors import SequentumError, Unauthorized
+from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
@@ -291,17 +291,18 @@ class RunWatcher:
         self._metrics.requests += 1
         try:
             reply = await client.exchange(call, budget_share=WAITING_SHARE)
-        except Unauthorized as error:
-            await self._judge_refusal(poll, call, error, client)
         except SequentumError as error:
-            self._failed(poll, error)
+            if error.status_code == 401:
+                await self._judge_refusal(poll, call, error, client)
+            else:
+                self._failed(poll, error)
         else:
             self._answered = call
             moment = present()._replace(served_at=reply.served_at)
             self._tell(self._list.answered(poll, reply.value, asked_at, moment), moment)
 
     async def _judge_refusal(
-        self, poll: Poll, call: Call[Any], error: Unauthorized, client: AsyncSequentumClient
+        self, poll: Poll, call: Call[Any], error: SequentumError, client: AsyncSequentumClient
     ) -> None:
         # One at a time: questions that were on their way together are refused together, and judged with the first.
         async with self._judging:
@@ -381,10 +382,8 @@ class RunWatcher:
         proof = given if given is not None and given.path != refused.path else agents.list_agents(records_per_page=1)
         try:
             await self._client.send(proof, budget_share=WAITING_SHARE)
-        except Unauthorized:
-            return False
-        except SequentumError:
-            return True
+        except SequentumError as error:
+            return error.status_code != 401
         return True
 
     def _end(self, task: asyncio.Task[None]) -> None:

@@ -12,15 +12,9 @@ from typing import Any, TypeVar
 from airflow_provider_sequentum.api.call import Answer, Call, Reply
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
-    BadRequest,
-    Conflict,
     ConnectionNotMade,
-    MethodNotAllowed,
-    NotFound,
-    RateLimited,
+    HttpStatusError,
     SequentumError,
-    ServerError,
-    Unauthorized,
 )
 from airflow_provider_sequentum.api.pipeline import read_answer
 from airflow_provider_sequentum.api.run_status import RunStatus
@@ -293,33 +287,33 @@ def _body(value: Any) -> bytes:
 
 
 def not_found(call: Call[Any]) -> SequentumError:
-    return NotFound("No such thing.", purpose=call.purpose, request=call.request, status_code=404)
+    return HttpStatusError("No such thing.", purpose=call.purpose, request=call.request, status_code=404)
 
 
 def conflict(call: Call[Any]) -> SequentumError:
-    return Conflict("Not in this state.", purpose=call.purpose, request=call.request, status_code=409)
+    return HttpStatusError("Not in this state.", purpose=call.purpose, request=call.request, status_code=409)
 
 
 def bad_request(call: Call[Any]) -> SequentumError:
-    return BadRequest("Bad input.", purpose=call.purpose, request=call.request, status_code=400)
+    return HttpStatusError("Bad input.", purpose=call.purpose, request=call.request, status_code=400)
 
 
 def method_not_allowed(call: Call[Any]) -> SequentumError:
-    return MethodNotAllowed("No such endpoint.", purpose=call.purpose, request=call.request, status_code=405)
+    return HttpStatusError("No such endpoint.", purpose=call.purpose, request=call.request, status_code=405)
 
 
 def unauthorized(call: Call[Any]) -> SequentumError:
-    return Unauthorized("No access.", purpose=call.purpose, request=call.request, status_code=401)
+    return HttpStatusError("No access.", purpose=call.purpose, request=call.request, status_code=401)
 
 
 def rate_limited(call: Call[Any]) -> SequentumError:
-    return RateLimited("Too many.", purpose=call.purpose, request=call.request, status_code=429, retry_after=7.0)
+    return HttpStatusError("Too many.", purpose=call.purpose, request=call.request, status_code=429, retry_after=7.0)
 
 
 def server_error(call: Call[Any]) -> SequentumError:
     """Return a 5xx. For a call that changes something it leaves open whether the service acted."""
     acted = call.changes_something
-    return ServerError("Broken.", purpose=call.purpose, request=call.request, status_code=503, may_have_acted=acted)
+    return HttpStatusError("Broken.", purpose=call.purpose, request=call.request, status_code=503, may_have_acted=acted)
 
 
 def answer_lost(call: Call[Any]) -> SequentumError:

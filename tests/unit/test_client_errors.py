@@ -21,16 +21,6 @@ EXPECTED: dict[type[errors.SequentumError], type[SequentumException]] = {
     errors.ConnectionNotMade: SequentumUnavailable,
     errors.AnswerLost: SequentumUnavailable,
     errors.AnswerTimedOut: SequentumUnavailable,
-    errors.HttpStatusError: SequentumRequestRefused,
-    errors.BadRequest: SequentumRequestRefused,
-    errors.Unauthorized: SequentumConnectionException,
-    errors.Forbidden: SequentumConnectionException,
-    errors.NotFound: SequentumRequestRefused,
-    errors.MethodNotAllowed: SequentumRequestRefused,
-    errors.Conflict: SequentumRequestRefused,
-    errors.UnprocessableRequest: SequentumRequestRefused,
-    errors.RateLimited: SequentumUnavailable,
-    errors.ServerError: SequentumUnavailable,
     errors.UnexpectedAnswer: SequentumUnavailable,
     errors.RefusedByServer: SequentumRequestRefused,
     errors.DownloadError: SequentumUnavailable,
@@ -43,23 +33,32 @@ def all_errors(kind: type[errors.SequentumError] = errors.SequentumError) -> set
 
 
 def test_the_table_is_complete() -> None:
-    assert {kind for kind in all_errors() if kind.__module__ == errors.__name__} == set(EXPECTED)
+    assert {kind for kind in all_errors() if kind.__module__ == errors.__name__} == {*EXPECTED, errors.HttpStatusError}
 
 
-@pytest.mark.parametrize("kind", list(EXPECTED), ids=lambda kind: kind.__name__)
-def test_what_an_error_is_to_a_task(kind: type[errors.SequentumError]) -> None:
-    error = kind("It broke.")
-    if isinstance(error, errors.HttpStatusError):
-        error.status_code = {"Unauthorized": 401, "Forbidden": 403}.get(kind.__name__, 0)
+EXPECTED_OF_STATUS: dict[int, type[SequentumException]] = {
+    **dict.fromkeys((400, 402, 404, 405, 409, 418, 422), SequentumRequestRefused),
+    **dict.fromkeys((401, 403), SequentumConnectionException),
+    **dict.fromkeys((429, 500, 502, 503, 504, 599), SequentumUnavailable),
+}
+
+CASES = [(kind("It broke."), expected) for kind, expected in EXPECTED.items()] + [
+    (errors.HttpStatusError("It broke.", status_code=status), expected)
+    for status, expected in EXPECTED_OF_STATUS.items()
+]
+
+
+@pytest.mark.parametrize(("error", "expected"), CASES, ids=lambda value: getattr(value, "status_code", None))
+def test_what_an_error_is_to_a_task(error: errors.SequentumError, expected: type[SequentumException]) -> None:
     exception = from_client(error, "my_conn")
-    assert isinstance(exception, EXPECTED[kind])
+    assert isinstance(exception, expected)
     assert isinstance(exception, AirflowException)
     assert str(exception) == "It broke. (connection 'my_conn')"
     assert isinstance(exception, AirflowFailException) is not isinstance(exception, SequentumUnavailable)
 
 
 def test_the_cause_is_kept() -> None:
-    error = errors.NotFound("gone")
+    error = errors.HttpStatusError("gone", status_code=404)
     with pytest.raises(SequentumRequestRefused) as caught, client_errors_as_exceptions("c"):
         raise error
     assert caught.value.__cause__ is error

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.budget import LONGEST_PAUSE, RequestBudget, budget_of
-from airflow_provider_sequentum.api.errors import RateLimited
+from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.retry import seconds_to_wait
 from airflow_provider_sequentum.api.settings import DEFAULT_MAX_ATTEMPTS
 
@@ -135,7 +135,7 @@ def poll_and_start(limiter: Limiter, pollers: int, minutes: int) -> tuple[list[b
         if what == "start":
             if (refused_for := limiter.refuses_for(clock.now)) is not None:
                 starts[who] += 1
-                error = RateLimited("Too many.", retry_after=refused_for)
+                error = HttpStatusError("Too many.", retry_after=refused_for, status_code=429)
                 plan(seconds_to_wait(error, starts[who], generator.random()), "start", who)
         elif (wait := budgets[who].admit(share=0.8)) > 0:
             plan(wait, "poll", who)

@@ -20,12 +20,12 @@ from airflow_provider_sequentum.api.client import LONGEST_ERROR_BODY
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
     DownloadError,
-    NotFound,
     SequentumError,
     StorageRefused,
     UnexpectedAnswer,
 )
 from airflow_provider_sequentum.api.files import FileType, RunFile
+from tests.support.errors import raises
 from tests.unit.api.support import Driver, fresh_settings
 
 MakeDriver = Callable[..., Driver]
@@ -237,7 +237,7 @@ def test_a_redirect_without_an_address_is_unexpected(driver: MakeDriver) -> None
 def test_an_error_of_the_api_is_that_error(driver: MakeDriver) -> None:
     client = driver(httpx.Response(404, json={"title": "Not Found", "detail": "No such file"}))
 
-    with pytest.raises(NotFound, match="No such file"):
+    with raises(404, match="No such file"):
         client.download()
 
 
@@ -251,7 +251,7 @@ def test_of_an_endless_error_page_only_the_beginning_is_read(driver: MakeDriver)
                 read += 1000
                 yield b"x" * 1000
 
-    with pytest.raises(NotFound):
+    with raises(404):
         driver(lambda _request: httpx.Response(404, stream=Endless())).download()
 
     assert read <= LONGEST_ERROR_BODY + 1000

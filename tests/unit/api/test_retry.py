@@ -4,14 +4,10 @@ import pytest
 
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
-    BadRequest,
-    Conflict,
     ConnectionNotMade,
-    RateLimited,
+    HttpStatusError,
     SequentumConfigurationError,
     SequentumError,
-    ServerError,
-    Unauthorized,
     UnexpectedAnswer,
 )
 from airflow_provider_sequentum.api.retry import is_last_attempt, may_repeat, seconds_to_wait
@@ -21,13 +17,13 @@ from airflow_provider_sequentum.api.retry import is_last_attempt, may_repeat, se
     ("error", "safe", "unsafe"),
     [
         (ConnectionNotMade("x"), True, True),
-        (RateLimited("x", status_code=429), True, True),
+        (HttpStatusError("x", status_code=429), True, True),
         (AnswerLost("x", may_have_acted=True), True, False),
-        (ServerError("x", status_code=503, may_have_acted=True), True, False),
+        (HttpStatusError("x", status_code=503, may_have_acted=True), True, False),
         (UnexpectedAnswer("x", may_have_acted=True), False, False),
-        (BadRequest("x"), False, False),
-        (Unauthorized("x"), False, False),
-        (Conflict("x"), False, False),
+        (HttpStatusError("x", status_code=400), False, False),
+        (HttpStatusError("x", status_code=401), False, False),
+        (HttpStatusError("x", status_code=409), False, False),
         (SequentumConfigurationError("x"), False, False),
         (OSError("disk full"), False, False),
         (None, False, False),
@@ -41,11 +37,11 @@ def test_a_call_is_repeated_only_where_that_can_help_and_not_harm(
 
 
 def test_a_longer_retry_after_is_left_to_the_caller() -> None:
-    assert may_repeat(RateLimited("x", retry_after=120), safe_to_repeat=False)
-    assert not may_repeat(RateLimited("x", retry_after=121), safe_to_repeat=True)
+    assert may_repeat(HttpStatusError("x", retry_after=120, status_code=429), safe_to_repeat=False)
+    assert not may_repeat(HttpStatusError("x", retry_after=121, status_code=429), safe_to_repeat=True)
 
 
-@pytest.mark.parametrize(("error", "attempts"), [(AnswerLost("x"), 5), (RateLimited("x"), 10)])
+@pytest.mark.parametrize(("error", "attempts"), [(AnswerLost("x"), 5), (HttpStatusError("x", status_code=429), 10)])
 def test_attempts_are_bounded(error: SequentumError, attempts: int) -> None:
     assert not is_last_attempt(error, attempts - 1, max_attempts=5)
     assert is_last_attempt(error, attempts, max_attempts=5)
@@ -58,11 +54,14 @@ def test_waits_double_up_to_a_bound(attempt: int, shortest: float, longest: floa
 
 
 def test_retry_after_is_never_undercut() -> None:
-    assert seconds_to_wait(RateLimited("x", retry_after=60), 1, jitter=0.0) == 60
-    assert seconds_to_wait(ServerError("x", retry_after=0), 1, jitter=0.5) == 0.5
-    assert seconds_to_wait(RateLimited("x", retry_after=2), 9, jitter=0.0) == 2
+    assert seconds_to_wait(HttpStatusError("x", retry_after=60, status_code=429), 1, jitter=0.0) == 60
+    assert seconds_to_wait(HttpStatusError("x", retry_after=0, status_code=503), 1, jitter=0.5) == 0.5
+    assert seconds_to_wait(HttpStatusError("x", retry_after=2, status_code=429), 9, jitter=0.0) == 2
 
 
 def test_who_is_refused_again_and_again_comes_back_at_an_ever_more_different_time() -> None:
-    waits = [seconds_to_wait(RateLimited("x", retry_after=2), attempt, jitter=1.0) for attempt in (1, 2, 3, 9)]
+    waits = [
+        seconds_to_wait(HttpStatusError("x", retry_after=2, status_code=429), attempt, jitter=1.0)
+        for attempt in (1, 2, 3, 9)
+    ]
     assert waits == [3, 4, 6, 32]

@@ -9,20 +9,21 @@ import pytest
 
 from airflow_provider_sequentum.api.billing import Credits, RunCost
 from airflow_provider_sequentum.api.call import Call, Reply
-from airflow_provider_sequentum.api.errors import Forbidden, SequentumError
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.api.schedules import Schedule
 from airflow_provider_sequentum.exceptions import CreditsTooLow
 from airflow_provider_sequentum.runs.outcome import read_cost
 from airflow_provider_sequentum.runs.start import check_credits, warn_of_schedules
+from tests.support.errors import raises
 from tests.support.service import Clock, FakeService
 from tests.support.worker import Worker
 
 RUN = Run.model_validate(
     {"id": 42, "configId": 7, "startTime": "2026-11-22T23:30:00Z", "endTime": "2026-11-23T00:10:00Z"}
 )
-REFUSED = Forbidden("No billing", purpose="read", request="GET /x", status_code=403)
+REFUSED = HttpStatusError("No billing", purpose="read", request="GET /x", status_code=403)
 
 
 class Answering(Worker):
@@ -111,7 +112,7 @@ def test_too_few_credits_say_the_balance() -> None:
 
 
 def test_a_balance_that_cannot_be_read_is_a_failure() -> None:
-    with pytest.raises(Forbidden):
+    with raises(403):
         check_credits(answering(REFUSED), 10, "Agent 7")
 
 

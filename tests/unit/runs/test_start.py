@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.call import Answer, Call
-from airflow_provider_sequentum.api.errors import NotFound, SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
@@ -25,6 +25,7 @@ from airflow_provider_sequentum.runs import start as starting
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, candidates_for, find_lost_run, restart_or_start
 from tests.support import service as fakes
+from tests.support.errors import raises
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
 from tests.support.worker import Killed, Worker
 
@@ -684,7 +685,7 @@ def test_what_the_log_says_about_a_retry_names_the_reason_the_run_and_the_decisi
 
 
 def test_a_start_for_an_unknown_agent_says_so(service: FakeService, worker: Worker) -> None:
-    with pytest.raises(NotFound):
+    with raises(404):
         acquire(worker, agent_id=999)
     assert worker.saved is None
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.api.errors import NotFound, SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
 from airflow_provider_sequentum.api.runs import Run, status
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
@@ -26,6 +26,7 @@ from airflow_provider_sequentum.runs.wait import (
     wait_for_runs,
 )
 from tests.support import service as fakes
+from tests.support.errors import raises, status_of
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
 from tests.support.worker import Worker
 
@@ -215,7 +216,7 @@ def test_a_run_that_is_not_known_is_waited_for_a_minute(tolerate_outages: bool) 
     poller = RunPoller(SPEC.updated(tolerate_outages=tolerate_outages))
     assert poller.failed(fakes.not_found(CALL), START).outcome is None
     assert poller.failed(fakes.not_found(CALL), START + NOT_FOUND_TOLERANCE - seconds(1)).outcome is None
-    with pytest.raises(NotFound):
+    with raises(404):
         poller.failed(fakes.not_found(CALL), START + NOT_FOUND_TOLERANCE)
 
 
@@ -225,7 +226,7 @@ def test_a_404_during_an_outage_has_to_last_by_itself() -> None:
     assert poller.failed(fakes.not_found(CALL), START + seconds(300)).outcome is None
     poller.failed(fakes.server_error(CALL), START + seconds(350))
     assert poller.failed(fakes.not_found(CALL), START + seconds(400)).outcome is None
-    with pytest.raises(NotFound):
+    with raises(404):
         poller.failed(fakes.not_found(CALL), START + seconds(400) + NOT_FOUND_TOLERANCE)
 
 
@@ -290,7 +291,7 @@ def test_a_wait_for_a_run_that_never_comes_ends_at_the_deadline_without_a_record
 def test_a_wait_for_the_next_run_of_an_unknown_agent_fails_at_once() -> None:
     service = FakeService(Clock())
     outcome, _ = wait_for(Worker(service), WaitSpec(agent_id=999, since=START, poll_interval=30))
-    assert isinstance(outcome, NotFound)
+    assert status_of(outcome) == 404
 
 
 def test_the_person_watching_reads_changes_at_once_and_the_rest_ever_more_rarely() -> None:
@@ -395,7 +396,7 @@ def test_it_looks_again_until_the_run_is_known() -> None:
 
 def test_it_gives_up_on_a_run_that_stays_unknown_when_a_wait_does() -> None:
     service = FakeService(Clock())
-    with pytest.raises(NotFound):
+    with raises(404):
         poll_until_known(Worker(service), RunPoller(SPEC))
     assert NOT_FOUND_TOLERANCE <= service.clock.now - START < NOT_FOUND_TOLERANCE + seconds(NOT_YET_FOUND_INTERVAL)
 
@@ -440,7 +441,7 @@ def test_each_of_many_runs_is_waited_for_and_none_holds_up_another(service: Fake
     specs[2] = specs[2].updated(deadline=START + seconds(100))
     (first, slow), (second, failed), (third, _), (fourth, _) = wait_for_runs(worker, specs)
     assert (first, second, third) == (PollOutcome.ENDED, PollOutcome.ENDED, PollOutcome.DEADLINE)
-    assert isinstance(fourth, NotFound)
+    assert status_of(fourth) == 404
     assert (slow and slow.id, failed and failed.status) == (101, RunStatus.FAILURE)
     looks = [call.path.split("/")[4] for _, call, _ in worker.sent]
     assert looks.count("102") == 2, "a run that has ended is not looked at again"

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import BadRequest, SequentumError
+from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentBuilderEnded, AgentBuilderException
 from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
 from airflow_provider_sequentum.sessions.start import acquire_session
 from airflow_provider_sequentum.sessions.state import Session, SessionState, Turn
 from airflow_provider_sequentum.sessions.wait import EventTaker
 from tests.support.builder import FakeBuilder
+from tests.support.errors import raises
 from tests.support.service import START, answer_lost, bad_request, not_found
 from tests.support.worker import Worker
 
@@ -90,7 +91,7 @@ def test_a_start_that_was_refused_leaves_nothing_to_be_in_doubt_about() -> None:
     service = FakeBuilder()
     service.broken["start"] = bad_request
     worker = Worker(service)
-    with pytest.raises(BadRequest):
+    with raises(400):
         acquire(worker)
     assert worker.kept[-1] is None
 
@@ -282,6 +283,6 @@ def test_a_given_session_is_recorded_before_it_is_looked_at() -> None:
     service = FakeBuilder()
     service.broken["status"] = bad_request
     worker = Worker(service)
-    with pytest.raises(BadRequest):
+    with raises(400):
         acquire(worker, GIVEN)
     assert saved(worker).known_session.session_id == "s1"

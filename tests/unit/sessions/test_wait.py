@@ -8,12 +8,13 @@ import pytest
 
 from airflow_provider_sequentum.api.agent_builder import LONGEST_PAGE, SessionEvent
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, ServerError
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE
 from airflow_provider_sequentum.sessions.describe import SessionProgress
 from airflow_provider_sequentum.sessions.state import Session, SessionState
 from airflow_provider_sequentum.sessions.wait import SessionPoller, look_at, read_again, read_event, wait_for_turn
 from tests.support.builder import FakeBuilder, FakeSession
+from tests.support.errors import raises
 from tests.support.service import START, ErrorOf, answer_lost, method_not_allowed, not_found, rate_limited, server_error
 from tests.support.worker import Worker
 
@@ -26,7 +27,7 @@ def service_with(session: FakeSession, broken: dict[str, ErrorOf] | None = None)
 
 
 def forbidden(call: Call[Any]) -> SequentumError:
-    return Forbidden("no", purpose=call.purpose, status_code=403)
+    return HttpStatusError("no", purpose=call.purpose, status_code=403)
 
 
 def waited(worker: Worker, session: Session, poll_interval: float, deadline: datetime | None) -> Session:
@@ -219,14 +220,14 @@ def test_a_busy_key_delays_a_wait_and_never_fails_it() -> None:
 
 def test_a_service_that_stays_away_ends_the_wait() -> None:
     worker = Worker(service_with(FakeSession(), broken={"status": server_error}))
-    with pytest.raises(ServerError):
+    with raises(503):
         waited(worker, SESSION, 30.0, None)
     assert worker.now() - START >= FAULT_TOLERANCE
 
 
 def test_what_can_not_pass_ends_the_wait_at_once() -> None:
     worker = Worker(service_with(FakeSession(), broken={"status": forbidden}))
-    with pytest.raises(Forbidden):
+    with raises(403):
         waited(worker, SESSION, 30.0, None)
     assert worker.now() - START < timedelta(seconds=5)
 

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow_provider_sequentum.airflow_compat import trigger_life
 from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
 from airflow_provider_sequentum.api import ClientSettings
-from airflow_provider_sequentum.api.errors import Unauthorized
+from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.sessions.state import Session, SessionState
 from airflow_provider_sequentum.sessions.wait import TurnEvent
@@ -118,7 +118,7 @@ async def test_a_refused_key_is_looked_up_again(
         async def exchange(self, call: Any, **options: Any) -> Any:
             if self.settings.api_key == "sk-old":
                 connection.append(keys[1])
-                raise Unauthorized("Revoked.", purpose=call.purpose, status_code=401)
+                raise HttpStatusError("Revoked.", purpose=call.purpose, status_code=401)
             return await super().exchange(call, **options)
 
     async def aget_settings(hook: SequentumHook) -> ClientSettings:

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_sequentum.airflow_compat import trigger_life
 from airflow_provider_sequentum.airflow_compat.trigger_life import OVER, SHORTEST_TRIGGER_LIFE
-from airflow_provider_sequentum.api.errors import Unauthorized
+from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
 from airflow_provider_sequentum.runs.record import RunRecord
@@ -123,7 +123,7 @@ async def test_a_deadline(wait: dict[str, Any], run: Run | None) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [Unauthorized("The key is wrong.", status_code=401), SequentumConnectionException("The connection is missing.")],
+    [HttpStatusError("The key is wrong.", status_code=401), SequentumConnectionException("The connection is missing.")],
 )
 async def test_a_wait_that_cannot_go_on(wait: dict[str, Any], error: Exception) -> None:
     wait["result"] = error
@@ -148,7 +148,7 @@ async def test_an_error_nobody_foresaw_breaks_the_trigger(wait: dict[str, Any]) 
         (0.0, (PollOutcome.ENDED, RUN)),
         (0.1, (PollOutcome.ENDED, RUN)),
         (0.0, (PollOutcome.DEADLINE, None)),
-        (0.0, Unauthorized("no", status_code=401)),
+        (0.0, HttpStatusError("no", status_code=401)),
     ],
 )
 async def test_a_trigger_never_fires_in_its_first_seconds(wait: dict[str, Any], seconds: float, result: Any) -> None:

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import Forbidden, NotFound, SequentumError, ServerError, UnexpectedAnswer
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
 from airflow_provider_sequentum.runs.wait import PollOutcome
 from airflow_provider_sequentum.watching.schedule import SHORTEST_INTERVAL
 from airflow_provider_sequentum.watching.watch_list import LAST_LOOK
+from tests.support.errors import status_of
 from tests.support.service import START
 from tests.unit.watching.watch_world import World
 
@@ -27,7 +28,7 @@ def lognormal(number: int, seed: int = 1, sigma: float = 0.8) -> list[float]:
 
 
 def server_error(call: Call[object]) -> SequentumError:
-    return ServerError("The service is down.", status_code=503)
+    return HttpStatusError("The service is down.", status_code=503)
 
 
 # One poll for many
@@ -100,7 +101,7 @@ def test_a_run_that_the_list_does_not_show_yet_is_asked_for_by_itself_and_then_n
 
 
 def test_a_list_that_is_refused_says_nothing_of_the_runs() -> None:
-    world = World(fault=lambda call: Forbidden("No.", status_code=403) if call.path.endswith("/runs") else None)
+    world = World(fault=lambda call: HttpStatusError("No.", status_code=403) if call.path.endswith("/runs") else None)
     for _ in range(3):
         world.wait(world.run(7, 200.0))
     world.live(600)
@@ -257,12 +258,12 @@ def test_a_run_unknown_at_first_is_waited_for_and_one_unknown_for_long_is_not() 
     begun = world.now
     world.live(600)
     at, news = world.news[-1]
-    assert isinstance(news.error, NotFound)
+    assert status_of(news.error) == 404
     assert at - begun >= NOT_FOUND_TOLERANCE.total_seconds()
 
 
 def test_without_the_agents_list_everybody_is_still_heard_of() -> None:
-    world = World(fault=lambda call: Forbidden("No.", status_code=403) if call.path == "/agent/all" else None)
+    world = World(fault=lambda call: HttpStatusError("No.", status_code=403) if call.path == "/agent/all" else None)
     for agent_id in range(1, 30):
         world.wait(world.run(agent_id, 200.0))
     world.live(600)
@@ -286,7 +287,7 @@ def test_that_a_run_asked_for_by_itself_is_unknown_says_nothing_of_the_others() 
     lost = world.wait(gone)
     world.wait(going)
     world.live(1000)
-    assert [(news.watched, type(news.error)) for _, news in world.news if news.error] == [(lost, NotFound)]
+    assert [(news.watched, status_of(news.error)) for _, news in world.news if news.error] == [(lost, 404)]
     assert list(world.ended) == [going.id]
 
 
@@ -352,10 +353,10 @@ def test_as_many_agents_as_runs(hints: bool, mean: float) -> None:
 
 
 ERRORS = [
-    ServerError("Down.", status_code=503),
+    HttpStatusError("Down.", status_code=503),
     UnexpectedAnswer("HTML."),
-    Forbidden("No.", status_code=403),
-    NotFound("Nothing here.", status_code=404),
+    HttpStatusError("No.", status_code=403),
+    HttpStatusError("Nothing here.", status_code=404),
 ]
 DEADLINE = 6000.0
 arrivals = st.tuples(

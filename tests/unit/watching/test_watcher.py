@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import Stats
 
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Reply
-from airflow_provider_sequentum.api.errors import Forbidden, SequentumError, ServerError, Unauthorized
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionNotFound
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
@@ -23,6 +23,7 @@ from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.watching import watcher as run_watcher
 from airflow_provider_sequentum.watching.watch_list import WatchList
 from airflow_provider_sequentum.watching.watcher import wait_for_run
+from tests.support.errors import raises, status_of
 
 SETTINGS = ClientSettings(api_key="sk-first")
 CHANGED = ClientSettings(api_key="sk-second")
@@ -194,16 +195,16 @@ async def test_a_missing_connection_fails_everybody(service: Service) -> None:
 
 
 async def test_a_wrong_key_fails_everybody_at_once_after_one_look_at_the_connection(service: Service) -> None:
-    service.refuse = lambda client, call: Unauthorized("Wrong key.", status_code=401)
+    service.refuse = lambda client, call: HttpStatusError("Wrong key.", status_code=401)
     results = await asyncio.gather(*waits(50), return_exceptions=True)
-    assert all(isinstance(error, Unauthorized) for error in results)
+    assert all(status_of(error) == 401 for error in results)
     assert service.lookups == 2
     assert service.requests.total() <= 5
 
 
 async def test_a_key_that_was_changed_is_picked_up(service: Service) -> None:
     def refuse(client: Client, call: Any) -> SequentumError | None:
-        return Unauthorized("Revoked.", status_code=401) if client.settings is SETTINGS else None
+        return HttpStatusError("Revoked.", status_code=401) if client.settings is SETTINGS else None
 
     service.refuse = refuse
     [waiting] = waits()
@@ -217,12 +218,12 @@ async def test_a_key_that_was_changed_is_picked_up(service: Service) -> None:
 
 async def test_a_key_without_access_to_one_run_fails_only_its_wait(service: Service) -> None:
     def refuse(client: Client, call: Any) -> SequentumError | None:
-        return Unauthorized("No run access.", status_code=401) if "/agent/8/" in call.path else None
+        return HttpStatusError("No run access.", status_code=401) if "/agent/8/" in call.path else None
 
     service.refuse = refuse
     [good] = waits()
     bad = asyncio.create_task(wait_for_run("c", terms(5, agent_id=8), log))
-    with pytest.raises(Unauthorized):
+    with raises(401):
         await bad
     service.over.add(1)
     assert (await good)[0] is PollOutcome.ENDED
@@ -234,13 +235,13 @@ async def test_a_key_that_may_not_list_agents_waits_all_the_same(service: Servic
 
     def refuse(client: Client, call: Any) -> SequentumError | None:
         refused = call.path == "/agent/all" or "/agent/99/" in call.path
-        return Unauthorized("No access.", status_code=401) if refused else None
+        return HttpStatusError("No access.", status_code=401) if refused else None
 
     service.refuse = refuse
     waiting = [asyncio.create_task(wait_for_run("c", terms(1, agent_id=7 + number), log)) for number in range(agents)]
     await settle(0.05)
     bad = asyncio.create_task(wait_for_run("c", terms(5, agent_id=99), log))
-    with pytest.raises(Unauthorized):
+    with raises(401):
         await bad
     service.over.add(1)
     assert {outcome for outcome, _ in await asyncio.gather(*waiting)} == {PollOutcome.ENDED}
@@ -266,12 +267,12 @@ async def test_the_connection_is_read_again_now_and_then(
 
 
 async def test_faults_pass_and_what_cannot_pass_is_raised(service: Service) -> None:
-    service.refuse = lambda client, call: ServerError("Down.", status_code=503)
+    service.refuse = lambda client, call: HttpStatusError("Down.", status_code=503)
     [waiting] = waits()
     await settle(0.05)
     assert not waiting.done()
-    service.refuse = lambda client, call: Forbidden("No.", status_code=403)
-    with pytest.raises(Forbidden):
+    service.refuse = lambda client, call: HttpStatusError("No.", status_code=403)
+    with raises(403):
         await waiting
 
 
@@ -322,10 +323,10 @@ async def test_who_comes_while_a_watcher_breaks_gets_a_new_one(
 
 async def test_many_questions_refused_together_are_one_refusal(service: Service) -> None:
     service.seconds = 0.02
-    service.refuse = lambda client, call: Unauthorized("Wrong key.", status_code=401)
+    service.refuse = lambda client, call: HttpStatusError("Wrong key.", status_code=401)
     waiting = [asyncio.create_task(wait_for_run("c", terms(5, agent_id=number), log)) for number in range(1, 40)]
     results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert all(isinstance(error, Unauthorized) for error in results)
+    assert all(status_of(error) == 401 for error in results)
     await settle(0.05)
     assert service.lookups == 2
     assert service.requests.total() <= 39 + 2  # each once, the agents list, and a look whether the key works
@@ -457,7 +458,7 @@ async def test_the_trigger_fires_once_with_what_the_watcher_heard(
     trigger = AgentRunTrigger(sequentum_conn_id="c", agent_id=7, run_id=1)
     events = [event.payload async for event in trigger.run()]
     assert [(event["outcome"], event["run"]["id"]) for event in events] == [("ended", 1)]
-    service.refuse = lambda client, call: Forbidden("No.", status_code=403)
+    service.refuse = lambda client, call: HttpStatusError("No.", status_code=403)
     events = [event.payload async for event in trigger.run()]
     assert [(event.get("outcome"), event["error"]) for event in events] == [(None, "SequentumConnectionException")]
     await settle(0.02)

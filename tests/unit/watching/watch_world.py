@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.api.errors import NotFound, SequentumError
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
@@ -140,7 +140,7 @@ class World:
             return [self._record(run) for run in known[: int(call.query["maxRecords"])]]
         run = self.runs.get(int(names[3]))
         if run is None:
-            raise NotFound("There is no such run.", status_code=404)
+            raise HttpStatusError("There is no such run.", status_code=404)
         return self._record(run)
 
     def _page(self, page: int, size: int) -> Page[Agent]:
