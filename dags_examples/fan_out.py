@@ -70,7 +70,7 @@ with DAG(
     # [START howto_run_files_mapped]
     land = RunFilesToObjectStorageOperator.partial(
         task_id="land_files",
-        agent_id="{{ params.agent_id }}",
+        agent_id="{{ ti.xcom_pull(task_ids='run_agent', key='run', map_indexes=ti.map_index)['agent_id'] }}",
         destination=(
             "{{ params.lake }}/fan-out/run-{{ ti.xcom_pull(task_ids='run_agent', map_indexes=ti.map_index) }}"
         ),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import conf, redact
 
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import (
@@ -242,10 +243,13 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         from airflow_provider_sequentum.runs.attempt import RunAttempt
 
         task = facts_of(context, self)
-        position = {"map_index": task.map_index} if task.is_mapped else {}
+        origin = {
+            "map_index": task.map_index if task.is_mapped else None,
+            "input_parameters": redact(json.loads(config.input_parameters or "null")),
+        }
 
         def publish(run: Any, **more: Any) -> None:
-            publish_run(port, port.hook, run, **position, **more)
+            publish_run(port, port.hook, run, **origin, **more)
 
         return RunAttempt(port, task, config, publish)
 

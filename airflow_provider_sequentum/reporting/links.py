@@ -24,6 +24,9 @@ SESSION_SUMMARY_KEY = "session"
 SESSION_LINK_KEY = "agent_builder_session_link"
 SCREENSHOT_LINK_KEY = "agent_builder_screenshot_link"
 
+UNKNOWN = {"input_parameters": None, "map_index": None, "cost": None}
+"""What a summary says of a run that the task did not start, of a task that is not mapped, and without a bill."""
+
 log = logging.getLogger(__name__)
 
 
@@ -93,13 +96,13 @@ def lead_to_dashboard(context: Mapping[str, Any], hook: SequentumHook, links: It
 def publish_run(xcoms: Xcoms, hook: SequentumHook, run: Run, **more: Any) -> None:
     """Push the run's summary and the address of its page, for downstream tasks and for the button.
 
-    :param more: what else the summary says: ``cost``, ``note``.
+    :param more: what else the summary says: ``input_parameters``, ``map_index``, ``cost``, ``note``.
     """
     from airflow_provider_sequentum.runs.describe import run_summary
 
     link = hook.run_link(run.agent_id, run.id)
     xcoms.push_link(RUN_LINK_KEY, link)
-    xcoms.push(RUN_SUMMARY_KEY, run_summary(run, link=link, **{"cost": None, **more}))
+    xcoms.push(RUN_SUMMARY_KEY, run_summary(run, link=link, **{**UNKNOWN, **more}))
 
 
 def publish_session(xcoms: Xcoms, hook: SequentumHook, summary: Mapping[str, Any]) -> None:

@@ -235,4 +235,5 @@ class AgentRunSensor(BaseSensorOperator):
 
 def _publish(context: Context, port: ClientPort, run: Run) -> None:
     xcoms = SimpleNamespace(push=context["ti"].xcom_push, push_link=partial(push_address, context))
-    publish_run(xcoms, port.hook, run)
+    map_index = getattr(context["ti"], "map_index", -1)
+    publish_run(xcoms, port.hook, run, map_index=map_index if map_index >= 0 else None)

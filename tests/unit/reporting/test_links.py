@@ -47,6 +47,7 @@ def test_a_task_publishes_its_run() -> None:
     summary = pushed[links.RUN_SUMMARY_KEY]
     assert (summary["run_id"], summary["status"], summary["records"]) == (42, "Running", 3)
     assert (summary["link"], summary["cost"], summary["note"]) == ("https://ui/7/42", None, "It may be running.")
+    assert (summary["input_parameters"], summary["map_index"]) == (None, None)
 
 
 @pytest.mark.parametrize("operator", [StartAgentRunOperator, AgentRunSensor])
