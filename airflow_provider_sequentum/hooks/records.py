@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import IO, Protocol, TypeVar
 
 from airflow_provider_sequentum.api import Call, SequentumClient, files, runs
+from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     RunRecordsUnreadable,
     SequentumRequestRefused,
+    about_run,
     client_errors_as_exceptions,
 )
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of
@@ -49,24 +51,29 @@ def read_run(
     :raises SequentumRequestRefused: the run extracted records, but its files are gone.
     """
     run = source.send(runs.status(agent_id, run_id))
+    with about_run(run.agent_id, run.id):
+        yield from _read_files(source, run, pattern, read)
+
+
+def _read_files(source: RunFileSource, run: Run, pattern: str, read: ReadFile[T]) -> Iterator[T]:
     if reason := why_incomplete(run):
-        raise RunFilesUnavailable(f"Run {run_id} of agent {agent_id}: {reason}")
-    listed = source.send(files.list_files(agent_id, run_id))
+        raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason}")
+    listed = source.send(files.list_files(run.agent_id, run.id))
     if reason := why_removed(run, listed):
-        raise SequentumRequestRefused(f"Run {run_id} of agent {agent_id}: {reason}")
+        raise SequentumRequestRefused(f"Run {run.id} of agent {run.agent_id}: {reason}")
     selection = select(listed, None, [pattern])
     if reason := why_records_missing(run, selection):
-        raise SequentumRequestRefused(f"Run {run_id} of agent {agent_id}: {reason}")
+        raise SequentumRequestRefused(f"Run {run.id} of agent {run.agent_id}: {reason}")
     wanted = selection.chosen
-    with _naming(agent_id, run_id):
+    with _naming(run.agent_id, run.id):
         for file in wanted:
             format_of(file.name or "")
     for file in wanted:
         with _temporary_file(file.name) as stream:
             with client_errors_as_exceptions(source.sequentum_conn_id), _naming_disk(file.name):
-                source.client.download(agent_id=agent_id, run_id=run_id, file=file, destination=stream)
+                source.client.download(agent_id=run.agent_id, run_id=run.id, file=file, destination=stream)
                 stream.seek(0)
-            with _naming(agent_id, run_id):
+            with _naming(run.agent_id, run.id):
                 yield from read(stream, file.name or "")
 
 
@@ -87,7 +94,7 @@ def _naming_disk(name: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _naming(agent_id: int | str, run_id: int | str) -> Iterator[None]:
+def _naming(agent_id: int, run_id: int) -> Iterator[None]:
     try:
         yield
     except RecordsUnreadable as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf, redact
 
+from airflow_provider_sequentum.exceptions import name_run
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import (
     LogLevel,
@@ -263,6 +264,11 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             stop_grace=attempt.config.stop_grace,
             **attempt.wait_spec().to_json(),
         )
+
+    def _let_go(self, attempt: RunAttempt, context: Context, error: BaseException) -> BaseException:
+        failure = super()._let_go(attempt, context, error)
+        name_run(failure, attempt.config.agent_id, attempt.run.id if attempt.run is not None else None)
+        return failure
 
     def _on_success(self, attempt: RunAttempt, context: Context) -> None:
         from airflow_provider_sequentum.reporting.asset_events import add_run
