@@ -70,7 +70,12 @@ with DAG(
 ) as dag:
     # [START howto_taskflow_fan_out]
     runs = StartAgentRunOperator.partial(
-        task_id="run_agent", agent_name="{{ params.agent }}", deferrable=True, max_active_tis_per_dag=10
+        task_id="run_agent",
+        agent_name="{{ params.agent }}",
+        deferrable=True,
+        retries=1,
+        retry_delay=10,
+        max_active_tis_per_dag=10,
     ).expand(input_parameters=inputs())
     summaries = runs.output["run"]
     loaded = load.expand(extracted=succeeded(summaries))
