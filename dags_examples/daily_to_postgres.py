@@ -1,5 +1,5 @@
 """
-Load a run's records into PostgreSQL every day, and never twice.
+Load a run's records into PostgreSQL every day, without duplicates.
 
 The files go to object storage, from there by COPY into a staging table, and from there by a merge on the table's key.
 Whatever is repeated, a task, a whole DAG run or a backfill, the table has each record once, as it was last seen. It
@@ -70,7 +70,7 @@ with DAG(
     schedule="@daily",
     start_date=datetime(2026, 1, 1),  # noqa: DTZ001 - Airflow takes it in its own time zone
     catchup=False,
-    # Runs cost credits: the example doesn't begin before somebody switches it on.
+    # Runs cost credits: the example does not start before a user unpauses it.
     is_paused_upon_creation=True,
     # There is one staging table.
     max_active_runs=1,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ def inputs(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
 
 
 @task
-def gather(landed: Iterable[list[str]]) -> dict[str, int]:
+def gather(landed: Sequence[list[str]]) -> dict[str, int]:
     """Read the files of all runs and return how many there are, and how many records they hold."""
     from airflow_provider_sequentum.records.reading import read_records
 
-    paths = [ObjectStoragePath(path) for paths in landed for path in paths]
+    # A slice reads them all at once. Iterating reads one after the other, and Airflow logs the end as an error.
+    paths = [ObjectStoragePath(path) for paths in landed[:] for path in paths]
     records = 0
     for path in paths:
         with path.open("rb") as file:  # type: ignore[no-untyped-call]

@@ -79,7 +79,7 @@ with DAG(
     start_date=datetime(2026, 1, 1),  # noqa: DTZ001 - Airflow takes it in its own time zone
     catchup=False,
     # [END howto_hourly]
-    # Runs cost credits: the example does not start before a person switches it on.
+    # Runs cost credits: the example does not start before a user unpauses it.
     is_paused_upon_creation=True,
     description="Extract every hour what is new",
     doc_md=__doc__,

@@ -2,7 +2,7 @@
 What to do when a run fails: restart it, and keep what it found if that doesn't help.
 
 A run that ends in Failure is restarted in place, twice. If it fails for good the task fails, and what the run had
-extracted until then is landed in a folder of its own, for somebody to look at. It needs the connection
+extracted until then is copied to a folder of its own, for a person to check. It needs the connection
 ``sequentum_default``.
 """
 

@@ -2,7 +2,7 @@
 Start a run, do something else meanwhile, then wait for the run.
 
 The operator starts the run and is done; a sensor waits for its end. A sensor only watches, so it can just as well wait
-for a run that somebody else started. It needs the connection ``sequentum_default``.
+for a run that someone else started. It needs the connection ``sequentum_default``.
 """
 
 from __future__ import annotations
