@@ -58,6 +58,8 @@ def load(triggering_asset_events: dict[Any, Any] | None = None) -> dict[str, int
 with DAG(
     "load_on_asset",
     schedule=[data],
+    # ``on_agent_run`` watches the same asset: with both running, every run of the agent starts this DAG too.
+    is_paused_upon_creation=True,
     description="Load what the agent extracted",
     doc_md=__doc__,
     tags=["sequentum"],

@@ -185,7 +185,8 @@ class TestSensorToAsset:
         run = finished(stage, waiting)
         assert int(stage.airflow.xcom(run, "wait_for_run")) == started
         wait_until(lambda: self._loaded(stage).get(str(started)) == len(read_data_file()[1]))
-        stage.airflow.api.patch("/dags/sensor_to_asset", {"is_paused": True})
+        for dag_id in ("sensor_to_asset", "load_on_asset"):
+            stage.airflow.api.patch(f"/dags/{dag_id}", {"is_paused": True})
 
     def _loaded(self, stage: Stage) -> dict[str, int]:
         listed = stage.airflow.api.get("/dags/load_on_asset/dagRuns", limit=100)["dag_runs"]
