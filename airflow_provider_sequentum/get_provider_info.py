@@ -51,8 +51,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "session_link_template": {
         "label": "Session link template",
         "description": (
-            "URL of an Agent Builder session's page, with {session_id} as a placeholder. If empty, the button opens the "
-            "base URL."
+            "URL of an Agent Builder session's page, with {session_id} as a placeholder. If empty, the button opens "
+            "the base URL."
         ),
         "schema": {"type": ["string", "null"]},
     },
@@ -74,7 +74,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-sequentum",
         "name": name,
-        "description": "Build Sequentum Cloud agents from prompts, run them, wait for them, and copy the extracted data.",
+        "description": "Build Sequentum Cloud agents from prompts, run them, wait for them, copy their data.",
         "versions": [__version__],
         "integrations": [{"integration-name": name, "external-doc-url": DOCS, "tags": ["service"]}],
         "operators": [
