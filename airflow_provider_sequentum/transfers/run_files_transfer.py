@@ -16,6 +16,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     client_errors_as_exceptions,
 )
+from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.files import (
     Selection,
     listing,
@@ -153,7 +154,7 @@ class RunFilesTransfer:
             raise self._refused(reason)
         selection = select(listed, self._options.file_kinds, self._options.file_patterns)
         self._check_selection(run, selection, _unreadable(listed))
-        self._log.info("Run %s has %d files; copying %d.", run.id, len(listed), len(selection.chosen))
+        self._log.info("Run %s has %s; copying %d.", run.id, counted(len(listed), "file"), len(selection.chosen))
         return self._land(run, selection, previous, contents)
 
     # Looking
@@ -209,7 +210,8 @@ class RunFilesTransfer:
             )
         if selection.left_out:
             level = self._log.info if selection.chosen else self._log.warning
-            level("%d files are not copied: %s", len(selection.left_out), listing(selection.left_out))
+            files = counted(len(selection.left_out), "file")
+            level("%s not copied: %s", files, listing(selection.left_out))
 
     def _check_names(self, names: list[str], contents: Contents) -> None:
         if taken := sorted(contents.folders.intersection([MANIFEST_NAME, *names])):

@@ -25,7 +25,7 @@ from docs import diagrams
 try:
     from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 except ImportError:  # Airflow 2.11
-    from airflow.utils.context import KNOWN_CONTEXT_KEYS
+    from airflow.utils.context import KNOWN_CONTEXT_KEYS  # type: ignore[attr-defined,no-redef]
 
 DOCS = Path(__file__).parents[2] / "docs"
 

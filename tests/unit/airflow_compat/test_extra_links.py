@@ -44,7 +44,7 @@ class Supervisor:
         return XComResult(key=msg.key, value=self.stored[msg.key])
 
 
-class FilesBackend(XCom):  # type: ignore[misc,valid-type]
+class FilesBackend(XCom):  # type: ignore[misc]
     """Keeps every value in a file, as Airflow's object storage backend can."""
 
     @staticmethod
