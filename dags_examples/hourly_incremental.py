@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,21 @@ RUN_ID = "{{ ti.xcom_pull(task_ids='run_agent') }}"
 
 # [START howto_window]
 @task
-def window(data_interval_start: datetime | None = None, data_interval_end: datetime | None = None) -> dict[str, str]:
+def window(
+    data_interval_start: datetime | None = None, data_interval_end: datetime | None = None, dag_run: Any = None
+) -> dict[str, str]:
     """
     Return the hour to extract, as the agent's input parameters.
 
-    A run that a person triggers has the last whole hour. One that an asset triggers has none.
+    A DAG run without a logical date has no data interval: one that an asset triggered, or a user without giving a date.
+    It extracts the last whole hour.
     """
-    if data_interval_start is None or data_interval_end is None or data_interval_start >= data_interval_end:
+    if data_interval_start is None or data_interval_end is None:
+        data_interval_end = dag_run.run_after.replace(minute=0, second=0, microsecond=0)
+        data_interval_start = data_interval_end - timedelta(hours=1)
+    if data_interval_start >= data_interval_end:
         raise ValueError(
-            f"This DAG run has no hour to extract: {data_interval_start} to {data_interval_end}. "
-            "Schedule the DAG with CronDataIntervalTimetable."
+            f"The hour {data_interval_start} has no length. Use CronDataIntervalTimetable as the schedule."
         )
     return {"from": data_interval_start.isoformat(), "to": data_interval_end.isoformat()}
 
@@ -103,7 +108,7 @@ with DAG(
         task_id="land_files",
         agent_id=AGENT_ID,
         run_id=run.output,
-        destination="{{ params.lake }}/hourly/{{ data_interval_start.strftime('%Y-%m-%dT%H') }}/run-" + RUN_ID,
+        destination="{{ params.lake }}/hourly/{{ ti.xcom_pull(task_ids='window')['from'][:13] }}/run-" + RUN_ID,
         file_patterns="*.csv",
         retries=2,
     )
