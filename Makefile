@@ -23,6 +23,7 @@ BIN_2_11 := $(VENV_2_11)/bin
 READY := $(VENV)/.ready
 READY_2_11 := $(VENV_2_11)/.ready
 BENCH_READY := .venv-bench/.ready
+BUILD_READY := .venv-build/.ready
 SPHINX := --fail-on-warning --keep-going --fresh-env --jobs auto --quiet --doctree-dir build/docs-doctrees
 CODE := airflow_provider_sequentum dags_examples docs tests noxfile.py
 
@@ -208,12 +209,18 @@ screenshots: $(READY) ## Take the documentation's screenshots from a running Air
 	$(BIN)/python -m docs.screenshots
 
 .PHONY: build
-build: $(READY) ## Wheel and source distribution (dist/), the same bytes wherever they are built
+build: $(BUILD_READY) ## Wheel and source distribution (dist/), the same bytes wherever they are built
 	rm -rf dist
-	$(BIN)/hatchling build
+	.venv-build/bin/hatchling build
+
+# A wheel needs hatchling and not an Airflow.
+$(BUILD_READY): requirements/build.txt
+	@[ -x .venv-build/bin/python ] || $(PYTHON) -m venv .venv-build
+	@.venv-build/bin/python $(PIP_INSTALL) --require-hashes --requirement requirements/build.txt
+	@touch $@
 
 .PHONY: check-package
-check-package: build ## Check both: contents, metadata, reproducibility, and the wheel in an environment of its own
+check-package: build $(READY) ## Check both: contents, metadata, reproducibility, and the wheel in an environment of its own
 	$(BIN)/pytest tests/packaging
 
 # Run "make lock UPGRADE=--upgrade" to take the newest versions. Registry addresses stay out of the files.
@@ -227,7 +234,8 @@ lock: $(READY) ## Renew the lock files from pyproject.toml (UPGRADE=--upgrade ta
 	for airflow in $(OLDER_AIRFLOWS); do \
 		$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-$${airflow/./-} --output-file requirements/airflow-$$airflow.txt; done
 	$(BIN)/uv $(LOCK) --group lock --output-file requirements/uv.txt
+	$(BIN)/uv $(LOCK) --group build --constraint requirements/airflow-3.3.txt --output-file requirements/build.txt
 
 .PHONY: clean
 clean: ## Remove everything that make made, the environments too
-	rm -rf $(VENV) $(VENV_2_11) .venv-bench .nox mutants .demo .cache dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV_2_11) .venv-bench .venv-build .nox mutants .demo .cache dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

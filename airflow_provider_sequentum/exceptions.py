@@ -22,6 +22,12 @@ E = TypeVar("E", bound=BaseException)
 class SequentumException(AirflowException):
     """Any failure of this provider."""
 
+    agent_id: int | None = None
+    """The agent that the failure is about, where there is one."""
+
+    run_id: int | None = None
+    """The run that the failure is about, where there is one."""
+
 
 class SequentumConnectionException(SequentumException, AirflowFailException):
     """The Airflow connection is wrong: key, host, certificate or a field of its extra. Not retried."""
@@ -166,6 +172,23 @@ class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
         self.reason = reason
 
 
+def name_run(error: BaseException, agent_id: int | None, run_id: int | None = None) -> None:
+    """Let a failure of this provider carry the ids of the run that it is about, unless it does already."""
+    if isinstance(error, SequentumException):
+        error.agent_id = error.agent_id or agent_id
+        error.run_id = error.run_id or run_id
+
+
+@contextmanager
+def about_run(agent_id: int | None, run_id: int | None = None) -> Iterator[None]:
+    """Let every failure of this provider that is raised inside carry the ids of the run that it is about."""
+    try:
+        yield
+    except SequentumException as error:
+        name_run(error, agent_id, run_id)
+        raise
+
+
 def from_client(error: E, conn_id: str) -> E | SequentumException:
     """Return the exception a task fails with because of an error of the API client; any other error as it is.
 
@@ -182,6 +205,8 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
         error.args = (f"{error} (connection {conn_id!r})", *error.args[1:])
     if not isinstance(error, errors.SequentumError):
         return error
+    # The frames of the client and of its retries say nothing to the reader of a task's log; the message says it all.
+    error.__traceback__ = None
     message = f"{error} (connection {conn_id!r})"
     if isinstance(error, errors.SequentumConfigurationError):
         return SequentumConnectionException(message)

@@ -10,51 +10,49 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "requests_per_minute": {
         "label": "Requests per minute",
         "description": (
-            "At most this many requests per minute from one process. Set it to leave room for others who use the key. "
-            "Left empty, the limit is what the service's answers state."
+            "Maximum number of requests that one worker or triggerer process sends per minute. Set it if other "
+            "programs use the same API key. If empty, the limit of the service applies (usually 100)."
         ),
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
     "connect_timeout": {
         "label": "Connect timeout (seconds)",
-        "description": "How long to wait for a connection to the service. 10 when left empty.",
+        "description": "Time to wait for a connection to the service. Default: 10.",
         "schema": {"type": ["number", "null"], "minimum": 0.1},
     },
     "read_timeout": {
         "label": "Read timeout (seconds)",
-        "description": "How long to wait for an answer. 30 when left empty.",
+        "description": "Time to wait for a response. Default: 30.",
         "schema": {"type": ["number", "null"], "minimum": 0.1},
     },
     "verify": {
         "label": "Verify TLS certificate",
-        "description": "Switch off only for a test deployment with a self-signed certificate.",
+        "description": "Turn off only for a test deployment with a self-signed certificate.",
         "schema": {"type": ["boolean", "null"], "default": True},
     },
     "ca_bundle": {
         "label": "CA bundle",
-        "description": "Path, on the workers and triggerers, of a PEM file with your own certificate authority.",
+        "description": "Path of a PEM file with your own certificate authority, on workers and triggerers.",
         "schema": {"type": ["string", "null"]},
     },
     "allow_http": {
-        "label": "Allow plain http",
-        "description": (
-            "Plain http sends the key in clear text. It is refused for all hosts but this machine, unless allowed."
-        ),
+        "label": "Allow plain HTTP",
+        "description": "Allow an http:// base URL on another machine. The API key is then sent unencrypted.",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
     "run_link_template": {
         "label": "Run link template",
         "description": (
-            "Address of a run's page, with {agent_id} and {run_id} in place of the ids. The button on a task leads to "
-            "it. Left empty, the button leads to the dashboard."
+            "URL of a run's page, with {agent_id} and {run_id} as placeholders. The button on a task opens it. If "
+            "empty, the button opens the base URL."
         ),
         "schema": {"type": ["string", "null"]},
     },
     "session_link_template": {
         "label": "Session link template",
         "description": (
-            "Address of an Agent Builder session's page, with {session_id} in place of the id. "
-            "Left empty, the button leads to the dashboard."
+            "URL of an Agent Builder session's page, with {session_id} as a placeholder. If empty, the button opens "
+            "the base URL."
         ),
         "schema": {"type": ["string", "null"]},
     },
@@ -76,7 +74,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-sequentum",
         "name": name,
-        "description": "Build Sequentum Cloud agents from prompts, run them, wait for them, land what they extract.",
+        "description": "Build Sequentum Cloud agents from prompts, run them, wait for them, copy their data.",
         "versions": [__version__],
         "integrations": [{"integration-name": name, "external-doc-url": DOCS, "tags": ["service"]}],
         "operators": [

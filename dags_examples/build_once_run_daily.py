@@ -1,8 +1,8 @@
 """
 Build an agent once, run it every day.
 
-The agent's id is kept in an Airflow Variable. The agent is built anew only when the prompt has changed, or when the
-last run came back empty: then the page may have changed, and a new build finds its way again. It needs the connection
+The agent's id is kept in an Airflow Variable. The agent is built again only when the prompt has changed, or when the
+last run found no records: then the page may have changed, and a new build adapts to it. It needs the connection
 ``sequentum_default``.
 """
 
@@ -28,7 +28,7 @@ def digest(prompt: str) -> str:
 
 @task.branch
 def decide(prompt: str) -> str:
-    """Return the task to go on with: building, or choosing the agent that is kept."""
+    """Return the next task: building or choosing the agent that is kept."""
     kept: dict[str, Any] | None = Variable.get(KEPT, None, deserialize_json=True)
     if kept is None or kept["prompt"] != digest(prompt) or kept["last_run_was_empty"]:
         return "build_agent"
@@ -57,7 +57,7 @@ with DAG(
     schedule="@daily",
     start_date=datetime(2026, 1, 1),  # noqa: DTZ001 - Airflow takes it in its own time zone
     catchup=False,
-    # Builds and runs cost credits: the example doesn't begin before somebody switches it on.
+    # Builds and runs cost credits: the example does not start before a user unpauses it.
     is_paused_upon_creation=True,
     # Two runs at a time could both find the Variable empty and build an agent each.
     max_active_runs=1,

@@ -1,5 +1,5 @@
 """
-Load a run's records into PostgreSQL every day, and never twice.
+Load a run's records into PostgreSQL every day, without duplicates.
 
 The files go to object storage, from there by COPY into a staging table, and from there by a merge on the table's key.
 Whatever is repeated, a task, a whole DAG run or a backfill, the table has each record once, as it was last seen. It
@@ -20,9 +20,12 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 
-AGENT_ID = os.environ.get("EXAMPLE_AGENT_ID", "1")
+AGENT = os.environ.get("EXAMPLE_AGENT", "us_states")
 LAKE = os.environ.get("EXAMPLE_LAKE", (Path(tempfile.gettempdir()) / "sequentum-lake").as_uri())
 WAREHOUSE = "warehouse"
+
+# The summary of the run says which agent it was.
+AGENT_ID = "{{ ti.xcom_pull(task_ids='run_agent', key='run')['agent_id'] }}"
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS states (
@@ -67,7 +70,7 @@ with DAG(
     schedule="@daily",
     start_date=datetime(2026, 1, 1),  # noqa: DTZ001 - Airflow takes it in its own time zone
     catchup=False,
-    # Runs cost credits: the example doesn't begin before somebody switches it on.
+    # Runs cost credits: the example does not start before a user unpauses it.
     is_paused_upon_creation=True,
     # There is one staging table.
     max_active_runs=1,
@@ -75,7 +78,7 @@ with DAG(
     doc_md=__doc__,
     tags=["sequentum"],
     params={
-        "agent_id": Param(AGENT_ID, type=["string", "integer"], description="The agent to run"),
+        "agent": Param(AGENT, type="string", description="Name of the agent to run"),
         "lake": Param(LAKE, type="string", description="Folder for the files, as an ObjectStoragePath"),
     },
 ) as dag:
@@ -83,7 +86,7 @@ with DAG(
     # [START howto_start_agent_run]
     run = StartAgentRunOperator(
         task_id="run_agent",
-        agent_id="{{ params.agent_id }}",
+        agent_name="{{ params.agent }}",
         deferrable=True,
         retries=2,
         on_empty="fail",
@@ -92,7 +95,7 @@ with DAG(
     # [START howto_run_files]
     land = RunFilesToObjectStorageOperator(
         task_id="land_files",
-        agent_id="{{ params.agent_id }}",
+        agent_id=AGENT_ID,
         run_id=run.output,
         destination="{{ params.lake }}/daily/run-{{ ti.xcom_pull(task_ids='run_agent') }}",
         file_patterns="*.csv",

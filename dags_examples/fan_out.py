@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, Param, t
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 
-AGENT_ID = os.environ.get("EXAMPLE_AGENT_ID", "1")
+AGENT = os.environ.get("EXAMPLE_AGENT", "us_states")
 LAKE = os.environ.get("EXAMPLE_LAKE", (Path(tempfile.gettempdir()) / "sequentum-lake").as_uri())
 INPUTS = [{"region": "north"}, {"region": "east"}, {"region": "south"}, {"region": "west"}]
 
@@ -32,11 +32,12 @@ def inputs(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
 
 
 @task
-def gather(landed: Iterable[list[str]]) -> dict[str, int]:
+def gather(landed: Sequence[list[str]]) -> dict[str, int]:
     """Read the files of all runs and return how many there are, and how many records they hold."""
     from airflow_provider_sequentum.records.reading import read_records
 
-    paths = [ObjectStoragePath(path) for paths in landed for path in paths]
+    # A slice reads them all at once. Iterating reads one after the other, and Airflow logs the end as an error.
+    paths = [ObjectStoragePath(path) for paths in landed[:] for path in paths]
     records = 0
     for path in paths:
         with path.open("rb") as file:  # type: ignore[no-untyped-call]
@@ -51,7 +52,7 @@ with DAG(
     doc_md=__doc__,
     tags=["sequentum"],
     params={
-        "agent_id": Param(AGENT_ID, type=["string", "integer"], description="The agent to run"),
+        "agent": Param(AGENT, type="string", description="Name of the agent to run"),
         "inputs": Param(INPUTS, type="array", description="Input parameters of each run"),
         "lake": Param(LAKE, type="string", description="Folder for the files, as an ObjectStoragePath"),
     },
@@ -59,7 +60,7 @@ with DAG(
     # [START howto_start_agent_run_mapped]
     runs = StartAgentRunOperator.partial(
         task_id="run_agent",
-        agent_id="{{ params.agent_id }}",
+        agent_name="{{ params.agent }}",
         deferrable=True,
         poll_interval=10,
         retries=2,
@@ -70,7 +71,7 @@ with DAG(
     # [START howto_run_files_mapped]
     land = RunFilesToObjectStorageOperator.partial(
         task_id="land_files",
-        agent_id="{{ params.agent_id }}",
+        agent_id="{{ ti.xcom_pull(task_ids='run_agent', key='run', map_indexes=ti.map_index)['agent_id'] }}",
         destination=(
             "{{ params.lake }}/fan-out/run-{{ ti.xcom_pull(task_ids='run_agent', map_indexes=ti.map_index) }}"
         ),

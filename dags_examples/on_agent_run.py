@@ -19,7 +19,8 @@ from airflow_provider_sequentum.assets.agent import agent_uri
 from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 
-AGENT_ID = os.environ.get("EXAMPLE_AGENT_ID", "1")
+# A watcher looks for the agent by its id. The sandbox prints those of its agents: 1002 is us_states.
+AGENT_ID = os.environ.get("EXAMPLE_AGENT_ID", "1002")
 LAKE = os.environ.get("EXAMPLE_LAKE", (Path(tempfile.gettempdir()) / "sequentum-lake").as_uri())
 POLL_INTERVAL = float(os.environ.get("EXAMPLE_POLL_INTERVAL", "60"))
 

@@ -2,7 +2,7 @@
 What to do when a run fails: restart it, and keep what it found if that doesn't help.
 
 A run that ends in Failure is restarted in place, twice. If it fails for good the task fails, and what the run had
-extracted until then is landed in a folder of its own, for somebody to look at. It needs the connection
+extracted until then is copied to a folder of its own, for a person to check. It needs the connection
 ``sequentum_default``.
 """
 
@@ -18,10 +18,11 @@ from airflow.providers.common.compat.sdk import DAG, Param, task
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 
-AGENT_ID = os.environ.get("EXAMPLE_AGENT_ID", "1")
+AGENT = os.environ.get("EXAMPLE_AGENT", "us_states")
 LAKE = os.environ.get("EXAMPLE_LAKE", (Path(tempfile.gettempdir()) / "sequentum-lake").as_uri())
 
 # A task that failed returns nothing, but the summary of its run is there.
+AGENT_ID = "{{ ti.xcom_pull(task_ids='run_agent', key='run')['agent_id'] }}"
 RUN_ID = "{{ ti.xcom_pull(task_ids='run_agent', key='run')['run_id'] }}"
 
 
@@ -38,14 +39,14 @@ with DAG(
     doc_md=__doc__,
     tags=["sequentum"],
     params={
-        "agent_id": Param(AGENT_ID, type=["string", "integer"], description="The agent to run"),
+        "agent": Param(AGENT, type="string", description="Name of the agent to run"),
         "lake": Param(LAKE, type="string", description="Folder for the files, as an ObjectStoragePath"),
     },
 ) as dag:
     # [START howto_restarts]
     run = StartAgentRunOperator(
         task_id="run_agent",
-        agent_id="{{ params.agent_id }}",
+        agent_name="{{ params.agent }}",
         deferrable=True,
         poll_interval=10,
         restarts=2,
@@ -54,14 +55,14 @@ with DAG(
     # [END howto_restarts]
     land = RunFilesToObjectStorageOperator(
         task_id="land_files",
-        agent_id="{{ params.agent_id }}",
+        agent_id=AGENT_ID,
         run_id=RUN_ID,
         destination="{{ params.lake }}/complete/run-" + RUN_ID,
     )
     # [START howto_run_files_partial]
     land_partial = RunFilesToObjectStorageOperator(
         task_id="land_partial_files",
-        agent_id="{{ params.agent_id }}",
+        agent_id=AGENT_ID,
         run_id=RUN_ID,
         destination="{{ params.lake }}/partial/run-" + RUN_ID,
         file_kinds=["delivered", "logs", "screenshots"],

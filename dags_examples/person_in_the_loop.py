@@ -24,7 +24,7 @@ ROUNDS = 3
 ANSWER, APPROVE, GIVE_UP = "Answer", "Approve", "Give up"
 PROMPT = "From the list of US states, extract the state, its abbreviation, its capital and the date of its admission."
 NO_OPINION = "Decide as you think best."
-"""What the builder is told by a person who answers without writing anything."""
+"""The answer of a person who writes nothing."""
 ONE_BRANCH_CAME_HERE = "none_failed_min_one_success"
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.jobs.record import Claim
 
@@ -105,6 +106,11 @@ class AttemptPort(ClientPort):
         """Push an XCom."""
         with self.asking_airflow():
             self._context["ti"].xcom_push(key=key, value=value)
+
+    def push_link(self, key: str, address: str) -> None:
+        """Push the address of an extra link."""
+        with self.asking_airflow():
+            push_address(self._context, key, address)
 
     def claim(self, claim: Claim) -> None:
         """Tell the task's mapped siblings."""

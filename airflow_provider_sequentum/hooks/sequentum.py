@@ -19,6 +19,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumConnectionNotFound,
     SequentumException,
     SequentumRequestRefused,
+    about_run,
     client_errors_as_exceptions,
 )
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings, SequentumClient
+    from airflow_provider_sequentum.api.runs import Run
 
 T = TypeVar("T")
 
@@ -233,22 +235,23 @@ class SequentumHook(BaseHook):
         from airflow_provider_sequentum.runs.files import select, why_incomplete, why_records_missing, why_removed
 
         run = self.send(runs.status(agent_id, run_id))
-        if reason := why_incomplete(run):
-            raise RunFilesUnavailable(f"Run {run_id} of agent {agent_id}: {reason}")
-        listed = self.send(files.list_files(agent_id, run_id))
-        selection = select(listed, None, [pattern])
-        if reason := why_removed(run, listed) or why_records_missing(run, selection):
-            raise SequentumRequestRefused(f"Run {run_id} of agent {agent_id}: {reason}")
-        with _naming_run(agent_id, run_id):
+        with about_run(run.agent_id, run.id):
+            if reason := why_incomplete(run):
+                raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason}")
+            listed = self.send(files.list_files(run.agent_id, run.id))
+            selection = select(listed, None, [pattern])
+            if reason := why_removed(run, listed) or why_records_missing(run, selection):
+                raise SequentumRequestRefused(f"Run {run.id} of agent {run.agent_id}: {reason}")
+            with _naming_run(run):
+                for file in selection.chosen:
+                    format_of(file.name or "")
             for file in selection.chosen:
-                format_of(file.name or "")
-        for file in selection.chosen:
-            with _temporary_file(file.name) as stream:
-                with client_errors_as_exceptions(self.sequentum_conn_id), _naming_disk(file.name):
-                    self.client.download(agent_id=agent_id, run_id=run_id, file=file, destination=stream)
-                    stream.seek(0)
-                with _naming_run(agent_id, run_id):
-                    yield from read(stream, file.name or "")
+                with _temporary_file(file.name) as stream:
+                    with client_errors_as_exceptions(self.sequentum_conn_id), _naming_disk(file.name):
+                        self.client.download(agent_id=run.agent_id, run_id=run.id, file=file, destination=stream)
+                        stream.seek(0)
+                    with _naming_run(run):
+                        yield from read(stream, file.name or "")
 
     def _settings_from(self, connection: Connection, extra: object) -> ClientSettings:
         from airflow_provider_sequentum.hooks.connection import settings_from_connection
@@ -303,14 +306,14 @@ def _naming_disk(name: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _naming_run(agent_id: int | str, run_id: int | str) -> Iterator[None]:
+def _naming_run(run: Run) -> Iterator[None]:
     from airflow_provider_sequentum.records.formats import RecordsUnreadable
 
     try:
         yield
     except RecordsUnreadable as error:
         raise RunRecordsUnreadable(
-            f"The records of run {run_id} of agent {agent_id} cannot be read. {error} The files are untouched on the "
+            f"The records of run {run.id} of agent {run.agent_id} cannot be read. {error} The files are untouched on the "
             "service; leave this one out by a pattern, or land it and look."
         ) from error
 

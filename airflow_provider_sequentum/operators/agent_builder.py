@@ -169,7 +169,7 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
         screenshots = None
         if folder is not None:
             screenshots = ScreenshotFolder(
-                folder, lambda link: port.push(SCREENSHOT_LINK_KEY, link), port.asking_airflow
+                folder, lambda link: port.push_link(SCREENSHOT_LINK_KEY, link), port.asking_airflow
             )
 
         def publish(summary: dict[str, Any]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import conf, redact
 
+from airflow_provider_sequentum.exceptions import name_run
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import (
     LogLevel,
@@ -236,10 +238,13 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
 
         port = self._port(context, config.sequentum_conn_id, record)
         task = facts_of(context, self)
-        position = {"map_index": task.map_index} if task.is_mapped else {}
+        origin = {
+            "map_index": task.map_index if task.is_mapped else None,
+            "input_parameters": redact(json.loads(config.input_parameters or "null")),
+        }
 
         def publish(run: Any, **more: Any) -> None:
-            publish_run(port, port.hook, run, **position, **more)
+            publish_run(port, port.hook, run, **origin, **more)
 
         return RunAttempt(port, task, config, publish)
 
@@ -253,6 +258,11 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             stop_grace=attempt.config.stop_grace,
             **attempt.wait_spec().to_json(),
         )
+
+    def _let_go(self, attempt: RunAttempt, context: Context, error: BaseException) -> BaseException:
+        failure = super()._let_go(attempt, context, error)
+        name_run(failure, attempt.config.agent_id, attempt.run.id if attempt.run is not None else None)
+        return failure
 
     def _on_success(self, attempt: RunAttempt, context: Context) -> None:
         from airflow_provider_sequentum.reporting.asset_events import add_run

@@ -275,8 +275,11 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         """Return the port of an attempt that works from ``record``, if an earlier one left one."""
         from airflow_provider_sequentum.hooks.port import AttemptPort
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.reporting.links import lead_to_dashboard
 
-        port = AttemptPort(SequentumHook(conn_id), context, self._state(context))
+        hook = SequentumHook(conn_id)
+        lead_to_dashboard(context, hook, self.operator_extra_links)
+        port = AttemptPort(hook, context, self._state(context))
         if record is not None:
             port.restore(record)
         return port

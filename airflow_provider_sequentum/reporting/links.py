@@ -1,11 +1,14 @@
-"""Buttons on a task that lead to Sequentum Cloud, and the XComs they live from, pushed by the worker."""
+"""Buttons on a task that lead to Sequentum Cloud, and the XComs that a task pushes about its run or session."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+from airflow.providers.common.compat.sdk import BaseOperatorLink
+
+from airflow_provider_sequentum.airflow_compat.extra_links import address_of, set_first_address
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -21,12 +24,20 @@ SESSION_SUMMARY_KEY = "session"
 SESSION_LINK_KEY = "agent_builder_session_link"
 SCREENSHOT_LINK_KEY = "agent_builder_screenshot_link"
 
+UNKNOWN = {"input_parameters": None, "map_index": None, "cost": None}
+"""What a summary says of a run that the task did not start, of a task that is not mapped, and without a bill."""
+
+log = logging.getLogger(__name__)
+
 
 class Xcoms(Protocol):
     """Where XComs are pushed."""
 
     def push(self, key: str, value: object) -> None:
         """Push an XCom."""
+
+    def push_link(self, key: str, address: str) -> None:
+        """Push the address of an extra link."""
 
 
 class PushedLink(BaseOperatorLink):
@@ -35,14 +46,17 @@ class PushedLink(BaseOperatorLink):
     key: ClassVar[str]
     """The XCom with the address."""
 
+    leads_to_dashboard: ClassVar[bool] = True
+    """Whether the button leads to the dashboard after a task that ended before it knew an address. Needs Airflow 3."""
+
     @property
     def xcom_key(self) -> str:
         """Where Airflow 3 looks for the address; its own XCom would only be there when the task stops working."""
         return self.key
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address; empty until the task knows it."""
-        return XCom.get_value(ti_key=ti_key, key=self.key) or ""
+        return address_of(operator, ti_key, self.key)
 
 
 class AgentRunLink(PushedLink):
@@ -64,23 +78,36 @@ class AgentBuilderScreenshotLink(PushedLink):
 
     name = "Latest screenshot"
     key = SCREENSHOT_LINK_KEY
+    leads_to_dashboard = False
+
+
+def lead_to_dashboard(context: Mapping[str, Any], hook: SequentumHook, links: Iterable[BaseOperatorLink]) -> None:
+    """Let a task's buttons lead to the dashboard unless it pushes an address: that is where to look if it fails."""
+    try:
+        dashboard = hook.settings.base_url
+    except Exception as error:  # noqa: BLE001 - the task fails with it where it uses the connection
+        log.debug("The buttons lead nowhere: %s", error)
+        return
+    for link in links:
+        if isinstance(link, PushedLink) and link.leads_to_dashboard:
+            set_first_address(context, link.key, dashboard)
 
 
 def publish_run(xcoms: Xcoms, hook: SequentumHook, run: Run, **more: Any) -> None:
     """Push the run's summary and the address of its page, for downstream tasks and for the button.
 
-    :param more: what else the summary says: ``cost``, ``note``.
+    :param more: what else the summary says: ``input_parameters``, ``map_index``, ``cost``, ``note``.
     """
     from airflow_provider_sequentum.runs.describe import run_summary
 
     link = hook.run_link(run.agent_id, run.id)
-    xcoms.push(RUN_LINK_KEY, link)
-    xcoms.push(RUN_SUMMARY_KEY, run_summary(run, link=link, **{"cost": None, **more}))
+    xcoms.push_link(RUN_LINK_KEY, link)
+    xcoms.push(RUN_SUMMARY_KEY, run_summary(run, link=link, **{**UNKNOWN, **more}))
 
 
 def publish_session(xcoms: Xcoms, hook: SequentumHook, summary: Mapping[str, Any]) -> None:
     """Push a session's id, the address of its page and its summary, for downstream tasks and for the button."""
     link = hook.session_link(summary["session_id"])
     xcoms.push(SESSION_ID_KEY, summary["session_id"])
-    xcoms.push(SESSION_LINK_KEY, link)
+    xcoms.push_link(SESSION_LINK_KEY, link)
     xcoms.push(SESSION_SUMMARY_KEY, {**summary, "link": link})

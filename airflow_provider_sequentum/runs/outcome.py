@@ -20,6 +20,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunStopped,
     SequentumException,
     SequentumSkipped,
+    name_run,
 )
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, Sender
 from airflow_provider_sequentum.runs.describe import counted, describe_run
@@ -65,7 +66,9 @@ def failure_for(
     diagnostics = _diagnose(port, run) if phase in (Phase.RESTARTABLE, Phase.ARCHIVED) else None
     message = describe_end(run, next_step, diagnostics)
     if phase is Phase.SKIPPED:
-        return SequentumSkipped(message)
+        skipped = SequentumSkipped(message)
+        name_run(skipped, run.agent_id, run.id)
+        return skipped
     return exceptions[phase](message, agent_id=run.agent_id, run_id=run.id, status=status_name(run.status))
 
 

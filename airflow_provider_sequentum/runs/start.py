@@ -437,7 +437,8 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
     try:
         listed = port.send(schedules.list_schedules(agent_id), budget_share=DECORATION_SHARE, within=30.0)
     except SequentumError as error:
-        log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
+        if getattr(error, "status_code", None) != 404:  # an unknown agent: the start says so
+            log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
         return
     enabled = [schedule for schedule in listed if schedule.is_enabled]
     if not enabled:

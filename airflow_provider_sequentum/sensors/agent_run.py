@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_attempt import (
     DEFERRAL_FAILED,
     deferral_timed_out,
@@ -26,7 +28,7 @@ from airflow_provider_sequentum.airflow_compat.task_attempt import (
     is_resumed,
 )
 from airflow_provider_sequentum.exceptions import SequentumUnavailable, client_errors_as_exceptions
-from airflow_provider_sequentum.reporting.links import AgentRunLink, publish_run
+from airflow_provider_sequentum.reporting.links import AgentRunLink, lead_to_dashboard, publish_run
 
 if TYPE_CHECKING:
     import jinja2
@@ -102,14 +104,19 @@ class AgentRunSensor(BaseSensorOperator):
         try:
             config = self._config()
             port, poller = self._polling(config)
+            lead_to_dashboard(context, port.hook, self.operator_extra_links)
             port.deadline = port.now() + timedelta(seconds=self.timeout)
-            self.log.info("Waiting for %s, until %s.", poller.spec.name, port.deadline.isoformat(" ", "seconds"))
+            until = self._first_poke(context, port) + timedelta(seconds=self.timeout)
+            self.log.info("Waiting for %s, until %s.", poller.spec.name, until.isoformat(" ", "seconds"))
             if not config.deferrable:
                 return super().execute(context)
             result = self.poke(context)
-        # Airflow lets the first pass in spite of never_fail, and softens the second only where it is raised in a poke.
-        except (AirflowSensorTimeout, AirflowFailException) as error:
-            raise self._softened(error) from error
+        except AirflowSensorTimeout:
+            # Airflow's own says for how long the sensor waited, not for what; and it is raised in spite of never_fail.
+            _, poller = self._polling(self._config())
+            raise self._softened(AirflowSensorTimeout(_timed_out(poller, poller.run))) from None
+        except AirflowFailException as error:
+            raise self._softened(error) from error  # Airflow softens it only where it is raised in a poke
         if result.is_done:
             return result.xcom_value
         self._defer(context, config, port, poller)
@@ -120,6 +127,8 @@ class AgentRunSensor(BaseSensorOperator):
 
         config = self._config()
         port, poller = self._polling(config)
+        if port.deadline is not None and port.now() >= port.deadline:
+            return PokeReturnValue(is_done=False)  # no time is left for a request: Airflow raises its timeout now
         known_before = poller.run is not None
         with client_errors_as_exceptions(config.sequentum_conn_id):
             result = poll_until_known(port, poller) if self.reschedule else poll(port, poller)
@@ -156,8 +165,7 @@ class AgentRunSensor(BaseSensorOperator):
             raise type(failure)(f"{failure} The run was left alone.")
         port, poller = self._polling(known)
         if seen.outcome is PollOutcome.DEADLINE or run is None:
-            what = f"run {seen.run_id} of agent {known.agent_id}" if seen.run_id else poller.spec.name
-            message = f"Timed out waiting for {what}. It was left alone."
+            message = _timed_out(poller, run)
             limit = facts_of(context, self).execution_deadline
             timed_out = limit is not None and port.now() >= limit
             raise AirflowTaskTimeout(message) if timed_out else AirflowSensorTimeout(message)
@@ -200,6 +208,11 @@ class AgentRunSensor(BaseSensorOperator):
         """Return what ``error`` becomes with ``soft_fail`` or ``never_fail``, as it does while poking."""
         return AirflowSkipException(str(error)) if self.soft_fail or self.never_fail else error
 
+    def _first_poke(self, context: Context, port: ClientPort) -> datetime:
+        """Return when the sensor began to wait: a rescheduled one did so in an earlier process."""
+        first_poke = getattr(context["ti"], "get_first_reschedule_date", None) if self.reschedule else None  # Airflow 3
+        return (first_poke(context) if first_poke is not None else None) or port.now()
+
     def _config(self) -> SensorConfig:
         from airflow_provider_sequentum.runs.sense import SensorConfig
 
@@ -229,5 +242,16 @@ class AgentRunSensor(BaseSensorOperator):
         return run.id
 
 
+def _timed_out(poller: RunPoller, run: Run | None) -> str:
+    from airflow_provider_sequentum.runs.describe import describe_run
+
+    if run is not None:
+        return f"Timed out waiting for run {run.id} of agent {run.agent_id}: {describe_run(run)}. It was left alone."
+    found = "It was left alone." if poller.spec.run_id is not None else "None was found."
+    return f"Timed out waiting for {poller.spec.name}. {found}"
+
+
 def _publish(context: Context, port: ClientPort, run: Run) -> None:
-    publish_run(SimpleNamespace(push=context["ti"].xcom_push), port.hook, run)
+    xcoms = SimpleNamespace(push=context["ti"].xcom_push, push_link=partial(push_address, context))
+    map_index = getattr(context["ti"], "map_index", -1)
+    publish_run(xcoms, port.hook, run, map_index=map_index if map_index >= 0 else None)

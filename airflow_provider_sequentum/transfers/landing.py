@@ -22,6 +22,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.text import safe_file_names
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
+from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 
 if TYPE_CHECKING:
@@ -374,9 +375,16 @@ class Progress:
     def __str__(self) -> str:
         passed = max(time.monotonic() - self._started, 1e-9)
         return (
-            f"{self._done} of {self._files} files, {self._bytes / _MEBIBYTE:.1f} of {self._size / _MEBIBYTE:.1f} MiB, "
-            f"{self._bytes / _MEBIBYTE / passed:.1f} MiB/s"
+            f"{self._done} of {counted(self._files, 'file')}, {format_size(self._bytes)} of {format_size(self._size)}, "
+            f"{format_size(self._bytes / passed)}/s"
         )
+
+
+def format_size(size: float) -> str:
+    """Return a number of bytes in the unit that fits it: ``869 bytes``, ``1.5 KiB``, ``2.0 MiB``."""
+    if size < 1024:
+        return counted(round(size), "byte")
+    return f"{size / 1024:.1f} KiB" if size < _MEBIBYTE else f"{size / _MEBIBYTE:.1f} MiB"
 
 
 def copy_all(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run
 from airflow_provider_sequentum.parameters import (
     FileKind,
     RemoveMethod,
@@ -126,7 +126,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             hook=SequentumHook("sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id),
             log=self.log,
         )
-        self._landed = self._transfer.transfer()
+        with about_run(self._transfer.agent_id, self._transfer.run_id):
+            self._landed = self._transfer.transfer()
         context["ti"].xcom_push(key=TRANSFER_KEY, value=self._landed.summary())
         add_extra(context, self._landed.summary())
         return self._landed.paths

@@ -15,6 +15,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     client_errors_as_exceptions,
 )
+from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.files import (
     Selection,
     listing,
@@ -129,7 +130,7 @@ class RunFilesTransfer:
             raise self._refused(reason)
         selection = select(listed, self.file_kinds, self.file_patterns)
         self._check_selection(run, selection, max(listed.unreadable, (listed.total_record_count or 0) - len(listed)))
-        self.log.info("Run %s has %d files; copying %d.", run.id, len(listed), len(selection.chosen))
+        self.log.info("Run %s has %s; copying %d.", run.id, counted(len(listed), "file"), len(selection.chosen))
         return self._land(run, selection, previous, contents)
 
     # Looking
@@ -189,7 +190,7 @@ class RunFilesTransfer:
             )
         if selection.left_out:
             level = self.log.info if selection.chosen else self.log.warning
-            level("%d files are not copied: %s", len(selection.left_out), listing(selection.left_out))
+            level("%s not copied: %s", counted(len(selection.left_out), "file"), listing(selection.left_out))
 
     def _check_names(self, names: list[str], contents: Contents) -> None:
         if taken := sorted(contents.folders.intersection([MANIFEST_NAME, *names])):

@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,9 +22,11 @@ from airflow.providers.common.compat.sdk import DAG, Asset, TaskDeferred
 from airflow_provider_sequentum import api, retry_rules
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
+from airflow_provider_sequentum.exceptions import AgentRunFailure
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.sandbox import RunPlan
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 from tests.support.airflow import FakeTask
 from tests.support.service import Clock
@@ -134,6 +137,22 @@ def test_reading_records(agent: Agent, run_id: int) -> None:
     assert execute(DOCS / "how-to" / "land-files.md", agent, run_id)["names"](agent.id, run_id) == ["Tea"]
 
 
+def test_an_alert_names_the_run_and_what_it_found(
+    sandbox: Sandbox, agent: Agent, run_id: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alert = execute(DOCS / "how-to" / "recipes.md", agent, run_id)["alert"]
+    task = FakeTask(Clock(datetime.now(UTC)), retries=0)
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Failure")])
+    with pytest.raises(AgentRunFailure) as caught:
+        StartAgentRunOperator(task_id="run_agent", agent_id=agent.id, poll_interval=0.1).execute(task.context)
+    alert({**task.context, "exception": caught.value})
+    printed = capsys.readouterr().out
+    assert f"Run {caught.value.run_id} of agent {agent.id}: Failure, " in printed
+    assert f"/agents/{agent.id}/runs/{caught.value.run_id}" in printed
+    alert({**task.context, "exception": ValueError("Something else.")})
+    assert capsys.readouterr().out.endswith("failed: Something else.\n")
+
+
 def test_an_operator_of_the_readers_own_waits(agent: Agent, run_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
     kind = execute(DOCS / "how-to" / "triggers.md", agent, run_id)["WaitForRun"]
@@ -183,6 +202,7 @@ def shell(script: str, folder: Path, timeout: float) -> str:
         "AIRFLOW_HOME": str(folder / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "HOME": str(folder),
+        "PYTHONPATH": str(CHECKOUT),
         "TMPDIR": str(folder),
     }
     script = f"set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}"
@@ -203,8 +223,14 @@ def shell(script: str, folder: Path, timeout: float) -> str:
 def test_getting_started_takes_five_minutes(tmp_path: Path) -> None:
     commands = "\n".join(blocks(DOCS / "get-started.md", "bash")).replace("8765", str(free_port()))
     assert commands.count("pip install") == 1
+    commands = commands.replace("airflow dags test quickstart", "airflow dags test quickstart 2>&1")
     printed = shell(re.sub(r"^pip install.*$", "", commands, flags=re.MULTILINE), tmp_path, timeout=280)
     assert "Alabama" in printed.rpartition("capital")[2]
+    assert re.findall(r".*\[(?:error|critical) *\].*", printed) == [], "a green DAG has no red line in its log"
+    with sqlite3.connect(tmp_path / "airflow" / "airflow.db") as database:
+        links = dict(database.execute("SELECT key, value FROM xcom WHERE key LIKE '%link'").fetchall())
+    assert re.search(r"/agents/\d+/runs/\d+", links["agent_run_link"]), "the button leads to the page of the run"
+    assert re.search(r"/sessions/\w+", links["agent_builder_session_link"])
 
 
 @pytest.mark.slow

@@ -153,13 +153,18 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
             answer: T = worker.service.answer(call)
             return answer
 
-    save_really, push_really = AttemptPort.save, AttemptPort.push
+    def push_link(port: AttemptPort, key: str, address: str) -> None:
+        worker.step()
+        push_link_really(port, key, address)
+
+    save_really, push_really, push_link_really = AttemptPort.save, AttemptPort.push, AttemptPort.push_link
     monkeypatch.setattr(ClientPort, "exchange", exchange)
     monkeypatch.setattr(ClientPort, "now", lambda port: worker.now())
     monkeypatch.setattr(ClientPort, "sleep", sleep)
     monkeypatch.setattr(ClientPort, "hurry", hurry)
     monkeypatch.setattr(AttemptPort, "save", save)
     monkeypatch.setattr(AttemptPort, "push", push)
+    monkeypatch.setattr(AttemptPort, "push_link", push_link)
     monkeypatch.setattr(SequentumHook, "send", send)
     monkeypatch.setattr(SequentumHook, "run_link", lambda hook, agent_id, run_id: f"https://ui/{agent_id}/{run_id}")
 

@@ -24,6 +24,8 @@ EXAMPLES = CHECKOUT / "dags_examples"
 TEST_DAGS = CHECKOUT / "tests" / "system" / "dags"
 CONNECTION = "sequentum_default"
 WAREHOUSE = "warehouse"
+EXAMPLE_AGENT = "us_states"
+"""The name of the agent that the examples run: the sandbox has one of this name."""
 TASKS_AT_A_TIME = {"sqlite": 4, "postgres": 8}
 
 
@@ -45,8 +47,8 @@ class Stage:
     """Airflow with the examples and the connection ``sequentum_default``, which leads to a sandbox or the real service.
 
     The connection ``warehouse`` leads to a PostgreSQL of its own. The examples run an agent and a space of the sandbox,
-    or those of the real service that ``EXAMPLE_AGENT_ID`` and ``EXAMPLE_SPACE_ID`` name. What OpenLineage is told is in
-    the file ``lineage``.
+    or those of the real service that ``EXAMPLE_AGENT``, ``EXAMPLE_AGENT_ID`` and ``EXAMPLE_SPACE_ID`` name. What
+    OpenLineage is told is in the file ``lineage``.
 
     :param folder: Everything that is written goes below it.
     :param service: The real service. Default: a sandbox of its own.
@@ -72,7 +74,7 @@ class Stage:
         self.lineage = self.folder / "lineage.ndjson"
         self.sandbox = None if service else Sandbox()
         self.example_agent_id = (
-            self.sandbox.add_agent("US states").id if self.sandbox else os.environ.get("EXAMPLE_AGENT_ID", "1")
+            self.sandbox.add_agent(EXAMPLE_AGENT).id if self.sandbox else os.environ.get("EXAMPLE_AGENT_ID", "1")
         )
         self.example_space_id = (
             _furnish_space(self.sandbox) if self.sandbox else os.environ.get("EXAMPLE_SPACE_ID", "1")
@@ -88,6 +90,8 @@ class Stage:
             environment={
                 "QUICKSTART_LAKE": self.lake.as_uri(),
                 "QUICKSTART_DATABASE": str(self.table),
+                "EXAMPLE_AGENT": os.environ.get("EXAMPLE_AGENT", EXAMPLE_AGENT),
+                "EXAMPLE_DATABASE": str(self.folder / "incremental.duckdb"),
                 "EXAMPLE_AGENT_ID": str(self.example_agent_id),
                 "EXAMPLE_SPACE_ID": str(self.example_space_id),
                 "EXAMPLE_LAKE": self.lake.as_uri(),

@@ -6,21 +6,23 @@ import csv
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import psycopg
 import pytest
 
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.assets.agent_run import SETTLING_SECONDS
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
+from tests.system.harness import DagRun
 from tests.system.quickstart import read_data_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_sequentum.sandbox import Sandbox
-    from tests.system.harness import DagRun
     from tests.system.stage import Stage
 
 pytestmark = pytest.mark.slow
@@ -97,6 +99,102 @@ class TestFanOut:
         run = finished(stage, stage.airflow.trigger("fan_out"))
         records = len(read_data_file()[1])
         assert stage.airflow.xcom(run, "gather") == {"files": 4, "records": 4 * records}
+
+
+class TestTaskflowFanOut:
+    def test_thirty_inputs_of_which_two_fail(self, stage: Stage, sandbox: Sandbox, agent_id: int) -> None:
+        """Each is named by its input, and all others are loaded, whatever place they have among the thirty."""
+        inputs: list[dict[str, Any]] = [
+            {"page": number, "sandbox_duration": 1, "sandbox_outcome": "Failure" if number in (5, 21) else "Success"}
+            for number in range(1, 31)
+        ]
+        # The retries restart the two runs in place; a restart does not follow the inputs.
+        sandbox.plan_runs(agent_id, [RunPlan(outcome="Failure")] * 2)
+        run = stage.airflow.wait(stage.airflow.trigger("taskflow_fan_out", {"inputs": inputs}), timeout=600)
+        states = [stage.airflow.task_instance(run, "run_agent", number).state for number in range(30)]
+        assert [number for number, state in enumerate(states) if state == "failed"] == [4, 20]
+        assert stage.airflow.xcom(run, "report") == {
+            "pages": 28,
+            "records": 28 * len(read_data_file()[1]),
+            "failed": {str(number): {"input": inputs[number], "status": "Failure"} for number in (4, 20)},
+        }
+        landed = [stage.airflow.xcom(run, "load", map_index=number)["page"] for number in range(28)]
+        assert landed == [number for number in range(1, 31) if number not in (5, 21)]
+
+
+class TestHourlyIncremental:
+    def rows(self, stage: Stage) -> list[tuple[Any, ...]]:
+        query = "SELECT strftime(hour AT TIME ZONE 'UTC', '%H:%M'), count(*) FROM records GROUP BY 1 ORDER BY 1"
+        with duckdb.connect(str(stage.folder / "incremental.duckdb"), read_only=True) as connection:
+            return connection.sql(query).fetchall()
+
+    def test_every_run_has_an_hour_and_none_is_doubled(self, stage: Stage, sandbox: Sandbox, agent_id: int) -> None:
+        """A run that a person triggers, its load once more, and the backfill of two hours."""
+        before = len(sandbox.ledger.starts(agent_id))
+        stage.airflow.wait_for_dag("hourly_incremental")
+        stage.airflow.api.patch("/dags/hourly_incremental", {"is_paused": False})
+        run = finished(stage, stage.airflow.trigger("hourly_incremental"))
+        stage.airflow.clear(run, "replace_hour")
+        finished(stage, run)
+        hour = stage.airflow.xcom(run, "window")
+        start, end = (datetime.fromisoformat(hour[name]) for name in ("from", "to"))
+        assert end - start == timedelta(hours=1)
+        assert end <= datetime.now(UTC)
+        effects = sandbox.ledger.starts(agent_id)[before:]
+        asked = [json.loads(effect.input_parameters or "{}") for effect in effects]
+        assert hour in asked
+        records = len(read_data_file()[1])
+        assert (f"{start:%H:%M}", records) in self.rows(stage)
+        if stage.airflow.api.major >= 3:
+            self._backfill(stage, start - timedelta(hours=3), start - timedelta(hours=2))
+            wanted = [(f"{start - timedelta(hours=back):%H:%M}", records) for back in (3, 2)]
+            wait_until(lambda: all(row in self._rows_or_none(stage) for row in wanted))
+        assert {count for _, count in self.rows(stage)} == {records}
+        stage.airflow.api.patch("/dags/hourly_incremental", {"is_paused": True})
+
+    def _backfill(self, stage: Stage, first: datetime, last: datetime) -> None:
+        body = {
+            "dag_id": "hourly_incremental",
+            "from_date": first.isoformat(),
+            "to_date": last.isoformat(),
+            "reprocess_behavior": "failed",
+            "max_active_runs": 1,
+        }
+        stage.airflow.api.post("/backfills", body)
+
+    def _rows_or_none(self, stage: Stage) -> list[tuple[Any, ...]]:
+        try:
+            return self.rows(stage)
+        except duckdb.IOException:  # a task is writing
+            return []
+
+
+class TestSensorToAsset:
+    def test_the_run_of_a_schedule_wakes_the_other_dag(self, stage: Stage, sandbox: Sandbox, agent_id: int) -> None:
+        if stage.airflow.api.major < 3:
+            pytest.skip("DAG runs of Airflow 2 have no run_after")
+        for dag_id in ("sensor_to_asset", "load_on_asset"):
+            stage.airflow.wait_for_dag(dag_id)
+        stage.airflow.api.patch("/dags/sensor_to_asset", {"is_paused": False})
+        stage.airflow.api.patch("/dags/load_on_asset", {"is_paused": False})
+        waiting = stage.airflow.trigger("sensor_to_asset")
+        wait_until(lambda: stage.airflow.task_instance(waiting, "wait_for_run").state == "deferred")
+        settings = ClientSettings(api_key=sandbox.api_key, base_url=sandbox.base_url)
+        with SequentumClient(settings) as client:
+            started = client.send(runs.start(agent_id)).id
+        run = finished(stage, waiting)
+        assert int(stage.airflow.xcom(run, "wait_for_run")) == started
+        wait_until(lambda: self._loaded(stage).get(str(started)) == len(read_data_file()[1]))
+        for dag_id in ("sensor_to_asset", "load_on_asset"):
+            stage.airflow.api.patch(f"/dags/{dag_id}", {"is_paused": True})
+
+    def _loaded(self, stage: Stage) -> dict[str, int]:
+        listed = stage.airflow.api.get("/dags/load_on_asset/dagRuns", limit=100)["dag_runs"]
+        loaded: dict[str, int] = {}
+        for entry in listed:
+            if entry["state"] == "success":
+                loaded |= stage.airflow.xcom(DagRun("load_on_asset", entry["dag_run_id"], "success"), "load")
+        return loaded
 
 
 class TestPartialResults:

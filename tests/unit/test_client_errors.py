@@ -69,3 +69,11 @@ def test_an_error_that_is_not_the_clients_stays_as_it_is() -> None:
 def test_other_errors_pass_unchanged() -> None:
     with pytest.raises(KeyError), client_errors_as_exceptions("c"):
         raise KeyError
+
+
+def test_the_log_of_a_task_shows_none_of_the_frames_of_the_client() -> None:
+    """Airflow prints the chain of causes: an unknown agent is one sentence there and not two stacked tracebacks."""
+    with pytest.raises(SequentumRequestRefused) as caught, client_errors_as_exceptions("sequentum_default"):
+        raise errors.RefusedByServer("Could not start agent 1: 404 Not Found.")
+    assert caught.value.__cause__ is not None
+    assert caught.value.__cause__.__traceback__ is None

@@ -16,10 +16,16 @@ from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import settings_from_connection
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.reporting.links import UNKNOWN
 from airflow_provider_sequentum.runs.describe import run_summary
 from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
 from airflow_provider_sequentum.sessions.state import SessionState
 from docs import diagrams
+
+try:
+    from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
+except ImportError:  # Airflow 2.11
+    from airflow.utils.context import KNOWN_CONTEXT_KEYS  # type: ignore[attr-defined,no-redef]
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -135,4 +141,15 @@ def test_no_picture_is_large() -> None:
 def test_the_summary_of_a_run_is_documented_field_by_field() -> None:
     text = (DOCS / "concepts.md").read_text().partition("A summary `run` holds ")[2].partition(".")[0]
     told = set(re.findall(r"`(\w+)`", text))
-    assert told == {*run_summary(Run(id=1, config_id=7)), "link", "cost"}
+    assert told == {*run_summary(Run(id=1, config_id=7)), "link", *UNKNOWN}
+
+
+def test_every_xcom_is_documented_and_no_name_of_airflow_is_taken() -> None:
+    """TaskFlow reserves the names of the context for arguments, so a value under such a name could not be passed on."""
+    source = "".join(path.read_text() for path in (DOCS.parent / "airflow_provider_sequentum").rglob("*.py"))
+    pushed = set(re.findall(r'^(?:RUN|RUNS|SESSION|SCREENSHOT|TRANSFER|CLAIM)\w*_KEY = "(\w+)"', source, re.MULTILINE))
+    pushed |= set(re.findall(r'^ {4}state_key = "(\w+)"', source, re.MULTILINE))
+    text = (DOCS / "concepts.md").read_text().partition("## Return values and XComs")[2].partition("\n## ")[0]
+    assert len(pushed) >= 11
+    assert [key for key in sorted(pushed) if f"`{key}`" not in text] == []
+    assert pushed & KNOWN_CONTEXT_KEYS == set()

@@ -41,3 +41,20 @@ def test_all_are_caught_as_unsuccessful_and_a_stop_is_not(kind: type[Exception])
 def test_an_exception_about_a_run_carries_its_ids() -> None:
     error = exceptions.AgentRunFailure("It ended.", agent_id=7, run_id=42, status="Failure")
     assert (str(error), error.agent_id, error.run_id, error.status) == ("It ended.", 7, 42, "Failure")
+
+
+def test_a_failure_that_names_a_run_carries_its_ids() -> None:
+    with pytest.raises(exceptions.RunFilesUnavailable) as caught, exceptions.about_run(7, 42):
+        raise exceptions.RunFilesUnavailable("The files of run 42 of agent 7 are gone.")
+    assert (caught.value.agent_id, caught.value.run_id) == (7, 42)
+
+
+def test_ids_that_a_failure_has_are_kept() -> None:
+    with pytest.raises(exceptions.AgentRunFailure) as caught, exceptions.about_run(7, 42):
+        raise exceptions.AgentRunFailure("It ended.", agent_id=8, run_id=43)
+    assert (caught.value.agent_id, caught.value.run_id) == (8, 43)
+
+
+def test_a_failure_about_nothing_has_no_ids() -> None:
+    error = exceptions.SequentumConnectionNotFound("There is none.")
+    assert (error.agent_id, error.run_id) == (None, None)

@@ -45,6 +45,13 @@ def answering(value: Any) -> Answering:
     return Answering(lambda _: value)
 
 
+def test_an_unknown_agent_is_left_to_the_start_to_report() -> None:
+    unknown = HttpStatusError("No such agent", purpose="list", request="GET /x", status_code=404)
+    port = answering(unknown)
+    warn_of_schedules(port, 7)
+    assert port.said == []
+
+
 def test_an_enabled_schedule_is_warned_of() -> None:
     listed = [
         Schedule(id=1, name="nightly", schedule="0 3 * * *", is_enabled=True),

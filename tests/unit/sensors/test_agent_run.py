@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -184,16 +185,33 @@ def test_every_status_in_every_mode_under_every_policy(
 def test_its_timeout_leaves_the_run_alone(worker: Worker, task: FakeTask, mode: str, soft: bool) -> None:
     worker.service.plans = [Plan(seconds=None)]
     worker.service.start(by_stranger=True)
-    with pytest.raises(AirflowSkipException if soft else AirflowSensorTimeout):
+    with pytest.raises(AirflowSkipException if soft else AirflowSensorTimeout) as caught:
         sense(worker, task, mode, timeout=100, soft_fail=soft)
+    if not soft:
+        words = r"Timed out waiting for run 101 of agent 7: Running, .* It was left alone\."
+        assert re.fullmatch(words, str(caught.value))
     assert not worker.service.runs[101].is_over
     assert timedelta(seconds=100) <= worker.service.clock.now - START <= timedelta(seconds=140)
 
 
 @MODES
 def test_a_run_that_never_comes_times_out(worker: Worker, task: FakeTask, mode: str) -> None:
-    with pytest.raises(AirflowSensorTimeout):
+    with pytest.raises(
+        AirflowSensorTimeout, match=r"^Timed out waiting for a run of agent 7 created .* None was found\.$"
+    ):
         sense(worker, task, mode, run_id=None, since=START.isoformat(), timeout=100)
+    assert worker.warned == []
+
+
+def test_a_rescheduled_sensor_says_until_when_it_waits_and_not_later_each_time(
+    worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(AgentRunSensor, "log", SimpleNamespace(info=lambda text, *parts: said.append(text % parts)))
+    with pytest.raises(AirflowSensorTimeout):
+        sense(worker, task, "reschedule", run_id=None, since=START.isoformat(), timeout=100)
+    assert len(said) > 2
+    assert len(set(said)) == 1
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -357,12 +357,20 @@ def test_what_interrupts_the_caller_ends_the_copies(monkeypatch: pytest.MonkeyPa
         copy_all([1, 2], lambda _: progress.sleep(60), 2, progress, interrupt)
 
 
-def test_progress_says_files_mebibytes_and_speed() -> None:
-    progress = expecting(3, 5 * 2**20)
-    progress.moved(2**20)
+@pytest.mark.parametrize(
+    ("files", "size", "moved", "words"),
+    [
+        (3, 5 * 2**20, 2**20, "1 of 3 files, 1.0 MiB of 5.0 MiB, "),
+        (1, 869, 869, "1 of 1 file, 869 bytes of 869 bytes, "),
+        (2, 3 * 2**10, 1, "1 of 2 files, 1 byte of 3.0 KiB, "),
+    ],
+)
+def test_progress_says_files_size_and_speed(files: int, size: int, moved: int, words: str) -> None:
+    progress = expecting(files, size)
+    progress.moved(moved)
     progress.finished()
-    assert str(progress).startswith("1 of 3 files, 1.0 of 5.0 MiB, ")
-    assert str(progress).endswith(" MiB/s")
+    assert str(progress).startswith(words)
+    assert str(progress).endswith("/s")
 
 
 def test_a_stop_before_the_copies_is_not_lost() -> None:

@@ -1,0 +1,68 @@
+"""The address of an extra link, on its way from the task to the button.
+
+Airflow 3 reads the address from its metadata database, past the XCom backend: if a backend keeps the value in object
+storage, the button leads to the value's file. So the address is stored past the backend. Airflow 2.11 reads it through
+the backend.
+
+Whenever a process of the task ends, Airflow 3 asks each link for its address and stores the answer. To look for an XCom
+that was never pushed would be an error in the log of a task that is fine, so a process answers with what it knows. Only
+a resumed one reads the XCom, which the process before it has stored in this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.providers.common.compat.sdk import XCom
+
+from airflow_provider_sequentum.airflow_compat.task_attempt import is_resumed
+
+_KNOWN = "_sequentum_link_addresses"
+"""The attribute of an operator that holds the addresses which its process knows, by the XComs' keys."""
+
+
+def push_address(context: Mapping[str, Any], key: str, address: str) -> None:
+    """Store a link's address under ``key``, and remember it for the end of the process."""
+    _remember(context, key, address)
+    ti = context["ti"]
+    if not _is_on_worker_of_airflow_3(ti):
+        ti.xcom_push(key=key, value=address)
+        return
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    BaseXCom.set(key=key, value=address, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
+
+
+def set_first_address(context: Mapping[str, Any], key: str, address: str) -> None:
+    """Set where a link leads if the task ends before it knows better. Needs Airflow 3."""
+    if not is_resumed(context):
+        _remember(context, key, address)
+
+
+def address_of(operator: object, ti_key: Any, key: str) -> str:
+    """Return a link's address; empty if there is none.
+
+    :param operator: the operator that has the link.
+    :param ti_key: the task instance in its own process on Airflow 3, its key in the webserver of Airflow 2.11.
+    """
+    known: dict[str, str] = getattr(operator, _KNOWN, {})
+    if key in known:
+        return known[key]
+    if not _is_on_worker_of_airflow_3(ti_key):
+        return XCom.get_value(ti_key=ti_key, key=key) or ""
+    if not is_resumed({"ti": ti_key}):
+        return ""
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    return BaseXCom.get_value(ti_key=ti_key, key=key) or ""
+
+
+def _remember(context: Mapping[str, Any], key: str, address: str) -> None:
+    operator = context.get("task")
+    if operator is not None:
+        operator.__dict__.setdefault(_KNOWN, {})[key] = address
+
+
+def _is_on_worker_of_airflow_3(ti: object) -> bool:
+    return hasattr(ti, "_ti_context_from_server")
