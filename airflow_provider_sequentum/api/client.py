@@ -320,9 +320,7 @@ class AsyncSequentumClient(_Client):
 
         :raises SequentumError: there is no usable answer.
         """
-        deadline = Deadline(None, self._clock)
-        response = await self._send_admitted(call, budget_share, deadline)
-        return self._pipeline.reply(call, response, await self._read(call, response, deadline))
+        return await self._send_admitted(call, budget_share, Deadline(None, self._clock))
 
     async def pages(self, call: Call[Page[T]]) -> AsyncIterator[Page[T]]:
         """Yield the pages of a list, each asked for when it is wanted, from the call's page on."""
@@ -371,8 +369,13 @@ class AsyncSequentumClient(_Client):
         await self.close()
 
     async def _attempt(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
+        while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
+            await self._sleep(wait)
+        return await self._send_admitted(call, budget_share, deadline)
+
+    async def _send_admitted(self, call: Call[T], budget_share: float, deadline: Deadline) -> Reply[T]:
         try:
-            async with aclosing(await self._request(call, budget_share, deadline)) as response:
+            async with aclosing(await self._open(call, budget_share, deadline)) as response:
                 body = BoundedBody(response, call.longest_answer or LONGEST_ANSWER)
                 async for data in async_raw_pieces(response):
                     if body.take(data):
@@ -387,12 +390,7 @@ class AsyncSequentumClient(_Client):
         # Raised out here, so that no context carries httpx's error, which holds the request and its key.
         raise failure
 
-    async def _request(self, call: Call[Any], budget_share: float, deadline: Deadline) -> httpx.Response:
-        while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
-            await self._sleep(wait)
-        return await self._send_admitted(call, budget_share, deadline)
-
-    async def _send_admitted(self, call: Call[Any], budget_share: float, deadline: Deadline) -> httpx.Response:
+    async def _open(self, call: Call[Any], budget_share: float, deadline: Deadline) -> httpx.Response:
         response: httpx.Response | None = None
         sent_at = self._clock()
         try:

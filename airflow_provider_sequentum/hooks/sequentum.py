@@ -313,8 +313,8 @@ def _naming_run(run: Run) -> Iterator[None]:
         yield
     except RecordsUnreadable as error:
         raise RunRecordsUnreadable(
-            f"The records of run {run.id} of agent {run.agent_id} cannot be read. {error} The files are untouched on the "
-            "service; leave this one out by a pattern, or land it and look."
+            f"The records of run {run.id} of agent {run.agent_id} cannot be read. {error} The files are untouched on "
+            "the service; leave this one out by a pattern, or land it and look."
         ) from error
 
 

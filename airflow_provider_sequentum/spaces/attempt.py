@@ -237,8 +237,8 @@ class SpaceAttempt(JobAttempt):
     def unwaited_specs(self) -> list[WaitSpec]:
         """Return the runs that are not waited for, because looking at them failed, and that have to be stopped."""
         ended = self._known_record().ended
-        left = [run for agent, run in self.runs.items() if agent in ended and _needs_owner(run)]
-        return [run.wait_spec() for run in left if run.can_be_joined]
+        left = [run for run in self._owned() if run.can_be_joined]
+        return [run.wait_spec() for run in left if run.config.agent_id in ended]
 
     # The parts of it
 
