@@ -83,11 +83,12 @@ async def test_faults_of_the_service_are_ridden_out(sandbox: Sandbox) -> None:
 
 
 async def test_a_key_changed_in_the_connection_is_picked_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = sandbox.add_agent("Prices", duration=60.0)
+    agent = sandbox.add_agent("Prices", duration=300.0)
     run = start(sandbox, agent.id)
     waiting = asyncio.create_task(fire(agent_id=agent.id, run_id=run))
-    await asyncio.sleep(1.0)
-    assert sandbox.ledger.requests
+    async with asyncio.timeout(30):
+        while not sandbox.ledger.requests:
+            await asyncio.sleep(0.1)
     keys = sandbox.engine.state.keys
     new = sandbox.add_api_key("new")
     del keys["default"]

@@ -367,7 +367,9 @@ async def test_each_trigger_reads_its_own_lines_in_its_own_log(service: Service)
         await wait_for_run("c", terms(run_id), notes)
 
     waiting = [asyncio.create_task(wait("first", 1)), asyncio.create_task(wait("second", 2))]
-    await settle(0.05)
+    async with asyncio.timeout(30):
+        while len(notes.lines) < 2:
+            await settle(0.01)
     service.over.update({1, 2})
     await asyncio.gather(*waiting)
     assert {(name, line.split(":")[0]) for name, line in notes.lines} == {
