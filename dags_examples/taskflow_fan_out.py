@@ -74,7 +74,7 @@ with DAG(
         task_id="run_agent",
         agent_name="{{ params.agent }}",
         deferrable=True,
-        retries=1,
+        retries=2,
         retry_delay=10,
         max_active_tis_per_dag=10,
     ).expand(input_parameters=inputs())

@@ -102,15 +102,16 @@ class TestFanOut:
 
 
 class TestTaskflowFanOut:
-    def test_thirty_inputs_of_which_two_fail(self, stage: Stage, sandbox: Sandbox, agent_id: int) -> None:
+    def test_thirty_inputs_of_which_two_fail(self, stage: Stage, sandbox: Sandbox) -> None:
         """Each is named by its input, and all others are loaded, whatever place they have among the thirty."""
+        records = sandbox.engine.data_set("us_states")
+        sandbox.add_agent("Pages", records=records, outcome="Failure", duration=1)
         inputs: list[dict[str, Any]] = [
-            {"page": number, "sandbox_duration": 1, "sandbox_outcome": "Failure" if number in (5, 21) else "Success"}
+            {"page": number, "sandbox_outcome": "Success"} if number not in (5, 21) else {"page": number}
             for number in range(1, 31)
         ]
-        # The retries restart the two runs in place; a restart does not follow the inputs.
-        sandbox.plan_runs(agent_id, [RunPlan(outcome="Failure")] * 2)
-        run = stage.airflow.wait(stage.airflow.trigger("taskflow_fan_out", {"inputs": inputs}), timeout=600)
+        conf = {"agent": "Pages", "inputs": inputs}
+        run = stage.airflow.wait(stage.airflow.trigger("taskflow_fan_out", conf), timeout=600)
         states = [stage.airflow.task_instance(run, "run_agent", number).state for number in range(30)]
         assert [number for number, state in enumerate(states) if state == "failed"] == [4, 20]
         assert stage.airflow.xcom(run, "report") == {
