@@ -36,8 +36,8 @@ def serving(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Sandbo
     with Sandbox(builder_seconds=0.1, rate_limit=10_000, **settings) as service:
         monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", service.connection_uri)
         monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
-        for module in ("wait", "stop"):
-            path = f"airflow_provider_sequentum.sessions.{module}.NOT_FOUND_TOLERANCE"
+        for module in ("sessions.wait", "jobs.stop"):
+            path = f"airflow_provider_sequentum.{module}.NOT_FOUND_TOLERANCE"
             monkeypatch.setattr(path, timedelta(seconds=0.3))
         monkeypatch.setattr("airflow_provider_sequentum.sessions.wait.NOT_YET_FOUND_INTERVAL", 0.1)
         monkeypatch.setattr("airflow_provider_sequentum.sessions.messages.BUSY_DELAYS", (0.1, 0.1))
