@@ -87,7 +87,7 @@ async def test_a_key_changed_in_the_connection_is_picked_up(sandbox: Sandbox, mo
     run = start(sandbox, agent.id)
     waiting = asyncio.create_task(fire(agent_id=agent.id, run_id=run))
     async with asyncio.timeout(30):
-        while not sandbox.ledger.requests:
+        while not sandbox.ledger.requests:  # noqa: ASYNC110 - the sandbox is another thread
             await asyncio.sleep(0.1)
     keys = sandbox.engine.state.keys
     new = sandbox.add_api_key("new")
