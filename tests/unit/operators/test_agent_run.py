@@ -148,6 +148,15 @@ def test_without_waiting_the_run_goes_on(service: FakeService, worker: Worker, t
     assert task.ti.pushed("run")["status"] == "Running"
 
 
+def test_the_summary_of_a_mapped_task_has_its_inputs_and_its_index(worker: Worker, task: FakeTask) -> None:
+    task.ti.map_index = 3
+    StartAgentRunOperator(task_id="run_agent", agent_id=7, input_parameters={"page": 4, "password": "hunter2"}).execute(
+        task.context
+    )
+    summary = task.ti.pushed("run")
+    assert (summary["map_index"], summary["input_parameters"]) == (3, {"page": 4, "password": "***"})
+
+
 def test_the_link_and_the_summary_are_there_while_the_task_is_deferred(worker: Worker, task: FakeTask) -> None:
     deferred_by(lambda: operator(deferrable=True).execute(task.context))
     assert task.ti.pushed("agent_run_link") == "https://ui/7/101"
