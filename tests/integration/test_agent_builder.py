@@ -166,7 +166,7 @@ def test_an_unrecoverable_error_is_retried_in_a_new_session(sandbox: Sandbox, de
     world = build_task(retries=1)
     with pytest.raises(AgentBuilderFailed, match="could not be loaded"):
         world.run(build(deferrable=deferrable))
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(deferrable=deferrable)) > 0
     assert effects(sandbox) == ["session_start", "session_start", "session_finish"]
 
@@ -260,7 +260,7 @@ def test_a_lost_answer_to_the_start_is_never_followed_by_another_start(sandbox: 
         with pytest.raises(AgentBuilderEnded) as caught:
             world.run(build())
         assert isinstance(caught.value, AirflowFailException)
-        world.next_try()
+        world.next_attempt()
     posts = [entry for entry in sandbox.ledger.requests if entry.path.endswith("/start")]
     assert len(posts) == 1
 

@@ -128,7 +128,7 @@ def test_a_retry_restarts_then_replaces(sandbox: Sandbox, agent: Agent, task: Fa
     for _ in range(2):
         with pytest.raises(AgentRunFailure):
             carry_out(lambda: operator(agent.id, deferrable=deferrable), task)
-        task.next_try()
+        task.next_attempt()
     [run] = sandbox.ledger.runs(agent.id)
     assert run.attempts == 2
     sandbox.archive(agent.id, run.run_id)
@@ -204,7 +204,7 @@ def test_a_start_that_did_nothing_is_made_good_by_the_next_try(
     sandbox.fail_next("POST /agent/{agent_id}/start", fault)
     with pytest.raises(SequentumUnavailable):
         carry_out(lambda: operator(agent.id), task)
-    task.next_try()
+    task.next_attempt()
     carry_out(lambda: operator(agent.id), task)
     assert len(sandbox.ledger.starts(agent.id)) == 1
 
@@ -374,7 +374,7 @@ def test_a_space_is_mended_by_the_next_try(
     sandbox.plan_runs(space[1].id, [RunPlan(outcome="Failed", duration=1)])
     with pytest.raises(SpaceRunsFailed, match="2 of the 4 agents of space 1"):
         run_space(task, deferrable=deferrable)
-    task.next_try()
+    task.next_attempt()
     run_space(task, deferrable=deferrable)
     assert [len(sandbox.ledger.starts(agent.id)) for agent in space] == [1, 2, 1, 1]
     assert len(sandbox.ledger.restarts) == 1

@@ -102,7 +102,7 @@ class FakeTask:
             context["task_state_store"] = self.store
         return context
 
-    def next_try(self) -> None:
+    def next_attempt(self) -> None:
         """Start the next attempt: Airflow forgets the XComs."""
         self.ti.try_number += 1
         self.ti.start_date = self.clock.now
@@ -113,7 +113,7 @@ class FakeTask:
         if wipes_store:
             self.store.values.clear()
         self.ti.max_tries = self.ti.try_number + self.retries
-        self.next_try()
+        self.next_attempt()
 
 
 def use_first_poke(monkeypatch: pytest.MonkeyPatch, ti: FakeTaskInstance) -> None:

@@ -131,10 +131,10 @@ class TaskLife(RuleBasedStateMachine):
     # What happens to the task
 
     @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
-    @rule(death=DEATHS, is_told=st.booleans())
-    def a_try_runs(self, death: int | None, is_told: bool) -> None:
+    @rule(death=DEATHS, calls_on_kill=st.booleans())
+    def a_try_runs(self, death: int | None, calls_on_kill: bool) -> None:
         operator = self.operator()
-        self.segment(operator, lambda: operator.execute(self.task.context), death, is_told=is_told)
+        self.segment(operator, lambda: operator.execute(self.task.context), death, calls_on_kill=calls_on_kill)
 
     @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
     @rule(step=st.integers(0, 12), error=st.sampled_from([RuntimeError, KeyboardInterrupt]))
@@ -147,8 +147,8 @@ class TaskLife(RuleBasedStateMachine):
         self.service.faults["status"] = [(fakes.unauthorized, False)] * refused
 
     @precondition(lambda self: self.state == "deferred")
-    @rule(death=DEATHS, is_told=st.booleans())
-    def the_trigger_fires(self, death: int | None, is_told: bool) -> None:
+    @rule(death=DEATHS, calls_on_kill=st.booleans())
+    def the_trigger_fires(self, death: int | None, calls_on_kill: bool) -> None:
         operator, event = self.operator(), self.event()
         assert self.deferral is not None
         handed_on = {**(self.deferral.kwargs or {}), "event": event}
@@ -156,7 +156,7 @@ class TaskLife(RuleBasedStateMachine):
             operator,
             lambda: operator.resume_execution("execute_complete", handed_on, self.task.context),
             death,
-            is_told=is_told,
+            calls_on_kill=calls_on_kill,
         )
 
     @precondition(lambda self: self.state == "deferred")
@@ -209,19 +209,19 @@ class TaskLife(RuleBasedStateMachine):
         work: Any,
         death: int | None,
         *,
-        is_told: bool = False,
+        calls_on_kill: bool = False,
         error: type[BaseException] | None = None,
     ) -> None:
         """Run a piece of the task on a worker, until something happens before a step.
 
         :param death: the step; ``None`` for none.
-        :param is_told: Airflow calls ``on_kill`` first. Otherwise the process dies without a word, unless there is
+        :param calls_on_kill: Airflow calls ``on_kill`` first. Otherwise the process dies without a word, unless there is
             an ``error``, which is raised instead.
         """
         self.worker.steps_left = death
         self.worker.interrupt = None
         self.worker.warned.clear()
-        if is_told:
+        if calls_on_kill:
             self.worker.interrupt = operator.on_kill
         elif error is not None:
             self.worker.interrupt = partial(self.meet, error)
@@ -273,16 +273,16 @@ class TaskLife(RuleBasedStateMachine):
         if retried and self.task.ti.try_number <= self.task.ti.max_tries:
             self.state = "up_for_retry"
             self.service.clock.sleep(10)
-            self.task.next_try()
+            self.task.next_attempt()
         else:
             self.state = "failed"
 
     def run_until_over(self) -> None:
         for _ in range(4 * (RETRIES + 1)):
             if self.state in ("scheduled", "up_for_retry"):
-                self.a_try_runs(None, is_told=False)
+                self.a_try_runs(None, calls_on_kill=False)
             elif self.state == "deferred":
-                self.the_trigger_fires(None, is_told=False)
+                self.the_trigger_fires(None, calls_on_kill=False)
             else:
                 return
         pytest.fail(f"the task is still {self.state}")

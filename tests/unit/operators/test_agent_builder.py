@@ -56,7 +56,7 @@ def test_the_result_and_the_summary_are_the_same_in_both_modes_and_after_a_retry
         world = service.task(retries=1)
         result = world.run(build(followups="one", deferrable=deferrable))
         first = world.xcoms["session"]
-        world.next_try()
+        world.next_attempt()
         assert world.run(build(followups="one", deferrable=deferrable)) == result
         assert world.xcoms["session"] == first
         summaries.append({name: first[name] for name in first if name not in ("agent_id", "session_id", "link")})
@@ -168,7 +168,7 @@ def test_a_session_that_ended_in_an_error_is_built_anew_by_a_retry(service: Fake
     with pytest.raises(AgentBuilderFailed, match=r"in an error: no page at all\. No agent") as caught:
         world.run(build(deferrable=deferrable))
     assert not isinstance(caught.value, AirflowFailException)
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(deferrable=deferrable)) == 700
     assert list(service.sessions) == ["s1", "s2"]
 
@@ -183,7 +183,7 @@ def test_a_session_that_completes_without_an_agent_is_looked_at_again_by_a_retry
     with pytest.raises(AgentBuilderFailed, match="s1 is completed, but the service names no agent"):
         world.run(build(session_id="s1", deferrable=deferrable))
     service.sessions["s1"].agent_id = 7
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(session_id="s1", deferrable=deferrable)) == 7
 
 
@@ -277,7 +277,7 @@ def test_a_lost_answer_to_the_start_is_retried_if_the_author_says_so(service: Fa
     world = service.task(retries=1)
     with pytest.raises(SequentumUnavailable):
         world.run(build(on_ambiguous_start="start"))
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(on_ambiguous_start="start")) == 700
     assert list(service.sessions) == ["s1", "s2"]
 
@@ -322,7 +322,7 @@ def test_a_service_that_is_away_keeps_the_session_for_the_next_try(service: Fake
         world.run(build(deferrable=deferrable))
     assert service.sessions["s1"].status == "ready"
     service.broken.clear()
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(deferrable=deferrable)) == 700
     assert len(service.sessions) == 1
 
@@ -345,7 +345,7 @@ def test_a_cleared_success_builds_anew(service: FakeBuilder, deferrable: bool) -
 def test_a_worker_that_died_before_it_could_report_returns_the_same_agent(service: FakeBuilder) -> None:
     world = service.task(retries=1)
     assert world.run(build()) == 700
-    world.next_try()
+    world.next_attempt()
     assert world.run(build()) == 700
     assert service.agents == [700]
 
@@ -353,7 +353,7 @@ def test_a_worker_that_died_before_it_could_report_returns_the_same_agent(servic
 def test_without_a_state_store_a_retry_begins_anew(service: FakeBuilder) -> None:
     world = service.task(retries=1, durable=False)
     assert world.run(build()) == 700
-    world.next_try()
+    world.next_attempt()
     assert world.run(build()) == 701
 
 
@@ -377,7 +377,7 @@ def test_a_record_of_the_earlier_format_is_refused_and_its_session_cancelled(ser
     assert "s1" in str(caught.value)
     assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
     assert service.count("start") == 0
-    world.next_try()
+    world.next_attempt()
     assert world.run(build()) == 700
 
 
@@ -429,7 +429,7 @@ def test_a_timeout_cancels_the_session(service: FakeBuilder, deferrable: bool, k
     assert not isinstance(caught.value, AirflowFailException)
     assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
     service.looks = service.sessions["s1"].looks_left = 1
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(timeout=100, keep_session=keep, deferrable=deferrable)) == 700
     assert list(service.sessions) == (["s1"] if keep else ["s1", "s2"])
 
@@ -522,7 +522,7 @@ def test_screenshots_are_saved_and_the_latest_is_linked(service: FakeBuilder, de
     assert [path.suffix for path in saved] == [".png", ".jpg"]
     assert [path.read_bytes() for path in saved] == images
     assert world.xcoms["agent_builder_screenshot_link"] == saved[-1].as_uri()
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(screenshots_path=f"file://{tmp_path}/shots", deferrable=deferrable)) == 700
     assert world.xcoms["agent_builder_screenshot_link"] == saved[-1].as_uri()
 

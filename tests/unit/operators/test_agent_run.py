@@ -136,7 +136,7 @@ def test_the_result_is_the_same_after_a_retry(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     first = run_through(worker, task, deferrable=deferrable)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == first == 101
     assert task.ti.pushed("run")["status"] == "Success"
 
@@ -188,7 +188,7 @@ def test_failure_is_restarted_by_the_next_try(
     with pytest.raises(AgentRunFailure, match="The next attempt restarts it in place"):
         run_through(worker, task, deferrable=deferrable)
     service.clock.sleep(300)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == 101
     assert (service.count("start"), service.count("restart")) == (1, 1)
 
@@ -200,7 +200,7 @@ def test_failed_is_replaced_by_the_next_try(
     service.plans = [Plan(RunStatus.FAILED), Plan()]
     with pytest.raises(AgentRunFailed, match="The next attempt starts a new run"):
         run_through(worker, task, deferrable=deferrable)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == 102
 
 
@@ -245,7 +245,7 @@ def test_what_a_retry_that_may_only_restart_does_with_failed(
     with pytest.raises(AgentRunFailed) as caught:
         run_through(worker, task, deferrable=deferrable, retry_mode="restart")
     assert "The next attempt fails too" in str(caught.value)
-    task.next_try()
+    task.next_attempt()
     with pytest.raises(SequentumRequestRefused, match="No new run was started"):
         run_through(worker, task, deferrable=deferrable, retry_mode="restart")
     assert service.count("start") == 1
@@ -328,7 +328,7 @@ def test_its_own_timeout(
     assert service.runs[101].is_over is stopped
     assert ("It has been stopped" if stopped else "It is left running (on_timeout='leave')") in str(caught.value)
     # The next attempt starts anew, or joins the run that was left.
-    task.next_try()
+    task.next_attempt()
     service.plans = [Plan()]
     service.runs[101].plan = Plan(seconds=500)
     assert run_through(worker, task, deferrable=deferrable, timeout=1000) == (102 if stopped else 101)
@@ -595,7 +595,7 @@ def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_try(
     with pytest.raises(SystemExit, match="Run 101 of agent 7 goes on: the next attempt joins it"):
         killed.execute(task.context)
     assert service.count("stop") == 0
-    task.next_try()
+    task.next_attempt()
     assert operator().execute(task.context) == 101
     assert service.count("start") == 1
 
@@ -729,7 +729,7 @@ def test_the_run_of_a_sibling_is_not_adopted(
     service.faults["start"] = [(fakes.server_error, False)]
     with pytest.raises(SequentumUnavailable):
         run_through(worker, task, deferrable=deferrable)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == 102
 
 
@@ -789,7 +789,7 @@ def test_a_record_of_an_earlier_version_is_refused_and_its_run_stopped(
         run_through(worker, task)
     assert run.status is RunStatus.STOPPED
     service.plans = [Plan()]
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task) == 102
 
 
@@ -885,7 +885,7 @@ def test_the_outcome_policy(
         return
     with pytest.raises(kind, match="ended well, but"):
         run_through(worker, task, deferrable=deferrable, **arguments)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable, **arguments) == 102
 
 
@@ -893,7 +893,7 @@ def test_the_outcome_policy(
 
 
 @BOTH
-@pytest.mark.parametrize("by", ["next_try", "clear"])
+@pytest.mark.parametrize("by", ["next_attempt", "clear"])
 def test_no_try_starts_a_run_that_cannot_be_paid(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, by: str
 ) -> None:
@@ -906,14 +906,14 @@ def test_no_try_starts_a_run_that_cannot_be_paid(
         run_through(worker, task, deferrable=deferrable, min_credits=50)
     assert service.count("start") == 1
     service.credits = 50
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable, min_credits=50) == 102
 
 
 def test_a_run_that_is_joined_needs_no_credits(service: FakeService, worker: Worker, task: FakeTask) -> None:
     run_through(worker, task, min_credits=50, wait_for_completion=False)
     service.credits = 0
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, min_credits=50) == 101
 
 
@@ -990,7 +990,7 @@ def test_without_a_state_store_a_retry_joins_the_only_run_that_goes(
     task.has_state_store = False
     task.ti.map_index = map_index
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == (101 if joins else 102)
 
 

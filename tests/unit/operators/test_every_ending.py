@@ -94,7 +94,7 @@ def test_the_first_try_and_the_second(
 
     service.plans = [Plan()]
     service.clock.sleep(120)
-    task.next_try()
+    task.next_attempt()
     if status == FAILED and policy["retry_mode"] == "restart" and store:
         with pytest.raises(SequentumRequestRefused):
             run_a_try(worker, task, policy)

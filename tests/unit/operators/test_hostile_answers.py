@@ -109,7 +109,7 @@ def test_running_an_agent(deferrable: bool, data: st.DataObject) -> None:
         left = json.dumps(task.store.values) + repr(task.ti.xcoms) + repr(worker.said)
         assert KEY not in told + left
         hostile.is_sane = True
-        task.next_try()
+        task.next_attempt()
         assert KEY not in end_of(lambda: run_try(worker, task, operator))
 
 
@@ -144,5 +144,5 @@ def test_building_an_agent(deferrable: bool, single_shot: bool, data: st.DataObj
         told = end_of(lambda: world.run(operator()))
         assert KEY not in told + repr(world.xcoms) + repr(world.store.values)
         hostile.is_sane = True
-        world.next_try()
+        world.next_attempt()
         assert KEY not in end_of(lambda: world.run(operator()))

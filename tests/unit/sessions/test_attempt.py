@@ -63,7 +63,7 @@ def test_without_a_state_store_no_retry_says_again_what_was_said_in_a_given_sess
     with pytest.raises(SequentumUnavailable):
         world.run(build(session_id="s1", followups="more"))
     service.broken.clear()
-    world.next_try()
+    world.next_attempt()
     with pytest.raises(AgentBuilderEnded):
         world.run(build(session_id="s1", followups="more"))
     assert service.sessions["s1"].messages == ["more"]
@@ -87,7 +87,7 @@ def test_without_a_state_store_a_retry_finishes_a_given_session_in_which_nothing
     with pytest.raises(SequentumUnavailable):
         world.run(build(session_id="s1"))
     service.broken.clear()
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(session_id="s1")) == 700
 
 
@@ -108,12 +108,12 @@ def test_a_session_whose_record_cannot_be_renewed_is_ended(service: FakeBuilder,
     service.broken.clear()
     world.store, kept = FailingStore(), world.store
     world.store.values = dict(kept.values)
-    world.next_try()
+    world.next_attempt()
     with pytest.raises(Outage):
         world.run(build(deferrable=deferrable))
     assert service.going() == set()
     world.store = kept
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(deferrable=deferrable)) == 700
 
 
@@ -125,7 +125,7 @@ def test_a_last_try_that_does_not_reach_the_service_tries_to_end_the_session_of_
     with pytest.raises(SequentumUnavailable):
         world.run(build())
     assert service.sessions["s1"].status == "ready"
-    world.next_try()
+    world.next_attempt()
     service.broken["status"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build())
@@ -186,7 +186,7 @@ def test_a_kill_while_a_retry_looks_at_its_session_lets_no_start_follow(service:
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build())
-    world.next_try()
+    world.next_attempt()
     killed = build()
     kill_while(service, "status", killed)
     with pytest.raises(TERMINATED):
@@ -251,7 +251,7 @@ def test_a_worker_that_is_shut_down_leaves_its_session_to_the_next_try(
     with pytest.raises(SystemExit, match="session s1 goes on: the next attempt joins it"):
         world.run(killed)
     assert service.sessions["s1"].status == "processing"
-    world.next_try()
+    world.next_attempt()
     assert world.run(build()) == 700
     assert list(service.sessions) == ["s1"]
 
@@ -278,7 +278,7 @@ def test_a_shutdown_in_the_midst_of_a_message_leaves_its_session_to_the_next_att
     world = service.task(retries=1)
     with pytest.raises(SystemExit, match="s1 goes on"):
         world.run(killed)
-    world.next_try()
+    world.next_attempt()
     assert world.run(build(followups=["one"])) == 700
     assert service.sessions["s1"].messages == ["one"]
 
@@ -348,7 +348,7 @@ def test_a_session_whose_task_was_changed_to_nonsense_between_two_tries_is_ended
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         world.run(build(deferrable=deferrable, keep_session=keep))
-    world.next_try()
+    world.next_attempt()
     with pytest.raises(SequentumRequestRefused, match="10 to 5000"):
         world.run(build(prompt="short", deferrable=deferrable))
     assert service.sessions["s1"].status == ("ready" if keep else "cancelled")

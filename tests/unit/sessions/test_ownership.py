@@ -95,7 +95,7 @@ def test_an_error_at_any_step_of_a_task_that_is_retried_builds_one_agent(deferra
                 if was_interrupted(worker):
                     continue  # it happened in the triggerer, and the worker took over
                 break
-            world.next_try()
+            world.next_attempt()
             try:
                 assert world.run(build(deferrable=deferrable)) >= 700
             except AgentBuilderEnded as refused:
@@ -129,7 +129,7 @@ def test_a_worker_that_dies_at_any_step_is_followed_by_an_attempt_that_owns_its_
         with pytest.MonkeyPatch.context() as patch:
             worker.steps_left = None
             use_builder(patch, worker)
-            world.next_try()
+            world.next_attempt()
             try:
                 assert world.run(build(deferrable=deferrable)) == 700
             except AgentBuilderEnded as refused:
@@ -186,7 +186,7 @@ def test_an_xcom_that_cannot_be_pushed_ends_the_session(
     if retries:
         assert "The next attempt joins it" in "".join(caught.value.__notes__)
         monkeypatch.setattr(AttemptPort, "push", push)
-        world.next_try()
+        world.next_attempt()
         assert world.run(build(deferrable=deferrable)) == 700
         assert service.count("start") == 1
     else:
@@ -302,7 +302,7 @@ def test_a_retry_that_cannot_look_before_its_deadline_cancels_the_session(servic
     world = service.task(retries=1)
     with pytest.raises(SequentumException):
         world.run(build(timeout=1000))
-    world.next_try()
+    world.next_attempt()
 
     def slow(call: Any) -> Any:
         service.broken.clear()
@@ -411,7 +411,7 @@ def test_record_event_and_trigger_stay_small_and_the_summary_bounded(service: Fa
         world.resume(build(deferrable=True), deferred.value, event)
     summary = world.xcoms["session"]
     assert (summary["total_rows"], summary["is_cut"]) == (9, True)
-    world.next_try()  # nothing of what was read is left but the record
+    world.next_attempt()  # nothing of what was read is left but the record
     assert world.run(build(prompt="p" * 5000, deferrable=False)) == 700
     again = world.xcoms["session"]
     assert {name: again[name] for name in ("columns", "rows", "total_rows")} == {

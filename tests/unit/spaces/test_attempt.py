@@ -108,7 +108,7 @@ def test_a_retry_goes_on_with_each_run(service: FakeService, worker: Worker, tas
     assert "The next attempt starts a new run" in str(caught.value)
     assert [result["status"] for result in task.ti.pushed("runs")] == ["Success", "Failure", "Failed"]
     service.clock.sleep(60)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 104]
     assert (service.count("run-all"), service.count("restart"), service.count("start")) == (1, 1, 1)
 
@@ -155,7 +155,7 @@ def test_agents_that_were_not_started_are_started_by_the_next_try(
         run_through(worker, task, deferrable=deferrable)
     assert [result["run_id"] for result in task.ti.pushed("runs")] == [101, None, 102]
     service.refuses_to_start = {}
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [101, 103, 102]
     assert (service.count("run-all"), service.count("start")) == (1, 1)
 
@@ -334,7 +334,7 @@ def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_try(
     with pytest.raises(SystemExit, match="the next attempt joins it"):
         killed.execute(task.context)
     assert service.count("stop") == 0
-    task.next_try()
+    task.next_attempt()
     assert operator().execute(task.context) == [101, 102, 103]
     assert len(service.runs) == 3
 
@@ -376,7 +376,7 @@ def test_a_kill_in_the_middle_of_one_agents_start_finds_its_run(
     service.plans = [Plan(), Plan(RunStatus.FAILED), Plan(), Plan(seconds=None)]
     with pytest.raises(SpaceRunsFailed):
         run_through(worker, task)
-    task.next_try()
+    task.next_attempt()
     killed = operator()
     kill_while(service, "start", killed, takes_effect=True)
     with pytest.raises(AirflowTaskTerminated):
@@ -392,7 +392,7 @@ def test_a_kill_stops_what_is_known_where_the_rest_cannot_be_told_from_others(
     task.ti.xcoms["run_agent", 1, CLAIM_KEY] = Claim(is_answered=False, map_index=1).to_json()
     with pytest.raises(SpaceRunsFailed):
         run_through(worker, task, timeout=100, on_timeout="leave")
-    task.next_try()
+    task.next_attempt()
     killed = operator()
     kill_while(service, "start", killed, takes_effect=True)
     with pytest.raises(AirflowTaskTerminated):
@@ -442,7 +442,7 @@ def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
     assert "A retry stops them again" in str(caught.value)
     assert len(service.runs) == 3
     service.faults.clear()
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
     assert not any(service.runs[number].status is RunStatus.RUNNING for number in (101, 102, 103))
 
@@ -461,7 +461,7 @@ def test_cleared_runs_get_the_grace_of_the_author(
 @BOTH
 def test_changed_inputs_are_new_work(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    task.next_try()
+    task.next_attempt()
     found = run_through(worker, task, deferrable=deferrable, input_parameters={"a": 2})
     assert found == [104, 105, 106]
     assert all(service.runs[number].status is RunStatus.STOPPED for number in (101, 102, 103))
@@ -526,7 +526,7 @@ def test_a_start_that_left_nothing_is_repeated_by_the_next_try(
     service.faults["run-all"] = [(fakes.answer_lost, False)]
     with pytest.raises(SequentumUnavailable):
         run_through(worker, task, deferrable=deferrable)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
     assert len(service.runs) == 3
 
@@ -539,7 +539,7 @@ def test_what_a_lost_start_left_undone_is_done_by_the_next_try(
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     with pytest.raises(SpaceRunsFailed, match="Agent 8 was not started, as far as is known"):
         run_through(worker, task, deferrable=deferrable, on_ambiguous_start="adopt")
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable, on_ambiguous_start="adopt") == [101, 103, 102]
     assert service.count("run-all") == 1
 
@@ -567,7 +567,7 @@ def test_a_worker_that_dies_anywhere_leaves_one_run_of_each(
     except Killed:
         worker.steps_left = None
         service.clock.sleep(40)
-        task.next_try()
+        task.next_attempt()
         run_through(worker, task, deferrable=deferrable)
     assert sorted(run.agent_id for run in service.runs.values()) == [7, 8, 9]
     assert all(run.status is RunStatus.SUCCESS for run in service.runs.values())
@@ -588,7 +588,7 @@ def test_a_record_of_an_earlier_format_is_refused_after_its_runs_were_stopped(
         resumed() if is_deferred else run_through(worker, task)
     assert {run.status for run in service.runs.values()} == {RunStatus.STOPPED}
     assert service.count("run-all") == 0
-    task.next_try()
+    task.next_attempt()
     service.plans = [Plan()]
     assert run_through(worker, task) == [104, 105, 106]
 
@@ -628,7 +628,7 @@ def test_a_retry_while_the_service_is_down_does_not_wait_for_each_run_in_turn(
     service.agents = {number: str(number) for number in range(1, 21)}
     service.plans = [Plan(seconds=None)]
     run_through(worker, task, wait_for_completion=False)
-    task.next_try()
+    task.next_attempt()
     task.ti.try_number += 1 if is_last else 0
     before = service.clock.now
     down(service, worker)
@@ -658,7 +658,7 @@ def test_runs_that_the_service_no_longer_knows_are_found_out_together(
     service.agents = {number: str(number) for number in range(1, 11)}
     run_through(worker, task, wait_for_completion=False)
     service.runs.clear()
-    task.next_try()
+    task.next_attempt()
     before = service.clock.now
     run_through(worker, task, wait_for_completion=False)
     assert (service.clock.now - before).total_seconds() < 70
@@ -671,7 +671,7 @@ def test_runs_that_are_stopping_are_seen_to_their_end_together(
     run_through(worker, task, wait_for_completion=False)
     for run in service.runs.values():
         run.stop_asked_at = service.clock.now
-    task.next_try()
+    task.next_attempt()
     before = service.clock.now
     assert run_through(worker, task, wait_for_completion=False) == [104, 105, 106]
     assert (service.clock.now - before).total_seconds() < 40
@@ -826,7 +826,7 @@ def test_an_error_at_any_step_leaves_the_runs_to_the_next_attempt_if_one_comes(
     try:
         run_try(worker, task, lambda: operator(deferrable=deferrable), fire_undisturbed)
     except RuntimeError:
-        task.next_try()
+        task.next_attempt()
         run_through(worker, task, deferrable=deferrable)
     well = [run.agent_id for run in service.runs.values() if run.status is RunStatus.SUCCESS]
     assert sorted(well) == [7, 8, 9]
@@ -949,7 +949,7 @@ def test_arguments_that_became_invalid_before_a_retry_lose_no_run(
 ) -> None:
     service.plans = [Plan(seconds=None)]
     run_through(worker, task, wait_for_completion=False)
-    task.next_try()
+    task.next_attempt()
     with pytest.raises(SequentumRequestRefused, match=r"timeout must be.*3 runs have ended"):
         run_through(worker, task, timeout="soon")
     assert all(run.is_over for run in service.runs.values())
@@ -986,7 +986,7 @@ def test_without_a_state_store_a_retry_joins_what_goes(
     service.plans = [Plan(seconds=500)]
     task.has_state_store = False
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    task.next_try()
+    task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
     assert service.count("run-all") == 1
 

@@ -43,9 +43,9 @@ def test_a_run_that_could_not_be_looked_at_is_stopped_with_those_that_are_waited
     life.begin(deferrable=True, on_clear="join", retry_mode="restart_or_new", restarts=0, restart_lag=0)
     try:
         life.the_status_is_refused(refused=1)
-        life.a_try_runs(death=None, is_told=False)
+        life.a_try_runs(death=None, calls_on_kill=False)
         life.clear(wipes_store=False)
-        life.a_try_runs(death=None, is_told=False)
+        life.a_try_runs(death=None, calls_on_kill=False)
         assert [len(life.waits()), len(life.mine_going())] == [2, 2]
         life.a_person_marks_the_deferred_task()
         assert not life.mine_going()
