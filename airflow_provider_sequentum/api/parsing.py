@@ -264,7 +264,7 @@ def raise_if_refused(data: Any) -> Any:
 
     :raises Refused: when the answer says ``success: false``.
     """
-    if isinstance(data, dict) and data.get("success") is False:
+    if isinstance(data, dict) and str(data.get("success")).strip().lower() == "false":
         raise Refused(str(data.get("error") or data.get("message") or "the server gives no reason"))
     return data
 
