@@ -365,14 +365,15 @@ def test_a_duration_that_no_date_can_be_moved_by_is_refused(name: str, value: ob
 @pytest.mark.parametrize("text", ["a\0b", "half \ud83d", "\udc00"])
 @pytest.mark.parametrize("where", ["prompt", "agent_name", "followups", "list of followups", "value", "key"])
 def test_what_no_request_and_no_database_takes_is_refused_before_anything_starts(where: str, text: str) -> None:
-    values: dict[str, Any] = {
+    cases: dict[str, dict[str, Any]] = {
         "prompt": {"prompt": 20 * "x" + text},
         "agent_name": {"prompt": 20 * "x", "agent_name": text},
         "followups": {"prompt": 20 * "x", "followups": text},
         "list of followups": {"prompt": 20 * "x", "followups": ["a", text]},
         "value": {"agent_id": 7, "input_parameters": {"a": [text]}},
         "key": {"agent_id": 7, "input_parameters": {text: 1}},
-    }[where]
+    }
+    values = cases[where]
     config: Any = RunConfig if "agent_id" in values else SessionConfig
     attributes = SimpleNamespace(sequentum_conn_id="c", **values)
     if "agent_id" in values and "\0" in text:
