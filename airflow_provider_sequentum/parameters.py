@@ -40,6 +40,12 @@ FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
 
 LARGEST_ID = 2**63 - 1
 
+LAST_YEAR = 9000
+"""From here on, and before 1970, a time is a mistake, and arithmetic with it may leave the calendar."""
+
+LONGEST_DURATION = timedelta(days=3660)
+"""What is longer is a mistake, and could not be added to a date."""
+
 
 def is_unset(value: object) -> bool:
     """Return whether a parameter was left unset."""
@@ -73,8 +79,11 @@ def parse_amount(value: object) -> float:
 def parse_seconds(value: object) -> float:
     """Return a duration in seconds, given as a number of 0 or more or as a ``timedelta``."""
     number = value.total_seconds() if isinstance(value, timedelta) else _number(value)
-    if number is None or not 0 <= number <= timedelta.max.total_seconds():
-        raise ValueError(f"must be a number of seconds of 0 or more or a timedelta, not {shown(value)}")
+    if number is None or not 0 <= number <= LONGEST_DURATION.total_seconds():
+        raise ValueError(
+            f"must be a number of seconds of 0 or more or a timedelta, of {LONGEST_DURATION.days} days at most, not "
+            f"{shown(value)}"
+        )
     return number
 
 
@@ -84,7 +93,7 @@ def parse_time(value: object) -> datetime:
         moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
     except ValueError:
         moment = None
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
+    if not isinstance(moment, datetime) or moment.tzinfo is None or not 1970 <= moment.year < LAST_YEAR:
         raise ValueError(f"must be a time with an offset, such as 2026-01-31T06:00:00+00:00, not {shown(value)}")
     return moment
 
@@ -101,6 +110,7 @@ def parse_flag(value: object) -> bool:
 def parse_text(value: object) -> str:
     """Return a text."""
     if isinstance(value, str):
+        _check_can_be_stored(value)
         return value
     raise ValueError(f"must be a string, not {shown(value)}")
 
@@ -116,6 +126,7 @@ def parse_messages(value: object) -> tuple[str, ...]:
     for number, message in enumerate(messages, 1):
         if is_unset(message):
             raise ValueError(f"must hold no empty message: number {number} of {len(messages)} is empty")
+        _check_can_be_stored(message)
     return tuple(messages)
 
 
@@ -132,10 +143,18 @@ def parse_json_object(value: object) -> str:
     try:
         parsed = json.loads(value) if isinstance(value, str) else value
         if isinstance(parsed, Mapping):
-            return json.dumps(plain(parsed), sort_keys=True, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(plain(parsed), sort_keys=True, ensure_ascii=False, allow_nan=False)
+            _check_can_be_stored(text)
+            return text
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"must be a JSON object: {error}") from None
     raise ValueError(f"must be a JSON object, not {shown(value)}")
+
+
+def _check_can_be_stored(text: str) -> None:
+    """Refuse what no request and no database of Airflow takes, before anything is started."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"must have no NUL character and no half of a surrogate pair, as in {shown(text)}")
 
 
 def plain(value: Any) -> Any:
@@ -176,7 +195,10 @@ def _key(key: object) -> str:
 
 def shown(value: object) -> str:
     """Return a value as an error message shows it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list
+        return f"this {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

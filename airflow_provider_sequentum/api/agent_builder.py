@@ -66,6 +66,8 @@ class SessionStarted(ApiModel):
         # An id that was made safe would be another session's, or none's.
         if isinstance(session_id, str) and "\ufffd" in session_id:
             raise ValueError("a session id with control characters")
+        if isinstance(session_id, str):
+            as_session_segment(session_id)  # what cannot be asked for again is no id
         return session_id
 
 

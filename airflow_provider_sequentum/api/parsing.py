@@ -247,7 +247,7 @@ def raise_if_refused(data: Any) -> Any:
 
     :raises RefusedByServer: when the answer says ``success: false``; the text is the server's reason.
     """
-    if isinstance(data, dict) and data.get("success") is False:
+    if isinstance(data, dict) and str(data.get("success")).strip().lower() == "false":
         raise RefusedByServer(str(data.get("error") or data.get("message") or "the server gives no reason"))
     return data
 

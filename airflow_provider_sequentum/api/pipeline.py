@@ -32,6 +32,9 @@ from airflow_provider_sequentum.api.transport import LONGEST_ANSWER, BoundedBody
 
 T = TypeVar("T")
 
+LONGEST_RETRY_AFTER = 86_400.0
+"""Seconds. See :func:`parse_retry_after`."""
+
 USER_AGENT = f"airflow-provider-sequentum/{__version__} httpx/{httpx.__version__} python/{platform.python_version()}"
 
 _SHORTEST_SCRUBBED_KEY = 8
@@ -174,7 +177,10 @@ def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return how many seconds a ``Retry-After`` header asks to wait: seconds or an HTTP date, else ``None``."""
+    """Return how many seconds a ``Retry-After`` header asks to wait: seconds or an HTTP date, else ``None``.
+
+    A day is the most that is believed; what asks for more could not even be added to a date.
+    """
     try:
         seconds = float(value or "")
     except ValueError:
@@ -182,7 +188,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
         if when is None:
             return None
         seconds = (when - now).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
 
 
 def parse_date(value: str | None) -> datetime | None:

@@ -29,6 +29,7 @@ from airflow_provider_sequentum.parameters import (
     parse_time,
 )
 from airflow_provider_sequentum.runs.record import RunConfig
+from airflow_provider_sequentum.sessions.record import SessionConfig
 
 
 class NumPyInt:
@@ -347,3 +348,50 @@ def test_a_refusal_repeats_a_value_of_up_to_eighty_characters(
         parse(value)
     assert str(caught.value).endswith(repr(value)) is is_whole
     assert len(str(caught.value)) < 250
+
+
+class _Deep:
+    def __repr__(self) -> str:
+        raise RecursionError
+
+
+@pytest.mark.parametrize("name", ["timeout", "poll_interval", "stop_grace", "restart_delay"])
+@pytest.mark.parametrize("value", [timedelta.max, 1e12, "1e13", 10**12])
+def test_a_duration_that_no_date_can_be_moved_by_is_refused(name: str, value: object) -> None:
+    with pytest.raises(SequentumRequestRefused, match=f"{name} must be .*3660 days at most"):
+        RunConfig.of(SimpleNamespace(agent_id=7, sequentum_conn_id="c", **{name: value}))
+
+
+@pytest.mark.parametrize("text", ["a\0b", "half \ud83d", "\udc00"])
+@pytest.mark.parametrize("where", ["prompt", "agent_name", "followups", "list of followups", "value", "key"])
+def test_what_no_request_and_no_database_takes_is_refused_before_anything_starts(where: str, text: str) -> None:
+    cases: dict[str, dict[str, Any]] = {
+        "prompt": {"prompt": 20 * "x" + text},
+        "agent_name": {"prompt": 20 * "x", "agent_name": text},
+        "followups": {"prompt": 20 * "x", "followups": text},
+        "list of followups": {"prompt": 20 * "x", "followups": ["a", text]},
+        "value": {"agent_id": 7, "input_parameters": {"a": [text]}},
+        "key": {"agent_id": 7, "input_parameters": {text: 1}},
+    }
+    values = cases[where]
+    config: Any = RunConfig if "agent_id" in values else SessionConfig
+    attributes = SimpleNamespace(sequentum_conn_id="c", **values)
+    if "agent_id" in values and "\0" in text:
+        assert "\\u0000" in config.of(attributes).input_parameters  # JSON's own way of writing it, which is text
+        return
+    with pytest.raises(SequentumRequestRefused, match="no NUL character and no half of a surrogate pair"):
+        config.of(attributes)
+
+
+@pytest.mark.parametrize("value", [10**5000, _Deep(), [_Deep()]], ids=["int", "object", "list"])
+@pytest.mark.parametrize("name", ["agent_id", "on_timeout", "timeout", "deferrable"])
+def test_a_value_that_cannot_be_shown_is_refused_like_others(name: str, value: object) -> None:
+    attributes = SimpleNamespace(**{"agent_id": 7, "sequentum_conn_id": "c", name: value})
+    with pytest.raises(SequentumRequestRefused, match=rf"{name} must be .*not this (int|_Deep|list)"):
+        RunConfig.of(attributes)
+
+
+@pytest.mark.parametrize("value", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z"])
+def test_a_time_at_the_edge_of_the_calendar_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="must be a time with an offset"):
+        parse_time(value)

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_sequentum.api import analytics, errors, runs, spaces
-from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api import agent_builder, analytics, errors, runs, spaces
+from airflow_provider_sequentum.api.call import Answer, Call
 from airflow_provider_sequentum.api.pipeline import (
     USER_AGENT,
     Pipeline,
@@ -185,3 +185,23 @@ def test_an_unreadable_start_says_that_the_run_may_exist() -> None:
         read_answer(POST, answer(b'{"status": 3}', 202))
 
     assert error.value.may_have_acted
+
+
+@pytest.mark.parametrize("value", ["1e9", "9" * 26, "Fri, 27 Nov 2099 22:00:00 GMT", "Mon, 01 Jan 9999 23:59:59 -2359"])
+def test_no_more_than_a_day_is_believed_of_what_the_service_asks_to_wait(value: str) -> None:
+    assert parse_retry_after(value, NOW) == 86_400.0
+
+
+@pytest.mark.parametrize("session_id", [".", "..", " ", "a\0b"])
+def test_a_session_id_that_cannot_be_asked_for_is_none(session_id: str) -> None:
+    call = agent_builder.start(prompt="x" * 20)
+    with pytest.raises(errors.UnexpectedAnswer) as caught:
+        read_answer(call, Answer(200, {}, json.dumps({"sessionId": session_id}).encode()))
+    assert caught.value.may_have_acted
+
+
+@pytest.mark.parametrize("success", [False, "false", "False "])
+def test_a_refusal_may_be_said_in_text(success: object) -> None:
+    call = agent_builder.followup("s1", "more")
+    with pytest.raises(errors.RefusedByServer):
+        read_answer(call, Answer(200, {}, json.dumps({"success": success, "error": "not now"}).encode()))

@@ -14,7 +14,7 @@ from airflow_provider_sequentum.airflow_compat import task_attempt
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from tests.support.builder import FakeBuilder, FakeSession, first_event, use_builder
 from tests.support.life import RETRIES, THOROUGH, TaskLife
-from tests.support.service import bad_request, not_found
+from tests.support.service import answer_lost, bad_request, not_found
 
 FOLLOWUPS = ("Add the price.", "Add the stock.")
 GIVEN = "given"
@@ -27,14 +27,28 @@ class SessionLife(TaskLife):
     service: FakeBuilder
 
     def begin(
-        self, skew: int, *, is_single_shot: bool, followups: int, has_state_store: bool, **arguments: Any
+        self,
+        skew: int,
+        *,
+        is_single_shot: bool,
+        followups: int,
+        has_state_store: bool,
+        first_loss: str | None = None,
+        **arguments: Any,
     ) -> None:
         self.service = FakeBuilder(single_shot=is_single_shot, on_start=self.check_start)
         self.service.skew = timedelta(seconds=skew)
+        if first_loss is not None:
+            self.service.faults[first_loss] = [(answer_lost, True)]
         self.followups = [] if is_single_shot else list(FOLLOWUPS[:followups])
         self.arguments = {**arguments, "followups": self.followups, "timeout": 3000, "poll_interval": 60}
         self.begin_task(has_state_store=has_state_store)
         use_builder(self.monkeypatch, self.worker)
+
+    def teardown(self) -> None:
+        if hasattr(self, "service"):
+            self.service.ignores_cancel = False
+        super().teardown()
 
     def operator(self) -> AgentBuilderOperator:
         return AgentBuilderOperator(task_id="build", retries=RETRIES, **self.arguments)
@@ -115,6 +129,10 @@ class SessionLife(TaskLife):
         for verb in ("cancel", "stop"):
             self.service.faults[verb] = [(bad_request, False)] * refused
 
+    @rule(ignored=st.booleans())
+    def a_cancellation_takes_no_effect(self, ignored: bool) -> None:
+        self.service.ignores_cancel = ignored
+
     @rule(status=st.sampled_from(["cancelled", "error"]))
     def a_session_ends(self, status: str) -> None:
         for name in self.mine_going():
@@ -139,8 +157,9 @@ class Sessions(SessionLife):
 
     @initialize(
         deferrable=st.booleans(),
-        is_single_shot=st.booleans(),
-        followups=st.integers(0, 2),
+        is_single_shot=st.sampled_from([False, False, True]),
+        followups=st.sampled_from([0, 1, 1, 2]),
+        first_loss=st.sampled_from([None, "followup", "finish"]),
         has_state_store=st.sampled_from([True, True, False]),
         on_ready=st.sampled_from(["finish", "finish", "fail", "cancel", "leave"]),
         on_ambiguous_start=st.sampled_from(["fail", "start"]),
@@ -161,8 +180,9 @@ class GivenSessions(SessionLife):
 
     @initialize(
         deferrable=st.booleans(),
-        is_single_shot=st.booleans(),
-        followups=st.integers(0, 2),
+        is_single_shot=st.sampled_from([False, False, True]),
+        followups=st.sampled_from([0, 1, 1, 2]),
+        first_loss=st.sampled_from([None, "followup", "finish"]),
         has_state_store=st.sampled_from([True, True, False]),
         on_ready=st.sampled_from(["finish", "fail", "cancel"]),
         skew=st.sampled_from([0, -86400, -45, 45, 86400]),
