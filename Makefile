@@ -77,7 +77,7 @@ unit: $(READY) ## Unit tests: no network, no Airflow database
 
 .PHONY: integration
 integration: $(READY) ## Tests against the sandbox over real HTTP
-	$(BIN)/pytest $(SELECT) tests/integration
+	$(BIN)/pytest $(SELECT) -n auto tests/integration
 
 .PHONY: system
 system: $(READY) ## Tests with real Airflow processes
