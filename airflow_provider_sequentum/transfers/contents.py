@@ -46,7 +46,7 @@ class Measuring:
         if self._name.lower().rpartition(".")[2] in _COUNTED:
             thread = self._ending.enter_context(ThreadPoolExecutor(1, thread_name_prefix="counting"))
             end_to_read, self._pipe = os.pipe()
-            self._ending.callback(os.close, self._pipe)  # before it is waited for the thread, which reads to the end
+            self._ending.callback(os.close, self._pipe)  # runs first, and lets the thread end
             self._records = thread.submit(_count, end_to_read, self._name)
         return self
 
