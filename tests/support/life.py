@@ -215,8 +215,8 @@ class TaskLife(RuleBasedStateMachine):
         """Run a piece of the task on a worker, until something happens before a step.
 
         :param death: the step; ``None`` for none.
-        :param calls_on_kill: Airflow calls ``on_kill`` first. Otherwise the process dies without a word, unless there is
-            an ``error``, which is raised instead.
+        :param calls_on_kill: Airflow calls ``on_kill`` first. Otherwise the process dies without a word, unless there
+            is an ``error``, which is raised instead.
         """
         self.worker.steps_left = death
         self.worker.interrupt = None
