@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_sequentum.api import agents, billing, runs, schedules
 from airflow_provider_sequentum.api.errors import SequentumError
@@ -32,6 +32,7 @@ from airflow_provider_sequentum.runs.stop import stop_run
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, may_be_the_old_failure
 
 if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.api.runs import Run
 
@@ -56,6 +57,8 @@ RESTART_REFUSALS = (400, 404, 405, 409, 422)
 
 MOST_NAMED = 5
 """How many runs or schedules a message names."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +144,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     _claim(port, record)
     port.save(record)
     try:
-        run = _send_start(port, config)
+        run = send_start(port, config.start_call(), f"Agent {config.agent_id}")
     except SequentumError as error:
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to look for.
@@ -171,17 +174,20 @@ def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
     port.claim(Claim(agent_id=record.agent_id, run_ids=record.all_runs, is_answered=is_answered))
 
 
-def _send_start(port: Sender, config: RunConfig) -> Run:
-    """Send the start; repeat it while the service refuses it because another run of the agent is active."""
+def send_start(port: Sender, call: Call[T], what: str) -> T:
+    """Send a start; repeat it while the service refuses it because of what is running now.
+
+    :param what: what is to be started, for the log.
+    """
     for delay in BUSY_DELAYS:
         try:
-            return port.send(config.start_call())
+            return port.send(call)
         except SequentumError as error:
             if error.status_code != 409:
                 raise
-            log.warning("Agent %s cannot be started now; trying again in %g s. (%s)", config.agent_id, delay, error)
+            log.warning("%s cannot be started now; trying again in %g s. (%s)", what, delay, error)
         port.sleep(delay)
-    return port.send(config.start_call())
+    return port.send(call)
 
 
 def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | None:
@@ -437,7 +443,7 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
     try:
         listed = port.send(schedules.list_schedules(agent_id), budget_share=DECORATION_SHARE, within=30.0)
     except SequentumError as error:
-        if getattr(error, "status_code", None) != 404:  # an unknown agent: the start says so
+        if error.status_code != 404:  # an unknown agent: the start says so
             log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
         return
     enabled = [schedule for schedule in listed if schedule.is_enabled]

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api import runs, spaces
-from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
+from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, Sender
@@ -28,17 +28,16 @@ from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.start import candidates_for, check_credits
+from airflow_provider_sequentum.runs.start import candidates_for, check_credits, send_start
 from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, may_be_the_old_failure
 from airflow_provider_sequentum.spaces.describe import listed
-from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
+from airflow_provider_sequentum.spaces.record import SpaceRecord
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Reply
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.api.spaces import SpaceRun
     from airflow_provider_sequentum.runs.attempt import RunAttempt
 
 log = logging.getLogger(__name__)
@@ -108,7 +107,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     claim_runs(port, record, is_answered=False)
     port.save(record)
     try:
-        answer = _send_start(port, config)
+        answer = send_start(port, config.start_call(), f"Space {config.space_id}")
     except SequentumError as error:
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to look for.
@@ -141,19 +140,6 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     claim_runs(port, record)
     log.info("Started %s of space %s.", counted(len(record.known_runs), "agent"), config.space_id)
     return record
-
-
-def _send_start(port: Sender, config: SpaceConfig) -> SpaceRun:
-    """Send the start; repeat it while the service refuses it because of what is active now."""
-    for delay in run_start.BUSY_DELAYS:
-        try:
-            return port.send(config.start_call())
-        except HttpStatusError as error:
-            if error.status_code != 409:
-                raise
-            log.warning("Space %s cannot be started now; trying again in %g s. (%s)", config.space_id, delay, error)
-        port.sleep(delay)
-    return port.send(config.start_call())
 
 
 def claim_runs(port: Port, record: SpaceRecord, *, further: Sequence[int] = (), is_answered: bool = True) -> None:
