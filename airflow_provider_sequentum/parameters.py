@@ -143,9 +143,7 @@ def parse_json_object(value: object) -> str:
     try:
         parsed = json.loads(value) if isinstance(value, str) else value
         if isinstance(parsed, Mapping):
-            text = json.dumps(plain(parsed), sort_keys=True, ensure_ascii=False, allow_nan=False)
-            _check_can_be_stored(text)
-            return text
+            return json.dumps(plain(parsed), sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"must be a JSON object: {error}") from None
     raise ValueError(f"must be a JSON object, not {shown(value)}")
@@ -164,11 +162,15 @@ def plain(value: Any) -> Any:
     mapped tasks) lists; numbers and arrays of NumPy and pandas become Python's.
 
     :raises TypeError: the value has no such form.
+    :raises ValueError: a text in it could not be stored, or two keys of a mapping are the same in JSON.
     """
+    if isinstance(value, str) and not isinstance(value, Enum):
+        _check_can_be_stored(value)
+        return value
     for kinds, form in _FORMS:
         if isinstance(value, kinds):
             return form(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     if callable(as_list := getattr(value, "tolist", None)):
         return plain(as_list())
@@ -184,13 +186,20 @@ _FORMS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
     ((date, time), lambda value: value.isoformat()),
     (timedelta, timedelta.total_seconds),
     (UUID, str),
-    (Mapping, lambda value: {_key(key): plain(item) for key, item in value.items()}),
+    (Mapping, lambda value: _object(value)),
     (AbstractSet, lambda value: sorted((plain(item) for item in value), key=repr)),
 )
 
 
-def _key(key: object) -> str:
-    return key if isinstance(key, str) and not isinstance(key, Enum) else str(plain(key))
+def _object(value: Mapping[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        name = plain(key)
+        name = name if isinstance(name, str) else str(name)
+        if name in found:
+            raise ValueError(f"two keys are {shown(name)} in JSON")
+        found[name] = plain(item)
+    return found
 
 
 def shown(value: object) -> str:

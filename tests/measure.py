@@ -48,6 +48,7 @@ NOT_COUNTED = {
     "runs.wait.RunEvent",
     # Answers of endpoints that no wait passes through: bills and statistics mention runs.
     "api.analytics.FailedRunDetail",
+    "api.analytics._EndedRun",
     "api.analytics.RunDiagnostics",
     "api.analytics.RunsSummary",
     "api.billing.RunCost",
