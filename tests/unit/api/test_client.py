@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient, agent_builder, runs
+from airflow_provider_sequentum.api.budget import DEFAULT_LIMIT, FIRST_PACE
 from airflow_provider_sequentum.api.client import URGENT_WAIT
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
@@ -241,7 +242,8 @@ def test_the_pace_and_the_refusals_of_the_key_can_be_asked_for() -> None:
     scripted = Driver("async", [RUN])
     client = scripted.async_client()
 
-    assert (client.spacing(0.5), client.refusals) == (1.2, 0)
+    assert (client.spacing(0.1), client.refusals) == (6.0, 0)
+    assert client.spacing(0.8) == 60 / (FIRST_PACE * DEFAULT_LIMIT)  # polls share the key with whoever else uses it
     asyncio.run(client.close())
 
 

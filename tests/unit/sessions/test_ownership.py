@@ -20,6 +20,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
 )
 from airflow_provider_sequentum.hooks.port import AttemptPort
+from airflow_provider_sequentum.reporting.links import SESSION_LINK_KEY
 from tests.support import builder
 from tests.support.builder import FakeBuilder, both_modes, first_event, use_builder
 from tests.support.service import ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
@@ -167,25 +168,26 @@ def test_a_status_that_is_refused_for_good_ends_the_session(
 
 
 @both_modes
-@pytest.mark.parametrize("key", ["session_id", "session", "agent_builder_session_link"])
+@pytest.mark.parametrize("key", ["session_id", "session", SESSION_LINK_KEY])
 @pytest.mark.parametrize("retries", [0, 1])
 def test_an_xcom_that_cannot_be_pushed_ends_the_session(
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch, deferrable: bool, key: str, retries: int
 ) -> None:
-    push = AttemptPort.push
+    verb = "push_link" if key == SESSION_LINK_KEY else "push"
+    push = getattr(AttemptPort, verb)
 
-    def failing(port: AttemptPort, name: str, value: object) -> None:
+    def failing(port: AttemptPort, name: str, value: Any) -> None:
         if name == key:
             raise ConnectionError("The API server is away.")
         push(port, name, value)
 
-    monkeypatch.setattr(AttemptPort, "push", failing)
+    monkeypatch.setattr(AttemptPort, verb, failing)
     world = service.task(retries=retries)
     with pytest.raises(ConnectionError) as caught:
         world.run(build(deferrable=deferrable))
     if retries:
         assert "The next attempt joins it" in "".join(caught.value.__notes__)
-        monkeypatch.setattr(AttemptPort, "push", push)
+        monkeypatch.setattr(AttemptPort, verb, push)
         world.next_attempt()
         assert world.run(build(deferrable=deferrable)) == 700
         assert service.count("start") == 1
