@@ -43,7 +43,9 @@ def acquire_session(
             raise _start_ambiguous(f"An earlier attempt was about to start a session at {when} and was interrupted.")
         log.warning("A session may have been started at %s, and its id is not known. Starting another one.", when)
         return _start_or_join_given(port, new, None)
-    if was_cleared or not previous.is_same_work(config.fingerprint()):
+    # What was sent in a given session cannot be unsaid: a cleared task that asks for the same continues there.
+    is_given_again = previous.session.session_id == config.session_id
+    if not previous.is_same_work(config.fingerprint()) or (was_cleared and not is_given_again):
         _give_up_session(port, previous, new, was_cleared=was_cleared)
         return _start_or_join_given(port, new, take)
     session = look_at(port, previous.session, take)

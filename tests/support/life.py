@@ -233,7 +233,8 @@ class TaskLife(RuleBasedStateMachine):
             if not self.task.has_state_store:
                 self.told |= self.mine_going()  # before Airflow 3.3 nothing is left that knows of it
             self.failed(retried=True)
-        except AirflowSkipException:
+        except AirflowSkipException as ending:
+            self.check_nothing_is_left(ending)
             self.state, self.deferral = "skipped", None
         except self.doubts:
             self.told |= self.mine_going()

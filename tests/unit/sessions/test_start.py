@@ -205,14 +205,23 @@ def test_a_given_session_that_is_unknown_is_lost_whatever_the_policy(choice: str
         opened(FakeBuilder(), GIVEN.updated(on_lost_session=choice))
 
 
-def test_a_cleared_task_goes_on_with_the_session_it_was_given() -> None:
+def test_a_cleared_task_continues_the_session_it_was_given_and_sends_nothing_again() -> None:
     service = FakeBuilder()
     left(service)
     before = SessionRecord(fingerprint=GIVEN.fingerprint(), max_tries=1, session=Session(session_id="s1", sent=1))
     record, worker = opened(service, GIVEN, previous=before, max_tries=2)
     assert record.known_session.session_id == "s1"
-    assert record.known_session.sent == 0
+    assert record.known_session.sent == 1
     assert service.sessions["s1"].status == "ready"
+    assert tells(worker.said, "Continuing", "s1", "1 follow-ups sent")
+
+
+def test_a_task_that_asks_for_something_else_starts_over_in_the_session_it_was_given() -> None:
+    service = FakeBuilder()
+    left(service)
+    before = SessionRecord(fingerprint="another", max_tries=1, session=Session(session_id="s1", sent=1))
+    record, worker = opened(service, GIVEN, previous=before, max_tries=2)
+    assert (record.known_session.session_id, record.known_session.sent) == ("s1", 0)
     assert tells(worker.said, "cleared", "s1")
 
 
