@@ -208,12 +208,13 @@ async def test_a_wrong_key_fails_everybody_at_once_after_one_look_at_the_connect
 
 async def test_a_key_that_was_changed_is_picked_up(service: Service) -> None:
     def refuse(client: Client, call: Any) -> SequentumError | None:
-        return HttpStatusError("Revoked.", status_code=401) if client.settings is SETTINGS else None
+        if client.settings is not SETTINGS:
+            return None
+        service.settings = CHANGED  # by the time the service refuses the old key, the connection has the new one
+        return HttpStatusError("Revoked.", status_code=401)
 
     service.refuse = refuse
     [waiting] = waits()
-    await settle(0.001)
-    service.settings = CHANGED
     service.over.add(1)
     assert (await waiting)[0] is PollOutcome.ENDED
     assert [client.settings for client in service.clients] == [SETTINGS, CHANGED]
