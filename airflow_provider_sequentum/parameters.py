@@ -180,17 +180,6 @@ def plain(value: Any) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-_FORMS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
-    (Enum, lambda value: plain(value.value)),  # before int and str, which it may be as well
-    (Decimal, lambda value: int(value) if value.is_finite() and value == value.to_integral_value() else float(value)),
-    ((date, time), lambda value: value.isoformat()),
-    (timedelta, timedelta.total_seconds),
-    (UUID, str),
-    (Mapping, lambda value: _object(value)),
-    (AbstractSet, lambda value: sorted((plain(item) for item in value), key=repr)),
-)
-
-
 def _object(value: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, item in value.items():
@@ -200,6 +189,17 @@ def _object(value: Mapping[Any, Any]) -> dict[str, Any]:
             raise ValueError(f"two keys are {shown(name)} in JSON")
         found[name] = plain(item)
     return found
+
+
+_FORMS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+    (Enum, lambda value: plain(value.value)),  # before int and str, which it may be as well
+    (Decimal, lambda value: int(value) if value.is_finite() and value == value.to_integral_value() else float(value)),
+    ((date, time), lambda value: value.isoformat()),
+    (timedelta, timedelta.total_seconds),
+    (UUID, str),
+    (Mapping, _object),
+    (AbstractSet, lambda value: sorted((plain(item) for item in value), key=repr)),
+)
 
 
 def shown(value: object) -> str:
