@@ -141,11 +141,12 @@ mutation: $(READY) ## Change the life cycle (jobs/, runs/, sessions/, spaces/) i
 	$(BIN)/mutmut results
 
 .PHONY: lint
-lint: $(READY) ## Style, types, layers
+lint: $(READY) ## Style, types, layers, wording
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.wording --folders airflow_provider_sequentum dags_examples docs
 
 # No style check yet: the words that it finds are rewritten first.
 .PHONY: lint-wording

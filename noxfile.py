@@ -28,7 +28,7 @@ PAIRS = [
     for python in pythons
 ]
 QUICKSTART = "tests/system/test_quickstart.py"
-"""A DAG from end to end on a real scheduler and triggerer: what the other tests can't see breaks here."""
+"""A DAG from end to end on a real scheduler and triggerer: what the other tests cannot see breaks here."""
 
 
 @nox.session

@@ -36,7 +36,7 @@ class SequentumConnectionException(SequentumException, AirflowFailException):
 class SequentumConnectionNotFound(SequentumException):
     """Airflow does not find the connection.
 
-    It says so as well while its own API server or database is away, and nobody can tell which it is. So a retry can
+    It says so as well while its own API server or database is away, and no one can tell which it is. So a retry can
     help, and nothing was sent.
     """
 
@@ -104,7 +104,7 @@ class AgentRunOutcomeRejected(AgentRunException):
 
 
 class AgentRunStartAmbiguous(AgentRunException, AirflowFailException):
-    """A start was sent, its answer was lost, and the run cannot be told from others. Not retried: a person looks."""
+    """A start was sent, its answer was lost, and the run cannot be distinguished from others. Not retried."""
 
 
 class AgentRunStillRunning(AgentRunException):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = {".md", ".py", ".rst", ".toml"}
@@ -97,9 +97,9 @@ def find_in(path: Path) -> list[Finding]:
     return find_in_python(text) if path.suffix == ".py" else find_in_text(text)
 
 
-def checked_files(root: Path) -> Iterator[Path]:
-    """Yield the project's files: those in its root folder, and all below its folders."""
-    below = [path for folder in FOLDERS for path in (root / folder).rglob("*")]
+def checked_files(root: Path, folders: Sequence[str] = FOLDERS) -> Iterator[Path]:
+    """Yield the project's files: those in its root folder, and all below the folders."""
+    below = [path for folder in folders for path in (root / folder).rglob("*")]
     for path in sorted([*root.iterdir(), *below]):
         is_text = path.suffix in SUFFIXES or path.name == "Makefile"
         if is_text and path.is_file() and path.relative_to(root).as_posix() not in ALLOWED:
@@ -109,11 +109,12 @@ def checked_files(root: Path) -> Iterator[Path]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make lint-wording", description=__doc__)
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the project")
+    parser.add_argument("--folders", nargs="+", default=FOLDERS, help="folders to check, beside the root folder")
     parser.add_argument("--count", action="store_true", help="print how many there are in each folder")
     chosen = parser.parse_args(arguments)
 
     folders: Counter[str] = Counter()
-    for path in checked_files(chosen.root):
+    for path in checked_files(chosen.root, chosen.folders):
         relative = path.relative_to(chosen.root)
         for finding in find_in(path):
             folders["/".join(relative.parts[:2][: len(relative.parts) - 1]) or "."] += 1

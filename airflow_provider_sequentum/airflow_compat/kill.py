@@ -34,7 +34,7 @@ def next_attempt_is_sure(context: Mapping[str, Any], *, has_next_attempt: bool) 
     """
     try:
         state = state_of(context["ti"])
-    except Exception:  # noqa: BLE001 - whatever keeps Airflow from saying so: nobody is known to come back
+    except Exception:  # noqa: BLE001 - whatever keeps Airflow from saying so: no one is known to come back
         return False
     return state in NEXT_ATTEMPT_IS_SURE or (state == "running" and has_next_attempt)
 

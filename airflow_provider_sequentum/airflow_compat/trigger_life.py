@@ -46,7 +46,7 @@ async def with_minimum_lifetime(waiting: Awaitable[T]) -> T:
 async def job_is_abandoned(
     task_instance: Any, *, xcom_key: str, is_own: Callable[[Any], bool], successor_may_join: bool
 ) -> bool:
-    """Return whether nobody takes over the job of a deferred task, so that its trigger has to stop it.
+    """Return whether no one takes over the job of a deferred task, so that its trigger has to stop it.
 
     :param task_instance: the trigger's ``task_instance``.
     :param xcom_key: the XCom in which an attempt names its job.

@@ -316,7 +316,7 @@ class AsyncSequentumClient(_Client):
         return self._budget.turn(share=budget_share, per_minute=self.settings.requests_per_minute)
 
     async def poll(self, call: Call[T], *, budget_share: float) -> Reply[T]:
-        """Send an admitted poll, once: whoever polls decides anew what comes next when there is no answer.
+        """Send an admitted poll, once: whoever polls decides again what comes next when there is no answer.
 
         :raises SequentumError: there is no usable answer.
         """

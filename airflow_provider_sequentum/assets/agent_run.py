@@ -1,4 +1,4 @@
-"""The trigger that wakes DAGs when runs end that nobody in Airflow started."""
+"""The trigger that wakes DAGs when runs end that no one in Airflow started."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class ClientPort:
         time.sleep(seconds if left is None else min(seconds, left))
 
     def hurry(self) -> None:
-        """Go on with a client of its own that neither keeps to the request budget nor waits long between attempts.
+        """Continue with a client of its own that neither keeps to the request budget nor waits long between attempts.
 
         For a task that is being killed: the hook's client may be in the middle of a request that was interrupted, and
         Airflow gives the process about five seconds.

@@ -191,7 +191,7 @@ class SequentumHook(BaseHook):
         from airflow_provider_sequentum.api import SequentumClient, agents
 
         try:
-            # Somebody is waiting in front of a form: one attempt tells what is wrong.
+            # Someone is waiting in front of a form: one attempt tells what is wrong.
             once = replace(self.settings, max_attempts=1)
             with client_errors_as_exceptions(self.sequentum_conn_id), SequentumClient(once) as client:
                 page = client.send(agents.list_agents(page=1, records_per_page=1))

@@ -1,6 +1,6 @@
 """The owner of a remote job: one attempt of a task, from before the start of the job until it is over.
 
-Whatever ends an attempt goes through :meth:`JobAttempt.let_go`: an error that nobody foresaw, Ctrl-C, a state store or
+Whatever ends an attempt goes through :meth:`JobAttempt.let_go`: an error that no one foresaw, Ctrl-C, a state store or
 XCom that cannot be written, a status that is refused. When a job may be let go is a table in ``docs/architecture.md``.
 """
 
@@ -52,7 +52,7 @@ class TaskFacts:
     @property
     def earliest_start(self) -> datetime | None:
         """Since when an earlier attempt may have started a job of which no record was kept; ``None`` if that is out of
-        the question or cannot be told.
+        the question or has no way to find out.
         """
         # Among mapped siblings, which run the same agent, a guess would often be another's run.
         if self.keeps_records or self.is_mapped or not self.is_retry:

@@ -28,7 +28,7 @@ WAITING_SHARE = 0.8
 """The part of the key's request budget that waiting may use, so that a start always finds room."""
 
 DECORATION_SHARE = 0.5
-"""The part that requests may use whose answers nobody waits for: bills, schedule checks, diagnostics."""
+"""The part that requests may use whose answers no one waits for: bills, schedule checks, diagnostics."""
 
 
 class Sender(Protocol):
@@ -80,7 +80,7 @@ class Port(Sender, Protocol):
         """Push an XCom, for downstream tasks and people."""
 
     def hurry(self) -> None:
-        """Go on without regard to the request budget, because the task is being killed."""
+        """Continue without regard to the request budget, because the task is being killed."""
 
     def close(self) -> None:
         """Close what the port has opened by itself."""

@@ -73,8 +73,8 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         possible (``restart_or_new``, the default), only ever ``restart``, or always start a ``new`` one.
     :param on_clear: what clearing the task means for a run that is still running: ``rerun`` stops it and starts a new
         one (default), ``join`` waits for it. Needs Airflow 3.3. A run that is over is never returned by a cleared task.
-    :param on_ambiguous_start: what to do when the answer to a start was lost and the run cannot be told from others:
-        ``fail`` (default), ``adopt`` the newest, or ``start`` another.
+    :param on_ambiguous_start: what to do when the answer to a start was lost and the run cannot be distinguished from
+        others: ``fail`` (default), ``adopt`` the newest, or ``start`` another.
     :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
     :param min_credits: do not start unless so many credits are left. Default: not checked.
     :param min_records: fail if the run extracted fewer records.

@@ -202,7 +202,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         return failure
 
     def _is_left_to_next_attempt(self, attempt: A, context: Context) -> bool:
-        # A kill in the middle of a question to Airflow's supervisor leaves nobody to ask.
+        # A kill in the middle of a question to Airflow's supervisor leaves no one to ask.
         is_found_again = attempt.task.keeps_records and attempt.port.is_recorded and attempt.can_be_joined
         return (
             is_found_again

@@ -47,8 +47,8 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         ``new``.
     :param on_clear: what clearing the task means while runs are active: ``rerun`` stops them and starts all agents
         (default), ``join`` waits for them and starts the others. Needs Airflow 3.3.
-    :param on_ambiguous_start: what to do when the answer was lost and runs cannot be told from others: ``fail``
-        (default), ``adopt`` the newest of each agent, or ``start`` others.
+    :param on_ambiguous_start: what to do when the answer was lost and runs cannot be distinguished from others:
+        ``fail`` (default), ``adopt`` the newest of each agent, or ``start`` others.
     :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
     :param min_credits: do not start any unless so many credits are left. Default: not checked.
     :param min_records: a run that extracted fewer records did not succeed.
@@ -60,7 +60,7 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
     :raises SpaceRunsEnded: some runs did not succeed, and no retry helps.
     :raises SequentumSkipped: all of them were skipped; the task is skipped.
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
-    :raises AgentRunStartAmbiguous: the answer was lost and the runs cannot be told from others.
+    :raises AgentRunStartAmbiguous: the answer was lost and the runs cannot be distinguished from others.
     :raises AgentRunStillRunning: runs to be replaced could not be stopped; a retry stops them again.
     """
 

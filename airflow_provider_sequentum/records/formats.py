@@ -60,23 +60,23 @@ def format_of(name: str) -> str:
     return _FORMAT_OF_SUFFIX[suffix]
 
 
-def encoding_of(beginning: bytes) -> str:
+def encoding_of(head: bytes) -> str:
     """Return the encoding that a text's byte order mark says; UTF-8 if it has none."""
-    return next((code for mark, code in _BYTE_ORDER_MARKS.items() if beginning.startswith(mark)), "utf-8")
+    return next((code for mark, code in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8")
 
 
-def check_beginning(name: str, kind: str, beginning: bytes, encoding: str | None) -> None:
-    """Check that a file's first bytes can be the beginning of its format.
+def check_head(name: str, kind: str, head: bytes, encoding: str | None) -> None:
+    """Check that a file's first bytes can be the start of its format.
 
     :param kind: its format.
-    :param beginning: at least the first 16 bytes, if there are so many.
+    :param head: at least the first 16 bytes, if there are so many.
     :param encoding: the encoding that a text was said to have.
     :raises RecordsUnreadable: they cannot.
     """
-    if not beginning:
+    if not head:
         raise RecordsUnreadable(f"{name!r} is empty: 0 bytes.")
-    found = next((known for mark, known in _MARKS.items() if beginning.startswith(mark)), "text")
-    text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    found = next((known for mark, known in _MARKS.items() if head.startswith(mark)), "text")
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         found = "html or xml"
     elif kind in TABLES and _JSON_OBJECT.match(text):
@@ -84,7 +84,7 @@ def check_beginning(name: str, kind: str, beginning: bytes, encoding: str | None
     expected = kind if kind in BINARY else "text"
     if found != expected:
         raise RecordsUnreadable(f"{name!r} holds {found}, and not {kind} as its name says.")
-    if kind not in BINARY and encoding is None and encoding_of(beginning) != "utf-16" and b"\0" in beginning:
+    if kind not in BINARY and encoding is None and encoding_of(head) != "utf-16" and b"\0" in head:
         raise RecordsUnreadable(
             f"{name!r} holds NUL bytes: it is no text, or UTF-16 without a mark. For that, give its encoding: "
             "'utf-16-le' or 'utf-16-be'."
@@ -97,4 +97,4 @@ def check_columns(columns: Sequence[str], name: str) -> None:
     :raises RecordsUnreadable: it does not name each column once.
     """
     if len(set(columns)) != len(columns) or not columns:
-        raise RecordsUnreadable(f"{name!r} must name each column once at its beginning, but has {columns!r:.200}.")
+        raise RecordsUnreadable(f"{name!r} must name each column once at its head, but has {columns!r:.200}.")

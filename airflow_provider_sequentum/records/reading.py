@@ -12,7 +12,7 @@ from airflow_provider_sequentum.records.formats import (
     LARGEST_RECORD,
     TABLES,
     RecordsUnreadable,
-    check_beginning,
+    check_head,
     encoding_of,
     format_of,
 )
@@ -29,7 +29,7 @@ def read_records(
 
     A CSV file's values are strings; the other formats have types.
 
-    :param file: open for reading bytes, at its beginning. A workbook or a Parquet file must be able to seek.
+    :param file: open for reading bytes, at its start. A workbook or a Parquet file must be able to seek.
     :param name: its name, whose suffix tells the format: ``csv``, ``tsv``, ``json``, ``ndjson``, ``jsonl``, ``xlsx``
         (needs the extra ``excel``) or ``parquet`` (needs ``arrow``).
     :param encoding: of a text file. Default: by its byte order mark, else UTF-8.
@@ -65,7 +65,7 @@ def read_arrow(
     """
     kind = format_of(name)
     if kind == "parquet":
-        check_beginning(name, kind, file.read(512), encoding)
+        check_head(name, kind, file.read(512), encoding)
         file.seek(0)
         yield from parquet_batches(file, name)
         return
@@ -81,10 +81,10 @@ def _read(
     file: IO[bytes], name: str, encoding: str | None, delimiter: str | None, largest_record: int
 ) -> Iterator[dict[str, Any]]:
     kind = format_of(name)
-    beginning = file.read(512)
-    check_beginning(name, kind, beginning, encoding)
+    head = file.read(512)
+    check_head(name, kind, head, encoding)
     if kind in BINARY:
         file.seek(0)
         return read_parquet(file, name) if kind == "parquet" else read_excel(file, name)
-    text = Text(file, name, encoding or encoding_of(beginning), beginning, largest_record)
+    text = Text(file, name, encoding or encoding_of(head), head, largest_record)
     return read_csv(text, delimiter_of(kind, delimiter, name)) if kind in TABLES else read_json(text)

@@ -26,16 +26,16 @@ _DECODER = json.JSONDecoder()
 class Text:
     """A file's text, decoded as it is read.
 
-    :param beginning: the bytes that have been read from the file already.
+    :param head: the bytes that have been read from the file already.
     :param largest_record: how many characters a record may have.
     :raises RecordsUnreadable: there is no such encoding.
     """
 
     def __init__(
-        self, file: IO[bytes], name: str, encoding: str, beginning: bytes = b"", largest_record: int = LARGEST_RECORD
+        self, file: IO[bytes], name: str, encoding: str, head: bytes = b"", largest_record: int = LARGEST_RECORD
     ) -> None:
         self.name, self.largest_record = name, largest_record
-        self._file, self._encoding, self._beginning = file, encoding, beginning
+        self._file, self._encoding, self._head = file, encoding, head
         self._bytes_read = 0
         try:
             io.TextIOWrapper(io.BytesIO(), encoding)  # refuses a codec such as base64, which decodes to no text
@@ -49,13 +49,13 @@ class Text:
         :raises RecordsUnreadable: they are no text of the encoding; the message says which.
         """
         while True:
-            data, self._beginning = self._beginning or self._file.read(size), b""
+            data, self._head = self._head or self._file.read(size), b""
             self._bytes_read += len(data)
             try:
                 text = self._decoder.decode(data, final=not data)
             except UnicodeError as error:
                 raise self._undecodable(error) from error
-            if text or not data:  # no text may come of a few bytes: the beginning of a character
+            if text or not data:  # no text may come of a few bytes: the start of a character
                 return text
 
     def _undecodable(self, error: UnicodeError) -> RecordsUnreadable:
@@ -258,7 +258,7 @@ class _Json:
 
 
 def _may_be_cut(error: json.JSONDecodeError, length: int) -> bool:
-    """Whether a text that was decoded up to its end can be the beginning of a valid one."""
+    """Whether a text that was decoded up to its end can be the start of a valid one."""
     # What is cut off in the middle is a string, or else no longer than a literal or an escaped pair of surrogates.
     return error.msg.startswith("Unterminated string") or error.pos >= length - len(r"\ud83d\ude00")
 

@@ -1,4 +1,4 @@
-"""What OpenLineage is told, where its Airflow provider is installed.
+"""What is reported to OpenLineage, where its Airflow provider is installed.
 
 The data of an agent is one dataset (namespace ``sequentum``, name ``agents/7``, as in Sequentum's own URIs) whose
 version is the run, so that a lineage graph has one node for it and not one for every run. The operator that runs the
@@ -29,7 +29,7 @@ NAMESPACE = "sequentum"
 log = logging.getLogger(__name__)
 
 MOST_FILES = 100
-"""How many files are told one by one; of more, only their folder."""
+"""How many files are reported one by one; of more, only their folder."""
 
 MOST_START_PAGES = 20
 """Of how many agents the start page is asked for, which takes a request each."""

@@ -104,7 +104,7 @@ def select(listed: Iterable[RunFile], kinds: Sequence[str] | None, patterns: Seq
 
 def _kinds_of(file: RunFile) -> set[str]:
     kind = kind_of(file)
-    # The API has no file type for screenshots, so an image is told by its name.
+    # The API has no file type for screenshots, so an image is recognized by its name.
     is_image = kind != INTERNAL and (file.name or "").lower().endswith(_IMAGE_SUFFIXES)
     return {kind, SCREENSHOTS} if is_image else {kind}
 

@@ -91,7 +91,7 @@ class RunRecord(JobRecord):
     :param restart_asked_at: when a restart in place was last asked for, by the worker's clock.
     :param failure_ended_at: the end time of the Failure that was restarted; tells a stale answer from a new Failure.
     :param replaced: the task's earlier runs. None of them is the one that a lost start may have started.
-    :param is_ambiguous: the task has failed because the run could not be told from others, so a person knows of it.
+    :param is_ambiguous: the task has failed because the run could not be distinguished from others: people know of it.
     :param is_rejected: the run ended well and delivered too little, so the next attempt must not return it.
     :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: ``requested_at`` is just
         the earliest moment at which an earlier attempt can have started a run. Only a run that is still running is

@@ -71,7 +71,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
     :param previous: the record of an earlier attempt.
     :param new: the record of this attempt: what to start if a run has to be started, and how to handle it.
     :param looked: the run's record, where it was read just now.
-    :raises AgentRunStartAmbiguous: the run that an earlier attempt started cannot be told from others.
+    :raises AgentRunStartAmbiguous: the run that an earlier attempt started cannot be distinguished from others.
     :raises AgentRunStillRunning: the run that a new one should replace could not be stopped.
     :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
@@ -285,7 +285,7 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
     :param record: the intent.
     :param on_ambiguous_start: ``fail``, ``adopt`` the newest candidate, or ``start`` another run.
     :param is_killed: whether the task is being killed, so that there are only seconds.
-    :raises AgentRunStartAmbiguous: the run cannot be told from others.
+    :raises AgentRunStartAmbiguous: the run cannot be distinguished from others.
     :raises SequentumError: the service could not be asked at the last look.
     """
     delays, further = (KILL_LOOKUP_DELAYS, ()) if is_killed else (LOOKUP_DELAYS, SIBLING_DELAYS)
@@ -387,7 +387,7 @@ def _ids(candidates: Sequence[Run]) -> str:
 def _look(port: Sender, record: RunRecord) -> Run | None:
     """Return the record's run; ``None`` if the service does not know it, and that is not just too early to say.
 
-    A Failure that may be the old one of a restart is looked at again until it is told apart: nobody can know whether an
+    A Failure that may be the old one of a restart is looked at again until it is told apart: no one can know whether an
     earlier attempt that saved the intent to restart lived to send it.
     """
     missing_since: datetime | None = None

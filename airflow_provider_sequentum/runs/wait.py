@@ -263,7 +263,7 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
     # A second of tolerance, because the service's time of an answer comes in whole seconds.
     by_service = since if served_at is None else since + (served_at - now) - timedelta(seconds=1)
     if abs((by_service - since).total_seconds()) < 2:
-        by_service = since  # the clocks agree, as far as can be told
+        by_service = since  # the clocks agree, as far as is known
     known = [run for run in listed if run.created is not None]
     later = [run for run in known if run.created is not None and run.created >= by_service]
     if len(listed) >= LONGEST_RUN_LIST and len(later) == len(known):

@@ -207,7 +207,7 @@ class EventsAnswer(Answer):
 
 
 class ConversationAnswer(Answer):
-    """What was said in a session."""
+    """The messages of a session."""
 
     session_id: str | None
     config_id: int

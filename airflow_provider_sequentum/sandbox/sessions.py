@@ -34,7 +34,7 @@ class SessionEvent(BaseModel):
 
 
 class Session(BaseModel):
-    """A session and everything that was and will be said in it."""
+    """A session and all its messages, past and future."""
 
     id: str
     created: datetime

@@ -64,7 +64,7 @@ class AgentRunSensor(BaseSensorOperator):
     :raises AgentRunStopped: a person or another program stopped the run.
     :raises SequentumSkipped: the service skipped the run; the task is skipped.
     :raises SequentumRequestRefused: a parameter is unusable, or more runs were created since ``since`` than the service
-        lists, so that the first one cannot be told.
+        lists, so that the first one cannot be determined.
     :raises AirflowSensorTimeout: the sensor's ``timeout`` has passed. The run is left alone.
     """
 

@@ -1,4 +1,4 @@
-"""Cancelling a session that nobody waits for any more, and seeing it ended.
+"""Cancelling a session that no one waits for any more, and seeing it ended.
 
 A single-shot server has no ``cancel``; there ``stop`` ends a session. On other servers ``stop`` only interrupts it, so
 it is sent only where ``cancel`` is not known. A cancellation emits no event, so the status is what is read.

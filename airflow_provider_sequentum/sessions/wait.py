@@ -234,7 +234,7 @@ class SessionPoller:
 
 
 def poll(port: Sender, poller: SessionPoller) -> None:
-    """Ask what the poll that was begun asks.
+    """Ask what the poll under way asks.
 
     :raises SequentumError: looking failed in a way that cannot pass, or for too long. The session goes on.
     """

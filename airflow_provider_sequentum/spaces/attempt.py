@@ -108,7 +108,7 @@ class SpaceAttempt(JobAttempt):
 
     @property
     def result(self) -> list[int]:
-        """The ids of the runs that succeeded, or that were started if nobody waits for them, by agent.
+        """The ids of the runs that succeeded, or that were started if no one waits for them, by agent.
 
         :raises SpaceRunsFailed: some agents were not started.
         """
@@ -145,7 +145,7 @@ class SpaceAttempt(JobAttempt):
         self._runs.clear()
         if not record.runs and not record.not_started:
             raise SequentumRequestRefused(f"Space {self.config.space_id} has no agent to run.")
-        self.publish()  # a trigger that was told of a clear finds out from it whether this attempt joined its runs
+        self.publish()  # a trigger that has heard of a clear finds out from it whether this attempt joined its runs
         if is_new:
             self._take_in_start(record)
         else:
@@ -194,7 +194,7 @@ class SpaceAttempt(JobAttempt):
             return False
         self._judge()
         if self.may_be_running:
-            # Tolerated by on_partial: nobody will take these runs over, since the task succeeds.
+            # Tolerated by on_partial: no one will take these runs over, since the task succeeds.
             log.warning("%s", self.stop())
         return True
 
@@ -288,7 +288,7 @@ class SpaceAttempt(JobAttempt):
             run.waited(PollOutcome.DEADLINE, None)
 
     def _look_once(self) -> None:
-        """Look at each run once, for its summary. Nobody waits for the runs, so what cannot be read is left out."""
+        """Look at each run once, for its summary. No one waits for the runs, so what cannot be read is left out."""
         self._outage.answered()
         for agent_id in self._pending():
             run = self._runs[agent_id]

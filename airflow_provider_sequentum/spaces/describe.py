@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def shortened(text: str, size: int) -> str:
-    """Return a text of at most ``size`` characters: its beginning and its end, where the next step stands."""
+    """Return a text of at most ``size`` characters: its start and its end, where the next step stands."""
     if len(text) <= size:
         return text
     end = min(90, size // 3)

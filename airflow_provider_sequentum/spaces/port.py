@@ -67,7 +67,7 @@ class AgentPort:
     :param port: the port of the space.
     :param agent_id: the agent.
     :param record: what the space's record says of its run.
-    :param outage: what the ports of all agents have met since the space last asked anew.
+    :param outage: what the ports of all agents have met since the space last began to ask.
     """
 
     deadline: datetime | None = _of_space("deadline")

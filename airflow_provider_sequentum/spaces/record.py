@@ -113,7 +113,7 @@ class SpaceRecord(JobRecord):
     :param ended: what is concluded already in this attempt of the task.
     :param replaced: the agents' earlier runs. None of them is one that a lost start may have started.
     :param is_incomplete: the service has answered, and did not name all agents that it started.
-    :param is_ambiguous: the task has failed because runs could not be told from others, so a person knows of it.
+    :param is_ambiguous: the task has failed because runs could not be distinguished from others: a person knows of it.
     :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: see :class:`.RunRecord`.
     """
 

@@ -51,7 +51,7 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
     :param previous: the record of an earlier attempt.
     :param new: the record of this attempt, for runs that have to be started.
     :return: the record, and whether its runs were started just now.
-    :raises AgentRunStartAmbiguous: the runs of an earlier start cannot be told from others.
+    :raises AgentRunStartAmbiguous: the runs of an earlier start cannot be distinguished from others.
     :raises AgentRunStillRunning: runs that new ones should replace could not be stopped.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
@@ -62,7 +62,7 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
     was_cleared = previous.was_cleared(new.max_tries or 0)
     if record.is_ambiguous and was_cleared:
         # Clearing the task is how a person, who has read the error and looked, says: start new runs.
-        log.warning("The task was cleared since its runs could not be told from others; starting new ones.")
+        log.warning("The task was cleared since its runs could not be distinguished from others; starting new ones.")
         make_room(port, record, config.stop_grace)
         return start_space(port, new, record), True
     # What an earlier attempt has claimed went with its XComs.
@@ -160,13 +160,13 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
     :param record: what is known of them.
     :param new: the record of this attempt.
     :param was_cleared: whether the task was cleared since. Then agents of which a person knows that their run cannot be
-        told from others are not looked for.
-    :raises AgentRunStartAmbiguous: runs cannot be told from others, and ``on_ambiguous_start`` is ``fail``.
+        distinguished from others are not looked for.
+    :raises AgentRunStartAmbiguous: runs cannot be distinguished from others, and ``on_ambiguous_start`` is ``fail``.
     :raises SequentumError: at the last look, the service could not be asked.
     """
     if was_cleared and record.runs is not None:
         known = {agent: run for agent, run in record.runs.items() if run.run_id is not None or not run.is_ambiguous}
-        told = dict.fromkeys(record.runs.keys() - known.keys(), "its run could not be told from others")
+        told = dict.fromkeys(record.runs.keys() - known.keys(), "its run could not be distinguished from others")
         record = record.updated(runs=known, not_started={**record.not_started, **told})
     search = SpaceSearch(record)
     search.look_until_known(port)
@@ -208,7 +208,7 @@ class SpaceSearch:
         """The runs that are the space's, by agent."""
         self.doubtful: dict[int, list[Run]] = {}
         """The runs that may be the space's or those of others, by agent."""
-        self._is_told_by_service = record.runs is not None or record.is_guess
+        self._is_confirmed = record.runs is not None or record.is_guess
         self._lists: dict[int, tuple[Reply[Page[Run]], datetime]] = {}
         self._missing: list[int] = []
         self._unanswered = self._unlisted = 0
@@ -242,7 +242,7 @@ class SpaceSearch:
     @property
     def _is_unproven(self) -> bool:
         """Whether nothing shows that the start took effect."""
-        return not self._is_told_by_service and bool(self._missing or self._unlisted)
+        return not self._is_confirmed and bool(self._missing or self._unlisted)
 
     def _look(self, port: Port) -> None:
         """Ask for the runs of every agent of which none is known. The first fault ends it: others would follow."""

@@ -1,4 +1,4 @@
-"""What can be told of a file while its bytes pass by: size, checksum and, for text formats, the number of records."""
+"""What is found out about a file while its bytes pass by: size, checksum and, for text formats, number of records."""
 
 from __future__ import annotations
 

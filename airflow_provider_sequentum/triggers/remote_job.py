@@ -60,7 +60,7 @@ class RemoteJobTrigger(BaseTrigger):
                 await self.stop()
             else:
                 self.log.info("%s goes on: the trigger was moved, or the new attempt works with it.", self.job_name)
-        except Exception:  # nobody awaits this any more: what is not logged here is logged nowhere
+        except Exception:  # no one awaits this any more: what is not logged here is logged nowhere
             self.log.exception("%s may be running and costing credits: look at it in Sequentum Cloud.", self.job_name)
 
     @property

@@ -447,7 +447,7 @@ class WatchList:
         if result.outcome is not None:
             self.remove(watched)
             return [Update(watched, result)]
-        # Ten thousand records would be most of what ten thousand waits take up, and nobody reads them.
+        # Ten thousand records would be most of what ten thousand waits take up, and no one reads them.
         wait.run = None
         self._note_fixed_look(watched, moment)
         return [Update(watched, result)] if result.message is not None else []
@@ -464,7 +464,7 @@ class WatchList:
             return
         interval = min(watched.shortest_interval for watched in covered)
         if isinstance(poll, AgentPoll):
-            if self._is_told(agent) and len(covered) == len(agent.last_waits()):
+            if self._is_shown(agent) and len(covered) == len(agent.last_waits()):
                 interval = max(interval, CHECK_INTERVAL)
             agent.asked_at, agent.interval = asked_at, interval
         self._rotation.plan(poll, now=asked_at, not_before=asked_at + interval)
@@ -487,7 +487,7 @@ class WatchList:
         if poll.page in pages.unread:
             self._rotation.expedite(poll)
 
-    def _is_told(self, agent: AgentWaits) -> bool:
+    def _is_shown(self, agent: AgentWaits) -> bool:
         """Whether the page of an agent tells of the end of its last run."""
         return self._pages is not None and self._pages_are_used and self._pages.shows_status(agent.agent_id)
 
@@ -541,7 +541,7 @@ class WatchList:
             if is_ended and agent.last_run() is not None:
                 agent.hinted_at = asked_at
                 self._expedite_last_run(agent)
-            elif agent.is_new and self._is_told(agent) and not self._rotation.is_on_its_way(poll):
+            elif agent.is_new and self._is_shown(agent) and not self._rotation.is_on_its_way(poll):
                 self._plan(poll, max(agent.asked_at, asked_at))
             agent.is_new = is_ended and agent.is_new
         self._plan(PagePoll(page), asked_at)

@@ -1,6 +1,6 @@
 """The shared watcher: all waits of one connection in a triggerer, with one client and one request budget.
 
-What to ask and what an answer means is decided in ``watch_list.py``. Here questions are sent, and the waits are told.
+What to ask and what an answer means is decided in ``watch_list.py``. Here polls are sent, and the waits get their news.
 There is one watcher for each event loop and connection. The first wait starts it; the last one to go ends it and closes
 its client.
 """
@@ -86,7 +86,7 @@ class WatchMetrics:
             self._publish(waits, agents, refusals)
 
     def end(self, refusals: int) -> None:
-        """Publish what is left to publish: nobody waits any more."""
+        """Publish what is left to publish: no one waits any more."""
         self._publish(0, 0, refusals)
 
     def _publish(self, waits: int, agents: int, refusals: int) -> None:
@@ -195,12 +195,12 @@ class RunWatcher:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits."""
+        """Whether no one waits."""
         return len(self._list) == 0
 
     @property
     def is_over(self) -> bool:
-        """Whether the watcher has ended, so that nobody must wait with it any more."""
+        """Whether the watcher has ended, so that no one must wait with it any more."""
         return self._task.done()
 
     async def wait(self, spec: WaitSpec, task_log: Log) -> tuple[PollOutcome, Run | None]:
@@ -247,7 +247,7 @@ class RunWatcher:
             await self._pause(min(at, self._next_check, self._metrics.next_line, fixed or at) - moment.steady)
 
     def _send_if_admitted(self, now: float) -> float:
-        """Send the poll that is due if the key's budget admits one; return the seconds until the next try.
+        """Send the poll that is due if the key's budget admits one; return the seconds until the next attempt.
 
         A poll is chosen when it may be sent, never before: what is more urgent then comes first.
         """
@@ -358,7 +358,7 @@ class RunWatcher:
             async with self._judging:
                 is_new = await self._connect()
             if is_new:
-                log.info("The connection %r was changed; going on with what it says now.", self._hook.sequentum_conn_id)
+                log.info("The connection %r was changed; using what it says now.", self._hook.sequentum_conn_id)
         except Exception as error:  # noqa: BLE001 - Airflow looks it up in many ways, and the old key still works
             log.warning("The connection %r could not be read: %s", self._hook.sequentum_conn_id, error)
 

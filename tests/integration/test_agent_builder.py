@@ -70,7 +70,7 @@ class RealClock(Clock):
 
     @now.setter
     def now(self, value: datetime) -> None:
-        """Nobody sets it."""
+        """No one sets it."""
 
 
 def build_task(retries: int = 0, *, durable: bool = True) -> BuildTask:
@@ -278,9 +278,9 @@ def test_a_refusal_in_an_envelope_is_not_retried(sandbox: Sandbox) -> None:
         build_task(retries=1).run(build(url="not a url"))
 
 
-def test_a_session_of_another_key_or_of_nobody(sandbox: Sandbox) -> None:
+def test_a_session_of_another_key_or_of_no_one(sandbox: Sandbox) -> None:
     with pytest.raises(AgentBuilderEnded):
-        build_task(retries=1).run(build(session_id="nobody"))
+        build_task(retries=1).run(build(session_id="unknown"))
 
 
 @both_modes

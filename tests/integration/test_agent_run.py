@@ -198,7 +198,7 @@ def test_a_lost_answer_to_the_start_costs_no_second_run(
 
 
 @pytest.mark.parametrize("fault", ["reset_before", "status"])
-def test_a_start_that_did_nothing_is_made_good_by_the_next_try(
+def test_a_start_that_did_nothing_is_made_good_by_the_next_attempt(
     sandbox: Sandbox, agent: Agent, task: FakeTask, fault: Any
 ) -> None:
     sandbox.fail_next("POST /agent/{agent_id}/start", fault)
@@ -216,7 +216,7 @@ def test_a_rate_limited_start_is_repeated_at_once(sandbox: Sandbox, agent: Agent
 
 
 @BOTH
-def test_blips_while_waiting_are_borne(sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool) -> None:
+def test_blips_while_waiting_are_tolerated(sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool) -> None:
     for fault in ("reset_after", "html", "truncated"):
         sandbox.fail_next("GET *", fault)
     run_id = carry_out(lambda: operator(agent.id, deferrable=deferrable), task)
@@ -367,7 +367,7 @@ def test_all_agents_of_a_space(sandbox: Sandbox, space: list[Agent], task: FakeT
 
 
 @BOTH
-def test_a_space_is_mended_by_the_next_try(
+def test_a_space_is_fixed_by_the_next_attempt(
     sandbox: Sandbox, space: list[Agent], task: FakeTask, deferrable: bool
 ) -> None:
     sandbox.plan_runs(space[0].id, [RunPlan(outcome="Failure", duration=1)])

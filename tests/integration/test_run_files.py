@@ -640,7 +640,7 @@ class TestWhatIsInTheWay:
     ) -> None:
         (tmp_path / "file").write_text("")
         (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
-        # Root may write to a folder that is read-only; nobody may to the kernel's.
+        # Root may write to a folder that is read-only; no one may to the kernel's.
         folder = {
             "below a file": tmp_path / "file" / "run",
             "a link to nothing": tmp_path / "dangling",

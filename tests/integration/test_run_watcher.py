@@ -109,7 +109,7 @@ async def test_a_wrong_key_fails_all_with_one_clear_error(sandbox: Sandbox) -> N
     assert len(sandbox.ledger.requests) <= 3
 
 
-async def test_a_trigger_that_moves_goes_on_with_the_same_deadline(sandbox: Sandbox) -> None:
+async def test_a_trigger_that_moves_continues_with_the_same_deadline(sandbox: Sandbox) -> None:
     agent = sandbox.add_agent("Prices", outcome="Running")
     run = start(sandbox, agent.id)
     deadline = datetime.now(UTC) + timedelta(seconds=2)

@@ -105,7 +105,7 @@ class TaskLife(RuleBasedStateMachine):
         try:
             self.service.faults.clear()
             self.run_until_over()
-            if self.state == "failed":  # a worker died in the last try; a person clears the task
+            if self.state == "failed":  # a worker died in the last attempt; a person clears the task
                 self.clear()
                 self.run_until_over()
             assert self.mine_going() <= self.told
@@ -138,7 +138,7 @@ class TaskLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
     @rule(step=st.integers(0, 12), error=st.sampled_from([RuntimeError, KeyboardInterrupt]))
-    def an_attempt_meets_an_error_that_nobody_foresaw(self, step: int, error: type[BaseException]) -> None:
+    def an_attempt_meets_an_error_that_no_one_foresaw(self, step: int, error: type[BaseException]) -> None:
         operator = self.operator()
         self.segment(operator, lambda: operator.execute(self.task.context), step, error=error)
 
@@ -256,10 +256,10 @@ class TaskLife(RuleBasedStateMachine):
             self.worker.steps_left = self.worker.interrupt = None
 
     def meet(self, error: type[BaseException]) -> None:
-        raise error("nobody foresaw this")
+        raise error("no one foresaw this")
 
     def check_nothing_is_left(self, ending: BaseException | None = None) -> None:
-        """Check that an attempt that nobody follows left no job without saying so."""
+        """Check that an attempt that no one follows left no job without saying so."""
         left = self.mine_going() - self.told
         assert not left or self.is_said(ending), f"{left} go on unsaid"
         self.told |= left
@@ -290,7 +290,7 @@ class TaskLife(RuleBasedStateMachine):
 
 
 class Life(TaskLife):
-    """Everything of runs but the operator. Nobody else uses the agents, so that every run is this task's."""
+    """Everything of runs but the operator. No one else uses the agents, so that every run is this task's."""
 
     strangers = False
     verbs: Sequence[str] = ("start", "start", "restart", "restart", "status", "runs", "stop", "kill")

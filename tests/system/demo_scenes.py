@@ -1,4 +1,4 @@
-"""How each example comes to run in the demo: what somebody has to do for it, and what proves that it did its work.
+"""How each example comes to run in the demo: what someone has to do for it, and what proves that it did its work.
 
 Most examples are just triggered. Some wait for something to happen: a day, a run that a colleague starts, a person's
 answer. On the sandbox the demo does these things itself and says so. On the real service it starts nothing and answers
@@ -90,7 +90,7 @@ class Quickstart(Scene):
 
 
 class Scheduled(Scene):
-    """A DAG with a schedule, which is switched off until somebody switches it on."""
+    """A DAG with a schedule, which is switched off until someone switches it on."""
 
     def begin(self) -> DagRun:
         """Switch it on: Airflow starts the run of today."""
@@ -126,7 +126,7 @@ class FailingRun(Scene):
 
 
 class SomebodyElsesRun(Scene):
-    """A DAG that a run wakes which nobody in Airflow started."""
+    """A DAG that a run wakes which no one in Airflow started."""
 
     def begin(self) -> DagRun:
         """Start a run as a colleague does, on the sandbox; on the real service trigger the DAG by hand."""

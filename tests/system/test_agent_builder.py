@@ -106,7 +106,7 @@ def test_every_script_in_both_modes(stage: Stage, sandbox: Sandbox, tmp_path: Pa
         assert "Which of the tables do you want?" in logs[f"asks_twice_on_the_{mode}"]
         assert "The builder met an error and goes on" in logs[f"recoverable_error_on_the_{mode}"]
         assert "The page could not be loaded." in logs[f"unrecoverable_error_on_the_{mode}"]
-        assert "cancelled by somebody" in logs[f"cancelled_on_the_{mode}"]
+        assert "cancelled by a person or another program" in logs[f"cancelled_on_the_{mode}"]
 
 
 def saved_files_are_found(stage: Stage, run: DagRun, task_id: str, folder: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_user_who_marks_the_waiting_task_ends_its_session(stage: Stage, sandbo
 
 
 @pytest.mark.usefixtures("_durable")
-def test_clearing_the_waiting_task_begins_anew_and_ends_the_old_session(stage: Stage, sandbox: Sandbox) -> None:
+def test_clearing_the_waiting_task_begins_again_and_ends_the_old_session(stage: Stage, sandbox: Sandbox) -> None:
     sandbox.settings.builder_seconds = 15
     run = stage.airflow.trigger("conversation_in_the_triggerer", {"script": "sandbox:success"})
     stage.airflow.wait_for_task(run, "build", {"deferred"})

@@ -117,7 +117,7 @@ def test_at_most_one_job_is_going_a_minute_after_a_clear_that_wiped_the_store(
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.params != JOIN], ids=str)
-def test_a_rerun_goes_on_with_a_new_job(cleared: dict[str, Cleared], case: Case) -> None:
+def test_a_rerun_continues_with_a_new_job(cleared: dict[str, Cleared], case: Case) -> None:
     found = cleared[str(case)]
     agents = len(found.going)
     assert (found.started, found.going) == (2 * agents, [1] * agents), found

@@ -92,7 +92,7 @@ def test_a_worker_that_is_killed_on_resume_leaves_one_run(
     assert len(started(sandbox, agent)) == 1
 
 
-def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_try(
+def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_attempt(
     airflow: AirflowInstance, sandbox: Sandbox, agent: Agent
 ) -> None:
     run = airflow.wait(run_agent(airflow, agent, "run_agent_worker", die_at="shut down"), timeout=180)
@@ -174,7 +174,7 @@ def test_a_task_that_is_marked_before_its_start_was_sent_starts_nothing(
     assert started(sandbox, agent) == []
 
 
-def test_clearing_a_running_task_stops_its_run_and_starts_anew(airflow: AirflowInstance, sandbox: Sandbox) -> None:
+def test_clearing_a_running_task_stops_its_run_and_starts_again(airflow: AirflowInstance, sandbox: Sandbox) -> None:
     agent = sandbox.add_agent("Cleared on the worker", duration=30.0)
     run = run_agent(airflow, agent, "run_agent_worker")
     until(lambda: len(started(sandbox, agent)) == 1)
@@ -185,7 +185,7 @@ def test_clearing_a_running_task_stops_its_run_and_starts_anew(airflow: AirflowI
     assert airflow.xcom(run, TASK) == started(sandbox, agent)[1]
 
 
-def test_clearing_a_deferred_task_with_its_upstream_stops_the_run_although_no_new_try_comes(
+def test_clearing_a_deferred_task_with_its_upstream_stops_the_run_although_no_new_attempt_comes(
     airflow: AirflowInstance, sandbox: Sandbox
 ) -> None:
     agent = sandbox.add_agent("Cleared with its upstream", duration=FOR_EVER)
@@ -197,7 +197,7 @@ def test_clearing_a_deferred_task_with_its_upstream_stops_the_run_although_no_ne
     until(lambda: statuses(sandbox, agent) == ["Stopped"])
 
 
-def test_clearing_a_deferred_task_stops_its_run_and_starts_anew(airflow: AirflowInstance, sandbox: Sandbox) -> None:
+def test_clearing_a_deferred_task_stops_its_run_and_starts_again(airflow: AirflowInstance, sandbox: Sandbox) -> None:
     agent = sandbox.add_agent("Cleared", duration=30.0)
     run = run_agent(airflow, agent, "run_agent_deferred")
     wait_until_deferred(airflow, run, sandbox, agent)
@@ -209,7 +209,7 @@ def test_clearing_a_deferred_task_stops_its_run_and_starts_anew(airflow: Airflow
 
 
 def test_clearing_a_deferred_task_may_join_its_run(airflow: AirflowInstance, sandbox: Sandbox) -> None:
-    # The new try begins before the old trigger hears of the clear; the old trigger must not stop what it joined.
+    # The new attempt begins before the old trigger hears of the clear; the old trigger must not stop what it joined.
     agent = sandbox.add_agent("Joined", duration=40.0)
     run = run_agent(airflow, agent, "run_agent_joining")
     wait_until_deferred(airflow, run, sandbox, agent)
@@ -257,7 +257,7 @@ def test_of_mapped_siblings_on_one_agent_each_has_a_run_of_its_own(airflow: Airf
     agent = sandbox.add_agent("Shared", duration=30.0)
     route = f"POST /agent/{agent.id}/start"
     sandbox.fail_next(route, "delay", delay=0.1)  # a sibling has started
-    sandbox.fail_next(route, "status", status=503)  # nothing was done, which the task can't know
+    sandbox.fail_next(route, "status", status=503)  # nothing was done, which the task cannot know
     run = airflow.wait(airflow.trigger("run_agents_mapped", {"agents": [agent.id] * 2}), timeout=240)
     assert run.state == "success"
     results = {airflow.xcom(run, TASK, map_index=index) for index in (0, 1)}

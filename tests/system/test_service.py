@@ -63,7 +63,7 @@ def test_orphans_of_a_dead_service_are_found(start: Callable[..., Service]) -> N
     assert not service.processes()
 
 
-def test_a_death_nobody_asked_for_is_reported_with_the_log(start: Callable[..., Service]) -> None:
+def test_a_death_no_one_asked_for_is_reported_with_the_log(start: Callable[..., Service]) -> None:
     service = start("sh", "-c", "echo I cannot go on; exit 3")
     until(lambda: not service.is_running)
     with pytest.raises(ServiceDied, match=r"example ended with 3(?s:.*)I cannot go on"):

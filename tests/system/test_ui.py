@@ -58,7 +58,7 @@ AIRFLOW_2 = Form(id_field="conn_id", row="tr", help_text=".help-block", prefix="
 
 
 class Person:
-    """Somebody in front of Airflow's pages."""
+    """Someone in front of Airflow's pages."""
 
     def __init__(self, stage: Stage, browser: Browser) -> None:
         self.stage = stage

@@ -19,7 +19,7 @@ from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_
 NAME = "airflow_provider_sequentum"
 INFO = get_provider_info()
 BASES = {f"{NAME}.operators.remote_job", f"{NAME}.triggers.remote_job"}
-"""What Airflow is not told of, because nobody uses it by itself."""
+"""What Airflow is not told of, because no one uses it by itself."""
 PACKAGE = Path(airflow_provider_sequentum.__file__).parent
 
 

@@ -20,7 +20,7 @@ class _JumpingSelector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise RuntimeError("Nothing will ever happen: everybody waits for somebody else.")
+            raise RuntimeError("Nothing will ever happen: everybody waits for someone else.")
         self.now += max(timeout, 0.0)
         return super().select(0)
 

@@ -91,7 +91,7 @@ def test_a_click_is_made_and_noted(cluster: FakeCluster, people: People, deed: A
     assert people.deeds == {deed: 1}
 
 
-def test_a_clear_that_nobody_heard_is_made_again(
+def test_a_clear_that_no_one_heard_is_made_again(
     cluster: FakeCluster, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.cluster.people.UNCHANGED", 0.3)

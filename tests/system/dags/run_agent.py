@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BEFORE_POST, AFTER_POST, AFTER_RECORD, ON_RESUME = "before POST", "after POST", "after record", "on resume"
 KILLED_BEFORE_POST = "killed before POST"
-"""Not a death: the task waits until it is killed by a person, then goes on if nobody keeps it from that."""
+"""Not a death: the task waits until it is killed by a person, then goes on if no one keeps it from that."""
 SHUT_DOWN = "shut down"
 """Not a death: the worker is asked to end while the task waits, as Kubernetes does with a pod."""
 

@@ -163,7 +163,7 @@ class AirflowInstance:
             )
 
     def raise_if_dead(self) -> None:
-        """Raise :class:`~.service.ServiceDied` if a service ended although nobody asked it to."""
+        """Raise :class:`~.service.ServiceDied` if a service ended although no one asked it to."""
         for service in self._services.values():
             service.raise_if_dead()
 

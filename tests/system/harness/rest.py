@@ -129,7 +129,7 @@ class AirflowClient:
         """Let the server prepare what the first task would wait for.
 
         Airflow 3 builds the API of its workers on the first request to it, which takes seconds in which the server
-        answers nobody.
+        answers no one.
         """
         if self.major >= 3:
             self._http.get("/execution/health", timeout=PATIENCE)

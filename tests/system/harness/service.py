@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 class ServiceDied(Exception):
-    """A service ended although nobody asked it to. The message carries the end of its log."""
+    """A service ended although no one asked it to. The message carries the end of its log."""
 
 
 class Service:

@@ -1,4 +1,4 @@
-"""Who is killed comes back, who ends by themselves too, and nobody is killed twice at once."""
+"""Who is killed comes back, who ends by themselves too, and no one is killed twice at once."""
 
 from __future__ import annotations
 

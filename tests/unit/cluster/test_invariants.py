@@ -51,7 +51,7 @@ def person(kind: str, when: float) -> dict[str, Any]:
 WELL = {
     "one run": case(run(1, 0, 30), result=1),
     "a failed run and a new one": case(run(1, 0, 30, "Failed"), run(2, 40, 60), result=2),
-    "somebody stopped it": case(run(1, 0, 30, "Stopped"), state="failed", **person("stop", 29)),
+    "someone stopped it": case(run(1, 0, 30, "Stopped"), state="failed", **person("stop", 29)),
     "cleared while it went": case(run(1, 0, 30, "Stopped"), run(2, 35, 60), result=2, **person("clear", 25)),
     "cleared as it succeeded": case(run(1, 0, 24), run(2, 35, 60), result=2, **person("clear", 25)),
     "cleared and its record wiped": case(
@@ -121,7 +121,7 @@ class TestMarksThatNobodyHears:
         mark = Intervention(kind="mark failed", asked=at(49), done=at(50), heard=heard)
         return case(run(1, 0, None, "Running"), state="failed", ended=50, interventions=[mark])
 
-    def test_a_run_that_nobody_could_stop_is_told_apart(self) -> None:
+    def test_a_run_that_no_one_could_stop_is_told_apart(self) -> None:
         assert unheard(self.marked(heard=False)) == ["no process was there to stop run 1"]
         assert leaked(self.marked(heard=False), NOW) == []
 
@@ -129,7 +129,7 @@ class TestMarksThatNobodyHears:
         assert unheard(self.marked(heard=True)) == []
         assert leaked(self.marked(heard=True), NOW)
 
-    def test_a_run_whose_record_was_wiped_with_a_clear_that_nobody_heard(self) -> None:
+    def test_a_run_whose_record_was_wiped_with_a_clear_that_no_one_heard(self) -> None:
         wiped = case(run(1, 0, None, "Running"), run(2, 20, 60), result=2, **person("clear and wipe", 15))
         assert leaked(wiped, NOW)
         unheard_wipe = replace(wiped, interventions=[replace(wiped.interventions[0], heard=False)])
@@ -167,7 +167,7 @@ class TestStopsThatAreRefused:
         assert leaked(self.marked(4, 0), NOW) == []
 
     @pytest.mark.parametrize(("refused", "taken"), [(0, 0), (4, 1)])
-    def test_a_run_that_nobody_tried_to_stop_or_that_was_not_followed_up_is_leaked(
+    def test_a_run_that_no_one_tried_to_stop_or_that_was_not_followed_up_is_leaked(
         self, refused: int, taken: int
     ) -> None:
         assert refused_stops(self.marked(refused, taken)) == []
@@ -211,7 +211,7 @@ class TestLanding:
         assert not wrong_landing(case(run(1, 0, 10), result=1), ROWS)
 
 
-def test_a_task_that_failed_though_nobody_ended_it_has_given_up() -> None:
+def test_a_task_that_failed_though_no_one_ended_it_has_given_up() -> None:
     assert given_up(case(run(1, 0, 10, "Failure"), state="failed"))
     assert not given_up(case(run(1, 0, 10, "Stopped"), state="failed", **person("stop", 9)))
 

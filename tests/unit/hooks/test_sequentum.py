@@ -206,8 +206,8 @@ def test_a_closed_hook_opens_a_new_client(hook: SequentumHook) -> None:
 
 
 def test_exceptions_can_be_pickled_between_processes(hook: SequentumHook) -> None:
-    error = SequentumUnavailable("Nobody answers.")
-    assert str(pickle.loads(pickle.dumps(error))) == "Nobody answers."
+    error = SequentumUnavailable("No one answers.")
+    assert str(pickle.loads(pickle.dumps(error))) == "No one answers."
 
 
 def test_the_form_says_the_same_to_every_airflow() -> None:

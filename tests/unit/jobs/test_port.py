@@ -12,7 +12,7 @@ CALL = status(7, 1)
 
 
 @pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.not_reached, fakes.rate_limited])
-def test_what_can_pass_is_borne(error: ErrorOf) -> None:
+def test_what_can_pass_is_tolerated(error: ErrorOf) -> None:
     assert fault_tolerance(error(CALL)) == FAULT_TOLERANCE
 
 

@@ -76,7 +76,7 @@ def test_a_single_shot_server_gives_the_same_result_whatever_was_planned(
 
 
 @both_modes
-def test_a_session_left_ready_is_gone_on_with_by_another_task(service: FakeBuilder, deferrable: bool) -> None:
+def test_a_session_left_ready_is_continued_by_another_task(service: FakeBuilder, deferrable: bool) -> None:
     first = service.task()
     assert first.run(build(finish=False, deferrable=deferrable)) is None
     assert service.sessions["s1"].status == "ready"
@@ -154,7 +154,7 @@ def test_on_ready_fail_says_what_the_builder_asked(service: FakeBuilder, deferra
 
 
 @both_modes
-def test_a_session_that_ended_in_an_error_is_built_anew_by_a_retry(service: FakeBuilder, deferrable: bool) -> None:
+def test_a_session_that_ended_in_an_error_is_built_again_by_a_retry(service: FakeBuilder, deferrable: bool) -> None:
     world = service.task(retries=1)
     start = service._start
 
@@ -211,7 +211,7 @@ def test_followups_on_a_finished_session_are_refused(service: FakeBuilder) -> No
 
 def test_an_unknown_session_is_lost_and_nothing_is_started(service: FakeBuilder) -> None:
     with pytest.raises(AgentBuilderEnded, match="never existed, or belongs to another key"):
-        service.task(retries=2).run(build(session_id="nobody", on_lost_session="start"))
+        service.task(retries=2).run(build(session_id="unknown", on_lost_session="start"))
     assert service.sessions == {}
 
 
@@ -298,7 +298,7 @@ def test_a_session_lost_on_the_way(service: FakeBuilder, deferrable: bool) -> No
         world.run(build(deferrable=deferrable, on_lost_session="start"))
 
 
-def test_a_given_session_lost_on_the_way_is_not_begun_anew_whatever_the_policy(
+def test_a_given_session_lost_on_the_way_is_not_started_again_whatever_the_policy(
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.sessions["given"] = FakeSession(looks_left=100)
@@ -315,7 +315,7 @@ def test_a_given_session_lost_on_the_way_is_not_begun_anew_whatever_the_policy(
 
 
 @both_modes
-def test_a_service_that_is_away_keeps_the_session_for_the_next_try(service: FakeBuilder, deferrable: bool) -> None:
+def test_a_service_that_is_away_keeps_the_session_for_the_next_attempt(service: FakeBuilder, deferrable: bool) -> None:
     world = service.task(retries=1)
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
@@ -327,7 +327,7 @@ def test_a_service_that_is_away_keeps_the_session_for_the_next_try(service: Fake
     assert len(service.sessions) == 1
 
 
-def test_the_last_try_that_fails_leaves_no_session_behind(service: FakeBuilder) -> None:
+def test_the_last_attempt_that_fails_leaves_no_session_behind(service: FakeBuilder) -> None:
     service.broken["finish"] = down
     with pytest.raises(SequentumUnavailable):
         service.task(retries=0).run(build())
@@ -335,7 +335,7 @@ def test_the_last_try_that_fails_leaves_no_session_behind(service: FakeBuilder) 
 
 
 @both_modes
-def test_a_cleared_success_builds_anew(service: FakeBuilder, deferrable: bool) -> None:
+def test_a_cleared_success_builds_again(service: FakeBuilder, deferrable: bool) -> None:
     world = service.task()
     assert world.run(build(deferrable=deferrable)) == 700
     world.clear()
@@ -350,7 +350,7 @@ def test_a_worker_that_died_before_it_could_report_returns_the_same_agent(servic
     assert service.agents == [700]
 
 
-def test_without_a_state_store_a_retry_begins_anew(service: FakeBuilder) -> None:
+def test_without_a_state_store_a_retry_begins_again(service: FakeBuilder) -> None:
     world = service.task(retries=1, durable=False)
     assert world.run(build()) == 700
     world.next_attempt()

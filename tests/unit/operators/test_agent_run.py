@@ -181,7 +181,7 @@ def test_a_run_that_is_over_at_once_is_not_waited_for_in_the_triggerer(
 
 
 @BOTH
-def test_failure_is_restarted_by_the_next_try(
+def test_failure_is_restarted_by_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.plans = [FAILURE, Plan()]
@@ -194,7 +194,7 @@ def test_failure_is_restarted_by_the_next_try(
 
 
 @BOTH
-def test_failed_is_replaced_by_the_next_try(
+def test_failed_is_replaced_by_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.plans = [Plan(RunStatus.FAILED), Plan()]
@@ -327,7 +327,7 @@ def test_its_own_timeout(
     stopped = on_timeout == "stop"
     assert service.runs[101].is_over is stopped
     assert ("It has been stopped" if stopped else "It is left running (on_timeout='leave')") in str(caught.value)
-    # The next attempt starts anew, or joins the run that was left.
+    # The next attempt starts again, or joins the run that was left.
     task.next_attempt()
     service.plans = [Plan()]
     service.runs[101].plan = Plan(seconds=500)
@@ -587,7 +587,7 @@ def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return on_record
 
 
-def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_try(
+def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any]
 ) -> None:
     killed = operator()
@@ -604,7 +604,7 @@ def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_try(
 def test_a_try_that_was_taken_for_dead_leaves_the_run_to_the_one_after_it(
     service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], state: str
 ) -> None:
-    # Its heartbeats did not come through: Airflow begins another try, and ends this process when it hears of it again.
+    # Its heartbeats did not come through: Airflow begins another attempt, and ends this process at its next one.
     states["state"] = state
     killed = operator()
     kill_while(service, "status", killed)
@@ -620,12 +620,12 @@ def test_a_try_that_was_taken_for_dead_leaves_the_run_to_the_one_after_it(
         ("success", True, True),
         ("restarting", True, True),
         ("removed", True, True),
-        (RuntimeError("nobody answers"), True, True),
+        (RuntimeError("no one answers"), True, True),
         ("running", False, True),
         ("running", True, False),
     ],
 )
-def test_it_stops_the_run_where_no_next_try_joins_it(
+def test_it_stops_the_run_where_no_next_attempt_joins_it(
     service: FakeService,
     worker: Worker,
     task: FakeTask,
@@ -994,7 +994,9 @@ def test_without_a_state_store_a_retry_joins_the_only_run_that_goes(
     assert run_through(worker, task, deferrable=deferrable) == (101 if joins else 102)
 
 
-def test_without_a_state_store_a_cleared_task_starts_anew(service: FakeService, worker: Worker, task: FakeTask) -> None:
+def test_without_a_state_store_a_cleared_task_starts_again(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
     task.has_state_store = False
     run_through(worker, task, wait_for_completion=False)
     task.clear()

@@ -1,8 +1,8 @@
 """Operators, sensor and triggers against a server that answers anything.
 
 Whatever it answers, the task comes to an end in one of the ways Airflow knows, nothing it leaves behind holds the key,
-and once the server is sane again a next try understands what is there. The default run is quick; ``make fuzz`` tries
-many more answers.
+and once the server is sane again a next attempt understands what is there. The default run is quick; ``make fuzz``
+tries many more answers.
 """
 
 from __future__ import annotations

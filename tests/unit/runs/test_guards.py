@@ -179,7 +179,7 @@ def test_a_cost_whose_pages_repeat_themselves_is_none() -> None:
 
 
 @pytest.mark.parametrize("answered", [Page([]), Page([RunCost(run_id=41, cost=Decimal(7))]), REFUSED])
-def test_a_cost_nobody_knows_is_none(answered: Any) -> None:
+def test_a_cost_no_one_knows_is_none(answered: Any) -> None:
     assert read_cost(answering(answered), RUN) is None
 
 

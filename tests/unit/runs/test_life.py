@@ -12,7 +12,7 @@ from tests.support.tries import fire
 
 
 class Runs(Life):
-    """Nobody else uses the agent, so that every run is this task's."""
+    """No one else uses the agent, so that every run is this task's."""
 
     def new_service(self, **options: Any) -> FakeService:
         return FakeService(Clock(), **options)

@@ -362,7 +362,7 @@ def test_a_cleared_task_stops_the_run_that_is_running_and_starts_a_new_run(
     service.on_start = lambda run: still_running.extend(r.id for r in service.runs.values() if not r.is_over)
     assert acquire(worker, max_tries=3).run.id == 102
     assert still_running == []
-    assert acquire(worker, max_tries=3).run.id == 102, "its retry goes on with the new run"
+    assert acquire(worker, max_tries=3).run.id == 102, "its retry continues with the new run"
 
 
 @pytest.mark.parametrize("change", [{"max_tries": 3}, {"input_parameters": "{}"}])

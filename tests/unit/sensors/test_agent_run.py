@@ -119,7 +119,7 @@ def test_how_the_sensor_ends(
             sense(worker, task, mode)
         assert isinstance(caught.value, family)
         assert getattr(caught.value, "status", None) == (None if kind is SequentumSkipped else outcome.name.title())
-        # Looking again can't change it, so it is not retried.
+        # Looking again cannot change it, so it is not retried.
         assert isinstance(caught.value, AirflowFailException | AirflowSkipException)
     assert task.ti.pushed("run")["status"] == outcome.name.title()
     assert not {"stop", "kill", "restart", "start"} & set(worker.service.requests)
@@ -293,7 +293,7 @@ def test_a_failure_that_is_archived_is_not_waited_for(worker: Worker, task: Fake
 @MODES
 @pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.rate_limited, fakes.not_reached])
 @pytest.mark.parametrize("by_id", [True, False])
-def test_a_long_outage_is_borne_in_every_mode(
+def test_a_long_outage_is_tolerated_in_every_mode(
     worker: Worker, task: FakeTask, mode: str, error: ErrorOf, by_id: bool
 ) -> None:
     worker.service.start(by_stranger=True)

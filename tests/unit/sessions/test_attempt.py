@@ -1,4 +1,4 @@
-"""No session is left behind that no later try goes on with."""
+"""No session is left behind that no later attempt continues with."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_session_whose_record_cannot_be_renewed_is_ended(service: FakeBuilder,
     assert world.run(build(deferrable=deferrable)) == 700
 
 
-def test_a_last_try_that_does_not_reach_the_service_tries_to_end_the_session_of_the_one_before(
+def test_a_last_attempt_that_does_not_reach_the_service_tries_to_end_the_session_of_the_one_before(
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = service.task(retries=1)
@@ -217,7 +217,7 @@ def test_what_a_user_ends_in_the_triggerer_is_cancelled_there_unless_it_is_to_be
     assert deferred.value.trigger.serialize()[1]["stop_on_kill"] is not keep
 
 
-def test_a_given_session_is_left_to_whoever_mends_the_input_of_the_task(service: FakeBuilder) -> None:
+def test_a_given_session_is_left_to_whoever_fixes_the_input_of_the_task(service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(status="ready")
     with pytest.raises(SequentumRequestRefused, match="number 1 of 1 is empty"):
         service.task().run(build(session_id="s1", followups=[" "]))
@@ -233,7 +233,7 @@ def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return on_record
 
 
-def test_a_worker_that_is_shut_down_leaves_its_session_to_the_next_try(
+def test_a_worker_that_is_shut_down_leaves_its_session_to_the_next_attempt(
     service: FakeBuilder, states: dict[str, str], tmp_path: Path
 ) -> None:
     service.looks = 5
@@ -284,7 +284,7 @@ def test_a_shutdown_in_the_midst_of_a_message_leaves_its_session_to_the_next_att
 
 
 @pytest.mark.usefixtures("states")
-def test_a_shutdown_in_the_midst_of_the_start_leaves_nothing_that_nobody_was_told_of(service: FakeBuilder) -> None:
+def test_a_shutdown_in_the_midst_of_the_start_leaves_nothing_that_no_one_was_told_of(service: FakeBuilder) -> None:
     killed = build()
     kill_while(service, "start", killed)
     with pytest.raises(TERMINATED) as caught:
@@ -296,7 +296,7 @@ def test_a_shutdown_in_the_midst_of_the_start_leaves_nothing_that_nobody_was_tol
 def test_a_shutdown_while_a_screenshot_is_saved_ends_the_session(
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # Storing may mean to ask Airflow for a connection, and then it can't be asked whether it still wants the task.
+    # Storing may mean to ask Airflow for a connection, and then it cannot be asked whether it still wants the task.
     service.looks = 1000
     killed = build(screenshots_path=tmp_path.as_uri())
     monkeypatch.setattr(ScreenshotFolder, "_save", lambda *_: killed.on_kill())
@@ -313,7 +313,7 @@ def test_a_shutdown_while_a_screenshot_is_saved_ends_the_session(
 
 
 @pytest.mark.parametrize("retries", [0, 1])
-def test_a_service_that_went_away_while_the_task_was_deferred_leaves_the_session_only_to_a_next_try(
+def test_a_service_that_went_away_while_the_task_was_deferred_leaves_the_session_only_to_a_next_attempt(
     service: FakeBuilder, monkeypatch: pytest.MonkeyPatch, retries: int
 ) -> None:
     world = service.task(retries=retries)

@@ -206,7 +206,7 @@ def test_a_second_interrupt_while_the_session_is_being_cancelled_says_that_it_ma
     try:
         life.the_status_is_refused(refused=60)
         life.task.ti.max_tries = 0
-        life.an_attempt_meets_an_error_that_nobody_foresaw(step=2, error=KeyboardInterrupt)
+        life.an_attempt_meets_an_error_that_no_one_foresaw(step=2, error=KeyboardInterrupt)
         assert life.told == {GIVEN}
     finally:
         life.teardown()

@@ -211,7 +211,7 @@ def test_killed_before_any_step_the_next_attempt_continues(
             try:
                 result = one_try(service, worker, followups)
             except AgentBuilderEnded:
-                # The one moment nobody can find out about: the start was announced, its answer not recorded.
+                # The one moment no one can find out about: the start was announced, its answer not recorded.
                 assert worker.saved is not None
                 assert worker.saved["pending"] == "start"
                 assert len(service.sessions) <= 1
@@ -280,7 +280,7 @@ def test_whatever_dies_or_is_lost_each_message_is_sent_once_and_one_agent_built(
 
 @pytest.mark.parametrize("took_effect", [True, False])
 @pytest.mark.parametrize("verb", ["followup", "finish"])
-def test_a_lost_answer_is_looked_into_within_the_same_try(verb: str, took_effect: bool) -> None:
+def test_a_lost_answer_is_looked_into_within_the_same_attempt(verb: str, took_effect: bool) -> None:
     plain = Worker(service := FakeBuilder())
     one_try(service, plain, MESSAGES[:1])
     number = next(number for number, request in enumerate(service.requests) if request.endswith(verb))
@@ -325,7 +325,7 @@ def test_every_event_is_handed_over_wherever_it_is_read(error: ErrorOf, kill: bo
         assert handed_over == set(range(len(service.sessions["s1"].events)))
 
 
-def test_a_request_that_never_gets_through_is_left_to_the_next_try() -> None:
+def test_a_request_that_never_gets_through_is_left_to_the_next_attempt() -> None:
     service = a_service(broken={"finish": answer_lost})
     worker = Worker(service)
     with pytest.raises(SequentumError):
@@ -409,7 +409,7 @@ def test_a_conflict_because_the_session_was_cancelled_elsewhere_is_seen_as_that(
     service = a_service(faults={number: (cancelled_meanwhile, False)})
     worker = Worker(service)
     assert one_try(service, worker) == Action.CANCELLED
-    # The next try finds the session here. Without a record it would start another one.
+    # The next attempt finds the session here. Without a record it would start another one.
     assert worker.saved is not None
     assert SessionRecord.from_json(worker.saved).known_session.state is SessionState.CANCELLED
 

@@ -1,4 +1,4 @@
-"""Whatever ends an attempt, no session goes on that nobody owns, or the reader of the error is told of it."""
+"""Whatever ends an attempt, no session goes on that no one owns, or the reader of the error is told of it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_error_at_any_step_leaves_no_session(
             if not was_interrupted(worker):
                 break  # the work has no further step
     assert step > 12
-    # Only while the answer to the start is on its way can nobody know the session.
+    # Only while the answer to the start is on its way can no one know the session.
     assert told <= 1
 
 

@@ -128,7 +128,7 @@ def test_clearing_the_task_settles_a_lost_start() -> None:
 
 
 @pytest.mark.parametrize("status", ["processing", "ready", "completed"])
-def test_a_retry_goes_on_with_the_session(status: str) -> None:
+def test_a_retry_continues_with_the_session(status: str) -> None:
     service = FakeBuilder()
     record, worker = opened(service, previous=left(service, status))
     assert record.known_session.session_id == "s1"
@@ -137,7 +137,7 @@ def test_a_retry_goes_on_with_the_session(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["error", "cancelled"])
-def test_a_retry_begins_anew_where_the_session_ended_without_an_agent(status: str) -> None:
+def test_a_retry_begins_again_where_the_session_ended_without_an_agent(status: str) -> None:
     service = FakeBuilder()
     record, _ = opened(service, previous=left(service, status))
     assert record.known_session.session_id == "s2"
@@ -155,7 +155,7 @@ def test_a_cleared_or_changed_task_gives_its_session_up(status: str, changed: bo
     assert tells(worker.said, "something else" if changed else "cleared", "s1")
 
 
-def test_a_cleared_success_builds_anew_and_leaves_the_old_agent_alone() -> None:
+def test_a_cleared_success_builds_again_and_leaves_the_old_agent_alone() -> None:
     service = FakeBuilder()
     before = left(service, "completed")
     assert before.session is not None
@@ -175,7 +175,7 @@ def test_keep_session_leaves_a_given_up_session_as_it_is() -> None:
     assert tells(worker.said, "cleared", "s1")
 
 
-def test_a_lost_session_is_said_so_and_begun_anew_only_by_policy() -> None:
+def test_a_lost_session_is_said_so_and_started_again_only_by_policy() -> None:
     service = FakeBuilder()
     before = left(service)
     assert before.session is not None
@@ -188,7 +188,7 @@ def test_a_lost_session_is_said_so_and_begun_anew_only_by_policy() -> None:
     assert record.pending is None
 
 
-def test_a_given_session_is_gone_on_with_and_its_events_are_not_told_again() -> None:
+def test_a_given_session_is_continued_and_its_events_are_not_told_again() -> None:
     service = FakeBuilder()
     left(service)
     service.sessions["s1"].tell("user_message", message="hello")

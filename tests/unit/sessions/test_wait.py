@@ -107,7 +107,7 @@ def test_6_7_a_long_poll_that_runs_out_is_no_news() -> None:
     assert not any("Could not" in line for line in worker.said)
 
 
-def test_blips_are_borne_and_said_once() -> None:
+def test_blips_are_tolerated_and_said_once() -> None:
     service = service_with(FakeSession(looks_left=1), broken={})
     service.faults_at = dict.fromkeys(range(5), (server_error, False))
     worker = Worker(service)
@@ -115,7 +115,7 @@ def test_blips_are_borne_and_said_once() -> None:
     assert sum("Could not look" in line for line in worker.said) == 1
 
 
-def test_a_busy_key_ends_a_fault_so_that_the_next_one_is_borne_as_long() -> None:
+def test_a_busy_key_ends_a_fault_so_that_the_next_one_is_tolerated_as_long() -> None:
     service = service_with(FakeSession(looks_left=1))
     service.faults_at = {0: (server_error, False), 1: (rate_limited, False), 2: (server_error, False)}
     worker = Worker(service)

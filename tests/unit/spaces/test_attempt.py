@@ -99,7 +99,9 @@ def test_a_task_that_defers_polls_nothing_before(service: FakeService, worker: W
 
 
 @BOTH
-def test_a_retry_goes_on_with_each_run(service: FakeService, worker: Worker, task: FakeTask, deferrable: bool) -> None:
+def test_a_retry_continues_with_each_run(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
     service.plans = [Plan(), FAILURE, Plan(RunStatus.FAILED), Plan()]
     with pytest.raises(SpaceRunsFailed) as caught:
         run_through(worker, task, deferrable=deferrable)
@@ -147,7 +149,7 @@ def test_when_all_are_skipped_the_task_is(
 
 
 @BOTH
-def test_agents_that_were_not_started_are_started_by_the_next_try(
+def test_agents_that_were_not_started_are_started_by_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.refuses_to_start = {8: "Insufficient credits."}
@@ -325,7 +327,7 @@ def test_a_kill_before_the_start_was_sent_ends_the_try(
     assert service.requests == []
 
 
-def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_try(
+def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.kill.state_of", lambda task_instance: "running")
@@ -404,7 +406,7 @@ def test_a_kill_stops_what_is_known_where_the_rest_cannot_be_told_from_others(
 def test_a_kill_stops_a_run_that_is_no_longer_waited_for_too(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:
-    # The wait for one run could not go on, so that nobody looks at it any more; it has not ended.
+    # The wait for one run could not go on, so that no one looks at it any more; it has not ended.
     service.plans = [Plan(seconds=None)]
     killed = operator()
     service.faults["status"] = [None, None, None, (fakes.unauthorized, False)]
@@ -520,7 +522,7 @@ def test_the_runs_of_a_mapped_sibling_are_not_adopted(
 
 
 @BOTH
-def test_a_start_that_left_nothing_is_repeated_by_the_next_try(
+def test_a_start_that_left_nothing_is_repeated_by_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.faults["run-all"] = [(fakes.answer_lost, False)]
@@ -532,7 +534,7 @@ def test_a_start_that_left_nothing_is_repeated_by_the_next_try(
 
 
 @BOTH
-def test_what_a_lost_start_left_undone_is_done_by_the_next_try(
+def test_what_a_lost_start_left_undone_is_done_by_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.refuses_to_start = {8: "?"}
@@ -545,7 +547,7 @@ def test_what_a_lost_start_left_undone_is_done_by_the_next_try(
 
 
 @BOTH
-def test_runs_that_cannot_be_told_from_others_fail_and_a_clear_starts_anew(
+def test_runs_that_cannot_be_told_from_others_fail_and_a_clear_starts_again(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:
     service.start(8, by_stranger=True)

@@ -11,7 +11,7 @@ from tests.support.tries import fire_space
 
 
 class Spaces(Life):
-    """Nobody else uses the agents, so that every run is this task's."""
+    """No one else uses the agents, so that every run is this task's."""
 
     verbs = ("run-all", "run-all", "run-all", "agents", "start", "restart", "restart", "status", "runs", "stop", "kill")
 

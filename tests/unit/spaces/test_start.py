@@ -57,7 +57,7 @@ def elapsed(service: FakeService) -> float:
 
 
 def lose_the_start(service: FakeService, *, took_effect: bool = True, strangers: tuple[int, ...] = ()) -> None:
-    """Lose the answer to the next start of the space. Meanwhile somebody else starts runs of some agents."""
+    """Lose the answer to the next start of the space. Meanwhile someone else starts runs of some agents."""
 
     def error(call: Call[Any]) -> SequentumError:
         for agent in strangers:

@@ -133,7 +133,7 @@ async def test_a_wait_that_cannot_go_on(wait: dict[str, Any], error: Exception) 
     assert str(error) in str(event.exception())
 
 
-async def test_an_error_nobody_foresaw_breaks_the_trigger(wait: dict[str, Any]) -> None:
+async def test_an_error_no_one_foresaw_breaks_the_trigger(wait: dict[str, Any]) -> None:
     wait["result"] = RuntimeError("a bug")
     with pytest.raises(RuntimeError):
         await events(trigger())
@@ -227,7 +227,7 @@ async def test_a_trigger_that_moves_to_another_triggerer_stops_nothing(airflow: 
 
 
 @pytest.mark.parametrize("state", [None, "scheduled", "queued", "running", "restarting", "deferred"])
-async def test_the_run_of_a_cleared_task_is_stopped_where_nobody_may_join_it(
+async def test_the_run_of_a_cleared_task_is_stopped_where_no_one_may_join_it(
     airflow: dict[str, Any], state: str | None
 ) -> None:
     """Whether Airflow kept the record or discarded it on the clear: the new attempt does not work with this run."""
@@ -245,7 +245,7 @@ async def test_the_run_of_a_cleared_task_is_stopped_where_nobody_may_join_it(
         (["running", "deferred"], [OWN, OTHER], True),  # seen before Airflow removed the old XCom
         (["queued", "running", "failed"], [OWN, None], True),  # the new attempt failed before it had a run
         (["running", "success"], [None], True),
-        ([None], [OWN], True),  # its upstream tasks never end: nobody takes the run over in time
+        ([None], [OWN], True),  # its upstream tasks never end: no one takes the run over in time
     ],
 )
 async def test_the_run_of_a_cleared_task_that_may_be_joined(

@@ -41,7 +41,7 @@ def test_what_has_a_larger_share_comes_up_more_often() -> None:
 
 
 @given(st.lists(st.floats(1.0, 10.0), min_size=1, max_size=30))
-def test_nobody_waits_longer_than_the_shares_say(shares: list[float]) -> None:
+def test_no_one_waits_longer_than_the_shares_say(shares: list[float]) -> None:
     polls = {str(number): share for number, share in enumerate(shares)}
     sent = rotate(polls, 10.0 * sum(shares) + 10)
     for poll, share in polls.items():

@@ -200,7 +200,7 @@ def test_a_failure_is_looked_at_again_when_it_has_stood_long_enough() -> None:
     assert world.ended[run.id] == pytest.approx(seen + 40.0, abs=1.5)
 
 
-def test_nobody_is_asked_about_more_often_than_wanted() -> None:
+def test_no_one_is_asked_about_more_often_than_wanted() -> None:
     world = World()
     world.wait(world.run(7, 1000.0), poll_interval=100.0)
     world.live(2000)
@@ -256,7 +256,7 @@ def test_an_agent_that_is_left_to_its_page_is_checked_now_and_then() -> None:
     assert 40 <= world.requests["status"] <= 80
 
 
-def test_a_page_on_which_nobody_was_waited_for_is_read_again_when_somebody_is() -> None:
+def test_a_page_on_which_no_one_was_waited_for_is_read_again_when_somebody_is() -> None:
     world = World()
     first = [world.run(agent_id, 100.0) for agent_id in range(1, 31)]
     for run in first:
@@ -298,7 +298,7 @@ def test_pages_that_are_wrong_are_given_up_and_that_is_said_once(caplog: pytest.
 # Faults
 
 
-def test_a_fault_of_the_service_is_borne_for_a_bounded_time_by_each_wait() -> None:
+def test_a_fault_of_the_service_is_tolerated_for_a_bounded_time_by_each_wait() -> None:
     world = World(fault=server_error)
     world.wait(world.run(7, 1e5))
     patient = world.wait(world.run(7, 1e5), tolerate_outages=True)
@@ -318,7 +318,7 @@ def test_a_fault_of_one_agent_is_not_counted_against_another() -> None:
     assert list(world.ended) == [102]
 
 
-def test_a_gateways_page_in_place_of_a_list_is_borne() -> None:
+def test_a_gateways_page_in_place_of_a_list_is_tolerated() -> None:
     world = World(fault=lambda call: UnexpectedAnswer("HTML.") if world.now < 200 else None)
     for _ in range(3):
         world.wait(world.run(7, 100.0))

@@ -142,7 +142,7 @@ async def test_everybody_hears_of_the_end_through_one_client(service: Service) -
     assert not run_watcher._watchers[asyncio.get_running_loop()]
 
 
-async def test_the_last_to_go_closes_the_client_and_a_new_one_starts_anew(service: Service) -> None:
+async def test_the_last_to_go_closes_the_client_and_a_new_one_starts_again(service: Service) -> None:
     for number in (1, 2):
         service.over.clear()
         [waiting] = waits()
@@ -281,7 +281,7 @@ async def test_faults_pass_and_what_cannot_pass_is_raised(service: Service) -> N
         await waiting
 
 
-async def test_agents_that_do_not_answer_keep_nobody_from_hearing_of_others(service: Service) -> None:
+async def test_agents_that_do_not_answer_keep_no_one_from_hearing_of_others(service: Service) -> None:
     service.silent_agents = set(range(1, 31))
     silent = [asyncio.create_task(wait_for_run("c", terms(5, agent_id=agent_id), log)) for agent_id in range(1, 31)]
     [waiting] = waits(agent_id=99)
@@ -295,7 +295,7 @@ async def test_agents_that_do_not_answer_keep_nobody_from_hearing_of_others(serv
     await settle(0.02)
 
 
-async def test_a_broken_watcher_leaves_nobody_waiting(service: Service) -> None:
+async def test_a_broken_watcher_leaves_no_one_waiting(service: Service) -> None:
     def refuse(client: Client, call: Any) -> SequentumError | None:
         raise ZeroDivisionError
 
@@ -347,7 +347,7 @@ async def test_a_deadline_is_kept_while_an_answer_does_not_come(
     await settle(0.02)
 
 
-who = contextvars.ContextVar[str]("who", default="nobody")
+who = contextvars.ContextVar[str]("who", default="no one")
 
 
 class Notes:
@@ -411,7 +411,7 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     return told
 
 
-async def test_who_ends_says_that_nobody_waits_and_leaves_nothing_untold(
+async def test_who_ends_says_that_no_one_waits_and_leaves_nothing_untold(
     service: Service, metrics: list[tuple[str, float]]
 ) -> None:
     [waiting] = waits()
@@ -440,7 +440,7 @@ async def test_another_key_has_refusals_of_its_own(
     assert [value for name, value in metrics if name == "rate_limited" and value] == [2]
 
 
-async def test_the_client_of_an_old_key_is_closed_when_nobody_uses_it(
+async def test_the_client_of_an_old_key_is_closed_when_no_one_uses_it(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_watcher, "CONNECTION_LIFETIME", 0.02)

@@ -89,7 +89,7 @@ class World:
         return watched
 
     def live(self, seconds: float) -> None:
-        """Let time pass, asking and answering, until nobody waits or it is over."""
+        """Let time pass, asking and answering, until no one waits or it is over."""
         until = self.now + seconds
         while self.now < until and len(self.list):
             self._hear(self.list.pass_time(self.moment))
