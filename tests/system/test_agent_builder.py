@@ -104,7 +104,7 @@ def test_every_script_in_both_modes(stage: Stage, sandbox: Sandbox, tmp_path: Pa
         assert "The builder is ready: The agent is ready." in log
         assert "What is asked for?" not in log  # extended thinking is debug noise
         assert "Which of the tables do you want?" in logs[f"asks_twice_on_the_{mode}"]
-        assert "The builder met an error and goes on" in logs[f"recoverable_error_on_the_{mode}"]
+        assert "The builder met an error and continues" in logs[f"recoverable_error_on_the_{mode}"]
         assert "The page could not be loaded." in logs[f"unrecoverable_error_on_the_{mode}"]
         assert "cancelled by a person or another program" in logs[f"cancelled_on_the_{mode}"]
 
