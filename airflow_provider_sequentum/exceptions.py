@@ -87,8 +87,12 @@ class AgentRunFailed(AgentRunUnsuccessful):
     """The run ended in Failure and was archived (Failed): nothing to restart. A retry of the task starts a new run."""
 
 
-class AgentRunEnded(AgentRunUnsuccessful, AirflowFailException):
-    """The run that a sensor waits for ended in Failure or Failed (``status``). Not retried: looking changes nothing."""
+class SensedAgentRunFailure(AgentRunFailure, AirflowFailException):
+    """``AgentRunFailure`` as a sensor raises it: not retried, because looking again does not restart the run."""
+
+
+class SensedAgentRunFailed(AgentRunFailed, AirflowFailException):
+    """``AgentRunFailed`` as a sensor raises it: not retried, because the run is over for good."""
 
 
 class AgentRunStopped(AgentRunException, AirflowFailException):

@@ -60,7 +60,8 @@ class AgentRunSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
         There, ``poke_interval`` is the least time between two looks on behalf of this sensor.
     :param sequentum_conn_id: the connection.
-    :raises AgentRunEnded: the run ended in Failure (it can be restarted in place) or is archived as Failed.
+    :raises SensedAgentRunFailure: the run ended in Failure; it can be restarted in place.
+    :raises SensedAgentRunFailed: the run ended in Failure and was archived.
     :raises AgentRunStopped: a person or another program stopped the run.
     :raises SequentumSkipped: the service skipped the run; the task is skipped.
     :raises SequentumRequestRefused: a parameter is unusable, or more runs were created since ``since`` than the service

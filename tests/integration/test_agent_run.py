@@ -13,11 +13,11 @@ from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_provider_sequentum.exceptions import (
-    AgentRunEnded,
     AgentRunFailed,
     AgentRunFailure,
     AgentRunStopped,
     AgentRunTimeout,
+    SensedAgentRunFailure,
     SequentumConnectionException,
     SequentumRequestRefused,
     SequentumSkipped,
@@ -338,7 +338,7 @@ def test_the_sensor_waits_for_the_next_run(sandbox: Sandbox, agent: Agent, task:
 def test_the_sensor_fails_with_the_run(sandbox: Sandbox, agent: Agent, task: FakeTask, mode: str) -> None:
     sandbox.plan_runs(agent.id, [RunPlan(outcome="Failure", duration=1)])
     run_id = operator(agent.id, wait_for_completion=False).execute(task.context)
-    with pytest.raises(AgentRunEnded, match="Possible causes"):
+    with pytest.raises(SensedAgentRunFailure, match="Possible causes"):
         carry_out(lambda: sensor(mode, agent.id, run_id=run_id), task)
 
 

@@ -21,9 +21,12 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
-    AgentRunEnded,
+    AgentRunFailed,
+    AgentRunFailure,
     AgentRunStopped,
     AgentRunUnsuccessful,
+    SensedAgentRunFailed,
+    SensedAgentRunFailure,
     SequentumConnectionException,
     SequentumRequestRefused,
     SequentumSkipped,
@@ -91,8 +94,8 @@ def sense(worker: Worker, task: FakeTask, mode: str, **arguments: Any) -> Any:
 ENDINGS: list[tuple[RunStatus, type[Exception] | None, type[Exception] | None]] = [
     (RunStatus.SUCCESS, None, None),
     (RunStatus.COMPLETED, None, None),
-    (RunStatus.FAILURE, AgentRunEnded, AgentRunUnsuccessful),
-    (RunStatus.FAILED, AgentRunEnded, AgentRunUnsuccessful),
+    (RunStatus.FAILURE, SensedAgentRunFailure, AgentRunFailure),
+    (RunStatus.FAILED, SensedAgentRunFailed, AgentRunFailed),
     (RunStatus.STOPPED, AgentRunStopped, AgentRunStopped),
     (RunStatus.SKIPPED, SequentumSkipped, SequentumSkipped),
 ]
@@ -161,8 +164,8 @@ def test_every_status_in_every_mode_under_every_policy(
 ) -> None:
     # Written down without the code's own tables. What is not named here is waited out, up to the timeout.
     kinds: dict[int | str, type[Exception]] = {
-        6: AgentRunEnded,
-        7: AgentRunEnded,
+        6: SensedAgentRunFailure,
+        7: SensedAgentRunFailed,
         8: AgentRunStopped,
         11: SequentumSkipped,
     }
@@ -283,7 +286,7 @@ def test_a_restart_by_somebody_else_is_waited_for(worker: Worker, task: FakeTask
 def test_a_failure_that_is_archived_is_not_waited_for(worker: Worker, task: FakeTask, mode: str) -> None:
     worker.service.plans = [Plan(RunStatus.FAILED, seconds=10)]
     worker.service.start(by_stranger=True)
-    with pytest.raises(AgentRunEnded):
+    with pytest.raises(SensedAgentRunFailed):
         sense(worker, task, mode, wait_for_restart=True)
 
 
@@ -420,7 +423,7 @@ def test_a_resumed_sensor_reads_no_parameter_again(
     if outcome is RunStatus.SUCCESS:
         assert resumed.resume_execution("execute_complete", carried, task.context) == 101
     else:
-        with pytest.raises(AgentRunEnded, match="Run 101 of agent 7"):
+        with pytest.raises(AgentRunUnsuccessful, match="Run 101 of agent 7"):
             resumed.resume_execution("execute_complete", carried, task.context)
 
 
