@@ -179,7 +179,7 @@ def test_its_timeout_stops_the_run(sandbox: Sandbox, agent: Agent, task: FakeTas
 def test_a_run_that_ignores_a_stop_is_killed(sandbox: Sandbox, agent: Agent, task: FakeTask) -> None:
     sandbox.plan_runs(agent.id, [RunPlan(outcome="Running", ignores_stop=True)])
     with pytest.raises(AgentRunTimeout, match="It has been stopped"):
-        operator(agent.id, timeout=0.5, stop_grace=0.2).execute(task.context)
+        operator(agent.id, timeout=5, stop_grace=0.2).execute(task.context)
     assert [kill.detail for kill in sandbox.ledger.kills] == [{"forced": True}]
     assert sandbox.ledger.runs(agent.id)[0].status == "Stopped"
 
