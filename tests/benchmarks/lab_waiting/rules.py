@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from airflow_provider_sequentum.api.run_status import RunStatus
@@ -13,7 +14,7 @@ SPACING = 0.75
 PAGE = 100
 
 
-class Rule:
+class Rule(ABC):
     """Whom to ask next. Subclasses choose; what an agent's runs look like is seen here."""
 
     def __init__(self, service: LabService) -> None:
@@ -23,9 +24,9 @@ class Rule:
             self.waiting.setdefault(run.agent_id, {})[run.run_id] = run
         self.heard: dict[int, float] = {}
 
+    @abstractmethod
     def ask(self, now: float, answered: float) -> None:
         """Use one request."""
-        raise NotImplementedError
 
     def see(self, agent_id: int, now: float, answered: float) -> None:
         """Read the agent's runs."""

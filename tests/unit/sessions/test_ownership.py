@@ -122,7 +122,7 @@ def test_a_worker_that_dies_at_any_step_is_followed_by_an_attempt_that_owns_its_
             try:
                 assert world.run(build(deferrable=deferrable)) == 700
             except Killed:
-                pass
+                assert was_interrupted(worker)
             else:
                 if was_interrupted(worker):
                     continue  # it was the triggerer that died, and another one took over
