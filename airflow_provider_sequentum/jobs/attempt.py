@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -122,6 +122,16 @@ class JobAttempt(ABC):
 
         :param is_killed: whether the task is being killed, so that there are only seconds.
         """
+
+    def bounds(self) -> dict[str, Any]:
+        """Return what a new record says of this attempt: the logical attempt that it belongs to, and its deadlines."""
+        seconds = self.config.timeout
+        return {
+            "max_tries": self.task.max_tries,
+            "deadline": None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
+            # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
+            "execution_deadline": self.task.execution_deadline if self.config.deferrable else None,
+        }
 
     def take_over(self, previous: JobAttempt) -> None:
         """Own the job that an earlier attempt left."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
@@ -107,15 +106,11 @@ class RunAttempt(JobAttempt):
 
     def new_record(self) -> RunRecord:
         """Return the record of this attempt, for a run that has to be started."""
-        seconds = self.config.timeout
         return RunRecord(
             agent_id=self.config.agent_id,
             config=self.config,
             fingerprint=self.config.fingerprint(),
-            max_tries=self.task.max_tries,
-            deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
-            # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
-            execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
+            **self.bounds(),
         )
 
     def is_over_now(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_sequentum.api import agent_builder
@@ -102,14 +101,10 @@ class SessionAttempt(JobAttempt):
 
     def start_or_join(self) -> bool:
         """Start a session, or take over the one that is given or that an earlier attempt left."""
-        seconds = self.config.timeout
         new = SessionRecord(
             config=self.config,
             fingerprint=self.config.fingerprint(),
-            max_tries=self.task.max_tries,
-            deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
-            # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
-            execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
+            **self.bounds(),
         )
         self.port.deadline = new.first_deadline
         try:

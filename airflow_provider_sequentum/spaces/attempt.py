@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any, NoReturn
 
@@ -125,14 +124,10 @@ class SpaceAttempt(JobAttempt):
 
     def start_or_join(self) -> bool:
         """Start the agents, or join the runs of an earlier attempt; return whether all are over already."""
-        seconds = self.config.timeout
         new = SpaceRecord(
             config=self.config,
             fingerprint=self.config.fingerprint(),
-            max_tries=self.task.max_tries,
-            deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
-            # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
-            execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
+            **self.bounds(),
         )
         self.port.deadline = new.first_deadline
         previous = self.record or self._guess(new)
