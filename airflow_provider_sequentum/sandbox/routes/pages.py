@@ -30,7 +30,8 @@ _STYLE = (
     "svg line{stroke:#ddd}svg path{fill:none;stroke-width:2}"
     ".extracted{stroke:#0b5cad}.exported{stroke:#1a7f37}"
     "svg .extracted-name{fill:#0b5cad}svg .exported-name{fill:#1a7f37}"
-    "@media(max-width:40rem){body{margin:1rem auto}td,th{padding:.3rem .3rem}}"
+    "td:first-child{min-width:7rem}"
+    "@media(max-width:40rem){body{margin:1rem auto}td,th{padding:.3rem}svg text{font-size:18px}}"
 )
 # A page shows this many of the newest runs, and of the last events of a session.
 _SHOWN = 100
