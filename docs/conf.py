@@ -72,7 +72,7 @@ html_theme = "furo"
 html_title = "Sequentum Cloud for Airflow"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_search_scorer = "search_scorer.js"
+html_search_scorer = str(ROOT / "docs" / "search_scorer.js")
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
@@ -96,7 +96,7 @@ def readable_signature(
         return "", returns
     if signature is not None:
         signature = re.sub(r"(Literal\[[^]]*\]) \| str\b", r"\1", signature)
-        signature = re.sub(r"conf\.getboolean\('operators', 'default_deferrable', fallback=(\w+)\)", r"\1", signature)
+        signature = re.sub(r"conf\.getboolean\(.operators., .default_deferrable., fallback=(\w+)\)", r"\1", signature)
     return signature, returns
 
 
