@@ -203,7 +203,7 @@ def _chart(run: Run, now: datetime) -> str:
         f'<text x="40" y="170">{run.created:%H:%M:%S}</text>'
         f'<text x="630" y="170" text-anchor="end">{until:%H:%M:%S}</text>'
         '<text x="40" y="12" class="extracted-name">extracted</text>'
-        '<text x="110" y="12" class="exported-name">exported</text>'
+        '<text x="150" y="12" class="exported-name">exported</text>'
         f"{line('extracted', extracted)}{line('exported', exported)}</svg>"
     )
 
