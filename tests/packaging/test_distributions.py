@@ -32,7 +32,7 @@ def digest(path: Path) -> str:
 
 
 def build(source: Path, target: Path, **environment: str) -> dict[str, str]:
-    command = [sys.executable, "-m", "hatchling", "build", "-d", target]
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(target)]
     subprocess.run(command, cwd=source, env={**os.environ, **environment}, check=True)
     return {path.name: digest(path) for path in target.iterdir()}
 
