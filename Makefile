@@ -25,7 +25,7 @@ READY_2_11 := $(VENV_2_11)/.ready
 BENCH_READY := .venv-bench/.ready
 BUILD_READY := .venv-build/.ready
 SPHINX := --fail-on-warning --keep-going --fresh-env --jobs auto --quiet --doctree-dir build/docs-doctrees
-CODE := airflow_provider_sequentum dags_examples docs tests noxfile.py
+CODE := airflow_provider_sequentum dags_examples docs tests noxfile.py sbom.py
 
 # The lock names every package with its hash, so nothing is resolved and nothing unknown is installed. uv is several
 # times as fast as pip, but does not read pip's configuration: where only that knows the way to an index, pip installs.
@@ -141,12 +141,14 @@ mutation: $(READY) ## Change the life cycle (jobs/, runs/, sessions/, spaces/) i
 	$(BIN)/mutmut results
 
 .PHONY: lint
-lint: $(READY) ## Style, types, layers, wording
+lint: $(READY) ## Style, types, layers, wording, spelling, workflows
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tests.wording --folders airflow_provider_sequentum dags_examples docs
+	$(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet --pedantic .github
 
 # No style check yet: the words that it finds are rewritten first.
 .PHONY: lint-wording
@@ -219,6 +221,10 @@ $(BUILD_READY): requirements/build.txt
 	@[ -x .venv-build/bin/python ] || $(PYTHON) -m venv .venv-build
 	@.venv-build/bin/python $(PIP_INSTALL) --require-hashes --requirement requirements/build.txt
 	@touch $@
+
+.PHONY: sbom
+sbom: $(BUILD_READY) ## The locked packages as a bill of materials (build/sbom/); the wheel's own is inside it
+	.venv-build/bin/python sbom.py requirements/airflow-3.3.txt build/sbom/airflow-provider-sequentum-lock.cdx.json
 
 .PHONY: check-package
 check-package: build $(READY) ## Check both: contents, metadata, reproducibility, and the wheel in an environment of its own

@@ -20,7 +20,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, TaskDeferred
 
 from airflow_provider_sequentum import api, retry_rules
-from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api import billing, runs
 from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
 from airflow_provider_sequentum.exceptions import AgentRunFailure
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
@@ -153,6 +153,32 @@ def test_an_alert_names_the_run_and_what_it_found(
     assert capsys.readouterr().out.endswith("failed: Something else.\n")
 
 
+def test_the_report_of_spending_has_each_agent_and_what_is_left(
+    sandbox: Sandbox, agent: Agent, run_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = execute(DOCS / "how-to" / "recipes.md", agent, run_id)["spent_yesterday"]
+    sandbox.advance(24 * 3600)
+    monkeypatch.setitem(report.function.__globals__, "datetime", SandboxTime(sandbox))
+    [ended] = sandbox.ledger.runs(agent.id)
+    left = float(SequentumHook().send(billing.credits()).available_credits)
+    assert report.function() == {
+        "day": f"{ended.created:%Y-%m-%d}",
+        "agents": {"Prices": 1.0},
+        "credits left": left,
+    }
+    assert left == 999.0
+
+
+class SandboxTime:
+    """The class ``datetime`` of a snippet, for which it is as late as in the sandbox."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def now(self, zone: Any) -> datetime:
+        return self._sandbox.engine.clock.now().astimezone(zone)
+
+
 def test_an_operator_of_the_readers_own_waits(agent: Agent, run_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
     kind = execute(DOCS / "how-to" / "triggers.md", agent, run_id)["WaitForRun"]
@@ -224,6 +250,11 @@ def test_getting_started_takes_five_minutes(tmp_path: Path) -> None:
     commands = "\n".join(blocks(DOCS / "get-started.md", "bash")).replace("8765", str(free_port()))
     assert commands.count("pip install") == 1
     commands = commands.replace("airflow dags test quickstart", "airflow dags test quickstart 2>&1")
+    [own_dag] = blocks(DOCS / "index.md", "python")
+    own_dag = own_dag.replace("from airflow.sdk", "from airflow.providers.common.compat.sdk")
+    (tmp_path / "us_states.py").write_text(own_dag.replace("/tmp/lake", str(tmp_path / "lake")))
+    [test_it] = [block for block in blocks(DOCS / "get-started.md", "console") if "airflow dags test" in block]
+    commands += '\ncp us_states.py "$AIRFLOW_HOME/dags/"\n' + test_it.removeprefix("$ ")
     printed = shell(re.sub(r"^pip install.*$", "", commands, flags=re.MULTILINE), tmp_path, timeout=280)
     assert "Alabama" in printed.rpartition("capital")[2]
     assert re.findall(r".*\[(?:error|critical) *\].*", printed) == [], "a green DAG has no red line in its log"
@@ -231,6 +262,8 @@ def test_getting_started_takes_five_minutes(tmp_path: Path) -> None:
         links = dict(database.execute("SELECT key, value FROM xcom WHERE key LIKE '%link'").fetchall())
     assert re.search(r"/agents/\d+/runs/\d+", links["agent_run_link"]), "the button leads to the page of the run"
     assert re.search(r"/sessions/\w+", links["agent_builder_session_link"])
+    [landed] = (tmp_path / "lake" / "us_states").glob("run-*/output.csv")
+    assert len(landed.read_text().splitlines()) == 51
 
 
 @pytest.mark.slow
