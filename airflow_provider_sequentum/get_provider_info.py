@@ -84,6 +84,8 @@ def get_provider_info() -> dict[str, Any]:
                     f"{package}.operators.agent_run",
                     f"{package}.operators.agent_builder",
                     f"{package}.operators.space_run",
+                    f"{package}.operators.schedules",
+                    f"{package}.operators.agent_version",
                 ],
             }
         ],

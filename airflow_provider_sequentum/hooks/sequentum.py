@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings, SequentumClient
     from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.api.schedules import Schedule
 
 T = TypeVar("T")
 
@@ -172,6 +173,19 @@ class SequentumHook(BaseHook):
 
         frame: pd.DataFrame = frame_of(self.iter_record_batches(agent_id, run_id, **options))
         return frame
+
+    def list_paused_schedules(self, agent_id: int | str) -> list[Schedule]:
+        """Return the schedules of an agent that are paused, whoever paused them.
+
+        ``PauseAgentSchedulesOperator`` leaves what it paused to the task that resumes it. If that task never ran, this
+        finds what it has left; ``updated`` says since when.
+
+        :param agent_id: the agent.
+        """
+        from airflow_provider_sequentum.api import schedules
+
+        listed = self.send(schedules.list_schedules(agent_id))
+        return [schedule for schedule in listed if schedule.is_enabled is False]
 
     def run_link(self, agent_id: int, run_id: int) -> str:
         """Return the address of a run's page: the connection's template filled in, or the dashboard."""
