@@ -103,6 +103,7 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
     listed = _list(port, agent_id)
     if previous is not None:
         record = record.updated(paused=still_paused(previous, listed, was_cleared=was_cleared))
+        _announce(port, record)
     for schedule in listed:
         # Of a schedule that does not say whether it is enabled, no one could know whether to resume it.
         if schedule.is_enabled is not True:
