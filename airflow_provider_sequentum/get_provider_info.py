@@ -107,7 +107,12 @@ def get_provider_info() -> dict[str, Any]:
                 "source-integration-name": name,
                 "target-integration-name": "Common IO",
                 "python-module": f"{package}.transfers.run_files",
-            }
+            },
+            {
+                "source-integration-name": "Common IO",
+                "target-integration-name": name,
+                "python-module": f"{package}.transfers.input_files",
+            },
         ],
         "asset-uris": [asset_uri],
         "dataset-uris": [asset_uri],

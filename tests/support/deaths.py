@@ -23,6 +23,8 @@ class Mortal:
     """
 
     steps_left: int | None = None
+    dies_after_requests: bool = False
+    """Whether the moment after a request is a step too: only for a task whose last step is one."""
 
     def step(self) -> None:
         if self.steps_left is None:
@@ -45,12 +47,15 @@ class Mortal:
 
 @pytest.fixture
 def mortal(monkeypatch: pytest.MonkeyPatch) -> Mortal:
-    mortal = Mortal()
+    mortal, exchange = Mortal(), SequentumClient.exchange
 
     def dying(function: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(*args: Any, **kwargs: Any) -> Any:
             mortal.step()
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if mortal.dies_after_requests and function is exchange:
+                mortal.step()
+            return result
 
         return stepped
 
