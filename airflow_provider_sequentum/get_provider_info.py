@@ -86,6 +86,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{package}.operators.space_run",
                     f"{package}.operators.schedules",
                     f"{package}.operators.agent_version",
+                    f"{package}.operators.retention",
                 ],
             }
         ],
