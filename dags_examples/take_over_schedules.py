@@ -35,6 +35,6 @@ with DAG(
         schedule_ids=pause.output,
         retries=5,
     )
-    # A teardown runs when what is before it has failed too, and does not make the DAG run succeed then.
-    pause >> run >> resume.as_teardown(on_failure_fail_dagrun=True)
+    # A teardown runs when what is before it has failed too, and the DAG run fails then.
+    pause >> run >> resume.as_teardown()
     # [END howto_schedules]
