@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -102,6 +102,33 @@ def test_a_version_that_is_changed_between_the_check_and_the_start(
     assert "has version 2, not version 1" in str(caught.value)
     assert "Version 2 was saved by sandbox" in str(caught.value)
     assert "It has been stopped." in str(caught.value)
+
+
+def test_a_kill_at_any_step_leaves_no_run_of_another_version(
+    sandbox: Sandbox, someone: SequentumClient, mortal: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.runs.start.LOOKUP_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.start.KILL_LOOKUP_DELAYS", (0.0,))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.stop.POLL_INTERVAL", timedelta(seconds=0.05))
+    monkeypatch.setattr("airflow_provider_sequentum.runs.stop.FIRST_LOOK", timedelta(seconds=0.05))
+    for steps in itertools.count():
+        agent = sandbox.add_agent(f"Agent {steps}", records=[], duration=10_000)
+        task = FakeTask(Clock(datetime.now(UTC)), retries=2)
+        with monkeypatch.context() as patch:
+            change_at_start(patch, someone, agent)
+            try:
+                lived = mortal.outlives(steps, partial(operator(agent, expected_version=1).execute, task.context))
+            except AgentVersionChanged:
+                lived = True
+            if not lived:
+                task.next_attempt()
+                with pytest.raises(AgentVersionChanged):
+                    operator(agent, expected_version=1).execute(task.context)
+        assert [run.run_id for run in sandbox.ledger.going] == [], steps
+        assert len(sandbox.ledger.starts(agent.id)) <= 1, steps
+        if lived:
+            break
+    assert steps > 5
 
 
 def test_a_pin_is_set_by_the_first_success_and_kept(
