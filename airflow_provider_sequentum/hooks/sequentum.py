@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings, SequentumClient
     from airflow_provider_sequentum.api.agents import Agent
+    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.api.schedules import Schedule
     from airflow_provider_sequentum.hooks.port import ClientPort
@@ -190,7 +191,8 @@ class SequentumHook(BaseHook):
         """
         from airflow_provider_sequentum.api import agents
 
-        return list(self.send(agents.list_agents(name=name, space_id=space_id)))
+        listed: Page[Agent] = self.send(agents.list_agents(name=name, space_id=space_id))
+        return list(listed)
 
     def cost_of(self, *, agent_id: int | str, run_id: int | str) -> float | None:
         """Return what a run cost in credits; ``None`` if it is not known.

@@ -53,7 +53,7 @@ class DeleteRunsOperator(BaseOperator):
         transfers, or a folder above.
     :param remove_method: ``RemoveAllFiles`` (default), ``RemoveAllFilesAndAgentInput`` or ``RemoveEntireRun``. Logs and
         other files go too, whether they are landed or not.
-    :param dry_run: only say what would be deleted. Default: True.
+    :param dry_run: only say what would be deleted. Default: True. As a template field it is called ``is_dry_run``.
     :param sequentum_conn_id: the Sequentum connection.
     :param storage_conn_id: the connection of the object storage, if it is not part of ``manifests``.
     :raises SequentumRequestRefused: a parameter has no usable value, or the service does not know the agent; nothing
@@ -67,7 +67,7 @@ class DeleteRunsOperator(BaseOperator):
         "older_than_days",
         "manifests",
         "remove_method",
-        "dry_run",
+        "is_dry_run",
         "sequentum_conn_id",
         "storage_conn_id",
     )
@@ -90,7 +90,7 @@ class DeleteRunsOperator(BaseOperator):
         self.older_than_days = older_than_days
         self.manifests = manifests
         self.remove_method = remove_method
-        self.dry_run = dry_run
+        self.is_dry_run = dry_run  # dry_run is a method of every operator, which "airflow tasks test" calls
         self.sequentum_conn_id = sequentum_conn_id
         self.storage_conn_id = storage_conn_id
 
@@ -106,7 +106,7 @@ class DeleteRunsOperator(BaseOperator):
             agent_id = _named("agent_id", parse_id, self.agent_id)
             days = _named("older_than_days", parse_count, self.older_than_days)
             method = _named("remove_method", _parse_method, self.remove_method)
-            dry_run = is_unset(self.dry_run) or _named("dry_run", parse_flag, self.dry_run)
+            dry_run = is_unset(self.is_dry_run) or _named("dry_run", parse_flag, self.is_dry_run)
             folders = self._folders()
             older_than = timedelta(days=min(days, MOST_DAYS))
         except ValueError as error:
@@ -133,7 +133,7 @@ class DeleteRunsOperator(BaseOperator):
     def _folders(self) -> list[ObjectStoragePath]:
         from airflow_provider_sequentum.transfers.landing import open_destination, without_password
 
-        addresses = [self.manifests] if isinstance(self.manifests, str) else self.manifests
+        addresses: Any = [self.manifests] if isinstance(self.manifests, str) else self.manifests
         if not isinstance(addresses, Sequence) or not addresses or any(map(is_unset, addresses)):
             raise ValueError(f"manifests must be a folder or a list of at least one, not {shown(self.manifests)}")
         conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id

@@ -144,7 +144,8 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
 
     def _name(self, context: Context) -> str:
         if not is_unset(self.file_name):
-            return _named("file_name", parse_file_name, self.file_name)
+            name: str = _named("file_name", parse_file_name, self.file_name)
+            return name
         suffix = ".csv" if is_unset(self.source) else PurePosixPath(str(self.source)).suffix
         ti = context["ti"]
         return stable_name(ti.dag_id, ti.task_id, int(getattr(ti, "map_index", -1)), suffix)

@@ -178,3 +178,11 @@ def test_what_is_wrong_is_refused_before_anything_is_sent(arguments: dict[str, A
         DeleteRunsOperator(task_id="delete", **arguments).execute(FakeTask(Clock()).context)
     assert reason in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_the_dry_run_of_airflow_itself_still_works() -> None:
+    """``airflow tasks test --dry-run`` calls a method of this name, which an attribute would hide."""
+    operator = DeleteRunsOperator(task_id="delete", agent_id=7, older_than_days=1, manifests="/lake", dry_run="{{ 1 }}")
+    assert callable(operator.dry_run)
+    assert operator.is_dry_run == "{{ 1 }}"
+    assert all(hasattr(operator, name) for name in operator.template_fields)
