@@ -60,6 +60,16 @@ def parse_id(value: object) -> int:
     return number
 
 
+def parse_version(value: object) -> int | Literal["pinned"]:
+    """Return the number of an agent's version, or ``pinned``."""
+    if value == "pinned":
+        return "pinned"
+    try:
+        return parse_id(value)
+    except ValueError:
+        raise ValueError(f"must be a positive whole number or 'pinned', not {shown(value)}") from None
+
+
 def parse_count(value: object) -> int:
     """Return a whole number of 0 or more."""
     number = _whole_number(value)
