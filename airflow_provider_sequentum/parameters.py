@@ -19,8 +19,10 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from uuid import UUID
+
+T = TypeVar("T")
 
 OnTimeout = Literal["stop", "leave"]
 OnClear = Literal["rerun", "join"]
@@ -50,6 +52,17 @@ LONGEST_DURATION = timedelta(days=3660)
 def is_unset(value: object) -> bool:
     """Return whether a parameter was left unset."""
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def parse_named(name: str, parse: Callable[[Any], T], value: object) -> T:
+    """Return what ``parse`` makes of a value.
+
+    :raises ValueError: the value cannot be used; the message begins with ``name`` and has no full stop.
+    """
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
 
 
 def parse_id(value: object) -> int:

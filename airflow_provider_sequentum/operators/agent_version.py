@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
-from airflow_provider_sequentum.parameters import is_unset, parse_id, parse_text
+from airflow_provider_sequentum.parameters import is_unset, parse_id, parse_named, parse_text
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -75,15 +75,13 @@ class RestoreAgentVersionOperator(BaseOperator):
         return new
 
     def _parsed(self, conn_id: str) -> tuple[int, int, str]:
-        name = "agent_id"
         try:
-            agent_id = parse_id(self.agent_id)
-            name = "version"
-            version = parse_id(self.version)
-            name = "reason"
-            reason = f"Restored version {version}." if is_unset(self.reason) else parse_text(self.reason)
+            agent_id = parse_named("agent_id", parse_id, self.agent_id)
+            version = parse_named("version", parse_id, self.version)
+            default = f"Restored version {version}."
+            reason = default if is_unset(self.reason) else parse_named("reason", parse_text, self.reason)
         except ValueError as error:
-            raise SequentumRequestRefused(f"{name} {error}. Nothing was restored (connection {conn_id!r}).") from None
+            raise SequentumRequestRefused(f"{error}. Nothing was restored (connection {conn_id!r}).") from None
         return agent_id, version, reason
 
 

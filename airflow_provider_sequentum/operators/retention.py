@@ -16,6 +16,7 @@ from airflow_provider_sequentum.parameters import (
     parse_count,
     parse_flag,
     parse_id,
+    parse_named,
     shown,
 )
 
@@ -103,10 +104,10 @@ class DeleteRunsOperator(BaseOperator):
 
         conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
         try:
-            agent_id = _named("agent_id", parse_id, self.agent_id)
-            days = _named("older_than_days", parse_count, self.older_than_days)
-            method = _named("remove_method", _parse_method, self.remove_method)
-            dry_run = is_unset(self.is_dry_run) or _named("dry_run", parse_flag, self.is_dry_run)
+            agent_id = parse_named("agent_id", parse_id, self.agent_id)
+            days = parse_named("older_than_days", parse_count, self.older_than_days)
+            method = parse_named("remove_method", _parse_method, self.remove_method)
+            dry_run = is_unset(self.is_dry_run) or parse_named("dry_run", parse_flag, self.is_dry_run)
             folders = self._folders()
             older_than = timedelta(days=min(days, MOST_DAYS))
         except ValueError as error:
@@ -149,10 +150,3 @@ MOST_DAYS = 36500
 
 def _parse_method(value: object) -> str:
     return "RemoveAllFiles" if is_unset(value) else parse_choice(value, RemoveMethod)
-
-
-def _named(name: str, parse: Any, value: object) -> Any:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}") from None

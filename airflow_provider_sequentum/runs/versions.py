@@ -142,8 +142,11 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
         log.warning("The answer was lost; looking whether version %s was restored. (%s)", version, error)
         lost = error
     active, after = _versions(port, agent_id)
-    # A service that does not keep the comment shows the new version only by its number.
-    new = _marked(after, mark) or max((each.version for each in after if each.version not in numbers), default=None)
+    new = _marked(after, mark)
+    if new is None and lost is None:
+        # A service that does not keep the comment shows the new version only by its number. Where the answer was lost,
+        # that number can be of a version that a user has saved in the same moment.
+        new = max((each.version for each in after if each.version not in numbers), default=None)
     if new is None:
         raise lost or SequentumUnavailable(
             f"The service accepted to restore version {version} of agent {agent_id}, but lists no new version. Look at "

@@ -19,7 +19,7 @@ from airflow_provider_sequentum.exceptions import (
     about_run,
     client_errors_as_exceptions,
 )
-from airflow_provider_sequentum.parameters import is_unset, parse_count, parse_id, parse_text, plain, shown
+from airflow_provider_sequentum.parameters import is_unset, parse_count, parse_id, parse_named, parse_text, plain, shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -139,20 +139,19 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             raise ValueError("Give either source or rows")
         if is_unset(self.space_id) is is_unset(self.agent_id):
             raise ValueError("Give either space_id or agent_id")
-        _named("space_id", parse_id, self.space_id if is_unset(self.agent_id) else 1)
-        _named("agent_id", parse_id, 1 if is_unset(self.agent_id) else self.agent_id)
+        parse_named("space_id", parse_id, self.space_id if is_unset(self.agent_id) else 1)
+        parse_named("agent_id", parse_id, 1 if is_unset(self.agent_id) else self.agent_id)
 
     def _name(self, context: Context) -> str:
         if not is_unset(self.file_name):
-            name: str = _named("file_name", parse_file_name, self.file_name)
-            return name
+            return parse_named("file_name", parse_file_name, self.file_name)
         suffix = ".csv" if is_unset(self.source) else PurePosixPath(str(self.source)).suffix
         ti = context["ti"]
         return stable_name(ti.dag_id, ti.task_id, int(getattr(ti, "map_index", -1)), suffix)
 
     def _content(self, name: str) -> bytes:
-        encoding = "utf-8" if is_unset(self.encoding) else _named("encoding", parse_encoding, self.encoding)
-        limit = DEFAULT_MAX_BYTES if is_unset(self.max_bytes) else _named("max_bytes", parse_count, self.max_bytes)
+        encoding = "utf-8" if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding)
+        limit = DEFAULT_MAX_BYTES if is_unset(self.max_bytes) else parse_named("max_bytes", parse_count, self.max_bytes)
         if is_unset(self.source):
             content = rows_as_file(self.rows, name, encoding)
             if len(content) > limit:
@@ -298,10 +297,3 @@ def _first_bytes(path: ObjectStoragePath, size: int) -> bytes:
     with path.open("rb") as stream:  # type: ignore[no-untyped-call]
         content: bytes = stream.read(size)
     return content
-
-
-def _named(name: str, parse: Any, value: object) -> Any:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}") from None

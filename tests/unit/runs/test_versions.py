@@ -143,8 +143,9 @@ def test_a_version_that_is_not_stated_is_not_taken_for_the_expected_one(service:
         check_active_version(worker, config(12))
 
 
-def test_a_run_that_does_not_state_its_version_yet(worker: Worker) -> None:
+def test_nothing_is_asked_about_a_run_that_does_not_state_its_version_yet(worker: Worker) -> None:
     check_version_of_run(worker, config(12), run(None))
+    assert not worker.sent
 
 
 def test_what_is_expected_is_no_part_of_the_request() -> None:
@@ -181,6 +182,14 @@ def test_an_answer_that_is_lost(service: FakeVersions, worker: Worker, lost: Err
     service.lost, service.creates = lost, False
     with pytest.raises(SequentumError, match=r"Lost|Broken"):
         restore_version(worker, 7, 12, "Why not.", "(another task)")
+
+
+def test_a_version_without_the_mark_of_the_task_proves_nothing_where_the_answer_was_lost(
+    service: FakeVersions, worker: Worker
+) -> None:
+    service.lost, service.keeps_comments = fakes.answer_lost, False  # a user may have saved it in the same moment
+    with pytest.raises(SequentumError, match="Lost"):
+        restore(worker)
 
 
 def test_a_refusal_is_raised(service: FakeVersions, worker: Worker) -> None:

@@ -119,6 +119,8 @@ def test_rows_of_a_format_that_they_cannot_have() -> None:
 )
 def test_what_fits(content: bytes, name: str, encoding: str) -> None:
     check_content(content, name, encoding)
+    with pytest.raises(ValueError, match="is empty"):
+        check_content(content[:0], name, encoding)
 
 
 @pytest.mark.parametrize(
