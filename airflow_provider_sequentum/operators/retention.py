@@ -148,5 +148,7 @@ MOST_DAYS = 36500
 """More would leave the calendar."""
 
 
-def _parse_method(value: object) -> str:
-    return "RemoveAllFiles" if is_unset(value) else parse_choice(value, RemoveMethod)
+def _parse_method(value: object) -> RemoveMethod:
+    choice: Any = "RemoveAllFiles" if is_unset(value) else parse_choice(value, RemoveMethod)
+    method: RemoveMethod = choice  # a type checker does not follow the choices
+    return method
