@@ -76,9 +76,11 @@ test: lint unit integration system ## Lint and all quick tests, those on a real 
 unit: $(READY) ## Unit tests: no network, no Airflow database
 	$(BIN)/pytest $(SELECT) -n auto tests/unit
 
+# They wait more than they work, so there are more of them at a time than cores.
+AT_A_TIME := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
 .PHONY: integration
 integration: $(READY) ## Tests against the sandbox over real HTTP
-	$(BIN)/pytest $(SELECT) -n auto tests/integration
+	$(BIN)/pytest $(SELECT) -n $(AT_A_TIME) tests/integration
 
 .PHONY: system
 system: $(READY) ## Tests with real Airflow processes
@@ -87,7 +89,8 @@ system: $(READY) ## Tests with real Airflow processes
 .PHONY: test-2.11 system-2.11
 ifneq ($(PYTHON_2_11),)
 test-2.11: $(READY_2_11) ## Unit and integration tests on Airflow 2.11 (skipped where no Python runs it)
-	$(BIN_2_11)/pytest $(SELECT) -n auto tests/unit tests/integration
+	$(BIN_2_11)/pytest $(SELECT) -n auto tests/unit
+	$(BIN_2_11)/pytest $(SELECT) -n $(AT_A_TIME) tests/integration
 
 system-2.11: $(READY) $(READY_2_11) ## Tests with real processes of Airflow 2.11
 	SYSTEM_TEST_PYTHON=$(abspath $(BIN_2_11)/python) $(BIN)/pytest $(SELECT) tests/system
@@ -117,6 +120,13 @@ chaos: $(READY) ## Break a distributed Airflow on purpose and count what goes wr
 .PHONY: soak
 soak: $(READY) ## An hour of steady load in minutes: does anything in the triggerer grow? (SOAK="--minutes 8")
 	$(BIN)/python -m tests.cluster.soak $(SOAK)
+
+.PHONY: simulate simulate-faults
+simulate: $(READY) ## Histories of tasks and their remote jobs in virtual time, each checked (SIM="--histories 10000 --seed 7")
+	$(BIN)/python -m tests.simulation $(SIM)
+
+simulate-faults: $(READY) ## Faults that were fixed, put back: does the checker find them? (FAULTS="--seeds 1")
+	$(BIN)/python -m tests.simulation.faults $(FAULTS)
 
 # Ten thousand answers for each test; the usual run tries a hundred.
 FUZZ ?= --hypothesis-profile=thorough
