@@ -16,8 +16,10 @@ from typing import Any, NoReturn
 import structlog
 
 from tests.simulation.history import Entry, written
-from tests.simulation.promises import Broken, broken_promises
+from tests.simulation import promises, sessions
+from tests.simulation.promises import Broken
 from tests.simulation.worlds import Action, world_of
+from tests.support.worker import LOG_LINES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,10 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def be_quiet() -> None:
     """Let log lines reach those who read them as a part of a history, and no terminal."""
     logging.getLogger().handlers[:] = [logging.NullHandler()]
-    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+    structlog.configure(processors=[structlog.stdlib.PositionalArgumentsFormatter(), _to_the_worker])
 
 
-def _drop(logger: Any, method: str, event: Any) -> NoReturn:
+def _to_the_worker(logger: Any, method: str, event: Any) -> NoReturn:
+    """Give what operators and triggers log to the worker, as the handler for other loggers does."""
+    worker = LOG_LINES.worker
+    if worker is not None and method not in ("debug", "info"):
+        worker.warned.append(str(event["event"]))
     raise structlog.DropEvent
 
 
@@ -66,6 +72,12 @@ def report(seed: int, script: Sequence[Action], broken: Sequence[Broken]) -> Non
     show(history)
     for one in broken_promises(history):
         print(f"  at {one.at:.0f} s: {one.promise}: {one.text}")
+
+
+def broken_promises(history: Sequence[Entry]) -> list[Broken]:
+    """Return the promises that a history breaks."""
+    is_of_session = "session_id" in history[0]
+    return sessions.broken_promises(history) if is_of_session else promises.broken_promises(history)
 
 
 def shrunk(seed: int, script: Sequence[Action], promise: str) -> list[Action]:

@@ -179,7 +179,7 @@ class _Reader:
 
     def _on_ended(self, entry: Entry) -> Iterator[Broken]:
         self.ended = entry
-        if _is_said(entry["said"]):
+        if is_said(entry["said"]):
             self._excuse(entry["said"], entry["at"])
         if not self._task["has_state_store"] and entry["how"] == "died":
             self._excuse_all(entry["at"])
@@ -196,7 +196,8 @@ class _Reader:
 
     def _excuse_all(self, at: float) -> None:
         for job in self.jobs.values():
-            if job.span_at(at).covers(at) or job.spans[0].begun_at + TICK >= at:
+            span = job.span_at(at)
+            if span.begun_at <= at and not span.is_over_by(at):
                 job.is_excused = True
 
     def _returned(self, entry: Entry) -> Iterator[Broken]:
@@ -217,7 +218,7 @@ class _Reader:
 
     def _on_state(self, entry: Entry) -> Iterator[Broken]:
         self.state = entry["state"]
-        if entry.get("said") and _is_said(entry["said"]):
+        if entry.get("said") and is_said(entry["said"]):
             self._excuse(entry["said"], entry["at"])
         if self.state in ("success", "failed", "skipped"):
             yield from self._left(entry["at"])
@@ -238,7 +239,7 @@ class _Reader:
         yield from self._on_anything(entry)
 
 
-def _is_said(text: str) -> bool:
+def is_said(text: str) -> bool:
     return "running and costing credits" in text or "cannot be distinguished" in text
 
 

@@ -10,13 +10,14 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
-from airflow_provider_sequentum.airflow_compat import trigger_life
+from airflow_provider_sequentum.airflow_compat import task_attempt, trigger_life
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.jobs import stop
 from airflow_provider_sequentum.watching import watcher
 from airflow_provider_sequentum.watching.watch_list import Moment
+from tests.support.airflow import FakeTask
 from tests.support.service import Clock
 from tests.support.worker import Worker
 
@@ -56,6 +57,7 @@ class Client:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        self.settings = ClientSettings(api_key="sk")
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,10 +85,11 @@ class Triggerer:
     """Runs the trigger of one deferred task.
 
     :param worker: the port to the fake service.
+    :param task: whose trigger it is.
     :param monkeypatch: puts the fakes in place.
     """
 
-    def __init__(self, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
         self.worker = worker
         self.state = "deferred"
         self.loop = ClockLoop(worker.service.clock)
@@ -109,8 +112,9 @@ class Triggerer:
         monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(worker))
         monkeypatch.setattr(watcher, "present", present)
         monkeypatch.setattr(stop, "_now", worker.now)
-        monkeypatch.setattr(trigger_life, "state_of", lambda task_instance: self.state)
-        monkeypatch.setattr(trigger_life, "_xcom", lambda task_instance, key: None)
+        for module in (trigger_life, task_attempt):
+            monkeypatch.setattr(module, "state_of", lambda task_instance: self.state)
+        monkeypatch.setattr(trigger_life, "_xcom", lambda task_instance, key: task.ti.pushed(key))
 
     def fire(self, trigger: Any) -> dict[str, Any]:
         """Run a trigger to its only event, from its serialized form, as a triggerer does."""

@@ -23,10 +23,12 @@ from tests.simulation.history import Entry
 from tests.simulation.triggerer import Triggerer
 from tests.support import service as fakes
 from tests.support.airflow import use_fakes
-from tests.support.life import LifeAmongStrangers
-from tests.support.service import FakeRun, FakeService, Plan
+from tests.support.builder import FakeBuilder, use_builder
+from tests.support.life import LifeAmongStrangers, TaskLife
+from tests.support.service import FakeService, Plan
 from tests.support.worker import Killed
 from tests.unit.runs.test_life import Runs
+from tests.unit.sessions.test_life import FOLLOWUPS, GIVEN, GivenSessions, SessionLife, Sessions
 from tests.unit.spaces.test_life import Spaces
 
 T = TypeVar("T")
@@ -47,7 +49,9 @@ def _plan(draw: random.Random) -> Plan:
     return Plan(draw.choice(ENDS), seconds=draw.choice((0, 20, 200, 1500)))
 
 
-ACTIONS: dict[str, tuple[int, Sequence[str] | None, Draw]] = {
+Actions = dict[str, tuple[int, Sequence[str] | None, Draw]]
+
+TASK_ACTIONS: Actions = {
     "a_try_runs": (8, WAITING, lambda draw: {"death": _death(draw), "calls_on_kill": draw.random() < 0.5}),
     "the_trigger_fires": (8, ("deferred",), lambda draw: {"death": _death(draw), "calls_on_kill": draw.random() < 0.5}),
     "an_attempt_meets_an_error_that_no_one_foresaw": (
@@ -75,30 +79,49 @@ ACTIONS: dict[str, tuple[int, Sequence[str] | None, Draw]] = {
         },
     ),
     "the_status_is_refused": (1, None, lambda draw: {"refused": draw.randint(1, 60)}),
+}
+"""What can happen to every task. Each action has its weight, the states of the task in which it can happen (``None``:
+all), and its arguments."""
+
+RUN_ACTIONS: Actions = {
+    **TASK_ACTIONS,
     "plan_the_next_attempt": (3, None, lambda draw: {"plan": _plan(draw)}),
     "failures_are_archived": (1, None, lambda draw: {}),
     "somebody_restarts_a_failure": (1, None, lambda draw: {}),
     "a_stranger_starts_a_run": (1, None, lambda draw: {"seconds": draw.choice((20, 2000))}),
 }
-"""Each action with its weight, the states of the task in which it can happen (``None``: all), and its arguments."""
+
+SESSION_ACTIONS: Actions = {
+    **TASK_ACTIONS,
+    "plan_the_next_turns": (2, None, lambda draw: {"looks": draw.choice((1, 2, 5, 100))}),
+    "the_session_is_not_found_for_a_while": (1, None, lambda draw: {"refused": draw.randint(1, 10)}),
+    "a_session_cannot_be_cancelled": (1, None, lambda draw: {"refused": draw.randint(1, 60)}),
+    "a_cancellation_takes_no_effect": (1, None, lambda draw: {"ignored": draw.random() < 0.5}),
+    "a_session_ends": (1, None, lambda draw: {"status": draw.choice(("cancelled", "error"))}),
+    "what_is_over_is_torn_down": (1, None, lambda draw: {}),
+}
 
 SCRIPT_LENGTH = 20
 
 
-class RecordingService(FakeService):
+class _Recording:
     """A fake service that writes down what reaches it."""
 
     write: Callable[..., Entry]
-    asks: str = "task"
+    asks = "task"
 
     def answer(self, call: Call[T]) -> T:
         self.written: Entry = {}
         try:
-            return super().answer(call)
+            return super().answer(call)  # type: ignore[misc, no-any-return]
         except SequentumError:
             if self.written.get("status") == 200:
                 self.written["lost"] = True
             raise
+
+
+class RecordingService(_Recording, FakeService):
+    """A fake service of runs."""
 
     def _act(self, verb: str, call: Call[Any]) -> Any:
         self.settle()  # the history's time of a run's end is that of its record
@@ -118,45 +141,46 @@ class RecordingService(FakeService):
         return answer
 
 
-class _World(LifeAmongStrangers):
-    """What all worlds have in common.
+class RecordingBuilder(_Recording, FakeBuilder):
+    """A fake Agent Builder."""
 
-    :param seed: what everything is drawn from.
-    """
+    def _act(self, call: Call[Any]) -> Any:
+        fields = {"path": call.path, "body": call.body, "by": self.asks, "clock": self.skew.total_seconds()}
+        try:
+            answer = super()._act(call)
+        except HttpStatusError as refusal:
+            self.written = self.write("request", status=refusal.status_code, answer=None, lost=False, **fields)
+            raise
+        ignored = call.path.endswith("/cancel") and self.ignores_cancel
+        self.written = self.write("request", status=200, answer=answer, lost=False, ignored=ignored, **fields)
+        return answer
 
-    service: RecordingService
-    triggerer: Triggerer | None = None
 
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self.draw = random.Random(seed)  # noqa: S311 - a simulation has to be repeatable
+class World(TaskLife):
+    """What all worlds have in common: how things happen, and what of them is written down."""
+
+    actions: Actions
+    triggerer: Triggerer
+
+    def open(self, seed: int, service: Any, draw: random.Random, **parameters: Any) -> None:
+        """Open the world, with a new task.
+
+        :param seed: what everything is drawn from, with ``draw``.
+        :param parameters: those of the task that decide what is promised.
+        """
+        self.draw = draw
         self.history: list[Entry] = []
         self.script: list[Action] = []
-        draw = self.draw
-        parameters = {
-            "deferrable": draw.random() < 0.6,
-            "on_clear": draw.choice(("rerun", "join")),
-            "retry_mode": draw.choice(("restart_or_new", "restart", "new")),
-            "restarts": draw.randrange(3),
-        }
-        self.has_state_store = draw.random() < 0.75
-        lag = draw.choice((0, 20, 45))
-        skew = draw.choice((0, -86400, -45, 45, 86400))
-        self.is_among_strangers = draw.random() < 0.3
-        self.service = self.new_service(restart_lag=lag)
-        self.service.skew = timedelta(seconds=skew)
-        self.service.write = self.write
-        self.arguments = {**parameters, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
-        self.begin_task(has_state_store=self.has_state_store)
-        self.began = self.service.clock.monotonic()
-        use_fakes(self.monkeypatch, self.worker)
-        self.triggerer = Triggerer(self.worker, self.monkeypatch)
-        self.write("task", began=self.began, has_state_store=self.has_state_store, seed=seed, **parameters)
+        self.service = service
+        service.write = self.write
+        self.began = service.clock.monotonic()
+        has_state_store = draw.random() < 0.75
+        self.begin_task(has_state_store=has_state_store)
+        self.write("task", began=self.began, has_state_store=has_state_store, seed=seed, **parameters)
 
     def write(self, what: str, **fields: Any) -> Entry:
         """Write an entry of the history."""
-        at = round(self.service.clock.monotonic() - getattr(self, "began", self.service.clock.monotonic()), 3)
-        entry = {"at": at, "what": what, **fields}
+        entry = {"at": round(self.service.clock.monotonic() - self.began, 3), "what": what, **fields}
         self.history.append(entry)
         return entry
 
@@ -164,11 +188,10 @@ class _World(LifeAmongStrangers):
 
     def play(self) -> list[Entry]:
         """Let things happen as they are drawn; return the history."""
-        names = list(ACTIONS)
-        weights = [weight for weight, _, _ in ACTIONS.values()]
-        for _ in range(SCRIPT_LENGTH):
-            [name] = self.draw.choices(names, weights)
-            action = (name, ACTIONS[name][2](self.draw))
+        names = list(self.actions)
+        weights = [weight for weight, _, _ in self.actions.values()]
+        for name in self.draw.choices(names, weights, k=SCRIPT_LENGTH):
+            action = (name, self.actions[name][2](self.draw))
             if self.can(name):
                 self.script.append(action)
                 self.do(action)
@@ -183,9 +206,7 @@ class _World(LifeAmongStrangers):
 
     def can(self, name: str) -> bool:
         """Return whether something can happen now."""
-        states = ACTIONS[name][1]
-        if name == "a_stranger_starts_a_run" and not self.is_among_strangers:
-            return False
+        states = self.actions[name][1]
         return states is None or self.state in states
 
     def do(self, action: Action) -> None:
@@ -194,26 +215,22 @@ class _World(LifeAmongStrangers):
         getattr(self, name)(**arguments)
 
     def end(self) -> list[Entry]:
-        """Let the task come to its end without further trouble, and take a census of its runs."""
+        """Let the task come to its end without further trouble, and take a census of its jobs."""
         try:
             self.service.faults.clear()
             self.run_until_over()
             if self.state == "failed":  # a worker died in the last attempt; a person clears the task
                 self.clear()
                 self.run_until_over()
-            self.service.clock.sleep(120)
             self.service.asks = "census"
-            for run in list(self.service.runs.values()):
-                self.service.answer(runs.status(run.agent_id, run.id))
+            self.take_census()
         finally:
-            self.close()
+            self.monkeypatch.undo()
+            self.triggerer.close()
         return self.history
 
-    def close(self) -> None:
-        """Take the fakes away."""
-        self.monkeypatch.undo()
-        if self.triggerer is not None:
-            self.triggerer.close()
+    def take_census(self) -> None:
+        """Ask the service what became of every job."""
 
     # What is written down
 
@@ -254,6 +271,63 @@ class _World(LifeAmongStrangers):
         super().a_person_marks_the_deferred_task()
         self.write("state", state=self.state, said=" ".join(self.worker.warned))
 
+    # What the triggerer does
+
+    def event(self) -> dict[str, Any]:
+        assert self.deferral is not None
+        return self.triggerer.fire(self.deferral.trigger)
+
+    def the_trigger_moves(self) -> None:
+        assert self.deferral is not None
+        self.triggerer.kill(self.deferral.trigger, "deferred")
+
+    def stop_as_the_trigger_does(self, state: str) -> None:
+        assert self.deferral is not None
+        self.triggerer.kill(self.deferral.trigger, state)
+
+    # Nothing is judged here
+
+    def check_start(self, job: Any) -> None:
+        pass
+
+    def check_success(self, result: Any) -> None:
+        pass
+
+    def check_nothing_is_left(self, ending: BaseException | None = None) -> None:
+        pass
+
+
+class _WorldOfRuns(World, LifeAmongStrangers):
+    """A world of runs."""
+
+    actions = RUN_ACTIONS
+    service: RecordingService
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = random.Random(seed)  # noqa: S311 - a simulation has to be repeatable
+        parameters = {
+            "deferrable": draw.random() < 0.6,
+            "on_clear": draw.choice(("rerun", "join")),
+            "retry_mode": draw.choice(("restart_or_new", "restart", "new")),
+            "restarts": draw.randrange(3),
+        }
+        self.arguments = {**parameters, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
+        service = self.new_service(restart_lag=draw.choice((0, 20, 45)))
+        service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
+        self.is_among_strangers = draw.random() < 0.3
+        self.open(seed, service, draw, **parameters)
+        use_fakes(self.monkeypatch, self.worker)
+        self.triggerer = Triggerer(self.worker, self.task, self.monkeypatch)
+
+    def can(self, name: str) -> bool:
+        return super().can(name) and (self.is_among_strangers or name != "a_stranger_starts_a_run")
+
+    def take_census(self) -> None:
+        self.service.clock.sleep(120)
+        for run in list(self.service.runs.values()):
+            self.service.answer(runs.status(run.agent_id, run.id))
+
     def failures_are_archived(self) -> None:
         self.service.settle()
         for run in self.service.runs.values():
@@ -269,52 +343,80 @@ class _World(LifeAmongStrangers):
                 path = f"/agent/{run.agent_id}/run/{number}/restart"
                 self.write("request", path=path, body=None, by="person", status=200, answer=None, clock=0.0, lost=False)
 
-    # What the triggerer does
 
-    def event(self) -> dict[str, Any]:
-        assert self.deferral is not None
-        assert self.triggerer is not None
-        return self.triggerer.fire(self.deferral.trigger)
-
-    def the_trigger_moves(self) -> None:
-        assert self.deferral is not None
-        assert self.triggerer is not None
-        self.triggerer.kill(self.deferral.trigger, "deferred")
-
-    def stop_as_the_trigger_does(self, state: str) -> None:
-        assert self.deferral is not None
-        assert self.triggerer is not None
-        self.triggerer.kill(self.deferral.trigger, state)
-
-    # Nothing is judged here
-
-    def check_start(self, run: FakeRun) -> None:
-        pass
-
-    def check_success(self, result: Any) -> None:
-        pass
-
-    def check_nothing_is_left(self, ending: BaseException | None = None) -> None:
-        pass
-
-
-class RunWorld(_World, Runs):
+class RunWorld(_WorldOfRuns, Runs):
     """A task that runs one agent."""
 
     def new_service(self, **options: Any) -> RecordingService:
         return RecordingService(fakes.Clock(), **options)
 
 
-class SpaceWorld(_World, Spaces):
+class SpaceWorld(_WorldOfRuns, Spaces):
     """A task that runs all agents of a space."""
 
     def new_service(self, **options: Any) -> RecordingService:
         return RecordingService(fakes.Clock(), agents={7: "Prices", 8: "Stock"}, **options)
 
 
-WORLDS: tuple[type[_World], ...] = (RunWorld, SpaceWorld)
+class _WorldOfSessions(World, SessionLife):
+    """A world of Agent Builder sessions, of either generation of the service."""
+
+    actions = SESSION_ACTIONS
+    service: RecordingBuilder
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = random.Random(seed)  # noqa: S311 - a simulation has to be repeatable
+        service = RecordingBuilder(single_shot=draw.random() < 0.3)
+        service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
+        self.followups = [] if service.single_shot else list(FOLLOWUPS[: draw.randrange(3)])
+        self.arguments = {"deferrable": draw.random() < 0.6, "followups": self.followups, "timeout": 3000}
+        self.arguments["poll_interval"] = 60
+        given = self.draw_start(draw)
+        self.open(
+            seed, service, draw, **{"session_id": given, **self.arguments}, single_shot=service.single_shot
+        )
+        use_builder(self.monkeypatch, self.worker)
+        self.triggerer = Triggerer(self.worker, self.task, self.monkeypatch)
+        if given is not None:
+            service.begin(given)
+
+    def draw_start(self, draw: random.Random) -> str | None:
+        """Draw how the session is started; return the one that is given."""
+        raise NotImplementedError
+
+    def end(self) -> list[Entry]:
+        self.service.ignores_cancel = False
+        return super().end()
+
+    def a_session_ends(self, status: str) -> None:
+        for name in self.mine_going():
+            self.write("person", does="end", session=name, status=status)
+        super().a_session_ends(status)
 
 
-def world_of(seed: int) -> _World:
+class StartedSessionWorld(_WorldOfSessions, Sessions):
+    """A task that starts its session."""
+
+    def draw_start(self, draw: random.Random) -> str | None:
+        self.arguments["on_ready"] = draw.choice(("finish", "finish", "fail", "cancel"))
+        self.arguments["on_ambiguous_start"] = draw.choice(("fail", "start"))
+        self.arguments["on_lost_session"] = draw.choice(("fail", "start"))
+        return None
+
+
+class GivenSessionWorld(_WorldOfSessions, GivenSessions):
+    """A task that continues the session which another one has started."""
+
+    def draw_start(self, draw: random.Random) -> str | None:
+        self.arguments["on_ready"] = draw.choice(("finish", "fail", "cancel"))
+        self.arguments |= {"session_id": GIVEN, "on_ambiguous_start": "fail"}
+        return GIVEN
+
+
+WORLDS: tuple[type[World], ...] = (RunWorld, SpaceWorld, StartedSessionWorld, RunWorld, SpaceWorld, GivenSessionWorld)
+
+
+def world_of(seed: int) -> World:
     """Return the world of a seed."""
-    return WORLDS[seed % len(WORLDS)](seed)
+    return WORLDS[seed % len(WORLDS)](seed)  # type: ignore[call-arg]
