@@ -85,6 +85,7 @@ class _Reader:
     clears: int = 0
     inputs: str = ""
     ended: Entry = field(default_factory=dict)
+    is_killed: bool = False
 
     def read(self) -> Iterator[Broken]:
         self._task = self.history[0]
@@ -141,7 +142,7 @@ class _Reader:
         if entry["what"] == "person" and entry["does"] == "clear":
             self.clears += 1
         if entry["what"] == "attempt":
-            self.inputs = entry["inputs"]
+            self.inputs, self.is_killed = entry["inputs"], False
 
     def _on_request(self, entry: Entry) -> Iterator[Broken]:
         if entry["by"] != "task" or entry["status"] != 200:
@@ -156,6 +157,8 @@ class _Reader:
                 yield from self._beside_another(job, at)
 
     def _second_job(self, job: Job, at: float) -> Iterator[Broken]:
+        if self.is_killed:
+            yield Broken(at, "nothing is started after a kill", f"{job.id} is started")
         yield from self._beside_another(job, at)
         if not self._task["has_state_store"]:
             return  # before Airflow 3.3 nothing tells a retry of the runs before
@@ -234,6 +237,7 @@ class _Reader:
     def _on_person(self, entry: Entry) -> Iterator[Broken]:
         # Before Airflow 3.3 a trigger does not hear that its task was marked or cleared.
         is_unheard = self.state == "deferred" and not self._task["has_state_store"]
+        self.is_killed = self.is_killed or entry["does"] == "kill"
         if entry["does"] == "wipe" or (entry["does"] in ("mark", "clear") and is_unheard):
             self._excuse_all(entry["at"])
         yield from self._on_anything(entry)

@@ -107,6 +107,7 @@ class Triggerer:
             return Moment(self.loop.time(), worker.now())
 
         monkeypatch.setattr(asyncio, "to_thread", here)
+        monkeypatch.setattr(SequentumHook, "settings", ClientSettings(api_key="sk"))  # Airflow takes a millisecond
         monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
         monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
         monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(worker))

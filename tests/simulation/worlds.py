@@ -8,6 +8,7 @@ a world only writes its history down.
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -26,7 +27,7 @@ from tests.support.airflow import use_fakes
 from tests.support.builder import FakeBuilder, use_builder
 from tests.support.life import LifeAmongStrangers, TaskLife
 from tests.support.service import FakeService, Plan
-from tests.support.worker import Killed
+from tests.support.worker import PACKAGE, Killed
 from tests.unit.runs.test_life import Runs
 from tests.unit.sessions.test_life import FOLLOWUPS, GIVEN, GivenSessions, SessionLife, Sessions
 from tests.unit.spaces.test_life import Spaces
@@ -78,7 +79,7 @@ TASK_ACTIONS: Actions = {
             "took_effect": draw.random() < 0.5,
         },
     ),
-    "the_status_is_refused": (1, None, lambda draw: {"refused": draw.randint(1, 60)}),
+    "the_status_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 2, 5, 60))}),
 }
 """What can happen to every task. Each action has its weight, the states of the task in which it can happen (``None``:
 all), and its arguments."""
@@ -86,6 +87,7 @@ all), and its arguments."""
 RUN_ACTIONS: Actions = {
     **TASK_ACTIONS,
     "plan_the_next_attempt": (3, None, lambda draw: {"plan": _plan(draw)}),
+    "a_stop_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 3, 60))}),
     "failures_are_archived": (1, None, lambda draw: {}),
     "somebody_restarts_a_failure": (1, None, lambda draw: {}),
     "a_stranger_starts_a_run": (1, None, lambda draw: {"seconds": draw.choice((20, 2000))}),
@@ -176,6 +178,7 @@ class World(TaskLife):
         self.began = service.clock.monotonic()
         has_state_store = draw.random() < 0.75
         self.begin_task(has_state_store=has_state_store)
+        logging.getLogger(PACKAGE).setLevel(logging.WARNING)  # only warnings are a part of a history
         self.write("task", began=self.began, has_state_store=has_state_store, seed=seed, **parameters)
 
     def write(self, what: str, **fields: Any) -> Entry:
@@ -235,6 +238,12 @@ class World(TaskLife):
     # What is written down
 
     def segment(self, operator: BaseOperator, work: Any, death: int | None, **how: Any) -> None:
+        kill = operator.on_kill
+
+        def killed() -> None:
+            self.write("person", does="kill")
+            kill()
+
         def watched() -> Any:
             try:
                 result = work()
@@ -253,6 +262,7 @@ class World(TaskLife):
 
         resumed = self.state == "deferred"
         self.write("attempt", number=self.task.ti.try_number, resumed=resumed, inputs=json.dumps(self.inputs))
+        operator.on_kill = killed  # type: ignore[method-assign]
         super().segment(operator, watched, death, **how)
         self.write("state", state=self.state)
 
@@ -322,6 +332,10 @@ class _WorldOfRuns(World, LifeAmongStrangers):
 
     def can(self, name: str) -> bool:
         return super().can(name) and (self.is_among_strangers or name != "a_stranger_starts_a_run")
+
+    def a_stop_is_refused(self, refused: int) -> None:
+        for verb in ("stop", "kill"):
+            self.service.faults[verb] = [(fakes.server_error, False)] * refused
 
     def take_census(self) -> None:
         self.service.clock.sleep(120)
