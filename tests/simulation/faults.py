@@ -166,8 +166,15 @@ FAULTS = (
         "4bfa74c",
         "runs of a space whose start was lost are not looked for by the next attempt",
         "spaces/start.py",
-        "    if record.is_in_doubt:\n        log.warning(\"An earlier attempt",
-        "    if record is new:\n        log.warning(\"An earlier attempt",
+        '    if record.is_in_doubt:\n        log.warning("An earlier attempt',
+        '    if record is new:\n        log.warning("An earlier attempt',
+    ),
+    Fault(
+        "2b662be",
+        "a session that ended before everything was said is a success",
+        "sessions/state.py",
+        "if session.sent < followups:\n            return Action.FOLLOWUPS_LEFT",
+        "if session.sent > followups:\n            return Action.FOLLOWUPS_LEFT",
     ),
     Fault(
         "51224dd",

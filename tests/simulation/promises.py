@@ -170,7 +170,9 @@ class _Reader:
                 yield Broken(at, "what went well is not done again", f"run {other.id} went well, {job.id} is started")
             is_restartable = span.status == FAILURE and self.archived.get(other.id, at) >= at
             if is_restartable and self._task["retry_mode"] != "new":
-                yield Broken(at, "a Failure is restarted in place", f"run {other.id} is in Failure, {job.id} is started")
+                yield Broken(
+                    at, "a Failure is restarted in place", f"run {other.id} is in Failure, {job.id} is started"
+                )
 
     def _beside_another(self, job: Job, at: float) -> Iterator[Broken]:
         for other in self._others(job):

@@ -387,9 +387,7 @@ class _WorldOfSessions(World, SessionLife):
         self.arguments = {"deferrable": draw.random() < 0.6, "followups": self.followups, "timeout": 3000}
         self.arguments["poll_interval"] = 60
         given = self.draw_start(draw)
-        self.open(
-            seed, service, draw, **{"session_id": given, **self.arguments}, single_shot=service.single_shot
-        )
+        self.open(seed, service, draw, **{"session_id": given, **self.arguments}, single_shot=service.single_shot)
         use_builder(self.monkeypatch, self.worker)
         self.triggerer = Triggerer(self.worker, self.task, self.monkeypatch)
         if given is not None:
