@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import structlog
 
-from tests.simulation.history import Entry, written
 from tests.simulation import promises, sessions
+from tests.simulation.history import Entry, written
 from tests.simulation.promises import Broken
 from tests.simulation.worlds import Action, world_of
 from tests.support.worker import LOG_LINES

@@ -62,7 +62,8 @@ class _Reader:
     def _on_request(self, entry: Entry) -> Iterator[Broken]:
         if entry["status"] != 200:
             return
-        *_, name, verb = ["", *entry["path"].split("/")]
+        names: list[str] = entry["path"].split("/")
+        name, verb = names[-2], names[-1]
         if verb == "start":
             yield from self._started(entry)
         elif name in self.sessions:

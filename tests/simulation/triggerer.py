@@ -6,9 +6,8 @@ import asyncio
 import json
 import selectors
 from collections.abc import Coroutine
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, TYPE_CHECKING
 
-import pytest
 
 from airflow_provider_sequentum.airflow_compat import task_attempt, trigger_life
 from airflow_provider_sequentum.api import ClientSettings
@@ -20,6 +19,9 @@ from airflow_provider_sequentum.watching.watch_list import Moment
 from tests.support.airflow import FakeTask
 from tests.support.service import Clock
 from tests.support.worker import Worker
+
+if TYPE_CHECKING:
+    import pytest
 
 T = TypeVar("T")
 

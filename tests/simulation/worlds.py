@@ -315,7 +315,7 @@ class _WorldOfRuns(World, LifeAmongStrangers):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        draw = random.Random(seed)  # noqa: S311 - a simulation has to be repeatable
+        draw = random.Random(seed)
         parameters = {
             "deferrable": draw.random() < 0.6,
             "on_clear": draw.choice(("rerun", "join")),
@@ -380,7 +380,7 @@ class _WorldOfSessions(World, SessionLife):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        draw = random.Random(seed)  # noqa: S311 - a simulation has to be repeatable
+        draw = random.Random(seed)
         service = RecordingBuilder(single_shot=draw.random() < 0.3)
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
         self.followups = [] if service.single_shot else list(FOLLOWUPS[: draw.randrange(3)])
