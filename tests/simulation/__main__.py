@@ -13,8 +13,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import structlog
-
 from tests.simulation import promises, sessions
 from tests.simulation.history import Entry, written
 from tests.simulation.promises import Broken
@@ -51,11 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def be_quiet() -> None:
     """Let log lines reach those who read them as a part of a history, and no terminal."""
     logging.getLogger().handlers[:] = [logging.NullHandler()]
+    try:
+        import structlog
+    except ImportError:  # Airflow 2.11 logs with the standard library alone
+        return
     structlog.configure(processors=[structlog.stdlib.PositionalArgumentsFormatter(), _to_the_worker])
 
 
 def _to_the_worker(logger: Any, method: str, event: Any) -> NoReturn:
     """Give what operators and triggers log to the worker, as the handler for other loggers does."""
+    import structlog
+
     worker = LOG_LINES.worker
     if worker is not None and method not in ("debug", "info"):
         worker.warned.append(str(event["event"]))

@@ -6,8 +6,7 @@ import asyncio
 import json
 import selectors
 from collections.abc import Coroutine
-from typing import Any, Self, TypeVar, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_provider_sequentum.airflow_compat import task_attempt, trigger_life
 from airflow_provider_sequentum.api import ClientSettings
@@ -19,6 +18,9 @@ from airflow_provider_sequentum.watching.watch_list import Moment
 from tests.support.airflow import FakeTask
 from tests.support.service import Clock
 from tests.support.worker import Worker
+
+if TYPE_CHECKING:
+    import pytest
 
 if TYPE_CHECKING:
     import pytest
