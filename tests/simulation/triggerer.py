@@ -22,9 +22,6 @@ from tests.support.worker import Worker
 if TYPE_CHECKING:
     import pytest
 
-if TYPE_CHECKING:
-    import pytest
-
 T = TypeVar("T")
 
 
