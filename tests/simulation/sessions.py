@@ -109,6 +109,11 @@ class _Reader:
 
     def _on_attempt(self, entry: Entry) -> Iterator[Broken]:
         self.inputs = entry["inputs"]
+        if not (entry["resumed"] or self.task["has_state_store"]):
+            # Before Airflow 3.3 an attempt does not know what was sent by one whose session could not be cancelled.
+            for session in self.sessions.values():
+                if session.is_excused:
+                    session.messages.clear()
         yield from ()
 
     def _on_ended(self, entry: Entry) -> Iterator[Broken]:
@@ -142,6 +147,8 @@ class _Reader:
         does = entry["does"]
         if does == "clear":
             self.clears += 1
+            if entry["wipes"] and (given := self.task["session_id"]) is not None:
+                self.sessions[given].messages.clear()  # it is left to the new attempt, which does not know of them
         if does == "end":
             self.sessions[entry["session"]].status = entry["status"]
         is_unheard = self.state == "deferred" and not self.task["has_state_store"]

@@ -269,7 +269,7 @@ class World(TaskLife):
     def clear(self, *, wipes_store: bool = False) -> None:
         if self.state == "scheduled":
             return
-        self.write("person", does="clear")
+        self.write("person", does="clear", wipes=wipes_store)
         if wipes_store and self.state != "deferred":
             self.write("person", does="wipe")
         self.worker.warned.clear()

@@ -213,6 +213,18 @@ SESSION_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(("wipes", "broken"), [(True, []), (False, ["each message is sent once, in order"] * 2)])
+def test_only_a_clear_that_wipes_the_record_excuses_a_message_that_is_sent_again(
+    wipes: bool, broken: list[str]
+) -> None:
+    task = {"at": 0.0, "what": "task", **SESSION, "session_id": "s1"}
+    clear = person(5, "clear", wipes=wipes)
+    history = [sent(2, "a"), clear, attempt(6, 2), sent(7, "a"), sent(8, "b"), finished(9), *BUILT]
+    found = [one.promise for one in sessions.broken_promises([task, attempt(0), *history])]
+    assert found[: len(broken)] == broken
+    assert bool(found) is bool(broken)
+
+
 @pytest.mark.parametrize(("history", "broken"), SESSION_HISTORIES.values(), ids=SESSION_HISTORIES)
 def test_what_the_checker_finds_in_a_history_of_sessions(history: list[Entry], broken: list[str]) -> None:
     entries = [{"at": 0.0, "what": "task", **SESSION}, attempt(0), *history]
