@@ -12,7 +12,7 @@ attempt    a try starts or is resumed: ``number``, ``resumed``
 ended      what a piece of an attempt ended in: ``how`` (``returned``, ``deferred``, ``died`` or ``raised``),
            ``result``, ``error``, ``said`` (the exception's text and the warnings)
 state      the state in which Airflow has the task after that
-person     ``does``: ``clear`` (which ``wipes`` the state store or not), ``wipe``, ``mark``, ``kill``, ``archive``, ``end``
+person     ``does``: ``clear`` (which ``wipes`` the store or not), ``wipe``, ``mark``, ``kill``, ``archive``, ``end``
 ========== ========================================================================================================
 
 ``clock`` is the service's time minus the worker's in seconds: times in an answer are the service's own.
