@@ -4,8 +4,8 @@ One rule for all parameters: ``None`` and an empty string mean *unset*, so the d
 number; a string with a number is that number, because a rendered template is a string; and what a template with native
 rendering gives (dates, decimals, the output of mapped tasks) is understood.
 
-Every function returns the value or raises ``ValueError`` with the rest of a sentence that begins with the parameter's
-name: ``must be a positive whole number, not 'abc'``.
+Every ``parse_`` function returns the value or raises ``ValueError`` with the rest of a sentence that begins with the
+parameter's name: ``must be a positive whole number, not 'abc'``. :func:`parse_named` makes it a whole one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from uuid import UUID
 
 OnTimeout = Literal["stop", "leave"]
@@ -38,6 +38,8 @@ RunEnding = Literal["succeeded", "any"]
 RemoveMethod = Literal["RemoveAllFiles", "RemoveAllFilesAndAgentInput", "RemoveEntireRun"]
 FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
 
+T = TypeVar("T")
+
 LARGEST_ID = 2**63 - 1
 
 LAST_YEAR = 9000
@@ -50,6 +52,17 @@ LONGEST_DURATION = timedelta(days=3660)
 def is_unset(value: object) -> bool:
     """Return whether a parameter was left unset."""
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def parse_named(name: str, parse: Callable[[Any], T], value: object) -> T:
+    """Return what ``parse`` makes of the value of a parameter.
+
+    :raises ValueError: it has no usable value. The message is a whole sentence, with the parameter's name.
+    """
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}.") from None
 
 
 def parse_id(value: object) -> int:

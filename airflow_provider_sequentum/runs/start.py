@@ -114,14 +114,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
     if step is NextStep.REFUSE:
         raise _restart_refused(record, f"it ended as {status_name(run.status)} and was archived")
     # From here on this attempt bounds the run, and the record says what it was asked for.
-    joined = record.updated(
-        config=new.config,
-        fingerprint=new.fingerprint,
-        max_tries=new.max_tries,
-        deadline=new.deadline,
-        execution_deadline=new.execution_deadline,
-        restarts_done=0,
-    )
+    joined = record.joined_by(new).updated(config=new.config, restarts_done=0)
     if step is NextStep.RESTART:
         return restart_or_start(port, joined, run, new)
     port.save(joined)

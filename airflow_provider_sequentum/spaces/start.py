@@ -80,15 +80,7 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
         return start_space(port, new, record), True
     # From here on this attempt bounds the runs. Each keeps the max_tries it was started with: what is decided of it
     # has to take into account that the task was cleared.
-    joined = record.updated(
-        config=config,
-        fingerprint=new.fingerprint,
-        max_tries=new.max_tries,
-        deadline=new.deadline,
-        execution_deadline=new.execution_deadline,
-        ended={},
-        is_ambiguous=False,
-    )
+    joined = record.joined_by(new).updated(config=config, ended={}, is_ambiguous=False)
     port.save(joined)
     return joined, False
 

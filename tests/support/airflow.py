@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
 
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.exceptions import client_errors_as_exceptions
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.port import AttemptPort, ClientPort
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.jobs.record import Stored
@@ -166,7 +167,9 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
     monkeypatch.setattr(AttemptPort, "push", push)
     monkeypatch.setattr(AttemptPort, "push_link", push_link)
     monkeypatch.setattr(SequentumHook, "send", send)
-    monkeypatch.setattr(SequentumHook, "run_link", lambda hook, agent_id, run_id: f"https://ui/{agent_id}/{run_id}")
+    monkeypatch.setattr(
+        SequentumConnection, "run_link", lambda hook, agent_id, run_id: f"https://ui/{agent_id}/{run_id}"
+    )
 
 
 def deferred_by(action: Callable[[], object]) -> TaskDeferred:

@@ -18,7 +18,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.parameters import OnEmpty
 from airflow_provider_sequentum.runs.outcome import describe_end, failure_for, judge
-from airflow_provider_sequentum.runs.record import RunPolicies
+from airflow_provider_sequentum.runs.record import RunConfig
 from tests.support import service as fakes
 from tests.support.service import Clock, ErrorOf, FakeService
 from tests.support.worker import Worker
@@ -94,7 +94,7 @@ def test_diagnostics_are_an_extra_that_failures_are_reported_without(error: Erro
 
 @pytest.mark.parametrize("on_empty", get_args(OnEmpty))
 def test_an_empty_run(on_empty: str) -> None:
-    judgement = judge(run(dataCount=0), RunPolicies(on_empty=on_empty))
+    judgement = judge(run(dataCount=0), RunConfig(on_empty=on_empty))
     assert judgement.action == on_empty
     assert bool(judgement.reason) is (on_empty != "succeed")
 
@@ -124,13 +124,13 @@ def test_an_empty_run(on_empty: str) -> None:
     ],
 )
 def test_the_outcome_policy(fields: dict[str, Any], policy: dict[str, Any], action: str) -> None:
-    judgement = judge(run(**fields), RunPolicies(**policy))
+    judgement = judge(run(**fields), RunConfig(**policy))
     assert judgement.action == action
     assert bool(judgement.reason) is (action != "succeed")
 
 
 @given(st.integers(0, 50), st.integers(0, 5), st.none() | st.integers(0, 50), st.none() | st.integers(0, 5))
 def test_a_run_that_delivered_enough_succeeds(records: int, errors: int, least: int | None, most: int | None) -> None:
-    policy = RunPolicies(min_records=least, max_errors=most)
+    policy = RunConfig(min_records=least, max_errors=most)
     enough = records >= (least or 0) and (most is None or errors <= most)
     assert (judge(run(dataCount=records, errorCount=errors), policy).action == "succeed") is enough
