@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -79,11 +79,12 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         sequentum_conn_id: str = "sequentum_default",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.agent_id = _parsed("agent_id", agent_id, parameters.parse_id)
-        self.ending = _parsed(
-            "ending", ending, partial(parameters.parse_choice, choices=parameters.RunEnding), "succeeded"
-        )
-        self.poll_interval = _parsed("poll_interval", poll_interval, parameters.parse_seconds, 60.0)
+        named, is_unset = parameters.parse_named, parameters.is_unset
+        parse_ending = partial(parameters.parse_choice, choices=parameters.RunEnding)
+        self.agent_id = named("agent_id", parameters.parse_id, agent_id)
+        self.ending = "succeeded" if is_unset(ending) else named("ending", parse_ending, ending)
+        seconds = 60.0 if is_unset(poll_interval) else poll_interval
+        self.poll_interval = named("poll_interval", parameters.parse_seconds, seconds)
         self.sequentum_conn_id = sequentum_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -202,12 +203,3 @@ def _list_size(listed: Collection[Run]) -> int:
 
     deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
     return min(max(SHORTEST_LIST, 2 * deepest), LONGEST_RUN_LIST)
-
-
-def _parsed(name: str, value: object, parse: Callable[[object], T], default: T | None = None) -> T:
-    if default is not None and parameters.is_unset(value):
-        return default
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}.") from None

@@ -36,14 +36,13 @@ from airflow_provider_sequentum.jobs.record import Stored, read_event
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
 from airflow_provider_sequentum.runs.describe import counted, run_summary
-from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.start import acquire_run, start_run
+from airflow_provider_sequentum.runs.start import acquire_run, look_at_runs, start_run
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_runs
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
 from airflow_provider_sequentum.spaces.describe import bounded_summaries, describe_failures, listed
 from airflow_provider_sequentum.spaces.port import AgentPort, Outage
 from airflow_provider_sequentum.spaces.record import AgentEnd, EndKind, SpaceConfig, SpaceRecord
-from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop, look_at_runs, stop_stopping_runs
+from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop, stop_stopping_runs
 
 RUNS_KEY = "runs"
 """The XCom with the summaries of the runs, which names them."""
@@ -109,7 +108,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         """
         if not self.config.wait_for_completion:
             self._judge()
-        return [_record_of(run).run_id or 0 for agent, run in self.runs.items() if self._is_well(agent)]
+        return [run.known_record.run_id or 0 for agent, run in self.runs.items() if self._is_well(agent)]
 
     @property
     def runs_that_succeeded(self) -> list[Run]:
@@ -196,7 +195,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
                 known.append(run)
         results = self._stop_runs(known)
         for run, result in results:
-            run.stopped(_record_of(run), result)
+            run.stopped(run.known_record, result)
         if known:
             sentences.insert(0, self._describe_stops(results))
         if not self.port.is_asking_airflow:
@@ -235,7 +234,8 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def _take_up(self, record: SpaceRecord) -> None:
         """Decide of each run of an earlier attempt what a new attempt of a single run decides: join, restart, start."""
         self._outage.answered()
-        seen = look_at_runs({agent: self._run_of(agent) for agent in record.known_runs}, self.port)
+        known = {agent: self._run_of(agent) for agent in record.known_runs}
+        seen = look_at_runs({agent: (run.port, run.known_record) for agent, run in known.items()}, self.port)
         unstopped = stop_stopping_runs(self.port, record.known_runs, seen, self.config.stop_grace)
         for agent_id in sorted({*seen, *record.not_started}):
             if self.is_out_of_time:
@@ -277,9 +277,9 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             run = self._runs[agent_id]
             if run.run is None:
                 try:
-                    run.run = run.port.send(runs.status(agent_id, _record_of(run).run_id or 0), within=LONGEST_REQUEST)
+                    run.run = run.port.send(runs.status(agent_id, run.known_record.run_id or 0), within=LONGEST_REQUEST)
                 except SequentumError as error:
-                    log.info("Could not look at run %s of agent %s. (%s)", _record_of(run).run_id, agent_id, error)
+                    log.info("Could not look at run %s of agent %s. (%s)", run.known_record.run_id, agent_id, error)
         self.publish()
 
     def _conclude_waited(self) -> None:
@@ -292,7 +292,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             self.port.deadline = None
             if self.config.on_timeout == "stop" or self.known_record.execution_timeout_is_first:
                 results = self._stop_runs([run for agent in late if (run := self._runs[agent]).can_be_joined])
-                stopped = {_record_of(run).agent_id: result for run, result in results}
+                stopped = {run.known_record.agent_id: result for run, result in results}
         for agent_id in waited:
             self._guarded(agent_id, partial(self._conclude, agent_id, stopped.get(agent_id)))
 
@@ -386,7 +386,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def _summary_of(self, agent_id: int) -> dict[str, Any]:
         record = self.known_record
         run, end = self.runs.get(agent_id), record.ended.get(agent_id)
-        run_id = _record_of(run).run_id if run is not None else None
+        run_id = run.known_record.run_id if run is not None else None
         more: dict[str, Any] = {"cost": None, "succeeded": None if end is None else end.kind is EndKind.SUCCEEDED}
         if self.task.is_mapped:
             more["map_index"] = self.task.map_index
@@ -404,7 +404,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def _ask_to_stop(self, attempts: Sequence[RunAttempt]) -> None:
         """Ask runs to stop, in passing: while others are looked for, their time runs already."""
         for attempt in attempts:
-            record = _record_of(attempt)
+            record = attempt.known_record
             try:
                 self.port.send(runs.stop(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
             except SequentumError as error:
@@ -413,13 +413,13 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, RunStopper]]:
         if not attempts:
             return []
-        records = [_record_of(attempt) for attempt in attempts]
+        records = [attempt.known_record for attempt in attempts]
         return list(zip(attempts, stop_runs(self.port, records, self.config.stop_grace), strict=True))
 
     def _describe_stops(self, results: Sequence[tuple[RunAttempt, RunStopper]]) -> str:
         ended = sum(result.confirmed for _, result in results)
         sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended." if ended else ""
-        left = [_record_of(attempt) for attempt, result in results if not result.confirmed]
+        left = [attempt.known_record for attempt, result in results if not result.confirmed]
         if not left:
             return sentence
         ids, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
@@ -445,12 +445,6 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         """Return what an earlier attempt may have left, where Airflow keeps no records: see :class:`.RunAttempt`."""
         earliest = self.task.earliest_start
         return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
-
-
-def _record_of(run: RunAttempt) -> RunRecord:
-    if run.record is None:
-        raise RuntimeError("This run has no record.")
-    return run.record
 
 
 def _kind_of(error: BaseException | None) -> EndKind:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.analytics import RunDiagnostics
-from airflow_provider_sequentum.api.run_status import status_name
+from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
     AgentRunException,
@@ -18,7 +18,9 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.parameters import OnEmpty
 from airflow_provider_sequentum.runs.outcome import describe_end, failure_for, judge
+from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
 from airflow_provider_sequentum.runs.record import RunConfig
+from airflow_provider_sequentum.runs.sense import sensed_failure
 from tests.support import service as fakes
 from tests.support.service import Clock, ErrorOf, FakeService
 from tests.support.worker import Worker
@@ -78,6 +80,17 @@ def test_each_bad_end_has_its_exception(worker: Worker, status: int, kind: type[
     if isinstance(failure, AgentRunException):
         assert (failure.agent_id, failure.run_id) == (7, 42)
         assert str(failure.status) in str(failure)
+
+
+def test_every_status_that_is_a_bad_end_has_an_exception_for_operators_and_one_for_sensors(worker: Worker) -> None:
+    bad = {
+        status for status in RunStatus if (phase := phase_of_status(status)).is_over and phase is not Phase.SUCCEEDED
+    }
+    assert BAD_ENDS.keys() == bad
+    for status, kind in BAD_ENDS.items():
+        sensed = sensed_failure(worker, run(status=status))
+        assert isinstance(sensed, kind)
+        assert str(sensed).splitlines()[-1].endswith(".")
 
 
 @pytest.mark.parametrize("error", [fakes.not_found, fakes.unauthorized, fakes.server_error])
