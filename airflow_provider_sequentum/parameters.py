@@ -4,8 +4,8 @@ One rule for all parameters: ``None`` and an empty string mean *unset*, so the d
 number; a string with a number is that number, because a rendered template is a string; and what a template with native
 rendering gives (dates, decimals, the output of mapped tasks) is understood.
 
-Every function returns the value or raises ``ValueError`` with the rest of a sentence that begins with the parameter's
-name: ``must be a positive whole number, not 'abc'``.
+Every ``parse_`` function returns the value or raises ``ValueError`` with the rest of a sentence that begins with the
+parameter's name: ``must be a positive whole number, not 'abc'``. :func:`parse_named` makes it a whole one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 from uuid import UUID
 
-T = TypeVar("T")
-
 OnTimeout = Literal["stop", "leave"]
 OnClear = Literal["rerun", "join"]
 OnEmpty = Literal["succeed", "warn", "skip", "fail"]
@@ -39,6 +37,8 @@ ParallelExport = Literal["Combined", "Separated"]
 RunEnding = Literal["succeeded", "any"]
 RemoveMethod = Literal["RemoveAllFiles", "RemoveAllFilesAndAgentInput", "RemoveEntireRun"]
 FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
+
+T = TypeVar("T")
 
 LARGEST_ID = 2**63 - 1
 

@@ -117,7 +117,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         from airflow_provider_sequentum.api import runs
         from airflow_provider_sequentum.api.errors import SequentumError
         from airflow_provider_sequentum.exceptions import SequentumException
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.jobs.port import WAITING_SHARE
         from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
 
@@ -125,7 +125,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         size, newest = LONGEST_RUN_LIST, 0
         while True:
             try:
-                async with await SequentumHook(kwargs["sequentum_conn_id"]).aget_client() as client:
+                async with await SequentumConnection(kwargs["sequentum_conn_id"]).aget_client() as client:
                     while True:
                         listed = await client.send(runs.list_runs(kwargs["agent_id"], size), budget_share=WAITING_SHARE)
                         is_cut = len(listed) >= size and min(run.id for run in listed) > newest > 0

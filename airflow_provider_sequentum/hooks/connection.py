@@ -1,11 +1,15 @@
-"""What the fields of an Airflow connection mean: pure functions over their values."""
+"""An Airflow connection to Sequentum Cloud: what its fields mean, and the clients that it becomes."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_sequentum.api.addresses import LARGEST_PORT
 from airflow_provider_sequentum.api.settings import (
@@ -14,14 +18,130 @@ from airflow_provider_sequentum.api.settings import (
     DEFAULT_READ_TIMEOUT,
     ClientSettings,
 )
+from airflow_provider_sequentum.exceptions import (
+    SequentumConnectionException,
+    SequentumConnectionNotFound,
+    client_errors_as_exceptions,
+)
 from airflow_provider_sequentum.parameters import is_unset
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_sequentum.api import AsyncSequentumClient, Call, SequentumClient
 
 T = TypeVar("T")
 D = TypeVar("D")
 
+DEFAULT_CONN_ID = "sequentum_default"
+CONN_TYPE = "sequentum"
+
 _YES = {"true", "1", "yes", "y", "on"}  # Airflow 2.11's test button says "y" for a ticked box
 _NO = {"false", "0", "no", "n", "off"}
 _JSON_NAMES = {list: "a list", bool: "a boolean", int: "a number", float: "a number"}
+
+
+class SequentumConnection(BaseHook):
+    """A connection of type ``sequentum``: its settings, its clients, and where its links lead.
+
+    It is all that operators, sensors and triggers need. What ``@task`` code and Airflow's connection form do with a
+    connection is in :class:`~airflow_provider_sequentum.hooks.sequentum.SequentumHook`.
+
+    :param sequentum_conn_id: the connection. It is looked up at the first request.
+    """
+
+    def __init__(self, sequentum_conn_id: str = DEFAULT_CONN_ID) -> None:
+        super().__init__()
+        self.sequentum_conn_id = sequentum_conn_id
+
+    @cached_property
+    def client(self) -> SequentumClient:
+        """The blocking client. One per hook; it can be used by several threads."""
+        from airflow_provider_sequentum.api import SequentumClient
+
+        with client_errors_as_exceptions(self.sequentum_conn_id):
+            return SequentumClient(self.settings)
+
+    @cached_property
+    def settings(self) -> ClientSettings:
+        """What the connection says, checked.
+
+        :raises SequentumConnectionNotFound: Airflow does not find the connection.
+        :raises SequentumConnectionException: one of its fields is unusable.
+        """
+        return self._settings_from(self._connection, self._connection.extra_dejson)
+
+    def send(self, call: Call[T]) -> T:
+        """Send one request and return its answer.
+
+        :raises SequentumConnectionException: the key, the host or a field of the connection is wrong.
+        :raises SequentumRequestRefused: the service refused the request as it stands.
+        :raises SequentumUnavailable: no usable answer came; a retry can help.
+        """
+        with client_errors_as_exceptions(self.sequentum_conn_id):
+            return self.client.send(call)
+
+    async def aget_settings(self) -> ClientSettings:
+        """Return :attr:`settings` without blocking the event loop."""
+        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+        try:
+            connection = await get_async_connection(self.sequentum_conn_id, hook=self)
+        except AirflowNotFoundException as error:
+            raise self._missing_connection() from error
+        return self._settings_from(connection, await get_async_extra_dejson(connection))
+
+    async def aget_client(self) -> AsyncSequentumClient:
+        """Return a new async client; the caller closes it (``async with``)."""
+        from airflow_provider_sequentum.api import AsyncSequentumClient
+
+        settings = await self.aget_settings()
+        with client_errors_as_exceptions(self.sequentum_conn_id):
+            # Loading the certificates takes longer than an event loop should be kept.
+            return await asyncio.to_thread(AsyncSequentumClient, settings)
+
+    def run_link(self, agent_id: int, run_id: int) -> str:
+        """Return the address of a run's page: the connection's template filled in, or the dashboard."""
+        return self._link("run_link_template", agent_id=agent_id, run_id=run_id)
+
+    def session_link(self, session_id: str) -> str:
+        """Return the address of an Agent Builder session's page, or the dashboard."""
+        return self._link("session_link_template", session_id=session_id)
+
+    def close(self) -> None:
+        """Close the client, if one was opened."""
+        if "client" in self.__dict__:
+            self.__dict__.pop("client").close()
+
+    def _settings_from(self, connection: Connection, extra: object) -> ClientSettings:
+        try:
+            return settings_from_connection(
+                connection.password, connection.host, connection.port, connection.schema, extra
+            )
+        except ValueError as error:
+            raise SequentumConnectionException(
+                f"{error} Nothing was sent. Edit the connection {self.sequentum_conn_id!r}."
+            ) from None
+
+    @cached_property
+    def _connection(self) -> Connection:
+        try:
+            return self.get_connection(self.sequentum_conn_id)
+        except AirflowNotFoundException as error:
+            raise self._missing_connection() from error
+
+    def _missing_connection(self) -> SequentumConnectionNotFound:
+        return SequentumConnectionNotFound(
+            f"Airflow does not find the connection {self.sequentum_conn_id!r}. Nothing was sent. If it does not exist, "
+            f"create it with type {CONN_TYPE!r} and the API key as its password. If it does, Airflow could not "
+            "look it up just now, and a retry can help."
+        )
+
+    def _link(self, template_field: str, **ids: int | str) -> str:
+        extra = self._connection.extra_dejson
+        # Airflow says that it is a dictionary, whatever JSON the connection holds.
+        template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
+        return fill_link_template(template, self.settings.base_url, **ids)
 
 
 def settings_from_connection(

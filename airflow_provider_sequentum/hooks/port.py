@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
-from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.airflow_compat.task_attempt import TaskState
 from airflow_provider_sequentum.jobs.record import Claim
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply, SequentumClient
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.hooks.connection import SequentumConnection
     from airflow_provider_sequentum.jobs.record import JobRecord, Stored
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class ClientPort:
     :param hook: the connection.
     """
 
-    def __init__(self, hook: SequentumHook) -> None:
+    def __init__(self, hook: SequentumConnection) -> None:
         self.hook = hook
         self.deadline: datetime | None = None
         self._urgent: SequentumClient | None = None
@@ -82,7 +82,7 @@ class AttemptPort(ClientPort):
     :param state: where the record is kept.
     """
 
-    def __init__(self, hook: SequentumHook, context: Mapping[str, Any], state: TaskState) -> None:
+    def __init__(self, hook: SequentumConnection, context: Mapping[str, Any], state: TaskState) -> None:
         super().__init__(hook)
         self.record: Stored | None = None
         self.is_recorded = False

@@ -1,30 +1,26 @@
-"""The hook: an Airflow connection becomes a client of the Sequentum Cloud API."""
+"""The hook: what ``@task`` code and Airflow's connection form do with a connection to Sequentum Cloud."""
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_sequentum.exceptions import (
     AgentRunTimeout,
     RunFilesUnavailable,
     RunRecordsUnreadable,
-    SequentumConnectionException,
-    SequentumConnectionNotFound,
     SequentumException,
     SequentumRequestRefused,
     about_run,
     client_errors_as_exceptions,
 )
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
+from airflow_provider_sequentum.hooks.connection import CONN_TYPE, DEFAULT_CONN_ID, SequentumConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +28,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import pyarrow as pa
-    from airflow.providers.common.compat.sdk import Connection
 
-    from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings, SequentumClient
+    from airflow_provider_sequentum.api import SequentumClient
     from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
@@ -44,7 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class SequentumHook(BaseHook):
+class SequentumHook(SequentumConnection):
     """Talk to Sequentum Cloud with the key of an Airflow connection.
 
     What ``@task`` functions need most are methods: :meth:`list_agents`, :meth:`start_run`, :meth:`wait_for_run`,
@@ -63,63 +58,13 @@ class SequentumHook(BaseHook):
     """
 
     conn_name_attr = "sequentum_conn_id"
-    default_conn_name = "sequentum_default"
-    conn_type = "sequentum"
+    default_conn_name = DEFAULT_CONN_ID
+    conn_type = CONN_TYPE
     hook_name = "Sequentum Cloud"
-
-    def __init__(self, sequentum_conn_id: str = default_conn_name) -> None:
-        super().__init__()
-        self.sequentum_conn_id = sequentum_conn_id
 
     def get_conn(self) -> SequentumClient:
         """Return the client of this hook's connection; it stays open until :meth:`close`."""
         return self.client
-
-    @cached_property
-    def client(self) -> SequentumClient:
-        """The blocking client. One per hook; it can be used by several threads."""
-        from airflow_provider_sequentum.api import SequentumClient
-
-        with client_errors_as_exceptions(self.sequentum_conn_id):
-            return SequentumClient(self.settings)
-
-    @cached_property
-    def settings(self) -> ClientSettings:
-        """What the connection says, checked.
-
-        :raises SequentumConnectionNotFound: Airflow does not find the connection.
-        :raises SequentumConnectionException: one of its fields is unusable.
-        """
-        return self._settings_from(self._connection, self._connection.extra_dejson)
-
-    async def aget_settings(self) -> ClientSettings:
-        """Return :attr:`settings` without blocking the event loop."""
-        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-
-        try:
-            connection = await get_async_connection(self.sequentum_conn_id, hook=self)
-        except AirflowNotFoundException as error:
-            raise self._missing_connection() from error
-        return self._settings_from(connection, await get_async_extra_dejson(connection))
-
-    async def aget_client(self) -> AsyncSequentumClient:
-        """Return a new async client; the caller closes it (``async with``)."""
-        from airflow_provider_sequentum.api import AsyncSequentumClient
-
-        settings = await self.aget_settings()
-        with client_errors_as_exceptions(self.sequentum_conn_id):
-            # Loading the certificates takes longer than an event loop should be kept.
-            return await asyncio.to_thread(AsyncSequentumClient, settings)
-
-    def send(self, call: Call[T]) -> T:
-        """Send one request and return its answer.
-
-        :raises SequentumConnectionException: the key, the host or a field of the connection is wrong.
-        :raises SequentumRequestRefused: the service refused the request as it stands.
-        :raises SequentumUnavailable: no usable answer came; a retry can help.
-        """
-        with client_errors_as_exceptions(self.sequentum_conn_id):
-            return self.client.send(call)
 
     def start_run(self, *, agent_id: int | str, input_parameters: Mapping[str, Any] | str | None = None) -> Run:
         """Start a run of an agent and return its record at once. The run has no owner but the caller.
@@ -281,19 +226,6 @@ class SequentumHook(BaseHook):
         listed = self.send(schedules.list_schedules(agent_id))
         return [schedule for schedule in listed if schedule.is_enabled is False]
 
-    def run_link(self, agent_id: int, run_id: int) -> str:
-        """Return the address of a run's page: the connection's template filled in, or the dashboard."""
-        return self._link("run_link_template", agent_id=agent_id, run_id=run_id)
-
-    def session_link(self, session_id: str) -> str:
-        """Return the address of an Agent Builder session's page, or the dashboard."""
-        return self._link("session_link_template", session_id=session_id)
-
-    def close(self) -> None:
-        """Close the client, if one was opened."""
-        if "client" in self.__dict__:
-            self.__dict__.pop("client").close()
-
     def test_connection(self) -> tuple[bool, str]:
         """Prove that the key works, and say as whom and with how many agents: the *Test* button of the form."""
         from airflow_provider_sequentum.api import SequentumClient, agents
@@ -360,40 +292,6 @@ class SequentumHook(BaseHook):
                         stream.seek(0)
                     with _naming_run(run):
                         yield from read(stream, file.name or "")
-
-    def _settings_from(self, connection: Connection, extra: object) -> ClientSettings:
-        from airflow_provider_sequentum.hooks.connection import settings_from_connection
-
-        try:
-            return settings_from_connection(
-                connection.password, connection.host, connection.port, connection.schema, extra
-            )
-        except ValueError as error:
-            raise SequentumConnectionException(
-                f"{error} Nothing was sent. Edit the connection {self.sequentum_conn_id!r}."
-            ) from None
-
-    @cached_property
-    def _connection(self) -> Connection:
-        try:
-            return self.get_connection(self.sequentum_conn_id)
-        except AirflowNotFoundException as error:
-            raise self._missing_connection() from error
-
-    def _missing_connection(self) -> SequentumConnectionNotFound:
-        return SequentumConnectionNotFound(
-            f"Airflow does not find the connection {self.sequentum_conn_id!r}. Nothing was sent. If it does not exist, "
-            f"create it with type {self.conn_type!r} and the API key as its password. If it does, Airflow could not "
-            "look it up just now, and a retry can help."
-        )
-
-    def _link(self, template_field: str, **ids: int | str) -> str:
-        from airflow_provider_sequentum.hooks.connection import fill_link_template
-
-        extra = self._connection.extra_dejson
-        # Airflow says that it is a dictionary, whatever JSON the connection holds.
-        template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
-        return fill_link_template(template, self.settings.base_url, **ids)
 
 
 def _ended_well(port: ClientPort, run: Run, *, is_late: bool) -> Run:

@@ -10,11 +10,13 @@ import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Port
-    from airflow_provider_sequentum.jobs.record import JobConfig
+    from airflow_provider_sequentum.jobs.record import JobConfig, JobRecord
+
+R = TypeVar("R", bound="JobRecord")
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +62,8 @@ class TaskFacts:
         return self.dag_run_started_at
 
 
-class JobAttempt(ABC):
-    """One attempt of a task and the remote job that it owns.
+class JobAttempt(ABC, Generic[R]):
+    """One attempt of a task and the remote job that it owns. ``R`` is the record of such a job.
 
     :param port: what it does its work with.
     :param task: what it knows of its task.
@@ -69,6 +71,7 @@ class JobAttempt(ABC):
     """
 
     config: JobConfig
+    record_type: type[R]
 
     def __init__(self, port: Port, task: TaskFacts, config: JobConfig) -> None:
         self.port = port
@@ -76,6 +79,27 @@ class JobAttempt(ABC):
         self.config = config
         self.is_let_go = False
         """Whether the job is over, stopped, or left running, and what there is to say of it was said."""
+
+    @property
+    def record(self) -> R | None:
+        """The record of the job; ``None`` before there is one."""
+        record = self.port.record
+        return record if isinstance(record, self.record_type) else None
+
+    @property
+    def known_record(self) -> R:
+        """The record of the job, for what comes after its start.
+
+        :raises RuntimeError: there is none yet.
+        """
+        if self.record is None:
+            raise RuntimeError("This attempt has no record yet: start_or_join or resume comes first.")
+        return self.record
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.port.deadline is not None and self.port.now() >= self.port.deadline
 
     @property
     @abstractmethod
@@ -123,17 +147,19 @@ class JobAttempt(ABC):
         :param is_killed: whether the task is being killed, so that there are only seconds.
         """
 
-    def bounds(self) -> dict[str, Any]:
-        """Return what a new record says of this attempt: the logical attempt that it belongs to, and its deadlines."""
+    def new_record(self) -> R:
+        """Return the record of a job that this attempt starts: what is asked for, by whom, and until when."""
         seconds = self.config.timeout
-        return {
-            "max_tries": self.task.max_tries,
-            "deadline": None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
+        return self.record_type(
+            config=self.config,
+            fingerprint=self.config.fingerprint(),
+            max_tries=self.task.max_tries,
+            deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
             # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
-            "execution_deadline": self.task.execution_deadline if self.config.deferrable else None,
-        }
+            execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
+        )
 
-    def take_over(self, previous: JobAttempt) -> None:
+    def take_over(self, previous: JobAttempt[R]) -> None:
         """Own the job that an earlier attempt left."""
         self.port.record, self.port.is_recorded = previous.port.record, previous.port.is_recorded
 

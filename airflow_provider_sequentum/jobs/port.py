@@ -6,7 +6,6 @@ in a test it is a fake that can raise before any step, which is what a killed wo
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -92,24 +91,3 @@ def fault_tolerance(error: SequentumError) -> timedelta:
         return NOT_FOUND_TOLERANCE
     passing = error.transient or (isinstance(error, UnexpectedAnswer) and not isinstance(error, RefusedByServer))
     return FAULT_TOLERANCE if passing else timedelta(0)
-
-
-_SAYS_OVER = re.compile(
-    r"\b(?:is|was|has|been|already)\s+(?:already\s+)?(?:over|ended|finished|completed|stopped|cancell?ed|failed)\b"
-    r"|\b(?:no longer|not) running\b",
-    re.IGNORECASE,
-)
-
-
-def says_it_is_over(error: SequentumError) -> bool:
-    """Return whether the service refuses to end a job because it has ended.
-
-    409 is documented as a conflict with the state of what it concerns, but its texts are not, so this counts only
-    where the status itself is refused.
-    """
-    return error.status_code == 409 and _SAYS_OVER.search(str(error)) is not None
-
-
-def is_refused_for_good(error: SequentumError) -> bool:
-    """Return whether the service will not answer this question, however often it is asked."""
-    return error.status_code in (400, 401, 403, 405, 422)

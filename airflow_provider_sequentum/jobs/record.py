@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from airflow_provider_sequentum import parameters
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+from airflow_provider_sequentum.exceptions import (
+    SequentumException,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+    exception_named,
+)
 
 Id = Annotated[int, BeforeValidator(parameters.parse_id)]
 Count = Annotated[int, BeforeValidator(parameters.parse_count)]
@@ -35,6 +41,9 @@ def choice_of(choices: object) -> BeforeValidator:
 
 FORMAT = 2
 """Raised only if a field changes its meaning. 1 is what was written before the first release."""
+
+
+S = TypeVar("S", bound="Stored")
 
 
 class Stored(BaseModel):
@@ -104,6 +113,10 @@ class JobConfig(Configuration):
     deferrable: Flag = False
     timeout: Seconds | None = None
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a digest of what makes this piece of work what it is."""
+
 
 class JobRecord(Stored):
     """What every record of a remote job says of the logical attempt that it belongs to.
@@ -134,6 +147,11 @@ class JobRecord(Stored):
         """Whether it is ``execution_timeout`` that passes first."""
         return self.execution_deadline is not None and self.execution_deadline == self.first_deadline
 
+    @property
+    def first_timeout(self) -> str:
+        """What messages call the timeout that passes first."""
+        return "execution_timeout" if self.execution_timeout_is_first else "the task's timeout"
+
     def is_same_work(self, fingerprint: str) -> bool:
         """Whether this attempt of the task asks for the same work."""
         return self.fingerprint is None or self.fingerprint == fingerprint
@@ -141,6 +159,30 @@ class JobRecord(Stored):
     def was_cleared(self, max_tries: int | None) -> bool:
         """Whether the task was cleared since."""
         return self.max_tries is not None and self.max_tries != max_tries
+
+    def joined_by(self, new: JobRecord) -> Self:
+        """Return the record once the attempt that made ``new`` has joined the job: from then on it bounds the job."""
+        return self.updated(
+            fingerprint=new.fingerprint,
+            max_tries=new.max_tries,
+            deadline=new.deadline,
+            execution_deadline=new.execution_deadline,
+        )
+
+
+class JobEvent(Stored):
+    """What a trigger tells the task that it resumes.
+
+    :param error: the class of the exception because of which the wait could not go on. The job may be running.
+    :param message: its message.
+    """
+
+    error: str | None = None
+    message: str = ""
+
+    def exception(self) -> SequentumException:
+        """Return the exception that the trigger met."""
+        return exception_named(self.error, self.message)
 
 
 class Claim(Stored):
@@ -172,13 +214,22 @@ def sentence_of(error: ValidationError) -> str:
     return " ".join(lines)
 
 
-def ids_in(values: Iterable[object], *names: str) -> dict[str, int] | None:
-    """Return the ids of a job that a record or event of another version names, as far as it can be made out."""
+def read_event(kind: type[S], event: object) -> S:
+    """Read the event of a trigger. One that cannot be understood is never taken for success.
+
+    :raises SequentumUnavailable: it cannot be understood.
+    """
+    try:
+        return kind.from_json(event)
+    except ValueError as error:
+        raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
+
+
+def objects_in(values: Iterable[object]) -> Iterator[Mapping[str, Any]]:
+    """Yield the JSON objects in records or events of another version, outer ones first: any may name the job."""
     for value in values:
         if isinstance(value, Mapping):
-            ids = {name: value[name] for name in names if type(value.get(name)) is int and value[name] > 0}
-            if len(ids) == len(names):
-                return ids
-            if (nested := ids_in(value.values(), *names)) is not None:
-                return nested
-    return None
+            yield value
+            yield from objects_in(value.values())
+        elif isinstance(value, (list, tuple)):
+            yield from objects_in(value)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Sender, is_refused_for_good, says_it_is_over
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Sender
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call
@@ -25,6 +26,12 @@ LONGEST_REQUEST = 10.0
 """Seconds after which a request is given up, its repetitions included: other jobs wait to be stopped."""
 
 AT_ONCE = datetime.min.replace(tzinfo=UTC)
+
+_SAYS_OVER = re.compile(
+    r"\b(?:is|was|has|been|already)\s+(?:already\s+)?(?:over|ended|finished|completed|stopped|cancell?ed|failed)\b"
+    r"|\b(?:no longer|not) running\b",
+    re.IGNORECASE,
+)
 
 R = TypeVar("R")
 
@@ -109,7 +116,7 @@ class JobStopper(ABC, Generic[R]):
         """Take in that a request failed."""
         if call.changes_something:
             log.warning("A request to stop %s failed. (%s)", self.name, error)
-            self._is_said_over = says_it_is_over(error)
+            self._is_said_over = _says_it_is_over(error)
             self._sent(call, error, now)
         else:
             self._not_shown(error, now)
@@ -118,7 +125,7 @@ class JobStopper(ABC, Generic[R]):
 
     def _not_shown(self, error: SequentumError, now: datetime) -> None:
         self._poll_at = now + self.poll_interval
-        self.is_hidden = is_refused_for_good(error)
+        self.is_hidden = _is_refused_for_good(error)
         if self.is_hidden and self._request_at is None:
             self._request_at = now + self.repeat_interval
         self._missing_since = (self._missing_since or now) if error.status_code == 404 else None
@@ -182,6 +189,20 @@ def _next(stoppers: Sequence[JobStopper[Any]], now: datetime) -> JobStopper[Any]
     for stopper in stoppers:
         log.log(logging.INFO if stopper.confirmed else logging.WARNING, "%s: %s", stopper.name, stopper.sentence)
     return None
+
+
+def _says_it_is_over(error: SequentumError) -> bool:
+    """Return whether the service refuses to end a job because it has ended.
+
+    409 is documented as a conflict with the state of what it concerns, but its texts are not, so this counts only
+    where the status itself is refused.
+    """
+    return error.status_code == 409 and _SAYS_OVER.search(str(error)) is not None
+
+
+def _is_refused_for_good(error: SequentumError) -> bool:
+    """Return whether the service will not answer this question, however often it is asked."""
+    return error.status_code in (400, 401, 403, 405, 422)
 
 
 def _now() -> datetime:

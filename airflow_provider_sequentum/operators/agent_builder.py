@@ -162,9 +162,7 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
         from airflow_provider_sequentum.sessions.attempt import SessionAttempt
         from airflow_provider_sequentum.sessions.files import ScreenshotFolder
 
-        port = self._port(context, config.sequentum_conn_id)
-        if record is not None:
-            port.restore(record)
+        port = self._port(context, config.sequentum_conn_id, record)
         folder, conversation = self._place("screenshots_path", config), self._place("conversation_path", config)
         screenshots = None
         if folder is not None:

@@ -233,14 +233,13 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         return self._owner(config.updated(agent_id=agent_id), record.updated(agent_id=agent_id), context)
 
     def _attempt_of_unreadable(self, values: list[object], context: Context) -> RunAttempt | None:
-        from airflow_provider_sequentum.jobs.record import ids_in
-        from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+        from airflow_provider_sequentum.runs.record import RunConfig, runs_named_in
 
-        ids = ids_in(values, "agent_id", "run_id")
-        if ids is None:
+        record = next(iter(runs_named_in(values)), None)
+        if record is None:
             return None
-        config = RunConfig(agent_id=ids["agent_id"], sequentum_conn_id=self.sequentum_conn_id)
-        return self._owner(config, RunRecord(**ids, config=config), context)
+        config = RunConfig(agent_id=record.agent_id, sequentum_conn_id=self.sequentum_conn_id)
+        return self._owner(config, record.updated(config=config), context)
 
     def _owner(self, config: RunConfig, record: RunRecord | None, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of

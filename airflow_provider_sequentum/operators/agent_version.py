@@ -58,14 +58,14 @@ class RestoreAgentVersionOperator(BaseOperator):
 
     def execute(self, context: Context) -> int:
         """Restore the version. Returns the number of the new one."""
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.pins import move_pin
         from airflow_provider_sequentum.hooks.port import ClientPort
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.runs.versions import restore_version
 
         conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
         agent_id, version, reason = self._parsed(conn_id)
-        hook = SequentumHook(conn_id)
+        hook = SequentumConnection(conn_id)
         try:
             with about_run(agent_id), client_errors_as_exceptions(conn_id):
                 new = restore_version(ClientPort(hook), agent_id, version, reason, _mark(context))

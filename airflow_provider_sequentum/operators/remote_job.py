@@ -15,13 +15,13 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated, KillSwitch, next_attempt_is_sure
 from airflow_provider_sequentum.airflow_compat.task_attempt import (
     DEFERRAL_FAILED,
+    TaskState,
     current_context,
     deferral_timed_out,
     deferral_timeout,
     is_resumed,
     is_retried,
 )
-from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, from_client
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.attempt import JobAttempt
     from airflow_provider_sequentum.jobs.record import JobRecord
 
-A = TypeVar("A", bound="JobAttempt")
+A = TypeVar("A", bound="JobAttempt[Any]")
 
 LONGEST_MESSAGE = 3500
 """Characters of an error message before what became of the job is added to it."""
@@ -273,11 +273,11 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def _port(self, context: Context, conn_id: str, record: JobRecord | None = None) -> AttemptPort:
         """Return the port of an attempt that works from ``record``, if an earlier one left one."""
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import AttemptPort
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.reporting.links import lead_to_dashboard
 
-        hook = SequentumHook(conn_id)
+        hook = SequentumConnection(conn_id)
         lead_to_dashboard(context, hook, self.operator_extra_links)
         port = AttemptPort(hook, context, self._state(context))
         if record is not None:

@@ -97,8 +97,8 @@ class DeleteRunsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[int]:
         """Delete the runs. Returns their ids."""
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import ClientPort
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.runs.retention import delete_old_runs
         from airflow_provider_sequentum.transfers.landed_runs import find_landed_runs
 
@@ -120,7 +120,7 @@ class DeleteRunsOperator(BaseOperator):
                 return None
             return "; ".join(filter(None, reasons)) or "No manifest says that it is landed"
 
-        hook = SequentumHook(conn_id)
+        hook = SequentumConnection(conn_id)
         try:
             with about_run(agent_id), client_errors_as_exceptions(conn_id):
                 result = delete_old_runs(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.airflow_compat.task_attempt import TaskState
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
 from airflow_provider_sequentum.parameters import is_unset, parse_id, plain, shown
 
@@ -35,11 +35,11 @@ class _AgentSchedulesOperator(BaseOperator):
     @contextmanager
     def _working(self, context: Context) -> Iterator[tuple[AttemptPort, int]]:
         """Yield the port and the parsed id of the agent; errors become exceptions that name both."""
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import AttemptPort
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 
         conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
-        hook = SequentumHook(conn_id)
+        hook = SequentumConnection(conn_id)
         try:
             agent_id = parse_id(self.agent_id)
         except ValueError as error:

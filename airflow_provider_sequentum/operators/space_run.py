@@ -156,7 +156,8 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         return self._owner(record.config, record, context)
 
     def _attempt_of_unreadable(self, values: list[object], context: Context) -> SpaceAttempt | None:
-        from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord, runs_named_in
+        from airflow_provider_sequentum.runs.record import runs_named_in
+        from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
         runs = {run.agent_id: run for run in runs_named_in(values)}
         if not runs:
@@ -168,9 +169,7 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 
-        port = self._port(context, config.sequentum_conn_id)
-        if record is not None:
-            port.restore(record)
+        port = self._port(context, config.sequentum_conn_id, record)
         return SpaceAttempt(port, facts_of(context, self), config)
 
     def _trigger(self, attempt: SpaceAttempt) -> SpaceRunsTrigger:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset
 
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def add_extra(context: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         context["outlet_events"][asset].extra.update(facts)
 
 
-def add_run(context: Mapping[str, Any], hook: SequentumHook, run: Run) -> None:
+def add_run(context: Mapping[str, Any], hook: SequentumConnection, run: Run) -> None:
     """Add a run's summary, and how many files it delivered, to the events of the task's outlets, if it has any."""
     from airflow_provider_sequentum.runs.describe import run_summary
 
@@ -36,7 +36,7 @@ def add_run(context: Mapping[str, Any], hook: SequentumHook, run: Run) -> None:
     add_extra(context, {**run_summary(run), "files": _delivered_files(hook, run), "link": link})
 
 
-def _delivered_files(hook: SequentumHook, run: Run) -> int | None:
+def _delivered_files(hook: SequentumConnection, run: Run) -> int | None:
     from airflow_provider_sequentum.api import files
     from airflow_provider_sequentum.api.errors import SequentumError
     from airflow_provider_sequentum.hooks.port import ClientPort

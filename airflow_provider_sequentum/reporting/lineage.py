@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.hooks.connection import SequentumConnection
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed
 
 NAMESPACE = "sequentum"
@@ -42,7 +42,7 @@ def agent_dataset(agent_id: int, run_id: int | None = None) -> Dataset:
     return Dataset(NAMESPACE, f"agents/{agent_id}", facets={} if run_id is None else _version(run_id))
 
 
-def run_lineage(hook: SequentumHook, run: Run) -> OperatorLineage[Any, Any]:
+def run_lineage(hook: SequentumConnection, run: Run) -> OperatorLineage[Any, Any]:
     """Return the lineage of a task that ran an agent.
 
     :param hook: is asked where the agent starts; if it cannot be found out, that is left out.
@@ -56,7 +56,7 @@ def run_lineage(hook: SequentumHook, run: Run) -> OperatorLineage[Any, Any]:
     )
 
 
-def space_lineage(hook: SequentumHook, space_id: int, runs: Sequence[Run]) -> OperatorLineage[Any, Any]:
+def space_lineage(hook: SequentumConnection, space_id: int, runs: Sequence[Run]) -> OperatorLineage[Any, Any]:
     """Return the lineage of a task that ran the agents of a space.
 
     :param hook: is asked where the agents start, unless there are many.
@@ -86,7 +86,7 @@ def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
     )
 
 
-def _start_pages(hook: SequentumHook, runs: Sequence[Run]) -> list[InputDataset]:
+def _start_pages(hook: SequentumConnection, runs: Sequence[Run]) -> list[InputDataset]:
     from airflow_provider_sequentum.api import SequentumClient, agents
     from airflow_provider_sequentum.api.errors import SequentumError
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
 RUN_LINK_KEY = "agent_run_link"
 RUN_SUMMARY_KEY = "run"
@@ -81,7 +81,7 @@ class AgentBuilderScreenshotLink(PushedLink):
     leads_to_dashboard = False
 
 
-def lead_to_dashboard(context: Mapping[str, Any], hook: SequentumHook, links: Iterable[BaseOperatorLink]) -> None:
+def lead_to_dashboard(context: Mapping[str, Any], hook: SequentumConnection, links: Iterable[BaseOperatorLink]) -> None:
     """Let a task's buttons lead to the dashboard unless it pushes an address: that is where to look if it fails."""
     try:
         dashboard = hook.settings.base_url
@@ -93,7 +93,7 @@ def lead_to_dashboard(context: Mapping[str, Any], hook: SequentumHook, links: It
             set_first_address(context, link.key, dashboard)
 
 
-def publish_run(xcoms: Xcoms, hook: SequentumHook, run: Run, **more: Any) -> None:
+def publish_run(xcoms: Xcoms, hook: SequentumConnection, run: Run, **more: Any) -> None:
     """Push the run's summary and the address of its page, for downstream tasks and for the button.
 
     :param more: what else the summary says: ``input_parameters``, ``map_index``, ``cost``, ``note``.
@@ -105,7 +105,7 @@ def publish_run(xcoms: Xcoms, hook: SequentumHook, run: Run, **more: Any) -> Non
     xcoms.push(RUN_SUMMARY_KEY, run_summary(run, link=link, **{**UNKNOWN, **more}))
 
 
-def publish_session(xcoms: Xcoms, hook: SequentumHook, summary: Mapping[str, Any]) -> None:
+def publish_session(xcoms: Xcoms, hook: SequentumConnection, summary: Mapping[str, Any]) -> None:
     """Push a session's id, the address of its page and its summary, for downstream tasks and for the button."""
     link = hook.session_link(summary["session_id"])
     xcoms.push(SESSION_ID_KEY, summary["session_id"])

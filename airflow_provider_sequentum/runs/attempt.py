@@ -20,6 +20,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.jobs.record import read_event
 from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.outcome import failure_for, judge, read_cost
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
@@ -39,7 +40,7 @@ from airflow_provider_sequentum.runs.wait import (
 log = logging.getLogger(__name__)
 
 
-class RunAttempt(JobAttempt):
+class RunAttempt(JobAttempt[RunRecord]):
     """One attempt of a task that works with one run.
 
     :param port: what it does its work with.
@@ -49,17 +50,13 @@ class RunAttempt(JobAttempt):
     """
 
     config: RunConfig
+    record_type = RunRecord
 
     def __init__(self, port: Port, task: TaskFacts, config: RunConfig, publish: Callable[..., None]) -> None:
         super().__init__(port, task, config)
         self.run: Run | None = None
         self._outcome: PollOutcome | None = None
         self._publish = publish
-
-    @property
-    def record(self) -> RunRecord | None:
-        """The record of the run."""
-        return self.port.record if isinstance(self.port.record, RunRecord) else None
 
     @property
     def name(self) -> str:
@@ -99,20 +96,15 @@ class RunAttempt(JobAttempt):
         try:
             self.show(acquire_run(self.port, previous, new))
         except (SequentumError, SequentumUnavailable) as error:
-            if new.first_deadline is None or self.port.now() < new.first_deadline or self.record is None:
+            if not self.is_out_of_time or self.record is None:
                 raise
             log.warning("The time is up before the run is known. (%s)", error)
             self._give_up()
         return self.is_over_now()
 
     def new_record(self) -> RunRecord:
-        """Return the record of this attempt, for a run that has to be started."""
-        return RunRecord(
-            agent_id=self.config.agent_id,
-            config=self.config,
-            fingerprint=self.config.fingerprint(),
-            **self.bounds(),
-        )
+        """Return the record of a run that this attempt starts."""
+        return super().new_record().updated(agent_id=self.config.agent_id)
 
     def is_over_now(self) -> bool:
         """Return whether there is nothing to wait for."""
@@ -122,12 +114,8 @@ class RunAttempt(JobAttempt):
 
     def resume(self, event: object) -> None:
         """Take in what the trigger saw."""
-        try:
-            seen = RunEvent.read(event)
-            run = Run.model_validate(seen.run) if seen.run is not None else self.run
-        except ValueError as error:
-            raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
-        if run is not None:
+        seen = read_event(RunEvent, event)
+        if (run := seen.run or self.run) is not None:
             self.show(run)
         if seen.error is not None:
             raise seen.exception()
@@ -135,7 +123,7 @@ class RunAttempt(JobAttempt):
 
     def wait_spec(self) -> WaitSpec:
         """Return what to wait for now."""
-        record = self._known_record()
+        record = self.known_record
         restarts_left = record.restarts_done < self.config.restarts
         return WaitSpec(
             agent_id=record.agent_id,
@@ -176,14 +164,14 @@ class RunAttempt(JobAttempt):
         if phase is Phase.SUCCEEDED:
             self._accept(run)
             return True
-        if phase is Phase.RESTARTABLE and has_ended and self._known_record().restarts_done < self.config.restarts:
+        if phase is Phase.RESTARTABLE and has_ended and self.known_record.restarts_done < self.config.restarts:
             self._restart(run)
             return False
         raise failure_for(self.port, run, self._next_step(phase))
 
     def stop(self, *, is_killed: bool = False) -> str:
         """Stop the run and return what became of it, as a sentence."""
-        record = self._known_record()
+        record = self.known_record
         if record.run_id is None:
             try:
                 lost = find_lost_run(self.port, record, "fail", is_killed=is_killed)
@@ -226,7 +214,8 @@ class RunAttempt(JobAttempt):
         check_version_of_run(self.port, self.config, run)
 
     def _restart(self, run: Run) -> None:
-        record = self._known_record().updated(restarts_done=self._known_record().restarts_done + 1)
+        before = self.known_record
+        record = before.updated(restarts_done=before.restarts_done + 1)
         number = f"{record.restarts_done} of {self.config.restarts}"
         log.warning("Run %s ended: %s. Restarting it, %s.", run.id, describe_run(run), number)
         new = record.updated(config=self.config, run_id=None, restart_asked_at=None, failure_ended_at=None)
@@ -243,7 +232,7 @@ class RunAttempt(JobAttempt):
         if judgement.action == "warn":
             log.warning("%s", message)
             return
-        self.port.save(self._known_record().updated(is_rejected=True))
+        self.port.save(self.known_record.updated(is_rejected=True))
         if judgement.action == "skip":
             raise SequentumSkipped(message)
         step = (
@@ -272,11 +261,10 @@ class RunAttempt(JobAttempt):
         :raises AgentRunTimeout: ``timeout`` has passed.
         :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
         """
-        record = self._known_record()
+        record = self.known_record
         is_execution_timeout = record.execution_timeout_is_first
         state = f"still {describe_run(self.run)}" if self.run is not None else "not known to have ended"
-        message = f"{record.name} was {state} when "
-        message += "execution_timeout passed." if is_execution_timeout else "the task's timeout passed."
+        message = f"{record.name} was {state} when {record.first_timeout} passed."
         self.port.deadline = None
         if not is_execution_timeout and self.config.on_timeout == "leave":
             self.is_let_go = True
@@ -309,8 +297,3 @@ class RunAttempt(JobAttempt):
         if self.run is None:
             raise RuntimeError("This attempt has no run yet: start_or_join or resume comes first.")
         return self.run
-
-    def _known_record(self) -> RunRecord:
-        if self.record is None:
-            raise RuntimeError("This attempt has no run yet: start_or_join or resume comes first.")
-        return self.record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -20,6 +21,7 @@ from airflow_provider_sequentum.jobs.record import (
     Seconds,
     choice_of,
     fingerprint,
+    objects_in,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class RunConfig(RunPolicies):
         return self.pinned_version if self.expected_version == "pinned" else self.expected_version
 
     def fingerprint(self) -> str:
-        """Return a digest of what makes this piece of work what it is."""
+        """Return a digest of the agent and of all that goes into the request."""
         return fingerprint(self.agent_id, self._options())
 
     def _options(self) -> dict[str, Any]:
@@ -148,3 +150,10 @@ class RunRecord(JobRecord):
     def restarting(self, now: datetime, failure_ended_at: datetime | None) -> Self:
         """Return the record of a run that is about to be restarted in place."""
         return self.updated(restart_asked_at=now, failure_ended_at=failure_ended_at)
+
+
+def runs_named_in(values: Iterable[object]) -> list[RunRecord]:
+    """Return the runs that records or events of another version name, as far as they can be made out."""
+    named = ((value.get("agent_id"), value.get("run_id")) for value in objects_in(values))
+    ids = dict.fromkeys(pair for pair in named if all(type(part) is int and part > 0 for part in pair))
+    return [RunRecord(agent_id=agent_id, run_id=run_id) for agent_id, run_id in ids]

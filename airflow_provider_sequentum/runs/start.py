@@ -8,7 +8,7 @@ next one to find out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
@@ -116,14 +116,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
     if step is NextStep.REFUSE:
         raise _restart_refused(record, f"it ended as {status_name(run.status)} and was archived")
     # From here on this attempt bounds the run, and the record says what it was asked for.
-    joined = record.updated(
-        config=new.config,
-        fingerprint=new.fingerprint,
-        max_tries=new.max_tries,
-        deadline=new.deadline,
-        execution_deadline=new.execution_deadline,
-        restarts_done=0,
-    )
+    joined = record.joined_by(new).updated(config=new.config, restarts_done=0)
     if step is NextStep.RESTART:
         return restart_or_start(port, joined, run, new)
     port.save(joined)
@@ -387,26 +380,46 @@ def _ids(candidates: Sequence[Run]) -> str:
     return f"{ids[:MOST_NAMED]}{more}"
 
 
-def _look(port: Sender, record: RunRecord) -> Run | None:
-    """Return the record's run; ``None`` if the service does not know it, and that is not just too early to say.
+def look_at_runs(
+    looks: Mapping[int, tuple[Sender, RunRecord]], clock: Sender
+) -> dict[int, Run | SequentumError | None]:
+    """Look at runs, at each again until what is read is certain.
 
-    A Failure that may be the old one of a restart is looked at again until it is told apart: no one can know whether an
-    earlier attempt that saved the intent to restart lived to send it.
+    A run that the service does not know may just be too new, and a Failure may be the old one of a restart: no one can
+    know whether an earlier attempt that saved the intent to restart lived to send it. All runs are looked at before one
+    is looked at again, so that many take no longer than one.
+
+    :param looks: what to look with, and the record of the run.
+    :param clock: tells the time and waits.
+    :return: for each its last record, why it could not be read, or ``None`` if the service does not know it.
     """
-    missing_since: datetime | None = None
+    seen: dict[int, Run | SequentumError | None] = {}
+    missing_since: dict[int, datetime] = {}
     while True:
-        try:
-            run = port.send(runs.status(record.agent_id, record.run_id or 0))
-        except SequentumError as error:
-            if error.status_code != 404:
-                raise
-            missing_since = missing_since or port.now()
-            if port.now() - missing_since >= NOT_FOUND_TOLERANCE:
-                return None
-        else:
-            if not may_be_the_old_failure(run, record, port.now()):
-                return run
-        port.sleep(NOT_YET_FOUND_INTERVAL)
+        for key, (port, record) in looks.items():
+            if key in seen:
+                continue
+            try:
+                run = port.send(runs.status(record.agent_id, record.run_id or 0))
+            except SequentumError as error:
+                is_missing = error.status_code == 404
+                since = missing_since.setdefault(key, clock.now())
+                if not is_missing or clock.now() - since >= NOT_FOUND_TOLERANCE:
+                    seen[key] = None if is_missing else error
+            else:
+                missing_since.pop(key, None)
+                if not may_be_the_old_failure(run, record, clock.now()):
+                    seen[key] = run
+        if len(seen) == len(looks):
+            return seen
+        clock.sleep(NOT_YET_FOUND_INTERVAL)
+
+
+def _look(port: Sender, record: RunRecord) -> Run | None:
+    [seen] = look_at_runs({0: (port, record)}, port).values()
+    if isinstance(seen, SequentumError):
+        raise seen
+    return seen
 
 
 def _explain(step: NextStep, record: RunRecord, run: Run | None, was_cleared: bool) -> str:

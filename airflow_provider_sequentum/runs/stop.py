@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.jobs.port import Sender
-from airflow_provider_sequentum.jobs.stop import JobStopper, astop_jobs, stop_jobs
+from airflow_provider_sequentum.jobs.stop import JobStopper, stop_jobs
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.wait import may_be_the_old_failure
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.api import AsyncSequentumClient, Call
+    from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.errors import SequentumError
     from airflow_provider_sequentum.api.runs import Run
 
@@ -128,11 +128,4 @@ def stop_runs(port: Sender, records: Sequence[RunRecord], stop_grace: float) -> 
     """
     stoppers = [RunStopper(record, stop_grace) for record in records]
     stop_jobs(port, stoppers)
-    return stoppers
-
-
-async def astop_runs(client: AsyncSequentumClient, records: Sequence[RunRecord], stop_grace: float) -> list[RunStopper]:
-    """Do what :func:`stop_runs` does, on the event loop of a triggerer."""
-    stoppers = [RunStopper(record, stop_grace) for record in records]
-    await astop_jobs(client, stoppers)
     return stoppers

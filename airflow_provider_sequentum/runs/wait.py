@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
+
+from pydantic import model_validator
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import status_name
-from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, exception_named
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE, Sender, fault_tolerance
-from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.record import JobEvent, Stored
 from airflow_provider_sequentum.runs.describe import RunProgress
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
@@ -70,38 +72,25 @@ class WaitSpec(Stored):
         return f"a run of agent {self.agent_id} created at {self.since} or later"
 
 
-class RunEvent(Stored):
+class RunEvent(JobEvent):
     """What the trigger of a run tells the task that it resumes.
 
     :param outcome: why the wait is over; ``None`` if it could not go on.
     :param run: the run's last record; ``None`` if none was read before the deadline.
-    :param error: the class of the exception because of which it could not go on. The run may be running.
-    :param message: its message.
     """
 
     agent_id: int = 0
     run_id: int | None = None
     outcome: PollOutcome | None = None
-    run: dict[str, Any] | None = None
-    error: str | None = None
-    message: str = ""
+    run: runs.Run | None = None
 
-    @classmethod
-    def read(cls, event: object) -> Self:
-        """Read an event. One that cannot be understood is never taken for success.
-
-        :raises ValueError: it cannot be understood.
-        """
-        read = cls.from_json(event)
-        if read.outcome is None and read.error is None:
-            raise ValueError("It says neither how the wait ended nor why it did not.")
-        if read.run is None and read.outcome is PollOutcome.ENDED:
-            raise ValueError("It says that the run ended and has no record of it.")
-        return read
-
-    def exception(self) -> SequentumException:
-        """Return the exception that the trigger met."""
-        return exception_named(self.error, self.message)
+    @model_validator(mode="after")
+    def _says_what_happened(self) -> Self:
+        if self.outcome is None and self.error is None:
+            raise ValueError("It says neither how the wait ended nor why it did not")
+        if self.run is None and self.outcome is PollOutcome.ENDED:
+            raise ValueError("It says that the run ended and has no record of it")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,14 +149,12 @@ class AgentRunSensor(BaseSensorOperator):
         :param event: what the trigger saw.
         :param config: what was handed on. ``dag.test`` loses it; then the parameters are read again.
         """
-        from airflow_provider_sequentum.api.runs import Run
         from airflow_provider_sequentum.runs.sense import SensorConfig
         from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
 
         try:
             known = SensorConfig.from_json(config) if config is not None else self._config()
-            seen = RunEvent.read(event)
-            run = Run.model_validate(seen.run) if seen.run is not None else None
+            seen = RunEvent.from_json(event)
         except ValueError as error:
             raise SequentumUnavailable(
                 f"What the trigger handed over cannot be read: {error} The run was left alone."
@@ -165,12 +163,12 @@ class AgentRunSensor(BaseSensorOperator):
             failure = seen.exception()
             raise type(failure)(f"{failure} The run was left alone.")
         port, poller = self._polling(known)
-        if seen.outcome is PollOutcome.DEADLINE or run is None:
-            message = _timed_out(poller, run)
+        if seen.outcome is PollOutcome.DEADLINE or seen.run is None:
+            message = _timed_out(poller, seen.run)
             limit = facts_of(context, self).execution_deadline
             timed_out = limit is not None and port.now() >= limit
             raise AirflowTaskTimeout(message) if timed_out else AirflowSensorTimeout(message)
-        return self._conclude(context, port, run)
+        return self._conclude(context, port, seen.run)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral. What Airflow 3.3 makes of its failures, this makes of them on older versions too."""
@@ -221,12 +219,12 @@ class AgentRunSensor(BaseSensorOperator):
 
     def _polling(self, config: SensorConfig) -> tuple[ClientPort, RunPoller]:
         """Return what to look with, which remembers between two looks, as far as the process lives."""
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import ClientPort
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.runs.wait import RunPoller
 
         if self._poll is None:
-            self._poll = ClientPort(SequentumHook(config.sequentum_conn_id)), RunPoller(config.wait_spec())
+            self._poll = ClientPort(SequentumConnection(config.sequentum_conn_id)), RunPoller(config.wait_spec())
         return self._poll
 
     def _conclude(self, context: Context, port: ClientPort, run: Run) -> int:

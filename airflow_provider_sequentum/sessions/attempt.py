@@ -11,6 +11,7 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentBuilderTimeout, SequentumSkipped, SequentumUnavailable
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
+from airflow_provider_sequentum.jobs.record import read_event
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.sessions.describe import Highlights, failure_for, progress_line, session_summary
 from airflow_provider_sequentum.sessions.files import ScreenshotFolder, save_conversation
@@ -41,7 +42,7 @@ HOW_TO_LOOK = (
 log = logging.getLogger(__name__)
 
 
-class SessionAttempt(JobAttempt):
+class SessionAttempt(JobAttempt[SessionRecord]):
     """One attempt of a task that works with one session.
 
     :param config: the session to start or to continue, what to say in it, and how to handle it.
@@ -51,6 +52,7 @@ class SessionAttempt(JobAttempt):
     """
 
     config: SessionConfig
+    record_type = SessionRecord
 
     def __init__(
         self,
@@ -68,11 +70,6 @@ class SessionAttempt(JobAttempt):
         self._highlights = Highlights()
         self._logged_in_triggerer: list[tuple[int, str]] = []
         self._agent_id: int | None = None
-
-    @property
-    def record(self) -> SessionRecord | None:
-        """The record of the session."""
-        return self.port.record if isinstance(self.port.record, SessionRecord) else None
 
     @property
     def name(self) -> str:
@@ -101,11 +98,7 @@ class SessionAttempt(JobAttempt):
 
     def start_or_join(self) -> bool:
         """Start a session, or take over the one that is given or that an earlier attempt left."""
-        new = SessionRecord(
-            config=self.config,
-            fingerprint=self.config.fingerprint(),
-            **self.bounds(),
-        )
+        new = self.new_record()
         self.port.deadline = new.first_deadline
         try:
             record = acquire_session(self.port, self.record, new, self._take)
@@ -124,7 +117,7 @@ class SessionAttempt(JobAttempt):
         """
         if self.is_let_go:
             return
-        record = self._known_record()
+        record = self.known_record
         poller = SessionPoller(
             record.known_session,
             poll_interval=self.config.poll_interval,
@@ -139,10 +132,12 @@ class SessionAttempt(JobAttempt):
 
     def resume(self, event: object) -> None:
         """Take in what the trigger saw, and look at the session again."""
-        record = self._known_record()
+        record = self.known_record
         before = record.known_session
-        seen = self._read(event, before)
-        session = seen.session or before
+        seen = read_event(TurnEvent, event)
+        session = seen.session
+        if session.session_id != before.session_id:
+            raise SequentumUnavailable("The trigger's event cannot be read: it is about another session.")
         self.port.record = record = record.seen(session)
         if seen.error is not None:
             raise seen.exception()
@@ -161,7 +156,7 @@ class SessionAttempt(JobAttempt):
         if self.is_let_go:
             return True  # it ended well at its deadline
         try:
-            record, action = send_pending(self.port, self._known_record(), self._take)
+            record, action = send_pending(self.port, self.known_record, self._take)
         except SequentumError as error:
             self._give_up_if_late(error)
             return True
@@ -175,7 +170,7 @@ class SessionAttempt(JobAttempt):
             log.info("%s is ready and is left to the task or person that continues it.", session.name)
         elif action is not Action.WAIT:
             raise failure_for(action, session, self.config, self._highlights.last_message)
-        elif self._is_late:
+        elif self.is_out_of_time:
             self._give_up()
         else:
             if self.config.deferrable:
@@ -187,7 +182,7 @@ class SessionAttempt(JobAttempt):
         """Decide what becomes of the session when something ends this attempt; see :meth:`.JobAttempt.let_go`."""
         if self.is_let_go or not self.may_be_running:
             return None
-        record = self._known_record()
+        record = self.known_record
         session = record.session
         if session is None:
             fate = HOW_TO_LOOK
@@ -207,7 +202,7 @@ class SessionAttempt(JobAttempt):
 
     def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - a session has one way to end it
         """Cancel the session and return what became of it, as a sentence."""
-        stopper = cancel_session(self.port, self._known_record().known_session)
+        stopper = cancel_session(self.port, self.known_record.known_session)
         fate = f"{self.name} was told to end. {stopper.sentence}"
         if not self.port.is_asking_airflow:
             try:
@@ -231,13 +226,9 @@ class SessionAttempt(JobAttempt):
 
     # The deadline
 
-    @property
-    def _is_late(self) -> bool:
-        return self.port.deadline is not None and self.port.now() >= self.port.deadline
-
     def _give_up_if_late(self, error: SequentumError) -> None:
         """Raise ``error``, unless it is just the deadline that it comes from."""
-        if not self._is_late or not self.may_be_running:
+        if not self.is_out_of_time or not self.may_be_running:
             raise error
         log.warning("The time is up before the answer is known. (%s)", error)
         self._give_up()
@@ -247,10 +238,9 @@ class SessionAttempt(JobAttempt):
 
         :raises AgentBuilderTimeout: it is not.
         """
-        record = self._known_record()
-        message = f"{record.name} was still {record.session.state.value if record.session else 'being started'} when "
-        message += "execution_timeout" if record.execution_timeout_is_first else "the task's timeout"
-        message += " passed."
+        record = self.known_record
+        state = record.session.state.value if record.session else "being started"
+        message = f"{record.name} was still {state} when {record.first_timeout} passed."
         self.port.deadline = None
         if record.session is None:
             self.is_let_go = True
@@ -316,18 +306,3 @@ class SessionAttempt(JobAttempt):
 
     def _summary(self, session: Session, note: str | None = None) -> dict[str, Any]:
         return session_summary(session, self._highlights, self.port.now(), note=note)
-
-    @staticmethod
-    def _read(event: object, before: Session) -> TurnEvent:
-        try:
-            seen = TurnEvent.read(event)
-        except ValueError as error:
-            raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
-        if seen.session is not None and seen.session.session_id != before.session_id:
-            raise SequentumUnavailable("The trigger's event cannot be read: it is about another session.")
-        return seen
-
-    def _known_record(self) -> SessionRecord:
-        if self.record is None:
-            raise RuntimeError("This attempt has no session yet: start_or_join or resume comes first.")
-        return self.record

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeGuard
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from airflow_provider_sequentum.jobs.record import (
     Text,
     choice_of,
     fingerprint,
+    objects_in,
 )
 from airflow_provider_sequentum.sessions.files import storage_path
 from airflow_provider_sequentum.sessions.state import Session
@@ -99,7 +100,7 @@ class SessionConfig(JobConfig):
         return agent_builder.start(prompt=self.prompt, url=self.url, space_id=self.space_id)
 
     def fingerprint(self) -> str:
-        """Return a digest of what makes this piece of work what it is."""
+        """Return a digest of what starts the session, or of its id, and of the follow-ups."""
         return fingerprint(self.prompt, self.url, self.space_id, self.session_id, self.followups)
 
 
@@ -157,12 +158,10 @@ class SessionRecord(JobRecord):
 
 
 def session_id_in(values: Iterable[object]) -> str | None:
-    """Return the session that a record or event of another version names, as far as it can be made out."""
-    for value in values:
-        if isinstance(value, Mapping):
-            found = value.get("session_id")
-            if isinstance(found, str) and 0 < len(found.strip()) <= LONGEST_SESSION_ID:
-                return found
-            if (nested := session_id_in(value.values())) is not None:
-                return nested
-    return None
+    """Return the session that records or events of another version name, as far as it can be made out."""
+    named = (value.get("session_id") for value in objects_in(values))
+    return next((found for found in named if _is_session_id(found)), None)
+
+
+def _is_session_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value.strip()) <= LONGEST_SESSION_ID

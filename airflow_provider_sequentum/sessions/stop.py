@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.jobs.port import Sender
-from airflow_provider_sequentum.jobs.stop import JobStopper, astop_jobs, stop_jobs
+from airflow_provider_sequentum.jobs.stop import JobStopper, stop_jobs
 from airflow_provider_sequentum.sessions.state import Session, SessionState, state_of
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.api import AsyncSequentumClient, Call
+    from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.agent_builder import SessionStatus
     from airflow_provider_sequentum.api.errors import SequentumError
 
@@ -57,6 +57,7 @@ class SessionStopper(JobStopper["SessionStatus"]):
     def next_call(self, now: datetime) -> Call[Any]:
         """Return the request to send now: a cancellation or a look."""
         if self._request_at is not None and now >= self._request_at:
+            log.info("%s: cancelling it.", self.name)
             end = agent_builder.stop if self._uses_stop else agent_builder.cancel
             return end(self._session.session_id)
         return agent_builder.status(self._session.session_id)
@@ -81,15 +82,6 @@ def cancel_session(port: Sender, session: Session) -> SessionStopper:
 
     :return: what became of it.
     """
-    log.info("Cancelling %s.", session.name)
     stopper = SessionStopper(session)
     stop_jobs(port, [stopper])
-    return stopper
-
-
-async def acancel_session(client: AsyncSequentumClient, session: Session) -> SessionStopper:
-    """Do what :func:`cancel_session` does, on the event loop of a triggerer."""
-    log.info("Cancelling %s.", session.name)
-    stopper = SessionStopper(session)
-    await astop_jobs(client, [stopper])
     return stopper

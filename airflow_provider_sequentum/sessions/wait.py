@@ -6,13 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import AnswerLost, SequentumError
-from airflow_provider_sequentum.exceptions import SequentumException, exception_named
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, WAITING_SHARE, Sender, fault_tolerance
-from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.record import JobEvent
 from airflow_provider_sequentum.sessions.describe import SessionProgress, progress_line
 from airflow_provider_sequentum.sessions.state import Session, SessionState
 
@@ -32,34 +31,15 @@ EventTaker = Callable[[str, "SessionEvent"], None]
 """Gets the session's id and every event as it is read, for what is kept outside of memory."""
 
 
-class TurnEvent(Stored):
+class TurnEvent(JobEvent):
     """What the trigger of a session tells the task that it resumes.
 
     :param session: the session as it was seen last.
     :param is_deadline: whether the wait is over because its deadline has passed.
-    :param error: the class of the exception because of which the wait could not go on. The session may be running.
-    :param message: its message.
     """
 
-    session: Session | None = None
+    session: Session
     is_deadline: bool = False
-    error: str | None = None
-    message: str = ""
-
-    @classmethod
-    def read(cls, event: object) -> Self:
-        """Read an event. One that cannot be understood is never taken for success.
-
-        :raises ValueError: it cannot be understood.
-        """
-        read = cls.from_json(event)
-        if read.session is None:
-            raise ValueError("It holds no session.")
-        return read
-
-    def exception(self) -> SequentumException:
-        """Return the exception that the trigger met."""
-        return exception_named(self.error, self.message)
 
 
 class SessionPoller:

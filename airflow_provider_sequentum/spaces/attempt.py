@@ -32,18 +32,17 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
-from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.record import Stored, read_event
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
 from airflow_provider_sequentum.runs.describe import counted, run_summary
-from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.start import acquire_run, start_run
+from airflow_provider_sequentum.runs.start import acquire_run, look_at_runs, start_run
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_runs
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
 from airflow_provider_sequentum.spaces.describe import bounded_summaries, describe_failures, listed
 from airflow_provider_sequentum.spaces.port import AgentPort, Outage
 from airflow_provider_sequentum.spaces.record import AgentEnd, EndKind, SpaceConfig, SpaceRecord
-from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop, look_at_runs, stop_stopping_runs
+from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop, stop_stopping_runs
 
 RUNS_KEY = "runs"
 """The XCom with the summaries of the runs, which names them."""
@@ -60,10 +59,11 @@ class SpaceEvent(Stored):
     events: tuple[dict[str, Any], ...]
 
 
-class SpaceAttempt(JobAttempt):
+class SpaceAttempt(JobAttempt[SpaceRecord]):
     """One attempt of a task that runs all agents of a space."""
 
     config: SpaceConfig
+    record_type = SpaceRecord
 
     def __init__(self, port: Port, task: TaskFacts, config: SpaceConfig) -> None:
         super().__init__(port, task, config)
@@ -73,11 +73,6 @@ class SpaceAttempt(JobAttempt):
         self._outage = Outage()
 
     # What it owns
-
-    @property
-    def record(self) -> SpaceRecord | None:
-        """The record of the space's runs."""
-        return self.port.record if isinstance(self.port.record, SpaceRecord) else None
 
     @property
     def name(self) -> str:
@@ -113,7 +108,7 @@ class SpaceAttempt(JobAttempt):
         """
         if not self.config.wait_for_completion:
             self._judge()
-        return [_record_of(run).run_id or 0 for agent, run in self.runs.items() if self._is_well(agent)]
+        return [run.known_record.run_id or 0 for agent, run in self.runs.items() if self._is_well(agent)]
 
     @property
     def runs_that_succeeded(self) -> list[Run]:
@@ -124,17 +119,13 @@ class SpaceAttempt(JobAttempt):
 
     def start_or_join(self) -> bool:
         """Start the agents, or join the runs of an earlier attempt; return whether all are over already."""
-        new = SpaceRecord(
-            config=self.config,
-            fingerprint=self.config.fingerprint(),
-            **self.bounds(),
-        )
+        new = self.new_record()
         self.port.deadline = new.first_deadline
         previous = self.record or self._guess(new)
         try:
             record, is_new = acquire_space(self.port, previous, new)
         except (SequentumError, SequentumUnavailable) as error:
-            if not self._is_late or self.record is None:
+            if not self.is_out_of_time or self.record is None:
                 raise
             self._give_up(error)
         self._runs.clear()
@@ -165,11 +156,7 @@ class SpaceAttempt(JobAttempt):
 
     def resume(self, event: object) -> None:
         """Take in what the trigger saw."""
-        try:
-            read = SpaceEvent.from_json(event)
-        except ValueError as error:
-            raise SequentumUnavailable(f"The trigger's event cannot be read: {error}") from error
-        by_agent = {single.get("agent_id"): single for single in read.events}
+        by_agent = {single.get("agent_id"): single for single in read_event(SpaceEvent, event).events}
         for agent_id in self._pending():
             # An event without the agent is none that can be understood, so it is never taken for success.
             if self._guarded(agent_id, partial(self._runs[agent_id].resume, by_agent.get(agent_id, {}))):
@@ -195,7 +182,7 @@ class SpaceAttempt(JobAttempt):
 
     def stop(self, *, is_killed: bool = False) -> str:
         """Stop all runs and return what became of them. What is known is asked to stop before others are found."""
-        record = self._known_record()
+        record = self.known_record
         known = [run for run in self._owned() if run.can_be_joined]
         sentences = []
         if record.is_in_doubt and not (record.runs is None and record.is_guess):
@@ -208,7 +195,7 @@ class SpaceAttempt(JobAttempt):
                 known.append(run)
         results = self._stop_runs(known)
         for run, result in results:
-            run.stopped(_record_of(run), result)
+            run.stopped(run.known_record, result)
         if known:
             sentences.insert(0, self._describe_stops(results))
         if not self.port.is_asking_airflow:
@@ -221,7 +208,7 @@ class SpaceAttempt(JobAttempt):
 
     def summaries(self) -> list[dict[str, Any]]:
         """Return what is known of each agent's run, as plain JSON values of bounded size."""
-        record = self._known_record()
+        record = self.known_record
         agents = sorted({*self.runs, *record.not_started, *record.ended})
         return bounded_summaries([self._summary_of(agent) for agent in agents])
 
@@ -231,7 +218,7 @@ class SpaceAttempt(JobAttempt):
 
     def unwaited_specs(self) -> list[WaitSpec]:
         """Return the runs that are not waited for, because looking at them failed, and that have to be stopped."""
-        ended = self._known_record().ended
+        ended = self.known_record.ended
         left = [run for run in self._owned() if run.can_be_joined]
         return [run.wait_spec() for run in left if run.config.agent_id in ended]
 
@@ -247,10 +234,11 @@ class SpaceAttempt(JobAttempt):
     def _take_up(self, record: SpaceRecord) -> None:
         """Decide of each run of an earlier attempt what a new attempt of a single run decides: join, restart, start."""
         self._outage.answered()
-        seen = look_at_runs({agent: self._run_of(agent) for agent in record.known_runs}, self.port)
+        known = {agent: self._run_of(agent) for agent in record.known_runs}
+        seen = look_at_runs({agent: (run.port, run.known_record) for agent, run in known.items()}, self.port)
         unstopped = stop_stopping_runs(self.port, record.known_runs, seen, self.config.stop_grace)
         for agent_id in sorted({*seen, *record.not_started}):
-            if self._is_late:
+            if self.is_out_of_time:
                 self._take_as_late(agent_id)
             elif agent_id in unstopped:
                 self._end(agent_id, unstopped[agent_id])
@@ -270,7 +258,7 @@ class SpaceAttempt(JobAttempt):
         try:
             run.show(acquire_run(run.port, previous, new, looked))
         except SequentumError:
-            if not self._is_late or run.record is None:
+            if not self.is_out_of_time or run.record is None:
                 raise
             self._take_as_late(agent_id)
 
@@ -289,9 +277,9 @@ class SpaceAttempt(JobAttempt):
             run = self._runs[agent_id]
             if run.run is None:
                 try:
-                    run.run = run.port.send(runs.status(agent_id, _record_of(run).run_id or 0), within=LONGEST_REQUEST)
+                    run.run = run.port.send(runs.status(agent_id, run.known_record.run_id or 0), within=LONGEST_REQUEST)
                 except SequentumError as error:
-                    log.info("Could not look at run %s of agent %s. (%s)", _record_of(run).run_id, agent_id, error)
+                    log.info("Could not look at run %s of agent %s. (%s)", run.known_record.run_id, agent_id, error)
         self.publish()
 
     def _conclude_waited(self) -> None:
@@ -302,9 +290,9 @@ class SpaceAttempt(JobAttempt):
         late = [agent for agent in waited if self._runs[agent].is_late]
         if late:
             self.port.deadline = None
-            if self.config.on_timeout == "stop" or self._known_record().execution_timeout_is_first:
+            if self.config.on_timeout == "stop" or self.known_record.execution_timeout_is_first:
                 results = self._stop_runs([run for agent in late if (run := self._runs[agent]).can_be_joined])
-                stopped = {_record_of(run).agent_id: result for run, result in results}
+                stopped = {run.known_record.agent_id: result for run, result in results}
         for agent_id in waited:
             self._guarded(agent_id, partial(self._conclude, agent_id, stopped.get(agent_id)))
 
@@ -314,7 +302,7 @@ class SpaceAttempt(JobAttempt):
 
     def _judge(self) -> None:
         """Say what the ends of all runs mean to the task; raises what :meth:`conclude` raises."""
-        ended = self._known_record().ended
+        ended = self.known_record.ended
         bad = {agent: end for agent, end in ended.items() if end.kind is not EndKind.SUCCEEDED}
         failed = {agent: end for agent, end in bad.items() if end.kind is not EndKind.SKIPPED}
         is_any_well = any(self._is_well(agent) for agent in self.runs)
@@ -330,7 +318,7 @@ class SpaceAttempt(JobAttempt):
             log.warning("%s", self._describe(bad))
 
     def _describe(self, ends: dict[int, AgentEnd]) -> str:
-        record = self._known_record()
+        record = self.known_record
         total = len({*self.runs, *record.not_started, *record.ended})
         return describe_failures(self.config.space_id, total, {agent: end.message for agent, end in ends.items()})
 
@@ -341,10 +329,9 @@ class SpaceAttempt(JobAttempt):
         :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
         """
         log.warning("The time is up before the runs are known. (%s)", error)
-        record = self._known_record()
+        record = self.known_record
         is_execution_timeout = record.execution_timeout_is_first
-        message = f"The runs of space {self.config.space_id} were not all known when "
-        message += "execution_timeout passed." if is_execution_timeout else "the task's timeout passed."
+        message = f"The runs of space {self.config.space_id} were not all known when {record.first_timeout} passed."
         self.port.deadline = None
         if not is_execution_timeout and self.config.on_timeout == "leave":
             message += " They are left running (on_timeout='leave')."
@@ -374,12 +361,12 @@ class SpaceAttempt(JobAttempt):
         error = from_client(error, self.config.sequentum_conn_id) if error is not None else None
         run = self._runs[agent_id].run if agent_id in self._runs else None
         end = AgentEnd.of(_kind_of(error), str(error or ""), run, self._extras.get(agent_id, {}))
-        record = self._known_record()
+        record = self.known_record
         self.port.record = record.updated(ended={**record.ended, agent_id: end})
 
     def _run_of(self, agent_id: int) -> RunAttempt:
         if agent_id not in self._runs:
-            record = self._known_record()
+            record = self.known_record
             config = self.config.of_agent(agent_id)
             own = (record.runs or {}).get(agent_id)
             if own is not None:
@@ -397,9 +384,9 @@ class SpaceAttempt(JobAttempt):
         return self._runs[agent_id]
 
     def _summary_of(self, agent_id: int) -> dict[str, Any]:
-        record = self._known_record()
+        record = self.known_record
         run, end = self.runs.get(agent_id), record.ended.get(agent_id)
-        run_id = _record_of(run).run_id if run is not None else None
+        run_id = run.known_record.run_id if run is not None else None
         more: dict[str, Any] = {"cost": None, "succeeded": None if end is None else end.kind is EndKind.SUCCEEDED}
         if self.task.is_mapped:
             more["map_index"] = self.task.map_index
@@ -417,7 +404,7 @@ class SpaceAttempt(JobAttempt):
     def _ask_to_stop(self, attempts: Sequence[RunAttempt]) -> None:
         """Ask runs to stop, in passing: while others are looked for, their time runs already."""
         for attempt in attempts:
-            record = _record_of(attempt)
+            record = attempt.known_record
             try:
                 self.port.send(runs.stop(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
             except SequentumError as error:
@@ -426,13 +413,13 @@ class SpaceAttempt(JobAttempt):
     def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, RunStopper]]:
         if not attempts:
             return []
-        records = [_record_of(attempt) for attempt in attempts]
+        records = [attempt.known_record for attempt in attempts]
         return list(zip(attempts, stop_runs(self.port, records, self.config.stop_grace), strict=True))
 
     def _describe_stops(self, results: Sequence[tuple[RunAttempt, RunStopper]]) -> str:
         ended = sum(result.confirmed for _, result in results)
         sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended." if ended else ""
-        left = [_record_of(attempt) for attempt, result in results if not result.confirmed]
+        left = [attempt.known_record for attempt, result in results if not result.confirmed]
         if not left:
             return sentence
         ids, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
@@ -447,32 +434,17 @@ class SpaceAttempt(JobAttempt):
 
     def _pending(self) -> list[int]:
         """The agents whose run is not concluded."""
-        ended = self._known_record().ended
+        ended = self.known_record.ended
         return [agent for agent in self.runs if agent not in ended]
 
     def _is_well(self, agent_id: int) -> bool:
-        end = self._known_record().ended.get(agent_id)
+        end = self.known_record.ended.get(agent_id)
         return not self.config.wait_for_completion if end is None else end.kind is EndKind.SUCCEEDED
-
-    @property
-    def _is_late(self) -> bool:
-        return self.port.deadline is not None and self.port.now() >= self.port.deadline
 
     def _guess(self, new: SpaceRecord) -> SpaceRecord | None:
         """Return what an earlier attempt may have left, where Airflow keeps no records: see :class:`.RunAttempt`."""
         earliest = self.task.earliest_start
         return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
-
-    def _known_record(self) -> SpaceRecord:
-        if self.record is None:
-            raise RuntimeError("This attempt has no runs yet: start_or_join comes first.")
-        return self.record
-
-
-def _record_of(run: RunAttempt) -> RunRecord:
-    if run.record is None:
-        raise RuntimeError("This run has no record.")
-    return run.record
 
 
 def _kind_of(error: BaseException | None) -> EndKind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -50,7 +50,7 @@ class SpaceConfig(RunPolicies):
         return RunConfig(agent_id=agent_id, input_parameters=self.input_parameters, **policies)
 
     def fingerprint(self) -> str:
-        """Return a digest of what makes this piece of work what it is."""
+        """Return a digest of the space and of the inputs."""
         return fingerprint(self.space_id, self.input_parameters)
 
 
@@ -203,18 +203,3 @@ class SpaceRecord(JobRecord):
 
 def _slim(stored: Mapping[int, Stored]) -> dict[str, Any]:
     return {str(agent): each.model_dump(mode="json", exclude_defaults=True) for agent, each in stored.items()}
-
-
-def runs_named_in(values: Iterable[object]) -> list[RunRecord]:
-    """Return the runs that a record or event of another version names, as far as it can be made out."""
-    found: dict[tuple[int, int], RunRecord] = {}
-    for value in values:
-        if isinstance(value, Mapping):
-            agent_id, run_id = value.get("agent_id"), value.get("run_id")
-            if isinstance(agent_id, int) and isinstance(run_id, int) and agent_id > 0 and run_id > 0:
-                found[agent_id, run_id] = RunRecord(agent_id=agent_id, run_id=run_id)
-            nested = runs_named_in(value.values())
-        else:
-            nested = runs_named_in(value) if isinstance(value, (list, tuple)) else []
-        found |= {(run.agent_id, run.run_id or 0): run for run in nested}
-    return list(found.values())

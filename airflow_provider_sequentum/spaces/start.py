@@ -21,7 +21,7 @@ from airflow_provider_sequentum.api import runs, spaces
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
-from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, Sender
+from airflow_provider_sequentum.jobs.port import Port, Sender
 from airflow_provider_sequentum.jobs.record import Claim
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs import start as run_start
@@ -30,7 +30,7 @@ from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.start import candidates_for, check_credits, send_start
 from airflow_provider_sequentum.runs.stop import stop_runs
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, may_be_the_old_failure
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
 from airflow_provider_sequentum.spaces.describe import listed
 from airflow_provider_sequentum.spaces.record import SpaceRecord
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Reply
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.runs.attempt import RunAttempt
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +79,7 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
         return start_space(port, new, record), True
     # From here on this attempt bounds the runs. Each keeps the max_tries it was started with: what is decided of it
     # has to take into account that the task was cleared.
-    joined = record.updated(
-        config=config,
-        fingerprint=new.fingerprint,
-        max_tries=new.max_tries,
-        deadline=new.deadline,
-        execution_deadline=new.execution_deadline,
-        ended={},
-        is_ambiguous=False,
-    )
+    joined = record.joined_by(new).updated(config=config, ended={}, is_ambiguous=False)
     port.save(joined)
     return joined, False
 
@@ -305,38 +296,6 @@ def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tu
     if search.doubtful:
         return found, f"{may_be_running} {search.describe_doubt()}"
     return found, "" if found else f"No runs of {space} were found that this task may have started."
-
-
-def look_at_runs(attempts: Mapping[int, RunAttempt], clock: Sender) -> dict[int, Run | SequentumError | None]:
-    """Look at runs, at each again until what is read is certain: see :func:`.acquire_run`.
-
-    All of them are looked at before one is looked at again, so that many take no longer than one.
-
-    :param attempts: the owners of the runs, by agent.
-    :param clock: tells the time and waits.
-    :return: for each its last record, why it could not be read, or ``None`` if the service no longer knows it.
-    """
-    seen: dict[int, Run | SequentumError | None] = {}
-    missing_since: dict[int, datetime] = {}
-    while len(seen) < len(attempts):
-        for agent, attempt in attempts.items():
-            if agent in seen:
-                continue
-            spec = attempt.wait_spec()
-            try:
-                run = attempt.port.send(runs.status(agent, spec.run_id or 0))
-            except SequentumError as error:
-                is_missing = error.status_code == 404
-                if is_missing and clock.now() - missing_since.setdefault(agent, clock.now()) < NOT_FOUND_TOLERANCE:
-                    continue
-                seen[agent] = None if is_missing else error
-            else:
-                missing_since.pop(agent, None)
-                if not may_be_the_old_failure(run, spec, clock.now()):
-                    seen[agent] = run
-        if len(seen) < len(attempts):
-            clock.sleep(NOT_YET_FOUND_INTERVAL)
-    return seen
 
 
 def stop_stopping_runs(

@@ -24,7 +24,7 @@ from airflow_provider_sequentum.parameters import is_unset, parse_count, parse_i
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 """The service publishes no limit. A file is held in memory while it is sent."""
@@ -115,7 +115,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Upload the file. Returns its name."""
         from airflow_provider_sequentum.api import spaces
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
         conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
         try:
@@ -124,7 +124,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             content = self._content(name)
         except ValueError as error:
             raise SequentumRequestRefused(f"{error}. Nothing was uploaded (connection {conn_id!r}).") from None
-        hook = SequentumHook(conn_id)
+        hook = SequentumConnection(conn_id)
         try:
             space_id = self._space(hook)
             hook.send(spaces.upload_input_file(space_id, name, content))
@@ -179,7 +179,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             raise ValueError(f"{shown_source} has more than max_bytes={limit} bytes")
         return content
 
-    def _space(self, hook: SequentumHook) -> int:
+    def _space(self, hook: SequentumConnection) -> int:
         if is_unset(self.agent_id):
             return parse_id(self.space_id)
         from airflow_provider_sequentum.api import agents

@@ -117,14 +117,15 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Copy the files. Returns the landed paths."""
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.reporting.asset_events import add_extra
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
+        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
         self._transfer = RunFilesTransfer(
             **{name: self._parsed(name, parse) for name, parse in {**_IDS, **_CHECKED_EARLY}.items()},
             folder=self._folder(),
-            hook=SequentumHook("sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id),
+            hook=SequentumConnection(conn_id),
             log=self.log,
         )
         with about_run(self._transfer.agent_id, self._transfer.run_id):

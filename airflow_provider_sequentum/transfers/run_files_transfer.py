@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.download import Destination
     from airflow_provider_sequentum.api.runs import RemoveMethod, Run
-    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class RunFilesTransfer:
     :param log: the task's log.
     """
 
-    hook: SequentumHook
+    hook: SequentumConnection
     agent_id: int
     run_id: int
     folder: LandingFolder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from airflow_provider_sequentum.reporting.links import SESSION_ID_KEY
 from airflow_provider_sequentum.triggers.remote_job import RemoteJobTrigger
 
 if TYPE_CHECKING:
+    from airflow_provider_sequentum.sessions.stop import SessionStopper
     from airflow_provider_sequentum.sessions.wait import SessionPoller
 
 NOT_STARTED = frozenset({None, "scheduled", "queued"})
@@ -57,7 +59,6 @@ class AgentBuilderTrigger(RemoteJobTrigger):
             **other,
         }
         super().__init__(arguments, stop_on_kill=stop_on_kill, successor_may_join=is_given)
-        self.sequentum_conn_id = sequentum_conn_id
         self.session_id: str | None = (session or {}).get("session_id")
         self.poll_interval = poll_interval
         self.deadline = datetime.fromisoformat(deadline) if deadline else None
@@ -77,7 +78,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
         if self.session_id is None:
             # Another version deferred the task. Its worker refuses the record and needs to know the session.
             named = session_id_in([self._arguments])
-            return TurnEvent(session=Session(session_id=named) if named else None).to_json()
+            return TurnEvent(session=Session(session_id=named)).to_json() if named is not None else {}
         session = Session.from_json(self._arguments["session"])
         poller = SessionPoller(session, poll_interval=self.poll_interval, deadline=self.deadline)
         try:
@@ -90,10 +91,10 @@ class AgentBuilderTrigger(RemoteJobTrigger):
     async def _wait_for_turn(self, poller: SessionPoller) -> bool:
         """Wait with the connection as it is, and once its key is refused, as it is then: it may have been changed."""
         from airflow_provider_sequentum.api.errors import HttpStatusError
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.sessions.wait import await_turn
 
-        hook = SequentumHook(self.sequentum_conn_id)
+        hook = SequentumConnection(self.sequentum_conn_id)
         while True:
             async with await hook.aget_client() as client:
                 try:
@@ -103,21 +104,18 @@ class AgentBuilderTrigger(RemoteJobTrigger):
                         raise
             self.log.info("The connection %r was changed; continuing with what it says now.", self.sequentum_conn_id)
 
-    async def stop(self) -> None:
-        """Cancel the session, unless it is one of another task that the task's new attempt continues."""
+    async def stoppers(self) -> Sequence[SessionStopper]:
+        """Return what cancels the session, unless it is one of another task that the task's new attempt continues."""
         from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
         from airflow_provider_sequentum.sessions.state import Session
-        from airflow_provider_sequentum.sessions.stop import acancel_session
+        from airflow_provider_sequentum.sessions.stop import SessionStopper
 
         if self.session_id is None:
-            return
+            return []
         if self.is_given and await asyncio.to_thread(state_of, self.task_instance) in NOT_STARTED:
             self.log.info("%s is left as it is, for the task's new attempt.", self.job_name)
-            return
-        # A client of its own: the one that waited is being closed at this moment.
-        async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
-            await acancel_session(client, Session(session_id=self.session_id))
+            return []
+        return [SessionStopper(Session(session_id=self.session_id))]
 
     def is_own(self, xcom: Any) -> bool:
         """Return whether the XCom ``session_id`` is that of this trigger's session."""

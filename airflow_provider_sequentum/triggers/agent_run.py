@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.exceptions import SequentumException, client_errors_as_exceptions
 from airflow_provider_sequentum.reporting.links import RUN_SUMMARY_KEY
 from airflow_provider_sequentum.triggers.remote_job import RemoteJobTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.runs.stop import RunStopper
 
 
 class AgentRunTrigger(RemoteJobTrigger):
@@ -71,7 +75,6 @@ class AgentRunTrigger(RemoteJobTrigger):
             **other,
         }
         super().__init__(arguments, stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
-        self.sequentum_conn_id = sequentum_conn_id
         self.agent_id = agent_id
         self.run_id = run_id
         self.stop_grace = stop_grace
@@ -92,20 +95,16 @@ class AgentRunTrigger(RemoteJobTrigger):
                 outcome, run = await wait_for_run(self.sequentum_conn_id, WaitSpec.from_json(self._arguments), self.log)
         except SequentumException as error:
             return RunEvent(**ids, error=type(error).__name__, message=str(error)).to_json()
-        record = run.model_dump(mode="json") if run is not None else None
-        return RunEvent(**{**ids, "run_id": run.id if run else self.run_id}, outcome=outcome, run=record).to_json()
+        return RunEvent(**{**ids, "run_id": run.id if run else self.run_id}, outcome=outcome, run=run).to_json()
 
-    async def stop(self) -> None:
-        """Stop the run, unless it was never this task's."""
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    async def stoppers(self) -> Sequence[RunStopper]:
+        """Return what stops the run."""
         from airflow_provider_sequentum.runs.record import RunRecord
-        from airflow_provider_sequentum.runs.stop import astop_runs
+        from airflow_provider_sequentum.runs.stop import RunStopper
 
         names = ("agent_id", "run_id", "restart_asked_at", "failure_ended_at")
         record = RunRecord.from_json({name: self._arguments[name] for name in names})
-        # A client of its own: the one that waited is being closed at this moment.
-        async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
-            await astop_runs(client, [record], self.stop_grace)
+        return [RunStopper(record, self.stop_grace)]
 
     def is_own(self, xcom: Any) -> bool:
         """Return whether the summary of a run is that of this trigger's run."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sequentum.airflow_compat.trigger_life import job_is_abandoned, with_minimum_lifetime
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.jobs.stop import JobStopper
 
 
 class RemoteJobTrigger(BaseTrigger):
@@ -27,6 +30,7 @@ class RemoteJobTrigger(BaseTrigger):
 
     def __init__(self, arguments: dict[str, Any], *, stop_on_kill: bool, successor_may_join: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.sequentum_conn_id: str = arguments["sequentum_conn_id"]
         self._arguments = arguments
         self._stop_on_kill = stop_on_kill
         self._successor_may_join = successor_may_join
@@ -63,6 +67,16 @@ class RemoteJobTrigger(BaseTrigger):
         except Exception:  # no one awaits this any more: what is not logged here is logged nowhere
             self.log.exception("%s may be running and costing credits: look at it in Sequentum Cloud.", self.job_name)
 
+    async def stop(self) -> None:
+        """Stop the job, if it has to end with its task."""
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
+        from airflow_provider_sequentum.jobs.stop import astop_jobs
+
+        if stoppers := await self.stoppers():
+            # A client of its own: the one that waited is being closed at this moment.
+            async with await SequentumConnection(self.sequentum_conn_id).aget_client() as client:
+                await astop_jobs(client, stoppers)
+
     @property
     @abstractmethod
     def job_name(self) -> str:
@@ -73,8 +87,8 @@ class RemoteJobTrigger(BaseTrigger):
         """Return the event, as soon as there is one."""
 
     @abstractmethod
-    async def stop(self) -> None:
-        """Stop the job. What cannot be confirmed is logged."""
+    async def stoppers(self) -> Sequence[JobStopper[Any]]:
+        """Return what stops the job when its task was ended; nothing if it goes on all the same."""
 
     @abstractmethod
     def is_own(self, xcom: Any) -> bool:

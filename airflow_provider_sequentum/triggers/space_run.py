@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.triggers.remote_job import RemoteJobTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.runs.stop import RunStopper
 
 
 class SpaceRunsTrigger(RemoteJobTrigger):
@@ -50,7 +54,6 @@ class SpaceRunsTrigger(RemoteJobTrigger):
             **other,
         }
         super().__init__(arguments, stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
-        self.sequentum_conn_id = sequentum_conn_id
         self.space_id = space_id
         self.waits = waits
         self.also_stop = also_stop or []
@@ -70,16 +73,12 @@ class SpaceRunsTrigger(RemoteJobTrigger):
             waiting = [group.create_task(trigger.wait()) for trigger in triggers]
         return SpaceEvent(events=tuple(task.result() for task in waiting)).to_json()
 
-    async def stop(self) -> None:
-        """Stop all runs at once."""
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+    async def stoppers(self) -> Sequence[RunStopper]:
+        """Return what stops all runs."""
         from airflow_provider_sequentum.runs.record import RunRecord
-        from airflow_provider_sequentum.runs.stop import astop_runs
+        from airflow_provider_sequentum.runs.stop import RunStopper
 
-        records = [RunRecord.from_json(wait) for wait in [*self.waits, *self.also_stop]]
-        # A client of its own: the one that waited is being closed at this moment.
-        async with await SequentumHook(self.sequentum_conn_id).aget_client() as client:
-            await astop_runs(client, records, self.stop_grace)
+        return [RunStopper(RunRecord.from_json(wait), self.stop_grace) for wait in [*self.waits, *self.also_stop]]
 
     def is_own(self, xcom: Any) -> bool:
         """Return whether the summaries of a task are of this trigger's runs: of some, since others may be replaced."""

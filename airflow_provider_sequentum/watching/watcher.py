@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from airflow.providers.common.compat.sdk import Stats
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
 from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
@@ -177,7 +177,7 @@ class RunWatcher:
     """
 
     def __init__(self, sequentum_conn_id: str) -> None:
-        self._hook = SequentumHook(sequentum_conn_id)
+        self._hook = SequentumConnection(sequentum_conn_id)
         self._list = WatchList()
         self._metrics = WatchMetrics(sequentum_conn_id)
         self._connection: tuple[ClientSettings, AsyncSequentumClient] | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from airflow_provider_sequentum.airflow_compat import task_attempt, trigger_life
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Call, Reply
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.jobs import stop
 from airflow_provider_sequentum.watching import watcher
 from airflow_provider_sequentum.watching.watch_list import Moment
@@ -98,19 +98,19 @@ class Triggerer:
         async def here(function: Any, *arguments: Any) -> Any:
             return function(*arguments)
 
-        async def aget_client(hook: SequentumHook) -> Client:
+        async def aget_client(hook: SequentumConnection) -> Client:
             return Client(worker)
 
-        async def aget_settings(hook: SequentumHook) -> ClientSettings:
+        async def aget_settings(hook: SequentumConnection) -> ClientSettings:
             return ClientSettings(api_key="sk")
 
         def present() -> Moment:
             return Moment(self.loop.time(), worker.now())
 
         monkeypatch.setattr(asyncio, "to_thread", here)
-        monkeypatch.setattr(SequentumHook, "settings", ClientSettings(api_key="sk"))  # Airflow takes a millisecond
-        monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
-        monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
+        monkeypatch.setattr(SequentumConnection, "settings", ClientSettings(api_key="sk"))  # Airflow needs a ms
+        monkeypatch.setattr(SequentumConnection, "aget_client", aget_client)
+        monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
         monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(worker))
         monkeypatch.setattr(watcher, "present", present)
         monkeypatch.setattr(stop, "_now", worker.now)

@@ -15,8 +15,8 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
 
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.exceptions import client_errors_as_exceptions
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.port import AttemptPort, ClientPort
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.jobs.record import Stored
 from tests.support.service import START, Clock
 from tests.support.worker import Worker
@@ -148,7 +148,7 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
     def hurry(port: ClientPort) -> None:
         port.deadline = None
 
-    def send(hook: SequentumHook, call: Call[T]) -> T:
+    def send(hook: SequentumConnection, call: Call[T]) -> T:
         with client_errors_as_exceptions(hook.sequentum_conn_id):
             answer: T = worker.service.answer(call)
             return answer
@@ -165,8 +165,10 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
     monkeypatch.setattr(AttemptPort, "save", save)
     monkeypatch.setattr(AttemptPort, "push", push)
     monkeypatch.setattr(AttemptPort, "push_link", push_link)
-    monkeypatch.setattr(SequentumHook, "send", send)
-    monkeypatch.setattr(SequentumHook, "run_link", lambda hook, agent_id, run_id: f"https://ui/{agent_id}/{run_id}")
+    monkeypatch.setattr(SequentumConnection, "send", send)
+    monkeypatch.setattr(
+        SequentumConnection, "run_link", lambda hook, agent_id, run_id: f"https://ui/{agent_id}/{run_id}"
+    )
 
 
 def deferred_by(action: Callable[[], object]) -> TaskDeferred:

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAILED
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Answer, Call, Reply
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.jobs import stop
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.sessions import wait
@@ -247,20 +247,22 @@ def use_builder(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> list[Builder
     """Let operators and triggers talk to the fake Agent Builder, on its clock; return the clients of triggers."""
     clients: list[BuilderClient] = []
 
-    async def aget_client(hook: SequentumHook) -> BuilderClient:
+    async def aget_client(hook: SequentumConnection) -> BuilderClient:
         clients.append(BuilderClient(worker))
         return clients[-1]
 
-    async def aget_settings(hook: SequentumHook) -> ClientSettings:
+    async def aget_settings(hook: SequentumConnection) -> ClientSettings:
         return clients[-1].settings
 
     async def asleep(seconds: float) -> None:
         worker.service.clock.sleep(max(seconds, 0.0))
 
     use_fakes(monkeypatch, worker)
-    monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
-    monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
-    monkeypatch.setattr(SequentumHook, "session_link", lambda hook, session_id: f"https://cloud.example/{session_id}")
+    monkeypatch.setattr(SequentumConnection, "aget_client", aget_client)
+    monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
+    monkeypatch.setattr(
+        SequentumConnection, "session_link", lambda hook, session_id: f"https://cloud.example/{session_id}"
+    )
     for module in (wait, stop):
         monkeypatch.setattr(module, "_now", worker.now)
         monkeypatch.setattr(module.asyncio, "sleep", asleep)

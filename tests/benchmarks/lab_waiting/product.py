@@ -17,7 +17,7 @@ from airflow_provider_sequentum.api.budget import RequestBudget
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.client import _Client
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.watching import watcher
 from airflow_provider_sequentum.watching.watch_list import Moment
@@ -111,7 +111,7 @@ def measure(workload: Workload, seed: int, per_minute: int | None = None, *, is_
 
 @contextmanager
 def _in_the_laboratory(service: LabService, per_minute: int | None) -> Iterator[None]:
-    async def settings(hook: SequentumHook) -> ClientSettings:
+    async def settings(hook: SequentumConnection) -> ClientSettings:
         return ClientSettings(api_key=hook.sequentum_conn_id, requests_per_minute=per_minute)
 
     async def here(function: Any, *arguments: Any) -> Any:
@@ -124,7 +124,7 @@ def _in_the_laboratory(service: LabService, per_minute: int | None) -> Iterator[
 
     LabClient.service, LabClient.budgets = service, {}
     with (
-        mock.patch.object(SequentumHook, "aget_settings", settings),
+        mock.patch.object(SequentumConnection, "aget_settings", settings),
         mock.patch("airflow_provider_sequentum.api.AsyncSequentumClient", LabClient),
         mock.patch.object(asyncio, "to_thread", here),
         mock.patch.object(watcher, "present", present),

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.assets import agent_run as module
 from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger, Listing
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
 
 def run(number: int, status: int = 10) -> Run:
@@ -158,13 +158,13 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     async def look(*looks: list[Run]) -> tuple[list[Listing], Client]:
         client = Client(list(looks))
 
-        async def aget_client(hook: SequentumHook) -> Client:
+        async def aget_client(hook: SequentumConnection) -> Client:
             return client
 
         async def next_look(seconds: float) -> None:
             client.looks.pop(0)
 
-        monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
+        monkeypatch.setattr(SequentumConnection, "aget_client", aget_client)
         monkeypatch.setattr(asyncio, "sleep", next_look)
         _, arguments = AgentRunCompletedTrigger(agent_id=7).serialize()
         stream = AgentRunCompletedTrigger.open_shared_stream(arguments)

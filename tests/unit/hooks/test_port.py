@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.airflow_compat.task_attempt import TaskState
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.api.errors import ConnectionNotMade
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.port import AttemptPort, ClientPort
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.jobs.record import Claim
 from airflow_provider_sequentum.runs.record import RunRecord
 from tests.support.airflow import FakeTask
@@ -23,7 +23,7 @@ RUN = {"id": 42, "configId": 7, "status": 1}
 
 
 @pytest.fixture
-def hook(monkeypatch: pytest.MonkeyPatch) -> SequentumHook:
+def hook(monkeypatch: pytest.MonkeyPatch) -> SequentumConnection:
     connection = {"conn_type": "sequentum", "host": "https://sequentum.example", "password": "sk-0123456789abcdef"}
     monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
 
@@ -33,7 +33,7 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> SequentumHook:
         return SequentumClient(settings, transport=transport, sleep=lambda seconds: None, urgent=urgent)
 
     monkeypatch.setattr("airflow_provider_sequentum.api.SequentumClient", client, raising=False)
-    return SequentumHook("my_conn")
+    return SequentumConnection("my_conn")
 
 
 @pytest.fixture
@@ -41,17 +41,17 @@ def task() -> FakeTask:
     return FakeTask(Clock())
 
 
-def port_of(hook: SequentumHook, task: FakeTask) -> AttemptPort:
+def port_of(hook: SequentumConnection, task: FakeTask) -> AttemptPort:
     return AttemptPort(hook, task.context, TaskState(task.context, "record"))
 
 
-def test_an_answer_comes_with_the_services_time(hook: SequentumHook) -> None:
+def test_an_answer_comes_with_the_services_time(hook: SequentumConnection) -> None:
     reply = ClientPort(hook).exchange(CALL)
     assert (reply.value.id, reply.served_at) == (42, datetime(2026, 11, 22, 9, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("within", [None, 5.0])
-def test_after_the_deadline_nothing_is_sent(hook: SequentumHook, within: float | None) -> None:
+def test_after_the_deadline_nothing_is_sent(hook: SequentumConnection, within: float | None) -> None:
     port = ClientPort(hook)
     port.deadline = port.now() - timedelta(seconds=1)
     with pytest.raises(ConnectionNotMade):
@@ -60,7 +60,7 @@ def test_after_the_deadline_nothing_is_sent(hook: SequentumHook, within: float |
     assert port.send(CALL, within=within).id == 42
 
 
-def test_a_pause_ends_at_the_deadline(hook: SequentumHook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_ends_at_the_deadline(hook: SequentumConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     port = ClientPort(hook)
@@ -71,7 +71,7 @@ def test_a_pause_ends_at_the_deadline(hook: SequentumHook, monkeypatch: pytest.M
     assert 9 < slept[1] <= 10
 
 
-def test_a_port_in_a_hurry_has_a_client_of_its_own(hook: SequentumHook) -> None:
+def test_a_port_in_a_hurry_has_a_client_of_its_own(hook: SequentumConnection) -> None:
     # The hook's client may be in the middle of a request that the kill interrupted.
     port = ClientPort(hook)
     port.deadline = port.now() - timedelta(seconds=1)
@@ -82,7 +82,9 @@ def test_a_port_in_a_hurry_has_a_client_of_its_own(hook: SequentumHook) -> None:
 
 
 @pytest.mark.parametrize("has_store", [True, False])
-def test_a_record_is_kept_where_a_resumed_task_finds_it(hook: SequentumHook, task: FakeTask, has_store: bool) -> None:
+def test_a_record_is_kept_where_a_resumed_task_finds_it(
+    hook: SequentumConnection, task: FakeTask, has_store: bool
+) -> None:
     task.has_state_store = has_store
     port, record = port_of(hook, task), RunRecord(agent_id=7, run_id=42)
     port.save(record)
@@ -95,7 +97,7 @@ def test_a_record_is_kept_where_a_resumed_task_finds_it(hook: SequentumHook, tas
 
 
 def test_a_record_that_could_not_be_written_is_not_recorded(
-    hook: SequentumHook, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+    hook: SequentumConnection, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(key: str, value: Any) -> None:
         raise OSError("the store is down")
@@ -108,7 +110,7 @@ def test_a_record_that_could_not_be_written_is_not_recorded(
     assert (port.record, port.is_recorded, port.is_asking_airflow) == (record.started(42), False, False)
 
 
-def test_mapped_siblings_see_each_others_claims(hook: SequentumHook, task: FakeTask) -> None:
+def test_mapped_siblings_see_each_others_claims(hook: SequentumConnection, task: FakeTask) -> None:
     task.ti.map_index = 0
     port_of(hook, task).claim(Claim(agent_id=7, run_ids=(1,)))
     task.ti.map_index = 1
@@ -119,7 +121,7 @@ def test_mapped_siblings_see_each_others_claims(hook: SequentumHook, task: FakeT
     assert not second.claims()[0].is_answered, "siblings that cannot be asked might be waiting for an answer"
 
 
-def test_a_task_without_siblings_claims_nothing(hook: SequentumHook, task: FakeTask) -> None:
+def test_a_task_without_siblings_claims_nothing(hook: SequentumConnection, task: FakeTask) -> None:
     port = port_of(hook, task)
     port.claim(Claim(agent_id=7))
     assert (port.claims(), task.ti.xcoms) == ([], {})

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
 from airflow_provider_sequentum.jobs.record import Claim, Stored
 from airflow_provider_sequentum.runs.record import RunRecord
@@ -31,15 +30,8 @@ def _json_of(read: Callable[[Any], Stored]) -> Callable[[Any], Any]:
     return lambda value: read(value).to_json()
 
 
-def run_event(value: Any) -> Any:
-    event = RunEvent.read(value)
-    if event.run is not None:
-        Run.model_validate(event.run)
-    return event.to_json()
-
-
 def space_event(value: Any) -> Any:
-    return {"events": [run_event(event) for event in SpaceEvent.from_json(value).events]}
+    return {"events": [_json_of(RunEvent.from_json)(event) for event in SpaceEvent.from_json(value).events]}
 
 
 def trigger(value: Any) -> Any:
@@ -64,9 +56,9 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "run-record": _json_of(RunRecord.from_json),
     "space-record": _json_of(SpaceRecord.from_json),
     "session-record": _json_of(SessionRecord.from_json),
-    "run-event": run_event,
+    "run-event": _json_of(RunEvent.from_json),
     "space-event": space_event,
-    "session-event": _json_of(TurnEvent.read),
+    "session-event": _json_of(TurnEvent.from_json),
     "run-trigger": trigger,
     "space-trigger": trigger,
     "session-trigger": trigger,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.analytics import RunDiagnostics
-from airflow_provider_sequentum.api.run_status import status_name
+from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
     AgentRunException,
@@ -18,7 +18,9 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.parameters import OnEmpty
 from airflow_provider_sequentum.runs.outcome import describe_end, failure_for, judge
-from airflow_provider_sequentum.runs.record import RunPolicies
+from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
+from airflow_provider_sequentum.runs.record import RunConfig
+from airflow_provider_sequentum.runs.sense import sensed_failure
 from tests.support import service as fakes
 from tests.support.service import Clock, ErrorOf, FakeService
 from tests.support.worker import Worker
@@ -80,6 +82,17 @@ def test_each_bad_end_has_its_exception(worker: Worker, status: int, kind: type[
         assert str(failure.status) in str(failure)
 
 
+def test_every_status_that_is_a_bad_end_has_an_exception_for_operators_and_one_for_sensors(worker: Worker) -> None:
+    bad = {
+        status for status in RunStatus if (phase := phase_of_status(status)).is_over and phase is not Phase.SUCCEEDED
+    }
+    assert BAD_ENDS.keys() == bad
+    for status, kind in BAD_ENDS.items():
+        sensed = sensed_failure(worker, run(status=status))
+        assert isinstance(sensed, kind)
+        assert str(sensed).splitlines()[-1].endswith(".")
+
+
 @pytest.mark.parametrize("error", [fakes.not_found, fakes.unauthorized, fakes.server_error])
 @pytest.mark.parametrize("status", BAD_ENDS)
 def test_diagnostics_are_an_extra_that_failures_are_reported_without(error: ErrorOf, status: int) -> None:
@@ -94,7 +107,7 @@ def test_diagnostics_are_an_extra_that_failures_are_reported_without(error: Erro
 
 @pytest.mark.parametrize("on_empty", get_args(OnEmpty))
 def test_an_empty_run(on_empty: str) -> None:
-    judgement = judge(run(dataCount=0), RunPolicies(on_empty=on_empty))
+    judgement = judge(run(dataCount=0), RunConfig(on_empty=on_empty))
     assert judgement.action == on_empty
     assert bool(judgement.reason) is (on_empty != "succeed")
 
@@ -124,13 +137,13 @@ def test_an_empty_run(on_empty: str) -> None:
     ],
 )
 def test_the_outcome_policy(fields: dict[str, Any], policy: dict[str, Any], action: str) -> None:
-    judgement = judge(run(**fields), RunPolicies(**policy))
+    judgement = judge(run(**fields), RunConfig(**policy))
     assert judgement.action == action
     assert bool(judgement.reason) is (action != "succeed")
 
 
 @given(st.integers(0, 50), st.integers(0, 5), st.none() | st.integers(0, 50), st.none() | st.integers(0, 5))
 def test_a_run_that_delivered_enough_succeeds(records: int, errors: int, least: int | None, most: int | None) -> None:
-    policy = RunPolicies(min_records=least, max_errors=most)
+    policy = RunConfig(min_records=least, max_errors=most)
     enough = records >= (least or 0) and (most is None or errors <= most)
     assert (judge(run(dataCount=records, errorCount=errors), policy).action == "succeed") is enough

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
-from airflow_provider_sequentum.jobs.record import FORMAT, Claim, Stored, ids_in
-from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunConfig, RunRecord
+from airflow_provider_sequentum.jobs.record import FORMAT, Claim, Stored
+from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunConfig, RunRecord, runs_named_in
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, WaitSpec
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
@@ -109,9 +109,12 @@ def test_what_a_later_version_adds_is_ignored(stored: Stored) -> None:
     assert type(stored).from_json(value) == stored
 
 
+REQUIRED = [(SPEC, "agent_id"), (EVENT, "outcome"), (EVENT, "run")]
+
+
 @pytest.mark.parametrize(
     ("stored", "absent"),
-    [(stored, name) for stored in STORED for name in type(stored).model_fields if (stored, name) != (SPEC, "agent_id")],
+    [(stored, name) for stored in STORED for name in type(stored).model_fields if (stored, name) not in REQUIRED],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_a_field_that_an_earlier_version_did_not_have_has_its_default(stored: Stored, absent: str) -> None:
@@ -160,29 +163,37 @@ def test_what_cannot_be_read_is_never_taken_for_no_record(value: Any) -> None:
 )
 def test_an_event_that_cannot_be_understood_is_never_taken_for_success(event: object) -> None:
     with pytest.raises(ValueError, match=r"\S"):
-        RunEvent.read(event)
+        RunEvent.from_json(event)
 
 
 def test_an_event_says_how_the_wait_ended_or_why_it_did_not() -> None:
-    assert RunEvent.read(EVENT.to_json()) == EVENT
-    assert RunEvent.read({"outcome": "deadline"}).outcome is PollOutcome.DEADLINE
-    failed = RunEvent.read({"error": "SequentumConnectionException", "message": "No key."})
+    assert RunEvent.from_json(EVENT.to_json()) == EVENT
+    assert RunEvent.from_json({"outcome": "deadline"}).outcome is PollOutcome.DEADLINE
+    failed = RunEvent.from_json({"error": "SequentumConnectionException", "message": "No key."})
     assert (type(failed.exception()), str(failed.exception())) == (SequentumConnectionException, "No key.")
 
 
 @pytest.mark.parametrize(
-    ("values", "ids"),
+    ("values", "named"),
     [
-        ([{"agent_id": 7, "run_id": 5}], {"agent_id": 7, "run_id": 5}),
-        ([None, "text", {"deep": {"er": {"agent_id": 7, "run_id": 5, "x": 1}}}], {"agent_id": 7, "run_id": 5}),
-        ([{"agent_id": 7}], None),
-        ([{"agent_id": True, "run_id": 5}], None),
-        ([{"agent_id": "7", "run_id": 5}, {"agent_id": 7, "run_id": 0}], None),
-        ([], None),
+        ([{"agent_id": 7, "run_id": 5}], [(7, 5)]),
+        ([None, "text", {"deep": {"er": {"agent_id": 7, "run_id": 5, "x": 1}}}], [(7, 5)]),
+        ([{"agent_id": 7}], []),
+        ([{"agent_id": True, "run_id": 5}], []),
+        ([{"agent_id": "7", "run_id": 5}, {"agent_id": 7, "run_id": 0}], []),
+        ([], []),
+        (
+            [{"format": 1, "runs": {"7": {"agent_id": 7, "run_id": 101}, "8": {"agent_id": 8, "run_id": None}}}],
+            [(7, 101)],
+        ),
+        ([None, {"events": [{"trigger": {"agent_id": n, "run_id": 100 + n}} for n in (7, 8)]}], [(7, 107), (8, 108)]),
+        ([{"agent_id": 7, "run_id": 101}, [{"agent_id": 7, "run_id": 101}]], [(7, 101)]),
+        ([{"agent_id": "7", "run_id": 0}, "x", 3], []),
+        ([{"agent_id": 7, "run_id": 5, "was": {"agent_id": 7, "run_id": 4}}], [(7, 5), (7, 4)]),
     ],
 )
-def test_the_ids_in_a_record_that_cannot_be_read(values: list[Any], ids: dict[str, int] | None) -> None:
-    assert ids_in(values, "agent_id", "run_id") == ids
+def test_the_runs_that_a_record_of_another_version_names(values: list[Any], named: list[tuple[int, int]]) -> None:
+    assert [(found.agent_id, found.run_id) for found in runs_named_in(values)] == named
 
 
 # The attempt that a record belongs to

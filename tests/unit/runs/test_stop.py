@@ -20,7 +20,6 @@ from airflow_provider_sequentum.runs.stop import (
     KILL_GRACE,
     POLL_INTERVAL,
     RunStopper,
-    astop_runs,
     stop_run,
     stop_runs,
 )
@@ -390,7 +389,8 @@ def test_a_triggerer_does_the_same_as_a_worker(monkeypatch: pytest.MonkeyPatch, 
             monkeypatch.setattr(stopping, "_now", lambda service=service: service.clock.now)
             monkeypatch.setattr(asyncio, "sleep", sleep)
             client: Any = SimpleNamespace(send=send)
-            results = asyncio.run(astop_runs(client, records, STOP_GRACE))
-            assert all(result.confirmed for result in results)
+            stoppers = [RunStopper(record, STOP_GRACE) for record in records]
+            asyncio.run(stopping.astop_jobs(client, stoppers))
+            assert all(stopper.confirmed for stopper in stoppers)
         requests.append(service.requests)
     assert requests[0] == requests[1]

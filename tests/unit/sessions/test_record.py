@@ -46,7 +46,7 @@ def test_unknown_fields_are_ignored_and_absent_ones_have_defaults() -> None:
     later = {"format": 2, "session": {"session_id": "s1", "colour": "red"}, "mood": 3, "config": {"shape": 1}}
     assert SessionRecord.from_json(later) == SessionRecord(session=Session(session_id="s1"))
     assert SessionRecord.from_json({"format": 2}) == SessionRecord()
-    assert TurnEvent.read({"session": {"session_id": "s1"}, "mood": 1}).session == Session(session_id="s1")
+    assert TurnEvent.from_json({"session": {"session_id": "s1"}, "mood": 1}).session == Session(session_id="s1")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_never_taken_for_no_record(value: Any) -> None:
 @pytest.mark.parametrize("event", [None, "text", {}, {"format": 1}, {"error": "SequentumUnavailable"}])
 def test_an_event_that_cannot_be_read_is_never_taken_for_success(event: Any) -> None:
     with pytest.raises(ValueError, match=r"\."):
-        TurnEvent.read(event)
+        TurnEvent.from_json(event)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE
-from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST, astop_jobs
 from airflow_provider_sequentum.sessions.state import Session
-from airflow_provider_sequentum.sessions.stop import CANCEL_GRACE, SessionStopper, acancel_session, cancel_session
+from airflow_provider_sequentum.sessions.stop import CANCEL_GRACE, SessionStopper, cancel_session
 from tests.support.builder import BuilderClient, FakeBuilder, FakeSession, use_builder
 from tests.support.service import START, ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
 from tests.support.worker import Worker
@@ -35,7 +35,9 @@ def cancelled(where: str, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Ca
     def cancel() -> SessionStopper:
         if where == "worker":
             return cancel_session(worker, Session(session_id="s1"))
-        return asyncio.run(acancel_session(BuilderClient(worker), Session(session_id="s1")))  # type: ignore[arg-type]
+        stopper = SessionStopper(Session(session_id="s1"))
+        asyncio.run(astop_jobs(BuilderClient(worker), [stopper]))  # type: ignore[arg-type]
+        return stopper
 
     return cancel
 

@@ -14,7 +14,6 @@ from airflow_provider_sequentum.spaces.record import (
     EndKind,
     SpaceConfig,
     SpaceRecord,
-    runs_named_in,
 )
 from tests.support.service import START
 
@@ -101,22 +100,6 @@ def test_what_a_later_version_adds_is_ignored_and_what_an_earlier_one_lacks_has_
 def test_what_cannot_be_read_is_never_no_record(value: object) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         SpaceRecord.from_json(value)
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        (
-            [{"format": 1, "runs": {"7": {"agent_id": 7, "run_id": 101}, "8": {"agent_id": 8, "run_id": None}}}],
-            [(7, 101)],
-        ),
-        ([None, {"events": [{"trigger": {"agent_id": n, "run_id": 100 + n}} for n in (7, 8)]}], [(7, 107), (8, 108)]),
-        ([{"agent_id": 7, "run_id": 101}, [{"agent_id": 7, "run_id": 101}]], [(7, 101)]),
-        ([{"agent_id": "7", "run_id": 0}, "x", 3], []),
-    ],
-)
-def test_the_runs_of_another_version_are_made_out(values: list[object], named: list[tuple[int, int]]) -> None:
-    assert [(found.agent_id, found.run_id) for found in runs_named_in(values)] == named
 
 
 def test_agents_whose_run_was_not_found_count_as_not_started() -> None:

@@ -12,7 +12,7 @@ from airflow_provider_sequentum.airflow_compat import trigger_life
 from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.errors import HttpStatusError
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.sessions.state import Session, SessionState
 from airflow_provider_sequentum.sessions.wait import TurnEvent
 from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger
@@ -60,7 +60,7 @@ def test_the_arguments_are_primitives_and_make_the_same_trigger() -> None:
 
 async def test_it_fires_once_when_the_session_is_ready_and_ends(clients: list[BuilderClient]) -> None:
     [event] = await fired(trigger())
-    seen = TurnEvent.read(event)
+    seen = TurnEvent.from_json(event)
     assert seen.session is not None
     assert (seen.session.state, seen.error, seen.is_deadline) == (SessionState.READY, None, False)
     assert not clients[0].is_open
@@ -93,18 +93,18 @@ async def test_it_can_be_run_again_from_the_start(clients: list[BuilderClient]) 
 async def test_a_deadline_is_a_point_in_time(service: FakeBuilder) -> None:
     service.sessions["s1"].looks_left = 1_000_000
     [event] = await fired(trigger(deadline="2026-01-01T00:00:00+00:00"))
-    assert TurnEvent.read(event).is_deadline
+    assert TurnEvent.from_json(event).is_deadline
     service.broken["status"] = server_error
     before = service.clock.now
     [event] = await fired(trigger(deadline=(before.replace(second=20)).isoformat()))
-    assert TurnEvent.read(event).is_deadline
+    assert TurnEvent.from_json(event).is_deadline
     assert (service.clock.now - before).total_seconds() < 30
 
 
 @pytest.mark.usefixtures("clients")
 async def test_an_error_that_cannot_pass_is_handed_over_with_its_kind(service: FakeBuilder) -> None:
     service.broken["status"] = bad_request
-    seen = TurnEvent.read((await fired(trigger()))[0])
+    seen = TurnEvent.from_json((await fired(trigger()))[0])
     assert (seen.error, seen.session) == ("SequentumRequestRefused", SESSION)
 
 
@@ -121,17 +121,17 @@ async def test_a_refused_key_is_looked_up_again(
                 raise HttpStatusError("Revoked.", purpose=call.purpose, status_code=401)
             return await super().exchange(call, **options)
 
-    async def aget_settings(hook: SequentumHook) -> ClientSettings:
+    async def aget_settings(hook: SequentumConnection) -> ClientSettings:
         return ClientSettings(api_key=connection[-1])
 
-    async def aget_client(hook: SequentumHook) -> BuilderClient:
+    async def aget_client(hook: SequentumConnection) -> BuilderClient:
         clients.append(RefusedClient(worker, await aget_settings(hook)))
         return clients[-1]
 
     connection = keys[:1]
-    monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
-    monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
-    seen = TurnEvent.read((await fired(trigger()))[0])
+    monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
+    monkeypatch.setattr(SequentumConnection, "aget_client", aget_client)
+    seen = TurnEvent.from_json((await fired(trigger()))[0])
     assert seen.error == (None if is_over else "SequentumConnectionException")
     assert [client.is_open for client in clients] == [False] * len(set(keys))
 
@@ -142,7 +142,7 @@ async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", 0.0)
     monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", missing)
-    seen = TurnEvent.read((await fired(trigger(sequentum_conn_id="nowhere")))[0])
+    seen = TurnEvent.from_json((await fired(trigger(sequentum_conn_id="nowhere")))[0])
     assert seen.error == "SequentumConnectionNotFound"
     assert "nowhere" in seen.message
 
@@ -151,7 +151,7 @@ async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPat
 async def test_what_an_earlier_version_was_deferred_with_names_its_session() -> None:
     old = AgentBuilderTrigger(sequentum_conn_id="c", record={"session": {"session_id": "s1"}}, cancel_on_kill=True)
     [event] = await fired(old)
-    assert TurnEvent.read(event).session == Session(session_id="s1")
+    assert TurnEvent.from_json(event).session == Session(session_id="s1")
 
 
 # Ended by a person, cleared, or only moved

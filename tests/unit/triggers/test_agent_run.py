@@ -14,7 +14,7 @@ from airflow_provider_sequentum.airflow_compat.trigger_life import OVER, SHORTES
 from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
-from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.stop import RunStopper
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, WaitSpec
 from airflow_provider_sequentum.triggers import agent_run
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
@@ -75,7 +75,7 @@ def test_no_trigger_touches_the_task_state_store() -> None:
     # Airflow never answers a trigger that asks for it, and the question blocks its whole triggerer.
     package = Path(agent_run.__file__).parents[1]
     touching = {path.relative_to(package) for path in package.rglob("*.py") if "task_state_store" in path.read_text()}
-    assert touching == {Path("airflow_compat/task_state.py"), Path("airflow_compat/task_attempt.py")}
+    assert touching == {Path("airflow_compat/task_attempt.py")}
     importing = {path for path in package.glob("triggers/*.py") if "task_state" in path.read_text()}
     assert importing == set()
 
@@ -108,7 +108,7 @@ async def test_one_event_and_then_it_ends(wait: dict[str, Any]) -> None:
     fired = await events(trigger())
     assert len(fired) == 1
     assert json.loads(json.dumps(fired[0])) == fired[0]
-    event = RunEvent.read(fired[0])
+    event = RunEvent.from_json(fired[0])
     assert (event.agent_id, event.run_id, event.outcome) == (7, 42, PollOutcome.ENDED)
     assert Run.model_validate(event.run) == RUN
     assert wait["asked"] == ("my_conn", WaitSpec.from_json(ARGUMENTS))
@@ -117,7 +117,7 @@ async def test_one_event_and_then_it_ends(wait: dict[str, Any]) -> None:
 @pytest.mark.parametrize("run", [RUN, None])
 async def test_a_deadline(wait: dict[str, Any], run: Run | None) -> None:
     wait["result"] = (PollOutcome.DEADLINE, run)
-    event = RunEvent.read((await events(trigger()))[0])
+    event = RunEvent.from_json((await events(trigger()))[0])
     assert (event.outcome, event.run is not None, event.run_id) == (PollOutcome.DEADLINE, run is not None, 42)
 
 
@@ -127,7 +127,7 @@ async def test_a_deadline(wait: dict[str, Any], run: Run | None) -> None:
 )
 async def test_a_wait_that_cannot_go_on(wait: dict[str, Any], error: Exception) -> None:
     wait["result"] = error
-    event = RunEvent.read((await events(trigger()))[0])
+    event = RunEvent.from_json((await events(trigger()))[0])
     assert (event.outcome, event.run_id) == (None, 42)
     assert isinstance(event.exception(), SequentumConnectionException)
     assert str(error) in str(event.exception())
@@ -191,15 +191,17 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             raise SequentumConnectionException("gone")
         return Client()
 
-    async def astop_runs(client: Any, records: list[RunRecord], stop_grace: float) -> None:
+    async def astop_jobs(client: Any, stoppers: list[RunStopper]) -> None:
         await asyncio.sleep(situation["seconds"])
-        situation["stopped"] += [(record.agent_id, record.run_id, stop_grace) for record in records]
+        for stopper in stoppers:
+            record = stopper._record
+            situation["stopped"].append((record.agent_id, record.run_id, stopper._stop_grace.total_seconds()))
 
     task_runner = pytest.importorskip("airflow.sdk.execution_time.task_runner", reason="on_kill needs Airflow 3.3")
     monkeypatch.setattr(task_runner.RuntimeTaskInstance, "get_task_states", staticmethod(task_states), raising=False)
     monkeypatch.setattr(XCom, "get_one", staticmethod(lambda **which: next_of("xcoms")))
-    monkeypatch.setattr("airflow_provider_sequentum.hooks.sequentum.SequentumHook.aget_client", aget_client)
-    monkeypatch.setattr("airflow_provider_sequentum.runs.stop.astop_runs", astop_runs)
+    monkeypatch.setattr("airflow_provider_sequentum.hooks.connection.SequentumConnection.aget_client", aget_client)
+    monkeypatch.setattr("airflow_provider_sequentum.jobs.stop.astop_jobs", astop_jobs)
     monkeypatch.setattr(trigger_life, "SUCCESSOR_POLL_INTERVAL", 0.01)
     monkeypatch.setattr(trigger_life, "SUCCESSOR_TIMEOUT", 0.3)
     monkeypatch.setattr(trigger_life, "WIPE_SECONDS", 0.05)

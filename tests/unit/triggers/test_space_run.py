@@ -11,9 +11,9 @@ import pytest
 from airflow_provider_sequentum.airflow_compat import trigger_life
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.runs import stop
-from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
+from airflow_provider_sequentum.jobs import stop
+from airflow_provider_sequentum.runs.stop import RunStopper
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, WaitSpec
 from airflow_provider_sequentum.spaces.attempt import SpaceEvent
 from airflow_provider_sequentum.triggers import remote_job
@@ -51,7 +51,7 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_one_event_tells_of_all_runs() -> None:
     fired = [event.payload async for event in trigger().run()]
     assert len(fired) == 1
-    first, second = map(RunEvent.read, SpaceEvent.from_json(json.loads(json.dumps(fired[0]))).events)
+    first, second = map(RunEvent.from_json, SpaceEvent.from_json(json.loads(json.dumps(fired[0]))).events)
     assert (first.agent_id, first.run_id, first.outcome) == (7, 107, PollOutcome.ENDED)
     assert (second.agent_id, second.error, second.message) == (8, "SequentumConnectionException", "gone")
 
@@ -94,7 +94,7 @@ class Stops:
 def stops(monkeypatch: pytest.MonkeyPatch) -> Stops:
     stops = Stops()
 
-    async def aget_client(hook: SequentumHook) -> Any:
+    async def aget_client(hook: SequentumConnection) -> Any:
         class Client:
             async def __aenter__(self) -> Self:
                 return self
@@ -104,17 +104,18 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> Stops:
 
         return Client()
 
-    async def astop_runs(client: Any, records: Sequence[RunRecord], stop_grace: float) -> list[Any]:
+    async def astop_jobs(client: Any, stoppers: Sequence[RunStopper]) -> None:
         await asyncio.sleep(0.1)
+        [stop_grace] = {stopper._stop_grace.total_seconds() for stopper in stoppers}
+        records = [stopper._record for stopper in stoppers]
         stops.stopped.append(([(record.agent_id, record.run_id) for record in records], stop_grace))
-        return []
 
     async def job_is_abandoned(task_instance: Any, **options: Any) -> bool:
         stops.questions += 1
         return True
 
-    monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
-    monkeypatch.setattr(stop, "astop_runs", astop_runs)
+    monkeypatch.setattr(SequentumConnection, "aget_client", aget_client)
+    monkeypatch.setattr(stop, "astop_jobs", astop_jobs)
     monkeypatch.setattr(remote_job, "job_is_abandoned", job_is_abandoned)
     return stops
 

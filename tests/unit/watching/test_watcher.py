@@ -18,7 +18,7 @@ from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumErro
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionNotFound
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.watching import watcher as run_watcher
@@ -104,13 +104,13 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """A service, and watchers that ask it as fast as they can."""
     made = Service()
 
-    async def aget_settings(hook: SequentumHook) -> ClientSettings:
+    async def aget_settings(hook: SequentumConnection) -> ClientSettings:
         made.lookups += 1
         if made.lookup_error is not None:
             raise made.lookup_error
         return made.settings
 
-    monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
+    monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
     monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(made, settings))
     monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.SHORTEST_INTERVAL", 0.01)
     monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.PAGE_INTERVAL", 0.0)
