@@ -306,14 +306,16 @@ class AsyncSequentumClient(_Client):
         policy = AsyncRetrying(sleep=self._sleep, **self._retries(call, deadline))
         return await policy(self._attempt, call, budget_share, deadline)
 
-    def poll_turn(self, budget_share: float) -> float:
+    def poll_turn(self, budget_share: float, *, is_hinted: bool = False) -> float:
         """Admit a poll now, or return the seconds to wait before asking again.
 
         What to poll is best decided when it may be sent: an admitted poll is sent by :meth:`poll`, and has to be.
 
+        :param is_hinted: whether it is known that the poll will find something. Then it may take a later one's place.
         :return: 0 when it is admitted.
         """
-        return self._budget.turn(share=budget_share, per_minute=self.settings.requests_per_minute)
+        per_minute = self.settings.requests_per_minute
+        return self._budget.turn(share=budget_share, per_minute=per_minute, is_hinted=is_hinted)
 
     async def poll(self, call: Call[T], *, budget_share: float) -> Reply[T]:
         """Send an admitted poll, once: whoever polls decides again what comes next when there is no answer.

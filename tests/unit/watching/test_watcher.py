@@ -81,7 +81,7 @@ class Client:
     async def close(self) -> None:
         self.is_open, self.is_closed = False, True
 
-    def poll_turn(self, budget_share: float) -> float:
+    def poll_turn(self, budget_share: float, *, is_hinted: bool = False) -> float:
         assert budget_share == 0.8
         now = asyncio.get_running_loop().time()
         wait = max(self.next_turn - now, 0.0)
