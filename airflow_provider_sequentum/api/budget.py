@@ -159,9 +159,9 @@ class RequestBudget:
                 return HELD / 3
             spacing = self.spacing(share=share, per_minute=per_minute)
             slot = max(self._next_poll, now - _BURST * spacing)
-            wait = slot - now - (_ADVANCE * spacing if is_hinted else 0.0)
-            if wait > 0:
-                return wait
+            earliest = slot - _ADVANCE * spacing if is_hinted else slot
+            if earliest > now:
+                return earliest - now
             wait = self.admit(share=share, per_minute=per_minute, is_poll=True)
             if wait == 0:
                 self._next_poll = slot + spacing
