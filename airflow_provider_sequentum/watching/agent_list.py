@@ -165,9 +165,12 @@ class AgentPages:
         is_over = self.shows_end(agent.id)
         is_at_rest = is_over is not False and agent.id in self._only_next_run
         self._place(agent.id, _ANYWHERE if is_at_rest else page)
-        if shown == before or is_over is None:
+        if shown is None or shown == before:
             return None
-        return True if is_over else (False if was_over is False and before[1] != shown[1] else None)
+        if is_over:
+            return True
+        is_another_run = before is not None and before[1] != shown[1]
+        return False if is_another_run and not was_over else None
 
     def _place(self, agent_id: int, page: int) -> None:
         self._on_page.get(self._page_of.get(agent_id, page), set()).discard(agent_id)

@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.api.errors import SequentumError
@@ -537,7 +538,9 @@ class WatchList:
             if poll.page == 1:
                 self._rotation.expedite(poll)
             return
-        may_be_there = (*pages.agents_on(poll.page), *(pages.agents_on(NOT_FOUND) if poll.page == 1 else ()))
+        # Who was not found may have just been started, and is on the first page then; it has room for so many only.
+        newcomers = islice(pages.agents_on(NOT_FOUND), pages.size if poll.page == 1 else 0)
+        may_be_there = (*pages.agents_on(poll.page), *newcomers)
         agents = [self._agents[agent_id] for agent_id in may_be_there]
         told = sum(len(agent.last_waits()) for agent in agents if pages.may_show_status(agent.agent_id))
         if not told and poll.page > 1 and not any(agent.listeners for agent in agents):
