@@ -301,7 +301,7 @@ class WatchList:
             self._look_for(agent, self._now)
 
     def listen(self, listener: Listener, now: float) -> None:
-        """Take up a listener: it is told what runs its agent has, now and whenever there is news."""
+        """Take up a listener: it hears what runs its agent has, now and whenever there is news."""
         agent = self._agents.setdefault(listener.agent_id, AgentWaits(listener.agent_id))
         agent.listeners.append(listener)
         self._listeners += 1
