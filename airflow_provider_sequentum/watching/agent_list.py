@@ -95,10 +95,6 @@ class AgentPages:
         """Return the agents that are looked for on a page, or :data:`NOT_FOUND`."""
         return self._on_page.get(page, ())
 
-    def shows_status(self, agent_id: int) -> bool:
-        """Return whether the page of an agent tells how its last run is."""
-        return self._shown.get(agent_id) is not None
-
     def may_show_status(self, agent_id: int) -> bool:
         """Return whether the page of an agent tells how its last run is, as far as is known."""
         return self._shown.get(agent_id, "unknown") is not None

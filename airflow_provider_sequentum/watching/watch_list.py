@@ -548,13 +548,13 @@ class WatchList:
             return
         # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
         others = max(self._waits - self._waited_for, 1) / max(self._waited_for, 1)
-        interval = PAGE_INTERVAL if told > others else self._news_interval
+        interval = PAGE_INTERVAL if told > others else max(self._news_interval, PAGE_INTERVAL)
         share = max(math.sqrt(told / others), 1.0)
         self._rotation.plan(poll, share=share, now=asked_at, not_before=asked_at + interval)
 
     def _is_shown(self, agent: AgentWaits) -> bool:
-        """Whether the page of an agent tells of the end of its last run."""
-        return self._pages is not None and self._pages_are_used and self._pages.shows_status(agent.agent_id)
+        """Whether the page of an agent will tell of the end of its last run; one that is over already is another."""
+        return self._pages is not None and self._pages_are_used and self._pages.shows_end(agent.agent_id) is False
 
     def _look_for(self, agent: AgentWaits, now: float) -> None:
         """Take in who waits for or listens to an agent; forget it if no one does."""

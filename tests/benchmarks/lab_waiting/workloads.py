@@ -74,7 +74,7 @@ class Workload:
                 1000 + number,
                 agent,
                 self.duration(generator),
-                began=self.batches[number % len(self.batches)],
+                began=self.batches[number * len(self.batches) // len(agents)],
                 triggerer=number % self.triggerers,
             )
             for number, agent in enumerate(agents)

@@ -61,7 +61,7 @@ def test_where_an_agent_stands_is_learnt_from_the_pages() -> None:
     read(pages, agent(1, 1), agent(2, None), total=350)
     assert (pages.count, pages.unread) == (4, {2, 3, 4})
     assert (set(pages.agents_on(1)), set(pages.agents_on(NOT_FOUND))) == ({1, 2}, {9})
-    assert (pages.shows_status(1), pages.shows_status(2), pages.shows_status(9)) == (True, False, False)
+    assert (pages.shows_end(1), pages.shows_end(2), pages.shows_end(9)) == (False, None, None)
 
 
 def test_pages_are_searched_only_for_agents_that_were_not_found() -> None:
@@ -75,7 +75,7 @@ def test_an_agent_that_is_pushed_off_its_page_is_on_the_next_one_as_far_as_is_kn
     read(pages, agent(1, 1), total=150)
     read(pages, agent(2, 1), total=150)
     assert (set(pages.agents_on(1)), set(pages.agents_on(2)), pages.needed) == (set(), {1}, 2)
-    assert not pages.shows_status(1)
+    assert pages.shows_end(1) is None
     read(pages, agent(3, 1), page=2, total=150)
     assert set(pages.agents_on(NOT_FOUND)) == {1}
 

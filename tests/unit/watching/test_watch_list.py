@@ -124,8 +124,21 @@ def test_only_the_runs_own_record_ends_a_wait() -> None:
     world.live(400)
     assert not world.ended
     world.live(600)
-    assert min(world.delays()) > 0
     assert len(world.ended) == 19
+    assert min(world.delays()) > 0
+    assert max(world.delays()) <= 30
+
+
+def test_an_agent_whose_page_shows_a_newer_run_that_is_over_is_not_left_to_its_page() -> None:
+    world = World()
+    waited = [world.run(agent_id, 500.0) for agent_id in range(1, 20)]
+    for run in waited:
+        world.wait(run)
+    world.live(50)
+    world.run(7, 1.0)
+    world.live(1000)
+    assert len(world.ended) == 19
+    assert max(world.delays()) <= 30
 
 
 # Waiting for a run that is not there yet
