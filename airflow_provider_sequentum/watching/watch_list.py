@@ -642,8 +642,8 @@ class WatchList:
         pages = self._pages
         if pages is None or not self._pages_are_used or not pages.knows(agent.agent_id):
             return False
-        newest, *others = [phase_of(run).is_over for run in sorted(listed, key=lambda run: -run.id)] or [None]
-        return pages.shows_end(agent.agent_id) is newest and all(others)
+        are_over = [phase_of(run).is_over for run in sorted(listed, key=lambda run: -run.id)]
+        return pages.shows_end(agent.agent_id) is (are_over[0] if are_over else None) and all(are_over[1:])
 
     def _plan_news(self, agent: AgentWaits, asked_at: float) -> None:
         interval = min(listener.interval for listener in agent.listeners)
@@ -670,8 +670,9 @@ class WatchList:
             self._rotation.drop(PagePoll(page))
             self._background.drop(PagePoll(page))
         self._pages, self._pages_are_used = pages, False
-        for agent in self._agents.values() if pages is not None else ():
-            pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
+        if pages is not None:
+            for agent in self._agents.values():
+                pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
         self._plan_told_agents(self._now)
         self._review_pages(self._now)
 
