@@ -178,6 +178,10 @@ format: $(READY) ## Fix what the style check can fix
 bench: $(READY) ## Measure what importing the provider's modules costs a DAG file
 	$(BIN)/python -m tests.benchmarks.bench_import
 
+.PHONY: bench-task
+bench-task: $(READY) ## Measure what the legs of a deferred task cost a worker, beside BashOperator
+	$(BIN)/python -m tests.benchmarks.bench_task
+
 .PHONY: bench-client
 bench-client: $(READY) ## Measure the API client's requests per second beside bare httpx
 	$(BIN)/python -m tests.benchmarks.bench_client $(BENCH_CLIENT)

@@ -39,24 +39,28 @@ _LEARNING_INTERVAL = 1.0
 _LARGEST_LIMIT = 1_000_000
 _LONGEST_WINDOW = 3600.0
 
-FIRST_PACE = 0.25
+FIRST_PACE = 0.2
 """The part of the limit that polls of a process use as long as nothing is known of who else uses the key."""
 HELD = 1.5
 """Seconds beyond what is usual after which an answer was held in the service's queue, because the limit is used up."""
 
-_GROWTH = 1.5
+_GROWTH = 1.25
 """Factor for each window, as long as no level has failed."""
-_CUBIC = 0.002
+_CUBIC = 0.0005
 _IN_USE = 0.7
 """A level is only raised while at least this part of it is used: otherwise it proves nothing."""
 _PROVEN = 1.25
 """Windows for which a level has to be held before it counts as good."""
 _DEAF = 5.0
 """Seconds after bad news in which further ones are taken for the same: requests held together are released together."""
+_RELIEF = 0.8
+"""Part of the level that is used for a window after bad news: what was held counts in the window that follows."""
 _PROBE_INTERVAL = 5.0
 """Seconds between two polls while it seems that the service holds them."""
 _BURST = 3
 """Polls that may follow each other at once, to make up for a moment in which none could be sent."""
+_ADVANCE = 2
+"""Polls that may be sent before it is their turn, if it is known that they will find something."""
 
 
 class PollPace:
@@ -133,6 +137,7 @@ class RequestBudget:
         self.pace = PollPace()
         self._pace_window = clock()
         self._polls_in_window = 0
+        self._relief_until = float("-inf")
         self._next_poll = float("-inf")
         self._polls: list[float] = []
         """When the polls were sent that are not answered yet."""
@@ -140,11 +145,13 @@ class RequestBudget:
         self._last_poll = float("-inf")
         self._usual = 0.2
 
-    def turn(self, *, share: float, per_minute: int | None = None) -> float:
+    def turn(self, *, share: float, per_minute: int | None = None, is_hinted: bool = False) -> float:
         """Admit a poll now, or say how long to wait before asking again; parameters and result as for :meth:`admit`.
 
         Polls are spread evenly over the window, because requests that are sent as fast as they are admitted come in
         bursts, a window apart.
+
+        :param is_hinted: whether it is known that the poll will find something. Then it may take a later one's place.
         """
         with self._lock:
             now = self._clock()
@@ -152,8 +159,9 @@ class RequestBudget:
                 return HELD / 3
             spacing = self.spacing(share=share, per_minute=per_minute)
             slot = max(self._next_poll, now - _BURST * spacing)
-            if slot > now:
-                return slot - now
+            earliest = slot - _ADVANCE * spacing if is_hinted else slot
+            if earliest > now:
+                return earliest - now
             wait = self.admit(share=share, per_minute=per_minute, is_poll=True)
             if wait == 0:
                 self._next_poll = slot + spacing
@@ -194,7 +202,9 @@ class RequestBudget:
         """Return the seconds between requests that are spread evenly; parameters as for :meth:`admit`."""
         with self._lock:
             self._recover(self._clock())
-            at_pace = min(share, self.pace.level) if share < 1 else 1.0
+            now = self._clock()
+            level = self.pace.level * (_RELIEF if now < self._relief_until else 1.0)
+            at_pace = min(share, level) if share < 1 else 1.0
             by_hand = self._allowed(share, per_minute)
             return self._window / min(by_hand, self._allowed(at_pace, None))
 
@@ -272,6 +282,7 @@ class RequestBudget:
     def _exceeded(self, now: float, seconds: float, deaf_for: float = _DEAF) -> None:
         if self.pace.exceeded(min(seconds / self._window, 1.0), now, deaf_for):
             self._pace_window, self._polls_in_window = now, 0
+            self._relief_until = now + self._window
 
     def _learn(self, headers: Mapping[str, str]) -> None:
         limit = _number(headers.get("x-ratelimit-limit"), _LARGEST_LIMIT)

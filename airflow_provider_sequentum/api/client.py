@@ -122,7 +122,9 @@ class SequentumClient(_Client):
     :param urgent: wait neither for the budget nor long between attempts, whatever ``Retry-After`` says. For a process
         that is about to be killed and has a run to stop.
     :param clock: gives the time in seconds for ``within``; a test hands in its own.
-    :raises SequentumConfigurationError: when certificates or proxies cannot be used.
+
+    Certificates and proxies are looked at when something is sent, which raises ``SequentumConfigurationError`` if they
+    cannot be used: loading them is most of what a client costs.
     """
 
     def __init__(
@@ -137,7 +139,6 @@ class SequentumClient(_Client):
         super().__init__(settings, clock, urgent=urgent)
         self._transport = transport
         self._sleep = sleep
-        self._http = new_client(settings, transport)
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
         """Send a call and return its value; parameters and errors as for :meth:`exchange`."""
@@ -194,9 +195,9 @@ class SequentumClient(_Client):
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
-        if "_storage_http" in vars(self):
-            self._storage_http.close()
+        for name in ("_http", "_storage_http"):
+            if name in vars(self):
+                vars(self)[name].close()
 
     def __enter__(self) -> Self:
         return self
@@ -225,16 +226,21 @@ class SequentumClient(_Client):
         self, call: Call[Any], budget_share: float, deadline: Deadline, headers: dict[str, str] | None = None
     ) -> httpx.Response:
         """Send the request of a call when it is its turn; the body of the response is unread."""
+        http = self._http
         while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
             self._sleep(wait)
         response: httpx.Response | None = None
         sent_at = self._clock()
         try:
             with sending():
-                response = self._http.send(self._pipeline.build(call, headers, deadline.remaining), stream=True)
+                response = http.send(self._pipeline.build(call, headers, deadline.remaining), stream=True)
         finally:
             self._settle(response, self._took(sent_at, call, budget_share))
         return response
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        return new_client(self.settings, self._transport)
 
     @cached_property
     def _storage_http(self) -> httpx.Client:
@@ -242,8 +248,10 @@ class SequentumClient(_Client):
         return new_client(self.settings, self._transport, for_storage=True)
 
     def _http_for(self, url: httpx.URL) -> httpx.Client:
-        is_service = f"{url.scheme}://{url.host}:{url.port or 443}" == self.settings.origin
-        return self._storage_http if isinstance(self.settings.verify, str) and not is_service else self._http
+        port = url.port or (443 if url.scheme == "https" else 80)
+        is_service = f"{url.scheme}://{url.host}:{port}" == self.settings.origin
+        trusts_other = isinstance(self.settings.verify, str) or self.settings.origin.startswith("http:")
+        return self._storage_http if trusts_other and not is_service else self._http
 
     def _fetch(self, download: Download) -> int:
         headers = download.start_attempt()
@@ -306,14 +314,16 @@ class AsyncSequentumClient(_Client):
         policy = AsyncRetrying(sleep=self._sleep, **self._retries(call, deadline))
         return await policy(self._attempt, call, budget_share, deadline)
 
-    def poll_turn(self, budget_share: float) -> float:
+    def poll_turn(self, budget_share: float, *, is_hinted: bool = False) -> float:
         """Admit a poll now, or return the seconds to wait before asking again.
 
         What to poll is best decided when it may be sent: an admitted poll is sent by :meth:`poll`, and has to be.
 
+        :param is_hinted: whether it is known that the poll will find something. Then it may take a later one's place.
         :return: 0 when it is admitted.
         """
-        return self._budget.turn(share=budget_share, per_minute=self.settings.requests_per_minute)
+        per_minute = self.settings.requests_per_minute
+        return self._budget.turn(share=budget_share, per_minute=per_minute, is_hinted=is_hinted)
 
     async def poll(self, call: Call[T], *, budget_share: float) -> Reply[T]:
         """Send an admitted poll, once: whoever polls decides again what comes next when there is no answer.

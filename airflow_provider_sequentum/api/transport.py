@@ -310,6 +310,9 @@ def _made(make: Callable[..., C], verify: ssl.SSLContext | bool) -> C:
 
 def _verification(settings: ClientSettings, *, for_storage: bool) -> ssl.SSLContext | bool:
     own = settings.verify
+    if not for_storage and settings.origin.startswith("http:"):
+        # Reading the authorities' certificates takes long. This context trusts none, should it ever be asked.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if own is False:
         return False
     if own is True:

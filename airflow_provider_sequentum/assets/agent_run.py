@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
@@ -24,31 +25,17 @@ from airflow_provider_sequentum.parameters import (
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
-
-SHORTEST_LIST = 200
-"""How many of an agent's newest runs are listed at least."""
+    from airflow_provider_sequentum.watching.listener import Listing
 
 PAUSE_AFTER_FAULT = 60.0
-"""Seconds before a new client is tried, with the connection as it is then."""
+"""Seconds after which an agent is looked at again that could not be looked at."""
 
 SETTLING_SECONDS = 5.0
 """Seconds between an event and the note that it was fired: Airflow needs a moment to store it. A triggerer that is
 killed in between fires it again; the other way round it would be lost."""
 
 log = logging.getLogger(__name__)
-
-
-class Listing(NamedTuple):
-    """An agent's newest runs.
-
-    :param runs: the runs, newest first.
-    :param is_full: whether there may be older ones that were not listed.
-    """
-
-    runs: Collection[Run]
-    is_full: bool
 
 
 class AgentRunCompletedTrigger(BaseEventTrigger):
@@ -64,13 +51,13 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     Each run fires once. The event's payload is the run's summary (``agent_id``, ``run_id``, ``status``, ``records``,
     ...), found at ``triggering_asset_events[...][...].extra["payload"]``. Runs that had ended when the watcher first
     started do not fire. On Airflow 3.3 what has fired is kept in the asset's state store, so that runs which end while
-    no triggerer is running fire later and none fires twice; and watchers of one agent share one poll. Before 3.3 a
-    restarted triggerer knows nothing of what was before. Give every asset a trigger of its own: Airflow keeps state by
-    asset.
+    no triggerer is running fire later and none fires twice. Before 3.3 a restarted triggerer knows nothing of what was
+    before. All triggers of a connection share one watcher and its polls. Give every asset a trigger of its own: Airflow
+    keeps state by asset.
 
     :param agent_id: the agent, as an int or a string of digits.
     :param ending: ``succeeded`` (default) for runs that ended well, or ``any``.
-    :param poll_interval: seconds between two looks at the agent's runs. Default 60.
+    :param poll_interval: seconds after which news is due. Default 60.
     :param sequentum_conn_id: the connection.
     :raises ValueError: a parameter has no usable value.
     """
@@ -102,7 +89,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll alone: what Airflow before 3.3 calls."""
+        """Yield the events: what Airflow before 3.3 calls."""
         _, arguments = self.serialize()
         async for event in self.filter_shared_stream(self.open_shared_stream(arguments)):
             yield event
@@ -112,37 +99,26 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         return (self.sequentum_conn_id, self.agent_id, self.poll_interval)
 
     @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Listing]:
-        """Yield the agent's newest runs again and again. What goes wrong is logged; it never ends."""
-        from airflow_provider_sequentum.api import runs
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncGenerator[Listing]:
+        """Yield the agent's newest runs whenever there is news. What goes wrong is logged; it never ends.
+
+        The watcher of the connection in this triggerer looks, for everyone who waits for runs with it.
+        """
         from airflow_provider_sequentum.api.errors import SequentumError
         from airflow_provider_sequentum.exceptions import SequentumException
-        from airflow_provider_sequentum.hooks.connection import SequentumConnection
-        from airflow_provider_sequentum.jobs.port import WAITING_SHARE
-        from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
+        from airflow_provider_sequentum.watching.watcher import listen
 
-        # What was announced before this stream may lie far back.
-        size, newest = LONGEST_RUN_LIST, 0
+        agent_id, conn_id = kwargs["agent_id"], kwargs["sequentum_conn_id"]
         while True:
             try:
-                async with await SequentumConnection(kwargs["sequentum_conn_id"]).aget_client() as client:
-                    while True:
-                        listed = await client.send(runs.list_runs(kwargs["agent_id"], size), budget_share=WAITING_SHARE)
-                        is_cut = len(listed) >= size and min(run.id for run in listed) > newest > 0
-                        if is_cut and size < LONGEST_RUN_LIST:
-                            size = LONGEST_RUN_LIST
-                            continue
-                        yield Listing(listed, len(listed) >= size)
-                        size, newest = _list_size(listed), max((run.id for run in listed), default=newest)
-                        await asyncio.sleep(kwargs["poll_interval"])
+                async with aclosing(listen(conn_id, agent_id, kwargs["poll_interval"])) as listings:
+                    async for listing in listings:
+                        yield listing
             except (SequentumError, SequentumException) as error:
                 log.warning(
                     "Could not look at the runs of agent %s, trying again in %g s: %s (connection %r)",
-                    kwargs["agent_id"],
-                    PAUSE_AFTER_FAULT,
-                    error,
-                    kwargs["sequentum_conn_id"],
-                )
+                    agent_id, PAUSE_AFTER_FAULT, error, conn_id,
+                )  # fmt: skip
                 await asyncio.sleep(PAUSE_AFTER_FAULT)
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Listing]) -> AsyncIterator[TriggerEvent]:
@@ -199,12 +175,3 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     def _store(self) -> Any:
         """The asset's state store; ``None`` before Airflow 3.3."""
         return getattr(self, "asset_state_store", None)
-
-
-def _list_size(listed: Collection[Run]) -> int:
-    """Return how many runs to list next, so that the oldest one that is still running stays in view."""
-    from airflow_provider_sequentum.runs.phases import phase_of
-    from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
-
-    deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
-    return min(max(SHORTEST_LIST, 2 * deepest), LONGEST_RUN_LIST)

@@ -92,6 +92,11 @@ class Rotation(Generic[P]):
             return now
         return self._resting[0][0] if self._resting else math.inf
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether what :meth:`take` returns next was expedited."""
+        return any(self._is_urgent(poll) for poll in self._urgent)
+
     def take(self, now: float) -> P:
         """Return the poll to send now. It does not come up again before it is planned again.
 

@@ -8,6 +8,8 @@ Two simple rules are at work, in one :class:`~.rotation.Rotation`. The agents' l
 of the agents list are polled beside them where they tell of more runs, and an agent whose page tells of all that is
 waited for is polled only when that is shown as ended, and now and then. Why nothing is learnt of how long runs take
 stands in ``docs/waiting.md``.
+
+Whoever only listens to an agent (an asset watcher) gets what is left, and at least every fifth poll: a second rotation.
 """
 
 from __future__ import annotations
@@ -15,17 +17,18 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
+from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollOutcome, PollResult, RunPoller, first_run_since
-from airflow_provider_sequentum.watching.agent_list import FEWEST_AGENTS, AgentPages
+from airflow_provider_sequentum.watching.agent_list import FEWEST_AGENTS, NOT_FOUND, AgentPages
 from airflow_provider_sequentum.watching.rotation import Rotation
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.call import Call
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.watching.listener import Listener
 
 SHORTEST_INTERVAL = 5.0
 """Seconds between two polls of an agent or a run at least, unless who waits asks for another number."""
@@ -40,6 +44,8 @@ PAGE_INTERVAL = 1.0
 """Seconds between two polls of a page at least."""
 IDLE_PAGE_INTERVAL = 60.0
 """The same, while the page tells of fewer runs than the agents' own lists."""
+TURNS_OF_WAITS = 4
+"""Polls for waits after which one for listeners comes, if there is one."""
 CHECK_INTERVAL = 900.0
 """Seconds after which an agent is polled whose page tells of it: the page may be wrong."""
 LAST_LOOK = 15.0
@@ -128,8 +134,8 @@ class AgentWaits:
     """
 
     __slots__ = (
-        "agent_id", "asked_at", "hinted_at", "interval", "is_new", "list_size", "newest_listed", "pending_discovery",
-        "runs", "unlisted",
+        "agent_id", "asked_at", "asked_size", "hinted_at", "interval", "is_new", "list_size", "listeners",
+        "newest_listed", "pending_discovery", "runs", "unlisted",
     )  # fmt: skip
 
     def __init__(self, agent_id: int) -> None:
@@ -137,10 +143,12 @@ class AgentWaits:
         self.runs: dict[int, list[Watched]] = {}
         self.pending_discovery: list[Watched] = []
         """Waits for a run that is not there yet."""
+        self.listeners: list[Listener] = []
         self.unlisted: set[int] = set()
         """Runs that are polled by themselves."""
         self.list_size = _SHORTEST_LIST
         """How many runs to ask for: as many as it takes to see the oldest one waited for."""
+        self.asked_size = self.list_size
         self.newest_listed = 0
         self.asked_at = -math.inf
         self.interval = math.inf
@@ -155,7 +163,9 @@ class AgentWaits:
             yield from waits
         yield from self.pending_discovery
 
-    def __bool__(self) -> bool:
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether there is a wait, and not only a listener."""
         return bool(self.runs or self.pending_discovery)
 
     def add(self, watched: Watched) -> None:
@@ -184,7 +194,7 @@ class AgentWaits:
 
     def lone_run(self) -> int | None:
         """Return the run waited for, if it is the only one: its own record is a better answer than the list."""
-        if self.pending_discovery or self.unlisted or len(self.runs) != 1:
+        if self.pending_discovery or self.listeners or self.unlisted or len(self.runs) != 1:
             return None
         return next(iter(self.runs))
 
@@ -197,9 +207,13 @@ class AgentWaits:
         """Return the waits for the agent's last run."""
         return self.runs.get(self.last_run() or 0, [])
 
+    def size_to_list(self) -> int:
+        """Return how many runs to ask for."""
+        return max([self.list_size, *(listener.list_size for listener in self.listeners)])
+
     def may_be_cut(self, listed: Sequence[object]) -> bool:
         """Return whether the service may have more runs than it listed, and would list more."""
-        return self.list_size <= len(listed) < LONGEST_RUN_LIST
+        return self.asked_size <= len(listed) < LONGEST_RUN_LIST
 
     def read_list(self, run_ids: list[int]) -> None:
         """Take in which runs the service lists, newest first.
@@ -210,7 +224,7 @@ class AgentWaits:
         self.unlisted -= set(run_ids)
         missing = self.runs.keys() - self.unlisted - set(run_ids)
         if self.may_be_cut(run_ids) and (missing or self.pending_discovery):
-            self.list_size = min(self.list_size * 4, LONGEST_RUN_LIST)
+            self.list_size = min(self.asked_size * 4, LONGEST_RUN_LIST)
             return
         self.unlisted |= missing
         if not self.pending_discovery:
@@ -223,12 +237,17 @@ class WatchList:
 
     def __init__(self) -> None:
         self._rotation: Rotation[Poll] = Rotation()
+        self._background: Rotation[Poll] = Rotation()
+        """The same for listeners, and for pages on which an agent may be that was not found."""
+        self._turns = 0
         self._agents: dict[int, AgentWaits] = {}
         self._pages: AgentPages | None = AgentPages()
         self._pages_are_used = False
-        self._waited_for_on: Counter[int] = Counter()
-        """How many agents are waited for on each page; under 0 those whose page is not known."""
-        self._unplaced_since = -math.inf
+        self._searched_at = -math.inf
+        self._listeners = 0
+        self._news_interval = IDLE_PAGE_INTERVAL
+        self._waited_for = 0
+        """How many agents are waited for. Others have listeners only."""
         self._fixed: list[tuple[float, int, Watched]] = []
         self._fixed_count = 0
         self._waits = 0
@@ -249,18 +268,16 @@ class WatchList:
     def add(self, watched: Watched, moment: Moment) -> None:
         """Take up a wait."""
         agent_id = watched.wait.spec.agent_id
-        agent = self._agents.get(agent_id)
-        if agent is None:
-            agent = self._agents[agent_id] = AgentWaits(agent_id)
-            self._waited_for_on[self._place_of(agent_id)] += 1
-            self._review_pages(moment.steady)
+        agent = self._agents.setdefault(agent_id, AgentWaits(agent_id))
+        is_first = not agent.is_waited_for
         agent.add(watched)
         agent.is_new = True
-        if place := self._place_of(agent_id):
-            self._plan_pages([place], moment.steady)
+        self._waits += 1
         if self._pages is not None:
             self._pages.forget(agent_id)
-        self._waits += 1
+        if is_first:
+            self._waited_for += 1
+            self._look_for(agent, moment.steady)
         self._note_fixed_look(watched, moment)
         # Not planned as after an answer: that looks at all waits of the agent, and they may come by the thousand.
         poll, interval = AgentPoll(agent_id), watched.shortest_interval
@@ -278,35 +295,71 @@ class WatchList:
         run_id = watched.wait.spec.run_id
         if run_id is not None and run_id not in agent.runs:
             self._rotation.drop(RunPoll(agent.agent_id, run_id))
-        if not agent:
-            del self._agents[agent.agent_id]
+        if not agent.is_waited_for:
+            self._waited_for -= 1
             self._rotation.drop(AgentPoll(agent.agent_id))
-            self._waited_for_on[self._place_of(agent.agent_id)] -= 1
-            self._review_pages(self._now)
+            self._look_for(agent, self._now)
+
+    def listen(self, listener: Listener, now: float) -> None:
+        """Take up a listener: it hears what runs its agent has, now and whenever there is news."""
+        agent = self._agents.setdefault(listener.agent_id, AgentWaits(listener.agent_id))
+        agent.listeners.append(listener)
+        self._listeners += 1
+        self._news_interval = min(self._news_interval, listener.interval)
+        self._background.plan(AgentPoll(agent.agent_id), now=now, not_before=now)
+        self._look_for(agent, now)
+
+    def drop(self, listener: Listener) -> None:
+        """Drop a listener, if it is still on the list."""
+        agent = self._agents.get(listener.agent_id)
+        if agent is None or listener not in agent.listeners:
+            return
+        agent.listeners.remove(listener)
+        self._listeners -= 1
+        if not self._listeners:
+            self._news_interval = IDLE_PAGE_INTERVAL
+        if not agent.listeners:
+            self._background.drop(AgentPoll(agent.agent_id))
+        self._look_for(agent, self._now)
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Who listens to an agent."""
+        return [listener for agent in self._agents.values() for listener in agent.listeners]
 
     def due(self, now: float) -> float:
         """Return when there is a poll to send, by the steady clock."""
         self._now = now
-        return self._rotation.due(now)
+        return min(self._rotation.due(now), self._background.due(now))
+
+    @property
+    def is_hinted(self) -> bool:
+        """Whether the next poll is known to find something."""
+        return self._rotation.is_urgent
 
     def next_poll(self, now: float) -> Poll:
         """Return the poll to send now, which is :meth:`due`, and note that it is on its way."""
+        self._turns += 1
+        is_free = self._rotation.due(now) > now or self._turns > TURNS_OF_WAITS
+        if is_free and self._background.due(now) <= now:
+            self._turns = 0
+            return self._background.take(now)
         return self._rotation.take(now)
 
     def call_for(self, poll: Poll) -> Call[Any]:
         """Return the request of a poll."""
-        from airflow_provider_sequentum.api import agents, runs
+        from airflow_provider_sequentum.api import runs
 
         if isinstance(poll, PagePoll):
-            size = self._pages.size if self._pages is not None else 1
-            return agents.list_agents(page=poll.page, records_per_page=size)
+            return (self._pages or AgentPages()).call_for(poll.page)
         if isinstance(poll, RunPoll):
             return runs.status(poll.agent_id, poll.run_id)
         agent = self._agents[poll.agent_id]
         lone_run = agent.lone_run()
         if lone_run is not None:
             return runs.status(agent.agent_id, lone_run)
-        return runs.list_runs(agent.agent_id, agent.list_size)
+        agent.asked_size = agent.size_to_list()
+        return runs.list_runs(agent.agent_id, agent.asked_size)
 
     def call_for_any(self) -> Call[Any]:
         """Return a request that any key may send which may be used to wait for these runs."""
@@ -330,6 +383,7 @@ class WatchList:
             agent.read_list([run.id for run in answer])
             for run_id in before ^ agent.unlisted:
                 self._plan(RunPoll(agent.agent_id, run_id), asked_at)
+            self._tell_listeners(agent, answer, asked_at)
         self._plan(poll, asked_at)
         if agent.hinted_at is not None:
             self._expedite_last_run(agent)
@@ -340,7 +394,7 @@ class WatchList:
         can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
         if isinstance(poll, PagePoll):
             if can_pass:
-                self._plan(poll, moment.steady)
+                self._rotation.plan(poll, now=moment.steady, not_before=moment.steady + SHORTEST_INTERVAL)
             else:
                 self._give_up_pages(error)
             return []
@@ -352,6 +406,8 @@ class WatchList:
             agent.unlisted.update(agent.runs)
             for run_id in agent.runs:
                 self._plan(RunPoll(agent.agent_id, run_id), moment.steady)
+        if isinstance(poll, AgentPoll):
+            self._fail_listeners(agent, error, moment.steady)
         updates = [item for watched in agent.covered(poll) for item in self._judge(watched, error, moment)]
         self._plan(poll, moment.steady)
         return updates
@@ -360,6 +416,8 @@ class WatchList:
         """Take in that a poll has to be repeated, through no fault of the service."""
         self._plan(poll, moment.steady)
         self._rotation.expedite(poll)
+        if isinstance(poll, AgentPoll) and poll.agent_id in self._agents and self._agents[poll.agent_id].listeners:
+            self._background.plan(poll, now=moment.steady, not_before=moment.steady)
 
     def pass_time(self, moment: Moment) -> list[Update]:
         """Bring forward the looks that cannot be put off, and end the waits that got none after their deadline."""
@@ -473,51 +531,67 @@ class WatchList:
         pages = self._pages
         if pages is None or not self._pages_are_used:
             self._rotation.drop(poll)
+            self._background.drop(poll)
             return
-        agents = [self._agents[agent_id] for agent_id in pages.agents_on(poll.page) if agent_id in self._agents]
+        if poll.page in pages.unread:
+            (self._rotation if poll.page == 1 else self._background).plan(poll, now=asked_at, not_before=asked_at)
+            if poll.page == 1:
+                self._rotation.expedite(poll)
+            return
+        # Who was not found may have just been started, and is on the first page then; it has room for so many only.
+        newcomers = islice(pages.agents_on(NOT_FOUND), pages.size if poll.page == 1 else 0)
+        may_be_there = (*pages.agents_on(poll.page), *newcomers)
+        agents = [self._agents[agent_id] for agent_id in may_be_there]
         told = sum(len(agent.last_waits()) for agent in agents if pages.may_show_status(agent.agent_id))
-        if not told and poll.page not in pages.unread:
+        if not told and poll.page > 1 and not any(agent.listeners for agent in agents):
             self._rotation.drop(poll)
             return
         # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
-        others = max(self._waits - len(self._agents), 1) / max(len(self._agents), 1)
-        interval = PAGE_INTERVAL if told > others else IDLE_PAGE_INTERVAL
+        others = max(self._waits - self._waited_for, 1) / max(self._waited_for, 1)
+        interval = PAGE_INTERVAL if told > others else max(self._news_interval, PAGE_INTERVAL)
         share = max(math.sqrt(told / others), 1.0)
         self._rotation.plan(poll, share=share, now=asked_at, not_before=asked_at + interval)
-        if poll.page in pages.unread:
-            self._rotation.expedite(poll)
 
     def _is_shown(self, agent: AgentWaits) -> bool:
-        """Whether the page of an agent tells of the end of its last run."""
-        return self._pages is not None and self._pages_are_used and self._pages.shows_status(agent.agent_id)
+        """Whether the page of an agent will tell of the end of its last run; one that is over already is another."""
+        return self._pages is not None and self._pages_are_used and self._pages.shows_end(agent.agent_id) is False
 
-    def _place_of(self, agent_id: int) -> int:
-        return (self._pages.page_of(agent_id) if self._pages is not None else None) or 0
+    def _look_for(self, agent: AgentWaits, now: float) -> None:
+        """Take in who waits for or listens to an agent; forget it if no one does."""
+        if agent.is_waited_for or agent.listeners:
+            if self._pages is not None:
+                self._pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
+        else:
+            del self._agents[agent.agent_id]
+            if self._pages is not None:
+                self._pages.look_no_more_for(agent.agent_id)
+        self._review_pages(now)
 
     def _review_pages(self, now: float) -> None:
-        """Use the pages as long as they are far fewer than the agents that are waited for."""
+        """Use the pages as long as they are far fewer than the agents that are looked for."""
         pages = self._pages
         if pages is None:
             return
-        agents, unplaced = len(self._agents), self._waited_for_on[0]
-        if unplaced and not pages.unread and now - self._unplaced_since > CHECK_INTERVAL:
-            self._unplaced_since = now
+        if now - self._searched_at > CHECK_INTERVAL:
+            self._searched_at = now
             pages.read_all_again()
-        needed = sum(count > 0 for page, count in self._waited_for_on.items() if page)
-        needed += len(pages.unread) if unplaced else 0
-        are_used = agents >= FEWEST_AGENTS and 2 * needed <= agents
+        are_used = len(self._agents) >= FEWEST_AGENTS and 2 * pages.needed <= len(self._agents)
         if are_used != self._pages_are_used:
             self._pages_are_used = are_used
             self._plan_pages(range(1, pages.count + 1), now)
             if not are_used:
                 self._plan_told_agents(now)
         elif are_used:
-            self._plan_pages(pages.unread, now)
+            self._plan_pages({1} | pages.unread, now)
 
     def _plan_pages(self, pages: Iterable[int], now: float) -> None:
         for poll in map(PagePoll, pages):
-            if not self._rotation.is_on_its_way(poll) and (not self._pages_are_used or poll not in self._rotation):
+            is_planned = poll in self._rotation or poll in self._background
+            if not self._is_on_its_way(poll) and not (self._pages_are_used and is_planned):
                 self._plan(poll, now)
+
+    def _is_on_its_way(self, poll: Poll) -> bool:
+        return self._rotation.is_on_its_way(poll) or self._background.is_on_its_way(poll)
 
     def _plan_told_agents(self, now: float) -> None:
         """Plan the agents that were left to their pages, which are used no more."""
@@ -525,26 +599,63 @@ class WatchList:
             poll = AgentPoll(agent.agent_id)
             if agent.interval >= CHECK_INTERVAL and not self._rotation.is_on_its_way(poll):
                 self._plan(poll, min(agent.asked_at, now))
+            if agent.listeners and poll not in self._background:
+                self._plan_news(agent, now)
 
     def _read_page(self, page: int, answer: Page[Agent], asked_at: float) -> None:
         pages = self._pages
         if pages is None:
             return
-        listed = [self._agents[agent.id] for agent in answer if agent.id in self._agents]
-        for agent in listed:
-            self._waited_for_on[self._place_of(agent.agent_id)] -= 1
-        ended = set(pages.read(page, answer, answer.total_record_count, asked_at))
-        self._waited_for_on[page] += len(listed)
+        gone = set(pages.agents_on(page)) - {agent.id for agent in answer}
+        news = pages.read(page, answer, asked_at)
+        self._background.drop(PagePoll(page))
         self._review_pages(asked_at)
-        for agent in listed:
-            poll, is_ended = AgentPoll(agent.agent_id), agent.agent_id in ended
+        for agent in [self._agents[agent.id] for agent in answer if agent.id in self._agents]:
+            poll, is_ended = AgentPoll(agent.agent_id), news.get(agent.agent_id, False)
             if is_ended and agent.last_run() is not None:
                 agent.hinted_at = asked_at
                 self._expedite_last_run(agent)
             elif agent.is_new and self._is_shown(agent) and not self._rotation.is_on_its_way(poll):
                 self._plan(poll, max(agent.asked_at, asked_at))
+            if agent.listeners and agent.agent_id in news:
+                self._background.plan(poll, now=asked_at, not_before=asked_at)
             agent.is_new = is_ended and agent.is_new
+        for agent in [self._agents[agent_id] for agent_id in gone]:
+            if agent.is_waited_for and not self._rotation.is_on_its_way(AgentPoll(agent.agent_id)):
+                self._plan(AgentPoll(agent.agent_id), agent.asked_at)
+            if agent.listeners:
+                self._plan_news(agent, asked_at)
+        self._plan_pages([page + 1] if gone else [], asked_at)
         self._plan(PagePoll(page), asked_at)
+
+    def _tell_listeners(self, agent: AgentWaits, listed: Sequence[Run], asked_at: float) -> None:
+        wants_more = [listener.hear(listed, agent.asked_size) for listener in agent.listeners]
+        if any(wants_more):
+            self._background.plan(AgentPoll(agent.agent_id), now=asked_at, not_before=asked_at)
+        elif agent.listeners and self._page_will_tell(agent, listed):
+            self._background.drop(AgentPoll(agent.agent_id))
+        elif agent.listeners:
+            self._plan_news(agent, asked_at)
+
+    def _page_will_tell(self, agent: AgentWaits, listed: Sequence[Run]) -> bool:
+        """Whether the page of an agent will tell when there is more to see than these runs."""
+        pages = self._pages
+        if pages is None or not self._pages_are_used or not pages.knows(agent.agent_id):
+            return False
+        are_over = [phase_of(run).is_over for run in sorted(listed, key=lambda run: -run.id)]
+        return pages.shows_end(agent.agent_id) is (are_over[0] if are_over else None) and all(are_over[1:])
+
+    def _plan_news(self, agent: AgentWaits, asked_at: float) -> None:
+        interval = min(listener.interval for listener in agent.listeners)
+        self._background.plan(AgentPoll(agent.agent_id), now=self._now, not_before=asked_at + interval)
+
+    def _fail_listeners(self, agent: AgentWaits, error: SequentumError, now: float) -> None:
+        """Let listeners know; who wants to go on comes back later. A 429 only means later."""
+        if agent.listeners and error.status_code == 429:
+            self._plan_news(agent, now)
+            return
+        for listener in agent.listeners:
+            listener.fail(error)
 
     def _give_up_pages(self, error: SequentumError) -> None:
         smaller = self._pages.smaller() if self._pages is not None and error.status_code == 400 else None
@@ -557,8 +668,11 @@ class WatchList:
     def _use_other_pages(self, pages: AgentPages | None) -> None:
         for page in range(1, self._pages.count + 1) if self._pages is not None else ():
             self._rotation.drop(PagePoll(page))
+            self._background.drop(PagePoll(page))
         self._pages, self._pages_are_used = pages, False
-        self._waited_for_on = Counter({0: len(self._agents)})
+        if pages is not None:
+            for agent in self._agents.values():
+                pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
         self._plan_told_agents(self._now)
         self._review_pages(self._now)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -21,6 +22,7 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
+from airflow_provider_sequentum.watching.listener import Listener, Listing
 from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
 
 if TYPE_CHECKING:
@@ -129,12 +131,35 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
     :raises SequentumException: the connection is missing or unusable.
     :raises SequentumError: looking at the run failed in a way that cannot pass, or for too long. The run goes on.
     """
+    with _watcher_of(sequentum_conn_id) as watcher:
+        return await watcher.wait(spec, task_log)
+
+
+async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> AsyncGenerator[Listing]:
+    """Yield an agent's newest runs, now and whenever there is news, with the watcher of the connection.
+
+    :param interval: seconds after which news is due.
+    :raises SequentumException: the connection is missing or unusable.
+    :raises SequentumError: the agent could not be looked at.
+    """
+    with _watcher_of(sequentum_conn_id) as watcher:
+        listener = watcher.listen(agent_id, interval)
+        try:
+            while True:
+                yield await listener.next_listing()
+        finally:
+            watcher.drop(listener)
+
+
+@contextmanager
+def _watcher_of(sequentum_conn_id: str) -> Iterator[RunWatcher]:
+    """Give the watcher of a connection on this event loop; the last one to go ends it."""
     watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
     watcher = watchers.get(sequentum_conn_id)
     if watcher is None or watcher.is_over:
         watcher = watchers[sequentum_conn_id] = RunWatcher(sequentum_conn_id)
     try:
-        return await watcher.wait(spec, task_log)
+        yield watcher
     finally:
         if watcher.is_idle and watchers.get(sequentum_conn_id) is watcher:
             del watchers[sequentum_conn_id]
@@ -195,8 +220,8 @@ class RunWatcher:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no one waits."""
-        return len(self._list) == 0
+        """Whether no one waits or listens."""
+        return self._list.agent_count == 0
 
     @property
     def is_over(self) -> bool:
@@ -212,6 +237,17 @@ class RunWatcher:
             return await subscription.over
         finally:
             self._list.remove(subscription)
+
+    def listen(self, agent_id: int, interval: float) -> Listener:
+        """Return a new listener; see :func:`listen`."""
+        listener = Listener(agent_id, interval)
+        self._list.listen(listener, present().steady)
+        self._changed.set()
+        return listener
+
+    def drop(self, listener: Listener) -> None:
+        """Drop a listener."""
+        self._list.drop(listener)
 
     def stop(self) -> None:
         """End the watcher and close its client."""
@@ -253,7 +289,7 @@ class RunWatcher:
         """
         if len(self._in_flight) >= MOST_AT_ONCE:
             return HOLDUP
-        wait = self._client.poll_turn(WAITING_SHARE)
+        wait = self._client.poll_turn(WAITING_SHARE, is_hinted=self._list.is_hinted)
         if wait > 0:
             return min(wait, HOLDUP)
         poll = self._list.next_poll(now)
@@ -321,6 +357,9 @@ class RunWatcher:
             self._list.remove(watched)
             if isinstance(watched, _Subscription):
                 watched.hear(PollResult(), error)
+        for listener in self._list.listeners:
+            self._list.drop(listener)
+            listener.fail(error)
 
     @property
     def _client(self) -> AsyncSequentumClient:

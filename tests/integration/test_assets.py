@@ -203,7 +203,7 @@ class TestTrigger:
             {"agent_id": agent_id, "poll_interval": 0.05, "sequentum_conn_id": "sequentum_default"}
         )
         assert list((await asyncio.wait_for(anext(stream), 20)).runs) == []
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
 
     async def _looks(self, sandbox: Sandbox, count: int) -> None:
         for _ in range(400):

@@ -18,7 +18,7 @@ from typing import Any
 from tests.benchmarks.lab_waiting import product
 from tests.benchmarks.lab_waiting.rules import Loop, Oracle, Pages, Rule, delays_by
 from tests.benchmarks.lab_waiting.service import LabService
-from tests.benchmarks.lab_waiting.workloads import SHARED, SINGLE, Workload
+from tests.benchmarks.lab_waiting.workloads import SHARED, SINGLE, WATCHED, Workload
 
 RULES: dict[str, type[Rule]] = {"loop": Loop, "pages": Pages, "oracle": Oracle}
 COLD = "cold"
@@ -31,13 +31,13 @@ Row = dict[str, Any]
 
 def measure(name: str, waiter: str, seed: int) -> Row:
     """Return the figures of one workload, waited for in one way."""
-    workload = (SINGLE | SHARED)[name]
+    workload = (SINGLE | SHARED | WATCHED)[name]
     row: Row = {"workload": name, "waiter": waiter, "seed": seed}
     if waiter in RULES:
         delays = delays_by(RULES[waiter], LabService(workload.runs(seed), seed, workload.listed_agents))
         return row | _spread(delays)
     fixed = int(waiter.removeprefix("fixed ")) if waiter.startswith("fixed ") else None
-    is_warm = fixed is not None or (name in SINGLE and waiter != COLD)
+    is_warm = fixed is not None or (name not in SHARED and waiter != COLD)
     figures = product.measure(workload, seed, fixed, is_warm=is_warm)
     waits = figures.start_waits
     return (
@@ -48,14 +48,16 @@ def measure(name: str, waiter: str, seed: int) -> Row:
             "failed": figures.failed,
             "start_wait": statistics.fmean(waits) if waits else 0.0,
             "requests": figures.requests,
+            "per_minute": figures.per_minute,
         }
+        | {f"news_{figure}": value for figure, value in _spread(figures.news).items()}
     )
 
 
 def _spread(delays: list[float]) -> Row:
-    ordered = sorted(delays)
+    ordered = sorted(delays) or [0.0]
     return {
-        "n": len(ordered),
+        "n": len(delays),
         "mean": statistics.fmean(ordered),
         "p95": ordered[int(0.95 * len(ordered))],
         "worst": ordered[-1],
@@ -110,6 +112,19 @@ class Table:
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
+    def watched(self, names: list[str]) -> str:
+        lines = [
+            "| watched agents | requests a minute | news: mean / p95 / worst | waits: mean / p95 / worst |",
+            "| --- | --- | --- | --- |",
+        ]
+        for name in names:
+            news, waits = (
+                " / ".join(self.shown(name, "product", prefix + figure) for figure in ("mean", "p95", "worst"))
+                for prefix in ("news_", "")
+            )
+            lines.append(f"| {name} | {self.shown(name, 'product', 'per_minute')} | {news} | {waits} |")
+        return "\n".join(lines)
+
     def best_fixed(self, name: str) -> str:
         """Return the fixed rate with the least mean delay, of those that leave the starts alone if there are any."""
         rates = [f"fixed {rate}" for rate in FIXED_RATES]
@@ -139,29 +154,52 @@ class Table:
             if self.mean(name, "product", figure) > goal
         ]
 
+    def missed_watched(self) -> list[str]:
+        """Return the goals that are missed."""
+        alone, beside = "600 waits", "600 waits, 1,000 watched"
+        goals = [
+            ("1,000 watched", "per_minute", 20.0),
+            ("1,000 watched", "news_p95", 90.0),
+            (beside, "news_p95", 90.0),
+            (beside, "mean", 1.1 * self.mean(alone, "product", "mean")),
+        ]
+        return [
+            f"{name}: {figure} {self.mean(name, 'product', figure):.2f}, goal {goal:.2f}"
+            for name, figure, goal in goals
+            if self.mean(name, "product", figure) > goal
+        ]
+
 
 def main() -> int:
     """Measure and print."""
+    every = SINGLE | SHARED | WATCHED
     parser = argparse.ArgumentParser(prog="lab_waiting", description="Waiting in virtual time.")
     parser.add_argument("--seeds", type=int, default=3, help="how often each workload is made (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=SINGLE | SHARED, default=list(SINGLE | SHARED), metavar="WORKLOAD")
+    parser.add_argument("--only", nargs="+", choices=every, default=list(every), metavar="WORKLOAD")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is missed")
     parser.add_argument("--out", type=Path, default=Path("build/lab"), help="folder for the raw rows")
     options = parser.parse_args()
     single = [name for name in SINGLE if name in options.only]
     shared = [name for name in SHARED if name in options.only]
+    watched = list(WATCHED) if set(WATCHED) & set(options.only) else []
     jobs = [(name, waiter) for name in single for waiter in ("product", COLD, *SINGLE[name].waiters)]
     jobs += [(name, waiter) for name in shared for waiter in ("product", *(f"fixed {rate}" for rate in FIXED_RATES))]
-    with ProcessPoolExecutor() as pool:
-        futures = [pool.submit(measure, *job, seed) for job in jobs for seed in range(options.seeds)]
-        rows = [future.result() for future in futures]
+    jobs += [(name, "product") for name in watched]
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = []
+    with ProcessPoolExecutor() as pool, (options.out / "rows.jsonl").open("w") as kept:
+        # Seed after seed, so that what is kept when it is interrupted can be compared.
+        for future in [pool.submit(measure, *job, seed) for seed in range(options.seeds) for job in jobs]:
+            rows.append(future.result())
+            kept.write(json.dumps(rows[-1]) + "\n")
+            kept.flush()
     table = Table(rows)
     print(f"Seconds from a run's end until its wait hears of it: mean ±deviation of {options.seeds} seeds.\n")
-    print("\n\n".join(part for part in (single and table.single(single), shared and table.shared(shared)) if part))
+    parts = ((table.single, single), (table.shared, shared), (table.watched, watched))
+    print("\n\n".join(show(names) for show, names in parts if names))
     missed = [goal for name in single for goal in table.missed_single(name, SINGLE[name])]
     missed += [goal for name in shared for goal in table.missed_shared(name)]
+    missed += table.missed_watched() if watched else []
     print("\n" + ("\n".join(["Missed:", *missed]) if missed else "All goals are met."))
     return int(options.check and bool(missed))
 

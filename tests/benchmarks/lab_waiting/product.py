@@ -18,13 +18,14 @@ from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.client import _Client
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
+from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.watching import watcher
 from airflow_provider_sequentum.watching.watch_list import Moment
 from tests.benchmarks.lab_waiting import virtual_time
 from tests.benchmarks.lab_waiting.service import LIMIT, WINDOW, LabService, LimitedAnswer
 from tests.benchmarks.lab_waiting.virtual_time import VirtualLoop
-from tests.benchmarks.lab_waiting.workloads import PlannedRun, Workload
+from tests.benchmarks.lab_waiting.workloads import SETTLED, PlannedRun, Workload
 
 T = TypeVar("T")
 
@@ -42,6 +43,8 @@ class Figures:
     :param start_waits: seconds that each start waited for its turn.
     :param refused: requests answered with 429.
     :param requests: how often each kind was sent.
+    :param news: how long after its end each run of an agent that is watched was heard of.
+    :param per_minute: requests in a minute of the hour in which such runs start.
     """
 
     delays: list[float]
@@ -49,6 +52,8 @@ class Figures:
     refused: int = 0
     failed: int = 0
     requests: dict[str, int] = field(default_factory=dict)
+    news: list[float] = field(default_factory=list)
+    per_minute: float = 0.0
 
 
 class LabClient(AsyncSequentumClient):
@@ -102,11 +107,12 @@ def measure(workload: Workload, seed: int, per_minute: int | None = None, *, is_
     :param is_warm: whether the triggerers have polled with the key before, and had it for themselves.
     """
     planned = workload.runs(seed)
-    service = LabService(planned, seed, workload.listed_agents)
+    watched = workload.watched_runs(seed)
+    service = LabService([*planned, *watched], seed, workload.listed_agents)
     random.seed(seed)
     LabClient.is_warm = is_warm
     with _in_the_laboratory(service, per_minute):
-        return virtual_time.run(_observe(workload, planned, service))
+        return virtual_time.run(_observe(workload, planned, watched, service))
 
 
 @contextmanager
@@ -136,41 +142,69 @@ def _in_the_laboratory(service: LabService, per_minute: int | None) -> Iterator[
             logging.disable(logging.NOTSET)
 
 
-async def _observe(workload: Workload, planned: list[PlannedRun], service: LabService) -> Figures:
+async def _observe(
+    workload: Workload, planned: list[PlannedRun], watched: list[PlannedRun], service: LabService
+) -> Figures:
     heard: dict[int, float] = {}
-    start_waits: list[float] = []
-    failures: list[SequentumError] = []
 
     async def wait(run: PlannedRun) -> None:
+        await asyncio.sleep(run.began)
         spec = WaitSpec(agent_id=run.agent_id, run_id=run.run_id)
         outcome, _ = await watcher.wait_for_run(f"triggerer-{run.triggerer}", spec, log)
         assert outcome is PollOutcome.ENDED
         heard[run.run_id] = virtual_time.now()
 
-    async def start() -> None:
+    async def listen(agent_id: int) -> None:
+        async for listing in watcher.listen("triggerer-0", agent_id, 60.0):
+            for run in listing.runs:
+                if phase_of(run).is_over:
+                    heard.setdefault(run.id, virtual_time.now())
+
+    starts = _Starts()
+    tasks = [asyncio.create_task(wait(run)) for run in planned]
+    others = [asyncio.create_task(starts.go_on(workload.starts_per_minute))] if workload.starts_per_minute else []
+    others += [asyncio.create_task(listen(agent_id)) for agent_id in {run.agent_id for run in watched}]
+    ended, unheard = await _wait(tasks, None if workload.minutes is None else workload.minutes * 60)
+    for task in ended:
+        task.result()
+    for task in (*others, *starts.tasks, *unheard):
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*others, *starts.tasks, *unheard, return_exceptions=True)
+    until = virtual_time.now()
+    delays = [heard.get(run.run_id, until) - run.end for run in planned if run.end < until]
+    news = [heard.get(run.run_id, until) - run.end for run in watched if run.began >= SETTLED and run.end < until]
+    in_hour = sum(SETTLED <= at < SETTLED + 3600 for at in service.sent)
+    return Figures(delays, starts.waits, service.refused, starts.failed, dict(service.requests), news, in_hour / 60)
+
+
+class _Starts:
+    """Starts by workers, each a process of its own."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        self.failed = 0
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def go_on(self, per_minute: float) -> None:
+        while True:
+            self.tasks.append(asyncio.create_task(self._start()))
+            await asyncio.sleep(60.0 / per_minute)
+
+    async def _start(self) -> None:
         asked_at = virtual_time.now()
         client = LabClient(ClientSettings(api_key="worker"), RequestBudget(virtual_time.now))
         try:
             await client.send(runs.start(1))
-        except SequentumError as error:
-            failures.append(error)
-        start_waits.append(max(virtual_time.now() - asked_at - 0.2, 0.0))
+        except SequentumError:
+            self.failed += 1
+        self.waits.append(max(virtual_time.now() - asked_at - 0.2, 0.0))
 
-    async def start_on() -> None:
-        while True:
-            starting.append(asyncio.create_task(start()))
-            await asyncio.sleep(60.0 / workload.starts_per_minute)
 
-    starting: list[asyncio.Task[None]] = []
-    tasks = [asyncio.create_task(wait(run)) for run in planned]
-    others = [asyncio.create_task(start_on())] if workload.starts_per_minute else []
-    ended, unheard = await asyncio.wait(tasks, timeout=None if workload.minutes is None else workload.minutes * 60)
-    for task in ended:
-        task.result()
-    for task in (*others, *starting, *unheard):
-        task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.gather(*others, *starting, *unheard, return_exceptions=True)
-    until = virtual_time.now()
-    delays = [heard.get(run.run_id, until) - run.end for run in planned if run.end < until]
-    return Figures(delays, start_waits, service.refused, len(failures), dict(service.requests))
+async def _wait(
+    tasks: list[asyncio.Task[None]], seconds: float | None
+) -> tuple[set[asyncio.Task[None]], set[asyncio.Task[None]]]:
+    if tasks:
+        return await asyncio.wait(tasks, timeout=seconds)
+    await asyncio.sleep(seconds or 0.0)
+    return set(), set()

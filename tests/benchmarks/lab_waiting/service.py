@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -66,6 +67,8 @@ class LabService:
         self.requests: Counter[str] = Counter()
         self.sent: list[float] = []
         self.refused = 0
+        self._in_order = sorted(self.runs.values(), key=lambda run: run.began)
+        self._sorted_when, self._sorted = 0, self.agents
         self._latency = random.Random(seed)
         self._limiter = RateLimiter(LIMIT, WINDOW, QUEUE)
 
@@ -118,12 +121,21 @@ class LabService:
         if size > self.largest_page:
             raise HttpStatusError("The page is too large.", status_code=400)
         listed: list[Any] = []
-        for agent_id in self.agents[(page - 1) * size : page * size]:
+        for agent_id in self._by_activity(now)[(page - 1) * size : page * size]:
             last = next((run for run in self.of_agent.get(agent_id, ()) if run.began <= now), None)
             created = START + timedelta(seconds=last.began) if last is not None else None
             status = status_of(last, now) if last is not None else None
             listed.append(SimpleNamespace(id=agent_id, status=status, last_activity=created))
         return Page(listed, len(self.agents))
+
+    def _by_activity(self, now: float) -> list[int]:
+        """Return the agents, those whose last run was started last first."""
+        begun = bisect_right(self._in_order, now, key=lambda run: run.began)
+        if begun != self._sorted_when:
+            self._sorted_when = begun
+            last = {run.agent_id: run.began for run in self._in_order[:begun]}
+            self._sorted = sorted(self.agents, key=lambda agent: last.get(agent, -1.0), reverse=True)
+        return self._sorted
 
 
 def status_of(run: PlannedRun, now: float) -> RunStatus:

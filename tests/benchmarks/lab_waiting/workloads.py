@@ -9,6 +9,13 @@ from dataclasses import dataclass, field
 
 Draw = Callable[[random.Random], float]
 
+FIRST_WATCHED = 100_000
+"""The number of the first agent that is watched."""
+SETTLED = 3600.0
+"""Second from which the agents that are watched have runs. Each was looked at once before."""
+WATCHED_STARTS = 240
+"""How many runs they have, four a minute."""
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -45,6 +52,10 @@ class Workload:
     minutes: float | None = None
     listed_agents: int | None = None
     """How many agents the account has, if more than are waited for."""
+    watched_agents: int = 0
+    """How many agents asset watchers listen to, beside those that are waited for."""
+    batches: tuple[float, ...] = (0.0,)
+    """When the runs start that are waited for."""
     goals: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -59,8 +70,30 @@ class Workload:
         agents = [agent for agent, count in enumerate(self.counts(generator), 1) for _ in range(count)]
         generator.shuffle(agents)
         return [
-            PlannedRun(1000 + number, agent, self.duration(generator), triggerer=number % self.triggerers)
+            PlannedRun(
+                1000 + number,
+                agent,
+                self.duration(generator),
+                began=self.batches[number * len(self.batches) // len(agents)],
+                triggerer=number % self.triggerers,
+            )
             for number, agent in enumerate(agents)
+        ]
+
+    def watched_runs(self, seed: int) -> list[PlannedRun]:
+        """Return the runs of the agents that are watched: each had one long ago, and four a minute start later."""
+        generator = random.Random(f"{self.name} watched {seed}")
+        agents = range(FIRST_WATCHED, FIRST_WATCHED + self.watched_agents)
+        runs = [PlannedRun(1_000_000 + agent, agent, 1.0) for agent in agents]
+        starts = range(WATCHED_STARTS if agents else 0)
+        return runs + [
+            PlannedRun(
+                2_000_000 + number,
+                generator.choice(agents),
+                self.duration(generator),
+                began=SETTLED + 15.0 * number + generator.uniform(0, 15),
+            )
+            for number in starts
         ]
 
 
@@ -116,5 +149,18 @@ SHARED = {
         Workload("1 triggerer, 60 starts", MANY, LOGNORMAL, starts_per_minute=60, minutes=15),
         Workload("2 triggerers", MANY, LOGNORMAL, triggerers=2, minutes=15),
         Workload("2 triggerers, 60 starts", MANY, LOGNORMAL, triggerers=2, starts_per_minute=60, minutes=15),
+    )
+}
+
+BATCHED = each(20, 30)
+BATCHES = tuple(SETTLED + 600.0 * number for number in range(6))
+WATCHED = {
+    workload.name: workload
+    for workload in (
+        Workload("1,000 watched", each(0, 0), LOGNORMAL, minutes=150, watched_agents=1000),
+        Workload("600 waits", each(20, 30), LOGNORMAL, minutes=150, batches=BATCHES),
+        Workload(
+            "600 waits, 1,000 watched", each(20, 30), LOGNORMAL, minutes=150, batches=BATCHES, watched_agents=1000
+        ),
     )
 }

@@ -381,3 +381,27 @@ def test_an_agent_that_does_not_answer_does_not_stop_the_others() -> None:
     poll(budget, clock, 0.2)
     clock.now += 10.0
     assert budget.turn(share=0.8) == 0
+
+
+def test_a_poll_that_will_find_something_takes_the_place_of_a_later_one() -> None:
+    clock = Clock()
+    clock.now = 1000.0
+    budget = RequestBudget(clock)
+    spacing = budget.spacing(share=0.8)
+    while budget.turn(share=0.8) == 0:
+        pass
+    assert [budget.turn(share=0.8, is_hinted=True) for _ in range(2)] == [0, 0]
+    assert budget.turn(share=0.8, is_hinted=True) > 0
+    assert budget.turn(share=0.8) == pytest.approx(3 * spacing)
+
+
+def test_after_a_held_answer_the_next_window_is_used_less() -> None:
+    clock = Clock()
+    budget = RequestBudget(clock)
+    assert budget.turn(share=0.8) == 0
+    clock.now += 10.0
+    budget.settle(HEADERS, took=10.0)
+    assert budget.spacing(share=0.8) > 60 / (LIMIT * budget.pace.level)
+    in_relief = budget.spacing(share=0.8)
+    clock.now += WINDOW
+    assert budget.spacing(share=0.8) < in_relief

@@ -250,7 +250,7 @@ def test_the_pace_and_the_refusals_of_the_key_can_be_asked_for() -> None:
 def test_an_unreadable_certificate_file_is_a_configuration_error(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.pem", tmp_path):
         with pytest.raises(SequentumConfigurationError, match="certificates"):
-            SequentumClient(ClientSettings(api_key="sk-certificates", verify=str(path)))
+            SequentumClient(ClientSettings(api_key="sk-certificates", verify=str(path))).send(runs.start(7))
 
 
 async def test_closing_leaves_nothing_open() -> None:

@@ -43,6 +43,13 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
+def use(kind: type[SequentumClient | AsyncSequentumClient]) -> None:
+    """Make a client; the blocking one looks at its environment when it sends something."""
+    client = kind(fresh_settings())
+    if isinstance(client, SequentumClient):
+        client.send(runs.start(7))
+
+
 @pytest.mark.parametrize("client", [SequentumClient, AsyncSequentumClient])
 @pytest.mark.parametrize(
     ("variable", "value"),
@@ -71,7 +78,7 @@ def test_a_broken_environment_is_a_configuration_error_that_names_the_variable(
     monkeypatch.setenv(variable, value.format(tmp_path))
 
     with pytest.raises(SequentumConfigurationError, match=variable) as error:
-        client(fresh_settings())
+        use(client)
 
     assert "TOP-SECRET" not in str(error.value)
     assert error.value.__context__ is None or error.value.__suppress_context__
@@ -100,7 +107,7 @@ def test_a_broken_ca_bundle_is_named(tmp_path: Path, content: bytes | str | None
         path.write_bytes(content)
 
     with pytest.raises(SequentumConfigurationError, match="ca_bundle"):
-        SequentumClient(ClientSettings(api_key="sk-certificates", verify=str(path)))
+        SequentumClient(ClientSettings(api_key="sk-certificates", verify=str(path))).send(runs.start(7))
 
 
 def test_storage_of_another_origin_may_have_a_public_certificate_or_one_s_own(
@@ -124,6 +131,37 @@ def test_storage_of_another_origin_may_have_a_public_certificate_or_one_s_own(
     new_client(settings, None, for_storage=True).close()
 
     assert trusted == [1, 3]
+
+
+def test_a_client_that_sends_nothing_reads_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+    with SequentumClient(fresh_settings()) as client:
+        assert client.refusals == 0
+
+
+def test_plain_http_needs_no_certificates_and_trusts_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts: list[ssl.SSLContext] = []
+    real = httpx.Client
+
+    def spy(*, verify: ssl.SSLContext, **options: object) -> httpx.Client:
+        contexts.append(verify)
+        return real(verify=verify, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(httpx, "Client", spy)
+    settings = fresh_settings(base_url="http://127.0.0.1:8080")
+    new_client(settings, None).close()
+    new_client(settings, None, for_storage=True).close()
+    plain, storage = contexts
+    assert (plain.verify_mode, plain.check_hostname, plain.get_ca_certs()) == (ssl.CERT_REQUIRED, True, [])
+    assert storage.verify_mode is ssl.CERT_REQUIRED
+    assert storage.get_ca_certs()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_redirect_from_plain_http_to_storage_is_verified_as_configured(verify: bool) -> None:
+    with SequentumClient(fresh_settings(base_url="http://127.0.0.1:80", verify=verify)) as client:
+        assert client._http_for(httpx.URL("http://127.0.0.1/file")) is client._http
+        assert client._http_for(httpx.URL("https://storage.example/file")) is client._storage_http
 
 
 def test_a_location_that_is_no_address_is_an_unexpected_answer(driver: MakeDriver) -> None:

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import timedelta
 from pkgutil import resolve_name
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
+from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.assets import agent_run as module
-from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger, Listing
-from airflow_provider_sequentum.hooks.connection import SequentumConnection
+from airflow_provider_sequentum.assets.agent_run import PAUSE_AFTER_FAULT, AgentRunCompletedTrigger
+from airflow_provider_sequentum.watching.listener import Listing
 
 
 def run(number: int, status: int = 10) -> Run:
@@ -129,81 +130,39 @@ async def test_a_trigger_of_several_assets_goes_on_without_a_store() -> None:
     assert await fired(trigger, [run(1)], [run(2), run(1)]) == [2]
 
 
-# Lists that are cut
+async def test_runs_that_the_service_no_longer_lists_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    async def stream() -> AsyncIterator[Listing]:
+        yield Listing([run(number) for number in range(10, 0, -1)], is_full=False)
+        yield Listing([run(number) for number in range(1500, 500, -1)], is_full=True)
 
-
-class Client:
-    """A client for which an agent's runs are all that is there."""
-
-    def __init__(self, looks: list[list[Run]]) -> None:
-        self.looks = looks
-        self.sizes: list[int] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def send(self, call: Any, *, budget_share: float) -> list[Run]:
-        size = call.query["maxRecords"]
-        self.sizes.append(size)
-        return self.looks[0][:size]
-
-
-@pytest.fixture
-def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Look at an agent whose runs are those of the next look, each time."""
-
-    async def look(*looks: list[Run]) -> tuple[list[Listing], Client]:
-        client = Client(list(looks))
-
-        async def aget_client(hook: SequentumConnection) -> Client:
-            return client
-
-        async def next_look(seconds: float) -> None:
-            client.looks.pop(0)
-
-        monkeypatch.setattr(SequentumConnection, "aget_client", aget_client)
-        monkeypatch.setattr(asyncio, "sleep", next_look)
-        _, arguments = AgentRunCompletedTrigger(agent_id=7).serialize()
-        stream = AgentRunCompletedTrigger.open_shared_stream(arguments)
-        return [await anext(stream) for _ in looks], client
-
-    return look
-
-
-def runs(newest: int, count: int, *, running: int = 0) -> list[Run]:
-    return [run(number, 1 if number == running else 10) for number in range(newest, newest - count, -1)]
-
-
-async def test_a_list_that_is_cut_is_asked_for_again_in_full(listed: Callable[..., Any]) -> None:
-    looks, client = await listed(runs(300, 300), runs(700, 700))
-    assert client.sizes == [1000, 200, 1000]
-    assert [len(look.runs) for look in looks] == [300, 700]
-    assert not looks[1].is_full
-
-
-async def test_a_run_that_is_still_running_stays_in_view(listed: Callable[..., Any]) -> None:
-    looks, _ = await listed(
-        runs(300, 300, running=150), runs(420, 420, running=150), runs(500, 500, running=150), runs(501, 501)
-    )
-    assert all(any(found.id == 150 for found in look.runs) for look in looks)
-
-
-async def test_what_the_longest_list_cannot_show_is_said(
-    listed: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    looks, _ = await listed(runs(10, 10), runs(1500, 1490))
-    assert looks[1].is_full
-    found = await fired_by(AgentRunCompletedTrigger(agent_id=7), *looks)
-    assert len(found) == 1000
+    trigger = AgentRunCompletedTrigger(agent_id=7)
+    assert len([event async for event in trigger.filter_shared_stream(stream())]) == 1000
     assert "Agent 7 had more than 1000 runs since the last look" in caplog.text
 
 
-async def fired_by(trigger: AgentRunCompletedTrigger, *looks: Listing) -> list[int]:
-    async def stream() -> AsyncIterator[Listing]:
-        for look in looks:
-            yield look
+async def test_what_goes_wrong_is_said_and_the_agent_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, ended, pauses = [], [], []
 
-    return [event.payload["run_id"] async for event in trigger.filter_shared_stream(stream())]
+    async def listen(*arguments: Any) -> AsyncGenerator[Listing]:
+        asked.append(arguments)
+        try:
+            if len(asked) == 1:
+                raise HttpStatusError("The service is down.", status_code=503)
+            yield Listing([run(1)], is_full=False)
+        finally:
+            ended.append(arguments)
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("airflow_provider_sequentum.watching.watcher.listen", listen)
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    _, arguments = AgentRunCompletedTrigger(agent_id=7, sequentum_conn_id="c", poll_interval=5).serialize()
+    stream = AgentRunCompletedTrigger.open_shared_stream(arguments)
+    assert [found.id for found in (await anext(stream)).runs] == [1]
+    await stream.aclose()
+    assert asked == ended == [("c", 7, 5.0), ("c", 7, 5.0)]
+    assert pauses == [PAUSE_AFTER_FAULT]
+    assert "Could not look at the runs of agent 7, trying again in 60 s: The service is down." in caplog.text

@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 import random
+from collections import Counter
 from datetime import timedelta
 from statistics import fmean
 from typing import Any
@@ -123,8 +124,20 @@ def test_only_the_runs_own_record_ends_a_wait() -> None:
     world.live(400)
     assert not world.ended
     world.live(600)
-    assert min(world.delays()) > 0
     assert len(world.ended) == 19
+    assert min(world.delays()) > 0
+    assert max(world.delays()) <= 30
+
+
+def test_an_agent_whose_page_shows_a_newer_run_that_is_over_is_not_left_to_its_page() -> None:
+    world = World()
+    for agent_id in range(1, 20):
+        world.wait(world.run(agent_id, 500.0 if agent_id == 7 else 1e5))
+    world.live(50)
+    world.run(7, 1.0)
+    world.live(600)
+    assert len(world.ended) == 1
+    assert max(world.delays()) <= 30
 
 
 # Waiting for a run that is not there yet
@@ -295,7 +308,119 @@ def test_pages_that_are_wrong_are_given_up_and_that_is_said_once(caplog: pytest.
     ]
 
 
+# Listeners
+
+
+def test_one_page_tells_which_of_many_agents_has_news() -> None:
+    world = World()
+    ears = [world.listen(agent_id) for agent_id in range(1, 301)]
+    for agent_id in range(1, 301):
+        world.run(agent_id, 1.0)
+    world.live(900)
+    assert all(ear.looks for ear in ears)
+    before = Counter(world.requests)
+    runs = []
+    for number in range(20):
+        runs.append(world.run(7 * number + 1, 100.0))
+        world.live(60)
+    world.live(300)
+    delays = sorted(ears[run.agent_id - 1].heard[run.id] - run.end for run in runs)
+    assert delays[0] >= 0
+    assert delays[-1] <= 65
+    requests = world.requests - before
+    assert requests["all"] <= 1500 / 60 + 2 * 3
+    assert requests["runs"] <= 2 * len(runs)
+
+
+def test_a_run_that_ends_behind_a_newer_one_is_heard_of() -> None:
+    world = World()
+    ears = [world.listen(agent_id) for agent_id in range(1, 41)]
+    for agent_id in range(1, 41):
+        world.run(agent_id, 1.0)
+    world.live(900)
+    older = world.run(7, 400.0)
+    world.live(120)
+    world.run(7, 5000.0)
+    world.live(600)
+    assert ears[6].heard[older.id] - older.end <= 125
+
+
+def test_an_agent_that_is_pushed_to_the_next_page_is_still_heard_of() -> None:
+    world = World()
+    ears = [world.listen(agent_id) for agent_id in range(1, 301)]
+    for agent_id in range(1, 301):
+        world.run(agent_id, 1.0)
+    world.live(900)
+    long = world.run(1, 1200.0)
+    world.live(120)
+    for agent_id in range(2, 200):
+        world.run(agent_id, 1e5)
+    world.live(1800)
+    assert ears[0].heard[long.id] - long.end <= 125
+
+
+@pytest.mark.parametrize("hints", [True, False])
+def test_without_pages_an_agent_is_looked_at_as_often_as_its_listener_wants(hints: bool) -> None:
+    refused = HttpStatusError("No.", status_code=403) if hints else None
+    world = World(hints=hints, fault=lambda call: refused if call.path == "/agent/all" else None)
+    ears = [world.listen(agent_id, 120.0) for agent_id in range(1, 11)]
+    for agent_id in range(1, 11):
+        world.run(agent_id, 100.0 * agent_id)
+    world.live(1300)
+    assert all(len(ear.heard) == 1 for ear in ears)
+    assert all(10 <= ear.looks <= 13 for ear in ears)
+
+
+def test_listeners_take_a_fifth_of_the_polls_from_waits_at_most() -> None:
+    world = World()
+    for number in range(1000):
+        world.wait(world.run(1000 + number % 20, 1e5))
+    ears = [world.listen(agent_id) for agent_id in range(1, 301)]
+    world.live(120)
+    assert 0.15 <= sum(ear.looks for ear in ears) / len(world.asked) <= 0.25
+
+
+def test_an_agent_that_is_waited_for_and_listened_to_is_polled_for_both() -> None:
+    world = World()
+    ear = world.listen(7)
+    run = world.run(7, 100.0)
+    world.wait(run)
+    world.live(300)
+    assert world.ended[run.id] == ear.heard[run.id]
+    assert world.requests["status"] == 0
+
+
+def test_a_listener_hears_of_a_fault_and_a_busy_key_is_none() -> None:
+    error = HttpStatusError("Busy.", status_code=429)
+    world = World(fault=lambda call: error if world.now < 100 else server_error(call) if world.now < 200 else None)
+    ear = world.listen(7)
+    world.live(99)
+    assert not ear.errors
+    world.live(150)
+    assert [status_of(error) for error in ear.errors] == [503]
+    assert world.list.agent_count == 0
+
+
+def test_a_listener_that_leaves_is_forgotten() -> None:
+    world = World()
+    ears = [world.listen(1 + number % 20, 5.0) for number in range(40)]
+    world.live(60)
+    for ear in ears:
+        world.list.drop(ear)
+        world.list.drop(ear)
+    assert (world.list.agent_count, world.list.listeners) == (0, [])
+
+
 # Faults
+
+
+def test_the_agents_list_that_fails_does_not_keep_agents_from_being_polled() -> None:
+    world = World(fault=lambda call: server_error(call) if call.path == "/agent/all" else None)
+    for agent_id in range(1, 31):
+        world.wait(world.run(agent_id, 100.0))
+    world.live(400)
+    assert len(world.ended) == 30
+    assert max(world.delays()) <= 35
 
 
 def test_a_fault_of_the_service_is_tolerated_for_a_bounded_time_by_each_wait() -> None:

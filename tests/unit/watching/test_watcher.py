@@ -6,6 +6,7 @@ import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +24,7 @@ from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.watching import watcher as run_watcher
 from airflow_provider_sequentum.watching.watch_list import WatchList
-from airflow_provider_sequentum.watching.watcher import wait_for_run
+from airflow_provider_sequentum.watching.watcher import listen, wait_for_run
 from tests.support.errors import raises, status_of
 
 SETTINGS = ClientSettings(api_key="sk-first")
@@ -81,7 +82,7 @@ class Client:
     async def close(self) -> None:
         self.is_open, self.is_closed = False, True
 
-    def poll_turn(self, budget_share: float) -> float:
+    def poll_turn(self, budget_share: float, *, is_hinted: bool = False) -> float:
         assert budget_share == 0.8
         now = asyncio.get_running_loop().time()
         wait = max(self.next_turn - now, 0.0)
@@ -486,3 +487,52 @@ async def test_lag_is_measured_by_the_services_clock_alone(
     await settle(0.02)
     assert len(lags) == tells_time
     assert all(0 <= lag < 1000 for lag in lags)
+
+
+# Listeners
+
+
+async def test_a_listener_hears_of_an_agents_runs_again_and_again(service: Service) -> None:
+    async with aclosing(listen("c", 7, 0.01)) as listings:
+        first = await anext(listings)
+        assert [run.status for run in first.runs if run.id == 3] == [1]
+        service.over.add(3)
+        async for listing in listings:
+            if any(run.status == 10 for run in listing.runs):
+                break
+        assert not listing.is_full
+    await settle()
+
+
+async def test_waits_and_listeners_share_a_watcher_and_the_last_to_go_ends_it(service: Service) -> None:
+    [waiting] = waits()
+    async with aclosing(listen("c", 7, 0.01)) as listings:
+        await anext(listings)
+        service.over.add(1)
+        assert (await waiting)[0] is PollOutcome.ENDED
+        await settle(0.05)
+        assert not any(client.is_closed for client in service.clients)
+    await settle(0.05)
+    assert [client.is_closed for client in service.clients] == [True]
+
+
+async def test_a_fault_ends_a_listening_and_no_other(service: Service) -> None:
+    def refuse(client: Client, call: Any) -> SequentumError | None:
+        return HttpStatusError("Down.", status_code=503) if "/agent/8/" in call.path else None
+
+    service.refuse = refuse
+    [waiting] = waits()
+    with raises(503):
+        await anext(listen("c", 8, 0.01))
+    service.over.add(1)
+    assert (await waiting)[0] is PollOutcome.ENDED
+
+
+async def test_a_wrong_key_and_a_missing_connection_end_a_listening(service: Service) -> None:
+    service.refuse = lambda client, call: HttpStatusError("Wrong key.", status_code=401)
+    with raises(401):
+        await anext(listen("c", 8, 0.01))
+    service.lookup_error = SequentumConnectionNotFound("Airflow does not find the connection 'c'.")
+    with pytest.raises(SequentumConnectionNotFound):
+        await anext(listen("c", 8, 0.01))
+    await settle(0.02)

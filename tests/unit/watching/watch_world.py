@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -15,7 +15,9 @@ from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumErro
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunPoller, WaitSpec
+from airflow_provider_sequentum.watching.listener import Listener
 from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
 from tests.support.service import START
 
@@ -42,6 +44,28 @@ class PlannedRun:
         if share >= 1:
             return self.outcome
         return RunStatus.EXPORTING if share >= 0.9 else RunStatus.RUNNING
+
+
+class Ear(Listener):
+    """A listener that notes when it heard of which ends."""
+
+    def __init__(self, agent_id: int, interval: float, world: World) -> None:
+        super().__init__(agent_id, interval)
+        self.world = world
+        self.heard: dict[int, float] = {}
+        self.looks = 0
+        self.errors: list[BaseException] = []
+
+    def hear(self, listed: Collection[Run], size: int) -> bool:
+        self.looks += 1
+        for run in listed:
+            if phase_of(run).is_over:
+                self.heard.setdefault(run.id, self.world.now)
+        return super().hear(listed, size)
+
+    def fail(self, error: BaseException) -> None:
+        self.errors.append(error)
+        self.world.list.drop(self)
 
 
 @dataclass
@@ -88,10 +112,15 @@ class World:
         self.list.add(watched, self.moment)
         return watched
 
+    def listen(self, agent_id: int, interval: float = 60.0) -> Ear:
+        ear = Ear(agent_id, interval, self)
+        self.list.listen(ear, self.moment.steady)
+        return ear
+
     def live(self, seconds: float) -> None:
         """Let time pass, asking and answering, until no one waits or it is over."""
         until = self.now + seconds
-        while self.now < until and len(self.list):
+        while self.now < until and self.list.agent_count:
             self._hear(self.list.pass_time(self.moment))
             at = self.list.due(self.moment.steady)
             if at <= self.moment.steady:
@@ -142,10 +171,16 @@ class World:
         return self._record(run)
 
     def _page(self, page: int, size: int) -> Page[Agent]:
-        last = {run.agent_id: run for run in self.runs.values()}
+        last = {run.agent_id: run for run in self.runs.values() if run.begun <= self.now}
         agents = [
-            Agent.model_validate({"id": agent_id, "status": int(run.status(self.now)) if self.hints else None})
-            for agent_id, run in sorted(last.items())
+            Agent.model_validate(
+                {
+                    "id": agent_id,
+                    "status": int(run.status(self.now)) if self.hints else None,
+                    "lastActivity": (START + timedelta(seconds=run.begun)).isoformat(),
+                }
+            )
+            for agent_id, run in sorted(last.items(), key=lambda item: (-item[1].begun, item[0]))
         ]
         return Page(agents[(page - 1) * size : page * size], len(agents))
 
