@@ -69,7 +69,7 @@ class Client:
     async def close(self) -> None:
         pass
 
-    def poll_turn(self, budget_share: float) -> float:
+    def poll_turn(self, budget_share: float, *, is_hinted: bool = False) -> float:
         return 0.0
 
     async def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
