@@ -49,7 +49,7 @@ S = TypeVar("S", bound="Stored")
 class Stored(BaseModel):
     """Base of everything that is stored or sent."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=False, defer_build=True)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.sandbox import Sandbox
 from airflow_provider_sequentum.transfers.input_files import ObjectStorageToInputFilesOperator
@@ -64,7 +64,7 @@ def test_a_file_goes_up_as_it_is_and_its_name_to_the_agent(sandbox: Sandbox, tmp
 def test_an_agent_without_a_space(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow_provider_sequentum.api.agents import Agent
 
-    monkeypatch.setattr(SequentumHook, "send", lambda hook, call: Agent(id=7))
+    monkeypatch.setattr(SequentumConnection, "send", lambda hook, call: Agent(id=7))
     with pytest.raises(SequentumRequestRefused, match="Agent 7 lives in no space"):
         upload(new_task(), rows=[{"a": 1}], space_id=None, agent_id=7)
 

@@ -12,7 +12,7 @@ from airflow_provider_sequentum.sandbox import Agent, RunPlan, Sandbox
 
 @pytest.fixture
 def agent(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Agent:
-    agent = sandbox.add_agent("Products", records=[{"sku": "A1", "price": 9.5}], duration=30)
+    agent = sandbox.add_agent("Products", records=[{"sku": "A1", "price": 9.5}], duration=1)
     monkeypatch.setenv("AIRFLOW_VAR_PRODUCTS_AGENT", str(agent.id))
     monkeypatch.setenv("AIRFLOW_VAR_LAKE", tmp_path.as_uri())
     return agent
