@@ -16,6 +16,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import (
+        agent_builder,
+        agents,
+        analytics,
+        billing,
+        errors,
+        files,
+        runs,
+        schedules,
+        spaces,
+    )
     from airflow_provider_sequentum.api.call import Call, Reply
     from airflow_provider_sequentum.api.client import AsyncSequentumClient, SequentumClient
     from airflow_provider_sequentum.api.run_status import RunStatus

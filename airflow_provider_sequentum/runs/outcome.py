@@ -9,7 +9,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.api import analytics, billing
+from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.parsing import Page, next_page
 from airflow_provider_sequentum.api.run_status import status_name
@@ -91,7 +91,9 @@ def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = 
 def _diagnose(port: Sender, run: Run) -> RunDiagnostics | None:
     """Ask the service what went wrong. It is extra: where it cannot say, the run's own record has to do."""
     try:
-        return port.send(analytics.run_diagnostics(run.agent_id, run.id), budget_share=DECORATION_SHARE, within=30.0)
+        return port.send(
+            api.analytics.run_diagnostics(run.agent_id, run.id), budget_share=DECORATION_SHARE, within=30.0
+        )
     except SequentumError:
         return None
 
@@ -130,7 +132,7 @@ def read_cost(port: Sender, run: Run) -> float | None:
         return None
     # Billing counts in days, and it is not published of which time zone.
     first, last = (run.started_at - timedelta(days=1)).date(), (run.end_time + timedelta(days=1)).date()
-    call = billing.list_agent_runs(run.agent_id, start_date=first, end_date=last, records_per_page=_BILLING_PAGE)
+    call = api.billing.list_agent_runs(run.agent_id, start_date=first, end_date=last, records_per_page=_BILLING_PAGE)
     parts: list[Decimal] = []
     page: Page[RunCost] | None = None
     try:

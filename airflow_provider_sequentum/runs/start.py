@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_sequentum.api import agents, billing, runs, schedules
+from airflow_provider_sequentum import api
+from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.exceptions import (
@@ -445,7 +446,7 @@ def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
     """
     if min_credits is None:
         return
-    available = port.send(billing.credits()).available_credits
+    available = port.send(api.billing.credits()).available_credits
     if available < Decimal(str(min_credits)):
         raise CreditsTooLow(
             f"{what} was not started: {available} credits are left, fewer than min_credits={min_credits:g}. Buy "
@@ -457,7 +458,7 @@ def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
 def warn_of_schedules(port: Sender, agent_id: int) -> None:
     """Warn if the service runs the agent by a schedule of its own. That this cannot be checked is no reason to fail."""
     try:
-        listed = port.send(schedules.list_schedules(agent_id), budget_share=DECORATION_SHARE, within=30.0)
+        listed = port.send(api.schedules.list_schedules(agent_id), budget_share=DECORATION_SHARE, within=30.0)
     except SequentumError as error:
         if error.status_code != 404:  # an unknown agent: the start says so
             log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
@@ -484,7 +485,7 @@ def find_agent(port: Sender, name: str) -> Agent:
     :raises SequentumRequestRefused: no agent, or several, are called that.
     """
     # The service filters by "contains, in any case"; without paging it answers with all of them at once.
-    named = [agent for agent in port.send(agents.list_agents(name=name)) if agent.name == name]
+    named = [agent for agent in port.send(api.agents.list_agents(name=name)) if agent.name == name]
     if not named:
         raise SequentumRequestRefused(
             f"No agent is called {name!r}. Nothing was started. Check the name, or give the agent's id."

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from airflow_provider_sequentum.api import agents
+from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentVersionChanged, SequentumRequestRefused, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
@@ -47,7 +47,7 @@ def check_active_version(port: Sender, config: RunConfig) -> None:
     expected = config.version_to_run
     if expected is None:
         return
-    active = port.send(agents.get(config.agent_id)).version
+    active = port.send(api.agents.get(config.agent_id)).version
     if active is None:
         raise SequentumRequestRefused(
             f"The service does not say which version agent {config.agent_id} has, so {_asked(config)} cannot be "
@@ -88,7 +88,7 @@ def _changed(port: Sender, config: RunConfig, found: int, subject: str, fate: st
 def _history(port: Sender, agent_id: int, expected: int, found: int) -> str:
     """Say who saved what. It is extra: that it cannot be read must not hide that the version is another one."""
     try:
-        listed = port.send(agents.list_versions(agent_id), budget_share=DECORATION_SHARE, within=30.0)
+        listed = port.send(api.agents.list_versions(agent_id), budget_share=DECORATION_SHARE, within=30.0)
     except SequentumError as error:
         return f"Who changed it could not be read. ({error})"
     newest_first = sorted(listed, key=lambda version: version.version, reverse=True)
@@ -135,7 +135,7 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
         )
     lost: SequentumError | None = None
     try:
-        port.send(agents.restore_version(agent_id, version, f"{reason[:LONGEST_REASON]} {mark}"))
+        port.send(api.agents.restore_version(agent_id, version, f"{reason[:LONGEST_REASON]} {mark}"))
     except SequentumError as error:
         if not error.may_have_acted:
             raise
@@ -158,7 +158,7 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
 
 def _versions(port: Sender, agent_id: int) -> tuple[int | None, Sequence[AgentVersion]]:
     """Return the number of the active version, and all versions."""
-    return port.send(agents.get(agent_id)).version, port.send(agents.list_versions(agent_id))
+    return port.send(api.agents.get(agent_id)).version, port.send(api.agents.list_versions(agent_id))
 
 
 def _marked(versions: Sequence[AgentVersion], mark: str) -> int | None:

@@ -24,6 +24,7 @@ from types import SimpleNamespace
 from airflow.sdk import DAG, BaseHook, BaseOperator
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
 import asyncio, logging, subprocess, tempfile
+import airflow.sdk.execution_time.supervisor  # the process that forks the task has it
 
 class Instance:
     task_id, dag_id, run_id, map_index, try_number, max_tries, start_date = "t", "d", "r", -1, 1, 0, None
