@@ -228,7 +228,7 @@ class _Kind:
         if value is None:
             return None
         if self.name == "mixed":
-            return _as_text(value)
+            return as_text(value)
         if self.name == "list" and self.items:
             return [self.items.convert(item) for item in value]
         if self.name == "object":
@@ -257,7 +257,8 @@ def _kind_of(value: Any) -> str:
     return _KINDS.get(type(value), "mixed")
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a value of a record, which is not ``None``, as Python and JSON write it."""
     if isinstance(value, str):
         return value
     if isinstance(value, (dict, list, bool, float)):

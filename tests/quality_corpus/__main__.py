@@ -1,0 +1,146 @@
+"""Judge the corpus: ``make quality-corpus CORPUS="--seeds 21-40"``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+import tempfile
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from airflow_provider_sequentum.quality import profile as profiles
+from airflow_provider_sequentum.quality.drift import Drift, find_drift
+from airflow_provider_sequentum.quality.profile import Change, Profile
+from airflow_provider_sequentum.quality.table import Source, Table, load
+from tests.quality_corpus.breakages import BREAKAGES, Case
+from tests.quality_corpus.data_sets import DataSet, Row
+
+LEARNT = 10
+GOOD = 25
+
+
+@dataclass
+class Judged:
+    """What the checks said about one data set."""
+
+    name: str
+    false_alarms: list[tuple[int, list[Drift]]] = field(default_factory=list)
+    good: int = 0
+    broken: dict[str, tuple[list[Drift], list[Drift]]] = field(default_factory=dict)
+
+
+class Judge:
+    """The checks, as the operator calls them."""
+
+    def __init__(self, folder: Path) -> None:
+        import duckdb
+
+        self._connection = duckdb.connect(config={"threads": 1})
+        self._folder = folder
+        self._number = 0
+
+    def table(self, rows: list[Row]) -> Table:
+        """Read records as the operator reads them: from a CSV file."""
+        self._number += 1
+        folder = self._folder / str(self._number)
+        folder.mkdir()
+        text = io.StringIO()
+        if rows:
+            writer = csv.DictWriter(text, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            text.write("nothing\n")
+        source = Source("rows.csv", lambda: io.BytesIO(text.getvalue().encode()))
+        return load(self._connection, [source], folder, f"t{self._number}")
+
+    def profile(self, table: Table, run: int, key: str, before: Table | None) -> Profile:
+        """Return a run's profile, with the comparison by key."""
+        found = profiles.profile(table, agent_id=1, run_id=run, key=[key])
+        change: Change | None = None if before is None else profiles.compare(table, before, [key], run - 1)
+        return found.model_copy(update={"change": change})
+
+
+def judge(seed: int, names: list[str]) -> Judged:
+    """Judge one data set: its good runs, and each breakage of one of them."""
+    data = DataSet(seed)
+    key = next(column.name for column in data.columns if column.role == "key")
+    runs = list(data.runs(LEARNT + GOOD))
+    judged = Judged(data.name)
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Judge(Path(folder))
+        tables: list[Table] = []
+        history: list[Profile] = []
+        for day, rows in enumerate(runs):
+            tables.append(asked.table(rows))
+            history.append(asked.profile(tables[day], day, key, tables[day - 1] if day else None))
+        for day in range(LEARNT, LEARNT + GOOD):
+            judged.good += 1
+            if drifts := find_drift(history[day], history[day - LEARNT : day]):
+                judged.false_alarms.append((day, drifts))
+        for place, name in enumerate(names):
+            day = LEARNT + (place + seed) % GOOD
+            case = Case(
+                [dict(row) for row in runs[day]], runs[day - 1], runs[day - 7], data.columns, Random(f"{seed} {name}"), day, data.page
+            )
+            rows_ = BREAKAGES[name](case)
+            if rows_ is None:
+                continue
+            found = asked.profile(asked.table(rows_), day, key, tables[day - 1])
+            past = history[day - LEARNT : day]
+            judged.broken[name] = (
+                find_drift(found, past),
+                find_drift(found.model_copy(update={"change": None}), past),
+            )
+    return judged
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table by breakage and, last, the three shares; return 1 where one is missed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.quality_corpus", description=__doc__)
+    parser.add_argument("--seeds", default="21-40", help="first and last seed")
+    parser.add_argument("--only", help="a breakage's name, or a part of it")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args(arguments)
+    first, _, last = options.seeds.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    names = [name for name in BREAKAGES if not options.only or options.only in name]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        judged = list(pool.map(judge, seeds, [names] * len(seeds)))
+    table: dict[str, list[Any]] = defaultdict(list)
+    for seed, each in zip(seeds, judged, strict=True):
+        for day, drifts in each.false_alarms:
+            print(f"FALSE {seed} {each.name} day {day}: " + "; ".join(f"[{d.score:.2f}] {d.column} {d}" for d in drifts[:4]))
+        for name, (with_key, without) in each.broken.items():
+            table[name].append((with_key, without))
+            if options.verbose:
+                print(f"{name} {seed} {each.name}: " + "; ".join(f"[{d.score:.2f}] {d.column} {d}" for d in with_key[:3]))
+            elif not with_key:
+                print(f"MISSED {name} {seed} {each.name}")
+            elif not without:
+                print(f"MISSED without key {name} {seed} {each.name}: {with_key[0].column} {with_key[0]} {with_key[0].score:.2f}")
+    print()
+    for name, cases in table.items():
+        n = len(cases)
+        print(f"{name:40} {n:3} {sum(bool(a) for a, _ in cases) / n:7.0%} {sum(bool(b) for _, b in cases) / n:7.0%}")
+    total = sum(map(len, table.values()))
+    with_key = sum(bool(a) for cases in table.values() for a, _ in cases) / max(1, total)
+    without = sum(bool(b) for cases in table.values() for _, b in cases) / max(1, total)
+    good = sum(each.good for each in judged)
+    false = sum(len(each.false_alarms) for each in judged) / max(1, good)
+    print(f"\n{len(table)} kinds of breakage, {total} broken runs, {good} good runs of {len(judged)} data sets")
+    print(f"caught with a key     {with_key:.1%} (at least 97 %)")
+    print(f"caught without a key  {without:.1%} (at least 92 %)")
+    print(f"false alarms          {false:.1%} (at most 1 %)")
+    return int(with_key < 0.97 or without < 0.92 or false > 0.01)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
