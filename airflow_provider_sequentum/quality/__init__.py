@@ -1,1 +1,1 @@
-"""Whether a run's records are what was promised and what the agent used to deliver. Needs the extra ``quality``."""
+"""Records between a run and the table they go to: compared and judged by DuckDB, in bounded memory."""

@@ -375,10 +375,10 @@ def _pairs(table: Table, columns: dict[str, ColumnProfile]) -> dict[str, Pair]:
     couples = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     asked = []
     for a, b in couples:
-        a_, b_ = table.column(a), table.column(b)
+        a_, b_ = table.columns[a], table.columns[b]
         less = f"avg((n{a_} < n{b_})::INT)" if {a, b} <= numeric else "NULL"
         asked.append(f"avg(({a_} = {b_})::INT), {less}")
-    numbers = "".join(f", {_NUMBER_OF.replace('(v', '(' + c)} AS n{c}" for c in map(table.column, sorted(numeric)))
+    numbers = "".join(f", {_NUMBER_OF.replace('(v', '(' + c)} AS n{c}" for c in (table.columns[name] for name in sorted(numeric)))
     answer = table.query(f"SELECT {', '.join(asked)} FROM (SELECT *{numbers} FROM sample)")[0]
     pairs = {}
     for place, (a, b) in enumerate(couples):
@@ -394,10 +394,10 @@ def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Cha
     :param before: records of the run before, or a part of them that was chosen by the key's hash.
     :param run_id: the run before.
     """
-    if not all(name in table and name in before for name in key):
+    if not all(name in table.columns and name in before.columns for name in key):
         return None
-    shared = [name for name in table.names if name in before and name not in key]
-    names = [(table.column(name), before.column(name)) for name in shared]
+    shared = [name for name in table.names if name in before.columns and name not in key]
+    names = [(table.columns[name], before.columns[name]) for name in shared]
     for relation, kept, owner in (("now_keyed", [a for a, _ in names], table), ("then_keyed", [b for _, b in names], before)):
         table.query(
             f"""CREATE OR REPLACE TEMP TABLE {relation} AS SELECT {key_of(owner, key)} AS k{''.join(', ' + c for c in kept)}
@@ -419,8 +419,8 @@ def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Cha
 
 def key_of(table: Table, key: Sequence[str]) -> str:
     """Return the SQL of a record's key as one text; NULL where a part of it is empty."""
-    parts = ", ".join(f"nullif(trim({table.column(name)}), '')" for name in key)
-    return f"CASE WHEN {' AND '.join(f'nullif(trim({table.column(name)}), {chr(39) * 2}) IS NOT NULL' for name in key)} " \
+    parts = ", ".join(f"nullif(trim({table.columns[name]}), '')" for name in key)
+    return f"CASE WHEN {' AND '.join(f'nullif(trim({table.columns[name]}), {chr(39) * 2}) IS NOT NULL' for name in key)} " \
            f"THEN to_json([{parts}])::VARCHAR END"
 
 

@@ -6,18 +6,17 @@ import argparse
 import csv
 import io
 import sys
-import tempfile
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from airflow_provider_sequentum.quality import profile as profiles
+from airflow_provider_sequentum.quality.engine import Workspace, open_workspace
 from airflow_provider_sequentum.quality.drift import Drift, find_drift
 from airflow_provider_sequentum.quality.profile import Change, Profile
-from airflow_provider_sequentum.quality.table import Source, Table, load
+from airflow_provider_sequentum.quality.table import Table, text_table
 from tests.quality_corpus.breakages import BREAKAGES, Case
 from tests.quality_corpus.data_sets import DataSet, Row
 
@@ -35,21 +34,26 @@ class Judged:
     broken: dict[str, tuple[list[Drift], list[Drift]]] = field(default_factory=dict)
 
 
+class _File:
+    """A landed file."""
+
+    name = "rows.csv"
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def open(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._content)
+
+
 class Judge:
     """The checks, as the operator calls them."""
 
-    def __init__(self, folder: Path) -> None:
-        import duckdb
-
-        self._connection = duckdb.connect(config={"threads": 1})
-        self._folder = folder
-        self._number = 0
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
 
     def table(self, rows: list[Row]) -> Table:
         """Read records as the operator reads them: from a CSV file."""
-        self._number += 1
-        folder = self._folder / str(self._number)
-        folder.mkdir()
         text = io.StringIO()
         if rows:
             writer = csv.DictWriter(text, list(rows[0]))
@@ -57,8 +61,8 @@ class Judge:
             writer.writerows(rows)
         else:
             text.write("nothing\n")
-        source = Source("rows.csv", lambda: io.BytesIO(text.getvalue().encode()))
-        return load(self._connection, [source], folder, f"t{self._number}")
+        file = _File(text.getvalue().encode())
+        return text_table(self._workspace, self._workspace.load([file], typed_cells=False))
 
     def profile(self, table: Table, run: int, key: str, before: Table | None) -> Profile:
         """Return a run's profile, with the comparison by key."""
@@ -73,8 +77,8 @@ def judge(seed: int, names: list[str]) -> Judged:
     key = next(column.name for column in data.columns if column.role == "key")
     runs = list(data.runs(LEARNT + GOOD))
     judged = Judged(data.name)
-    with tempfile.TemporaryDirectory() as folder:
-        asked = Judge(Path(folder))
+    with open_workspace() as workspace:
+        asked = Judge(workspace)
         tables: list[Table] = []
         history: list[Profile] = []
         for day, rows in enumerate(runs):
