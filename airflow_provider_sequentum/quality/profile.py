@@ -81,18 +81,20 @@ _WRITTEN_DATE = r"^\s*\d{1,2}[./]\d{1,2}[./]\d{4}\s*$"
 _QUANTITY = r"^\D{0,12}\d[\d.,'' \x{00A0}\x{202F}]*\D{0,12}$"
 _DIGITS = r"\d([\d.,'' \x{00A0}\x{202F}]*\d)?"
 
-_NUMBER_OF = rf"""CASE
+NUMBER_OF = rf"""CASE
     WHEN regexp_matches(v, '{_NUMBER}') THEN TRY_CAST(trim(v) AS DOUBLE)
     WHEN regexp_matches(v, '{_ISO_DATE}') THEN epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400
     WHEN regexp_matches(v, '{_WRITTEN_DATE}')
         THEN epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400
     WHEN regexp_matches(v, '{_QUANTITY}') THEN TRY_CAST(
-        regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
+        CASE WHEN regexp_matches(v, '^\s*[-−]') THEN '-' ELSE '' END || regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
         || '.' || coalesce(nullif(regexp_extract(regexp_extract(v, '{_DIGITS}'), '[.,](\d{{1,2}})$', 1), ''), '0')
         AS DOUBLE) END"""
 """The number in a cell: itself, the one beside a currency or a unit, or a date as days since 1970."""
 
-_KIND_OF = rf"""CASE
+DATE_KINDS = ("date", "written date")
+
+KIND_OF = rf"""CASE
     WHEN regexp_matches(v, '^\s*[-+]?\d+\s*$') THEN 'integer'
     WHEN regexp_matches(v, '{_NUMBER}') THEN 'decimal'
     WHEN regexp_matches(v, '{_ISO_DATE}') THEN 'date'
@@ -108,6 +110,11 @@ _SHAPE_OF = r"""left(regexp_replace(regexp_replace(regexp_replace(regexp_replace
 """A cell with its digits and letters as classes: ``9.9 A`` for ``19.99 EUR``."""
 
 Distribution = dict[str, float]
+
+
+def of(column: str, expression: str) -> str:
+    """Return one of the expressions about a text for a column."""
+    return expression.replace("(v", f"({column}")
 
 
 class _Part(BaseModel):
@@ -270,7 +277,7 @@ def _cells(table: Table) -> None:
     columns = ", ".join(f"c{number}" for number in range(len(table.names)))
     table.query(
         f"""CREATE OR REPLACE TEMP TABLE cells AS
-        SELECT CAST(c[2:] AS INTEGER) AS c, r, v, length(v) AS size, {_NUMBER_OF} AS number, {_KIND_OF} AS kind,
+        SELECT CAST(c[2:] AS INTEGER) AS c, r, v, length(v) AS size, {NUMBER_OF} AS number, {KIND_OF} AS kind,
             {_SHAPE_OF} AS shape, lower(right(trim(v), 2)) AS ending
         FROM (UNPIVOT sample ON {columns} INTO NAME c VALUE v) WHERE trim(v) <> ''"""
     )
@@ -378,7 +385,7 @@ def _pairs(table: Table, columns: dict[str, ColumnProfile]) -> dict[str, Pair]:
         a_, b_ = table.columns[a], table.columns[b]
         less = f"avg((n{a_} < n{b_})::INT)" if {a, b} <= numeric else "NULL"
         asked.append(f"avg(({a_} = {b_})::INT), {less}")
-    numbers = "".join(f", {_NUMBER_OF.replace('(v', '(' + c)} AS n{c}" for c in (table.columns[name] for name in sorted(numeric)))
+    numbers = "".join(f", {of(c, NUMBER_OF)} AS n{c}" for c in (table.columns[name] for name in sorted(numeric)))
     answer = table.query(f"SELECT {', '.join(asked)} FROM (SELECT *{numbers} FROM sample)")[0]
     pairs = {}
     for place, (a, b) in enumerate(couples):
@@ -431,8 +438,8 @@ def _changes(table: Table, shared: Sequence[str], names: Sequence[tuple[str, str
     for name, (a, b) in zip(shared, names, strict=True):
         changed, rose, factor, alike = table.query(
             f"""WITH matched AS (
-                SELECT n.{a} AS new, t.{b} AS old, {_NUMBER_OF.replace('(v', f'(n.{a}')} AS x,
-                    {_NUMBER_OF.replace('(v', f'(t.{b}')} AS y
+                SELECT n.{a} AS new, t.{b} AS old, {of(f'n.{a}', NUMBER_OF)} AS x,
+                    {of(f't.{b}', NUMBER_OF)} AS y
                 FROM now_keyed n JOIN then_keyed t USING (k)),
             ratios AS (SELECT *, CASE WHEN new IS DISTINCT FROM old AND y <> 0 THEN x / y END AS ratio FROM matched),
             middle AS (SELECT median(ratio) AS factor FROM ratios)
