@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from airflow_provider_sequentum.quality.profile import Change, ColumnProfile, Distribution, Pair, Profile
+from airflow_provider_sequentum.quality.profile import FREQUENT, Change, ColumnProfile, Distribution, Pair, Profile
 
 FEWEST_RUNS = 5
 """Earlier runs below which nothing learnt fails a task."""
@@ -76,7 +76,7 @@ def find_drift(profile: Profile, history: Sequence[Profile]) -> list[Drift]:
     if profile.change is not None:
         changes = [each.change for each in history if each.change is not None]
         found += _change_drift(profile.change, changes)
-    return sorted((drift for drift in found if drift.score > 1), key=lambda drift: -drift.score)
+    return sorted(found, key=lambda drift: -drift.score)
 
 
 def _angle(share: float) -> float:
@@ -93,11 +93,13 @@ def _figure(number: float) -> str:
 
 def _band(
     column: str | None, what: str, now: float, before: Sequence[float], rows: int, allowance: Allowance
-) -> Drift:
+) -> Iterator[Drift]:
     """Judge a share."""
-    here, there = _angle(now), [_angle(each) for each in before]
-    score = _score(here, there, allowance, 0.5 / math.sqrt(max(rows, 1)))
-    return Drift(column, what, _percent(now), _range(before, _percent), score)
+    if min(before) <= now <= max(before):
+        return
+    score = _score(_angle(now), [_angle(each) for each in before], allowance, 0.5 / math.sqrt(max(rows, 1)))
+    if score > 1:
+        yield Drift(column, what, _percent(now), _range(before, _percent), score)
 
 
 def _score(here: float, there: Sequence[float], allowance: Allowance, error: float) -> float:
@@ -113,18 +115,18 @@ def _range(before: Sequence[float], show: Callable[[float], str]) -> str:
 
 def _amount(
     column: str | None, what: str, now: float, before: Sequence[float], error: float, allowance: Allowance
-) -> Drift:
+) -> Iterator[Drift]:
     """Judge an amount whose size matters relatively."""
-    there = [math.log1p(max(each, 0.0)) for each in before]
-    score = _score(math.log1p(max(now, 0.0)), there, allowance, error)
-    return Drift(column, what, _figure(now), _range(before, _figure), score)
+    score = _score(math.log1p(now), [math.log1p(each) for each in before], allowance, error)
+    if score > 1:
+        yield Drift(column, what, _figure(now), _range(before, _figure), score)
 
 
 def _table_drift(profile: Profile, history: Sequence[Profile]) -> Iterator[Drift]:
     counts = [each.records for each in history]
     error = 1 / math.sqrt(max(min(counts), 1))
-    yield _amount(None, "records", profile.records, counts, error, VOLUME)
-    yield _band(
+    yield from _amount(None, "records", profile.records, counts, error, VOLUME)
+    yield from _band(
         None, "duplicate records", profile.duplicates, [each.duplicates for each in history], profile.rows, SHARE
     )
     same = [each.run_id for each in history if each.fingerprint and each.fingerprint == profile.fingerprint]
@@ -142,23 +144,30 @@ def _column_drift(name: str, profile: Profile, history: Sequence[Profile]) -> It
     if not known:
         return
     now, rows = profile.columns[name], profile.rows
-    yield _band(name, "filled", now.filled, [each.filled for each in known], rows, SHARE)
+    yield from _band(name, "filled", now.filled, [each.filled for each in known], rows, SHARE)
     past = [each for each in known if each.filled > 0]
     if not past or not now.filled:
         return
     cells = max(1, round(now.filled * rows))
-    for what in ("distinct", "numeric", "longest", "repeated"):
-        yield _band(name, _NAMES[what], getattr(now, what), [getattr(each, what) for each in past], cells, SHARE)
+    shares = ["distinct", "numeric", "repeated"]
+    if min(each.lengths[3] for each in past) > _SHORT:
+        shares.append("longest")
+    for what in shares:
+        yield from _band(name, _NAMES[what], getattr(now, what), [getattr(each, what) for each in past], cells, SHARE)
     for feature in sorted({*now.shares, *(feature for each in past for feature in each.shares)}):
         shares = [each.shares.get(feature, 0.0) for each in past]
-        yield _band(name, f"cells with {feature}", now.shares.get(feature, 0.0), shares, cells, SHARE)
-    yield from _quantiles(name, "length", now.lengths, [each.lengths for each in past], cells)
-    if now.numeric > 0.5:
-        yield from _quantiles(
-            name, "number", now.numbers, [each.numbers for each in past if each.numeric > 0.5], cells
-        )
+        yield from _band(name, f"cells with {feature}", now.shares.get(feature, 0.0), shares, cells, SHARE)
+    yield from _ends(name, "length", now.lengths, [each.lengths for each in past])
+    numeric = [each.numbers for each in past if each.numeric > 0.5]
+    # A date is written with the day or the month first, and an early day of a month does not say which.
+    is_ambiguous = any(each.kinds.get("written date", 0.0) > 0.2 for each in (now, *past))
+    if now.numeric > 0.5 and numeric and not is_ambiguous:
+        yield from _ends(name, "number", now.numbers, numeric)
+        # Of few different numbers a quantile jumps from one to the next; their distribution says more.
+        if min(each.distinct * each.filled * min(rows, 1000) for each in past) > _FEW_VALUES:
+            yield from _quantiles(name, now.numbers, numeric, cells)
     for what in ("kinds", "values", "shapes", "words", "endings", "sizes", "bins"):
-        yield _distance(name, what, now, past, cells)
+        yield from _distance(name, what, now, past, cells)
 
 
 _NAMES = {
@@ -167,43 +176,59 @@ _NAMES = {
     "longest": "cells as long as the longest",
     "repeated": "cells equal to the one before",
 }
-_PLACES = ("smallest", "5 %", "25 %", "median", "75 %", "95 %", "largest")
+_QUANTILES = {1: "5 %", 2: "25 %", 3: "median", 4: "75 %", 5: "95 %"}
+_FEW_VALUES = 40
+_SHORT = 12
+_CERTAIN = 8
+"""So many expected events are never none by chance (0.03 %)."""
 
 
-def _quantiles(
-    column: str, what: str, now: Sequence[float], before: Sequence[Sequence[float]], cells: int
-) -> Iterator[Drift]:
-    before = [each for each in before if len(each) == len(_PLACES)]
-    if not before or len(now) != len(_PLACES):
-        return
+def _ends(column: str, what: str, now: Sequence[float], before: Sequence[Sequence[float]]) -> Iterator[Drift]:
+    """Judge the smallest and the largest: single cells, which may leave their range by the width of all of them."""
+    spread = max(max(each[5] for each in before) - min(each[1] for each in before), 1.0)
+    for place, sign in ((0, -1), (-1, 1)):
+        there = [each[place] for each in before]
+        excess = min(there) - now[place] if sign < 0 else now[place] - max(there)
+        score = excess / (max(there) - min(there) + spread)
+        if score > 1:
+            name = f"{what}, {'smallest' if sign < 0 else 'largest'}"
+            yield Drift(column, name, _figure(now[place]), _range(there, _figure), score)
+
+
+def _quantiles(column: str, now: Sequence[float], before: Sequence[Sequence[float]], cells: int) -> Iterator[Drift]:
     spread = max(max(each[5] for each in before) - min(each[1] for each in before), 1e-9)
-    for place, name in enumerate(_PLACES):
+    for place, name in _QUANTILES.items():
         there = [each[place] for each in before]
         step = max((abs(a - b) for a, b in zip(there, there[1:], strict=False)), default=0.0)
-        # The ends are single cells, which may be anywhere: they have to leave the range by its whole width.
-        is_end = place in (0, len(_PLACES) - 1)
-        allowed = 0.8 * (max(there) - min(there)) + step + spread * (1.0 if is_end else 0.05 + 1.0 / math.sqrt(cells))
-        excess = max(min(there) - now[place], now[place] - max(there), 0.0)
-        yield Drift(column, f"{what}, {name}", _figure(now[place]), _range(there, _figure), excess / allowed)
+        allowed = 0.8 * (max(there) - min(there)) + step + spread * (0.03 + 1.0 / math.sqrt(cells))
+        score = max(min(there) - now[place], now[place] - max(there), 0.0) / allowed
+        if score > 1:
+            yield Drift(column, f"number, {name}", _figure(now[place]), _range(there, _figure), score)
 
 
-def _distance(column: str, what: str, now: ColumnProfile, past: Sequence[ColumnProfile], cells: int) -> Drift:
+def _distance(column: str, what: str, now: ColumnProfile, past: Sequence[ColumnProfile], cells: int) -> Iterator[Drift]:
     here: Distribution = getattr(now, what)
     there: list[Distribution] = [getattr(each, what) for each in past]
     apart = min(_apart(here, each) for each in there)
+    if apart <= DISTANCE.least:
+        return
     among = [
         min((_apart(one, other) for j, other in enumerate(there) if j != i), default=0.0) for i, one in enumerate(there)
     ]
     width = max(among, default=0.0)
     most = math.sqrt(max(len(here), 2) / cells)
     allowed = width * (1 + DISTANCE.widening) + DISTANCE.noise * 0.4 * most + DISTANCE.least
-    return Drift(column, what, f"{_most(here)}", f"as {_most(there[-1])}", apart / allowed)
+    if apart > allowed:
+        yield Drift(column, what, _most(here), f"as {_most(there[-1])}", apart / allowed)
 
 
 def _apart(one: Distribution, other: Distribution) -> float:
     """Return the share of cells in which two distributions differ. What neither names counts as the same."""
-    entries = one.keys() | other.keys()
-    return sum(abs(one.get(each, 0.0) - other.get(each, 0.0)) for each in entries) / 2
+    # An entry that is not among the frequent ones may be as frequent as the last of them.
+    last, other_last = (min(each.values()) if len(each) >= FREQUENT else 0.0 for each in (one, other))
+    apart = sum(max(share - other_last, 0.0) for entry, share in one.items() if entry not in other)
+    apart += sum(max(share - last, 0.0) for entry, share in other.items() if entry not in one)
+    return (apart + sum(abs(share - other[entry]) for entry, share in one.items() if entry in other)) / 2
 
 
 def _most(distribution: Distribution) -> str:
@@ -219,25 +244,28 @@ def _pair_drift(profile: Profile, history: Sequence[Profile]) -> Iterator[Drift]
             continue
         now = profile.pairs.get(name, nothing)
         past = [each.pairs.get(name, nothing) for each in history]
-        yield _band(a, f"cells equal to {b}", now.equal, [each.equal for each in past], profile.rows, SHARE)
+        yield from _band(a, f"cells equal to {b}", now.equal, [each.equal for each in past], profile.rows, SHARE)
         known = [each.less for each in past if each.less is not None]
         if now.less is not None and known:
-            yield _band(a, f"numbers below {b}", now.less, known, profile.rows, SHARE)
+            yield from _band(a, f"numbers below {b}", now.less, known, profile.rows, SHARE)
 
 
 def _change_drift(now: Change, history: Sequence[Change]) -> Iterator[Drift]:
     if len(history) < 3:
         return
-    yield _band(None, "keys kept", now.kept, [each.kept for each in history], now.matched, CHANGE)
-    yield _band(None, "new keys", now.added, [each.added for each in history], now.matched, CHANGE)
+    yield from _band(None, "keys kept", now.kept, [each.kept for each in history], now.matched, CHANGE)
+    yield from _band(None, "new keys", now.added, [each.added for each in history], now.matched, CHANGE)
     for name, change in now.columns.items():
         past = [each.columns[name] for each in history if name in each.columns]
         if len(past) < 3:
             continue
-        yield _band(name, "changed values", change.changed, [each.changed for each in past], now.matched, CHANGE)
-        yield _band(name, "values that changed alike", change.alike, [each.alike for each in past], now.matched, CHANGE)
+        if not change.changed and min(each.changed for each in past) * now.matched > _CERTAIN:
+            usual = _range([each.changed for each in past], _percent)
+            yield Drift(name, "changed values", "none", usual, 2.0)
+        yield from _band(name, "changed values", change.changed, [each.changed for each in past], now.matched, CHANGE)
+        yield from _band(name, "values that changed alike", change.alike, [each.alike for each in past], now.matched, CHANGE)
         changed = round(change.changed * now.matched)
         if change.rose is not None and changed >= 20:
             known = [each.rose for each in past if each.rose is not None]
             if known:
-                yield _band(name, "changes upwards", change.rose, known, changed, CHANGE)
+                yield from _band(name, "changes upwards", change.rose, known, changed, CHANGE)

@@ -58,13 +58,15 @@ class Case:
         return next(column for column in self.columns if column.name == name)
 
     def change(self, name: str | None, how: Callable[[str], str], share: float = 1.0) -> Rows | None:
-        """Return the rows with a column's filled values changed, all or a share of them."""
+        """Return the rows with a column's filled values changed, all or a share of them; ``None`` if none changes."""
         if name is None:
             return None
+        changed = 0
         for row in self.rows:
             if row[name] and self.random.random() < share:
-                row[name] = how(row[name])
-        return self.rows
+                before, row[name] = row[name], how(row[name])
+                changed += row[name] != before
+        return self.rows if changed > len(self.rows) * 0.02 else None
 
 
 Breakage = Callable[[Case], Rows | None]
@@ -794,10 +796,11 @@ def sticky_prices(case: Case) -> Rows | None:
     if name is None:
         return None
     old = {row[key]: row[name] for row in case.before}
+    changed = 0
     for row in case.rows:
-        row[name] = old.get(row[key], row[name])
-    changes = sum(row[name] != old.get(row[key], row[name]) for row in case.rows)
-    return case.rows if not changes else None
+        before, row[name] = row[name], old.get(row[key], row[name])
+        changed += row[name] != before
+    return case.rows if changed > len(case.rows) * 0.005 else None
 
 
 @breakage
