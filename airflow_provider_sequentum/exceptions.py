@@ -123,6 +123,10 @@ class RunRecordsUnreadable(SequentumException, AirflowFailException):
     """A file of a run does not hold what its name says, or is damaged. Not retried: it would be read the same again."""
 
 
+class RunRecordsRejected(SequentumException, AirflowFailException):
+    """A run's records broke a rule with ``on_breach="fail"``, or drifted. Not retried: they would be judged the same."""
+
+
 class SpaceRunsFailed(SequentumException):
     """Some agents of a space were not started or did not end well. A retry takes up each as it does a single run.
 

@@ -83,6 +83,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     f"{package}.operators.agent_run",
                     f"{package}.operators.agent_builder",
+                    f"{package}.operators.run_records",
                     f"{package}.operators.space_run",
                 ],
             }
