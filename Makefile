@@ -178,6 +178,10 @@ bench-download: $(READY) ## Measure downloading 1 GiB beside curl (BENCH_DOWNLOA
 bench-landing: $(READY) ## Measure landing 1 GiB and 1,000 small files beside curl (BENCH_LANDING="64 100" for less)
 	$(BIN)/python -m tests.benchmarks.bench_landing $(BENCH_LANDING)
 
+.PHONY: quality-corpus
+quality-corpus: $(READY) ## Check broken and good runs of generated data sets (CORPUS="--seeds 21-40"; some minutes)
+	$(BIN)/python -m tests.quality_corpus $(CORPUS)
+
 .PHONY: bench-waiting
 bench-waiting: $(READY) $(BENCH_READY) ## Measure a thousand waits on one key, and other providers beside (about an hour)
 	$(BIN)/python -m tests.benchmarks.bench_waiting $(BENCH_WAITING)

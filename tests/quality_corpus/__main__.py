@@ -15,6 +15,8 @@ from typing import Any
 from airflow_provider_sequentum.quality import profile as profiles
 from airflow_provider_sequentum.quality.engine import Workspace, open_workspace
 from airflow_provider_sequentum.quality.drift import Drift, find_drift
+from airflow_provider_sequentum.quality.contract import Contract, parse_contract
+from airflow_provider_sequentum.quality.judge import judge as judge_contract
 from airflow_provider_sequentum.quality.profile import Change, Profile
 from airflow_provider_sequentum.quality.table import Table, text_table
 from tests.quality_corpus.breakages import BREAKAGES, Case
@@ -32,6 +34,9 @@ class Judged:
     false_alarms: list[tuple[int, list[Drift]]] = field(default_factory=list)
     good: int = 0
     broken: dict[str, tuple[list[Drift], list[Drift]]] = field(default_factory=dict)
+    covered: int = 0
+    uncovered: list[str] = field(default_factory=list)
+    declared_alarms: list[str] = field(default_factory=list)
 
 
 class _File:
@@ -77,6 +82,7 @@ def judge(seed: int, names: list[str]) -> Judged:
     key = next(column.name for column in data.columns if column.role == "key")
     runs = list(data.runs(LEARNT + GOOD))
     judged = Judged(data.name)
+    contract = parse_contract(data.contract())
     with open_workspace() as workspace:
         asked = Judge(workspace)
         tables: list[Table] = []
@@ -86,6 +92,7 @@ def judge(seed: int, names: list[str]) -> Judged:
             history.append(asked.profile(tables[day], day, key, tables[day - 1] if day else None))
         for day in range(LEARNT, LEARNT + GOOD):
             judged.good += 1
+            judged.declared_alarms += [f"day {day}: {breach}" for breach in judge_contract(tables[day], contract).breaches]
             if drifts := find_drift(history[day], history[day - LEARNT : day]):
                 judged.false_alarms.append((day, drifts))
         for place, name in enumerate(names):
@@ -96,13 +103,24 @@ def judge(seed: int, names: list[str]) -> Judged:
             rows_ = BREAKAGES[name](case)
             if rows_ is None:
                 continue
-            found = asked.profile(asked.table(rows_), day, key, tables[day - 1])
+            table = asked.table(rows_)
+            _judge_declared(judged, name, case, table, contract)
+            found = asked.profile(table, day, key, tables[day - 1])
             past = history[day - LEARNT : day]
             judged.broken[name] = (
                 find_drift(found, past),
                 find_drift(found.model_copy(update={"change": None}), past),
             )
     return judged
+
+
+def _judge_declared(judged: Judged, name: str, case: Case, table: Table, contract: Contract) -> None:
+    """Note whether each rule that the breakage breaks for certain is found broken."""
+    breaches = judge_contract(table, contract).breaches
+    for rule, column in case.covers:
+        judged.covered += 1
+        if not any(each.rule == rule and column in (each.column or "") for each in breaches):
+            judged.uncovered.append(f"{name}: {rule} {column}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,11 +157,16 @@ def main(arguments: list[str] | None = None) -> int:
     without = sum(bool(b) for cases in table.values() for _, b in cases) / max(1, total)
     good = sum(each.good for each in judged)
     false = sum(len(each.false_alarms) for each in judged) / max(1, good)
+    covered, uncovered = sum(each.covered for each in judged), [line for each in judged for line in each.uncovered]
+    declared = [line for each in judged for line in each.declared_alarms]
+    print(*[f"NOT FOUND BY ITS RULE {line}" for line in uncovered], sep="\n")
+    print(*[f"FALSE BY A DECLARED RULE {line}" for line in declared], sep="\n")
+    print(f"declared rules: {covered - len(uncovered)} of {covered} found, {len(declared)} false alarms")
     print(f"\n{len(table)} kinds of breakage, {total} broken runs, {good} good runs of {len(judged)} data sets")
     print(f"caught with a key     {with_key:.1%} (at least 97 %)")
     print(f"caught without a key  {without:.1%} (at least 92 %)")
     print(f"false alarms          {false:.1%} (at most 1 %)")
-    return int(with_key < 0.97 or without < 0.92 or false > 0.01)
+    return int(with_key < 0.97 or without < 0.92 or false > 0.01 or bool(uncovered) or bool(declared))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,15 @@ WRITTEN_PRICES: dict[str, Callable[[float], str]] = {
     "whole": lambda value: f"{value:.0f}",
 }
 
+PRICE_PATTERNS = {
+    "plain": r"^\d+\.\d\d$",
+    "euro": r"^\d+\.\d\d EUR$",
+    "dollar": r"^\$[\d,]+\.\d\d$",
+    "pound": r"^£\d+\.\d\d$",
+    "german": r"^[\d.]+,\d\d €$",
+    "whole": r"^\d+$",
+}
+
 
 def _retail(value: float, random: Random) -> float:
     """Return a price as shops set it."""
@@ -134,7 +143,7 @@ def price(name: str, middle: float, spread: float, style: str, change: float, ro
             return _retail(min(middle * 40, value * random.choice([0.85, 0.9, 0.95, 1.05, 1.1, 1.15])), random)
         return value
 
-    return Column(name, role, first, then, WRITTEN_PRICES[style], low=0.4, high=middle * 41)
+    return Column(name, role, first, then, WRITTEN_PRICES[style], low=0.4, high=middle * 41, pattern=PRICE_PATTERNS[style])
 
 
 def list_price(name: str, of: str, style: str) -> Column:
@@ -146,7 +155,7 @@ def list_price(name: str, of: str, style: str) -> Column:
     def then(random: Random, value: Any, item: dict[str, Any], day: int) -> Any:
         return value if random.random() < 0.99 else _retail(item[of] * 1.25, random)
 
-    return Column(name, "list_price", first, then, WRITTEN_PRICES[style], low=0.4, high=None)
+    return Column(name, "list_price", first, then, WRITTEN_PRICES[style], low=0.4, pattern=PRICE_PATTERNS[style])
 
 
 def number(
@@ -212,6 +221,7 @@ def day(name: str, style: str, back: int, role: str = "date") -> Column:
         lambda r, item, now: START + timedelta(days=now - int(back * r.random() ** 2) - 1),
         None,
         write[style],
+        pattern={"iso": r"^\d{4}-\d\d-\d\d$", "german": r"^\d\d\.\d\d\.\d{4}$"}.get(style, r"^\d\d/\d\d/\d{4}$"),
     )
 
 
@@ -223,6 +233,7 @@ def seen(name: str) -> Column:
         lambda r, item, now: START + timedelta(days=now),
         lambda r, value, item, now: START + timedelta(days=now),
         date.isoformat,
+        pattern=r"^\d{4}-\d\d-\d\d$",
     )
 
 
@@ -368,6 +379,28 @@ class DataSet:
             hidden = self._hidden * random.uniform(0.8, 1.2) if (START + timedelta(days=today)).weekday() > 4 else 0.0
             failing = random.uniform(0.0, 0.004)
             yield [self._row(item, random, failing) for item in items if random.random() >= hidden]
+
+    def contract(self) -> dict[str, Any]:
+        """Return rules that all good runs keep, as an author who knows the site would declare them."""
+        rules: list[dict[str, Any]] = [
+            {"rule": "required", "columns": [column.name for column in self.columns]},
+            {"rule": "records", "minimum": self.size // 3},
+        ]
+        for column in self.columns:
+            about = {"column": column.name}
+            mostly = 1.0 if column.role == "key" else 0.98 if column.filled == 1 else column.filled * 0.8
+            rules.append({"rule": "filled", **about, "mostly": mostly})
+            if column.role == "key":
+                rules.append({"rule": "unique", "columns": [column.name]})
+            if column.pattern:
+                rules.append({"rule": "pattern", **about, "pattern": column.pattern})
+            if column.values:
+                rules.append({"rule": "allowed", **about, "values": list(column.values)})
+            if column.role == "rating":
+                rules.append({"rule": "type", **about, "type": "number"})
+            if column.low is not None:
+                rules.append({"rule": "range", **about, "minimum": column.low, "maximum": column.high})
+        return {"key": [rule["columns"][0] for rule in rules if rule["rule"] == "unique"], "rules": rules}
 
     def _new(self, random: Random, day: int) -> dict[str, Any]:
         self._number += 1
