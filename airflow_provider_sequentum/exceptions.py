@@ -124,7 +124,7 @@ class RunRecordsUnreadable(SequentumException, AirflowFailException):
 
 
 class RunRecordsRejected(SequentumException, AirflowFailException):
-    """A run's records broke a rule with ``on_breach="fail"``, or drifted. Not retried: they would be judged the same."""
+    """A run's records broke a rule with ``on_breach="fail"``, or drifted. Not retried: they are judged the same."""
 
 
 class SpaceRunsFailed(SequentumException):

@@ -149,7 +149,8 @@ class CheckRunRecordsOperator(BaseOperator):
             contract=self._contract(),
             profiles=None if is_unset(self.profiles) else self._folder("profiles", self.profiles),
             destination=self._folder(
-                "destination", self.destination if not is_unset(self.destination) else f"{files[0].rpartition('/')[0]}/checked"
+                "destination",
+                self.destination if not is_unset(self.destination) else f"{files[0].rpartition('/')[0]}/checked",
             ),
             on_drift=_named("on_drift", lambda value: parse_choice(value, OnDrift), self.on_drift),
             learn_from=learn_from,

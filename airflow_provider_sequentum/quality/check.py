@@ -61,7 +61,9 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     learnt = history.learnt(check.learn_from) if history else []
     found = _with_change(found, table, history, learnt, check.contract.key)
     breaches = [*judgement.breaches, *_learnt_breaches(check, found, learnt, history)]
-    report = Report(check.agent_id, check.run_id, table.records, breaches, len(learnt), [str(file) for file in check.files])
+    report = Report(
+        check.agent_id, check.run_id, table.records, breaches, len(learnt), [str(file) for file in check.files]
+    )
     if report.verdict in ("passed", "warned") and judgement.removal:
         _take_out(check, table, judgement, report)
     _write(check, found, report, history, table)
@@ -86,9 +88,7 @@ def _learnt_breaches(check: Check, found: Profile, learnt: Sequence[Profile], hi
 
 def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) -> None:
     check_can_be_written(check.files)
-    passed = write_passed(
-        table, judgement.removal, check.files, check.destination, check.encoding, check.delimiter
-    )
+    passed = write_passed(table, judgement.removal, check.files, check.destination, check.encoding, check.delimiter)
     report.paths, report.quarantined, report.quarantined_records = passed.paths, passed.quarantined, passed.records
     if passed.records == table.records:
         report.breaches.append(Breach("records", None, "fail", "all of them are in quarantine, none passed"))
@@ -97,7 +97,9 @@ def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) 
 def _write(check: Check, found: Profile, report: Report, history: History | None, table: Table) -> None:
     was_accepted = history is not None and history.own is not None and history.own.verdict == "accepted"
     verdict = "accepted" if was_accepted and report.verdict in ("passed", "warned") else report.verdict
-    saved = found.model_copy(update={"verdict": verdict, "breaches": [line[:500] for line in report.lines()[:MOST_LINES]]})
+    saved = found.model_copy(
+        update={"verdict": verdict, "breaches": [line[:500] for line in report.lines()[:MOST_LINES]]}
+    )
     content = page(report, saved, history.earlier if history else []).encode()
     with check.destination.write(check.page_name) as stream:
         stream.write(content)

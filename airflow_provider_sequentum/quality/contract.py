@@ -256,7 +256,9 @@ def _schema_object(schema: object, name: str | None) -> dict[str, Any]:
     found = [each for each in objects if name is None or each.get("name") == name]
     if len(found) != 1:
         names = ", ".join(repr(each.get("name")) for each in objects)
-        raise ContractRefused(f"schema must have one object{f' named {name!r}' if name else ''}, but has {names or 'none'}")
+        raise ContractRefused(
+            f"schema must have one object{f' named {name!r}' if name else ''}, but has {names or 'none'}"
+        )
     return found[0]
 
 
@@ -268,7 +270,17 @@ _SILENT = frozenset({
 })  # fmt: skip
 """Fields that say nothing about what records hold."""
 _SILENT_IN_QUALITY = frozenset(
-    {"id", "name", "description", "dimension", "businessImpact", "method", "tags", "authoritativeDefinitions", "customProperties"}
+    {
+        "id",
+        "name",
+        "description",
+        "dimension",
+        "businessImpact",
+        "method",
+        "tags",
+        "authoritativeDefinitions",
+        "customProperties",
+    }
 )
 _OBJECT = frozenset({"logicalType", "properties", "quality"})
 _PROPERTY = frozenset({"logicalType", "logicalTypeOptions", "required", "unique", "primaryKey", "quality"})
@@ -357,26 +369,29 @@ class _Odcs:
     def _library_rules(
         self, column: str | None, metric: object, arguments: dict[str, Any], unit: str, operators: dict[str, Any]
     ) -> list[dict[str, Any]] | None:
+        """Return the rules that a metric stands for; ``None`` if it cannot be judged."""
         if metric == "rowCount" and column is None and not arguments and unit == "rows":
             return _row_count(operators)
         share = _tolerated(unit, operators)
-        if share is None:
-            return None
-        mostly = {"mostly": 1 - share}
         if metric == "duplicateValues":
             columns = arguments.get("properties") if column is None else [column]
-            return [{"rule": "unique", "columns": columns, **mostly}] if columns else None
-        if column is None:
-            return None
-        if metric == "nullValues" and not arguments:
-            return [{"rule": "filled", "column": column, **mostly}]
-        if metric == "invalidValues" and arguments and arguments.keys() <= {"validValues", "pattern"}:
-            values, pattern = arguments.get("validValues"), arguments.get("pattern")
-            return [
-                *([{"rule": "allowed", "column": column, "values": [str(v) for v in values], **mostly}] if values else []),
-                *([{"rule": "pattern", "column": column, "pattern": pattern, **mostly}] if pattern else []),
-            ]
-        return None
+            rules = [{"rule": "unique", "columns": columns}] if columns else None
+        elif metric == "nullValues" and column and not arguments:
+            rules = [{"rule": "filled", "column": column}]
+        elif metric == "invalidValues" and column and arguments and arguments.keys() <= {"validValues", "pattern"}:
+            rules = _invalid_values(column, arguments)
+        else:
+            rules = None
+        return None if rules is None or share is None else [{**rule, "mostly": 1 - share} for rule in rules]
+
+
+def _invalid_values(column: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = []
+    if "validValues" in arguments:
+        rules.append({"rule": "allowed", "column": column, "values": [str(each) for each in arguments["validValues"]]})
+    if "pattern" in arguments:
+        rules.append({"rule": "pattern", "column": column, "pattern": arguments["pattern"]})
+    return rules
 
 
 _OPTIONS = {True: {"minLength": "minimum", "maxLength": "maximum"}, False: {"minimum": "minimum", "maximum": "maximum"}}

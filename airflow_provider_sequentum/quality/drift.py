@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from airflow_provider_sequentum.quality.profile import FREQUENT, Change, ColumnProfile, Distribution, Pair, Profile
 
@@ -130,7 +130,7 @@ def _table_drift(profile: Profile, history: Sequence[Profile]) -> Iterator[Drift
         None, "duplicate records", profile.duplicates, [each.duplicates for each in history], profile.rows, SHARE
     )
     same = [each.run_id for each in history if each.fingerprint and each.fingerprint == profile.fingerprint]
-    repeats = sum(a.fingerprint == b.fingerprint for a, b in zip(history, history[1:], strict=False))
+    repeats = sum(a.fingerprint == b.fingerprint for a, b in pairwise(history))
     if same and not repeats and len(history) > 1:
         yield Drift(None, "stale", f"the same records as run {same[-1]}", "some that differ", 10.0)
 
@@ -143,7 +143,10 @@ def _column_drift(name: str, profile: Profile, history: Sequence[Profile]) -> It
         return
     if not known:
         return
-    now, rows = profile.columns[name], profile.rows
+    yield from _known_column_drift(name, profile.columns[name], known, profile.rows)
+
+
+def _known_column_drift(name: str, now: ColumnProfile, known: Sequence[ColumnProfile], rows: int) -> Iterator[Drift]:
     yield from _band(name, "filled", now.filled, [each.filled for each in known], rows, SHARE)
     past = [each for each in known if each.filled > 0]
     if not past or not now.filled:
@@ -199,7 +202,7 @@ def _quantiles(column: str, now: Sequence[float], before: Sequence[Sequence[floa
     spread = max(max(each[5] for each in before) - min(each[1] for each in before), 1e-9)
     for place, name in _QUANTILES.items():
         there = [each[place] for each in before]
-        step = max((abs(a - b) for a, b in zip(there, there[1:], strict=False)), default=0.0)
+        step = max((abs(a - b) for a, b in pairwise(there)), default=0.0)
         allowed = 0.8 * (max(there) - min(there)) + step + spread * (0.03 + 1.0 / math.sqrt(cells))
         score = max(min(there) - now[place], now[place] - max(there), 0.0) / allowed
         if score > 1:
@@ -263,7 +266,9 @@ def _change_drift(now: Change, history: Sequence[Change]) -> Iterator[Drift]:
             usual = _range([each.changed for each in past], _percent)
             yield Drift(name, "changed values", "none", usual, 2.0)
         yield from _band(name, "changed values", change.changed, [each.changed for each in past], now.matched, CHANGE)
-        yield from _band(name, "values that changed alike", change.alike, [each.alike for each in past], now.matched, CHANGE)
+        yield from _band(
+            name, "values that changed alike", change.alike, [each.alike for each in past], now.matched, CHANGE
+        )
         changed = round(change.changed * now.matched)
         if change.rose is not None and changed >= 20:
             known = [each.rose for each in past if each.rose is not None]

@@ -67,7 +67,9 @@ class History:
 
     def learnt(self, most: int) -> list[Profile]:
         """Return the profiles of the last good runs, the oldest first."""
-        return [each for each in self.earlier if each.verdict in ("passed", "warned", "accepted") and each.records][-most:]
+        return [each for each in self.earlier if each.verdict in ("passed", "warned", "accepted") and each.records][
+            -most:
+        ]
 
     def records_before(self, table: Table, run_id: int, good: Sequence[Profile]) -> tuple[Table, int] | None:
         """Return the records of the last good run, as far as they were kept, and its id."""
@@ -100,11 +102,14 @@ class History:
         schema = arrow.schema([(name, arrow.string()) for name in table.names])
         with parquet.ParquetWriter(file, schema) as writer:
             for batch in table.workspace.batches(
-                f"SELECT {cells} FROM {table.relation} WHERE {key} IS NOT NULL AND md5_number_lower({key}) % {every} = 0 "  # noqa: S608
-                "ORDER BY r"
+                f"SELECT {cells} FROM {table.relation} "  # noqa: S608  # names of our own
+                f"WHERE {key} IS NOT NULL AND md5_number_lower({key}) % {every} = 0 ORDER BY r"
             ):
                 writer.write_batch(arrow.RecordBatch.from_arrays(batch.columns, schema=schema))
-        with self.folder.write(f"run-{profile.run_id}.parquet", file.stat().st_size) as stream, file.open("rb") as source:
+        with (
+            self.folder.write(f"run-{profile.run_id}.parquet", file.stat().st_size) as stream,
+            file.open("rb") as source,
+        ):
             while data := source.read(1024 * 1024):
                 stream.write(data)
         file.unlink()
@@ -126,7 +131,11 @@ def _read(folder: Folder, agent_id: int, run_id: int) -> Profile:
     name = f"run-{run_id}.json"
     found = Profile.parse(folder.read(name))
     if found is None:
-        raise ProfilesRefused(f"{folder.path / name} is no profile, or is damaged. Remove it; the other runs are enough")
+        raise ProfilesRefused(
+            f"{folder.path / name} is no profile, or is damaged. Remove it; the other runs are enough"
+        )
     if found.agent_id != agent_id:
-        raise ProfilesRefused(f"{folder.path / name} is of agent {found.agent_id}, not {agent_id}. Give each agent a folder of its own")
+        raise ProfilesRefused(
+            f"{folder.path / name} is of agent {found.agent_id}, not {agent_id}. Give each agent a folder of its own"
+        )
     return found

@@ -1,4 +1,4 @@
-"""What a contract says of a table of records: which rules are broken, by how many records, and which records these are."""
+"""What a contract says of a table of records: which rules are broken, by how many and by which records."""
 
 from __future__ import annotations
 
@@ -193,7 +193,8 @@ class _Judging:
     def _examples(self, test: _RowTest, name: str) -> tuple[str, ...]:
         column = self._table.columns[name]
         rows = self._table.query(
-            f"SELECT DISTINCT left(v, {LONGEST_EXAMPLE}) FROM (SELECT {column} AS v, {test.sql} AS bad FROM {{relation}}) "
+            f"SELECT DISTINCT left(v, {LONGEST_EXAMPLE}) FROM "
+            f"(SELECT {column} AS v, {test.sql} AS bad FROM {{relation}}) "
             f"WHERE bad AND v IS NOT NULL ORDER BY 1 LIMIT {EXAMPLES}",
             test.parameters,
         )
@@ -212,11 +213,20 @@ class _Judging:
 
     def _judge_unknown(self, name: str, mode: str) -> None:
         column = self._table.columns[name]
-        test = _RowTest(f"nullif(trim({column}), '') IS NOT NULL", (), name, "a value in a column that the contract lacks")
+        test = _RowTest(
+            f"nullif(trim({column}), '') IS NOT NULL", (), name, "a value in a column that the contract lacks"
+        )
         bad, _ = self._count(test, "true")
         on_breach = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}[mode]
         self.breaches.append(
-            Breach("schema_contract", name, on_breach, f"a column that the contract lacks; {mode}", bad, self._examples(test, name))
+            Breach(
+                "schema_contract",
+                name,
+                on_breach,
+                f"a column that the contract lacks; {mode}",
+                bad,
+                self._examples(test, name),
+            )
         )
         if mode == "discard_row" and bad:
             self.quarantined.append(test)
@@ -277,7 +287,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def removed_rows(table: Table, tests: Sequence[_RowTest]) -> Iterator[tuple[int, list[int]]]:
-    """Yield the numbers of the records that break one of some tests, in ascending order, each with the tests' places."""
+    """Yield the numbers of the records that break a test, in ascending order, each with the places of such tests."""
     if not tests:
         return
     marks = ", ".join(f"CASE WHEN {test.sql} THEN {place} END" for place, test in enumerate(tests))

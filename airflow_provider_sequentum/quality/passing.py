@@ -74,7 +74,9 @@ def write_passed(
         with ExitStack() as stack:
             good_file = _Writer(stack, folder, file.name, delimiter)
             bad_file = None
-            for record in read_records(stack.enter_context(file.open("rb")), file.name, encoding=encoding, delimiter=delimiter):
+            for record in read_records(
+                stack.enter_context(file.open("rb")), file.name, encoding=encoding, delimiter=delimiter
+            ):
                 empty = blank.at(number)
                 if reasons := out.at(number):
                     bad += 1

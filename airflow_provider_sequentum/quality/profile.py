@@ -7,7 +7,7 @@ from the whole table, so that what neighbours have in common is seen too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -42,7 +42,8 @@ FEATURES = {
     "mark-up": r"<[a-zA-Z/!][^>]*>",
     "entities": r"&(#\d+|#x[0-9a-fA-F]+|[a-zA-Z]+\d*);",
     "damaged characters": r"\x{FFFD}|[ÃÂ][\x{0080}-\x{00BF}]|â[\x{0080}-\x{009F}€]|Ã[^\p{L}\s]",
-    "placeholders": r"(?i)^\s*(null|none|nan|undefined|n/?a|nil|tba|tbd|[-–—]+|\[object object\]|#(ref|n/a|value|name)!?)\s*$",
+    "placeholders": r"(?i)^\s*(null|none|nan|undefined|n/?a|nil|tba|tbd|"
+    r"[-\x{2013}\x{2014}]+|\[object object\]|#(ref|n/a|value|name)!?)\s*$",
     "templates": r"\{\{|\}\}|\$\{|<%|%\}",
     "page text": f"(?i){_WALL}",
     "addresses": r"(?i)^https?://",
@@ -55,7 +56,8 @@ FEATURES = {
     "upper case": r"^[^\p{Ll}]*\p{Lu}[^\p{Ll}]*\p{Lu}[^\p{Ll}]*$",
     "lower case": r"^[^\p{Lu}]*\p{Ll}[^\p{Lu}]*$",
     "Latin": r"\p{Latin}",
-    "other scripts": r"[\p{Cyrillic}\p{Greek}\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Arabic}\p{Hebrew}\p{Thai}\p{Devanagari}]",
+    "other scripts": r"[\p{Cyrillic}\p{Greek}\p{Han}\p{Hiragana}"
+    r"\p{Katakana}\p{Hangul}\p{Arabic}\p{Hebrew}\p{Thai}\p{Devanagari}]",
     "accents": r"[^\x00-\x7F]",
     "digits": r"\d",
     "letters": r"\p{L}",
@@ -65,7 +67,7 @@ FEATURES = {
     "leading zeros": r"^0\d",
     "exponents": r"^-?\d+([.,]\d+)?[eE][-+]?\d+$",
     "JSON": r"^\s*[\[{].*[\]}]\s*$",
-    "ranges": r"\d\s*[-–]\s*\D{0,4}\d",
+    "ranges": r"\d\s*[-\x{2013}]\s*\D{0,4}\d",
     "relative times": r"(?i)\b(ago|yesterday|today|just now|last week)\b",
     "months first": r"^\d{1,2}[./-](1[3-9]|2\d|3[01])[./-]",
     "days first": r"^(1[3-9]|2\d|3[01])[./-]\d{1,2}[./-]",
@@ -87,7 +89,8 @@ NUMBER_OF = rf"""CASE
     WHEN regexp_matches(v, '{_WRITTEN_DATE}')
         THEN epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400
     WHEN regexp_matches(v, '{_QUANTITY}') THEN TRY_CAST(
-        CASE WHEN regexp_matches(v, '^\s*[-−]') THEN '-' ELSE '' END || regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
+        CASE WHEN regexp_matches(v, '^\s*[-\x{{2212}}]') THEN '-' ELSE '' END
+        || regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
         || '.' || coalesce(nullif(regexp_extract(regexp_extract(v, '{_DIGITS}'), '[.,](\d{{1,2}})$', 1), ''), '0')
         AS DOUBLE) END"""
 """The number in a cell: itself, the one beside a currency or a unit, or a date as days since 1970."""
@@ -244,7 +247,7 @@ def profile(table: Table, *, agent_id: int, run_id: int, key: Sequence[str] = ()
     if not rows:
         return Profile(agent_id=agent_id, run_id=run_id, records=0, rows=0, key=list(key))
     _cells(table)
-    columns = _columns(table, rows)
+    columns = _columns(table)
     duplicates, fingerprint = _whole_rows(table, rows)
     return Profile(
         agent_id=agent_id,
@@ -283,17 +286,23 @@ def _cells(table: Table) -> None:
     )
 
 
-def _columns(table: Table, rows: int) -> dict[str, ColumnProfile]:
+def _columns(table: Table) -> dict[str, ColumnProfile]:
     features = ", ".join(f"avg(regexp_matches(v, '{pattern}')::INT)" for pattern in FEATURES.values())
     found = table.query(
         f"""SELECT c, count(*), count(DISTINCT v), quantile_disc(size, {_QUANTILES}),
             quantile_disc(number, {_QUANTILES}), avg((number IS NOT NULL)::INT), {features}
         FROM cells GROUP BY c"""
     )
-    longest = _shares_of("SELECT c, avg((size = longest)::INT) FROM (SELECT c, size, max(size) OVER (PARTITION BY c) AS "
-                         "longest FROM cells) GROUP BY c", table)
-    repeated = _shares_of("SELECT c, avg((v = before)::INT) FROM (SELECT c, v, lag(v) OVER (PARTITION BY c ORDER BY r) "
-                          "AS before FROM cells) GROUP BY c", table)
+    longest = _shares_of(
+        "SELECT c, avg((size = longest)::INT) FROM (SELECT c, size, max(size) OVER (PARTITION BY c) AS "
+        "longest FROM cells) GROUP BY c",
+        table,
+    )
+    repeated = _shares_of(
+        "SELECT c, avg((v = before)::INT) FROM (SELECT c, v, lag(v) OVER (PARTITION BY c ORDER BY r) "
+        "AS before FROM cells) GROUP BY c",
+        table,
+    )
     filled = _filled(table)
     distributions = {name: _distribution(table, what) for name, what in _DISTRIBUTIONS.items()}
     words = _words(table)
@@ -405,9 +414,13 @@ def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Cha
         return None
     shared = [name for name in table.names if name in before.columns and name not in key]
     names = [(table.columns[name], before.columns[name]) for name in shared]
-    for relation, kept, owner in (("now_keyed", [a for a, _ in names], table), ("then_keyed", [b for _, b in names], before)):
+    for relation, kept, owner in (
+        ("now_keyed", [a for a, _ in names], table),
+        ("then_keyed", [b for _, b in names], before),
+    ):
         table.query(
-            f"""CREATE OR REPLACE TEMP TABLE {relation} AS SELECT {key_of(owner, key)} AS k{''.join(', ' + c for c in kept)}
+            f"""CREATE OR REPLACE TEMP TABLE {relation} AS
+            SELECT {key_of(owner, key)} AS k{"".join(", " + c for c in kept)}
             FROM {owner.relation} WHERE k IS NOT NULL QUALIFY row_number() OVER (PARTITION BY k ORDER BY r) = 1"""
         )
     then, kept_count = table.query("SELECT count(*), count(n.k) FROM then_keyed t LEFT JOIN now_keyed n USING (k)")[0]
@@ -427,19 +440,23 @@ def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Cha
 def key_of(table: Table, key: Sequence[str]) -> str:
     """Return the SQL of a record's key as one text; NULL where a part of it is empty."""
     parts = ", ".join(f"nullif(trim({table.columns[name]}), '')" for name in key)
-    return f"CASE WHEN {' AND '.join(f'nullif(trim({table.columns[name]}), {chr(39) * 2}) IS NOT NULL' for name in key)} " \
-           f"THEN to_json([{parts}])::VARCHAR END"
+    return (
+        f"CASE WHEN {' AND '.join(f'nullif(trim({table.columns[name]}), {chr(39) * 2}) IS NOT NULL' for name in key)} "
+        f"THEN to_json([{parts}])::VARCHAR END"
+    )
 
 
-def _changes(table: Table, shared: Sequence[str], names: Sequence[tuple[str, str]], matched: int) -> dict[str, ColumnChange]:
+def _changes(
+    table: Table, shared: Sequence[str], names: Sequence[tuple[str, str]], matched: int
+) -> dict[str, ColumnChange]:
     found: dict[str, ColumnChange] = {}
     if not matched:
         return found
     for name, (a, b) in zip(shared, names, strict=True):
         changed, rose, factor, alike = table.query(
             f"""WITH matched AS (
-                SELECT n.{a} AS new, t.{b} AS old, {of(f'n.{a}', NUMBER_OF)} AS x,
-                    {of(f't.{b}', NUMBER_OF)} AS y
+                SELECT n.{a} AS new, t.{b} AS old, {of(f"n.{a}", NUMBER_OF)} AS x,
+                    {of(f"t.{b}", NUMBER_OF)} AS y
                 FROM now_keyed n JOIN then_keyed t USING (k)),
             ratios AS (SELECT *, CASE WHEN new IS DISTINCT FROM old AND y <> 0 THEN x / y END AS ratio FROM matched),
             middle AS (SELECT median(ratio) AS factor FROM ratios)

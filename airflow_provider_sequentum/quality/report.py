@@ -97,7 +97,8 @@ def _runs(profiles: Sequence[Profile], report: Report) -> str:
             f"<title>Run {each.run_id}: {each.records:,} records, {verdict}</title></rect>"
         )
     width = 20 * len(profiles)
-    return f"<svg role=img aria-label='Records of each run' width='{width}' height='100' viewBox='0 0 {width} 100'>{''.join(bars)}</svg>"
+    size = f"width='{width}' height='100' viewBox='0 0 {width} 100'"
+    return f"<svg role=img aria-label='Records of each run' {size}>{''.join(bars)}</svg>"
 
 
 def _columns(profile: Profile, report: Report) -> str:
@@ -108,8 +109,10 @@ def _columns(profile: Profile, report: Report) -> str:
         values = ", ".join(list(column.values)[:3])
         rows.append(
             f"<tr><td>{escape(name[:200])}</td><td><svg width='120' height='12' role=img aria-label='Filled cells'>"
-            f"<rect width='120' height='12' fill='#e6e6e6'/><rect width='{column.filled * 120:.0f}' height='12' fill='{color}'/>"
-            f"</svg></td><td>{column.filled:.1%}</td><td>{escape(', '.join(column.kinds))}</td><td>{escape(values)}</td></tr>"
+            "<rect width='120' height='12' fill='#e6e6e6'/>"
+            f"<rect width='{column.filled * 120:.0f}' height='12' fill='{color}'/>"
+            f"</svg></td><td>{column.filled:.1%}</td><td>{escape(', '.join(column.kinds))}</td>"
+            f"<td>{escape(values)}</td></tr>"
         )
     head = "<tr><th>Column<th colspan=2>Filled<th>Kinds<th>Frequent values</tr>"
     return f"<table>{head}{''.join(rows)}</table>"

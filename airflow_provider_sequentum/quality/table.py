@@ -49,8 +49,8 @@ def text_table(workspace: Workspace, loaded: LoadedTable) -> Table:
     """
     if len(loaded.columns) > MOST_COLUMNS:
         raise RecordsUnreadable(
-            f"The records have {len(loaded.columns):,} columns, and at most {MOST_COLUMNS:,} are checked. Are values used as "
-            "the names of fields?"
+            f"The records have {len(loaded.columns):,} columns, and at most {MOST_COLUMNS:,} are checked. "
+            "Are values used as the names of fields?"
         )
     cells = "".join(f", {text_of(column)} AS {column.sql}" for column in loaded.columns.values())
     relation = f"{loaded.sql}_text"

@@ -13,9 +13,9 @@ from random import Random
 from typing import Any
 
 from airflow_provider_sequentum.quality import profile as profiles
-from airflow_provider_sequentum.quality.engine import Workspace, open_workspace
-from airflow_provider_sequentum.quality.drift import Drift, find_drift
 from airflow_provider_sequentum.quality.contract import Contract, parse_contract
+from airflow_provider_sequentum.quality.drift import Drift, find_drift
+from airflow_provider_sequentum.quality.engine import Workspace, open_workspace
 from airflow_provider_sequentum.quality.judge import judge as judge_contract
 from airflow_provider_sequentum.quality.profile import Change, Profile
 from airflow_provider_sequentum.quality.table import Table, text_table
@@ -92,13 +92,21 @@ def judge(seed: int, names: list[str]) -> Judged:
             history.append(asked.profile(tables[day], day, key, tables[day - 1] if day else None))
         for day in range(LEARNT, LEARNT + GOOD):
             judged.good += 1
-            judged.declared_alarms += [f"day {day}: {breach}" for breach in judge_contract(tables[day], contract).breaches]
+            judged.declared_alarms += [
+                f"day {day}: {breach}" for breach in judge_contract(tables[day], contract).breaches
+            ]
             if drifts := find_drift(history[day], history[day - LEARNT : day]):
                 judged.false_alarms.append((day, drifts))
         for place, name in enumerate(names):
             day = LEARNT + (place + seed) % GOOD
             case = Case(
-                [dict(row) for row in runs[day]], runs[day - 1], runs[day - 7], data.columns, Random(f"{seed} {name}"), day, data.page
+                [dict(row) for row in runs[day]],
+                runs[day - 1],
+                runs[day - 7],
+                data.columns,
+                Random(f"{seed} {name}"),
+                day,
+                data.page,
             )
             rows_ = BREAKAGES[name](case)
             if rows_ is None:
@@ -139,15 +147,20 @@ def main(arguments: list[str] | None = None) -> int:
     table: dict[str, list[Any]] = defaultdict(list)
     for seed, each in zip(seeds, judged, strict=True):
         for day, drifts in each.false_alarms:
-            print(f"FALSE {seed} {each.name} day {day}: " + "; ".join(f"[{d.score:.2f}] {d.column} {d}" for d in drifts[:4]))
+            print(
+                f"FALSE {seed} {each.name} day {day}: "
+                + "; ".join(f"[{d.score:.2f}] {d.column} {d}" for d in drifts[:4])
+            )
         for name, (with_key, without) in each.broken.items():
             table[name].append((with_key, without))
             if options.verbose:
-                print(f"{name} {seed} {each.name}: " + "; ".join(f"[{d.score:.2f}] {d.column} {d}" for d in with_key[:3]))
+                print(
+                    f"{name} {seed} {each.name}: " + "; ".join(f"[{d.score:.2f}] {d.column} {d}" for d in with_key[:3])
+                )
             elif not with_key:
                 print(f"MISSED {name} {seed} {each.name}")
             elif not without:
-                print(f"MISSED without key {name} {seed} {each.name}: {with_key[0].column} {with_key[0]} {with_key[0].score:.2f}")
+                print(f"MISSED without key {name} {seed} {each.name}: {with_key[0].column} {with_key[0]}")
     print()
     for name, cases in table.items():
         n = len(cases)

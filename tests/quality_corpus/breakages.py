@@ -16,7 +16,10 @@ from random import Random
 from tests.quality_corpus.data_sets import BRANDS, NOUNS, START, Column, Row
 
 Rows = list[Row]
-WALL = "Please verify you are a human. Access to this page has been denied because we believe you are using automation tools."
+WALL = (
+    "Please verify you are a human. Access to this page has been denied because we believe you are using automation "
+    "tools."
+)
 BANNER = "We value your privacy. We and our partners store cookies on your device. Accept all"
 RUSSIAN = "Товар доставляется в течение двух дней и подходит для дома"
 GERMAN = (
@@ -249,7 +252,11 @@ def pages_missing(case: Case) -> Rows | None:
 def page_twice(case: Case) -> Rows | None:
     start = case.random.randrange(0, len(case.rows) - case.page)
     case.covers.add(("unique", case.having("key")[0]))
-    return [*case.rows[: start + case.page], *(dict(row) for row in case.rows[start : start + case.page]), *case.rows[start + case.page :]]
+    return [
+        *case.rows[: start + case.page],
+        *(dict(row) for row in case.rows[start : start + case.page]),
+        *case.rows[start + case.page :],
+    ]
 
 
 @breakage
@@ -324,14 +331,14 @@ def advertisements_among_the_records(case: Case) -> Rows | None:
     for row in case.rows:
         found.append(row)
         if case.random.random() < 0.12:
-            found.append({column: "" for column in row} | ({} if name is None else {name: f"Ad: {case.random.choice(BRANDS)}"}))
+            found.append(dict.fromkeys(row, "") | ({} if name is None else {name: f"Ad: {case.random.choice(BRANDS)}"}))
     return found
 
 
 @breakage
 def empty_rows_at_the_end(case: Case) -> Rows | None:
     case.covers.add(("filled", case.having("key")[0]))
-    return [*case.rows, *({column: "" for column in case.rows[0]} for _ in range(len(case.rows) // 8))]
+    return [*case.rows, *(dict.fromkeys(case.rows[0], "") for _ in range(len(case.rows) // 8))]
 
 
 @breakage
@@ -371,25 +378,34 @@ def other_currency_sign(case: Case) -> Rows | None:
 @breakage
 def locale_of_numbers(case: Case) -> Rows | None:
     swap = str.maketrans(",.", ".,")
-    name = next((each for each in case.having(*PRICES, "quantity", "rating") if any("." in row[each] for row in case.rows)), None)
+    name = next(
+        (each for each in case.having(*PRICES, "quantity", "rating") if any("." in row[each] for row in case.rows)),
+        None,
+    )
     return case.change(name, lambda value: value.translate(swap))
 
 
 @breakage
 def decimal_point_lost(case: Case) -> Rows | None:
-    name = next((each for each in case.having(*PRICES) if any(re.search(r"[.,]\d\d\b", row[each]) for row in case.rows)), None)
+    name = next(
+        (each for each in case.having(*PRICES) if any(re.search(r"[.,]\d\d\b", row[each]) for row in case.rows)), None
+    )
     return case.change(name, lambda value: re.sub(r"[.,](\d\d)\b", r"\1", value))
 
 
 @breakage
 def decimals_lost(case: Case) -> Rows | None:
-    name = next((each for each in case.having(*PRICES) if any(re.search(r"[.,]\d\d\b", row[each]) for row in case.rows)), None)
+    name = next(
+        (each for each in case.having(*PRICES) if any(re.search(r"[.,]\d\d\b", row[each]) for row in case.rows)), None
+    )
     return case.change(name, lambda value: re.sub(r"[.,]\d\d\b", "", value))
 
 
 @breakage
 def decimals_rounded(case: Case) -> Rows | None:
-    name = next((each for each in case.having(*PRICES) if any(re.search(r"[.,]\d\d\b", row[each]) for row in case.rows)), None)
+    name = next(
+        (each for each in case.having(*PRICES) if any(re.search(r"[.,]\d\d\b", row[each]) for row in case.rows)), None
+    )
     return rescaled(case, name, 1.0, 0)
 
 
@@ -445,7 +461,11 @@ def ranges_of_prices(case: Case) -> Rows | None:
 @breakage
 def monthly_rates(case: Case) -> Rows | None:
     name = case.one("price")
-    return None if name is None else case.change(name, lambda value: case.column(name).write(round((amount(value) or 0) / 24, 2)), 0.3)
+    return (
+        None
+        if name is None
+        else case.change(name, lambda value: case.column(name).write(round((amount(value) or 0) / 24, 2)), 0.3)
+    )
 
 
 @breakage
@@ -484,7 +504,8 @@ def other_unit(case: Case) -> Rows | None:
         return None
     factor = case.random.choice([0.001, 1000, 2.2046, 10.764])
     return case.change(
-        name, lambda value: re.sub(r"^[\d.]+", lambda found: f"{float(found[0]) * factor:.1f}".removesuffix(".0"), value)
+        name,
+        lambda value: re.sub(r"^[\d.]+", lambda found: f"{float(found[0]) * factor:.1f}".removesuffix(".0"), value),
     )
 
 
@@ -499,7 +520,11 @@ def keys_as_floats(case: Case) -> Rows | None:
 def leading_zeros_lost(case: Case) -> Rows | None:
     key = case.having("key")[0]
     case.covers.add(("pattern", key))
-    return case.change(key, lambda value: value.lstrip("0")) if any(row[key].startswith("0") for row in case.rows) else None
+    return (
+        case.change(key, lambda value: value.lstrip("0"))
+        if any(row[key].startswith("0") for row in case.rows)
+        else None
+    )
 
 
 @breakage
@@ -861,4 +886,7 @@ def key_constant(case: Case) -> Rows | None:
 @breakage
 def names_at_random(case: Case) -> Rows | None:
     """Recommendations instead of the product itself."""
-    return case.change(case.one("name"), lambda _: f"{case.random.choice(BRANDS)} Slim {case.random.choice(NOUNS)} A{case.random.randint(1, 9)}")
+    return case.change(
+        case.one("name"),
+        lambda _: f"{case.random.choice(BRANDS)} Slim {case.random.choice(NOUNS)} A{case.random.randint(1, 9)}",
+    )

@@ -12,21 +12,138 @@ from typing import Any
 Row = dict[str, str]
 START = date(2026, 3, 2)
 
-ADJECTIVES = "Compact Classic Premium Slim Portable Wireless Modern Vintage Soft Heavy Light Smart Organic Fresh Royal".split()
-NOUNS = (
-    "Lamp Chair Kettle Backpack Speaker Jacket Keyboard Bottle Blender Camera Desk Drill Mixer Pillow Racket Scanner "
-    "Stroller Tent Toaster Watch Router Monitor Helmet Sofa Ladder Mirror Printer Wallet Carpet Heater"
-).split()
-BRANDS = (
-    "Acmé Norvik Lumen Tarago Belmont Castor Zephyr Orion Hjalmar Quanta Solano Pinewood Ferrum Delta Vesta Mirai "
-    "Kestrel Aurora Nimbus Cobalt"
-).split()
-CITIES = (
-    "London Paris Berlin Madrid Rome Vienna Prague Zürich Lisbon Dublin Oslo Warsaw Athens Brussels Hamburg Lyon "
-    "Porto Málaga Gdańsk Ghent"
-).split()
-FIRST = "Anna Ben Clara David Emma Felix Greta Hugo Ida Jonas Karla Liam Mara Noah Olga Paul Rita Sam Tina Uwe".split()
-LAST = "Smith Meyer Rossi Novak Jensen Dubois Silva Brown Kovács Müller Larsen Garcia Moreau Weber Byrne".split()
+ADJECTIVES = [
+    "Compact",
+    "Classic",
+    "Premium",
+    "Slim",
+    "Portable",
+    "Wireless",
+    "Modern",
+    "Vintage",
+    "Soft",
+    "Heavy",
+    "Light",
+    "Smart",
+    "Organic",
+    "Fresh",
+    "Royal",
+]
+NOUNS = [
+    "Lamp",
+    "Chair",
+    "Kettle",
+    "Backpack",
+    "Speaker",
+    "Jacket",
+    "Keyboard",
+    "Bottle",
+    "Blender",
+    "Camera",
+    "Desk",
+    "Drill",
+    "Mixer",
+    "Pillow",
+    "Racket",
+    "Scanner",
+    "Stroller",
+    "Tent",
+    "Toaster",
+    "Watch",
+    "Router",
+    "Monitor",
+    "Helmet",
+    "Sofa",
+    "Ladder",
+    "Mirror",
+    "Printer",
+    "Wallet",
+    "Carpet",
+    "Heater",
+]
+BRANDS = [
+    "Acmé",
+    "Norvik",
+    "Lumen",
+    "Tarago",
+    "Belmont",
+    "Castor",
+    "Zephyr",
+    "Orion",
+    "Hjalmar",
+    "Quanta",
+    "Solano",
+    "Pinewood",
+    "Ferrum",
+    "Delta",
+    "Vesta",
+    "Mirai",
+    "Kestrel",
+    "Aurora",
+    "Nimbus",
+    "Cobalt",
+]
+CITIES = [
+    "London",
+    "Paris",
+    "Berlin",
+    "Madrid",
+    "Rome",
+    "Vienna",
+    "Prague",
+    "Zürich",
+    "Lisbon",
+    "Dublin",
+    "Oslo",
+    "Warsaw",
+    "Athens",
+    "Brussels",
+    "Hamburg",
+    "Lyon",
+    "Porto",
+    "Málaga",
+    "Gdańsk",
+    "Ghent",
+]
+FIRST = [
+    "Anna",
+    "Ben",
+    "Clara",
+    "David",
+    "Emma",
+    "Felix",
+    "Greta",
+    "Hugo",
+    "Ida",
+    "Jonas",
+    "Karla",
+    "Liam",
+    "Mara",
+    "Noah",
+    "Olga",
+    "Paul",
+    "Rita",
+    "Sam",
+    "Tina",
+    "Uwe",
+]
+LAST = [
+    "Smith",
+    "Meyer",
+    "Rossi",
+    "Novak",
+    "Jensen",
+    "Dubois",
+    "Silva",
+    "Brown",
+    "Kovács",
+    "Müller",
+    "Larsen",
+    "Garcia",
+    "Moreau",
+    "Weber",
+    "Byrne",
+]
 SENTENCES = (
     "The housing is made of aluminium and will last for years.",
     "It comes with a warranty of two years and a spare part.",
@@ -116,7 +233,9 @@ def title(name: str) -> Column:
     return Column(
         name,
         "name",
-        lambda r, item, day: f"{r.choice(BRANDS)} {r.choice(ADJECTIVES)} {r.choice(NOUNS)} {r.choice('ABCDEFGH')}{r.randint(1, 99)}",
+        lambda r, item, day: (
+            f"{r.choice(BRANDS)} {r.choice(ADJECTIVES)} {r.choice(NOUNS)} {r.choice('ABCDEFGH')}{r.randint(1, 99)}"
+        ),
     )
 
 
@@ -143,7 +262,9 @@ def price(name: str, middle: float, spread: float, style: str, change: float, ro
             return _retail(min(middle * 40, value * random.choice([0.85, 0.9, 0.95, 1.05, 1.1, 1.15])), random)
         return value
 
-    return Column(name, role, first, then, WRITTEN_PRICES[style], low=0.4, high=middle * 41, pattern=PRICE_PATTERNS[style])
+    return Column(
+        name, role, first, then, WRITTEN_PRICES[style], low=0.4, high=middle * 41, pattern=PRICE_PATTERNS[style]
+    )
 
 
 def list_price(name: str, of: str, style: str) -> Column:
@@ -242,8 +363,10 @@ def address(name: str, path: str, role: str = "url") -> Column:
     return Column(
         name,
         role,
-        lambda r, item, day: f"https://www.example.com/{path}/{r.choice(NOUNS).lower()}-{item['number']}"
-        + (".jpg" if role == "image" else ""),
+        lambda r, item, day: (
+            f"https://www.example.com/{path}/{r.choice(NOUNS).lower()}-{item['number']}"
+            + (".jpg" if role == "image" else "")
+        ),
         pattern=r"^https://www\.example\.com/",
     )
 
@@ -251,13 +374,20 @@ def address(name: str, path: str, role: str = "url") -> Column:
 def person(name: str, filled: float = 1.0) -> Column:
     """Return a column with people's names."""
     return Column(
-        name, "name", lambda r, item, day: f"{r.choice(FIRST)} {r.choice(LAST)}" if r.random() < filled else "", filled=filled
+        name,
+        "name",
+        lambda r, item, day: f"{r.choice(FIRST)} {r.choice(LAST)}" if r.random() < filled else "",
+        filled=filled,
     )
 
 
 def phone(name: str) -> Column:
     """Return a column with telephone numbers."""
-    return Column(name, "phone", lambda r, item, day: f"+{r.choice([44, 49, 33])} {r.randint(20, 99)} {r.randint(100000, 9999999)}")
+    return Column(
+        name,
+        "phone",
+        lambda r, item, day: f"+{r.choice([44, 49, 33])} {r.randint(20, 99)} {r.randint(100000, 9999999)}",
+    )
 
 
 STOCK = "In stock|Out of stock|Only a few left"

@@ -80,7 +80,9 @@ def test_good_runs_pass_and_leave_a_profile_each(checks: Checks) -> None:
     assert [extra.extra[RECORDS_KEY]["run_id"] for extra in checks.extras.values()] == [7]
     profiles = {path.name for path in (checks.folder / "profiles").iterdir()}
     assert {f"run-{run}.json" for run in range(1, 8)} <= profiles
-    assert sorted(name for name in profiles if name.endswith(".parquet")) == [f"run-{run}.parquet" for run in (4, 5, 6, 7)]
+    assert sorted(name for name in profiles if name.endswith(".parquet")) == [
+        f"run-{run}.parquet" for run in (4, 5, 6, 7)
+    ]
     assert checks.profile(7)["change"]["run_id"] == 6
 
 
@@ -125,7 +127,9 @@ def test_a_retry_replaces_its_own_profile_and_compares_with_the_same_runs(checks
     assert checks.report["learnt_from"] == 2, "an earlier run that is cleared knows nothing of later ones"
 
 
-@pytest.mark.parametrize(("on_drift", "error"), [("warn", None), ("skip", SequentumSkipped), ("fail", RunRecordsRejected)])
+@pytest.mark.parametrize(
+    ("on_drift", "error"), [("warn", None), ("skip", SequentumSkipped), ("fail", RunRecordsRejected)]
+)
 def test_what_a_learnt_breach_means(checks: Checks, on_drift: str, error: type[Exception] | None) -> None:
     for run in range(1, 7):
         checks.check(run)
@@ -153,7 +157,7 @@ def test_quarantine(checks: Checks) -> None:
     bad = (folder / "quarantine_rows.csv").read_text().splitlines()
     assert bad[0] == "sku,price,new,_quarantine_reason"
     assert bad[1] == "2,-1,,not within 0.0 or more"
-    assert bad[2] == ',-3,,not within 0.0 or more; no value'
+    assert bad[2] == ",-3,,not within 0.0 or more; no value"
     assert checks.report["quarantined_records"] == 2
 
 
@@ -213,7 +217,11 @@ def test_bad_input(checks: Checks, parameters: dict[str, Any], error: type[Excep
         ("", RunRecordsUnreadable, "0 bytes"),
         (HEAD, RunRecordsRejected, "there is none"),
         ("a,b\n1\n", RunRecordsUnreadable, "cells"),
-        (",".join(f"c{n}" for n in range(10_000)) + "\n" + ",".join("1" * 10_000) + "\n", RunRecordsUnreadable, "10,000 columns"),
+        (
+            ",".join(f"c{n}" for n in range(10_000)) + "\n" + ",".join("1" * 10_000) + "\n",
+            RunRecordsUnreadable,
+            "10,000 columns",
+        ),
     ],
 )
 def test_bad_files(checks: Checks, text: str, error: type[Exception], words: str) -> None:
@@ -266,4 +274,4 @@ def test_a_contract_of_the_standard(checks: Checks) -> None:
     path = str(checks.folder / "contract.yaml")
     checks.check(1, contract=None, contract_file=path)
     with pytest.raises(RunRecordsRejected, match="filled 'sku'"):
-        checks.check(2, "sku\n1\n\" \"\n", contract=None, contract_file=path)
+        checks.check(2, 'sku\n1\n" "\n', contract=None, contract_file=path)

@@ -64,13 +64,16 @@ def test_a_file_of_the_standard() -> None:
             "[{name: sku, logicalType: string, primaryKey: true, logicalTypeOptions: {pattern: '^S', maxLength: 9}},"
             " {name: price, logicalType: number, required: true, logicalTypeOptions: {minimum: 0},"
             "  quality: [{metric: nullValues, mustBeLessOrEqualTo: 5, unit: percent, severity: warning}]},"
-            " {name: currency, quality: [{type: library, metric: invalidValues, arguments: {validValues: [EUR]}, mustBe: 0}]}]",
+            " {name: currency, quality: [{type: library, metric: invalidValues, mustBe: 0,"
+            "  arguments: {validValues: [EUR]}}]}]",
             "[{metric: rowCount, mustBeBetween: [10, 20]}, {type: text, description: for people}]",
         )
     )
     assert contract.key == ["sku"]
     assert contract.columns == {"sku": "string", "price": "number"}
-    found: list[dict[str, Any]] = [rule.model_dump(exclude_defaults=True) | {"rule": rule.rule} for rule in contract.rules]
+    found: list[dict[str, Any]] = [
+        rule.model_dump(exclude_defaults=True) | {"rule": rule.rule} for rule in contract.rules
+    ]
     for expected in (
         {"rule": "pattern", "column": "sku", "pattern": "^S"},
         {"rule": "length", "column": "sku", "maximum": 9},
