@@ -117,6 +117,9 @@ def judge(table: Table, contract: Contract) -> Judgement:
     for rule in contract.rules:
         judging.judge(rule)
     judging.judge_schema(contract)
+    if table.records and (missing := [name for name in contract.key if name not in table.columns]):
+        message = f"missing; there are {_listed(table.names)}"
+        judging.breaches.append(Breach("key", ", ".join(missing), "fail", message))
     if table.records == 0 and not any(isinstance(rule, Records) for rule in contract.rules):
         judging.breaches.append(Breach("records", None, "fail", "there is none in any file"))
     return Judgement(
