@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,6 +23,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 ODCS_VERSION = "v3.1.0"
 """The version of the Open Data Contract Standard whose files are understood."""
+
+
+B = TypeVar("B", "Records", "Range", "Length")
 
 
 class ContractRefused(ValueError):
@@ -214,7 +217,7 @@ def _shown_errors(error: ValidationError) -> Iterator[str]:
         yield f"{place}: {each['msg']}"
 
 
-def _check_bounds(rule: Any) -> Any:
+def _check_bounds(rule: B) -> B:
     if rule.minimum is None and rule.maximum is None:
         raise ValueError("minimum or maximum is needed")
     if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:

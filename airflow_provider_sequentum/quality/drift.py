@@ -152,10 +152,10 @@ def _known_column_drift(name: str, now: ColumnProfile, known: Sequence[ColumnPro
     if not past or not now.filled:
         return
     cells = max(1, round(now.filled * rows))
-    shares = ["distinct", "numeric", "repeated"]
+    judged = ["distinct", "numeric", "repeated"]
     if min(each.lengths[3] for each in past) > _SHORT:
-        shares.append("longest")
-    for what in shares:
+        judged.append("longest")
+    for what in judged:
         yield from _band(name, _NAMES[what], getattr(now, what), [getattr(each, what) for each in past], cells, SHARE)
     for feature in sorted({*now.shares, *(feature for each in past for feature in each.shares)}):
         shares = [each.shares.get(feature, 0.0) for each in past]

@@ -183,7 +183,7 @@ class _Judging:
 
     def _count(self, test: _RowTest, judged: str) -> tuple[int, int]:
         try:
-            return self._table.query(  # type: ignore[return-value]
+            return self._table.query(
                 f"SELECT count(*) FILTER (bad), count(*) FILTER (judged) FROM "
                 f"(SELECT {test.sql} AS bad, {judged} AS judged FROM {{relation}})",
                 test.parameters,

@@ -324,7 +324,7 @@ def _columns(table: Table) -> dict[str, ColumnProfile]:
 
 
 def _shares_of(sql: str, table: Table) -> dict[int, float]:
-    return dict(table.query(sql))  # type: ignore[arg-type]
+    return dict(table.query(sql))
 
 
 def _filled(table: Table) -> list[float]:
