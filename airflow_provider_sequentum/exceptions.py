@@ -123,6 +123,10 @@ class RunRecordsUnreadable(SequentumException, AirflowFailException):
     """A file of a run does not hold what its name says, or is damaged. Not retried: it would be read the same again."""
 
 
+class RunRecordsNotComparable(SequentumException, AirflowFailException):
+    """The records of two runs have no usable key in common, or there are none. Nothing was published; not retried."""
+
+
 class SpaceRunsFailed(SequentumException):
     """Some agents of a space were not started or did not end well. A retry takes up each as it does a single run.
 

@@ -84,6 +84,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{package}.operators.agent_run",
                     f"{package}.operators.agent_builder",
                     f"{package}.operators.space_run",
+                    f"{package}.operators.run_changes",
                 ],
             }
         ],
