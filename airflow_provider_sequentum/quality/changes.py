@@ -68,14 +68,14 @@ class Comparison:
         """
         if missing := [name for name in self.key if name not in table.columns]:
             there = ", ".join(map(_shown, list(table.columns)[:20])) or "no column at all"
-            raise NotComparable(f"{which} have no column {_shown(missing[0])}, which is part of the key, but {there}.")
+            raise NotComparable(f"{which} have no column {_shown(missing[0])}, which is part of the key, but {there}")
         columns = [table.columns[name] for name in self.key]
         empty = " OR ".join(f"{_value(column)} = ''" for column in columns)
         ((number, first),) = self.workspace.rows(f"SELECT count(*), min({ROW}) FROM {table.sql} WHERE {empty}")  # noqa: S608
         if number:
             raise NotComparable(
-                f"{number:,} of {table.rows:,} {which} have no value in the key ({_names(self.key)}); the first one is "
-                f"record {first + 1:,}."
+                f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.rows:,} cases, first in "
+                f"record {first + 1:,}"
             )
         texts = ", ".join(text_of(column) for column in columns)
         repeated = self.workspace.rows(
@@ -84,7 +84,7 @@ class Comparison:
         )
         if repeated:
             examples = "; ".join(f"{' / '.join(map(_shown, row[2:]))} ({row[0]:,} times)" for row in repeated)
-            raise NotComparable(f"{which} repeat the key ({_names(self.key)}): {examples}.")
+            raise NotComparable(f"{which} repeat the key ({_names(self.key)}): {examples}")
 
     def compare(self) -> Changes:
         """Find what is different; :meth:`added` and the others give the records afterwards."""

@@ -264,7 +264,11 @@ def refusal(store: Store, *paths: str, **options: Any) -> str:
             ["sku"],
             "the records of this run repeat the key ('sku'): 'A' (2 t",
         ),
-        (b'{"sku":"A"}\n{"sku":""}\n{"x":1}\n', ["sku"], "2 of 3 the records of this run have no value in the key"),
+        (
+            b'{"sku":"A"}\n{"sku":""}\n{"x":1}\n',
+            ["sku"],
+            "this run have no value in the key ('sku') in 2 of 3 cases, first in record 2",
+        ),
         (b'{"sku":"A"}\n', ["id"], "have no column 'id', which is part of the key, but 'sku'"),
         (b'{"sku":"A","x":1}\n{"sku":"A","x":1}\n', ["sku", "x"], "'A' / '1' (2 times)"),
         (b"[]", ["sku"], "the files hold no record: run-9/a.json"),
@@ -281,7 +285,9 @@ def test_a_key_that_the_records_before_do_not_have_is_refused(store: Store) -> N
     publish(store, "run-1/a.ndjson")
     store.files["run-9/a.ndjson"] = b'{"sku":"A","id":1,"seen":"x"}\n'
     assert "published last have no column 'id'" in refusal(store, "run-9/a.ndjson", key=["id"])
-    assert "2 of 3 the records that were published last" in refusal(store, "run-9/a.ndjson", key=["seen"])
+    assert "published last have no value in the key ('seen') in 2 of 3 cases" in refusal(
+        store, "run-9/a.ndjson", key=["seen"]
+    )
 
 
 def test_a_pointer_that_does_not_fit_is_refused(store: Store) -> None:
