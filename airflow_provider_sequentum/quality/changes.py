@@ -74,8 +74,8 @@ class Comparison:
         ((number, first),) = self.workspace.rows(f"SELECT count(*), min({ROW}) FROM {table.sql} WHERE {empty}")  # noqa: S608
         if number:
             raise NotComparable(
-                f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.rows:,} cases, first in "
-                f"record {first + 1:,}"
+                f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.rows:,} cases, first "
+                f"in record {first + 1:,}"
             )
         texts = ", ".join(text_of(column) for column in columns)
         repeated = self.workspace.rows(
