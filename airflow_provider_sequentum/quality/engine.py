@@ -32,6 +32,8 @@ ROW = "n"
 
 _MOST_THREADS = 4
 _ROWS = 50_000
+_QUICK = {"use_dictionary": False, "write_statistics": False, "compression": "lz4"}
+"""How normalised files are written: they are read a few times, and then gone."""
 _ROW_GROUP = 16 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _NO_RECORDS = f"SELECT 0::BIGINT AS {ROW} WHERE false"
@@ -230,7 +232,7 @@ class Workspace:
                 numbers = arrow.array(range(start, start + batch.num_rows), type=arrow.int64())
                 renamed = arrow.Table.from_arrays([*batch.columns, numbers], names=[*columns.values(), ROW])
                 with self._limits():
-                    writer = writer or parquet.ParquetWriter(part, renamed.schema)
+                    writer = writer or parquet.ParquetWriter(part, renamed.schema, **_QUICK)
                     writer.write_table(renamed)
                 records += batch.num_rows
                 self._check_disk(self._written + part.stat().st_size)
