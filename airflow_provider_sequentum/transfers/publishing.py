@@ -79,7 +79,7 @@ class PublishingStorage:
         with storage_errors(f"Could not write {target}"):
             _make_folder(self.changes)
             with content.open("rb") as source, landing(target, content.stat().st_size) as stream:
-                shutil.copyfileobj(source, stream, _CHUNK)  # type: ignore[misc]
+                shutil.copyfileobj(source, stream, _CHUNK)
         return str(target)
 
 
