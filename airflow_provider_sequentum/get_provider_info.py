@@ -85,6 +85,7 @@ def get_provider_info() -> dict[str, Any]:
                     f"{package}.operators.agent_builder",
                     f"{package}.operators.run_records",
                     f"{package}.operators.space_run",
+                    f"{package}.operators.run_changes",
                     f"{package}.operators.schedules",
                     f"{package}.operators.agent_version",
                     f"{package}.operators.retention",

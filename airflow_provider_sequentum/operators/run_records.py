@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -16,7 +16,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumSkipped,
     about_run,
 )
-from airflow_provider_sequentum.parameters import OnDrift, is_unset, parse_choice, parse_count, parse_id
+from airflow_provider_sequentum.parameters import OnDrift, is_unset, parse_choice, parse_count, parse_id, parse_named
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.quality.contract import Contract
     from airflow_provider_sequentum.quality.report import Report
     from airflow_provider_sequentum.transfers.landing import LandingFolder
-
-T = TypeVar("T")
 
 RECORDS_KEY = "records_check"
 """XCom key of the report."""
@@ -139,12 +137,12 @@ class CheckRunRecordsOperator(BaseOperator):
         files = [self.files] if isinstance(self.files, str) else list(self.files or [])
         if not files or any(is_unset(file) for file in files):
             raise ValueError("files must name at least one landed file: the run delivered none")
-        learn_from = _named("learn_from", parse_count, self.learn_from)
+        learn_from = parse_named("learn_from", parse_count, self.learn_from)
         if not 5 <= learn_from <= 30:
             raise ValueError(f"learn_from must be 5 to 30, not {learn_from}")
         return Check(
-            agent_id=_named("agent_id", parse_id, self.agent_id),
-            run_id=_named("run_id", parse_id, self.run_id),
+            agent_id=parse_named("agent_id", parse_id, self.agent_id),
+            run_id=parse_named("run_id", parse_id, self.run_id),
             files=[self._path("files", file) for file in files],
             contract=self._contract(),
             profiles=None if is_unset(self.profiles) else self._folder("profiles", self.profiles),
@@ -152,7 +150,7 @@ class CheckRunRecordsOperator(BaseOperator):
                 "destination",
                 self.destination if not is_unset(self.destination) else f"{files[0].rpartition('/')[0]}/checked",
             ),
-            on_drift=_named("on_drift", lambda value: parse_choice(value, OnDrift), self.on_drift),
+            on_drift=parse_named("on_drift", lambda value: parse_choice(value, OnDrift), self.on_drift),
             learn_from=learn_from,
             encoding=self.encoding or None,
             delimiter=self.delimiter or None,
@@ -175,12 +173,9 @@ class CheckRunRecordsOperator(BaseOperator):
             raise ContractRefused(f"{path} is no UTF-8 text: {error}") from None
 
     def _path(self, name: str, path: object) -> ObjectStoragePath:
-        from airflow_provider_sequentum.transfers.landing import open_destination, without_password
+        from airflow_provider_sequentum.transfers.landing import open_named
 
-        try:
-            return open_destination(path, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
-        except ValueError as error:
-            raise ValueError(f"{name}={without_password(path)!r:.500} cannot be used: {error}") from error
+        return open_named(name, path, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
 
     def _folder(self, name: str, path: object) -> LandingFolder:
         from airflow_provider_sequentum.transfers.landing import LandingFolder
@@ -197,13 +192,6 @@ def _raise_verdict(report: Report) -> None:
         raise RunRecordsRejected(f"The records of run {report.run_id} of agent {report.agent_id} broke: {worst}{more}")
     if report.verdict == "skipped":
         raise SequentumSkipped(f"The records of run {report.run_id} of agent {report.agent_id} broke: {worst}{more}")
-
-
-def _named(name: str, parse: Callable[[Any], T], value: object) -> T:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}") from None
 
 
 @contextmanager

@@ -31,6 +31,9 @@ ROW = "n"
 """The column that numbers a table's records from 0, in the order of its files."""
 
 _MOST_THREADS = 4
+_ROWS = 50_000
+_QUICK = {"use_dictionary": False, "write_statistics": False, "compression": "lz4"}
+"""How normalised files are written: they are read a few times, and then gone."""
 _ROW_GROUP = 16 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _NO_RECORDS = f"SELECT 0::BIGINT AS {ROW} WHERE false"
@@ -174,11 +177,30 @@ class Workspace:
             rows: list[tuple[Any, ...]] = self.connection.execute(sql, list(parameters)).fetchall()
         return rows
 
-    def batches(self, sql: str, rows: int = 50_000) -> Iterator[Any]:
+    def batches(self, sql: str, rows: int = _ROWS) -> Iterator[Any]:
         """Run SQL and yield its result as ``pyarrow.RecordBatch``, without keeping all of it in memory."""
         with self._limits():
             reader = self.connection.sql(sql).to_arrow_reader(rows)
             yield from reader
+
+    def export(self, sql: str, names: Sequence[str], target: Path) -> int:
+        """Run SQL and write its result to a Parquet file, without keeping all of it in memory.
+
+        :param names: of the result's columns in the file.
+        :return: how many rows it has.
+        """
+        arrow, parquet = (library(module, "quality", "DuckDB") for module in ("pyarrow", "pyarrow.parquet"))
+        with self._limits():
+            reader = self.connection.sql(sql).to_arrow_reader(_ROWS)
+            schema = arrow.schema([kind.with_name(name) for kind, name in zip(reader.schema, names, strict=True)])
+            with parquet.ParquetWriter(target, schema) as writer:
+                rows = 0
+                for batch in reader:
+                    writer.write_batch(arrow.RecordBatch.from_arrays(batch.columns, schema=schema))
+                    rows += batch.num_rows
+                    self._check_disk(self._written + target.stat().st_size)
+        self._written += target.stat().st_size
+        return rows
 
     def _copy(self, file: LandedPath, copy: IO[bytes]) -> tuple[int, str]:
         """Copy a file to the disk, since it may be read twice and its storage may be slow to find a place in it."""
@@ -210,7 +232,7 @@ class Workspace:
                 numbers = arrow.array(range(start, start + batch.num_rows), type=arrow.int64())
                 renamed = arrow.Table.from_arrays([*batch.columns, numbers], names=[*columns.values(), ROW])
                 with self._limits():
-                    writer = writer or parquet.ParquetWriter(part, renamed.schema)
+                    writer = writer or parquet.ParquetWriter(part, renamed.schema, **_QUICK)
                     writer.write_table(renamed)
                 records += batch.num_rows
                 self._check_disk(self._written + part.stat().st_size)
@@ -282,6 +304,7 @@ def open_workspace(*, memory: int = MEMORY, disk: int = DISK) -> Iterator[Worksp
             "python_enable_replacements": False,
         }
         with duckdb.connect(":memory:", config=options) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
             # Given to connect(), this limit would be shown, but not kept (DuckDB 2.0).
             connection.execute(f"SET max_temp_directory_size = '{disk}B'")
             # In this order: the folder could not be allowed, nor anything be set, after the next two.

@@ -119,6 +119,17 @@ def open_destination(destination: object, conn_id: str | None) -> ObjectStorageP
     return folder
 
 
+def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePath:
+    """Return the path that a parameter names, as :func:`open_destination` does.
+
+    :raises ValueError: it cannot be used; the message begins with ``name`` and has no full stop.
+    """
+    try:
+        return open_destination(path, conn_id)
+    except ValueError as error:
+        raise ValueError(f"{name}={without_password(path)!r:.500} cannot be used: {error}") from error
+
+
 def without_password(destination: object) -> str:
     """Return a destination as a message may show it."""
     return _PASSWORD.sub("://***@", str(destination))
