@@ -41,7 +41,7 @@ def load(paths: list[str]) -> int:
     """Load the records; here they are only counted."""
     records = 0
     for path in paths:
-        with ObjectStoragePath(path).open("r", newline="") as file:
+        with ObjectStoragePath(path).open("r", newline="") as file:  # type: ignore[no-untyped-call]
             records += sum(1 for _ in csv.DictReader(file))
     return records
 

@@ -181,7 +181,7 @@ class CheckRunRecordsOperator(BaseOperator):
         from airflow_provider_sequentum.transfers.landing import LandingFolder
 
         folder = LandingFolder(self._path(name, path))
-        folder.contents()  # makes the folder where the storage has folders
+        folder.make()
         return folder
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_sequentum.quality.engine import ROW, Column, Table, Workspace, text_of
+from airflow_provider_sequentum.quality.engine import ROW, TEXT, Column, Table, Workspace, text_of
 
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 """How a number is written: a code such as ``007`` is none."""
@@ -74,8 +74,8 @@ class Comparison:
         ((number, first),) = self.workspace.rows(f"SELECT count(*), min({ROW}) FROM {table.sql} WHERE {empty}")  # noqa: S608
         if number:
             raise NotComparable(
-                f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.rows:,} cases, first "
-                f"in record {first + 1:,}"
+                f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.records:,} cases, "
+                f"first in record {first + 1:,}"
             )
         texts = ", ".join(text_of(column) for column in columns)
         repeated = self.workspace.rows(
@@ -90,14 +90,15 @@ class Comparison:
         """Find what is different; :meth:`added` and the others give the records afterwards."""
         if self.previous is None:
             self.workspace.execute(
-                f"CREATE TEMP TABLE changes AS SELECT {ROW} AS now, NULL::BIGINT AS before FROM {self.current.sql}"  # noqa: S608
+                f"CREATE OR REPLACE TEMP TABLE changes AS "  # noqa: S608
+                f"SELECT {ROW} AS now, NULL::BIGINT AS before FROM {self.current.sql}"
             )
-            return Changes(self.current.rows, 0, 0, 0, {})
+            return Changes(self.current.records, 0, 0, 0, {})
         new, old = self.current.columns, self.previous.columns
         left_out = {*self.key, *self.ignored}
         differ = {name: _differs(new.get(name), old.get(name)) for name in {**new, **old} if name not in left_out}
         self.workspace.execute(
-            f"CREATE TEMP TABLE changes AS SELECT c.{ROW} AS now, p.{ROW} AS before "  # noqa: S608
+            f"CREATE OR REPLACE TEMP TABLE changes AS SELECT c.{ROW} AS now, p.{ROW} AS before "  # noqa: S608
             f"FROM {self.current.sql} c FULL JOIN {self.previous.sql} p "
             f"ON {' AND '.join(_equal(new[name], old[name]) for name in self.key)} "
             f"WHERE c.{ROW} IS NULL OR p.{ROW} IS NULL OR {_any(list(differ.values()))}"
@@ -107,7 +108,7 @@ class Comparison:
             "count(*) FILTER (now IS NULL) FROM changes"
         )
         counts = self._changed_columns(differ, self.previous) if changed and differ else {}
-        return Changes(added, changed, removed, self.current.rows - added - changed, counts)
+        return Changes(added, changed, removed, self.current.records - added - changed, counts)
 
     @property
     def added(self) -> str:
@@ -150,7 +151,7 @@ def _equal(new: Column, old: Column) -> str:
 def _differs(new: Column | None, old: Column | None) -> str:
     if new is None or old is None:
         return f"{_value(new, 'c') if new else _value(old, 'p')} <> ''"  # type: ignore[arg-type]
-    if new.kind == old.kind != "VARCHAR":
+    if new.kind == old.kind != TEXT:
         return f"c.{new.sql} IS DISTINCT FROM p.{old.sql}"
     one, two = _value(new, "c"), _value(old, "p")
     # Not AND: DuckDB would look for numbers in each pair of values, the same ones too.

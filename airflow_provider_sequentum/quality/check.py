@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from airflow_provider_sequentum.quality.contract import Contract
 from airflow_provider_sequentum.quality.drift import FEWEST_RUNS, find_drift
-from airflow_provider_sequentum.quality.engine import LandedPath, Workspace
+from airflow_provider_sequentum.quality.engine import LandedPath, Table, Workspace
 from airflow_provider_sequentum.quality.history import Folder, History, read_history
 from airflow_provider_sequentum.quality.judge import Breach, Judgement, judge
 from airflow_provider_sequentum.quality.passing import check_can_be_written, write_passed
 from airflow_provider_sequentum.quality.profile import Profile, compare, profile
 from airflow_provider_sequentum.quality.report import MOST_LINES, Report, page
-from airflow_provider_sequentum.quality.table import Table, text_table
+from airflow_provider_sequentum.records.formats import RecordsUnreadable
+
+MOST_COLUMNS = 2_000
+"""Columns that are judged. A table with more is one whose columns are values."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,15 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     :raises RecordsUnreadable: a file cannot be read or, where records are to be taken out of it, written.
     """
     history = None if check.profiles is None else read_history(check.profiles, check.agent_id, check.run_id)
-    table = text_table(
-        workspace,
-        workspace.load(check.files, typed_cells=False, encoding=check.encoding, delimiter=check.delimiter),
-    )
+    loaded = workspace.load(check.files, typed_cells=False, encoding=check.encoding, delimiter=check.delimiter)
+    if len(loaded.columns) > MOST_COLUMNS:
+        raise RecordsUnreadable(
+            f"The records have {len(loaded.columns):,} columns, and at most {MOST_COLUMNS:,} are checked. "
+            "Are values used as the names of fields?"
+        )
+    # A price is one of text to the page that shows it: what its number says and how it is written both tell whether the
+    # agent still finds it.
+    table = loaded.as_text()
     judgement = judge(table, check.contract)
     found = profile(table, agent_id=check.agent_id, run_id=check.run_id, key=check.contract.key)
     learnt = history.learnt(check.learn_from) if history else []
@@ -105,4 +113,4 @@ def _write(check: Check, found: Profile, report: Report, history: History | None
         stream.write(content)
     report.page = str(check.destination.path / check.page_name)
     if history is not None:
-        history.save(saved, table, table.workspace.folder)
+        history.save(saved, table)

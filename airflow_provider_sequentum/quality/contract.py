@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,9 +23,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 ODCS_VERSION = "v3.1.0"
 """The version of the Open Data Contract Standard whose files are understood."""
-
-
-B = TypeVar("B", "Records", "Range", "Length")
 
 
 class ContractRefused(ValueError):
@@ -68,7 +65,8 @@ class Records(TableRule):
 
     @model_validator(mode="after")
     def _has_bounds(self) -> Self:
-        return _check_bounds(self)
+        _check_bounds(self.minimum, self.maximum)
+        return self
 
 
 class Filled(RowRule):
@@ -108,7 +106,8 @@ class Range(RowRule):
     def _has_bounds(self) -> Self:
         if self.minimum is not None and self.maximum is not None and type(self.minimum) is not type(self.maximum):
             raise ValueError("minimum and maximum must be both numbers or both dates")
-        return _check_bounds(self)
+        _check_bounds(self.minimum, self.maximum)
+        return self
 
 
 class Length(RowRule):
@@ -121,7 +120,8 @@ class Length(RowRule):
 
     @model_validator(mode="after")
     def _has_bounds(self) -> Self:
-        return _check_bounds(self)
+        _check_bounds(self.minimum, self.maximum)
+        return self
 
 
 class Pattern(RowRule):
@@ -217,12 +217,11 @@ def _shown_errors(error: ValidationError) -> Iterator[str]:
         yield f"{place}: {each['msg']}"
 
 
-def _check_bounds(rule: B) -> B:
-    if rule.minimum is None and rule.maximum is None:
+def _check_bounds(minimum: Any, maximum: Any) -> None:
+    if minimum is None and maximum is None:
         raise ValueError("minimum or maximum is needed")
-    if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:
+    if minimum is not None and maximum is not None and minimum > maximum:
         raise ValueError("minimum is above maximum")
-    return rule
 
 
 # The Open Data Contract Standard

@@ -27,8 +27,11 @@ MEMORY = 256 * 1024 * 1024
 DISK = 16 * 1024 * 1024 * 1024
 """Bytes that the normalised files may take in the temporary folder, and as many again for what DuckDB puts aside."""
 
-ROW = "n"
+ROW = "r"
 """The column that numbers a table's records from 0, in the order of its files."""
+
+TEXT = "VARCHAR"
+"""DuckDB's type of a text."""
 
 _MOST_THREADS = 4
 _ROWS = 50_000
@@ -100,18 +103,37 @@ class Source:
 class Table:
     """The records of some files, for SQL.
 
+    :param workspace: where it is.
     :param sql: its name in SQL. Besides its columns it has :data:`ROW`.
     :param columns: by the names that the records have.
     """
 
+    workspace: Workspace
     sql: str
     columns: Mapping[str, Column]
     sources: tuple[Source, ...]
 
     @property
-    def rows(self) -> int:
+    def records(self) -> int:
         """How many records it has."""
         return sum(source.records for source in self.sources)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its columns, as the records have them."""
+        return list(self.columns)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows that SQL finds, in which ``{table}`` stands for its name."""
+        return self.workspace.rows(sql.replace("{table}", self.sql), parameters)
+
+    def as_text(self) -> Table:
+        """Return the same records with all values as text."""
+        cells = "".join(f", {text_of(column)} AS {column.sql}" for column in self.columns.values())
+        text = f"{self.sql}_text"
+        self.workspace.execute(f"CREATE OR REPLACE VIEW {text} AS SELECT {ROW}{cells} FROM {self.sql}")  # noqa: S608
+        columns = {name: Column(name, column.sql, TEXT) for name, column in self.columns.items()}
+        return Table(self.workspace, text, columns, self.sources)
 
 
 @dataclass
@@ -251,7 +273,7 @@ class Workspace:
         table = f"t{self._tables}"
         self._tables += 1
         self.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(selects) or _NO_RECORDS}")
-        return Table(table, columns, sources)
+        return Table(self, table, columns, sources)
 
     def _described(self, path: Path, columns: Mapping[str, str]) -> dict[str, Column]:
         kinds = {row[0]: row[1] for row in self.rows(f"DESCRIBE SELECT * FROM {_file(path)}")}  # noqa: S608
@@ -320,7 +342,7 @@ def text_of(column: Column, table: str | None = None) -> str:
     :param table: the table's name or alias in the query.
     """
     value = f"{table}.{column.sql}" if table else column.sql
-    if column.kind == "VARCHAR":
+    if column.kind == TEXT:
         return value
     if column.kind in ("DOUBLE", "FLOAT"):
         return (
@@ -337,7 +359,7 @@ def _common_kind(name: str, found: Sequence[tuple[Path, Mapping[str, Column]]]) 
         return kinds[0].kind
     if kinds and all(column.is_integer for column in kinds):
         return "HUGEINT"
-    return "DOUBLE" if kinds and all(column.is_number for column in kinds) else "VARCHAR"
+    return "DOUBLE" if kinds and all(column.is_number for column in kinds) else TEXT
 
 
 def _select(path: Path, have: Mapping[str, Column], columns: Iterable[Column]) -> str:
@@ -350,7 +372,7 @@ def _value(column: Column | None, kind: str) -> str:
         return f"CAST(NULL AS {kind})"
     if column.kind == kind:
         return column.sql
-    return text_of(column) if kind == "VARCHAR" else f"CAST({column.sql} AS {kind})"
+    return text_of(column) if kind == TEXT else f"CAST({column.sql} AS {kind})"
 
 
 def _file(path: Path) -> str:

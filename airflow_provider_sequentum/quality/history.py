@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from airflow_provider_sequentum.quality.engine import ROW, Table
 from airflow_provider_sequentum.quality.profile import Profile, key_of
-from airflow_provider_sequentum.quality.table import Table, text_table
-from airflow_provider_sequentum.records.formats import library
 
 COMPARED_RECORDS = 50_000
 """Records of a run that are kept for the comparison with the next one, about."""
@@ -42,6 +41,9 @@ class Folder(Protocol):
 
     def write(self, name: str, expected_size: int | None = None) -> Any:
         """Open a file, which shows when it is whole."""
+
+    def upload(self, name: str, file: Path) -> str:
+        """Copy a file of this machine and return where it is then."""
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -78,40 +80,31 @@ class History:
         if not known:
             return None
         path = self.folder.path / f"run-{known[-1]}.parquet"
-        return text_table(table.workspace, table.workspace.load([path], typed_cells=False)), known[-1]
+        return table.workspace.load([path], typed_cells=False).as_text(), known[-1]
 
-    def save(self, profile: Profile, table: Table | None, temporary: Path) -> str:
-        """Write a run's profile and, if they are given, its records; return the profile's path.
+    def save(self, profile: Profile, table: Table) -> None:
+        """Write a run's records, if they have a key, and its profile.
 
         The profile is written last: a run that has one has all.
         """
-        name = f"run-{profile.run_id}.json"
-        if table is not None and profile.key and all(each in table.columns for each in profile.key):
-            self._save_records(profile, table, temporary)
-        with self.folder.write(name) as stream:
+        if profile.key and all(each in table.columns for each in profile.key):
+            self._save_records(profile, table)
+        with self.folder.write(f"run-{profile.run_id}.json") as stream:
             stream.write(profile.to_json())
         for old in sorted(each for each in self._records if each < profile.run_id)[:-_KEPT_RECORDS]:
             self.folder.remove(f"run-{old}.parquet")
-        return str(self.folder.path / name)
 
-    def _save_records(self, profile: Profile, table: Table, temporary: Path) -> None:
-        key, file = key_of(table, profile.key), temporary / "records.parquet"
+    def _save_records(self, profile: Profile, table: Table) -> None:
+        key, file = key_of(table, profile.key), table.workspace.folder / "records.parquet"
         every = -(-table.records // COMPARED_RECORDS)
-        cells = ", ".join(table.columns.values())
-        arrow, parquet = (library(module, "quality", "Checking records") for module in ("pyarrow", "pyarrow.parquet"))
-        schema = arrow.schema([(name, arrow.string()) for name in table.names])
-        with parquet.ParquetWriter(file, schema) as writer:
-            for batch in table.workspace.batches(
-                f"SELECT {cells} FROM {table.relation} "  # noqa: S608  # names of our own
-                f"WHERE {key} IS NOT NULL AND md5_number_lower({key}) % {every} = 0 ORDER BY r"
-            ):
-                writer.write_batch(arrow.RecordBatch.from_arrays(batch.columns, schema=schema))
-        with (
-            self.folder.write(f"run-{profile.run_id}.parquet", file.stat().st_size) as stream,
-            file.open("rb") as source,
-        ):
-            while data := source.read(1024 * 1024):
-                stream.write(data)
+        cells = ", ".join(column.sql for column in table.columns.values())
+        table.workspace.export(
+            f"SELECT {cells} FROM {table.sql} "  # noqa: S608  # names of our own
+            f"WHERE {key} IS NOT NULL AND md5_number_lower({key}) % {every} = 0 ORDER BY {ROW}",
+            table.names,
+            file,
+        )
+        self.folder.upload(f"run-{profile.run_id}.parquet", file)
         file.unlink()
 
 

@@ -20,8 +20,8 @@ from airflow_provider_sequentum.quality.contract import (
     Required,
     Unique,
 )
+from airflow_provider_sequentum.quality.engine import Table
 from airflow_provider_sequentum.quality.profile import DATE_KINDS, KIND_OF, NUMBER_OF, of
-from airflow_provider_sequentum.quality.table import Table
 
 EXAMPLES = 3
 """Values that a breach shows."""
@@ -161,7 +161,7 @@ class _Judging:
         if missing := [name for name in names if name not in self._table.columns]:
             self._add(rule, ", ".join(missing), f"missing; there are {_listed(self._table.names)}")
             return
-        test, cells = self._test(rule, [self._table.columns[name] for name in names], ", ".join(names))
+        test, cells = self._test(rule, [self._table.columns[name].sql for name in names], ", ".join(names))
         bad, judged = self._count(test, cells)
         if not bad or bad <= (1 - rule.mostly) * judged + 1e-9:
             return
@@ -185,7 +185,7 @@ class _Judging:
         try:
             return self._table.query(
                 f"SELECT count(*) FILTER (bad), count(*) FILTER (judged) FROM "
-                f"(SELECT {test.sql} AS bad, {judged} AS judged FROM {{relation}})",
+                f"(SELECT {test.sql} AS bad, {judged} AS judged FROM {{table}})",
                 test.parameters,
             )[0]
         except Exception as error:
@@ -194,10 +194,10 @@ class _Judging:
             raise
 
     def _examples(self, test: _RowTest, name: str) -> tuple[str, ...]:
-        column = self._table.columns[name]
+        column = self._table.columns[name].sql
         rows = self._table.query(
             f"SELECT DISTINCT left(v, {LONGEST_EXAMPLE}) FROM "
-            f"(SELECT {column} AS v, {test.sql} AS bad FROM {{relation}}) "
+            f"(SELECT {column} AS v, {test.sql} AS bad FROM {{table}}) "
             f"WHERE bad AND v IS NOT NULL ORDER BY 1 LIMIT {EXAMPLES}",
             test.parameters,
         )
@@ -215,7 +215,7 @@ class _Judging:
                     self._judge_type(HasType(column=name, type=kind), modes.data_type)
 
     def _judge_unknown(self, name: str, mode: str) -> None:
-        column = self._table.columns[name]
+        column = self._table.columns[name].sql
         test = _RowTest(
             f"nullif(trim({column}), '') IS NOT NULL", (), name, "a value in a column that the contract lacks"
         )
@@ -237,7 +237,7 @@ class _Judging:
             self.dropped.append(name)
 
     def _judge_type(self, rule: HasType, mode: str) -> None:
-        test, judged = self._test(rule, [self._table.columns[rule.column]], rule.column)
+        test, judged = self._test(rule, [self._table.columns[rule.column].sql], rule.column)
         bad, cells = self._count(test, judged)
         if not bad:
             return
@@ -297,7 +297,7 @@ def removed_rows(table: Table, tests: Sequence[_RowTest]) -> Iterator[tuple[int,
     parameters = [parameter for test in tests for parameter in test.parameters]
     cursor = table.workspace.execute(
         f"SELECT r, list_filter(broken, lambda x: x IS NOT NULL) AS which FROM "
-        f"(SELECT r, [{marks}] AS broken FROM {table.relation}) WHERE len(which) > 0 ORDER BY r",
+        f"(SELECT r, [{marks}] AS broken FROM {table.sql}) WHERE len(which) > 0 ORDER BY r",
         parameters,
     )
     while rows := cursor.fetchmany(10_000):

@@ -13,10 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_sequentum.quality.engine import LandedPath
+from airflow_provider_sequentum.quality.engine import LandedPath, Table
 from airflow_provider_sequentum.quality.history import Folder
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
-from airflow_provider_sequentum.quality.table import Table
 from airflow_provider_sequentum.records.formats import BINARY, TABLES, RecordsUnreadable, format_of
 from airflow_provider_sequentum.records.reading import read_records
 

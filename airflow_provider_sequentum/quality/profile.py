@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airflow_provider_sequentum.quality.table import Table
+from airflow_provider_sequentum.quality.engine import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -269,9 +269,7 @@ def _share(value: float | None) -> float:
 def _sample(table: Table) -> int:
     most = max(_BLOCK, min(SAMPLE, _CELLS // max(1, len(table.names))))
     every = -(-table.records // most) if table.records else 1
-    table.query(
-        f"CREATE OR REPLACE TEMP TABLE sample AS SELECT * FROM {{relation}} WHERE (r // {_BLOCK}) % {every} = 0"
-    )
+    table.query(f"CREATE OR REPLACE TEMP TABLE sample AS SELECT * FROM {{table}} WHERE (r // {_BLOCK}) % {every} = 0")
     return int(table.query("SELECT count(*) FROM sample")[0][0])
 
 
@@ -329,7 +327,7 @@ def _shares_of(sql: str, table: Table) -> dict[int, float]:
 
 def _filled(table: Table) -> list[float]:
     counts = ", ".join(f"count(nullif(trim(c{number}), ''))" for number in range(len(table.names)))
-    return [_share(count / table.records) for count in table.query(f"SELECT {counts} FROM {{relation}}")[0]]
+    return [_share(count / table.records) for count in table.query(f"SELECT {counts} FROM {{table}}")[0]]
 
 
 _DISTRIBUTIONS = {
@@ -391,10 +389,10 @@ def _pairs(table: Table, columns: dict[str, ColumnProfile]) -> dict[str, Pair]:
     couples = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     asked = []
     for a, b in couples:
-        a_, b_ = table.columns[a], table.columns[b]
+        a_, b_ = table.columns[a].sql, table.columns[b].sql
         less = f"avg((n{a_} < n{b_})::INT)" if {a, b} <= numeric else "NULL"
         asked.append(f"avg(({a_} = {b_})::INT), {less}")
-    numbers = "".join(f", {of(c, NUMBER_OF)} AS n{c}" for c in (table.columns[name] for name in sorted(numeric)))
+    numbers = "".join(f", {of(c, NUMBER_OF)} AS n{c}" for c in (table.columns[name].sql for name in sorted(numeric)))
     answer = table.query(f"SELECT {', '.join(asked)} FROM (SELECT *{numbers} FROM sample)")[0]
     pairs = {}
     for place, (a, b) in enumerate(couples):
@@ -413,15 +411,15 @@ def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Cha
     if not all(name in table.columns and name in before.columns for name in key):
         return None
     shared = [name for name in table.names if name in before.columns and name not in key]
-    names = [(table.columns[name], before.columns[name]) for name in shared]
-    for relation, kept, owner in (
+    names = [(table.columns[name].sql, before.columns[name].sql) for name in shared]
+    for keyed, kept, owner in (
         ("now_keyed", [a for a, _ in names], table),
         ("then_keyed", [b for _, b in names], before),
     ):
         table.query(
-            f"""CREATE OR REPLACE TEMP TABLE {relation} AS
+            f"""CREATE OR REPLACE TEMP TABLE {keyed} AS
             SELECT {key_of(owner, key)} AS k{"".join(", " + c for c in kept)}
-            FROM {owner.relation} WHERE k IS NOT NULL QUALIFY row_number() OVER (PARTITION BY k ORDER BY r) = 1"""
+            FROM {owner.sql} WHERE k IS NOT NULL QUALIFY row_number() OVER (PARTITION BY k ORDER BY r) = 1"""
         )
     then, kept_count = table.query("SELECT count(*), count(n.k) FROM then_keyed t LEFT JOIN now_keyed n USING (k)")[0]
     now = table.query("SELECT count(*) FROM now_keyed")[0][0]
@@ -439,11 +437,9 @@ def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Cha
 
 def key_of(table: Table, key: Sequence[str]) -> str:
     """Return the SQL of a record's key as one text; NULL where a part of it is empty."""
-    parts = ", ".join(f"nullif(trim({table.columns[name]}), '')" for name in key)
-    return (
-        f"CASE WHEN {' AND '.join(f'nullif(trim({table.columns[name]}), {chr(39) * 2}) IS NOT NULL' for name in key)} "
-        f"THEN to_json([{parts}])::VARCHAR END"
-    )
+    parts = [f"nullif(trim({table.columns[name].sql}), '')" for name in key]
+    is_whole = " AND ".join(f"{part} IS NOT NULL" for part in parts)
+    return f"CASE WHEN {is_whole} THEN to_json([{', '.join(parts)}])::VARCHAR END"
 
 
 def _changes(

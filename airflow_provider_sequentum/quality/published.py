@@ -170,7 +170,7 @@ def publish_changes(
     with open_workspace() as workspace:
         current = workspace.load(map(port.open, paths), typed_cells=False, **options)
         files = [_published(path, source) for path, source in zip(paths, current.sources, strict=True)]
-        if not current.rows:
+        if not current.records:
             raise NotComparable(f"the files hold no record: {', '.join(paths)}")
         base = None if pointer is None else pointer.base_of(files)
         previous = None if base is None else _load(port, workspace, base, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from airflow_provider_sequentum.transfers.landing import OBJECT_STORES, landing, open_destination, storage_errors
+from airflow_provider_sequentum.transfers.landing import LandingFolder, open_destination, storage_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +65,13 @@ class PublishingStorage:
 
     def write_pointer(self, content: bytes) -> None:
         """Put a pointer in place of the one there is, as a whole."""
-        with storage_errors(f"Could not write {self.pointer}"):
-            _make_folder(self.pointer.parent)
-            with landing(self.pointer) as stream:
-                stream.write(content)
+        folder = LandingFolder(self.pointer.parent)
+        folder.make()
+        with folder.write(self.pointer.name) as stream:
+            stream.write(content)
 
     def write_changes(self, name: str, content: Path) -> str:
         """Put a file into the folder for changes, as a whole, and return its path."""
-        target = self.changes / name
-        with storage_errors(f"Could not write {target}"):
-            _make_folder(self.changes)
-            with content.open("rb") as source, landing(target, content.stat().st_size) as stream:
-                shutil.copyfileobj(source, stream, _CHUNK)
-        return str(target)
-
-
-def _make_folder(folder: ObjectStoragePath) -> None:
-    if folder.protocol not in OBJECT_STORES:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = LandingFolder(self.changes)
+        folder.make()
+        return folder.upload(name, content)

@@ -15,10 +15,9 @@ from typing import Any
 from airflow_provider_sequentum.quality import profile as profiles
 from airflow_provider_sequentum.quality.contract import Contract, parse_contract
 from airflow_provider_sequentum.quality.drift import Drift, find_drift
-from airflow_provider_sequentum.quality.engine import Workspace, open_workspace
+from airflow_provider_sequentum.quality.engine import Table, Workspace, open_workspace
 from airflow_provider_sequentum.quality.judge import judge as judge_contract
 from airflow_provider_sequentum.quality.profile import Change, Profile
-from airflow_provider_sequentum.quality.table import Table, text_table
 from tests.quality_corpus.breakages import BREAKAGES, Case
 from tests.quality_corpus.data_sets import DataSet, Row
 
@@ -67,7 +66,7 @@ class Judge:
         else:
             text.write("nothing\n")
         file = _File(text.getvalue().encode())
-        return text_table(self._workspace, self._workspace.load([file], typed_cells=False))
+        return self._workspace.load([file], typed_cells=False).as_text()
 
     def profile(self, table: Table, run: int, key: str, before: Table | None) -> Profile:
         """Return a run's profile, with the comparison by key."""
@@ -166,8 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
         n = len(cases)
         print(f"{name:40} {n:3} {sum(bool(a) for a, _ in cases) / n:7.0%} {sum(bool(b) for _, b in cases) / n:7.0%}")
     total = sum(map(len, table.values()))
-    with_key = sum(bool(a) for cases in table.values() for a, _ in cases) / max(1, total)
-    without = sum(bool(b) for cases in table.values() for _, b in cases) / max(1, total)
+    share_with_key = sum(bool(a) for cases in table.values() for a, _ in cases) / max(1, total)
+    share_without = sum(bool(b) for cases in table.values() for _, b in cases) / max(1, total)
     good = sum(each.good for each in judged)
     false = sum(len(each.false_alarms) for each in judged) / max(1, good)
     covered, uncovered = sum(each.covered for each in judged), [line for each in judged for line in each.uncovered]
@@ -176,10 +175,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(*[f"FALSE BY A DECLARED RULE {line}" for line in declared], sep="\n")
     print(f"declared rules: {covered - len(uncovered)} of {covered} found, {len(declared)} false alarms")
     print(f"\n{len(table)} kinds of breakage, {total} broken runs, {good} good runs of {len(judged)} data sets")
-    print(f"caught with a key     {with_key:.1%} (at least 97 %)")
-    print(f"caught without a key  {without:.1%} (at least 92 %)")
+    print(f"caught with a key     {share_with_key:.1%} (at least 97 %)")
+    print(f"caught without a key  {share_without:.1%} (at least 92 %)")
     print(f"false alarms          {false:.1%} (at most 1 %)")
-    return int(with_key < 0.97 or without < 0.92 or false > 0.01 or bool(uncovered) or bool(declared))
+    return int(share_with_key < 0.97 or share_without < 0.92 or false > 0.01 or bool(uncovered) or bool(declared))
 
 
 if __name__ == "__main__":

@@ -855,7 +855,7 @@ def one_row_off(case: Case) -> Rows | None:
 def keys_renumbered(case: Case) -> Rows | None:
     key = case.having("key")[0]
     for place, row in enumerate(case.rows):
-        row[key] = re.sub(r"\d+$", lambda found, n=place: str(n + 1).zfill(len(found[0])), row[key])
+        row[key] = re.sub(r"\d+$", lambda found: str(place + 1).zfill(len(found[0])), row[key])  # noqa: B023  # at once
     return case.rows
 
 

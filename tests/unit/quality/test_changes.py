@@ -7,13 +7,14 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.quality.changes import Comparison, NotComparable
@@ -80,9 +81,16 @@ class Store:
         return f"changes/{name}"
 
 
-def publish(store: Store, *paths: str, **options: Any) -> Publication:
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[Workspace]:
+    with open_workspace() as opened:
+        yield opened
+
+
+def publish(store: Store, *paths: str, workspace: Workspace | None = None, **options: Any) -> Publication:
     store.steps = 0
-    return publish_changes(store, open_workspace, paths, **{"key": ["sku"], "ignored": [], **options})
+    opened = open_workspace if workspace is None else lambda: nullcontext(workspace)
+    return publish_changes(store, opened, paths, **{"key": ["sku"], "ignored": [], **options})
 
 
 def written(store: Store, name: str) -> list[Record]:
@@ -147,18 +155,13 @@ RECORDS = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
-def workspace() -> Iterator[Workspace]:
-    with open_workspace() as opened:
-        yield opened
-
-
 def as_csv(records: list[Record]) -> bytes:
     columns = list(dict.fromkeys(column for record in records for column in record))
     rows = [columns, *([text(record.get(column)) for column in columns] for record in records)]
     return "\n".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows).encode()
 
 
+@settings(max_examples=settings().max_examples // 3)
 @given(RECORDS, RECORDS, st.lists(st.sampled_from(["seen", "absent"]), max_size=1), st.booleans(), st.booleans())
 def test_changes_are_those_of_dictionaries(
     workspace: Workspace, new: list[Record], old: list[Record], ignored: list[str], new_is_csv: bool, old_is_csv: bool
@@ -169,7 +172,6 @@ def test_changes_are_those_of_dictionaries(
         )
         for rows, is_csv in ((new, new_is_csv), (old, old_is_csv))
     )
-    workspace.execute("DROP TABLE IF EXISTS changes")
     comparison = Comparison(workspace, current, previous, ["sku"], ignored)
     for table in (current, previous):
         comparison.check_key(table, "records")
@@ -222,16 +224,19 @@ def test_the_first_run_adds_all_and_the_next_one_what_changed(store: Store) -> N
 
 @pytest.mark.parametrize("dies_after_effect", [False, True])
 @pytest.mark.parametrize("has_earlier_run", [False, True])
-def test_killed_at_any_step_a_retry_publishes_the_same_once(dies_after_effect: bool, has_earlier_run: bool) -> None:
+def test_killed_at_any_step_a_retry_publishes_the_same_once(
+    dies_after_effect: bool, has_earlier_run: bool, store: Store, workspace: Workspace
+) -> None:
+    if has_earlier_run:
+        publish(store, "run-1/a.ndjson", workspace=workspace)
+
     def prepared() -> Store:
         made = Store()
-        made.files = {"run-1/a.ndjson": ndjson(OLD), "run-2/a.ndjson": ndjson(NEW)}
-        if has_earlier_run:
-            publish(made, "run-1/a.ndjson")
+        made.files = dict(store.files)
         return made
 
     undisturbed = prepared()
-    summary = publish(undisturbed, "run-2/a.ndjson").summary()
+    summary = publish(undisturbed, "run-2/a.ndjson", workspace=workspace).summary()
     steps = undisturbed.steps
     assert steps >= 7
     for fatal in range(1, steps + 1):
@@ -239,12 +244,12 @@ def test_killed_at_any_step_a_retry_publishes_the_same_once(dies_after_effect: b
         pointer = made.files.get("pointer")
         made.fatal, made.dies_after_effect = fatal, dies_after_effect
         with pytest.raises(Killed):
-            publish(made, "run-2/a.ndjson")
+            publish(made, "run-2/a.ndjson", workspace=workspace)
         if fatal < steps or not dies_after_effect:
             assert made.files.get("pointer") == pointer, "it moves as the last act"
         made.fatal = math.inf
         for _ in range(2):  # the retry, and a task that is cleared after it
-            assert publish(made, "run-2/a.ndjson").summary() == summary
+            assert publish(made, "run-2/a.ndjson", workspace=workspace).summary() == summary
             assert made.files == undisturbed.files
 
 
@@ -323,5 +328,4 @@ def test_many_columns_are_compared(workspace: Workspace) -> None:
     old = {"sku": "A", **{f"column {number}": number for number in range(300)}}
     new = {**old, "column 299": "other"}
     current, previous = (workspace.load([MemoryFile("a.ndjson", ndjson([record]))]) for record in (new, old))
-    workspace.execute("DROP TABLE IF EXISTS changes")
     assert Comparison(workspace, current, previous, ["sku"]).compare().changed_columns == {"column 299": 1}

@@ -75,7 +75,7 @@ def check(workspace: Workspace, name: str, content: bytes, *, typed_cells: bool 
     if refusal is not None:
         return []
     rows = rows_of(workspace, table)
-    assert table.rows == len(rows) == len(records)
+    assert table.records == len(rows) == len(records)
     is_table = name.endswith("csv")
     for record, row in zip(records, rows, strict=True):
         for key in {*record, *row}:
@@ -144,7 +144,7 @@ def test_the_columns_of_several_files_are_put_together_by_name(workspace: Worksp
 def test_no_records_are_an_empty_table(workspace: Workspace) -> None:
     for files in ([], [MemoryFile("a.csv", b"a,b\n")]):
         table = workspace.load(files)
-        assert (table.rows, table.columns, rows_of(workspace, table)) == (0, {}, [])
+        assert (table.records, table.columns, rows_of(workspace, table)) == (0, {}, [])
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 1.0), (2.5, 2.5), (10**17, 1e17), (-1, -1.0), (True, True)])

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.quality.contract import ContractRefused, parse_contract
-from airflow_provider_sequentum.quality.engine import Workspace, open_workspace
+from airflow_provider_sequentum.quality.engine import Table, Workspace, open_workspace
 from airflow_provider_sequentum.quality.judge import judge, removed_rows
-from airflow_provider_sequentum.quality.table import Table, text_table
 
 
 class File:
@@ -31,7 +30,7 @@ def workspace() -> Iterator[Workspace]:
 
 
 def table(workspace: Workspace, text: str) -> Table:
-    return text_table(workspace, workspace.load([File(text)], typed_cells=False))
+    return workspace.load([File(text)], typed_cells=False).as_text()
 
 
 ROWS = """sku,price,when,extra
@@ -126,12 +125,11 @@ HOSTILE = st.text(st.characters(blacklist_categories=["Cs"], blacklist_character
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(HOSTILE.filter(str.strip), min_size=1, max_size=6), HOSTILE.filter(str.strip))
-def test_names_and_values_are_never_sql(values: list[str], name: str) -> None:
+def test_names_and_values_are_never_sql(workspace: Workspace, values: list[str], name: str) -> None:
     text = name.join(["", "\n"]) + "\n".join(values) + "\n"
     contract = parse_contract({"rules": [{"rule": "allowed", "column": name, "values": values[:1]}]})
-    with open_workspace() as workspace:
-        rows = table(workspace, text)
-        if name not in rows.columns or rows.records != len(values):
-            return  # such as a name that is a byte order mark
-        broken = sum(value != values[0] for value in values)
-        assert sum(breach.records or 0 for breach in judge(rows, contract).breaches) == broken
+    rows = table(workspace, text)
+    if name not in rows.columns or rows.records != len(values):
+        return  # such as a name that is a byte order mark
+    broken = sum(value != values[0] for value in values)
+    assert sum(breach.records or 0 for breach in judge(rows, contract).breaches) == broken
