@@ -16,7 +16,15 @@ from airflow_provider_sequentum.exceptions import (
     SequentumSkipped,
     about_run,
 )
-from airflow_provider_sequentum.parameters import OnDrift, is_unset, parse_choice, parse_count, parse_id, parse_named
+from airflow_provider_sequentum.parameters import (
+    OnDrift,
+    is_unset,
+    parse_choice,
+    parse_count,
+    parse_flag,
+    parse_id,
+    parse_named,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -54,6 +62,9 @@ class CheckRunRecordsOperator(BaseOperator):
     :param learn_from: how many of the last good runs give the bands, 5 to 30. Default 20.
     :param destination: the folder for files that passed, the quarantine and the report. Default: ``checked`` beside the
         first file.
+    :param pin_version: whether the run's version of the agent becomes the pinned one, for ``expected_version="pinned"``
+        of ``StartAgentRunOperator``, if nothing is breached or a person has accepted the run. Default: no. One request.
+    :param sequentum_conn_id: the connection that ``pin_version`` asks. Default: ``sequentum_default``.
     :param encoding: of text files. Default: by their byte order mark, else UTF-8.
     :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
     :param storage_conn_id: the connection of the object storage, if it is not part of the paths.
@@ -74,6 +85,8 @@ class CheckRunRecordsOperator(BaseOperator):
         "on_drift",
         "learn_from",
         "destination",
+        "pin_version",
+        "sequentum_conn_id",
         "encoding",
         "delimiter",
         "storage_conn_id",
@@ -93,6 +106,8 @@ class CheckRunRecordsOperator(BaseOperator):
         on_drift: str = "fail",
         learn_from: int | str = DEFAULT_LEARN_FROM,
         destination: str | None = None,
+        pin_version: bool | str = False,
+        sequentum_conn_id: str | None = "sequentum_default",
         encoding: str | None = None,
         delimiter: str | None = None,
         storage_conn_id: str | None = None,
@@ -109,6 +124,8 @@ class CheckRunRecordsOperator(BaseOperator):
         self.on_drift = on_drift
         self.learn_from = learn_from
         self.destination = destination
+        self.pin_version = pin_version
+        self.sequentum_conn_id = sequentum_conn_id
         self.encoding = encoding
         self.delimiter = delimiter
         self.storage_conn_id = storage_conn_id
@@ -120,6 +137,7 @@ class CheckRunRecordsOperator(BaseOperator):
         from airflow_provider_sequentum.reporting.asset_events import add_extra
 
         with _failures():
+            pins = not is_unset(self.pin_version) and parse_named("pin_version", parse_flag, self.pin_version)
             check = self._check()
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:
                 report = check_records(check, workspace)
@@ -128,8 +146,25 @@ class CheckRunRecordsOperator(BaseOperator):
         context["ti"].xcom_push(key=RECORDS_KEY, value=report.summary())
         with about_run(check.agent_id, check.run_id):
             _raise_verdict(report)
+            if pins and report.verdict in ("passed", "accepted"):
+                self._pin(report)
         add_extra(context, {RECORDS_KEY: report.summary()})
         return report.paths
+
+    def _pin(self, report: Report) -> None:
+        from airflow_provider_sequentum.hooks.pins import move_pin
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+        conn_id = self.sequentum_conn_id or "sequentum_default"
+        hook = SequentumHook(conn_id)
+        try:
+            version = hook.get_run(agent_id=report.agent_id, run_id=report.run_id).config_version
+        finally:
+            hook.close()
+        if version is None:
+            self.log.warning("The service does not state the version of run %s. Nothing was pinned.", report.run_id)
+        else:
+            move_pin(conn_id, report.agent_id, version)
 
     def _check(self) -> Check:
         from airflow_provider_sequentum.quality.check import Check

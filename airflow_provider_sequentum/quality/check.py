@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from airflow_provider_sequentum.quality.contract import Contract
 from airflow_provider_sequentum.quality.drift import FEWEST_RUNS, find_drift
 from airflow_provider_sequentum.quality.engine import LandedPath, Table, Workspace
-from airflow_provider_sequentum.quality.history import Folder, History, read_history
+from airflow_provider_sequentum.quality.history import GOOD, Folder, History, read_history
 from airflow_provider_sequentum.quality.judge import Breach, Judgement, judge
 from airflow_provider_sequentum.quality.passing import check_can_be_written, write_passed
 from airflow_provider_sequentum.quality.profile import Profile, compare, profile
@@ -68,11 +68,17 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     found = profile(table, agent_id=check.agent_id, run_id=check.run_id, key=check.contract.key)
     learnt = history.learnt(check.learn_from) if history else []
     found = _with_change(found, table, history, learnt, check.contract.key)
-    breaches = [*judgement.breaches, *_learnt_breaches(check, found, learnt, history)]
+    is_accepted = history is not None and history.own is not None and history.own.verdict == "accepted"
     report = Report(
-        check.agent_id, check.run_id, table.records, breaches, len(learnt), [str(file) for file in check.files]
+        agent_id=check.agent_id,
+        run_id=check.run_id,
+        records=table.records,
+        breaches=[*judgement.breaches, *_learnt_breaches(check, found, learnt, is_accepted)],
+        learnt_from=len(learnt),
+        is_accepted=is_accepted,
+        paths=[str(file) for file in check.files],
     )
-    if report.verdict in ("passed", "warned") and judgement.removal:
+    if report.verdict in GOOD and judgement.removal:
         _take_out(check, table, judgement, report)
     _write(check, found, report, history, table)
     return report
@@ -86,10 +92,9 @@ def _with_change(
     return found.model_copy(update={"change": change})
 
 
-def _learnt_breaches(check: Check, found: Profile, learnt: Sequence[Profile], history: History | None) -> list[Breach]:
+def _learnt_breaches(check: Check, found: Profile, learnt: Sequence[Profile], is_accepted: bool) -> list[Breach]:
     if not found.records:
         return []
-    is_accepted = history is not None and history.own is not None and history.own.verdict == "accepted"
     on_breach = check.on_drift if len(learnt) >= FEWEST_RUNS and not is_accepted else "warn"
     return [Breach("learnt", drift.column, on_breach, str(drift)) for drift in find_drift(found, learnt)]
 
@@ -103,11 +108,8 @@ def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) 
 
 
 def _write(check: Check, found: Profile, report: Report, history: History | None, table: Table) -> None:
-    was_accepted = history is not None and history.own is not None and history.own.verdict == "accepted"
-    verdict = "accepted" if was_accepted and report.verdict in ("passed", "warned") else report.verdict
-    saved = found.model_copy(
-        update={"verdict": verdict, "breaches": [line[:500] for line in report.lines()[:MOST_LINES]]}
-    )
+    breaches = [line[:500] for line in report.lines()[:MOST_LINES]]
+    saved = found.model_copy(update={"verdict": report.verdict, "breaches": breaches})
     content = page(report, saved, history.earlier if history else []).encode()
     with check.destination.write(check.page_name) as stream:
         stream.write(content)

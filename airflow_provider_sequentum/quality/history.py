@@ -22,6 +22,9 @@ COMPARED_RECORDS = 50_000
 LAST_RUNS = 30
 """Earlier runs that a report shows, and of which the learnt ones are."""
 
+GOOD = ("passed", "warned", "accepted")
+"""Verdicts of runs whose records may be loaded and are learnt from."""
+
 _KEPT_RECORDS = 3
 _NAME = re.compile(r"run-([1-9]\d{0,18})\.(json|parquet)")
 
@@ -69,9 +72,7 @@ class History:
 
     def learnt(self, most: int) -> list[Profile]:
         """Return the profiles of the last good runs, the oldest first."""
-        return [each for each in self.earlier if each.verdict in ("passed", "warned", "accepted") and each.records][
-            -most:
-        ]
+        return [each for each in self.earlier if each.verdict in GOOD and each.records][-most:]
 
     def records_before(self, table: Table, run_id: int, good: Sequence[Profile]) -> tuple[Table, int] | None:
         """Return the records of the last good run, as far as they were kept, and its id."""

@@ -24,6 +24,7 @@ class Report:
 
     :param breaches: those of the contract, then those learnt.
     :param learnt_from: number of earlier runs that gave the bands.
+    :param is_accepted: whether a person has accepted the run.
     :param paths: files that passed.
     """
 
@@ -32,6 +33,7 @@ class Report:
     records: int
     breaches: list[Breach]
     learnt_from: int
+    is_accepted: bool
     paths: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
     quarantined_records: int = 0
@@ -39,9 +41,10 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """``passed``, ``warned``, ``skipped`` or ``failed``: what the worst breach says."""
+        """What the worst breach says, ``passed``, ``warned``, ``skipped`` or ``failed``, or else ``accepted``."""
         found = {breach.on_breach for breach in self.breaches}
-        return next((_VERDICTS[each] for each in _WORST if each in found), "passed")
+        verdict = next((_VERDICTS[each] for each in _WORST if each in found), "passed")
+        return "accepted" if self.is_accepted and verdict in ("passed", "warned") else verdict
 
     def lines(self) -> list[str]:
         """Return a line for each breach, the worst first."""

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import Asset
 
+from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     RunRecordsRejected,
@@ -21,8 +23,13 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumSkipped,
 )
+from airflow_provider_sequentum.hooks.pins import pin_key
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.operators.run_records import RECORDS_KEY, CheckRunRecordsOperator
 from tests.support.landing import FakeTaskInstance
+from tests.support.variables import Variables, variables
+
+__all__ = ["variables"]
 
 HEAD = "sku,name,price\n"
 
@@ -119,7 +126,7 @@ def test_a_person_accepts_a_change(checks: Checks) -> None:
     profile = checks.folder / "profiles" / "run-7.json"
     profile.write_text(profile.read_text().replace('"failed"', '"accepted"'))
     checks.check(7, rows(7, count=400))
-    assert checks.report["verdict"] == "warned"
+    assert checks.report["verdict"] == "accepted"
     assert checks.profile(7)["verdict"] == "accepted"
     checks.check(8, rows(8, count=400))
     assert checks.report["verdict"] == "passed"
@@ -202,6 +209,7 @@ def test_the_page_escapes_what_a_site_says(checks: Checks) -> None:
         ({"files": []}, SequentumRequestRefused, "at least one"),
         ({"agent_id": "x"}, SequentumRequestRefused, "agent_id must be"),
         ({"on_drift": "ignore"}, SequentumRequestRefused, "on_drift must be"),
+        ({"pin_version": "maybe"}, SequentumRequestRefused, "pin_version must be"),
         ({"learn_from": 3}, SequentumRequestRefused, "5 to 30"),
         ({"contract": {"rules": [{"rule": "sql"}]}}, SequentumRequestRefused, "contract is refused"),
         ({"contract": {"rules": [{"rule": "filled", "column": "never"}]}}, RunRecordsRejected, "never"),
@@ -264,6 +272,55 @@ def test_keys_that_are_empty_or_repeat_are_drift_and_no_error(checks: Checks) ->
     for text in (rows(7).replace("S", ""), HEAD + ",Thing 1,10.00\n" * 200):
         with pytest.raises(RunRecordsRejected):
             checks.check(7, text)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """A service where each run has the version 30, but run 9 none; and what it is asked."""
+    asked: list[tuple[str, int, int]] = []
+
+    def get_run(hook: SequentumHook, *, agent_id: int, run_id: int) -> Run:
+        asked.append((hook.sequentum_conn_id, agent_id, run_id))
+        version = None if run_id == 9 else 30
+        return Run.model_validate({"id": run_id, "configId": agent_id, "configVersion": version})
+
+    monkeypatch.setattr(SequentumHook, "get_run", get_run)
+    return asked
+
+
+def test_a_run_that_passed_pins_its_version(
+    checks: Checks, asked: list[tuple[str, int, int]], variables: Variables
+) -> None:
+    checks.check(1)
+    checks.check(1, pin_version="", sequentum_conn_id="other")
+    assert asked == []
+    checks.check(1, pin_version="true", sequentum_conn_id="other")
+    assert asked == [("other", 7, 1)]
+    assert variables == {pin_key("other", 7): "30"}
+    checks.check(9, pin_version=True, sequentum_conn_id="other")
+    assert variables == {pin_key("other", 7): "30"}
+
+
+@pytest.mark.parametrize("on_breach", ["warn", "skip", "fail"])
+def test_a_run_with_a_breach_pins_nothing(
+    checks: Checks, asked: list[tuple[str, int, int]], variables: Variables, on_breach: str
+) -> None:
+    contract = {"rules": [{"rule": "filled", "column": "never", "on_breach": on_breach}]}
+    with suppress(RunRecordsRejected, SequentumSkipped):
+        checks.check(1, contract=contract, pin_version=True)
+    assert checks.report["verdict"] != "passed"
+    assert (asked, variables) == ([], {})
+
+
+def test_an_accepted_run_pins_its_version(
+    checks: Checks, asked: list[tuple[str, int, int]], variables: Variables
+) -> None:
+    contract = {"rules": [{"rule": "filled", "column": "never", "on_breach": "warn"}]}
+    checks.check(1, contract=contract)
+    profile = checks.folder / "profiles" / "run-1.json"
+    profile.write_text(profile.read_text().replace('"warned"', '"accepted"'))
+    checks.check(1, contract=contract, pin_version=True)
+    assert variables == {pin_key("sequentum_default", 7): "30"}
 
 
 def test_without_the_extra(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
