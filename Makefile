@@ -132,7 +132,7 @@ simulate-faults: $(READY) ## Faults that were fixed, put back: does the checker 
 FUZZ ?= --hypothesis-profile=thorough
 .PHONY: fuzz
 fuzz: $(READY) ## Hostile answers and broken tries, many more than in the usual tests (FUZZ=--hypothesis-seed=1)
-	$(BIN)/pytest -n auto $(FUZZ) tests/unit/api/test_hostile_answers.py tests/unit/operators/test_hostile_answers.py tests/unit/runs/test_life.py tests/unit/spaces/test_life.py
+	$(BIN)/pytest -n auto $(FUZZ) tests/unit/api/test_hostile_answers.py tests/unit/operators/test_hostile_answers.py tests/unit/quality/test_changes.py tests/unit/runs/test_life.py tests/unit/spaces/test_life.py
 
 # The advisories are on the internet, and they change when the code does not: this is no part of the tests.
 AUDIT := uvx --quiet pip-audit==2.10.1 --strict --vulnerability-service osv --require-hashes --disable-pip --requirement
@@ -193,6 +193,14 @@ bench-download: $(READY) ## Measure downloading 1 GiB beside curl (BENCH_DOWNLOA
 .PHONY: bench-landing
 bench-landing: $(READY) ## Measure landing 1 GiB and 1,000 small files beside curl (BENCH_LANDING="64 100" for less)
 	$(BIN)/python -m tests.benchmarks.bench_landing $(BENCH_LANDING)
+
+.PHONY: quality-corpus
+quality-corpus: $(READY) ## Check broken and good runs of generated data sets (CORPUS="--seeds 21-40"; some minutes)
+	$(BIN)/python -m tests.quality_corpus $(CORPUS)
+
+.PHONY: bench-changes
+bench-changes: $(READY) ## Measure comparing two runs of 10 million records beside DuckDB's bare join (BENCH_CHANGES=1000000 for less)
+	$(BIN)/python -m tests.benchmarks.bench_changes $(BENCH_CHANGES)
 
 .PHONY: bench-waiting
 bench-waiting: $(READY) $(BENCH_READY) ## Measure a thousand waits on one key, and other providers beside (about an hour)

@@ -137,6 +137,14 @@ class RunRecordsUnreadable(SequentumException, AirflowFailException):
     """A file of a run does not hold what its name says, or is damaged. Not retried: it would be read the same again."""
 
 
+class RunRecordsRejected(SequentumException, AirflowFailException):
+    """A run's records broke a rule with ``on_breach="fail"``, or drifted. Not retried: they are judged the same."""
+
+
+class RunRecordsNotComparable(SequentumException, AirflowFailException):
+    """The records of two runs have no usable key in common, or there are none. Nothing was published; not retried."""
+
+
 class SpaceRunsFailed(SequentumException):
     """Some agents of a space were not started or did not end well. A retry takes up each as it does a single run.
 

@@ -83,7 +83,9 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     f"{package}.operators.agent_run",
                     f"{package}.operators.agent_builder",
+                    f"{package}.operators.run_records",
                     f"{package}.operators.space_run",
+                    f"{package}.operators.run_changes",
                     f"{package}.operators.schedules",
                     f"{package}.operators.agent_version",
                     f"{package}.operators.retention",

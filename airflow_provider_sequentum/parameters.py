@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -26,6 +26,8 @@ OnTimeout = Literal["stop", "leave"]
 OnClear = Literal["rerun", "join"]
 OnEmpty = Literal["succeed", "warn", "skip", "fail"]
 OnPartial = Literal["fail", "warn"]
+OnDrift = Literal["fail", "warn", "skip"]
+OnUnchanged = Literal["succeed", "skip"]
 OnAmbiguousStart = Literal["fail", "adopt", "start"]
 OnAmbiguousSession = Literal["fail", "start"]
 OnLostSession = Literal["fail", "start"]
@@ -128,6 +130,16 @@ def parse_flag(value: object) -> bool:
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
     raise ValueError(f"must be True or False, not {shown(value)}")
+
+
+def parse_texts(value: object) -> list[str] | None:
+    """Return texts given as one or as several; ``None`` if unset."""
+    if is_unset(value):
+        return None
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f"must be a text or a list of at least one, not {shown(value)}")
+    return list(texts)
 
 
 def parse_text(value: object) -> str:

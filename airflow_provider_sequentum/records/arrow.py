@@ -50,6 +50,14 @@ def batches_of(read: Callable[[], Records], name: str, *, is_text: bool) -> Iter
         raise RecordsUnreadable(f"{name!r} cannot be read into Arrow: {error}.") from error
 
 
+def text_batches(records: Records) -> Iterator[Any]:
+    """Yield the records of a CSV file, all with the same keys and text as values, as ``pyarrow.RecordBatch``."""
+    arrow = library("pyarrow", "arrow", "Reading into Arrow")
+    for chunk in _chunks(records, columns=0):
+        arrays = [arrow.array([record[column] for record in chunk], type=arrow.string()) for column in chunk[0]]
+        yield arrow.RecordBatch.from_arrays(arrays, names=list(chunk[0]))
+
+
 def frame_of(batches: Iterable[Any]) -> Any:
     """Return batches, whose schemas may differ, as one ``pandas.DataFrame``.
 

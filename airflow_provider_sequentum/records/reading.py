@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Any
 
-from airflow_provider_sequentum.records.arrow import batches_of
+from airflow_provider_sequentum.records.arrow import batches_of, text_batches
 from airflow_provider_sequentum.records.binary import parquet_batches, read_excel, read_parquet
+from airflow_provider_sequentum.records.flat import flat_batch, flat_records
 from airflow_provider_sequentum.records.formats import (
     BINARY,
     LARGEST_RECORD,
@@ -75,6 +76,33 @@ def read_arrow(
         return read_records(file, name, encoding=encoding, delimiter=delimiter)
 
     yield from batches_of(read, name, is_text=kind in TABLES)
+
+
+def read_flat(
+    file: IO[bytes],
+    name: str,
+    *,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    typed_cells: bool = True,
+) -> Iterator[Any]:
+    """Yield a file's records as :func:`read_arrow` does, with flat columns: see :mod:`~.records.flat`.
+
+    :param typed_cells: whether the cells of a CSV file get types. Otherwise they stay text, and it is read once.
+    """
+
+    def read() -> Iterator[dict[str, Any]]:
+        file.seek(0)
+        return flat_records(read_records(file, name, encoding=encoding, delimiter=delimiter))
+
+    kind = format_of(name)
+    if kind == "parquet":
+        batches = read_arrow(file, name, encoding=encoding)
+    elif kind in TABLES and not typed_cells:
+        batches = text_batches(read())
+    else:
+        batches = batches_of(read, name, is_text=kind in TABLES)
+    yield from map(flat_batch, batches)
 
 
 def _read(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from airflow_provider_sequentum.sandbox.breakages import Breakage
 from airflow_provider_sequentum.sandbox.data_sets import Record
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
 
@@ -78,6 +79,16 @@ class Agent(BaseModel):
     runs_started: int = 0
     planned: list[RunPlan] = []
     """How its next runs and restarts go, in order."""
+    breakages: list[Breakage] = []
+    """What is wrong with its records, each from a run on."""
+
+    def broken_records(self, sequence: int) -> list[Record] | None:
+        """The records of its run with that number, counted from 1; ``None`` when nothing is wrong with them."""
+        records = self.records
+        for breakage in self.breakages:
+            if sequence >= (breakage.from_run or 1):
+                records = breakage.apply(records)
+        return None if records is self.records else records
 
     def next_plan(self, input_parameters: Mapping[str, Any]) -> RunPlan:
         """The plan of the run or restart that starts now; uses up a planned one.

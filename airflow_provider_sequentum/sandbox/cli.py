@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from airflow_provider_sequentum.sandbox.breakages import parse_breakage
 from airflow_provider_sequentum.sandbox.server import Sandbox
 
 _EPILOG = """\
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         with _sandbox(options) as sandbox:
+            _break(sandbox, options.breakage)
             _announce(sandbox, options.ready_file)
             stop.wait()
     except (OSError, ValueError) as error:
@@ -71,6 +73,14 @@ def _sandbox(options: argparse.Namespace) -> Sandbox:
         api_key=os.environ.get("SEQUENTUM_SANDBOX_API_KEY"),
         sample_agents=not options.no_sample_agents,
     )
+
+
+def _break(sandbox: Sandbox, breakages: Sequence[str]) -> None:
+    agents = {agent.name: agent.id for agent in sandbox.engine.state.agents.values()}
+    for name, breakage in map(parse_breakage, breakages):
+        if name not in agents:
+            raise ValueError(f"there is no agent {name!r} to break; there are {', '.join(agents)}")
+        sandbox.break_runs(agents[name], breakage.kind, from_run=breakage.from_run)
 
 
 def _announce(sandbox: Sandbox, ready_file: Path | None) -> None:
@@ -121,6 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--credits", type=float, default=1000.0, help="credits to start with (default: %(default)s)")
     add("--space-concurrency", type=int, default=10, metavar="N", help="runs at once per space (default: 10)")
     add("--data-folder", type=Path, metavar="DIR", help="CSV and JSON files, each an agent of its own")
+    add(
+        "--breakage",
+        action="append",
+        default=[],
+        metavar="NAME:KIND[:RUN]",
+        help="let the runs of an agent deliver wrong records from its first, or the RUN-th, run on, as "
+        "us_states:page_missing:3; may be given several times",
+    )
     add("--no-sample-agents", action="store_true", help="leave out the agents with the shipped data sets")
     add("--state-file", type=Path, metavar="FILE", help="remember everything in this file")
     add("--ready-file", type=Path, metavar="FILE", help="write addresses and key here, as JSON, once serving")

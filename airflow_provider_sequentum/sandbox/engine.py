@@ -306,7 +306,8 @@ class Engine:
         run_id = self.state.next_run_id
         agent.runs_started += 1
         self.state.next_run_id += 1
-        records = plan.records if plan.records is not None else agent.records
+        own = plan.records if plan.records is not None else agent.broken_records(agent.runs_started)
+        records = agent.records if own is None else own
         run = Run(
             id=run_id,
             agent_id=agent.id,
@@ -315,7 +316,7 @@ class Engine:
             agent_version=agent.active_version,
             created=now,
             options=options,
-            records=plan.records,
+            records=own,
             exclusive=agent.exclusive if options.is_exclusive is None else options.is_exclusive,
             total_records=len(records),
             attempts=[],

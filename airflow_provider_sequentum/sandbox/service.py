@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.sandbox.agents import Agent, ExtraFile, OutputFormat
+from airflow_provider_sequentum.sandbox.breakages import Breakage, BreakageKind
 from airflow_provider_sequentum.sandbox.builder_scripts import ScriptName
 from airflow_provider_sequentum.sandbox.data_sets import DEFAULT, Record, read_records
 from airflow_provider_sequentum.sandbox.engine import Engine
@@ -171,6 +172,30 @@ class Service:
         """Add a space beside the first one, whose id is 1."""
         with self.engine.lock:
             return self.engine.state.add_space(name, self.engine.settle())
+
+    def break_runs(
+        self, agent_id: int, kind: BreakageKind, *, column: str | None = None, from_run: int | None = None
+    ) -> Breakage:
+        """Let an agent's runs deliver wrong records from now on, or from a given run on, and succeed all the same.
+
+        :param kind: one of those of :class:`~.breakages.Breakage`. Several add up.
+        :param from_run: the first broken run of the agent, counted from 1; default its next one.
+        :raises ValueError: it would change nothing in the agent's records.
+        """
+        with self.engine.lock:
+            agent = self.engine.agent(agent_id)
+            first = agent.runs_started + 1 if from_run is None else from_run
+            breakage = Breakage(kind=kind, column=column, from_run=first)
+            breakage.apply(agent.broken_records(first) or agent.records)
+            agent.breakages.append(breakage)
+            self.engine.touch()
+        return breakage
+
+    def repair_runs(self, agent_id: int) -> None:
+        """Let an agent's next runs deliver its records as they are."""
+        with self.engine.lock:
+            self.engine.agent(agent_id).breakages.clear()
+            self.engine.touch()
 
     def plan_runs(self, agent_id: int, plans: Iterable[RunPlan]) -> None:
         """Plan the agent's next runs and restarts, in order; after them its own plan applies again."""

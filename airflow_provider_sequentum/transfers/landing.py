@@ -119,6 +119,17 @@ def open_destination(destination: object, conn_id: str | None) -> ObjectStorageP
     return folder
 
 
+def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePath:
+    """Return the path that a parameter names, as :func:`open_destination` does.
+
+    :raises ValueError: it cannot be used; the message begins with ``name`` and has no full stop.
+    """
+    try:
+        return open_destination(path, conn_id)
+    except ValueError as error:
+        raise ValueError(f"{name}={without_password(path)!r:.500} cannot be used: {error}") from error
+
+
 def without_password(destination: object) -> str:
     """Return a destination as a message may show it."""
     return _PASSWORD.sub("://***@", str(destination))
@@ -180,11 +191,16 @@ class LandingFolder:
 
     path: ObjectStoragePath
 
+    def make(self) -> None:
+        """Make the folder if it is not there and the storage has folders."""
+        if self.path.protocol not in OBJECT_STORES:
+            with storage_errors(f"Could not make {self.path}"):
+                self.path.mkdir(parents=True, exist_ok=True)
+
     def contents(self) -> Contents:
         """Return what is in the folder, which is made if it is not there."""
+        self.make()
         with storage_errors(f"Could not look into {self.path}"):
-            if self.path.protocol not in OBJECT_STORES:
-                self.path.mkdir(parents=True, exist_ok=True)
             self.path.fs.invalidate_cache(self.path.path)
             try:
                 entries = self.path.fs.ls(self.path.path, detail=True)
@@ -220,6 +236,12 @@ class LandingFolder:
         """Open a file for writing, as :func:`landing` does."""
         with storage_errors(f"Could not write {self.path / name}"), landing(self.path / name, expected_size) as stream:
             yield stream
+
+    def upload(self, name: str, file: Path) -> str:
+        """Copy a file of this machine into the folder and return where it is then."""
+        with self.write(name, file.stat().st_size) as stream, file.open("rb") as source:
+            shutil.copyfileobj(source, stream, _MEBIBYTE)
+        return str(self.path / name)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -16,7 +16,7 @@ from airflow_provider_sequentum.parameters import (
     parse_count,
     parse_id,
     parse_named,
-    shown,
+    parse_texts,
 )
 
 if TYPE_CHECKING:
@@ -166,18 +166,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             ) from error
 
 
-def _several(value: object) -> list[str] | None:
-    """Return texts given as one or as several; ``None`` if unset."""
-    if is_unset(value):
-        return None
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ValueError(f"must be a text or a list of at least one, not {shown(value)}")
-    return list(texts)
-
-
 def _parse_file_kinds(value: object) -> list[str] | None:
-    kinds = _several(value)
+    kinds = parse_texts(value)
     return None if kinds is None else [parse_choice(kind, FileKind) for kind in kinds]
 
 
@@ -191,7 +181,7 @@ def _parse_max_parallel_files(value: object) -> int:
 _IDS: dict[str, Callable[[Any], Any]] = {"agent_id": parse_id, "run_id": parse_id}
 _CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
     "file_kinds": _parse_file_kinds,
-    "file_patterns": lambda value: _several(value) or ["*"],
+    "file_patterns": lambda value: parse_texts(value) or ["*"],
     "max_parallel_files": _parse_max_parallel_files,
     "remove_method": lambda value: None if is_unset(value) else parse_choice(value, RemoveMethod),
 }

@@ -79,6 +79,14 @@ class TestDailyToPostgres:
         stage.airflow.api.patch("/dags/daily_to_postgres", {"is_paused": True})
 
 
+class TestCheckedRecords:
+    def test_only_what_passed_is_loaded(self, stage: Stage, sandbox: Sandbox, agent_id: int) -> None:
+        run = finished(stage, stage.airflow.trigger("checked_records"))
+        assert stage.airflow.xcom(run, "load") == len(read_data_file()[1])
+        report = stage.airflow.xcom(run, "check_records", key="records_check")
+        assert (report["verdict"], report["breaches"]) == ("passed", [])
+
+
 class TestFanOut:
     def test_every_input_has_its_run_and_only_the_failed_one_is_retried(
         self, stage: Stage, sandbox: Sandbox, agent_id: int

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from airflow_provider_sequentum.sandbox.agents import Agent, ExtraFile, OutputFormat
+from airflow_provider_sequentum.sandbox.breakages import Breakage
 from airflow_provider_sequentum.sandbox.builder_scripts import ScriptName
 from airflow_provider_sequentum.sandbox.data_sets import Record
 from airflow_provider_sequentum.sandbox.faults import Fault
@@ -152,6 +153,21 @@ async def set_archived(agent_id: int, archived: bool, service: TheService) -> No
 async def plan_runs(agent_id: int, plans: list[RunPlan], service: TheService) -> None:
     """Plan the agent's next runs and restarts, in order."""
     service.plan_runs(agent_id, plans)
+
+
+@router.post("/agents/{agent_id}/breakages", status_code=201)
+async def break_runs(agent_id: int, body: Breakage, service: TheService) -> Breakage:
+    """Let the agent's runs deliver wrong records, from its next run or a given one on."""
+    try:
+        return service.break_runs(agent_id, body.kind, column=body.column, from_run=body.from_run)
+    except ValueError as error:
+        raise Problem(400, str(error)) from error
+
+
+@router.delete("/agents/{agent_id}/breakages", status_code=204)
+async def repair_runs(agent_id: int, service: TheService) -> None:
+    """Let the agent's next runs deliver its records as they are."""
+    service.repair_runs(agent_id)
 
 
 @router.put("/agents/{agent_id}/runs/{run_id}/plan", status_code=204)

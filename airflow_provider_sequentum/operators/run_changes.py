@@ -1,0 +1,185 @@
+"""The operator that tells what changed between a run's records and those that were published before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    RunRecordsNotComparable,
+    RunRecordsUnreadable,
+    SequentumRequestRefused,
+    SequentumSkipped,
+)
+from airflow_provider_sequentum.parameters import OnUnchanged, is_unset, parse_choice, parse_named, parse_texts
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_sequentum.transfers.publishing import PublishingStorage
+
+CHANGES_KEY = "changes"
+"""XCom key of the summary, for a task that is skipped."""
+
+CHANGES_FOLDER = "_changes"
+
+
+class RunChangesOperator(BaseOperator):
+    """Compare the landed files of a run with those that were published before, record by record, by a key.
+
+    The records that were added, changed and removed are written to ``added.parquet``, ``changed.parquet`` and
+    ``removed.parquet`` in the folder ``_changes`` beside the landed files. Then, as the last act, a small JSON file,
+    the *pointer*, is moved to this run: it names the files that were published last, and those before. So each run is
+    compared with the one before it exactly once: an attempt that was killed is repeated with the same result.
+
+    Returns a summary: ``added``, ``changed``, ``removed``, ``unchanged`` (numbers of records), ``changed_columns``
+    (in how many of the changed records each column has another value), ``files`` (the three paths) and
+    ``compared_with`` (the files of the run before; empty for the first run, whose records are all added). It is the
+    extra of the asset events too, and under the XCom key ``changes``, where a skipped task leaves it.
+
+    Records are compared by what they say: no value and an empty text are the same, and ``9.5`` and ``9.50`` are. The
+    files are read by the reader of ``iter_records``; cells of CSV files stay text. Needs the extra ``quality``.
+
+    Let runs of the DAG follow each other (``max_active_runs=1``): of two that are compared at the same time, one fails
+    and is retried.
+
+    ``None`` and an empty string leave a parameter unset.
+
+    :param files: paths of the landed files, as
+        :class:`~airflow_provider_sequentum.transfers.run_files.RunFilesToObjectStorageOperator` returns them.
+    :param key: the column, or the columns, that tell one record from another.
+    :param pointer: path of the JSON file that names what was published last. It lies outside of the folders of single
+        runs and is made by the first run. Each set of files that is compared needs one of its own.
+    :param destination: the folder for the files with changes. Default: ``_changes`` in the folder of the first file.
+    :param ignore_columns: columns whose values do not count, such as the time of the extraction.
+    :param on_unchanged: what it means that all records are the same: ``succeed`` (default), or ``skip``, which skips
+        the task, so that it sends no asset event. The pointer moves in either case.
+    :param encoding: of text files. Default: by their byte order mark, else UTF-8.
+    :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
+    :param storage_conn_id: the connection of the object storage, if it is not part of the paths.
+    :raises RunRecordsNotComparable: there are no records, the key is missing, empty or repeated in some, or the pointer
+        does not fit these files. Nothing was published; not retried.
+    :raises RunRecordsUnreadable: a file is damaged. Nothing was published; not retried.
+    :raises RunFilesUnavailable: a file could not be read or written, another run was published at the same time, or
+        the worker has too little memory or disk. A retry starts the comparison again.
+    :raises SequentumRequestRefused: a parameter is wrong.
+    :raises SequentumSkipped: nothing changed, and ``on_unchanged="skip"``.
+    """
+
+    template_fields: Sequence[str] = (
+        "files",
+        "key",
+        "pointer",
+        "destination",
+        "ignore_columns",
+        "on_unchanged",
+        "encoding",
+        "delimiter",
+        "storage_conn_id",
+    )
+    ui_color = "#e3f1ee"
+
+    def __init__(
+        self,
+        *,
+        files: str | Sequence[str],
+        key: str | Sequence[str],
+        pointer: str,
+        destination: str | None = None,
+        ignore_columns: str | Sequence[str] | None = None,
+        on_unchanged: OnUnchanged | str = "succeed",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        storage_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.files = files
+        self.key = key
+        self.pointer = pointer
+        self.destination = destination
+        self.ignore_columns = ignore_columns
+        self.on_unchanged = on_unchanged
+        self.encoding = encoding
+        self.delimiter = delimiter
+        self.storage_conn_id = storage_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Compare, write the changes and move the pointer. Returns the summary."""
+        from airflow_provider_sequentum.quality.engine import open_workspace
+        from airflow_provider_sequentum.quality.published import publish_changes
+        from airflow_provider_sequentum.reporting.asset_events import add_extra
+
+        with _parameters():
+            on_unchanged = parse_named(
+                "on_unchanged", lambda value: parse_choice(value, OnUnchanged), self.on_unchanged
+            )
+            files, key = parse_named("files", parse_texts, self.files), parse_named("key", parse_texts, self.key)
+            ignored = parse_named("ignore_columns", parse_texts, self.ignore_columns)
+            if files is None or key is None:
+                raise ValueError("files and key must name at least one file and one column")
+            storage = self._storage(files)
+        with _failures():
+            publication = publish_changes(
+                storage,
+                open_workspace,
+                files,
+                key=key,
+                ignored=ignored or [],
+                encoding=self.encoding or None,
+                delimiter=self.delimiter or None,
+            )
+        summary = publication.summary()
+        context["ti"].xcom_push(key=CHANGES_KEY, value=summary)
+        self.log.info(
+            "%d records added, %d changed, %d removed, %d the same.",
+            *(summary[name] for name in ("added", "changed", "removed", "unchanged")),
+        )
+        if publication.changes.is_empty and on_unchanged == "skip":
+            raise SequentumSkipped(f"None of {summary['unchanged']:,} records changed.")
+        add_extra(context, summary)
+        return summary
+
+    def _storage(self, files: Sequence[str]) -> PublishingStorage:
+        from airflow_provider_sequentum.transfers.landing import open_named
+        from airflow_provider_sequentum.transfers.publishing import PublishingStorage
+
+        conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
+        folder = self.destination or f"{files[0].rpartition('/')[0]}/{CHANGES_FOLDER}"
+        for path in files:
+            open_named("files", path, conn_id)
+        pointer = open_named("pointer", self.pointer, conn_id)
+        return PublishingStorage(pointer, open_named("destination", folder, conn_id), conn_id)
+
+
+@contextmanager
+def _parameters() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise SequentumRequestRefused(f"{error}. Nothing was compared.") from error
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn what the comparison fails with into the exceptions of a task."""
+    from airflow_provider_sequentum.quality.changes import NotComparable
+    from airflow_provider_sequentum.quality.engine import WorkspaceFull
+    from airflow_provider_sequentum.quality.published import PublishedElsewhere
+    from airflow_provider_sequentum.records.formats import RecordsUnreadable
+
+    nothing = "Nothing was published."
+    try:
+        yield
+    except NotComparable as error:
+        raise RunRecordsNotComparable(f"The records cannot be compared: {error}. {nothing}") from error
+    except RecordsUnreadable as error:
+        raise RunRecordsUnreadable(f"The records cannot be compared. {error} {nothing}") from error
+    except (WorkspaceFull, PublishedElsewhere) as error:
+        raise RunFilesUnavailable(
+            f"The records could not be compared: {error}. {nothing} A retry starts the comparison again."
+        ) from error

@@ -1,0 +1,251 @@
+"""The operator that checks a run's records before they are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    RunRecordsRejected,
+    RunRecordsUnreadable,
+    SequentumRequestRefused,
+    SequentumSkipped,
+    about_run,
+)
+from airflow_provider_sequentum.parameters import (
+    OnDrift,
+    is_unset,
+    parse_choice,
+    parse_count,
+    parse_flag,
+    parse_id,
+    parse_named,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_sequentum.quality.check import Check
+    from airflow_provider_sequentum.quality.contract import Contract
+    from airflow_provider_sequentum.quality.report import Report
+    from airflow_provider_sequentum.transfers.landing import LandingFolder
+
+RECORDS_KEY = "records_check"
+"""XCom key of the report."""
+
+DEFAULT_LEARN_FROM = 20
+
+
+class CheckRunRecordsOperator(BaseOperator):
+    """Check the records of landed files by a contract, and by what the agent delivered in its last good runs.
+
+    Returns the paths that passed: the landed files, or new ones without the records that are in quarantine. The report
+    is under the XCom key ``records_check``, in the extra of the asset events, and an HTML page beside the files. Files
+    are read one record at a time; needs the extra ``quality``.
+
+    ``None`` and an empty string leave a parameter unset.
+
+    :param agent_id: the agent, as an int or a string of digits.
+    :param run_id: the run, as an int or a string of digits. Runs with smaller ids are earlier ones.
+    :param files: one or several landed files, as ``RunFilesToObjectStorageOperator`` returns them.
+    :param contract: a mapping with ``columns``, ``key``, ``rules`` and ``schema_contract``, or a
+        :class:`~airflow_provider_sequentum.quality.contract.Contract`. Not a template. Default: no rules.
+    :param contract_file: instead, the path of a file of the Open Data Contract Standard, version 3.1.0.
+    :param contract_schema: the schema object in that file. Default: the only one.
+    :param profiles: the folder with the profiles of the agent's runs, one for each agent. Default: nothing is learnt.
+    :param on_drift: what a learnt breach means: ``fail`` (default), ``warn`` or ``skip``. With fewer than five earlier
+        good runs it only warns.
+    :param learn_from: how many of the last good runs give the bands, 5 to 30. Default 20.
+    :param destination: the folder for files that passed, the quarantine and the report. Default: ``checked`` beside the
+        first file.
+    :param pin_version: whether the run's version of the agent becomes the pinned one, for ``expected_version="pinned"``
+        of ``StartAgentRunOperator``, if nothing is breached or a person has accepted the run. Default: no. One request.
+    :param sequentum_conn_id: the connection that ``pin_version`` asks. Default: ``sequentum_default``.
+    :param encoding: of text files. Default: by their byte order mark, else UTF-8.
+    :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
+    :param storage_conn_id: the connection of the object storage, if it is not part of the paths.
+    :raises RunRecordsRejected: a rule with ``on_breach="fail"`` is broken, or the records drifted. Not retried.
+    :raises SequentumSkipped: the worst breach says ``skip``.
+    :raises SequentumRequestRefused: a parameter, the contract or the folder of profiles is wrong.
+    :raises RunRecordsUnreadable: a file does not hold what its name says, or cannot be written without some records.
+    :raises RunFilesUnavailable: the storage failed, or the memory or temporary disk was not enough.
+    """
+
+    template_fields: Sequence[str] = (
+        "agent_id",
+        "run_id",
+        "files",
+        "contract_file",
+        "contract_schema",
+        "profiles",
+        "on_drift",
+        "learn_from",
+        "destination",
+        "pin_version",
+        "sequentum_conn_id",
+        "encoding",
+        "delimiter",
+        "storage_conn_id",
+    )
+    ui_color = "#e3f1ee"
+
+    def __init__(
+        self,
+        *,
+        agent_id: int | str,
+        run_id: int | str,
+        files: str | Sequence[str],
+        contract: Mapping[str, Any] | Contract | None = None,
+        contract_file: str | None = None,
+        contract_schema: str | None = None,
+        profiles: str | None = None,
+        on_drift: str = "fail",
+        learn_from: int | str = DEFAULT_LEARN_FROM,
+        destination: str | None = None,
+        pin_version: bool | str = False,
+        sequentum_conn_id: str | None = "sequentum_default",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        storage_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.run_id = run_id
+        self.files = files
+        self.contract = contract
+        self.contract_file = contract_file
+        self.contract_schema = contract_schema
+        self.profiles = profiles
+        self.on_drift = on_drift
+        self.learn_from = learn_from
+        self.destination = destination
+        self.pin_version = pin_version
+        self.sequentum_conn_id = sequentum_conn_id
+        self.encoding = encoding
+        self.delimiter = delimiter
+        self.storage_conn_id = storage_conn_id
+
+    def execute(self, context: Context) -> list[str]:
+        """Check the records. Returns the paths that passed."""
+        from airflow_provider_sequentum.quality.check import check_records
+        from airflow_provider_sequentum.quality.engine import open_workspace
+        from airflow_provider_sequentum.reporting.asset_events import add_extra
+
+        with _failures():
+            pins = not is_unset(self.pin_version) and parse_named("pin_version", parse_flag, self.pin_version)
+            check = self._check()
+            with about_run(check.agent_id, check.run_id), open_workspace() as workspace:
+                report = check_records(check, workspace)
+        for breach in report.breaches:
+            self.log.warning("Run %s of agent %s: %s", report.run_id, report.agent_id, str(breach)[:2000])
+        context["ti"].xcom_push(key=RECORDS_KEY, value=report.summary())
+        with about_run(check.agent_id, check.run_id):
+            _raise_verdict(report)
+            if pins and report.verdict in ("passed", "accepted"):
+                self._pin(report)
+        add_extra(context, {RECORDS_KEY: report.summary()})
+        return report.paths
+
+    def _pin(self, report: Report) -> None:
+        from airflow_provider_sequentum.hooks.pins import move_pin
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+        conn_id = self.sequentum_conn_id or "sequentum_default"
+        hook = SequentumHook(conn_id)
+        try:
+            version = hook.get_run(agent_id=report.agent_id, run_id=report.run_id).config_version
+        finally:
+            hook.close()
+        if version is None:
+            self.log.warning("The service does not state the version of run %s. Nothing was pinned.", report.run_id)
+        else:
+            move_pin(conn_id, report.agent_id, version)
+
+    def _check(self) -> Check:
+        from airflow_provider_sequentum.quality.check import Check
+
+        files = [self.files] if isinstance(self.files, str) else list(self.files or [])
+        if not files or any(is_unset(file) for file in files):
+            raise ValueError("files must name at least one landed file: the run delivered none")
+        learn_from = parse_named("learn_from", parse_count, self.learn_from)
+        if not 5 <= learn_from <= 30:
+            raise ValueError(f"learn_from must be 5 to 30, not {learn_from}")
+        return Check(
+            agent_id=parse_named("agent_id", parse_id, self.agent_id),
+            run_id=parse_named("run_id", parse_id, self.run_id),
+            files=[self._path("files", file) for file in files],
+            contract=self._contract(),
+            profiles=None if is_unset(self.profiles) else self._folder("profiles", self.profiles),
+            destination=self._folder(
+                "destination",
+                self.destination if not is_unset(self.destination) else f"{files[0].rpartition('/')[0]}/checked",
+            ),
+            on_drift=parse_named("on_drift", lambda value: parse_choice(value, OnDrift), self.on_drift),
+            learn_from=learn_from,
+            encoding=self.encoding or None,
+            delimiter=self.delimiter or None,
+        )
+
+    def _contract(self) -> Contract:
+        from airflow_provider_sequentum.quality.contract import ContractRefused, parse_contract, parse_odcs
+        from airflow_provider_sequentum.transfers.landing import storage_errors
+
+        if is_unset(self.contract_file):
+            return parse_contract(self.contract or {})
+        if self.contract is not None:
+            raise ValueError("contract and contract_file cannot both be given")
+        path = self._path("contract_file", self.contract_file)
+        with storage_errors(f"Could not read {path}"):
+            content = path.read_bytes()
+        try:
+            return parse_odcs(content.decode(), None if is_unset(self.contract_schema) else self.contract_schema)
+        except UnicodeDecodeError as error:
+            raise ContractRefused(f"{path} is no UTF-8 text: {error}") from None
+
+    def _path(self, name: str, path: object) -> ObjectStoragePath:
+        from airflow_provider_sequentum.transfers.landing import open_named
+
+        return open_named(name, path, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
+
+    def _folder(self, name: str, path: object) -> LandingFolder:
+        from airflow_provider_sequentum.transfers.landing import LandingFolder
+
+        folder = LandingFolder(self._path(name, path))
+        folder.make()
+        return folder
+
+
+def _raise_verdict(report: Report) -> None:
+    worst = "; ".join(line[:500] for line in report.lines()[:5])
+    more = f" ({len(report.breaches)} breaches, all in {report.page})"
+    if report.verdict == "failed":
+        raise RunRecordsRejected(f"The records of run {report.run_id} of agent {report.agent_id} broke: {worst}{more}")
+    if report.verdict == "skipped":
+        raise SequentumSkipped(f"The records of run {report.run_id} of agent {report.agent_id} broke: {worst}{more}")
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn what the check fails with into the exceptions of a task."""
+    from airflow_provider_sequentum.quality.contract import ContractRefused
+    from airflow_provider_sequentum.quality.engine import WorkspaceFull
+    from airflow_provider_sequentum.records.formats import RecordsUnreadable
+
+    nothing = "Nothing was published."
+    try:
+        yield
+    except RecordsUnreadable as error:
+        raise RunRecordsUnreadable(f"The records cannot be checked. {error} {nothing}") from error
+    except ContractRefused as error:
+        raise SequentumRequestRefused(f"The contract is refused: {error}. {nothing}") from error
+    except FileNotFoundError as error:
+        raise RunFilesUnavailable(f"The records cannot be checked: {error}. {nothing}") from error
+    except WorkspaceFull as error:
+        raise RunFilesUnavailable(f"The records could not be checked: {error} {nothing}") from error
+    except ValueError as error:
+        raise SequentumRequestRefused(f"The records cannot be checked: {error}. {nothing}") from error

@@ -1,0 +1,187 @@
+"""What is added, changed and removed between the records of two runs, found by a key.
+
+Records are compared by what they say. No value and an empty text are the same, and a number is the same however it is
+written (``9.5`` and ``9.50``, as a text or as a number); so a column that one run has and the other one lacks, or that
+has another type in each, makes a change only where a value differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_sequentum.quality.engine import ROW, TEXT, Column, Table, Workspace, text_of
+
+_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
+"""How a number is written: a code such as ``007`` is none."""
+
+_EXACT_IN_DOUBLE = 2**53
+_MOST_IN_A_ROW = 100
+_SHOWN = 3
+_LONGEST_SHOWN = 100
+
+
+class NotComparable(ValueError):
+    """Records have no key by which they could be compared. The message says which records, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What :func:`compare` found.
+
+    :param changed_columns: in how many of the changed records each column has another value; without the others.
+    """
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    changed_columns: dict[str, int]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the records are the same."""
+        return not (self.added or self.changed or self.removed)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two tables in a workspace that are compared by a key.
+
+    :param previous: ``None`` where there is nothing to compare with: then all records are added.
+    :param key: the columns that tell one record from another.
+    :param ignored: columns whose values do not count, such as the time of the extraction.
+    """
+
+    workspace: Workspace
+    current: Table
+    previous: Table | None
+    key: Sequence[str]
+    ignored: Sequence[str] = ()
+
+    def check_key(self, table: Table, which: str) -> None:
+        """Check that the key names each record of a table once.
+
+        :param which: what the message calls the records.
+        :raises NotComparable: a column of the key is missing, a record has no value in it, or two have the same.
+        """
+        if missing := [name for name in self.key if name not in table.columns]:
+            there = ", ".join(map(_shown, list(table.columns)[:20])) or "no column at all"
+            raise NotComparable(f"{which} have no column {_shown(missing[0])}, which is part of the key, but {there}")
+        columns = [table.columns[name] for name in self.key]
+        empty = " OR ".join(f"{_value(column)} = ''" for column in columns)
+        ((number, first),) = self.workspace.rows(f"SELECT count(*), min({ROW}) FROM {table.sql} WHERE {empty}")  # noqa: S608
+        if number:
+            raise NotComparable(
+                f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.records:,} cases, "
+                f"first in record {first + 1:,}"
+            )
+        texts = ", ".join(text_of(column) for column in columns)
+        repeated = self.workspace.rows(
+            f"SELECT count(*), min({ROW}), {texts} FROM {table.sql} GROUP BY {texts} "  # noqa: S608
+            f"HAVING count(*) > 1 ORDER BY 2 LIMIT {_SHOWN}"
+        )
+        if repeated:
+            examples = "; ".join(f"{' / '.join(map(_shown, row[2:]))} ({row[0]:,} times)" for row in repeated)
+            raise NotComparable(f"{which} repeat the key ({_names(self.key)}): {examples}")
+
+    def compare(self) -> Changes:
+        """Find what is different; :meth:`added` and the others give the records afterwards."""
+        if self.previous is None:
+            self.workspace.execute(
+                f"CREATE OR REPLACE TEMP TABLE changes AS "  # noqa: S608
+                f"SELECT {ROW} AS now, NULL::BIGINT AS before FROM {self.current.sql}"
+            )
+            return Changes(self.current.records, 0, 0, 0, {})
+        new, old = self.current.columns, self.previous.columns
+        left_out = {*self.key, *self.ignored}
+        differ = {name: _differs(new.get(name), old.get(name)) for name in {**new, **old} if name not in left_out}
+        self.workspace.execute(
+            f"CREATE OR REPLACE TEMP TABLE changes AS SELECT c.{ROW} AS now, p.{ROW} AS before "  # noqa: S608
+            f"FROM {self.current.sql} c FULL JOIN {self.previous.sql} p "
+            f"ON {' AND '.join(_equal(new[name], old[name]) for name in self.key)} "
+            f"WHERE c.{ROW} IS NULL OR p.{ROW} IS NULL OR {_any(list(differ.values()))}"
+        )
+        ((added, changed, removed),) = self.workspace.rows(
+            "SELECT count(*) FILTER (before IS NULL), count(*) FILTER (now IS NOT NULL AND before IS NOT NULL), "
+            "count(*) FILTER (now IS NULL) FROM changes"
+        )
+        counts = self._changed_columns(differ, self.previous) if changed and differ else {}
+        return Changes(added, changed, removed, self.current.records - added - changed, counts)
+
+    @property
+    def added(self) -> str:
+        """SQL for the records that only the current ones have."""
+        return _records(self.current, "now", "before IS NULL")
+
+    @property
+    def changed(self) -> str:
+        """SQL for the records that both have with other values, as the current ones have them."""
+        return _records(self.current, "now", "before IS NOT NULL")
+
+    @property
+    def removed(self) -> str:
+        """SQL for the records that only the previous ones have."""
+        return _records(self.previous or self.current, "before", "now IS NULL")
+
+    def _changed_columns(self, differ: dict[str, str], previous: Table) -> dict[str, int]:
+        counts = ", ".join(f"count(*) FILTER ({condition})" for condition in differ.values())
+        (row,) = self.workspace.rows(
+            f"SELECT {counts} FROM changes JOIN {self.current.sql} c ON c.{ROW} = changes.now "  # noqa: S608
+            f"JOIN {previous.sql} p ON p.{ROW} = changes.before"
+        )
+        return {name: count for name, count in zip(differ, row, strict=True) if count}
+
+
+def _records(table: Table, row: str, condition: str) -> str:
+    cells = ", ".join(f"r.{column.sql}" for column in table.columns.values())
+    return (
+        f"SELECT {cells} FROM {table.sql} r JOIN changes ON r.{ROW} = changes.{row} "  # noqa: S608
+        f"WHERE {condition} ORDER BY r.{ROW}"
+    )
+
+
+def _equal(new: Column, old: Column) -> str:
+    if new.kind == old.kind:
+        return f"c.{new.sql} = p.{old.sql}"
+    return f"{text_of(new, 'c')} = {text_of(old, 'p')}"
+
+
+def _differs(new: Column | None, old: Column | None) -> str:
+    if new is None or old is None:
+        return f"{_value(new, 'c') if new else _value(old, 'p')} <> ''"  # type: ignore[arg-type]
+    if new.kind == old.kind != TEXT:
+        return f"c.{new.sql} IS DISTINCT FROM p.{old.sql}"
+    one, two = _value(new, "c"), _value(old, "p")
+    # Not AND: DuckDB would look for numbers in each pair of values, the same ones too.
+    return f"CASE WHEN {one} = {two} THEN false ELSE NOT {_same_number(one, two)} END"
+
+
+def _same_number(one: str, two: str) -> str:
+    numbers = [
+        f"CASE WHEN regexp_matches({text}, '{_NUMBER}') THEN TRY_CAST({text} AS DOUBLE) END" for text in (one, two)
+    ]
+    return f"coalesce({numbers[0]} = {numbers[1]} AND abs({numbers[0]}) < {_EXACT_IN_DOUBLE}, false)"
+
+
+def _value(column: Column, table: str | None = None) -> str:
+    """Return SQL for a column's values as text, an empty one where there is none."""
+    return f"coalesce({text_of(column, table)}, '')"
+
+
+def _any(conditions: list[str]) -> str:
+    """Return SQL for "one of them", which DuckDB would find nested too deeply if it were one long row."""
+    if len(conditions) <= _MOST_IN_A_ROW:
+        return f"({' OR '.join(conditions)})" if conditions else "false"
+    starts = range(0, len(conditions), _MOST_IN_A_ROW)
+    return _any([_any(conditions[start : start + _MOST_IN_A_ROW]) for start in starts])
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(map(_shown, names))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -1,0 +1,118 @@
+"""The check of a run's records, from the landed files to the report: what the operator does, without Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from airflow_provider_sequentum.quality.contract import Contract
+from airflow_provider_sequentum.quality.drift import FEWEST_RUNS, find_drift
+from airflow_provider_sequentum.quality.engine import LandedPath, Table, Workspace
+from airflow_provider_sequentum.quality.history import GOOD, Folder, History, read_history
+from airflow_provider_sequentum.quality.judge import Breach, Judgement, judge
+from airflow_provider_sequentum.quality.passing import check_can_be_written, write_passed
+from airflow_provider_sequentum.quality.profile import Profile, compare, profile
+from airflow_provider_sequentum.quality.report import MOST_LINES, Report, page
+from airflow_provider_sequentum.records.formats import RecordsUnreadable
+
+MOST_COLUMNS = 2_000
+"""Columns that are judged. A table with more is one whose columns are values."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is checked, and against what.
+
+    :param files: the landed files.
+    :param profiles: where the profiles of the agent's runs lie; nothing is learnt without.
+    :param destination: where the files that passed and the report are written.
+    :param on_drift: what a learnt breach means.
+    :param learn_from: how many of the last good runs give the bands.
+    """
+
+    agent_id: int
+    run_id: int
+    files: Sequence[LandedPath]
+    contract: Contract
+    profiles: Folder | None
+    destination: Folder
+    on_drift: str
+    learn_from: int
+    encoding: str | None = None
+    delimiter: str | None = None
+
+    @property
+    def page_name(self) -> str:
+        """The name of the report's page."""
+        return f"_sequentum_check_run-{self.run_id}.html"
+
+
+def check_records(check: Check, workspace: Workspace) -> Report:
+    """Check records and write the report, the files that passed and, last, the run's profile.
+
+    :raises ContractRefused: the contract cannot be judged.
+    :raises ProfilesRefused: the profiles are of another agent, or damaged.
+    :raises RecordsUnreadable: a file cannot be read or, where records are to be taken out of it, written.
+    """
+    history = None if check.profiles is None else read_history(check.profiles, check.agent_id, check.run_id)
+    loaded = workspace.load(check.files, typed_cells=False, encoding=check.encoding, delimiter=check.delimiter)
+    if len(loaded.columns) > MOST_COLUMNS:
+        raise RecordsUnreadable(
+            f"The records have {len(loaded.columns):,} columns, and at most {MOST_COLUMNS:,} are checked. "
+            "Are values used as the names of fields?"
+        )
+    # A price is one of text to the page that shows it: what its number says and how it is written both tell whether the
+    # agent still finds it.
+    table = loaded.as_text()
+    judgement = judge(table, check.contract)
+    found = profile(table, agent_id=check.agent_id, run_id=check.run_id, key=check.contract.key)
+    learnt = history.learnt(check.learn_from) if history else []
+    found = _with_change(found, table, history, learnt, check.contract.key)
+    is_accepted = history is not None and history.own is not None and history.own.verdict == "accepted"
+    report = Report(
+        agent_id=check.agent_id,
+        run_id=check.run_id,
+        records=table.records,
+        breaches=[*judgement.breaches, *_learnt_breaches(check, found, learnt, is_accepted)],
+        learnt_from=len(learnt),
+        is_accepted=is_accepted,
+        paths=[str(file) for file in check.files],
+    )
+    if report.verdict in GOOD and judgement.removal:
+        _take_out(check, table, judgement, report)
+    _write(check, found, report, history, table)
+    return report
+
+
+def _with_change(
+    found: Profile, table: Table, history: History | None, learnt: Sequence[Profile], key: Sequence[str]
+) -> Profile:
+    before = history.records_before(table, found.run_id, learnt) if history and key and found.records else None
+    change = None if before is None else compare(table, before[0], key, before[1])
+    return found.model_copy(update={"change": change})
+
+
+def _learnt_breaches(check: Check, found: Profile, learnt: Sequence[Profile], is_accepted: bool) -> list[Breach]:
+    if not found.records:
+        return []
+    on_breach = check.on_drift if len(learnt) >= FEWEST_RUNS and not is_accepted else "warn"
+    return [Breach("learnt", drift.column, on_breach, str(drift)) for drift in find_drift(found, learnt)]
+
+
+def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) -> None:
+    check_can_be_written(check.files)
+    passed = write_passed(table, judgement.removal, check.files, check.destination, check.encoding, check.delimiter)
+    report.paths, report.quarantined, report.quarantined_records = passed.paths, passed.quarantined, passed.records
+    if passed.records == table.records:
+        report.breaches.append(Breach("records", None, "fail", "all of them are in quarantine, none passed"))
+
+
+def _write(check: Check, found: Profile, report: Report, history: History | None, table: Table) -> None:
+    breaches = [line[:500] for line in report.lines()[:MOST_LINES]]
+    saved = found.model_copy(update={"verdict": report.verdict, "breaches": breaches})
+    content = page(report, saved, history.earlier if history else []).encode()
+    with check.destination.write(check.page_name) as stream:
+        stream.write(content)
+    report.page = str(check.destination.path / check.page_name)
+    if history is not None:
+        history.save(saved, table)

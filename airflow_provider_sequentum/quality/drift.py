@@ -1,0 +1,276 @@
+"""What is unusual about a run, by the profiles of the agent's last good runs.
+
+Every number of a profile has a *band*: the range it had in those runs, widened by a part of this range and by the noise
+that a number of so many rows has. Shares are compared on the scale of their arcsine, on which this noise is the same
+for all of them; amounts on that of their logarithm. A distribution is compared with the most similar of those runs,
+and has to be about as similar as they are among each other. So a season, a weekday and a new product stay within the
+band, and a run with nothing like it before does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from airflow_provider_sequentum.quality.profile import FREQUENT, Change, ColumnProfile, Distribution, Pair, Profile
+
+FEWEST_RUNS = 5
+"""Earlier runs below which nothing learnt fails a task."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One number of a run outside of its band.
+
+    :param column: ``None`` where the number is about whole records.
+    :param what: what is unusual.
+    :param observed: the number, as it is shown.
+    :param expected: the band, as it is shown.
+    :param score: by how many times the width that is allowed the number is off; always above 1.
+    """
+
+    column: str | None
+    what: str
+    observed: str
+    expected: str
+    score: float
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.observed}, expected {self.expected}"
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How far a number may be outside of the range it had.
+
+    :param widening: part of that range.
+    :param noise: standard errors.
+    :param least: on the number's own scale, whatever the range.
+    """
+
+    widening: float
+    noise: float
+    least: float
+
+
+SHARE = Allowance(widening=0.8, noise=2.0, least=0.06)
+AMOUNT = Allowance(widening=0.8, noise=2.0, least=0.05)
+VOLUME = Allowance(widening=0.5, noise=1.0, least=0.04)
+DISTANCE = Allowance(widening=0.6, noise=1.2, least=0.03)
+CHANGE = Allowance(widening=0.8, noise=2.5, least=0.06)
+
+
+def find_drift(profile: Profile, history: Sequence[Profile]) -> list[Drift]:
+    """Return what is unusual about a run, the most unusual first.
+
+    :param history: profiles of earlier good runs, the oldest first.
+    """
+    if not history:
+        return []
+    found = [*_table_drift(profile, history)]
+    for name in dict.fromkeys([*profile.columns, *(name for each in history for name in each.columns)]):
+        found += _column_drift(name, profile, history)
+    found += _pair_drift(profile, history)
+    if profile.change is not None:
+        changes = [each.change for each in history if each.change is not None]
+        found += _change_drift(profile.change, changes)
+    return sorted(found, key=lambda drift: -drift.score)
+
+
+def _angle(share: float) -> float:
+    return math.asin(math.sqrt(min(max(share, 0.0), 1.0)))
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g} %"
+
+
+def _figure(number: float) -> str:
+    return f"{number:,.6g}"
+
+
+def _band(
+    column: str | None, what: str, now: float, before: Sequence[float], rows: int, allowance: Allowance
+) -> Iterator[Drift]:
+    """Judge a share."""
+    if min(before) <= now <= max(before):
+        return
+    score = _score(_angle(now), [_angle(each) for each in before], allowance, 0.5 / math.sqrt(max(rows, 1)))
+    if score > 1:
+        yield Drift(column, what, _percent(now), _range(before, _percent), score)
+
+
+def _score(here: float, there: Sequence[float], allowance: Allowance, error: float) -> float:
+    low, high = min(there), max(there)
+    allowed = allowance.widening * (high - low) + allowance.noise * error + allowance.least
+    return max(low - here, here - high, 0.0) / allowed
+
+
+def _range(before: Sequence[float], show: Callable[[float], str]) -> str:
+    low, high = show(min(before)), show(max(before))
+    return low if low == high else f"{low} to {high}"
+
+
+def _amount(
+    column: str | None, what: str, now: float, before: Sequence[float], error: float, allowance: Allowance
+) -> Iterator[Drift]:
+    """Judge an amount whose size matters relatively."""
+    score = _score(math.log1p(now), [math.log1p(each) for each in before], allowance, error)
+    if score > 1:
+        yield Drift(column, what, _figure(now), _range(before, _figure), score)
+
+
+def _table_drift(profile: Profile, history: Sequence[Profile]) -> Iterator[Drift]:
+    counts = [each.records for each in history]
+    error = 1 / math.sqrt(max(min(counts), 1))
+    yield from _amount(None, "records", profile.records, counts, error, VOLUME)
+    yield from _band(
+        None, "duplicate records", profile.duplicates, [each.duplicates for each in history], profile.rows, SHARE
+    )
+    same = [each.run_id for each in history if each.fingerprint and each.fingerprint == profile.fingerprint]
+    repeats = sum(a.fingerprint == b.fingerprint for a, b in pairwise(history))
+    if same and not repeats and len(history) > 1:
+        yield Drift(None, "stale", f"the same records as run {same[-1]}", "some that differ", 10.0)
+
+
+def _column_drift(name: str, profile: Profile, history: Sequence[Profile]) -> Iterator[Drift]:
+    known = [each.columns[name] for each in history if name in each.columns]
+    if name not in profile.columns:
+        if len(known) == len(history) or len(known) >= FEWEST_RUNS:
+            yield Drift(name, "column", "missing", f"there in {len(known)} of {len(history)} runs", 10.0)
+        return
+    if not known:
+        return
+    yield from _known_column_drift(name, profile.columns[name], known, profile.rows)
+
+
+def _known_column_drift(name: str, now: ColumnProfile, known: Sequence[ColumnProfile], rows: int) -> Iterator[Drift]:
+    yield from _band(name, "filled", now.filled, [each.filled for each in known], rows, SHARE)
+    past = [each for each in known if each.filled > 0]
+    if not past or not now.filled:
+        return
+    cells = max(1, round(now.filled * rows))
+    judged = ["distinct", "numeric", "repeated"]
+    if min(each.lengths[3] for each in past) > _SHORT:
+        judged.append("longest")
+    for what in judged:
+        yield from _band(name, _NAMES[what], getattr(now, what), [getattr(each, what) for each in past], cells, SHARE)
+    for feature in sorted({*now.shares, *(feature for each in past for feature in each.shares)}):
+        shares = [each.shares.get(feature, 0.0) for each in past]
+        yield from _band(name, f"cells with {feature}", now.shares.get(feature, 0.0), shares, cells, SHARE)
+    yield from _ends(name, "length", now.lengths, [each.lengths for each in past])
+    numeric = [each.numbers for each in past if each.numeric > 0.5]
+    # A date is written with the day or the month first, and an early day of a month does not say which.
+    is_ambiguous = any(each.kinds.get("written date", 0.0) > 0.2 for each in (now, *past))
+    if now.numeric > 0.5 and numeric and not is_ambiguous:
+        yield from _ends(name, "number", now.numbers, numeric)
+        # Of few different numbers a quantile jumps from one to the next; their distribution says more.
+        if min(each.distinct * each.filled * min(rows, 1000) for each in past) > _FEW_VALUES:
+            yield from _quantiles(name, now.numbers, numeric, cells)
+    for what in ("kinds", "values", "shapes", "words", "endings", "sizes", "bins"):
+        yield from _distance(name, what, now, past, cells)
+
+
+_NAMES = {
+    "distinct": "different values",
+    "numeric": "cells with a number",
+    "longest": "cells as long as the longest",
+    "repeated": "cells equal to the one before",
+}
+_QUANTILES = {1: "5 %", 2: "25 %", 3: "median", 4: "75 %", 5: "95 %"}
+_FEW_VALUES = 40
+_SHORT = 12
+_CERTAIN = 8
+"""So many expected events are never none by chance (0.03 %)."""
+
+
+def _ends(column: str, what: str, now: Sequence[float], before: Sequence[Sequence[float]]) -> Iterator[Drift]:
+    """Judge the smallest and the largest: single cells, which may leave their range by the width of all of them."""
+    spread = max(max(each[5] for each in before) - min(each[1] for each in before), 1.0)
+    for place, sign in ((0, -1), (-1, 1)):
+        there = [each[place] for each in before]
+        excess = min(there) - now[place] if sign < 0 else now[place] - max(there)
+        score = excess / (max(there) - min(there) + spread)
+        if score > 1:
+            name = f"{what}, {'smallest' if sign < 0 else 'largest'}"
+            yield Drift(column, name, _figure(now[place]), _range(there, _figure), score)
+
+
+def _quantiles(column: str, now: Sequence[float], before: Sequence[Sequence[float]], cells: int) -> Iterator[Drift]:
+    spread = max(max(each[5] for each in before) - min(each[1] for each in before), 1e-9)
+    for place, name in _QUANTILES.items():
+        there = [each[place] for each in before]
+        step = max((abs(a - b) for a, b in pairwise(there)), default=0.0)
+        allowed = 0.8 * (max(there) - min(there)) + step + spread * (0.03 + 1.0 / math.sqrt(cells))
+        score = max(min(there) - now[place], now[place] - max(there), 0.0) / allowed
+        if score > 1:
+            yield Drift(column, f"number, {name}", _figure(now[place]), _range(there, _figure), score)
+
+
+def _distance(column: str, what: str, now: ColumnProfile, past: Sequence[ColumnProfile], cells: int) -> Iterator[Drift]:
+    here: Distribution = getattr(now, what)
+    there: list[Distribution] = [getattr(each, what) for each in past]
+    apart = min(_apart(here, each) for each in there)
+    if apart <= DISTANCE.least:
+        return
+    among = [
+        min((_apart(one, other) for j, other in enumerate(there) if j != i), default=0.0) for i, one in enumerate(there)
+    ]
+    width = max(among, default=0.0)
+    most = math.sqrt(max(len(here), 2) / cells)
+    allowed = width * (1 + DISTANCE.widening) + DISTANCE.noise * 0.4 * most + DISTANCE.least
+    if apart > allowed:
+        yield Drift(column, what, _most(here), f"as {_most(there[-1])}", apart / allowed)
+
+
+def _apart(one: Distribution, other: Distribution) -> float:
+    """Return the share of cells in which two distributions differ. What neither names counts as the same."""
+    # An entry that is not among the frequent ones may be as frequent as the last of them.
+    last, other_last = (min(each.values()) if len(each) >= FREQUENT else 0.0 for each in (one, other))
+    apart = sum(max(share - other_last, 0.0) for entry, share in one.items() if entry not in other)
+    apart += sum(max(share - last, 0.0) for entry, share in other.items() if entry not in one)
+    return (apart + sum(abs(share - other[entry]) for entry, share in one.items() if entry in other)) / 2
+
+
+def _most(distribution: Distribution) -> str:
+    shown = [f"{value!r} {_percent(share)}" for value, share in list(distribution.items())[:3]]
+    return ", ".join(shown) or "nothing frequent"
+
+
+def _pair_drift(profile: Profile, history: Sequence[Profile]) -> Iterator[Drift]:
+    nothing = Pair(equal=0.0)
+    for a, b in combinations(profile.columns, 2):
+        name = f"{a} | {b}"
+        if not all(a in each.columns and b in each.columns for each in history):
+            continue
+        now = profile.pairs.get(name, nothing)
+        past = [each.pairs.get(name, nothing) for each in history]
+        yield from _band(a, f"cells equal to {b}", now.equal, [each.equal for each in past], profile.rows, SHARE)
+        known = [each.less for each in past if each.less is not None]
+        if now.less is not None and known:
+            yield from _band(a, f"numbers below {b}", now.less, known, profile.rows, SHARE)
+
+
+def _change_drift(now: Change, history: Sequence[Change]) -> Iterator[Drift]:
+    if len(history) < 3:
+        return
+    yield from _band(None, "keys kept", now.kept, [each.kept for each in history], now.matched, CHANGE)
+    yield from _band(None, "new keys", now.added, [each.added for each in history], now.matched, CHANGE)
+    for name, change in now.columns.items():
+        past = [each.columns[name] for each in history if name in each.columns]
+        if len(past) < 3:
+            continue
+        if not change.changed and min(each.changed for each in past) * now.matched > _CERTAIN:
+            usual = _range([each.changed for each in past], _percent)
+            yield Drift(name, "changed values", "none", usual, 2.0)
+        yield from _band(name, "changed values", change.changed, [each.changed for each in past], now.matched, CHANGE)
+        yield from _band(
+            name, "values that changed alike", change.alike, [each.alike for each in past], now.matched, CHANGE
+        )
+        changed = round(change.changed * now.matched)
+        if change.rose is not None and changed >= 20:
+            known = [each.rose for each in past if each.rose is not None]
+            if known:
+                yield from _band(name, "changes upwards", change.rose, known, changed, CHANGE)

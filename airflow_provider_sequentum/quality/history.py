@@ -1,0 +1,135 @@
+"""Where the profiles of an agent's runs lie, and which of them are learnt from.
+
+A folder holds one file ``run-42.json`` for each run, so that a retry replaces its own and doubles nothing, and for the
+latest runs ``run-42.parquet`` with the records that the next run is compared with: all of them, or of many a part that
+is chosen by the hash of the key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from airflow_provider_sequentum.quality.engine import ROW, Table
+from airflow_provider_sequentum.quality.profile import Profile, key_of
+
+COMPARED_RECORDS = 50_000
+"""Records of a run that are kept for the comparison with the next one, about."""
+
+LAST_RUNS = 30
+"""Earlier runs that a report shows, and of which the learnt ones are."""
+
+GOOD = ("passed", "warned", "accepted")
+"""Verdicts of runs whose records may be loaded and are learnt from."""
+
+_KEPT_RECORDS = 3
+_NAME = re.compile(r"run-([1-9]\d{0,18})\.(json|parquet)")
+
+
+class Folder(Protocol):
+    """A folder of some storage, as :class:`~airflow_provider_sequentum.transfers.landing.LandingFolder` is one."""
+
+    @property
+    def path(self) -> Any:
+        """Where it is."""
+
+    def contents(self) -> Any:
+        """Return what is in it; ``sizes`` has the names of its files."""
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a small file."""
+
+    def write(self, name: str, expected_size: int | None = None) -> Any:
+        """Open a file, which shows when it is whole."""
+
+    def upload(self, name: str, file: Path) -> str:
+        """Copy a file of this machine and return where it is then."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+
+class ProfilesRefused(ValueError):
+    """The folder does not hold the profiles of this agent, or one of them cannot be read."""
+
+
+@dataclass
+class History:
+    """The profiles of an agent's runs.
+
+    :param folder: where they lie.
+    :param earlier: those of the last runs before this one, the oldest first.
+    :param own: the one that an earlier attempt of this run left.
+    """
+
+    folder: Folder
+    earlier: list[Profile]
+    own: Profile | None
+    _records: list[int]
+
+    def learnt(self, most: int) -> list[Profile]:
+        """Return the profiles of the last good runs, the oldest first."""
+        return [each for each in self.earlier if each.verdict in GOOD and each.records][-most:]
+
+    def records_before(self, table: Table, run_id: int, good: Sequence[Profile]) -> tuple[Table, int] | None:
+        """Return the records of the last good run, as far as they were kept, and its id."""
+        runs = {each.run_id for each in good}
+        known = [each for each in self._records if each < run_id and each in runs]
+        if not known:
+            return None
+        path = self.folder.path / f"run-{known[-1]}.parquet"
+        return table.workspace.load([path], typed_cells=False).as_text(), known[-1]
+
+    def save(self, profile: Profile, table: Table) -> None:
+        """Write a run's records, if they have a key, and its profile.
+
+        The profile is written last: a run that has one has all.
+        """
+        if profile.key and all(each in table.columns for each in profile.key):
+            self._save_records(profile, table)
+        with self.folder.write(f"run-{profile.run_id}.json") as stream:
+            stream.write(profile.to_json())
+        for old in sorted(each for each in self._records if each < profile.run_id)[:-_KEPT_RECORDS]:
+            self.folder.remove(f"run-{old}.parquet")
+
+    def _save_records(self, profile: Profile, table: Table) -> None:
+        key, file = key_of(table, profile.key), table.workspace.folder / "records.parquet"
+        every = -(-table.records // COMPARED_RECORDS)
+        cells = ", ".join(column.sql for column in table.columns.values())
+        table.workspace.export(
+            f"SELECT {cells} FROM {table.sql} "  # noqa: S608  # names of our own
+            f"WHERE {key} IS NOT NULL AND md5_number_lower({key}) % {every} = 0 ORDER BY {ROW}",
+            table.names,
+            file,
+        )
+        self.folder.upload(f"run-{profile.run_id}.parquet", file)
+        file.unlink()
+
+
+def read_history(folder: Folder, agent_id: int, run_id: int) -> History:
+    """Read the profiles of an agent's runs before this one.
+
+    :raises ProfilesRefused: they are of another agent, or one is damaged.
+    """
+    names = [match for name in folder.contents().sizes if (match := _NAME.fullmatch(name))]
+    runs = sorted(int(match[1]) for match in names if match[2] == "json")
+    earlier = [_read(folder, agent_id, run) for run in [run for run in runs if run < run_id][-LAST_RUNS:]]
+    own = _read(folder, agent_id, run_id) if run_id in runs else None
+    return History(folder, earlier, own, sorted(int(match[1]) for match in names if match[2] == "parquet"))
+
+
+def _read(folder: Folder, agent_id: int, run_id: int) -> Profile:
+    name = f"run-{run_id}.json"
+    found = Profile.parse(folder.read(name))
+    if found is None:
+        raise ProfilesRefused(
+            f"{folder.path / name} is no profile, or is damaged. Remove it; the other runs are enough"
+        )
+    if found.agent_id != agent_id:
+        raise ProfilesRefused(
+            f"{folder.path / name} is of agent {found.agent_id}, not {agent_id}. Give each agent a folder of its own"
+        )
+    return found

@@ -1,0 +1,304 @@
+"""What a contract says of a table of records: which rules are broken, by how many and by which records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from airflow_provider_sequentum.quality.contract import (
+    Allowed,
+    Contract,
+    ContractRefused,
+    Filled,
+    HasType,
+    Length,
+    Pattern,
+    Range,
+    Records,
+    Required,
+    Unique,
+)
+from airflow_provider_sequentum.quality.engine import Table
+from airflow_provider_sequentum.quality.profile import DATE_KINDS, KIND_OF, NUMBER_OF, of
+
+EXAMPLES = 3
+"""Values that a breach shows."""
+
+LONGEST_EXAMPLE = 60
+"""Characters of a value that are shown."""
+
+_TYPES = {
+    "string": "true",
+    "integer": r"regexp_full_match(trim({}), '[-+]?\d+')",
+    "number": r"regexp_full_match(trim({}), '[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?')",
+    "boolean": r"lower(trim({})) IN ('true', 'false')",
+    "date": r"regexp_full_match(trim({0}), '\d{{4}}-\d\d-\d\d') AND TRY_CAST(trim({0}) AS DATE) IS NOT NULL",
+    "timestamp": r"regexp_full_match(trim({0}), '\d{{4}}-\d\d-\d\d([T ].*)?') AND "
+    r"TRY_CAST(trim({0}) AS TIMESTAMPTZ) IS NOT NULL",
+}
+"""Whether a text is written as a value of a type."""
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A rule that is broken.
+
+    :param rule: the rule's name; ``learnt`` for a band that earlier runs gave.
+    :param column: where it is about one.
+    :param on_breach: what follows from it.
+    :param message: what was found and what was expected.
+    :param records: how many break it, where it is about single ones.
+    :param examples: some of their values.
+    """
+
+    rule: str
+    column: str | None
+    on_breach: str
+    message: str
+    records: int | None = None
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        place = f" {self.column!r:.100}" if self.column is not None else ""
+        shown = f" (such as {', '.join(map(repr, self.examples))})" if self.examples else ""
+        return f"{self.on_breach}: {self.rule}{place}: {self.message}{shown}"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What is kept out of the files that passed.
+
+    :param reasons: of the records that are put aside, by their numbers in the table, in ascending order.
+    :param columns: columns that are dropped.
+    :param blanked: for some records, by their number, the columns whose values are dropped.
+    """
+
+    columns: frozenset[str] = frozenset()
+    reasons: tuple[_RowTest, ...] = ()
+    blanked: tuple[_RowTest, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.columns or self.reasons or self.blanked)
+
+
+@dataclass(frozen=True)
+class _RowTest:
+    """A condition that records break.
+
+    :param sql: true for a record that does.
+    :param column: whose values are shown.
+    """
+
+    sql: str
+    parameters: tuple[object, ...]
+    column: str | None
+    reason: str
+
+
+@dataclass
+class Judgement:
+    """What a contract says of records.
+
+    :param removal: records and values that the breaches keep out.
+    """
+
+    breaches: list[Breach] = field(default_factory=list)
+    removal: Removal = field(default_factory=Removal)
+
+
+def judge(table: Table, contract: Contract) -> Judgement:
+    """Judge a table by a contract.
+
+    :raises ContractRefused: a pattern is no regular expression.
+    """
+    judging = _Judging(table)
+    for rule in contract.rules:
+        judging.judge(rule)
+    judging.judge_schema(contract)
+    if table.records and (missing := [name for name in contract.key if name not in table.columns]):
+        message = f"missing; there are {_listed(table.names)}"
+        judging.breaches.append(Breach("key", ", ".join(missing), "fail", message))
+    if table.records == 0 and not any(isinstance(rule, Records) for rule in contract.rules):
+        judging.breaches.append(Breach("records", None, "fail", "there is none in any file"))
+    return Judgement(
+        judging.breaches,
+        Removal(frozenset(judging.dropped), tuple(judging.quarantined), tuple(judging.blanked)),
+    )
+
+
+class _Judging:
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.breaches: list[Breach] = []
+        self.dropped: list[str] = []
+        self.quarantined: list[_RowTest] = []
+        self.blanked: list[_RowTest] = []
+
+    def judge(self, rule: Any) -> None:
+        if isinstance(rule, Required):
+            missing = [name for name in rule.columns if name not in self._table.columns]
+            if missing and self._table.records:
+                self._add(rule, ", ".join(missing), f"missing; there are {_listed(self._table.names)}")
+        elif isinstance(rule, Records):
+            self._judge_number(rule)
+        else:
+            self._judge_rows(rule)
+
+    def _add(self, rule: Any, column: str | None, message: str, **more: Any) -> None:
+        self.breaches.append(Breach(rule.rule, column, rule.on_breach, message, **more))
+
+    def _judge_number(self, rule: Records) -> None:
+        count = self._table.records
+        if (rule.minimum is not None and count < rule.minimum) or (rule.maximum is not None and count > rule.maximum):
+            self._add(rule, None, f"{count:,}, expected {_bounds(rule)}")
+
+    def _judge_rows(self, rule: Any) -> None:
+        names = rule.columns if isinstance(rule, Unique) else [rule.column]
+        if not self._table.records:
+            return
+        if missing := [name for name in names if name not in self._table.columns]:
+            self._add(rule, ", ".join(missing), f"missing; there are {_listed(self._table.names)}")
+            return
+        test, cells = self._test(rule, [self._table.columns[name].sql for name in names], ", ".join(names))
+        bad, judged = self._count(test, cells)
+        if not bad or bad <= (1 - rule.mostly) * judged + 1e-9:
+            return
+        message = f"{bad:,} of {judged:,} records break it: {test.reason}"
+        self._add(rule, test.column, message, records=bad, examples=self._examples(test, names[0]))
+        if rule.on_breach == "quarantine":
+            self.quarantined.append(test)
+
+    def _test(self, rule: Any, columns: Sequence[str], name: str) -> tuple[_RowTest, str]:
+        """Return what breaks a row rule, and SQL for the records that it judges."""
+        filled = " AND ".join(f"nullif(trim({column}), '') IS NOT NULL" for column in columns)
+        if isinstance(rule, Filled):
+            return _RowTest(f"NOT ({filled})", (), name, "no value"), "true"
+        if isinstance(rule, Unique):
+            window = f"row_number() OVER (PARTITION BY {', '.join(columns)} ORDER BY r) > 1"
+            return _RowTest(f"({filled}) AND {window}", (), name, "a value that another record has"), filled
+        sql, parameters, reason = _value_test(rule, columns[0])
+        return _RowTest(f"({filled}) AND NOT coalesce({sql}, false)", parameters, name, reason), filled
+
+    def _count(self, test: _RowTest, judged: str) -> tuple[int, int]:
+        try:
+            return self._table.query(
+                f"SELECT count(*) FILTER (bad), count(*) FILTER (judged) FROM "
+                f"(SELECT {test.sql} AS bad, {judged} AS judged FROM {{table}})",
+                test.parameters,
+            )[0]
+        except Exception as error:
+            if type(error).__name__ == "InvalidInputException" and test.parameters:
+                raise ContractRefused(f"{test.column}: {error}") from error
+            raise
+
+    def _examples(self, test: _RowTest, name: str) -> tuple[str, ...]:
+        column = self._table.columns[name].sql
+        rows = self._table.query(
+            f"SELECT DISTINCT left(v, {LONGEST_EXAMPLE}) FROM "
+            f"(SELECT {column} AS v, {test.sql} AS bad FROM {{table}}) "
+            f"WHERE bad AND v IS NOT NULL ORDER BY 1 LIMIT {EXAMPLES}",
+            test.parameters,
+        )
+        return tuple(row[0] for row in rows if row[0].strip())
+
+    def judge_schema(self, contract: Contract) -> None:
+        """Judge what the contract does not name, and values that are not of their type, by dlt's modes."""
+        modes = contract.schema_contract
+        if modes.columns != "evolve":
+            for name in [name for name in self._table.names if name not in contract.columns]:
+                self._judge_unknown(name, modes.columns)
+        if modes.data_type != "evolve":
+            for name, kind in contract.columns.items():
+                if name in self._table.columns:
+                    self._judge_type(HasType(column=name, type=kind), modes.data_type)
+
+    def _judge_unknown(self, name: str, mode: str) -> None:
+        column = self._table.columns[name].sql
+        test = _RowTest(
+            f"nullif(trim({column}), '') IS NOT NULL", (), name, "a value in a column that the contract lacks"
+        )
+        bad, _ = self._count(test, "true")
+        on_breach = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}[mode]
+        self.breaches.append(
+            Breach(
+                "schema_contract",
+                name,
+                on_breach,
+                f"a column that the contract lacks; {mode}",
+                bad,
+                self._examples(test, name),
+            )
+        )
+        if mode == "discard_row" and bad:
+            self.quarantined.append(test)
+        elif mode == "discard_value":
+            self.dropped.append(name)
+
+    def _judge_type(self, rule: HasType, mode: str) -> None:
+        test, judged = self._test(rule, [self._table.columns[rule.column].sql], rule.column)
+        bad, cells = self._count(test, judged)
+        if not bad:
+            return
+        on_breach = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}[mode]
+        message = f"{bad:,} of {cells:,} records break it: {test.reason}; {mode}"
+        self.breaches.append(
+            Breach("schema_contract", rule.column, on_breach, message, bad, self._examples(test, rule.column))
+        )
+        if mode == "discard_row":
+            self.quarantined.append(test)
+        elif mode == "discard_value":
+            self.blanked.append(test)
+
+
+def _value_test(rule: Any, column: str) -> tuple[str, tuple[object, ...], str]:
+    """Return SQL that is true for a value that keeps a rule, its parameters, and what a value that breaks it is."""
+    if isinstance(rule, HasType):
+        return _TYPES[rule.type].format(column), (), f"no {rule.type}"
+    if isinstance(rule, Pattern):
+        return f"regexp_matches({column}, ?)", (rule.pattern,), f"no match of {rule.pattern!r:.200}"
+    if isinstance(rule, Allowed):
+        marks = ", ".join("?" * len(rule.values))
+        return f"{column} IN ({marks})", tuple(rule.values), f"none of {_listed(rule.values)}"
+    outside = f"not within {_bounds(rule)}"
+    value = f"length({column})" if isinstance(rule, Length) else of(column, NUMBER_OF)
+    tests, parameters = [], []
+    if isinstance(rule, Range):
+        is_date = any(type(each) is date for each in (rule.minimum, rule.maximum))
+        kinds = f"{of(column, KIND_OF)} IN ({', '.join(map(repr, DATE_KINDS))})"
+        tests.append(kinds if is_date else f"NOT ({kinds})")
+    for bound, sign in ((rule.minimum, ">="), (rule.maximum, "<=")):
+        if bound is not None:
+            tests.append(f"{value} {sign} ?")
+            parameters.append((bound - date(1970, 1, 1)).days if isinstance(bound, date) else bound)
+    if isinstance(rule, Range) and rule.maximum is not None and isinstance(rule.maximum, date):
+        parameters[-1] = parameters[-1] + 1 - 1e-9  # the whole of the last day
+    return " AND ".join(tests), tuple(parameters), outside
+
+
+def _bounds(rule: Any) -> str:
+    low, high = rule.minimum, rule.maximum
+    if high is None:
+        return f"{low} or more"
+    return f"{high} or less" if low is None else f"{low} to {high}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{name!r:.60}" for name in names[:10])
+    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown or "none"
+
+
+def removed_rows(table: Table, tests: Sequence[_RowTest]) -> Iterator[tuple[int, list[int]]]:
+    """Yield the numbers of the records that break a test, in ascending order, each with the places of such tests."""
+    if not tests:
+        return
+    marks = ", ".join(f"CASE WHEN {test.sql} THEN {place} END" for place, test in enumerate(tests))
+    parameters = [parameter for test in tests for parameter in test.parameters]
+    cursor = table.workspace.execute(
+        f"SELECT r, list_filter(broken, lambda x: x IS NOT NULL) AS which FROM "
+        f"(SELECT r, [{marks}] AS broken FROM {table.sql}) WHERE len(which) > 0 ORDER BY r",
+        parameters,
+    )
+    while rows := cursor.fetchmany(10_000):
+        yield from rows

@@ -1,0 +1,469 @@
+"""What a run's records look like: the profile that later runs are compared with.
+
+A profile is small and readable: shares, quantiles and the most frequent values, shapes, words and endings of each
+column. All of it is counted by DuckDB: on all rows up to :data:`SAMPLE` of them, else on blocks of neighbouring rows
+from the whole table, so that what neighbours have in common is seen too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airflow_provider_sequentum.quality.engine import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SAMPLE = 20_000
+"""Rows that the distributions are counted on."""
+
+MOST_PAIRED = 40
+"""Columns that are compared with each other: of more, no pairs are counted."""
+
+FREQUENT = 20
+"""Entries that a distribution keeps; the rest is counted together."""
+
+LONGEST_SHOWN = 60
+"""Characters of a value that a profile keeps."""
+
+_CELLS = 2_000_000
+_BLOCK = 100
+_QUANTILES = "[0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]"
+
+_WALL = (
+    "captcha|verify (that )?you|are you (a )?(human|robot)|access denied|too many requests|unusual traffic|"
+    "enable (javascript|cookies)|checking your browser|just a moment|forbidden|not found|internal server error|"
+    "bad gateway|service unavailable|gateway time-?out|temporarily unavailable|please (log|sign) in|cookie|"
+    "something went wrong|subscribe to our|newsletter"
+)
+FEATURES = {
+    "mark-up": r"<[a-zA-Z/!][^>]*>",
+    "entities": r"&(#\d+|#x[0-9a-fA-F]+|[a-zA-Z]+\d*);",
+    "damaged characters": r"\x{FFFD}|[ÃÂ][\x{0080}-\x{00BF}]|â[\x{0080}-\x{009F}€]|Ã[^\p{L}\s]",
+    "placeholders": r"(?i)^\s*(null|none|nan|undefined|n/?a|nil|tba|tbd|"
+    r"[-\x{2013}\x{2014}]+|\[object object\]|#(ref|n/a|value|name)!?)\s*$",
+    "templates": r"\{\{|\}\}|\$\{|<%|%\}",
+    "page text": f"(?i){_WALL}",
+    "addresses": r"(?i)^https?://",
+    "paths": r"^/",
+    "queries": r"\?[^=]*=",
+    "line breaks": r"[\r\n]",
+    "outer space": r"^\s|\s$",
+    "inner space": r"\S\s\s+\S",
+    "ellipses": r"(\.\.\.|…)\s*$",
+    "upper case": r"^[^\p{Ll}]*\p{Lu}[^\p{Ll}]*\p{Lu}[^\p{Ll}]*$",
+    "lower case": r"^[^\p{Lu}]*\p{Ll}[^\p{Lu}]*$",
+    "Latin": r"\p{Latin}",
+    "other scripts": r"[\p{Cyrillic}\p{Greek}\p{Han}\p{Hiragana}"
+    r"\p{Katakana}\p{Hangul}\p{Arabic}\p{Hebrew}\p{Thai}\p{Devanagari}]",
+    "accents": r"[^\x00-\x7F]",
+    "digits": r"\d",
+    "letters": r"\p{L}",
+    "currencies": r"[$€£¥₹]|\b(EUR|USD|GBP|CHF|JPY|CAD|AUD|SEK|NOK|DKK|PLN|CZK|INR|CNY)\b",
+    "minus": r"^\s*-\s*\d",
+    "zeros": r"^\s*-?0+([.,]0+)?\s*$",
+    "leading zeros": r"^0\d",
+    "exponents": r"^-?\d+([.,]\d+)?[eE][-+]?\d+$",
+    "JSON": r"^\s*[\[{].*[\]}]\s*$",
+    "ranges": r"\d\s*[-\x{2013}]\s*\D{0,4}\d",
+    "relative times": r"(?i)\b(ago|yesterday|today|just now|last week)\b",
+    "months first": r"^\d{1,2}[./-](1[3-9]|2\d|3[01])[./-]",
+    "days first": r"^(1[3-9]|2\d|3[01])[./-]\d{1,2}[./-]",
+    "thousands": r"\d[.,'' ]\d{3}($|\D)",
+    "decimal commas": r"\d,\d{1,2}($|\D)",
+    "decimal points": r"\d\.\d{1,2}($|\D)",
+}
+"""What cells may have in them, as regular expressions. A profile has the share of filled cells with it."""
+
+_NUMBER = r"^\s*[-+]?\d+(\.\d+)?([eE][-+]?\d+)?\s*$"
+_ISO_DATE = r"^\s*\d{4}-\d\d-\d\d([T ]|\s*$)"
+_WRITTEN_DATE = r"^\s*\d{1,2}[./]\d{1,2}[./]\d{4}\s*$"
+_QUANTITY = r"^\D{0,12}\d[\d.,'' \x{00A0}\x{202F}]*\D{0,12}$"
+_DIGITS = r"\d([\d.,'' \x{00A0}\x{202F}]*\d)?"
+
+NUMBER_OF = rf"""CASE
+    WHEN regexp_matches(v, '{_NUMBER}') THEN TRY_CAST(trim(v) AS DOUBLE)
+    WHEN regexp_matches(v, '{_ISO_DATE}') THEN epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400
+    WHEN regexp_matches(v, '{_WRITTEN_DATE}')
+        THEN epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400
+    WHEN regexp_matches(v, '{_QUANTITY}') THEN TRY_CAST(
+        CASE WHEN regexp_matches(v, '^\s*[-\x{{2212}}]') THEN '-' ELSE '' END
+        || regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
+        || '.' || coalesce(nullif(regexp_extract(regexp_extract(v, '{_DIGITS}'), '[.,](\d{{1,2}})$', 1), ''), '0')
+        AS DOUBLE) END"""
+"""The number in a cell: itself, the one beside a currency or a unit, or a date as days since 1970."""
+
+DATE_KINDS = ("date", "written date")
+
+KIND_OF = rf"""CASE
+    WHEN regexp_matches(v, '^\s*[-+]?\d+\s*$') THEN 'integer'
+    WHEN regexp_matches(v, '{_NUMBER}') THEN 'decimal'
+    WHEN regexp_matches(v, '{_ISO_DATE}') THEN 'date'
+    WHEN regexp_matches(v, '{_WRITTEN_DATE}') THEN 'written date'
+    WHEN regexp_matches(v, '(?i)^\s*(true|false|yes|no)\s*$') THEN 'boolean'
+    WHEN regexp_matches(v, '(?i)^\s*https?://') THEN 'address'
+    WHEN regexp_matches(v, '{_QUANTITY}') THEN 'quantity'
+    ELSE 'text' END"""
+
+_SHAPE_OF = r"""left(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(left(v, 200),
+    '\d+', '9', 'g'), '\p{Lu}+', 'A', 'g'), '[\p{Ll}\p{Lo}]+', 'a', 'g'), 'Aa', 'A', 'g'),
+    '[Aa]+([-'' ][Aa]+)+', 'words', 'g'), 40)"""
+"""A cell with its digits and letters as classes: ``9.9 A`` for ``19.99 EUR``."""
+
+Distribution = dict[str, float]
+
+
+def of(column: str, expression: str) -> str:
+    """Return one of the expressions about a text for a column."""
+    return expression.replace("(v", f"({column}")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ColumnProfile(_Part):
+    """What one column looks like. Shares are of the filled cells, but ``filled`` itself.
+
+    :param filled: share of the records that have a value.
+    :param distinct: different values for each filled cell.
+    :param lengths: quantiles of the number of characters: 0, 5, 25, 50, 75, 95 and 100 %.
+    :param numbers: the same of the numbers in the cells; dates count as days since 1970.
+    :param numeric: share of cells with such a number.
+    :param longest: share of cells that are as long as the longest.
+    :param repeated: share of cells that equal the one in the row before.
+    :param shares: of the cells that have one of the :data:`FEATURES`, where it is not 0.
+    :param bins: cells by the size of their number, in steps of a fifth.
+    """
+
+    filled: float
+    distinct: float = 0.0
+    lengths: list[float] = []
+    numbers: list[float] = []
+    numeric: float = 0.0
+    longest: float = 0.0
+    repeated: float = 0.0
+    shares: dict[str, float] = {}
+    kinds: Distribution = {}
+    values: Distribution = {}
+    shapes: Distribution = {}
+    words: Distribution = {}
+    endings: Distribution = {}
+    sizes: Distribution = {}
+    bins: Distribution = {}
+
+
+class Pair(_Part):
+    """How often two columns of a record agree.
+
+    :param equal: share of records where both are the same text.
+    :param less: share of records where the first number is smaller.
+    """
+
+    equal: float
+    less: float | None = None
+
+
+class ColumnChange(_Part):
+    """How a column differs from the run before, over the records that both have.
+
+    :param changed: share of records with another value.
+    :param rose: share of the changed numbers that are larger than before.
+    :param factor: the median of new over old number, of the changed ones.
+    :param alike: share of the records whose number changed by this factor, within 0.5 %.
+    """
+
+    changed: float
+    rose: float | None = None
+    factor: float | None = None
+    alike: float = 0.0
+
+
+class Change(_Part):
+    """How the records differ from those of the run before, by their key.
+
+    :param run_id: the run before.
+    :param kept: share of its keys that are here again.
+    :param added: share of the keys that it did not have.
+    :param matched: number of records that were compared.
+    """
+
+    run_id: int
+    kept: float
+    added: float
+    matched: int
+    columns: dict[str, ColumnChange] = {}
+
+
+class Profile(_Part):
+    """What one run's records look like.
+
+    :param format: the version of these fields.
+    :param verdict: what the check said; only ``passed``, ``warned`` and ``accepted`` runs are learnt from. A person who
+        accepts a run that ``failed`` writes ``accepted`` here.
+    :param rows: of these many the distributions were counted.
+    :param duplicates: share of the rows that another row equals.
+    :param fingerprint: equal for equal records, in whatever order.
+    :param key: the columns that identify a record.
+    :param breaches: what was breached, a line for each.
+    :param change: the comparison with the run before.
+    """
+
+    format: Literal[1] = 1
+    agent_id: int
+    run_id: int
+    verdict: Literal["passed", "warned", "failed", "skipped", "accepted"] = "passed"
+    records: int
+    rows: int
+    duplicates: float = 0.0
+    fingerprint: str = ""
+    key: list[str] = []
+    breaches: list[str] = []
+    columns: dict[str, ColumnProfile] = {}
+    pairs: dict[str, Pair] = {}
+    change: Change | None = None
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self | None:
+        """Read a profile; ``None`` if it is not one."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError:
+            return None
+
+    def to_json(self) -> bytes:
+        """Return the profile as the bytes of a file."""
+        return (self.model_dump_json(indent=1, exclude_defaults=True) + "\n").encode()
+
+
+def profile(table: Table, *, agent_id: int, run_id: int, key: Sequence[str] = ()) -> Profile:
+    """Return the profile of a table.
+
+    :param key: the columns that identify a record, for the comparison with other runs.
+    """
+    rows = _sample(table)
+    if not rows:
+        return Profile(agent_id=agent_id, run_id=run_id, records=0, rows=0, key=list(key))
+    _cells(table)
+    columns = _columns(table)
+    duplicates, fingerprint = _whole_rows(table, rows)
+    return Profile(
+        agent_id=agent_id,
+        run_id=run_id,
+        records=table.records,
+        rows=rows,
+        duplicates=duplicates,
+        fingerprint=fingerprint,
+        key=list(key),
+        columns=columns,
+        pairs=_pairs(table, columns),
+    )
+
+
+def _share(value: float | None) -> float:
+    return round(value or 0.0, 5)
+
+
+def _sample(table: Table) -> int:
+    most = max(_BLOCK, min(SAMPLE, _CELLS // max(1, len(table.names))))
+    every = -(-table.records // most) if table.records else 1
+    table.query(f"CREATE OR REPLACE TEMP TABLE sample AS SELECT * FROM {{table}} WHERE (r // {_BLOCK}) % {every} = 0")
+    return int(table.query("SELECT count(*) FROM sample")[0][0])
+
+
+def _cells(table: Table) -> None:
+    """Make a table of the filled cells of the sample, with what each of them holds."""
+    columns = ", ".join(f"c{number}" for number in range(len(table.names)))
+    table.query(
+        f"""CREATE OR REPLACE TEMP TABLE cells AS
+        SELECT CAST(c[2:] AS INTEGER) AS c, r, v, length(v) AS size, {NUMBER_OF} AS number, {KIND_OF} AS kind,
+            {_SHAPE_OF} AS shape, lower(right(trim(v), 2)) AS ending
+        FROM (UNPIVOT sample ON {columns} INTO NAME c VALUE v) WHERE trim(v) <> ''"""
+    )
+
+
+def _columns(table: Table) -> dict[str, ColumnProfile]:
+    features = ", ".join(f"avg(regexp_matches(v, '{pattern}')::INT)" for pattern in FEATURES.values())
+    found = table.query(
+        f"""SELECT c, count(*), count(DISTINCT v), quantile_disc(size, {_QUANTILES}),
+            quantile_disc(number, {_QUANTILES}), avg((number IS NOT NULL)::INT), {features}
+        FROM cells GROUP BY c"""
+    )
+    longest = _shares_of(
+        "SELECT c, avg((size = longest)::INT) FROM (SELECT c, size, max(size) OVER (PARTITION BY c) AS "
+        "longest FROM cells) GROUP BY c",
+        table,
+    )
+    repeated = _shares_of(
+        "SELECT c, avg((v = before)::INT) FROM (SELECT c, v, lag(v) OVER (PARTITION BY c ORDER BY r) "
+        "AS before FROM cells) GROUP BY c",
+        table,
+    )
+    filled = _filled(table)
+    distributions = {name: _distribution(table, what) for name, what in _DISTRIBUTIONS.items()}
+    words = _words(table)
+    columns = {name: ColumnProfile(filled=filled[number]) for number, name in enumerate(table.names)}
+    for c, cells, distinct, lengths, numbers, numeric, *shares in found:
+        columns[table.names[c]] = ColumnProfile(
+            filled=filled[c],
+            distinct=_share(distinct / cells),
+            lengths=lengths,
+            numbers=[float(f"{number:.10g}") for number in numbers or []],
+            numeric=_share(numeric),
+            longest=_share(longest[c]),
+            repeated=_share(repeated[c]),
+            shares={name: _share(share) for name, share in zip(FEATURES, shares, strict=True) if share},
+            words=words.get(c, {}),
+            **{name: by_column.get(c, {}) for name, by_column in distributions.items()},
+        )
+    return columns
+
+
+def _shares_of(sql: str, table: Table) -> dict[int, float]:
+    return dict(table.query(sql))
+
+
+def _filled(table: Table) -> list[float]:
+    counts = ", ".join(f"count(nullif(trim(c{number}), ''))" for number in range(len(table.names)))
+    return [_share(count / table.records) for count in table.query(f"SELECT {counts} FROM {{table}}")[0]]
+
+
+_DISTRIBUTIONS = {
+    "kinds": "kind",
+    "values": f"left(v, {LONGEST_SHOWN})",
+    "shapes": "shape",
+    "endings": "ending",
+    "sizes": "CASE WHEN size < 8 THEN size ELSE floor(pow(1.2, floor(log(size) / log(1.2)))) END::INTEGER::VARCHAR",
+    "bins": """CASE WHEN kind IN ('date', 'written date') THEN NULL WHEN number = 0 THEN '0' ELSE
+        printf('%.3g', sign(number) * pow(1.2, floor(log(abs(number)) / log(1.2)))) END""",
+}
+
+
+def _distribution(table: Table, what: str) -> dict[int, Distribution]:
+    """Return the share of the most frequent values of an expression, for each column."""
+    return _top(
+        table,
+        f"SELECT c, x, count(*) AS n FROM (SELECT c, {what} AS x FROM cells) WHERE x IS NOT NULL GROUP BY c, x",
+    )
+
+
+def _words(table: Table) -> dict[int, Distribution]:
+    """Return the share of the cells that hold each of the most frequent words."""
+    return _top(
+        table,
+        """SELECT c, x, count(*) AS n FROM (
+            SELECT c, unnest(list_distinct(regexp_extract_all(lower(left(v, 2000)), '[\\p{L}]{2,}'))) AS x FROM cells)
+        GROUP BY c, x""",
+    )
+
+
+def _top(table: Table, counted: str) -> dict[int, Distribution]:
+    found: dict[int, Distribution] = {}
+    rows = table.query(
+        f"""SELECT c, x, n / cells FROM ({counted}) JOIN (SELECT c, count(*) AS cells FROM cells GROUP BY c) USING (c)
+        WHERE n / cells >= 0.005 AND n > 1
+        QUALIFY row_number() OVER (PARTITION BY c ORDER BY n DESC, x) <= {FREQUENT} ORDER BY c, n DESC, x"""
+    )
+    for c, x, share in rows:
+        found.setdefault(c, {})[x] = _share(share)
+    return found
+
+
+def _whole_rows(table: Table, rows: int) -> tuple[float, str]:
+    texts = ", ".join(f"c{number}" for number in range(len(table.names)))
+    distinct, fingerprint = table.query(
+        f"""SELECT count(DISTINCT h), printf('%016x', bit_xor(h)) FROM (
+            SELECT DISTINCT md5_number_lower(to_json([{texts}])::VARCHAR) AS h FROM sample)"""
+    )[0]
+    return _share(1 - distinct / rows), str(fingerprint)
+
+
+def _pairs(table: Table, columns: dict[str, ColumnProfile]) -> dict[str, Pair]:
+    """Return how often the columns agree, for each two of them."""
+    names = [name for name in table.names if columns[name].filled > 0]
+    if not 1 < len(names) <= MOST_PAIRED:
+        return {}
+    numeric = {name for name in names if columns[name].numeric > 0.5}
+    couples = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    asked = []
+    for a, b in couples:
+        a_, b_ = table.columns[a].sql, table.columns[b].sql
+        less = f"avg((n{a_} < n{b_})::INT)" if {a, b} <= numeric else "NULL"
+        asked.append(f"avg(({a_} = {b_})::INT), {less}")
+    numbers = "".join(f", {of(c, NUMBER_OF)} AS n{c}" for c in (table.columns[name].sql for name in sorted(numeric)))
+    answer = table.query(f"SELECT {', '.join(asked)} FROM (SELECT *{numbers} FROM sample)")[0]
+    pairs = {}
+    for place, (a, b) in enumerate(couples):
+        equal, less = _share(answer[2 * place]), answer[2 * place + 1]
+        if equal or less is not None:
+            pairs[f"{a} | {b}"] = Pair(equal=equal, less=None if less is None else _share(less))
+    return pairs
+
+
+def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Change | None:
+    """Return how the records differ from those of the run before; ``None`` if that is not known.
+
+    :param before: records of the run before, or a part of them that was chosen by the key's hash.
+    :param run_id: the run before.
+    """
+    if not all(name in table.columns and name in before.columns for name in key):
+        return None
+    shared = [name for name in table.names if name in before.columns and name not in key]
+    names = [(table.columns[name].sql, before.columns[name].sql) for name in shared]
+    for keyed, kept, owner in (
+        ("now_keyed", [a for a, _ in names], table),
+        ("then_keyed", [b for _, b in names], before),
+    ):
+        table.query(
+            f"""CREATE OR REPLACE TEMP TABLE {keyed} AS
+            SELECT {key_of(owner, key)} AS k{"".join(", " + c for c in kept)}
+            FROM {owner.sql} WHERE k IS NOT NULL QUALIFY row_number() OVER (PARTITION BY k ORDER BY r) = 1"""
+        )
+    then, kept_count = table.query("SELECT count(*), count(n.k) FROM then_keyed t LEFT JOIN now_keyed n USING (k)")[0]
+    now = table.query("SELECT count(*) FROM now_keyed")[0][0]
+    if not then or not now:
+        return None
+    columns = _changes(table, shared, names, kept_count)
+    return Change(
+        run_id=run_id,
+        kept=_share(kept_count / then),
+        added=_share(1 - kept_count / now),
+        matched=kept_count,
+        columns=columns,
+    )
+
+
+def key_of(table: Table, key: Sequence[str]) -> str:
+    """Return the SQL of a record's key as one text; NULL where a part of it is empty."""
+    parts = [f"nullif(trim({table.columns[name].sql}), '')" for name in key]
+    is_whole = " AND ".join(f"{part} IS NOT NULL" for part in parts)
+    return f"CASE WHEN {is_whole} THEN to_json([{', '.join(parts)}])::VARCHAR END"
+
+
+def _changes(
+    table: Table, shared: Sequence[str], names: Sequence[tuple[str, str]], matched: int
+) -> dict[str, ColumnChange]:
+    found: dict[str, ColumnChange] = {}
+    if not matched:
+        return found
+    for name, (a, b) in zip(shared, names, strict=True):
+        changed, rose, factor, alike = table.query(
+            f"""WITH matched AS (
+                SELECT n.{a} AS new, t.{b} AS old, {of(f"n.{a}", NUMBER_OF)} AS x,
+                    {of(f"t.{b}", NUMBER_OF)} AS y
+                FROM now_keyed n JOIN then_keyed t USING (k)),
+            ratios AS (SELECT *, CASE WHEN new IS DISTINCT FROM old AND y <> 0 THEN x / y END AS ratio FROM matched),
+            middle AS (SELECT median(ratio) AS factor FROM ratios)
+            SELECT avg((new IS DISTINCT FROM old)::INT), avg(CASE WHEN x <> y THEN (x > y)::INT END), any_value(factor),
+                avg(coalesce(abs(ratio / factor - 1) < 0.005, false)::INT)
+            FROM ratios, middle"""
+        )[0]
+        found[name] = ColumnChange(
+            changed=_share(changed),
+            rose=None if rose is None else _share(rose),
+            factor=None if factor is None else float(f"{factor:.6g}"),
+            alike=_share(alike),
+        )
+    return found

@@ -1,0 +1,211 @@
+"""What was published last: a small JSON file, the pointer, that moves when all else is done, and keeps the one before.
+
+An attempt that is killed after it moved the pointer is repeated by Airflow. The pointer then names the files of this
+very run, so the repetition compares with the one before, as the first attempt did, and writes the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airflow_provider_sequentum.quality.changes import Changes, Comparison, NotComparable
+from airflow_provider_sequentum.quality.engine import LandedPath, Source, Table, Workspace
+
+CHANGES = ("added", "changed", "removed")
+
+
+class PublishedElsewhere(RuntimeError):
+    """Another run was published while this one was compared with the one before it."""
+
+
+class PublishedFile(BaseModel):
+    """A file whose records were published."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    size: int
+    sha256: str
+    records: int
+
+
+class Published(BaseModel):
+    """The files of one run that was published.
+
+    :param key: the columns by which it was compared.
+    :param changes: numbers of records that were added, changed, removed and unchanged.
+    """
+
+    files: list[PublishedFile]
+    key: list[str] = []
+    at: datetime | None = None
+    changes: dict[str, int] = {}
+
+    @property
+    def paths(self) -> list[str]:
+        """Where its files are."""
+        return [file.path for file in self.files]
+
+
+class Pointer(BaseModel):
+    """What was published last, and the one before.
+
+    :param format: the version of these fields.
+    """
+
+    format: Literal[1] = 1
+    current: Published
+    previous: Published | None = None
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read a pointer.
+
+        :raises NotComparable: it is none.
+        """
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            raise NotComparable("it is no pointer that this version can read, or is damaged") from error
+
+    def to_json(self) -> bytes:
+        """Return the pointer as the bytes of a file."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    def base_of(self, files: Sequence[PublishedFile]) -> Published | None:
+        """Return what files are compared with: what was published before them.
+
+        :raises NotComparable: they were published before what was published last, or have replaced it in its place.
+        """
+        if self.current.files == list(files):
+            return self.previous
+        if self.previous is not None and self.previous.files == list(files):
+            raise NotComparable(
+                "these files were published before, and others after them. To compare them again, restore the pointer "
+                "as it was then"
+            )
+        if not {file.path for file in files}.isdisjoint(self.current.paths):
+            raise NotComparable(
+                "these files have taken the place of those that were published last, so there is nothing to compare "
+                "with. Give every run a folder of its own. To start over, remove the pointer"
+            )
+        return self.current
+
+
+class PublishingPort(Protocol):
+    """What the procedure needs of the storage; paths are as the author and the pointer have them."""
+
+    def now(self) -> datetime:
+        """Return the time."""
+
+    def open(self, path: str) -> LandedPath:
+        """Return a file with records."""
+
+    def read_pointer(self) -> bytes | None:
+        """Return the pointer's bytes; ``None`` if there is none yet."""
+
+    def write_pointer(self, content: bytes) -> None:
+        """Put a pointer in place of the one there is, as a whole."""
+
+    def write_changes(self, name: str, content: Path) -> str:
+        """Put a file into the folder for changes, as a whole, and return its path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What :func:`publish_changes` did.
+
+    :param compared_with: the files of the run before; empty for the first one.
+    :param files: where the records are, by the kind of change.
+    """
+
+    changes: Changes
+    compared_with: list[str]
+    files: dict[str, str]
+
+    def summary(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {
+            **counts_of(self.changes),
+            "changed_columns": self.changes.changed_columns,
+            "files": self.files,
+            "compared_with": self.compared_with,
+        }
+
+
+def counts_of(changes: Changes) -> dict[str, int]:
+    """Return numbers of records by what became of them."""
+    return {
+        "added": changes.added,
+        "changed": changes.changed,
+        "removed": changes.removed,
+        "unchanged": changes.unchanged,
+    }
+
+
+def publish_changes(
+    port: PublishingPort,
+    open_workspace: Callable[[], AbstractContextManager[Workspace]],
+    paths: Sequence[str],
+    *,
+    key: Sequence[str],
+    ignored: Sequence[str],
+    **options: Any,
+) -> Publication:
+    """Compare a run's files with those that were published last, write the changes, and move the pointer.
+
+    :param options: how text files are read; those of :meth:`~.engine.Workspace.load`.
+    :raises NotComparable: the records have no usable key, or the pointer does not fit. Nothing was published.
+    :raises PublishedElsewhere: another run was published at the same time. A repetition compares with it.
+    """
+    found = port.read_pointer()
+    pointer = None if found is None else Pointer.parse(found)
+    with open_workspace() as workspace:
+        current = workspace.load(map(port.open, paths), typed_cells=False, **options)
+        files = [_published(path, source) for path, source in zip(paths, current.sources, strict=True)]
+        if not current.records:
+            raise NotComparable(f"the files hold no record: {', '.join(paths)}")
+        base = None if pointer is None else pointer.base_of(files)
+        previous = None if base is None else _load(port, workspace, base, options)
+        comparison = Comparison(workspace, current, previous, key, ignored)
+        comparison.check_key(current, "the records of this run")
+        if previous is not None and base is not None and base.key != list(key):
+            comparison.check_key(previous, "the records that were published last")
+        changes = comparison.compare()
+        written = {name: _write(port, comparison, name) for name in CHANGES}
+    published = Published(files=files, key=list(key), at=port.now(), changes=counts_of(changes))
+    if port.read_pointer() != found:
+        raise PublishedElsewhere("the pointer was moved by another task while this one compared the records")
+    port.write_pointer(Pointer(current=published, previous=base).to_json())
+    return Publication(changes, base.paths if base else [], written)
+
+
+def _load(port: PublishingPort, workspace: Workspace, base: Published, options: dict[str, Any]) -> Table:
+    table = workspace.load(map(port.open, base.paths), typed_cells=False, **options)
+    for source, file in zip(table.sources, base.files, strict=True):
+        if source.sha256 != file.sha256:
+            raise NotComparable(
+                f"{file.path} was published last, but has been replaced since: it has {source.size:,} bytes, and had "
+                f"{file.size:,}. Restore it or, to start over, remove the pointer"
+            )
+    return table
+
+
+def _write(port: PublishingPort, comparison: Comparison, name: str) -> str:
+    table = comparison.previous if name == "removed" and comparison.previous else comparison.current
+    target = comparison.workspace.folder / f"{name}.parquet"
+    comparison.workspace.export(getattr(comparison, name), list(table.columns), target)
+    path = port.write_changes(target.name, target)
+    target.unlink()
+    return path
+
+
+def _published(path: str, source: Source) -> PublishedFile:
+    return PublishedFile(path=path, size=source.size, sha256=source.sha256, records=source.records)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    RunRecordsNotComparable,
+    RunRecordsUnreadable,
+    SequentumRequestRefused,
+    SequentumSkipped,
+)
+from airflow_provider_sequentum.operators.run_changes import RunChangesOperator
+from airflow_provider_sequentum.quality import engine
+
+
+class TaskInstance:
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = json.loads(json.dumps(value))
+
+
+class Lake:
+    """A folder with the landed files of some runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pointer = folder / "state" / "published.json"
+        self.ti = TaskInstance()
+
+    def run(self, run: str, content: str | bytes, **options: Any) -> dict[str, Any]:
+        (self.folder / run).mkdir(exist_ok=True)
+        file = self.folder / run / "output.csv"
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        defaults = {"key": "sku", "files": [str(file)], "pointer": str(self.pointer)}
+        operator = RunChangesOperator(task_id="changes", **{**defaults, **options})
+        return operator.execute({"ti": self.ti})  # type: ignore[typeddict-item]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path)
+
+
+def test_changes_are_written_beside_the_landed_files(lake: Lake) -> None:
+    lake.run("run-1", "sku,price\nA,1\nB,2\nC,3\n")
+    summary = lake.run("run-2", "sku,price\nB,2.00\nC,4\nD,5\n")
+    assert {name: summary[name] for name in ("added", "changed", "removed", "unchanged")} == {
+        "added": 1,
+        "changed": 1,
+        "removed": 1,
+        "unchanged": 1,
+    }
+    assert summary["changed_columns"] == {"price": 1}
+    folder = lake.folder / "run-2" / "_changes"
+    assert {Path(path).parent for path in summary["files"].values()} == {folder}
+    assert pq.read_table(folder / "changed.parquet").to_pylist() == [{"sku": "C", "price": "4"}]
+    assert sorted(path.name for path in folder.iterdir()) == ["added.parquet", "changed.parquet", "removed.parquet"]
+    assert json.loads(lake.pointer.read_text())["previous"]["files"][0]["path"].endswith("run-1/output.csv")
+
+
+def test_a_run_without_changes_skips_when_it_is_told_to(lake: Lake) -> None:
+    lake.run("run-1", "sku\nA\n")
+    assert lake.run("run-2", "sku\nA\n")["unchanged"] == 1
+    with pytest.raises(SequentumSkipped, match="None of 1 records changed"):
+        lake.run("run-3", "sku\nA\n", on_unchanged="skip")
+    assert lake.ti.pushed["changes"]["unchanged"] == 1
+    assert "run-3" in lake.pointer.read_text()
+
+
+def test_what_cannot_be_compared_fails_for_good_and_publishes_nothing(lake: Lake) -> None:
+    lake.run("run-1", "sku\nA\n")
+    pointer = lake.pointer.read_bytes()
+    for content, kind, says in (
+        ("sku\nA\nA\n", RunRecordsNotComparable, r"repeat the key \('sku'\): 'A' \(2 times\). Nothing was published"),
+        ("sku\n", RunRecordsNotComparable, "hold no record"),
+        ("", RunRecordsUnreadable, "is empty: 0 bytes"),
+        ("id\n1\n", RunRecordsNotComparable, "have no column 'sku'"),
+    ):
+        with pytest.raises(kind, match=says):
+            lake.run("run-2", content)
+    assert lake.pointer.read_bytes() == pointer
+    assert not (lake.folder / "run-2" / "_changes").exists()
+
+
+def test_what_a_retry_can_help_is_retried(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunFilesUnavailable, match="Could not read"):
+        lake.run("run-1", "sku\nA\n", files=str(lake.folder / "absent" / "output.csv"))
+    monkeypatch.setattr(engine.Workspace, "_check_disk", full)
+    with pytest.raises(RunFilesUnavailable, match="more than 1 bytes"):
+        lake.run("run-1", "sku\nA\n")
+    assert not lake.pointer.exists()
+
+
+def full(*_: object) -> None:
+    raise engine.WorkspaceFull("The files take more than 1 bytes of temporary disk")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"files": []}, "files must be a text or a list of at least one"),
+        ({"files": None}, "files and key must name"),
+        ({"key": ""}, "files and key must name"),
+        ({"key": [1]}, "key must be a text"),
+        ({"on_unchanged": "fail"}, "on_unchanged must be one of 'succeed', 'skip'"),
+        ({"pointer": "published.json"}, "neither an address"),
+        ({"files": "s3://a:secret@bucket/x.csv"}, r"holds a password"),
+        ({"destination": "/a//b"}, "two slashes"),
+    ],
+)
+def test_a_wrong_parameter_is_refused(lake: Lake, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(SequentumRequestRefused, match=says) as refused:
+        lake.run("run-1", "sku\nA\n", **options)
+    assert "secret" not in str(refused.value)
+    assert "Nothing was compared" in str(refused.value)

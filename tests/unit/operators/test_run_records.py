@@ -1,0 +1,339 @@
+"""CheckRunRecordsOperator on real files, without a service: it needs none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import Asset
+
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    RunRecordsRejected,
+    RunRecordsUnreadable,
+    SequentumRequestRefused,
+    SequentumSkipped,
+)
+from airflow_provider_sequentum.hooks.pins import pin_key
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.operators.run_records import RECORDS_KEY, CheckRunRecordsOperator
+from tests.support.landing import FakeTaskInstance
+from tests.support.variables import Variables, variables
+
+__all__ = ["variables"]
+
+HEAD = "sku,name,price\n"
+
+
+def rows(run: int, count: int = 200, price: str = "{:.2f}") -> str:
+    """The records of a run: prices change a little from run to run."""
+    random = Random(run)
+    lines = [
+        f"S{number:04d},Thing {number % 7},{price.format(10 + number % 50 + (0.1 if random.random() < 0.05 else 0.0))}"
+        for number in range(count)
+    ]
+    return HEAD + "\n".join(lines) + "\n"
+
+
+class Checks:
+    """Checks of an agent's runs in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ti = FakeTaskInstance()
+        self.extras: dict[Any, Any] = defaultdict(lambda: SimpleNamespace(extra={}))
+
+    def land(self, run: int, text: str, name: str = "rows.csv") -> str:
+        path = self.folder / f"run-{run}" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    def check(self, run: int, text: str | None = None, **parameters: Any) -> list[str]:
+        files = parameters.pop("files", None) or [self.land(run, rows(run) if text is None else text)]
+        options = {"agent_id": 7, "contract": {"key": "sku"}, "profiles": str(self.folder / "profiles"), **parameters}
+        operator = CheckRunRecordsOperator(task_id="check", run_id=run, files=files, outlets=[Asset("a")], **options)
+        return self.execute(operator)
+
+    def execute(self, operator: CheckRunRecordsOperator) -> list[str]:
+        context: Any = {"ti": self.ti, "task": operator, "outlet_events": self.extras}
+        return operator.execute(context)
+
+    def good_runs(self, last: int) -> None:
+        """Leave what good runs leave: one is checked, and the others were like it."""
+        self.check(1)
+        profiles = self.folder / "profiles"
+        for run in range(2, last + 1):
+            (profiles / f"run-{run}.json").write_text(json.dumps({**self.profile(1), "run_id": run}))
+        shutil.copy(profiles / "run-1.parquet", profiles / f"run-{last}.parquet")
+
+    def profile(self, run: int) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "profiles" / f"run-{run}.json").read_text())
+        return found
+
+    @property
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.ti.pushed[RECORDS_KEY]
+        return found
+
+
+@pytest.fixture
+def checks(tmp_path: Path) -> Checks:
+    return Checks(tmp_path)
+
+
+def test_good_runs_pass_and_leave_a_profile_each(checks: Checks) -> None:
+    for run in range(1, 6):
+        assert checks.check(run) == [str(checks.folder / f"run-{run}" / "rows.csv")]
+    assert checks.report["verdict"] == "passed"
+    assert checks.report["learnt_from"] == 4
+    assert [extra.extra[RECORDS_KEY]["run_id"] for extra in checks.extras.values()] == [5]
+    profiles = {path.name for path in (checks.folder / "profiles").iterdir()}
+    assert {f"run-{run}.json" for run in range(1, 6)} <= profiles
+    assert sorted(name for name in profiles if name.endswith(".parquet")) == [
+        f"run-{run}.parquet" for run in (2, 3, 4, 5)
+    ]
+    assert checks.profile(5)["change"]["run_id"] == 4
+
+
+def test_a_learnt_breach_fails_and_with_few_runs_it_warns(checks: Checks) -> None:
+    checks.good_runs(4)
+    checks.check(5, rows(5, price="{:.2f} EUR"))
+    assert checks.report["verdict"] == "warned"
+    checks.good_runs(7)
+    with pytest.raises(RunRecordsRejected, match="price") as caught:
+        checks.check(8, rows(8, price="{:.2f} EUR"))
+    assert (caught.value.agent_id, caught.value.run_id) == (7, 8)
+    assert checks.report["verdict"] == "failed"
+    assert checks.profile(8)["verdict"] == "failed"
+    checks.check(9)
+    assert checks.report["learnt_from"] == 7, "a run that failed is not learnt from"
+
+
+def test_a_person_accepts_a_change(checks: Checks) -> None:
+    checks.good_runs(6)
+    with pytest.raises(RunRecordsRejected):
+        checks.check(7, rows(7, count=400))
+    profile = checks.folder / "profiles" / "run-7.json"
+    profile.write_text(profile.read_text().replace('"failed"', '"accepted"'))
+    checks.check(7, rows(7, count=400))
+    assert checks.report["verdict"] == "accepted"
+    assert checks.profile(7)["verdict"] == "accepted"
+    checks.check(8, rows(8, count=400))
+    assert checks.report["verdict"] == "passed"
+
+
+def test_a_retry_replaces_its_own_profile_and_compares_with_the_same_runs(checks: Checks) -> None:
+    checks.good_runs(6)
+    checks.check(7)
+    before = checks.profile(7)
+    checks.check(7)
+    assert checks.profile(7) == before
+    checks.check(3)
+    assert checks.report["learnt_from"] == 2, "an earlier run that is cleared knows nothing of later ones"
+
+
+@pytest.mark.parametrize(
+    ("on_drift", "error"), [("warn", None), ("skip", SequentumSkipped), ("fail", RunRecordsRejected)]
+)
+def test_what_a_learnt_breach_means(checks: Checks, on_drift: str, error: type[Exception] | None) -> None:
+    checks.good_runs(6)
+    if error is None:
+        assert checks.check(7, HEAD + "S1,,\n" * 200, on_drift=on_drift, contract={})
+    else:
+        with pytest.raises(error):
+            checks.check(7, HEAD + "S1,,\n" * 200, on_drift=on_drift, contract={})
+    assert not (checks.folder / "run-7" / "checked" / "rows.csv").exists()
+
+
+def test_quarantine(checks: Checks) -> None:
+    contract = {
+        "columns": {"sku": "string", "price": "number"},
+        "schema_contract": {"columns": "discard_value"},
+        "rules": [
+            {"rule": "range", "column": "price", "minimum": 0, "on_breach": "quarantine"},
+            {"rule": "filled", "column": "sku", "on_breach": "quarantine"},
+        ],
+    }
+    paths = checks.check(1, "sku,price,new\n1,2.50,x\n2,-1,\n,-3,\n3,4.00,\n", contract=contract)
+    folder = checks.folder / "run-1" / "checked"
+    assert paths == [str(folder / "rows.csv")]
+    assert (folder / "rows.csv").read_text() == "sku,price\n1,2.50\n3,4.00\n"
+    bad = (folder / "quarantine_rows.csv").read_text().splitlines()
+    assert bad[0] == "sku,price,new,_quarantine_reason"
+    assert bad[1] == "2,-1,,not within 0.0 or more"
+    assert bad[2] == ",-3,,not within 0.0 or more; no value"
+    assert checks.report["quarantined_records"] == 2
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.ndjson"])
+def test_quarantine_of_json(checks: Checks, name: str) -> None:
+    records = [{"sku": "1", "n": 1}, {"sku": None, "n": 2}, {"sku": "3", "n": {"a": None}}]
+    text = json.dumps(records) if name.endswith(".json") else "\n".join(map(json.dumps, records))
+    contract = {"rules": [{"rule": "filled", "column": "sku", "on_breach": "quarantine"}]}
+    (path,) = checks.check(1, files=[checks.land(1, text, name)], contract=contract)
+    passed = Path(path).read_text()
+    assert (json.loads(passed) if name.endswith(".json") else [json.loads(line) for line in passed.splitlines()]) == [
+        records[0],
+        records[2],
+    ]
+
+
+def test_all_in_quarantine_fails(checks: Checks) -> None:
+    contract = {"rules": [{"rule": "filled", "column": "sku", "on_breach": "quarantine"}]}
+    with pytest.raises(RunRecordsRejected, match="none passed"):
+        checks.check(1, "sku,price\n,1\n", contract=contract)
+
+
+def test_the_page_escapes_what_a_site_says(checks: Checks) -> None:
+    attack = "<script>alert(1)</script>"
+    contract = {"rules": [{"rule": "allowed", "column": attack, "values": ["x"], "on_breach": "warn"}]}
+    checks.check(1, f'"{attack}",b\n"{attack}",1\n"{attack}",2\n', contract=contract)
+    page = Path(checks.report["page"]).read_text()
+    assert attack not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "words"),
+    [
+        ({"files": []}, SequentumRequestRefused, "at least one"),
+        ({"agent_id": "x"}, SequentumRequestRefused, "agent_id must be"),
+        ({"on_drift": "ignore"}, SequentumRequestRefused, "on_drift must be"),
+        ({"pin_version": "maybe"}, SequentumRequestRefused, "pin_version must be"),
+        ({"learn_from": 3}, SequentumRequestRefused, "5 to 30"),
+        ({"contract": {"rules": [{"rule": "sql"}]}}, SequentumRequestRefused, "contract is refused"),
+        ({"contract": {"rules": [{"rule": "filled", "column": "never"}]}}, RunRecordsRejected, "never"),
+        ({"contract": {"key": "never"}}, RunRecordsRejected, "never"),
+        ({"profiles": "relative"}, SequentumRequestRefused, "profiles="),
+    ],
+)
+def test_bad_input(checks: Checks, parameters: dict[str, Any], error: type[Exception], words: str) -> None:
+    operator = CheckRunRecordsOperator(
+        task_id="check", **{"agent_id": 7, "run_id": 1, "files": [checks.land(1, rows(1))], **parameters}
+    )
+    with pytest.raises(error, match=words):
+        checks.execute(operator)
+    assert not checks.extras
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("", RunRecordsUnreadable, "0 bytes"),
+        (HEAD, RunRecordsRejected, "there is none"),
+        ("a,b\n1\n", RunRecordsUnreadable, "cells"),
+        (
+            ",".join(f"c{n}" for n in range(2_001)) + "\n" + ",".join("1" * 2_001) + "\n",
+            RunRecordsUnreadable,
+            "2,001 columns",
+        ),
+    ],
+)
+def test_bad_files(checks: Checks, text: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        checks.check(1, text, contract={})
+    assert not checks.extras
+
+
+def test_other_columns_than_ever(checks: Checks) -> None:
+    checks.good_runs(6)
+    with pytest.raises(RunRecordsRejected, match="missing"):
+        checks.check(7, "id,title\n1,a\n", contract={})
+
+
+def test_a_file_that_is_gone(checks: Checks) -> None:
+    with pytest.raises(RunFilesUnavailable):
+        checks.check(1, files=[str(checks.folder / "gone.csv")])
+
+
+def test_profiles_of_another_agent_and_damaged_ones(checks: Checks) -> None:
+    checks.check(1)
+    with pytest.raises(SequentumRequestRefused, match="of agent 7, not 8"):
+        checks.check(2, agent_id=8)
+    profile = checks.folder / "profiles" / "run-1.json"
+    profile.write_text(profile.read_text()[:100])
+    with pytest.raises(SequentumRequestRefused, match=r"run-1\.json is no profile"):
+        checks.check(2)
+    assert not (checks.folder / "profiles" / "run-2.json").exists()
+
+
+def test_keys_that_are_empty_or_repeat_are_drift_and_no_error(checks: Checks) -> None:
+    checks.good_runs(6)
+    for text in (rows(7).replace("S", ""), HEAD + ",Thing 1,10.00\n" * 200):
+        with pytest.raises(RunRecordsRejected):
+            checks.check(7, text)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """A service where each run has the version 30, but run 9 none; and what it is asked."""
+    asked: list[tuple[str, int, int]] = []
+
+    def get_run(hook: SequentumHook, *, agent_id: int, run_id: int) -> Run:
+        asked.append((hook.sequentum_conn_id, agent_id, run_id))
+        version = None if run_id == 9 else 30
+        return Run.model_validate({"id": run_id, "configId": agent_id, "configVersion": version})
+
+    monkeypatch.setattr(SequentumHook, "get_run", get_run)
+    return asked
+
+
+def test_a_run_that_passed_pins_its_version(
+    checks: Checks, asked: list[tuple[str, int, int]], variables: Variables
+) -> None:
+    checks.check(1)
+    checks.check(1, pin_version="", sequentum_conn_id="other")
+    assert asked == []
+    checks.check(1, pin_version="true", sequentum_conn_id="other")
+    assert asked == [("other", 7, 1)]
+    assert variables == {pin_key("other", 7): "30"}
+    checks.check(9, pin_version=True, sequentum_conn_id="other")
+    assert variables == {pin_key("other", 7): "30"}
+
+
+@pytest.mark.parametrize("on_breach", ["warn", "skip", "fail"])
+def test_a_run_with_a_breach_pins_nothing(
+    checks: Checks, asked: list[tuple[str, int, int]], variables: Variables, on_breach: str
+) -> None:
+    contract = {"rules": [{"rule": "filled", "column": "never", "on_breach": on_breach}]}
+    with suppress(RunRecordsRejected, SequentumSkipped):
+        checks.check(1, contract=contract, pin_version=True)
+    assert checks.report["verdict"] != "passed"
+    assert (asked, variables) == ([], {})
+
+
+def test_an_accepted_run_pins_its_version(
+    checks: Checks, asked: list[tuple[str, int, int]], variables: Variables
+) -> None:
+    contract = {"rules": [{"rule": "filled", "column": "never", "on_breach": "warn"}]}
+    checks.check(1, contract=contract)
+    profile = checks.folder / "profiles" / "run-1.json"
+    profile.write_text(profile.read_text().replace('"warned"', '"accepted"'))
+    checks.check(1, contract=contract, pin_version=True)
+    assert variables == {pin_key("sequentum_default", 7): "30"}
+
+
+def test_without_the_extra(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(ImportError, match=r"airflow-provider-sequentum\[quality\]"):
+        checks.check(1)
+
+
+def test_a_contract_of_the_standard(checks: Checks) -> None:
+    (checks.folder / "contract.yaml").write_text(
+        "apiVersion: v3.1.0\nkind: DataContract\nschema:\n- name: a\n  properties:\n  - {name: sku, required: true}\n"
+    )
+    path = str(checks.folder / "contract.yaml")
+    checks.check(1, contract=None, contract_file=path)
+    with pytest.raises(RunRecordsRejected, match="filled 'sku'"):
+        checks.check(2, 'sku\n1\n" "\n', contract=None, contract_file=path)

@@ -1,0 +1,89 @@
+"""Bands, by a few of the corpus' cases; ``make quality-corpus`` judges all of it."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_sequentum.quality.drift import find_drift
+from airflow_provider_sequentum.quality.engine import open_workspace
+from airflow_provider_sequentum.quality.profile import Change, ColumnChange, ColumnProfile, Pair, Profile
+from tests.quality_corpus.__main__ import Judge
+from tests.quality_corpus.breakages import BREAKAGES, Case
+from tests.quality_corpus.data_sets import DataSet
+
+
+def run(number: int, **values: object) -> Profile:
+    return Profile.model_validate({"agent_id": 1, "run_id": number, "records": 1000, "rows": 1000, **values})
+
+
+def column(**values: object) -> dict[str, ColumnProfile]:
+    return {
+        "price": ColumnProfile.model_validate({"filled": 1.0, "lengths": [4] * 7, "kinds": {"decimal": 1.0}, **values})
+    }
+
+
+@given(st.integers(5, 30), st.integers(100, 10_000))
+def test_a_run_like_all_before_is_not_unusual(runs: int, records: int) -> None:
+    history = [run(n, records=records, columns=column()) for n in range(runs)]
+    assert find_drift(run(runs, records=records, columns=column()), history) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"records": 500}, "records"),
+        ({"records": 2000}, "records"),
+        ({"duplicates": 0.1}, "duplicate records"),
+        ({"columns": {}}, "column"),
+        ({"columns": column(filled=0.9)}, "filled"),
+        ({"columns": column(shares={"mark-up": 0.1})}, "cells with mark-up"),
+        ({"columns": column(kinds={"text": 1.0})}, "kinds"),
+        ({"columns": column(lengths=[4, 4, 4, 4, 4, 4, 90])}, "length, largest"),
+        ({"pairs": {"price | was": Pair(equal=1.0)}}, "cells equal to was"),
+    ],
+)
+def test_what_is_unusual_is_named(values: dict[str, object], what: str) -> None:
+    usual = column()
+    both = {**usual, "was": usual["price"]} if "pairs" in values else usual
+    history = [run(n, columns=both) for n in range(10)]
+    found = find_drift(run(10, **{"columns": both, **values}), history)
+    assert [drift.what for drift in found] == [what]
+    assert found[0].score > 1
+
+
+def test_values_that_stand_still() -> None:
+    def changed(share: float) -> Change:
+        return Change(run_id=1, kept=1.0, added=0.0, matched=1000, columns={"price": ColumnChange(changed=share)})
+
+    history = [run(n, columns=column(), change=changed(0.02 + n / 1000)) for n in range(10)]
+    found = find_drift(run(10, columns=column(), change=changed(0.0)), history)
+    assert ("price", "changed values", "none") in [(each.column, each.what, each.observed) for each in found]
+
+
+def test_the_same_records_as_an_earlier_run_are_stale() -> None:
+    history = [run(n, fingerprint=str(n)) for n in range(10)]
+    assert [each.what for each in find_drift(run(10, fingerprint="4"), history)] == ["stale"]
+    unchanging = [run(n, fingerprint="0") for n in range(10)]
+    assert find_drift(run(10, fingerprint="0"), unchanging) == []
+
+
+def test_some_cases_of_the_corpus() -> None:
+    data = DataSet(4)
+    runs = list(data.runs(7))
+    names = ["price as text", "half the records", "one row off"]
+    with open_workspace() as workspace:
+        judge = Judge(workspace)
+        tables = [judge.table(rows) for rows in runs]
+        key = data.contract()["key"][0]
+        good = [judge.profile(each, day, key, tables[day - 1] if day else None) for day, each in enumerate(tables)]
+        assert find_drift(good[6], good[:6]) == []
+        for name in names:
+            rows = [dict(row) for row in runs[6]]
+            case = Case(rows, runs[5], runs[0], data.columns, Random(1), 6, data.page)
+            broken = BREAKAGES[name](case)
+            assert broken is not None
+            assert find_drift(judge.profile(judge.table(broken), 6, key, tables[5]), good[:6]), name

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_sequentum.quality.contract import ContractRefused, parse_contract
+from airflow_provider_sequentum.quality.engine import Table, Workspace, open_workspace
+from airflow_provider_sequentum.quality.judge import judge, removed_rows
+
+
+class File:
+    name = "rows.csv"
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def open(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._text.encode())
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[Workspace]:
+    with open_workspace() as opened:
+        yield opened
+
+
+def table(workspace: Workspace, text: str) -> Table:
+    return workspace.load([File(text)], typed_cells=False).as_text()
+
+
+ROWS = """sku,price,when,extra
+A1,1.5,2026-01-01,x
+A1,-2,2026-02-31,
+B2,no price,2026-01-05,
+,9 EUR,01.02.2026,
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "broken"),
+    [
+        ({"rule": "filled", "column": "sku"}, [3]),
+        ({"rule": "filled", "column": "sku", "mostly": 0.75}, []),
+        ({"rule": "unique", "columns": ["sku"]}, [1]),
+        ({"rule": "unique", "columns": ["sku", "price"]}, []),
+        ({"rule": "range", "column": "price", "minimum": 0}, [1, 2]),
+        ({"rule": "range", "column": "price", "maximum": 8.5, "mostly": 0.6}, [2, 3]),
+        ({"rule": "range", "column": "when", "minimum": "2026-01-02"}, [0, 1]),
+        ({"rule": "range", "column": "when", "maximum": "2026-01-05"}, [1, 3]),
+        ({"rule": "pattern", "column": "sku", "pattern": "^A"}, [2]),
+        ({"rule": "allowed", "column": "sku", "values": ["B2"]}, [0, 1]),
+        ({"rule": "length", "column": "price", "maximum": 3}, [2, 3]),
+        ({"rule": "type", "column": "price", "type": "number"}, [2, 3]),
+        ({"rule": "type", "column": "price", "type": "integer"}, [0, 2, 3]),
+        ({"rule": "type", "column": "when", "type": "date"}, [1, 3]),
+        ({"rule": "type", "column": "when", "type": "timestamp"}, [1, 3]),
+        ({"rule": "type", "column": "sku", "type": "boolean"}, [0, 1, 2]),
+        ({"rule": "type", "column": "sku", "type": "string"}, []),
+    ],
+)
+def test_rules_about_single_records(workspace: Workspace, rule: dict[str, Any], broken: list[int]) -> None:
+    rows = table(workspace, ROWS)
+    found = judge(rows, parse_contract({"rules": [{**rule, "on_breach": "quarantine"}]}))
+    assert [row for row, _ in removed_rows(rows, found.removal.reasons)] == broken
+    assert len(found.breaches) == bool(broken)
+    if rule.get("mostly", 1.0) == 1.0 and broken:
+        assert found.breaches[0].records == len(broken)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"rule": "required", "columns": ["sku", "nope"]}, "nope"),
+        ({"rule": "filled", "column": "nope"}, "nope"),
+        ({"rule": "records", "minimum": 5}, "4, expected 5 or more"),
+        ({"rule": "records", "maximum": 3}, "4, expected 3 or less"),
+    ],
+)
+def test_rules_about_the_table(workspace: Workspace, rule: dict[str, Any], words: str) -> None:
+    breaches = judge(table(workspace, ROWS), parse_contract({"rules": [rule]})).breaches
+    assert len(breaches) == 1
+    assert words in str(breaches[0])
+
+
+def test_no_record_is_a_breach_unless_the_contract_says_how_many_there_may_be(workspace: Workspace) -> None:
+    empty = table(workspace, "sku\n")
+    assert [breach.rule for breach in judge(empty, parse_contract({})).breaches] == ["records"]
+    assert judge(empty, parse_contract({"rules": [{"rule": "records", "minimum": 0}]})).breaches == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "on_breach", "rows", "dropped", "blanked"),
+    [
+        ("evolve", [], [], set(), []),
+        ("freeze", ["fail", "fail"], [], set(), []),
+        ("discard_row", ["quarantine", "quarantine"], [0, 2, 3], set(), []),
+        ("discard_value", ["warn", "warn"], [], {"extra"}, [2, 3]),
+    ],
+)
+def test_schema_modes(
+    workspace: Workspace, mode: str, on_breach: list[str], rows: list[int], dropped: set[str], blanked: list[int]
+) -> None:
+    columns = {"sku": "string", "price": "number", "when": "string"}
+    judged = table(workspace, ROWS)
+    found = judge(judged, parse_contract({"columns": columns, "schema_contract": mode}))
+    assert [breach.on_breach for breach in found.breaches] == on_breach
+    assert [row for row, _ in removed_rows(judged, found.removal.reasons)] == rows
+    assert found.removal.columns == dropped
+    assert [row for row, _ in removed_rows(judged, found.removal.blanked)] == blanked
+
+
+def test_a_pattern_that_is_none_is_refused(workspace: Workspace) -> None:
+    contract = parse_contract({"rules": [{"rule": "pattern", "column": "sku", "pattern": "("}]})
+    with pytest.raises(ContractRefused, match="sku"):
+        judge(table(workspace, ROWS), contract)
+
+
+HOSTILE = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters='\0",\r\n'), min_size=1, max_size=8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(HOSTILE.filter(str.strip), min_size=1, max_size=6), HOSTILE.filter(str.strip))
+def test_names_and_values_are_never_sql(workspace: Workspace, values: list[str], name: str) -> None:
+    text = name.join(["", "\n"]) + "\n".join(values) + "\n"
+    contract = parse_contract({"rules": [{"rule": "allowed", "column": name, "values": values[:1]}]})
+    rows = table(workspace, text)
+    if name not in rows.columns or rows.records != len(values):
+        return  # such as a name that is a byte order mark
+    broken = sum(value != values[0] for value in values)
+    assert sum(breach.records or 0 for breach in judge(rows, contract).breaches) == broken
