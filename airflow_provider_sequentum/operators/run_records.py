@@ -24,6 +24,7 @@ from airflow_provider_sequentum.parameters import (
     parse_flag,
     parse_id,
     parse_named,
+    parse_texts,
 )
 
 if TYPE_CHECKING:
@@ -168,9 +169,10 @@ class CheckRunRecordsOperator(BaseOperator):
 
     def _check(self) -> Check:
         from airflow_provider_sequentum.quality.check import Check
+        from airflow_provider_sequentum.transfers.landing import StoredFile
 
-        files = [self.files] if isinstance(self.files, str) else list(self.files or [])
-        if not files or any(is_unset(file) for file in files):
+        files = parse_named("files", parse_texts, self.files or None)
+        if files is None:
             raise ValueError("files must name at least one landed file: the run delivered none")
         learn_from = parse_named("learn_from", parse_count, self.learn_from)
         if not 5 <= learn_from <= 30:
@@ -178,7 +180,7 @@ class CheckRunRecordsOperator(BaseOperator):
         return Check(
             agent_id=parse_named("agent_id", parse_id, self.agent_id),
             run_id=parse_named("run_id", parse_id, self.run_id),
-            files=[self._path("files", file) for file in files],
+            files=[StoredFile(self._path("files", file)) for file in files],
             contract=self._contract(),
             profiles=None if is_unset(self.profiles) else self._folder("profiles", self.profiles),
             destination=self._folder(
@@ -243,8 +245,6 @@ def _failures() -> Iterator[None]:
         raise RunRecordsUnreadable(f"The records cannot be checked. {error} {nothing}") from error
     except ContractRefused as error:
         raise SequentumRequestRefused(f"The contract is refused: {error}. {nothing}") from error
-    except FileNotFoundError as error:
-        raise RunFilesUnavailable(f"The records cannot be checked: {error}. {nothing}") from error
     except WorkspaceFull as error:
         raise RunFilesUnavailable(f"The records could not be checked: {error} {nothing}") from error
     except ValueError as error:
