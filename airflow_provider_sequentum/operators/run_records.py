@@ -29,6 +29,7 @@ from airflow_provider_sequentum.parameters import (
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_sequentum.quality.check import Check
     from airflow_provider_sequentum.quality.contract import Contract
@@ -130,6 +131,7 @@ class CheckRunRecordsOperator(BaseOperator):
         self.encoding = encoding
         self.delimiter = delimiter
         self.storage_conn_id = storage_conn_id
+        self._checked: tuple[Check, Report] | None = None
 
     def execute(self, context: Context) -> list[str]:
         """Check the records. Returns the paths that passed."""
@@ -142,6 +144,7 @@ class CheckRunRecordsOperator(BaseOperator):
             check = self._check()
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:
                 report = check_records(check, workspace)
+        self._checked = check, report
         for breach in report.breaches:
             self.log.warning("Run %s of agent %s: %s", report.run_id, report.agent_id, str(breach)[:2000])
         context["ti"].xcom_push(key=RECORDS_KEY, value=report.summary())
@@ -151,6 +154,17 @@ class CheckRunRecordsOperator(BaseOperator):
                 self._pin(report)
         add_extra(context, {RECORDS_KEY: report.summary()})
         return report.paths
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
+        """Return what was read and what was found; called by OpenLineage's provider, where that is installed."""
+        from airflow_provider_sequentum.reporting.lineage import check_lineage
+
+        if self._checked is None:
+            return None
+        check, report = self._checked
+        read = [self._path("files", str(file)) for file in check.files]
+        written = [self._path("destination", path) for path in report.written]
+        return check_lineage(read, written, report)
 
     def _pin(self, report: Report) -> None:
         from airflow_provider_sequentum.hooks.pins import move_pin

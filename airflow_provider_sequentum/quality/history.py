@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from airflow_provider_sequentum.quality.engine import ROW, LandedPath, Table
-from airflow_provider_sequentum.quality.profile import Profile, key_of
+from airflow_provider_sequentum.quality.profile import GOOD, Profile, key_of
 
 COMPARED_RECORDS = 50_000
 """Records of a run that are kept for the comparison with the next one, about."""
 
 LAST_RUNS = 30
 """Earlier runs that a report shows, and of which the learnt ones are."""
-
-GOOD = ("passed", "warned", "accepted")
-"""Verdicts of runs whose records may be loaded and are learnt from."""
 
 _KEPT_RECORDS = 3
 _NAME = re.compile(r"run-([1-9]\d{0,18})\.(json|parquet)")
