@@ -19,6 +19,7 @@ from airflow_provider_sequentum.parameters import OnUnchanged, is_unset, parse_c
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_sequentum.transfers.publishing import PublishingStorage
 
@@ -107,6 +108,7 @@ class RunChangesOperator(BaseOperator):
         self.encoding = encoding
         self.delimiter = delimiter
         self.storage_conn_id = storage_conn_id
+        self._compared: tuple[PublishingStorage, list[str], dict[str, Any]] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Compare, write the changes and move the pointer. Returns the summary."""
@@ -134,6 +136,7 @@ class RunChangesOperator(BaseOperator):
                 delimiter=self.delimiter or None,
             )
         summary = publication.summary()
+        self._compared = storage, [*files, *publication.compared_with], summary
         context["ti"].xcom_push(key=CHANGES_KEY, value=summary)
         self.log.info(
             "%d records added, %d changed, %d removed, %d the same.",
@@ -143,6 +146,16 @@ class RunChangesOperator(BaseOperator):
             raise SequentumSkipped(f"None of {summary['unchanged']:,} records changed.")
         add_extra(context, summary)
         return summary
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
+        """Return what was read and written; called by OpenLineage's provider, where that is installed."""
+        from airflow_provider_sequentum.reporting.lineage import changes_lineage
+
+        if self._compared is None:
+            return None
+        storage, read, summary = self._compared
+        written = {storage.open(path).path: summary[name] for name, path in summary["files"].items()}
+        return changes_lineage([storage.open(path).path for path in read], written)
 
     def _storage(self, files: Sequence[str]) -> PublishingStorage:
         from airflow_provider_sequentum.transfers.landing import open_named

@@ -24,10 +24,12 @@ from airflow_provider_sequentum.parameters import (
     parse_flag,
     parse_id,
     parse_named,
+    parse_texts,
 )
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_sequentum.quality.check import Check
     from airflow_provider_sequentum.quality.contract import Contract
@@ -129,6 +131,7 @@ class CheckRunRecordsOperator(BaseOperator):
         self.encoding = encoding
         self.delimiter = delimiter
         self.storage_conn_id = storage_conn_id
+        self._checked: tuple[Check, Report] | None = None
 
     def execute(self, context: Context) -> list[str]:
         """Check the records. Returns the paths that passed."""
@@ -141,6 +144,7 @@ class CheckRunRecordsOperator(BaseOperator):
             check = self._check()
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:
                 report = check_records(check, workspace)
+        self._checked = check, report
         for breach in report.breaches:
             self.log.warning("Run %s of agent %s: %s", report.run_id, report.agent_id, str(breach)[:2000])
         context["ti"].xcom_push(key=RECORDS_KEY, value=report.summary())
@@ -150,6 +154,17 @@ class CheckRunRecordsOperator(BaseOperator):
                 self._pin(report)
         add_extra(context, {RECORDS_KEY: report.summary()})
         return report.paths
+
+    def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
+        """Return what was read and what was found; called by OpenLineage's provider, where that is installed."""
+        from airflow_provider_sequentum.reporting.lineage import check_lineage
+
+        if self._checked is None:
+            return None
+        check, report = self._checked
+        read = [self._path("files", str(file)) for file in check.files]
+        written = [self._path("destination", path) for path in report.written]
+        return check_lineage(read, written, report)
 
     def _pin(self, report: Report) -> None:
         from airflow_provider_sequentum.hooks.pins import move_pin
@@ -168,9 +183,10 @@ class CheckRunRecordsOperator(BaseOperator):
 
     def _check(self) -> Check:
         from airflow_provider_sequentum.quality.check import Check
+        from airflow_provider_sequentum.transfers.landing import StoredFile
 
-        files = [self.files] if isinstance(self.files, str) else list(self.files or [])
-        if not files or any(is_unset(file) for file in files):
+        files = parse_named("files", parse_texts, self.files or None)
+        if files is None:
             raise ValueError("files must name at least one landed file: the run delivered none")
         learn_from = parse_named("learn_from", parse_count, self.learn_from)
         if not 5 <= learn_from <= 30:
@@ -178,7 +194,7 @@ class CheckRunRecordsOperator(BaseOperator):
         return Check(
             agent_id=parse_named("agent_id", parse_id, self.agent_id),
             run_id=parse_named("run_id", parse_id, self.run_id),
-            files=[self._path("files", file) for file in files],
+            files=[StoredFile(self._path("files", file)) for file in files],
             contract=self._contract(),
             profiles=None if is_unset(self.profiles) else self._folder("profiles", self.profiles),
             destination=self._folder(
@@ -243,8 +259,6 @@ def _failures() -> Iterator[None]:
         raise RunRecordsUnreadable(f"The records cannot be checked. {error} {nothing}") from error
     except ContractRefused as error:
         raise SequentumRequestRefused(f"The contract is refused: {error}. {nothing}") from error
-    except FileNotFoundError as error:
-        raise RunFilesUnavailable(f"The records cannot be checked: {error}. {nothing}") from error
     except WorkspaceFull as error:
         raise RunFilesUnavailable(f"The records could not be checked: {error} {nothing}") from error
     except ValueError as error:

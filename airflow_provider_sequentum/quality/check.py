@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from airflow_provider_sequentum.quality.contract import Contract
 from airflow_provider_sequentum.quality.drift import FEWEST_RUNS, find_drift
 from airflow_provider_sequentum.quality.engine import LandedPath, Table, Workspace
-from airflow_provider_sequentum.quality.history import GOOD, Folder, History, read_history
+from airflow_provider_sequentum.quality.history import Folder, History, read_history
 from airflow_provider_sequentum.quality.judge import Breach, Judgement, judge
 from airflow_provider_sequentum.quality.passing import check_can_be_written, write_passed
 from airflow_provider_sequentum.quality.profile import Profile, compare, profile
@@ -78,7 +78,7 @@ def check_records(check: Check, workspace: Workspace) -> Report:
         is_accepted=is_accepted,
         paths=[str(file) for file in check.files],
     )
-    if report.verdict in GOOD and judgement.removal:
+    if report.is_good and judgement.removal:
         _take_out(check, table, judgement, report)
     _write(check, found, report, history, table)
     return report
@@ -103,6 +103,7 @@ def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) 
     check_can_be_written(check.files)
     passed = write_passed(table, judgement.removal, check.files, check.destination, check.encoding, check.delimiter)
     report.paths, report.quarantined, report.quarantined_records = passed.paths, passed.quarantined, passed.records
+    report.written = [*passed.paths, *passed.quarantined]
     if passed.records == table.records:
         report.breaches.append(Breach("records", None, "fail", "all of them are in quarantine, none passed"))
 

@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from airflow_provider_sequentum.quality.engine import ROW, Table
-from airflow_provider_sequentum.quality.profile import Profile, key_of
+from airflow_provider_sequentum.quality.engine import ROW, LandedPath, Table
+from airflow_provider_sequentum.quality.profile import GOOD, Profile, key_of
 
 COMPARED_RECORDS = 50_000
 """Records of a run that are kept for the comparison with the next one, about."""
 
 LAST_RUNS = 30
 """Earlier runs that a report shows, and of which the learnt ones are."""
-
-GOOD = ("passed", "warned", "accepted")
-"""Verdicts of runs whose records may be loaded and are learnt from."""
 
 _KEPT_RECORDS = 3
 _NAME = re.compile(r"run-([1-9]\d{0,18})\.(json|parquet)")
@@ -38,6 +35,9 @@ class Folder(Protocol):
 
     def contents(self) -> Any:
         """Return what is in it; ``sizes`` has the names of its files."""
+
+    def file(self, name: str) -> LandedPath:
+        """Return a file in it."""
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a small file."""
@@ -80,8 +80,8 @@ class History:
         known = [each for each in self._records if each < run_id and each in runs]
         if not known:
             return None
-        path = self.folder.path / f"run-{known[-1]}.parquet"
-        return table.workspace.load([path], typed_cells=False).as_text(), known[-1]
+        file = self.folder.file(f"run-{known[-1]}.parquet")
+        return table.workspace.load([file], typed_cells=False).as_text(), known[-1]
 
     def save(self, profile: Profile, table: Table) -> None:
         """Write a run's records, if they have a key, and its profile.

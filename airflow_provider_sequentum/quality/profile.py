@@ -16,6 +16,9 @@ from airflow_provider_sequentum.quality.engine import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+GOOD = ("passed", "warned", "accepted")
+"""Verdicts of runs whose records may be loaded and are learnt from."""
+
 SAMPLE = 20_000
 """Rows that the distributions are counted on."""
 

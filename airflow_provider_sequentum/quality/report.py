@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from airflow_provider_sequentum.quality.judge import Breach
-from airflow_provider_sequentum.quality.profile import Profile
+from airflow_provider_sequentum.quality.profile import GOOD, Profile
 
 MOST_LINES = 50
 """Breaches that a summary and a profile hold; the page has all."""
@@ -26,6 +26,8 @@ class Report:
     :param learnt_from: number of earlier runs that gave the bands.
     :param is_accepted: whether a person has accepted the run.
     :param paths: files that passed.
+    :param quarantined: files with the records that are in quarantine.
+    :param written: those of both that the check wrote.
     """
 
     agent_id: int
@@ -36,6 +38,7 @@ class Report:
     is_accepted: bool
     paths: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
     quarantined_records: int = 0
     page: str | None = None
 
@@ -45,6 +48,11 @@ class Report:
         found = {breach.on_breach for breach in self.breaches}
         verdict = next((_VERDICTS[each] for each in _WORST if each in found), "passed")
         return "accepted" if self.is_accepted and verdict in ("passed", "warned") else verdict
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the records may be loaded."""
+        return self.verdict in GOOD
 
     def lines(self) -> list[str]:
         """Return a line for each breach, the worst first."""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from airflow_provider_sequentum.api.call import API_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.openlineage.facet import Dataset, InputDataset, OutputDataset
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.connection import SequentumConnection
+    from airflow_provider_sequentum.quality.report import Report
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed
 
 NAMESPACE = "sequentum"
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 MOST_FILES = 100
 """How many files are reported one by one; of more, only their folder."""
+
+MOST_ASSERTIONS = 100
+"""How many breaches of a check are reported."""
 
 MOST_START_PAGES = 20
 """Of how many agents the start page is asked for, which takes a request each."""
@@ -86,6 +90,41 @@ def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
     )
 
 
+def check_lineage(
+    files: Sequence[ObjectStoragePath], written: Sequence[ObjectStoragePath], report: Report
+) -> OperatorLineage[Any, Any]:
+    """Return the lineage of a task that checked landed files.
+
+    Each breach is an assertion that does not hold. The first assertion is about the records as a whole.
+
+    :param written: files that the check wrote, without the records that did not pass or with those.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.facet_v2 import data_quality_assertions_dataset as quality
+
+    assertions = [quality.Assertion("records_check", report.is_good)]
+    assertions += [quality.Assertion(breach.rule, False, breach.column) for breach in report.breaches[:MOST_ASSERTIONS]]
+    facets = {"dataQualityAssertions": quality.DataQualityAssertionsDatasetFacet(assertions)}
+    return OperatorLineage(
+        inputs=[_input(path, facets) for path in files], outputs=[_output(path, {}) for path in written]
+    )
+
+
+def changes_lineage(
+    files: Sequence[ObjectStoragePath], written: Mapping[ObjectStoragePath, int]
+) -> OperatorLineage[Any, Any]:
+    """Return the lineage of a task that compared the files of two runs.
+
+    :param written: files with changes, and how many records each has.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    return OperatorLineage(
+        inputs=[_input(path, {}) for path in files],
+        outputs=[_output(path, _statistics(rows=rows)) for path, rows in written.items()],
+    )
+
+
 def _start_pages(hook: SequentumConnection, runs: Sequence[Run]) -> list[InputDataset]:
     from airflow_provider_sequentum.api import SequentumClient, agents
     from airflow_provider_sequentum.api.errors import SequentumError
@@ -120,9 +159,17 @@ def _file_datasets(landed: Landed) -> list[OutputDataset]:
 def _output(path: ObjectStoragePath, statistics: dict[str, Any]) -> OutputDataset:
     from airflow.providers.common.compat.openlineage.facet import OutputDataset
 
-    if path.bucket:
-        return OutputDataset(path.namespace, path.key, outputFacets=statistics)
-    return OutputDataset("file", path.path, outputFacets=statistics)
+    return OutputDataset(*_name(path), outputFacets=statistics)
+
+
+def _input(path: ObjectStoragePath, facets: dict[str, Any]) -> InputDataset:
+    from airflow.providers.common.compat.openlineage.facet import InputDataset
+
+    return InputDataset(*_name(path), inputFacets=facets)
+
+
+def _name(path: ObjectStoragePath) -> tuple[str, str]:
+    return (path.namespace, path.key) if path.bucket else ("file", path.path)
 
 
 def _page(url: str) -> InputDataset:

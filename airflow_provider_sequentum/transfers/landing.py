@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecut
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
@@ -180,6 +180,28 @@ class Contents:
     folders: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A landed file. What the storage fails to do is raised as ``RunFilesUnavailable``."""
+
+    path: ObjectStoragePath
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Its name, whose suffix tells its format."""
+        name: str = self.path.name
+        return name
+
+    @contextmanager
+    def open(self, mode: str) -> Iterator[IO[bytes]]:
+        """Open it, for the time of a ``with`` block."""
+        with storage_errors(f"Could not read {self.path}"), self.path.open(mode) as stream:  # type: ignore[no-untyped-call]
+            yield stream
+
+
 @dataclass(frozen=True)
 class LandingFolder:
     """The folder that files land in.
@@ -216,6 +238,10 @@ class LandingFolder:
             else frozenset(),
         )
 
+    def file(self, name: str) -> StoredFile:
+        """Return a file of the folder."""
+        return StoredFile(self.path / name)
+
     def read(self, name: str) -> bytes:
         """Return the bytes of a small file."""
         with storage_errors(f"Could not read {self.path / name}"):
@@ -224,8 +250,7 @@ class LandingFolder:
     def measure(self, name: str) -> Measure:
         """Read a file and return what it holds."""
         with (
-            storage_errors(f"Could not read {self.path / name}"),
-            (self.path / name).open("rb") as stream,  # type: ignore[no-untyped-call]
+            self.file(name).open("rb") as stream,
             Measuring(name) as measuring,
         ):
             shutil.copyfileobj(stream, measuring, _MEBIBYTE)

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.transfers.landing import LandingFolder, open_destination, storage_errors
+from airflow_provider_sequentum.transfers.landing import LandingFolder, StoredFile, open_destination, storage_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A landed file. What the storage fails to do is raised as ``RunFilesUnavailable``."""
-
-    path: ObjectStoragePath
-
-    @property
-    def name(self) -> str:
-        """Its name, whose suffix tells its format."""
-        name: str = self.path.name
-        return name
-
-    @contextmanager
-    def open(self, mode: str) -> Iterator[IO[bytes]]:
-        """Open it, for the time of a ``with`` block."""
-        with storage_errors(f"Could not read {self.path}"), self.path.open(mode) as stream:  # type: ignore[no-untyped-call]
-            yield stream
 
 
 @dataclass(frozen=True, slots=True)

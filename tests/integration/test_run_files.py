@@ -646,7 +646,7 @@ class TestWhatIsInTheWay:
             "a link to nothing": tmp_path / "dangling",
             "read-only": Path("/proc/run"),
         }[what]
-        with pytest.raises(RunFilesUnavailable, match="Could not look into"):
+        with pytest.raises(RunFilesUnavailable, match="Could not make"):
             execute(transfer(folder.as_uri(), agent_id, finished_run(sandbox, agent_id)))
         assert not (tmp_path / "nothing").exists()
 

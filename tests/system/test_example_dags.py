@@ -87,6 +87,27 @@ class TestCheckedRecords:
         assert (report["verdict"], report["breaches"]) == ("passed", [])
 
 
+class TestRecordChanges:
+    def test_only_changes_are_loaded(self, stage: Stage, sandbox: Sandbox, agent_id: int) -> None:
+        """A first run, one that finds the same, and one where half of the records are missing."""
+        records = len(read_data_file()[1])
+        run = finished(stage, stage.airflow.trigger("record_changes"))
+        assert stage.airflow.xcom(run, "load") == {"added": records, "changed": 0, "removed": 0}
+        run = finished(stage, stage.airflow.trigger("record_changes"))
+        assert stage.airflow.states(run) == {
+            "run_agent": "success",
+            "land_files": "success",
+            "find_changes": "skipped",
+            "load": "skipped",
+        }
+        sandbox.break_runs(agent_id, "half_missing")
+        try:
+            run = finished(stage, stage.airflow.trigger("record_changes"))
+        finally:
+            sandbox.repair_runs(agent_id)
+        assert stage.airflow.xcom(run, "load") == {"added": 0, "changed": 0, "removed": records // 2}
+
+
 class TestFanOut:
     def test_every_input_has_its_run_and_only_the_failed_one_is_retried(
         self, stage: Stage, sandbox: Sandbox, agent_id: int

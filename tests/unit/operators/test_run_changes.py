@@ -39,8 +39,8 @@ class Lake:
         file = self.folder / run / "output.csv"
         file.write_bytes(content.encode() if isinstance(content, str) else content)
         defaults = {"key": "sku", "files": [str(file)], "pointer": str(self.pointer)}
-        operator = RunChangesOperator(task_id="changes", **{**defaults, **options})
-        return operator.execute({"ti": self.ti})  # type: ignore[typeddict-item]
+        self.operator = RunChangesOperator(task_id="changes", **{**defaults, **options})
+        return self.operator.execute({"ti": self.ti})  # type: ignore[typeddict-item]
 
 
 @pytest.fixture
@@ -63,6 +63,22 @@ def test_changes_are_written_beside_the_landed_files(lake: Lake) -> None:
     assert pq.read_table(folder / "changed.parquet").to_pylist() == [{"sku": "C", "price": "4"}]
     assert sorted(path.name for path in folder.iterdir()) == ["added.parquet", "changed.parquet", "removed.parquet"]
     assert json.loads(lake.pointer.read_text())["previous"]["files"][0]["path"].endswith("run-1/output.csv")
+
+
+def test_lineage(lake: Lake) -> None:
+    lake.run("run-1", "sku,price\nA,1\nB,2\n")
+    lake.run("run-2", "sku,price\nB,2.00\nC,4\nD,5\n")
+    lineage = lake.operator.get_openlineage_facets_on_complete(None)
+    assert lineage is not None
+    assert [dataset.name for dataset in lineage.inputs] == [
+        str(lake.folder / run / "output.csv") for run in ("run-2", "run-1")
+    ]
+    folder = lake.folder / "run-2" / "_changes"
+    assert {dataset.name: dataset.outputFacets["outputStatistics"].rowCount for dataset in lineage.outputs} == {
+        str(folder / "added.parquet"): 2,
+        str(folder / "changed.parquet"): 0,
+        str(folder / "removed.parquet"): 1,
+    }
 
 
 def test_a_run_without_changes_skips_when_it_is_told_to(lake: Lake) -> None:

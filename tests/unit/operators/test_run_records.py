@@ -65,6 +65,7 @@ class Checks:
         return self.execute(operator)
 
     def execute(self, operator: CheckRunRecordsOperator) -> list[str]:
+        self.operator = operator
         context: Any = {"ti": self.ti, "task": operator, "outlet_events": self.extras}
         return operator.execute(context)
 
@@ -173,6 +174,27 @@ def test_quarantine(checks: Checks) -> None:
     assert bad[1] == "2,-1,,not within 0.0 or more"
     assert bad[2] == ",-3,,not within 0.0 or more; no value"
     assert checks.report["quarantined_records"] == 2
+    lineage = checks.operator.get_openlineage_facets_on_complete(None)
+    assert lineage is not None
+    assert [dataset.name for dataset in lineage.outputs] == [
+        str(folder / "rows.csv"),
+        str(folder / "quarantine_rows.csv"),
+    ]
+
+
+def test_lineage_of_a_check_that_failed(checks: Checks) -> None:
+    contract = {"rules": [{"rule": "filled", "column": "sku"}]}
+    with pytest.raises(RunRecordsRejected):
+        checks.check(1, "sku,price\n,1\n", contract=contract)
+    lineage = checks.operator.get_openlineage_facets_on_complete(None)
+    assert lineage is not None
+    (file,), outputs = lineage.inputs, lineage.outputs
+    assert (file.name, outputs) == (str(checks.folder / "run-1" / "rows.csv"), [])
+    assertions = file.inputFacets["dataQualityAssertions"].assertions
+    assert [(each.assertion, each.column, each.success) for each in assertions] == [
+        ("records_check", None, False),
+        ("filled", "sku", False),
+    ]
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.ndjson"])

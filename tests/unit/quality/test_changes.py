@@ -161,7 +161,7 @@ def as_csv(records: list[Record]) -> bytes:
     return "\n".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows).encode()
 
 
-@settings(max_examples=settings().max_examples // 3)
+@settings(max_examples=settings().max_examples // 5)
 @given(RECORDS, RECORDS, st.lists(st.sampled_from(["seen", "absent"]), max_size=1), st.booleans(), st.booleans())
 def test_changes_are_those_of_dictionaries(
     workspace: Workspace, new: list[Record], old: list[Record], ignored: list[str], new_is_csv: bool, old_is_csv: bool
