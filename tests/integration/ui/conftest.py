@@ -110,16 +110,14 @@ class Stage:
         headers = {"x-sequentum-ui": "1"}
         return self.as_(role).post(f"/dags/{dag_id}/{verb}", json=body, headers=headers)
 
-    def tab(
-        self, role: str | None = "viewer", dag_id: str = "sales", run_id: str = RUN_ID, task_id: str = "extract"
-    ) -> Any:
+    def tab(self, role: str | None = "viewer", dag_id: str = "sales", task_id: str = "extract") -> Any:
         """Open the tab, with the run id as Airflow 3.2 and later encode it."""
         from urllib.parse import quote
 
-        query = f"run_id={quote(run_id, safe='')}&task_id={task_id}&map_index=-1"
+        query = f"run_id={quote(RUN_ID, safe='')}&task_id={task_id}&map_index=-1"
         return self.as_(role).get(f"/dags/{dag_id}/task?{query}")
 
-    def start(self, agent_id: int, dag_id: str = "sales", **columns: Any) -> Run:
+    def start(self, agent_id: int, dag_id: str = "sales", *, record: bool = True, **columns: Any) -> Run:
         """Let a task of a DAG start a run, and store what its operator would."""
         from airflow_provider_sequentum.api import runs
         from airflow_provider_sequentum.hooks.sequentum import SequentumHook
@@ -129,12 +127,15 @@ class Stage:
         hook = SequentumHook()
         run = hook.send(runs.start(agent_id))
         hook.close()
-        record = RunRecord(agent_id=agent_id, run_id=run.id, config=RunConfig(agent_id=agent_id), max_tries=0)
+        kept = RunRecord(agent_id=agent_id, run_id=run.id, config=RunConfig(agent_id=agent_id), max_tries=0)
         with create_session() as session:
+            task_id = columns.get("task_id", "extract")
             dag_run = seed(session, dag_id, **columns)
-            push(session, dag_run, "run", run_summary(run, link="https://example.com/run", cost=None))
-            render(session, dag_run, agent_id=str(agent_id), sequentum_conn_id="sequentum_default")
-            store(session, dag_run, "sequentum_run", record.to_json())
+            summary = run_summary(run, link="https://example.com/run", cost=None)
+            push(session, dag_run, "run", summary, task_id)
+            render(session, dag_run, task_id, agent_id=str(agent_id), sequentum_conn_id="sequentum_default")
+            if record:
+                store(session, dag_run, "sequentum_run", kept.to_json(), task_id)
         return run
 
     def clear(self, body: dict[str, Any]) -> None:
@@ -163,14 +164,14 @@ class Stage:
         return found
 
 
-def store(session: Any, run: Any, key: str, value: Any) -> None:
+def store(session: Any, run: Any, key: str, value: Any, task_id: str) -> None:
     """Keep a record where this Airflow keeps it."""
     try:
         from airflow.models.task_state_store import TaskStateStoreModel
     except ImportError:
-        push(session, run, key, value)
+        push(session, run, key, value, task_id)
         return
-    names = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": "extract", "map_index": -1, "dag_run_id": run.id}
+    names = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": -1, "dag_run_id": run.id}
     session.add(TaskStateStoreModel(key=key, value=json.dumps(value), **names))
 
 
@@ -183,7 +184,11 @@ def airflow_database() -> None:
 
 @pytest.fixture
 def stage(airflow_database: None, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of thirty-two bytes or more")
+    monkeypatch.setenv(
+        "AIRFLOW__API_AUTH__JWT_SECRET",
+        "no secret " * 8,
+    )
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__ALLOWED_RUN_ID_PATTERN", "^.+$")
     monkeypatch.setattr(pages, "_SEEN_FOR", -1.0)
     monkeypatch.setattr("airflow_provider_sequentum.ui.cache.REQUESTS_PER_MINUTE", 1000)
     create_auth_manager()

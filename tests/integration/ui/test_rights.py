@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from airflow.api_fastapi.app import get_auth_manager
+
+from tests.integration.ui.conftest import RUN_ID
 
 if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
+
     from tests.integration.ui.conftest import Stage
 
 VERBS = ("stop", "kill", "restart")
@@ -30,3 +39,73 @@ def test_a_viewer_sees_and_does_nothing(stage: Stage) -> None:
     assert {stage.act(verb, "viewer").status_code for verb in VERBS} == {403}
     assert len(stage.sandbox.ledger.effects) == 1
     assert stage.logs() == []
+
+
+@pytest.fixture
+def roles_for_single_dags(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the FAB auth manager: everyone may only see and edit the DAG ``sales``."""
+
+    def is_authorized_dag(*, details: DagDetails | None = None, **_: Any) -> bool:
+        return details is not None and details.id == "sales"
+
+    monkeypatch.setattr(get_auth_manager(), "is_authorized_dag", is_authorized_dag)
+    monkeypatch.setattr(get_auth_manager(), "get_authorized_dag_ids", lambda **_: {"sales"})
+
+
+@pytest.mark.usefixtures("roles_for_single_dags")
+def test_another_dag_is_neither_seen_nor_acted_on(stage: Stage) -> None:
+    own, other = stage.sandbox.add_agent("Own"), stage.sandbox.add_agent("Other")
+    stage.start(own.id)
+    hidden = stage.start(other.id, dag_id="secret")
+    assert stage.tab("user").status_code == 200
+    assert stage.tab("user", dag_id="secret").status_code == 403
+    assert {stage.act(verb, "user", dag_id="secret").status_code for verb in VERBS} == {403}
+    page = stage.as_("user").get("/agents").text
+    assert f'<span class="id">{own.id}</span>' in page
+    assert "secret" not in page
+    assert f'<span class="id">{other.id}</span>' not in page
+    assert f"run {hidden.id}" not in page
+
+
+@pytest.mark.usefixtures("roles_for_single_dags")
+def test_only_the_dag_of_the_path_counts(stage: Stage) -> None:
+    stage.start(stage.sandbox.add_agent("Own").id)
+    hidden = stage.start(stage.sandbox.add_agent("Other").id, dag_id="secret", task_id="hidden")
+    query = f"run_id={quote(RUN_ID, safe='')}&task_id=hidden&map_index=-1"
+    user = stage.as_("user")
+    # The path names a DAG that may be seen, query and body another one: its task is not found in the first.
+    assert f"Run {hidden.id}" not in user.get(f"/dags/sales/task?dag_id=secret&{query}").text
+    assert user.get(f"/dags/secret/task?dag_id=sales&{query}").status_code == 403
+    answer = stage.act("stop", "user", dag_id="sales", task_id="hidden", **{"dag_id ": "secret"})
+    assert answer.status_code == 404
+    body = {"dag_id": "secret", "run_id": RUN_ID, "task_id": "hidden", "map_index": -1}
+    answer = user.post("/dags/sales/stop?dag_id=secret", json=body, headers={"x-sequentum-ui": "1"})
+    assert answer.status_code == 404
+    assert stage.sandbox.ledger.stops == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_form_of_another_page_does_nothing(stage: Stage, verb: str) -> None:
+    """What a page of another origin can send without asking first: a form, a text that looks like JSON."""
+    stage.start(stage.sandbox.add_agent("Prices").id)
+    admin, path = stage.as_("admin"), f"/dags/sales/{verb}"
+    text = json.dumps({"run_id": RUN_ID, "task_id": "extract", "map_index": -1})
+    assert admin.post(path, data={"run_id": RUN_ID, "task_id": "extract"}).status_code == 403
+    assert admin.post(path, content=text, headers={"content-type": "text/plain"}).status_code == 403
+    assert admin.post(path, content=text, headers={"content-type": "application/json"}).status_code == 403
+    own_header = {"content-type": "text/plain", "x-sequentum-ui": "1"}
+    assert admin.post(path, content=text, headers=own_header).status_code == 403
+    assert admin.get(path).status_code == 405, "a GET does not act"
+    assert len(stage.sandbox.ledger.effects) == 1, "the start"
+    assert stage.logs() == []
+
+
+def test_the_header_is_not_allowed_to_other_origins(stage: Stage) -> None:
+    headers = {
+        "origin": "http://localhost:8000",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-sequentum-ui,content-type",
+    }
+    answer = stage.as_("admin").options("/dags/sales/stop", headers=headers)
+    assert answer.status_code == 405
+    assert "access-control-allow-origin" not in answer.headers
