@@ -40,8 +40,8 @@ FORGOTTEN_AFTER = 3600.0
 LONGEST_REQUEST = 20.0
 RETRY_AFTER = 60.0
 """Seconds until a question that met an error is asked again."""
-NEVER_ASKED = 10.0
-"""How urgent a question without an answer is: like one whose answer is ten times as old as it should be."""
+HEAD_START = 60.0
+"""How late a question without an answer is from the start: like one whose answer should be a minute younger."""
 
 NOT_HERE = (
     "This API server does not find the connection {!r}, so the service cannot be asked. If only the workers have it, "
@@ -90,14 +90,12 @@ class Known(Generic[T]):
 class _Entry:
     question: Question[Any]
     wanted_at: float
+    due_at: float
     known: Known[Any] = field(default_factory=Known)
-    asked_at: float | None = None
-    due_at: float = 0.0
 
     def urgency(self, now: float) -> float:
-        if self.asked_at is None:
-            return NEVER_ASKED * self.question.weight
-        return (now - self.asked_at) / self.question.fresh_for * self.question.weight
+        """Return how late the question is. Few and old answers are asked for in their turn beside many young ones."""
+        return (now - self.due_at) * self.question.weight
 
 
 class ServiceCache:
@@ -127,9 +125,9 @@ class ServiceCache:
         with self._lock:
             now = self._clock()
             self._forget(now)
-            entry = self._entries.setdefault(question, _Entry(question, now))
+            entry = self._entries.setdefault(question, _Entry(question, now, now - HEAD_START))
             entry.question, entry.wanted_at = question, now
-            is_waiting = entry.asked_at is None or now >= entry.due_at
+            is_waiting = now >= entry.due_at
             if is_waiting and question.conn_id not in self._at_work:
                 self._at_work.add(question.conn_id)
                 name = f"sequentum-ui-{question.conn_id}"
@@ -147,7 +145,7 @@ class ServiceCache:
         with self._lock:
             for entry in self._entries.values():
                 if entry.question.conn_id == conn_id:
-                    entry.due_at = 0.0
+                    entry.due_at = min(entry.due_at, self._clock() - HEAD_START)
 
     def _work(self, conn_id: str) -> None:
         """Ask what is wanted of a connection, until nothing is."""
@@ -228,8 +226,8 @@ class ServiceCache:
 
     def _store(self, question: Question[Any], known: Known[Any], good_for: float) -> None:
         now = self._clock()
-        entry = self._entries.setdefault(question, _Entry(question, now))
-        entry.known, entry.asked_at, entry.due_at = known, now, now + good_for
+        entry = self._entries.setdefault(question, _Entry(question, now, now))
+        entry.known, entry.due_at = known, now + good_for
 
     def _forget(self, now: float) -> None:
         old = [question for question, entry in self._entries.items() if now - entry.wanted_at >= FORGOTTEN_AFTER]

@@ -17,17 +17,15 @@ else:
     from airflow import settings
     from airflow.api_fastapi.app import create_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-    from airflow.models import DagModel, DagRun, Log, TaskInstance, import_all_models
+    from airflow.models import Log, import_all_models
     from airflow.models.base import Base
-    from airflow.models.dagbundle import DagBundleModel
-    from airflow.models.renderedtifields import RenderedTaskInstanceFields
-    from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from fastapi.testclient import TestClient
 
     from airflow_provider_sequentum.ui import app as ui
     from airflow_provider_sequentum.ui import pages
     from airflow_provider_sequentum.ui.cache import ServiceCache
+    from tests.support import airflow_rows as rows
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -35,53 +33,6 @@ if TYPE_CHECKING:
 
 RUN_ID = "manual__2026-11-27T10:00:00+00:00 by hand"
 """With all that makes run ids hard: a plus, colons, a space."""
-
-
-def seed(session: Any, dag_id: str, run_id: str = RUN_ID, task_id: str = "extract", **columns: Any) -> Any:
-    """Put a task instance, and what it needs, into Airflow's database."""
-    if session.get(DagBundleModel, "dags") is None:
-        session.add(DagBundleModel(name="dags"))
-        session.flush()
-    if session.get(DagModel, dag_id) is None:
-        session.add(DagModel(dag_id=dag_id, bundle_name="dags", fileloc="/dags/x.py"))
-        session.flush()
-    run = session.query(DagRun).filter_by(dag_id=dag_id, run_id=run_id).one_or_none()
-    if run is None:
-        now = datetime.now(UTC)
-        run = DagRun(dag_id=dag_id, run_id=run_id, run_type="manual", run_after=now, start_date=now)
-        session.add(run)
-        session.flush()
-    values = {
-        "operator": "StartAgentRunOperator",
-        "state": "running",
-        "try_number": 1,
-        "max_tries": 0,
-        "pool": "default_pool",
-    }
-    values |= {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": -1, "pool_slots": 1, "queue": "q"}
-    values |= {"start_date": datetime.now(UTC) - timedelta(minutes=1)} | columns
-    task = TaskInstance.__new__(TaskInstance)
-    TaskInstance.__mapper__.class_manager.setup_instance(task)
-    for name, value in values.items():
-        setattr(task, name, value)
-    session.add(task)
-    session.flush()
-    return run
-
-
-def push(session: Any, run: Any, key: str, value: Any, task_id: str = "extract", map_index: int = -1) -> None:
-    """Push an XCom in the form in which Airflow stores it."""
-    names = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": map_index}
-    session.add(XComModel(dag_run_id=run.id, key=key, value=json.dumps(value), timestamp=datetime.now(UTC), **names))
-
-
-def render(session: Any, run: Any, task_id: str = "extract", **fields: Any) -> None:
-    """Store the rendered template fields of a task."""
-    row = RenderedTaskInstanceFields.__new__(RenderedTaskInstanceFields)
-    RenderedTaskInstanceFields.__mapper__.class_manager.setup_instance(row)
-    row.dag_id, row.run_id, row.task_id, row.map_index = run.dag_id, run.run_id, task_id, -1
-    row.rendered_fields = fields
-    session.add(row)
 
 
 @dataclass
@@ -129,11 +80,11 @@ class Stage:
         hook.close()
         kept = RunRecord(agent_id=agent_id, run_id=run.id, config=RunConfig(agent_id=agent_id), max_tries=0)
         with create_session() as session:
-            task_id = columns.get("task_id", "extract")
-            dag_run = seed(session, dag_id, **columns)
+            task_id = columns.pop("task_id", "extract")
+            dag_run = rows.add_task(session, dag_id, RUN_ID, task_id, **columns)
             summary = run_summary(run, link="https://example.com/run", cost=None)
-            push(session, dag_run, "run", summary, task_id)
-            render(session, dag_run, task_id, agent_id=str(agent_id), sequentum_conn_id="sequentum_default")
+            rows.add_xcom(session, dag_run, task_id, "run", summary)
+            rows.add_rendered_fields(session, dag_run, task_id, agent_id=str(agent_id), sequentum_conn_id="sequentum_default")
             if record:
                 store(session, dag_run, "sequentum_run", kept.to_json(), task_id)
         return run
@@ -169,7 +120,7 @@ def store(session: Any, run: Any, key: str, value: Any, task_id: str) -> None:
     try:
         from airflow.models.task_state_store import TaskStateStoreModel
     except ImportError:
-        push(session, run, key, value, task_id)
+        rows.add_xcom(session, run, task_id, key, value)
         return
     names = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": -1, "dag_run_id": run.id}
     session.add(TaskStateStoreModel(key=key, value=json.dumps(value), **names))

@@ -82,6 +82,11 @@ class AirflowInstance:
         return self._release.services
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The environment of all its processes."""
+        return dict(self._environment)
+
+    @property
     def fernet_key(self) -> str:
         """What Airflow encrypts with."""
         return self._environment["AIRFLOW__CORE__FERNET_KEY"]
