@@ -92,10 +92,11 @@ class _Entry:
     wanted_at: float
     due_at: float
     known: Known[Any] = field(default_factory=Known)
+    turn: int = 0
 
-    def urgency(self, now: float) -> float:
-        """Return how late the question is. Few and old answers are asked for in their turn beside many young ones."""
-        return (now - self.due_at) * self.question.weight
+    def urgency(self, now: float) -> tuple[float, int]:
+        """Return how late the question is; of questions that are as late, the one goes first that had its turn first."""
+        return (now - self.due_at) * self.question.weight, -self.turn
 
 
 class ServiceCache:
@@ -119,6 +120,8 @@ class ServiceCache:
         self._entries: dict[Question[Any], _Entry] = {}
         self._sent: dict[str, deque[float]] = {}
         self._at_work: set[str] = set()
+        self._turns = 0
+        self._forgot_at = clock()
 
     def look(self, question: Question[T]) -> Known[T]:
         """Return what is known, and see to it that it is asked if that is not good enough."""
@@ -227,9 +230,13 @@ class ServiceCache:
     def _store(self, question: Question[Any], known: Known[Any], good_for: float) -> None:
         now = self._clock()
         entry = self._entries.setdefault(question, _Entry(question, now, now))
-        entry.known, entry.due_at = known, now + good_for
+        self._turns += 1
+        entry.known, entry.due_at, entry.turn = known, now + good_for, self._turns
 
     def _forget(self, now: float) -> None:
+        if now - self._forgot_at < WINDOW:
+            return
+        self._forgot_at = now
         old = [question for question, entry in self._entries.items() if now - entry.wanted_at >= FORGOTTEN_AFTER]
         for question in old:
             del self._entries[question]

@@ -10,6 +10,19 @@ from airflow.models import DagModel, DagRun, TaskInstance
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.xcom import XComModel
+from sqlalchemy import insert, select
+
+TASK = {
+    "map_index": -1,
+    "operator": "StartAgentRunOperator",
+    "state": "running",
+    "try_number": 1,
+    "max_tries": 0,
+    "pool": "default_pool",
+    "pool_slots": 1,
+    "queue": "default",
+    "start_date": datetime.now(UTC) - timedelta(minutes=1),
+}
 
 
 def add_task(session: Any, dag_id: str, run_id: str, task_id: str, **columns: Any) -> Any:
@@ -27,21 +40,8 @@ def add_task(session: Any, dag_id: str, run_id: str, task_id: str, **columns: An
         session.add(run)
         session.flush()
     task = _unfilled(TaskInstance)
-    values: dict[str, Any] = {
-        "dag_id": dag_id,
-        "run_id": run_id,
-        "task_id": task_id,
-        "map_index": -1,
-        "operator": "StartAgentRunOperator",
-        "state": "running",
-        "try_number": 1,
-        "max_tries": 0,
-        "pool": "default_pool",
-        "pool_slots": 1,
-        "queue": "default",
-        "start_date": datetime.now(UTC) - timedelta(minutes=1),
-    }
-    for name, value in (values | columns).items():
+    values = {**TASK, "dag_id": dag_id, "run_id": run_id, "task_id": task_id, **columns}
+    for name, value in values.items():
         setattr(task, name, value)
     session.add(task)
     session.flush()
@@ -64,22 +64,44 @@ def add_rendered_fields(session: Any, run: Any, task_id: str, **fields: Any) -> 
 
 
 def add_history(session: Any, dag_id: str, *, count: int, agents: int, first_agent_id: int, conn_id: str) -> None:
-    """Add runs of agents that ended long ago."""
-    for number in range(count):
-        run = add_task(session, dag_id, f"past_{number}", "extract", state="success")
-        status = ("Failure", "Stopped")[number % 2] if number % 11 == 0 else "Success"
-        summary = {
-            "agent_id": first_agent_id + number % agents,
-            "run_id": 100_000 + number,
-            "status": status,
-            "records": 400 + (number * 37) % 250,
-            "exported": None,
-            "errors": 0,
-            "pages": 20,
-            "seconds": 60 + (number * 13) % 45,
+    """Add runs of agents that ended long ago, without the detours of the models: there may be thousands."""
+    add_task(session, dag_id, "first_of_all", "other", operator="EmptyOperator", state="success")
+    session.flush()
+    now = datetime.now(UTC)
+    names = [{"dag_id": dag_id, "run_id": f"past_{number}"} for number in range(count)]
+    common = {"run_type": "manual", "run_after": now, "start_date": now, "end_date": now, "state": "success"}
+    session.execute(insert(DagRun.__table__), [{**name, **common, "logical_date": None} for name in names])
+    ids = dict(session.execute(select(DagRun.run_id, DagRun.id).where(DagRun.dag_id == dag_id)).all())
+    task = {**TASK, "task_id": "extract", "state": "success", "end_date": now}
+    session.execute(insert(TaskInstance.__table__), [{**task, **name} for name in names])
+    place = {"task_id": "extract", "map_index": -1}
+    xcoms = [
+        {
+            **place,
+            **name,
+            "dag_run_id": ids[name["run_id"]],
+            "key": "run",
+            "value": json.dumps(_past_summary(number, first_agent_id + number % agents)),
+            "timestamp": now - timedelta(minutes=count - number),
         }
-        add_xcom(session, run, "extract", "run", summary)
-        add_rendered_fields(session, run, "extract", sequentum_conn_id=conn_id)
+        for number, name in enumerate(names)
+    ]
+    session.execute(insert(XComModel.__table__), xcoms)
+    fields = {"rendered_fields": {"sequentum_conn_id": conn_id}}
+    session.execute(insert(RenderedTaskInstanceFields.__table__), [{**place, **name, **fields} for name in names])
+
+
+def _past_summary(number: int, agent_id: int) -> dict[str, Any]:
+    status = ("Failure", "Stopped")[number % 2] if number % 11 == 0 else "Success"
+    return {
+        "agent_id": agent_id,
+        "run_id": 100_000 + number,
+        "status": status,
+        "records": 400 + (number * 37) % 250,
+        "errors": 0,
+        "pages": 20,
+        "seconds": 60 + (number * 13) % 45,
+    }
 
 
 def _unfilled(model: Any) -> Any:
