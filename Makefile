@@ -84,6 +84,11 @@ integration: $(READY) ## Tests against the sandbox over real HTTP
 system: $(READY) ## Tests with real Airflow processes
 	$(BIN)/pytest $(SELECT) tests/system
 
+.PHONY: test-ui
+# Who asks for these tests has a browser or is told how to get one, so they are no part of "make test".
+test-ui: $(READY) ## The page and tab in Airflow's UI, in headless Chromium (needs chromium and chromedriver)
+	$(BIN)/pytest -s tests/ui
+
 .PHONY: test-2.11 system-2.11
 ifneq ($(PYTHON_2_11),)
 test-2.11: $(READY_2_11) ## Unit and integration tests on Airflow 2.11 (skipped where no Python runs it)

@@ -95,7 +95,7 @@ class _Entry:
     turn: int = 0
 
     def urgency(self, now: float) -> tuple[float, int]:
-        """Return how late the question is; of questions that are as late, the one goes first that had its turn first."""
+        """Return how late the question is; of those that are as late, first the one that had its turn first."""
         return (now - self.due_at) * self.question.weight, -self.turn
 
 

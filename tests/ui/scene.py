@@ -100,7 +100,9 @@ class Scene:
         """Send what the button of the tab sends."""
         body = {"run_id": run.run_id, "task_id": "extract", "map_index": "-1"}
         headers = {**self._headers(role), "x-sequentum-ui": "1"}
-        return httpx.post(f"{self.airflow.url}/sequentum/dags/{run.dag_id}/{verb}", json=body, headers=headers, timeout=30)
+        return httpx.post(
+            f"{self.airflow.url}/sequentum/dags/{run.dag_id}/{verb}", json=body, headers=headers, timeout=30
+        )
 
     def _headers(self, role: str | None) -> dict[str, str]:
         return {} if role is None else {"Authorization": f"Bearer {self.tokens[role]}"}
@@ -111,9 +113,14 @@ class Person:
 
     def __init__(self, scene: Scene, browser: Browser, role: str) -> None:
         self._scene = scene
+        self._role = role
         self.browser = browser
         browser.open(f"{scene.airflow.url}/sequentum/static/page.css")
         browser.run(f"document.cookie = '_token={scene.tokens[role]}; path=/'")
+
+    def get(self, address: str) -> httpx.Response:
+        """Ask again for what the browser asked for."""
+        return httpx.get(address, headers={"Cookie": f"_token={self._scene.tokens[self._role]}"}, timeout=30)
 
     def open_agents(self) -> None:
         """Open the page in the navigation."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,7 +83,9 @@ class Stage:
             dag_run = rows.add_task(session, dag_id, RUN_ID, task_id, **columns)
             summary = run_summary(run, link="https://example.com/run", cost=None)
             rows.add_xcom(session, dag_run, task_id, "run", summary)
-            rows.add_rendered_fields(session, dag_run, task_id, agent_id=str(agent_id), sequentum_conn_id="sequentum_default")
+            rows.add_rendered_fields(
+                session, dag_run, task_id, agent_id=str(agent_id), sequentum_conn_id="sequentum_default"
+            )
             if record:
                 store(session, dag_run, "sequentum_run", kept.to_json(), task_id)
         return run

@@ -182,7 +182,13 @@ def test_no_run_at_all(stage: Stage) -> None:
 def test_the_session_of_an_agent_builder(stage: Stage) -> None:
     with create_session() as session:
         run = rows.add_task(session, "sales", RUN_ID, "extract", operator="AgentBuilderOperator")
-        summary = {"session_id": "s-1", "status": "ready", "agent_id": None, "agent_name": None, "last_message": HOSTILE}
+        summary = {
+            "session_id": "s-1",
+            "status": "ready",
+            "agent_id": None,
+            "agent_name": None,
+            "last_message": HOSTILE,
+        }
         rows.add_xcom(session, run, "extract", SESSION_SUMMARY_KEY, summary)
     text = stage.tab("admin").text
     assert "s-1" in text
