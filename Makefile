@@ -25,7 +25,7 @@ READY_2_11 := $(VENV_2_11)/.ready
 BENCH_READY := .venv-bench/.ready
 BUILD_READY := .venv-build/.ready
 SPHINX := --fail-on-warning --keep-going --fresh-env --jobs auto --quiet --doctree-dir build/docs-doctrees
-CODE := airflow_provider_sequentum dags_examples docs tests noxfile.py
+CODE := airflow_provider_sequentum dags_examples docs tests noxfile.py sbom.py
 
 # The lock names every package with its hash, so nothing is resolved and nothing unknown is installed. uv is several
 # times as fast as pip, but does not read pip's configuration: where only that knows the way to an index, pip installs.
@@ -76,23 +76,26 @@ test: lint unit integration system ## Lint and all quick tests, those on a real 
 unit: $(READY) ## Unit tests: no network, no Airflow database
 	$(BIN)/pytest $(SELECT) -n auto tests/unit
 
+# They wait more than they work, so there are more of them at a time than cores.
+AT_A_TIME := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
 .PHONY: integration
 integration: $(READY) ## Tests against the sandbox over real HTTP
-	$(BIN)/pytest $(SELECT) -n auto tests/integration
+	$(BIN)/pytest $(SELECT) -n $(AT_A_TIME) tests/integration
 
 .PHONY: system
 system: $(READY) ## Tests with real Airflow processes
 	$(BIN)/pytest $(SELECT) tests/system
 
 .PHONY: test-ui
-# Who asks for these tests has a browser or is told how to get one, so they are no part of "make test".
+# A browser is needed, so these tests are no part of "make test".
 test-ui: $(READY) ## The page and tab in Airflow's UI, in headless Chromium (needs chromium and chromedriver)
 	$(BIN)/pytest -s tests/ui
 
 .PHONY: test-2.11 system-2.11
 ifneq ($(PYTHON_2_11),)
 test-2.11: $(READY_2_11) ## Unit and integration tests on Airflow 2.11 (skipped where no Python runs it)
-	$(BIN_2_11)/pytest $(SELECT) -n auto tests/unit tests/integration
+	$(BIN_2_11)/pytest $(SELECT) -n auto tests/unit
+	$(BIN_2_11)/pytest $(SELECT) -n $(AT_A_TIME) tests/integration
 
 system-2.11: $(READY) $(READY_2_11) ## Tests with real processes of Airflow 2.11
 	SYSTEM_TEST_PYTHON=$(abspath $(BIN_2_11)/python) $(BIN)/pytest $(SELECT) tests/system
@@ -123,6 +126,13 @@ chaos: $(READY) ## Break a distributed Airflow on purpose and count what goes wr
 soak: $(READY) ## An hour of steady load in minutes: does anything in the triggerer grow? (SOAK="--minutes 8")
 	$(BIN)/python -m tests.cluster.soak $(SOAK)
 
+.PHONY: simulate simulate-faults
+simulate: $(READY) ## Histories of tasks and their remote jobs in virtual time, each checked (SIM="--histories 10000 --seed 7")
+	$(BIN)/python -m tests.simulation $(SIM)
+
+simulate-faults: $(READY) ## Faults that were fixed, put back: does the checker find them? (FAULTS="--seeds 1")
+	$(BIN)/python -m tests.simulation.faults $(FAULTS)
+
 # Ten thousand answers for each test; the usual run tries a hundred.
 FUZZ ?= --hypothesis-profile=thorough
 .PHONY: fuzz
@@ -146,12 +156,14 @@ mutation: $(READY) ## Change the life cycle (jobs/, runs/, sessions/, spaces/) i
 	$(BIN)/mutmut results
 
 .PHONY: lint
-lint: $(READY) ## Style, types, layers, wording
+lint: $(READY) ## Style, types, layers, wording, spelling, workflows
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tests.wording --folders airflow_provider_sequentum dags_examples docs
+	$(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet --pedantic .github
 
 # No style check yet: the words that it finds are rewritten first.
 .PHONY: lint-wording
@@ -224,6 +236,10 @@ $(BUILD_READY): requirements/build.txt
 	@[ -x .venv-build/bin/python ] || $(PYTHON) -m venv .venv-build
 	@.venv-build/bin/python $(PIP_INSTALL) --require-hashes --requirement requirements/build.txt
 	@touch $@
+
+.PHONY: sbom
+sbom: $(BUILD_READY) ## The locked packages as a bill of materials (build/sbom/); the wheel's own is inside it
+	.venv-build/bin/python sbom.py requirements/airflow-3.3.txt build/sbom/airflow-provider-sequentum-lock.cdx.json
 
 .PHONY: check-package
 check-package: build $(READY) ## Check both: contents, metadata, reproducibility, and the wheel in an environment of its own

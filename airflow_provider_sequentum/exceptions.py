@@ -53,6 +53,20 @@ class CreditsTooLow(SequentumException, AirflowFailException):
     """Fewer credits are left than the task's ``min_credits``; nothing was started. Not retried: a person has to pay."""
 
 
+class AgentVersionChanged(SequentumException, AirflowFailException):
+    """The agent, or the run that was started, has another version than the task expects. Not retried.
+
+    :param message: the versions, who saved them, what became of the run and what to do next.
+    :param agent_id: the agent.
+    :param run_id: the run, if one was started.
+    """
+
+    def __init__(self, message: str = "", *, agent_id: int | None = None, run_id: int | None = None) -> None:
+        super().__init__(message)
+        self.agent_id = agent_id
+        self.run_id = run_id
+
+
 class SequentumSkipped(SequentumException, AirflowSkipException):
     """The task is skipped: the service skipped the run, or the task was told to skip on this outcome."""
 

@@ -107,6 +107,9 @@ def get_provider_info() -> dict[str, Any]:
                     f"{package}.operators.agent_run",
                     f"{package}.operators.agent_builder",
                     f"{package}.operators.space_run",
+                    f"{package}.operators.schedules",
+                    f"{package}.operators.agent_version",
+                    f"{package}.operators.retention",
                 ],
             }
         ],
@@ -128,7 +131,12 @@ def get_provider_info() -> dict[str, Any]:
                 "source-integration-name": name,
                 "target-integration-name": "Common IO",
                 "python-module": f"{package}.transfers.run_files",
-            }
+            },
+            {
+                "source-integration-name": "Common IO",
+                "target-integration-name": name,
+                "python-module": f"{package}.transfers.input_files",
+            },
         ],
         "config": CONFIG,
         "asset-uris": [asset_uri],

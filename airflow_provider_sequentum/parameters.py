@@ -19,8 +19,10 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from uuid import UUID
+
+T = TypeVar("T")
 
 OnTimeout = Literal["stop", "leave"]
 OnClear = Literal["rerun", "join"]
@@ -52,12 +54,33 @@ def is_unset(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def parse_named(name: str, parse: Callable[[Any], T], value: object) -> T:
+    """Return what ``parse`` makes of a value.
+
+    :raises ValueError: the value cannot be used; the message begins with ``name`` and has no full stop.
+    """
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+
+
 def parse_id(value: object) -> int:
     """Return an id given as an int or a string of digits."""
     number = _whole_number(value)
     if number is None or not 0 < number <= LARGEST_ID:
         raise ValueError(f"must be a positive whole number, not {shown(value)}")
     return number
+
+
+def parse_version(value: object) -> int | Literal["pinned"]:
+    """Return the number of an agent's version, or ``pinned``."""
+    if value == "pinned":
+        return "pinned"
+    try:
+        return parse_id(value)
+    except ValueError:
+        raise ValueError(f"must be a positive whole number or 'pinned', not {shown(value)}") from None
 
 
 def parse_count(value: object) -> int:

@@ -27,6 +27,7 @@ WAREHOUSE = "warehouse"
 # The summary of the run says which agent it was.
 AGENT_ID = "{{ ti.xcom_pull(task_ids='run_agent', key='run')['agent_id'] }}"
 
+# [START howto_postgres]
 TABLES = """
 CREATE TABLE IF NOT EXISTS states (
     abbreviation text PRIMARY KEY,
@@ -63,6 +64,9 @@ def fill_staging(paths: list[str]) -> None:
         with tempfile.NamedTemporaryFile(suffix=".csv") as local:
             Path(local.name).write_bytes(ObjectStoragePath(path).read_bytes())
             hook.copy_expert("COPY states_staging FROM STDIN WITH (FORMAT csv, HEADER match)", local.name)
+
+
+# [END howto_postgres]
 
 
 with DAG(

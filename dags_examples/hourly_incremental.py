@@ -54,6 +54,7 @@ def window(
 # [END howto_window]
 
 
+# [START howto_duckdb]
 @task(max_active_tis_per_dag=1)  # DuckDB has one writer
 def replace_hour(paths: list[str], hour: dict[str, Any], database: str) -> int:
     """Replace the rows of the hour in the table ``records`` and return how many there are."""
@@ -75,6 +76,9 @@ def replace_hour(paths: list[str], hour: dict[str, Any], database: str) -> int:
         connection.execute("COMMIT")
         (rows,) = connection.sql("SELECT count(*) FROM fresh").fetchall()[0]
     return int(rows)
+
+
+# [END howto_duckdb]
 
 
 with DAG(

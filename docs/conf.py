@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,7 @@ html_theme = "furo"
 html_title = "Sequentum Cloud for Airflow"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(ROOT / "docs" / "search_scorer.js")
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
@@ -81,12 +83,21 @@ linkcheck_timeout = 20
 linkcheck_ignore = [r"http://127\.0\.0\.1.*", r"https://shop\.example.*"]
 
 
-def leave_out_model_signature(
-    _app: Sphinx, _what: str, _name: str, described: object, _options: object, _signature: str, returns: str
-) -> tuple[str, str] | None:
-    """The API's models are read from answers and not made by hand; their fields are listed below them."""
-    is_model = isinstance(described, type) and issubclass(described, ApiModel)
-    return ("", returns) if is_model else None
+def readable_signature(
+    _app: Sphinx, _what: str, _name: str, described: object, _options: object, signature: str | None, returns: str
+) -> tuple[str | None, str]:
+    """Write a signature as a person sets it.
+
+    The API's models have none: they are read from answers and not made by hand, and their fields are listed below them.
+    A choice is shown as its values, since a template for it is a text anyway, and the default of ``deferrable`` as what
+    Airflow has without a setting.
+    """
+    if isinstance(described, type) and issubclass(described, ApiModel):
+        return "", returns
+    if signature is not None:
+        signature = re.sub(r"(Literal\[[^]]*\]) \| str\b", r"\1", signature)
+        signature = re.sub(r"conf\.getboolean\(.operators., .default_deferrable., fallback=(\w+)\)", r"\1", signature)
+    return signature, returns
 
 
 def add_templated_fields(
@@ -99,5 +110,5 @@ def add_templated_fields(
 
 def setup(app: Sphinx) -> None:
     """Connect what this file defines."""
-    app.connect("autodoc-process-signature", leave_out_model_signature)
+    app.connect("autodoc-process-signature", readable_signature)
     app.connect("autodoc-process-docstring", add_templated_fields)

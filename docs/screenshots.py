@@ -70,8 +70,10 @@ class Photographer:
             raise RuntimeError("The pictures are taken with the sandbox")
         agent_id = self._stage.example_agent_id
         run_id = self._stage.sandbox.ledger.runs(int(agent_id))[-1].run_id
+        self._browser.resize(1000, 1200)
         self._browser.open(f"{self._stage.sandbox.base_url}/agents/{agent_id}/runs/{run_id}")
         self._take("sandbox-run")
+        self._browser.resize(*SIZE)
 
     def _page(self, run: DagRun) -> str:
         return f"{self._stage.airflow.url}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}"

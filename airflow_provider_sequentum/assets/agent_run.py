@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_sequentum import parameters
+from airflow_provider_sequentum.parameters import (
+    RunEnding,
+    is_unset,
+    parse_choice,
+    parse_id,
+    parse_named,
+    parse_seconds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -29,8 +36,6 @@ PAUSE_AFTER_FAULT = 60.0
 SETTLING_SECONDS = 5.0
 """Seconds between an event and the note that it was fired: Airflow needs a moment to store it. A triggerer that is
 killed in between fires it again; the other way round it would be lost."""
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +84,12 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         sequentum_conn_id: str = "sequentum_default",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.agent_id = _parsed("agent_id", agent_id, parameters.parse_id)
-        self.ending = _parsed(
-            "ending", ending, partial(parameters.parse_choice, choices=parameters.RunEnding), "succeeded"
+        self.agent_id = parse_named("agent_id", parse_id, agent_id)
+        parse_ending = partial(parse_choice, choices=RunEnding)
+        self.ending = parse_named("ending", parse_ending, "succeeded" if is_unset(ending) else ending)
+        self.poll_interval = parse_named(
+            "poll_interval", parse_seconds, 60.0 if is_unset(poll_interval) else poll_interval
         )
-        self.poll_interval = _parsed("poll_interval", poll_interval, parameters.parse_seconds, 60.0)
         self.sequentum_conn_id = sequentum_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -202,12 +208,3 @@ def _list_size(listed: Collection[Run]) -> int:
 
     deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
     return min(max(SHORTEST_LIST, 2 * deepest), LONGEST_RUN_LIST)
-
-
-def _parsed(name: str, value: object, parse: Callable[[object], T], default: T | None = None) -> T:
-    if default is not None and parameters.is_unset(value):
-        return default
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}.") from None

@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_sequentum.exceptions import (
+    AgentRunTimeout,
     RunFilesUnavailable,
     RunRecordsUnreadable,
     SequentumConnectionException,
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings, SequentumClient
+    from airflow_provider_sequentum.api.agents import Agent
+    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.api.schedules import Schedule
+    from airflow_provider_sequentum.hooks.port import ClientPort
 
 T = TypeVar("T")
 
@@ -41,8 +47,9 @@ T = TypeVar("T")
 class SequentumHook(BaseHook):
     """Talk to Sequentum Cloud with the key of an Airflow connection.
 
-    The hook has one verb: :meth:`send` takes the description of a request, made by one of the functions of
-    ``airflow_provider_sequentum.api``, and returns the typed answer::
+    What ``@task`` functions need most are methods: :meth:`list_agents`, :meth:`start_run`, :meth:`wait_for_run`,
+    :meth:`get_run`, :meth:`iter_records` and :meth:`cost_of`. For all else, :meth:`send` takes the description of a
+    request, made by one of the functions of ``airflow_provider_sequentum.api``, and returns the typed answer::
 
         from airflow_provider_sequentum.api import runs
 
@@ -114,6 +121,94 @@ class SequentumHook(BaseHook):
         with client_errors_as_exceptions(self.sequentum_conn_id):
             return self.client.send(call)
 
+    def start_run(self, *, agent_id: int | str, input_parameters: Mapping[str, Any] | str | None = None) -> Run:
+        """Start a run of an agent and return its record at once. The run has no owner but the caller.
+
+        Nothing stops the run when the calling task is killed or fails, and calling this again, as a retry does, starts
+        another run. ``StartAgentRunOperator`` does neither. For the other options of a start, send ``runs.start(...)``.
+
+        :param agent_id: the agent.
+        :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
+        :raises SequentumRequestRefused: the service refused the start.
+        :raises SequentumUnavailable: the message says whether a run may have been started.
+        """
+        from airflow_provider_sequentum.api import runs
+
+        return self.send(runs.start(agent_id, input_parameters=input_parameters))
+
+    def wait_for_run(
+        self,
+        *,
+        agent_id: int | str,
+        run_id: int | str,
+        timeout: float | None = None,
+        poll_interval: float | None = None,
+    ) -> Run:
+        """Wait until a run has ended well, and return its record. It blocks, and takes a worker slot.
+
+        The run is not stopped, whatever ends the wait.
+
+        :param agent_id: the agent.
+        :param run_id: the run.
+        :param timeout: seconds to wait at most. Default: no limit.
+        :param poll_interval: least seconds between two requests. By default it depends on how long the run has been
+            running.
+        :raises AgentRunFailure: the run ended in Failure.
+        :raises AgentRunFailed: the run ended in Failure and was archived.
+        :raises AgentRunStopped: the run was stopped.
+        :raises SequentumSkipped: the service skipped the run.
+        :raises AgentRunTimeout: ``timeout`` has passed; the run is active.
+        :raises SequentumUnavailable: the service could not be asked for ten minutes.
+        """
+        from airflow_provider_sequentum.hooks.port import ClientPort
+        from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
+
+        port = ClientPort(self)
+        first = self.get_run(agent_id=agent_id, run_id=run_id)
+        deadline = None if timeout is None else port.now() + timedelta(seconds=timeout)
+        spec = WaitSpec(agent_id=first.agent_id, run_id=first.id, deadline=deadline, poll_interval=poll_interval)
+        with client_errors_as_exceptions(self.sequentum_conn_id), about_run(first.agent_id, first.id):
+            [(outcome, run)] = wait_for_runs(port, [spec])
+            if not isinstance(outcome, PollOutcome):
+                raise outcome
+            return _ended_well(port, run or first, is_late=outcome is PollOutcome.DEADLINE)
+
+    def get_run(self, *, agent_id: int | str, run_id: int | str) -> Run:
+        """Return the record of a run: its status, counts and times.
+
+        :param agent_id: the agent.
+        :param run_id: the run.
+        """
+        from airflow_provider_sequentum.api import runs
+
+        return self.send(runs.status(agent_id, run_id))
+
+    def list_agents(self, *, name: str | None = None, space_id: int | str | None = None) -> list[Agent]:
+        """Return the agents that the key has access to.
+
+        :param name: part of the name, in any case. Default: all.
+        :param space_id: only those of this space.
+        """
+        from airflow_provider_sequentum.api import agents
+
+        listed: Page[Agent] = self.send(agents.list_agents(name=name, space_id=space_id))
+        return list(listed)
+
+    def cost_of(self, *, agent_id: int | str, run_id: int | str) -> float | None:
+        """Return what a run cost in credits; ``None`` if it is not known.
+
+        It is not known before the run has ended and the service has billed it, or if the key may not read billing.
+
+        :param agent_id: the agent.
+        :param run_id: the run.
+        """
+        from airflow_provider_sequentum.hooks.port import ClientPort
+        from airflow_provider_sequentum.runs.outcome import read_cost
+
+        run = self.get_run(agent_id=agent_id, run_id=run_id)
+        with client_errors_as_exceptions(self.sequentum_conn_id):
+            return read_cost(ClientPort(self), run)
+
     def iter_records(
         self,
         agent_id: int | str,
@@ -172,6 +267,19 @@ class SequentumHook(BaseHook):
 
         frame: pd.DataFrame = frame_of(self.iter_record_batches(agent_id, run_id, **options))
         return frame
+
+    def list_paused_schedules(self, agent_id: int | str) -> list[Schedule]:
+        """Return the schedules of an agent that are paused, whoever paused them.
+
+        ``PauseAgentSchedulesOperator`` leaves what it paused to the task that resumes it. If that task never ran, this
+        finds what it has left; ``updated`` says since when.
+
+        :param agent_id: the agent.
+        """
+        from airflow_provider_sequentum.api import schedules
+
+        listed = self.send(schedules.list_schedules(agent_id))
+        return [schedule for schedule in listed if schedule.is_enabled is False]
 
     def run_link(self, agent_id: int, run_id: int) -> str:
         """Return the address of a run's page: the connection's template filled in, or the dashboard."""
@@ -286,6 +394,26 @@ class SequentumHook(BaseHook):
         # Airflow says that it is a dictionary, whatever JSON the connection holds.
         template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
         return fill_link_template(template, self.settings.base_url, **ids)
+
+
+def _ended_well(port: ClientPort, run: Run, *, is_late: bool) -> Run:
+    """Return the run if it ended well; raise what a task fails with otherwise."""
+    from airflow_provider_sequentum.api.run_status import status_name
+    from airflow_provider_sequentum.runs.describe import describe_run
+    from airflow_provider_sequentum.runs.outcome import failure_for
+    from airflow_provider_sequentum.runs.phases import Phase, phase_of
+
+    if phase_of(run) is Phase.SUCCEEDED:
+        return run
+    if not is_late:
+        raise failure_for(port, run, "This call only waits: nothing restarts the run.")
+    raise AgentRunTimeout(
+        f"Run {run.id} of agent {run.agent_id} was still {describe_run(run)} when the timeout of the wait passed. It "
+        "was not stopped.",
+        agent_id=run.agent_id,
+        run_id=run.id,
+        status=status_name(run.status),
+    )
 
 
 def _temporary_file(name: str | None) -> IO[bytes]:

@@ -50,6 +50,9 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
 
     :param agent_id: the agent, as an int or a string of digits. Give this or ``agent_name``.
     :param agent_name: the agent's exact and unique name.
+    :param expected_version: the version of the agent that the run must have: a number, or ``pinned`` for the version of
+        the last run whose task succeeded. It is compared before the start and with the run; a run that has another
+        version is stopped. One request more. Default: any version.
     :param input_parameters: the agent's input parameters: a mapping, or a string with a JSON object.
     :param parallelism: number of parts the input is split into.
     :param parallel_max_concurrency: how many of the parts run at a time.
@@ -84,6 +87,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     :param report_cost: add what the run cost to its summary, where the key may read billing. One request more.
     :param sequentum_conn_id: the connection.
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
+    :raises AgentVersionChanged: the agent has another version than ``expected_version``; not retried.
     :raises AgentRunFailure: the run ended in Failure; a retry restarts it in place.
     :raises AgentRunFailed: the run ended in Failure and was archived; a retry starts a new one.
     :raises AgentRunStopped: a person or another program stopped the run; not retried.
@@ -99,6 +103,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     template_fields: Sequence[str] = (
         "agent_id",
         "agent_name",
+        "expected_version",
         "input_parameters",
         "parallelism",
         "parallel_max_concurrency",
@@ -138,6 +143,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         *,
         agent_id: int | str | None = None,
         agent_name: str | None = None,
+        expected_version: int | str | None = None,
         input_parameters: Mapping[str, Any] | str | None = None,
         parallelism: int | str | None = None,
         parallel_max_concurrency: int | str | None = None,
@@ -170,6 +176,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         super().__init__(**kwargs)
         self.agent_id = agent_id
         self.agent_name = agent_name
+        self.expected_version = expected_version
         self.input_parameters = input_parameters
         self.parallelism = parallelism
         self.parallel_max_concurrency = parallel_max_concurrency
@@ -200,6 +207,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
 
     def _new_attempt(self, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+        from airflow_provider_sequentum.hooks.pins import read_pin
         from airflow_provider_sequentum.runs.record import RunConfig
         from airflow_provider_sequentum.runs.start import find_agent
 
@@ -211,6 +219,9 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         if is_unset(self.agent_id):
             agent = find_agent(attempt.port, str(self.agent_name))
             attempt.config = attempt.config.updated(agent_id=agent.id)
+        if attempt.config.expected_version == "pinned":
+            pinned = read_pin(attempt.config.sequentum_conn_id, attempt.config.agent_id)
+            attempt.config = attempt.config.updated(pinned_version=pinned)
         return attempt
 
     def _attempt_of(self, value: object, context: Context) -> RunAttempt:
@@ -265,10 +276,15 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         return failure
 
     def _on_success(self, attempt: RunAttempt, context: Context) -> None:
+        from airflow_provider_sequentum.hooks.pins import move_pin
         from airflow_provider_sequentum.reporting.asset_events import add_run
 
-        if attempt.run is not None:
-            add_run(context, attempt.port.hook, attempt.run)
+        run, config = attempt.run, attempt.config
+        if run is None:
+            return
+        add_run(context, attempt.port.hook, run)
+        if config.expected_version is not None and run.config_version not in (None, config.pinned_version):
+            move_pin(config.sequentum_conn_id, run.agent_id, run.config_version)
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Tell OpenLineage what was read and written; called by its provider, where that is installed."""

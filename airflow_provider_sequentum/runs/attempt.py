@@ -26,6 +26,7 @@ from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, restart_or_start
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
+from airflow_provider_sequentum.runs.versions import check_version_of_run
 from airflow_provider_sequentum.runs.wait import (
     PollOutcome,
     RunEvent,
@@ -216,9 +217,13 @@ class RunAttempt(JobAttempt):
         return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
 
     def show(self, run: Run, **more: Any) -> None:
-        """Take in the last record of the run, and show it; ``more`` is what the summary says besides."""
+        """Take in the last record of the run, and show it; ``more`` is what the summary says besides.
+
+        :raises AgentVersionChanged: the run has another version of the agent than the expected one.
+        """
         self.run = run
         self._publish(run, **more)
+        check_version_of_run(self.port, self.config, run)
 
     def _restart(self, run: Run) -> None:
         record = self._known_record().updated(restarts_done=self._known_record().restarts_done + 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import runs
@@ -23,6 +25,9 @@ from airflow_provider_sequentum.jobs.record import (
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.runs import Run
+
+_NO_OPTIONS = {"agent_id", "expected_version", "pinned_version"}
+"""What a run is to be and is not part of the request that starts it."""
 
 MOST_REPLACED = 20
 """How many earlier runs a record names. It bounds the record; only the newest can be mistaken for a lost one."""
@@ -55,9 +60,14 @@ class RunConfig(RunPolicies):
 
     Of the options that go into the request only those that are set are sent; the rest is the agent's or the service's
     default (https://docs.sequentum.com/api-reference/agents/start-run).
+
+    :param expected_version: the version of the agent that the run must have; any if it is ``None``.
+    :param pinned_version: what ``pinned`` stands for in it; ``None`` if nothing is pinned yet.
     """
 
     agent_id: Id = 0
+    expected_version: Annotated[int | Literal["pinned"], BeforeValidator(p.parse_version)] | None = None
+    pinned_version: Id | None = None
     input_parameters: JsonText | None = None
     parallelism: Count | None = None
     parallel_max_concurrency: Count | None = None
@@ -72,12 +82,17 @@ class RunConfig(RunPolicies):
         """Return the call that starts the run. It is not safe to repeat: each one is a billed run."""
         return runs.start(self.agent_id, **self._options())
 
+    @property
+    def version_to_run(self) -> int | None:
+        """The number of the version that the run must have; ``None`` for any."""
+        return self.pinned_version if self.expected_version == "pinned" else self.expected_version
+
     def fingerprint(self) -> str:
         """Return a digest of what makes this piece of work what it is."""
         return fingerprint(self.agent_id, self._options())
 
     def _options(self) -> dict[str, Any]:
-        names = RunConfig.model_fields.keys() - RunPolicies.model_fields.keys() - {"agent_id"}
+        names = RunConfig.model_fields.keys() - RunPolicies.model_fields.keys() - _NO_OPTIONS
         return {name: getattr(self, name) for name in sorted(names)}
 
 

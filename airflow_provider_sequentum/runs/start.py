@@ -29,6 +29,7 @@ from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.stop import stop_run
+from airflow_provider_sequentum.runs.versions import check_active_version
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, may_be_the_old_failure
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
     :raises AgentRunStillRunning: the run that a new one should replace could not be stopped.
     :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
+    :raises AgentVersionChanged: the agent has another version than the expected one.
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
     """
     if previous is None:
@@ -138,6 +140,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     """
     config = new.asked
     check_credits(port, config.min_credits, f"Agent {config.agent_id}")
+    check_active_version(port, config)
     if config.check_schedules and previous is None:
         warn_of_schedules(port, config.agent_id)
     record = new.updated(requested_at=port.now(), replaced=previous.all_runs if previous is not None else ())

@@ -16,6 +16,7 @@ from airflow_provider_sequentum.sandbox.engine import open_engine
 from airflow_provider_sequentum.sandbox.faults import Faults
 from airflow_provider_sequentum.sandbox.request_checks import own_names
 from airflow_provider_sequentum.sandbox.request_gate import CuttableProtocol, RequestGate
+from airflow_provider_sequentum.sandbox.run_plan import RunPlan
 from airflow_provider_sequentum.sandbox.service import Service
 from airflow_provider_sequentum.sandbox.settings import BuilderEra, Dialect, Settings
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Seconds a server may take to come up or to go down.
 _STARTUP_TIMEOUT = 15.0
+# Runs of the sample agents last long enough for a person to watch one.
+_SAMPLE_DURATION = 20.0
 
 
 class Sandbox(Service):
@@ -142,7 +145,7 @@ class Sandbox(Service):
         self.engine.state.data_sets |= new
         samples = read_folder(SHIPPED) if sample_agents and not resumed else {}
         for name, records in {**samples, **new}.items():
-            self.add_agent(name, records=records)
+            self.add_agent(name, records=records, duration=RunPlan().duration if name in new else _SAMPLE_DURATION)
 
 
 class _Server:

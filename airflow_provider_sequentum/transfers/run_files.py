@@ -15,6 +15,7 @@ from airflow_provider_sequentum.parameters import (
     parse_choice,
     parse_count,
     parse_id,
+    parse_named,
     shown,
 )
 
@@ -110,7 +111,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         # A typing error shows when the DAG is parsed; what a template makes of a field is known when the task runs.
         for name, parse in _CHECKED_EARLY.items():
             if _is_literal(getattr(self, name)):
-                _named(name, parse, getattr(self, name))
+                parse_named(name, parse, getattr(self, name))
         self._transfer: RunFilesTransfer | None = None
         self._landed: Landed | None = None
 
@@ -157,10 +158,10 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     def _parsed(self, name: str, parse: Callable[[Any], T]) -> T:
         try:
-            return _named(name, parse, getattr(self, name))
+            return parse_named(name, parse, getattr(self, name))
         except ValueError as error:
             raise SequentumRequestRefused(
-                f"{error} Nothing was copied (connection {self.sequentum_conn_id!r})."
+                f"{error}. Nothing was copied (connection {self.sequentum_conn_id!r})."
             ) from error
 
 
@@ -194,13 +195,6 @@ _CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
     "remove_method": lambda value: None if is_unset(value) else parse_choice(value, RemoveMethod),
 }
 """The parameters that are checked when the DAG is parsed, where they hold their value already."""
-
-
-def _named(name: str, parse: Callable[[Any], T], value: object) -> T:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ValueError(f"{name} {error}.") from None
 
 
 def _is_literal(value: object) -> bool:

@@ -222,8 +222,8 @@ def find_task(session: Session, key: TaskKey) -> TaskView | None:
     record = _record_of(session, key, xcoms)
     runs = tuple(_runs_of(xcoms, record))
     summary, _ = xcoms.get(SESSION_SUMMARY_KEY, (None, None))
-    is_session = isinstance(summary, Mapping) and "session_id" in summary
-    if operator not in (*_OWNERS, *_OTHERS) and not runs and not is_session:
+    builder_session = summary if isinstance(summary, Mapping) and "session_id" in summary else None
+    if operator not in (*_OWNERS, *_OTHERS) and not runs and builder_session is None:
         return None
     return TaskView(
         key=key,
@@ -233,7 +233,7 @@ def find_task(session: Session, key: TaskKey) -> TaskView | None:
         max_tries=task.max_tries,
         conn_id=_conn_id_of(record, rendered),
         runs=runs,
-        session=summary if is_session else None,
+        session=builder_session,
         owns_runs=record is not None or operator in _OWNERS,
         record=record,
         keeps_records=TaskStateStoreModel is not None,

@@ -14,13 +14,14 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, TaskDeferred
 
 from airflow_provider_sequentum import api, retry_rules
-from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api import billing, runs
 from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
 from airflow_provider_sequentum.exceptions import AgentRunFailure
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
@@ -137,6 +138,25 @@ def test_reading_records(agent: Agent, run_id: int) -> None:
     assert execute(DOCS / "how-to" / "land-files.md", agent, run_id)["names"](agent.id, run_id) == ["Tea"]
 
 
+def test_a_candidate_replaces_the_agent_in_use_if_it_finds_as_much(sandbox: Sandbox, agent: Agent, run_id: int) -> None:
+    names = execute(DOCS / "how-to" / "hold-a-version.md", agent, run_id)
+    values = {"products_agent": str(agent.id)}
+    names["Variable"] = SimpleNamespace(get=values.get, set=values.__setitem__)
+    empty = sandbox.add_agent("Empty", records=[], duration=1)
+    ended = SequentumHook().send(runs.start(empty.id)).id
+    sandbox.advance(60)
+    assert names["promote"].function(run_id, ended, str(empty.id)) is False
+    assert values == {"products_agent": str(agent.id)}
+    values["products_agent"] = str(empty.id)
+    assert names["promote"].function(ended, run_id, str(agent.id)) is True
+    assert values == {"products_agent": str(agent.id)}
+
+
+def test_a_task_that_starts_a_run_by_the_hook(agent: Agent, run_id: int) -> None:
+    cheapest = execute(DOCS / "how-to" / "use-the-hook.md", agent, run_id)["cheapest"]
+    assert cheapest.function(agent.id, "tea") == {"name": "Tea", "price": "9.5"}
+
+
 def test_an_alert_names_the_run_and_what_it_found(
     sandbox: Sandbox, agent: Agent, run_id: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +171,32 @@ def test_an_alert_names_the_run_and_what_it_found(
     assert f"/agents/{agent.id}/runs/{caught.value.run_id}" in printed
     alert({**task.context, "exception": ValueError("Something else.")})
     assert capsys.readouterr().out.endswith("failed: Something else.\n")
+
+
+def test_the_report_of_spending_has_each_agent_and_what_is_left(
+    sandbox: Sandbox, agent: Agent, run_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = execute(DOCS / "how-to" / "recipes.md", agent, run_id)["spent_yesterday"]
+    sandbox.advance(24 * 3600)
+    monkeypatch.setitem(report.function.__globals__, "datetime", SandboxTime(sandbox))
+    [ended] = sandbox.ledger.runs(agent.id)
+    left = float(SequentumHook().send(billing.credits()).available_credits)
+    assert report.function() == {
+        "day": f"{ended.created:%Y-%m-%d}",
+        "agents": {"Prices": 1.0},
+        "credits left": left,
+    }
+    assert left == 999.0
+
+
+class SandboxTime:
+    """The class ``datetime`` of a snippet, for which it is as late as in the sandbox."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def now(self, zone: Any) -> datetime:
+        return self._sandbox.engine.clock.now().astimezone(zone)
 
 
 def test_an_operator_of_the_readers_own_waits(agent: Agent, run_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +270,11 @@ def test_getting_started_takes_five_minutes(tmp_path: Path) -> None:
     commands = "\n".join(blocks(DOCS / "get-started.md", "bash")).replace("8765", str(free_port()))
     assert commands.count("pip install") == 1
     commands = commands.replace("airflow dags test quickstart", "airflow dags test quickstart 2>&1")
+    [own_dag] = blocks(DOCS / "index.md", "python")
+    own_dag = own_dag.replace("from airflow.sdk", "from airflow.providers.common.compat.sdk")
+    (tmp_path / "us_states.py").write_text(own_dag.replace("/tmp/lake", str(tmp_path / "lake")))
+    [test_it] = [block for block in blocks(DOCS / "get-started.md", "console") if "airflow dags test" in block]
+    commands += '\ncp us_states.py "$AIRFLOW_HOME/dags/"\n' + test_it.removeprefix("$ ")
     printed = shell(re.sub(r"^pip install.*$", "", commands, flags=re.MULTILINE), tmp_path, timeout=280)
     assert "Alabama" in printed.rpartition("capital")[2]
     assert re.findall(r".*\[(?:error|critical) *\].*", printed) == [], "a green DAG has no red line in its log"
@@ -231,6 +282,8 @@ def test_getting_started_takes_five_minutes(tmp_path: Path) -> None:
         links = dict(database.execute("SELECT key, value FROM xcom WHERE key LIKE '%link'").fetchall())
     assert re.search(r"/agents/\d+/runs/\d+", links["agent_run_link"]), "the button leads to the page of the run"
     assert re.search(r"/sessions/\w+", links["agent_builder_session_link"])
+    [landed] = (tmp_path / "lake" / "us_states").glob("run-*/output.csv")
+    assert len(landed.read_text().splitlines()) == 51
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,9 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def build(source: Path, target: Path) -> dict[str, str]:
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", target], cwd=source, check=True)
+def build(source: Path, target: Path, **environment: str) -> dict[str, str]:
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(target)]
+    subprocess.run(command, cwd=source, env={**os.environ, **environment}, check=True)
     return {path.name: digest(path) for path in target.iterdir()}
 
 
@@ -48,6 +50,18 @@ def test_a_copy_elsewhere_builds_the_same_bytes(wheel: Path, sdist: Path, source
         shutil.copyfile(CHECKOUT / name, copy / name)  # with another time and mode than the original
         (copy / name).chmod(0o600)
     assert build(copy, tmp_path / "dist") == {path.name: digest(path) for path in (wheel, sdist)}
+
+
+def test_the_time_of_a_release_is_the_only_difference(wheel: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("first", "second")]
+    first, second = (build(CHECKOUT, folder, SOURCE_DATE_EPOCH="1760000000") for folder in folders)
+    assert first == second
+    assert first[wheel.name] != digest(wheel)
+    with zipfile.ZipFile(folders[0] / wheel.name) as dated, zipfile.ZipFile(wheel) as undated:
+        assert {entry.date_time for entry in dated.infolist()} == {(2025, 10, 9, 8, 53, 20)}
+        assert {name: dated.read(name) for name in dated.namelist()} == {
+            name: undated.read(name) for name in undated.namelist()
+        }
 
 
 def test_the_source_distribution_builds_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Path) -> None:
@@ -70,13 +84,13 @@ def test_the_wheel_is_the_package_and_nothing_else(wheel: Path, sources: list[Pa
     package = {name.as_posix() for name in sources if name.parts[0] == NAME}
     assert found == package | {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")} | {
         f"{info}/licenses/{name}" for name in LICENCES
-    }
+    } | {f"{info}/sboms/airflow-provider-sequentum.cdx.json"}
     assert f"{NAME}/py.typed" in found
 
 
 def test_the_source_distribution_is_what_a_build_needs(sdist_files: set[str], sources: list[Path]) -> None:
     package = {name.as_posix() for name in sources if name.parts[0] == NAME}
-    around = {"pyproject.toml", "README.md", "CHANGELOG.md", ".gitignore", "PKG-INFO", *LICENCES}
+    around = {"pyproject.toml", "README.md", "CHANGELOG.md", "sbom.py", ".gitignore", "PKG-INFO", *LICENCES}
     assert sdist_files == package | around
 
 

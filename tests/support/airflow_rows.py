@@ -10,6 +10,7 @@ from airflow.models import DagModel, DagRun, TaskInstance
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.xcom import XComModel
+from airflow.utils.state import DagRunState
 from sqlalchemy import insert, select
 
 TASK = {
@@ -31,12 +32,14 @@ def add_task(session: Any, dag_id: str, run_id: str, task_id: str, **columns: An
         if session.get(DagBundleModel, "dags") is None:
             session.add(DagBundleModel(name="dags"))
             session.flush()
-        session.add(DagModel(dag_id=dag_id, bundle_name="dags", fileloc="/dags/x.py"))
+        session.add(DagModel(dag_id=dag_id, bundle_name="dags", fileloc="/dags/x.py"))  # type: ignore[no-untyped-call]
         session.flush()
     run = session.query(DagRun).filter_by(dag_id=dag_id, run_id=run_id).one_or_none()
     if run is None:
         now = datetime.now(UTC)
-        run = DagRun(dag_id=dag_id, run_id=run_id, run_type="manual", run_after=now, start_date=now, state="success")
+        run = DagRun(
+            dag_id=dag_id, run_id=run_id, run_type="manual", run_after=now, start_date=now, state=DagRunState.SUCCESS
+        )
         session.add(run)
         session.flush()
     task = _unfilled(TaskInstance)

@@ -20,6 +20,7 @@ from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
+from airflow_provider_sequentum.runs.schedules import PausedSchedules, ResumedSchedules
 from airflow_provider_sequentum.runs.sense import SensorConfig
 from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
 from tests.support.airflow import FakeTask, use_fakes
@@ -52,6 +53,9 @@ def written() -> Iterator[tuple[str, str, Any]]:
     sensor = {"agent_id": 7, "since": START, "deferrable": True, "poke_interval": 30}
     yield "sensor-config", "since", SensorConfig(**sensor).to_json()
     yield "announced-runs", "some", AnnouncedRuns(run_ids=(101, 103), floor=100, newest=103).to_json()
+    paused = PausedSchedules(agent_id=7, max_tries=2, paused={5: START, 6: None})
+    yield "paused-schedules", "some", paused.to_json()
+    yield "resumed-schedules", "some", ResumedSchedules(agent_id=7, max_tries=2, resumed=(5, 6)).to_json()
     file = LandedFile(file_id=1, name="out.csv", original_name="Out.csv", file_type=2, listed_size=10, created=START)
     landed = file.model_copy(update={"size": 10, "sha256": "0" * 64, "records": 2})
     common: dict[str, Any] = {"agent_id": 7, "agent_name": "Prices", "run_id": 101, "run_status": "Success"}

@@ -34,7 +34,7 @@ class _LogLines(logging.Handler):
                 self.worker.warned.append(entry.getMessage())
 
 
-_LOG_LINES = _LogLines()
+LOG_LINES = _LogLines()
 
 
 @dataclass
@@ -68,9 +68,9 @@ class Worker:
 
     def __post_init__(self) -> None:
         logger = logging.getLogger(PACKAGE)
-        _LOG_LINES.worker = self
-        if _LOG_LINES not in logger.handlers:
-            logger.addHandler(_LOG_LINES)
+        LOG_LINES.worker = self
+        if LOG_LINES not in logger.handlers:
+            logger.addHandler(LOG_LINES)
         logger.setLevel(logging.DEBUG)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import duckdb
 import psycopg
 import pytest
 
-from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
+from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs, schedules
 from airflow_provider_sequentum.assets.agent_run import SETTLING_SECONDS
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
 from tests.system.harness import DagRun
@@ -220,6 +220,42 @@ class TestPartialResults:
         names = {path.name for path in self.folder(stage, "partial", run_id).iterdir()}
         assert {"output.csv", "log.txt"} <= names
         assert "Failure" in stage.airflow.xcom(run, "tell")
+
+
+class TestTakeOverSchedules:
+    @pytest.fixture
+    def client(self, sandbox: Sandbox) -> Iterator[SequentumClient]:
+        with SequentumClient(ClientSettings(api_key=sandbox.api_key, base_url=sandbox.base_url)) as client:
+            yield client
+
+    def test_the_schedules_are_paused_during_the_run_and_resumed_although_it_failed(
+        self, stage: Stage, sandbox: Sandbox, client: SequentumClient
+    ) -> None:
+        """The DAG run fails because of the run, although its last task succeeds."""
+        agent = sandbox.add_agent("Scheduled", records=[{"name": "Tea"}], duration=8)
+        own, paused = (self._add_schedule(client, agent.id, name) for name in ("ours", "a user's"))
+        client.send(schedules.disable(agent.id, paused))
+        sandbox.plan_runs(agent.id, [RunPlan(outcome="Failed", duration=8)])
+        run = stage.airflow.trigger("take_over_schedules", {"agent_id": agent.id})
+        wait_until(lambda: len(sandbox.ledger.starts(agent.id)) == 1)
+        assert self._enabled(client, agent.id) == []
+        finished(stage, run, "failed")
+        assert stage.airflow.states(run) == {
+            "pause_schedules": "success",
+            "run_agent": "failed",
+            "resume_schedules": "success",
+        }
+        assert stage.airflow.xcom(run, "pause_schedules") == [own]
+        assert self._enabled(client, agent.id) == [own]
+
+    def _add_schedule(self, client: SequentumClient, agent_id: int, name: str) -> int:
+        daily = schedules.ScheduleDefinition(
+            name=name, schedule_type=schedules.ScheduleType.CRON, cron_expression="0 6 * * *", is_enabled=True
+        )
+        return client.send(schedules.create(agent_id, daily)).id
+
+    def _enabled(self, client: SequentumClient, agent_id: int) -> list[int]:
+        return [one.id for one in client.send(schedules.list_schedules(agent_id)) if one.is_enabled]
 
 
 class TestSpaceRun:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from airflow_provider_sequentum.sandbox import ExtraFile, RunPlan, Sandbox
 from tests.integration.sandbox.client import Api, plain
@@ -92,5 +93,57 @@ def test_pages_link_back_and_say_what_started_a_run(sandbox: Sandbox, api: Api) 
     text = page(sandbox, f"/agents/{agent_id}/runs/{by_request}")
     assert text.index('href="/"') < text.index(f'href="/agents/{agent_id}"') < text.index("<h1>")
     request = sandbox.ledger.starts()[0].request
-    assert f"request {request} with the API key &#x27;default&#x27;" in text
-    assert f"schedule {schedule}" in page(sandbox, f"/agents/{agent_id}/runs/{by_schedule}")
+    assert f"request {request} with the API key &#x27;default&#x27;, sent by python-httpx/" in text
+    assert f'href="/sessions/{session}"' in text
+    anchor = f"schedule-{schedule}"
+    assert f'href="/agents/{agent_id}#{anchor}"' in page(sandbox, f"/agents/{agent_id}/runs/{by_schedule}")
+    assert f'id="{anchor}"' in page(sandbox, f"/agents/{agent_id}")
+
+
+def chart(text: str) -> dict[str, list[float]]:
+    """The heights of the lines of a page's chart, from 0 to 1."""
+    lines = re.findall(r'<path class="(\w+)" d="M([^"]+)"', text)
+    return {name: [(150 - float(point.split(",")[1])) / 130 for point in points.split(" L")] for name, points in lines}
+
+
+def test_a_chart_shows_how_the_records_came(sandbox: Sandbox, api: Api) -> None:
+    agent = sandbox.add_agent("Prices", duration=100)
+    run = f"/agents/{agent.id}/runs/{api.start(agent.id)}"
+    assert "No records yet." in page(sandbox, run)
+    sandbox.advance(50)
+    extracted = chart(page(sandbox, run))["extracted"]
+    assert extracted == sorted(extracted)
+    assert (extracted[0], extracted[-1]) == (0, 1)
+    assert 0.33 < extracted[len(extracted) // 2] < 0.42, "15 of the 40 s since the first record"
+    sandbox.advance(1000)
+    text = page(sandbox, run)
+    lines = chart(text)
+    assert (lines["extracted"][-1], lines["exported"][-1]) == (1, 1)
+    assert lines["exported"][50] == 0
+    assert "<title>50 records extracted, 50 exported</title>" in text
+    assert lines == chart(page(sandbox, run)), "after its end a run does not change"
+
+
+def test_a_chart_shows_a_restart_as_a_new_start(sandbox: Sandbox, api: Api) -> None:
+    agent = sandbox.add_agent("Prices", duration=10)
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Failure"), RunPlan()])
+    run_id = api.start(agent.id)
+    sandbox.advance(20)
+    api.post(f"/agent/{agent.id}/run/{run_id}/restart").raise_for_status()
+    sandbox.advance(20)
+    extracted = chart(page(sandbox, f"/agents/{agent.id}/runs/{run_id}"))["extracted"]
+    drops = [later for earlier, later in pairwise(extracted) if later < earlier]
+    assert drops == [0]
+    assert extracted[-1] == 1
+
+
+def test_what_goes_on_is_loaded_again_until_it_is_over(sandbox: Sandbox, api: Api) -> None:
+    agent = sandbox.add_agent("Prices")
+    run = f"/agents/{agent.id}/runs/{api.start(agent.id)}"
+    session = api.post("/agent-builder/start", {"mode": "prompt", "prompt": "Get all the US states"}).json()[
+        "sessionId"
+    ]
+    paths = (run, f"/sessions/{session}")
+    assert ['http-equiv="refresh"' in page(sandbox, path) for path in paths] == [True, True]
+    sandbox.advance(60)
+    assert ['http-equiv="refresh"' in page(sandbox, path) for path in paths] == [False, False]

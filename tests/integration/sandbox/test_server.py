@@ -76,6 +76,7 @@ def test_an_agent_takes_its_records_from_a_file(sandbox: Sandbox, tmp_path: Path
 def test_sample_agents_come_when_asked_for() -> None:
     with Sandbox(sample_agents=True) as sandbox:
         assert {agent["name"] for agent in Api(sandbox).get("/agent/all")} == {"us_states", "chemical_elements"}
+        assert all(agent.plan.duration > 10 for agent in sandbox.engine.state.agents.values()), "time to watch a run"
 
 
 def test_the_connection_is_what_airflow_reads(sandbox: Sandbox) -> None:

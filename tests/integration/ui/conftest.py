@@ -129,8 +129,8 @@ def store(session: Any, run: Any, key: str, value: Any, task_id: str) -> None:
 
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
-    settings.initialize()
-    import_all_models()
+    settings.initialize()  # type: ignore[no-untyped-call]
+    import_all_models()  # type: ignore[no-untyped-call]
     Base.metadata.create_all(settings.engine)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 ENDLESS = RunPlan(outcome="Running")
 FAILING = RunPlan(outcome="Failure", duration=0.0)
+
+KEEPS_RECORDS = pytest.mark.skipif(
+    find_spec("airflow.models.task_state_store") is None, reason="This Airflow keeps nothing between attempts."
+)
 
 
 def outcome(stage: Stage) -> dict[str, Any]:
@@ -130,7 +135,7 @@ def test_an_xcom_that_names_another_agent_is_not_acted_on(stage: Stage) -> None:
     assert stage.sandbox.ledger.stops == []
 
 
-@pytest.mark.skipif(tasks.TaskStateStoreModel is None, reason="This Airflow keeps nothing between attempts.")
+@KEEPS_RECORDS
 def test_a_failure_is_restarted_in_place_by_the_next_attempt(stage: Stage) -> None:
     run_id = failed_run(stage)
     assert "Restart in place" in stage.tab("user").text
@@ -155,7 +160,7 @@ def test_a_failure_is_restarted_in_place_by_the_next_attempt(stage: Stage) -> No
     assert len(stage.sandbox.ledger.effects) == 1, "the restart is the next attempt's"
 
 
-@pytest.mark.skipif(tasks.TaskStateStoreModel is None, reason="This Airflow keeps nothing between attempts.")
+@KEEPS_RECORDS
 def test_what_airflow_refuses_to_clear_stays_as_it_was(stage: Stage) -> None:
     failed_run(stage)
     before, stage.airflow_refuses = saved_record(), 403

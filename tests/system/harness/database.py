@@ -84,9 +84,11 @@ class Postgres:
         while True:
             try:
                 self._server.ensure_postgres_running()
-            except subprocess.SubprocessError:  # it waits for ten seconds; the server goes on putting things in order
+            # It waits for ten seconds, while the server puts things in order, and does not wait if called again.
+            except (subprocess.SubprocessError, AssertionError):
                 if time.monotonic() > deadline:
                     raise
+                time.sleep(1)
             else:
                 break
         self._note_session()

@@ -15,6 +15,7 @@ from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
 from airflow_provider_sequentum.jobs.record import Claim, Stored
 from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.schedules import PausedSchedules, ResumedSchedules
 from airflow_provider_sequentum.runs.sense import SensorConfig
 from airflow_provider_sequentum.runs.wait import RunEvent, WaitSpec
 from airflow_provider_sequentum.sessions.record import SessionRecord
@@ -73,6 +74,8 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "sensor-config": _json_of(SensorConfig.from_json),
     "announced-runs": _json_of(AnnouncedRuns.from_json),
     "manifest": manifest,
+    "paused-schedules": _json_of(PausedSchedules.from_json),
+    "resumed-schedules": _json_of(ResumedSchedules.from_json),
 }
 REQUIRED: dict[str, set[tuple[str, ...]]] = {
     "session-record": {("session", "session_id")},
@@ -93,6 +96,8 @@ REQUIRED: dict[str, set[tuple[str, ...]]] = {
     },
     "sensor-config": {("agent_id",), ("since",)},
     "manifest": {("agent_id",), ("run_id",), ("files", "file_id"), ("files", "name")},
+    "paused-schedules": {("agent_id",)},
+    "resumed-schedules": {("agent_id",)},
 }
 """What makes a value what it is; without it, it is refused."""
 
@@ -101,6 +106,7 @@ NO_FIELDS: dict[str, set[tuple[str, ...]]] = {
     "run-trigger": {()},
     "space-trigger": {()},
     "session-trigger": {()},
+    "paused-schedules": {("paused",)},
 }
 """Objects whose names are ids, or that are only this corpus's."""
 

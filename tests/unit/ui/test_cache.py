@@ -127,7 +127,11 @@ def test_two_connections_with_one_key_share_its_requests() -> None:
     for number in range(4):
         world.look(world.question(str(number)))
     fifth = world.question("of the other", conn_id="other")
-    world.while_waiting = lambda: print(world.cache.look(fifth))
+
+    def look() -> None:
+        world.cache.look(fifth)
+
+    world.while_waiting = look
     world.look(fifth)
     assert world.asked[-1] == (1060.0, "of the other")
 

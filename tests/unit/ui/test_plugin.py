@@ -15,6 +15,9 @@ HAS_UI = hasattr(AirflowPlugin, "external_views")
 
 _PROGRAM = """
 import sys
+from airflow.providers.common.compat.sdk import AirflowPlugin, conf
+from airflow_provider_sequentum import get_provider_info  # Airflow reads it
+known = set(sys.modules)
 import airflow_provider_sequentum.ui.plugin
 print(sorted(m for m in sys.modules if "sequentum" in m and m not in known))
 print(bool({"fastapi", "httpx", "jinja2", "pydantic"} & set(sys.modules) - known))
@@ -22,12 +25,8 @@ print(bool({"fastapi", "httpx", "jinja2", "pydantic"} & set(sys.modules) - known
 
 
 def test_only_the_entry_module_is_imported_outside_the_api_server() -> None:
-    program = (
-        "import sys\nfrom airflow.providers.common.compat.sdk import AirflowPlugin, conf\nfrom airflow_provider_sequentum import get_provider_info  # Airflow reads it\nknown = set(sys.modules)\n"
-        + _PROGRAM
-    )
     answer = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ, capture_output=True, text=True, check=True
+        [sys.executable, "-c", _PROGRAM], env=os.environ, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     package = "airflow_provider_sequentum"
     assert answer[-2:] == [str([f"{package}.ui", f"{package}.ui.plugin"]), "False"]

@@ -1,0 +1,46 @@
+"""The pinned version of an agent: the one that its tasks expect, kept in an Airflow Variable.
+
+A Variable outlives DAG runs in every version of Airflow, and a user can read it, edit it and delete it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from airflow.providers.common.compat.sdk import Variable
+
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+from airflow_provider_sequentum.parameters import is_unset, parse_id
+
+log = logging.getLogger(__name__)
+
+
+def pin_key(conn_id: str, agent_id: int) -> str:
+    """Return the key of the Variable. Agents of two connections may have the same id."""
+    return f"sequentum_pinned_version_{conn_id}_{agent_id}"
+
+
+def read_pin(conn_id: str, agent_id: int) -> int | None:
+    """Return the pinned version; ``None`` if there is none.
+
+    :raises SequentumRequestRefused: the Variable holds no version.
+    """
+    key = pin_key(conn_id, agent_id)
+    # The name of the second parameter is another one in Airflow 2.
+    value = Variable.get(key, None)
+    if is_unset(value):
+        log.info("No version of agent %s is pinned yet. The first run whose task succeeds pins its own.", agent_id)
+        return None
+    try:
+        return parse_id(value)
+    except ValueError as error:
+        raise SequentumRequestRefused(
+            f"The Variable {key!r} {error}. Nothing was started. Set it to the number of a version, or delete it."
+        ) from None
+
+
+def move_pin(conn_id: str, agent_id: int, version: int) -> None:
+    """Let a version be the pinned one."""
+    key = pin_key(conn_id, agent_id)
+    Variable.set(key, str(version), description=f"Version of Sequentum agent {agent_id} that tasks expect")
+    log.info("Pinned version %s of agent %s, in the Variable %r.", version, agent_id, key)

@@ -1,0 +1,93 @@
+"""The operator that restores an older version of an agent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
+from airflow_provider_sequentum.parameters import is_unset, parse_id, parse_named, parse_text
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class RestoreAgentVersionOperator(BaseOperator):
+    """Make an older version of an agent the active one.
+
+    The service copies the old version to a new one. Returns the number of the new one, and pins it: tasks with
+    ``expected_version="pinned"`` expect it from now on. A run that is active keeps its version.
+
+    A retry does not restore twice: the comment of the new version names the task. Clearing the task restores again. If
+    the version is active already, nothing is restored, and its number is returned.
+
+    ``None`` and an empty string leave a parameter unset.
+
+    .. seealso:: https://docs.sequentum.com/concepts/agents
+
+    :param agent_id: the agent, as an int or a string of digits.
+    :param version: the number of the version to restore.
+    :param reason: why; the service stores it as the comment of the new version, at most 1,000 characters of it.
+        Default: which version was restored.
+    :param sequentum_conn_id: the connection.
+    :raises SequentumRequestRefused: the agent has no such version, or a parameter has no usable value; not retried.
+    :raises SequentumUnavailable: the service did not answer, or lists no new version.
+    """
+
+    template_fields: Sequence[str] = ("agent_id", "version", "reason", "sequentum_conn_id")
+    ui_color = "#e3f1ee"
+
+    def __init__(
+        self,
+        *,
+        agent_id: int | str,
+        version: int | str,
+        reason: str | None = None,
+        sequentum_conn_id: str = "sequentum_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.version = version
+        self.reason = reason
+        self.sequentum_conn_id = sequentum_conn_id
+
+    def execute(self, context: Context) -> int:
+        """Restore the version. Returns the number of the new one."""
+        from airflow_provider_sequentum.hooks.pins import move_pin
+        from airflow_provider_sequentum.hooks.port import ClientPort
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.runs.versions import restore_version
+
+        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
+        agent_id, version, reason = self._parsed(conn_id)
+        hook = SequentumHook(conn_id)
+        try:
+            with about_run(agent_id), client_errors_as_exceptions(conn_id):
+                new = restore_version(ClientPort(hook), agent_id, version, reason, _mark(context))
+        finally:
+            hook.close()
+        move_pin(conn_id, agent_id, new)
+        return new
+
+    def _parsed(self, conn_id: str) -> tuple[int, int, str]:
+        try:
+            agent_id = parse_named("agent_id", parse_id, self.agent_id)
+            version = parse_named("version", parse_id, self.version)
+            default = f"Restored version {version}."
+            reason = default if is_unset(self.reason) else parse_named("reason", parse_text, self.reason)
+        except ValueError as error:
+            raise SequentumRequestRefused(f"{error}. Nothing was restored (connection {conn_id!r}).") from None
+        return agent_id, version, reason
+
+
+def _mark(context: Context) -> str:
+    """Return what names the logical attempt of this task in a comment: the same for a retry, another after a clear."""
+    ti = context["ti"]
+    names = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+    return f"(Airflow task {ti.task_id[:100]}, {digest})"

@@ -1,0 +1,154 @@
+"""The operator that deletes old runs from the service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
+from airflow_provider_sequentum.parameters import (
+    RemoveMethod,
+    is_unset,
+    parse_choice,
+    parse_count,
+    parse_flag,
+    parse_id,
+    parse_named,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_sequentum.api.files import RunFile
+
+DELETION_KEY = "deletion"
+"""XCom key of the summary."""
+
+
+class DeleteRunsOperator(BaseOperator):
+    """Delete the old runs of an agent from the service, or their files, once their files are landed.
+
+    By default (``dry_run=True``) nothing is deleted: the log and the XCom say what would be. **A deletion cannot be
+    undone.** A run is deleted only if a complete manifest of
+    :class:`~airflow_provider_sequentum.transfers.run_files.RunFilesToObjectStorageOperator` has every delivered file
+    that the service lists of it, and all files of the manifest are there and have the checksums in it; they are read to
+    find out. Runs that have not ended are kept, and so are those of which nothing tells how old they are.
+
+    Returns the ids of the runs that were deleted, or would be. A summary (``agent_id``, ``dry_run``, ``deleted``,
+    ``kept`` with the reason for each run, ``is_cut`` and ``oldest_listed``) is under the XCom key ``deletion``.
+
+    The service lists the newest 1,000 runs of an agent. Older ones are not looked at; ``is_cut`` says that there may be
+    some.
+
+    ``None`` and an empty string leave a parameter unset.
+
+    .. seealso:: https://docs.sequentum.com/api-reference/agents/delete-run
+
+    :param agent_id: the agent, as an int or a string of digits.
+    :param older_than_days: how many days ago a run has to have ended, a whole number.
+    :param manifests: a folder, or some, in or below which the manifests are: what was the ``destination`` of the
+        transfers, or a folder above.
+    :param remove_method: ``RemoveAllFiles`` (default), ``RemoveAllFilesAndAgentInput`` or ``RemoveEntireRun``. Logs and
+        other files go too, whether they are landed or not.
+    :param dry_run: only say what would be deleted. Default: True. As a template field it is called ``is_dry_run``.
+    :param sequentum_conn_id: the Sequentum connection.
+    :param storage_conn_id: the connection of the object storage, if it is not part of ``manifests``.
+    :raises SequentumRequestRefused: a parameter has no usable value, or the service does not know the agent; nothing
+        was deleted, and the task is not retried.
+    :raises RunFilesUnavailable: the storage cannot be read.
+    :raises SequentumUnavailable: the service did not answer. A retry continues.
+    """
+
+    template_fields: Sequence[str] = (
+        "agent_id",
+        "older_than_days",
+        "manifests",
+        "remove_method",
+        "is_dry_run",
+        "sequentum_conn_id",
+        "storage_conn_id",
+    )
+    ui_color = "#e3f1ee"
+
+    def __init__(
+        self,
+        *,
+        agent_id: int | str,
+        older_than_days: int | str,
+        manifests: str | Sequence[str],
+        remove_method: RemoveMethod | str | None = "RemoveAllFiles",
+        dry_run: bool | str | None = True,
+        sequentum_conn_id: str = "sequentum_default",
+        storage_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.older_than_days = older_than_days
+        self.manifests = manifests
+        self.remove_method = remove_method
+        self.is_dry_run = dry_run  # dry_run is a method of every operator, which "airflow tasks test" calls
+        self.sequentum_conn_id = sequentum_conn_id
+        self.storage_conn_id = storage_conn_id
+
+    def execute(self, context: Context) -> list[int]:
+        """Delete the runs. Returns their ids."""
+        from airflow_provider_sequentum.hooks.port import ClientPort
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+        from airflow_provider_sequentum.runs.retention import delete_old_runs
+        from airflow_provider_sequentum.transfers.landed_runs import find_landed_runs
+
+        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
+        try:
+            agent_id = parse_named("agent_id", parse_id, self.agent_id)
+            days = parse_named("older_than_days", parse_count, self.older_than_days)
+            method = parse_named("remove_method", _parse_method, self.remove_method)
+            dry_run = is_unset(self.is_dry_run) or parse_named("dry_run", parse_flag, self.is_dry_run)
+            folders = self._folders()
+            older_than = timedelta(days=min(days, MOST_DAYS))
+        except ValueError as error:
+            raise SequentumRequestRefused(f"{error}. Nothing was deleted (connection {conn_id!r}).") from None
+        landed = find_landed_runs(folders, agent_id)
+
+        def why_not_landed(run_id: int, listed: Sequence[RunFile]) -> str | None:
+            reasons = [run.why_not(listed) for run in landed.get(run_id, [])]
+            if None in reasons:
+                return None
+            return "; ".join(filter(None, reasons)) or "No manifest says that it is landed"
+
+        hook = SequentumHook(conn_id)
+        try:
+            with about_run(agent_id), client_errors_as_exceptions(conn_id):
+                result = delete_old_runs(
+                    ClientPort(hook), agent_id, older_than, method, why_not_landed, dry_run=dry_run
+                )
+        finally:
+            hook.close()
+        context["ti"].xcom_push(key=DELETION_KEY, value=result.summary())
+        return result.deleted
+
+    def _folders(self) -> list[ObjectStoragePath]:
+        from airflow_provider_sequentum.transfers.landing import open_destination, without_password
+
+        addresses: Any = [self.manifests] if isinstance(self.manifests, str) else self.manifests
+        if not isinstance(addresses, Sequence) or not addresses or any(map(is_unset, addresses)):
+            raise ValueError(f"manifests must be a folder or a list of at least one, not {shown(self.manifests)}")
+        conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
+        try:
+            return [open_destination(address, conn_id) for address in addresses]
+        except ValueError as error:
+            raise ValueError(f"manifests={[without_password(each) for each in addresses]!r:.500}: {error}") from None
+
+
+MOST_DAYS = 36500
+"""More would leave the calendar."""
+
+
+def _parse_method(value: object) -> RemoveMethod:
+    choice: Any = "RemoveAllFiles" if is_unset(value) else parse_choice(value, RemoveMethod)
+    method: RemoveMethod = choice  # a type checker does not follow the choices
+    return method

@@ -1,0 +1,176 @@
+"""The operators that pause the schedules of an agent for the time that a DAG runs it, and resume them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
+from airflow_provider_sequentum.parameters import is_unset, parse_id, plain, shown
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_sequentum.hooks.port import AttemptPort
+    from airflow_provider_sequentum.jobs.record import Stored
+
+S = TypeVar("S", bound="Stored")
+
+log = logging.getLogger(__name__)
+
+
+class _AgentSchedulesOperator(BaseOperator):
+    """What both operators have: an agent, a connection, and a record of what was done."""
+
+    state_key: ClassVar[str]
+    agent_id: int | str
+    sequentum_conn_id: str
+
+    @contextmanager
+    def _working(self, context: Context) -> Iterator[tuple[AttemptPort, int]]:
+        """Yield the port and the parsed id of the agent; errors become exceptions that name both."""
+        from airflow_provider_sequentum.hooks.port import AttemptPort
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
+        hook = SequentumHook(conn_id)
+        try:
+            agent_id = parse_id(self.agent_id)
+        except ValueError as error:
+            raise SequentumRequestRefused(f"agent_id {error}. Nothing was sent (connection {conn_id!r}).") from None
+        try:
+            with about_run(agent_id), client_errors_as_exceptions(conn_id):
+                yield AttemptPort(hook, context, TaskState(context, self.state_key)), agent_id
+        finally:
+            hook.close()
+
+    def _previous(self, context: Context, kind: type[S]) -> S | None:
+        """Return the record of an earlier attempt.
+
+        :raises SequentumRequestRefused: it cannot be read. It is not taken for none, because it says what to resume.
+        """
+        value = TaskState(context, self.state_key).read()
+        try:
+            return None if value is None else kind.from_json(value)
+        except ValueError as error:
+            raise SequentumRequestRefused(
+                f"The record of this task cannot be read: {error} Nothing was paused or resumed. Look at the agent's "
+                f"schedules in Sequentum Cloud, then delete the key {self.state_key!r} from the task's state store and "
+                "clear the task."
+            ) from error
+
+
+class PauseAgentSchedulesOperator(_AgentSchedulesOperator):
+    """Pause the schedules that Sequentum Cloud keeps of an agent, while a DAG runs the agent.
+
+    Returns the ids of the schedules that it paused, for :class:`ResumeAgentSchedulesOperator`. Schedules that were
+    paused before are not among them. A run that a schedule has started already goes on.
+
+    What is going to be paused is recorded before it is, and shown to the downstream task, even if this task fails. On
+    Airflow 3.3 and later the record outlives an attempt: a retry returns what earlier attempts paused too. Older
+    versions keep nothing between attempts; set ``retries=0`` there.
+
+    ``None`` and an empty string leave a parameter unset.
+
+    .. seealso:: https://docs.sequentum.com/concepts/schedules
+
+    :param agent_id: the agent, as an int or a string of digits.
+    :param sequentum_conn_id: the connection.
+    :raises SequentumRequestRefused: the service does not know the agent, or ``agent_id`` is no id; not retried.
+    :raises SequentumUnavailable: the service did not answer, or still shows a schedule as enabled.
+    """
+
+    template_fields: Sequence[str] = ("agent_id", "sequentum_conn_id")
+    ui_color = "#e3f1ee"
+    state_key = "sequentum_paused_schedules"
+
+    def __init__(self, *, agent_id: int | str, sequentum_conn_id: str = "sequentum_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.sequentum_conn_id = sequentum_conn_id
+
+    def execute(self, context: Context) -> list[int]:
+        """Pause the schedules. Returns their ids."""
+        from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+        from airflow_provider_sequentum.runs.schedules import PausedSchedules, pause_schedules
+
+        task = facts_of(context, self)
+        if task.is_retry and not task.keeps_records:
+            log.warning(
+                "An earlier attempt may have paused schedules of agent %s. This Airflow keeps nothing between "
+                "attempts, so they are not resumed later: look at SequentumHook().list_paused_schedules(agent_id=%s).",
+                self.agent_id,
+                self.agent_id,
+            )
+        with self._working(context) as (port, agent_id):
+            return pause_schedules(port, agent_id, self._previous(context, PausedSchedules), task.max_tries)
+
+
+class ResumeAgentSchedulesOperator(_AgentSchedulesOperator):
+    """Resume the schedules of an agent that :class:`PauseAgentSchedulesOperator` paused, and no others.
+
+    Give it ``trigger_rule="all_done"``, or make it a teardown, so that it runs when the work before it has failed.
+    Returns the ids of the schedules that it resumed; one that was deleted is among them. Times at which a schedule
+    would have fired while it was paused are not made up for.
+
+    A retry does not resume again what an earlier attempt has resumed, because a user may have paused it since. That
+    needs Airflow 3.3.
+
+    .. seealso:: https://docs.sequentum.com/concepts/schedules
+
+    :param agent_id: the agent, as an int or a string of digits.
+    :param schedule_ids: the ids of the schedules: the output of the task that paused them, as a list or as JSON text.
+        Nothing is resumed if it is unset, as it is if that task has paused nothing.
+    :param sequentum_conn_id: the connection.
+    :raises SequentumRequestRefused: a parameter has no usable value; not retried.
+    :raises SequentumUnavailable: the service did not answer, or still shows a schedule as paused.
+    """
+
+    template_fields: Sequence[str] = ("agent_id", "schedule_ids", "sequentum_conn_id")
+    ui_color = "#e3f1ee"
+    state_key = "sequentum_resumed_schedules"
+
+    def __init__(
+        self,
+        *,
+        agent_id: int | str,
+        schedule_ids: Sequence[int | str] | str | None,
+        sequentum_conn_id: str = "sequentum_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_id = agent_id
+        self.schedule_ids = schedule_ids
+        self.sequentum_conn_id = sequentum_conn_id
+
+    def execute(self, context: Context) -> list[int]:
+        """Resume the schedules. Returns their ids."""
+        from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+        from airflow_provider_sequentum.runs.schedules import ResumedSchedules, resume_schedules
+
+        try:
+            ids = _parse_ids(self.schedule_ids)
+        except ValueError as error:
+            raise SequentumRequestRefused(
+                f"schedule_ids {error}. Nothing was resumed (connection {self.sequentum_conn_id!r})."
+            ) from None
+        with self._working(context) as (port, agent_id):
+            previous = self._previous(context, ResumedSchedules)
+            return resume_schedules(port, agent_id, ids, previous, facts_of(context, self).max_tries)
+
+
+def _parse_ids(value: object) -> list[int]:
+    """Return ids given as a list, also the lazy one of an upstream task, or as JSON text."""
+    if is_unset(value):
+        return []
+    try:
+        ids = plain(json.loads(value) if isinstance(value, str) else value)
+        return [parse_id(number) for number in (ids if isinstance(ids, list) else [None])]
+    except (TypeError, ValueError):
+        raise ValueError(f"must be a list of ids, not {shown(value)}") from None

@@ -1,0 +1,136 @@
+"""Deleting what runs left on the service, once they are old enough and their files are known to be elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sequentum.api import files, runs
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.phases import phase_of
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.files import RunFile
+    from airflow_provider_sequentum.api.runs import RemoveMethod, Run
+    from airflow_provider_sequentum.jobs.port import Sender
+
+WhyNotLanded = Callable[[int, Sequence["RunFile"]], "str | None"]
+"""Says why the files of a run (by its id) are not known to be landed; ``None`` if they are."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Deletion:
+    """What became of the old runs of an agent.
+
+    :param agent_id: the agent.
+    :param dry_run: whether nothing was deleted, but only looked for.
+    :param is_cut: whether there may be older runs that the service does not list.
+    :param oldest_listed: when the oldest run that it lists was created, if so.
+    :param deleted: ids of the runs that were deleted, or would be.
+    :param kept: why the other old runs were not, by id.
+    """
+
+    agent_id: int
+    dry_run: bool
+    is_cut: bool = False
+    oldest_listed: datetime | None = None
+    deleted: list[int] = field(default_factory=list)
+    kept: dict[int, str] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "agent_id": self.agent_id,
+            "dry_run": self.dry_run,
+            "deleted": self.deleted,
+            "kept": {str(run_id): reason for run_id, reason in self.kept.items()},
+            "is_cut": self.is_cut,
+            "oldest_listed": None if self.oldest_listed is None else self.oldest_listed.isoformat(),
+        }
+
+
+def old_runs(listed: Sequence[Run], older_than: timedelta, now: datetime) -> list[Run]:
+    """Return the runs that have ended so long ago, oldest first. One whose age is not known is not among them.
+
+    :param now: the time by the service's clock, where it tells it.
+    """
+    ended = [(run.end_time or run.created, run) for run in listed if phase_of(run).is_over]
+    old = [(at, run) for at, run in ended if at is not None and at < now - older_than]
+    return [run for _, run in sorted(old, key=lambda each: (each[0], each[1].id))]
+
+
+def delete_old_runs(
+    port: Sender,
+    agent_id: int,
+    older_than: timedelta,
+    remove_method: RemoveMethod,
+    why_not_landed: WhyNotLanded,
+    *,
+    dry_run: bool,
+) -> Deletion:
+    """Delete the old runs of an agent whose files are landed, or just say which these are.
+
+    Nothing has to be remembered between two attempts: what was deleted is not listed any more.
+
+    :param older_than: how long ago a run has to have ended.
+    :param remove_method: what to delete of it.
+    :param why_not_landed: proves that a run is landed.
+    :raises SequentumError: the service could not be asked, or its answer to a deletion was lost.
+    """
+    reply = port.exchange(runs.list_runs(agent_id, LONGEST_RUN_LIST), budget_share=DECORATION_SHARE)
+    listed = reply.value
+    result = Deletion(agent_id, dry_run, is_cut=len(listed) + listed.unreadable >= LONGEST_RUN_LIST)
+    if result.is_cut:
+        result.oldest_listed = min((run.created for run in listed if run.created is not None), default=None)
+        log.warning(
+            "The service lists only the newest %d runs of agent %s. The oldest of them was created at %s; older ones "
+            "are not looked at.%s",
+            LONGEST_RUN_LIST,
+            agent_id,
+            result.oldest_listed,
+            " Those come into the list when listed ones are deleted." if remove_method == "RemoveEntireRun" else "",
+        )
+    for run in old_runs(listed, older_than, reply.served_at or port.now()):
+        reason = _why_kept(port, run, remove_method, why_not_landed)
+        if reason is None and not dry_run:
+            reason = _delete(port, run, remove_method)
+        if reason is None:
+            result.deleted.append(run.id)
+            log.info("Run %s of agent %s: %s.", run.id, agent_id, "would be deleted" if dry_run else "deleted")
+        else:
+            result.kept[run.id] = reason
+            log.info("Run %s of agent %s is kept: %s.", run.id, agent_id, reason)
+    done = "would be deleted (dry_run=True)" if dry_run else f"deleted ({remove_method})"
+    log.info("%s of agent %s %s, %d kept.", counted(len(result.deleted), "run"), agent_id, done, len(result.kept))
+    return result
+
+
+def _why_kept(port: Sender, run: Run, remove_method: RemoveMethod, why_not_landed: WhyNotLanded) -> str | None:
+    listed = port.send(files.list_files(run.agent_id, run.id), budget_share=DECORATION_SHARE)
+    if listed.unreadable:
+        return f"{listed.unreadable} of its files cannot be read in the service's list"
+    if not listed and remove_method == "RemoveAllFiles":
+        return "It has no files"
+    return why_not_landed(run.id, listed)
+
+
+def _delete(port: Sender, run: Run, remove_method: RemoveMethod) -> str | None:
+    """Delete a run; return why the service refused."""
+    try:
+        port.send(runs.delete(run.agent_id, run.id, remove_method), budget_share=DECORATION_SHARE)
+    except SequentumError as error:
+        if error.status_code == 404:
+            log.info("Run %s of agent %s was deleted already.", run.id, run.agent_id)
+        elif error.status_code in (400, 409):
+            return f"The service refused: {error}"
+        else:
+            raise
+    return None

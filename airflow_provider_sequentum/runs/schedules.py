@@ -1,0 +1,201 @@
+"""Pausing the schedules that the service keeps of an agent, and resuming just those.
+
+A schedule that was paused by a user must not be resumed by a task. So what is going to be paused is recorded before it
+is: a task that dies between any two requests leaves a record of all it paused. At most the last schedule in it may not
+be paused yet.
+
+Rests on https://docs.sequentum.com/concepts/schedules.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from airflow_provider_sequentum.api import schedules
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.exceptions import SequentumUnavailable
+from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.runs.describe import counted
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api import Call
+    from airflow_provider_sequentum.api.schedules import Schedule
+    from airflow_provider_sequentum.jobs.port import Port, Sender
+
+RETURN_VALUE_KEY = "return_value"
+"""The XCom that a task's return value is in. It is pushed before the task has succeeded, too."""
+
+log = logging.getLogger(__name__)
+
+
+class PausedSchedules(Stored):
+    """What a task paused.
+
+    :param agent_id: the agent.
+    :param max_tries: the task instance's ``max_tries``, which names the logical attempt: Airflow raises it at a clear.
+    :param paused: the schedules by id, with the service's time of the change. ``None`` while that is not known, because
+        the task died before it read it.
+    """
+
+    agent_id: int
+    max_tries: int = 0
+    paused: Mapping[int, datetime | None] = {}
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the schedules."""
+        return sorted(self.paused)
+
+
+class ResumedSchedules(Stored):
+    """What a task resumed. A cleared task resumes again.
+
+    :param agent_id: the agent.
+    :param max_tries: as in :class:`PausedSchedules`.
+    :param resumed: the ids of the schedules.
+    """
+
+    agent_id: int
+    max_tries: int = 0
+    resumed: tuple[int, ...] = ()
+
+
+def still_paused(
+    previous: PausedSchedules, listed: Sequence[Schedule], *, was_cleared: bool
+) -> dict[int, datetime | None]:
+    """Return what an earlier attempt paused and is still this task's to be resumed.
+
+    :param was_cleared: whether the task was cleared since. Then the task that resumes may have run, and a user may have
+        paused a schedule after it: one that was changed since this task paused it is the user's.
+    """
+    found = {schedule.id: schedule for schedule in listed if schedule.is_enabled is False}
+    return {
+        number: changed
+        for number, changed in previous.paused.items()
+        if number in found and (not was_cleared or changed in (None, found[number].updated))
+    }
+
+
+def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None, max_tries: int) -> list[int]:
+    """Pause the agent's schedules that are not paused yet, and return the ids of all that the task has paused.
+
+    :param port: saves the record before each change.
+    :param previous: the record of an earlier attempt.
+    :param max_tries: the task instance's ``max_tries``.
+    :raises SequentumUnavailable: the service still shows one as enabled after it was paused.
+    :raises SequentumError: the service refused or could not be asked. The record holds what was paused until then.
+    """
+    record = PausedSchedules(agent_id=agent_id, max_tries=max_tries)
+    was_cleared = previous is not None and previous.max_tries != max_tries
+    if previous is not None and previous.agent_id != agent_id:
+        log.warning(
+            "An earlier attempt was about agent %s. Those of its schedules %s that are paused stay so.",
+            previous.agent_id,
+            previous.ids,
+        )
+        previous = None
+    if previous is not None and not was_cleared:
+        # Airflow has removed what the earlier attempt showed, and the list may not come.
+        _announce(port, previous)
+    listed = _list(port, agent_id)
+    if previous is not None:
+        record = record.updated(paused=still_paused(previous, listed, was_cleared=was_cleared))
+        _announce(port, record)
+    for schedule in listed:
+        # Of a schedule that does not say whether it is enabled, no one could know whether to resume it.
+        if schedule.is_enabled is not True:
+            continue
+        record = record.updated(paused={**record.paused, schedule.id: None})
+        port.save(record)
+        _announce(port, record)
+        log.info("Pausing schedule %s of agent %s.", describe_schedule(schedule), agent_id)
+        if not _switch(port, schedules.disable, agent_id, schedule.id):
+            record = record.updated(paused={n: at for n, at in record.paused.items() if n != schedule.id})
+    if record.paused:
+        after = {schedule.id: schedule for schedule in _list(port, agent_id)}
+        if wrong := _not_so(after, record.ids, is_enabled=False):
+            raise _unconfirmed(wrong, "paused")
+        record = record.updated(paused={n: after[n].updated for n in record.ids if n in after})
+    port.save(record)
+    log.info("Paused %s of agent %s: %s.", counted(len(record.ids), "schedule"), agent_id, record.ids)
+    return record.ids
+
+
+def resume_schedules(
+    port: Port, agent_id: int, ids: Collection[int], previous: ResumedSchedules | None, max_tries: int
+) -> list[int]:
+    """Resume schedules, and return the ids of all that the task has resumed.
+
+    What an earlier attempt resumed is left alone: a user may have paused it since.
+
+    :param port: saves the record after each change.
+    :param ids: what was paused.
+    :param previous: the record of an earlier attempt.
+    :param max_tries: the task instance's ``max_tries``.
+    :raises SequentumUnavailable: the service still shows one as paused after it was resumed.
+    :raises SequentumError: the service refused or could not be asked. The record holds what was resumed until then.
+    """
+    record = ResumedSchedules(agent_id=agent_id, max_tries=max_tries)
+    if previous is not None and (previous.agent_id, previous.max_tries) == (agent_id, max_tries):
+        record = previous
+    fresh = sorted(set(ids) - set(record.resumed))
+    for number in fresh:
+        log.info("Resuming schedule %s of agent %s.", number, agent_id)
+        _switch(port, schedules.enable, agent_id, number)
+        record = record.updated(resumed=(*record.resumed, number))
+        port.save(record)
+    if fresh:
+        after = {schedule.id: schedule for schedule in _list(port, agent_id)}
+        if wrong := _not_so(after, fresh, is_enabled=True):
+            port.save(record.updated(resumed=tuple(n for n in record.resumed if n not in wrong)))
+            raise _unconfirmed(wrong, "resumed")
+    log.info("Resumed %s of agent %s: %s.", counted(len(fresh), "schedule"), agent_id, fresh)
+    return sorted(set(ids))
+
+
+def describe_schedule(schedule: Schedule) -> str:
+    """Return a schedule as a message names it."""
+    name = f" ({schedule.name!r})" if schedule.name else ""
+    return f"{schedule.id}{name}"
+
+
+def _announce(port: Port, record: PausedSchedules) -> None:
+    """Show the ids to the task that is to resume the schedules, which runs even if this one fails."""
+    port.push(RETURN_VALUE_KEY, record.ids)
+
+
+def _switch(port: Sender, switch: Callable[[int, int], Call[None]], agent_id: int, schedule_id: int) -> bool:
+    """Pause or resume a schedule; return whether it is there."""
+    try:
+        port.send(switch(agent_id, schedule_id))
+    except SequentumError as error:
+        if error.status_code != 404:
+            raise
+        log.warning("Schedule %s of agent %s was deleted.", schedule_id, agent_id)
+        return False
+    return True
+
+
+def _list(port: Sender, agent_id: int) -> Sequence[Schedule]:
+    listed = port.send(schedules.list_schedules(agent_id))
+    if listed.unreadable:
+        raise SequentumUnavailable(
+            f"{listed.unreadable} of the schedules of agent {agent_id} cannot be read, so they can be neither paused "
+            "nor resumed. Look at them in Sequentum Cloud."
+        )
+    return listed
+
+
+def _not_so(after: Mapping[int, Schedule], ids: Collection[int], *, is_enabled: bool) -> list[int]:
+    """Return the schedules that are there and are not as was asked: that the request was accepted is not enough."""
+    return [number for number in ids if number in after and after[number].is_enabled is not is_enabled]
+
+
+def _unconfirmed(ids: list[int], what: str) -> SequentumUnavailable:
+    return SequentumUnavailable(
+        f"Schedules {ids} were {what}, but the service does not show it. A retry asks again; or look at them in "
+        "Sequentum Cloud."
+    )

@@ -1,0 +1,299 @@
+"""The transfer that hands a file, or the rows of an upstream task, to an agent as an input file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    SequentumRequestRefused,
+    about_run,
+    client_errors_as_exceptions,
+)
+from airflow_provider_sequentum.parameters import is_unset, parse_count, parse_id, parse_named, parse_text, plain, shown
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+DEFAULT_MAX_BYTES = 64 * 1024 * 1024
+"""The service publishes no limit. A file is held in memory while it is sent."""
+
+LONGEST_NAME = 200
+"""Characters of a file's name."""
+
+TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".ndjson", ".jsonl", ".xml"})
+"""Files of which the encoding is checked."""
+
+ROW_SUFFIXES = (".csv", ".ndjson", ".jsonl", ".json")
+"""What rows can be written as."""
+
+MAGIC = {".xlsx": b"PK", ".parquet": b"PAR1"}
+"""How a file has to start, whatever its name says."""
+
+_NOT_IN_A_NAME = re.compile(r"[\\/\x00-\x1f\x7f\ud800-\udfff]")
+_NOT_IN_A_STEM = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class ObjectStorageToInputFilesOperator(BaseOperator):
+    """Upload a file from object storage, or the rows of an upstream task, as an input file of a space.
+
+    Returns the name of the file, to be passed to the agent as one of its input parameters.
+
+    The service can neither list input files nor delete one, and a file of the same name is overwritten. So the name is
+    the same in every attempt and every DAG run of a task, and another one for each map index: a retry overwrites its
+    own file, and nothing piles up. If DAG runs of the task overlap, they overwrite each other's file: use
+    ``max_active_runs=1``, or a ``file_name`` of your own.
+
+    Size, encoding and format are checked before anything is sent. ``None`` and an empty string leave a parameter unset.
+
+    :param source: the file: ``s3://conn_id@bucket/folder/name.csv``, ``gs://...``, ``file:///...`` or an absolute path.
+        Give this or ``rows``.
+    :param rows: the rows: a list of mappings, or JSON text with one. They are written as CSV or JSON, by the extension
+        of ``file_name``; in CSV, ``None`` is an empty field, and a list or a mapping is JSON text.
+    :param space_id: the space, as an int or a string of digits. Give this or ``agent_id``.
+    :param agent_id: an agent; the space is the one that it lives in.
+    :param file_name: the name of the file on the service. Default: the ids of DAG and task and the map index, and the
+        extension of ``source``, or ``.csv`` for rows.
+    :param encoding: what a text file is encoded in, and what rows are written in. Default: UTF-8.
+    :param max_bytes: a larger file is refused. Default: 64 MiB.
+    :param sequentum_conn_id: the Sequentum connection.
+    :param storage_conn_id: the connection of the object storage, if it is not part of ``source``.
+    :raises SequentumRequestRefused: a parameter has no usable value; the file is empty, too large, or not what its
+        extension says; or the agent lives in no space. Not retried.
+    :raises RunFilesUnavailable: the file cannot be read.
+    """
+
+    template_fields: Sequence[str] = (
+        "source",
+        "rows",
+        "space_id",
+        "agent_id",
+        "file_name",
+        "encoding",
+        "max_bytes",
+        "sequentum_conn_id",
+        "storage_conn_id",
+    )
+    ui_color = "#e3f1ee"
+
+    def __init__(
+        self,
+        *,
+        source: str | None = None,
+        rows: Iterable[Mapping[str, Any]] | str | None = None,
+        space_id: int | str | None = None,
+        agent_id: int | str | None = None,
+        file_name: str | None = None,
+        encoding: str | None = "utf-8",
+        max_bytes: int | str | None = DEFAULT_MAX_BYTES,
+        sequentum_conn_id: str = "sequentum_default",
+        storage_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+        self.rows = rows
+        self.space_id = space_id
+        self.agent_id = agent_id
+        self.file_name = file_name
+        self.encoding = encoding
+        self.max_bytes = max_bytes
+        self.sequentum_conn_id = sequentum_conn_id
+        self.storage_conn_id = storage_conn_id
+
+    def execute(self, context: Context) -> str:
+        """Upload the file. Returns its name."""
+        from airflow_provider_sequentum.api import spaces
+        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
+        try:
+            self._check_choices()
+            name = self._name(context)
+            content = self._content(name)
+        except ValueError as error:
+            raise SequentumRequestRefused(f"{error}. Nothing was uploaded (connection {conn_id!r}).") from None
+        hook = SequentumHook(conn_id)
+        try:
+            space_id = self._space(hook)
+            hook.send(spaces.upload_input_file(space_id, name, content))
+        finally:
+            hook.close()
+        self.log.info("Uploaded %r (%d bytes) to space %s.", name, len(content), space_id)
+        return name
+
+    def _check_choices(self) -> None:
+        has_rows = not is_unset(self.rows)
+        if is_unset(self.source) is not has_rows:
+            raise ValueError("Give either source or rows")
+        if is_unset(self.space_id) is is_unset(self.agent_id):
+            raise ValueError("Give either space_id or agent_id")
+        parse_named("space_id", parse_id, self.space_id if is_unset(self.agent_id) else 1)
+        parse_named("agent_id", parse_id, 1 if is_unset(self.agent_id) else self.agent_id)
+
+    def _name(self, context: Context) -> str:
+        if not is_unset(self.file_name):
+            return parse_named("file_name", parse_file_name, self.file_name)
+        suffix = ".csv" if is_unset(self.source) else PurePosixPath(str(self.source)).suffix
+        ti = context["ti"]
+        return stable_name(ti.dag_id, ti.task_id, int(getattr(ti, "map_index", -1)), suffix)
+
+    def _content(self, name: str) -> bytes:
+        encoding = "utf-8" if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding)
+        limit = DEFAULT_MAX_BYTES if is_unset(self.max_bytes) else parse_named("max_bytes", parse_count, self.max_bytes)
+        if is_unset(self.source):
+            content = rows_as_file(self.rows, name, encoding)
+            if len(content) > limit:
+                raise ValueError(f"The rows have {len(content)} bytes as a file, more than max_bytes={limit}")
+        else:
+            content = self._read(limit)
+        check_content(content, name, encoding)
+        return content
+
+    def _read(self, limit: int) -> bytes:
+        from airflow_provider_sequentum.transfers.landing import open_destination, without_password
+
+        shown_source = without_password(self.source)
+        try:
+            path = open_destination(self.source, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
+        except ValueError as error:
+            raise ValueError(f"source={shown_source!r:.500} cannot be read: {error}") from None
+        try:
+            content = _first_bytes(path, limit + 1)
+        except Exception as error:  # object stores have errors of their own, which are no OSError
+            raise RunFilesUnavailable(
+                f"{shown_source} could not be read: {str(error) or repr(error)}. Nothing was uploaded."
+            ) from error
+        if len(content) > limit:
+            raise ValueError(f"{shown_source} has more than max_bytes={limit} bytes")
+        return content
+
+    def _space(self, hook: SequentumHook) -> int:
+        if is_unset(self.agent_id):
+            return parse_id(self.space_id)
+        from airflow_provider_sequentum.api import agents
+
+        agent_id = parse_id(self.agent_id)
+        with about_run(agent_id), client_errors_as_exceptions(hook.sequentum_conn_id):
+            space_id = hook.send(agents.get(agent_id)).space_id
+            if space_id is None:
+                raise SequentumRequestRefused(
+                    f"Agent {agent_id} lives in no space, so there is no place for input files. Nothing was uploaded. "
+                    "Move the agent to a space, or pass the rows as input parameters of mapped tasks."
+                )
+        return space_id
+
+
+def stable_name(dag_id: str, task_id: str, map_index: int, suffix: str) -> str:
+    """Return the name of a task's file: readable, safe, and another one for every task and map index."""
+    digest = hashlib.sha256(json.dumps([dag_id, task_id, map_index]).encode()).hexdigest()[:8]
+    index = f"-{map_index}" if map_index >= 0 else ""
+    stem = _NOT_IN_A_STEM.sub("_", f"{dag_id}-{task_id}")[:120].strip(".")
+    return f"{stem}{index}-{digest}{_NOT_IN_A_STEM.sub('', suffix)[:20].lower()}"
+
+
+def parse_file_name(value: object) -> str:
+    """Return the name of a file without a folder."""
+    name = parse_text(value).strip()
+    if name in (".", "..") or len(name) > LONGEST_NAME or _NOT_IN_A_NAME.search(name):
+        raise ValueError(f"must be the name of a file, without a folder and of {LONGEST_NAME} characters at most")
+    return name
+
+
+def parse_encoding(value: object) -> str:
+    """Return an encoding that Python knows."""
+    encoding = parse_text(value)
+    try:
+        "".encode(encoding)
+    except (LookupError, UnicodeError):
+        raise ValueError(f"must be the name of an encoding, such as 'utf-8', not {shown(value)}") from None
+    return encoding
+
+
+def check_content(content: bytes, name: str, encoding: str) -> None:
+    """Check that a file is what its extension says.
+
+    :raises ValueError: it is empty, is not encoded as it should be, or has another format.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if not content.strip():
+        raise ValueError(f"{name!r} is empty")
+    if (start := MAGIC.get(suffix)) is not None and not content.startswith(start):
+        raise ValueError(f"{name!r} is no {suffix} file: it does not start as one")
+    if suffix not in TEXT_SUFFIXES:
+        return
+    try:
+        text = content.decode(encoding)
+    except UnicodeError as error:
+        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        raise ValueError(f"{name!r} is not encoded in {encoding}{where}. Set encoding=, or convert the file") from None
+    if "\0" in text:
+        raise ValueError(f"{name!r} has a NUL character, as a text in another encoding has. Set encoding=")
+
+
+def rows_as_file(rows: object, name: str, encoding: str) -> bytes:
+    """Return rows as the bytes of a file, in the format that its extension says.
+
+    :raises ValueError: there are none, one is no mapping, or they cannot be written so.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in ROW_SUFFIXES:
+        raise ValueError(f"Rows cannot be written to {name!r}: its extension must be one of {', '.join(ROW_SUFFIXES)}")
+    written = _rows(rows)
+    if suffix == ".csv":
+        text = _as_csv(written)
+    elif suffix == ".json":
+        text = _json_text(written)
+    else:
+        text = "".join(f"{_json_text(row)}\n" for row in written)
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"rows have {error.object[error.start]!r}, which {encoding} cannot encode") from None
+
+
+def _rows(rows: object) -> list[dict[str, Any]]:
+    try:
+        found = plain(json.loads(rows) if isinstance(rows, str) else rows)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"rows must be a list of mappings: {error}") from None
+    if not isinstance(found, list) or not found:
+        raise ValueError(f"rows must be a list of at least one mapping, not {shown(found)}")
+    for number, row in enumerate(found, 1):
+        if not isinstance(row, dict) or not row:
+            raise ValueError(f"rows must be mappings with at least one key; number {number} is {shown(row)}")
+    return found
+
+
+def _as_csv(rows: list[dict[str, Any]]) -> str:
+    stream = io.StringIO(newline="")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
+    return stream.getvalue()
+
+
+def _field(value: Any) -> Any:
+    return _json_text(value) if isinstance(value, (bool, dict, list)) else value
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _first_bytes(path: ObjectStoragePath, size: int) -> bytes:
+    with path.open("rb") as stream:  # type: ignore[no-untyped-call]
+        content: bytes = stream.read(size)
+    return content

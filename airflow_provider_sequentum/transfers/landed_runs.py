@@ -1,0 +1,80 @@
+"""Which runs are landed: what the manifests below a folder say, checked against what is there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_sequentum.runs.files import DELIVERED, kind_of, named
+from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, LandingFolder, storage_errors
+from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_sequentum.api.files import RunFile
+
+
+@dataclass(frozen=True, slots=True)
+class LandedRun:
+    """A run that a manifest says is landed.
+
+    :param folder: where its files are.
+    :param manifest: the manifest in this folder.
+    """
+
+    folder: LandingFolder
+    manifest: Manifest
+
+    def why_not(self, listed: Iterable[RunFile]) -> str | None:
+        """Say why the run's delivered files are not all landed; ``None`` if they are there and unchanged.
+
+        Every landed file is read, because what is deleted from the service cannot be fetched again.
+
+        :param listed: the files that the service has of the run.
+        """
+        if not self.manifest.is_complete:
+            return f"The manifest in {self.folder.path} is not complete: the transfer has not ended"
+        landed = {file.file_id: file for file in self.manifest.files}
+        for file in listed:
+            if kind_of(file) == DELIVERED and not _is_landed(file, landed.get(file.id)):
+                return f"The manifest in {self.folder.path} does not have {named(file)} as the service lists it"
+        sizes = self.folder.contents().sizes
+        for entry in self.manifest.files:
+            if sizes.get(entry.name) != entry.size:
+                return f"{self.folder.path / entry.name} is missing, or has another size than the manifest says"
+        for entry in self.manifest.files:
+            if self.folder.measure(entry.name).sha256 != entry.sha256:
+                return f"{self.folder.path / entry.name} is not what was landed"
+        return None
+
+
+def _is_landed(file: RunFile, entry: LandedFile | None) -> bool:
+    """Whether an entry is about this file. A run that is restarted in place delivers others."""
+    if entry is None or entry.listed_size != file.file_size:
+        return False
+    return (entry.created and entry.created.timestamp()) == (file.created and file.created.timestamp())
+
+
+def find_landed_runs(folders: Sequence[ObjectStoragePath], agent_id: int) -> dict[int, list[LandedRun]]:
+    """Return the runs of an agent of which there are manifests in the folders or below them, by id."""
+    found: dict[int, list[LandedRun]] = defaultdict(list)
+    for folder in folders:
+        with storage_errors(f"Could not look into {folder}"):
+            root = folder.path.rstrip("/")
+            folder.fs.invalidate_cache(folder.path)
+            try:
+                paths = folder.fs.find(folder.path)
+            except FileNotFoundError:
+                paths = []
+        for path in sorted(paths):
+            below, _, name = path[len(root) :].strip("/").rpartition("/")
+            if name != MANIFEST_NAME:
+                continue
+            landing = LandingFolder(folder / below if below else folder)
+            manifest = Manifest.parse(landing.read(MANIFEST_NAME))
+            if manifest is not None and manifest.agent_id == agent_id:
+                found[manifest.run_id].append(LandedRun(landing, manifest))
+    return dict(found)

@@ -1,0 +1,107 @@
+"""Simulate histories and check each one: ``make simulate SIM="--histories 10000 --seed 7"``.
+
+History *n* is drawn from the seed plus *n*, so that one that breaks a promise can be seen again with ``--histories 1``.
+It is printed with the shortest script that still breaks the promise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from tests.simulation import promises, sessions
+from tests.simulation.history import Entry, written
+from tests.simulation.promises import Broken
+from tests.simulation.worlds import Action, world_of
+from tests.support.worker import LOG_LINES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Simulate; return 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
+    parser.add_argument("--histories", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first broken promise")
+    parser.add_argument("--show", action="store_true", help="print each history")
+    options = parser.parse_args(arguments)
+    be_quiet()
+    started_at, violations = time.perf_counter(), 0
+    for count in range(1, options.histories + 1):
+        seed = options.seed + count - 1
+        world = world_of(seed)
+        history = world.play()
+        if options.show:
+            show(history)
+        if broken := broken_promises(history):
+            violations += 1
+            report(seed, world.script, broken)
+            if not options.keep_going:
+                break
+    seconds = time.perf_counter() - started_at
+    print(f"{count} histories from seed {options.seed}, {violations} violations, {count / seconds:.0f} a second")
+    return 1 if violations else 0
+
+
+def be_quiet() -> None:
+    """Let log lines reach those who read them as a part of a history, and no terminal."""
+    logging.getLogger().handlers[:] = [logging.NullHandler()]
+    try:
+        import structlog
+    except ImportError:  # Airflow 2.11 logs with the standard library alone
+        return
+    structlog.configure(processors=[structlog.stdlib.PositionalArgumentsFormatter(), _to_the_worker])
+
+
+def _to_the_worker(logger: Any, method: str, event: Any) -> NoReturn:
+    """Give what operators and triggers log to the worker, as the handler for other loggers does."""
+    import structlog
+
+    worker = LOG_LINES.worker
+    if worker is not None and method not in ("debug", "info"):
+        worker.warned.append(str(event["event"]))
+    raise structlog.DropEvent
+
+
+def report(seed: int, script: Sequence[Action], broken: Sequence[Broken]) -> None:
+    """Print the shortest script that breaks the same promise."""
+    short = shrunk(seed, script, broken[0].promise)
+    history = world_of(seed).replay(short)
+    print(f"seed {seed} breaks a promise:")
+    for name, arguments in short:
+        print(f"  {name} {arguments}")
+    show(history)
+    for one in broken_promises(history):
+        print(f"  at {one.at:.0f} s: {one.promise}: {one.text}")
+
+
+def broken_promises(history: Sequence[Entry]) -> list[Broken]:
+    """Return the promises that a history breaks."""
+    is_of_session = "session_id" in history[0]
+    return sessions.broken_promises(history) if is_of_session else promises.broken_promises(history)
+
+
+def shrunk(seed: int, script: Sequence[Action], promise: str) -> list[Action]:
+    """Return a script from which nothing can be left out without the promise being kept."""
+    shortest = list(script)
+    index = 0
+    while index < len(shortest):
+        shorter = shortest[:index] + shortest[index + 1 :]
+        if any(one.promise == promise for one in broken_promises(world_of(seed).replay(shorter))):
+            shortest = shorter
+        else:
+            index += 1
+    return shortest
+
+
+def show(history: Sequence[Entry]) -> None:
+    """Print a history."""
+    for line in written(history):
+        print(f"    {line[:400]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

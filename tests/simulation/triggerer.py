@@ -1,0 +1,159 @@
+"""A triggerer in virtual time: the real triggers and the real watcher, at the fake service and on its clock."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import selectors
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from airflow_provider_sequentum.airflow_compat import task_attempt, trigger_life
+from airflow_provider_sequentum.api import ClientSettings
+from airflow_provider_sequentum.api.call import Call, Reply
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.jobs import stop
+from airflow_provider_sequentum.watching import watcher
+from airflow_provider_sequentum.watching.watch_list import Moment
+from tests.support.airflow import FakeTask
+from tests.support.service import Clock
+from tests.support.worker import Worker
+
+if TYPE_CHECKING:
+    import pytest
+
+T = TypeVar("T")
+
+
+class _ClockSelector(selectors.SelectSelector):
+    """Waits for nothing but the time, which it lets pass on the service's clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise RuntimeError("Nothing will ever happen: everything waits for something else.")
+        if timeout > 0:
+            self.clock.sleep(timeout + 1e-6)  # timers are compared with a resolution
+        return super().select(0)
+
+
+class ClockLoop(asyncio.SelectorEventLoop):
+    """An event loop on the fake service's clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(_ClockSelector(clock))
+        self._clock = clock
+
+    def time(self) -> float:
+        return self._clock.monotonic()
+
+
+class Client:
+    """The client of a triggerer, without a budget."""
+
+    refusals = 0
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.settings = ClientSettings(api_key="sk")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        pass
+
+    def poll_turn(self, budget_share: float) -> float:
+        return 0.0
+
+    async def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        return self.worker.exchange(call, budget_share=budget_share, within=within)
+
+    async def poll(self, call: Call[T], *, budget_share: float) -> Reply[T]:
+        return await self.exchange(call, budget_share=budget_share)
+
+    async def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
+        return (await self.exchange(call, budget_share=budget_share, within=within)).value
+
+
+class Triggerer:
+    """Runs the trigger of one deferred task.
+
+    :param worker: the port to the fake service.
+    :param task: whose trigger it is.
+    :param monkeypatch: puts the fakes in place.
+    """
+
+    def __init__(self, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.worker = worker
+        self.state = "deferred"
+        self.loop = ClockLoop(worker.service.clock)
+
+        async def here(function: Any, *arguments: Any) -> Any:
+            return function(*arguments)
+
+        async def aget_client(hook: SequentumHook) -> Client:
+            return Client(worker)
+
+        async def aget_settings(hook: SequentumHook) -> ClientSettings:
+            return ClientSettings(api_key="sk")
+
+        def present() -> Moment:
+            return Moment(self.loop.time(), worker.now())
+
+        monkeypatch.setattr(asyncio, "to_thread", here)
+        monkeypatch.setattr(SequentumHook, "settings", ClientSettings(api_key="sk"))  # Airflow takes a millisecond
+        monkeypatch.setattr(SequentumHook, "aget_client", aget_client)
+        monkeypatch.setattr(SequentumHook, "aget_settings", aget_settings)
+        monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(worker))
+        monkeypatch.setattr(watcher, "present", present)
+        monkeypatch.setattr(stop, "_now", worker.now)
+        for module in (trigger_life, task_attempt):
+            monkeypatch.setattr(module, "state_of", lambda task_instance: self.state)
+        monkeypatch.setattr(trigger_life, "_xcom", lambda task_instance, key: task.ti.pushed(key))
+
+    def fire(self, trigger: Any) -> dict[str, Any]:
+        """Run a trigger to its only event, from its serialized form, as a triggerer does."""
+
+        async def event() -> Any:
+            [payload] = [event.payload async for event in rebuilt.run()]
+            return payload
+
+        rebuilt = self._rebuilt(trigger)
+        return json.loads(json.dumps(self._run(event())))  # type: ignore[no-any-return]
+
+    def kill(self, trigger: Any, state: str) -> None:
+        """Do what Airflow 3.3 does with the trigger of a task that a person gave another state."""
+        rebuilt = self._rebuilt(trigger)
+        self.state = state
+        try:
+            self._run(rebuilt.on_kill())
+        finally:
+            self.state = "deferred"
+
+    def close(self) -> None:
+        """Close the event loop."""
+        self.loop.close()
+
+    def _rebuilt(self, trigger: Any) -> Any:
+        path, arguments = trigger.serialize()
+        rebuilt = type(trigger)(**json.loads(json.dumps(arguments)))
+        assert rebuilt.serialize() == (path, arguments)
+        rebuilt.task_instance = None
+        return rebuilt
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        self.worker.deadline = None
+        try:
+            return self.loop.run_until_complete(work)
+        finally:
+            # The watcher ends when no one waits any more.
+            others = asyncio.all_tasks(self.loop)
+            if others:
+                self.loop.run_until_complete(asyncio.gather(*others, return_exceptions=True))

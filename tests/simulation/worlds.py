@@ -1,0 +1,434 @@
+"""Worlds: a task in an Airflow, its runs at a service, and everything that can happen to them, drawn from a seed.
+
+The model of Airflow and of the people who click is the one of the state machines (``tests/support/life.py``), with the
+real operators on the worker, and the real triggers and the real watcher in the triggerer. Here nothing is judged:
+a world only writes its history down.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+
+from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
+from airflow_provider_sequentum.api.run_status import RunStatus
+from tests.simulation.history import Entry
+from tests.simulation.triggerer import Triggerer
+from tests.support import service as fakes
+from tests.support.airflow import use_fakes
+from tests.support.builder import FakeBuilder, use_builder
+from tests.support.life import LifeAmongStrangers, TaskLife
+from tests.support.service import FakeService, Plan
+from tests.support.worker import PACKAGE, Killed
+from tests.unit.runs.test_life import Runs
+from tests.unit.sessions.test_life import FOLLOWUPS, GIVEN, GivenSessions, SessionLife, Sessions
+from tests.unit.spaces.test_life import Spaces
+
+T = TypeVar("T")
+
+Action = tuple[str, dict[str, Any]]
+Draw = Callable[[random.Random], dict[str, Any]]
+
+ENDS = (RunStatus.SUCCESS, RunStatus.COMPLETED, RunStatus.FAILURE, RunStatus.FAILURE, RunStatus.STOPPED)
+LOSSES = (fakes.answer_lost, fakes.server_error, fakes.not_reached, fakes.rate_limited)
+WAITING = ("scheduled", "up_for_retry")
+
+
+def _death(draw: random.Random) -> int | None:
+    return draw.choice((None, None, draw.randrange(13)))
+
+
+def _plan(draw: random.Random) -> Plan:
+    return Plan(draw.choice(ENDS), seconds=draw.choice((0, 20, 200, 1500)))
+
+
+Actions = dict[str, tuple[int, Sequence[str] | None, Draw]]
+
+TASK_ACTIONS: Actions = {
+    "a_try_runs": (8, WAITING, lambda draw: {"death": _death(draw), "calls_on_kill": draw.random() < 0.5}),
+    "the_trigger_fires": (8, ("deferred",), lambda draw: {"death": _death(draw), "calls_on_kill": draw.random() < 0.5}),
+    "an_attempt_meets_an_error_that_no_one_foresaw": (
+        1,
+        WAITING,
+        lambda draw: {"step": draw.randrange(13), "error": draw.choice((RuntimeError, KeyboardInterrupt))},
+    ),
+    "the_trigger_moves": (1, ("deferred",), lambda draw: {}),
+    "the_deferral_breaks": (
+        1,
+        ("deferred",),
+        lambda draw: {"death": _death(draw), "error": draw.choice(("Trigger timeout", "Trigger failure"))},
+    ),
+    "a_person_marks_the_deferred_task": (1, ("deferred",), lambda draw: {}),
+    "clear": (2, None, lambda draw: {"wipes_store": draw.random() < 0.4}),
+    "the_inputs_change": (1, WAITING, lambda draw: {}),
+    "time_passes": (2, None, lambda draw: {"seconds": draw.choice((1, 30, 61, 600))}),
+    "an_answer_will_be_lost": (
+        5,
+        None,
+        lambda draw: {
+            "number": draw.randrange(99),
+            "error": draw.choice(LOSSES),
+            "took_effect": draw.random() < 0.5,
+        },
+    ),
+    "the_status_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 2, 5, 60))}),
+}
+"""What can happen to every task. Each action has its weight, the states of the task in which it can happen (``None``:
+all), and its arguments."""
+
+RUN_ACTIONS: Actions = {
+    **TASK_ACTIONS,
+    "plan_the_next_attempt": (3, None, lambda draw: {"plan": _plan(draw)}),
+    "a_stop_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 3, 60))}),
+    "failures_are_archived": (1, None, lambda draw: {}),
+    "somebody_restarts_a_failure": (1, None, lambda draw: {}),
+    "a_stranger_starts_a_run": (1, None, lambda draw: {"seconds": draw.choice((20, 2000))}),
+}
+
+SESSION_ACTIONS: Actions = {
+    **TASK_ACTIONS,
+    "plan_the_next_turns": (2, None, lambda draw: {"looks": draw.choice((1, 2, 5, 100))}),
+    "the_session_is_not_found_for_a_while": (1, None, lambda draw: {"refused": draw.randint(1, 10)}),
+    "a_session_cannot_be_cancelled": (1, None, lambda draw: {"refused": draw.randint(1, 60)}),
+    "a_cancellation_takes_no_effect": (1, None, lambda draw: {"ignored": draw.random() < 0.5}),
+    "a_session_ends": (1, None, lambda draw: {"status": draw.choice(("cancelled", "error"))}),
+    "what_is_over_is_torn_down": (1, None, lambda draw: {}),
+}
+
+SCRIPT_LENGTH = 20
+
+
+class _Recording:
+    """A fake service that writes down what reaches it."""
+
+    write: Callable[..., Entry]
+    asks = "task"
+
+    def answer(self, call: Call[T]) -> T:
+        self.written: Entry = {}
+        try:
+            return super().answer(call)  # type: ignore[misc, no-any-return]
+        except SequentumError:
+            if self.written.get("status") == 200:
+                self.written["lost"] = True
+            raise
+
+
+class RecordingService(_Recording, FakeService):
+    """A fake service of runs."""
+
+    def _act(self, verb: str, call: Call[Any]) -> Any:
+        self.settle()  # the history's time of a run's end is that of its record
+        known = set(self.runs)
+        fields = {"path": call.path, "body": call.body, "by": self.asks, "clock": self.skew.total_seconds()}
+        try:
+            answer = super()._act(verb, call)
+        except HttpStatusError as refusal:
+            self.written = self.write("request", status=refusal.status_code, answer=None, lost=False, **fields)
+            raise
+        if verb == "run-all":
+            started = [{"runId": number, "agentId": self.runs[number].agent_id} for number in self.runs.keys() - known]
+            answer_told = {"started": sorted(started, key=lambda one: one["runId"]), "told": answer}
+        else:
+            answer_told = answer
+        self.written = self.write("request", status=200, answer=answer_told, lost=False, **fields)
+        return answer
+
+
+class RecordingBuilder(_Recording, FakeBuilder):
+    """A fake Agent Builder."""
+
+    def _act(self, call: Call[Any]) -> Any:
+        fields = {"path": call.path, "body": call.body, "by": self.asks, "clock": self.skew.total_seconds()}
+        try:
+            answer = super()._act(call)
+        except HttpStatusError as refusal:
+            self.written = self.write("request", status=refusal.status_code, answer=None, lost=False, **fields)
+            raise
+        ignored = call.path.endswith("/cancel") and self.ignores_cancel
+        self.written = self.write("request", status=200, answer=answer, lost=False, ignored=ignored, **fields)
+        return answer
+
+
+class World(TaskLife):
+    """What all worlds have in common: how things happen, and what of them is written down."""
+
+    actions: Actions
+    triggerer: Triggerer
+
+    def open(self, seed: int, service: Any, draw: random.Random, **parameters: Any) -> None:
+        """Open the world, with a new task.
+
+        :param seed: what everything is drawn from, with ``draw``.
+        :param parameters: those of the task that decide what is promised.
+        """
+        self.draw = draw
+        self.history: list[Entry] = []
+        self.script: list[Action] = []
+        self.service = service
+        service.write = self.write
+        self.began = service.clock.monotonic()
+        has_state_store = draw.random() < 0.75
+        self.begin_task(has_state_store=has_state_store)
+        logging.getLogger(PACKAGE).setLevel(logging.WARNING)  # only warnings are a part of a history
+        self.write("task", began=self.began, has_state_store=has_state_store, seed=seed, **parameters)
+
+    def write(self, what: str, **fields: Any) -> Entry:
+        """Write an entry of the history."""
+        entry = {"at": round(self.service.clock.monotonic() - self.began, 3), "what": what, **fields}
+        self.history.append(entry)
+        return entry
+
+    # How it goes
+
+    def play(self) -> list[Entry]:
+        """Let things happen as they are drawn; return the history."""
+        names = list(self.actions)
+        weights = [weight for weight, _, _ in self.actions.values()]
+        for name in self.draw.choices(names, weights, k=SCRIPT_LENGTH):
+            action = (name, self.actions[name][2](self.draw))
+            if self.can(name):
+                self.script.append(action)
+                self.do(action)
+        return self.end()
+
+    def replay(self, script: Sequence[Action]) -> list[Entry]:
+        """Let the same things happen, or some of them; return the history."""
+        for action in script:
+            if self.can(action[0]):
+                self.do(action)
+        return self.end()
+
+    def can(self, name: str) -> bool:
+        """Return whether something can happen now."""
+        states = self.actions[name][1]
+        return states is None or self.state in states
+
+    def do(self, action: Action) -> None:
+        """Let something happen."""
+        name, arguments = action
+        getattr(self, name)(**arguments)
+
+    def end(self) -> list[Entry]:
+        """Let the task come to its end without further trouble, and take a census of its jobs."""
+        try:
+            self.service.faults.clear()
+            self.run_until_over()
+            if self.state == "failed":  # a worker died in the last attempt; a person clears the task
+                self.clear()
+                self.run_until_over()
+            self.service.asks = "census"
+            self.take_census()
+        finally:
+            self.monkeypatch.undo()
+            self.triggerer.close()
+        return self.history
+
+    def take_census(self) -> None:
+        """Ask the service what became of every job."""
+
+    # What is written down
+
+    def segment(self, operator: BaseOperator, work: Any, death: int | None, **how: Any) -> None:
+        kill = operator.on_kill
+
+        def killed() -> None:
+            self.write("person", does="kill")
+            kill()
+
+        def watched() -> Any:
+            try:
+                result = work()
+            except TaskDeferred:
+                self.write("ended", how="deferred", said=" ".join(self.worker.warned))
+                raise
+            except Killed:
+                self.write("ended", how="died", said=" ".join(self.worker.warned))
+                raise
+            except BaseException as error:
+                texts = [str(error), *getattr(error, "__notes__", []), *self.worker.warned]
+                self.write("ended", how="raised", error=type(error).__name__, said=" ".join(texts))
+                raise
+            self.write("ended", how="returned", result=result, said=" ".join(self.worker.warned))
+            return result
+
+        resumed = self.state == "deferred"
+        self.write("attempt", number=self.task.ti.try_number, resumed=resumed, inputs=json.dumps(self.inputs))
+        operator.on_kill = killed  # type: ignore[method-assign]
+        super().segment(operator, watched, death, **how)
+        self.write("state", state=self.state)
+
+    def clear(self, *, wipes_store: bool = False) -> None:
+        if self.state == "scheduled":
+            return
+        self.write("person", does="clear", wipes=wipes_store)
+        if wipes_store and self.state != "deferred":
+            self.write("person", does="wipe")
+        self.worker.warned.clear()
+        super().clear(wipes_store=wipes_store)
+        self.write("state", state=self.state, said=" ".join(self.worker.warned))
+
+    def a_person_marks_the_deferred_task(self) -> None:
+        self.write("person", does="mark")
+        super().a_person_marks_the_deferred_task()
+        self.write("state", state=self.state, said=" ".join(self.worker.warned))
+
+    # What the triggerer does
+
+    def event(self) -> dict[str, Any]:
+        assert self.deferral is not None
+        return self.triggerer.fire(self.deferral.trigger)
+
+    def the_trigger_moves(self) -> None:
+        assert self.deferral is not None
+        self.triggerer.kill(self.deferral.trigger, "deferred")
+
+    def stop_as_the_trigger_does(self, state: str) -> None:
+        assert self.deferral is not None
+        self.triggerer.kill(self.deferral.trigger, state)
+
+    # Nothing is judged here
+
+    def check_start(self, job: Any) -> None:
+        pass
+
+    def check_success(self, result: Any) -> None:
+        pass
+
+    def check_nothing_is_left(self, ending: BaseException | None = None) -> None:
+        pass
+
+
+class _WorldOfRuns(World, LifeAmongStrangers):
+    """A world of runs."""
+
+    actions = RUN_ACTIONS
+    service: RecordingService
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = random.Random(seed)
+        parameters = {
+            "deferrable": draw.random() < 0.6,
+            "on_clear": draw.choice(("rerun", "join")),
+            "retry_mode": draw.choice(("restart_or_new", "restart", "new")),
+            "restarts": draw.randrange(3),
+        }
+        self.arguments = {**parameters, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
+        service = self.new_service(restart_lag=draw.choice((0, 20, 45)))
+        service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
+        self.is_among_strangers = draw.random() < 0.3
+        self.open(seed, service, draw, **parameters)
+        use_fakes(self.monkeypatch, self.worker)
+        self.triggerer = Triggerer(self.worker, self.task, self.monkeypatch)
+
+    def can(self, name: str) -> bool:
+        return super().can(name) and (self.is_among_strangers or name != "a_stranger_starts_a_run")
+
+    def a_stop_is_refused(self, refused: int) -> None:
+        for verb in ("stop", "kill"):
+            self.service.faults[verb] = [(fakes.server_error, False)] * refused
+
+    def take_census(self) -> None:
+        self.service.clock.sleep(120)
+        for run in list(self.service.runs.values()):
+            self.service.answer(runs.status(run.agent_id, run.id))
+
+    def failures_are_archived(self) -> None:
+        self.service.settle()
+        for run in self.service.runs.values():
+            if run.status is RunStatus.FAILURE:
+                self.write("person", does="archive", run_id=run.id)
+        super().failures_are_archived()
+
+    def somebody_restarts_a_failure(self) -> None:
+        before = {number: run.restarts for number, run in self.service.runs.items()}
+        super().somebody_restarts_a_failure()
+        for number, run in self.service.runs.items():
+            if run.restarts != before[number]:
+                path = f"/agent/{run.agent_id}/run/{number}/restart"
+                self.write("request", path=path, body=None, by="person", status=200, answer=None, clock=0.0, lost=False)
+
+
+class RunWorld(_WorldOfRuns, Runs):
+    """A task that runs one agent."""
+
+    def new_service(self, **options: Any) -> RecordingService:
+        return RecordingService(fakes.Clock(), **options)
+
+
+class SpaceWorld(_WorldOfRuns, Spaces):
+    """A task that runs all agents of a space."""
+
+    def new_service(self, **options: Any) -> RecordingService:
+        return RecordingService(fakes.Clock(), agents={7: "Prices", 8: "Stock"}, **options)
+
+
+class _WorldOfSessions(World, SessionLife):
+    """A world of Agent Builder sessions, of either generation of the service."""
+
+    actions = SESSION_ACTIONS
+    service: RecordingBuilder
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = random.Random(seed)
+        service = RecordingBuilder(single_shot=draw.random() < 0.3)
+        service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
+        self.followups = [] if service.single_shot else list(FOLLOWUPS[: draw.randrange(3)])
+        self.arguments = {"deferrable": draw.random() < 0.6, "followups": self.followups, "timeout": 3000}
+        self.arguments["poll_interval"] = 60
+        given = self.draw_start(draw)
+        self.open(seed, service, draw, **{"session_id": given, **self.arguments}, single_shot=service.single_shot)
+        use_builder(self.monkeypatch, self.worker)
+        self.triggerer = Triggerer(self.worker, self.task, self.monkeypatch)
+        if given is not None:
+            service.begin(given)
+
+    def draw_start(self, draw: random.Random) -> str | None:
+        """Draw how the session is started; return the one that is given."""
+        raise NotImplementedError
+
+    def end(self) -> list[Entry]:
+        self.service.ignores_cancel = False
+        return super().end()
+
+    def a_session_ends(self, status: str) -> None:
+        for name in self.mine_going():
+            self.write("person", does="end", session=name, status=status)
+        super().a_session_ends(status)
+
+
+class StartedSessionWorld(_WorldOfSessions, Sessions):
+    """A task that starts its session."""
+
+    def draw_start(self, draw: random.Random) -> str | None:
+        self.arguments["on_ready"] = draw.choice(("finish", "finish", "fail", "cancel"))
+        self.arguments["on_ambiguous_start"] = draw.choice(("fail", "start"))
+        self.arguments["on_lost_session"] = draw.choice(("fail", "start"))
+        return None
+
+
+class GivenSessionWorld(_WorldOfSessions, GivenSessions):
+    """A task that continues the session which another one has started."""
+
+    def draw_start(self, draw: random.Random) -> str | None:
+        self.arguments["on_ready"] = draw.choice(("finish", "fail", "cancel"))
+        self.arguments |= {"session_id": GIVEN, "on_ambiguous_start": "fail"}
+        return GIVEN
+
+
+WORLDS: tuple[type[World], ...] = (RunWorld, SpaceWorld, StartedSessionWorld, RunWorld, SpaceWorld, GivenSessionWorld)
+
+
+def world_of(seed: int) -> World:
+    """Return the world of a seed."""
+    return WORLDS[seed % len(WORLDS)](seed)  # type: ignore[call-arg]

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import pytest
+
+from airflow_provider_sequentum.api.call import Answer, Call, Reply
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.runs.retention import Deletion, delete_old_runs, old_runs
+from tests.support import service as fakes
+from tests.support.service import START, Clock
+from tests.support.worker import Worker
+
+T = TypeVar("T")
+
+DAY = timedelta(days=1)
+
+
+@dataclass
+class FakeRuns:
+    """Runs of agent 7 by id, with the names of their files; each is a day older than the one with the next id."""
+
+    files: dict[int, list[str]]
+    clock: Clock = field(default_factory=Clock)
+    error: Any = None
+    unreadable: bool = False
+    deleted: list[tuple[int, str]] = field(default_factory=list)
+
+    def exchange(self, call: Call[T]) -> Reply[T]:
+        names = call.path.strip("/").split("/")
+        if names[-1] == "runs":
+            body: Any = [
+                {"id": number, "configId": 7, "status": 10, "created": at.isoformat(), "endTime": at.isoformat()}
+                for number in self.files
+                for at in [START - DAY * (1001 - number)]
+            ]
+        elif names[-1] == "files":
+            body = [
+                {"id": place, "name": name, "fileType": 1, "fileSize": 1}
+                for place, name in enumerate(self.files[int(names[3])], 1)
+            ] + ([{"id": "?"}] if self.unreadable else [])
+        else:
+            assert call.method == "DELETE"
+            if self.error is not None:
+                raise self.error(call)
+            self.deleted.append((int(names[3]), str(call.query["removeMethod"])))
+            body = None
+        answer = Answer(200, {}, b"" if body is None else json.dumps(body).encode())
+        return Reply(read_answer(call, answer), self.clock.now)
+
+
+@pytest.fixture
+def service() -> FakeRuns:
+    return FakeRuns({998: ["a"], 999: ["b"], 1000: ["c"]})
+
+
+@pytest.fixture
+def worker(service: FakeRuns) -> Worker:
+    return Worker(service)
+
+
+def landed(run_id: int, listed: Sequence[Any]) -> str | None:
+    return None if run_id != 999 else "No manifest"
+
+
+def delete(worker: Worker, *, days: float = 0, method: Any = "RemoveAllFiles", dry_run: bool = False) -> Deletion:
+    return delete_old_runs(worker, 7, DAY * days, method, landed, dry_run=dry_run)
+
+
+def test_what_is_landed_is_deleted_oldest_first(service: FakeRuns, worker: Worker) -> None:
+    result = delete(worker)
+    assert service.deleted == [(998, "RemoveAllFiles"), (1000, "RemoveAllFiles")]
+    assert (result.deleted, result.kept) == ([998, 1000], {999: "No manifest"})
+    assert json.loads(json.dumps(result.summary())) == {
+        "agent_id": 7,
+        "dry_run": False,
+        "deleted": [998, 1000],
+        "kept": {"999": "No manifest"},
+        "is_cut": False,
+        "oldest_listed": None,
+    }
+
+
+def test_a_dry_run_deletes_nothing_and_says_the_same(service: FakeRuns, worker: Worker) -> None:
+    result = delete(worker, dry_run=True)
+    assert (result.deleted, result.kept) == ([998, 1000], {999: "No manifest"})
+    assert service.deleted == []
+
+
+def test_deletions_leave_half_of_the_request_limit_to_others(worker: Worker) -> None:
+    delete(worker)
+    assert {share for _, _, share in worker.sent} == {0.5}
+
+
+@pytest.mark.parametrize(("days", "deleted"), [(0, [998, 1000]), (1, [998]), (2.5, [998]), (3, []), (4, [])])
+def test_what_is_younger_is_left(service: FakeRuns, worker: Worker, days: float, deleted: list[int]) -> None:
+    assert delete(worker, days=days).deleted == deleted
+
+
+def test_a_run_without_files_is_left_unless_it_is_to_go_entirely(service: FakeRuns, worker: Worker) -> None:
+    service.files[998] = []
+    assert delete(worker).kept[998] == "It has no files"
+    assert delete(worker, method="RemoveAllFilesAndAgentInput").deleted == [998, 1000]
+    assert delete(worker, method="RemoveEntireRun").deleted == [998, 1000]
+
+
+def test_a_list_of_files_that_cannot_be_read_proves_nothing(service: FakeRuns, worker: Worker) -> None:
+    service.unreadable = True
+    assert delete(worker).deleted == []
+
+
+def test_a_run_that_is_gone_counts_as_deleted(service: FakeRuns, worker: Worker) -> None:
+    service.error = fakes.not_found
+    assert delete(worker).deleted == [998, 1000]
+
+
+@pytest.mark.parametrize("error", [fakes.bad_request, fakes.conflict])
+def test_a_run_that_the_service_refuses_to_delete_is_kept(service: FakeRuns, worker: Worker, error: Any) -> None:
+    service.error = error
+    result = delete(worker)
+    assert result.deleted == []
+    assert result.kept[998].startswith("The service refused: ")
+
+
+@pytest.mark.parametrize("error", [fakes.unauthorized, fakes.answer_lost, fakes.server_error])
+def test_other_errors_end_the_attempt(service: FakeRuns, worker: Worker, error: Any) -> None:
+    service.error = error
+    with pytest.raises(SequentumError):
+        delete(worker)
+
+
+@pytest.mark.parametrize(("method", "hope"), [("RemoveEntireRun", True), ("RemoveAllFiles", False)])
+def test_a_full_list_hides_older_runs(service: FakeRuns, worker: Worker, method: str, hope: bool) -> None:
+    service.files = {number: ["a"] for number in range(1, 1001)}
+    result = delete(worker, days=998, method=method)
+    assert result.is_cut
+    assert result.summary()["oldest_listed"] == (START - 1000 * DAY).isoformat()
+    [warning] = worker.warned
+    assert "only the newest 1000 runs of agent 7" in warning
+    assert ("come into the list" in warning) is hope
+    assert result.deleted == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "end_time", "created", "is_old"),
+    [
+        (RunStatus.SUCCESS, START - 2 * DAY, None, True),
+        (RunStatus.FAILURE, START - 2 * DAY, None, True),
+        (RunStatus.STOPPED, None, START - 2 * DAY, True),
+        (RunStatus.SUCCESS, START, START - 2 * DAY, False),
+        (RunStatus.SUCCESS, None, None, False),
+        (RunStatus.RUNNING, None, START - 2 * DAY, False),
+        (RunStatus.STOPPING, START - 2 * DAY, START - 2 * DAY, False),
+        (99, START - 2 * DAY, START - 2 * DAY, False),
+    ],
+)
+def test_which_runs_are_old(status: Any, end_time: datetime | None, created: datetime | None, is_old: bool) -> None:
+    run = Run(id=1, config_id=7, status=status, end_time=end_time, created=created)
+    assert bool(old_runs([run], DAY, START)) is is_old

@@ -1,0 +1,231 @@
+"""The simulation of ``make simulate``: some histories with every run of the tests, and whether its checker can fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.simulation import promises, sessions
+from tests.simulation.__main__ import broken_promises, shrunk
+from tests.simulation.faults import FAULTS, PACKAGE, Fault
+from tests.simulation.history import Entry, read, written
+from tests.simulation.worlds import WORLDS, world_of
+
+RUN = {"retry_mode": "restart_or_new", "on_clear": "rerun", "has_state_store": True, "began": 1795338000.0}
+SESSION = {"session_id": None, "followups": ["a", "b"], "single_shot": False, "has_state_store": True}
+
+
+@pytest.mark.parametrize("first", range(0, 240, 24))
+def test_every_promise_is_kept(first: int) -> None:
+    for seed in range(first, first + 24):
+        assert broken_promises(world_of(seed).play()) == [], f'make simulate SIM="--histories 1 --seed {seed}"'
+
+
+@pytest.mark.parametrize("seed", range(len(WORLDS)))
+def test_a_seed_is_a_history(seed: int) -> None:
+    first = world_of(seed)
+    history = first.play()  # one world at a time: each puts its fakes in place, and takes them away at its end
+    assert list(written(history)) == list(written(world_of(seed).play()))
+    assert list(written(history)) == list(written(world_of(seed).replay(first.script)))
+    assert broken_promises(read(written(history))) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.commit}: {fault.what}")
+def test_a_fault_can_be_put_back(fault: Fault) -> None:
+    assert (PACKAGE / fault.path).read_text().count(fault.right) == 1
+
+
+def test_a_script_is_cut_to_what_breaks_the_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(history: list[Entry]) -> list[promises.Broken]:
+        does = [entry["does"] for entry in history if entry["what"] == "person"]
+        return [promises.Broken(0, "no marks", "one")] if "mark" in does else []
+
+    monkeypatch.setattr("tests.simulation.__main__.broken_promises", broken)
+    seed = next(seed for seed in range(1000) if broken((world := world_of(seed)).play()))
+    short = shrunk(seed, world.script, "no marks")
+    assert short[-1][0] == "a_person_marks_the_deferred_task"
+    assert len(short) <= 2
+
+
+# Whether the checker can fail
+
+
+def run(number: int, status: int, at: float, ended_at: float | None = None) -> dict[str, Any]:
+    end = None if ended_at is None else f"2026-11-22T09:{int(ended_at) // 60:02d}:{int(ended_at) % 60:02d}+00:00"
+    return {"id": number, "configId": 7, "status": status, "endTime": end}
+
+
+def asked(at: float, path: str, answer: Any, *, by: str = "task", lost: bool = False) -> Entry:
+    fields = {"body": None, "by": by, "status": 200, "clock": 0.0, "lost": lost, "ignored": False}
+    return {"at": at, "what": "request", "path": path, "answer": answer, **fields}
+
+
+def started(at: float, number: int, **how: Any) -> Entry:
+    return asked(at, "/agent/7/start", run(number, 1, at), **how)
+
+
+def looked(at: float, number: int, status: int, ended_at: float | None = None) -> Entry:
+    return asked(at, f"/agent/7/run/{number}/status", run(number, status, at, ended_at), by="census")
+
+
+def attempt(at: float, number: int = 1, inputs: str = "0") -> Entry:
+    return {"at": at, "what": "attempt", "number": number, "resumed": False, "inputs": inputs}
+
+
+def ended(at: float, how: str, result: Any = None, said: str = "") -> Entry:
+    return {"at": at, "what": "ended", "how": how, "result": result, "said": said}
+
+
+def state(at: float, name: str) -> Entry:
+    return {"at": at, "what": "state", "state": name}
+
+
+def person(at: float, does: str, **fields: Any) -> Entry:
+    return {"at": at, "what": "person", "does": does, **fields}
+
+
+SUCCESS = [ended(100, "returned", 102), state(100, "success")]
+"""The end of a task with run 102."""
+
+RUN_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
+    "a run that ends well": (
+        [started(1, 102), *SUCCESS, looked(300, 102, 10, 60)],
+        [],
+    ),
+    "a second run beside the first": (
+        [started(1, 101), started(30, 102), *SUCCESS, looked(300, 101, 10, 60), looked(300, 102, 10, 90)],
+        ["one run at a time"],
+    ),
+    "a second run beside one of which a person knows": (
+        [
+            started(1, 101),
+            ended(20, "raised", said="Run 101 may be running and costing credits"),
+            started(30, 102),
+            *SUCCESS,
+            looked(300, 101, 10, 60),
+            looked(300, 102, 10, 90),
+        ],
+        [],
+    ),
+    "a second run after a good one": (
+        [started(1, 101), looked(20, 101, 10, 10), started(30, 102), *SUCCESS, looked(300, 102, 10, 60)],
+        ["what went well is not done again"],
+    ),
+    "a second run after a good one, because the task was cleared": (
+        [started(1, 101), looked(20, 101, 10, 10), person(25, "clear"), started(30, 102), *SUCCESS,
+         looked(300, 102, 10, 60)],
+        [],
+    ),
+    "a new run instead of a restart": (
+        [started(1, 101), looked(20, 101, 6, 10), started(30, 102), *SUCCESS, looked(300, 102, 10, 60)],
+        ["a Failure is restarted in place"],
+    ),
+    "a new run after an archived Failure": (
+        [started(1, 101), looked(20, 101, 6, 10), person(25, "archive", run_id=101), started(30, 102), *SUCCESS,
+         looked(300, 102, 10, 60)],
+        [],
+    ),
+    "a run that goes on after its task": (
+        [started(1, 102), ended(100, "raised"), state(100, "failed"), looked(300, 102, 1)],
+        ["no run is left"],
+    ),
+    "a run that goes on after a worker died": (
+        [started(1, 102), ended(100, "died"), state(100, "failed"), looked(300, 102, 1)],
+        [],
+    ),
+    "a run that is stopped with its task": (
+        [started(1, 102), ended(100, "raised"), state(100, "failed"), looked(300, 102, 8, 104)],
+        [],
+    ),
+    "success with a bad run": (
+        [started(1, 102), *SUCCESS, looked(300, 102, 6, 60)],
+        ["success means a good run"],
+    ),
+    "success with a run of other inputs": (
+        [started(1, 102), attempt(70, 2, "1"), *SUCCESS, looked(300, 102, 10, 60)],
+        ["success means a run of these inputs"],
+    ),
+    "success with a run from before a clear": (
+        [started(1, 102), person(20, "clear"), *SUCCESS, looked(300, 102, 10, 60)],
+        ["a cleared task starts over"],
+    ),
+    "a start after a kill": (
+        [person(0, "kill"), started(1, 102), *SUCCESS, looked(300, 102, 10, 60)],
+        ["nothing is started after a kill"],
+    ),
+    "a task without an end": (
+        [started(1, 102), state(10, "deferred"), looked(300, 102, 10, 60)],
+        ["a task ends"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("history", "broken"), RUN_HISTORIES.values(), ids=RUN_HISTORIES)
+def test_what_the_checker_finds_in_a_history_of_runs(history: list[Entry], broken: list[str]) -> None:
+    entries = [{"at": 0.0, "what": "task", **RUN}, attempt(0), *history]
+    assert [one.promise for one in promises.broken_promises(entries)] == broken
+
+
+def begun(at: float, name: str, **how: Any) -> Entry:
+    return asked(at, "/agent-builder/start", {"sessionId": name}, **how)
+
+
+def sent(at: float, message: str) -> Entry:
+    return asked(at, "/agent-builder/s1/followup", {"success": True}) | {"body": {"message": message}}
+
+
+def finished(at: float) -> Entry:
+    return asked(at, "/agent-builder/s1/finish", {"agentId": 700})
+
+
+BUILT = [ended(100, "returned", 700), state(100, "success")]
+
+SESSION_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
+    "a session that builds an agent": ([begun(1, "s1"), sent(2, "a"), sent(3, "b"), finished(4), *BUILT], []),
+    "a second session beside the first": (
+        [begun(0, "s0"), begun(1, "s1"), sent(2, "a"), sent(3, "b"), finished(4),
+         asked(5, "/agent-builder/s0/cancel", {}), *BUILT],
+        ["one session at a time"],
+    ),
+    "a message that is sent twice": (
+        [begun(1, "s1"), sent(2, "a"), sent(3, "a"), sent(4, "b"), finished(5), ended(9, "raised"), state(9, "failed")],
+        ["each message is sent once, in order"] * 2,
+    ),
+    "an agent without every message": (
+        [begun(1, "s1"), sent(2, "a"), finished(4), *BUILT],
+        ["success means everything was said"],
+    ),
+    "an agent that no session has saved": (
+        [begun(1, "s1"), sent(2, "a"), sent(3, "b"), asked(4, "/agent-builder/s1/cancel", {}), *BUILT],
+        ["success means an agent"],
+    ),
+    "a session that is left": ([begun(1, "s1"), ended(9, "raised"), state(9, "failed")], ["no session is left"]),
+    "a session that a person was told of": (
+        [begun(1, "s1"), ended(9, "raised", said="session s1 may be running and costing credits"), state(9, "failed")],
+        [],
+    ),
+    "a good session that is done again": (
+        [begun(0, "s0"), asked(1, "/agent-builder/s0/finish", {"agentId": 1}), begun(2, "s1"), sent(3, "a"),
+         sent(4, "b"), finished(5), *BUILT],
+        ["what went well is not done again"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("wipes", "broken"), [(True, []), (False, ["each message is sent once, in order"] * 2)])
+def test_only_a_clear_that_wipes_the_record_excuses_a_message_that_is_sent_again(
+    wipes: bool, broken: list[str]
+) -> None:
+    task = {"at": 0.0, "what": "task", **SESSION, "session_id": "s1"}
+    clear = person(5, "clear", wipes=wipes)
+    history = [sent(2, "a"), clear, attempt(6, 2), sent(7, "a"), sent(8, "b"), finished(9), *BUILT]
+    found = [one.promise for one in sessions.broken_promises([task, attempt(0), *history])]
+    assert found[: len(broken)] == broken
+    assert bool(found) is bool(broken)
+
+
+@pytest.mark.parametrize(("history", "broken"), SESSION_HISTORIES.values(), ids=SESSION_HISTORIES)
+def test_what_the_checker_finds_in_a_history_of_sessions(history: list[Entry], broken: list[str]) -> None:
+    entries = [{"at": 0.0, "what": "task", **SESSION}, attempt(0), *history]
+    assert [one.promise for one in sessions.broken_promises(entries)] == broken
