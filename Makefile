@@ -88,7 +88,11 @@ system: $(READY) ## Tests with real Airflow processes
 
 .PHONY: test-ui
 # A browser is needed, so these tests are no part of "make test".
-test-ui: $(READY) ## The page and tab in Airflow's UI, in headless Chromium (needs chromium and chromedriver)
+AXE := build/axe/axe_playwright_python/axe.min.js
+$(AXE): $(READY)
+	$(BIN)/python $(PIP_INSTALL) --no-deps --target build/axe axe-playwright-python==0.1.8
+
+test-ui: $(READY) $(AXE) ## The page and tab in Airflow's UI, in headless Chromium (needs chromium and chromedriver)
 	$(BIN)/pytest -s tests/ui
 
 .PHONY: test-2.11 system-2.11

@@ -19,7 +19,7 @@ from airflow_provider_sequentum.runs.phases import Phase
 from airflow_provider_sequentum.runs.record import RunPolicies, RunRecord
 from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.spaces.record import SpaceRecord
-from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, rendered_agent_id, save_record
+from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, save_record
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Verb = Literal["stop", "kill"]
 
 LONGEST_STOP = timedelta(minutes=3)
-"""After this time an action whose end is not on record counts as one whose API server went away."""
+"""When so long after the task's ``stop_grace`` no end is on record, the API server that stopped the run went away."""
 
 AT_REST = frozenset({"success", "failed", "skipped", "up_for_retry"})
 """States of a task instance that no worker or triggerer works on."""
@@ -74,6 +74,13 @@ def restart_plan(view: TaskView) -> RestartPlan | None:
         and record.asked.retry_mode != "new"
     )
     return RestartPlan(is_in_place)
+
+
+def is_under_way(view: TaskView) -> bool:
+    """Return whether what was last asked for may still be at work."""
+    last = view.action
+    longest = timedelta(seconds=grace_of(view)) + LONGEST_STOP
+    return last is not None and not last.is_over and datetime.now(UTC) - last.at < longest
 
 
 class Audit:
@@ -131,10 +138,8 @@ def stop(
     if not can_stop(view) or view.conn_id is None:
         raise Impossible("The task has no run that may be running.")
     last = view.action
-    is_under_way = last is not None and not last.is_over and datetime.now(UTC) - last.at < LONGEST_STOP
-    if last is not None and is_under_way and last.verb in (verb, "kill"):
+    if last is not None and is_under_way(view) and last.verb in (verb, "kill"):
         raise Impossible(f"{last.who} has asked for this already.")
-    _check_agent(session, view)
     records, grace = records_of(view), 0.0 if verb == "kill" else grace_of(view)
     audit = Audit(session, f"sequentum_{verb}", user, view)
     conn_id = view.conn_id
@@ -178,7 +183,6 @@ def restart(session: Session, view: TaskView, user: BaseUser, clear: Callable[[d
     plan = restart_plan(view)
     if plan is None:
         raise Impossible("The task, or a run of it, is still going; or it has no run of its own.")
-    _check_agent(session, view)
     record = view.record
     audit = Audit(session, "sequentum_restart", user, view)
     if plan.is_in_place and isinstance(record, RunRecord):
@@ -221,13 +225,6 @@ def _own_records(view: TaskView) -> dict[tuple[int, int], RunRecord]:
     if isinstance(record, SpaceRecord):
         return {(run.agent_id, run.run_id or 0): run for run in record.known_runs.values()}
     return {} if record is None else {(record.agent_id, record.run_id or 0): record}
-
-
-def _check_agent(session: Session, view: TaskView) -> None:
-    """Refuse to act on another agent than the task's: a user may edit the XComs of a DAG, not its parameters."""
-    agent_id = rendered_agent_id(session, view.key)
-    if agent_id is not None and any(run.agent_id != agent_id for run in view.runs):
-        raise Impossible(f"The task works with agent {agent_id}, but its XComs name another one.")
 
 
 def _stop_all(conn_id: str, records: Sequence[RunRecord], grace: float) -> str:

@@ -18,6 +18,7 @@ from airflow.api_fastapi.app import API_ROOT_PATH, get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep  # noqa: TC002 - FastAPI reads it
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag, requires_access_view
+from airflow.models.base import ID_LEN
 from airflow.providers.common.compat.sdk import conf
 from airflow.utils.session import create_session
 from fastapi import Body, Depends, FastAPI, HTTPException, Request, Response
@@ -95,11 +96,16 @@ def key_of(dag_id: str, names: Any) -> TaskKey:
     """Return the task instance of a DAG that a query or a body names."""
     run_id, task_id = names.get("run_id"), names.get("task_id")
     map_index = str(names.get("map_index", "-1"))
-    if not isinstance(run_id, str) or not isinstance(task_id, str):
+    if not _is_id(run_id) or not _is_id(task_id):
         raise HTTPException(422, "run_id and task_id are needed.")
     # On a task that is not mapped, Airflow 3.1 leaves the placeholder as it is.
     index = int(map_index) if map_index.isascii() and map_index.isdecimal() and len(map_index) < 9 else -1
     return TaskKey(dag_id, run_id, task_id, index)
+
+
+def _is_id(value: object) -> bool:
+    """Return whether Airflow may have given an id. Others are refused here: the database would fail with some."""
+    return isinstance(value, str) and 0 < len(value) <= ID_LEN and value.isprintable()
 
 
 KeyDep = Annotated[TaskKey, Depends(task_in_query)]

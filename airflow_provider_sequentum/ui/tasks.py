@@ -13,7 +13,7 @@ from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.models.xcom import XComModel
-from sqlalchemy import and_, select, tuple_
+from sqlalchemy import Text, and_, cast, func, select, tuple_
 
 from airflow_provider_sequentum.api.run_status import parse_run_status, status_name
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 MOST_RECENT = 6000
 """Summaries of runs that are read for the page of all agents: thirty runs of two hundred agents."""
+
+LONGEST_XCOM = 100_000
+"""Characters of an XCom that is read. The provider's own are shorter; others may use the same keys for anything."""
+_IS_SHORT = func.length(cast(XComModel.value, Text)) <= LONGEST_XCOM
+
+LONGEST_ID = 20
 
 ACTION_EVENTS = ("sequentum_stop", "sequentum_kill", "sequentum_restart")
 """The events of Airflow's audit log that stand for what was done on the tab."""
@@ -184,6 +190,7 @@ class Action:
 class TaskView:
     """What Airflow knows of a task instance of this provider.
 
+    :param other_agents: agents of runs that are left out, because the task's parameters name another agent.
     :param owns_runs: whether the runs are the task's own: it started them and stops them.
     :param record: what the task keeps for its next attempt, if that can be read.
     :param keeps_records: whether this Airflow keeps records across attempts.
@@ -197,6 +204,7 @@ class TaskView:
     max_tries: int
     conn_id: str | None
     runs: tuple[RunFacts, ...]
+    other_agents: tuple[int, ...]
     session: Mapping[str, Any] | None
     owns_runs: bool
     record: RunRecord | SpaceRecord | None
@@ -220,10 +228,13 @@ def find_task(session: Session, key: TaskKey) -> TaskView | None:
         select(RenderedTaskInstanceFields.rendered_fields).where(key.matches(RenderedTaskInstanceFields))
     )
     record = _record_of(session, key, xcoms)
-    runs = tuple(_runs_of(xcoms, record))
+    found = list(_runs_of(xcoms, record))
+    # A user may edit the XComs of a DAG, and not the parameters that say whose files and figures its tasks may read.
+    agent_id = _agent_id_in(rendered)
+    runs = tuple(run for run in found if agent_id is None or run.agent_id == agent_id)
     summary, _ = xcoms.get(SESSION_SUMMARY_KEY, (None, None))
     builder_session = summary if isinstance(summary, Mapping) and "session_id" in summary else None
-    if operator not in (*_OWNERS, *_OTHERS) and not runs and builder_session is None:
+    if operator not in (*_OWNERS, *_OTHERS) and not found and builder_session is None:
         return None
     return TaskView(
         key=key,
@@ -233,6 +244,7 @@ def find_task(session: Session, key: TaskKey) -> TaskView | None:
         max_tries=task.max_tries,
         conn_id=_conn_id_of(record, rendered),
         runs=runs,
+        other_agents=tuple({run.agent_id for run in found if run not in runs}),
         session=builder_session,
         owns_runs=record is not None or operator in _OWNERS,
         record=record,
@@ -246,7 +258,7 @@ def recent_runs(session: Session) -> list[SeenRun]:
     columns = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
     query = (
         select(*columns, XComModel.value, XComModel.timestamp)
-        .where(XComModel.key.in_((RUN_SUMMARY_KEY, RUNS_KEY)))
+        .where(XComModel.key.in_((RUN_SUMMARY_KEY, RUNS_KEY)), _IS_SHORT)
         .order_by(XComModel.timestamp.desc())
         .limit(MOST_RECENT)
     )
@@ -272,15 +284,6 @@ def save_record(session: Session, key: TaskKey, record: RunRecord) -> None:
     session.commit()
 
 
-def rendered_agent_id(session: Session, key: TaskKey) -> int | None:
-    """Return the agent that the task's rendered parameters name; ``None`` where they name none, or by its name."""
-    fields = session.scalar(
-        select(RenderedTaskInstanceFields.rendered_fields).where(key.matches(RenderedTaskInstanceFields))
-    )
-    text = str((fields or {}).get("agent_id") or "").strip()
-    return int(text) if text.isascii() and text.isdecimal() else None
-
-
 def decoded(value: object) -> object:
     """Return the value of an XCom. Airflow keeps it as JSON, or as a text of JSON."""
     if not isinstance(value, str):
@@ -294,7 +297,7 @@ def decoded(value: object) -> object:
 def _xcoms_of(session: Session, key: TaskKey) -> dict[str, tuple[object, datetime]]:
     wanted = (RUN_SUMMARY_KEY, RUNS_KEY, SESSION_SUMMARY_KEY, *RECORD_KEYS)
     query = select(XComModel.key, XComModel.value, XComModel.timestamp)
-    rows = session.execute(query.where(key.matches(XComModel), XComModel.key.in_(wanted)))
+    rows = session.execute(query.where(key.matches(XComModel), XComModel.key.in_(wanted), _IS_SHORT))
     return {row.key: (decoded(row.value), row.timestamp) for row in rows}
 
 
@@ -348,6 +351,12 @@ def _conn_id_of(record: RunRecord | SpaceRecord | None, rendered: Mapping[str, A
     if record is not None and record.config is not None:
         return record.config.sequentum_conn_id
     return _text((rendered or {}).get("sequentum_conn_id"))
+
+
+def _agent_id_in(rendered: Mapping[str, Any] | None) -> int | None:
+    """Return the agent that the task's parameters name; ``None`` where they name none, or by its name."""
+    text = str((rendered or {}).get("agent_id") or "").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < LONGEST_ID else None
 
 
 def _rendered_conn_ids(session: Session, keys: Collection[TaskKey]) -> dict[tuple[str, str], str]:

@@ -43,9 +43,10 @@ class Scene:
     """A running Airflow with the UI's DAGs, and a sandbox.
 
     :param folder: everything that is written goes below it.
+    :param base_path: a path prefix of all of Airflow's addresses.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, base_path: str = "") -> None:
         self.sandbox = Sandbox(time_scale=1.0, rate_limit=10_000)
         self._folder = folder
         self._passwords = {role: f"the {role}'s own" for role in ROLES}
@@ -57,6 +58,7 @@ class Scene:
             folder / "dags",
             python=sys.executable,
             database="postgres",
+            base_path=base_path,
             environment={
                 "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
                 "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{role}:{role}" for role in ROLES),
@@ -122,6 +124,13 @@ class Person:
         """Ask again for what the browser asked for."""
         return httpx.get(address, headers={"Cookie": f"_token={self._scene.tokens[self._role]}"}, timeout=30)
 
+    def open_alone(self, path: str) -> None:
+        """Open a page of ours by its own address, without Airflow around it."""
+        self.browser.open(f"{self._scene.airflow.url}/sequentum/{path}")
+        self.browser.wait_until(
+            lambda: bool(self.browser.run("return document.getElementById('main')?.innerText")), "the page is there"
+        )
+
     def open_agents(self) -> None:
         """Open the page in the navigation."""
         self.browser.open(f"{self._scene.airflow.url}/plugin/sequentum")
@@ -148,6 +157,10 @@ class Person:
         while text not in self.text:
             assert time.monotonic() < deadline, f"No {text!r} in: {self.text}"
             time.sleep(0.2)
+
+    def choose_theme(self, theme: str) -> None:
+        """Switch Airflow to light or dark."""
+        self.browser.run(f"localStorage.theme = '{theme}'")
 
     def press(self, verb: str) -> None:
         """Press a button and confirm."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 ENDLESS = RunPlan(outcome="Running")
 VERBS = ("stop", "kill", "restart")
+
+
+def task_path(run: DagRun) -> str:
+    return f"dags/{run.dag_id}/task?run_id={quote(run.run_id, safe='')}&task_id=extract&map_index=-1"
 
 
 def start(scene: Scene, *plans: RunPlan, run_id: str | None = None, agent: str = "Prices") -> DagRun:
@@ -118,8 +125,7 @@ def test_a_viewer_is_refused_and_nobody_is_not_known(scene: Scene, browser: Brow
     assert viewer.in_frame("return page.querySelectorAll('button[data-verb]').length") == 0
     assert {scene.post(run, verb, "viewer").status_code for verb in VERBS} == {403}
     assert {scene.post(run, verb, None).status_code for verb in VERBS} == {401}
-    task = f"dags/watched/task?run_id={run.run_id}&task_id=extract&map_index=-1"
-    assert [scene.get(path, None).status_code for path in ("agents", task)] == [401, 401]
+    assert [scene.get(path, None).status_code for path in ("agents", task_path(run))] == [401, 401]
     assert effects(scene, since) == []
     assert audit(scene, run) == []
     scene.post(run, "kill", "admin")
@@ -149,20 +155,82 @@ _PAINT = """
 """
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_theme_is_airflow_s_and_nothing_is_wider_than_a_phone(scene: Scene, browser: Browser, theme: str) -> None:
-    viewer = Person(scene, browser, "viewer")
-    browser.run(f"localStorage.theme = '{theme}'")
-    viewer.open_agents()
-    assert viewer.in_frame("return page.documentElement.classList.contains('dark')") is (theme == "dark")
-    browser.open(f"{scene.airflow.url}/sequentum/agents")
-    browser.run("localStorage.removeItem('theme')")
-    browser.run(
-        "const frame = document.createElement('iframe'); frame.src = 'agents'; frame.width = 400; frame.height = 900;"
-        "document.body.replaceChildren(frame)"
+def test_ten_people_who_reload_are_served_at_once_and_the_service_is_hardly_asked(scene: Scene) -> None:
+    run = start(scene, RunPlan(duration=1.0))
+    scene.airflow.wait(run)
+    asked = len(scene.sandbox.ledger.requests)
+
+    def reload(number: int) -> float:
+        started = time.monotonic()
+        assert scene.get((task_path(run), "agents")[number % 2], "viewer").status_code == 200
+        return time.monotonic() - started
+
+    with ThreadPoolExecutor(10) as people:
+        seconds = sorted(people.map(reload, range(200)))
+    requests = len(scene.sandbox.ledger.requests) - asked
+    sys.stdout.write(
+        f"200 pages: median {statistics.median(seconds):.2f} s, longest {seconds[-1]:.2f} s; {requests=}\n"
     )
-    browser.wait_until(lambda: bool(viewer.in_frame("return page.querySelector('li')")), "the narrow page is there")
-    assert viewer.in_frame("return page.documentElement.scrollWidth") <= 400
+    assert requests <= 8, "four a minute"
+    assert statistics.median(seconds) < 2
+
+
+def failed_run(scene: Scene) -> DagRun:
+    return scene.airflow.wait(start(scene, RunPlan(outcome="Failure", duration=1.0, message="Timed out.")))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_theme_is_airflow_s_and_axe_finds_nothing(
+    scene: Scene, browser: Browser, axe: str, theme: str, width: int
+) -> None:
+    runs = failed_run(scene), start(scene, ENDLESS)
+    scene.airflow.wait_for_task(runs[1], "extract", {"deferred"})
+    user = Person(scene, browser, "user")
+    user.choose_theme(theme)
+    user.open_agents()
+    assert user.in_frame("return page.documentElement.classList.contains('dark')") is (theme == "dark")
+    browser.show_as_device(width, 900)
+    try:
+        for path in ("agents", *map(task_path, runs)):
+            user.open_alone(path)
+            browser.run(f"document.documentElement.classList.toggle('dark', {str(theme == 'dark').lower()})")
+            browser.run("document.getElementById('do-stop')?.click()")
+            assert browser.run("return document.documentElement.scrollWidth") <= width
+            assert browser.run(f"{axe}; {_VIOLATIONS}") == []
+    finally:
+        browser.show_as_window()
+        scene.post(runs[1], "kill", "admin")
+        scene.airflow.wait(runs[1])
+
+
+_VIOLATIONS = """
+    return axe.run(document).then(found => found.violations.map(
+        each => each.id + ": " + each.nodes.map(node => node.html + " " + node.failureSummary).join("; ")));
+"""
+
+
+def test_links_lead_somewhere(scene: Scene, browser: Browser) -> None:
+    run = failed_run(scene)
+    viewer = Person(scene, browser, "viewer")
+    viewer.open_alone(task_path(run))
+    links: list[str] = browser.run("return [...document.querySelectorAll('.place a')].map(link => link.href)")
+    assert [viewer.get(link).status_code for link in links] == [200, 200]
+    browser.run("document.querySelector('.place a[data-airflow]').click()")
+    browser.wait_for_text("extract")
+    viewer.open_tab(run)
+    viewer.in_frame("page.querySelector('.place a:first-child').click()")
+    browser.wait_until(lambda: "Sequentum agents" in viewer.text, "the frame shows all agents")
+    viewer.in_frame("page.querySelector('a[data-airflow]').click()")
+    browser.wait_until(lambda: "/dags/watched/runs/" in browser.run("return location.href"), "Airflow shows the task")
+
+
+def test_a_page_that_cannot_be_refreshed_says_so(scene: Scene, browser: Browser) -> None:
+    run = failed_run(scene)
+    viewer = Person(scene, browser, "viewer")
+    viewer.open_alone(task_path(run))
+    browser.run("document.cookie = '_token=; path=/; expires=Thu, 01 Jan 1970 00:00:00 GMT'")
+    browser.wait_for_text("you are logged out")
 
 
 def test_the_key_is_in_nothing_that_the_browser_got(scene: Scene, browser: Browser) -> None:

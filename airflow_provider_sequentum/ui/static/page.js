@@ -13,17 +13,26 @@ if (outer !== document) {
   new MutationObserver(followTheme).observe(outer.documentElement, {attributeFilter: ["class"]});
 }
 
-async function refresh() {
-  if (document.hidden) return;
-  let text;
+let refreshedAt = new Date();
+
+async function latest() {
   try {
     const response = await fetch(location.href);
-    if (!response.ok) return;
-    text = await response.text();
+    const text = response.ok ? await response.text() : "";
+    return new DOMParser().parseFromString(text, "text/html").getElementById("main");
   } catch {
-    return;  // the server is away: what is shown carries its age
+    return null;
   }
-  const main = new DOMParser().parseFromString(text, "text/html").getElementById("main");
+}
+
+async function refresh() {
+  // What someone is selecting, to copy it, stays where it is.
+  if (document.hidden || !getSelection().isCollapsed) return;
+  const main = await latest();
+  if (main) refreshedAt = new Date();
+  // The ages on the page count from its last refresh.
+  document.getElementById("stale").textContent = main ? "" :
+    `Airflow does not answer, or you are logged out. This is what it showed at ${refreshedAt.toLocaleTimeString()}.`;
   const old = document.getElementById("main");
   if (!main || main.innerHTML === old.innerHTML) return;
   const focused = old.contains(document.activeElement) ? document.activeElement.id : "";

@@ -57,8 +57,8 @@ class Stage:
     def act(self, verb: str, role: str | None = "admin", dag_id: str = "sales", **names: Any) -> Any:
         """Press a button of the tab."""
         body = {"run_id": RUN_ID, "task_id": "extract", "map_index": "-1", **names}
-        headers = {"x-sequentum-ui": "1"}
-        return self.as_(role).post(f"/dags/{dag_id}/{verb}", json=body, headers=headers)
+        headers = {"x-sequentum-ui": "1", "content-type": "application/json"}
+        return self.as_(role).post(f"/dags/{dag_id}/{verb}", content=json.dumps(body), headers=headers)
 
     def tab(self, role: str | None = "viewer", dag_id: str = "sales", task_id: str = "extract") -> Any:
         """Open the tab, with the run id as Airflow 3.2 and later encode it."""

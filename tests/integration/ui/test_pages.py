@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
+from airflow.models.log import Log
+from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 
 from airflow_provider_sequentum.reporting.links import SESSION_SUMMARY_KEY
@@ -144,6 +149,88 @@ def test_the_service_is_away(stage: Stage) -> None:
     text = stage.until(lambda: page if 'class="problem"' in (page := stage.tab().text) else "", 30)
     assert f'id="run-{run_id}"' in text
     assert "From the service" in text, "the last figures, with their age"
+
+
+def test_the_service_has_no_room_for_the_key(stage: Stage) -> None:
+    run_id = finished(stage)
+    stage.until(lambda: "From the service" in stage.tab().text)
+    stage.sandbox.fail_next("*", status=429, headers={"Retry-After": "30"}, times=None)
+    stage.cached.expire("sequentum_default")
+    asked = len(stage.sandbox.ledger.requests)
+    text = stage.until(lambda: page if 'class="problem"' in (page := stage.tab().text) else "")
+    assert f'id="run-{run_id}"' in text
+    assert "429" in text
+    for _ in range(20):
+        assert stage.tab().status_code == 200
+    assert len(stage.sandbox.ledger.requests) - asked <= 4, "each question once, whoever reloads"
+
+
+def test_ten_people_who_reload_do_not_ask_the_service_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished(stage)
+    monkeypatch.setattr("airflow_provider_sequentum.ui.cache.REQUESTS_PER_MINUTE", 4)
+    stage.cached.expire("sequentum_default")
+    asked = len(stage.sandbox.ledger.requests)
+    roles = [("viewer", "user")[number % 2] for number in range(40)]
+    with ThreadPoolExecutor(10) as people:
+        answers = list(people.map(lambda role: stage.tab(role).status_code, roles))
+    assert set(answers) == {200}
+    assert len(stage.sandbox.ledger.requests) - asked <= 4
+
+
+def test_a_message_of_five_megabytes_leaves_the_page_small(stage: Stage) -> None:
+    finished(stage, "Failure", message="Out of memory. " * 350_000)
+    text = stage.tab().text
+    assert "Out of memory." in text
+    assert len(text) < 30_000
+    assert len(stage.as_("viewer").get("/agents").text) < 30_000
+
+
+def test_what_others_push_under_the_same_key_is_not_read_whole(stage: Stage) -> None:
+    """``run`` is a name that anyone may give an XCom: its rows of any size are not loaded for a page."""
+    finished(stage)
+    large = {"agent_id": 990, "run_id": 991, "status": "Success", "padding": "x" * 5_000_000}
+    with create_session() as session:
+        run = rows.add_task(session, "other", "r", "load", operator="PythonOperator")
+        rows.add_xcom(session, run, "load", "run", large)
+        run = rows.add_task(session, "sales", "r", "extract")
+        rows.add_xcom(session, run, "extract", "run", large)
+    text = stage.as_("viewer").get("/agents").text
+    assert "990" not in text
+    assert text.count("<svg") == 1
+    viewer = stage.as_("viewer")
+    assert "has not started a run" in viewer.get("/dags/sales/task?run_id=r&task_id=extract").text
+
+
+def test_a_run_of_another_agent_than_the_task_s_is_not_shown(stage: Stage) -> None:
+    """Who may edit the XComs of a DAG may not thereby read the files of another agent with the task's key."""
+    own = stage.sandbox.add_agent("Own")
+    other = stage.sandbox.add_agent("Other", records=[{"secret": "plans"}])
+    stage.sandbox.plan_runs(other.id, [RunPlan(duration=0.0)])
+    stage.start(own.id, record=False)
+    victim = stage.start(other.id, dag_id="secret", state="success")
+    stage.sandbox.advance(10)
+    with create_session() as session:
+        row = session.query(XComModel).filter_by(dag_id="sales", key="run").one()
+        row.value = json.dumps({"agent_id": other.id, "run_id": victim.id, "status": "Success"})
+    asked = len(stage.sandbox.ledger.requests)
+    text = stage.tab("user").text
+    assert f"Run {victim.id}" not in text
+    assert len(stage.sandbox.ledger.requests) == asked
+    path = f"/dags/sales/preview?run_id={quote(RUN_ID, safe='')}&task_id=extract&sequentum_run={victim.id}&file=1"
+    assert stage.as_("user").get(path).status_code == 404
+
+
+def test_an_action_whose_api_server_went_away_is_not_under_way_for_ever(stage: Stage) -> None:
+    stage.start(stage.sandbox.add_agent("Prices").id)
+    with create_session() as session:
+        log = Log("sequentum_stop", owner="Ann", owner_display_name="Ann", dag_id="sales", task_id="extract")
+        log.run_id, log.map_index = RUN_ID, -1
+        log.extra = json.dumps({"outcome": "It was asked for.", "is_over": False})
+        log.dttm = datetime.now(UTC) - timedelta(hours=1)
+        session.add(log)
+    text = stage.tab("user").text
+    assert "it is being done" not in text
+    assert "what became of it is not known" in text
 
 
 def test_a_connection_that_only_the_workers_have(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.app import create_auth_manager, get_auth_manager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
+from airflow_provider_sequentum.ui import app as ui
 from tests.integration.ui.conftest import RUN_ID
 
 if TYPE_CHECKING:
@@ -82,6 +84,64 @@ def test_only_the_dag_of_the_path_counts(stage: Stage) -> None:
     answer = user.post("/dags/sales/stop?dag_id=secret", json=body, headers={"x-sequentum-ui": "1"})
     assert answer.status_code == 404
     assert stage.sandbox.ledger.stops == []
+
+
+@pytest.mark.parametrize("cookie", ["", "nonsense", "a.b.c", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzb21lX2FkbWluIn0."])
+def test_a_cookie_that_airflow_did_not_issue_is_no_one_s(stage: Stage, cookie: str) -> None:
+    stage.start(stage.sandbox.add_agent("Prices").id)
+    stranger = stage.as_(None)
+    stranger.cookies.set("_token", cookie)
+    for path in (
+        "/agents",
+        "/dags/sales/task?run_id=x&task_id=extract",
+        "/dags/sales/preview?run_id=x&task_id=extract",
+    ):
+        assert stranger.get(path).status_code in (401, 403)
+    assert {stage.act(verb, None).status_code for verb in VERBS} <= {401, 403}
+    assert stage.logs() == []
+
+
+def test_the_token_of_a_session_that_is_over_is_no_one_s(stage: Stage) -> None:
+    stage.start(stage.sandbox.add_agent("Prices").id)
+    user = SimpleAuthManagerUser(username="some_admin", role="admin")
+    late = stage.as_(None)
+    late.cookies.set("_token", create_auth_manager().generate_jwt(user, expiration_time_in_seconds=-60))
+    assert stage.tab(None).status_code in (401, 403)
+    assert {stage.act(verb, None).status_code for verb in VERBS} <= {401, 403}
+    assert len(stage.sandbox.ledger.effects) == 1, "the start"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"run_id": "a\0b"},
+        {"task_id": "\ud800"},
+        {"run_id": None},
+        {"run_id": ["x"]},
+        {"task_id": {"$ne": 1}},
+        {"run_id": "x" * 100_000},
+    ],
+)
+def test_a_task_whose_name_is_none_is_not_acted_on(stage: Stage, verb: str, names: dict[str, Any]) -> None:
+    stage.start(stage.sandbox.add_agent("Prices").id)
+    assert stage.act(verb, **names).status_code == 422
+    assert stage.logs() == []
+
+
+@pytest.mark.parametrize("query", ["", "run_id=%00&task_id=t", "run_id=%ff%fe&task_id=t", "run_id=r", "task_id", "&&="])
+def test_an_address_that_names_no_task_is_refused(stage: Stage, query: str) -> None:
+    viewer = stage.as_("viewer")
+    answers = [viewer.get(f"/dags/sales/{page}?{query}").status_code for page in ("task", "preview")]
+    assert answers in ([422, 422], [200, 404])
+    if "%00" in query or "=t" not in query:
+        assert answers == [422, 422]
+
+
+@pytest.mark.parametrize("given", [None, -1, "-2", "1e3", "٣", True, [0], "{MAP_INDEX}", "9" * 30])
+def test_what_is_no_map_index_means_a_task_that_is_not_mapped(given: object) -> None:
+    assert ui.key_of("sales", {"run_id": "r", "task_id": "t", "map_index": given}).map_index == -1
+    assert ui.key_of("sales", {"run_id": "r", "task_id": "t", "map_index": 7}).map_index == 7
 
 
 @pytest.mark.parametrize("verb", VERBS)
