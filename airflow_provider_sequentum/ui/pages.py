@@ -313,7 +313,7 @@ def _comparison(run: RunFacts, history: Sequence[RunFacts]) -> str | None:
     good = [each for each in history if each.phase is Phase.SUCCEEDED and each.run_id != run.run_id]
     if not good:
         return None
-    count = "The good run before" if len(good) == 1 else f"The median of {len(good)} good runs"
+    count = "The good run before it" if len(good) == 1 else f"The median of {len(good)} good runs"
     seconds = [each.seconds for each in good if each.seconds is not None]
     records = [each.records for each in good if each.records is not None]
     facts = [_duration(statistics.median(seconds))] if seconds else []

@@ -110,6 +110,12 @@ class Scene:
         return {} if role is None else {"Authorization": f"Bearer {self.tokens[role]}"}
 
 
+_READY = """
+    const page = document.querySelector('iframe')?.contentDocument;
+    return page?.readyState === 'complete' && page.getElementById('main')?.innerText.length > 0;
+"""
+
+
 class Person:
     """Someone with a role, in front of Airflow's pages."""
 
@@ -169,5 +175,5 @@ class Person:
         self.in_frame("page.getElementById('dialog-yes').click()")
 
     def _wait_for_frame(self) -> None:
-        ready = "return document.querySelector('iframe')?.contentDocument?.getElementById('main')?.innerText.length > 0"
-        self.browser.wait_until(lambda: bool(self.browser.run(ready)), "the frame is there")
+        # A button does something once the page's script has run, which is before the page is complete.
+        self.browser.wait_until(lambda: bool(self.browser.run(_READY)), "the frame is there")

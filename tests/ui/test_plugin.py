@@ -204,6 +204,14 @@ def test_the_theme_is_airflow_s_and_axe_finds_nothing(
         scene.airflow.wait(runs[1])
 
 
+def test_axe_finds_what_is_wrong(scene: Scene, browser: Browser, axe: str) -> None:
+    viewer = Person(scene, browser, "viewer")
+    viewer.open_alone("agents")
+    browser.run("document.getElementById('main').append(new Image(), document.createElement('button'))")
+    found = browser.run(f"{axe}; {_VIOLATIONS}")
+    assert {each.partition(":")[0] for each in found} == {"button-name", "image-alt"}
+
+
 _VIOLATIONS = """
     return axe.run(document).then(found => found.violations.map(
         each => each.id + ": " + each.nodes.map(node => node.html + " " + node.failureSummary).join("; ")));

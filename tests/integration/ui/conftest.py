@@ -14,7 +14,7 @@ if not hasattr(AirflowPlugin, "external_views"):  # before Airflow 3.1 there is 
     collect_ignore_glob = ["test_*.py"]
 else:
     from airflow import settings
-    from airflow.api_fastapi.app import create_auth_manager
+    from airflow.api_fastapi.app import create_auth_manager, get_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
     from airflow.models import Log, import_all_models
     from airflow.models.base import Base
@@ -50,7 +50,7 @@ class Stage:
             client = TestClient(ui.app)
             if role is not None:
                 user = SimpleAuthManagerUser(username=f"some_{role}", role=role)
-                client.cookies.set("_token", create_auth_manager().generate_jwt(user))
+                client.cookies.set("_token", get_auth_manager().generate_jwt(user))
             self._clients[str(role)] = client
         return self._clients[str(role)]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from airflow.api_fastapi.app import create_auth_manager, get_auth_manager
+from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
 from airflow_provider_sequentum.ui import app as ui
@@ -105,7 +105,7 @@ def test_the_token_of_a_session_that_is_over_is_no_one_s(stage: Stage) -> None:
     stage.start(stage.sandbox.add_agent("Prices").id)
     user = SimpleAuthManagerUser(username="some_admin", role="admin")
     late = stage.as_(None)
-    late.cookies.set("_token", create_auth_manager().generate_jwt(user, expiration_time_in_seconds=-60))
+    late.cookies.set("_token", get_auth_manager().generate_jwt(user, expiration_time_in_seconds=-60))
     assert stage.tab(None).status_code in (401, 403)
     assert {stage.act(verb, None).status_code for verb in VERBS} <= {401, 403}
     assert len(stage.sandbox.ledger.effects) == 1, "the start"
