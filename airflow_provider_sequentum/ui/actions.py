@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ from airflow_provider_sequentum.runs.phases import Phase
 from airflow_provider_sequentum.runs.record import RunPolicies, RunRecord
 from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.spaces.record import SpaceRecord
-from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, save_record
+from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, last_action, lock_task, save_record
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -37,6 +37,9 @@ AT_REST = frozenset({"success", "failed", "skipped", "up_for_retry"})
 """States of a task instance that no worker or triggerer works on."""
 
 DEFAULT_GRACE = RunPolicies().stop_grace
+
+_one_at_a_time = threading.Lock()
+"""Requests of this process: SQLite does not lock rows."""
 
 log = logging.getLogger(__name__)
 
@@ -137,12 +140,15 @@ def stop(
     """
     if not can_stop(view) or view.conn_id is None:
         raise Impossible("The task has no run that may be running.")
-    last = view.action
-    if last is not None and is_under_way(view) and last.verb in (verb, "kill"):
-        raise Impossible(f"{last.who} has asked for this already.")
-    records, grace = records_of(view), 0.0 if verb == "kill" else grace_of(view)
-    audit = Audit(session, f"sequentum_{verb}", user, view)
     conn_id = view.conn_id
+    with _one_at_a_time:
+        lock_task(session, view.key)
+        view = replace(view, action=last_action(session, view.key))
+        last = view.action
+        if last is not None and is_under_way(view) and last.verb in (verb, "kill"):
+            raise Impossible(f"{last.who} has asked for this already.")
+        audit = Audit(session, f"sequentum_{verb}", user, view)
+    records, grace = records_of(view), 0.0 if verb == "kill" else grace_of(view)
 
     def work() -> None:
         try:
@@ -214,10 +220,10 @@ def clear_body(key: TaskKey) -> dict[str, Any]:
         "include_downstream": True,
         "reset_dag_runs": True,
     }
-    # Versions that forget the state of a cleared task have a way to ask them not to; others refuse the field.
-    if "keep_task_state" in ClearTaskInstancesBody.model_fields:
-        body["keep_task_state"] = True
-    return body
+    # Not every version has these, and those that lack one refuse it: keep what the task stored for its next attempt,
+    # and refuse to clear a task that someone else has cleared a moment ago and that works again.
+    wanted = {"keep_task_state": True, "prevent_running_task": True}
+    return body | {name: value for name, value in wanted.items() if name in ClearTaskInstancesBody.model_fields}
 
 
 def _own_records(view: TaskView) -> dict[tuple[int, int], RunRecord]:

@@ -249,7 +249,7 @@ def find_task(session: Session, key: TaskKey) -> TaskView | None:
         owns_runs=record is not None or operator in _OWNERS,
         record=record,
         keeps_records=TaskStateStoreModel is not None,
-        action=_last_action(session, key),
+        action=last_action(session, key),
     )
 
 
@@ -282,6 +282,28 @@ def save_record(session: Session, key: TaskKey, record: RunRecord) -> None:
         raise ValueError("The task keeps no record.")
     row.value = json.dumps(record.to_json())
     session.commit()
+
+
+def lock_task(session: Session, key: TaskKey) -> None:
+    """Let requests of other API servers about the same task wait until the session is committed or closed."""
+    session.execute(select(TaskInstance.task_id).where(key.matches(TaskInstance)).with_for_update())
+
+
+def last_action(session: Session, key: TaskKey) -> Action | None:
+    """Return what was last done on the tab of a task."""
+    query = select(Log).where(key.matches(Log), Log.event.in_(ACTION_EVENTS)).order_by(Log.id.desc()).limit(1)
+    row = session.scalar(query)
+    if row is None or row.dttm is None:
+        return None
+    extra = decoded(row.extra or "")
+    facts = extra if isinstance(extra, dict) else {}
+    return Action(
+        verb=row.event.removeprefix("sequentum_"),
+        who=row.owner_display_name or row.owner or "unknown",
+        at=row.dttm,
+        outcome=str(facts.get("outcome") or ""),
+        is_over=bool(facts.get("is_over")),
+    )
 
 
 def decoded(value: object) -> object:
@@ -381,22 +403,6 @@ def _attempts_of(session: Session, key: TaskKey, task: TaskInstance) -> tuple[At
     if task.start_date is not None:
         attempts[task.try_number] = Attempt(task.try_number, task.state, task.start_date, task.end_date)
     return tuple(attempts[number] for number in sorted(attempts))
-
-
-def _last_action(session: Session, key: TaskKey) -> Action | None:
-    query = select(Log).where(key.matches(Log), Log.event.in_(ACTION_EVENTS)).order_by(Log.id.desc()).limit(1)
-    row = session.scalar(query)
-    if row is None or row.dttm is None:
-        return None
-    extra = decoded(row.extra or "")
-    facts = extra if isinstance(extra, dict) else {}
-    return Action(
-        verb=row.event.removeprefix("sequentum_"),
-        who=row.owner_display_name or row.owner or "unknown",
-        at=row.dttm,
-        outcome=str(facts.get("outcome") or ""),
-        is_over=bool(facts.get("is_over")),
-    )
 
 
 def _lasted(summary: Mapping[Any, Any]) -> float | None:

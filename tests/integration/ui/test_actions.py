@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.api_fastapi.core_api.datamodels.task_instances import ClearTaskInstancesBody
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 
@@ -103,6 +105,18 @@ def test_what_is_being_stopped_is_not_stopped_twice(stage: Stage) -> None:
     assert len(stage.logs()) == 1
 
 
+def test_several_people_who_press_at_once_stop_it_once(stage: Stage) -> None:
+    agent = stage.sandbox.add_agent("Prices")
+    stage.sandbox.plan_runs(agent.id, [RunPlan(outcome="Running", stop_seconds=30)])
+    stage.start(agent.id)
+    stage.as_("user")
+    with ThreadPoolExecutor(6) as people:
+        codes = sorted(people.map(lambda _: stage.act("stop", "user").status_code, range(6)))
+    assert codes == [200, 409, 409, 409, 409, 409]
+    outcome(stage)
+    assert len(stage.sandbox.ledger.stops) == 1
+
+
 def test_a_run_that_is_over_is_not_stopped(stage: Stage) -> None:
     failed_run(stage)
     answer = stage.act("stop")
@@ -144,6 +158,9 @@ def test_a_failure_is_restarted_in_place_by_the_next_attempt(stage: Stage) -> No
     said = "The task was cleared; its next attempt restarts the run in place."
     assert (answer.status_code, answer.json()) == (200, {"message": said})
     [body] = stage.cleared
+    ClearTaskInstancesBody.model_validate(body)  # it refuses what it does not know
+    assert body.pop("prevent_running_task", True)
+    assert body.pop("keep_task_state", True)
     assert body == {
         "dry_run": False,
         "dag_run_id": RUN_ID,
