@@ -86,6 +86,15 @@ integration: $(READY) ## Tests against the sandbox over real HTTP
 system: $(READY) ## Tests with real Airflow processes
 	$(BIN)/pytest $(SELECT) tests/system
 
+.PHONY: test-ui
+# A browser is needed, so these tests are no part of "make test".
+AXE := build/axe/axe_playwright_python/axe.min.js
+$(AXE): $(READY)
+	$(BIN)/python $(PIP_INSTALL) --no-deps --target build/axe axe-playwright-python==0.1.8
+
+test-ui: $(READY) $(AXE) ## The page and tab in Airflow's UI, in headless Chromium (needs chromium and chromedriver)
+	$(BIN)/pytest -s tests/ui
+
 .PHONY: test-2.11 system-2.11
 ifneq ($(PYTHON_2_11),)
 test-2.11: $(READY_2_11) ## Unit and integration tests on Airflow 2.11 (skipped where no Python runs it)

@@ -59,6 +59,29 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
+CONFIG: dict[str, Any] = {
+    "sequentum": {
+        "description": "What the Sequentum provider adds to Airflow's own UI. Read by the API server.",
+        "options": {
+            "ui": {
+                "description": "Show the page of agents and the tab on task instances (Airflow 3.1 and later).",
+                "version_added": "0.1.0",
+                "type": "boolean",
+                "example": None,
+                "default": "True",
+            },
+            "ui_task_tab": {
+                "description": "Show the tab on task instances. Up to Airflow 3.3 it is on every task of every DAG.",
+                "version_added": "0.1.0",
+                "type": "boolean",
+                "example": None,
+                "default": "True",
+            },
+        },
+    }
+}
+
+
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata, as the entry point ``apache_airflow_provider`` promises."""
     from airflow_provider_sequentum import __version__
@@ -117,6 +140,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": f"{package}.transfers.input_files",
             },
         ],
+        "config": CONFIG,
         "asset-uris": [asset_uri],
         "dataset-uris": [asset_uri],
         "connection-types": [

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from airflow_provider_sequentum.sandbox import RunPlan
 from tests.system.browser import Browser, missing_browser
 from tests.system.stage import Stage
+from tests.ui.scene import Person, Scene
 
 if TYPE_CHECKING:
     from tests.system.harness import DagRun
@@ -49,20 +50,20 @@ class Photographer:
         self._browser.click("//*[@role='option'][contains(., 'Sequentum Cloud')]")
         self._browser.click("//button[contains(@id, ':trigger:Extra Fields')]")
         self._browser.wait_for_text("Requests per minute")
-        self._take("connection-form")
+        _take(self._browser, "connection-form")
         self._browser.resize(*SIZE)
 
     def grid(self, run: DagRun) -> None:
         """The quickstart's tasks, all of them done."""
         self._browser.open(self._page(run))
         self._browser.wait_for_text("land_files")
-        self._take("grid")
+        _take(self._browser, "grid")
 
     def task_log(self, run: DagRun) -> None:
         """The log of a task that has waited, with the button that leads to its run."""
         self._browser.open(f"{self._page(run)}/tasks/{RUN_TASK}")
         self._browser.wait_for_text("ended well")
-        self._take("task-log")
+        _take(self._browser, "task-log")
 
     def sandbox_run(self) -> None:
         """The page that the button leads to, in the sandbox."""
@@ -72,23 +73,72 @@ class Photographer:
         run_id = self._stage.sandbox.ledger.runs(int(agent_id))[-1].run_id
         self._browser.resize(1000, 1200)
         self._browser.open(f"{self._stage.sandbox.base_url}/agents/{agent_id}/runs/{run_id}")
-        self._take("sandbox-run")
+        _take(self._browser, "sandbox-run")
         self._browser.resize(*SIZE)
 
     def _page(self, run: DagRun) -> str:
         return f"{self._stage.airflow.url}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}"
 
-    def _take(self, name: str) -> None:
-        time.sleep(2)  # what the page still loads and animates
-        picture = self._browser.screenshot()
-        if len(picture) > LARGEST:
-            raise ValueError(f"{name}.png would have {len(picture)} bytes, more than {LARGEST}")
-        (IMAGES / f"{name}.png").write_bytes(picture)
-        print(f"{name}.png: {len(picture)} bytes")
+
+class UiPhotographer:
+    """
+    Takes the pictures of the provider's own page and tab in Airflow's UI.
+
+    :param scene: the running Airflow, whose DAG runs the agent it is given.
+    :param browser: the open browser.
+    """
+
+    AGENTS = ("Competitor prices", "Store locations", "Job postings", "Product reviews", "Flight fares", "Recalls")
+
+    def __init__(self, scene: Scene, browser: Browser) -> None:
+        self._scene = scene
+        self._browser = browser
+        self._person = Person(scene, browser, "user")
+        browser.show_as_device(1280, 960)
+
+    def take_all(self) -> None:
+        """Let agents run; take a run that failed, one that is running, and the page of all agents."""
+        sandbox = self._scene.sandbox
+        records = [{"sku": f"A{number}", "store": "Lyon", "price": 9.5 + number} for number in range(480)]
+        agents = [sandbox.add_agent(name, records=records).id for name in self.AGENTS]
+        self._scene.add_history(175, agents=len(agents), first_agent_id=agents[0])
+        message = "A page took longer than 60 seconds."
+        failure = RunPlan(outcome="Failure", duration=92, record_count=310, error_count=4, message=message)
+        failed = self._started(agents[1], failure, "2026-11-27 06:00")
+        sandbox.advance(95)
+        self._scene.airflow.wait(failed)
+        running = self._started(agents[0], RunPlan(outcome="Running", duration=80), "2026-11-27 07:00")
+        sandbox.advance(41)
+        self._tab("ui-failure", failed, "Suggested actions", "Size")
+        self._tab("ui-running", running, "From the service", "Stop")
+        self._person.open_agents()
+        self._person.wait_for(self.AGENTS[-1], 200)
+        _take(self._browser, "ui-agents")
+
+    def _started(self, agent_id: int, plan: RunPlan, run_id: str) -> DagRun:
+        self._scene.sandbox.plan_runs(agent_id, [plan])
+        run = self._scene.airflow.trigger("watched", {"agent_id": agent_id}, run_id=run_id)
+        self._scene.airflow.wait_for_task(run, "extract", {"deferred"})
+        return run
+
+    def _tab(self, name: str, run: DagRun, *texts: str) -> None:
+        self._person.open_tab(run)
+        for text in texts:
+            self._person.wait_for(text, 200)
+        _take(self._browser, name)
+
+
+def _take(browser: Browser, name: str) -> None:
+    time.sleep(2)  # what the page still loads and animates
+    picture = browser.screenshot()
+    if len(picture) > LARGEST:
+        raise ValueError(f"{name}.png would have {len(picture)} bytes, more than {LARGEST}")
+    (IMAGES / f"{name}.png").write_bytes(picture)
+    print(f"{name}.png: {len(picture)} bytes")
 
 
 def main() -> int:
-    """Start Airflow, run two examples, take the pictures."""
+    """Start Airflow, run two examples, take the pictures; then again with the DAGs of the UI's tests."""
     if missing := missing_browser():
         print(missing, file=sys.stderr)
         return 2
@@ -100,6 +150,8 @@ def main() -> int:
             stage.sandbox.plan_runs(int(stage.example_agent_id), [RunPlan(queue_seconds=8, duration=50)])
         photographer.task_log(stage.airflow.wait(stage.airflow.trigger("partial_results"), timeout=300))
         photographer.sandbox_run()
+    with tempfile.TemporaryDirectory() as folder, Scene(Path(folder)) as scene, Browser() as browser:
+        UiPhotographer(scene, browser).take_all()
     return 0
 
 

@@ -90,6 +90,15 @@ class Browser:
         """Give the window another size, in pixels."""
         self._command("window/rect", width=width, height=height)
 
+    def show_as_device(self, width: int, height: int) -> None:
+        """Show pages as a device of this size does, which may be narrower than any window of Chromium."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._command("goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=metrics)
+
+    def show_as_window(self) -> None:
+        """Show pages in the size of the window again."""
+        self._command("goog/cdp/execute", cmd="Emulation.clearDeviceMetricsOverride", params={})
+
     def click(self, xpath: str) -> None:
         """Click an element, as soon as there is one to be clicked."""
         self._act(xpath, "click")
@@ -121,7 +130,10 @@ class Browser:
         self.wait_until(done, f"{action} works on {xpath}")
 
     def _command(self, name: str, **body: Any) -> Any:
-        return self._http.post(f"{self._session}/{name}", json=body).raise_for_status().json()["value"]
+        answer = self._http.post(f"{self._session}/{name}", json=body)
+        if answer.is_error:
+            raise RuntimeError(f"{name}: {answer.json()['value']['message']}")
+        return answer.json()["value"]
 
     def _is_up(self) -> bool:
         try:

@@ -42,6 +42,7 @@ class AirflowInstance:
     :param executor: Airflow's executor. Default: the one that runs tasks on this machine.
     :param parallelism: How many tasks may run at the same time.
     :param patience: Seconds an answer of the REST API is waited for.
+    :param base_path: A path prefix of all its addresses, ``"/air"`` for example.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class AirflowInstance:
         executor: str | None = None,
         parallelism: int = 4,
         patience: float = PATIENCE,
+        base_path: str = "",
     ) -> None:
         self.home = home.resolve()
         self.dags_folder = dags_folder.resolve()
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}{base_path}"
         self.triggerers = ["triggerer"]
         self._python = str(python)
         self._release = _release_of(self._python)
@@ -80,6 +82,11 @@ class AirflowInstance:
     def services(self) -> Mapping[str, tuple[str, ...]]:
         """Arguments of ``airflow`` for each service that is started, by its name."""
         return self._release.services
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of all its processes."""
+        return dict(self._environment)
 
     @property
     def fernet_key(self) -> str:
@@ -195,6 +202,7 @@ class AirflowInstance:
                 executor=self._executor,
                 parallelism=self._parallelism,
                 port=self.port,
+                url=self.url,
             ),
             **self._extra,
             # Airflow 2 starts tasks by the bare name of its command.

@@ -57,10 +57,17 @@ AIRFLOW_2 = Release(
 
 
 def settings(
-    release: Release, *, home: Path, dags_folder: Path, database: str, executor: str, parallelism: int, port: int
+    release: Release,
+    *,
+    home: Path,
+    dags_folder: Path,
+    database: str,
+    executor: str,
+    parallelism: int,
+    port: int,
+    url: str,
 ) -> dict[str, str]:
     """Return Airflow's settings as environment variables."""
-    url = f"http://127.0.0.1:{port}"
     common = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),

@@ -83,6 +83,11 @@ class AirflowClient:
         """Close the connections."""
         self._http.close()
 
+    def authenticate(self, token: str) -> None:
+        """Send a user's token from now on, where not every caller is an administrator."""
+        self._http.headers["Authorization"] = f"Bearer {token}"
+        self._authenticated = True
+
     def get(self, path: str, **query: Any) -> Any:
         """Send a GET request and return the decoded answer."""
         return self.send("GET", path, params=query)
@@ -153,8 +158,7 @@ class AirflowClient:
         response = self._http.get("/auth/token")
         if not response.is_success:
             raise AirflowApiError(response)
-        self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
-        self._authenticated = True
+        self.authenticate(response.json()["access_token"])
 
 
 def _as_line(message: str | dict[str, Any]) -> str:

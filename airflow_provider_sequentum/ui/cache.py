@@ -1,0 +1,257 @@
+"""What the API server asks the service: once for all who look, in turn, within a small share of the key's budget.
+
+A page never waits for the service. It gets what is known, with its age, and leaves a question; a thread of the
+connection asks the most urgent question whenever one may be sent. Nothing is asked that no open page wants to know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar, cast
+
+from airflow_provider_sequentum.api import Call, Reply, SequentumClient
+from airflow_provider_sequentum.exceptions import (
+    SequentumConnectionNotFound,
+    SequentumException,
+    client_errors_as_exceptions,
+)
+from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+
+T = TypeVar("T")
+
+REQUESTS_PER_MINUTE = 4
+"""Requests that one API server process sends for one key."""
+
+SHARE = 0.2
+"""The part of the key's budget that may be used up when they are sent: what else this process sends counts too."""
+
+WINDOW = 60.0
+WANTED_FOR = 45.0
+"""Seconds for which a question stays wanted after a page has last asked it. Open pages ask every ten seconds."""
+FORGOTTEN_AFTER = 3600.0
+"""Seconds after which an answer is dropped that no page has asked for."""
+LONGEST_REQUEST = 20.0
+RETRY_AFTER = 60.0
+"""Seconds until a question that met an error is asked again."""
+HEAD_START = 60.0
+"""How late a question without an answer is from the start: like one whose answer should be a minute younger."""
+
+NOT_HERE = (
+    "This API server does not find the connection {!r}, so the service cannot be asked. If only the workers have it, "
+    "in their own secrets backend or environment, that is as it should be."
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """Something to ask the service. Two questions are the same if connection and name are.
+
+    :param conn_id: the connection.
+    :param name: what is asked.
+    :param ask: sends at most one request with a client and returns the answer.
+    :param fresh_for: seconds for which an answer is good enough.
+    :param weight: how urgent it is, beside others that are as old.
+    """
+
+    conn_id: str
+    name: str
+    ask: Callable[[SequentumClient], T] = field(compare=False)
+    fresh_for: float = field(default=15.0, compare=False)
+    weight: float = field(default=1.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Known(Generic[T]):
+    """What is known of a question.
+
+    :param value: the last answer; ``None`` if there was none.
+    :param at: when it came.
+    :param problem: why the last request got no answer, and when that was.
+    :param is_waiting: whether it is to be asked as soon as there is room for it.
+    """
+
+    value: T | None = None
+    at: datetime | None = None
+    problem: str | None = None
+    failed_at: datetime | None = None
+    is_waiting: bool = False
+
+
+@dataclass(slots=True)
+class _Entry:
+    question: Question[Any]
+    wanted_at: float
+    due_at: float
+    known: Known[Any] = field(default_factory=Known)
+    turn: int = 0
+
+    def urgency(self, now: float) -> tuple[float, int]:
+        """Return how late the question is; of those that are as late, first the one that had its turn first."""
+        return (now - self.due_at) * self.question.weight, -self.turn
+
+
+class ServiceCache:
+    """The answers of the service, shared by all requests of this process.
+
+    :param new_client: opens a client for a connection id; raises ``SequentumException``.
+    :param clock: gives the time in seconds.
+    :param sleep: waits.
+    """
+
+    def __init__(
+        self,
+        new_client: Callable[[str], SequentumClient] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._new_client = new_client or client_of
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._entries: dict[Question[Any], _Entry] = {}
+        self._sent: dict[str, deque[float]] = {}
+        self._at_work: set[str] = set()
+        self._turns = 0
+        self._forgot_at = clock()
+
+    def look(self, question: Question[T]) -> Known[T]:
+        """Return what is known, and see to it that it is asked if that is not good enough."""
+        with self._lock:
+            now = self._clock()
+            self._forget(now)
+            entry = self._entries.setdefault(question, _Entry(question, now, now - HEAD_START))
+            entry.question, entry.wanted_at = question, now
+            is_waiting = now >= entry.due_at
+            if is_waiting and question.conn_id not in self._at_work:
+                self._at_work.add(question.conn_id)
+                name = f"sequentum-ui-{question.conn_id}"
+                threading.Thread(target=self._work, args=(question.conn_id,), name=name, daemon=True).start()
+            return cast("Known[T]", replace(entry.known, is_waiting=is_waiting))
+
+    def peek(self, question: Question[T]) -> Known[T]:
+        """Return what is known, without asking for more."""
+        with self._lock:
+            entry = self._entries.get(question)
+            return Known() if entry is None else cast("Known[T]", entry.known)
+
+    def expire(self, conn_id: str) -> None:
+        """Let everything of a connection count as old, because something was changed."""
+        with self._lock:
+            for entry in self._entries.values():
+                if entry.question.conn_id == conn_id:
+                    entry.due_at = min(entry.due_at, self._clock() - HEAD_START)
+
+    def _work(self, conn_id: str) -> None:
+        """Ask what is wanted of a connection, until nothing is."""
+        try:
+            while not self._is_done(conn_id):
+                self._ask_next(conn_id)
+        except BaseException:
+            with self._lock:
+                self._at_work.discard(conn_id)
+            raise
+
+    def _is_done(self, conn_id: str) -> bool:
+        with self._lock:
+            is_done = not self._wanted(conn_id)
+            if is_done:
+                self._at_work.discard(conn_id)
+            return is_done
+
+    def _ask_next(self, conn_id: str) -> None:
+        question: Question[Any] | None = None
+        try:
+            with self._new_client(conn_id) as client:
+                self._wait_for_room(client)
+                # What is asked is decided when it may be sent: by now another question may be the urgent one.
+                question = self._most_urgent(conn_id)
+                if question is None:
+                    return
+                with client_errors_as_exceptions(conn_id):
+                    answer = question.ask(client)
+        except SequentumConnectionNotFound:
+            self._failed(conn_id, None, NOT_HERE.format(conn_id))
+        except SequentumException as error:
+            self._failed(conn_id, question, str(error))
+        except Exception:  # whatever it is, pages say that they are out of date, and why
+            log.exception("Could not ask Sequentum Cloud for the UI (connection %r).", conn_id)
+            self._failed(conn_id, question, "An unexpected error; see the API server's log.")
+        else:
+            with self._lock:
+                self._store(question, Known(answer, datetime.now(UTC)), question.fresh_for)
+
+    def _wait_for_room(self, client: SequentumClient) -> None:
+        """Wait until one more request may be sent for the client's key, and count it."""
+        settings = client.settings
+        key = hashlib.sha256(f"{settings.origin} {settings.api_key}".encode()).hexdigest()
+        while True:
+            with self._lock:
+                now = self._clock()
+                sent = self._sent.setdefault(key, deque())
+                while sent and now - sent[0] >= WINDOW:
+                    sent.popleft()
+                if len(sent) < REQUESTS_PER_MINUTE:
+                    sent.append(now)
+                    return
+                wait = sent[0] + WINDOW - now
+            self._sleep(wait)
+
+    def _wanted(self, conn_id: str) -> list[_Entry]:
+        now = self._clock()
+        return [
+            entry
+            for entry in self._entries.values()
+            if entry.question.conn_id == conn_id and now >= entry.due_at and now - entry.wanted_at < WANTED_FOR
+        ]
+
+    def _most_urgent(self, conn_id: str) -> Question[Any] | None:
+        with self._lock:
+            now = self._clock()
+            entry = max(self._wanted(conn_id), key=lambda entry: entry.urgency(now), default=None)
+            return None if entry is None else entry.question
+
+    def _failed(self, conn_id: str, question: Question[Any] | None, problem: str) -> None:
+        """Note why a question got no answer; ``None`` stands for all that are wanted of the connection."""
+        with self._lock:
+            asked = None if question is None else self._entries.get(question)
+            for entry in self._wanted(conn_id) if asked is None else [asked]:
+                known = replace(entry.known, problem=problem, failed_at=datetime.now(UTC))
+                self._store(entry.question, known, RETRY_AFTER)
+
+    def _store(self, question: Question[Any], known: Known[Any], good_for: float) -> None:
+        now = self._clock()
+        entry = self._entries.setdefault(question, _Entry(question, now, now))
+        self._turns += 1
+        entry.known, entry.due_at, entry.turn = known, now + good_for, self._turns
+
+    def _forget(self, now: float) -> None:
+        if now - self._forgot_at < WINDOW:
+            return
+        self._forgot_at = now
+        old = [question for question, entry in self._entries.items() if now - entry.wanted_at >= FORGOTTEN_AFTER]
+        for question in old:
+            del self._entries[question]
+
+
+def client_of(conn_id: str) -> SequentumClient:
+    """Open a client that sends a request once: an answer that does not come is asked for again in its turn.
+
+    :raises SequentumException: the connection is not known here, or unusable.
+    """
+    settings = replace(SequentumHook(conn_id).settings, max_attempts=1)
+    with client_errors_as_exceptions(conn_id):
+        return SequentumClient(settings)
+
+
+def asking(call: Call[T]) -> Callable[[SequentumClient], Reply[T]]:
+    """Return what asks for a call's answer, with the service's time."""
+    return lambda client: client.exchange(call, budget_share=SHARE, within=LONGEST_REQUEST)

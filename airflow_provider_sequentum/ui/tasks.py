@@ -1,0 +1,426 @@
+"""What Airflow's database knows of the provider's tasks: their runs, attempts, connection and record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow.models.log import Log
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancehistory import TaskInstanceHistory
+from airflow.models.xcom import XComModel
+from sqlalchemy import Text, and_, cast, func, select, tuple_
+
+from airflow_provider_sequentum.api.run_status import parse_run_status, status_name
+from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
+from airflow_provider_sequentum.reporting.links import RUN_SUMMARY_KEY, SESSION_SUMMARY_KEY
+from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
+from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
+from airflow_provider_sequentum.spaces.attempt import RUNS_KEY
+from airflow_provider_sequentum.spaces.record import SpaceRecord
+
+try:
+    from airflow.models.task_state_store import TaskStateStoreModel
+except ImportError:  # before Airflow 3.3
+    TaskStateStoreModel = None  # type: ignore[assignment, misc]
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from airflow_provider_sequentum.api.runs import Run
+
+MOST_RECENT = 6000
+"""Summaries of runs that are read for the page of all agents: thirty runs of two hundred agents."""
+
+LONGEST_XCOM = 100_000
+"""Characters of an XCom that is read. The provider's own are shorter; others may use the same keys for anything."""
+_IS_SHORT = func.length(cast(XComModel.value, Text)) <= LONGEST_XCOM
+
+LONGEST_ID = 20
+
+ACTION_EVENTS = ("sequentum_stop", "sequentum_kill", "sequentum_restart")
+"""The events of Airflow's audit log that stand for what was done on the tab."""
+
+RECORD_KEYS = (StartAgentRunOperator.state_key, StartSpaceRunsOperator.state_key)
+_OWNERS = (StartAgentRunOperator.__name__, StartSpaceRunsOperator.__name__)
+_OTHERS = (AgentRunSensor.__name__, AgentBuilderOperator.__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKey:
+    """Which task instance."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+    def matches(self, model: Any) -> Any:
+        """Return the condition that a row of a model is about this task instance."""
+        return and_(
+            model.dag_id == self.dag_id,
+            model.run_id == self.run_id,
+            model.task_id == self.task_id,
+            model.map_index == self.map_index,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What is known of a run, and since when.
+
+    :param at: when the figures were read from the service, by the clock of Airflow.
+    :param by_task: whether the task read them, and not this API server.
+    """
+
+    agent_id: int
+    run_id: int
+    status: str
+    phase: Phase
+    at: datetime
+    by_task: bool
+    pages: int | None = None
+    records: int | None = None
+    exported: int | None = None
+    errors: int | None = None
+    seconds: float | None = None
+    created: datetime | None = None
+    message: str | None = None
+    cost: float | None = None
+    note: str | None = None
+    link: str | None = None
+    agent_name: str | None = None
+
+    @classmethod
+    def from_run(cls, run: Run, at: datetime, served_at: datetime | None) -> Self:
+        """Return the facts in a run that was read from the service just now."""
+        seconds: float | None = run.run_time_sec
+        until = run.end_time or served_at
+        if run.started_at is not None and until is not None and (seconds is None or run.end_time is None):
+            seconds = max((until - run.started_at).total_seconds(), 0.0)
+        return cls(
+            agent_id=run.agent_id,
+            run_id=run.id,
+            status=status_name(run.status),
+            phase=phase_of_status(run.status, run.table_type),
+            at=at,
+            by_task=False,
+            pages=run.page_count,
+            records=run.data_count,
+            exported=run.export_count,
+            errors=run.error_count,
+            seconds=seconds,
+            created=run.created or run.started_at,
+            message=run.message,
+            agent_name=run.config_name,
+        )
+
+    @classmethod
+    def from_summary(cls, summary: object, at: datetime) -> Self | None:
+        """Return the facts in a summary that a task pushed; ``None`` if it is not one of a run."""
+        if not isinstance(summary, Mapping):
+            return None
+        agent_id, run_id = _integer(summary.get("agent_id")), _integer(summary.get("run_id"))
+        if not agent_id or not run_id:
+            return None
+        status = parse_run_status(summary.get("status"))
+        seconds, cost = summary.get("seconds"), summary.get("cost")
+        return cls(
+            agent_id=agent_id,
+            run_id=run_id,
+            status=status_name(status),
+            phase=phase_of_status(status),
+            at=at,
+            by_task=True,
+            pages=_integer(summary.get("pages")),
+            records=_integer(summary.get("records")),
+            exported=_integer(summary.get("exported")),
+            errors=_integer(summary.get("errors")),
+            seconds=float(seconds) if isinstance(seconds, int | float) else _lasted(summary),
+            created=_time(summary.get("created")) or _time(summary.get("started")),
+            message=_text(summary.get("message")),
+            cost=float(cost) if isinstance(cost, int | float) else None,
+            note=_text(summary.get("note")),
+            link=_text(summary.get("link")),
+        )
+
+    def with_figures_of(self, newer: RunFacts) -> RunFacts:
+        """Return what the service says now, with what only the task knows."""
+        return replace(newer, cost=self.cost, note=self.note, link=self.link)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRun:
+    """A run, the task instance that ran it, and the connection it used, as far as Airflow still knows."""
+
+    key: TaskKey
+    run: RunFacts
+    conn_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a task instance."""
+
+    number: int
+    state: str | None
+    start: datetime | None
+    end: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """The last thing that was done on the tab, by Airflow's audit log."""
+
+    verb: str
+    who: str
+    at: datetime
+    outcome: str
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """What Airflow knows of a task instance of this provider.
+
+    :param other_agents: agents of runs that are left out, because the task's parameters name another agent.
+    :param owns_runs: whether the runs are the task's own: it started them and stops them.
+    :param record: what the task keeps for its next attempt, if that can be read.
+    :param keeps_records: whether this Airflow keeps records across attempts.
+    :param max_tries: the highest number of an attempt.
+    """
+
+    key: TaskKey
+    state: str | None
+    operator: str
+    attempts: tuple[Attempt, ...]
+    max_tries: int
+    conn_id: str | None
+    runs: tuple[RunFacts, ...]
+    other_agents: tuple[int, ...]
+    session: Mapping[str, Any] | None
+    owns_runs: bool
+    record: RunRecord | SpaceRecord | None
+    keeps_records: bool
+    action: Action | None
+
+    @property
+    def going(self) -> list[RunFacts]:
+        """The runs that may still be running."""
+        return [run for run in self.runs if not run.phase.is_over]
+
+
+def find_task(session: Session, key: TaskKey) -> TaskView | None:
+    """Return what Airflow knows of a task instance; ``None`` if it is not one of this provider, or does not exist."""
+    task = session.scalar(select(TaskInstance).where(key.matches(TaskInstance)))
+    if task is None:
+        return None
+    operator = task.operator or ""
+    xcoms = _xcoms_of(session, key)
+    rendered = session.scalar(
+        select(RenderedTaskInstanceFields.rendered_fields).where(key.matches(RenderedTaskInstanceFields))
+    )
+    record = _record_of(session, key, xcoms)
+    found = list(_runs_of(xcoms, record))
+    # A user may edit the XComs of a DAG, and not the parameters that say whose files and figures its tasks may read.
+    agent_id = _agent_id_in(rendered)
+    runs = tuple(run for run in found if agent_id is None or run.agent_id == agent_id)
+    summary, _ = xcoms.get(SESSION_SUMMARY_KEY, (None, None))
+    builder_session = summary if isinstance(summary, Mapping) and "session_id" in summary else None
+    if operator not in (*_OWNERS, *_OTHERS) and not found and builder_session is None:
+        return None
+    return TaskView(
+        key=key,
+        state=task.state,
+        operator=operator,
+        attempts=_attempts_of(session, key, task),
+        max_tries=task.max_tries,
+        conn_id=_conn_id_of(record, rendered),
+        runs=runs,
+        other_agents=tuple({run.agent_id for run in found if run not in runs}),
+        session=builder_session,
+        owns_runs=record is not None or operator in _OWNERS,
+        record=record,
+        keeps_records=TaskStateStoreModel is not None,
+        action=last_action(session, key),
+    )
+
+
+def recent_runs(session: Session) -> list[SeenRun]:
+    """Return the runs that the tasks of all DAGs have pushed, newest first."""
+    columns = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
+    query = (
+        select(*columns, XComModel.value, XComModel.timestamp)
+        .where(XComModel.key.in_((RUN_SUMMARY_KEY, RUNS_KEY)), _IS_SHORT)
+        .order_by(XComModel.timestamp.desc())
+        .limit(MOST_RECENT)
+    )
+    found = [
+        (TaskKey(*row[:4]), run)
+        for row in session.execute(query)
+        for summary in _summaries_in(decoded(row.value))
+        if (run := RunFacts.from_summary(summary, row.timestamp)) is not None
+    ]
+    newest: dict[tuple[str, str], TaskKey] = {}
+    for key, _ in found:
+        newest.setdefault((key.dag_id, key.task_id), key)
+    conn_ids = _rendered_conn_ids(session, newest.values())
+    return [SeenRun(key, run, conn_ids.get((key.dag_id, key.task_id))) for key, run in found]
+
+
+def save_record(session: Session, key: TaskKey, record: RunRecord) -> None:
+    """Put another record in the place of the one that the task keeps; there has to be one."""
+    row = session.scalar(_stored_rows(key).where(TaskStateStoreModel.key == StartAgentRunOperator.state_key))
+    if row is None:
+        raise ValueError("The task keeps no record.")
+    row.value = json.dumps(record.to_json())
+    session.commit()
+
+
+def lock_task(session: Session, key: TaskKey) -> None:
+    """Let requests of other API servers about the same task wait until the session is committed or closed."""
+    session.execute(select(TaskInstance.task_id).where(key.matches(TaskInstance)).with_for_update())
+
+
+def last_action(session: Session, key: TaskKey) -> Action | None:
+    """Return what was last done on the tab of a task."""
+    query = select(Log).where(key.matches(Log), Log.event.in_(ACTION_EVENTS)).order_by(Log.id.desc()).limit(1)
+    row = session.scalar(query)
+    if row is None or row.dttm is None:
+        return None
+    extra = decoded(row.extra or "")
+    facts = extra if isinstance(extra, dict) else {}
+    return Action(
+        verb=row.event.removeprefix("sequentum_"),
+        who=row.owner_display_name or row.owner or "unknown",
+        at=row.dttm,
+        outcome=str(facts.get("outcome") or ""),
+        is_over=bool(facts.get("is_over")),
+    )
+
+
+def decoded(value: object) -> object:
+    """Return the value of an XCom. Airflow keeps it as JSON, or as a text of JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _xcoms_of(session: Session, key: TaskKey) -> dict[str, tuple[object, datetime]]:
+    wanted = (RUN_SUMMARY_KEY, RUNS_KEY, SESSION_SUMMARY_KEY, *RECORD_KEYS)
+    query = select(XComModel.key, XComModel.value, XComModel.timestamp)
+    rows = session.execute(query.where(key.matches(XComModel), XComModel.key.in_(wanted), _IS_SHORT))
+    return {row.key: (decoded(row.value), row.timestamp) for row in rows}
+
+
+def _stored_rows(key: TaskKey) -> Any:
+    return select(TaskStateStoreModel).where(key.matches(TaskStateStoreModel))
+
+
+def _record_of(
+    session: Session, key: TaskKey, xcoms: Mapping[str, tuple[object, datetime]]
+) -> RunRecord | SpaceRecord | None:
+    values = {name: xcoms[name][0] for name in RECORD_KEYS if name in xcoms}
+    if TaskStateStoreModel is not None:
+        rows = session.scalars(_stored_rows(key).where(TaskStateStoreModel.key.in_(RECORD_KEYS)))
+        values |= {row.key: decoded(row.value) for row in rows}
+    kinds: dict[str, type[RunRecord | SpaceRecord]] = dict(zip(RECORD_KEYS, (RunRecord, SpaceRecord), strict=True))
+    for name, value in values.items():
+        try:
+            return kinds[name].from_json(value)
+        except ValueError:  # of another version, or a reference of a state store's own backend
+            continue
+    return None
+
+
+def _runs_of(
+    xcoms: Mapping[str, tuple[object, datetime]], record: RunRecord | SpaceRecord | None
+) -> Iterable[RunFacts]:
+    """Yield the task's runs: those it has pushed, and those in its record that it has not pushed yet."""
+    found: dict[tuple[int, int], RunFacts] = {}
+    for key in (RUN_SUMMARY_KEY, RUNS_KEY):
+        value, at = xcoms.get(key, (None, datetime.now(UTC)))
+        for summary in _summaries_in(value):
+            if (run := RunFacts.from_summary(summary, at)) is not None:
+                found[run.agent_id, run.run_id] = run
+    for own in _records_in(record):
+        unread = RunFacts(own.agent_id, own.run_id or 0, "Unknown", Phase.UNKNOWN, own.requested_at, by_task=True)
+        found.setdefault((own.agent_id, own.run_id or 0), unread)
+    return found.values()
+
+
+def _records_in(record: RunRecord | SpaceRecord | None) -> list[RunRecord]:
+    if isinstance(record, SpaceRecord):
+        return list(record.known_runs.values())
+    return [record] if record is not None and record.run_id is not None else []
+
+
+def _summaries_in(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _conn_id_of(record: RunRecord | SpaceRecord | None, rendered: Mapping[str, Any] | None) -> str | None:
+    if record is not None and record.config is not None:
+        return record.config.sequentum_conn_id
+    return _text((rendered or {}).get("sequentum_conn_id"))
+
+
+def _agent_id_in(rendered: Mapping[str, Any] | None) -> int | None:
+    """Return the agent that the task's parameters name; ``None`` where they name none, or by its name."""
+    text = str((rendered or {}).get("agent_id") or "").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < LONGEST_ID else None
+
+
+def _rendered_conn_ids(session: Session, keys: Collection[TaskKey]) -> dict[tuple[str, str], str]:
+    fields = RenderedTaskInstanceFields
+    ids = [(key.dag_id, key.run_id, key.task_id, key.map_index) for key in keys]
+    found = {}
+    for start in range(0, len(ids), 200):
+        query = select(fields.dag_id, fields.task_id, fields.rendered_fields).where(
+            tuple_(fields.dag_id, fields.run_id, fields.task_id, fields.map_index).in_(ids[start : start + 200])
+        )
+        for row in session.execute(query):
+            if conn_id := _text((row.rendered_fields or {}).get("sequentum_conn_id")):
+                found[row.dag_id, row.task_id] = conn_id
+    return found
+
+
+def _attempts_of(session: Session, key: TaskKey, task: TaskInstance) -> tuple[Attempt, ...]:
+    history = TaskInstanceHistory
+    columns = (history.try_number, history.state, history.start_date, history.end_date)
+    rows = session.execute(select(*columns).where(key.matches(history)).order_by(history.try_number))
+    attempts = {row.try_number: Attempt(*row) for row in rows}
+    if task.start_date is not None:
+        attempts[task.try_number] = Attempt(task.try_number, task.state, task.start_date, task.end_date)
+    return tuple(attempts[number] for number in sorted(attempts))
+
+
+def _lasted(summary: Mapping[Any, Any]) -> float | None:
+    started, ended = _time(summary.get("started")), _time(summary.get("ended"))
+    return (ended - started).total_seconds() if started is not None and ended is not None else None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
