@@ -7,6 +7,7 @@ a world only writes its history down.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import random
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
+from airflow_provider_sequentum.airflow_compat.kill import KillSwitch
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
@@ -27,7 +29,7 @@ from tests.support.airflow import use_fakes
 from tests.support.builder import FakeBuilder, use_builder
 from tests.support.life import LifeAmongStrangers, TaskLife
 from tests.support.service import FakeService, Plan
-from tests.support.worker import PACKAGE, Killed
+from tests.support.worker import Killed
 from tests.unit.runs.test_life import Runs
 from tests.unit.sessions.test_life import FOLLOWUPS, GIVEN, GivenSessions, SessionLife, Sessions
 from tests.unit.spaces.test_life import Spaces
@@ -105,6 +107,9 @@ SESSION_ACTIONS: Actions = {
 
 SCRIPT_LENGTH = 20
 
+_PROTOTYPES: dict[str, Any] = {}
+"""An operator for each world and parameters. To build one takes Airflow as long as most attempts take altogether."""
+
 
 class _Recording:
     """A fake service that writes down what reaches it."""
@@ -163,6 +168,7 @@ class World(TaskLife):
 
     actions: Actions
     triggerer: Triggerer
+    log_level = logging.WARNING  # only warnings are a part of a history
 
     def open(self, seed: int, service: Any, draw: random.Random, **parameters: Any) -> None:
         """Open the world, with a new task.
@@ -178,7 +184,6 @@ class World(TaskLife):
         self.began = service.clock.monotonic()
         has_state_store = draw.random() < 0.75
         self.begin_task(has_state_store=has_state_store)
-        logging.getLogger(PACKAGE).setLevel(logging.WARNING)  # only warnings are a part of a history
         self.write("task", began=self.began, has_state_store=has_state_store, seed=seed, **parameters)
 
     def write(self, what: str, **fields: Any) -> Entry:
@@ -229,11 +234,19 @@ class World(TaskLife):
             self.take_census()
         finally:
             self.monkeypatch.undo()
-            self.triggerer.close()
         return self.history
 
     def take_census(self) -> None:
         """Ask the service what became of every job."""
+
+    def operator(self) -> Any:
+        """Return a new operator: a copy, as Airflow itself makes one for each task of a mapped one."""
+        name = f"{type(self).__name__} {self.inputs} {self.arguments}"
+        if name not in _PROTOTYPES:
+            _PROTOTYPES[name] = super().operator()
+        operator = copy.copy(_PROTOTYPES[name])
+        operator._kill_switch = KillSwitch()
+        return operator
 
     # What is written down
 
@@ -322,7 +335,8 @@ class _WorldOfRuns(World, LifeAmongStrangers):
             "retry_mode": draw.choice(("restart_or_new", "restart", "new")),
             "restarts": draw.randrange(3),
         }
-        self.arguments = {**parameters, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
+        self.arguments = {**parameters, "timeout": 3000, "restart_delay": 30}
+        self.arguments["poll_interval"] = draw.choice((60, 200))
         service = self.new_service(restart_lag=draw.choice((0, 20, 45)))
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
         self.is_among_strangers = draw.random() < 0.3
@@ -385,7 +399,7 @@ class _WorldOfSessions(World, SessionLife):
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
         self.followups = [] if service.single_shot else list(FOLLOWUPS[: draw.randrange(3)])
         self.arguments = {"deferrable": draw.random() < 0.6, "followups": self.followups, "timeout": 3000}
-        self.arguments["poll_interval"] = 60
+        self.arguments["poll_interval"] = 200
         given = self.draw_start(draw)
         self.open(seed, service, draw, **{"session_id": given, **self.arguments}, single_shot=service.single_shot)
         use_builder(self.monkeypatch, self.worker)
