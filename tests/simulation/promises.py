@@ -188,6 +188,8 @@ class _Reader:
             self._excuse(entry["said"], entry["at"])
         if not self._task["has_state_store"] and entry["how"] == "died":
             self._excuse_all(entry["at"])
+        if entry["how"] == "stuck":
+            yield Broken(entry["at"], "an attempt ends", "it takes one step after another without an end")
         if entry["how"] == "returned":
             yield from self._returned(entry)
 

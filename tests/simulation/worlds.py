@@ -12,6 +12,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from tests.support.airflow import use_fakes
 from tests.support.builder import FakeBuilder, use_builder
 from tests.support.life import LifeAmongStrangers, TaskLife
 from tests.support.service import FakeService, Plan
-from tests.support.worker import Killed
+from tests.support.worker import Killed, Worker
 from tests.unit.runs.test_life import Runs
 from tests.unit.sessions.test_life import FOLLOWUPS, GIVEN, GivenSessions, SessionLife, Sessions
 from tests.unit.spaces.test_life import Spaces
@@ -49,7 +50,7 @@ def _death(draw: random.Random) -> int | None:
 
 
 def _plan(draw: random.Random) -> Plan:
-    return Plan(draw.choice(ENDS), seconds=draw.choice((0, 20, 200, 1500)))
+    return Plan(draw.choice(ENDS), seconds=draw.choice((0, 20, 200, 1500, None)))
 
 
 Actions = dict[str, tuple[int, Sequence[str] | None, Draw]]
@@ -90,6 +91,7 @@ RUN_ACTIONS: Actions = {
     **TASK_ACTIONS,
     "plan_the_next_attempt": (3, None, lambda draw: {"plan": _plan(draw)}),
     "a_stop_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 3, 60))}),
+    "runs_wait_for_a_kill": (1, None, lambda draw: {"ignores": draw.random() < 0.7}),
     "failures_are_archived": (1, None, lambda draw: {}),
     "somebody_restarts_a_failure": (1, None, lambda draw: {}),
     "a_stranger_starts_a_run": (1, None, lambda draw: {"seconds": draw.choice((20, 2000))}),
@@ -101,14 +103,38 @@ SESSION_ACTIONS: Actions = {
     "the_session_is_not_found_for_a_while": (1, None, lambda draw: {"refused": draw.randint(1, 10)}),
     "a_session_cannot_be_cancelled": (1, None, lambda draw: {"refused": draw.randint(1, 60)}),
     "a_cancellation_takes_no_effect": (1, None, lambda draw: {"ignored": draw.random() < 0.5}),
+    "a_message_takes_effect_late": (1, None, lambda draw: {"requests": draw.randint(1, 9)}),
     "a_session_ends": (1, None, lambda draw: {"status": draw.choice(("cancelled", "error"))}),
     "what_is_over_is_torn_down": (1, None, lambda draw: {}),
 }
 
 SCRIPT_LENGTH = 20
 
+EMPHASES = (0.0, 0.5, 1.0, 1.0, 4.0)
+"""By what the weight of each action may be multiplied in one history: events that rarely come together among many
+others meet more often where there are few others."""
+
+MOST_STEPS = 2000
+"""More steps than any piece of an attempt takes: one that takes more does not come to an end."""
+
 _PROTOTYPES: dict[str, Any] = {}
 """An operator for each world and parameters. To build one takes Airflow as long as most attempts take altogether."""
+
+
+class Stuck(BaseException):
+    """A piece of an attempt does not come to an end."""
+
+
+class SimulatedWorker(Worker):
+    """A worker that notices when a procedure runs in circles."""
+
+    steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise Stuck
+        super().step()
 
 
 class _Recording:
@@ -149,7 +175,29 @@ class RecordingService(_Recording, FakeService):
 
 
 class RecordingBuilder(_Recording, FakeBuilder):
-    """A fake Agent Builder."""
+    """A fake Agent Builder. A message whose answer is lost may take effect late: before one of the next requests, and
+    not later than before the next message."""
+
+    makes_late = 0
+    """After how many requests the next message takes effect; 0 for at once."""
+    late: Call[Any] | None = None
+    requests_left = 0
+
+    def answer(self, call: Call[T]) -> T:
+        is_message = call.path.endswith("/followup")
+        self.requests_left -= 1
+        if self.late is not None and (is_message or self.requests_left == 0):
+            self._take_effect(self.late)
+        if is_message and self.makes_late:
+            self.late, self.requests_left, self.makes_late = call, self.makes_late, 0
+            raise fakes.answer_lost(call)
+        return super().answer(call)
+
+    def _take_effect(self, call: Call[Any]) -> None:
+        self.late = None
+        with suppress(HttpStatusError):  # the session is not there any more, or busy
+            self._act(call)
+            self.written["lost"] = True
 
     def _act(self, call: Call[Any]) -> Any:
         fields = {"path": call.path, "body": call.body, "by": self.asks, "clock": self.skew.total_seconds()}
@@ -168,6 +216,7 @@ class World(TaskLife):
 
     actions: Actions
     triggerer: Triggerer
+    worker_type = SimulatedWorker
     log_level = logging.WARNING  # only warnings are a part of a history
 
     def open(self, seed: int, service: Any, draw: random.Random, **parameters: Any) -> None:
@@ -197,7 +246,8 @@ class World(TaskLife):
     def play(self) -> list[Entry]:
         """Let things happen as they are drawn; return the history."""
         names = list(self.actions)
-        weights = [weight for weight, _, _ in self.actions.values()]
+        weights = [weight * self.draw.choice(EMPHASES) for weight, _, _ in self.actions.values()]
+        weights[0], weights[1] = 8.0, 8.0  # attempts and triggers, without which nothing happens
         for name in self.draw.choices(names, weights, k=SCRIPT_LENGTH):
             action = (name, self.actions[name][2](self.draw))
             if self.can(name):
@@ -266,6 +316,9 @@ class World(TaskLife):
             except Killed:
                 self.write("ended", how="died", said=" ".join(self.worker.warned))
                 raise
+            except Stuck:
+                self.write("ended", how="stuck", said="")
+                raise Killed from None
             except BaseException as error:
                 texts = [str(error), *getattr(error, "__notes__", []), *self.worker.warned]
                 self.write("ended", how="raised", error=type(error).__name__, said=" ".join(texts))
@@ -273,6 +326,7 @@ class World(TaskLife):
             self.write("ended", how="returned", result=result, said=" ".join(self.worker.warned))
             return result
 
+        self.worker.steps = 0
         resumed = self.state == "deferred"
         self.write("attempt", number=self.task.ti.try_number, resumed=resumed, inputs=json.dumps(self.inputs))
         operator.on_kill = killed  # type: ignore[method-assign]
@@ -335,7 +389,7 @@ class _WorldOfRuns(World, LifeAmongStrangers):
             "retry_mode": draw.choice(("restart_or_new", "restart", "new")),
             "restarts": draw.randrange(3),
         }
-        self.arguments = {**parameters, "timeout": 3000, "restart_delay": 30}
+        self.arguments = {**parameters, "timeout": draw.choice((3000, 3000, 100)), "restart_delay": 30}
         self.arguments["poll_interval"] = draw.choice((60, 200))
         service = self.new_service(restart_lag=draw.choice((0, 20, 45)))
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
@@ -350,6 +404,9 @@ class _WorldOfRuns(World, LifeAmongStrangers):
     def a_stop_is_refused(self, refused: int) -> None:
         for verb in ("stop", "kill"):
             self.service.faults[verb] = [(fakes.server_error, False)] * refused
+
+    def runs_wait_for_a_kill(self, ignores: bool) -> None:
+        self.service.ignores_stop = ignores
 
     def take_census(self) -> None:
         self.service.clock.sleep(120)
@@ -412,8 +469,11 @@ class _WorldOfSessions(World, SessionLife):
         raise NotImplementedError
 
     def end(self) -> list[Entry]:
-        self.service.ignores_cancel = False
+        self.service.ignores_cancel, self.service.makes_late = False, 0
         return super().end()
+
+    def a_message_takes_effect_late(self, requests: int) -> None:
+        self.service.makes_late = requests
 
     def a_session_ends(self, status: str) -> None:
         for name in self.mine_going():

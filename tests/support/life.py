@@ -61,6 +61,7 @@ class TaskLife(RuleBasedStateMachine):
     service: Any
     """The fake service."""
 
+    worker_type = Worker
     log_level = logging.DEBUG
 
     # What a subclass says
@@ -89,7 +90,7 @@ class TaskLife(RuleBasedStateMachine):
 
     def begin_task(self, *, has_state_store: bool = True) -> None:
         """Begin with a new task at ``service``."""
-        self.worker = Worker(self.service, log_level=self.log_level)
+        self.worker = self.worker_type(self.service, log_level=self.log_level)
         self.task = FakeTask(self.service.clock, retries=RETRIES, has_state_store=has_state_store)
         self.inputs = 0
         self.state = "scheduled"
