@@ -155,6 +155,11 @@ class _Reader:
             job = self.jobs.get(int(entry["path"].split("/")[-2]))
             if job is not None:
                 yield from self._beside_another(job, at)
+        elif verb == "status" and not entry["lost"]:
+            # What was said of a run does not hold any more once the task itself has seen it going.
+            job = self.jobs.get(entry["answer"]["id"])
+            if job is not None and entry["answer"]["status"] not in OVER:
+                job.is_excused = False
 
     def _second_job(self, job: Job, at: float) -> Iterator[Broken]:
         if self.is_killed:

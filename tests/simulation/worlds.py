@@ -11,6 +11,7 @@ import copy
 import json
 import logging
 import random
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -233,6 +234,8 @@ class World(TaskLife):
         self.began = service.clock.monotonic()
         has_state_store = draw.random() < 0.75
         self.begin_task(has_state_store=has_state_store)
+        # Otherwise Airflow looks for its task runner at each attempt, and warns that there is none.
+        self.monkeypatch.setattr(sys.modules[BaseOperator.__module__].ExecutorSafeguard, "test_mode", True)
         self.write("task", began=self.began, has_state_store=has_state_store, seed=seed, **parameters)
 
     def write(self, what: str, **fields: Any) -> Entry:
