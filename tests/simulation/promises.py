@@ -238,9 +238,10 @@ class _Reader:
     def _left(self, at: float) -> Iterator[Broken]:
         died = self.ended.get("how") == "died"
         for job in self.jobs.values():
-            if died or job.is_excused or not job.span_at(at).covers(at):
+            span = job.span_at(at)
+            if died or job.is_excused or span.begun_at >= at:
                 continue
-            if job.span_at(at).covers(at + STOP_SECONDS) or job.span_at(at).ended_at is None:
+            if span.ended_at is None or span.ended_at > at + STOP_SECONDS + TICK:
                 yield Broken(at, "no run is left", f"run {job.id} goes on after the task is {self.state}")
 
     def _on_person(self, entry: Entry) -> Iterator[Broken]:

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
 from airflow_provider_sequentum.airflow_compat.kill import KillSwitch
 from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from tests.simulation.history import Entry
@@ -46,8 +46,9 @@ LOSSES = (fakes.answer_lost, fakes.server_error, fakes.not_reached, fakes.rate_l
 WAITING = ("scheduled", "up_for_retry")
 
 
-def _death(draw: random.Random) -> int | None:
-    return draw.choice((None, None, draw.randrange(13)))
+def _death(draw: random.Random) -> int | str | None:
+    """Draw before which step something happens to the worker: the n-th one, or the next request of a kind."""
+    return draw.choice((None, None, draw.randrange(13), draw.choice(("stop", "cancel", "status", "start", "runs"))))
 
 
 def _plan(draw: random.Random) -> Plan:
@@ -111,7 +112,7 @@ SESSION_ACTIONS: Actions = {
 
 SCRIPT_LENGTH = 20
 
-EMPHASES = (0.0, 0.5, 1.0, 1.0, 4.0)
+EMPHASES = (0.0, 0.3, 1.0, 1.0, 6.0)
 """By what the weight of each action may be multiplied in one history: events that rarely come together among many
 others meet more often where there are few others."""
 
@@ -130,6 +131,13 @@ class SimulatedWorker(Worker):
     """A worker that notices when a procedure runs in circles."""
 
     steps = 0
+    last_verb: str | None = None
+    """Before the next request of this kind something happens."""
+
+    def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        if call.path.endswith(f"/{self.last_verb}"):
+            self.last_verb, self.steps_left = None, 0
+        return super().exchange(call, budget_share=budget_share, within=within)
 
     def step(self) -> None:
         self.steps += 1
@@ -303,7 +311,7 @@ class World(TaskLife):
 
     # What is written down
 
-    def segment(self, operator: BaseOperator, work: Any, death: int | None, **how: Any) -> None:
+    def segment(self, operator: BaseOperator, work: Any, death: int | str | None, **how: Any) -> None:
         kill = operator.on_kill
 
         def killed() -> None:
@@ -333,7 +341,9 @@ class World(TaskLife):
         resumed = self.state == "deferred"
         self.write("attempt", number=self.task.ti.try_number, resumed=resumed, inputs=json.dumps(self.inputs))
         operator.on_kill = killed  # type: ignore[method-assign]
-        super().segment(operator, watched, death, **how)
+        self.worker.last_verb = death if isinstance(death, str) else None
+        super().segment(operator, watched, death if isinstance(death, int) else None, **how)
+        self.worker.last_verb = None
         self.write("state", state=self.state)
 
     def clear(self, *, wipes_store: bool = False) -> None:
