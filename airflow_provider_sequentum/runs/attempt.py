@@ -287,11 +287,18 @@ class RunAttempt(JobAttempt[RunRecord]):
     def _ended_by_itself(self, result: RunStopper) -> bool:
         run = result.seen
         self.run = run or self.run
-        if not result.confirmed or run is None or run.status is RunStatus.STOPPED:
+        if not result.confirmed or run is None or run.status is RunStatus.STOPPED or not self._is_own_work():
             return False
         log.info("Run %s ended as %s before it could be stopped.", run.id, status_name(run.status))
         self.show(run)
         return True
+
+    def _is_own_work(self) -> bool:
+        """Whether the run is what this attempt asks for. The one of an earlier attempt may be other work, or from
+        before a clear, as long as it is not joined.
+        """
+        record = self.known_record
+        return record.is_same_work(self.config.fingerprint()) and not record.was_cleared(self.task.max_tries)
 
     def _known_run(self) -> Run:
         if self.run is None:

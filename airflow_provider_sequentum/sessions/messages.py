@@ -79,9 +79,11 @@ def _deliver(
         try:
             answer = port.send(call)
         except SequentumError as error:
-            # A request that is sent again may meet the late effect of the one before.
-            is_late_effect = deliveries > 0 and error.status_code == 409
-            is_certain = not error.may_have_acted or isinstance(error, RefusedByServer)
+            is_refusal = isinstance(error, RefusedByServer) or error.status_code in _REFUSALS
+            # Of a request that was sent before, a conflict may be the late effect, and what says nothing of the
+            # session does not tell that there was none.
+            is_late_effect = deliveries > 0 and (error.status_code == 409 or not is_refusal)
+            is_certain = not error.may_have_acted or is_refusal
             if is_certain and not is_late_effect:
                 record, is_passing = _after_refusal(port, record, request, error, take, may_wait=bool(delays))
                 if not is_passing:

@@ -9,7 +9,8 @@ never got it (``lost``). One entry is one JSON object:
 task       the parameters of the task that decide what is promised, once, as the first entry
 request    ``path``, ``body``, ``by`` (``task``, ``person`` or ``census``), ``status``, ``answer``, ``clock``, ``lost``
 attempt    a try starts or is resumed: ``number``, ``resumed``
-ended      what a piece of an attempt ended in: ``how`` (``returned``, ``deferred``, ``died`` or ``raised``),
+ended      what a piece of an attempt ended in: ``how`` (``returned``, ``deferred``, ``died``, ``stuck`` or
+           ``raised``),
            ``result``, ``error``, ``said`` (the exception's text and the warnings)
 state      the state in which Airflow has the task after that
 person     ``does``: ``clear`` (which ``wipes`` the store or not), ``wipe``, ``mark``, ``kill``, ``archive``, ``end``

@@ -155,6 +155,11 @@ class _Reader:
             job = self.jobs.get(int(entry["path"].split("/")[-2]))
             if job is not None:
                 yield from self._beside_another(job, at)
+        elif verb == "status" and not entry["lost"]:
+            # What was said of a run does not hold any more once the task itself has seen it going.
+            job = self.jobs.get(entry["answer"]["id"])
+            if job is not None and entry["answer"]["status"] not in OVER:
+                job.is_excused = False
 
     def _second_job(self, job: Job, at: float) -> Iterator[Broken]:
         if self.is_killed:
@@ -188,6 +193,8 @@ class _Reader:
             self._excuse(entry["said"], entry["at"])
         if not self._task["has_state_store"] and entry["how"] == "died":
             self._excuse_all(entry["at"])
+        if entry["how"] == "stuck":
+            yield Broken(entry["at"], "an attempt ends", "it takes one step after another without an end")
         if entry["how"] == "returned":
             yield from self._returned(entry)
 
@@ -231,9 +238,10 @@ class _Reader:
     def _left(self, at: float) -> Iterator[Broken]:
         died = self.ended.get("how") == "died"
         for job in self.jobs.values():
-            if died or job.is_excused or not job.span_at(at).covers(at):
+            span = job.span_at(at)
+            if died or job.is_excused or span.begun_at >= at:
                 continue
-            if job.span_at(at).covers(at + STOP_SECONDS) or job.span_at(at).ended_at is None:
+            if span.ended_at is None or span.ended_at > at + STOP_SECONDS + TICK:
                 yield Broken(at, "no run is left", f"run {job.id} goes on after the task is {self.state}")
 
     def _on_person(self, entry: Entry) -> Iterator[Broken]:

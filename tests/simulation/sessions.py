@@ -121,6 +121,8 @@ class _Reader:
         self._take_in_what_is_said(entry)
         if entry["how"] == "died" and not self.task["has_state_store"]:
             self._excuse_all()
+        if entry["how"] == "stuck":
+            yield Broken(entry["at"], "an attempt ends", "it takes one step after another without an end")
         if entry["how"] == "returned":
             yield from self._returned(entry)
 

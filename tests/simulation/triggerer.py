@@ -6,6 +6,7 @@ import asyncio
 import json
 import selectors
 from collections.abc import Coroutine
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_provider_sequentum.airflow_compat import task_attempt, trigger_life
@@ -28,27 +29,33 @@ T = TypeVar("T")
 class _ClockSelector(selectors.SelectSelector):
     """Waits for nothing but the time, which it lets pass on the service's clock."""
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self.clock = clock
+    clock: Clock
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("Nothing will ever happen: everything waits for something else.")
         if timeout > 0:
             self.clock.sleep(timeout + 1e-6)  # timers are compared with a resolution
-        return super().select(0)
+        return []
 
 
 class ClockLoop(asyncio.SelectorEventLoop):
-    """An event loop on the fake service's clock."""
+    """An event loop on a fake service's clock: one for all worlds, one at a time, since to open one costs time."""
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(_ClockSelector(clock))
-        self._clock = clock
+    def __init__(self) -> None:
+        self.selector = _ClockSelector()
+        super().__init__(self.selector)
 
     def time(self) -> float:
-        return self._clock.monotonic()
+        return self.selector.clock.monotonic()
+
+
+@cache
+def _loop() -> ClockLoop:
+    return ClockLoop()
+
+
+SETTINGS = ClientSettings(api_key="sk")
 
 
 class Client:
@@ -58,7 +65,7 @@ class Client:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        self.settings = ClientSettings(api_key="sk")
+        self.settings = SETTINGS
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,7 +100,8 @@ class Triggerer:
     def __init__(self, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
         self.worker = worker
         self.state = "deferred"
-        self.loop = ClockLoop(worker.service.clock)
+        self.loop = _loop()
+        self.loop.selector.clock = worker.service.clock
 
         async def here(function: Any, *arguments: Any) -> Any:
             return function(*arguments)
@@ -102,13 +110,13 @@ class Triggerer:
             return Client(worker)
 
         async def aget_settings(hook: SequentumConnection) -> ClientSettings:
-            return ClientSettings(api_key="sk")
+            return SETTINGS
 
         def present() -> Moment:
             return Moment(self.loop.time(), worker.now())
 
         monkeypatch.setattr(asyncio, "to_thread", here)
-        monkeypatch.setattr(SequentumConnection, "settings", ClientSettings(api_key="sk"))  # Airflow needs a ms
+        monkeypatch.setattr(SequentumConnection, "settings", SETTINGS)  # Airflow needs a ms
         monkeypatch.setattr(SequentumConnection, "aget_client", aget_client)
         monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
         monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(worker))
@@ -136,10 +144,6 @@ class Triggerer:
             self._run(rebuilt.on_kill())
         finally:
             self.state = "deferred"
-
-    def close(self) -> None:
-        """Close the event loop."""
-        self.loop.close()
 
     def _rebuilt(self, trigger: Any) -> Any:
         path, arguments = trigger.serialize()

@@ -7,17 +7,21 @@ a world only writes its history down.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import random
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
+from airflow_provider_sequentum.airflow_compat.kill import KillSwitch
 from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from tests.simulation.history import Entry
@@ -27,7 +31,7 @@ from tests.support.airflow import use_fakes
 from tests.support.builder import FakeBuilder, use_builder
 from tests.support.life import LifeAmongStrangers, TaskLife
 from tests.support.service import FakeService, Plan
-from tests.support.worker import PACKAGE, Killed
+from tests.support.worker import Killed, Worker
 from tests.unit.runs.test_life import Runs
 from tests.unit.sessions.test_life import FOLLOWUPS, GIVEN, GivenSessions, SessionLife, Sessions
 from tests.unit.spaces.test_life import Spaces
@@ -42,12 +46,13 @@ LOSSES = (fakes.answer_lost, fakes.server_error, fakes.not_reached, fakes.rate_l
 WAITING = ("scheduled", "up_for_retry")
 
 
-def _death(draw: random.Random) -> int | None:
-    return draw.choice((None, None, draw.randrange(13)))
+def _death(draw: random.Random) -> int | str | None:
+    """Draw before which step something happens to the worker: the n-th one, or the next request of a kind."""
+    return draw.choice((None, None, draw.randrange(13), draw.choice(("stop", "cancel", "status", "start", "runs"))))
 
 
 def _plan(draw: random.Random) -> Plan:
-    return Plan(draw.choice(ENDS), seconds=draw.choice((0, 20, 200, 1500)))
+    return Plan(draw.choice(ENDS), seconds=draw.choice((0, 20, 200, 1500, None)))
 
 
 Actions = dict[str, tuple[int, Sequence[str] | None, Draw]]
@@ -88,6 +93,7 @@ RUN_ACTIONS: Actions = {
     **TASK_ACTIONS,
     "plan_the_next_attempt": (3, None, lambda draw: {"plan": _plan(draw)}),
     "a_stop_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 3, 60))}),
+    "runs_wait_for_a_kill": (1, None, lambda draw: {"ignores": draw.random() < 0.7}),
     "failures_are_archived": (1, None, lambda draw: {}),
     "somebody_restarts_a_failure": (1, None, lambda draw: {}),
     "a_stranger_starts_a_run": (1, None, lambda draw: {"seconds": draw.choice((20, 2000))}),
@@ -99,11 +105,45 @@ SESSION_ACTIONS: Actions = {
     "the_session_is_not_found_for_a_while": (1, None, lambda draw: {"refused": draw.randint(1, 10)}),
     "a_session_cannot_be_cancelled": (1, None, lambda draw: {"refused": draw.randint(1, 60)}),
     "a_cancellation_takes_no_effect": (1, None, lambda draw: {"ignored": draw.random() < 0.5}),
+    "a_message_takes_effect_late": (1, None, lambda draw: {"requests": draw.randint(1, 9)}),
     "a_session_ends": (1, None, lambda draw: {"status": draw.choice(("cancelled", "error"))}),
     "what_is_over_is_torn_down": (1, None, lambda draw: {}),
 }
 
 SCRIPT_LENGTH = 20
+
+EMPHASES = (0.0, 0.3, 1.0, 1.0, 6.0)
+"""By what the weight of each action may be multiplied in one history: events that rarely come together among many
+others meet more often where there are few others."""
+
+MOST_STEPS = 2000
+"""More steps than any piece of an attempt takes: one that takes more does not come to an end."""
+
+_PROTOTYPES: dict[str, Any] = {}
+"""An operator for each world and parameters. To build one takes Airflow as long as most attempts take altogether."""
+
+
+class Stuck(BaseException):
+    """A piece of an attempt does not come to an end."""
+
+
+class SimulatedWorker(Worker):
+    """A worker that notices when a procedure runs in circles."""
+
+    steps = 0
+    last_verb: str | None = None
+    """Before the next request of this kind something happens."""
+
+    def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
+        if call.path.endswith(f"/{self.last_verb}"):
+            self.last_verb, self.steps_left = None, 0
+        return super().exchange(call, budget_share=budget_share, within=within)
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise Stuck
+        super().step()
 
 
 class _Recording:
@@ -144,7 +184,29 @@ class RecordingService(_Recording, FakeService):
 
 
 class RecordingBuilder(_Recording, FakeBuilder):
-    """A fake Agent Builder."""
+    """A fake Agent Builder. A message whose answer is lost may take effect late: before one of the next requests, and
+    not later than before the next message."""
+
+    makes_late = 0
+    """After how many requests the next message takes effect; 0 for at once."""
+    late: Call[Any] | None = None
+    requests_left = 0
+
+    def answer(self, call: Call[T]) -> T:
+        is_message = call.path.endswith("/followup")
+        self.requests_left -= 1
+        if self.late is not None and (is_message or self.requests_left == 0):
+            self._take_effect(self.late)
+        if is_message and self.makes_late:
+            self.late, self.requests_left, self.makes_late = call, self.makes_late, 0
+            raise fakes.answer_lost(call)
+        return super().answer(call)
+
+    def _take_effect(self, call: Call[Any]) -> None:
+        self.late = None
+        with suppress(HttpStatusError):  # the session is not there any more, or busy
+            self._act(call)
+            self.written["lost"] = True
 
     def _act(self, call: Call[Any]) -> Any:
         fields = {"path": call.path, "body": call.body, "by": self.asks, "clock": self.skew.total_seconds()}
@@ -163,6 +225,8 @@ class World(TaskLife):
 
     actions: Actions
     triggerer: Triggerer
+    worker_type = SimulatedWorker
+    log_level = logging.WARNING  # only warnings are a part of a history
 
     def open(self, seed: int, service: Any, draw: random.Random, **parameters: Any) -> None:
         """Open the world, with a new task.
@@ -178,7 +242,8 @@ class World(TaskLife):
         self.began = service.clock.monotonic()
         has_state_store = draw.random() < 0.75
         self.begin_task(has_state_store=has_state_store)
-        logging.getLogger(PACKAGE).setLevel(logging.WARNING)  # only warnings are a part of a history
+        # Otherwise Airflow looks for its task runner at each attempt, and warns that there is none.
+        self.monkeypatch.setattr(sys.modules[BaseOperator.__module__].ExecutorSafeguard, "test_mode", True)
         self.write("task", began=self.began, has_state_store=has_state_store, seed=seed, **parameters)
 
     def write(self, what: str, **fields: Any) -> Entry:
@@ -192,7 +257,8 @@ class World(TaskLife):
     def play(self) -> list[Entry]:
         """Let things happen as they are drawn; return the history."""
         names = list(self.actions)
-        weights = [weight for weight, _, _ in self.actions.values()]
+        weights = [weight * self.draw.choice(EMPHASES) for weight, _, _ in self.actions.values()]
+        weights[0], weights[1] = 8.0, 8.0  # attempts and triggers, without which nothing happens
         for name in self.draw.choices(names, weights, k=SCRIPT_LENGTH):
             action = (name, self.actions[name][2](self.draw))
             if self.can(name):
@@ -229,15 +295,23 @@ class World(TaskLife):
             self.take_census()
         finally:
             self.monkeypatch.undo()
-            self.triggerer.close()
         return self.history
 
     def take_census(self) -> None:
         """Ask the service what became of every job."""
 
+    def operator(self) -> Any:
+        """Return a new operator: a copy, as Airflow itself makes one for each task of a mapped one."""
+        name = f"{type(self).__name__} {self.inputs} {self.arguments}"
+        if name not in _PROTOTYPES:
+            _PROTOTYPES[name] = super().operator()
+        operator = copy.copy(_PROTOTYPES[name])
+        operator._kill_switch = KillSwitch()
+        return operator
+
     # What is written down
 
-    def segment(self, operator: BaseOperator, work: Any, death: int | None, **how: Any) -> None:
+    def segment(self, operator: BaseOperator, work: Any, death: int | str | None, **how: Any) -> None:
         kill = operator.on_kill
 
         def killed() -> None:
@@ -253,6 +327,9 @@ class World(TaskLife):
             except Killed:
                 self.write("ended", how="died", said=" ".join(self.worker.warned))
                 raise
+            except Stuck:
+                self.write("ended", how="stuck", said="")
+                raise Killed from None
             except BaseException as error:
                 texts = [str(error), *getattr(error, "__notes__", []), *self.worker.warned]
                 self.write("ended", how="raised", error=type(error).__name__, said=" ".join(texts))
@@ -260,10 +337,13 @@ class World(TaskLife):
             self.write("ended", how="returned", result=result, said=" ".join(self.worker.warned))
             return result
 
+        self.worker.steps = 0
         resumed = self.state == "deferred"
         self.write("attempt", number=self.task.ti.try_number, resumed=resumed, inputs=json.dumps(self.inputs))
         operator.on_kill = killed  # type: ignore[method-assign]
-        super().segment(operator, watched, death, **how)
+        self.worker.last_verb = death if isinstance(death, str) else None
+        super().segment(operator, watched, death if isinstance(death, int) else None, **how)
+        self.worker.last_verb = None
         self.write("state", state=self.state)
 
     def clear(self, *, wipes_store: bool = False) -> None:
@@ -322,7 +402,8 @@ class _WorldOfRuns(World, LifeAmongStrangers):
             "retry_mode": draw.choice(("restart_or_new", "restart", "new")),
             "restarts": draw.randrange(3),
         }
-        self.arguments = {**parameters, "timeout": 3000, "poll_interval": 60, "restart_delay": 30}
+        self.arguments = {**parameters, "timeout": draw.choice((3000, 3000, 100)), "restart_delay": 30}
+        self.arguments["poll_interval"] = draw.choice((60, 200))
         service = self.new_service(restart_lag=draw.choice((0, 20, 45)))
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
         self.is_among_strangers = draw.random() < 0.3
@@ -336,6 +417,9 @@ class _WorldOfRuns(World, LifeAmongStrangers):
     def a_stop_is_refused(self, refused: int) -> None:
         for verb in ("stop", "kill"):
             self.service.faults[verb] = [(fakes.server_error, False)] * refused
+
+    def runs_wait_for_a_kill(self, ignores: bool) -> None:
+        self.service.ignores_stop = ignores
 
     def take_census(self) -> None:
         self.service.clock.sleep(120)
@@ -385,7 +469,7 @@ class _WorldOfSessions(World, SessionLife):
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
         self.followups = [] if service.single_shot else list(FOLLOWUPS[: draw.randrange(3)])
         self.arguments = {"deferrable": draw.random() < 0.6, "followups": self.followups, "timeout": 3000}
-        self.arguments["poll_interval"] = 60
+        self.arguments["poll_interval"] = 200
         given = self.draw_start(draw)
         self.open(seed, service, draw, **{"session_id": given, **self.arguments}, single_shot=service.single_shot)
         use_builder(self.monkeypatch, self.worker)
@@ -398,8 +482,11 @@ class _WorldOfSessions(World, SessionLife):
         raise NotImplementedError
 
     def end(self) -> list[Entry]:
-        self.service.ignores_cancel = False
+        self.service.ignores_cancel, self.service.makes_late = False, 0
         return super().end()
+
+    def a_message_takes_effect_late(self, requests: int) -> None:
+        self.service.makes_late = requests
 
     def a_session_ends(self, status: str) -> None:
         for name in self.mine_going():

@@ -61,6 +61,8 @@ class Worker:
     claimed: list[Claim] = field(default_factory=list)
     pushed: dict[str, Any] = field(default_factory=dict)
     deadline: datetime | None = None
+    log_level: int = logging.DEBUG
+    """From which level on it hears what is logged."""
     record: Stored | None = None
     is_recorded: bool = False
     is_asking_airflow: bool = False
@@ -71,7 +73,8 @@ class Worker:
         LOG_LINES.worker = self
         if LOG_LINES not in logger.handlers:
             logger.addHandler(LOG_LINES)
-        logger.setLevel(logging.DEBUG)
+        if logger.level != self.log_level:  # to set a level makes every logger find its own out again
+            logger.setLevel(self.log_level)
 
     @property
     def saved(self) -> dict[str, Any] | None:

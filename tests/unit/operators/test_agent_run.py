@@ -356,6 +356,21 @@ def test_a_run_that_ends_well_while_it_is_being_stopped_is_a_success(
     assert any("Run 101 ended as Success before it could be stopped" in line for line in worker.said)
 
 
+@pytest.mark.parametrize("change", ["clear", "inputs"])
+def test_a_run_of_other_work_that_ended_well_is_no_success_when_the_time_is_up(
+    service: FakeService, worker: Worker, task: FakeTask, change: str
+) -> None:
+    deferred_by(lambda: operator(deferrable=True, input_parameters={"n": 0}).execute(task.context))
+    task.clear() if change == "clear" else task.next_attempt()
+    service.clock.sleep(150)  # the worker could not be reached for as long as the attempt may last
+    with pytest.raises(AgentRunTimeout, match="when the task's timeout passed. By then it had ended as Success"):
+        operator(timeout=100, input_parameters={"n": int(change == "inputs")}).execute(task.context)
+    assert list(service.runs) == [101]
+    # The same attempt of the same work takes the run, as late as it is.
+    if change == "inputs":
+        assert operator(timeout=100, input_parameters={"n": 0}).execute(task.context) == 101
+
+
 @pytest.mark.parametrize("on_timeout", ["stop", "leave"])
 def test_execution_timeout_stops_a_run_that_is_waited_for_in_the_triggerer(
     service: FakeService, worker: Worker, task: FakeTask, on_timeout: str

@@ -36,7 +36,7 @@ from airflow_provider_sequentum.sessions.state import (
 from airflow_provider_sequentum.sessions.wait import EventTaker, SessionPoller, wait_for_turn
 from tests.support.builder import FakeBuilder, FakeSession
 from tests.support.errors import raises
-from tests.support.service import ErrorOf, answer_lost, conflict, not_found
+from tests.support.service import ErrorOf, answer_lost, conflict, not_found, not_reached, rate_limited, unauthorized
 from tests.support.worker import Killed, Worker
 
 PROMPT = "Pull the prices from https://shop.example"
@@ -472,6 +472,25 @@ def test_a_message_that_takes_effect_only_when_it_is_sent_again_is_not_said_twic
         return followup(session, call)  # a conflict: the session is busy with the first one
 
     service._followup = after_the_first_one  # type: ignore[method-assign]
+    assert one_try(service, Worker(service), MESSAGES[:1]) == 700
+    assert service.sessions["s1"].messages == ["first"]
+
+
+@pytest.mark.parametrize("error", [not_reached, rate_limited, unauthorized])
+def test_a_message_that_takes_effect_while_it_cannot_be_sent_again_is_not_said_twice(error: ErrorOf) -> None:
+    service = a_service()
+    followup, asked = service._followup, []
+
+    def late(session: FakeSession, call: Any) -> dict[str, Any]:
+        asked.append(call)
+        if len(asked) == 1:
+            raise answer_lost(call)
+        if len(asked) == 2:
+            followup(session, asked[0])
+            raise error(call)
+        return followup(session, call)
+
+    service._followup = late  # type: ignore[method-assign]
     assert one_try(service, Worker(service), MESSAGES[:1]) == 700
     assert service.sessions["s1"].messages == ["first"]
 

@@ -212,6 +212,17 @@ def test_its_timeout(service: FakeService, worker: Worker, task: FakeTask, defer
     assert statuses == [RunStatus.SUCCESS, going, going]
 
 
+def test_runs_from_before_a_clear_that_ended_well_are_no_success_when_the_time_is_up(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    task.clear()
+    service.clock.sleep(150)
+    with pytest.raises(SpaceRunsFailed):
+        operator(timeout=100, on_clear="join").execute(task.context)
+    assert list(service.runs) == [101, 102, 103]
+
+
 def test_execution_timeout_while_deferred(service: FakeService, worker: Worker, task: FakeTask) -> None:
     service.plans = [Plan(seconds=None)]
     with pytest.raises(AirflowTaskTimeout):
