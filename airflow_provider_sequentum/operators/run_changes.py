@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -92,7 +93,7 @@ class RunChangesOperator(BaseOperator):
         pointer: str,
         destination: str | None = None,
         ignore_columns: str | Sequence[str] | None = None,
-        on_unchanged: OnUnchanged | str = "succeed",
+        on_unchanged: str | None = "succeed",
         encoding: str | None = None,
         delimiter: str | None = None,
         storage_conn_id: str | None = None,
@@ -117,9 +118,8 @@ class RunChangesOperator(BaseOperator):
         from airflow_provider_sequentum.reporting.asset_events import add_extra
 
         with _parameters():
-            on_unchanged = parse_named(
-                "on_unchanged", lambda value: parse_choice(value, OnUnchanged), self.on_unchanged
-            )
+            on_unchanged = "succeed" if is_unset(self.on_unchanged) else self.on_unchanged
+            parse_named("on_unchanged", partial(parse_choice, choices=OnUnchanged), on_unchanged)
             files, key = parse_named("files", parse_texts, self.files), parse_named("key", parse_texts, self.key)
             ignored = parse_named("ignore_columns", parse_texts, self.ignore_columns)
             if files is None or key is None:
@@ -132,8 +132,8 @@ class RunChangesOperator(BaseOperator):
                 files,
                 key=key,
                 ignored=ignored or [],
-                encoding=self.encoding or None,
-                delimiter=self.delimiter or None,
+                encoding=None if is_unset(self.encoding) else self.encoding,
+                delimiter=self.delimiter or None,  # a tab is one, though it is blank
             )
         summary = publication.summary()
         self._compared = storage, [*files, *publication.compared_with], summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -105,11 +106,11 @@ class CheckRunRecordsOperator(BaseOperator):
         contract_file: str | None = None,
         contract_schema: str | None = None,
         profiles: str | None = None,
-        on_drift: str = "fail",
-        learn_from: int | str = DEFAULT_LEARN_FROM,
+        on_drift: str | None = "fail",
+        learn_from: int | str | None = DEFAULT_LEARN_FROM,
         destination: str | None = None,
         pin_version: bool | str = False,
-        sequentum_conn_id: str | None = "sequentum_default",
+        sequentum_conn_id: str = "sequentum_default",
         encoding: str | None = None,
         delimiter: str | None = None,
         storage_conn_id: str | None = None,
@@ -167,13 +168,14 @@ class CheckRunRecordsOperator(BaseOperator):
         return check_lineage(read, written, report)
 
     def _pin(self, report: Report) -> None:
+        from airflow_provider_sequentum.api import runs
+        from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.pins import move_pin
-        from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 
-        conn_id = self.sequentum_conn_id or "sequentum_default"
-        hook = SequentumHook(conn_id)
+        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
+        hook = SequentumConnection(conn_id)
         try:
-            version = hook.get_run(agent_id=report.agent_id, run_id=report.run_id).config_version
+            version = hook.send(runs.status(report.agent_id, report.run_id)).config_version
         finally:
             hook.close()
         if version is None:
@@ -188,7 +190,10 @@ class CheckRunRecordsOperator(BaseOperator):
         files = parse_named("files", parse_texts, self.files or None)
         if files is None:
             raise ValueError("files must name at least one landed file: the run delivered none")
-        learn_from = parse_named("learn_from", parse_count, self.learn_from)
+        learn_from = DEFAULT_LEARN_FROM
+        if not is_unset(self.learn_from):
+            learn_from = parse_named("learn_from", parse_count, self.learn_from)
+        on_drift = "fail" if is_unset(self.on_drift) else self.on_drift
         if not 5 <= learn_from <= 30:
             raise ValueError(f"learn_from must be 5 to 30, not {learn_from}")
         return Check(
@@ -201,10 +206,10 @@ class CheckRunRecordsOperator(BaseOperator):
                 "destination",
                 self.destination if not is_unset(self.destination) else f"{files[0].rpartition('/')[0]}/checked",
             ),
-            on_drift=parse_named("on_drift", lambda value: parse_choice(value, OnDrift), self.on_drift),
+            on_drift=parse_named("on_drift", partial(parse_choice, choices=OnDrift), on_drift),
             learn_from=learn_from,
-            encoding=self.encoding or None,
-            delimiter=self.delimiter or None,
+            encoding=None if is_unset(self.encoding) else self.encoding,
+            delimiter=self.delimiter or None,  # a tab is one, though it is blank
         )
 
     def _contract(self) -> Contract:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.models.log import Log
 
 from airflow_provider_sequentum.exceptions import SequentumException, client_errors_as_exceptions
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.port import ClientPort
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.runs.phases import Phase
 from airflow_provider_sequentum.runs.record import RunPolicies, RunRecord
 from airflow_provider_sequentum.runs.stop import stop_runs
@@ -36,7 +36,7 @@ LONGEST_STOP = timedelta(minutes=3)
 AT_REST = frozenset({"success", "failed", "skipped", "up_for_retry"})
 """States of a task instance that no worker or triggerer works on."""
 
-DEFAULT_GRACE = RunPolicies().stop_grace
+DEFAULT_GRACE: float = RunPolicies.model_fields["stop_grace"].default
 
 _one_at_a_time = threading.Lock()
 """Requests of this process: SQLite does not lock rows."""
@@ -234,7 +234,7 @@ def _own_records(view: TaskView) -> dict[tuple[int, int], RunRecord]:
 
 
 def _stop_all(conn_id: str, records: Sequence[RunRecord], grace: float) -> str:
-    hook = SequentumHook(conn_id)
+    hook = SequentumConnection(conn_id)
     try:
         with client_errors_as_exceptions(conn_id):
             stoppers = stop_runs(ClientPort(hook), records, grace)

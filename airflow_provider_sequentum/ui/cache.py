@@ -22,7 +22,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumException,
     client_errors_as_exceptions,
 )
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
 T = TypeVar("T")
 
@@ -247,7 +247,7 @@ def client_of(conn_id: str) -> SequentumClient:
 
     :raises SequentumException: the connection is not known here, or unusable.
     """
-    settings = replace(SequentumHook(conn_id).settings, max_attempts=1)
+    settings = replace(SequentumConnection(conn_id).settings, max_attempts=1)
     with client_errors_as_exceptions(conn_id):
         return SequentumClient(settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections import defaultdict
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import Asset
 
+from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
@@ -23,8 +25,8 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumSkipped,
 )
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.pins import pin_key
-from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.operators.run_records import RECORDS_KEY, CheckRunRecordsOperator
 from tests.support.landing import FakeTaskInstance
 from tests.support.variables import Variables, variables
@@ -301,12 +303,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """A service where each run has the version 30, but run 9 none; and what it is asked."""
     asked: list[tuple[str, int, int]] = []
 
-    def get_run(hook: SequentumHook, *, agent_id: int, run_id: int) -> Run:
+    def send(hook: SequentumConnection, call: Call[Run]) -> Run:
+        agent_id, run_id = (int(part) for part in re.findall(r"[0-9]+", call.path.partition("/agent/")[2]))
         asked.append((hook.sequentum_conn_id, agent_id, run_id))
         version = None if run_id == 9 else 30
         return Run.model_validate({"id": run_id, "configId": agent_id, "configVersion": version})
 
-    monkeypatch.setattr(SequentumHook, "get_run", get_run)
+    monkeypatch.setattr(SequentumConnection, "send", send)
     return asked
 
 
