@@ -56,7 +56,7 @@ class CheckRunRecordsOperator(BaseOperator):
     :param run_id: the run, as an int or a string of digits. Runs with smaller ids are earlier ones.
     :param files: one or several landed files, as ``RunFilesToObjectStorageOperator`` returns them.
     :param contract: a mapping with ``columns``, ``key``, ``rules`` and ``schema_contract``, or a
-        :class:`~airflow_provider_sequentum.quality.contract.Contract`. Not a template. Default: no rules.
+        ``quality.contract.Contract``. Not a template. Default: no rules.
     :param contract_file: instead, the path of a file of the Open Data Contract Standard, version 3.1.0.
     :param contract_schema: the schema object in that file. Default: the only one.
     :param profiles: the folder with the profiles of the agent's runs, one for each agent. Default: nothing is learnt.

@@ -178,7 +178,7 @@ class Service:
     ) -> Breakage:
         """Let an agent's runs deliver wrong records from now on, or from a given run on, and succeed all the same.
 
-        :param kind: one of those of :class:`~.breakages.Breakage`. Several add up.
+        :param kind: one of those of ``sandbox.breakages.Breakage``. Several add up.
         :param from_run: the first broken run of the agent, counted from 1; default its next one.
         :raises ValueError: it would change nothing in the agent's records.
         """

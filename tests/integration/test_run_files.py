@@ -759,7 +759,7 @@ class TestBadInput:
     def test_a_destination_that_is_a_file(self, sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
         (tmp_path / "taken").write_text("")
         run_id = finished_run(sandbox, agent_id)
-        with pytest.raises(RunFilesUnavailable, match="Could not look into"):
+        with pytest.raises(RunFilesUnavailable, match="Could not make"):
             execute(transfer((tmp_path / "taken").as_uri(), agent_id, run_id))
 
     def test_a_file_of_which_nothing_is_sent(self, sandbox: Sandbox, agent_id: int, tmp_path: Path) -> None:
