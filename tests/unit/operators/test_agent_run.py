@@ -363,7 +363,7 @@ def test_a_run_of_other_work_that_ended_well_is_no_success_when_the_time_is_up(
     deferred_by(lambda: operator(deferrable=True, input_parameters={"n": 0}).execute(task.context))
     task.clear() if change == "clear" else task.next_attempt()
     service.clock.sleep(150)  # the worker could not be reached for as long as the attempt may last
-    with pytest.raises(AgentRunTimeout, match="when the task's timeout passed. By then it had ended as Success"):
+    with pytest.raises(AgentRunTimeout, match=r"when the task's timeout passed\. By then it had ended as Success"):
         operator(timeout=100, input_parameters={"n": int(change == "inputs")}).execute(task.context)
     assert list(service.runs) == [101]
     # The same attempt of the same work takes the run, as late as it is.
