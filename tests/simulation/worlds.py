@@ -410,6 +410,8 @@ class _WorldOfRuns(World, LifeAmongStrangers):
         self.is_among_strangers = draw.random() < 0.3
         self.open(seed, service, draw, **parameters)
         use_fakes(self.monkeypatch, self.worker)
+        if draw.random() < 0.2:
+            self.a_stop_is_refused(60)
         self.triggerer = Triggerer(self.worker, self.task, self.monkeypatch)
 
     def can(self, name: str) -> bool:
