@@ -19,7 +19,7 @@ from typing import NamedTuple
 import airflow_provider_sequentum
 
 PACKAGE = Path(airflow_provider_sequentum.__file__).parent
-SECONDS = float(os.environ.get("FS", "60"))
+SECONDS = 60
 """Of CPU."""
 ENOUGH = 9
 """Of ten seeds, with how many each fault has to be found."""

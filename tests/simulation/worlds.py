@@ -71,8 +71,8 @@ TASK_ACTIONS: Actions = {
         ("deferred",),
         lambda draw: {"death": _death(draw), "error": draw.choice(("Trigger timeout", "Trigger failure"))},
     ),
-    "a_person_marks_the_deferred_task": (1, ("deferred",), lambda draw: {}),
-    "clear": (2, None, lambda draw: {"wipes_store": draw.random() < 0.4}),
+    "a_person_marks_the_deferred_task": (2, ("deferred",), lambda draw: {}),
+    "clear": (3, None, lambda draw: {"wipes_store": draw.random() < 0.4}),
     "the_inputs_change": (1, WAITING, lambda draw: {}),
     "time_passes": (2, None, lambda draw: {"seconds": draw.choice((1, 30, 61, 600))}),
     "an_answer_will_be_lost": (
@@ -84,7 +84,7 @@ TASK_ACTIONS: Actions = {
             "took_effect": draw.random() < 0.5,
         },
     ),
-    "the_status_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 2, 5, 60))}),
+    "the_status_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 1, 2, 60))}),
 }
 """What can happen to every task. Each action has its weight, the states of the task in which it can happen (``None``:
 all), and its arguments."""
@@ -92,7 +92,7 @@ all), and its arguments."""
 RUN_ACTIONS: Actions = {
     **TASK_ACTIONS,
     "plan_the_next_attempt": (3, None, lambda draw: {"plan": _plan(draw)}),
-    "a_stop_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 3, 60))}),
+    "a_stop_is_refused": (1, None, lambda draw: {"refused": draw.choice((1, 60))}),
     "runs_wait_for_a_kill": (1, None, lambda draw: {"ignores": draw.random() < 0.7}),
     "failures_are_archived": (1, None, lambda draw: {}),
     "somebody_restarts_a_failure": (1, None, lambda draw: {}),
@@ -112,7 +112,7 @@ SESSION_ACTIONS: Actions = {
 
 SCRIPT_LENGTH = 20
 
-EMPHASES = (0.0, 0.3, 1.0, 1.0, 6.0)
+EMPHASES = (0.0, 0.0, 0.0, 3.0, 3.0)
 """By what the weight of each action may be multiplied in one history: events that rarely come together among many
 others meet more often where there are few others."""
 
@@ -403,12 +403,15 @@ class _WorldOfRuns(World, LifeAmongStrangers):
             "restarts": draw.randrange(3),
         }
         self.arguments = {**parameters, "timeout": draw.choice((3000, 3000, 100)), "restart_delay": 30}
-        self.arguments["poll_interval"] = draw.choice((60, 200))
+        self.arguments["poll_interval"] = draw.choice((150, 600))
         service = self.new_service(restart_lag=draw.choice((0, 20, 45)))
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
+        service.plans, service.ignores_stop = [_plan(draw), Plan()], draw.random() < 0.2
         self.is_among_strangers = draw.random() < 0.3
         self.open(seed, service, draw, **parameters)
         use_fakes(self.monkeypatch, self.worker)
+        if draw.random() < 0.2:
+            self.a_stop_is_refused(60)
         self.triggerer = Triggerer(self.worker, self.task, self.monkeypatch)
 
     def can(self, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -34,6 +35,14 @@ def test_a_seed_is_a_history(seed: int) -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.commit}: {fault.what}")
 def test_a_fault_can_be_put_back(fault: Fault) -> None:
     assert (PACKAGE / fault.path).read_text().count(fault.right) == 1
+
+
+def test_the_rules_of_airflow_name_tests_that_exist() -> None:
+    root = PACKAGE.parent
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)` \|", (root / "docs/proof.md").read_text())
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}(" in (root / "tests/system" / file).read_text(), test
 
 
 def test_a_script_is_cut_to_what_breaks_the_promise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +138,20 @@ RUN_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
     "a run that goes on after its task": (
         [started(1, 102), ended(100, "raised"), state(100, "failed"), looked(300, 102, 1)],
         ["no run is left"],
+    ),
+    "a run that was restarted a moment before its task ended": (
+        [started(1, 102), looked(50, 102, 6, 40), asked(99, "/agent/7/run/102/restart", run(102, 1, 99)),
+         ended(99.5, "deferred"), state(100, "failed"), looked(300, 102, 1)],
+        ["no run is left"],
+    ),
+    "a run of which a person knows, and that the task has seen since": (
+        [started(1, 102), ended(20, "raised", said="Run 102 may be running and costing credits"),
+         looked(30, 102, 1) | {"by": "task"}, ended(100, "raised"), state(100, "failed"), looked(300, 102, 1)],
+        ["no run is left"],
+    ),
+    "an attempt that runs in circles": (
+        [started(1, 102), ended(90, "stuck"), *SUCCESS, looked(300, 102, 10, 60)],
+        ["an attempt ends"],
     ),
     "a run that goes on after a worker died": (
         [started(1, 102), ended(100, "died"), state(100, "failed"), looked(300, 102, 1)],
