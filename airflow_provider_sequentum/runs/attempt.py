@@ -252,10 +252,8 @@ class RunAttempt(JobAttempt[RunRecord]):
         judgement = judge(run, self.config)
         log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))
         if judgement.action in ("succeed", "warn"):
-            self.show(
-                run,
-                **(read_task_cost(self.port, self.known_record, run) if self.config.report_cost else {"cost": None}),
-            )
+            costs = read_task_cost(self.port, self.known_record, run) if self.config.report_cost else {}
+            self.show(run, **costs)
         if judgement.action == "succeed":
             return
         message = f"Run {run.id} of agent {run.agent_id} ended well, but {judgement.reason}."
