@@ -53,6 +53,18 @@ class CreditsTooLow(SequentumException, AirflowFailException):
     """Fewer credits are left than the task's ``min_credits``; nothing was started. Not retried: a person has to pay."""
 
 
+class CreditLimitReached(SequentumException, AirflowFailException):
+    """With the start the task's ``credit_limit`` would be passed; nothing was started. Not retried.
+
+    :param message: the arithmetic.
+    :param agent_id: the agent.
+    """
+
+    def __init__(self, message: str = "", *, agent_id: int | None = None) -> None:
+        super().__init__(message)
+        self.agent_id = agent_id
+
+
 class AgentVersionChanged(SequentumException, AirflowFailException):
     """The agent, or the run that was started, has another version than the task expects. Not retried.
 
@@ -226,7 +238,7 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
     """
     from airflow_provider_sequentum.api import errors
 
-    names_no_run = (SequentumUnavailable, SequentumRequestRefused, CreditsTooLow, AgentBuilderEnded)
+    names_no_run = (SequentumUnavailable, SequentumRequestRefused, CreditsTooLow, CreditLimitReached, AgentBuilderEnded)
     if isinstance(error, names_no_run) and "(connection " not in str(error):
         error.args = (f"{error} (connection {conn_id!r})", *error.args[1:])
     if not isinstance(error, errors.SequentumError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_sequentum.jobs.attempt import TaskFacts
+from airflow_provider_sequentum.parameters import is_unset
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -40,6 +41,7 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
         was_cleared=max_tries > retries,
         keeps_records=context.get("task_state_store") is not None,
         map_index=int(getattr(ti, "map_index", -1)),
+        earlier_tries=try_number - 1,
         dag_run_started_at=getattr(context.get("dag_run"), "start_date", None),
     )
 
@@ -85,6 +87,40 @@ def state_of(task_instance: Any) -> str | None:
     # The inner key is the task's id, with the map index appended for a mapped one; only one can be there.
     state: str | None = next(iter(states.get(task_instance.run_id, {}).values()), "removed")
     return state
+
+
+def states_in_dag_run(context: Mapping[str, Any], task_ids: Collection[str]) -> dict[tuple[str, int], str | None]:
+    """Return the states of all task instances of some tasks in this DAG run, by task id and map index."""
+    ti = context["ti"]
+    if not hasattr(ti, "_ti_context_from_server"):  # Airflow 2.11: the task has the database
+        found = context["dag_run"].get_task_instances()
+        return {(each.task_id, each.map_index): each.state for each in found if each.task_id in task_ids}
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(dag_id=ti.dag_id, task_ids=list(task_ids), run_ids=[ti.run_id])
+    placed = {}
+    for name, state in states.get(ti.run_id, {}).items():
+        # The name is the task's id, with the map index appended for a mapped one.
+        task_id, _, index = name.rpartition("_")
+        is_mapped = name not in task_ids and task_id in task_ids and index.isdecimal()
+        placed[(task_id, int(index)) if is_mapped else (name, -1)] = state
+    return placed
+
+
+def tasks_that_set(dag: Any, parameter: str) -> list[str]:
+    """Return the ids of the tasks of a DAG that set a parameter which only operators of this package have."""
+    return [task.task_id for task in dag.tasks if _sets(task, parameter)]
+
+
+def _sets(task: Any, parameter: str) -> bool:
+    partial = getattr(task, "partial_kwargs", None)
+    if partial is None:
+        return not is_unset(getattr(task, parameter, None))
+    if parameter not in getattr(task.operator_class, "template_fields", ()):
+        return False
+    expanded = getattr(task.expand_input, "value", None)
+    # What expand_kwargs() takes is not known before it runs.
+    return not is_unset(partial.get(parameter)) or not isinstance(expanded, Mapping) or parameter in expanded
 
 
 def current_context() -> Context | None:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
-from airflow_provider_sequentum.airflow_compat.task_attempt import TaskState
-from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.airflow_compat.task_attempt import TaskState, states_in_dag_run, tasks_that_set
+from airflow_provider_sequentum.jobs.record import Announced, Announcement, Claim
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply, SequentumClient
@@ -74,6 +74,10 @@ CLAIM_KEY = "sequentum_claim"
 """The XCom in which a mapped task tells its siblings which run it starts."""
 
 
+ANNOUNCEMENT_KEY = "sequentum_credits"
+"""The XCom in which a task with a credit limit tells the other tasks of its DAG run what it starts."""
+
+
 class AttemptPort(ClientPort):
     """The port of an attempt: keeps its record, and its claims among mapped siblings; see :class:`~.jobs.port.Port`.
 
@@ -128,6 +132,33 @@ class AttemptPort(ClientPort):
             pushed = ti.xcom_pull(task_ids=[ti.task_id], key=CLAIM_KEY) or []
         claims = [Claim.from_json(value) for value in pushed if value is not None]
         return [claim for claim in claims if claim.map_index != self._map_index]
+
+    def announce(self, announcement: Announcement) -> Announcement:
+        """Tell the other tasks of the DAG run what this one starts."""
+        placed = announcement.updated(task_id=self._context["ti"].task_id, map_index=self._map_index)
+        self.push(ANNOUNCEMENT_KEY, placed.to_json())
+        return placed
+
+    def announcements(self) -> Announced:
+        """Return what the other tasks of the DAG run have announced.
+
+        The announcements are read before the states. The other way round, a task could be seen waiting for its retry,
+        and then, with its XComs removed at the start of the retry, as one that has announced nothing.
+        """
+        ti = self._context["ti"]
+        task_ids = tasks_that_set(self._context["dag"], "credit_limit")
+        with self.asking_airflow():
+            pushed = ti.xcom_pull(task_ids=task_ids, key=ANNOUNCEMENT_KEY) or []
+        found = [Announcement.from_json(value) for value in pushed if value is not None]
+        heard = {(each.task_id, each.map_index) for each in found} | {(ti.task_id, self._map_index)}
+        with self.asking_airflow():
+            states = states_in_dag_run(self._context, task_ids)
+        quiet = [state for place, state in states.items() if place not in heard]
+        return Announced(
+            others=[each for each in found if (each.task_id, each.map_index) != (ti.task_id, self._map_index)],
+            silent_running=sum(state in ("running", "restarting") for state in quiet),
+            silent_ended=sum(state in ("failed", "up_for_retry") for state in quiet),
+        )
 
     @contextmanager
     def asking_airflow(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from airflow_provider_sequentum.api.errors import RefusedByServer, SequentumErro
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply
-    from airflow_provider_sequentum.jobs.record import Claim, Stored
+    from airflow_provider_sequentum.jobs.record import Announced, Announcement, Claim, Stored
 
 T = TypeVar("T")
 
@@ -74,6 +74,12 @@ class Port(Sender, Protocol):
 
     def claims(self) -> list[Claim]:
         """Return what the task's mapped siblings have claimed."""
+
+    def announce(self, announcement: Announcement) -> Announcement:
+        """Tell the other tasks of the DAG run what this one starts; return it with the place of this task."""
+
+    def announcements(self) -> Announced:
+        """Return what the other tasks of the DAG run have announced."""
 
     def push(self, key: str, value: object) -> None:
         """Push an XCom, for downstream tasks and people."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar
 
@@ -197,6 +198,48 @@ class Claim(Stored):
     run_ids: tuple[int, ...] = ()
     is_answered: bool = True
     map_index: int = -1
+
+
+class PlannedStart(Stored):
+    """A start of a run, as a task announces it to the other tasks of its DAG run.
+
+    :param agent_id: the agent.
+    :param credits: what it is expected to cost; ``None`` if the task does not know.
+    :param run_id: the run, once the service has answered.
+    """
+
+    agent_id: int = 0
+    credits: float | None = None
+    run_id: int | None = None
+
+
+class Announcement(Stored):
+    """What a task with a credit limit tells the other tasks of its DAG run.
+
+    :param task_id: the task.
+    :param map_index: which of its mapped siblings it is.
+    :param starts: the starts it has made, or is free to make, in all its tries.
+    :param pending: the start that it would like to make.
+    """
+
+    task_id: str = ""
+    map_index: int = -1
+    starts: tuple[PlannedStart, ...] = ()
+    pending: PlannedStart | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What is known of the other tasks of a DAG run that have a credit limit.
+
+    :param others: what they have announced.
+    :param silent_running: how many are running and have announced nothing yet.
+    :param silent_ended: how many have failed, or wait for their next try, without an announcement.
+    """
+
+    others: Sequence[Announcement] = ()
+    silent_running: int = 0
+    silent_ended: int = 0
 
 
 def fingerprint(*parts: object) -> str:

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import conf, redact
 from airflow_provider_sequentum.exceptions import name_run
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import (
+    CreditLimitPeriod,
     LogLevel,
     LogMode,
     OnAmbiguousStart,
@@ -80,19 +81,27 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         others: ``fail`` (default), ``adopt`` the newest, or ``start`` another.
     :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
     :param min_credits: do not start unless so many credits are left. Default: not checked.
+    :param credit_limit: do not start if, by the forecast from what the agent's last runs were billed, more credits
+        would be spent in ``credit_limit_period``. One request more. Default: no limit.
+    :param credit_limit_period: what the limit is for: ``dag_run`` (default), all starts of the DAG run whose tasks have
+        a limit; ``day`` or ``month``, in UTC, what the agent is billed, as far as it is known.
+    :param stop_overdue: stop the run if it takes three times its usual duration, the median of the agent's last runs
+        that succeeded. One request more. Default: False.
     :param min_records: fail if the run extracted fewer records.
     :param max_errors: fail if the run counted more errors.
     :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
     :param check_schedules: warn if the service runs the agent by a schedule of its own as well. One request more.
-    :param report_cost: add what the run cost to its summary, where the key may read billing. One request more.
+    :param report_cost: add to the summary what the run cost, and what all runs of the task did over its tries, where
+        the key may read billing. One request more, or two if the bill is late.
     :param sequentum_conn_id: the connection.
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
+    :raises CreditLimitReached: with the start, ``credit_limit`` would be passed; nothing was started.
     :raises AgentVersionChanged: the agent has another version than ``expected_version``; not retried.
     :raises AgentRunFailure: the run ended in Failure; a retry restarts it in place.
     :raises AgentRunFailed: the run ended in Failure and was archived; a retry starts a new one.
     :raises AgentRunStopped: a person or another program stopped the run; not retried.
     :raises SequentumSkipped: the service skipped the run; the task is skipped.
-    :raises AgentRunTimeout: ``timeout`` has passed.
+    :raises AgentRunTimeout: ``timeout`` has passed, or three times the usual duration with ``stop_overdue``.
     :raises AgentRunOutcomeRejected: the run delivered too little; a retry starts a new one.
     :raises AgentRunStartAmbiguous: see ``on_ambiguous_start``; not retried.
     :raises AgentRunStillRunning: the run to be replaced could not be stopped; a retry stops it again.
@@ -125,6 +134,9 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         "on_ambiguous_start",
         "stop_grace",
         "min_credits",
+        "credit_limit",
+        "credit_limit_period",
+        "stop_overdue",
         "min_records",
         "max_errors",
         "on_empty",
@@ -165,6 +177,9 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         on_ambiguous_start: OnAmbiguousStart | str = "fail",
         stop_grace: float | str | timedelta = 45,
         min_credits: float | str | None = None,
+        credit_limit: float | str | None = None,
+        credit_limit_period: CreditLimitPeriod | str = "dag_run",
+        stop_overdue: bool | str = False,
         min_records: int | str | None = None,
         max_errors: int | str | None = None,
         on_empty: OnEmpty | str = "succeed",
@@ -198,6 +213,9 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         self.on_ambiguous_start = on_ambiguous_start
         self.stop_grace = stop_grace
         self.min_credits = min_credits
+        self.credit_limit = credit_limit
+        self.credit_limit_period = credit_limit_period
+        self.stop_overdue = stop_overdue
         self.min_records = min_records
         self.max_errors = max_errors
         self.on_empty = on_empty

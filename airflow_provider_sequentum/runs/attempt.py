@@ -20,11 +20,12 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
-from airflow_provider_sequentum.jobs.record import read_event
+from airflow_provider_sequentum.jobs.record import PlannedStart, read_event
 from airflow_provider_sequentum.runs.describe import describe_run
-from airflow_provider_sequentum.runs.outcome import failure_for, judge, read_cost
+from airflow_provider_sequentum.runs.outcome import failure_for, judge
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+from airflow_provider_sequentum.runs.spend import find_overdue_time, read_task_cost
 from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, restart_or_start
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
 from airflow_provider_sequentum.runs.versions import check_version_of_run
@@ -100,11 +101,33 @@ class RunAttempt(JobAttempt[RunRecord]):
                 raise
             log.warning("The time is up before the run is known. (%s)", error)
             self._give_up()
-        return self.is_over_now()
+        is_over = self.is_over_now()
+        if not is_over:
+            self._limit_duration()
+        return is_over
+
+    def _limit_duration(self) -> None:
+        """Set the time at which the run is stopped because it takes too long compared with earlier ones."""
+        record = self.known_record
+        if not self.config.stop_overdue or not self.config.wait_for_completion or record.overdue_at is not None:
+            return
+        overdue_at = find_overdue_time(self.port, record, self._known_run())
+        if overdue_at is not None:
+            record = record.updated(overdue_at=overdue_at)
+            self.port.save(record)
+            self.port.deadline = record.first_deadline
 
     def new_record(self) -> RunRecord:
         """Return the record of a run that this attempt starts."""
-        return super().new_record().updated(agent_id=self.config.agent_id)
+        record = super().new_record()
+        # Without records, an earlier try may have started one run, and no one can tell.
+        lost = self.task.earlier_tries if self.record is None and not self.task.keeps_records else 0
+        is_limited = self.config.credit_limit is not None
+        return record.updated(
+            agent_id=self.config.agent_id,
+            starts=(PlannedStart(agent_id=self.config.agent_id),) * lost if is_limited else (),
+            may_lack_runs=self.record is None and self.task.earlier_tries > 0,
+        )
 
     def is_over_now(self) -> bool:
         """Return whether there is nothing to wait for."""
@@ -218,14 +241,19 @@ class RunAttempt(JobAttempt[RunRecord]):
         record = before.updated(restarts_done=before.restarts_done + 1)
         number = f"{record.restarts_done} of {self.config.restarts}"
         log.warning("Run %s ended: %s. Restarting it, %s.", run.id, describe_run(run), number)
-        new = record.updated(config=self.config, run_id=None, restart_asked_at=None, failure_ended_at=None)
+        new = record.updated(
+            config=self.config, run_id=None, restart_asked_at=None, failure_ended_at=None, overdue_at=None
+        )
+        self.port.deadline = new.first_deadline  # the time that the run may take is counted again
         self.show(restart_or_start(self.port, record, run, new))
+        self._limit_duration()
 
     def _accept(self, run: Run) -> None:
         judgement = judge(run, self.config)
         log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))
         if judgement.action in ("succeed", "warn"):
-            self.show(run, cost=read_cost(self.port, run) if self.config.report_cost else None)
+            costs = read_task_cost(self.port, self.known_record, run) if self.config.report_cost else {}
+            self.show(run, **costs)
         if judgement.action == "succeed":
             return
         message = f"Run {run.id} of agent {run.agent_id} ended well, but {judgement.reason}."
@@ -266,7 +294,8 @@ class RunAttempt(JobAttempt[RunRecord]):
         state = f"still {describe_run(self.run)}" if self.run is not None else "not known to have ended"
         message = f"{record.name} was {state} when {record.first_timeout} passed."
         self.port.deadline = None
-        if not is_execution_timeout and self.config.on_timeout == "leave":
+        is_overdue = record.is_overdue_first
+        if not (is_execution_timeout or is_overdue) and self.config.on_timeout == "leave":
             self.is_let_go = True
             message += " It is left running (on_timeout='leave')."
         elif record.run_id is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,9 @@ _WHAT_IT_MEANS = {
 
 log = logging.getLogger(__name__)
 
-_BILLING_PAGE = 1000
+BILLING_PAGE = 1000
+"""The longest page of billing."""
+
 _MOST_BILLING_PAGES = 5
 
 
@@ -130,20 +132,30 @@ def read_cost(port: Sender, run: Run) -> float | None:
     """Return what a run cost in credits; ``None`` if that is not known (yet), or not for this key to know."""
     if run.started_at is None or run.end_time is None:
         return None
+    cost = (read_costs(port, run.agent_id, run.started_at, run.end_time) or {}).get(run.id)
+    return None if cost is None else float(cost)
+
+
+def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> dict[int, Decimal] | None:
+    """Return what the runs of an agent cost between two times, by their ids; ``None`` if it cannot be read in full."""
     # Billing counts in days, and it is not published of which time zone.
-    first, last = (run.started_at - timedelta(days=1)).date(), (run.end_time + timedelta(days=1)).date()
-    call = api.billing.list_agent_runs(run.agent_id, start_date=first, end_date=last, records_per_page=_BILLING_PAGE)
-    parts: list[Decimal] = []
+    start_date, end_date = (first - timedelta(days=1)).date(), (last + timedelta(days=1)).date()
+    call = api.billing.list_agent_runs(
+        agent_id, start_date=start_date, end_date=end_date, records_per_page=BILLING_PAGE
+    )
+    costs: dict[int, Decimal] = {}
     page: Page[RunCost] | None = None
     try:
         for _ in range(_MOST_BILLING_PAGES):
             previous, page = page, port.send(call, budget_share=DECORATION_SHARE, within=60.0)
             # One run may be billed in parts: time, proxies, export.
-            parts += [cost.cost for cost in page if cost.run_id == run.id and cost.cost is not None]
+            for row in page:
+                if row.cost is not None:
+                    costs[row.run_id] = costs.get(row.run_id, Decimal(0)) + row.cost
             following = next_page(call, page, previous)
             if following is None:
-                return float(sum(parts)) if parts else None
+                return costs
             call = following
     except SequentumError as error:
-        log.info("Could not read what run %s of agent %s cost. (%s)", run.id, run.agent_id, error)
-    return None  # with pages left unread, the sum would be a part of the cost
+        log.info("Could not read what the runs of agent %s cost. (%s)", agent_id, error)
+    return None  # with pages left unread, the sums would be parts of the costs

@@ -18,6 +18,7 @@ from airflow_provider_sequentum.jobs.record import (
     JobConfig,
     JobRecord,
     JsonText,
+    PlannedStart,
     Seconds,
     choice_of,
     fingerprint,
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.runs import Run
 
-_NO_OPTIONS = {"agent_id", "expected_version", "pinned_version"}
+_NO_OPTIONS = {
+    "agent_id",
+    "expected_version",
+    "pinned_version",
+    "credit_limit",
+    "credit_limit_period",
+    "stop_overdue",
+}
 """What a run is to be and is not part of the request that starts it."""
 
 MOST_REPLACED = 20
@@ -70,6 +78,9 @@ class RunConfig(RunPolicies):
     agent_id: Id = 0
     expected_version: Annotated[int | Literal["pinned"], BeforeValidator(p.parse_version)] | None = None
     pinned_version: Id | None = None
+    credit_limit: Amount | None = None
+    credit_limit_period: Annotated[str, choice_of(p.CreditLimitPeriod)] = "dag_run"
+    stop_overdue: Flag = False
     input_parameters: JsonText | None = None
     parallelism: Count | None = None
     parallel_max_concurrency: Count | None = None
@@ -113,6 +124,10 @@ class RunRecord(JobRecord):
     :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: ``requested_at`` is just
         the earliest moment at which an earlier attempt can have started a run. Only a run that is still running is
         taken for its run.
+    :param starts: the starts that the task has made so far, if it has a credit limit.
+    :param first_requested_at: when the first of the task's runs was requested.
+    :param may_lack_runs: whether the task may have had runs that this record does not name.
+    :param overdue_at: when the run has taken too long compared with earlier ones, where it is stopped because of that.
     :param restarts_done: how often this attempt of the task has restarted the run in place.
     """
 
@@ -126,6 +141,34 @@ class RunRecord(JobRecord):
     is_rejected: bool = False
     is_guess: bool = False
     restarts_done: int = 0
+    starts: tuple[PlannedStart, ...] = ()
+    first_requested_at: datetime | None = None
+    may_lack_runs: bool = False
+    overdue_at: datetime | None = None
+
+    @property
+    def first_deadline(self) -> datetime | None:
+        """The earliest of the three deadlines."""
+        return min(filter(None, (super().first_deadline, self.overdue_at)), default=None)
+
+    @property
+    def is_overdue_first(self) -> bool:
+        """Whether the first thing to pass is the time that the run may take compared with earlier ones."""
+        return self.overdue_at is not None and self.overdue_at == self.first_deadline
+
+    @property
+    def first_timeout(self) -> str:
+        """What messages call the limit that passes first."""
+        return "three times its usual duration" if self.is_overdue_first else super().first_timeout
+
+    @property
+    def starts_made(self) -> tuple[PlannedStart, ...]:
+        """The starts that the task has made, as far as it is known that they were made.
+
+        One whose answer was lost counts only if no one could tell which run it had started: an interrupted attempt may
+        never have sent it, and the attempt after it looks for its run.
+        """
+        return tuple(start for start in self.starts if start.run_id is not None or self.is_ambiguous)
 
     @property
     def asked(self) -> RunConfig:
@@ -145,11 +188,16 @@ class RunRecord(JobRecord):
 
     def started(self, run_id: int) -> Self:
         """Return the record with the run that the service answered with."""
-        return self.updated(run_id=run_id, restart_asked_at=None, failure_ended_at=None, is_guess=False)
+        starts = self.starts
+        if starts and starts[-1].run_id is None:
+            starts = (*starts[:-1], starts[-1].updated(run_id=run_id))
+        return self.updated(
+            run_id=run_id, restart_asked_at=None, failure_ended_at=None, is_guess=False, starts=starts, overdue_at=None
+        )
 
     def restarting(self, now: datetime, failure_ended_at: datetime | None) -> Self:
         """Return the record of a run that is about to be restarted in place."""
-        return self.updated(restart_asked_at=now, failure_ended_at=failure_ended_at)
+        return self.updated(restart_asked_at=now, failure_ended_at=failure_ended_at, overdue_at=None)
 
 
 def runs_named_in(values: Iterable[object]) -> list[RunRecord]:

@@ -25,10 +25,11 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, NOT_FOUND_TOLERANCE, Port, Sender
-from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.record import Announcement, Claim
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+from airflow_provider_sequentum.runs.spend import reserve_credits
 from airflow_provider_sequentum.runs.stop import stop_run
 from airflow_provider_sequentum.runs.versions import check_active_version
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, may_be_the_old_failure
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.jobs.record import PlannedStart
 
 CLOCK_TOLERANCE = timedelta(seconds=3)
 """How much earlier than its start was sent a run may seem to have been created: ``Date`` has whole seconds, and the
@@ -80,11 +82,12 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
     :raises AgentVersionChanged: the agent has another version than the expected one.
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
     """
+    config = new.asked
+    # What an earlier attempt has announced and claimed went with its XComs.
+    _announce(port, config, new.starts if previous is None else previous.starts)
     if previous is None:
         return start_run(port, new, None)
-    # What an earlier attempt has claimed went with its XComs.
     _claim(port, previous)
-    config = new.asked
     was_cleared = previous.was_cleared(new.max_tries)
     record = previous
     if previous.run_id is None:
@@ -135,9 +138,18 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     config = new.asked
     check_credits(port, config.min_credits, f"Agent {config.agent_id}")
     check_active_version(port, config)
+    before = new.starts or (previous.starts_made if previous is not None else ())
     if config.check_schedules and previous is None:
         warn_of_schedules(port, config.agent_id)
-    record = new.updated(requested_at=port.now(), replaced=previous.all_runs if previous is not None else ())
+    starts = reserve_credits(port, config, before)
+    now = port.now()
+    record = new.updated(requested_at=now, first_requested_at=now, starts=starts)
+    if previous is not None:
+        record = record.updated(
+            replaced=previous.all_runs,
+            first_requested_at=previous.first_requested_at,
+            may_lack_runs=new.may_lack_runs or previous.may_lack_runs or previous.is_ambiguous,
+        )
     _claim(port, record)
     port.save(record)
     try:
@@ -147,13 +159,14 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
             # Nothing was started, so there is nothing to look for.
             port.save(previous)
             _claim(port, previous or record, is_answered=True)
+            _announce(port, config, before)
             if error.status_code == 409:
                 raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
             raise
         log.warning("The answer to the start was lost, so a run may have been started. Looking for it. (%s)", error)
         found = _find_after_lost_answer(port, config, record, error)
         if found is None and config.on_ambiguous_start == "start" and may_repeat:
-            return start_run(port, new, previous, may_repeat=False)
+            return start_run(port, new.updated(starts=starts, may_lack_runs=True), previous, may_repeat=False)
         if found is None:
             # The intent stays: the next attempt looks again, later, and starts a run only if there is still none.
             raise
@@ -161,8 +174,15 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     record = record.started(run.id)
     port.save(record)
     _claim(port, record)
+    _announce(port, config, record.starts)
     log.info("Started run %s of agent %s.", run.id, run.agent_id)
     return run
+
+
+def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -> None:
+    """Tell the other tasks of the DAG run which starts this task has made."""
+    if config.credit_limit is not None:
+        port.announce(Announcement(starts=starts))
 
 
 def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:

@@ -82,6 +82,7 @@ class AgentPort:
         self.hook = port.hook
         self.now, self.sleep = port.now, port.sleep
         self.claims, self.push = port.claims, port.push
+        self.announce, self.announcements = port.announce, port.announcements
         self.hurry, self.close = port.hurry, port.close
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:

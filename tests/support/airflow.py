@@ -89,6 +89,10 @@ class FakeTask:
     has_state_store: bool = True
     ti: FakeTaskInstance = field(default_factory=FakeTaskInstance)
     store: StateStore = field(default_factory=StateStore)
+    tasks: list[Any] = field(default_factory=list)
+    """The tasks of its DAG."""
+    instances: list[Any] = field(default_factory=list)
+    """The task instances of its DAG run, as the database has them."""
 
     def __post_init__(self) -> None:
         self.ti.max_tries = self.retries
@@ -97,7 +101,8 @@ class FakeTask:
     @property
     def context(self) -> Any:
         """What ``execute`` is called with."""
-        context: dict[str, Any] = {"ti": self.ti, "dag_run": SimpleNamespace(start_date=self.dag_run_start)}
+        dag_run = SimpleNamespace(start_date=self.dag_run_start, get_task_instances=lambda: self.instances)
+        context: dict[str, Any] = {"ti": self.ti, "dag_run": dag_run, "dag": SimpleNamespace(tasks=self.tasks)}
         if self.has_state_store:
             context["task_state_store"] = self.store
         return context

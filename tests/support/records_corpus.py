@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from airflow_provider_sequentum import __version__
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
+from airflow_provider_sequentum.jobs.record import Announcement, PlannedStart
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
@@ -54,6 +55,9 @@ def written() -> Iterator[tuple[str, str, Any]]:
     yield "sensor-config", "since", SensorConfig(**sensor).to_json()
     yield "announced-runs", "some", AnnouncedRuns(run_ids=(101, 103), floor=100, newest=103).to_json()
     paused = PausedSchedules(agent_id=7, max_tries=2, paused={5: START, 6: None})
+    start = PlannedStart(agent_id=7, credits=2.5, run_id=101)
+    announcement = Announcement(task_id="job", starts=(start,), pending=start.updated(run_id=None))
+    yield "announcement", "some", announcement.to_json()
     yield "paused-schedules", "some", paused.to_json()
     yield "resumed-schedules", "some", ResumedSchedules(agent_id=7, max_tries=2, resumed=(5, 6)).to_json()
     file = LandedFile(file_id=1, name="out.csv", original_name="Out.csv", file_type=2, listed_size=10, created=START)

@@ -146,6 +146,8 @@ class FakeService:
     archived_agents: set[int] = field(default_factory=set)
     diagnostics: dict[str, Any] | None = None
     credits: float = 1000.0
+    bills: list[dict[str, Any]] = field(default_factory=list)
+    """What billing lists of the runs of any agent: ``runId``, ``date``, ``endTime``, ``cost``."""
     on_start: Callable[[FakeRun], None] = lambda run: None
     skew: timedelta = timedelta(0)
     """By how much the service's clock is ahead of the worker's."""
@@ -162,14 +164,15 @@ class FakeService:
         return Reply(value, self.now.replace(microsecond=0) if self.tells_time else None)
 
     def answer(self, call: Call[T]) -> T:
-        verb = "billing" if call.path.startswith("/billing/") else call.path.rsplit("/", 1)[-1]
+        last = call.path.rsplit("/", 1)[-1]
+        verb = "billing" if call.path.startswith("/billing/") else last
         self.requests.append(verb)
         fault = self.faults[verb].pop(0) if self.faults[verb] else None
         if fault is None:
-            return read_answer(call, Answer(200, {}, _body(self._act(verb, call))))
+            return read_answer(call, Answer(200, {}, _body(self._act(last, call))))
         error, takes_effect = fault
         if takes_effect:
-            self._act(verb, call)
+            self._act(last, call)
         raise error(call)
 
     def count(self, verb: str) -> int:
@@ -231,8 +234,9 @@ class FakeService:
                 {"id": number, "name": name, "isArchived": number in self.archived_agents}
                 for number, name in self.agents.items()
             ]
-        if call.path == "/billing/credits":
-            return {"availableCredits": self.credits}
+        if names[0] == "billing" and verb in ("credits", "runs"):
+            listed = {"runs": self.bills, "totalRecordCount": len(self.bills)}
+            return listed if verb == "runs" else {"availableCredits": self.credits}
         raise not_found(call)
 
     def _act_on_agent(self, verb: str, call: Call[Any], agent_id: int, run_id: int | None) -> Any:

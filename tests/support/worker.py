@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from airflow_provider_sequentum.api.call import Call, Reply
-from airflow_provider_sequentum.jobs.record import Claim, Stored
+from airflow_provider_sequentum.jobs.record import Announced, Announcement, Claim, Stored
 from tests.support.service import not_reached
 
 T = TypeVar("T")
@@ -59,6 +59,9 @@ class Worker:
     """What was saved, one after the other."""
     siblings: list[Claim] = field(default_factory=list)
     claimed: list[Claim] = field(default_factory=list)
+    announced: list[Announcement] = field(default_factory=list)
+    others: Announced = field(default_factory=Announced)
+    """What the other tasks of the DAG run have announced."""
     pushed: dict[str, Any] = field(default_factory=dict)
     deadline: datetime | None = None
     log_level: int = logging.DEBUG
@@ -112,6 +115,16 @@ class Worker:
 
     def claims(self) -> list[Claim]:
         return list(self.siblings)
+
+    def announce(self, announcement: Announcement) -> Announcement:
+        self.step()
+        placed = announcement.updated(task_id="run_agent")
+        self.announced.append(placed)
+        return placed
+
+    def announcements(self) -> Announced:
+        self.step()
+        return self.others
 
     def push(self, key: str, value: object) -> None:
         self.step()

@@ -82,7 +82,7 @@ KINDS = {
     "id": ["agent_id", "proxy_pool_id", "pinned_version"],
     "version": ["expected_version"],
     "count": ["parallelism", "parallel_max_concurrency", "restarts", "min_records", "max_errors"],
-    "amount": ["min_credits"],
+    "amount": ["min_credits", "credit_limit"],
     "seconds": ["timeout", "poll_interval", "restart_delay", "stop_grace"],
     "flag": [
         "wait_for_completion",
@@ -91,11 +91,13 @@ KINDS = {
         "is_wait_on_failure",
         "check_schedules",
         "report_cost",
+        "stop_overdue",
     ],
     "choice": [
         "on_timeout",
         "retry_mode",
         "on_clear",
+        "credit_limit_period",
         "on_ambiguous_start",
         "on_empty",
         "parallel_export",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
-from airflow_provider_sequentum.jobs.record import Claim, Stored
+from airflow_provider_sequentum.jobs.record import Announcement, Claim, Stored
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.schedules import PausedSchedules, ResumedSchedules
 from airflow_provider_sequentum.runs.sense import SensorConfig
@@ -63,6 +63,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "space-trigger": trigger,
     "session-trigger": trigger,
     "claim": _json_of(Claim.from_json),
+    "announcement": _json_of(Announcement.from_json),
     "sensor-config": _json_of(SensorConfig.from_json),
     "announced-runs": _json_of(AnnouncedRuns.from_json),
     "manifest": manifest,

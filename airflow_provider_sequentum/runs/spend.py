@@ -1,0 +1,400 @@
+"""What runs cost: a limit that refuses a start, the sum over a task's tries, and the time a run usually takes.
+
+Tasks of a DAG run keep a limit together without a place that they could lock. Each announces the start that it would
+like to make, and only then reads the announcements of the others. Of any tasks that start, the one that announced last
+has read what all others had announced, so their sum is within the limit.
+
+Rests on https://docs.sequentum.com/api-reference/billing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sequentum import api
+from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.exceptions import CreditLimitReached, SequentumRequestRefused
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.jobs.record import Announced, Announcement, PlannedStart
+from airflow_provider_sequentum.runs.describe import counted, format_seconds
+from airflow_provider_sequentum.runs.outcome import BILLING_PAGE, read_costs
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.record import MOST_REPLACED
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.billing import RunCost
+    from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.jobs.port import Port, Sender
+    from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+
+HISTORY = timedelta(days=30)
+"""How far back billed runs tell what the next one costs."""
+
+MOST_SAMPLES = 20
+"""How many of an agent's last runs tell what is usual."""
+
+FEWEST_DURATIONS = 3
+"""With fewer runs that succeeded, no duration is usual."""
+
+OVERDUE_FACTOR = 3
+"""How many times its usual duration a run may take, where it is stopped because of that."""
+
+RUNS_LISTED = 100
+"""How many of the agent's runs are read to find the usual duration."""
+
+LOOK_INTERVAL = 3.0
+"""Seconds between two looks at the announcements, while only undecided ones are in the way."""
+
+MOST_LOOKS = 20
+"""How often a task looks, until it counts undecided announcements like decided ones."""
+
+SETTLING = 10.0
+"""Seconds before the bill of a run that has just ended is read again, if it was not there yet."""
+
+log = logging.getLogger(__name__)
+
+
+# The credit limit: decisions
+
+
+class Verdict(Enum):
+    """What the announcements mean for a start."""
+
+    START = "start"
+    REFUSE = "refuse"
+    WAIT = "wait"
+    """Look again, and keep the announcement: others withdraw theirs because of it."""
+    YIELD = "yield"
+    """Withdraw the announcement for now, because of others that come first, and look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a start is added to, in credits.
+
+    :param forecast: what the start is expected to cost.
+    :param billed: what billing states for the period; 0 for a DAG run.
+    :param started: forecasts of the starts that were decided, those of earlier tries of this task among them.
+    :param starts: how many these are.
+    :param silent: the forecast for each task that ended without having announced: it may have started a run.
+    :param ahead: forecasts of the undecided starts that come before this one.
+    :param undecided: forecasts of all others' undecided starts.
+    :param is_stirring: whether a task has just begun to run and has not announced yet. It may be a retry, whose
+        announcement Airflow has removed.
+    """
+
+    forecast: Decimal
+    billed: Decimal = Decimal(0)
+    started: Decimal = Decimal(0)
+    starts: int = 0
+    silent: Decimal = Decimal(0)
+    ahead: Decimal = Decimal(0)
+    undecided: Decimal = Decimal(0)
+    is_stirring: bool = False
+
+    @property
+    def certain(self) -> Decimal:
+        """The sum with this start, without what others have not decided."""
+        return self.billed + self.started + self.silent + self.forecast
+
+    def decide(self, limit: Decimal, *, is_last_look: bool = False) -> Verdict:
+        """Return what to do.
+
+        :param is_last_look: whether there is no time for another look.
+        """
+        fits = self.certain + self.undecided <= limit
+        if self.certain > limit:
+            return Verdict.REFUSE
+        if is_last_look:
+            return Verdict.START if fits else Verdict.REFUSE
+        if self.is_stirring:
+            return Verdict.WAIT
+        if fits:
+            return Verdict.START
+        return Verdict.YIELD if self.certain + self.ahead > limit else Verdict.WAIT
+
+
+def tally(
+    own: Announcement, announced: Announced, bill: Bill, forecast: Decimal, *, is_last_look: bool = False
+) -> Tally:
+    """Add up what the tasks of a DAG run have announced.
+
+    :param own: what this task has announced.
+    :param announced: what the others have.
+    :param bill: what is billed already is not counted twice.
+    :param forecast: what a start costs of which no forecast is known.
+    :param is_last_look: count the tasks that have not announced yet as if they had ended.
+    """
+
+    def price(start: PlannedStart) -> Decimal:
+        return forecast if start.credits is None else Decimal(str(start.credits))
+
+    def counts(start: PlannedStart) -> bool:
+        # A limit for a period is one for the agent, and billing tells of its other runs.
+        return bill.since is None or (start.agent_id == bill.agent_id and start.run_id not in bill.costs)
+
+    others = sorted(announced.others, key=_place)
+    decided = [price(start) for each in (own, *others) for start in each.starts if counts(start)]
+    pending = [(_place(each), price(each.pending)) for each in others if each.pending and counts(each.pending)]
+    silent = announced.silent_ended + (announced.silent_running if is_last_look else 0)
+    return Tally(
+        forecast=forecast,
+        billed=bill.spent,
+        started=sum(decided, Decimal(0)),
+        starts=len(decided),
+        silent=silent * forecast,
+        ahead=sum((each for place, each in pending if place < _place(own)), Decimal(0)),
+        undecided=sum((each for _, each in pending), Decimal(0)),
+        is_stirring=announced.silent_running > 0,
+    )
+
+
+def _place(announcement: Announcement) -> tuple[str, int]:
+    return announcement.task_id, announcement.map_index
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What billing tells of an agent.
+
+    :param costs: what its runs cost, oldest first.
+    :param samples: the costs of the last runs that have ended.
+    :param since: the start of the period; ``None`` if the limit is for a DAG run.
+    :param spent: what was spent in it.
+    """
+
+    agent_id: int
+    costs: Mapping[int, Decimal]
+    samples: Sequence[Decimal] = ()
+    since: datetime | None = None
+    spent: Decimal = Decimal(0)
+
+    def forecast(self, limit: Decimal) -> Decimal:
+        """Return what the next run costs: the mean of the last ones; without any, as much as the limit allows."""
+        return sum(self.samples, Decimal(0)) / len(self.samples) if self.samples else limit
+
+    @property
+    def basis(self) -> str:
+        """What the forecast rests on, for messages."""
+        if not self.samples:
+            return "the whole limit, because no run of the agent is billed yet"
+        return f"the mean of its last {counted(len(self.samples), 'billed run')}"
+
+
+def bill_of(agent_id: int, rows: Iterable[RunCost], since: datetime | None) -> Bill:
+    """Add up what billing lists of an agent. A run may be billed in parts: time, proxies, export."""
+    known = [(row.date or row.start_time, row) for row in rows if row.cost is not None]
+    known.sort(key=lambda pair: (pair[0] is not None, pair[0] or datetime.min.replace(tzinfo=UTC), pair[1].run_id))
+    costs: dict[int, Decimal] = {}
+    spent = Decimal(0)
+    for moment, row in known:
+        cost = row.cost or Decimal(0)
+        costs[row.run_id] = costs.get(row.run_id, Decimal(0)) + cost
+        if since is not None and (moment is None or moment >= since):
+            spent += cost
+    # What is billed of a run that has not ended is a part of its cost.
+    ended = {row.run_id for _, row in known if row.end_time is not None} or costs.keys()
+    samples = [cost for run_id, cost in costs.items() if run_id in ended][-MOST_SAMPLES:]
+    return Bill(agent_id, costs, samples, since, spent)
+
+
+def start_of(period: str, now: datetime) -> datetime | None:
+    """Return the start of the ``day`` or ``month``, in UTC; ``None`` for ``dag_run``."""
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return {"dag_run": None, "day": midnight, "month": midnight.replace(day=1)}[period]
+
+
+# The credit limit: the procedure
+
+
+def reserve_credits(port: Port, config: RunConfig, before: tuple[PlannedStart, ...]) -> tuple[PlannedStart, ...]:
+    """Announce a start, and return only if the limit has room for it.
+
+    :param before: the starts that this task has made already.
+    :return: these and the new one.
+    :raises CreditLimitReached: the sum would pass the limit. The announcement was withdrawn.
+    :raises SequentumRequestRefused: billing lists more than one request can read.
+    :raises SequentumError: billing cannot be read. Who sets a limit does not want to start without it.
+    """
+    if config.credit_limit is None:
+        return before
+    limit = Decimal(str(config.credit_limit))
+    bill = read_bill(port, config)
+    start = PlannedStart(agent_id=config.agent_id, credits=float(bill.forecast(limit)))
+    forecast = Decimal(str(start.credits))
+    own, asking = Announcement(starts=before), Announcement(starts=before, pending=start)
+    for look in range(1, MOST_LOOKS + 1):
+        is_last = look == MOST_LOOKS
+        place = port.announce(asking)
+        found = tally(place, port.announcements(), bill, forecast, is_last_look=is_last)
+        verdict = found.decide(limit, is_last_look=is_last)
+        if verdict is Verdict.START:
+            starts = (*before, start)
+            port.announce(Announcement(starts=starts))
+            log.info("Within the credit limit: %s.", _arithmetic(found, bill, config))
+            return starts
+        if verdict is Verdict.REFUSE:
+            port.announce(own)
+            raise CreditLimitReached(
+                f"Agent {config.agent_id} was not started: {_arithmetic(found, bill, config)}. Raise the limit, then "
+                "clear the task.",
+                agent_id=config.agent_id,
+            )
+        if verdict is Verdict.YIELD:
+            port.announce(own)
+        log.info("Other tasks of the DAG run are about to decide whether they start; looking again.")
+        port.sleep(LOOK_INTERVAL)
+    raise AssertionError("The last look decides.")
+
+
+def read_bill(port: Sender, config: RunConfig) -> Bill:
+    """Read what billing tells of an agent, by one request."""
+    now = port.now()
+    since = start_of(config.credit_limit_period, now)
+    # Billing counts in days, and it is not published of which time zone.
+    first = min(now - HISTORY, since or now) - timedelta(days=1)
+    page = port.send(
+        api.billing.list_agent_runs(
+            config.agent_id,
+            start_date=first.date(),
+            end_date=(now + timedelta(days=1)).date(),
+            records_per_page=BILLING_PAGE,
+        )
+    )
+    if since is not None and page.total_record_count is not None and page.total_record_count > BILLING_PAGE:
+        raise SequentumRequestRefused(
+            f"Billing lists {page.total_record_count} entries for agent {config.agent_id} since {first.date()}, more "
+            f"than the {BILLING_PAGE} of one request, so credit_limit_period={config.credit_limit_period!r} cannot be "
+            "checked. Nothing was started. Set the period to 'dag_run'."
+        )
+    return bill_of(config.agent_id, page, since)
+
+
+def _arithmetic(found: Tally, bill: Bill, config: RunConfig) -> str:
+    period = config.credit_limit_period
+    parts = [f"a forecast of {_shown(found.forecast)} credits ({bill.basis})"]
+    if bill.since is not None:
+        parts.append(f"{_shown(found.billed)} billed since {bill.since:%Y-%m-%d}")
+    if found.starts:
+        unbilled = "" if bill.since is None else ", not billed yet"
+        parts.append(f"{_shown(found.started)} for {counted(found.starts, 'start')} of this DAG run{unbilled}")
+    if found.silent:
+        parts.append(f"{_shown(found.silent)} for tasks that ended, or run, without having announced a start")
+    total = found.certain
+    if found.undecided:
+        parts.append(f"{_shown(found.undecided)} that other tasks have announced and not decided")
+        total += found.undecided
+    relation = "within" if total <= Decimal(str(config.credit_limit)) else "more than"
+    limit = f"credit_limit={config.credit_limit:g} (credit_limit_period={period!r})"
+    return f"{' + '.join(parts)} = {_shown(total)}, {relation} {limit}"
+
+
+def _shown(credits_: Decimal) -> str:
+    return f"{float(credits_):.10g}"
+
+
+# What a task has cost
+
+
+def read_task_cost(port: Sender, record: RunRecord, run: Run) -> dict[str, Any]:
+    """Return what a run and all runs of its task cost, as fields of the run's summary.
+
+    A bill follows the end of a run after a moment; one that is not there is looked for once more.
+    """
+    costs = None
+    if run.started_at is not None and run.end_time is not None:
+        first = min(record.first_requested_at or run.started_at, run.started_at)
+        costs = read_costs(port, run.agent_id, first, run.end_time)
+        if costs is not None and run.id not in costs:
+            port.sleep(SETTLING)
+            costs = read_costs(port, run.agent_id, first, run.end_time)
+    own = (costs or {}).get(run.id)
+    return {"cost": None if own is None else float(own), "task_cost": task_cost(record, costs or {})}
+
+
+def task_cost(record: RunRecord, costs: Mapping[int, Decimal]) -> dict[str, Any]:
+    """Add up what the runs of a task cost, over its tries, restarts and clears.
+
+    :return: ``credits``; the ids of the ``runs`` that are in the sum; and ``is_complete``, which is false if a run is
+        not billed yet, or if the task may have had runs of which no record is left.
+    """
+    own = record.all_runs
+    billed = [run_id for run_id in own if run_id in costs]
+    is_complete = len(billed) == len(own) < MOST_REPLACED and not record.may_lack_runs
+    return {
+        "credits": float(sum((costs[run_id] for run_id in billed), Decimal(0))),
+        "runs": billed,
+        "is_complete": is_complete,
+    }
+
+
+# How long a run may take
+
+
+@dataclass(frozen=True, slots=True)
+class UsualDuration:
+    """How long the agent's runs usually take, their queueing included.
+
+    :param seconds: the median.
+    :param samples: of how many runs.
+    """
+
+    seconds: float
+    samples: int
+
+
+def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDuration | None:
+    """Return how long the last runs that succeeded took; ``None`` if there are too few.
+
+    :param listed: the agent's runs, newest first.
+    :param run_id: a run that does not count.
+    """
+    seconds = [
+        (run.end_time - since).total_seconds()
+        for run in listed
+        if run.id != run_id and phase_of(run) is Phase.SUCCEEDED and run.end_time is not None
+        if (since := run.created or run.start_time) is not None and run.end_time >= since
+    ][:MOST_SAMPLES]
+    return UsualDuration(median(seconds), len(seconds)) if len(seconds) >= FEWEST_DURATIONS else None
+
+
+def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | None:
+    """Return when the run has taken three times its usual duration, by the worker's clock; ``None`` if none is usual.
+
+    That the list cannot be read is no reason to fail: the run then has no such limit.
+    """
+    try:
+        reply = port.exchange(runs.list_runs(run.agent_id, RUNS_LISTED), budget_share=DECORATION_SHARE, within=30.0)
+    except SequentumError as error:
+        log.warning("%s is not stopped if it takes too long: its history could not be read. (%s)", record.name, error)
+        return None
+    usual = usual_duration(reply.value, run.id)
+    if usual is None:
+        log.warning(
+            "%s is not stopped if it takes too long: fewer than %s runs of the agent succeeded, so none is usual.",
+            record.name,
+            FEWEST_DURATIONS,
+        )
+        return None
+    now = port.now()
+    since = record.restart_asked_at or now
+    if record.restart_asked_at is None and run.created is not None and reply.served_at is not None:
+        since = now - max(reply.served_at - run.created, timedelta())
+    allowed = OVERDUE_FACTOR * usual.seconds
+    log.info(
+        "%s is stopped if it takes longer than %s: %s times the median of %s, of %s that succeeded.",
+        record.name,
+        format_seconds(allowed),
+        OVERDUE_FACTOR,
+        format_seconds(usual.seconds),
+        counted(usual.samples, "run"),
+    )
+    return since + timedelta(seconds=allowed)

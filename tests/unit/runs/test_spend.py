@@ -1,0 +1,534 @@
+"""The credit limit among the tasks of a DAG run, what a task has cost, and how long a run may take."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_sequentum.api.billing import RunCost
+from airflow_provider_sequentum.api.run_status import RunStatus
+from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.exceptions import CreditLimitReached, SequentumRequestRefused
+from airflow_provider_sequentum.jobs.record import Announced, Announcement, PlannedStart
+from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunConfig, RunRecord
+from airflow_provider_sequentum.runs.spend import (
+    Bill,
+    Tally,
+    Verdict,
+    bill_of,
+    find_overdue_time,
+    read_bill,
+    read_task_cost,
+    reserve_credits,
+    start_of,
+    tally,
+    task_cost,
+    usual_duration,
+)
+from airflow_provider_sequentum.runs.start import acquire_run
+from tests.support.errors import raises
+from tests.support.service import START, Clock, FakeService, Plan, answer_lost, bad_request, unauthorized
+from tests.support.worker import Killed, Worker
+
+TEN = Decimal(10)
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def bills(*costs: float, until: datetime = START, ended: bool = True) -> list[dict[str, Any]]:
+    """Return the bills of runs 1, 2, ..., one an hour, the last one an hour ago."""
+    rows = []
+    for number, cost in enumerate(costs, 1):
+        at = (until - timedelta(hours=len(costs) + 1 - number)).isoformat()
+        rows.append({"runId": number, "date": at, "startTime": at, "endTime": at if ended else None, "cost": cost})
+    return rows
+
+
+def rows(*costs: float, **more: Any) -> list[RunCost]:
+    return [RunCost.model_validate(row) for row in bills(*costs, **more)]
+
+
+def config(**more: Any) -> RunConfig:
+    return RunConfig.model_validate({"agent_id": 7, "credit_limit": 10, **more})
+
+
+def starts(*credits_: float | None, agent_id: int = 7) -> tuple[PlannedStart, ...]:
+    return tuple(PlannedStart(agent_id=agent_id, credits=each, run_id=900 + n) for n, each in enumerate(credits_))
+
+
+def other(task_id: str, *made: float, pending: float | None = None, agent_id: int = 7) -> Announcement:
+    asks = None if pending is None else PlannedStart(agent_id=agent_id, credits=pending)
+    return Announcement(task_id=task_id, starts=starts(*made, agent_id=agent_id), pending=asks)
+
+
+# Decisions
+
+
+@pytest.mark.parametrize(
+    ("sums", "verdict", "at_last"),
+    [
+        ({}, Verdict.START, Verdict.START),
+        ({"started": 8}, Verdict.START, Verdict.START),
+        ({"started": 9}, Verdict.REFUSE, Verdict.REFUSE),
+        ({"billed": 8, "silent": 1}, Verdict.REFUSE, Verdict.REFUSE),
+        ({"started": 6, "undecided": 2}, Verdict.START, Verdict.START),
+        ({"started": 6, "undecided": 4, "ahead": 2}, Verdict.WAIT, Verdict.REFUSE),
+        ({"started": 6, "undecided": 4, "ahead": 4}, Verdict.YIELD, Verdict.REFUSE),
+        ({"started": 6, "undecided": 4}, Verdict.WAIT, Verdict.REFUSE),
+        ({"is_stirring": True}, Verdict.WAIT, Verdict.START),
+        ({"started": 9, "is_stirring": True}, Verdict.REFUSE, Verdict.REFUSE),
+        ({"undecided": 10, "ahead": 10, "is_stirring": True}, Verdict.WAIT, Verdict.REFUSE),
+    ],
+)
+def test_what_the_announcements_mean(sums: dict[str, Any], verdict: Verdict, at_last: Verdict) -> None:
+    found = Tally(**{"forecast": Decimal(2), **{k: v if v is True else Decimal(v) for k, v in sums.items()}})
+    assert found.decide(TEN) is verdict
+    assert found.decide(TEN, is_last_look=True) is at_last
+
+
+money = st.decimals(min_value=0, max_value=20, places=1)
+
+
+@given(st.lists(money, min_size=7, max_size=7), st.booleans(), st.booleans())
+def test_no_start_is_decided_above_the_limit(amounts: list[Decimal], is_stirring: bool, is_last: bool) -> None:
+    forecast, billed, started, silent, ahead, behind, limit = amounts
+    found = Tally(forecast, billed, started, 1, silent, ahead, ahead + behind, is_stirring)
+    verdict = found.decide(limit, is_last_look=is_last)
+    total = forecast + billed + started + silent + ahead + behind
+    assert verdict is not Verdict.START or total <= limit
+    assert verdict is not Verdict.REFUSE or total > limit
+    assert not is_last or verdict in (Verdict.START, Verdict.REFUSE)
+
+
+def test_ten_tenths_are_one() -> None:
+    """Amounts are added as decimals: in binary, ten tenths are not one."""
+    found = tally(other("b", pending=0.1), Announced([other("a", *[0.1] * 9)]), Bill(7, {}), Decimal("0.1"))
+    assert found.certain == 1
+    assert found.decide(Decimal(1)) is Verdict.START
+
+
+def test_the_tally_of_a_dag_run_has_all_agents_and_all_tries() -> None:
+    announced = Announced([other("a", 1, 2, agent_id=8), other("c", pending=4)], silent_running=1, silent_ended=2)
+    own = Announcement(task_id="b", starts=starts(0.5, None), pending=PlannedStart(agent_id=7, credits=8))
+    found = tally(own, announced, Bill(7, {900: Decimal(99)}), Decimal(8))
+    assert found == Tally(
+        forecast=Decimal(8),
+        started=Decimal("11.5"),
+        starts=4,
+        silent=Decimal(16),
+        undecided=Decimal(4),
+        is_stirring=True,
+    )
+    assert tally(own, announced, Bill(7, {}), Decimal(8), is_last_look=True).silent == 24
+
+
+def test_mapped_siblings_come_in_the_order_of_their_map_indexes() -> None:
+    siblings = [other("a", pending=1).updated(map_index=index) for index in (10, 2, 0)]
+    found = tally(other("a", pending=1).updated(map_index=5), Announced(siblings), Bill(7, {}), Decimal(1))
+    assert (found.ahead, found.undecided) == (2, 3)
+
+
+def test_the_tally_of_a_day_has_the_agents_bills_and_what_is_not_billed_yet() -> None:
+    bill = Bill(7, {900: Decimal(3)}, since=NOON, spent=Decimal(5))
+    announced = Announced([other("a", 1, 2), other("c", 50, agent_id=8), other("d", pending=60, agent_id=8)])
+    found = tally(other("b", pending=1), announced, bill, Decimal(1))
+    assert (found.billed, found.started, found.starts, found.undecided) == (5, 2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("listed", "forecast"),
+    [
+        (rows(), TEN),
+        (rows(2, 4), Decimal(3)),
+        (rows(*[100] * 5, *[1] * 20), Decimal(1)),
+        ([*rows(2, 4), *rows(6)], Decimal(6)),  # run 1 is billed in two parts
+        ([*rows(2), RunCost(run_id=9, cost=Decimal("0.1"), date=START)], Decimal(2)),  # run 9 has not ended
+        (rows(2, 4, ended=False), Decimal(3)),  # a service that never states the end
+        ([RunCost(run_id=1)], TEN),
+    ],
+)
+def test_the_forecast_is_the_mean_of_the_last_runs(listed: list[RunCost], forecast: Decimal) -> None:
+    assert bill_of(7, listed, None).forecast(TEN) == forecast
+
+
+def test_what_is_billed_without_a_date_counts() -> None:
+    listed = [*rows(1, 2, until=NOON + timedelta(hours=1)), RunCost(run_id=8, cost=Decimal(4))]
+    assert bill_of(7, listed, NOON).spent == 6
+    assert bill_of(7, listed, NOON - timedelta(hours=9)).spent == 7
+    assert bill_of(7, listed, None).spent == 0
+
+
+def test_the_start_of_a_period() -> None:
+    there = datetime(2026, 12, 1, 1, 30, tzinfo=UTC).astimezone(tz=None)
+    assert start_of("dag_run", there) is None
+    assert start_of("day", there) == datetime(2026, 12, 1, tzinfo=UTC)
+    assert start_of("month", NOON) == datetime(2026, 11, 1, tzinfo=UTC)
+
+
+# The procedure
+
+
+def test_without_a_limit_nothing_is_asked_or_announced(worker: Worker) -> None:
+    assert reserve_credits(worker, config(credit_limit=None), ()) == ()
+    assert (worker.sent, worker.announced) == ([], [])
+
+
+def test_a_start_is_announced_before_the_others_are_read(service: FakeService, worker: Worker) -> None:
+    service.bills = bills(2, 4)
+    made = reserve_credits(worker, config(), starts(1))
+    assert [each.credits for each in made] == [1, 3]
+    asking, decided = worker.announced
+    assert asking.pending == made[1]
+    assert (asking.starts, decided.starts, decided.pending) == (made[:1], made, None)
+    assert service.requests == ["billing"]
+    assert worker.said[-1] == (
+        "Within the credit limit: a forecast of 3 credits (the mean of its last 2 billed runs) + 1 for 1 start of this "
+        "DAG run = 4, within credit_limit=10 (credit_limit_period='dag_run')."
+    )
+
+
+def test_a_refused_task_withdraws_and_says_the_arithmetic(service: FakeService, worker: Worker) -> None:
+    service.bills = bills(3)
+    worker.others = Announced([other("a", 3, 3)], silent_ended=1)
+    with pytest.raises(CreditLimitReached) as caught:
+        reserve_credits(worker, config(), ())
+    assert str(caught.value) == (
+        "Agent 7 was not started: a forecast of 3 credits (the mean of its last 1 billed run) + 6 for 2 starts of this "
+        "DAG run + 3 for tasks that ended, or run, without having announced a start = 12, more than credit_limit=10 "
+        "(credit_limit_period='dag_run'). Raise the limit, then clear the task."
+    )
+    assert caught.value.agent_id == 7
+    assert worker.announced[-1] == Announcement(task_id="run_agent")
+
+
+def test_a_day_counts_what_is_billed(service: FakeService, worker: Worker) -> None:
+    service.bills = bills(4, 4, until=START)
+    with pytest.raises(CreditLimitReached, match=r"4 credits .* \+ 8 billed since 2026-11-22 = 12, more than"):
+        reserve_credits(worker, config(credit_limit_period="day"), ())
+
+
+def test_an_agent_without_bills_starts_alone(worker: Worker) -> None:
+    [start] = reserve_credits(worker, config(), ())
+    assert start.credits == 10
+    worker.others = Announced([other("a", 0.5)])
+    with pytest.raises(CreditLimitReached, match="the whole limit, because no run of the agent is billed yet"):
+        reserve_credits(worker, config(), ())
+
+
+def test_undecided_starts_are_waited_for_a_minute_at_most(service: FakeService, worker: Worker) -> None:
+    service.bills = bills(6)
+    worker.others = Announced([other("z", pending=6)])
+    with pytest.raises(CreditLimitReached, match=r"6 that other tasks have announced and not decided = 12"):
+        reserve_credits(worker, config(), ())
+    assert worker.now() - START <= timedelta(minutes=1)
+    assert service.count("billing") == 1
+    assert all(each.pending for each in worker.announced[:-1])  # it comes first, so it keeps its place
+
+
+def test_one_that_comes_later_gives_way(service: FakeService, worker: Worker) -> None:
+    service.bills = bills(6)
+    worker.others = Announced([other("a", pending=6)])
+    with pytest.raises(CreditLimitReached):
+        reserve_credits(worker, config(), ())
+    assert [each.pending is None for each in worker.announced[:4]] == [False, True, False, True]
+
+
+def test_billing_that_cannot_be_read_starts_nothing(service: FakeService, worker: Worker) -> None:
+    service.faults["billing"] = [(unauthorized, False)]
+    with raises(401):
+        reserve_credits(worker, config(), ())
+    assert worker.announced == []
+
+
+def test_more_bills_than_one_request_reads(service: FakeService, worker: Worker) -> None:
+    service.bills = bills(*[1] * 1001)
+    with pytest.raises(SequentumRequestRefused, match=r"1001 entries .* Set the period to 'dag_run'"):
+        read_bill(worker, config(credit_limit_period="month"))
+    assert len(read_bill(worker, config()).samples) == 20
+
+
+# Tries of one task
+
+
+def new(**more: Any) -> RunRecord:
+    asked = config()
+    return RunRecord(agent_id=7, config=asked, fingerprint=asked.fingerprint(), max_tries=1, **more)
+
+
+def test_a_kill_before_any_step_counts_a_start_once() -> None:
+    """Whatever the step, the next try announces what was started, no more and no less."""
+    for step in range(40):
+        service = FakeService(Clock(), plans=[Plan(seconds=None)])
+        service.bills = bills(2)
+        worker = Worker(service, steps_left=step)
+        try:
+            acquire_run(worker, None, new())
+        except Killed:
+            record = RunRecord.from_json(worker.saved) if worker.saved else None
+        else:
+            return
+        again = Worker(service)
+        acquire_run(again, record, new())
+        assert len(service.runs) == 1, step
+        made = again.announced[-1].starts
+        assert sum(each.credits or 0 for each in made) == 2, step
+        assert max(sum(each.credits or 0 for each in said.starts) for said in again.announced) == 2, step
+    raise AssertionError("It was killed before every step.")
+
+
+def test_a_start_that_is_refused_is_withdrawn(service: FakeService, worker: Worker) -> None:
+    service.bills = bills(2)
+    service.faults["start"] = [(bad_request, False)]
+    with raises(400):
+        acquire_run(worker, None, new())
+    assert worker.announced[-1].starts == ()
+
+
+def test_a_second_start_after_a_lost_answer_counts_too(service: FakeService, worker: Worker) -> None:
+    service.bills = bills(2)
+    service.faults["start"] = [(answer_lost, False)]
+    asked = config(on_ambiguous_start="start")
+    acquire_run(worker, None, new().updated(config=asked))
+    assert [each.credits for each in worker.announced[-1].starts] == [2, 2]
+
+
+# Many tasks at once
+
+
+class DagRun:
+    """Tasks that run one after the other, a step at a time, in an order that is drawn; some are killed and retried.
+
+    A retry removes what the task has announced, as Airflow does, before the task can announce it again.
+    """
+
+    def __init__(self, tasks: int, costs: float, draw: Callable[[int], int], kills: int) -> None:
+        self.draw, self.kills = draw, kills
+        self.service = FakeService(Clock(), plans=[Plan(seconds=None)])
+        self.service.bills = bills(costs)
+        self.announced: dict[int, Announcement] = {}
+        self.records: dict[int, dict[str, Any] | None] = {}
+        self.states: dict[int, str] = dict.fromkeys(range(tasks), "running")
+        self.turn = threading.Condition()
+        self.current: int | None = None
+        self.waiting: set[int] = set()
+        self.problems: list[BaseException] = []
+
+    def run(self) -> int:
+        threads = [threading.Thread(target=self.task, args=(index,), daemon=True) for index in self.states]
+        for thread in threads:
+            thread.start()
+        for _ in range(100_000):
+            with self.turn:
+                assert self.turn.wait_for(lambda: self.current is None and self.waiting == self.alive(), timeout=20)
+                if not self.waiting:
+                    break
+                ready = sorted(self.waiting)
+                self.current = ready[self.draw(len(ready))]
+                self.waiting.discard(self.current)
+                self.turn.notify_all()
+        for thread in threads:
+            thread.join(timeout=20)
+        assert not self.problems, self.problems
+        return len(self.service.runs)
+
+    def alive(self) -> set[int]:
+        return {index for index, state in self.states.items() if state in ("running", "up_for_retry")}
+
+    def step(self, index: int) -> None:
+        """Let another task go on, until it is this one's turn again."""
+        with self.turn:
+            self.current = None if self.current == index else self.current
+            self.waiting.add(index)
+            self.turn.notify_all()
+            assert self.turn.wait_for(lambda: self.current == index, timeout=20)
+
+    def task(self, index: int) -> None:
+        state = "failed"
+        try:
+            while True:
+                self.step(index)
+                self.states[index] = "running"
+                self.announced.pop(index, None)
+                self.step(index)
+                try:
+                    self.attempt(index)
+                    state = "success"
+                except Killed:
+                    self.states[index] = "up_for_retry"
+                    continue
+                except CreditLimitReached:
+                    pass
+                break
+        except BaseException as error:  # noqa: BLE001 - what goes wrong in a thread is raised in the test's
+            self.problems.append(error)
+        with self.turn:
+            self.states[index] = state
+            self.current = None
+            self.turn.notify_all()
+
+    def attempt(self, index: int) -> None:
+        saved = self.records.get(index)
+        acquire_run(Member(self, index), RunRecord.from_json(saved) if saved else None, new())
+
+
+class Member(Worker):
+    """The worker of one of these tasks."""
+
+    def __init__(self, dag_run: DagRun, index: int) -> None:
+        super().__init__(dag_run.service)
+        self.dag_run, self.index = dag_run, index
+
+    def step(self) -> None:
+        self.dag_run.step(self.index)
+        if self.dag_run.kills and self.dag_run.draw(12) == 0:
+            self.dag_run.kills -= 1
+            raise Killed
+
+    def save(self, record: Any) -> None:
+        super().save(record)
+        self.dag_run.records[self.index] = self.saved
+
+    def announce(self, announcement: Announcement) -> Announcement:
+        self.step()
+        placed = announcement.updated(task_id="run_agent", map_index=self.index)
+        self.dag_run.announced[self.index] = placed
+        return placed
+
+    def announcements(self) -> Announced:
+        self.step()
+        found = dict(self.dag_run.announced)
+        self.step()
+        silent = [state for index, state in self.dag_run.states.items() if index not in found]
+        return Announced(
+            [said for index, said in found.items() if index != self.index],
+            silent_running=silent.count("running"),
+            silent_ended=silent.count("up_for_retry") + silent.count("failed"),
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 7), st.integers(0, 4), st.sampled_from([2.0, 3.0, 5.0, 11.0]))
+def test_tasks_in_any_order_with_kills_never_pass_the_limit(rng: Any, tasks: int, kills: int, costs: float) -> None:
+    started = DagRun(tasks, costs, rng.randrange, kills).run()
+    assert started * costs <= 10
+    assert started >= (1 if costs <= 10 else 0)
+
+
+def test_without_kills_the_limit_is_used() -> None:
+    assert {DagRun(7, 3.0, random.Random(seed).randrange, 0).run() for seed in range(5)} == {3}
+
+
+# What a task has cost
+
+
+@pytest.mark.parametrize(
+    ("record", "cost"),
+    [
+        ({"run_id": 3}, {"credits": 4.0, "runs": [3], "is_complete": True}),
+        ({"run_id": 3, "replaced": (1, 2)}, {"credits": 7.0, "runs": [1, 2, 3], "is_complete": True}),
+        ({"run_id": 3, "may_lack_runs": True}, {"credits": 4.0, "runs": [3], "is_complete": False}),
+        ({"run_id": 9, "replaced": (1,)}, {"credits": 1.0, "runs": [1], "is_complete": False}),
+        (
+            {"run_id": 3, "replaced": (1,) * MOST_REPLACED},
+            {"credits": 23.0, "runs": [1] * (MOST_REPLACED - 1) + [3], "is_complete": False},
+        ),
+    ],
+)
+def test_what_a_task_has_cost(record: dict[str, Any], cost: dict[str, Any]) -> None:
+    costs = {1: Decimal(1), 2: Decimal(2), 3: Decimal(4)}
+    assert task_cost(RunRecord(agent_id=7, **record), costs) == cost
+
+
+def ended_run(**more: Any) -> Run:
+    times = {"created": START, "startTime": START, "endTime": START + timedelta(minutes=1)}
+    return Run.model_validate({"id": 3, "configId": 7, "status": int(RunStatus.SUCCESS), **times, **more})
+
+
+def test_a_late_bill_is_looked_for_once_more(service: FakeService, worker: Worker) -> None:
+    service.bills = bills(1, 2)
+    record = RunRecord(agent_id=7, run_id=3, replaced=(2,))
+    assert read_task_cost(worker, record, ended_run()) == {
+        "cost": None,
+        "task_cost": {"credits": 2.0, "runs": [2], "is_complete": False},
+    }
+    assert service.count("billing") == 2
+    service.bills = bills(1, 2, 4)
+    assert read_task_cost(worker, record, ended_run())["task_cost"]["is_complete"] is True
+    assert service.count("billing") == 3
+
+
+def test_a_key_without_billing_is_asked_once(service: FakeService, worker: Worker) -> None:
+    service.faults["billing"] = [(unauthorized, False)]
+    found = read_task_cost(worker, RunRecord(agent_id=7, run_id=3), ended_run())
+    assert found == {"cost": None, "task_cost": {"credits": 0.0, "runs": [], "is_complete": False}}
+    assert (service.count("billing"), worker.now()) == (1, START)
+
+
+# How long a run may take
+
+
+def lasting(*minutes: float) -> Iterator[Run]:
+    for number, each in enumerate(minutes):
+        yield ended_run(id=10 + number, endTime=START + timedelta(minutes=each))
+
+
+@pytest.mark.parametrize(
+    ("listed", "seconds"),
+    [
+        ([], None),
+        ([*lasting(1, 2)], None),
+        ([*lasting(1, 2, 90)], 120.0),
+        ([*lasting(*[1] * 20, *[50] * 60)], 60.0),
+        ([*lasting(1, 2, 90), ended_run(status=int(RunStatus.FAILED), endTime=START)], 120.0),
+        ([*lasting(1, 2), ended_run(endTime=None)], None),
+    ],
+)
+def test_the_usual_duration_is_the_median_of_runs_that_succeeded(listed: list[Run], seconds: float | None) -> None:
+    usual = usual_duration(listed)
+    assert (usual and usual.seconds) == seconds
+
+
+def with_history(service: FakeService, *minutes: float) -> None:
+    for each in minutes:
+        service.plans = [Plan(seconds=60 * each)]
+        service.start(by_stranger=True)
+        service.clock.sleep(60 * each)
+    service.plans = [Plan(seconds=None)]
+
+
+def test_the_log_says_what_was_decided_and_why(service: FakeService, worker: Worker) -> None:
+    service.skew = timedelta(hours=2)
+    with_history(service, 1, 2, 3)
+    run = service.start()
+    service.clock.sleep(100)
+    seen = Run.model_validate(run.as_json(worker.now(), service.skew))
+    record = RunRecord(agent_id=7, run_id=run.id)
+    overdue_at = find_overdue_time(worker, record, seen)
+    assert overdue_at == run.created + timedelta(minutes=6)
+    [line] = worker.said
+    assert line == (
+        f"Run {run.id} of agent 7 is stopped if it takes longer than 6 min 0 s: 3 times the median of 2 min 0 s, of "
+        "3 runs that succeeded."
+    )
+    asked_at = worker.now()
+    restarted = record.restarting(asked_at, None)
+    assert find_overdue_time(worker, restarted, seen) == asked_at + timedelta(minutes=6)
+
+
+def test_a_history_that_is_too_short_or_cannot_be_read_stops_nothing(service: FakeService, worker: Worker) -> None:
+    with_history(service, 1, 2)
+    run = Run.model_validate(service.start().as_json(worker.now()))
+    record = RunRecord(agent_id=7, run_id=run.id)
+    assert find_overdue_time(worker, record, run) is None
+    service.faults["runs"] = [(unauthorized, False)]
+    assert find_overdue_time(worker, record, run) is None
+    short, unread = worker.warned
+    assert "fewer than 3 runs of the agent succeeded" in short
+    assert "its history could not be read" in unread
