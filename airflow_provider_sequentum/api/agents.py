@@ -13,7 +13,6 @@ from airflow_provider_sequentum.api.parsing import (
     DEFAULT_RECORDS_PER_PAGE,
     ApiCode,
     ApiId,
-    ApiMessage,
     ApiModel,
     ApiRunStatus,
     ApiText,
@@ -97,7 +96,7 @@ class AgentVersion(ApiModel):
     version: int
     user_name: str | None = None
     created: ApiTime | None = None
-    comments: ApiMessage | None = None
+    comments: ApiText | None = None
     file_size: int | None = None
 
 

@@ -49,7 +49,7 @@ class SpaceRunResult(ApiModel):
     agent_id: ApiId
     agent_name: str | None = None
     success: bool = False
-    run_id: int | None = None
+    run_id: ApiId | None = None
     error_message: ApiMessage | None = None
 
 

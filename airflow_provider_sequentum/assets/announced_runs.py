@@ -11,6 +11,9 @@ from airflow_provider_sequentum.runs.phases import Phase, phase_of
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
+MOST_OUT_OF_VIEW = 1000
+"""Announced runs that are remembered though the last list did not hold them: as many as a list may hold."""
+
 
 class AnnouncedRuns(Stored):
     """What has been announced. It needs no clock: what had ended at the first look counts as announced.
@@ -43,12 +46,18 @@ class AnnouncedRuns(Stored):
         return sorted(ended, key=lambda run: (run.end_time.timestamp() if run.end_time else 0.0, run.id))
 
     def after(self, announced: Collection[Run], listed: Collection[Run], *, is_full: bool) -> Self:
-        """Return the state once ``announced`` have been announced. What is no longer in view is forgotten."""
+        """Return the state once ``announced`` have been announced.
+
+        Of what is no longer in view the newest are remembered: a list may lack a run once, because it was empty by
+        mistake or because the run could not be read in it, and show it again.
+        """
         in_view = {run.id for run in listed}
         floor = max(self.floor, min(in_view)) if is_full and in_view else self.floor
         ids = {*self.run_ids, *(run.id for run in announced)}
-        in_reach = tuple(sorted(run_id for run_id in ids if run_id >= floor and run_id in in_view))
-        return self.updated(run_ids=in_reach, floor=floor, newest=max(self.newest, max(in_view, default=0)))
+        in_reach = {run_id for run_id in ids if run_id >= floor}
+        out_of_view = sorted(in_reach - in_view)[-MOST_OUT_OF_VIEW:]
+        run_ids = tuple(sorted({*(in_reach & in_view), *out_of_view}))
+        return self.updated(run_ids=run_ids, floor=floor, newest=max(self.newest, max(in_view, default=0)))
 
     def misses_runs(self, listed: Collection[Run], *, is_full: bool) -> bool:
         """Return whether runs may have come and gone unseen: the list is full and holds nothing seen before."""

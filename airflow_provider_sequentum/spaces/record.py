@@ -162,17 +162,26 @@ class SpaceRecord(JobRecord):
         )
 
     def answered(self, answer: SpaceRun) -> SpaceRecord:
-        """Return the record with the runs that the service answered with."""
-        runs, not_started = {}, {}
+        """Return the record with the runs that the service answered with.
+
+        Where it names several runs of an agent, the last one counts and the others are among those that it replaced.
+        """
+        runs: dict[int, RunRecord] = {}
+        refused = {}
         for result in answer.results:
-            intent = self.intent_of(result.agent_id)
+            known = runs.get(result.agent_id, self.intent_of(result.agent_id))
             if result.run_id is not None:
-                runs[result.agent_id] = intent.started(result.run_id)
+                earlier = () if known.run_id in (None, result.run_id) else (known.run_id,)
+                replaced = (*known.replaced, *earlier)
+                runs[result.agent_id] = known.updated(replaced=replaced).started(result.run_id)
             elif result.success:
-                runs[result.agent_id] = intent  # started, it says, and does not say as what: to be looked for
+                runs[result.agent_id] = known  # started, it says, and does not say as what: to be looked for
             else:
-                not_started[result.agent_id] = result.error_message or "the service does not say why"
-        is_incomplete = (answer.total_agents or 0) > len(runs) + len(not_started)
+                refused[result.agent_id] = result.error_message or "the service does not say why"
+        not_started = {agent: reason for agent, reason in refused.items() if agent not in runs}
+        stated = max(answer.total_agents or 0, (answer.agents_started or 0) + (answer.agents_failed or 0))
+        # Without a count nothing shows that the results are all there is.
+        is_incomplete = answer.total_agents is None or stated > len(runs) + len(not_started)
         return self.updated(runs=runs, not_started=not_started, is_incomplete=is_incomplete)
 
     def without_doubts(self) -> SpaceRecord:

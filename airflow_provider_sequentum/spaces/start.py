@@ -123,14 +123,29 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             raise
         record = found
     else:
-        record = record.answered(answer)
+        before, record = record.replaced, record.answered(answer)
         port.save(record)
+        _warn_of_further_runs(record, before)
         if record.is_in_doubt:
             log.warning("The service did not name every run that it started. Looking for the others.")
             record = _find_runs(port, record, new)
     claim_runs(port, record)
     log.info("Started %s of space %s.", counted(len(record.known_runs), "agent"), config.space_id)
     return record
+
+
+def _warn_of_further_runs(record: SpaceRecord, before: Mapping[int, tuple[int, ...]]) -> None:
+    """Name the runs that the service says it started beside the one of each agent that the task works with."""
+    for agent_id, run in record.known_runs.items():
+        further = [run_id for run_id in run.replaced if run_id not in before.get(agent_id, ())]
+        if further:
+            log.warning(
+                "The service says that it started several runs of agent %s. The task works with run %s; runs %s may be "
+                "running and costing credits: look at them in Sequentum Cloud.",
+                agent_id,
+                run.run_id,
+                listed(further),
+            )
 
 
 def claim_runs(port: Port, record: SpaceRecord, *, further: Sequence[int] = (), is_answered: bool = True) -> None:

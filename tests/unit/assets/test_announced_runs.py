@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
+from airflow_provider_sequentum.assets.announced_runs import MOST_OUT_OF_VIEW, AnnouncedRuns
 from airflow_provider_sequentum.parameters import RunEnding
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -65,9 +65,16 @@ def test_a_run_that_does_not_say_when_it_ended_comes_first() -> None:
     assert ids(state.unannounced([run(1), without_time, run(3)], "succeeded")) == [2, 1, 3]
 
 
-def test_what_is_no_longer_in_view_is_forgotten() -> None:
-    state = first_look([run(1), run(2)], "succeeded")
-    assert after(state, [run(3)], [run(2), run(3)]).run_ids == (2, 3)
+@pytest.mark.parametrize("shown", [[], [2], [1, 3]], ids=str)
+def test_a_list_that_lacks_runs_once_announces_none_twice(shown: list[int]) -> None:
+    state = first_look([run(1), run(2), run(3)], "succeeded")
+    state = after(state, [], [run(number) for number in shown])
+    assert state.unannounced([run(1), run(2), run(3)], "succeeded") == []
+
+
+def test_of_what_is_no_longer_in_view_the_newest_are_remembered() -> None:
+    state = AnnouncedRuns(run_ids=tuple(range(1, MOST_OUT_OF_VIEW + 3)))  # number 1 is listed, the others are not
+    assert state.after([], [run(1)], is_full=False).run_ids == (1, *range(3, MOST_OUT_OF_VIEW + 3))
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,12 @@ def test_a_version_without_the_mark_of_the_task_proves_nothing_where_the_answer_
         restore(worker)
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "価", "😀"])
+def test_a_retry_knows_its_mark_after_a_long_reason(service: FakeVersions, worker: Worker, letter: str) -> None:
+    restored = [restore_version(worker, 7, 11, letter * 2000, MARK) for _ in range(2)]
+    assert (restored, service.restored) == ([14, 14], [11])
+
+
 def test_a_refusal_is_raised(service: FakeVersions, worker: Worker) -> None:
     service.lost, service.creates = fakes.unauthorized, False
     with pytest.raises(SequentumError, match="No access"):

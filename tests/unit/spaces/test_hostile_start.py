@@ -1,0 +1,95 @@
+"""What run-all may answer besides what it should: no run that it may have started is without an owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
+from airflow_provider_sequentum.spaces.start import acquire_space
+from tests.support.service import FakeService
+from tests.support.worker import Worker
+
+Answer = dict[str, Any]
+CONFIG = SpaceConfig(space_id=1)
+
+
+def acquire(worker: Worker) -> SpaceRecord:
+    return acquire_space(worker, None, SpaceRecord(config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2))[0]
+
+
+def spoil(service: FakeService, change: Callable[[Answer], Answer]) -> None:
+    """Let the service start all agents, and answer something else."""
+    run_all = service._run_all
+
+    def spoilt(call: Call[Any]) -> Answer:
+        return change(run_all(call))
+
+    service._run_all = spoilt  # type: ignore[method-assign]
+
+
+def each_result(**other: object) -> Callable[[Answer], Answer]:
+    return lambda answer: {**answer, "results": [{**result, **other} for result in answer["results"]]}
+
+
+def further_result(**other: object) -> Callable[[Answer], Answer]:
+    return lambda answer: {**answer, "results": [*answer["results"], {**answer["results"][0], **other}]}
+
+
+def without_counts(results: object) -> Callable[[Answer], Answer]:
+    return lambda answer: {"spaceId": 1, "totalAgents": None, "agentsStarted": None, "results": results}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(each_result(runId=0), id="no run has the id 0"),
+        pytest.param(each_result(runId=-5), id="nor a negative one"),
+        pytest.param(further_result(success=False, runId=None, errorMessage="no"), id="started, then not started"),
+        pytest.param(further_result(success=True, runId=None), id="named, then not named"),
+        pytest.param(without_counts(None), id="neither results nor counts"),
+        pytest.param(without_counts([]), id="no results and no counts"),
+        pytest.param(without_counts("all started"), id="results that are a text, without counts"),
+        pytest.param(lambda _: {}, id="an object with nothing in it"),
+        pytest.param(lambda answer: {**answer, "totalAgents": 0, "results": None}, id="it counts only what it started"),
+    ],
+)
+def test_whatever_run_all_answers_every_run_that_it_started_is_known(
+    service: FakeService, worker: Worker, change: Callable[[Answer], Answer]
+) -> None:
+    spoil(service, change)
+    record = acquire(worker)
+    assert {agent: run.run_id for agent, run in record.known_runs.items()} == {7: 101, 8: 102}
+    assert (record.not_started, service.count("run-all")) == ({}, 1)
+
+
+def test_two_runs_of_one_agent_are_both_claimed_and_named(service: FakeService, worker: Worker) -> None:
+    def twice(answer: Answer) -> Answer:
+        return further_result(runId=service.start(7).id)(answer)
+
+    spoil(service, twice)
+    assert acquire(worker).all_runs == {7: (101, 103), 8: (102,)}
+    assert any("works with run 103; runs [101] may be running" in line for line in worker.said)
+
+
+@pytest.mark.parametrize("run_id", [0, None, -1])
+def test_an_agent_that_was_not_started_has_no_run_whatever_stands_for_its_id(
+    service: FakeService, worker: Worker, run_id: int | None
+) -> None:
+    service.refuses_to_start = {7: "Insufficient credits."}
+    run_all = service._run_all
+
+    def with_another_id(call: Call[Any]) -> Answer:
+        answer = run_all(call)
+        answer["results"][0]["runId"] = run_id
+        return answer
+
+    service._run_all = with_another_id  # type: ignore[method-assign]
+    record = acquire(worker)
+    assert ({agent: run.run_id for agent, run in record.known_runs.items()}, record.not_started) == (
+        {8: 101},
+        {7: "Insufficient credits."},
+    )
