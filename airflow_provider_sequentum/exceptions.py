@@ -126,7 +126,7 @@ class AgentRunStopped(AgentRunException, AirflowFailException):
 
 
 class AgentRunTimeout(AgentRunException):
-    """The run was still running when the task's own ``timeout`` passed."""
+    """The run was still running when the task's own ``timeout``, or three times its usual duration, passed."""
 
 
 class AgentRunOutcomeRejected(AgentRunException):

@@ -286,7 +286,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         """Stop the run because the time is up; return if it has ended by itself by then.
 
         :param stopped: what became of it, if it was stopped already.
-        :raises AgentRunTimeout: ``timeout`` has passed.
+        :raises AgentRunTimeout: ``timeout`` has passed, or the time that the run may take compared with earlier ones.
         :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
         """
         record = self.known_record

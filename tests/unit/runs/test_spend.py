@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.billing import RunCost
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.exceptions import CreditLimitReached, SequentumRequestRefused
+from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, CreditLimitReached, SequentumRequestRefused
 from airflow_provider_sequentum.jobs.record import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunConfig, RunRecord
 from airflow_provider_sequentum.runs.spend import (
@@ -363,7 +363,7 @@ class DagRun:
                 except Killed:
                     self.states[index] = "up_for_retry"
                     continue
-                except CreditLimitReached:
+                except (CreditLimitReached, AgentRunStartAmbiguous):
                     pass
                 break
         except BaseException as error:  # noqa: BLE001 - what goes wrong in a thread is raised in the test's
