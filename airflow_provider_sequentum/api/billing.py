@@ -7,13 +7,21 @@ account's credits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import Field
 
 from airflow_provider_sequentum.api.call import Call, Day, Id, as_id
-from airflow_provider_sequentum.api.parsing import ApiId, ApiMessage, ApiModel, ApiTime, Page, read_list, read_one
+from airflow_provider_sequentum.api.parsing import (
+    ApiAmount,
+    ApiId,
+    ApiMessage,
+    ApiModel,
+    ApiTime,
+    Page,
+    read_list,
+    read_one,
+)
 
 UsageType = Literal["Server Time", "Export GB", "Agent Inputs", "Proxy Data", "Export CPM"]
 """Names the filters take. Answers name the same things differently, such as ``RunUsage``."""
@@ -22,7 +30,7 @@ UsageType = Literal["Server Time", "Export GB", "Agent Inputs", "Proxy Data", "E
 class Credits(ApiModel):
     """What is left to spend."""
 
-    available_credits: Decimal
+    available_credits: ApiAmount
     organization_id: int | None = None
     retrieved_at: ApiTime | None = None
 
@@ -30,11 +38,11 @@ class Credits(ApiModel):
 class Spending(ApiModel):
     """What was spent between two dates."""
 
-    total_spent: Decimal
+    total_spent: ApiAmount
     start_date: ApiTime | None = None
     end_date: ApiTime | None = None
     organization_id: int | None = None
-    current_balance: Decimal | None = None
+    current_balance: ApiAmount | None = None
 
 
 class Transaction(ApiModel):
@@ -42,8 +50,8 @@ class Transaction(ApiModel):
 
     id: ApiId
     transaction_type: str | None = None
-    amount: Decimal | None = None
-    balance: Decimal | None = None
+    amount: ApiAmount | None = None
+    balance: ApiAmount | None = None
     created: ApiTime | None = None
     expires_at: ApiTime | None = None
     message: ApiMessage | None = None
@@ -54,7 +62,7 @@ class AgentCost(ApiModel):
 
     agent_id: ApiId
     agent_name: str | None = None
-    cost: Decimal | None = None
+    cost: ApiAmount | None = None
     space_id: int | None = None
 
 
@@ -63,7 +71,7 @@ class UsageCost(ApiModel):
 
     type: str | None = None
     data: list[Any] = Field(default_factory=list)
-    total_cost: Decimal | None = None
+    total_cost: ApiAmount | None = None
 
 
 class AgentCostReport(ApiModel):
@@ -71,7 +79,7 @@ class AgentCostReport(ApiModel):
 
     labels: list[str] = Field(default_factory=list)
     usage_types: list[UsageCost] = Field(default_factory=list)
-    total_cost: Decimal | None = None
+    total_cost: ApiAmount | None = None
     start_date: ApiTime | None = None
     end_date: ApiTime | None = None
 
@@ -83,7 +91,7 @@ class RunCost(ApiModel):
     date: ApiTime | None = None
     start_time: ApiTime | None = None
     end_time: ApiTime | None = None
-    cost: Decimal | None = None
+    cost: ApiAmount | None = None
     billing_type: str | None = None
 
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import IntEnum
 from functools import cache
 from typing import Annotated, Any, Generic, TypeVar, get_args
@@ -55,6 +56,8 @@ DEFAULT_RECORDS_PER_PAGE = 100
 _LIST_KEYS = ("items", "agents", "runs", "transactions")
 _TOTAL_KEYS = ("totalRecordCount", "totalCount")
 _LARGEST_INTEGER = 2**63 - 1
+_LARGEST_AMOUNT = 10**15
+_FIRST_YEAR, _LAST_YEAR = 1970, 9000
 # An escape sequence: a surrogate pair, which is a character, a lone surrogate, which is none, or any other.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
@@ -69,9 +72,11 @@ log = logging.getLogger(__name__)
 def parse_time(value: object) -> pendulum.DateTime:
     """Read an ISO 8601 time as an aware UTC time.
 
-    Fractions are cut to six digits, and a time without an offset is UTC: both occur on the wire.
+    Fractions are cut to six digits, and a time without an offset is UTC: both occur on the wire. So does the year 1,
+    which is what .NET has for "none". Like any time that is a mistake, it counts as not readable: arithmetic with it
+    leaves the calendar.
 
-    :raises ValueError: when it is no ISO 8601 text.
+    :raises ValueError: when it is no ISO 8601 text, or a time before 1970 or after the year 8999.
     """
     if isinstance(value, str):
         value = datetime.fromisoformat(value.strip())
@@ -81,6 +86,8 @@ def parse_time(value: object) -> pendulum.DateTime:
         utc = value.astimezone(UTC) if value.tzinfo else value
     except OverflowError:
         raise ValueError("time out of range") from None
+    if not _FIRST_YEAR <= utc.year < _LAST_YEAR:
+        raise ValueError("time out of range")
     # pendulum's own conversions cost ten times as much, and a list of runs has three times per run.
     return pendulum.DateTime(
         utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=pendulum.UTC
@@ -119,6 +126,9 @@ ApiTime = Annotated[pendulum.DateTime, PlainValidator(parse_time)]
 
 ApiId = Annotated[int, Field(ge=1, le=_LARGEST_INTEGER)]
 """The id of something that exists."""
+
+ApiAmount = Annotated[Decimal, Field(ge=-_LARGEST_AMOUNT, le=_LARGEST_AMOUNT)]
+"""An amount of credits, of a size that can be added up and written as a JSON number."""
 
 ApiCode = Annotated[E | int, Field(union_mode="left_to_right")]
 """A member of a code list; an unknown code is kept as the integer it is."""

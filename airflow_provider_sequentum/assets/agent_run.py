@@ -77,7 +77,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         self.poll_interval = parse_named(
             "poll_interval", parse_seconds, 60.0 if is_unset(poll_interval) else poll_interval
         )
-        self.sequentum_conn_id = sequentum_conn_id
+        self.sequentum_conn_id = "sequentum_default" if is_unset(sequentum_conn_id) else sequentum_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments, all of them primitives."""

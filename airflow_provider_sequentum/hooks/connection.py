@@ -52,7 +52,7 @@ class SequentumConnection(BaseHook):
 
     def __init__(self, sequentum_conn_id: str = DEFAULT_CONN_ID) -> None:
         super().__init__()
-        self.sequentum_conn_id = sequentum_conn_id
+        self.sequentum_conn_id = DEFAULT_CONN_ID if is_unset(sequentum_conn_id) else sequentum_conn_id
 
     @cached_property
     def client(self) -> SequentumClient:

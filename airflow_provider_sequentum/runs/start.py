@@ -37,6 +37,7 @@ from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.agents import Agent
+    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.record import PlannedStart
 
@@ -347,12 +348,9 @@ def _look_for_candidates(
         claimed = {run_id for claim in claims for run_id in claim.run_ids}
         candidates = candidates_for(record, listed, now, reply.served_at, claimed)
         unanswered = sum(not claim.is_answered for claim in claims)
-        if len(listed) >= LONGEST_RUN_LIST and all(_is_young(run, record, now, reply.served_at) for run in listed):
-            doubt = f"More runs were created since than the {LONGEST_RUN_LIST} that the service lists."
-        elif candidates and unanswered:
+        doubt = what_a_list_lacks(record, listed, now, reply.served_at)
+        if not doubt and candidates and unanswered:
             doubt = f"Unanswered starts of mapped siblings: {unanswered}."
-        else:
-            doubt = ""
         if candidates and not doubt:
             break
     return candidates, doubt
@@ -374,6 +372,20 @@ def candidates_for(
         if not (run.id in record.replaced or run.id in claimed or (record.is_guess and phase_of(run).is_over))
         and _is_young(run, record, now, served_at)
     ]
+
+
+def what_a_list_lacks(record: RunRecord, listed: Page[Run], now: datetime, served_at: datetime | None) -> str:
+    """Return why the run that a lost start started may be missing in a list: a sentence, empty where it cannot be.
+
+    For the parameters, see :func:`candidates_for`.
+    """
+    if listed.unreadable:
+        return (
+            f"{counted(listed.unreadable, 'run')} of agent {record.agent_id} could not be read in the service's list."
+        )
+    if len(listed) >= LONGEST_RUN_LIST and all(_is_young(run, record, now, served_at) for run in listed):
+        return f"More runs were created since than the {LONGEST_RUN_LIST} that the service lists."
+    return ""
 
 
 def _is_young(run: Run, record: RunRecord, now: datetime, served_at: datetime | None) -> bool:

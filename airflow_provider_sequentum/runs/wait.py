@@ -241,6 +241,11 @@ def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datet
     )
 
 
+def length_of(listed: Sequence[object]) -> int:
+    """Return how long a list is with what could not be read in it: that decides whether it may have been cut."""
+    return len(listed) + getattr(listed, "unreadable", 0)
+
+
 def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, served_at: datetime | None) -> Run | None:
     """Return the first of an agent's listed runs that was created at ``since`` or later.
 
@@ -255,7 +260,7 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
         by_service = since  # the clocks agree, as far as is known
     known = [run for run in listed if run.created is not None]
     later = [run for run in known if run.created is not None and run.created >= by_service]
-    if len(listed) >= LONGEST_RUN_LIST and len(later) == len(known):
+    if length_of(listed) >= LONGEST_RUN_LIST and len(later) == len(known):
         raise SequentumRequestRefused(
             f"More than {LONGEST_RUN_LIST - 1} runs of agent {listed[0].agent_id} were created since {since}, and the "
             f"service lists only the newest {LONGEST_RUN_LIST}, so the first one cannot be found. Give a later time, "

@@ -28,7 +28,7 @@ from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.start import candidates_for, check_credits, send_start
+from airflow_provider_sequentum.runs.start import candidates_for, check_credits, send_start, what_a_list_lacks
 from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
 from airflow_provider_sequentum.spaces.describe import listed
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Reply
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
+
+MOST_NAMED = 5
+"""Lists of which an error says what they lack."""
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +181,7 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
     search.look_until_known(port)
     found, doubtful, policy = search.certain, search.doubtful, new.config.on_ambiguous_start
     if doubtful and policy == "adopt":
-        found |= {agent: max(several, key=lambda run: run.id) for agent, several in doubtful.items()}
+        found |= {agent: max(several, key=lambda run: run.id) for agent, several in doubtful.items() if several}
     for agent_id, run in found.items():
         log.warning(
             "Adopting run %s of agent %s, created %s, as the one whose start response was lost.",
@@ -189,7 +192,7 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
     if found or record.runs is not None:
         started = {agent: search.agents[agent].started(run.id) for agent, run in found.items()}
         record = search.record.updated(runs={**search.agents, **started})
-    if doubtful and policy == "fail":
+    if doubtful and (policy == "fail" or (policy == "adopt" and not all(doubtful.values()))):
         port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
         raise AgentRunStartAmbiguous(
             f"{search.describe_doubt()} None was adopted and none started. Look at them in Sequentum Cloud, stop what "
@@ -213,10 +216,11 @@ class SpaceSearch:
         self.certain: dict[int, Run] = {}
         """The runs that are the space's, by agent."""
         self.doubtful: dict[int, list[Run]] = {}
-        """The runs that may be the space's or those of others, by agent."""
+        """The runs that may be the space's or those of others, by agent; none if its run may be hidden."""
         self._is_confirmed = record.runs is not None or record.is_guess
         self._lists: dict[int, tuple[Reply[Page[Run]], datetime]] = {}
         self._missing: list[int] = []
+        self._lacks: dict[int, str] = {}
         self._unanswered = self._unlisted = 0
 
     @property
@@ -256,7 +260,7 @@ class SpaceSearch:
             self._expect_all_agents(port)
         lost = [agent for agent, record in self.agents.items() if record.run_id is None]
         for agent in lost:
-            if agent not in {*self.certain, *self.doubtful}:
+            if agent not in {*self.certain, *self.doubtful} or agent in self._lacks:
                 self._lists[agent] = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST)), port.now()
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = port.claims()
@@ -266,10 +270,23 @@ class SpaceSearch:
             agent: candidates_for(self.agents[agent], reply.value, now, reply.served_at, claimed)
             for agent, (reply, now) in self._lists.items()
         }
+        lacks = {
+            agent: what_a_list_lacks(self.agents[agent], reply.value, now, reply.served_at)
+            for agent, (reply, now) in self._lists.items()
+        }
+        self._lacks = {agent: sentence for agent, sentence in lacks.items() if sentence}
         self._missing = [agent for agent in lost if not candidates[agent]]
         is_clear = not (self._is_unproven or self._unanswered)
-        self.certain = {agent: found[0] for agent, found in candidates.items() if is_clear and len(found) == 1}
-        self.doubtful = {agent: found for agent, found in candidates.items() if found and agent not in self.certain}
+        self.certain = {
+            agent: found[0]
+            for agent, found in candidates.items()
+            if is_clear and len(found) == 1 and agent not in self._lacks
+        }
+        self.doubtful = {
+            agent: found
+            for agent, found in candidates.items()
+            if (found or agent in self._lacks) and agent not in self.certain
+        }
 
     def _expect_all_agents(self, port: Port) -> None:
         """Expect a run of every agent of the space, since the service has not said which ones it started."""
@@ -285,7 +302,7 @@ class SpaceSearch:
         ids = sorted(run.id for found in self.doubtful.values() for run in found)
         lost = f"A start of space {self.record.space_id} was sent and its answer was lost."
         found = f"Runs {listed(ids)} of agents {listed(sorted(self.doubtful))} could be of it, or of others."
-        sentences = [lost, found]
+        sentences = [lost, found, *list(self._lacks.values())[:MOST_NAMED]]
         if self._is_unproven:
             missing = f"Agents {listed(self._missing)} have no such run" if self._missing else ""
             unread = f"{counted(self._unlisted, 'agent')} could not be read" if self._unlisted else ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sequentum.runs.phases import phase_of
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, length_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -41,12 +41,13 @@ class Listener:
         self._newest = 0
         self._news: asyncio.Queue[Listing | BaseException] = asyncio.Queue()
 
-    def hear(self, listed: Collection[Run], size: int) -> bool:
+    def hear(self, listed: Sequence[Run], size: int) -> bool:
         """Take in the agent's newest runs; return whether it has to be asked for more at once.
 
         :param size: how many were asked for.
         """
-        is_cut = len(listed) >= size and min(run.id for run in listed) > self._newest > 0
+        is_full = length_of(listed) >= size
+        is_cut = is_full and min((run.id for run in listed), default=0) > self._newest > 0
         if is_cut and size < LONGEST_RUN_LIST:
             self.list_size = LONGEST_RUN_LIST
             return True
@@ -54,7 +55,7 @@ class Listener:
         deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
         self.list_size = min(max(SHORTEST_LIST, 2 * deepest), LONGEST_RUN_LIST)
         self._newest = max((run.id for run in listed), default=self._newest)
-        self._news.put_nowait(Listing(listed, len(listed) >= size))
+        self._news.put_nowait(Listing(listed, is_full))
         return False
 
     def fail(self, error: BaseException) -> None:

@@ -27,7 +27,14 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
 from airflow_provider_sequentum.runs.phases import phase_of
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollOutcome, PollResult, RunPoller, first_run_since
+from airflow_provider_sequentum.runs.wait import (
+    LONGEST_RUN_LIST,
+    PollOutcome,
+    PollResult,
+    RunPoller,
+    first_run_since,
+    length_of,
+)
 from airflow_provider_sequentum.watching.agent_list import FEWEST_AGENTS, NOT_FOUND, AgentPages
 from airflow_provider_sequentum.watching.rotation import Rotation
 
@@ -213,7 +220,7 @@ class AgentWaits:
 
     def may_be_cut(self, listed: Sequence[object]) -> bool:
         """Return whether the service may have more runs than it listed, and would list more."""
-        return self.asked_size <= len(listed) < LONGEST_RUN_LIST
+        return self.asked_size <= length_of(listed) < LONGEST_RUN_LIST
 
     def read_list(self, run_ids: list[int]) -> None:
         """Take in which runs the service lists, newest first.

@@ -166,3 +166,8 @@ async def test_what_goes_wrong_is_said_and_the_agent_is_looked_at_again(
     assert asked == ended == [("c", 7, 5.0), ("c", 7, 5.0)]
     assert pauses == [PAUSE_AFTER_FAULT]
     assert "Could not look at the runs of agent 7, trying again in 60 s: The service is down." in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, "", " "])
+def test_an_unset_connection_is_the_default_one(value: Any) -> None:
+    assert AgentRunCompletedTrigger(agent_id=7, sequentum_conn_id=value).sequentum_conn_id == "sequentum_default"

@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS
-from airflow_provider_sequentum.hooks.connection import fill_link_template, settings_from_connection
+from airflow_provider_sequentum.hooks.connection import (
+    SequentumConnection,
+    fill_link_template,
+    settings_from_connection,
+)
 
 KEY = "sk-0123456789abcdef"
 
@@ -166,3 +170,8 @@ def test_what_the_server_says_cannot_change_where_a_link_leads() -> None:
     assert fill_link_template("https://ui/{session_id}", "", session_id="../x?y#z@evil") == (
         "https://ui/..%2Fx%3Fy%23z%40evil"
     )
+
+
+@pytest.mark.parametrize("unset", [None, "", " "])
+def test_an_unset_connection_is_the_default_one(unset: Any) -> None:
+    assert SequentumConnection(unset).sequentum_conn_id == "sequentum_default"

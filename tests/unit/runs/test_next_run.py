@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, RunPoller, WaitSpec, first_run_since, poll
@@ -130,3 +131,9 @@ def test_another_agents_run_is_not_the_next_one() -> None:
     poller = RunPoller(SPEC)
     poll(Worker(service), poller)
     assert poller.run is None
+
+
+def test_what_cannot_be_read_counts_for_the_length_of_a_list() -> None:
+    listed = Page([run(number, START) for number in range(2, LONGEST_RUN_LIST + 1)], unreadable=1)
+    with pytest.raises(SequentumRequestRefused, match="the first one cannot be found"):
+        first_run_since(listed, START, START, START)

@@ -917,6 +917,30 @@ def test_an_error_names_a_few_of_many_candidates(service: FakeService, worker: W
     assert len(str(caught.value)) < 1000
 
 
+def hide_the_first_run(service: FakeService) -> None:
+    """Let the service list the first run, which is the task's own, in a way that cannot be read."""
+    act = service._act_on_agent
+
+    def spoilt(verb: str, *arguments: Any) -> Any:
+        answer = act(verb, *arguments)
+        return [{**run, "id": None} if run["id"] == 101 else run for run in answer] if verb == "runs" else answer
+
+    service._act_on_agent = spoilt  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("on_ambiguous_start", ["fail", "adopt"])
+@pytest.mark.parametrize(("strangers", "siblings"), [(1, []), (1, [102])])
+def test_a_list_with_a_run_that_cannot_be_read_proves_nothing(
+    service: FakeService, worker: Worker, strangers: int, siblings: list[int], on_ambiguous_start: str
+) -> None:
+    hide_the_first_run(service)
+    worker.siblings = [claim(*siblings)]
+    is_adopted = on_ambiguous_start == "adopt" and not siblings
+    with nullcontext() if is_adopted else pytest.raises(AgentRunStartAmbiguous, match="1 run of agent 7 could not"):
+        lose_the_start(worker, strangers=strangers, on_ambiguous_start=on_ambiguous_start)
+    assert service.count("start") == 1
+
+
 # Another run of the agent is active
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from airflow_provider_sequentum.api.call import Call
+from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 from airflow_provider_sequentum.spaces.start import acquire_space
 from tests.support.service import FakeService
@@ -93,3 +95,30 @@ def test_an_agent_that_was_not_started_has_no_run_whatever_stands_for_its_id(
         {8: 101},
         {7: "Insufficient credits."},
     )
+
+
+@pytest.mark.parametrize("policy", ["fail", "adopt"])
+@pytest.mark.parametrize("strangers", [0, 1])
+def test_a_list_with_a_run_that_cannot_be_read_proves_nothing(
+    service: FakeService, worker: Worker, policy: str, strangers: int
+) -> None:
+    act = service._act_on_agent
+
+    def spoilt(verb: str, *arguments: Any) -> Any:
+        answer = act(verb, *arguments)
+        return [{**run, "id": None} if run["id"] == 102 else run for run in answer] if verb == "runs" else answer
+
+    service._act_on_agent = spoilt  # type: ignore[method-assign]
+    service.start(7, by_stranger=True)
+    service.clock.sleep(3600)
+    requested_at = service.clock.now
+    service.start(7)  # cannot be read in the list
+    service.start(8)
+    for _ in range(strangers):
+        service.start(7, by_stranger=True)
+    intent = SpaceRecord(config=CONFIG, requested_at=requested_at, max_tries=2, fingerprint=CONFIG.fingerprint())
+    new = intent.updated(config=CONFIG.updated(on_ambiguous_start=policy))
+    is_adopted = strangers > 0 and policy == "adopt"
+    with nullcontext() if is_adopted else pytest.raises(AgentRunStartAmbiguous, match="1 run of agent 7 could not"):
+        acquire_space(worker, intent, new)
+    assert service.count("run-all") == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_sequentum.api.errors import HttpStatusError
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.watching.listener import Listener
 
@@ -57,3 +58,9 @@ async def test_an_error_is_raised_after_what_was_heard_before() -> None:
     assert await listener.next_listing() == ([], False)
     with pytest.raises(HttpStatusError, match="Down"):
         await listener.next_listing()
+
+
+def test_what_cannot_be_read_counts_for_the_length_of_a_list() -> None:
+    listener = Listener(7, 60.0)
+    listener.hear(runs(1, 1), 200)
+    assert listener.hear(Page(runs(4, 2), unreadable=1), 3), "older ones may have come since"
