@@ -25,7 +25,7 @@ from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.outcome import failure_for, judge
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
-from airflow_provider_sequentum.runs.spend import find_overdue_time, read_task_cost
+from airflow_provider_sequentum.runs.spend import SETTLING, find_overdue_time, read_task_cost
 from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, restart_or_start
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
 from airflow_provider_sequentum.runs.versions import check_version_of_run
@@ -48,14 +48,24 @@ class RunAttempt(JobAttempt[RunRecord]):
     :param task: what it knows of its task.
     :param config: the run to start, if one has to be started, and how to handle it.
     :param publish: shows the run to downstream tasks and people: ``publish(run, cost=..., note=...)``.
+    :param is_one_of_many: whether the task has other runs, which do not wait for the bill of this one.
     """
 
     config: RunConfig
     record_type = RunRecord
 
-    def __init__(self, port: Port, task: TaskFacts, config: RunConfig, publish: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        port: Port,
+        task: TaskFacts,
+        config: RunConfig,
+        publish: Callable[..., None],
+        *,
+        is_one_of_many: bool = False,
+    ) -> None:
         super().__init__(port, task, config)
         self.run: Run | None = None
+        self._is_one_of_many = is_one_of_many
         self._outcome: PollOutcome | None = None
         self._publish = publish
 
@@ -252,7 +262,8 @@ class RunAttempt(JobAttempt[RunRecord]):
         judgement = judge(run, self.config)
         log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))
         if judgement.action in ("succeed", "warn"):
-            costs = read_task_cost(self.port, self.known_record, run) if self.config.report_cost else {}
+            settling = 0.0 if self._is_one_of_many else SETTLING
+            costs = read_task_cost(self.port, self.known_record, run, settling) if self.config.report_cost else {}
             self.show(run, **costs)
         if judgement.action == "succeed":
             return

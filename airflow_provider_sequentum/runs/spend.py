@@ -304,17 +304,18 @@ def _shown(credits_: Decimal) -> str:
 # What a task has cost
 
 
-def read_task_cost(port: Sender, record: RunRecord, run: Run) -> dict[str, Any]:
+def read_task_cost(port: Sender, record: RunRecord, run: Run, settling: float) -> dict[str, Any]:
     """Return what a run and all runs of its task cost, as fields of the run's summary.
 
-    A bill follows the end of a run after a moment; one that is not there is looked for once more.
+    :param settling: seconds after which a bill that is not there is looked for once more; 0 does not look again. It
+        follows the end of a run after a moment.
     """
     costs = None
     if run.started_at is not None and run.end_time is not None:
         first = min(record.first_requested_at or run.started_at, run.started_at)
         costs = read_costs(port, run.agent_id, first, run.end_time)
-        if costs is not None and run.id not in costs:
-            port.sleep(SETTLING)
+        if costs is not None and run.id not in costs and settling:
+            port.sleep(settling)
             costs = read_costs(port, run.agent_id, first, run.end_time)
     own = (costs or {}).get(run.id)
     return {"cost": None if own is None else float(own), "task_cost": task_cost(record, costs or {})}

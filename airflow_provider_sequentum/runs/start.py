@@ -96,6 +96,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
         if found is None:
             return start_run(port, new, previous)
         record = found
+        port.save(record)  # from here on, whatever ends this attempt knows the run
         _claim(port, record)
 
     def decide(run: Run | None) -> NextStep:

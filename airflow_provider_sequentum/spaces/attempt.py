@@ -376,7 +376,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             def publish(_: Run, **more: Any) -> None:
                 self._extras.setdefault(agent_id, {}).update(more)
 
-            self._runs[agent_id] = RunAttempt(port, self.task, config, publish)
+            self._runs[agent_id] = RunAttempt(port, self.task, config, publish, is_one_of_many=True)
             end = record.ended.get(agent_id)
             if end is not None:
                 self._extras[agent_id] = dict(end.extras)

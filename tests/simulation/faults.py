@@ -110,9 +110,8 @@ FAULTS = (
         "7133772",
         "a kill that comes while the task gives up leaves its run",
         "runs/attempt.py",
-        "        self.port.deadline = None\n        if not is_execution_timeout and self.config.on_timeout",
-        "        self.port.deadline, self.is_let_go = None, True\n"
-        "        if not is_execution_timeout and self.config.on_timeout",
+        "        self.port.deadline = None\n        is_overdue",
+        "        self.port.deadline, self.is_let_go = None, True\n        is_overdue",
     ),
     Fault(
         "f744ff6",

@@ -225,7 +225,9 @@ class World(TaskLife):
 
     actions: Actions
     triggerer: Triggerer
+    worker: SimulatedWorker
     worker_type = SimulatedWorker
+    arguments: dict[str, Any]
     log_level = logging.WARNING  # only warnings are a part of a history
 
     def open(self, seed: int, service: Any, draw: random.Random, **parameters: Any) -> None:
@@ -304,7 +306,7 @@ class World(TaskLife):
         """Return a new operator: a copy, as Airflow itself makes one for each task of a mapped one."""
         name = f"{type(self).__name__} {self.inputs} {self.arguments}"
         if name not in _PROTOTYPES:
-            _PROTOTYPES[name] = super().operator()
+            _PROTOTYPES[name] = super().operator()  # type: ignore[safe-super]  # a life says which
         operator = copy.copy(_PROTOTYPES[name])
         operator._kill_switch = KillSwitch()
         return operator

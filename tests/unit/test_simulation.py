@@ -17,6 +17,15 @@ RUN = {"retry_mode": "restart_or_new", "on_clear": "rerun", "has_state_store": T
 SESSION = {"session_id": None, "followups": ["a", "b"], "single_shot": False, "has_state_store": True}
 
 
+ONCE_BROKEN = [1000005]
+"""Seeds whose history once broke a promise."""
+
+
+@pytest.mark.parametrize("seed", ONCE_BROKEN)
+def test_a_promise_that_was_broken_is_kept(seed: int) -> None:
+    assert broken_promises(world_of(seed).play()) == []
+
+
 @pytest.mark.parametrize("first", range(0, 1500, 50))
 def test_every_promise_is_kept(first: int) -> None:
     for seed in range(first, first + 50):

@@ -88,7 +88,8 @@ def other(task_id: str, *made: float, pending: float | None = None, agent_id: in
     ],
 )
 def test_what_the_announcements_mean(sums: dict[str, Any], verdict: Verdict, at_last: Verdict) -> None:
-    found = Tally(**{"forecast": Decimal(2), **{k: v if v is True else Decimal(v) for k, v in sums.items()}})
+    known: dict[str, Any] = {name: value if value is True else Decimal(value) for name, value in sums.items()}
+    found = Tally(Decimal(2), **known)
     assert found.decide(TEN) is verdict
     assert found.decide(TEN, is_last_look=True) is at_last
 
@@ -132,14 +133,14 @@ def test_the_tally_of_a_dag_run_has_all_agents_and_all_tries() -> None:
 def test_mapped_siblings_come_in_the_order_of_their_map_indexes() -> None:
     siblings = [other("a", pending=1).updated(map_index=index) for index in (10, 2, 0)]
     found = tally(other("a", pending=1).updated(map_index=5), Announced(siblings), Bill(7, {}), Decimal(1))
-    assert (found.ahead, found.undecided) == (2, 3)
+    assert [found.ahead, found.undecided] == [2, 3]
 
 
 def test_the_tally_of_a_day_has_the_agents_bills_and_what_is_not_billed_yet() -> None:
     bill = Bill(7, {900: Decimal(3)}, since=NOON, spent=Decimal(5))
     announced = Announced([other("a", 1, 2), other("c", 50, agent_id=8), other("d", pending=60, agent_id=8)])
     found = tally(other("b", pending=1), announced, bill, Decimal(1))
-    assert (found.billed, found.started, found.starts, found.undecided) == (5, 2, 1, 0)
+    assert [found.billed, found.started, found.starts, found.undecided] == [5, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -454,19 +455,19 @@ def ended_run(**more: Any) -> Run:
 def test_a_late_bill_is_looked_for_once_more(service: FakeService, worker: Worker) -> None:
     service.bills = bills(1, 2)
     record = RunRecord(agent_id=7, run_id=3, replaced=(2,))
-    assert read_task_cost(worker, record, ended_run()) == {
+    assert read_task_cost(worker, record, ended_run(), 10) == {
         "cost": None,
         "task_cost": {"credits": 2.0, "runs": [2], "is_complete": False},
     }
     assert service.count("billing") == 2
     service.bills = bills(1, 2, 4)
-    assert read_task_cost(worker, record, ended_run())["task_cost"]["is_complete"] is True
+    assert read_task_cost(worker, record, ended_run(), 10)["task_cost"]["is_complete"] is True
     assert service.count("billing") == 3
 
 
 def test_a_key_without_billing_is_asked_once(service: FakeService, worker: Worker) -> None:
     service.faults["billing"] = [(unauthorized, False)]
-    found = read_task_cost(worker, RunRecord(agent_id=7, run_id=3), ended_run())
+    found = read_task_cost(worker, RunRecord(agent_id=7, run_id=3), ended_run(), 10)
     assert found == {"cost": None, "task_cost": {"credits": 0.0, "runs": [], "is_complete": False}}
     assert (service.count("billing"), worker.now()) == (1, START)
 

@@ -925,7 +925,7 @@ def hide_the_first_run(service: FakeService) -> None:
         answer = act(verb, *arguments)
         return [{**run, "id": None} if run["id"] == 101 else run for run in answer] if verb == "runs" else answer
 
-    service._act_on_agent = spoilt  # type: ignore[method-assign]
+    service._act_on_agent = spoilt  # type: ignore[method-assign, assignment]
 
 
 @pytest.mark.parametrize("on_ambiguous_start", ["fail", "adopt"])

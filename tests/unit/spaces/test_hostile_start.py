@@ -108,7 +108,7 @@ def test_a_list_with_a_run_that_cannot_be_read_proves_nothing(
         answer = act(verb, *arguments)
         return [{**run, "id": None} if run["id"] == 102 else run for run in answer] if verb == "runs" else answer
 
-    service._act_on_agent = spoilt  # type: ignore[method-assign]
+    service._act_on_agent = spoilt  # type: ignore[method-assign, assignment]
     service.start(7, by_stranger=True)
     service.clock.sleep(3600)
     requested_at = service.clock.now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -56,7 +56,7 @@ class Ear(Listener):
         self.looks = 0
         self.errors: list[BaseException] = []
 
-    def hear(self, listed: Collection[Run], size: int) -> bool:
+    def hear(self, listed: Sequence[Run], size: int) -> bool:
         self.looks += 1
         for run in listed:
             if phase_of(run).is_over:
