@@ -41,7 +41,7 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
         was_cleared=max_tries > retries,
         keeps_records=context.get("task_state_store") is not None,
         map_index=int(getattr(ti, "map_index", -1)),
-        earlier_tries=try_number - 1,
+        earlier_attempts=try_number - 1,
         dag_run_started_at=getattr(context.get("dag_run"), "start_date", None),
     )
 

@@ -33,7 +33,7 @@ class TaskFacts:
     :param was_cleared: whether the task was ever cleared.
     :param keeps_records: whether records outlive an attempt, as they do from Airflow 3.3 on.
     :param map_index: -1 for a task that is not mapped.
-    :param earlier_tries: how many tries the task had before this one, clears included.
+    :param earlier_attempts: how many tries the task had before this one, clears included.
     :param dag_run_started_at: when the DAG run started.
     """
 
@@ -45,7 +45,7 @@ class TaskFacts:
     was_cleared: bool = False
     keeps_records: bool = False
     map_index: int = -1
-    earlier_tries: int = 0
+    earlier_attempts: int = 0
     dag_run_started_at: datetime | None = None
 
     @property

@@ -234,7 +234,7 @@ class Announced:
 
     :param others: what they have announced.
     :param silent_running: how many are running and have announced nothing yet.
-    :param silent_ended: how many have failed, or wait for their next try, without an announcement.
+    :param silent_ended: how many have failed, or wait for their next attempt, without an announcement.
     """
 
     others: Sequence[Announcement] = ()

@@ -130,13 +130,13 @@ class RunAttempt(JobAttempt[RunRecord]):
     def new_record(self) -> RunRecord:
         """Return the record of a run that this attempt starts."""
         record = super().new_record()
-        # Without records, an earlier try may have started one run, and no one can tell.
-        lost = self.task.earlier_tries if self.record is None and not self.task.keeps_records else 0
+        # Without records, an earlier attempt may have started one run, and no one can tell.
+        lost = self.task.earlier_attempts if self.record is None and not self.task.keeps_records else 0
         is_limited = self.config.credit_limit is not None
         return record.updated(
             agent_id=self.config.agent_id,
             starts=(PlannedStart(agent_id=self.config.agent_id),) * lost if is_limited else (),
-            may_lack_runs=self.record is None and self.task.earlier_tries > 0,
+            may_lack_runs=self.record is None and self.task.earlier_attempts > 0,
         )
 
     def is_over_now(self) -> bool:

@@ -82,12 +82,12 @@ class Tally:
 
     :param forecast: what the start is expected to cost.
     :param billed: what billing states for the period; 0 for a DAG run.
-    :param started: forecasts of the starts that were decided, those of earlier tries of this task among them.
+    :param started: forecasts of the starts that were decided, those of earlier attempts of this task among them.
     :param starts: how many these are.
     :param silent: the forecast for each task that ended without having announced: it may have started a run.
     :param ahead: forecasts of the undecided starts that come before this one.
     :param undecided: forecasts of all others' undecided starts.
-    :param is_stirring: whether a task has just begun to run and has not announced yet. It may be a retry, whose
+    :param is_stirring: whether a task has just started and has not announced yet. It may be a retry, whose
         announcement Airflow has removed.
     """
 

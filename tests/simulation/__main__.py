@@ -18,7 +18,7 @@ from tests.simulation import promises, sessions
 from tests.simulation.history import Entry, written
 from tests.simulation.promises import Broken
 from tests.simulation.worlds import Action, world_of
-from tests.support.worker import LOG_LINES
+from tests.support.worker import LOG_LINES, PACKAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +55,8 @@ def be_quiet() -> None:
     logging.getLogger().handlers[:] = [logging.NullHandler()]
     try:
         import structlog
-    except ImportError:  # Airflow 2.11 logs with the standard library alone
+    except ImportError:  # Airflow 2.11 logs with the standard library alone, operators under a name of its own
+        logging.getLogger(f"airflow.task.operators.{PACKAGE}").addHandler(LOG_LINES)
         return
     structlog.configure(processors=[structlog.stdlib.PositionalArgumentsFormatter(), _to_the_worker])
 

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.simulation import promises, sessions
-from tests.simulation.__main__ import broken_promises, shrunk
+from tests.simulation.__main__ import be_quiet, broken_promises, shrunk
 from tests.simulation.faults import FAULTS, PACKAGE, Fault
 from tests.simulation.history import Entry, read, written
 from tests.simulation.worlds import WORLDS, world_of
 
 RUN = {"retry_mode": "restart_or_new", "on_clear": "rerun", "has_state_store": True, "began": 1795338000.0}
 SESSION = {"session_id": None, "followups": ["a", "b"], "single_shot": False, "has_state_store": True}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def log_lines_reach_the_history() -> Iterator[None]:
+    """What operators log is a part of a history, as it is where ``make simulate`` plays it."""
+    handlers = logging.getLogger().handlers[:]
+    before = sys.modules["structlog"].get_config() if "structlog" in sys.modules else None
+    be_quiet()
+    yield
+    logging.getLogger().handlers[:] = handlers
+    if before is not None:
+        sys.modules["structlog"].configure(**before)
 
 
 ONCE_BROKEN = [1000005]
