@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.exceptions import (
-    RunFilesUnavailable,
-    RunRecordsNotComparable,
     RunRecordsUnreadable,
     SequentumRequestRefused,
     SequentumSkipped,
@@ -180,19 +178,9 @@ def _parameters() -> Iterator[None]:
 @contextmanager
 def _failures() -> Iterator[None]:
     """Turn what the comparison fails with into the exceptions of a task."""
-    from airflow_provider_sequentum.quality.changes import NotComparable
-    from airflow_provider_sequentum.quality.engine import WorkspaceFull
-    from airflow_provider_sequentum.quality.published import PublishedElsewhere
     from airflow_provider_sequentum.records.formats import RecordsUnreadable
 
-    nothing = "Nothing was published."
     try:
         yield
-    except NotComparable as error:
-        raise RunRecordsNotComparable(f"The records cannot be compared: {error}. {nothing}") from error
     except RecordsUnreadable as error:
-        raise RunRecordsUnreadable(f"The records cannot be compared. {error} {nothing}") from error
-    except (WorkspaceFull, PublishedElsewhere) as error:
-        raise RunFilesUnavailable(
-            f"The records could not be compared: {error}. {nothing} A retry starts the comparison again."
-        ) from error
+        raise RunRecordsUnreadable(f"The records cannot be compared. {error} Nothing was published.") from error

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.exceptions import (
-    RunFilesUnavailable,
     RunRecordsRejected,
     RunRecordsUnreadable,
     SequentumRequestRefused,
@@ -213,7 +212,7 @@ class CheckRunRecordsOperator(BaseOperator):
         )
 
     def _contract(self) -> Contract:
-        from airflow_provider_sequentum.quality.contract import ContractRefused, parse_contract, parse_odcs
+        from airflow_provider_sequentum.quality.contract import parse_contract, parse_odcs, refused
         from airflow_provider_sequentum.transfers.landing import storage_errors
 
         if is_unset(self.contract_file):
@@ -226,7 +225,7 @@ class CheckRunRecordsOperator(BaseOperator):
         try:
             return parse_odcs(content.decode(), None if is_unset(self.contract_schema) else self.contract_schema)
         except UnicodeDecodeError as error:
-            raise ContractRefused(f"{path} is no UTF-8 text: {error}") from None
+            raise refused(f"{path} is no UTF-8 text: {error}") from None
 
     def _path(self, name: str, path: object) -> ObjectStoragePath:
         from airflow_provider_sequentum.transfers.landing import open_named
@@ -253,8 +252,6 @@ def _raise_verdict(report: Report) -> None:
 @contextmanager
 def _failures() -> Iterator[None]:
     """Turn what the check fails with into the exceptions of a task."""
-    from airflow_provider_sequentum.quality.contract import ContractRefused
-    from airflow_provider_sequentum.quality.engine import WorkspaceFull
     from airflow_provider_sequentum.records.formats import RecordsUnreadable
 
     nothing = "Nothing was published."
@@ -262,9 +259,5 @@ def _failures() -> Iterator[None]:
         yield
     except RecordsUnreadable as error:
         raise RunRecordsUnreadable(f"The records cannot be checked. {error} {nothing}") from error
-    except ContractRefused as error:
-        raise SequentumRequestRefused(f"The contract is refused: {error}. {nothing}") from error
-    except WorkspaceFull as error:
-        raise RunFilesUnavailable(f"The records could not be checked: {error} {nothing}") from error
     except ValueError as error:
         raise SequentumRequestRefused(f"The records cannot be checked: {error}. {nothing}") from error

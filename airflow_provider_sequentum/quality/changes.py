@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_sequentum.exceptions import RunRecordsNotComparable
 from airflow_provider_sequentum.quality.engine import ROW, TEXT, Column, Table, Workspace, text_of
 
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
@@ -22,8 +23,9 @@ _SHOWN = 3
 _LONGEST_SHOWN = 100
 
 
-class NotComparable(ValueError):
-    """Records have no key by which they could be compared. The message says which records, and why."""
+def not_comparable(reason: str) -> RunRecordsNotComparable:
+    """Return what a comparison fails with that no retry can help."""
+    return RunRecordsNotComparable(f"The records cannot be compared: {reason}. Nothing was published.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +66,17 @@ class Comparison:
         """Check that the key names each record of a table once.
 
         :param which: what the message calls the records.
-        :raises NotComparable: a column of the key is missing, a record has no value in it, or two have the same.
+        :raises RunRecordsNotComparable: a column of the key is missing, a record has no value in it, or two have the
+            same.
         """
         if missing := [name for name in self.key if name not in table.columns]:
             there = ", ".join(map(_shown, list(table.columns)[:20])) or "no column at all"
-            raise NotComparable(f"{which} have no column {_shown(missing[0])}, which is part of the key, but {there}")
+            raise not_comparable(f"{which} have no column {_shown(missing[0])}, which is part of the key, but {there}")
         columns = [table.columns[name] for name in self.key]
         empty = " OR ".join(f"{_value(column)} = ''" for column in columns)
         ((number, first),) = self.workspace.rows(f"SELECT count(*), min({ROW}) FROM {table.sql} WHERE {empty}")  # noqa: S608
         if number:
-            raise NotComparable(
+            raise not_comparable(
                 f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.records:,} cases, "
                 f"first in record {first + 1:,}"
             )
@@ -84,7 +87,7 @@ class Comparison:
         )
         if repeated:
             examples = "; ".join(f"{' / '.join(map(_shown, row[2:]))} ({row[0]:,} times)" for row in repeated)
-            raise NotComparable(f"{which} repeat the key ({_names(self.key)}): {examples}")
+            raise not_comparable(f"{which} repeat the key ({_names(self.key)}): {examples}")
 
     def compare(self) -> Changes:
         """Find what is different; :meth:`added` and the others give the records afterwards."""

@@ -50,8 +50,8 @@ class Check:
 def check_records(check: Check, workspace: Workspace) -> Report:
     """Check records and write the report, the files that passed and, last, the run's profile.
 
-    :raises ContractRefused: the contract cannot be judged.
-    :raises ProfilesRefused: the profiles are of another agent, or damaged.
+    :raises SequentumRequestRefused: the contract cannot be judged.
+    :raises ValueError: the profiles are of another agent, or damaged.
     :raises RecordsUnreadable: a file cannot be read or, where records are to be taken out of it, written.
     """
     history = None if check.profiles is None else read_history(check.profiles, check.agent_id, check.run_id)

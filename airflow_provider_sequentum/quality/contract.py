@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+
 OnBreach = Literal["fail", "warn", "skip", "quarantine"]
 OnTableBreach = Literal["fail", "warn", "skip"]
 SchemaMode = Literal["evolve", "freeze", "discard_row", "discard_value"]
@@ -25,8 +27,9 @@ ODCS_VERSION = "v3.1.0"
 """The version of the Open Data Contract Standard whose files are understood."""
 
 
-class ContractRefused(ValueError):
-    """A contract cannot be judged. The message says which parts of it, and why."""
+def refused(reason: str) -> SequentumRequestRefused:
+    """Return what a check fails with whose contract cannot be judged."""
+    return SequentumRequestRefused(f"The contract is refused: {reason}. Nothing was published.")
 
 
 class _Part(BaseModel):
@@ -197,7 +200,7 @@ class Contract(_Part):
 def parse_contract(value: object) -> Contract:
     """Return a contract given as one, as a mapping or as JSON text.
 
-    :raises ContractRefused: it is none; the message names each part that is wrong.
+    :raises SequentumRequestRefused: it is none; the message names each part that is wrong.
     """
     if isinstance(value, Contract):
         return value
@@ -206,9 +209,9 @@ def parse_contract(value: object) -> Contract:
             value = json.loads(value)
         return Contract.model_validate(value)
     except ValidationError as error:
-        raise ContractRefused("; ".join(_shown_errors(error))) from None
+        raise refused("; ".join(_shown_errors(error))) from None
     except ValueError as error:
-        raise ContractRefused(f"it is no JSON: {error}") from None
+        raise refused(f"it is no JSON: {error}") from None
 
 
 def _shown_errors(error: ValidationError) -> Iterator[str]:
@@ -234,22 +237,22 @@ def parse_odcs(text: str, schema_name: str | None = None) -> Contract:
     What describes the data, its owners, servers and price says nothing about records and is passed over.
 
     :param schema_name: which schema object, where the file has several.
-    :raises ContractRefused: it is not such a file, or a rule in it cannot be judged; each is named.
+    :raises SequentumRequestRefused: it is not such a file, or a rule in it cannot be judged; each is named.
     """
     import yaml
 
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ContractRefused(f"it is no YAML: {error}") from None
+        raise refused(f"it is no YAML: {error}") from None
     if not isinstance(document, dict) or document.get("kind") != "DataContract":
-        raise ContractRefused("it is no data contract: kind must be DataContract")
+        raise refused("it is no data contract: kind must be DataContract")
     if document.get("apiVersion") != ODCS_VERSION:
-        raise ContractRefused(f"apiVersion must be {ODCS_VERSION}, not {document.get('apiVersion')!r:.40}")
+        raise refused(f"apiVersion must be {ODCS_VERSION}, not {document.get('apiVersion')!r:.40}")
     reading = _Odcs(_schema_object(document.get("schema"), schema_name))
     contract = reading.contract()
     if reading.refused:
-        raise ContractRefused(f"cannot be judged: {'; '.join(reading.refused)}")
+        raise refused(f"cannot be judged: {'; '.join(reading.refused)}")
     return parse_contract(contract)
 
 
@@ -258,9 +261,7 @@ def _schema_object(schema: object, name: str | None) -> dict[str, Any]:
     found = [each for each in objects if name is None or each.get("name") == name]
     if len(found) != 1:
         names = ", ".join(repr(each.get("name")) for each in objects)
-        raise ContractRefused(
-            f"schema must have one object{f' named {name!r}' if name else ''}, but has {names or 'none'}"
-        )
+        raise refused(f"schema must have one object{f' named {name!r}' if name else ''}, but has {names or 'none'}")
     return found[0]
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from airflow_provider_sequentum.exceptions import RunFilesUnavailable
 from airflow_provider_sequentum.records.formats import library
 from airflow_provider_sequentum.records.reading import read_flat
 
@@ -43,10 +44,6 @@ _NO_RECORDS = f"SELECT 0::BIGINT AS {ROW} WHERE false"
 _INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 )
-
-
-class WorkspaceFull(RuntimeError):
-    """The memory or the temporary disk that the work may take is not enough for it."""
 
 
 class LandedPath(Protocol):
@@ -166,7 +163,7 @@ class Workspace:
         :param encoding: of text files. Default: by their byte order mark, else UTF-8.
         :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
         :raises RecordsUnreadable: a file does not hold what its name says, or is damaged.
-        :raises WorkspaceFull: they take more temporary disk than they may.
+        :raises RunFilesUnavailable: they take more temporary disk than they may.
         :raises ImportError: the library for a format is not installed.
         """
         names: dict[str, str] = {}
@@ -188,7 +185,7 @@ class Workspace:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """Run SQL and return the connection, which has the result.
 
-        :raises WorkspaceFull: it takes more memory or temporary disk than it may.
+        :raises RunFilesUnavailable: it takes more memory or temporary disk than it may.
         """
         with self._limits():
             return self.connection.execute(sql, list(parameters))
@@ -281,9 +278,7 @@ class Workspace:
 
     def _check_disk(self, size: int) -> None:
         if size > self.disk:
-            raise WorkspaceFull(
-                f"The files take more than {self.disk:,} bytes of temporary disk in {self.folder.parent}."
-            )
+            raise _is_full(f"The files take more than {self.disk:,} bytes of temporary disk in {self.folder.parent}")
 
     @contextmanager
     def _limits(self) -> Iterator[None]:
@@ -291,11 +286,15 @@ class Workspace:
         try:
             yield
         except duckdb.OutOfMemoryException as error:
-            raise WorkspaceFull(f"DuckDB has not enough memory or temporary disk: {_first_line(error)}") from error
+            raise _is_full(f"DuckDB has not enough memory or temporary disk: {_first_line(error)}") from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise WorkspaceFull(f"The temporary folder {self.folder.parent} has no room left: {error}.") from error
+            raise _is_full(f"The temporary folder {self.folder.parent} has no room left: {error}") from error
+
+
+def _is_full(reason: str) -> RunFilesUnavailable:
+    return RunFilesUnavailable(f"The records cannot be read: {reason.rstrip('.')}. Nothing was published.")
 
 
 @contextmanager

@@ -52,10 +52,6 @@ class Folder(Protocol):
         """Remove a file, if it is there."""
 
 
-class ProfilesRefused(ValueError):
-    """The folder does not hold the profiles of this agent, or one of them cannot be read."""
-
-
 @dataclass
 class History:
     """The profiles of an agent's runs.
@@ -112,7 +108,7 @@ class History:
 def read_history(folder: Folder, agent_id: int, run_id: int) -> History:
     """Read the profiles of an agent's runs before this one.
 
-    :raises ProfilesRefused: they are of another agent, or one is damaged.
+    :raises ValueError: they are of another agent, or one is damaged.
     """
     names = [match for name in folder.contents().sizes if (match := _NAME.fullmatch(name))]
     runs = sorted(int(match[1]) for match in names if match[2] == "json")
@@ -125,11 +121,9 @@ def _read(folder: Folder, agent_id: int, run_id: int) -> Profile:
     name = f"run-{run_id}.json"
     found = Profile.parse(folder.read(name))
     if found is None:
-        raise ProfilesRefused(
-            f"{folder.path / name} is no profile, or is damaged. Remove it; the other runs are enough"
-        )
+        raise ValueError(f"{folder.path / name} is no profile, or is damaged. Remove it; the other runs are enough")
     if found.agent_id != agent_id:
-        raise ProfilesRefused(
+        raise ValueError(
             f"{folder.path / name} is of agent {found.agent_id}, not {agent_id}. Give each agent a folder of its own"
         )
     return found

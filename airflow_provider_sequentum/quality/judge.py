@@ -10,7 +10,6 @@ from typing import Any
 from airflow_provider_sequentum.quality.contract import (
     Allowed,
     Contract,
-    ContractRefused,
     Filled,
     HasType,
     Length,
@@ -19,6 +18,7 @@ from airflow_provider_sequentum.quality.contract import (
     Records,
     Required,
     Unique,
+    refused,
 )
 from airflow_provider_sequentum.quality.engine import Table
 from airflow_provider_sequentum.quality.profile import DATE_KINDS, KIND_OF, NUMBER_OF, of
@@ -111,7 +111,7 @@ class Judgement:
 def judge(table: Table, contract: Contract) -> Judgement:
     """Judge a table by a contract.
 
-    :raises ContractRefused: a pattern is no regular expression.
+    :raises SequentumRequestRefused: a pattern is no regular expression.
     """
     judging = _Judging(table)
     for rule in contract.rules:
@@ -190,7 +190,7 @@ class _Judging:
             )[0]
         except Exception as error:
             if type(error).__name__ == "InvalidInputException" and test.parameters:
-                raise ContractRefused(f"{test.column}: {error}") from error
+                raise refused(f"{test.column}: {error}") from error
             raise
 
     def _examples(self, test: _RowTest, name: str) -> tuple[str, ...]:

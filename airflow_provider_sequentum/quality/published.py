@@ -15,14 +15,11 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airflow_provider_sequentum.quality.changes import Changes, Comparison, NotComparable
+from airflow_provider_sequentum.exceptions import RunFilesUnavailable
+from airflow_provider_sequentum.quality.changes import Changes, Comparison, not_comparable
 from airflow_provider_sequentum.quality.engine import LandedPath, Source, Table, Workspace
 
 CHANGES = ("added", "changed", "removed")
-
-
-class PublishedElsewhere(RuntimeError):
-    """Another run was published while this one was compared with the one before it."""
 
 
 class PublishedFile(BaseModel):
@@ -68,12 +65,12 @@ class Pointer(BaseModel):
     def parse(cls, content: bytes) -> Self:
         """Read a pointer.
 
-        :raises NotComparable: it is none.
+        :raises RunRecordsNotComparable: it is none.
         """
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise NotComparable("it is no pointer that this version can read, or is damaged") from error
+            raise not_comparable("it is no pointer that this version can read, or is damaged") from error
 
     def to_json(self) -> bytes:
         """Return the pointer as the bytes of a file."""
@@ -82,17 +79,18 @@ class Pointer(BaseModel):
     def base_of(self, files: Sequence[PublishedFile]) -> Published | None:
         """Return what files are compared with: what was published before them.
 
-        :raises NotComparable: they were published before what was published last, or have replaced it in its place.
+        :raises RunRecordsNotComparable: they were published before what was published last, or have replaced it in
+            its place.
         """
         if self.current.files == list(files):
             return self.previous
         if self.previous is not None and self.previous.files == list(files):
-            raise NotComparable(
+            raise not_comparable(
                 "these files were published before, and others after them. To compare them again, restore the pointer "
                 "as it was then"
             )
         if not {file.path for file in files}.isdisjoint(self.current.paths):
-            raise NotComparable(
+            raise not_comparable(
                 "these files have taken the place of those that were published last, so there is nothing to compare "
                 "with. Give every run a folder of its own. To start over, remove the pointer"
             )
@@ -162,8 +160,8 @@ def publish_changes(
     """Compare a run's files with those that were published last, write the changes, and move the pointer.
 
     :param options: how text files are read; those of :meth:`~.engine.Workspace.load`.
-    :raises NotComparable: the records have no usable key, or the pointer does not fit. Nothing was published.
-    :raises PublishedElsewhere: another run was published at the same time. A repetition compares with it.
+    :raises RunRecordsNotComparable: the records have no usable key, or the pointer does not fit. Nothing was published.
+    :raises RunFilesUnavailable: another run was published at the same time. A retry compares with it.
     """
     found = port.read_pointer()
     pointer = None if found is None else Pointer.parse(found)
@@ -171,7 +169,7 @@ def publish_changes(
         current = workspace.load(map(port.open, paths), typed_cells=False, **options)
         files = [_published(path, source) for path, source in zip(paths, current.sources, strict=True)]
         if not current.records:
-            raise NotComparable(f"the files hold no record: {', '.join(paths)}")
+            raise not_comparable(f"the files hold no record: {', '.join(paths)}")
         base = None if pointer is None else pointer.base_of(files)
         previous = None if base is None else _load(port, workspace, base, options)
         comparison = Comparison(workspace, current, previous, key, ignored)
@@ -182,7 +180,10 @@ def publish_changes(
         written = {name: _write(port, comparison, name) for name in CHANGES}
     published = Published(files=files, key=list(key), at=port.now(), changes=counts_of(changes))
     if port.read_pointer() != found:
-        raise PublishedElsewhere("the pointer was moved by another task while this one compared the records")
+        raise RunFilesUnavailable(
+            "Another task moved the pointer while this one compared the records. Nothing was published. A retry "
+            "compares them with what was published now."
+        )
     port.write_pointer(Pointer(current=published, previous=base).to_json())
     return Publication(changes, base.paths if base else [], written)
 
@@ -191,7 +192,7 @@ def _load(port: PublishingPort, workspace: Workspace, base: Published, options: 
     table = workspace.load(map(port.open, base.paths), typed_cells=False, **options)
     for source, file in zip(table.sources, base.files, strict=True):
         if source.sha256 != file.sha256:
-            raise NotComparable(
+            raise not_comparable(
                 f"{file.path} was published last, but has been replaced since: it has {source.size:,} bytes, and had "
                 f"{file.size:,}. Restore it or, to start over, remove the pointer"
             )

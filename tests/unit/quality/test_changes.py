@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.quality.changes import Comparison, NotComparable
+from airflow_provider_sequentum.exceptions import RunFilesUnavailable, RunRecordsNotComparable
+from airflow_provider_sequentum.quality.changes import Comparison
 from airflow_provider_sequentum.quality.engine import Workspace, open_workspace
 from airflow_provider_sequentum.quality.published import (
     Pointer,
     Publication,
-    PublishedElsewhere,
     publish_changes,
 )
 
@@ -255,7 +255,7 @@ def test_killed_at_any_step_a_retry_publishes_the_same_once(
 
 def refusal(store: Store, *paths: str, **options: Any) -> str:
     before = dict(store.files)
-    with pytest.raises(NotComparable) as refused:
+    with pytest.raises(RunRecordsNotComparable) as refused:
         publish(store, *paths, **options)
     assert store.files == before, "nothing was published"
     return str(refused.value)
@@ -318,7 +318,7 @@ def test_a_pointer_that_moved_meanwhile_is_not_overwritten(store: Store) -> None
         publish(other, "run-3/a.ndjson")
 
     store.before_pointer_is_read_again = publish_other
-    with pytest.raises(PublishedElsewhere):
+    with pytest.raises(RunFilesUnavailable):
         publish(store, "run-2/a.ndjson")
     assert Pointer.parse(store.files["pointer"]).current.paths == ["run-3/a.ndjson"]
     assert publish(store, "run-2/a.ndjson").compared_with == ["run-3/a.ndjson"]

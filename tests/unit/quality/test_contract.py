@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.quality.contract import (
     ODCS_VERSION,
     Contract,
-    ContractRefused,
     parse_contract,
     parse_odcs,
 )
@@ -39,7 +39,7 @@ def test_short_forms() -> None:
     ],
 )
 def test_what_cannot_be_judged_is_refused_and_named(given: object, named: str) -> None:
-    with pytest.raises(ContractRefused, match=named):
+    with pytest.raises(SequentumRequestRefused, match=named):
         parse_contract(given)
 
 
@@ -104,12 +104,12 @@ def test_a_file_of_the_standard() -> None:
     ],
 )
 def test_what_the_standard_knows_and_the_check_does_not_is_refused_and_named(text: str, named: str) -> None:
-    with pytest.raises(ContractRefused, match=named):
+    with pytest.raises(SequentumRequestRefused, match=named):
         parse_odcs(text)
 
 
 def test_of_several_schema_objects_one_is_chosen() -> None:
     text = odcs("[{name: a}]") + "  - name: others\n    properties: [{name: b}]\n"
     assert parse_odcs(text, "others").named_columns() == ["b"]
-    with pytest.raises(ContractRefused, match="'products', 'others'"):
+    with pytest.raises(SequentumRequestRefused, match="'products', 'others'"):
         parse_odcs(text)

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.quality.engine import ROW, Table, Workspace, WorkspaceFull, open_workspace, text_of
+from airflow_provider_sequentum.exceptions import RunFilesUnavailable
+from airflow_provider_sequentum.quality.engine import ROW, Table, Workspace, open_workspace, text_of
 from airflow_provider_sequentum.records.reading import read_records
 from tests.unit.records.test_agreement import (
     ARROW_COLUMNS,
@@ -191,10 +192,13 @@ def test_what_is_too_large_is_refused_and_nothing_stays_on_the_disk(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     file = MemoryFile("a.csv", b"a\n" + b"x" * 10_000)
-    with open_workspace(disk=5_000) as opened, pytest.raises(WorkspaceFull, match="more than 5,000 bytes"):
+    with open_workspace(disk=5_000) as opened, pytest.raises(RunFilesUnavailable, match="more than 5,000 bytes"):
         opened.load([file])
     big = "CREATE TEMP TABLE big AS SELECT md5(i::VARCHAR) AS s FROM range(2_000_000) r(i)"
-    with open_workspace(memory=32 * 1024 * 1024, disk=1024 * 1024) as opened, pytest.raises(WorkspaceFull, match="not"):
+    with (
+        open_workspace(memory=32 * 1024 * 1024, disk=1024 * 1024) as opened,
+        pytest.raises(RunFilesUnavailable, match="not enough"),
+    ):
         opened.execute(big)
     assert not list(tmp_path.iterdir())
 
@@ -208,7 +212,7 @@ def test_a_full_disk_is_said(workspace: Workspace, monkeypatch: pytest.MonkeyPat
     def full(_: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    with pytest.raises(WorkspaceFull, match="has no room left"):
+    with pytest.raises(RunFilesUnavailable, match="has no room left"):
         workspace.load([FullFile("a.csv", b"a\n1\n")])
 
 

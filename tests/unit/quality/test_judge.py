@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.quality.contract import ContractRefused, parse_contract
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+from airflow_provider_sequentum.quality.contract import parse_contract
 from airflow_provider_sequentum.quality.engine import Table, Workspace, open_workspace
 from airflow_provider_sequentum.quality.judge import judge, removed_rows
 
@@ -116,7 +117,7 @@ def test_schema_modes(
 
 def test_a_pattern_that_is_none_is_refused(workspace: Workspace) -> None:
     contract = parse_contract({"rules": [{"rule": "pattern", "column": "sku", "pattern": "("}]})
-    with pytest.raises(ContractRefused, match="sku"):
+    with pytest.raises(SequentumRequestRefused, match="sku"):
         judge(table(workspace, ROWS), contract)
 
 
