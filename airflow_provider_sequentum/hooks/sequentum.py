@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.exceptions import (
@@ -21,6 +22,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import CONN_TYPE, DEFAULT_CONN_ID, SequentumConnection
+from airflow_provider_sequentum.parameters import is_unset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +68,14 @@ class SequentumHook(SequentumConnection):
         """Return the client of this hook's connection; it stays open until :meth:`close`."""
         return self.client
 
-    def start_run(self, *, agent_id: int | str, input_parameters: Mapping[str, Any] | str | None = None) -> Run:
+    def start_run(
+        self,
+        *,
+        agent_id: int | str,
+        input_parameters: Mapping[str, Any] | str | None = None,
+        credit_limit: float | str | None = None,
+        credit_limit_period: str = "day",
+    ) -> Run:
         """Start a run of an agent and return its record at once. The run has no owner but the caller.
 
         Nothing stops the run when the calling task is killed or fails, and calling this again, as a retry does, starts
@@ -74,11 +83,17 @@ class SequentumHook(SequentumConnection):
 
         :param agent_id: the agent.
         :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
-        :raises SequentumRequestRefused: the service refused the start.
+        :param credit_limit: do not start if, by what the agent's runs were billed, more credits would be spent in
+            ``credit_limit_period``. Runs that are not billed yet do not count. One request more. Default: no limit.
+        :param credit_limit_period: ``day`` (default) or ``month``, in UTC.
+        :raises CreditLimitReached: with the start, ``credit_limit`` would be passed; nothing was started.
+        :raises SequentumRequestRefused: the service refused the start, or a parameter has no usable value.
         :raises SequentumUnavailable: the message says whether a run may have been started.
         """
         from airflow_provider_sequentum.api import runs
 
+        if not is_unset(credit_limit):
+            self._check_credit_limit(agent_id, credit_limit, credit_limit_period)
         return self.send(runs.start(agent_id, input_parameters=input_parameters))
 
     def wait_for_run(
@@ -265,6 +280,26 @@ class SequentumHook(SequentumConnection):
         """Return how the form's standard fields look, for Airflow 2.11 to 3.1."""
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
+
+    def _check_credit_limit(self, agent_id: int | str, limit: float | str | None, period: str) -> None:
+        from airflow_provider_sequentum.hooks.port import ClientPort
+        from airflow_provider_sequentum.runs.record import RunConfig
+        from airflow_provider_sequentum.runs.spend import check_credit_limit
+
+        given = SimpleNamespace(
+            agent_id=agent_id,
+            credit_limit=limit,
+            credit_limit_period=period,
+            sequentum_conn_id=self.sequentum_conn_id,
+        )
+        config = RunConfig.of(given)
+        if config.credit_limit_period == "dag_run":
+            raise SequentumRequestRefused(
+                "credit_limit_period must be 'day' or 'month', not 'dag_run': what the hook starts belongs to no task "
+                "that other tasks know of. Nothing was started."
+            )
+        with client_errors_as_exceptions(self.sequentum_conn_id):
+            check_credit_limit(ClientPort(self), config)
 
     def _read_files(
         self, agent_id: int | str, run_id: int | str, pattern: str, read: Callable[[IO[bytes], str], Iterator[T]]

@@ -243,16 +243,24 @@ def reserve_credits(port: Port, config: RunConfig, before: tuple[PlannedStart, .
             return starts
         if verdict is Verdict.REFUSE:
             port.announce(own)
-            raise CreditLimitReached(
-                f"Agent {config.agent_id} was not started: {_arithmetic(found, bill, config)}. Raise the limit, then "
-                "clear the task.",
-                agent_id=config.agent_id,
-            )
+            raise _limit_reached(found, bill, config)
         if verdict is Verdict.YIELD:
             port.announce(own)
         log.info("Other tasks of the DAG run are about to decide whether they start; looking again.")
         port.sleep(LOOK_INTERVAL)
     raise AssertionError("The last look decides.")
+
+
+def check_credit_limit(port: Sender, config: RunConfig) -> None:
+    """Refuse a start that by billing alone would pass the limit of a day or a month; nothing is announced.
+
+    It is for code that is no task of its own. Raises what :func:`reserve_credits` raises.
+    """
+    limit = Decimal(str(config.credit_limit))
+    bill = read_bill(port, config)
+    found = Tally(bill.forecast(limit), billed=bill.spent)
+    if found.decide(limit) is Verdict.REFUSE:
+        raise _limit_reached(found, bill, config)
 
 
 def read_bill(port: Sender, config: RunConfig) -> Bill:
@@ -276,6 +284,14 @@ def read_bill(port: Sender, config: RunConfig) -> Bill:
             "checked. Nothing was started. Set the period to 'dag_run'."
         )
     return bill_of(config.agent_id, page, since)
+
+
+def _limit_reached(found: Tally, bill: Bill, config: RunConfig) -> CreditLimitReached:
+    return CreditLimitReached(
+        f"Agent {config.agent_id} was not started: {_arithmetic(found, bill, config)}. Raise the limit, then clear the "
+        "task.",
+        agent_id=config.agent_id,
+    )
 
 
 def _arithmetic(found: Tally, bill: Bill, config: RunConfig) -> str:

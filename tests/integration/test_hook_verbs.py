@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunFailure,
     AgentRunStopped,
     AgentRunTimeout,
+    CreditLimitReached,
     SequentumRequestRefused,
     SequentumSkipped,
     SequentumUnavailable,
@@ -40,6 +42,38 @@ def test_from_the_start_to_the_bill(sandbox: Sandbox, agent: Agent, hook: Sequen
     assert hook.cost_of(agent_id=agent.id, run_id=run.id) == pytest.approx(1.0)
     [start] = sandbox.ledger.starts(agent.id)
     assert (start.run_id, start.input_parameters) == (run.id, '{"page": 1}')
+
+
+@pytest.mark.parametrize("period", ["day", "month"])
+def test_a_start_above_the_limit_is_refused(sandbox: Sandbox, agent: Agent, hook: SequentumHook, period: str) -> None:
+    for _ in range(2):  # the first has no history: it may cost the whole limit, and costs 1
+        run = hook.start_run(agent_id=agent.id, credit_limit=2.5, credit_limit_period=period)
+        hook.wait_for_run(agent_id=agent.id, run_id=run.id, poll_interval=0.05)
+    with pytest.raises(CreditLimitReached, match=r"forecast of 1 credits .* \+ 2 billed since .* = 3, more than"):
+        hook.start_run(agent_id=str(agent.id), credit_limit="2.5", credit_limit_period=period)
+    assert len(sandbox.ledger.starts(agent.id)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"credit_limit": 1, "credit_limit_period": "dag_run"}, "must be 'day' or 'month'"),
+        ({"credit_limit": 1, "credit_limit_period": "year"}, "credit_limit_period must be one of"),
+        ({"credit_limit": -1}, "credit_limit must be a number of 0 or more"),
+        ({"credit_limit": True}, "credit_limit must be a number of 0 or more"),
+    ],
+)
+def test_a_limit_that_means_nothing_starts_nothing(
+    sandbox: Sandbox, agent: Agent, hook: SequentumHook, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(SequentumRequestRefused, match=named):
+        hook.start_run(agent_id=agent.id, **options)
+    assert sandbox.ledger.starts(agent.id) == []
+
+
+def test_an_unset_limit_is_none(sandbox: Sandbox, agent: Agent, hook: SequentumHook) -> None:
+    hook.start_run(agent_id=agent.id, credit_limit="")
+    assert [entry.path.rpartition("/")[2] for entry in sandbox.ledger.requests] == ["start"]
 
 
 def test_agents_of_a_space(sandbox: Sandbox, agent: Agent, hook: SequentumHook) -> None:
