@@ -54,6 +54,9 @@ _TONES = {
 }
 
 
+_VERDICT_TONES = {"passed": "good", "accepted": "good", "warned": "stopped", "skipped": "stopped", "failed": "bad"}
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
     """One run in a chart."""
@@ -149,6 +152,7 @@ def task_page(view: TaskView, cached: ServiceCache, seen: Sequence[SeenRun], *, 
         is_under_way=actions.is_under_way(view),
         can_stop=actions.can_stop(view),
         restart=actions.restart_plan(view),
+        checks=[check for check in view.checks if check.run_id not in {run.run_id for run in view.runs}],
         address=task_address(view.key),
         record=view.record if isinstance(view.record, RunRecord) else None,
     )
@@ -256,6 +260,7 @@ def _run_part(view: TaskView, run: RunFacts, cached: ServiceCache, seen: Sequenc
         "chart": chart_of(history, run.run_id) if len(history) > 1 else None,
         "comparison": _comparison(run, history),
         "link": run.link if run.link and urlsplit(run.link).scheme in ("http", "https") else None,
+        "checks": [check for check in view.checks if check.run_id == run.run_id],
         "known": None,
         "files": None,
         "diagnostics": None,
@@ -372,6 +377,7 @@ def _templates() -> jinja2.Environment:
         "kind": kind_of,
         "shown_files": _shown_files,
         "tone": _TONES.__getitem__,
+        "verdict_tone": lambda verdict: _VERDICT_TONES.get(verdict, "unknown"),
         "address": task_address,
         "escaped_id": lambda text: quote(text, safe=""),
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from airflow.models.log import Log
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
@@ -18,6 +19,7 @@ from sqlalchemy import Text, and_, cast, func, select, tuple_
 from airflow_provider_sequentum.api.run_status import parse_run_status, status_name
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.operators.run_records import RECORDS_KEY, CheckRunRecordsOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.reporting.links import RUN_SUMMARY_KEY, SESSION_SUMMARY_KEY
 from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
@@ -45,12 +47,15 @@ _IS_SHORT = func.length(cast(XComModel.value, Text)) <= LONGEST_XCOM
 
 LONGEST_ID = 20
 
+MOST_CHECKS = 100
+"""Reports of checks that are read of one DAG run."""
+
 ACTION_EVENTS = ("sequentum_stop", "sequentum_kill", "sequentum_restart")
 """The events of Airflow's audit log that stand for what was done on the tab."""
 
 RECORD_KEYS = (StartAgentRunOperator.state_key, StartSpaceRunsOperator.state_key)
 _OWNERS = (StartAgentRunOperator.__name__, StartSpaceRunsOperator.__name__)
-_OTHERS = (AgentRunSensor.__name__, AgentBuilderOperator.__name__)
+_OTHERS = (AgentRunSensor.__name__, AgentBuilderOperator.__name__, CheckRunRecordsOperator.__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,70 @@ class TaskKey:
             model.run_id == self.run_id,
             model.task_id == self.task_id,
             model.map_index == self.map_index,
+        )
+
+
+class TaskCost(NamedTuple):
+    """What all runs of a task cost, over its attempts, restarts and clears.
+
+    :param runs: how many are in the sum.
+    :param is_complete: whether none is missing in it.
+    """
+
+    credits: float
+    runs: int
+    is_complete: bool
+
+    @classmethod
+    def from_summary(cls, value: object) -> Self | None:
+        """Return what a run's summary says of it; ``None`` if that is nothing."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("runs"), list):
+            return None
+        credits_ = _float(value.get("credits"))
+        return None if credits_ is None else cls(credits_, len(value["runs"]), value.get("is_complete") is True)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsCheck:
+    """The report of a task that checked the records of a run.
+
+    :param task_id: the task.
+    :param breaches: a line each, the worst first.
+    :param more_breaches: how many others there are.
+    :param page: where the report's own page is.
+    """
+
+    task_id: str
+    map_index: int
+    agent_id: int
+    run_id: int
+    verdict: str
+    records: int | None
+    breaches: tuple[str, ...]
+    more_breaches: int
+    quarantined_records: int
+    page: str | None
+
+    @classmethod
+    def from_summary(cls, task_id: str, map_index: int, summary: object) -> Self | None:
+        """Return the report in an XCom; ``None`` if it is none."""
+        if not isinstance(summary, Mapping):
+            return None
+        agent_id, run_id = _integer(summary.get("agent_id")), _integer(summary.get("run_id"))
+        verdict, lines = _text(summary.get("verdict")), summary.get("breaches")
+        if not agent_id or not run_id or verdict is None:
+            return None
+        return cls(
+            task_id=task_id,
+            map_index=map_index,
+            agent_id=agent_id,
+            run_id=run_id,
+            verdict=verdict,
+            records=_integer(summary.get("records")),
+            breaches=tuple(str(line) for line in lines) if isinstance(lines, list) else (),
+            more_breaches=_integer(summary.get("more_breaches")) or 0,
+            quarantined_records=_integer(summary.get("quarantined_records")) or 0,
+            page=_text(summary.get("page")),
         )
 
 
@@ -94,6 +163,7 @@ class RunFacts:
     created: datetime | None = None
     message: str | None = None
     cost: float | None = None
+    task_cost: TaskCost | None = None
     note: str | None = None
     link: str | None = None
     agent_name: str | None = None
@@ -131,7 +201,7 @@ class RunFacts:
         if not agent_id or not run_id:
             return None
         status = parse_run_status(summary.get("status"))
-        seconds, cost = summary.get("seconds"), summary.get("cost")
+        seconds = _float(summary.get("seconds"))
         return cls(
             agent_id=agent_id,
             run_id=run_id,
@@ -143,17 +213,18 @@ class RunFacts:
             records=_integer(summary.get("records")),
             exported=_integer(summary.get("exported")),
             errors=_integer(summary.get("errors")),
-            seconds=float(seconds) if isinstance(seconds, int | float) else _lasted(summary),
+            seconds=_lasted(summary) if seconds is None else seconds,
             created=_time(summary.get("created")) or _time(summary.get("started")),
             message=_text(summary.get("message")),
-            cost=float(cost) if isinstance(cost, int | float) else None,
+            cost=_float(summary.get("cost")),
+            task_cost=TaskCost.from_summary(summary.get("task_cost")),
             note=_text(summary.get("note")),
             link=_text(summary.get("link")),
         )
 
     def with_figures_of(self, newer: RunFacts) -> RunFacts:
         """Return what the service says now, with what only the task knows."""
-        return replace(newer, cost=self.cost, note=self.note, link=self.link)
+        return replace(newer, cost=self.cost, task_cost=self.task_cost, note=self.note, link=self.link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +262,7 @@ class TaskView:
     """What Airflow knows of a task instance of this provider.
 
     :param other_agents: agents of runs that are left out, because the task's parameters name another agent.
+    :param checks: the reports on the task's runs, of this task and of others in the DAG run.
     :param owns_runs: whether the runs are the task's own: it started them and stops them.
     :param record: what the task keeps for its next attempt, if that can be read.
     :param keeps_records: whether this Airflow keeps records across attempts.
@@ -205,6 +277,7 @@ class TaskView:
     conn_id: str | None
     runs: tuple[RunFacts, ...]
     other_agents: tuple[int, ...]
+    checks: tuple[RecordsCheck, ...]
     session: Mapping[str, Any] | None
     owns_runs: bool
     record: RunRecord | SpaceRecord | None
@@ -245,6 +318,7 @@ def find_task(session: Session, key: TaskKey) -> TaskView | None:
         conn_id=_conn_id_of(record, rendered),
         runs=runs,
         other_agents=tuple({run.agent_id for run in found if run not in runs}),
+        checks=tuple(_checks_of(session, key, runs)),
         session=builder_session,
         owns_runs=record is not None or operator in _OWNERS,
         record=record,
@@ -321,6 +395,18 @@ def _xcoms_of(session: Session, key: TaskKey) -> dict[str, tuple[object, datetim
     query = select(XComModel.key, XComModel.value, XComModel.timestamp)
     rows = session.execute(query.where(key.matches(XComModel), XComModel.key.in_(wanted), _IS_SHORT))
     return {row.key: (decoded(row.value), row.timestamp) for row in rows}
+
+
+def _checks_of(session: Session, key: TaskKey, runs: Collection[RunFacts]) -> Iterable[RecordsCheck]:
+    """Yield the reports in the DAG run that are this task's own, or about one of its runs."""
+    in_dag_run = (XComModel.dag_id == key.dag_id, XComModel.run_id == key.run_id, XComModel.key == RECORDS_KEY)
+    query = select(XComModel.task_id, XComModel.map_index, XComModel.value).where(*in_dag_run, _IS_SHORT)
+    own = {(run.agent_id, run.run_id) for run in runs}
+    for row in session.execute(query.order_by(XComModel.timestamp.desc()).limit(MOST_CHECKS)):
+        check = RecordsCheck.from_summary(row.task_id, row.map_index, decoded(row.value))
+        is_own = (row.task_id, row.map_index) == (key.task_id, key.map_index)
+        if check is not None and (is_own or (check.agent_id, check.run_id) in own):
+            yield check
 
 
 def _stored_rows(key: TaskKey) -> Any:
@@ -412,6 +498,11 @@ def _lasted(summary: Mapping[Any, Any]) -> float | None:
 
 def _integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _float(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _text(value: object) -> str | None:

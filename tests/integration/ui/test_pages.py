@@ -14,6 +14,7 @@ from airflow.models.log import Log
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 
+from airflow_provider_sequentum.operators.run_records import RECORDS_KEY
 from airflow_provider_sequentum.reporting.links import SESSION_SUMMARY_KEY
 from airflow_provider_sequentum.sandbox import RunPlan
 from airflow_provider_sequentum.ui import app as ui
@@ -92,6 +93,65 @@ def test_texts_of_the_service_are_texts(stage: Stage) -> None:
         assert page.count("<script") == 1, "our own"
         assert not re.search(r"<[^>]*\son\w+=", page)
         assert "{{ 7 * 7 }}" in page
+
+
+def check_of(agent_id: int, run_id: int, **more: object) -> dict[str, object]:
+    """What CheckRunRecordsOperator pushes."""
+    return {
+        "agent_id": agent_id, "run_id": run_id, "verdict": "failed", "records": 1200, "breaches": [f"price {HOSTILE}"],
+        "more_breaches": 3, "learnt_from": 20, "quarantined_records": 7, "quarantined": [], "page": "s3://lake/r.html",
+    } | more  # fmt: skip
+
+
+def test_the_check_of_a_runs_records_is_on_its_tab_and_on_the_checks_own(stage: Stage) -> None:
+    with create_session() as session:
+        run = rows.add_task(session, "sales", RUN_ID, "extract")
+        rows.add_xcom(session, run, "extract", "run", {"agent_id": 7, "run_id": 8, "status": "Success"})
+        rows.add_task(session, "sales", RUN_ID, "check", operator="CheckRunRecordsOperator")
+        rows.add_xcom(session, run, "check", RECORDS_KEY, check_of(7, 8))
+        rows.add_task(session, "sales", RUN_ID, "other_check", operator="CheckRunRecordsOperator")
+        rows.add_xcom(session, run, "other_check", RECORDS_KEY, check_of(7, 9, verdict="passed", breaches=[]))
+    for page in (stage.tab().text, stage.tab(task_id="check").text):
+        assert "Task check checked 1,200 records of run 8" in page
+        assert '<span class="status bad">failed</span>; 7 are in quarantine' in page
+        assert "price &lt;script&gt;" in page
+        assert "and 3 more" in page
+        assert "s3://lake/r.html" in page
+        assert "other_check" not in page
+        assert "No run yet" not in page
+        assert page.count("<script") == 1, "our own"
+    assert '<span class="status good">passed</span>' in stage.tab(task_id="other_check").text
+
+
+@pytest.mark.parametrize(
+    "value", [None, 7, [], {}, {"agent_id": 7, "run_id": 8}, {"agent_id": "7", "run_id": 8, "verdict": "passed"}]
+)
+def test_an_xcom_that_is_no_check_is_none(stage: Stage, value: object) -> None:
+    with create_session() as session:
+        run = rows.add_task(session, "sales", RUN_ID, "check", operator="CheckRunRecordsOperator")
+        rows.add_xcom(session, run, "check", RECORDS_KEY, value)
+    assert "Check of the records" not in stage.tab(task_id="check").text
+
+
+@pytest.mark.parametrize(
+    ("cost", "shown"),
+    [
+        ({"credits": 9.5, "runs": [6, 7, 8], "is_complete": True}, "9.5 credits, 3 runs</dd>"),
+        ({"credits": 3, "runs": [8], "is_complete": False}, "3.0 credits, 1 run, not all known</dd>"),
+        ({"credits": "3", "runs": [8], "is_complete": True}, None),
+        ({"credits": 3, "runs": 8}, None),
+        (7, None),
+    ],
+)
+def test_what_a_task_has_cost(stage: Stage, cost: object, shown: str | None) -> None:
+    summary = {"agent_id": 7, "run_id": 8, "status": "Success", "cost": 3.0, "task_cost": cost}
+    with create_session() as session:
+        run = rows.add_task(session, "sales", RUN_ID, "extract")
+        rows.add_xcom(session, run, "extract", "run", summary)
+    page = stage.tab().text
+    assert "<dd>3.0 credits</dd>" in page
+    assert ("Cost of the task" in page) is (shown is not None)
+    assert shown is None or shown in page
 
 
 def test_a_link_that_is_none_of_the_web_is_not_shown(stage: Stage) -> None:
