@@ -160,7 +160,8 @@ class RunChangesOperator(BaseOperator):
         from airflow_provider_sequentum.transfers.publishing import PublishingStorage
 
         conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
-        folder = self.destination or f"{files[0].rpartition('/')[0]}/{CHANGES_FOLDER}"
+        beside = f"{files[0].rpartition('/')[0]}/{CHANGES_FOLDER}"
+        folder = beside if is_unset(self.destination) else self.destination
         for path in files:
             open_named("files", path, conn_id)
         pointer = open_named("pointer", self.pointer, conn_id)
