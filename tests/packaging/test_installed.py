@@ -63,7 +63,8 @@ def airflow(commands: Path, home: dict[str, str], *arguments: str) -> Any:
 
 
 def test_every_module_can_be_imported_without_an_extra(bare: Path, home: dict[str, str]) -> None:
-    assert int(output(bare / "python", "-c", EVERY_MODULE, env=home)) > 50
+    # Airflow's own API server, which the UI imports, may log something first.
+    assert int(output(bare / "python", "-c", EVERY_MODULE, env=home).splitlines()[-1]) > 50
 
 
 def test_airflow_discovers_the_provider(bare: Path, home: dict[str, str]) -> None:
