@@ -59,10 +59,9 @@ class Required(TableRule):
     columns: Annotated[list[Name], Field(min_length=1)]
 
 
-class Records(TableRule):
-    """There are so many records."""
+class _Count(_Part):
+    """How many there may be, at least and at most."""
 
-    rule: Literal["records"] = "records"
     minimum: Annotated[int, Field(ge=0)] | None = None
     maximum: Annotated[int, Field(ge=0)] | None = None
 
@@ -70,6 +69,12 @@ class Records(TableRule):
     def _has_bounds(self) -> Self:
         _check_bounds(self.minimum, self.maximum)
         return self
+
+
+class Records(_Count, TableRule):
+    """There are so many records."""
+
+    rule: Literal["records"] = "records"
 
 
 class Filled(RowRule):
@@ -113,18 +118,11 @@ class Range(RowRule):
         return self
 
 
-class Length(RowRule):
+class Length(_Count, RowRule):
     """The texts, where there are any, have so many characters."""
 
     rule: Literal["length"] = "length"
     column: Name
-    minimum: Annotated[int, Field(ge=0)] | None = None
-    maximum: Annotated[int, Field(ge=0)] | None = None
-
-    @model_validator(mode="after")
-    def _has_bounds(self) -> Self:
-        _check_bounds(self.minimum, self.maximum)
-        return self
 
 
 class Pattern(RowRule):

@@ -82,7 +82,7 @@ def _deliver(
             is_refusal = isinstance(error, RefusedByServer) or error.status_code in _REFUSALS
             # Of a request that was sent before, a conflict may be the late effect, and what says nothing of the
             # session does not tell that there was none.
-            is_late_effect = deliveries > 0 and (error.status_code == 409 or not is_refusal)
+            is_late_effect = record.doubted is request and (error.status_code == 409 or not is_refusal)
             is_certain = not error.may_have_acted or is_refusal
             if is_certain and not is_late_effect:
                 record, is_passing = _after_refusal(port, record, request, error, take, may_wait=bool(delays))
@@ -123,7 +123,7 @@ def _after_refusal(
 
     :return: the record, and whether the request is to be sent again because the conflict may pass.
     """
-    record = record.resolved(record.known_session.rejected())
+    record = record.resolved(record.known_session.rejected(), doubted=record.doubted)
     port.save(record)
     if not (isinstance(error, RefusedByServer) or error.status_code in _REFUSALS):
         raise error
@@ -165,7 +165,7 @@ def _find_out(
             )
         session = session.acknowledged() if is_taken else session.rejected()
     log.info("The %s was %s by the service.", request.value, "taken" if is_taken else "not taken")
-    record = record.resolved(session)
+    record = record.resolved(session, doubted=None if is_taken else request)
     port.save(record)
     return record, is_taken
 

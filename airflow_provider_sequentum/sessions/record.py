@@ -119,11 +119,14 @@ class SessionRecord(JobRecord):
 
     :param config: what was asked for. A resumed task works from it and reads no argument of the operator again.
     :param pending: the request that was about to be sent, at ``requested_at``; ``None`` once its fate is known.
+    :param doubted: the request that was sent and showed no effect, so that it may be sent again; its effect may still
+        come, also in a later attempt. ``None`` once it was taken.
     :param session: the session, once the service has answered the start.
     """
 
     config: SessionConfig = SessionConfig()
     pending: Request | None = None
+    doubted: Request | None = None
     session: Session | None = None
 
     @property
@@ -148,9 +151,9 @@ class SessionRecord(JobRecord):
             session = session.sending(now)
         return self.updated(pending=request, requested_at=now, session=session)
 
-    def resolved(self, session: Session) -> Self:
+    def resolved(self, session: Session, *, doubted: Request | None = None) -> Self:
         """Return the record in which the fate of the pending request is known."""
-        return self.updated(pending=None, session=session)
+        return self.updated(pending=None, doubted=doubted, session=session)
 
     def seen(self, session: Session) -> Self:
         """Return the record with the session as it was seen now."""

@@ -50,7 +50,7 @@ def acquire_session(
         return _start_or_join_given(port, new, take)
     session = look_at(port, previous.session, take)
     # From here on this attempt bounds the session.
-    record = new.updated(pending=previous.pending, requested_at=previous.requested_at, session=session)
+    record = previous.joined_by(new).updated(config=config, session=session)
     is_lost = session.state is SessionState.GONE and session.agent_id is None
     if is_lost and (config.is_given or config.on_lost_session == "fail"):
         port.save(record)

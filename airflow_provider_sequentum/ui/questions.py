@@ -105,12 +105,10 @@ def file_preview(conn_id: str, run: RunFacts, file: RunFile) -> Question[Preview
 def preview_of(start: bytes, name: str) -> Preview:
     """Return what is shown of a file, of whose records only the first bytes are there."""
     records: list[dict[str, Any]] = []
-    try:
+    # Of a file that is cut the last record is damaged, and a workbook is as a whole: then the bytes are shown as text.
+    with suppress(RecordsUnreadable, ImportError):
         for record in islice(read_records(io.BytesIO(start), name), PREVIEW_ROWS):
             records.append(record)  # noqa: PERF402 - what was read before an error counts
-    except (RecordsUnreadable, ImportError):
-        # Of a file that is cut the last record is damaged, and a workbook is as a whole.
-        pass
     if records:
         columns = list(dict.fromkeys(str(column) for record in records for column in record))[:PREVIEW_COLUMNS]
         rows = [tuple(_cell(record.get(column)) for column in columns) for record in records]

@@ -180,8 +180,8 @@ FAULTS = (
         "51224dd",
         "a follow-up that is sent again and meets the late effect of the first one is sent once more",
         "sessions/messages.py",
-        "is_late_effect = deliveries > 0 and (error.status_code == 409 or not is_refusal)",
-        "is_late_effect = deliveries > 0 and not is_refusal",
+        "is_late_effect = record.doubted is request and (error.status_code == 409 or not is_refusal)",
+        "is_late_effect = record.doubted is request and not is_refusal",
     ),
 )
 

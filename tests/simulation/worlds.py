@@ -12,6 +12,7 @@ import json
 import logging
 import random
 import sys
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -482,9 +483,9 @@ class _WorldOfSessions(World, SessionLife):
         if given is not None:
             service.begin(given)
 
+    @abstractmethod
     def draw_start(self, draw: random.Random) -> str | None:
         """Draw how the session is started; return the one that is given."""
-        raise NotImplementedError
 
     def end(self) -> list[Entry]:
         self.service.ignores_cancel, self.service.makes_late = False, 0

@@ -495,6 +495,33 @@ def test_a_message_that_takes_effect_while_it_cannot_be_sent_again_is_not_said_t
     assert service.sessions["s1"].messages == ["first"]
 
 
+def test_a_message_that_takes_effect_late_is_not_said_twice_by_a_later_attempt() -> None:
+    def die(step: int) -> None:
+        service = FakeBuilder()
+        service.sessions["given"] = FakeSession(status="ready")
+        followup, asked = service._followup, []
+
+        def late(session: FakeSession, call: Any) -> dict[str, Any]:
+            asked.append(call)
+            if len(asked) == 1:
+                raise answer_lost(call)
+            if len(asked) == 2:
+                followup(session, asked[0])
+            return followup(session, call)  # the second time, a conflict: the session is busy with the first one
+
+        service._followup = late  # type: ignore[method-assign]
+        worker = Worker(service)
+        try:
+            one_try(service, worker, MESSAGES[:1], kill_at=step, session_id="given")
+        except Killed:
+            assert one_try(service, worker, MESSAGES[:1], session_id="given") == 700
+            raise
+        finally:
+            assert service.sessions["given"].messages == ["first"], step
+
+    assert deaths(die) > 12
+
+
 def test_a_status_that_is_not_known_proves_nothing_of_a_followup_in_doubt() -> None:
     service = a_service(broken={"followup": answer_lost})
     worker = Worker(service)
