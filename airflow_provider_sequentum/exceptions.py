@@ -130,7 +130,7 @@ class AgentRunTimeout(AgentRunException):
 
 
 class AgentRunOutcomeRejected(AgentRunException):
-    """The run ended well but its records or errors break the task's policy. A retry starts a new run."""
+    """The run succeeded but its records or errors break the task's policy. A retry starts a new run."""
 
 
 class AgentRunStartAmbiguous(AgentRunException, AirflowFailException):

@@ -33,12 +33,8 @@ OnAmbiguousSession = Literal["fail", "start"]
 OnLostSession = Literal["fail", "start"]
 OnReady = Literal["finish", "fail", "cancel"]
 RetryMode = Literal["restart_or_new", "restart", "new"]
-LogLevel = Literal["Fatal", "Error", "Warning", "Info"]
-LogMode = Literal["Text", "TextAndHtml"]
-ParallelExport = Literal["Combined", "Separated"]
 CreditLimitPeriod = Literal["dag_run", "day", "month"]
 RunEnding = Literal["succeeded", "any"]
-RemoveMethod = Literal["RemoveAllFiles", "RemoveAllFilesAndAgentInput", "RemoveEntireRun"]
 FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
 
 T = TypeVar("T")

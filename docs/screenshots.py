@@ -62,7 +62,7 @@ class Photographer:
     def task_log(self, run: DagRun) -> None:
         """The log of a task that has waited, with the button that leads to its run."""
         self._browser.open(f"{self._page(run)}/tasks/{RUN_TASK}")
-        self._browser.wait_for_text("ended well")
+        self._browser.wait_for_text("succeeded")
         _take(self._browser, "task-log")
 
     def sandbox_run(self) -> None:

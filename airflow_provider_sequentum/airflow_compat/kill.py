@@ -43,7 +43,7 @@ class KillSwitch:
     """Ends the work of an operator when its task is killed."""
 
     def __init__(self) -> None:
-        self._worker: int | None = None
+        self._thread_id: int | None = None
         """The thread that is at work; a kill in another one interrupts nothing."""
         self._is_killed = False
 
@@ -59,11 +59,11 @@ class KillSwitch:
         :raises AirflowTaskTerminated: the kill came first.
         """
         self.check()
-        self._worker = threading.get_ident()
+        self._thread_id = threading.get_ident()
         try:
             yield
         finally:
-            self._worker = None
+            self._thread_id = None
 
     def kill(self) -> None:
         """End the work, if this call interrupts it; otherwise prevent it.
@@ -74,6 +74,6 @@ class KillSwitch:
         :raises AirflowTaskTerminated: in the middle of the work.
         """
         self._is_killed = True
-        if self._worker == threading.get_ident():
-            self._worker = None
+        if self._thread_id == threading.get_ident():
+            self._thread_id = None
             raise AirflowTaskTerminated("The task was killed.")

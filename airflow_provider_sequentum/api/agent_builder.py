@@ -4,7 +4,7 @@ Two eras of the API share the paths. The older is a conversation: start, watch, 
 takes one prompt and ends by itself; it knows start, status and stop, and answers the rest with 404 or 405.
 The models read both.
 
-Rests on https://docs.sequentum.com/agent-builder/sessions,
+Based on https://docs.sequentum.com/agent-builder/sessions,
 https://docs.sequentum.com/agent-builder/streaming-events and the pages below
 https://docs.sequentum.com/api-reference/agent-builder.
 """

@@ -1,6 +1,6 @@
 """Agents: list, get, search, versions.
 
-Rests on https://docs.sequentum.com/api-reference/agents/list and https://docs.sequentum.com/concepts/agents.
+Based on https://docs.sequentum.com/api-reference/agents/list and https://docs.sequentum.com/concepts/agents.
 """
 
 from __future__ import annotations

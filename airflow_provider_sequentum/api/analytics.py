@@ -1,6 +1,6 @@
 """Analytics: summaries over many runs, and what went wrong with one.
 
-Rests on https://docs.sequentum.com/api-reference/analytics/run-diagnostics. Upcoming scheduled runs are in
+Based on https://docs.sequentum.com/api-reference/analytics/run-diagnostics. Upcoming scheduled runs are in
 :mod:`airflow_provider_sequentum.api.schedules`.
 """
 

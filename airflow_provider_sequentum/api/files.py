@@ -1,6 +1,6 @@
 """Files a run left behind: list them; download them with ``client.download(...)``.
 
-Rests on https://docs.sequentum.com/concepts/runs. A file is fetched through a redirect to storage, which
+Based on https://docs.sequentum.com/concepts/runs. A file is fetched through a redirect to storage, which
 :mod:`airflow_provider_sequentum.api.download` follows.
 """
 

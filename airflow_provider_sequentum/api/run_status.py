@@ -1,6 +1,6 @@
 """The statuses of a run, and how they are read from an answer.
 
-Rests on https://docs.sequentum.com/concepts/runs. The wire value is documented as an integer; names and
+Based on https://docs.sequentum.com/concepts/runs. The wire value is documented as an integer; names and
 numeric strings have been seen too. Standard library only.
 """
 

@@ -1,13 +1,13 @@
 """Runs of an agent: start, status, list, stop, kill, restart, delete.
 
-Rests on https://docs.sequentum.com/concepts/runs and the pages below
+Based on https://docs.sequentum.com/concepts/runs and the pages below
 https://docs.sequentum.com/api-reference/agents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AliasChoices, Field
 
@@ -20,6 +20,7 @@ from airflow_provider_sequentum.api.call import (
     as_json_text,
     only_given,
 )
+from airflow_provider_sequentum.api.choices import LogLevel, LogMode, ParallelExport, RemoveMethod
 from airflow_provider_sequentum.api.parsing import (
     ApiId,
     ApiMessage,
@@ -35,11 +36,6 @@ from airflow_provider_sequentum.api.parsing import (
 )
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.text import safe_json, safe_text
-
-ParallelExport = Literal["Combined", "Separated"]
-LogLevel = Literal["Fatal", "Error", "Warning", "Info"]
-LogMode = Literal["Text", "TextAndHtml"]
-RemoveMethod = Literal["RemoveEntireRun", "RemoveAllFiles", "RemoveAllFilesAndAgentInput"]
 
 DEFAULT_SYNCHRONOUS_TIMEOUT = 60
 """Seconds a synchronous run may take, as in Sequentum's own client."""

@@ -1,6 +1,6 @@
 """Schedules that Sequentum Cloud keeps itself. An agent with one and a DAG runs twice.
 
-Rests on https://docs.sequentum.com/concepts/schedules and the pages below
+Based on https://docs.sequentum.com/concepts/schedules and the pages below
 https://docs.sequentum.com/api-reference/schedules.
 """
 

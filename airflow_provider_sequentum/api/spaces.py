@@ -1,6 +1,6 @@
 """Spaces: folders of agents with their own limits and files.
 
-Rests on https://docs.sequentum.com/concepts/spaces.
+Based on https://docs.sequentum.com/concepts/spaces.
 """
 
 from __future__ import annotations

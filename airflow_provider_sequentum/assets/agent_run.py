@@ -56,7 +56,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     keeps state by asset.
 
     :param agent_id: the agent, as an int or a string of digits.
-    :param ending: ``succeeded`` (default) for runs that ended well, or ``any``.
+    :param ending: ``succeeded`` (default) for runs that succeeded, or ``any``.
     :param poll_interval: seconds after which news is due. Default 60.
     :param sequentum_conn_id: the connection.
     :raises ValueError: a parameter has no usable value.

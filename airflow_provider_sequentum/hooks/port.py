@@ -100,11 +100,11 @@ class AttemptPort(ClientPort):
         self.record, self.is_recorded = record, False
         with self.asking_airflow():
             self._state.save(None if record is None else record.to_json())
-        self.is_recorded = record is not None
+        self.is_recorded = record is not None and self._state.is_durable
 
     def restore(self, record: JobRecord) -> None:
         """Continue with a record that was read."""
-        self.record, self.is_recorded, self.deadline = record, self._state.is_durable, record.first_deadline
+        self.record, self.is_recorded, self.deadline = record, self._state.is_durable, record.earliest_deadline
 
     def push(self, key: str, value: object) -> None:
         """Push an XCom."""

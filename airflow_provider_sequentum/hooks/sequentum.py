@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.exceptions import (
@@ -84,7 +83,7 @@ class SequentumHook(SequentumConnection):
         :param agent_id: the agent.
         :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
         :param credit_limit: do not start if, by what the agent's runs were billed, more credits would be spent in
-            ``credit_limit_period``. Runs that are not billed yet do not count. One request more. Default: no limit.
+            ``credit_limit_period``. Runs that are not billed yet do not count. Adds one API request. Default: no limit.
         :param credit_limit_period: ``day`` (default) or ``month``, in UTC.
         :raises CreditLimitReached: with the start, ``credit_limit`` would be passed; nothing was started.
         :raises SequentumRequestRefused: the service refused the start, or a parameter has no usable value.
@@ -104,14 +103,14 @@ class SequentumHook(SequentumConnection):
         timeout: float | None = None,
         poll_interval: float | None = None,
     ) -> Run:
-        """Wait until a run has ended well, and return its record. It blocks, and takes a worker slot.
+        """Wait until a run has succeeded, and return its record. It blocks, and takes a worker slot.
 
         The run is not stopped, whatever ends the wait.
 
         :param agent_id: the agent.
         :param run_id: the run.
         :param timeout: seconds to wait at most. Default: no limit.
-        :param poll_interval: least seconds between two requests. By default it depends on how long the run has been
+        :param poll_interval: minimum seconds between two requests. By default it depends on how long the run has been
             running.
         :raises AgentRunFailure: the run ended in Failure.
         :raises AgentRunFailed: the run ended in Failure and was archived.
@@ -286,13 +285,7 @@ class SequentumHook(SequentumConnection):
         from airflow_provider_sequentum.runs.record import RunConfig
         from airflow_provider_sequentum.runs.spend import check_credit_limit
 
-        given = SimpleNamespace(
-            agent_id=agent_id,
-            credit_limit=limit,
-            credit_limit_period=period,
-            sequentum_conn_id=self.sequentum_conn_id,
-        )
-        config = RunConfig.of(given)
+        config = RunConfig.of(self, agent_id=agent_id, credit_limit=limit, credit_limit_period=period)
         if config.credit_limit_period == "dag_run":
             raise SequentumRequestRefused(
                 "credit_limit_period must be 'day' or 'month', not 'dag_run': what the hook starts belongs to no task "
@@ -330,7 +323,7 @@ class SequentumHook(SequentumConnection):
 
 
 def _ended_well(port: ClientPort, run: Run, *, is_late: bool) -> Run:
-    """Return the run if it ended well; raise what a task fails with otherwise."""
+    """Return the run if it succeeded; raise what a task fails with otherwise."""
     from airflow_provider_sequentum.api.run_status import status_name
     from airflow_provider_sequentum.runs.describe import describe_run
     from airflow_provider_sequentum.runs.outcome import failure_for

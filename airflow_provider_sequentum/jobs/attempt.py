@@ -161,12 +161,17 @@ class JobAttempt(ABC, Generic[R]):
             execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
         )
 
+    def guess_record(self, new: R) -> R | None:
+        """Return what an earlier attempt may have left, where Airflow keeps no records; ``None`` if nothing."""
+        earliest = self.task.earliest_start
+        return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
+
     def take_over(self, previous: JobAttempt[R]) -> None:
         """Own the job that an earlier attempt left."""
         self.port.record, self.port.is_recorded = previous.port.record, previous.port.is_recorded
 
     def let_go(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
-        """Decide what becomes of the job when something ends this attempt, and return what there is to say of it.
+        """Stop the job, or leave it to the next attempt, because something ends this one; return what became of it.
 
         :param is_retried: whether the next attempt of the task will come.
         :param is_killed: whether the task is being killed.
@@ -175,7 +180,7 @@ class JobAttempt(ABC, Generic[R]):
         if self.is_let_go or not self.may_be_running:
             return None
         self.is_let_go = True
-        if is_retried and self.task.keeps_records and self.port.is_recorded:
+        if is_retried and self.port.is_recorded:
             follows = "joins it" if self.can_be_joined else "looks for it"
             return f"{self.name} is probably still running. The next attempt {follows}."
         log.warning("The task ends while %s may be running, and no next attempt takes it over.", self.name)

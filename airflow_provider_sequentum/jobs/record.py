@@ -1,7 +1,7 @@
 """The codec of everything that is stored or sent: records, configurations, events and trigger arguments.
 
-All of it is JSON that a later version of this package can read and an earlier one ignores what it does not know of:
-unknown fields are ignored, absent ones have defaults. A record that cannot be read is never taken for "no record",
+All of it is JSON that both newer and older versions of this package can read: unknown fields are ignored, missing ones
+get defaults. A record that cannot be read is never taken for "no record",
 because it could hide a job that is running.
 """
 
@@ -63,7 +63,7 @@ class Stored(BaseModel):
         :raises ValueError: something else is there, or something of another format.
         """
         if not isinstance(value, Mapping):
-            raise ValueError(f"It is no JSON object but {type(value).__name__}.")  # noqa: TRY004 - as pydantic does
+            raise ValueError(f"It is not a JSON object but a {type(value).__name__}.")  # noqa: TRY004 - as pydantic does
         if value.get("format", FORMAT) != FORMAT:
             raise ValueError(f"It was written by another version of this package (format {value.get('format')!r}).")
         try:
@@ -116,7 +116,7 @@ class JobConfig(Configuration):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a digest of what makes this piece of work what it is."""
+        """Return a digest of what is asked for: an attempt with another one asks for other work."""
 
 
 class JobRecord(Stored):
@@ -124,12 +124,15 @@ class JobRecord(Stored):
 
     A logical attempt begins when a task instance is created or cleared; retries continue it.
 
-    :param fingerprint: digest of what was asked for; with another one it is another piece of work.
+    :param fingerprint: digest of what was asked for; an attempt with another one asks for other work.
     :param max_tries: the task instance's ``max_tries``. Airflow raises it whenever the task is cleared, and only then,
         so it names the logical attempt; ``None`` where it is not known.
     :param requested_at: when the start was about to be sent, by the worker's clock.
     :param deadline: when this attempt of the task gives up, because of ``timeout``.
     :param execution_deadline: when it does because of ``execution_timeout``.
+    :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: ``requested_at`` is just
+        the earliest moment at which an earlier attempt can have started a job. Only one that is still running is taken
+        for it.
     """
 
     fingerprint: str | None = None
@@ -137,19 +140,20 @@ class JobRecord(Stored):
     requested_at: datetime = datetime.min.replace(tzinfo=UTC)
     deadline: datetime | None = None
     execution_deadline: datetime | None = None
+    is_guess: bool = False
 
     @property
-    def first_deadline(self) -> datetime | None:
+    def earliest_deadline(self) -> datetime | None:
         """The earlier of the two deadlines."""
         return min(filter(None, (self.deadline, self.execution_deadline)), default=None)
 
     @property
     def execution_timeout_is_first(self) -> bool:
         """Whether it is ``execution_timeout`` that passes first."""
-        return self.execution_deadline is not None and self.execution_deadline == self.first_deadline
+        return self.execution_deadline is not None and self.execution_deadline == self.earliest_deadline
 
     @property
-    def first_timeout(self) -> str:
+    def timeout_name(self) -> str:
         """What messages call the timeout that passes first."""
         return "execution_timeout" if self.execution_timeout_is_first else "the task's timeout"
 

@@ -77,8 +77,8 @@ class JobStopper(ABC, Generic[R]):
         if not self.confirmed:
             last = f" (last seen: {status})" if status is not None else ""
             return (
-                f"It could not be confirmed to have ended{last}. It may be running and costing credits: look at it in "
-                "Sequentum Cloud."
+                f"The provider could not confirm that it ended{last}. It may be running and costing credits: look at "
+                "it in Sequentum Cloud."
             )
         if self.is_hidden:
             return "The service does not show it, and says that it is over."
@@ -86,7 +86,7 @@ class JobStopper(ABC, Generic[R]):
             return "The service no longer knows it."
         if status.lower() == self.stopped:
             return f"It has been {self.stopped}."
-        return f"By then it had ended as {status}."
+        return f"It had already ended with status {status}."
 
     def due(self) -> datetime:
         """Return when the next request is to be sent."""

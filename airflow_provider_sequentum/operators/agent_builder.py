@@ -32,9 +32,9 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
     under the XCom key ``session_id``, a summary under ``session``: status, agent, sample of the extracted data, last
     message, elapsed time.
 
-    A session is never started twice for the same piece of work, and no message is sent twice. On Airflow 3.3 and later
-    a new attempt continues the session that an earlier one started, with the message that comes next. Older versions
-    keep nothing between attempts; there a retry starts a new session.
+    On Airflow 3.3 and later, a session is never started twice for the same task instance and prompt, and no message is
+    sent twice: a new attempt continues the session that an earlier one started, with the message that comes next. Older
+    versions keep nothing between attempts; there a retry starts a new session.
 
     .. seealso:: https://docs.sequentum.com/agent-builder/sessions
 
@@ -138,15 +138,15 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
     def _new_attempt(self, context: Context) -> SessionAttempt:
         from airflow_provider_sequentum.sessions.record import SessionConfig
 
-        return self._owner(SessionConfig.of(self), None, context)
+        return self._make_attempt(SessionConfig.of(self), None, context)
 
-    def _attempt_of(self, value: object, context: Context) -> SessionAttempt:
+    def _attempt_from_record(self, value: object, context: Context) -> SessionAttempt:
         from airflow_provider_sequentum.sessions.record import SessionRecord
 
         record = SessionRecord.from_json(value)
-        return self._owner(record.config, record, context)
+        return self._make_attempt(record.config, record, context)
 
-    def _attempt_of_unreadable(self, values: list[object], context: Context) -> SessionAttempt | None:
+    def _attempt_from_ids(self, values: list[object], context: Context) -> SessionAttempt | None:
         from airflow_provider_sequentum.sessions.record import SessionConfig, SessionRecord, session_id_in
         from airflow_provider_sequentum.sessions.state import Session
 
@@ -155,9 +155,9 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
             return None
         keep_session = str(self.keep_session).strip().lower() == "true"
         config = SessionConfig(sequentum_conn_id=self.sequentum_conn_id, keep_session=keep_session)
-        return self._owner(config, SessionRecord(config=config, session=Session(session_id=session_id)), context)
+        return self._make_attempt(config, SessionRecord(config=config, session=Session(session_id=session_id)), context)
 
-    def _owner(self, config: SessionConfig, record: SessionRecord | None, context: Context) -> SessionAttempt:
+    def _make_attempt(self, config: SessionConfig, record: SessionRecord | None, context: Context) -> SessionAttempt:
         from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.sessions.attempt import SessionAttempt
         from airflow_provider_sequentum.sessions.files import ScreenshotFolder
@@ -171,7 +171,7 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
             )
 
         def publish(summary: dict[str, Any]) -> None:
-            publish_session(port, port.hook, summary)
+            publish_session(port, summary)
 
         return SessionAttempt(port, facts_of(context, self), config, publish, screenshots, conversation)
 
@@ -192,7 +192,7 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
         record = attempt.record
         if record is None or record.session is None:
             raise RuntimeError("There is no session to wait for.")
-        deadline = record.first_deadline
+        deadline = record.earliest_deadline
         return AgentBuilderTrigger(
             sequentum_conn_id=attempt.config.sequentum_conn_id,
             session=record.session.to_json(),

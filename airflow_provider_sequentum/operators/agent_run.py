@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf, redact
 
+from airflow_provider_sequentum.api.choices import LogLevel, LogMode, ParallelExport
 from airflow_provider_sequentum.exceptions import name_run
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import (
     CreditLimitPeriod,
-    LogLevel,
-    LogMode,
     OnAmbiguousStart,
     OnClear,
     OnEmpty,
     OnTimeout,
-    ParallelExport,
     RetryMode,
     is_unset,
 )
@@ -39,10 +37,10 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
 
     Returns the run's id, in every mode; a summary of the run is under the XCom key ``run``.
 
-    A run is never started twice for the same piece of work. On Airflow 3.3 and later a new attempt checks the run that
-    an earlier one started: it joins a run that is still running, restarts one that ended in Failure in place, and
-    starts a new one only otherwise. Older versions keep nothing between attempts; there a retry joins a run of the
-    agent only if exactly one was created since the DAG run started and is still running.
+    On Airflow 3.3 and later, a run is never started twice for the same task instance, agent and start options. A new
+    attempt checks the run that an earlier one started: it joins a run that is still running, restarts one that ended in
+    Failure in place, and starts a new one only otherwise. Older versions keep nothing between attempts; there a retry
+    joins a run of the agent only if exactly one was created since the DAG run started and is still running.
 
     All parameters are template fields and are checked when the task runs, so that a DAG that is edited while the task
     is deferred cannot lose its run.
@@ -53,7 +51,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     :param agent_name: the agent's exact and unique name.
     :param expected_version: the version of the agent that the run must have: a number, or ``pinned`` for the version of
         the last run whose task succeeded. It is compared before the start and with the run; a run that has another
-        version is stopped. One request more. Default: any version.
+        version is stopped. Adds one API request. Default: any version.
     :param input_parameters: the agent's input parameters: a mapping, or a string with a JSON object.
     :param parallelism: number of parts the input is split into.
     :param parallel_max_concurrency: how many of the parts run at a time.
@@ -65,7 +63,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     :param log_mode: ``Text`` or ``TextAndHtml``.
     :param wait_for_completion: wait for the run's end. Otherwise the task succeeds as soon as the run is started.
     :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
-    :param poll_interval: least seconds between two requests for this task. By default it depends on how long the run
+    :param poll_interval: minimum seconds between two requests for this task. By default it depends on how long the run
         has been running and on what the key's request limit has room for; see ``docs/waiting.md``.
     :param timeout: seconds or ``timedelta`` from the start of the attempt after which it gives up, the run's queueing
         included. Default: no limit.
@@ -82,17 +80,17 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
     :param min_credits: do not start unless so many credits are left. Default: not checked.
     :param credit_limit: do not start if, by the forecast from what the agent's last runs were billed, more credits
-        would be spent in ``credit_limit_period``. One request more. Default: no limit.
+        would be spent in ``credit_limit_period``. Adds one API request. Default: no limit.
     :param credit_limit_period: what the limit is for: ``dag_run`` (default), all starts of the DAG run whose tasks have
         a limit; ``day`` or ``month``, in UTC, what the agent is billed, as far as it is known.
     :param stop_overdue: stop the run if it takes three times its usual duration, the median of the agent's last runs
-        that succeeded. One request more. Default: False.
+        that succeeded. Adds one API request. Default: False.
     :param min_records: fail if the run extracted fewer records.
     :param max_errors: fail if the run counted more errors.
     :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
-    :param check_schedules: warn if the service runs the agent by a schedule of its own as well. One request more.
+    :param check_schedules: warn if the service runs the agent by a schedule of its own as well. Adds one API request.
     :param report_cost: add to the summary what the run cost, and what all runs of the task did over its tries, where
-        the key may read billing. One request more, or two if the bill is late.
+        the key may read billing. Adds one API request, or two if the bill is late.
     :param sequentum_conn_id: the connection.
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
     :raises CreditLimitReached: with the start, ``credit_limit`` would be passed; nothing was started.
@@ -102,7 +100,8 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     :raises AgentRunStopped: a person or another program stopped the run; not retried.
     :raises SequentumSkipped: the service skipped the run; the task is skipped.
     :raises AgentRunTimeout: ``timeout`` has passed, or three times the usual duration with ``stop_overdue``.
-    :raises AgentRunOutcomeRejected: the run delivered too little; a retry starts a new one.
+    :raises AgentRunOutcomeRejected: the run violates ``min_records``, ``max_errors`` or ``on_empty``; a retry starts a
+        new one.
     :raises AgentRunStartAmbiguous: see ``on_ambiguous_start``; not retried.
     :raises AgentRunStillRunning: the run to be replaced could not be stopped; a retry stops it again.
     :raises SequentumRequestRefused: a parameter has no usable value, or ``retry_mode="restart"`` and nothing is left to
@@ -233,7 +232,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             raise SequentumRequestRefused(
                 f"Give either agent_id or agent_name. Nothing was sent (connection {self.sequentum_conn_id!r})."
             )
-        attempt = self._owner(RunConfig.of(self), None, context)
+        attempt = self._make_attempt(RunConfig.of(self), None, context)
         if is_unset(self.agent_id):
             agent = find_agent(attempt.port, str(self.agent_name))
             attempt.config = attempt.config.updated(agent_id=agent.id)
@@ -242,24 +241,24 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             attempt.config = attempt.config.updated(pinned_version=pinned)
         return attempt
 
-    def _attempt_of(self, value: object, context: Context) -> RunAttempt:
+    def _attempt_from_record(self, value: object, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 
         record = RunRecord.from_json(value)
         config = record.config or RunConfig.of(self, agent_id=record.agent_id or None)
         agent_id = record.agent_id or config.agent_id
-        return self._owner(config.updated(agent_id=agent_id), record.updated(agent_id=agent_id), context)
+        return self._make_attempt(config.updated(agent_id=agent_id), record.updated(agent_id=agent_id), context)
 
-    def _attempt_of_unreadable(self, values: list[object], context: Context) -> RunAttempt | None:
+    def _attempt_from_ids(self, values: list[object], context: Context) -> RunAttempt | None:
         from airflow_provider_sequentum.runs.record import RunConfig, runs_named_in
 
         record = next(iter(runs_named_in(values)), None)
         if record is None:
             return None
         config = RunConfig(agent_id=record.agent_id, sequentum_conn_id=self.sequentum_conn_id)
-        return self._owner(config, record.updated(config=config), context)
+        return self._make_attempt(config, record.updated(config=config), context)
 
-    def _owner(self, config: RunConfig, record: RunRecord | None, context: Context) -> RunAttempt:
+    def _make_attempt(self, config: RunConfig, record: RunRecord | None, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.reporting.links import publish_run
         from airflow_provider_sequentum.runs.attempt import RunAttempt
@@ -272,7 +271,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         }
 
         def publish(run: Any, **more: Any) -> None:
-            publish_run(port, port.hook, run, **origin, **more)
+            publish_run(port, run, **origin, **more)
 
         return RunAttempt(port, task, config, publish)
 

@@ -59,11 +59,11 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         """Return an attempt at what the parameters ask for; raises ``SequentumException`` or ``SequentumError``."""
 
     @abstractmethod
-    def _attempt_of(self, value: object, context: Context) -> A:
+    def _attempt_from_record(self, value: object, context: Context) -> A:
         """Return an attempt at what a record asks for, reading no parameter; raises ``ValueError``."""
 
     @abstractmethod
-    def _attempt_of_unreadable(self, values: list[object], context: Context) -> A | None:
+    def _attempt_from_ids(self, values: list[object], context: Context) -> A | None:
         """Return an attempt that owns the job which a record or an event of another version names, if it does."""
 
     @abstractmethod
@@ -116,7 +116,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         """Resume after a deferral, also after one that Airflow itself ended.
 
         Airflow drops everything that was handed on when its deferral timeout passes, because no triggerer was there to
-        notice the deadline, and when the trigger broke. The job is found by its record, and the wait continues here.
+        notice the deadline, and when the trigger failed. The job is found by its record, and the wait continues here.
         """
         try:
             return super().resume_execution(next_method, next_kwargs, context)
@@ -127,7 +127,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             if value is None:
                 raise
             if not deferral_timed_out(next_kwargs):
-                self.log.warning("The trigger broke (%s); waiting on the worker.", error)
+                self.log.warning("The trigger failed (%s). Waiting on the worker.", error)
             attempt = self._read_or_refuse([value], context)
             with self._owning(attempt, context):
                 attempt.wait()
@@ -153,7 +153,10 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         except Exception as error:
             if not is_resumed(context):
                 raise
-            self.log.warning("Continuing with what the task was started with; its templates fail now: %s", error)
+            self.log.warning(
+                "The templates can no longer be rendered (%s). Continuing with the values from before the deferral.",
+                error,
+            )
 
     # The parts of it
 
@@ -180,7 +183,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         is_killed = isinstance(error, AirflowTaskTerminated)
         if is_killed:
             if self._is_left_to_next_attempt(attempt, context):
-                message = f"The worker is being shut down. {attempt.name} goes on: the next attempt joins it."
+                message = f"The worker is being shut down. {attempt.name} keeps running: the next attempt will join it."
                 self.log.warning("%s", message)
                 return SystemExit(message)
             attempt.port.hurry()
@@ -203,9 +206,9 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def _is_left_to_next_attempt(self, attempt: A, context: Context) -> bool:
         # A kill in the middle of a question to Airflow's supervisor leaves no one to ask.
-        is_found_again = attempt.task.keeps_records and attempt.port.is_recorded and attempt.can_be_joined
         return (
-            is_found_again
+            attempt.port.is_recorded
+            and attempt.can_be_joined
             and not attempt.port.is_asking_airflow
             and next_attempt_is_sure(context, has_next_attempt=attempt.task.has_next_attempt)
         )
@@ -221,7 +224,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         return attempt.result
 
     def _on_success(self, attempt: A, context: Context) -> None:
-        """Do what is left when the job has ended well."""
+        """Do what is left when the job has succeeded."""
 
     def _defer(self, attempt: A) -> None:
         record = attempt.port.record
@@ -244,28 +247,29 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         if value is not None:
             attempt = self._read_or_refuse([value], context)
             attempt.port.hurry()
-            self.log.warning("%s", attempt.let_go(is_retried=False, is_killed=True))
+            if (fate := attempt.let_go(is_retried=False, is_killed=True)) is not None:
+                self.log.warning("%s", fate)
 
     def _read_or_refuse(self, values: list[object], context: Context) -> A:
         """Return an attempt at what the first of the values, a record, asks for.
 
         A record that cannot be read is never taken for none: it could hide a job that is running.
 
-        :raises SequentumException: it cannot be read. The job that it names was told to stop.
+        :raises SequentumException: it cannot be read. The job that it names was asked to stop.
         :raises SequentumRequestRefused: it cannot be read, and what job it names cannot be made out.
         """
         try:
-            return self._attempt_of(values[0], context)
+            return self._attempt_from_record(values[0], context)
         except ValueError as error:
             what = f"The record of this task's job cannot be read: {error}"
-            attempt = self._attempt_of_unreadable(values, context)
+            attempt = self._attempt_from_ids(values, context)
             if attempt is None:
                 raise SequentumRequestRefused(
                     f"{what} Nothing was started. Look in Sequentum Cloud whether a job is running, then delete the"
                     f" key {self.state_key!r} from the task's state store and clear the task."
                 ) from error
-            fate = attempt.let_go(is_retried=False)
-            self._state(context).save(None)  # what it names was told to stop, and the exception says what became of it
+            fate = attempt.let_go(is_retried=False) or "It names no job that may be running."
+            self._state(context).save(None)  # the exception says what became of the job that it names
             raise SequentumException(f"{what} {fate} A retry, or clearing the task, starts a new job.") from error
 
     def _state(self, context: Context) -> TaskState:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_sequentum.api.choices import RemoveMethod
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
 from airflow_provider_sequentum.parameters import (
-    RemoveMethod,
     is_unset,
     parse_choice,
     parse_count,

@@ -37,7 +37,7 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         (default), or ``warn``, which only logs it.
     :param wait_for_completion: wait for the ends of the runs. Otherwise the task succeeds as soon as they are started.
     :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
-    :param poll_interval: least seconds between two polls of a run; ``None`` (default) leaves that to the schedule.
+    :param poll_interval: minimum seconds between two polls of a run; ``None`` (default) leaves that to the schedule.
     :param timeout: seconds or ``timedelta`` from the start of the attempt after which it gives up. Default: no limit.
     :param on_timeout: what becomes of the runs when ``timeout`` has passed: ``stop`` (default) or ``leave``. When
         ``execution_timeout`` has passed they are always stopped.
@@ -147,15 +147,15 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
             raise SequentumRequestRefused(
                 f"space_id must be given. Nothing was sent (connection {self.sequentum_conn_id!r})."
             )
-        return self._owner(SpaceConfig.of(self), None, context)
+        return self._make_attempt(SpaceConfig.of(self), None, context)
 
-    def _attempt_of(self, value: object, context: Context) -> SpaceAttempt:
+    def _attempt_from_record(self, value: object, context: Context) -> SpaceAttempt:
         from airflow_provider_sequentum.spaces.record import SpaceRecord
 
         record = SpaceRecord.from_json(value)
-        return self._owner(record.config, record, context)
+        return self._make_attempt(record.config, record, context)
 
-    def _attempt_of_unreadable(self, values: list[object], context: Context) -> SpaceAttempt | None:
+    def _attempt_from_ids(self, values: list[object], context: Context) -> SpaceAttempt | None:
         from airflow_provider_sequentum.runs.record import runs_named_in
         from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
@@ -163,9 +163,9 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         if not runs:
             return None
         config = SpaceConfig(sequentum_conn_id=self.sequentum_conn_id)
-        return self._owner(config, SpaceRecord(config=config, runs=runs), context)
+        return self._make_attempt(config, SpaceRecord(config=config, runs=runs), context)
 
-    def _owner(self, config: SpaceConfig, record: SpaceRecord | None, context: Context) -> SpaceAttempt:
+    def _make_attempt(self, config: SpaceConfig, record: SpaceRecord | None, context: Context) -> SpaceAttempt:
         from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 

@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 
 
 class Xcoms(Protocol):
-    """Where XComs are pushed."""
+    """Where XComs are pushed, and the connection whose pages they lead to."""
+
+    hook: SequentumConnection
 
     def push(self, key: str, value: object) -> None:
         """Push an XCom."""
@@ -93,21 +95,21 @@ def lead_to_dashboard(context: Mapping[str, Any], hook: SequentumConnection, lin
             set_first_address(context, link.key, dashboard)
 
 
-def publish_run(xcoms: Xcoms, hook: SequentumConnection, run: Run, **more: Any) -> None:
+def publish_run(xcoms: Xcoms, run: Run, **more: Any) -> None:
     """Push the run's summary and the address of its page, for downstream tasks and for the button.
 
     :param more: what else the summary says: ``input_parameters``, ``map_index``, ``cost``, ``note``.
     """
     from airflow_provider_sequentum.runs.describe import run_summary
 
-    link = hook.run_link(run.agent_id, run.id)
+    link = xcoms.hook.run_link(run.agent_id, run.id)
     xcoms.push_link(RUN_LINK_KEY, link)
     xcoms.push(RUN_SUMMARY_KEY, run_summary(run, link=link, **{**UNKNOWN, **more}))
 
 
-def publish_session(xcoms: Xcoms, hook: SequentumConnection, summary: Mapping[str, Any]) -> None:
+def publish_session(xcoms: Xcoms, summary: Mapping[str, Any]) -> None:
     """Push a session's id, the address of its page and its summary, for downstream tasks and for the button."""
-    link = hook.session_link(summary["session_id"])
+    link = xcoms.hook.session_link(summary["session_id"])
     xcoms.push(SESSION_ID_KEY, summary["session_id"])
     xcoms.push_link(SESSION_LINK_KEY, link)
     xcoms.push(SESSION_SUMMARY_KEY, {**summary, "link": link})

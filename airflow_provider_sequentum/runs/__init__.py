@@ -1,1 +1,1 @@
-"""Runs of agents: how one is started, watched, stopped and judged. Rests on https://docs.sequentum.com/concepts/runs."""
+"""Runs of agents: how one is started, watched, stopped and judged. Based on https://docs.sequentum.com/concepts/runs."""

@@ -102,14 +102,14 @@ class RunAttempt(JobAttempt[RunRecord]):
     def start_or_join(self) -> bool:
         """Start, join or restart the run; return whether it is over already."""
         new = self.new_record()
-        self.port.deadline = new.first_deadline
-        previous = self.record or self._guess(new)
+        self.port.deadline = new.earliest_deadline
+        previous = self.record or self.guess_record(new)
         try:
-            self.show(acquire_run(self.port, previous, new))
+            self.take_in_run(acquire_run(self.port, previous, new))
         except (SequentumError, SequentumUnavailable) as error:
             if not self.is_out_of_time or self.record is None:
                 raise
-            log.warning("The time is up before the run is known. (%s)", error)
+            log.warning("The timeout passed before the run could be determined. (%s)", error)
             self._give_up()
         is_over = self.is_over_now()
         if not is_over:
@@ -125,7 +125,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         if overdue_at is not None:
             record = record.updated(overdue_at=overdue_at)
             self.port.save(record)
-            self.port.deadline = record.first_deadline
+            self.port.deadline = record.earliest_deadline
 
     def new_record(self) -> RunRecord:
         """Return the record of a run that this attempt starts."""
@@ -149,7 +149,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         """Take in what the trigger saw."""
         seen = read_event(RunEvent, event)
         if (run := seen.run or self.run) is not None:
-            self.show(run)
+            self.take_in_run(run)
         if seen.error is not None:
             raise seen.exception()
         self._outcome = seen.outcome
@@ -162,7 +162,7 @@ class RunAttempt(JobAttempt[RunRecord]):
             agent_id=record.agent_id,
             run_id=record.run_id,
             poll_interval=self.config.poll_interval,
-            deadline=record.first_deadline,
+            deadline=record.earliest_deadline,
             failure_pause=self.config.restart_delay * 2**record.restarts_done if restarts_left else 0.0,
             restart_asked_at=record.restart_asked_at,
             failure_ended_at=record.failure_ended_at,
@@ -174,12 +174,12 @@ class RunAttempt(JobAttempt[RunRecord]):
         :raises SequentumError: the run could not be looked at any more.
         """
         [(outcome, run)] = wait_for_runs(self.port, [self.wait_spec()])
-        self.waited(outcome, run)
+        self.take_in_wait(outcome, run)
 
-    def waited(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
+    def take_in_wait(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
         """Take in how a wait ended; raises the error that ended it."""
         if run is not None:
-            self.show(run)
+            self.take_in_run(run)
         if isinstance(outcome, SequentumError):
             raise outcome
         self._outcome = outcome
@@ -213,11 +213,11 @@ class RunAttempt(JobAttempt[RunRecord]):
             if lost is None:
                 return f"No run of agent {record.agent_id} was found that this task may have started."
             record = record.started(lost.id)
-        return self.stopped(record, stop_run(self.port, record, self.config.stop_grace))
+        return self.take_in_stop(record, stop_run(self.port, record, self.config.stop_grace))
 
-    def stopped(self, record: RunRecord, result: RunStopper) -> str:
+    def take_in_stop(self, record: RunRecord, result: RunStopper) -> str:
         """Take in what became of the run when it was stopped, and return it as a sentence."""
-        fate = f"{record.name} was told to stop. {result.sentence}"
+        fate = f"{record.name} was asked to stop. {result.sentence}"
         if result.seen is not None:
             self.run = result.seen
             self._publish_note(fate)
@@ -232,12 +232,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         except Exception as error:  # noqa: BLE001 - whatever keeps Airflow from storing it
             log.warning("The summary of run %s could not be pushed: %s", self.run.id, error)
 
-    def _guess(self, new: RunRecord) -> RunRecord | None:
-        """Return what an earlier attempt may have left, where Airflow keeps no records."""
-        earliest = self.task.earliest_start
-        return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
-
-    def show(self, run: Run, **more: Any) -> None:
+    def take_in_run(self, run: Run, **more: Any) -> None:
         """Take in the last record of the run, and show it; ``more`` is what the summary says besides.
 
         :raises AgentVersionChanged: the run has another version of the agent than the expected one.
@@ -254,20 +249,20 @@ class RunAttempt(JobAttempt[RunRecord]):
         new = record.updated(
             config=self.config, run_id=None, restart_asked_at=None, failure_ended_at=None, overdue_at=None
         )
-        self.port.deadline = new.first_deadline  # the time that the run may take is counted again
-        self.show(restart_or_start(self.port, record, run, new))
+        self.port.deadline = new.earliest_deadline  # the time that the run may take is counted again
+        self.take_in_run(restart_or_start(self.port, record, run, new))
         self._limit_duration()
 
     def _accept(self, run: Run) -> None:
         judgement = judge(run, self.config)
-        log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))
+        log.info("Run %s of agent %s succeeded: %s.", run.id, run.agent_id, describe_run(run))
         if judgement.action in ("succeed", "warn"):
             settling = 0.0 if self._is_one_of_many else SETTLING
             costs = read_task_cost(self.port, self.known_record, run, settling) if self.config.report_cost else {}
-            self.show(run, **costs)
+            self.take_in_run(run, **costs)
         if judgement.action == "succeed":
             return
-        message = f"Run {run.id} of agent {run.agent_id} ended well, but {judgement.reason}."
+        message = f"Run {run.id} of agent {run.agent_id} succeeded, but {judgement.reason}."
         if judgement.action == "warn":
             log.warning("%s", message)
             return
@@ -283,7 +278,7 @@ class RunAttempt(JobAttempt[RunRecord]):
 
     def _next_step(self, phase: Phase) -> str:
         if phase is Phase.SKIPPED:
-            return "So this task is skipped. Unarchive the agent to run it again."
+            return "The task is skipped. Unarchive the agent to run it again."
         if phase is Phase.STOPPED:
             return "It is not retried. Clear the task to start a new run."
         if not self.task.has_next_attempt:
@@ -303,7 +298,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         record = self.known_record
         is_execution_timeout = record.execution_timeout_is_first
         state = f"still {describe_run(self.run)}" if self.run is not None else "not known to have ended"
-        message = f"{record.name} was {state} when {record.first_timeout} passed."
+        message = f"{record.name} was {state} when {record.timeout_name} passed."
         self.port.deadline = None
         is_overdue = record.is_overdue_first
         if not (is_execution_timeout or is_overdue) and self.config.on_timeout == "leave":
@@ -330,7 +325,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         if not result.confirmed or run is None or run.status is RunStatus.STOPPED or not self._is_own_work():
             return False
         log.info("Run %s ended as %s before it could be stopped.", run.id, status_name(run.status))
-        self.show(run)
+        self.take_in_run(run)
         return True
 
     def _is_own_work(self) -> bool:

@@ -1,6 +1,6 @@
 """The files of a run: of what kind each is, which of them are wanted, and whether they are all there.
 
-Rests on https://docs.sequentum.com/concepts/runs.
+Based on https://docs.sequentum.com/concepts/runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.files import FileType, RunFile
 from airflow_provider_sequentum.runs.describe import describe_run
-from airflow_provider_sequentum.runs.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.phases import phase_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -115,9 +115,10 @@ def _fits(name: str, pattern: str) -> bool:
 
 def why_incomplete(run: Run) -> str | None:
     """Say why the run's files may not be complete; ``None`` if they are."""
-    if phase_of(run) is not Phase.ACTIVE:
+    if phase_of(run).is_over:
         return None
-    return f"It is still going ({describe_run(run)}), so its files may not be complete. Wait for its end first."
+    state = describe_run(run)
+    return f"It is not known to have ended ({state}), so its files may not be complete. Wait for its end first."
 
 
 def why_removed(run: Run, listed: Collection[RunFile]) -> str | None:

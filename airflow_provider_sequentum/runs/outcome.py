@@ -102,7 +102,7 @@ def _diagnose(port: Sender, run: Run) -> RunDiagnostics | None:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the policies say of a run that ended well.
+    """What the policies say of a run that succeeded.
 
     :param action: ``succeed``, ``warn``, ``skip`` or ``fail``.
     :param reason: why, unless it is ``succeed``.
@@ -113,7 +113,7 @@ class Judgement:
 
 
 def judge(run: Run, policies: RunPolicies) -> Judgement:
-    """Judge a run that ended well: errors first, then emptiness, then the number of records."""
+    """Judge a run that succeeded: errors first, then emptiness, then the number of records."""
     # A server that does not state what was extracted may still say what was exported.
     records = (run.export_count if run.data_count is None else run.data_count) or 0
     errors = run.error_count or 0

@@ -4,7 +4,7 @@ Everything that decides about a run asks :func:`phase_of`. The two statuses that
 table: ``Failure`` (6) ended badly, is still in the active Runs table and can be restarted in place; ``Failed`` (7) is
 the same run after it was archived to run-history, with nothing left to restart.
 
-Rests on https://docs.sequentum.com/concepts/runs.
+Based on https://docs.sequentum.com/concepts/runs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Phase(Enum):
     @property
     def is_over(self) -> bool:
         """Whether a run in this phase has ended."""
-        return self not in (Phase.ACTIVE, Phase.UNKNOWN)
+        return self in (Phase.SUCCEEDED, Phase.RESTARTABLE, Phase.ARCHIVED, Phase.STOPPED, Phase.SKIPPED)
 
 
 PHASES: Mapping[RunStatus, Phase] = {
@@ -119,7 +119,7 @@ def next_step(
     :param phase: the old run's phase; ``None`` when the service no longer knows it.
     :param is_same_work: whether this attempt asks for the same work.
     :param was_cleared: whether the task was cleared since the run was started.
-    :param is_rejected: whether the old run ended well and delivered too little.
+    :param is_rejected: whether the old run succeeded and violates what the task asks of its result.
     :param is_stopping: whether the old run is being stopped: its end is known already.
     :param on_clear: ``rerun`` or ``join``.
     :param retry_mode: ``restart_or_new``, ``restart`` or ``new``.

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api.choices import LogLevel, LogMode, ParallelExport
 from airflow_provider_sequentum.jobs.record import (
     Amount,
     Count,
@@ -29,15 +30,18 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.runs import Run
 
-_NO_OPTIONS = {
-    "agent_id",
-    "expected_version",
-    "pinned_version",
-    "credit_limit",
-    "credit_limit_period",
-    "stop_overdue",
-}
-"""What a run is to be and is not part of the request that starts it."""
+START_OPTIONS = (
+    "input_parameters",
+    "is_exclusive",
+    "is_wait_on_failure",
+    "log_level",
+    "log_mode",
+    "parallel_export",
+    "parallel_max_concurrency",
+    "parallelism",
+    "proxy_pool_id",
+)
+"""The fields of :class:`RunConfig` that go into the request that starts a run."""
 
 MOST_REPLACED = 20
 """How many earlier runs a record names. It bounds the record; only the newest can be mistaken for a lost one."""
@@ -61,7 +65,6 @@ class RunPolicies(JobConfig):
     min_records: Count | None = None
     max_errors: Count | None = None
     on_empty: Annotated[str, choice_of(p.OnEmpty)] = "succeed"
-    check_schedules: Flag = False
     report_cost: Flag = False
 
 
@@ -81,15 +84,16 @@ class RunConfig(RunPolicies):
     credit_limit: Amount | None = None
     credit_limit_period: Annotated[str, choice_of(p.CreditLimitPeriod)] = "dag_run"
     stop_overdue: Flag = False
+    check_schedules: Flag = False
     input_parameters: JsonText | None = None
     parallelism: Count | None = None
     parallel_max_concurrency: Count | None = None
-    parallel_export: Annotated[str, choice_of(p.ParallelExport)] | None = None
+    parallel_export: Annotated[str, choice_of(ParallelExport)] | None = None
     proxy_pool_id: Id | None = None
     is_exclusive: Flag | None = None
     is_wait_on_failure: Flag | None = None
-    log_level: Annotated[str, choice_of(p.LogLevel)] | None = None
-    log_mode: Annotated[str, choice_of(p.LogMode)] | None = None
+    log_level: Annotated[str, choice_of(LogLevel)] | None = None
+    log_mode: Annotated[str, choice_of(LogMode)] | None = None
 
     def start_call(self) -> Call[Run]:
         """Return the call that starts the run. It is not safe to repeat: each one is a billed run."""
@@ -105,8 +109,9 @@ class RunConfig(RunPolicies):
         return fingerprint(self.agent_id, self._options())
 
     def _options(self) -> dict[str, Any]:
-        names = RunConfig.model_fields.keys() - RunPolicies.model_fields.keys() - _NO_OPTIONS
-        return {name: getattr(self, name) for name in sorted(names)}
+        # An option that is not set does not count, so that a later version with more of them finds the same digest.
+        options = {name: getattr(self, name) for name in START_OPTIONS}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 class RunRecord(JobRecord):
@@ -120,10 +125,8 @@ class RunRecord(JobRecord):
     :param failure_ended_at: the end time of the Failure that was restarted; tells a stale answer from a new Failure.
     :param replaced: the task's earlier runs. None of them is the one that a lost start may have started.
     :param is_ambiguous: the task has failed because the run could not be distinguished from others: people know of it.
-    :param is_rejected: the run ended well and delivered too little, so the next attempt must not return it.
-    :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: ``requested_at`` is just
-        the earliest moment at which an earlier attempt can have started a run. Only a run that is still running is
-        taken for its run.
+    :param is_rejected: the run succeeded and violates what the task asks of its result: the next attempt must not
+        return it.
     :param starts: the starts that the task has made so far, if it has a credit limit.
     :param first_requested_at: when the first of the task's runs was requested.
     :param may_lack_runs: whether the task may have had runs that this record does not name.
@@ -139,7 +142,6 @@ class RunRecord(JobRecord):
     replaced: tuple[int, ...] = ()
     is_ambiguous: bool = False
     is_rejected: bool = False
-    is_guess: bool = False
     restarts_done: int = 0
     starts: tuple[PlannedStart, ...] = ()
     first_requested_at: datetime | None = None
@@ -147,19 +149,19 @@ class RunRecord(JobRecord):
     overdue_at: datetime | None = None
 
     @property
-    def first_deadline(self) -> datetime | None:
+    def earliest_deadline(self) -> datetime | None:
         """The earliest of the three deadlines."""
-        return min(filter(None, (super().first_deadline, self.overdue_at)), default=None)
+        return min(filter(None, (super().earliest_deadline, self.overdue_at)), default=None)
 
     @property
     def is_overdue_first(self) -> bool:
         """Whether the first thing to pass is the time that the run may take compared with earlier ones."""
-        return self.overdue_at is not None and self.overdue_at == self.first_deadline
+        return self.overdue_at is not None and self.overdue_at == self.earliest_deadline
 
     @property
-    def first_timeout(self) -> str:
+    def timeout_name(self) -> str:
         """What messages call the limit that passes first."""
-        return "three times its usual duration" if self.is_overdue_first else super().first_timeout
+        return "three times its usual duration" if self.is_overdue_first else super().timeout_name
 
     @property
     def starts_made(self) -> tuple[PlannedStart, ...]:
@@ -171,7 +173,7 @@ class RunRecord(JobRecord):
         return tuple(start for start in self.starts if start.run_id is not None or self.is_ambiguous)
 
     @property
-    def asked(self) -> RunConfig:
+    def config_or_defaults(self) -> RunConfig:
         """What was asked for; the defaults where the record does not say."""
         return self.config or RunConfig(agent_id=self.agent_id)
 

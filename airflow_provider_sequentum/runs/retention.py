@@ -16,8 +16,9 @@ from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
 
 if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.choices import RemoveMethod
     from airflow_provider_sequentum.api.files import RunFile
-    from airflow_provider_sequentum.api.runs import RemoveMethod, Run
+    from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.port import Sender
 
 WhyNotLanded = Callable[[int, Sequence["RunFile"]], "str | None"]

@@ -4,7 +4,7 @@ A schedule that was paused by a user must not be resumed by a task. So what is g
 is: a task that dies between any two requests leaves a record of all it paused. At most the last schedule in it may not
 be paused yet.
 
-Rests on https://docs.sequentum.com/concepts/schedules.
+Based on https://docs.sequentum.com/concepts/schedules.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _NEXT_STEP = {
     Phase.RESTARTABLE: "Restart it, or clear the task that started it; then clear this sensor.",
     Phase.ARCHIVED: "Start a new run, then clear this sensor.",
     Phase.STOPPED: "Start a new run, then clear this sensor.",
-    Phase.SKIPPED: "So this task is skipped.",
+    Phase.SKIPPED: "The task is skipped.",
 }
 
 
@@ -61,7 +61,7 @@ class SensorConfig(Configuration):
 
 
 def sensed_failure(port: Sender, run: Run) -> SequentumException | None:
-    """Return what a sensor fails or skips with when the run has ended; ``None`` if it ended well.
+    """Return what a sensor fails or skips with when the run has ended; ``None`` if it succeeded.
 
     Looking again does not change how a run ended, so none of these is retried.
     """

@@ -4,7 +4,7 @@ Tasks of a DAG run keep a limit together without a place that they could lock. E
 like to make, and only then reads the announcements of the others. Of any tasks that start, the one that announced last
 has read what all others had announced, so their sum is within the limit.
 
-Rests on https://docs.sequentum.com/api-reference/billing.
+Based on https://docs.sequentum.com/api-reference/billing.
 """
 
 from __future__ import annotations

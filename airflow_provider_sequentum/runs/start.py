@@ -51,7 +51,7 @@ LOOKUP_DELAYS = (5.0, 10.0)
 SIBLING_DELAYS = (15.0, 15.0, 30.0)
 """The same after that, while starts of mapped siblings are unanswered: their answers tell which runs are theirs."""
 
-KILL_LOOKUP_DELAYS = (0.0, 1.0, 4.0, 10.0)
+LOOKUP_DELAYS_IF_KILLED = (0.0, 1.0, 4.0, 10.0)
 """The same for a task that is being killed: Airflow gives it about five seconds."""
 
 BUSY_DELAYS = (10.0, 20.0, 30.0)
@@ -83,7 +83,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
     :raises AgentVersionChanged: the agent has another version than the expected one.
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
     """
-    config = new.asked
+    config = new.config_or_defaults
     # What an earlier attempt has announced and claimed went with its XComs.
     _announce(port, config, new.starts if previous is None else previous.starts)
     if previous is None:
@@ -137,7 +137,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     :param may_repeat: whether a start whose answer was lost may be followed by another one in this attempt, where
         ``on_ambiguous_start`` is ``start``. It is never followed by more than one: each may be a billed run.
     """
-    config = new.asked
+    config = new.config_or_defaults
     check_credits(port, config.min_credits, f"Agent {config.agent_id}")
     check_active_version(port, config)
     before = new.starts or (previous.starts_made if previous is not None else ())
@@ -258,7 +258,7 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
         if now is not None and phase_of(now) not in (Phase.RESTARTABLE, Phase.ARCHIVED):
             log.info("%s was restarted by a person or another program; joining it.", record.name)
             return now
-        if new.asked.retry_mode == "restart":
+        if new.config_or_defaults.retry_mode == "restart":
             raise _restart_refused(record, f"the service refused: {error}") from error
         log.warning("%s cannot be restarted, so a new run is started. (%s)", record.name, error)
         return start_run(port, new, record)
@@ -281,7 +281,7 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord, *, was_cl
         "An earlier attempt may have started a run of agent %s whose id is not known. Looking for it.", record.agent_id
     )
     try:
-        run = find_lost_run(port, record, new.asked.on_ambiguous_start)
+        run = find_lost_run(port, record, new.config_or_defaults.on_ambiguous_start)
     except AgentRunStartAmbiguous as error:
         if record.is_ambiguous and was_cleared:
             # Clearing the task is how a person, who has read the error and looked, says: start a new run.
@@ -307,7 +307,7 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
     :raises AgentRunStartAmbiguous: the run cannot be distinguished from others.
     :raises SequentumError: the service could not be asked at the last look.
     """
-    delays, further = (KILL_LOOKUP_DELAYS, ()) if is_killed else (LOOKUP_DELAYS, SIBLING_DELAYS)
+    delays, further = (LOOKUP_DELAYS_IF_KILLED, ()) if is_killed else (LOOKUP_DELAYS, SIBLING_DELAYS)
     candidates, doubt = _look_for_candidates(port, record, delays, further)
     if not candidates and not doubt:
         return None

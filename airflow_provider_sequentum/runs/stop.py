@@ -1,5 +1,8 @@
 """Stopping runs: stop, wait, kill, and see them stopped.
 
+On Airflow 3 the process of a killed task ends about five seconds later. Then the stop is what was sent; a kill follows
+only from a trigger or from a task that stops the run by itself.
+
 A first kill equals a stop, and a kill of a run that is already stopping forces its end, so a kill follows a stop, and a
 second one the first (https://docs.sequentum.com/api-reference/agents/kill-run).
 """
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.errors import SequentumError
     from airflow_provider_sequentum.api.runs import Run
 
-KILL_GRACE = timedelta(seconds=20)
+GRACE_AFTER_KILL = timedelta(seconds=20)
 """How long a run gets to end after a kill."""
 
 POLL_INTERVAL = timedelta(seconds=3)
@@ -66,11 +69,11 @@ class RunStopper(JobStopper["Run"]):
         """Return the request to send now: a stop, a kill, or a look."""
         ids = self._record.agent_id, self._record.run_id or 0
         if self._request_at is not None and now >= self._request_at:
-            log.info("%s: stopping it.", self.name)
+            log.info("Requesting the stop of %s.", self.name)
             return runs.stop(*ids)
         if self._kill_at is not None and now >= self._kill_at:
-            state = self.status_of(self.seen) if self.seen is not None else "not answering"
-            log.warning("%s is still %s; killing it.", self.name, state)
+            state = self.status_of(self.seen) if self.seen is not None else "status unknown"
+            log.warning("%s has not stopped yet (%s). Requesting a kill.", self.name, state)
             return runs.kill(*ids)
         return runs.status(*ids)
 
@@ -91,13 +94,13 @@ class RunStopper(JobStopper["Run"]):
             if self._gives_up_at is None:
                 # With many runs, the request may be sent long after it was due.
                 self._kill_at = now + max(self._stop_grace, FIRST_LOOK)
-                self._gives_up_at = self._kill_at + 2 * KILL_GRACE
+                self._gives_up_at = self._kill_at + 2 * GRACE_AFTER_KILL
         elif not arrived:
             self._kill_at = again_at
         else:
             self._kills += 1
-            self._kill_at = now + KILL_GRACE if self._kills < MOST_KILLS else None
-            self._gives_up_at = max(self._gives_up_at or now, now + KILL_GRACE)
+            self._kill_at = now + GRACE_AFTER_KILL if self._kills < MOST_KILLS else None
+            self._gives_up_at = max(self._gives_up_at or now, now + GRACE_AFTER_KILL)
 
     def _has_ended(self, seen: Run, now: datetime) -> bool:
         if phase_of(seen).is_over and not self._may_be_the_old_failure(seen, now):

@@ -3,7 +3,7 @@
 Anyone with access to an agent can save a new version of it, and the service runs the active one: no request can ask for
 another. So a task that relies on a version compares, before the start and with the run that was started.
 
-Rests on https://docs.sequentum.com/concepts/agents.
+Based on https://docs.sequentum.com/concepts/agents.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class AgentRunSensor(BaseSensorOperator):
-    """Wait until an agent run that something else started has ended well.
+    """Wait until an agent run that something else started has succeeded.
 
     The run is given by its id, or it is the agent's first one created at or after a moment. The sensor only watches: it
     never starts, restarts or stops a run. Returns the run's id, in every mode; a summary of the run is under the XCom
@@ -188,7 +188,10 @@ class AgentRunSensor(BaseSensorOperator):
         except Exception as error:
             if not is_resumed(context):
                 raise
-            self.log.warning("Continuing with what the sensor was started with; its templates fail now: %s", error)
+            self.log.warning(
+                "The templates can no longer be rendered (%s). Continuing with the values from before the deferral.",
+                error,
+            )
 
     def _defer(self, context: Context, config: SensorConfig, port: ClientPort, poller: RunPoller) -> None:
         from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
@@ -236,7 +239,7 @@ class AgentRunSensor(BaseSensorOperator):
         failure = sensed_failure(port, run)
         if failure is not None:
             raise failure
-        self.log.info("Run %s of agent %s ended well: %s.", run.id, run.agent_id, describe_run(run))
+        self.log.info("Run %s of agent %s succeeded: %s.", run.id, run.agent_id, describe_run(run))
         add_run(context, port.hook, run)
         return run.id
 
@@ -251,6 +254,6 @@ def _timed_out(poller: RunPoller, run: Run | None) -> str:
 
 
 def _publish(context: Context, port: ClientPort, run: Run) -> None:
-    xcoms = SimpleNamespace(push=context["ti"].xcom_push, push_link=partial(push_address, context))
+    xcoms = SimpleNamespace(hook=port.hook, push=context["ti"].xcom_push, push_link=partial(push_address, context))
     map_index = getattr(context["ti"], "map_index", -1)
-    publish_run(xcoms, port.hook, run, map_index=map_index if map_index >= 0 else None)
+    publish_run(xcoms, run, map_index=map_index if map_index >= 0 else None)

@@ -99,7 +99,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
     def start_or_join(self) -> bool:
         """Start a session, or take over the one that is given or that an earlier attempt left."""
         new = self.new_record()
-        self.port.deadline = new.first_deadline
+        self.port.deadline = new.earliest_deadline
         try:
             record = acquire_session(self.port, self.record, new, self._take)
         except SequentumError as error:
@@ -121,7 +121,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         poller = SessionPoller(
             record.known_session,
             poll_interval=self.config.poll_interval,
-            deadline=record.first_deadline,
+            deadline=record.earliest_deadline,
             take=self._take,
         )
         try:
@@ -240,7 +240,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         """
         record = self.known_record
         state = record.session.state.value if record.session else "being started"
-        message = f"{record.name} was still {state} when {record.first_timeout} passed."
+        message = f"{record.name} was still {state} when {record.timeout_name} passed."
         self.port.deadline = None
         if record.session is None:
             self.is_let_go = True

@@ -108,7 +108,7 @@ def _start_ambiguous(cause: str) -> AgentBuilderEnded:
 def _give_up_session(port: Port, previous: SessionRecord, new: SessionRecord, *, was_cleared: bool) -> None:
     """Give up the session of an earlier attempt.
 
-    :raises AgentBuilderException: it could not be confirmed to have ended.
+    :raises AgentBuilderException: it could not confirm that it ended.
     """
     session = previous.known_session
     why = "The task was cleared" if was_cleared else "The task asks for something else than its earlier attempt"

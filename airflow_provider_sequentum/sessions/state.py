@@ -4,7 +4,7 @@ The service has two eras under the same paths, told apart only by what it answer
 conversation: it pauses as ``ready`` and ends when it is finished. In the newer one a session builds in a single
 shot: it has no events and no ``finish``, and ``completed`` arrives by itself. Both feed the same machine.
 
-Rests on https://docs.sequentum.com/agent-builder/sessions and
+Based on https://docs.sequentum.com/agent-builder/sessions and
 https://docs.sequentum.com/agent-builder/streaming-events.
 """
 

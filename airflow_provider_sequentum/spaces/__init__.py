@@ -1,1 +1,1 @@
-"""The runs of a space: started by one request, owned together. Rests on https://docs.sequentum.com/concepts/spaces."""
+"""The runs of a space: started by one request, owned together. Based on https://docs.sequentum.com/concepts/spaces."""

@@ -120,8 +120,8 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def start_or_join(self) -> bool:
         """Start the agents, or join the runs of an earlier attempt; return whether all are over already."""
         new = self.new_record()
-        self.port.deadline = new.first_deadline
-        previous = self.record or self._guess(new)
+        self.port.deadline = new.earliest_deadline
+        previous = self.record or self.guess_record(new)
         try:
             record, is_new = acquire_space(self.port, previous, new)
         except (SequentumError, SequentumUnavailable) as error:
@@ -149,7 +149,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
 
         def ended(number: int, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
             agent_id = agents[number]
-            if self._guarded(agent_id, partial(self._runs[agent_id].waited, outcome, run)):
+            if self._guarded(agent_id, partial(self._runs[agent_id].take_in_wait, outcome, run)):
                 self._waited.append(agent_id)
 
         wait_for_runs(self.port, [self._runs[agent].wait_spec() for agent in agents], ended)
@@ -195,7 +195,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
                 known.append(run)
         results = self._stop_runs(known)
         for run, result in results:
-            run.stopped(run.known_record, result)
+            run.take_in_stop(run.known_record, result)
         if known:
             sentences.insert(0, self._describe_stops(results))
         if not self.port.is_asking_airflow:
@@ -253,10 +253,10 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         run = self._run_of(agent_id)
         new, previous = run.new_record(), run.record
         if previous is None or looked is None:  # not started yet, or no longer known to the service
-            run.show(start_run(run.port, new, previous))
+            run.take_in_run(start_run(run.port, new, previous))
             return
         try:
-            run.show(acquire_run(run.port, previous, new, looked))
+            run.take_in_run(acquire_run(run.port, previous, new, looked))
         except SequentumError:
             if not self.is_out_of_time or run.record is None:
                 raise
@@ -268,7 +268,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         if run.record is None:
             self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: the time is up."))
         else:
-            run.waited(PollOutcome.DEADLINE, None)
+            run.take_in_wait(PollOutcome.DEADLINE, None)
 
     def _look_once(self) -> None:
         """Look at each run once, for its summary. No one waits for the runs, so what cannot be read is left out."""
@@ -331,7 +331,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         log.warning("The time is up before the runs are known. (%s)", error)
         record = self.known_record
         is_execution_timeout = record.execution_timeout_is_first
-        message = f"The runs of space {self.config.space_id} were not all known when {record.first_timeout} passed."
+        message = f"The runs of space {self.config.space_id} were not all known when {record.timeout_name} passed."
         self.port.deadline = None
         if not is_execution_timeout and self.config.on_timeout == "leave":
             message += " They are left running (on_timeout='leave')."
@@ -440,11 +440,6 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def _is_well(self, agent_id: int) -> bool:
         end = self.known_record.ended.get(agent_id)
         return not self.config.wait_for_completion if end is None else end.kind is EndKind.SUCCEEDED
-
-    def _guess(self, new: SpaceRecord) -> SpaceRecord | None:
-        """Return what an earlier attempt may have left, where Airflow keeps no records: see :class:`.RunAttempt`."""
-        earliest = self.task.earliest_start
-        return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
 
 
 def _kind_of(error: BaseException | None) -> EndKind:

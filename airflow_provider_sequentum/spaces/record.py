@@ -114,7 +114,6 @@ class SpaceRecord(JobRecord):
     :param replaced: the agents' earlier runs. None of them is one that a lost start may have started.
     :param is_incomplete: the service has answered, and did not name all agents that it started.
     :param is_ambiguous: the task has failed because runs could not be distinguished from others: a person knows of it.
-    :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: see :class:`.RunRecord`.
     """
 
     config: SpaceConfig = SpaceConfig()
@@ -124,7 +123,6 @@ class SpaceRecord(JobRecord):
     replaced: dict[int, tuple[int, ...]] = Field(default_factory=dict)
     is_incomplete: bool = False
     is_ambiguous: bool = False
-    is_guess: bool = False
 
     @property
     def space_id(self) -> int:

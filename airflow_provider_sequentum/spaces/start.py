@@ -234,7 +234,7 @@ class SpaceSearch:
         :param is_killed: whether the task is being killed, so that there are only seconds.
         :raises SequentumError: at the last look, the service could not be asked.
         """
-        delays: tuple[float, ...] = run_start.KILL_LOOKUP_DELAYS if is_killed else run_start.LOOKUP_DELAYS
+        delays: tuple[float, ...] = run_start.LOOKUP_DELAYS_IF_KILLED if is_killed else run_start.LOOKUP_DELAYS
         further = () if is_killed else run_start.SIBLING_DELAYS
         for number, delay in enumerate((*delays, *further), 1):
             if number > len(delays) and not (self.doubtful and (self._unanswered or self._is_unproven)):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_sequentum.api.choices import RemoveMethod
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run
 from airflow_provider_sequentum.parameters import (
     FileKind,
-    RemoveMethod,
     is_unset,
     parse_choice,
     parse_count,

@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.sdk.types import Logger
 
+    from airflow_provider_sequentum.api.choices import RemoveMethod
     from airflow_provider_sequentum.api.download import Destination
-    from airflow_provider_sequentum.api.runs import RemoveMethod, Run
+    from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
 

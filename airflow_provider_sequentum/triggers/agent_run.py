@@ -23,7 +23,7 @@ class AgentRunTrigger(RemoteJobTrigger):
     :param agent_id: the agent.
     :param run_id: the run; ``None`` waits for the agent's first one that was created at ``since`` or later.
     :param since: see ``run_id``; an ISO 8601 time with an offset.
-    :param poll_interval: least seconds between two requests for this wait; ``None`` leaves that to the watcher.
+    :param poll_interval: minimum seconds between two requests for this wait; ``None`` leaves that to the watcher.
     :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` waits as long as it takes.
     :param failure_pause: seconds a Failure has to stand before it counts as the end.
     :param wait_for_restart: keep waiting through Failure, for as long as the run can be restarted.

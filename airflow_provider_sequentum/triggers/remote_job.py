@@ -63,7 +63,10 @@ class RemoteJobTrigger(BaseTrigger):
             ):
                 await self.stop()
             else:
-                self.log.info("%s goes on: the trigger was moved, or the new attempt works with it.", self.job_name)
+                self.log.info(
+                    "%s keeps running: the trigger moved to another triggerer, or a new attempt took it over.",
+                    self.job_name,
+                )
         except Exception:  # no one awaits this any more: what is not logged here is logged nowhere
             self.log.exception("%s may be running and costing credits: look at it in Sequentum Cloud.", self.job_name)
 

@@ -74,7 +74,7 @@ def restart_plan(view: TaskView) -> RestartPlan | None:
         and record.run_id == run.run_id
         and run.phase is Phase.RESTARTABLE
         and not record.is_rejected
-        and record.asked.retry_mode != "new"
+        and record.config_or_defaults.retry_mode != "new"
     )
     return RestartPlan(is_in_place)
 

@@ -328,7 +328,7 @@ def _comparison(run: RunFacts, history: Sequence[RunFacts]) -> str | None:
 
 def _summary_of(shown: Sequence[RunFacts]) -> str:
     good = sum(run.phase is Phase.SUCCEEDED for run in shown)
-    return f"The last {len(shown)} runs, oldest first; {good} ended well. Above: duration. Below: records."
+    return f"The last {len(shown)} runs, oldest first; {good} succeeded. Above: duration. Below: records."
 
 
 def _duration(seconds: float | None) -> str:

@@ -46,7 +46,7 @@ BLOCKS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for delays in ("LOOKUP_DELAYS", "KILL_LOOKUP_DELAYS"):
+    for delays in ("LOOKUP_DELAYS", "LOOKUP_DELAYS_IF_KILLED"):
         monkeypatch.setattr(f"airflow_provider_sequentum.runs.start.{delays}", (0.05, 0.1))
 
 

@@ -108,7 +108,7 @@ def test_files_with_different_columns_in_one_frame(sandbox: Sandbox) -> None:
 def test_a_run_that_is_still_going(sandbox: Sandbox) -> None:
     agent_id = sandbox.add_agent("Slow", duration=10_000).id
     run_id = SequentumHook().send(runs.start(agent_id)).id
-    with pytest.raises(RunFilesUnavailable, match="still going"):
+    with pytest.raises(RunFilesUnavailable, match="not known to have ended"):
         next(SequentumHook().iter_records(agent_id, run_id))
 
 

@@ -736,7 +736,7 @@ class TestBadInput:
     def test_a_run_that_is_still_going(self, sandbox: Sandbox, tmp_path: Path) -> None:
         agent_id = sandbox.add_agent("Slow", duration=10_000).id
         run_id = SequentumHook().send(runs.start(agent_id)).id
-        with pytest.raises(RunFilesUnavailable, match="still going") as raised:
+        with pytest.raises(RunFilesUnavailable, match="not known to have ended") as raised:
             execute(transfer(tmp_path.as_uri(), agent_id, run_id))
         assert not isinstance(raised.value, AirflowFailException), "a retry may find it ended"
         assert not visible(tmp_path)

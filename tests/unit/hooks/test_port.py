@@ -88,7 +88,7 @@ def test_a_record_is_kept_where_a_resumed_task_finds_it(
     task.has_state_store = has_store
     port, record = port_of(hook, task), RunRecord(agent_id=7, run_id=42)
     port.save(record)
-    assert (port.record, port.is_recorded) == (record, True)
+    assert (port.record, port.is_recorded) == (record, has_store)
     found = TaskState(task.context, "record").read_after_deferral()
     assert RunRecord.from_json(found) == record
     assert TaskState(task.context, "record").read() == (found if has_store else None)

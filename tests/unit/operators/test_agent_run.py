@@ -213,7 +213,7 @@ NEXT_STEPS = [
     (RunStatus.FAILED, "restart_or_new", True, True, "The next attempt starts a new run."),
     (RunStatus.FAILED, "restart_or_new", True, False, "No attempts are left. Clear the task to start a new run."),
     (RunStatus.STOPPED, "restart_or_new", True, True, "It is not retried. Clear the task to start a new run."),
-    (RunStatus.SKIPPED, "restart_or_new", True, True, "So this task is skipped."),
+    (RunStatus.SKIPPED, "restart_or_new", True, True, "The task is skipped."),
 ]
 
 
@@ -341,7 +341,7 @@ def test_a_stop_that_is_not_confirmed_is_said(
     service.plans = [Plan(seconds=None)]
     for verb in ("stop", "kill"):
         service.faults[verb] = [(fakes.server_error, False)] * 10
-    with pytest.raises(AgentRunTimeout, match="could not be confirmed to have ended"):
+    with pytest.raises(AgentRunTimeout, match="could not confirm that it ended"):
         run_through(worker, task, deferrable=deferrable, timeout=100)
 
 
@@ -363,7 +363,9 @@ def test_a_run_of_other_work_that_ended_well_is_no_success_when_the_time_is_up(
     deferred_by(lambda: operator(deferrable=True, input_parameters={"n": 0}).execute(task.context))
     task.clear() if change == "clear" else task.next_attempt()
     service.clock.sleep(150)  # the worker could not be reached for as long as the attempt may last
-    with pytest.raises(AgentRunTimeout, match=r"when the task's timeout passed\. By then it had ended as Success"):
+    with pytest.raises(
+        AgentRunTimeout, match=r"when the task's timeout passed\. It had already ended with status Success"
+    ):
         operator(timeout=100, input_parameters={"n": int(change == "inputs")}).execute(task.context)
     assert list(service.runs) == [101]
     # The same attempt of the same work takes the run, as late as it is.
@@ -607,7 +609,7 @@ def test_a_worker_that_is_shut_down_leaves_its_run_to_the_next_attempt(
 ) -> None:
     killed = operator()
     kill_while(service, "status", killed)
-    with pytest.raises(SystemExit, match="Run 101 of agent 7 goes on: the next attempt joins it"):
+    with pytest.raises(SystemExit, match="Run 101 of agent 7 keeps running: the next attempt will join it"):
         killed.execute(task.context)
     assert service.count("stop") == 0
     task.next_attempt()
@@ -800,7 +802,7 @@ def test_a_record_of_an_earlier_version_is_refused_and_its_run_stopped(
     service.plans = [Plan(seconds=None)]
     run = service.start()
     task.store.set("sequentum_run", {"format": 1, "agent_id": 7, "run_id": run.id, "fingerprint": "f", "max_tries": 2})
-    with pytest.raises(SequentumException, match=r"Run 101 of agent 7 was told to stop\. It has been stopped"):
+    with pytest.raises(SequentumException, match=r"Run 101 of agent 7 was asked to stop\. It has been stopped"):
         run_through(worker, task)
     assert run.status is RunStatus.STOPPED
     service.plans = [Plan()]
@@ -837,7 +839,7 @@ def test_a_wait_that_cannot_go_on_leaves_no_run_without_an_owner(
     assert (
         "Run 101 of agent 7 is probably still running. The next attempt joins it." in str(caught.value)
     ) is is_retried
-    assert ("Run 101 of agent 7 was told to stop." in str(caught.value)) is not is_retried
+    assert ("Run 101 of agent 7 was asked to stop." in str(caught.value)) is not is_retried
     service.settle()
     assert service.runs[101].is_over is not is_retried
 
@@ -898,7 +900,7 @@ def test_the_outcome_policy(
     if kind is None:
         assert run_through(worker, task, deferrable=deferrable, **arguments) == 101
         return
-    with pytest.raises(kind, match="ended well, but"):
+    with pytest.raises(kind, match="succeeded, but"):
         run_through(worker, task, deferrable=deferrable, **arguments)
     task.next_attempt()
     assert run_through(worker, task, deferrable=deferrable, **arguments) == 102

@@ -33,6 +33,8 @@ class Hook:
 
 
 class Pushed(dict[str, Any]):
+    hook = Hook()
+
     def push(self, key: str, value: object) -> None:
         self[key] = value
 
@@ -42,7 +44,7 @@ class Pushed(dict[str, Any]):
 def test_a_task_publishes_its_run() -> None:
     pushed = Pushed()
     run = Run.model_validate({"id": 42, "configId": 7, "status": 1, "dataCount": 3})
-    publish_run(pushed, Hook(), run, note="It may be running.")  # type: ignore[arg-type]
+    publish_run(pushed, run, note="It may be running.")  # type: ignore[arg-type]
     assert pushed[links.RUN_LINK_KEY] == "https://ui/7/42"
     summary = pushed[links.RUN_SUMMARY_KEY]
     assert (summary["run_id"], summary["status"], summary["records"]) == (42, "Running", 3)

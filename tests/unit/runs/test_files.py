@@ -22,7 +22,7 @@ def run_file(number: int, name: str | None, file_type: int | None = 1) -> RunFil
     return RunFile(id=number, name=name, file_type=file_type)
 
 
-def run(status: RunStatus = RunStatus.SUCCESS, **fields: Any) -> Run:
+def run(status: int = RunStatus.SUCCESS, **fields: Any) -> Run:
     return Run.model_validate({"id": 42, "configId": 7, "status": int(status), **fields})
 
 
@@ -171,9 +171,12 @@ def test_many_files_and_long_names_are_cut_in_a_message() -> None:
         (RunStatus.RUNNING, "Running"),
         (RunStatus.EXPORTING, "Exporting"),
         (RunStatus.STOPPING, "Stopping"),
+        (RunStatus.UPDATING_DATA_SET, "UpdatingDataSet"),
+        (RunStatus.INVALID, "Invalid"),
+        (99, "99"),
     ],
 )
-def test_the_files_of_a_run_still_going_may_be_incomplete(status: RunStatus, state: str) -> None:
+def test_the_files_of_a_run_that_is_not_known_to_have_ended_may_be_incomplete(status: int, state: str) -> None:
     reason = why_incomplete(run(status, dataCount=12))
     assert reason is not None
     assert f"{state}, " in reason

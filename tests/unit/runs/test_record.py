@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -9,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
 from airflow_provider_sequentum.jobs.record import FORMAT, Claim, Stored
-from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunConfig, RunRecord, runs_named_in
+from airflow_provider_sequentum.runs.record import (
+    MOST_REPLACED,
+    START_OPTIONS,
+    RunConfig,
+    RunPolicies,
+    RunRecord,
+    runs_named_in,
+)
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, WaitSpec
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
@@ -78,6 +87,19 @@ def test_whatever_changes_the_work_changes_the_fingerprint(change: dict[str, Any
     base: dict[str, Any] = {"agent_id": 7, "input_parameters": '{"a": 1}'}
     assert RunConfig(**base).fingerprint() == RunConfig(**base).fingerprint()
     assert RunConfig(**{**base, **change}).fingerprint() != RunConfig(**base).fingerprint()
+
+
+def test_the_fingerprint_is_the_same_in_every_release() -> None:
+    # With another one, a retry after an upgrade would stop the run of its earlier attempt and start a second one.
+    config = RunConfig(agent_id=7, input_parameters='{"a": 1}', log_level="Info")
+    assert config.fingerprint() == "0a99ea37a96d04a5f2fea43f681542b4563ab6355b688595e9e95642202935fe"
+
+
+def test_every_field_is_an_option_of_the_start_or_about_how_to_handle_the_run() -> None:
+    handling = {"agent_id", "expected_version", "pinned_version", "credit_limit", "credit_limit_period"}
+    handling |= {"stop_overdue", "check_schedules", *RunPolicies.model_fields}
+    assert {*START_OPTIONS} == RunConfig.model_fields.keys() - handling
+    assert {*START_OPTIONS} == inspect.signature(runs.start).parameters.keys() - {"agent_id"}
 
 
 def test_only_what_is_set_is_sent() -> None:
@@ -153,7 +175,7 @@ def test_another_format_is_refused(stored: Stored, other: object) -> None:
     "value", ["text", [], 0, None, {**RECORD.to_json(), "requested_at": "yesterday"}, {"run_id": "x"}, {"config": 7}]
 )
 def test_what_cannot_be_read_is_never_taken_for_no_record(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"no JSON object|requested_at|run_id|config"):
+    with pytest.raises(ValueError, match=r"not a JSON object|requested_at|run_id|config"):
         RunRecord.from_json(value)
 
 
@@ -213,7 +235,7 @@ def test_the_earlier_deadline_counts(
     deadline: datetime | None, execution_deadline: datetime | None, first: datetime | None, is_execution_timeout: bool
 ) -> None:
     record = RECORD.updated(deadline=deadline, execution_deadline=execution_deadline)
-    assert (record.first_deadline, record.execution_timeout_is_first) == (first, is_execution_timeout)
+    assert (record.earliest_deadline, record.execution_timeout_is_first) == (first, is_execution_timeout)
 
 
 def test_a_record_that_lacks_them_is_of_the_same_work_and_was_not_cleared() -> None:

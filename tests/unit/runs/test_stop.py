@@ -17,7 +17,7 @@ from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.stop import (
     FIRST_LOOK,
-    KILL_GRACE,
+    GRACE_AFTER_KILL,
     POLL_INTERVAL,
     RunStopper,
     stop_run,
@@ -61,11 +61,11 @@ def test_a_run_that_ignores_the_stop_is_killed_after_the_grace(service: FakeServ
     service.ignores_stop = True
     assert stop(worker).confirmed
     assert service.count("kill") == 1
-    assert timedelta(seconds=STOP_GRACE) <= elapsed(service) < timedelta(seconds=STOP_GRACE) + KILL_GRACE
+    assert timedelta(seconds=STOP_GRACE) <= elapsed(service) < timedelta(seconds=STOP_GRACE) + GRACE_AFTER_KILL
     started, killed, ended = worker.said
     assert all("Run 101 of agent 7" in line for line in worker.said)
-    assert "stopping it" in started
-    assert "is still Stopping" in killed
+    assert "Requesting the stop" in started
+    assert "has not stopped yet (Stopping)" in killed
     assert "has been stopped" in ended
 
 
@@ -73,7 +73,7 @@ def test_a_run_that_ignores_the_stop_is_killed_after_the_grace(service: FakeServ
 def test_the_grace_can_be_chosen(service: FakeService, worker: Worker, stop_grace: float) -> None:
     service.ignores_stop = True
     assert stop(worker, stop_grace=stop_grace).confirmed
-    assert elapsed(service) <= timedelta(seconds=stop_grace) + KILL_GRACE + FIRST_LOOK
+    assert elapsed(service) <= timedelta(seconds=stop_grace) + GRACE_AFTER_KILL + FIRST_LOOK
 
 
 @pytest.mark.parametrize("error", [fakes.server_error, fakes.not_reached, fakes.unauthorized, fakes.answer_lost])
@@ -85,10 +85,10 @@ def test_a_stop_that_cannot_be_confirmed_is_logged_with_the_id_and_raises_nothin
     result = stop(worker)
     assert (result.confirmed, status_of(result)) == (False, None)
     assert "may be running and costing credits" in result.sentence
-    assert "Run 101 of agent 7: It could not be confirmed to have ended" in worker.said[-1]
+    assert "Run 101 of agent 7: The provider could not confirm that it ended" in worker.said[-1]
     assert not any("None" in line for line in worker.said)
     assert sum(str(error(runs.stop(7, 101))) in line for line in worker.warned) >= 3, "each fault is logged"
-    assert elapsed(service) < timedelta(seconds=STOP_GRACE) + 3 * KILL_GRACE
+    assert elapsed(service) < timedelta(seconds=STOP_GRACE) + 3 * GRACE_AFTER_KILL
 
 
 def test_a_run_that_outlives_everything_is_named_with_its_status(service: FakeService, worker: Worker) -> None:
@@ -102,7 +102,7 @@ def test_a_run_that_is_over_is_reported_as_it_is(service: FakeService, worker: W
     service.runs[101].status = RunStatus.SUCCESS
     result = stop(worker)
     assert (result.confirmed, status_of(result)) == (True, "Success")
-    assert result.sentence == "By then it had ended as Success."
+    assert result.sentence == "It had already ended with status Success."
     assert elapsed(service) == FIRST_LOOK
 
 

@@ -248,7 +248,7 @@ def test_a_worker_that_is_shut_down_leaves_its_session_to_the_next_attempt(
     world = service.task(retries=1)
     killed = build(screenshots_path=tmp_path.as_uri())
     kill_while(service, "status", killed, number=2)
-    with pytest.raises(SystemExit, match="session s1 goes on: the next attempt joins it"):
+    with pytest.raises(SystemExit, match="session s1 keeps running: the next attempt will join it"):
         world.run(killed)
     assert service.sessions["s1"].status == "processing"
     world.next_attempt()
@@ -276,7 +276,7 @@ def test_a_shutdown_in_the_midst_of_a_message_leaves_its_session_to_the_next_att
     killed = build(followups=["one"])
     kill_while(service, "followup", killed)
     world = service.task(retries=1)
-    with pytest.raises(SystemExit, match="s1 goes on"):
+    with pytest.raises(SystemExit, match="s1 keeps running"):
         world.run(killed)
     world.next_attempt()
     assert world.run(build(followups=["one"])) == 700

@@ -76,7 +76,7 @@ def test_a_session_that_ended_meanwhile_is_reported_as_it_is(cancelled: Cancelli
     service.sessions["s1"] = FakeSession(status="completed", agent_id=7)
     result = cancelled()
     assert result.confirmed
-    assert result.sentence == "By then it had ended as completed. Agent 7 exists."
+    assert result.sentence == "It had already ended with status completed. Agent 7 exists."
 
 
 @pytest.mark.parametrize("misses", [1, 5])

@@ -344,7 +344,7 @@ def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_attempt(
     monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.kill.state_of", lambda task_instance: "running")
     killed = operator()
     kill_while(service, "status", killed)
-    with pytest.raises(SystemExit, match="the next attempt joins it"):
+    with pytest.raises(SystemExit, match="the next attempt will join it"):
         killed.execute(task.context)
     assert service.count("stop") == 0
     task.next_attempt()
