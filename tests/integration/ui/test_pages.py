@@ -365,6 +365,19 @@ def test_a_space_shows_each_run_and_stops_all(stage: Stage) -> None:
     assert {effect.run_id for effect in stage.sandbox.ledger.stops} == {each["run_id"] for each in summaries}
 
 
+def test_a_task_with_a_thousand_runs_stays_small(stage: Stage) -> None:
+    runs = [{"agent_id": number, "run_id": number, "status": "Success", "records": 40} for number in range(1, 1001)]
+    runs[899]["status"] = "Failure"
+    with create_session() as session:
+        dag_run = rows.add_task(session, "sales", RUN_ID, "extract", operator="StartSpaceRunsOperator")
+        rows.add_xcom(session, dag_run, "extract", "runs", runs)
+    answer = stage.tab()
+    assert len(answer.content) < 200_000
+    assert answer.text.index('id="run-900"') < answer.text.index('id="run-1"'), "what failed comes first"
+    assert answer.text.count('id="run-') == 5
+    assert "695 more runs are not listed" in answer.text
+
+
 def test_run_ids_arrive_as_they_are() -> None:
     """Airflow 3.1 puts a run id into the address as it is, later versions encode it."""
 
