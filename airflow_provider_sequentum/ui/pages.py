@@ -34,7 +34,7 @@ AGENTS_ON_A_PAGE = 100
 MOST_GOING = 100
 MOST_FILES = 200
 MOST_RUNS_ASKED = 5
-"""Runs of one task, as of a space, about which the service is asked; of the others a line each, by the task's figures."""
+"""Runs of one task, as of a space, about which the service is asked. The others get a line each."""
 MOST_RUNS_LISTED = 300
 
 BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 7, 2, 36

@@ -1,7 +1,7 @@
 """The button of a task that leads to its page at the page's own address, for those whose role hides plugins.
 
-The API server finds it by the plugin and computes its address: no XCom is needed, so the button is there before the task
-starts, after a crash of its worker, and on the runs of an earlier version.
+The API server finds it by the plugin and computes its address. No XCom is needed, so the button is there before the
+task starts, after a crash of its worker, and on the runs of an earlier version.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TaskPageLink(BaseOperatorLink):
     name = "Sequentum details"
     operators: ClassVar[list[type[Any]]] = [*OWNERS, *OTHERS]
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow passes it
         """Return the page's address. It is relative to Airflow's root, so it follows a path prefix."""
         dag_id, run_id, task_id = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
         query = f"run_id={run_id}&task_id={task_id}&map_index={ti_key.map_index}"

@@ -113,9 +113,9 @@ class TestButton:
 
     def test_it_is_on_no_other_task(self) -> None:
         with DAG("prices", schedule=None):
-            task = EmptyOperator(task_id="other")
-        assert self.button_of(task) is None
-        assert TaskPageLink.name not in _as_the_api_server_reads(task).extra_links
+            other = EmptyOperator(task_id="other")
+        assert self.button_of(other) is None
+        assert TaskPageLink.name not in _as_the_api_server_reads(other).extra_links
 
     def test_the_worker_neither_pushes_nor_reads_it(self) -> None:
         assert not any(isinstance(link, TaskPageLink) for link in StartAgentRunOperator.operator_extra_links)
