@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.models.taskinstancekey import TaskInstanceKey
-from airflow.providers.common.compat.sdk import DAG, AirflowPlugin
-from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.common.compat.sdk import DAG, AirflowPlugin, BaseOperator
 
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
@@ -113,7 +112,7 @@ class TestButton:
 
     def test_it_is_on_no_other_task(self) -> None:
         with DAG("prices", schedule=None):
-            other = EmptyOperator(task_id="other")
+            other = BaseOperator(task_id="other")
         assert self.button_of(other) is None
         assert TaskPageLink.name not in _as_the_api_server_reads(other).extra_links
 
