@@ -377,6 +377,7 @@ def _templates() -> jinja2.Environment:
         "age": _age,
         "duration": _duration,
         "number": _number,
+        "credits": lambda amount: f"{amount:,.10g} credit{'' if amount == 1 else 's'}",
         "size": _size,
         "kind": kind_of,
         "shown_files": _shown_files,

@@ -137,7 +137,7 @@ def test_an_xcom_that_is_no_check_is_none(stage: Stage, value: object) -> None:
     ("cost", "shown"),
     [
         ({"credits": 9.5, "runs": [6, 7, 8], "is_complete": True}, "9.5 credits, 3 runs</dd>"),
-        ({"credits": 3, "runs": [8], "is_complete": False}, "3.0 credits, 1 run, not all known</dd>"),
+        ({"credits": 3, "runs": [8], "is_complete": False}, "3 credits, 1 run, not all known</dd>"),
         ({"credits": "3", "runs": [8], "is_complete": True}, None),
         ({"credits": 3, "runs": 8}, None),
         (7, None),
@@ -149,7 +149,7 @@ def test_what_a_task_has_cost(stage: Stage, cost: object, shown: str | None) -> 
         run = rows.add_task(session, "sales", RUN_ID, "extract")
         rows.add_xcom(session, run, "extract", "run", summary)
     page = stage.tab().text
-    assert "<dd>3.0 credits</dd>" in page
+    assert "<dd>3 credits</dd>" in page
     assert ("Cost of the task" in page) is (shown is not None)
     assert shown is None or shown in page
 
