@@ -38,7 +38,7 @@ def both(scene: FabScene) -> Iterator[Both]:
     runs = [scene.start(ENDLESS, run_id=RUN_ID, dag_id=name, agent_id=agent) for name, agent in agents.items()]
     for run in runs:
         scene.airflow.wait_for_task(run, "extract", {"deferred"})
-    yield Both(*runs, agents)
+    yield Both(runs[0], runs[1], agents)
     for run in runs:
         scene.post(run, "kill", "admin")
         scene.airflow.wait(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ class TestButton:
         link = task.operator_extra_link_dict.get(TaskPageLink.name)
         run_id = "by hand + 2026-11-28T10:00"
         key = TaskInstanceKey(task.dag_id, operator.task_id, run_id, try_number=1, map_index=map_index)
-        return link and link.get_link(task, ti_key=key)
+        return None if link is None else str(link.get_link(task, ti_key=key))
 
     @pytest.mark.parametrize(
         ("operator", "arguments"),
@@ -121,8 +122,7 @@ class TestButton:
 
 
 def _as_the_api_server_reads(operator: Any) -> Any:
-    from airflow.serialization import serialized_objects
-
+    forms: Any = import_module("airflow.serialization.serialized_objects")
     # Airflow 3.2 renamed it.
-    form: Any = getattr(serialized_objects, "DagSerialization", None) or serialized_objects.SerializedDAG
+    form = getattr(forms, "DagSerialization", None) or forms.SerializedDAG
     return form.from_dict(form.to_dict(operator.dag)).get_task(operator.task_id)
