@@ -20,6 +20,8 @@ SELECT := $(if $(SLOW),,-m "not slow")
 
 BIN := $(VENV)/bin
 BIN_2_11 := $(VENV_2_11)/bin
+# pyenv shows all of its Pythons to a command only when asked to.
+NOX = PATH="$(abspath $(BIN)):$$PATH" PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | paste -sd:)" $(BIN)/nox
 READY := $(VENV)/.ready
 READY_2_11 := $(VENV_2_11)/.ready
 BENCH_READY := .venv-bench/.ready
@@ -86,14 +88,15 @@ integration: $(READY) ## Tests against the sandbox over real HTTP
 system: $(READY) ## Tests with real Airflow processes
 	$(BIN)/pytest $(SELECT) tests/system
 
-.PHONY: test-ui
 # A browser is needed, so these tests are no part of "make test".
 AXE := build/axe/axe_playwright_python/axe.min.js
 $(AXE): $(READY)
 	$(BIN)/python $(PIP_INSTALL) --no-deps --target build/axe axe-playwright-python==0.1.8
 
-test-ui: $(READY) $(AXE) ## The page and tab in Airflow's UI, in headless Chromium (needs chromium and chromedriver)
-	$(BIN)/pytest -s tests/ui
+.PHONY: test-ui
+AIRFLOW ?= 3.3
+test-ui: $(READY) $(AXE) ## The page and tab in Airflow's UI, in headless Chromium (AIRFLOW=3.1, UI="-k stops"; needs chromium)
+	$(NOX) --session "ui(airflow-$(AIRFLOW))"$(if $(UI), -- tests/ui $(UI))
 
 .PHONY: test-2.11 system-2.11
 ifneq ($(PYTHON_2_11),)
@@ -111,10 +114,8 @@ test-2.11 system-2.11:
 endif
 
 .PHONY: matrix
-# pyenv shows all of its Pythons to a command only when asked to.
 matrix: $(READY) ## All supported pairs of Airflow and Python: unit, integration, quickstart (PAIR=airflow-3.1-python-3.12: one)
-	PATH="$(abspath $(BIN)):$$PATH" PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | paste -sd:)" \
-		$(BIN)/nox --session "tests$(if $(PAIR),($(PAIR)))"
+	$(NOX) --session "tests$(if $(PAIR),($(PAIR)))"
 
 .PHONY: race
 race: $(READY) ## 600 short deferred tasks on a real Airflow with PostgreSQL: how many go wrong (RACE="--rounds 2")
@@ -268,11 +269,16 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 	--custom-compile-command "make lock" $(UPGRADE)
 PROJECT := pyproject.toml --all-extras --group build --group demo --group system --group test
 OLDER_AIRFLOWS := 3.2 3.1 3.0 2.11
+# What the FAB auth manager needs beside the lock of its Airflow.
+UI_AIRFLOWS := 3.3 3.2 3.1
 .PHONY: lock
 lock: $(READY) ## Renew the lock files from pyproject.toml (UPGRADE=--upgrade takes newer versions)
 	$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-3-3 --group cluster --group docs --group lint --group matrix --group mutation --group package --output-file requirements/airflow-3.3.txt
 	for airflow in $(OLDER_AIRFLOWS); do \
 		$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-$${airflow/./-} --output-file requirements/airflow-$$airflow.txt; done
+	for airflow in $(UI_AIRFLOWS); do lock=requirements/airflow-$$airflow.txt; \
+		$(BIN)/uv $(LOCK) --group fab --constraint $$lock $$(sed -nE 's/^([a-z0-9][a-z0-9._-]*)==.*/--no-emit-package \1/p' $$lock) \
+			--output-file requirements/fab-$$airflow.txt; done
 	$(BIN)/uv $(LOCK) --group lock --output-file requirements/uv.txt
 	$(BIN)/uv $(LOCK) --group build --constraint requirements/airflow-3.3.txt --output-file requirements/build.txt
 

@@ -28,18 +28,34 @@ PAIRS = [
 ]
 QUICKSTART = "tests/system/test_quickstart.py"
 """A DAG from end to end on a real scheduler and triggerer: what the other tests cannot see breaks here."""
+UI = [nox.param(airflow, id=f"airflow-{airflow}") for airflow in ("3.3", "3.2", "3.1")]
+"""The Airflows whose UI the provider adds something to."""
 
 
 @nox.session
 @nox.parametrize("python,airflow", PAIRS)
 def tests(session: nox.Session, airflow: str) -> None:
     """Run unit tests, integration tests and the quickstart; arguments after ``--`` take the place of all three."""
-    install = ("uv", "pip", "install", "--system-certs", "--quiet", "--no-deps")
-    session.run_install(*install, "--require-hashes", "--requirement", f"requirements/airflow-{airflow}.txt")
-    session.run_install(*install, "--no-build-isolation", "--editable", ".")
-    session.run("uv", "pip", "check")
+    _install(session, f"airflow-{airflow}")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
     session.run("pytest", "-q", "-m", "not slow", "-n", "auto", "tests/unit", "tests/integration")
     session.run("pytest", "-q", QUICKSTART)
+
+
+@nox.session
+@nox.parametrize("airflow", UI)
+def ui(session: nox.Session, airflow: str) -> None:
+    """Run the tests in a browser, on the Python that runs nox. Their environment has the FAB auth manager too."""
+    _install(session, f"airflow-{airflow}", f"fab-{airflow}")
+    session.run("pytest", "-s", *(session.posargs or ("tests/ui",)))
+
+
+def _install(session: nox.Session, *locks: str) -> None:
+    """Install the packages of some locks, and this one."""
+    install = ("uv", "pip", "install", "--system-certs", "--quiet", "--no-deps")
+    for lock in locks:
+        session.run_install(*install, "--require-hashes", "--requirement", f"requirements/{lock}.txt")
+    session.run_install(*install, "--no-build-isolation", "--editable", ".")
+    session.run("uv", "pip", "check")

@@ -110,14 +110,22 @@ class UiPhotographer:
         running = self._started(agents[0], RunPlan(outcome="Running", duration=80), "2026-11-27 07:00")
         sandbox.advance(41)
         self._tab("ui-failure", failed, "Suggested actions", "Size")
+        self._checked(agents[3])
         self._tab("ui-running", running, "From the service", "Stop")
         self._person.open_agents()
         self._person.wait_for(self.AGENTS[-1], 200)
         _take(self._browser, "ui-agents")
 
-    def _started(self, agent_id: int, plan: RunPlan, run_id: str) -> DagRun:
-        self._scene.sandbox.plan_runs(agent_id, [plan])
-        run = self._scene.airflow.trigger("watched", {"agent_id": agent_id}, run_id=run_id)
+    def _checked(self, agent_id: int) -> None:
+        """A run whose records a later task refused, with what it cost."""
+        plan = RunPlan(duration=75, record_count=480)
+        run = self._started(agent_id, plan, "2026-11-27 06:30", "checked")
+        self._scene.sandbox.advance(80)
+        self._scene.airflow.wait(run)
+        self._tab("ui-check", run, "Check of the records", "Cost of the task", "Size")
+
+    def _started(self, agent_id: int, plan: RunPlan, run_id: str, dag_id: str = "watched") -> DagRun:
+        run = self._scene.start(plan, run_id=run_id, dag_id=dag_id, agent_id=agent_id)
         self._scene.airflow.wait_for_task(run, "extract", {"deferred"})
         return run
 

@@ -25,9 +25,9 @@ from fastapi import Body, Depends, FastAPI, HTTPException, Request, Response
 
 from airflow_provider_sequentum.ui import actions, pages
 from airflow_provider_sequentum.ui.cache import ServiceCache
+from airflow_provider_sequentum.ui.task_link import PREFIX
 from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, find_task
 
-PREFIX = "/sequentum"
 OWN_HEADER = "x-sequentum-ui"
 """A header that only our own page sets: a page of another origin cannot, without asking Airflow by a CORS preflight."""
 

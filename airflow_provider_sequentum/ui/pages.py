@@ -34,7 +34,8 @@ AGENTS_ON_A_PAGE = 100
 MOST_GOING = 100
 MOST_FILES = 200
 MOST_RUNS_ASKED = 5
-"""Runs of one task, as of a space, about which the service is asked; of the others the task's figures are shown."""
+"""Runs of one task, as of a space, about which the service is asked. The others get a line each."""
+MOST_RUNS_LISTED = 300
 
 BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 7, 2, 36
 BASE = 2 * CHART_HEIGHT + 4
@@ -143,16 +144,19 @@ def task_page(view: TaskView, cached: ServiceCache, seen: Sequence[SeenRun], *, 
     :param may_act: whether the user may edit the DAG.
     """
     own_dag = [each for each in seen if each.key.dag_id == view.key.dag_id]
+    shown, others = view.runs[:MOST_RUNS_ASKED], view.runs[MOST_RUNS_ASKED:]
     return _render(
         "task.html",
         root="../..",
         view=view,
-        runs=[_run_part(view, run, cached, own_dag) for run in view.runs],
+        runs=[_run_part(view, run, cached, own_dag) for run in shown],
+        others=others[:MOST_RUNS_LISTED],
+        more_others=len(others[MOST_RUNS_LISTED:]),
         may_act=may_act,
         is_under_way=actions.is_under_way(view),
         can_stop=actions.can_stop(view),
         restart=actions.restart_plan(view),
-        checks=[check for check in view.checks if check.run_id not in {run.run_id for run in view.runs}],
+        checks=[check for check in view.checks if check.run_id not in {run.run_id for run in shown}],
         address=task_address(view.key),
         record=view.record if isinstance(view.record, RunRecord) else None,
     )
@@ -265,7 +269,7 @@ def _run_part(view: TaskView, run: RunFacts, cached: ServiceCache, seen: Sequenc
         "files": None,
         "diagnostics": None,
     }
-    if conn_id is None or run not in view.runs[:MOST_RUNS_ASKED]:
+    if conn_id is None:
         return part
     is_going = not run.phase.is_over
     part["known"] = cached.look(questions.agent_runs(conn_id, run.agent_id, is_going=is_going, is_detail=True))
@@ -373,6 +377,7 @@ def _templates() -> jinja2.Environment:
         "age": _age,
         "duration": _duration,
         "number": _number,
+        "credits": lambda amount: f"{amount:,.10g} credit{'' if amount == 1 else 's'}",
         "size": _size,
         "kind": kind_of,
         "shown_files": _shown_files,

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
 
 class _InApiServer:
-    """An attribute that only the API server reads: its value comes from the web part, which no other process needs."""
+    """An attribute that only the API server reads: its value comes from a module that no other process needs.
+
+    :param module: the module of this package, with a function of the attribute's name.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, plugin: object, owner: type) -> list[dict[str, Any]]:
+    def __get__(self, plugin: object, owner: type) -> list[Any]:
         # Airflow 3.1 is the first version whose UI has external views.
         if not hasattr(AirflowPlugin, "external_views") or not conf.getboolean("sequentum", "ui", fallback=True):
             return []
-        from airflow_provider_sequentum.ui import app
-
-        entries: list[dict[str, Any]] = getattr(app, self._name)()
+        module = import_module(f"airflow_provider_sequentum.ui.{self._module}")
+        entries: list[Any] = getattr(module, self._name)()
         return entries
 
 
 class SequentumPlugin(AirflowPlugin):
-    """The page in the navigation and the tab on task instances, for Airflow 3.1 and later."""
+    """The page in the navigation, the tab on task instances and the button on tasks, for Airflow 3.1 and later."""
 
     name = "sequentum"
-    fastapi_apps = _InApiServer()
-    external_views = _InApiServer()
+    fastapi_apps = _InApiServer("app")
+    external_views = _InApiServer("app")
+    operator_extra_links = _InApiServer("task_link")

@@ -17,16 +17,15 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import Text, and_, cast, func, select, tuple_
 
 from airflow_provider_sequentum.api.run_status import parse_run_status, status_name
-from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
-from airflow_provider_sequentum.operators.run_records import RECORDS_KEY, CheckRunRecordsOperator
+from airflow_provider_sequentum.operators.run_records import RECORDS_KEY
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.reporting.links import RUN_SUMMARY_KEY, SESSION_SUMMARY_KEY
 from airflow_provider_sequentum.runs.phases import Phase, phase_of_status
 from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from airflow_provider_sequentum.spaces.attempt import RUNS_KEY
 from airflow_provider_sequentum.spaces.record import SpaceRecord
+from airflow_provider_sequentum.ui.task_link import OTHERS, OWNERS
 
 try:
     from airflow.models.task_state_store import TaskStateStoreModel
@@ -54,8 +53,8 @@ ACTION_EVENTS = ("sequentum_stop", "sequentum_kill", "sequentum_restart")
 """The events of Airflow's audit log that stand for what was done on the tab."""
 
 RECORD_KEYS = (StartAgentRunOperator.state_key, StartSpaceRunsOperator.state_key)
-_OWNERS = (StartAgentRunOperator.__name__, StartSpaceRunsOperator.__name__)
-_OTHERS = (AgentRunSensor.__name__, AgentBuilderOperator.__name__, CheckRunRecordsOperator.__name__)
+_OWNERS = tuple(operator.__name__ for operator in OWNERS)
+_OTHERS = tuple(operator.__name__ for operator in OTHERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +260,7 @@ class Action:
 class TaskView:
     """What Airflow knows of a task instance of this provider.
 
+    :param runs: what is going comes first, then what failed.
     :param other_agents: agents of runs that are left out, because the task's parameters name another agent.
     :param checks: the reports on the task's runs, of this task and of others in the DAG run.
     :param owns_runs: whether the runs are the task's own: it started them and stops them.
@@ -304,7 +304,7 @@ def find_task(session: Session, key: TaskKey) -> TaskView | None:
     found = list(_runs_of(xcoms, record))
     # A user may edit the XComs of a DAG, and not the parameters that say whose files and figures its tasks may read.
     agent_id = _agent_id_in(rendered)
-    runs = tuple(run for run in found if agent_id is None or run.agent_id == agent_id)
+    runs = tuple(sorted((run for run in found if agent_id in (None, run.agent_id)), key=_without_interest))
     summary, _ = xcoms.get(SESSION_SUMMARY_KEY, (None, None))
     builder_session = summary if isinstance(summary, Mapping) and "session_id" in summary else None
     if operator not in (*_OWNERS, *_OTHERS) and not found and builder_session is None:
@@ -443,6 +443,13 @@ def _runs_of(
         unread = RunFacts(own.agent_id, own.run_id or 0, "Unknown", Phase.UNKNOWN, own.requested_at, by_task=True)
         found.setdefault((own.agent_id, own.run_id or 0), unread)
     return found.values()
+
+
+def _without_interest(run: RunFacts) -> int:
+    """Return how little there is to do about a run."""
+    if not run.phase.is_over:
+        return 0
+    return 2 if run.phase is Phase.SUCCEEDED else 1
 
 
 def _records_in(record: RunRecord | SpaceRecord | None) -> list[RunRecord]:

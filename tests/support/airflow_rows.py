@@ -94,6 +94,13 @@ def add_history(session: Any, dag_id: str, *, count: int, agents: int, first_age
     session.execute(insert(RenderedTaskInstanceFields.__table__), [{**place, **name, **fields} for name in names])
 
 
+def add_space(session: Any, dag_id: str, run_id: str, *, count: int) -> None:
+    """Add a task that ran all agents of a space, in the place of a task of the DAG."""
+    run = add_task(session, dag_id, run_id, "extract", operator="StartSpaceRunsOperator", state="success")
+    add_xcom(session, run, "extract", "runs", [_past_summary(number, 5000 + number) for number in range(count)])
+    add_rendered_fields(session, run, "extract", sequentum_conn_id="sequentum_default")
+
+
 def _past_summary(number: int, agent_id: int) -> dict[str, Any]:
     status = ("Failure", "Stopped")[number % 2] if number % 11 == 0 else "Success"
     return {

@@ -14,6 +14,7 @@ from tests.system.harness.service import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import Self
 
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
@@ -37,9 +38,13 @@ _PARTS = """
 
 
 class Browser:
-    """A browser window; ``with`` opens and closes it."""
+    """A browser window; ``with`` opens and closes it.
 
-    def __init__(self) -> None:
+    :param net_log: where to write all that it sends and receives, in the format of Chromium's NetLog.
+    """
+
+    def __init__(self, net_log: Path | None = None) -> None:
+        self._net_log = net_log
         self._port = free_port()
         self._driver: subprocess.Popen[bytes] | None = None
         self._session = ""
@@ -50,6 +55,8 @@ class Browser:
         self._driver = subprocess.Popen(["chromedriver", f"--port={self._port}"], stdout=subprocess.DEVNULL)
         self.wait_until(self._is_up, "the driver is up")
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1600,1400"]
+        if self._net_log is not None:
+            arguments += [f"--log-net-log={self._net_log}", "--net-log-capture-mode=Everything"]
         options = {"browserName": "chrome", "goog:chromeOptions": {"args": arguments}}
         answer = self._http.post("/session", json={"capabilities": {"alwaysMatch": options}})
         self._session = f"/session/{answer.raise_for_status().json()['value']['sessionId']}"

@@ -18,10 +18,14 @@ CHECKOUT = Path(__file__).parents[2]
 AXE = CHECKOUT / "build" / "axe" / "axe_playwright_python" / "axe.min.js"
 
 
-@pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+@pytest.fixture(scope="session", autouse=True)
+def installed() -> None:
     if missing := missing_browser():
         pytest.fail(f"{missing}. To install: apt-get install chromium chromium-driver", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def scene(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     # With a path prefix, since what works below one works without it too.
     with Scene(tmp_path_factory.mktemp("scene"), base_path="/air") as running:
         yield running
@@ -36,6 +40,6 @@ def axe() -> str:
 
 
 @pytest.fixture(scope="session")
-def browser(scene: Scene) -> Iterator[Browser]:
+def browser(installed: None) -> Iterator[Browser]:
     with Browser() as window:
         yield window

@@ -137,7 +137,7 @@ def test_an_xcom_that_is_no_check_is_none(stage: Stage, value: object) -> None:
     ("cost", "shown"),
     [
         ({"credits": 9.5, "runs": [6, 7, 8], "is_complete": True}, "9.5 credits, 3 runs</dd>"),
-        ({"credits": 3, "runs": [8], "is_complete": False}, "3.0 credits, 1 run, not all known</dd>"),
+        ({"credits": 3, "runs": [8], "is_complete": False}, "3 credits, 1 run, not all known</dd>"),
         ({"credits": "3", "runs": [8], "is_complete": True}, None),
         ({"credits": 3, "runs": 8}, None),
         (7, None),
@@ -149,7 +149,7 @@ def test_what_a_task_has_cost(stage: Stage, cost: object, shown: str | None) -> 
         run = rows.add_task(session, "sales", RUN_ID, "extract")
         rows.add_xcom(session, run, "extract", "run", summary)
     page = stage.tab().text
-    assert "<dd>3.0 credits</dd>" in page
+    assert "<dd>3 credits</dd>" in page
     assert ("Cost of the task" in page) is (shown is not None)
     assert shown is None or shown in page
 
@@ -363,6 +363,19 @@ def test_a_space_shows_each_run_and_stops_all(stage: Stage) -> None:
     assert stage.act("stop", "user").status_code == 200
     stage.until(lambda: json.loads(stage.logs()[-1].extra)["is_over"])
     assert {effect.run_id for effect in stage.sandbox.ledger.stops} == {each["run_id"] for each in summaries}
+
+
+def test_a_task_with_a_thousand_runs_stays_small(stage: Stage) -> None:
+    runs = [{"agent_id": number, "run_id": number, "status": "Success", "records": 40} for number in range(1, 1001)]
+    runs[899]["status"] = "Failure"
+    with create_session() as session:
+        dag_run = rows.add_task(session, "sales", RUN_ID, "extract", operator="StartSpaceRunsOperator")
+        rows.add_xcom(session, dag_run, "extract", "runs", runs)
+    answer = stage.tab()
+    assert len(answer.content) < 200_000
+    assert answer.text.index('id="run-900"') < answer.text.index('id="run-1"'), "what failed comes first"
+    assert answer.text.count('id="run-') == 5
+    assert "695 more runs are not listed" in answer.text
 
 
 def test_run_ids_arrive_as_they_are() -> None:
