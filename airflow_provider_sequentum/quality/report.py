@@ -22,6 +22,7 @@ _COLORS = {"failed": "#c0392b", "skipped": "#8e8e8e", "warned": "#d98e04", "pass
 class Report:
     """What a check found.
 
+    :param profile: what the records look like.
     :param breaches: those of the contract, then those learnt.
     :param learnt_from: number of earlier runs that gave the bands.
     :param is_accepted: whether a person has accepted the run.
@@ -30,9 +31,7 @@ class Report:
     :param written: those of both that the check wrote.
     """
 
-    agent_id: int
-    run_id: int
-    records: int
+    profile: Profile
     breaches: list[Breach]
     learnt_from: int
     is_accepted: bool
@@ -41,6 +40,21 @@ class Report:
     written: list[str] = field(default_factory=list)
     quarantined_records: int = 0
     page: str | None = None
+
+    @property
+    def agent_id(self) -> int:
+        """Whose records they are."""
+        return self.profile.agent_id
+
+    @property
+    def run_id(self) -> int:
+        """Which run delivered them."""
+        return self.profile.run_id
+
+    @property
+    def records(self) -> int:
+        """How many there are."""
+        return self.profile.records
 
     @property
     def verdict(self) -> str:
@@ -75,7 +89,7 @@ class Report:
         }
 
 
-def page(report: Report, profile: Profile, earlier: Sequence[Profile]) -> str:
+def page(report: Report, earlier: Sequence[Profile]) -> str:
     """Return the report as an HTML page without scripts or anything from elsewhere.
 
     All text from the records is escaped: it is whatever a website's author wants it to be.
@@ -92,8 +106,8 @@ def page(report: Report, profile: Profile, earlier: Sequence[Profile]) -> str:
         f"<p>{report.records:,} records, compared with {report.learnt_from} earlier runs. "
         f"{report.quarantined_records:,} records are in quarantine.</p>"
         f"<h2>Breaches</h2><ul>{lines}</ul>"
-        f"<h2>The last {min(30, len(earlier) + 1)} runs</h2>{_runs([*earlier[-29:], profile], report)}"
-        f"<h2>Columns</h2>{_columns(profile, report)}</html>\n"
+        f"<h2>The last {min(30, len(earlier) + 1)} runs</h2>{_runs([*earlier[-29:], report.profile], report)}"
+        f"<h2>Columns</h2>{_columns(report)}</html>\n"
     )
 
 
@@ -112,10 +126,10 @@ def _runs(profiles: Sequence[Profile], report: Report) -> str:
     return f"<svg role=img aria-label='Records of each run' {size}>{''.join(bars)}</svg>"
 
 
-def _columns(profile: Profile, report: Report) -> str:
+def _columns(report: Report) -> str:
     broken = {breach.column for breach in report.breaches}
     rows = []
-    for name, column in list(profile.columns.items())[:500]:
+    for name, column in list(report.profile.columns.items())[:500]:
         color = _COLORS["failed" if name in broken else "passed"]
         values = ", ".join(list(column.values)[:3])
         rows.append(
