@@ -239,8 +239,8 @@ docs-diagrams: $(READY) ## Draw the documentation's diagrams from the code (docs
 	AIRFLOW_HOME=$(abspath build/docs-airflow) $(BIN)/python -m docs.diagrams
 
 .PHONY: screenshots
-screenshots: $(READY) ## Take the documentation's screenshots from a running Airflow (needs chromium and chromedriver)
-	$(BIN)/python -m docs.screenshots
+screenshots: $(READY) ## Take the documentation's screenshots from a running Airflow (needs chromium and chromedriver; SCREENSHOTS=report for less)
+	$(BIN)/python -m docs.screenshots $(SCREENSHOTS)
 
 .PHONY: build
 build: $(BUILD_READY) ## Wheel and source distribution (dist/), the same bytes wherever they are built

@@ -60,10 +60,14 @@ class Breach:
     records: int | None = None
     examples: tuple[str, ...] = ()
 
+    @property
+    def finding(self) -> str:
+        """What was found, with examples."""
+        return self.message + (f" (such as {', '.join(map(repr, self.examples))})" if self.examples else "")
+
     def __str__(self) -> str:
         place = f" {self.column!r:.100}" if self.column is not None else ""
-        shown = f" (such as {', '.join(map(repr, self.examples))})" if self.examples else ""
-        return f"{self.on_breach}: {self.rule}{place}: {self.message}{shown}"
+        return f"{self.on_breach}: {self.rule}{place}: {self.finding}"
 
 
 @dataclass(frozen=True)
