@@ -133,7 +133,7 @@ class Comparison:
                 for number, name in enumerate(self.key)
             )
             values = ", ".join(_hashed(pair[place], pair[1 - place]) for pair in shared) or "0"
-            sides.append(f"(SELECT {ROW}, {keys}, hash({values}) AS h FROM {table.sql})")
+            sides.append(f"(SELECT {ROW}, {keys}, hash({values}) AS h FROM {table.sql})")  # noqa: S608
         equal = " AND ".join(f"c.k{number} = p.k{number}" for number in range(len(self.key)))
         self.workspace.execute(
             f"CREATE OR REPLACE TEMP TABLE changes AS SELECT c.{ROW} AS now, p.{ROW} AS before "  # noqa: S608
@@ -151,11 +151,9 @@ class Comparison:
         )
         is_same = f"NOT {_any(list(differ.values()))}"
         counts = ", ".join(f"count(*) FILTER ({condition})" for condition in [is_same, *differ.values()])
-        ((same, *found),) = self.workspace.rows(f"SELECT {counts} {pairs}")  # noqa: S608
+        ((same, *found),) = self.workspace.rows(f"SELECT {counts} {pairs}")
         if same:
-            self.workspace.execute(
-                f"CREATE OR REPLACE TEMP TABLE same AS SELECT now {pairs} WHERE {is_same}"  # noqa: S608
-            )
+            self.workspace.execute(f"CREATE OR REPLACE TEMP TABLE same AS SELECT now {pairs} WHERE {is_same}")
             self.workspace.execute("DELETE FROM changes WHERE now IN (FROM same)")
         return {name: count for name, count in zip(differ, found, strict=True) if count}
 

@@ -86,17 +86,27 @@ _WRITTEN_DATE = r"^\s*\d{1,2}[./]\d{1,2}[./]\d{4}\s*$"
 _QUANTITY = r"^\D{0,12}\d[\d.,'' \x{00A0}\x{202F}]*\D{0,12}$"
 _DIGITS = r"\d([\d.,'' \x{00A0}\x{202F}]*\d)?"
 
-NUMBER_OF = rf"""CASE
-    WHEN regexp_matches(v, '{_NUMBER}') THEN TRY_CAST(trim(v) AS DOUBLE)
-    WHEN regexp_matches(v, '{_ISO_DATE}') THEN epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400
+_DATES = rf"""WHEN regexp_matches(v, '{_ISO_DATE}') THEN epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400
     WHEN regexp_matches(v, '{_WRITTEN_DATE}')
-        THEN epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400
+        THEN epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400"""
+
+
+def _number_of(dates: str) -> str:
+    return rf"""CASE
+    WHEN regexp_matches(v, '{_NUMBER}') THEN TRY_CAST(trim(v) AS DOUBLE)
+    {dates}
     WHEN regexp_matches(v, '{_QUANTITY}') THEN TRY_CAST(
         CASE WHEN regexp_matches(v, '^\s*[-\x{{2212}}]') THEN '-' ELSE '' END
         || regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
         || '.' || coalesce(nullif(regexp_extract(regexp_extract(v, '{_DIGITS}'), '[.,](\d{{1,2}})$', 1), ''), '0')
         AS DOUBLE) END"""
+
+
+NUMBER_OF = _number_of(_DATES)
 """The number in a cell: itself, the one beside a currency or a unit, or a date as days since 1970."""
+
+AMOUNT_OF = _number_of(rf"WHEN regexp_matches(v, '({_ISO_DATE})|({_WRITTEN_DATE})') THEN NULL")
+"""The same without dates."""
 
 DATE_KINDS = ("date", "written date")
 
@@ -121,6 +131,12 @@ Distribution = dict[str, float]
 def of(column: str, expression: str) -> str:
     """Return one of the expressions about a text for a column."""
     return expression.replace("(v", f"({column}")
+
+
+def has_value(column: str) -> str:
+    """Return SQL for whether a text is more than space."""
+    # The first character of most texts says so, and to trim them all takes several times as long.
+    return f"CASE WHEN {column} >= '!' AND {column} < '\x7f' THEN true ELSE coalesce(trim({column}) <> '', false) END"
 
 
 class _Part(BaseModel):
@@ -334,7 +350,7 @@ def _shares_of(sql: str, table: Table) -> dict[int, float]:
 
 
 def _filled(table: Table) -> list[float]:
-    counts = ", ".join(f"count(nullif(trim(c{number}), ''))" for number in range(len(table.names)))
+    counts = ", ".join(f"count(*) FILTER ({has_value(f'c{number}')})" for number in range(len(table.names)))
     return [_share(count / table.records) for count in table.query(f"SELECT {counts} FROM {{table}}")[0]]
 
 
