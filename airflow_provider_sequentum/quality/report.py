@@ -38,8 +38,8 @@ svg { display: block; fill: currentColor; } .runs { width: 100%; height: 7rem; m
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-size: .85rem; }
-td:first-child { min-width: 6.5rem; } td:nth-child(2) { width: 6rem; }
-td:nth-child(3) { width: 4rem; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+td:first-child { min-width: 5.5rem; } td:last-child { min-width: 6rem; } td:nth-child(2), td:nth-child(3) { width: 1%; }
+td:nth-child(3) { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 td svg { width: 6rem; height: .8rem; margin-top: .35rem; } .rest { color: var(--line); }
 @media (max-width: 40rem) { th:nth-child(3), td:nth-child(4) { display: none; } td svg { width: 3rem; } }
 """
