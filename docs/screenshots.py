@@ -158,12 +158,12 @@ class ReportPhotographer:
         contract = parse_contract(
             {"key": "sku", "rules": [{"rule": "unique", "columns": ["sku"], "on_breach": "warn"}]}
         )
-        for run, rows in enumerate(DataSet(120).runs(self.RUNS), start=1):
-            page = self._check(run, self._delivered(run, rows), contract)
+        runs = enumerate(DataSet(120).runs(self.RUNS), start=1)
+        pages = [self._check(run, self._delivered(run, rows), contract) for run, rows in runs]
         for scheme in ("light", "dark"):
             self._browser.prefer(scheme)
             self._browser.show_as_device(1100, 1330)
-            self._browser.open(page.as_uri())
+            self._browser.open(pages[-1].as_uri())
             _take(self._browser, f"check-report-{scheme}")
 
     def _delivered(self, run: int, rows: list[Row]) -> list[Row]:

@@ -86,7 +86,7 @@ def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
 
     manifest = landed.manifest
     return OperatorLineage(
-        inputs=[_data_read(manifest.agent_id, manifest.run_id)],
+        inputs=[_data_read(manifest.agent_id, manifest.run_id, {})],
         outputs=_file_datasets(landed),
         **_run_facets(landed.origin, manifest.agent_id, manifest.run_id, manifest.agent_name),
     )
@@ -107,11 +107,12 @@ def check_lineage(
 
     assertions = [quality.Assertion("records_check", report.is_good)]
     assertions += [quality.Assertion(breach.rule, False, breach.column) for breach in report.breaches[:MOST_ASSERTIONS]]
-    facets = {"dataQualityAssertions": quality.DataQualityAssertionsDatasetFacet(assertions)}
-    inputs = [_input(path, dict(facets)) for path in files]
-    if len(inputs) > 1:
-        inputs.append(_data_read(report.agent_id, report.run_id))
-    inputs[-1].inputFacets["dataQualityMetrics"] = _metrics(report.profile, len(files))
+    facets: dict[str, Any] = {"dataQualityAssertions": quality.DataQualityAssertionsDatasetFacet(assertions)}
+    metrics = {"dataQualityMetrics": _metrics(report.profile, len(files))}
+    if len(files) == 1:
+        inputs = [_input(files[0], facets | metrics)]
+    else:
+        inputs = [*(_input(path, facets) for path in files), _data_read(report.agent_id, report.run_id, metrics)]
     return OperatorLineage(inputs=inputs, outputs=[_output(path, {}) for path in written])
 
 
@@ -153,11 +154,11 @@ def _data_of(run: Run) -> OutputDataset:
     return OutputDataset(data.namespace, data.name, facets=_version(run.id), outputFacets=statistics)
 
 
-def _data_read(agent_id: int, run_id: int) -> InputDataset:
+def _data_read(agent_id: int, run_id: int, facets: dict[str, Any]) -> InputDataset:
     from airflow.providers.common.compat.openlineage.facet import InputDataset
 
     data = agent_dataset(agent_id)
-    return InputDataset(data.namespace, data.name, facets=_version(run_id))
+    return InputDataset(data.namespace, data.name, facets=_version(run_id), inputFacets=facets)
 
 
 def _metrics(profile: Profile, files: int) -> Any:

@@ -140,7 +140,7 @@ def report(found: dict[str, Any]) -> bool:
     for each in (small, large):
         print(f"peak memory for {each['size']:,} MiB: {each['peak'] / MEBIBYTE:.0f} MiB")
     print(f"memory grows by {growth:.2f} (goal: {MEMORY_GOAL} or less)")
-    return mean(ratios) >= GOAL and growth <= MEMORY_GOAL
+    return bool(mean(ratios) >= GOAL and growth <= MEMORY_GOAL)
 
 
 def main() -> int:

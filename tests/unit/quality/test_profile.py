@@ -55,7 +55,9 @@ def test_how_often_a_value_is_there_counts(workspace: Workspace) -> None:
 
 
 def test_each_column_has_a_change_of_its_own(workspace: Workspace) -> None:
-    before = [{"sku": n, "price": f"{n + 1}.00 EUR", "stock": n, "name": f"Thing {n}", "day": None} for n in range(100)]
+    before: list[dict[str, Any]] = [
+        {"sku": n, "price": f"{n + 1}.00 EUR", "stock": n, "name": f"Thing {n}", "day": None} for n in range(100)
+    ]
     now = [
         {
             **record,
