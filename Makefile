@@ -210,6 +210,10 @@ bench-landing: $(READY) ## Measure landing 1 GiB and 1,000 small files beside cu
 quality-corpus: $(READY) ## Check broken and good runs of generated data sets (CORPUS="--seeds 21-40"; some minutes)
 	$(BIN)/python -m tests.quality_corpus $(CORPUS)
 
+.PHONY: bench-quality
+bench-quality: $(READY) ## Measure checking 1 GiB of records beside DuckDB's bare SUMMARIZE (BENCH_QUALITY="--size 64 --memory 20 200" for less)
+	$(BIN)/python -m tests.benchmarks.bench_quality $(BENCH_QUALITY)
+
 .PHONY: bench-changes
 bench-changes: $(READY) ## Measure comparing two runs of 10 million records beside DuckDB's bare join (BENCH_CHANGES=1000000 for less)
 	$(BIN)/python -m tests.benchmarks.bench_changes $(BENCH_CHANGES)
@@ -242,8 +246,8 @@ docs-diagrams: $(READY) ## Draw the documentation's diagrams from the code (docs
 	AIRFLOW_HOME=$(abspath build/docs-airflow) $(BIN)/python -m docs.diagrams
 
 .PHONY: screenshots
-screenshots: $(READY) ## Take the documentation's screenshots from a running Airflow (needs chromium and chromedriver)
-	$(BIN)/python -m docs.screenshots
+screenshots: $(READY) ## Take the documentation's screenshots from a running Airflow (needs chromium and chromedriver; SCREENSHOTS=report for less)
+	$(BIN)/python -m docs.screenshots $(SCREENSHOTS)
 
 .PHONY: build
 build: $(BUILD_READY) ## Wheel and source distribution (dist/), the same bytes wherever they are built

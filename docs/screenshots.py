@@ -1,11 +1,14 @@
 """
 The documentation's screenshots, taken from a real Airflow with the sandbox: ``make screenshots``.
 
+``SCREENSHOTS=report`` takes only those of the report on records, which need no Airflow.
+
 It needs ``chromium`` and ``chromedriver``.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 import tempfile
 import time
@@ -13,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_sequentum.quality.check import Check, check_records
+from airflow_provider_sequentum.quality.contract import Contract, parse_contract
+from airflow_provider_sequentum.quality.engine import open_workspace
 from airflow_provider_sequentum.sandbox import RunPlan
+from airflow_provider_sequentum.transfers.landing import LandingFolder
+from tests.quality_corpus.data_sets import DataSet, Row
 from tests.system.browser import Browser, missing_browser
 from tests.system.stage import Stage
 from tests.ui.scene import Person, Scene
@@ -136,6 +146,59 @@ class UiPhotographer:
         _take(self._browser, name)
 
 
+class ReportPhotographer:
+    """
+    Takes the pictures of the page that a check of records leaves.
+
+    :param folder: an empty folder for the runs.
+    :param browser: the open browser.
+    """
+
+    RUNS = 16
+    HALF = 12
+
+    def __init__(self, folder: Path, browser: Browser) -> None:
+        self._folder = folder
+        self._browser = browser
+
+    def take_all(self) -> None:
+        """Check the runs of a shop that changes from day to day; the last one is broken in three ways."""
+        contract = parse_contract(
+            {"key": "sku", "rules": [{"rule": "unique", "columns": ["sku"], "on_breach": "warn"}]}
+        )
+        runs = enumerate(DataSet(120).runs(self.RUNS), start=1)
+        pages = [self._check(run, self._delivered(run, rows), contract) for run, rows in runs]
+        for scheme in ("light", "dark"):
+            self._browser.prefer(scheme)
+            self._browser.show_as_device(1100, 1330)
+            self._browser.open(pages[-1].as_uri())
+            _take(self._browser, f"check-report-{scheme}")
+
+    def _delivered(self, run: int, rows: list[Row]) -> list[Row]:
+        if run == self.HALF:
+            return rows[: len(rows) // 2]
+        if run < self.RUNS:
+            return rows
+        unreadable = [{**row, "price": f"from {row['price']}"} for row in rows]
+        return [{**row, "category": row["category"] if place % 3 else ""} for place, row in enumerate(unreadable)] + [
+            dict(row) for row in unreadable[:12]
+        ]
+
+    def _check(self, run: int, rows: list[Row], contract: Contract) -> Path:
+        folder = LandingFolder(ObjectStoragePath(self._folder.as_uri()) / f"run-{run}")
+        file = self._folder / f"run-{run}" / "rows.csv"
+        file.parent.mkdir()
+        with file.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        profiles = LandingFolder(ObjectStoragePath(self._folder.as_uri()) / "profiles")
+        check = Check(7, run, [file], contract, profiles, folder, on_drift="fail", learn_from=10)
+        with open_workspace() as workspace:
+            check_records(check, workspace)
+        return file.with_name(check.page_name)
+
+
 def _take(browser: Browser, name: str) -> None:
     time.sleep(2)  # what the page still loads and animates
     picture = browser.screenshot()
@@ -150,6 +213,10 @@ def main() -> int:
     if missing := missing_browser():
         print(missing, file=sys.stderr)
         return 2
+    with tempfile.TemporaryDirectory() as folder, Browser() as browser:
+        ReportPhotographer(Path(folder), browser).take_all()
+    if sys.argv[1:] == ["report"]:
+        return 0
     with tempfile.TemporaryDirectory() as folder, Stage(Path(folder)) as stage, Browser() as browser:
         photographer = Photographer(stage, browser)
         photographer.connection_form()

@@ -80,14 +80,24 @@ class Comparison:
                 f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.records:,} cases, "
                 f"first in record {first + 1:,}"
             )
-        texts = ", ".join(text_of(column) for column in columns)
-        repeated = self.workspace.rows(
-            f"SELECT count(*), min({ROW}), {texts} FROM {table.sql} GROUP BY {texts} "  # noqa: S608
-            f"HAVING count(*) > 1 ORDER BY 2 LIMIT {_SHOWN}"
-        )
-        if repeated:
+        if repeated := self._repeated(table, columns):
             examples = "; ".join(f"{' / '.join(map(_shown, row[2:]))} ({row[0]:,} times)" for row in repeated)
             raise not_comparable(f"{which} repeat the key ({_names(self.key)}): {examples}")
+
+    def _repeated(self, table: Table, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
+        """Return how often the first keys that are repeated are there, in which record first, and their texts."""
+        texts = ", ".join(text_of(column) for column in columns)
+        # To group hashes takes a fraction of the memory that texts take, and most tables have no two that are equal.
+        self.workspace.execute(
+            f"CREATE OR REPLACE TEMP TABLE repeated AS "  # noqa: S608
+            f"SELECT hash({texts}) AS h FROM {table.sql} GROUP BY h HAVING count(*) > 1"
+        )
+        if self.workspace.rows("SELECT count(*) FROM repeated") == [(0,)]:
+            return []
+        return self.workspace.rows(
+            f"SELECT count(*), min({ROW}), {texts} FROM {table.sql} SEMI JOIN repeated ON h = hash({texts}) "  # noqa: S608
+            f"GROUP BY {texts} HAVING count(*) > 1 ORDER BY 2 LIMIT {_SHOWN}"
+        )
 
     def compare(self) -> Changes:
         """Find what is different; :meth:`added` and the others give the records afterwards."""
@@ -99,19 +109,53 @@ class Comparison:
             return Changes(self.current.records, 0, 0, 0, {})
         new, old = self.current.columns, self.previous.columns
         left_out = {*self.key, *self.ignored}
-        differ = {name: _differs(new.get(name), old.get(name)) for name in {**new, **old} if name not in left_out}
-        self.workspace.execute(
-            f"CREATE OR REPLACE TEMP TABLE changes AS SELECT c.{ROW} AS now, p.{ROW} AS before "  # noqa: S608
-            f"FROM {self.current.sql} c FULL JOIN {self.previous.sql} p "
-            f"ON {' AND '.join(_equal(new[name], old[name]) for name in self.key)} "
-            f"WHERE c.{ROW} IS NULL OR p.{ROW} IS NULL OR {_any(list(differ.values()))}"
-        )
+        shared = {name: (new.get(name), old.get(name)) for name in {**new, **old} if name not in left_out}
+        self._join(list(shared.values()), self.previous)
+        counts = self._sift({name: _differs(*columns) for name, columns in shared.items()}, self.previous)
         ((added, changed, removed),) = self.workspace.rows(
             "SELECT count(*) FILTER (before IS NULL), count(*) FILTER (now IS NOT NULL AND before IS NOT NULL), "
             "count(*) FILTER (now IS NULL) FROM changes"
         )
-        counts = self._changed_columns(differ, self.previous) if changed and differ else {}
         return Changes(added, changed, removed, self.current.records - added - changed, counts)
+
+    def _join(self, shared: Sequence[tuple[Column | None, Column | None]], previous: Table) -> None:
+        """Make a table of the records that may be different: those of one side only, and pairs with other values.
+
+        The join carries a record's key and a hash of its values, not the values: they would take several times the
+        memory, and what does not fit goes to the disk and back. Values that differ have the same hash in one of 2**64
+        cases.
+        """
+        new, old = self.current.columns, previous.columns
+        sides = []
+        for table, own, place in ((self.current, new, 0), (previous, old, 1)):
+            keys = ", ".join(
+                f"{own[name].sql if new[name].kind == old[name].kind else text_of(own[name])} AS k{number}"
+                for number, name in enumerate(self.key)
+            )
+            values = ", ".join(_hashed(pair[place], pair[1 - place]) for pair in shared) or "0"
+            sides.append(f"(SELECT {ROW}, {keys}, hash({values}) AS h FROM {table.sql})")  # noqa: S608
+        equal = " AND ".join(f"c.k{number} = p.k{number}" for number in range(len(self.key)))
+        self.workspace.execute(
+            f"CREATE OR REPLACE TEMP TABLE changes AS SELECT c.{ROW} AS now, p.{ROW} AS before "  # noqa: S608
+            f"FROM {sides[0]} c FULL JOIN {sides[1]} p ON {equal} "
+            f"WHERE c.{ROW} IS NULL OR p.{ROW} IS NULL OR c.h <> p.h"
+        )
+
+    def _sift(self, differ: dict[str, str], previous: Table) -> dict[str, int]:
+        """Leave the pairs whose values say the same out, and return in how many each column has another value."""
+        if not differ:
+            return {}
+        pairs = (
+            f"FROM changes JOIN {self.current.sql} c ON c.{ROW} = changes.now "
+            f"JOIN {previous.sql} p ON p.{ROW} = changes.before"
+        )
+        is_same = f"NOT {_any(list(differ.values()))}"
+        counts = ", ".join(f"count(*) FILTER ({condition})" for condition in [is_same, *differ.values()])
+        ((same, *found),) = self.workspace.rows(f"SELECT {counts} {pairs}")
+        if same:
+            self.workspace.execute(f"CREATE OR REPLACE TEMP TABLE same AS SELECT now {pairs} WHERE {is_same}")
+            self.workspace.execute("DELETE FROM changes WHERE now IN (FROM same)")
+        return {name: count for name, count in zip(differ, found, strict=True) if count}
 
     @property
     def added(self) -> str:
@@ -128,14 +172,6 @@ class Comparison:
         """SQL for the records that only the previous ones have."""
         return _records(self.previous or self.current, "before", "now IS NULL")
 
-    def _changed_columns(self, differ: dict[str, str], previous: Table) -> dict[str, int]:
-        counts = ", ".join(f"count(*) FILTER ({condition})" for condition in differ.values())
-        (row,) = self.workspace.rows(
-            f"SELECT {counts} FROM changes JOIN {self.current.sql} c ON c.{ROW} = changes.now "  # noqa: S608
-            f"JOIN {previous.sql} p ON p.{ROW} = changes.before"
-        )
-        return {name: count for name, count in zip(differ, row, strict=True) if count}
-
 
 def _records(table: Table, row: str, condition: str) -> str:
     cells = ", ".join(f"r.{column.sql}" for column in table.columns.values())
@@ -145,10 +181,11 @@ def _records(table: Table, row: str, condition: str) -> str:
     )
 
 
-def _equal(new: Column, old: Column) -> str:
-    if new.kind == old.kind:
-        return f"c.{new.sql} = p.{old.sql}"
-    return f"{text_of(new, 'c')} = {text_of(old, 'p')}"
+def _hashed(column: Column | None, other: Column | None) -> str:
+    """Return SQL for what :func:`_differs` compares of a column, except that a number may be written in two ways."""
+    if column is None:
+        return "''"
+    return column.sql if other is not None and column.kind == other.kind != TEXT else _value(column)
 
 
 def _differs(new: Column | None, old: Column | None) -> str:

@@ -70,9 +70,7 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     found = _with_change(found, table, history, learnt, check.contract.key)
     is_accepted = history is not None and history.own is not None and history.own.verdict == "accepted"
     report = Report(
-        agent_id=check.agent_id,
-        run_id=check.run_id,
-        records=table.records,
+        profile=found,
         breaches=[*judgement.breaches, *_learnt_breaches(check, found, learnt, is_accepted)],
         learnt_from=len(learnt),
         is_accepted=is_accepted,
@@ -80,7 +78,7 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     )
     if report.is_good and judgement.removal:
         _take_out(check, table, judgement, report)
-    _write(check, found, report, history, table)
+    _write(check, report, history, table)
     return report
 
 
@@ -108,10 +106,10 @@ def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) 
         report.breaches.append(Breach("records", None, "fail", "all of them are in quarantine, none passed"))
 
 
-def _write(check: Check, found: Profile, report: Report, history: History | None, table: Table) -> None:
+def _write(check: Check, report: Report, history: History | None, table: Table) -> None:
     breaches = [line[:500] for line in report.lines()[:MOST_LINES]]
-    saved = found.model_copy(update={"verdict": report.verdict, "breaches": breaches})
-    content = page(report, saved, history.earlier if history else []).encode()
+    saved = report.profile.model_copy(update={"verdict": report.verdict, "breaches": breaches})
+    content = page(report, history.earlier if history else []).encode()
     with check.destination.write(check.page_name) as stream:
         stream.write(content)
     report.page = str(check.destination.path / check.page_name)

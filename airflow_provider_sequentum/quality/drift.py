@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from statistics import median
 
 from airflow_provider_sequentum.quality.profile import FREQUENT, Change, ColumnProfile, Distribution, Pair, Profile
 
@@ -58,6 +59,7 @@ class Allowance:
 SHARE = Allowance(widening=0.8, noise=2.0, least=0.06)
 AMOUNT = Allowance(widening=0.8, noise=2.0, least=0.05)
 VOLUME = Allowance(widening=0.5, noise=1.0, least=0.04)
+QUANTILE = Allowance(widening=0.8, noise=2.0, least=0.03)
 DISTANCE = Allowance(widening=0.6, noise=1.2, least=0.03)
 CHANGE = Allowance(widening=0.8, noise=2.5, least=0.06)
 
@@ -180,6 +182,7 @@ _NAMES = {
     "repeated": "cells equal to the one before",
 }
 _QUANTILES = {1: "5 %", 2: "25 %", 3: "median", 4: "75 %", 5: "95 %"}
+_PLACES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _FEW_VALUES = 40
 _SHORT = 12
 _CERTAIN = 8
@@ -192,10 +195,23 @@ def _ends(column: str, what: str, now: Sequence[float], before: Sequence[Sequenc
     for place, sign in ((0, -1), (-1, 1)):
         there = [each[place] for each in before]
         excess = min(there) - now[place] if sign < 0 else now[place] - max(there)
-        score = excess / (max(there) - min(there) + spread)
+        score = min(excess / (max(there) - min(there) + spread), _magnitudes_off(place, now, before))
         if score > 1:
             name = f"{what}, {'smallest' if sign < 0 else 'largest'}"
             yield Drift(column, name, _figure(now[place]), _range(there, _figure), score)
+
+
+def _magnitudes_off(place: int, now: Sequence[float], before: Sequence[Sequence[float]]) -> float:
+    """Score the largest number on the scale of logarithms.
+
+    Prices of cars or flights span orders of magnitude: of a few hundred, the largest is now and then many times the one
+    of any run before, while the width of all of them says nothing of it.
+    """
+    if place == 0 or min(min(each) for each in (now, *before)) <= 0:
+        return math.inf
+    there = [each[place] for each in before]
+    spread = math.log(max(each[5] for each in before) / min(each[1] for each in before))
+    return math.log(now[place] / max(there)) / (math.log(max(there) / min(there)) + max(spread, 1e-9))
 
 
 def _quantiles(column: str, now: Sequence[float], before: Sequence[Sequence[float]], cells: int) -> Iterator[Drift]:
@@ -203,10 +219,25 @@ def _quantiles(column: str, now: Sequence[float], before: Sequence[Sequence[floa
     for place, name in _QUANTILES.items():
         there = [each[place] for each in before]
         step = max((abs(a - b) for a, b in pairwise(there)), default=0.0)
-        allowed = 0.8 * (max(there) - min(there)) + step + spread * (0.03 + 1.0 / math.sqrt(cells))
+        error = max(0.5 * spread, median(_slope(place, each) for each in before)) / math.sqrt(cells)
+        allowed = (
+            QUANTILE.widening * (max(there) - min(there)) + step + QUANTILE.noise * error + QUANTILE.least * spread
+        )
         score = max(min(there) - now[place], now[place] - max(there), 0.0) / allowed
         if score > 1:
             yield Drift(column, f"number, {name}", _figure(now[place]), _range(there, _figure), score)
+
+
+def _slope(place: int, numbers: Sequence[float]) -> float:
+    """Return a quantile's standard error for one cell.
+
+    It is the larger, the fewer cells there are around it, as at the end of a long tail. The distances to the quantiles
+    beside it, one of which is too small there and the other one too large, tell how few.
+    """
+    share = _PLACES[place]
+    below = (numbers[place] - numbers[place - 1]) / (share - _PLACES[place - 1])
+    above = (numbers[place + 1] - numbers[place]) / (_PLACES[place + 1] - share)
+    return math.sqrt(share * (1 - share) * below * above)
 
 
 def _distance(column: str, what: str, now: ColumnProfile, past: Sequence[ColumnProfile], cells: int) -> Iterator[Drift]:

@@ -133,6 +133,19 @@ class Table:
         return Table(self.workspace, text, columns, self.sources)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A normalised file.
+
+    :param first_row: the number of its first record in the table.
+    :param columns: by the names that the records have.
+    """
+
+    path: Path
+    first_row: int
+    columns: Mapping[str, Column]
+
+
 @dataclass
 class Workspace:
     """An empty DuckDB in memory and the temporary folder that it works with; :func:`open_workspace` makes it.
@@ -167,7 +180,7 @@ class Workspace:
         :raises ImportError: the library for a format is not installed.
         """
         names: dict[str, str] = {}
-        parts: list[tuple[Path, Mapping[str, str]]] = []
+        parts: list[_Part] = []
         sources: list[Source] = []
         for file in files:
             before = sum(source.records for source in sources)
@@ -176,9 +189,9 @@ class Workspace:
                 batches = read_flat(copy, file.name, encoding=encoding, delimiter=delimiter, typed_cells=typed_cells)
                 part = self.folder / "data" / f"{self._parts}.parquet"
                 self._parts += 1
-                columns, records = self._write(batches, part, names, before)
+                columns, records = self._write(batches, part, names)
             if records:
-                parts.append((part, columns))
+                parts.append(_Part(part, before, self._described(part, columns)))
             sources.append(Source(str(file), size, sha256, records))
         return self._table(names, parts, tuple(sources))
 
@@ -233,9 +246,7 @@ class Workspace:
             copy.seek(0)
         return size, digest.hexdigest()
 
-    def _write(
-        self, batches: Iterable[Any], part: Path, names: dict[str, str], first_row: int
-    ) -> tuple[dict[str, str], int]:
+    def _write(self, batches: Iterable[Any], part: Path, names: dict[str, str]) -> tuple[dict[str, str], int]:
         """Write batches to a Parquet file.
 
         :param names: the table's names in SQL by those of the records; new ones are added.
@@ -247,9 +258,9 @@ class Workspace:
         try:
             for batch in _in_row_groups(arrow, batches):
                 columns = {name: names.setdefault(name, f"c{len(names)}") for name in batch.schema.names}
-                start = first_row + records
-                numbers = arrow.array(range(start, start + batch.num_rows), type=arrow.int64())
-                renamed = arrow.Table.from_arrays([*batch.columns, numbers], names=[*columns.values(), ROW])
+                # A record may have no column, but a Parquet file has at least one.
+                cells, sql = (batch.columns, [*columns.values()]) if columns else ([arrow.nulls(batch.num_rows)], ["c"])
+                renamed = arrow.Table.from_arrays(cells, names=sql)
                 with self._limits():
                     writer = writer or parquet.ParquetWriter(part, renamed.schema, **_QUICK)
                     writer.write_table(renamed)
@@ -261,12 +272,9 @@ class Workspace:
                 self._written += part.stat().st_size
         return columns, records
 
-    def _table(
-        self, names: Mapping[str, str], parts: Sequence[tuple[Path, Mapping[str, str]]], sources: tuple[Source, ...]
-    ) -> Table:
-        found = [(path, self._described(path, columns)) for path, columns in parts]
-        columns = {name: Column(name, sql, _common_kind(name, found)) for name, sql in names.items()}
-        selects = [_select(path, have, columns.values()) for path, have in found]
+    def _table(self, names: Mapping[str, str], parts: Sequence[_Part], sources: tuple[Source, ...]) -> Table:
+        columns = {name: Column(name, sql, _common_kind(name, parts)) for name, sql in names.items()}
+        selects = [_select(part, columns.values()) for part in parts]
         table = f"t{self._tables}"
         self._tables += 1
         self.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(selects) or _NO_RECORDS}")
@@ -351,9 +359,9 @@ def text_of(column: Column, table: str | None = None) -> str:
     return f"CAST({value} AS VARCHAR)"
 
 
-def _common_kind(name: str, found: Sequence[tuple[Path, Mapping[str, Column]]]) -> str:
+def _common_kind(name: str, parts: Sequence[_Part]) -> str:
     """Return the type that holds a column's values of all files; text where they have nothing in common."""
-    kinds = [columns[name] for _, columns in found if name in columns]
+    kinds = [part.columns[name] for part in parts if name in part.columns]
     if len({column.kind for column in kinds}) == 1:
         return kinds[0].kind
     if kinds and all(column.is_integer for column in kinds):
@@ -361,9 +369,10 @@ def _common_kind(name: str, found: Sequence[tuple[Path, Mapping[str, Column]]]) 
     return "DOUBLE" if kinds and all(column.is_number for column in kinds) else TEXT
 
 
-def _select(path: Path, have: Mapping[str, Column], columns: Iterable[Column]) -> str:
-    cells = [f"{_value(have.get(column.name), column.kind)} AS {column.sql}" for column in columns]
-    return f"SELECT {', '.join([*cells, ROW])} FROM {_file(path)}"  # noqa: S608
+def _select(part: _Part, columns: Iterable[Column]) -> str:
+    cells = [f"{_value(part.columns.get(column.name), column.kind)} AS {column.sql}" for column in columns]
+    row = f"file_row_number + {part.first_row} AS {ROW}"
+    return f"SELECT {', '.join([*cells, row])} FROM {_file(part.path)}"  # noqa: S608
 
 
 def _value(column: Column | None, kind: str) -> str:
@@ -375,7 +384,7 @@ def _value(column: Column | None, kind: str) -> str:
 
 
 def _file(path: Path) -> str:
-    return f"read_parquet({_literal(str(path))})"
+    return f"read_parquet({_literal(str(path))}, file_row_number = true)"
 
 
 def _literal(text: str) -> str:

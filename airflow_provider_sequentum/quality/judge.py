@@ -21,7 +21,7 @@ from airflow_provider_sequentum.quality.contract import (
     refused,
 )
 from airflow_provider_sequentum.quality.engine import Table
-from airflow_provider_sequentum.quality.profile import DATE_KINDS, KIND_OF, NUMBER_OF, of
+from airflow_provider_sequentum.quality.profile import AMOUNT_OF, DATE_KINDS, KIND_OF, NUMBER_OF, has_value, of
 
 EXAMPLES = 3
 """Values that a breach shows."""
@@ -60,10 +60,14 @@ class Breach:
     records: int | None = None
     examples: tuple[str, ...] = ()
 
+    @property
+    def finding(self) -> str:
+        """What was found, with examples."""
+        return self.message + (f" (such as {', '.join(map(repr, self.examples))})" if self.examples else "")
+
     def __str__(self) -> str:
         place = f" {self.column!r:.100}" if self.column is not None else ""
-        shown = f" (such as {', '.join(map(repr, self.examples))})" if self.examples else ""
-        return f"{self.on_breach}: {self.rule}{place}: {self.message}{shown}"
+        return f"{self.on_breach}: {self.rule}{place}: {self.finding}"
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ class _Judging:
 
     def _test(self, rule: Any, columns: Sequence[str], name: str) -> tuple[_RowTest, str]:
         """Return what breaks a row rule, and SQL for the records that it judges."""
-        filled = " AND ".join(f"nullif(trim({column}), '') IS NOT NULL" for column in columns)
+        filled = " AND ".join(map(has_value, columns))
         if isinstance(rule, Filled):
             return _RowTest(f"NOT ({filled})", (), name, "no value"), "true"
         if isinstance(rule, Unique):
@@ -262,12 +266,10 @@ def _value_test(rule: Any, column: str) -> tuple[str, tuple[object, ...], str]:
         marks = ", ".join("?" * len(rule.values))
         return f"{column} IN ({marks})", tuple(rule.values), f"none of {_listed(rule.values)}"
     outside = f"not within {_bounds(rule)}"
-    value = f"length({column})" if isinstance(rule, Length) else of(column, NUMBER_OF)
-    tests, parameters = [], []
-    if isinstance(rule, Range):
-        is_date = any(type(each) is date for each in (rule.minimum, rule.maximum))
-        kinds = f"{of(column, KIND_OF)} IN ({', '.join(map(repr, DATE_KINDS))})"
-        tests.append(kinds if is_date else f"NOT ({kinds})")
+    is_date = isinstance(rule, Range) and any(type(each) is date for each in (rule.minimum, rule.maximum))
+    value = f"length({column})" if isinstance(rule, Length) else of(column, NUMBER_OF if is_date else AMOUNT_OF)
+    tests = [f"{of(column, KIND_OF)} IN ({', '.join(map(repr, DATE_KINDS))})"] if is_date else []
+    parameters = []
     for bound, sign in ((rule.minimum, ">="), (rule.maximum, "<=")):
         if bound is not None:
             tests.append(f"{value} {sign} ?")

@@ -86,17 +86,27 @@ _WRITTEN_DATE = r"^\s*\d{1,2}[./]\d{1,2}[./]\d{4}\s*$"
 _QUANTITY = r"^\D{0,12}\d[\d.,'' \x{00A0}\x{202F}]*\D{0,12}$"
 _DIGITS = r"\d([\d.,'' \x{00A0}\x{202F}]*\d)?"
 
-NUMBER_OF = rf"""CASE
-    WHEN regexp_matches(v, '{_NUMBER}') THEN TRY_CAST(trim(v) AS DOUBLE)
-    WHEN regexp_matches(v, '{_ISO_DATE}') THEN epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400
+_DATES = rf"""WHEN regexp_matches(v, '{_ISO_DATE}') THEN epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400
     WHEN regexp_matches(v, '{_WRITTEN_DATE}')
-        THEN epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400
+        THEN epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400"""
+
+
+def _number_of(dates: str) -> str:
+    return rf"""CASE
+    WHEN regexp_matches(v, '{_NUMBER}') THEN TRY_CAST(trim(v) AS DOUBLE)
+    {dates}
     WHEN regexp_matches(v, '{_QUANTITY}') THEN TRY_CAST(
         CASE WHEN regexp_matches(v, '^\s*[-\x{{2212}}]') THEN '-' ELSE '' END
         || regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
         || '.' || coalesce(nullif(regexp_extract(regexp_extract(v, '{_DIGITS}'), '[.,](\d{{1,2}})$', 1), ''), '0')
         AS DOUBLE) END"""
+
+
+NUMBER_OF = _number_of(_DATES)
 """The number in a cell: itself, the one beside a currency or a unit, or a date as days since 1970."""
+
+AMOUNT_OF = _number_of(rf"WHEN regexp_matches(v, '({_ISO_DATE})|({_WRITTEN_DATE})') THEN NULL")
+"""The same without dates."""
 
 DATE_KINDS = ("date", "written date")
 
@@ -121,6 +131,12 @@ Distribution = dict[str, float]
 def of(column: str, expression: str) -> str:
     """Return one of the expressions about a text for a column."""
     return expression.replace("(v", f"({column}")
+
+
+def has_value(column: str) -> str:
+    """Return SQL for whether a text is more than space."""
+    # The first character of most texts says so, and to trim them all takes several times as long.
+    return f"CASE WHEN {column} >= '!' AND {column} < '\x7f' THEN true ELSE coalesce(trim({column}) <> '', false) END"
 
 
 class _Part(BaseModel):
@@ -288,12 +304,19 @@ def _cells(table: Table) -> None:
 
 
 def _columns(table: Table) -> dict[str, ColumnProfile]:
-    features = ", ".join(f"avg(regexp_matches(v, '{pattern}')::INT)" for pattern in FEATURES.values())
     found = table.query(
         f"""SELECT c, count(*), count(DISTINCT v), quantile_disc(size, {_QUANTILES}),
-            quantile_disc(number, {_QUANTILES}), avg((number IS NOT NULL)::INT), {features}
+            quantile_disc(number, {_QUANTILES}), avg((number IS NOT NULL)::INT)
         FROM cells GROUP BY c"""
     )
+    features = ", ".join(f"sum(n * regexp_matches(v, '{pattern}')::INT) / sum(n)" for pattern in FEATURES.values())
+    shares = {
+        c: dict(zip(FEATURES, found_shares, strict=True))
+        for c, *found_shares in table.query(
+            # A value that is there a thousand times is looked at once.
+            f"SELECT c, {features} FROM (SELECT c, v, count(*) AS n FROM cells GROUP BY c, v) GROUP BY c"
+        )
+    }
     longest = _shares_of(
         "SELECT c, avg((size = longest)::INT) FROM (SELECT c, size, max(size) OVER (PARTITION BY c) AS "
         "longest FROM cells) GROUP BY c",
@@ -305,10 +328,9 @@ def _columns(table: Table) -> dict[str, ColumnProfile]:
         table,
     )
     filled = _filled(table)
-    distributions = {name: _distribution(table, what) for name, what in _DISTRIBUTIONS.items()}
-    words = _words(table)
+    distributions = _distributions(table)
     columns = {name: ColumnProfile(filled=filled[number]) for number, name in enumerate(table.names)}
-    for c, cells, distinct, lengths, numbers, numeric, *shares in found:
+    for c, cells, distinct, lengths, numbers, numeric in found:
         columns[table.names[c]] = ColumnProfile(
             filled=filled[c],
             distinct=_share(distinct / cells),
@@ -317,9 +339,8 @@ def _columns(table: Table) -> dict[str, ColumnProfile]:
             numeric=_share(numeric),
             longest=_share(longest[c]),
             repeated=_share(repeated[c]),
-            shares={name: _share(share) for name, share in zip(FEATURES, shares, strict=True) if share},
-            words=words.get(c, {}),
-            **{name: by_column.get(c, {}) for name, by_column in distributions.items()},
+            shares={name: _share(share) for name, share in shares[c].items() if share},
+            **distributions.get(c, {}),
         )
     return columns
 
@@ -329,7 +350,7 @@ def _shares_of(sql: str, table: Table) -> dict[int, float]:
 
 
 def _filled(table: Table) -> list[float]:
-    counts = ", ".join(f"count(nullif(trim(c{number}), ''))" for number in range(len(table.names)))
+    counts = ", ".join(f"count(*) FILTER ({has_value(f'c{number}')})" for number in range(len(table.names)))
     return [_share(count / table.records) for count in table.query(f"SELECT {counts} FROM {{table}}")[0]]
 
 
@@ -344,33 +365,23 @@ _DISTRIBUTIONS = {
 }
 
 
-def _distribution(table: Table, what: str) -> dict[int, Distribution]:
-    """Return the share of the most frequent values of an expression, for each column."""
-    return _top(
-        table,
-        f"SELECT c, x, count(*) AS n FROM (SELECT c, {what} AS x FROM cells) WHERE x IS NOT NULL GROUP BY c, x",
-    )
-
-
-def _words(table: Table) -> dict[int, Distribution]:
-    """Return the share of the cells that hold each of the most frequent words."""
-    return _top(
-        table,
-        """SELECT c, x, count(*) AS n FROM (
-            SELECT c, unnest(list_distinct(regexp_extract_all(lower(left(v, 2000)), '[\\p{L}]{2,}'))) AS x FROM cells)
-        GROUP BY c, x""",
-    )
-
-
-def _top(table: Table, counted: str) -> dict[int, Distribution]:
-    found: dict[int, Distribution] = {}
+def _distributions(table: Table) -> dict[int, dict[str, Distribution]]:
+    """Return the most frequent values of :data:`_DISTRIBUTIONS` and words, with their shares, for each column."""
+    names, expressions = ", ".join(map(repr, _DISTRIBUTIONS)), ", ".join(_DISTRIBUTIONS.values())
+    words = "list_distinct(regexp_extract_all(lower(left(v, 2000)), '[\\p{L}]{2,}'))"
     rows = table.query(
-        f"""SELECT c, x, n / cells FROM ({counted}) JOIN (SELECT c, count(*) AS cells FROM cells GROUP BY c) USING (c)
+        f"""WITH found AS (
+            SELECT c, unnest([{names}]) AS what, unnest([{expressions}]) AS x FROM cells
+            UNION ALL SELECT c, 'words', unnest({words}) FROM cells)
+        SELECT c, what, x, n / cells
+        FROM (SELECT c, what, x, count(*) AS n FROM found WHERE x IS NOT NULL GROUP BY c, what, x)
+            JOIN (SELECT c, count(*) AS cells FROM cells GROUP BY c) USING (c)
         WHERE n / cells >= 0.005 AND n > 1
-        QUALIFY row_number() OVER (PARTITION BY c ORDER BY n DESC, x) <= {FREQUENT} ORDER BY c, n DESC, x"""
+        QUALIFY row_number() OVER (PARTITION BY c, what ORDER BY n DESC, x) <= {FREQUENT} ORDER BY c, n DESC, x"""
     )
-    for c, x, share in rows:
-        found.setdefault(c, {})[x] = _share(share)
+    found: dict[int, dict[str, Distribution]] = {}
+    for c, what, x, share in rows:
+        found.setdefault(c, {}).setdefault(what, {})[x] = _share(share)
     return found
 
 
@@ -448,25 +459,27 @@ def key_of(table: Table, key: Sequence[str]) -> str:
 def _changes(
     table: Table, shared: Sequence[str], names: Sequence[tuple[str, str]], matched: int
 ) -> dict[str, ColumnChange]:
-    found: dict[str, ColumnChange] = {}
-    if not matched:
-        return found
-    for name, (a, b) in zip(shared, names, strict=True):
-        changed, rose, factor, alike = table.query(
-            f"""WITH matched AS (
-                SELECT n.{a} AS new, t.{b} AS old, {of(f"n.{a}", NUMBER_OF)} AS x,
-                    {of(f"t.{b}", NUMBER_OF)} AS y
-                FROM now_keyed n JOIN then_keyed t USING (k)),
-            ratios AS (SELECT *, CASE WHEN new IS DISTINCT FROM old AND y <> 0 THEN x / y END AS ratio FROM matched),
-            middle AS (SELECT median(ratio) AS factor FROM ratios)
-            SELECT avg((new IS DISTINCT FROM old)::INT), avg(CASE WHEN x <> y THEN (x > y)::INT END), any_value(factor),
-                avg(coalesce(abs(ratio / factor - 1) < 0.005, false)::INT)
-            FROM ratios, middle"""
-        )[0]
-        found[name] = ColumnChange(
-            changed=_share(changed),
+    if not matched or not shared:
+        return {}
+    new, old = (", ".join(f"{side}.{pair[place]}" for pair in names) for place, side in enumerate("nt"))
+    rows = table.query(
+        f"""WITH cells AS (
+            SELECT unnest(range({len(names)})) AS c, unnest([{new}]) AS new, unnest([{old}]) AS old
+            FROM now_keyed n JOIN then_keyed t USING (k)),
+        changed AS (
+            SELECT c, {of("new", NUMBER_OF)} AS x, {of("old", NUMBER_OF)} AS y, CASE WHEN y <> 0 THEN x / y END AS ratio
+            FROM cells WHERE new IS DISTINCT FROM old),
+        middle AS (SELECT c, median(ratio) AS factor FROM changed GROUP BY c)
+        SELECT c, count(*), avg(CASE WHEN x <> y THEN (x > y)::INT END), any_value(factor),
+            count(*) FILTER (abs(ratio / factor - 1) < 0.005)
+        FROM changed JOIN middle USING (c) GROUP BY c"""
+    )
+    found = dict.fromkeys(shared, ColumnChange(changed=0.0))
+    for c, changed, rose, factor, alike in rows:
+        found[shared[c]] = ColumnChange(
+            changed=_share(changed / matched),
             rose=None if rose is None else _share(rose),
             factor=None if factor is None else float(f"{factor:.6g}"),
-            alike=_share(alike),
+            alike=_share(alike / matched),
         )
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -15,13 +16,40 @@ MOST_LINES = 50
 
 _WORST = ("fail", "skip", "quarantine", "warn")
 _VERDICTS = {"fail": "failed", "skip": "skipped", "quarantine": "warned", "warn": "warned"}
-_COLORS = {"failed": "#c0392b", "skipped": "#8e8e8e", "warned": "#d98e04", "passed": "#2e8b57", "accepted": "#2e6f8b"}
+_RUNS = 30
+_COLUMNS = 500
+_LINES = 4
+_STYLE = """
+:root { color-scheme: light dark; --text: #1d2433; --soft: #5a6374; --line: #d8dde6; --back: #fff; --card: #f5f7fa;
+  --passed: #1f7a4d; --accepted: #1f5fae; --warned: #8a5a00; --failed: #b3261e; --skipped: #626b7a; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e9ef; --soft: #a7b0c0; --line: #364159; --back: #161d2d;
+  --card: #1e273a; --passed: #5cc38d; --accepted: #82b4ff; --warned: #e0ad4f; --failed: #ff8a80; --skipped: #a7b0c0; } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem; color: var(--text);
+  background: var(--back); overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.5rem 0 .4rem; } p { margin: .3rem 0; }
+.passed { color: var(--passed); } .accepted { color: var(--accepted); } .warned { color: var(--warned); }
+.failed { color: var(--failed); } .skipped { color: var(--skipped); }
+.soft, summary { color: var(--soft); }
+ul { list-style: none; padding: 0; margin: 0; }
+li { border-left: 3px solid currentColor; background: var(--card); padding: .3rem .7rem; margin: .3rem 0; }
+li span { color: var(--text); }
+svg { display: block; fill: currentColor; } .runs { width: 100%; height: 7rem; max-width: calc(var(--runs) * 2.2rem); }
+.this { stroke: var(--text); stroke-width: 2; vector-effect: non-scaling-stroke; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-size: .85rem; }
+td:first-child { min-width: 5.5rem; } td:last-child { min-width: 6rem; } td:nth-child(2), td:nth-child(3) { width: 1%; }
+td:nth-child(3) { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+td svg { width: 6rem; height: .8rem; margin-top: .35rem; } .rest { color: var(--line); }
+@media (max-width: 40rem) { th:nth-child(3), td:nth-child(4) { display: none; } td svg { width: 3rem; } }
+"""
 
 
 @dataclass
 class Report:
     """What a check found.
 
+    :param profile: what the records look like.
     :param breaches: those of the contract, then those learnt.
     :param learnt_from: number of earlier runs that gave the bands.
     :param is_accepted: whether a person has accepted the run.
@@ -30,9 +58,7 @@ class Report:
     :param written: those of both that the check wrote.
     """
 
-    agent_id: int
-    run_id: int
-    records: int
+    profile: Profile
     breaches: list[Breach]
     learnt_from: int
     is_accepted: bool
@@ -41,6 +67,21 @@ class Report:
     written: list[str] = field(default_factory=list)
     quarantined_records: int = 0
     page: str | None = None
+
+    @property
+    def agent_id(self) -> int:
+        """Whose records they are."""
+        return self.profile.agent_id
+
+    @property
+    def run_id(self) -> int:
+        """Which run delivered them."""
+        return self.profile.run_id
+
+    @property
+    def records(self) -> int:
+        """How many there are."""
+        return self.profile.records
 
     @property
     def verdict(self) -> str:
@@ -54,9 +95,13 @@ class Report:
         """Whether the records may be loaded."""
         return self.verdict in GOOD
 
+    def worst_first(self) -> list[Breach]:
+        """Return the breaches by what follows from them."""
+        return sorted(self.breaches, key=lambda each: _WORST.index(each.on_breach))
+
     def lines(self) -> list[str]:
         """Return a line for each breach, the worst first."""
-        return [str(breach) for breach in sorted(self.breaches, key=lambda each: _WORST.index(each.on_breach))]
+        return [str(breach) for breach in self.worst_first()]
 
     def summary(self) -> dict[str, Any]:
         """Return the report in JSON's types, of bounded size."""
@@ -75,26 +120,55 @@ class Report:
         }
 
 
-def page(report: Report, profile: Profile, earlier: Sequence[Profile]) -> str:
+def page(report: Report, earlier: Sequence[Profile]) -> str:
     """Return the report as an HTML page without scripts or anything from elsewhere.
 
     All text from the records is escaped: it is whatever a website's author wants it to be.
     """
-    lines = "".join(f"<li>{escape(line)}</li>" for line in report.lines()) or "<li>No breach.</li>"
+    runs = [*earlier[1 - _RUNS :], report.profile]
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>Run {report.run_id} of agent {report.agent_id}: {report.verdict}</title>"
-        "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
-        "td,th{padding:.15em .8em .15em 0;text-align:left;overflow-wrap:anywhere}svg{display:block}</style>"
+        f"<title>Run {report.run_id} of agent {report.agent_id}: {report.verdict}</title><style>{_STYLE}</style>"
         f"<h1>Run {report.run_id} of agent {report.agent_id}: "
-        f"<span style='color:{_COLORS[report.verdict]}'>{report.verdict}</span></h1>"
-        f"<p>{report.records:,} records, compared with {report.learnt_from} earlier runs. "
-        f"{report.quarantined_records:,} records are in quarantine.</p>"
-        f"<h2>Breaches</h2><ul>{lines}</ul>"
-        f"<h2>The last {min(30, len(earlier) + 1)} runs</h2>{_runs([*earlier[-29:], profile], report)}"
-        f"<h2>Columns</h2>{_columns(profile, report)}</html>\n"
+        f"<span class={report.verdict}>{report.verdict}</span></h1><p>{_facts(report)}</p>"
+        f"<h2>Breaches</h2>{_breaches(report)}"
+        f"<h2>Records of {f'the last {len(runs)} runs' if earlier else 'this run'}</h2>{_runs(runs, report)}"
+        f"<h2>Columns</h2>{_columns(report)}</html>\n"
     )
+
+
+def _facts(report: Report) -> str:
+    facts = [
+        f"{report.records:,} records",
+        f"compared with {report.learnt_from} earlier runs" if report.learnt_from else "nothing to compare them with",
+    ]
+    if report.quarantined_records:
+        facts.append(f"{report.quarantined_records:,} records in quarantine")
+    return f"{', '.join(facts)}."
+
+
+def _breaches(report: Report) -> str:
+    """Return the breaches by column: one that an agent has lost breaks a dozen bands."""
+    if not report.breaches:
+        return "<p>None.</p>"
+    by_column: dict[str | None, list[Breach]] = {}
+    for breach in report.worst_first():
+        by_column.setdefault(breach.column, []).append(breach)
+    return f"<ul>{''.join(_column_breaches(name, found) for name, found in by_column.items())}</ul>"
+
+
+def _column_breaches(name: str | None, breaches: Sequence[Breach]) -> str:
+    what = breaches[0].on_breach
+    lines = [f"<div>{breach.rule}: {_unbroken(breach.finding)}</div>" for breach in breaches]
+    shown, more = "".join(lines[:_LINES]), "".join(lines[_LINES:])
+    rest = f"<details><summary>{len(lines) - _LINES} more</summary>{more}</details>" if more else ""
+    about = "the records" if name is None else escape(f"{name:.200}")
+    return f"<li class={_VERDICTS[what]}><b>{what}</b> <span><b>{about}</b>{shown}{rest}</span></li>"
+
+
+def _unbroken(text: str) -> str:
+    return escape(text).replace(" %", "&nbsp;%")
 
 
 def _runs(profiles: Sequence[Profile], report: Report) -> str:
@@ -102,28 +176,39 @@ def _runs(profiles: Sequence[Profile], report: Report) -> str:
     bars = []
     for place, each in enumerate(profiles):
         height = max(2, round(100 * each.records / most))
-        verdict = report.verdict if each.run_id == report.run_id else each.verdict
+        is_this = each.run_id == report.run_id
+        verdict = report.verdict if is_this else each.verdict
         bars.append(
-            f"<rect x='{place * 20}' y='{100 - height}' width='16' height='{height}' fill='{_COLORS[verdict]}'>"
-            f"<title>Run {each.run_id}: {each.records:,} records, {verdict}</title></rect>"
+            f"<rect class='{verdict}{' this' if is_this else ''}' x='{place * 20 + 2}' y='{102 - height}' width='16' "
+            f"height='{height}'><title>Run {each.run_id}: {each.records:,} records, {verdict}</title></rect>"
         )
-    width = 20 * len(profiles)
-    size = f"width='{width}' height='100' viewBox='0 0 {width} 100'"
-    return f"<svg role=img aria-label='Records of each run' {size}>{''.join(bars)}</svg>"
+    # Once more in words, for those who see no colors or have no mouse: what is between the bars is not worth a table.
+    fewest = min(each.records for each in profiles)
+    verdicts = Counter([*(each.verdict for each in profiles[:-1]), report.verdict])
+    words = ", ".join(f"<span class={verdict}>{count} {verdict}</span>" for verdict, count in verdicts.items())
+    return (
+        f"<svg role=img aria-label='Records of each run' class=runs style='--runs:{len(profiles)}' "
+        f"viewBox='0 0 {20 * len(profiles)} 104' preserveAspectRatio=none fill=currentColor>{''.join(bars)}</svg>"
+        f"<p class=soft>{fewest:,} to {most:,} records; {words}. The last bar is this run.</p>"
+    )
 
 
-def _columns(profile: Profile, report: Report) -> str:
-    broken = {breach.column for breach in report.breaches}
+def _columns(report: Report) -> str:
+    verdicts: dict[str | None, str] = {}
+    for breach in report.worst_first():
+        verdicts.setdefault(breach.column, _VERDICTS[breach.on_breach])
     rows = []
-    for name, column in list(profile.columns.items())[:500]:
-        color = _COLORS["failed" if name in broken else "passed"]
+    for name, column in list(report.profile.columns.items())[:_COLUMNS]:
+        verdict = verdicts.get(name, "passed")
         values = ", ".join(list(column.values)[:3])
         rows.append(
-            f"<tr><td>{escape(name[:200])}</td><td><svg width='120' height='12' role=img aria-label='Filled cells'>"
-            "<rect width='120' height='12' fill='#e6e6e6'/>"
-            f"<rect width='{column.filled * 120:.0f}' height='12' fill='{color}'/>"
-            f"</svg></td><td>{column.filled:.1%}</td><td>{escape(', '.join(column.kinds))}</td>"
+            f"<tr><td>{escape(name[:200])}</td><td><svg role=img aria-label='Filled cells, {verdict}' "
+            "viewBox='0 0 100 10' preserveAspectRatio=none><rect class=rest width='100' height='10'/>"
+            f"<rect class={verdict} width='{column.filled * 100:.0f}' height='10'/>"
+            f"</svg></td><td>{column.filled * 100:.1f} %</td><td>{escape(', '.join(column.kinds))}</td>"
             f"<td>{escape(values)}</td></tr>"
         )
+    more = len(report.profile.columns) - _COLUMNS
+    rest = f"<p class=soft>{more:,} more columns are not shown.</p>" if more > 0 else ""
     head = "<tr><th>Column<th colspan=2>Filled<th>Kinds<th>Frequent values</tr>"
-    return f"<table>{head}{''.join(rows)}</table>"
+    return f"<table>{head}{''.join(rows)}</table>{rest}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.connection import SequentumConnection
+    from airflow_provider_sequentum.quality.profile import ColumnProfile, Profile
     from airflow_provider_sequentum.quality.report import Report
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed
 
@@ -34,6 +35,9 @@ MOST_FILES = 100
 
 MOST_ASSERTIONS = 100
 """How many breaches of a check are reported."""
+
+MOST_COLUMNS = 500
+"""Of how many columns a check reports the metrics."""
 
 MOST_START_PAGES = 20
 """Of how many agents the start page is asked for, which takes a request each."""
@@ -78,13 +82,11 @@ def space_lineage(hook: SequentumConnection, space_id: int, runs: Sequence[Run])
 
 def transfer_lineage(landed: Landed) -> OperatorLineage[Any, Any]:
     """Return the lineage of a task that landed a run's files."""
-    from airflow.providers.common.compat.openlineage.facet import InputDataset
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     manifest = landed.manifest
-    data = agent_dataset(manifest.agent_id)
     return OperatorLineage(
-        inputs=[InputDataset(data.namespace, data.name, facets=_version(manifest.run_id))],
+        inputs=[_data_read(manifest.agent_id, manifest.run_id, {})],
         outputs=_file_datasets(landed),
         **_run_facets(landed.origin, manifest.agent_id, manifest.run_id, manifest.agent_name),
     )
@@ -95,7 +97,8 @@ def check_lineage(
 ) -> OperatorLineage[Any, Any]:
     """Return the lineage of a task that checked landed files.
 
-    Each breach is an assertion that does not hold. The first assertion is about the records as a whole.
+    Each breach is an assertion that does not hold. The first assertion is about the records as a whole. The metrics of
+    the columns are those of all files, so only a single file has them; of more, the agent's dataset has them.
 
     :param written: files that the check wrote, without the records that did not pass or with those.
     """
@@ -104,10 +107,13 @@ def check_lineage(
 
     assertions = [quality.Assertion("records_check", report.is_good)]
     assertions += [quality.Assertion(breach.rule, False, breach.column) for breach in report.breaches[:MOST_ASSERTIONS]]
-    facets = {"dataQualityAssertions": quality.DataQualityAssertionsDatasetFacet(assertions)}
-    return OperatorLineage(
-        inputs=[_input(path, facets) for path in files], outputs=[_output(path, {}) for path in written]
-    )
+    facets: dict[str, Any] = {"dataQualityAssertions": quality.DataQualityAssertionsDatasetFacet(assertions)}
+    metrics = {"dataQualityMetrics": _metrics(report.profile, len(files))}
+    if len(files) == 1:
+        inputs = [_input(files[0], facets | metrics)]
+    else:
+        inputs = [*(_input(path, facets) for path in files), _data_read(report.agent_id, report.run_id, metrics)]
+    return OperatorLineage(inputs=inputs, outputs=[_output(path, {}) for path in written])
 
 
 def changes_lineage(
@@ -146,6 +152,41 @@ def _data_of(run: Run) -> OutputDataset:
     data = agent_dataset(run.agent_id)
     statistics = _statistics(rows=run.export_count or run.data_count)
     return OutputDataset(data.namespace, data.name, facets=_version(run.id), outputFacets=statistics)
+
+
+def _data_read(agent_id: int, run_id: int, facets: dict[str, Any]) -> InputDataset:
+    from airflow.providers.common.compat.openlineage.facet import InputDataset
+
+    data = agent_dataset(agent_id)
+    return InputDataset(data.namespace, data.name, facets=_version(run_id), inputFacets=facets)
+
+
+def _metrics(profile: Profile, files: int) -> Any:
+    from openlineage.client.facet_v2 import data_quality_metrics_input_dataset as quality
+
+    columns = list(profile.columns.items())[:MOST_COLUMNS]
+    return quality.DataQualityMetricsInputDatasetFacet(
+        columnMetrics={name: quality.ColumnMetrics(**_column_metrics(column, profile)) for name, column in columns},
+        rowCount=profile.records,
+        fileCount=files,
+    )
+
+
+def _column_metrics(column: ColumnProfile, profile: Profile) -> dict[str, Any]:
+    """Return what is known of all records; of the numbers in a sample of them, only the quantiles say something."""
+    from airflow_provider_sequentum.quality.profile import DATE_KINDS
+
+    filled = round(column.filled * profile.records)
+    metrics: dict[str, Any] = {"nullCount": profile.records - filled, "count": filled}
+    is_whole = profile.rows == profile.records
+    if is_whole:
+        metrics["distinctCount"] = round(column.distinct * filled)
+    if column.numeric > 0.5 and not column.kinds.keys() & {*DATE_KINDS}:
+        smallest, *quantiles, largest = column.numbers
+        metrics["quantiles"] = dict(zip(("0.05", "0.25", "0.5", "0.75", "0.95"), quantiles, strict=True))
+        if is_whole:
+            metrics |= {"min": smallest, "max": largest}
+    return metrics
 
 
 def _file_datasets(landed: Landed) -> list[OutputDataset]:

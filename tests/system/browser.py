@@ -106,6 +106,11 @@ class Browser:
         """Show pages in the size of the window again."""
         self._command("goog/cdp/execute", cmd="Emulation.clearDeviceMetricsOverride", params={})
 
+    def prefer(self, scheme: str) -> None:
+        """Show pages as to a person who prefers ``light`` or ``dark`` ones."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._command("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": features})
+
     def click(self, xpath: str) -> None:
         """Click an element, as soon as there is one to be clicked."""
         self._act(xpath, "click")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -69,6 +70,60 @@ def test_the_same_records_as_an_earlier_run_are_stale() -> None:
     assert [each.what for each in find_drift(run(10, fingerprint="4"), history)] == ["stale"]
     unchanging = [run(n, fingerprint="0") for n in range(10)]
     assert find_drift(run(10, fingerprint="0"), unchanging) == []
+
+
+def numbers_of(values: list[float]) -> dict[str, ColumnProfile]:
+    ordered = sorted(values)
+    places = [min(len(ordered) - 1, int(share * len(ordered))) for share in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)]
+    return column(numbers=[ordered[place] for place in places], numeric=1.0, distinct=1.0)
+
+
+TAILS = {
+    "prices": lambda random: random.lognormvariate(3, 1),
+    "cars": lambda random: random.lognormvariate(9, 1.5),
+    "reviews": lambda random: random.paretovariate(1.5),
+    "heights": lambda random: random.gauss(170, 10),
+    "temperatures": lambda random: random.gauss(0, 10),
+}
+
+
+@pytest.mark.parametrize("churn", [0.05, 1.0], ids=["few new", "all new"])
+@pytest.mark.parametrize("draw", TAILS.values(), ids=TAILS)
+def test_a_long_tail_raises_no_alarm(draw: Callable[[Random], float], churn: float) -> None:
+    random = Random(7)
+    alarms = 0
+    for _ in range(100):
+        items = [draw(random) for _ in range(200)]
+        runs = []
+        for number in range(11):
+            items = [draw(random) if random.random() < churn else item for item in items]
+            runs.append(run(number, rows=200, columns=numbers_of(items)))
+        alarms += bool(find_drift(runs[-1], runs[:-1]))
+    assert alarms <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "largest"),
+    [
+        ([10.0 + n / 10 for n in range(200)], 500.0),
+        ([-5.0 + n / 10 for n in range(200)], 500.0),
+        ([1.05**n for n in range(200)], 1e9),
+        ([0.0, *(1.05**n for n in range(200))], 1e9),
+    ],
+    ids=["narrow", "below zero", "long tail", "long tail with a zero"],
+)
+def test_a_number_that_is_of_another_magnitude_is_unusual(values: list[float], largest: float) -> None:
+    history = [run(n, rows=200, columns=numbers_of(values)) for n in range(10)]
+    found = find_drift(run(10, rows=200, columns=numbers_of([*values[:-1], largest])), history)
+    assert "number, largest" in [drift.what for drift in found]
+
+
+def test_a_tail_that_moves_as_a_whole_is_unusual() -> None:
+    random = Random(7)
+    runs = [run(n, rows=500, columns=numbers_of([random.lognormvariate(3, 1) for _ in range(500)])) for n in range(10)]
+    twice = numbers_of([2 * random.lognormvariate(3, 1) for _ in range(500)])
+    found = {drift.what for drift in find_drift(run(10, rows=500, columns=twice), runs)}
+    assert {"number, median", "number, 75 %", "number, 95 %"} <= found
 
 
 def test_some_cases_of_the_corpus() -> None:

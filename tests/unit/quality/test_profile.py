@@ -1,0 +1,87 @@
+"""Profiles: what is counted of the cells, and of how they changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from airflow_provider_sequentum.quality.engine import Table, Workspace, open_workspace
+from airflow_provider_sequentum.quality.profile import ColumnChange, compare, has_value, profile
+
+
+class MemoryFile:
+    name = "rows.ndjson"
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        self.content = "\n".join(map(json.dumps, records)).encode()
+
+    def open(self, mode: str) -> Any:
+        return BytesIO(self.content)
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[Workspace]:
+    with open_workspace() as opened:
+        yield opened
+
+
+def table_of(workspace: Workspace, records: list[dict[str, Any]]) -> Table:
+    return workspace.load([MemoryFile(records)], typed_cells=False).as_text()
+
+
+@given(st.none() | st.text(st.sampled_from(" !a\x1f\x7f\t\u00a0\u3000é~") | st.characters(codec="utf-8"), max_size=4))
+@example("\u00a0!")
+@example("\x7f")
+def test_a_value_is_more_than_space(workspace: Workspace, text: str | None) -> None:
+    ((found, expected),) = workspace.rows(f"SELECT {has_value('v')}, trim(v) <> '' FROM (SELECT ?::VARCHAR v)", [text])
+    assert found == bool(expected)
+
+
+def test_how_often_a_value_is_there_counts(workspace: Workspace) -> None:
+    words = ["<b>new</b>"] * 6 + ["used"] * 3 + [None]
+    found = profile(table_of(workspace, [{"state": word} for word in words]), agent_id=7, run_id=1).columns["state"]
+    assert found.filled == 0.9
+    assert found.shares["mark-up"] == pytest.approx(6 / 9, abs=1e-5)
+    assert found.shares["letters"] == 1.0
+    assert found.values == {"<b>new</b>": 0.66667, "used": 0.33333}
+    assert found.words == {"new": 0.66667, "used": 0.33333}
+    assert found.kinds == {"text": 1.0}
+
+
+def test_each_column_has_a_change_of_its_own(workspace: Workspace) -> None:
+    before: list[dict[str, Any]] = [
+        {"sku": n, "price": f"{n + 1}.00 EUR", "stock": n, "name": f"Thing {n}", "day": None} for n in range(100)
+    ]
+    now = [
+        {
+            **record,
+            "price": f"{(record['sku'] + 1) * 1.5:.2f} EUR" if record["sku"] < 40 else record["price"],
+            "stock": record["stock"] - 1 if record["sku"] < 10 else record["stock"] + 5,
+            "day": "2026-01-01" if record["sku"] == 0 else None,
+        }
+        for record in before
+    ]
+    found = compare(table_of(workspace, now), table_of(workspace, before), ["sku"], 3)
+    assert found is not None
+    assert (found.kept, found.added, found.matched, list(found.columns)) == (
+        1.0,
+        0.0,
+        100,
+        ["price", "stock", "name", "day"],
+    )
+    assert found.columns["price"] == ColumnChange(changed=0.4, rose=1.0, factor=1.5, alike=0.4)
+    assert (found.columns["stock"].changed, found.columns["stock"].rose) == (1.0, 0.9)
+    assert found.columns["name"] == ColumnChange(changed=0.0)
+    assert found.columns["day"] == ColumnChange(changed=0.01)
+
+
+def test_runs_that_share_no_column_but_the_key_have_no_changes(workspace: Workspace) -> None:
+    found = compare(table_of(workspace, [{"sku": 1, "a": 2}]), table_of(workspace, [{"sku": 1, "b": 2}]), ["sku"], 3)
+    assert found is not None
+    assert (found.kept, found.columns) == (1.0, {})
