@@ -14,10 +14,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from tests.simulation import promises, sessions
+from tests.simulation.all_worlds import broken_promises, world_of
 from tests.simulation.history import Entry, written
 from tests.simulation.promises import Broken
-from tests.simulation.worlds import Action, world_of
+from tests.simulation.worlds import Action
 from tests.support.worker import LOG_LINES, PACKAGE
 
 
@@ -81,12 +81,6 @@ def report(seed: int, script: Sequence[Action], broken: Sequence[Broken]) -> Non
     show(history)
     for one in broken_promises(history):
         print(f"  at {one.at:.0f} s: {one.promise}: {one.text}")
-
-
-def broken_promises(history: Sequence[Entry]) -> list[Broken]:
-    """Return the promises that a history breaks."""
-    is_of_session = "session_id" in history[0]
-    return sessions.broken_promises(history) if is_of_session else promises.broken_promises(history)
 
 
 def shrunk(seed: int, script: Sequence[Action], promise: str) -> list[Action]:

@@ -183,6 +183,13 @@ FAULTS = (
         "is_late_effect = record.doubted is request and (error.status_code == 409 or not is_refusal)",
         "is_late_effect = record.doubted is request and not is_refusal",
     ),
+    Fault(
+        "077e43a",
+        "the run of a mapped sibling whose attempt has just started is taken for the lost one",
+        "hooks/port.py",
+        "if state in RUNNING and index not in heard]",
+        "if state is None and index not in heard]",
+    ),
 )
 
 

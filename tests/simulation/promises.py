@@ -120,7 +120,7 @@ class _Reader:
     def _find_ends(self) -> None:
         for entry in self.history:
             if entry["what"] == "request" and entry["status"] == 200:
-                for run in _runs_in(entry["answer"]):
+                for run in runs_in(entry["answer"]):
                     self._take_in(run, entry)
 
     def _take_in(self, run: dict[str, Any], entry: Entry) -> None:
@@ -266,9 +266,10 @@ def _started(entry: Entry) -> Iterator[tuple[int, int]]:
         yield answer["id"], answer["configId"]
 
 
-def _runs_in(answer: Any) -> Iterator[dict[str, Any]]:
+def runs_in(answer: Any) -> Iterator[dict[str, Any]]:
+    """Yield the runs that an answer tells of."""
     if isinstance(answer, list):
         for item in answer:
-            yield from _runs_in(item)
+            yield from runs_in(item)
     elif isinstance(answer, dict) and {"id", "configId", "status"} <= answer.keys():
         yield answer
