@@ -35,25 +35,29 @@ def _of_one(history: Sequence[Entry], index: int) -> Iterator[Entry]:
 
 def _shared(history: Sequence[Entry]) -> Iterator[Broken]:
     owners: dict[int, int] = {}
-    lost: set[int] = set()
-    ambiguous: set[int] = set()
+    latest: dict[int | None, int] = {}
+    unknown: set[int] = set()
+    ambiguous: set[int | None] = set()
     for entry in history:
         task = entry.get("task")
         if _forgets(history[0], entry):
             owners = {run_id: owner for run_id, owner in owners.items() if owner != task}
         if entry["what"] == "ended":
             (ambiguous.add if entry.get("error") == "AgentRunStartAmbiguous" else ambiguous.discard)(task)
+            if entry["how"] == "died" and task in latest:
+                unknown.add(latest[task])
         if entry["what"] == "attempt" and task in ambiguous:
             # A person was given the run to look at, and then told the task to start another one.
-            owners = {run_id: owner for run_id, owner in owners.items() if owner != task or run_id not in lost}
+            owners = {run_id: owner for run_id, owner in owners.items() if owner != task or run_id not in unknown}
         for run_id in _touched(entry):
             owner = owners.get(run_id, task)
             if owner != task:
                 what = entry["path"] if entry["what"] == "request" else "returned"
                 yield Broken(entry["at"], "a run is one task's", f"run {run_id} of task {owner}: {what} by task {task}")
         if _is_start(entry):
-            owners[entry["answer"]["id"]] = entry["task"]
-            lost |= {entry["answer"]["id"]} if entry["lost"] else set()
+            latest[task] = entry["answer"]["id"]
+            owners[latest[task]] = entry["task"]
+            unknown |= {latest[task]} if entry["lost"] else set()
 
 
 def _forgets(world: Entry, entry: Entry) -> bool:

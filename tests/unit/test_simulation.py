@@ -82,7 +82,7 @@ def test_a_script_is_cut_to_what_breaks_the_promise(monkeypatch: pytest.MonkeyPa
         return [promises.Broken(0, "no marks", "one")] if "mark" in does else []
 
     monkeypatch.setattr("tests.simulation.__main__.broken_promises", broken)
-    seed = next(seed for seed in range(1000) if broken((world := world_of(seed)).play()))
+    seed = next(seed for seed in range(0, 1000, len(WORLDS)) if broken((world := world_of(seed)).play()))
     short = shrunk(seed, world.script, "no marks")
     assert short[-1][0] == "a_person_marks_the_deferred_task"
     assert len(short) <= 2
