@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import sys
 from datetime import timedelta
@@ -54,7 +53,14 @@ ACTIONS: Actions = {
 del ACTIONS["the_inputs_change"]
 
 
-class SensorWorld(World, LifeAmongStrangers):
+class _Sensors(LifeAmongStrangers):
+    """A task that is a sensor."""
+
+    def operator(self) -> AgentRunSensor:
+        return AgentRunSensor(task_id="run_agent", agent_id=7, retries=RETRIES, **self.arguments)
+
+
+class SensorWorld(World, _Sensors):
     """A sensor that waits for one run, by its id or as the first one since a moment."""
 
     actions = ACTIONS
@@ -74,12 +80,11 @@ class SensorWorld(World, LifeAmongStrangers):
             "poke_interval": draw.choice((30, 150)),
         }
         since = START + timedelta(seconds=draw.choice((-30, 0, 30, 600)))
-        which = draw.choice(({"run_id": 101}, {"since": since.isoformat()}, {"since": since.isoformat()}))
+        by_time = {"run_id": None, "since": since.isoformat()}
+        which: dict[str, Any] = draw.choice(({"run_id": 101, "since": None}, by_time, by_time))
         kind: dict[str, Any] = {"mode": "reschedule" if self.mode == "reschedule" else "poke"}
         self.arguments = {**parameters, **which, **kind, "deferrable": self.mode == "deferred"}
-        self.open(
-            seed, service, draw, sensor=self.mode, run_id=which.get("run_id"), since=which.get("since"), **parameters
-        )
+        self.open(seed, service, draw, sensor=self.mode, **which, **parameters)
         use_fakes(self.monkeypatch, self.worker)
         use_first_poke(self.monkeypatch, self.task.ti)
         base = sys.modules[BaseSensorOperator.__module__]  # it sleeps between pokes and counts their time
@@ -87,14 +92,13 @@ class SensorWorld(World, LifeAmongStrangers):
         self.monkeypatch.setattr(base, "time", time)
         self.monkeypatch.setattr(base.timezone, "utcnow", lambda: service.clock.now)
         self.triggerer = Triggerer(self.worker, self.task, self.monkeypatch)
-        self.sensor = AgentRunSensor(task_id="run_agent", agent_id=7, retries=RETRIES, **self.arguments)
         if draw.random() < 0.7:
             self.a_run_is_started(Plan(draw.choice(ENDS), seconds=draw.choice((20, 200, 1500))))
 
-    def operator(self) -> Any:
-        return copy.copy(self.sensor)
-
     # How Airflow does it
+
+    def asked(self) -> dict[str, Any]:
+        return {}
 
     def sleep(self, seconds: float) -> None:
         """Sleep between two pokes."""

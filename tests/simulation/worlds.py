@@ -7,7 +7,6 @@ a world only writes its history down.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import random
@@ -134,8 +133,8 @@ others meet more often where there are few others."""
 MOST_STEPS = 2000
 """More steps than any piece of an attempt takes: one that takes more does not come to an end."""
 
-_PROTOTYPES: dict[str, Any] = {}
-"""An operator for each world and parameters. To build one takes Airflow as long as most attempts take altogether."""
+_PROTOTYPES: dict[type, Any] = {}
+"""An operator for each world. To build one takes Airflow as long as most attempts take altogether."""
 
 
 def use_test_mode(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,12 +339,19 @@ class World(Script, TaskLife):
 
     def operator(self) -> Any:
         """Return a new operator: a copy, as Airflow itself makes one for each task of a mapped one."""
-        name = f"{type(self).__name__} {self.inputs} {self.arguments}"
-        if name not in _PROTOTYPES:
-            _PROTOTYPES[name] = super().operator()  # type: ignore[safe-super]  # a life says which
-        operator = copy.copy(_PROTOTYPES[name])
-        operator._kill_switch = KillSwitch()
+        kind = type(self)
+        if kind not in _PROTOTYPES:
+            _PROTOTYPES[kind] = super().operator()  # type: ignore[safe-super]  # a life says which
+        prototype = _PROTOTYPES[kind]
+        operator = object.__new__(type(prototype))
+        vars(operator).update(vars(prototype) | self.arguments | self.asked())
+        if hasattr(operator, "_kill_switch"):  # which a sensor has not
+            vars(operator)["_kill_switch"] = KillSwitch()
         return operator
+
+    def asked(self) -> dict[str, Any]:
+        """Return the parameters that say what the task is to do now."""
+        return {"input_parameters": {"n": self.inputs}}
 
     # What is written down
 
@@ -581,6 +587,9 @@ class _WorldOfSessions(World, SessionLife):
 class StartedSessionWorld(_WorldOfSessions, Sessions):
     """A task that starts its session."""
 
+    def asked(self) -> dict[str, Any]:
+        return {"prompt": f"Pull the prices, for the {self.inputs}th time"}
+
     def draw_start(self, draw: random.Random) -> str | None:
         self.arguments["on_ready"] = draw.choice(("finish", "finish", "fail", "cancel"))
         self.arguments["on_ambiguous_start"] = draw.choice(("fail", "start"))
@@ -590,6 +599,9 @@ class StartedSessionWorld(_WorldOfSessions, Sessions):
 
 class GivenSessionWorld(_WorldOfSessions, GivenSessions):
     """A task that continues the session which another one has started."""
+
+    def asked(self) -> dict[str, Any]:
+        return {}
 
     def draw_start(self, draw: random.Random) -> str | None:
         self.arguments["on_ready"] = draw.choice(("finish", "fail", "cancel"))

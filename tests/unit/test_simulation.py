@@ -16,7 +16,7 @@ from tests.simulation.all_worlds import WORLDS, broken_promises, world_of
 from tests.simulation.faults import FAULTS, PACKAGE, Fault
 from tests.simulation.history import Entry, read, written
 from tests.simulation.sibling_world import SiblingsWorld
-from tests.simulation.worlds import GivenSessionWorld, RunWorld, Script
+from tests.simulation.worlds import GivenSessionWorld, RunWorld, Script, World
 
 RUN = {"retry_mode": "restart_or_new", "on_clear": "rerun", "has_state_store": True, "began": 1795338000.0}
 SESSION = {"session_id": None, "followups": ["a", "b"], "single_shot": False, "has_state_store": True}
@@ -61,6 +61,20 @@ def test_a_seed_is_a_history(seed: int) -> None:
     assert list(written(history)) == list(written(world_of(seed).play()))
     assert list(written(history)) == list(written(world_of(seed).replay(first.script)))
     assert broken_promises(read(written(history))) == []
+
+
+@pytest.mark.parametrize("seed", range(2 * len(WORLDS)))
+def test_an_operator_that_is_copied_is_like_one_that_is_built(seed: int) -> None:
+    world_of(seed + 2 * len(WORLDS)).play()  # with an operator of other parameters
+    world: Any = world_of(seed)
+    try:
+        task = getattr(world, "siblings", [world])[0]
+        task.inputs = 1
+        copied, built = task.operator(), super(World, task).operator()
+        for name in {*built.template_fields, *task.arguments, "retries", "task_id"}:
+            assert getattr(copied, name) == getattr(built, name), name
+    finally:
+        world.monkeypatch.undo()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.commit}: {fault.what}")
