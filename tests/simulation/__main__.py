@@ -25,15 +25,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
     parser.add_argument("--histories", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="of the first history; several: one by one")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of CPU, after which there are no more")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first broken promise")
     parser.add_argument("--show", action="store_true", help="print each history")
     options = parser.parse_args(arguments)
     be_quiet()
+    violations = [simulate(seed, options) for seed in options.seed]
+    return 1 if any(violations) else 0
+
+
+def simulate(first: int, options: argparse.Namespace) -> int:
+    """Simulate from a seed on; return how many histories broke a promise."""
     started_at, violations = time.process_time(), 0
     for count in range(1, options.histories + 1):
-        seed = options.seed + count - 1
+        seed = first + count - 1
         world = world_of(seed)
         history = world.play()
         if options.show:
@@ -46,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if time.process_time() - started_at > options.seconds:
             break
     seconds = time.process_time() - started_at
-    print(f"{count} histories from seed {options.seed}, {violations} violations, {count / seconds:.0f} a second of CPU")
-    return 1 if violations else 0
+    rate = f"{count / seconds:.0f} a second of CPU"
+    print(f"{count} histories from seed {first}, {violations} violations, {rate}", flush=True)
+    return violations
 
 
 def be_quiet() -> None:

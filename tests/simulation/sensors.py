@@ -83,6 +83,8 @@ class _Reader:
             yield from self._failed(at, error)
         if error == "AirflowSensorTimeout":
             yield from self._timed_out(at)
+        if error == "TaskDeferralError":
+            yield Broken(at, "a broken deferral is no end", entry["said"])
         latest = self.entered_at + self.sensor["timeout"] + self.sensor["poke_interval"] + SLACK
         if at > latest and error == "AirflowSensorTimeout" and not self.is_resumed:
             yield Broken(at, "a sensor keeps its timeout", f"it has waited since {self.entered_at}")
