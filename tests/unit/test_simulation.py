@@ -173,6 +173,21 @@ RUN_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
          looked(300, 102, 10, 60)],
         [],
     ),
+    "a second run beside one that is being stopped because its record was discarded": (
+        [started(1, 101), person(20, "clear", wipes=True), started(30, 102), *SUCCESS, looked(300, 101, 8, 60),
+         looked(300, 102, 10, 90)],
+        [],
+    ),
+    "a run that goes on although its record was discarded": (
+        [started(1, 101), person(20, "clear", wipes=True), started(30, 102), *SUCCESS, looked(300, 101, 8, 95),
+         looked(300, 102, 10, 90)],
+        ["a run whose record is discarded is stopped"],
+    ),
+    "a run whose discarded record no process could hear of": (
+        [started(1, 101), person(20, "clear", wipes=True), person(20, "wipe"), started(30, 102), *SUCCESS,
+         looked(300, 101, 4), looked(300, 102, 10, 90)],
+        [],
+    ),
     "a new run instead of a restart": (
         [started(1, 101), looked(20, 101, 6, 10), started(30, 102), *SUCCESS, looked(300, 102, 10, 60)],
         ["a Failure is restarted in place"],
