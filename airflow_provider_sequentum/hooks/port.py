@@ -78,6 +78,10 @@ ANNOUNCEMENT_KEY = "sequentum_credits"
 """The XCom in which a task with a credit limit tells the other tasks of its DAG run what it starts."""
 
 
+RUNNING = ("running", "restarting")
+"""The states of a task whose process may be about to say what it starts."""
+
+
 class AttemptPort(ClientPort):
     """The port of an attempt: keeps its record, and its claims among mapped siblings; see :class:`~.jobs.port.Port`.
 
@@ -122,7 +126,10 @@ class AttemptPort(ClientPort):
             self.push(CLAIM_KEY, claim.updated(map_index=self._map_index).to_json())
 
     def claims(self) -> list[Claim]:
-        """Return what the task's mapped siblings have claimed. Where they cannot be asked, one seems unanswered."""
+        """Return what the task's mapped siblings have claimed. Where they cannot be asked, one seems unanswered.
+
+        So does one that is running and has claimed nothing yet: Airflow removed what its attempt before had claimed.
+        """
         if self._map_index < 0:
             return []
         if self.is_asking_airflow:
@@ -131,6 +138,11 @@ class AttemptPort(ClientPort):
         with self.asking_airflow():
             pushed = ti.xcom_pull(task_ids=[ti.task_id], key=CLAIM_KEY) or []
         claims = [Claim.from_json(value) for value in pushed if value is not None]
+        heard = {claim.map_index for claim in claims} | {self._map_index}
+        with self.asking_airflow():  # after the claims, for the reason that announcements() gives
+            states = states_in_dag_run(self._context, [ti.task_id])
+        silent = [index for (_, index), state in states.items() if state in RUNNING and index not in heard]
+        claims += [Claim(is_answered=False, map_index=index) for index in silent]
         return [claim for claim in claims if claim.map_index != self._map_index]
 
     def announce(self, announcement: Announcement) -> Announcement:
@@ -156,7 +168,7 @@ class AttemptPort(ClientPort):
         quiet = [state for place, state in states.items() if place not in heard]
         return Announced(
             others=[each for each in found if (each.task_id, each.map_index) != (ti.task_id, self._map_index)],
-            silent_running=sum(state in ("running", "restarting") for state in quiet),
+            silent_running=sum(state in RUNNING for state in quiet),
             silent_ended=sum(state in ("failed", "up_for_retry") for state in quiet),
         )
 

@@ -171,7 +171,13 @@ class AgentRunSensor(BaseSensorOperator):
         return self._conclude(context, port, seen.run)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral. What Airflow 3.3 makes of its failures, this makes of them on older versions too."""
+        """Resume after a deferral. What Airflow 3.3 makes of its failures, this makes of them on older versions too.
+
+        If the trigger broke, the sensor waits on the worker, for as long as it has time.
+        """
+        if next_method == DEFERRAL_FAILED and not deferral_timed_out(next_kwargs):
+            self.log.warning("The trigger broke (%s); waiting on the worker.", (next_kwargs or {}).get("error"))
+            return self._wait_on_worker(context)
         try:
             if next_method == DEFERRAL_FAILED and deferral_timed_out(next_kwargs):
                 raise AirflowSensorTimeout("Timed out, and no triggerer was there to notice. The run was left alone.")
@@ -205,6 +211,16 @@ class AgentRunSensor(BaseSensorOperator):
             kwargs={"config": config.to_json()},
             timeout=deferral_timeout(deadline, port.now()),
         )
+
+    def _wait_on_worker(self, context: Context) -> Any:
+        self.deferrable = False
+        try:
+            port, _ = self._polling(self._config())
+        except AirflowFailException as error:
+            raise self._softened(error) from error
+        waited = port.now() - facts_of(context, self).started_at
+        self.timeout = max(self.timeout - waited.total_seconds(), 0.0)
+        return self.execute(context)
 
     def _softened(self, error: BaseException) -> BaseException:
         """Return what ``error`` becomes with ``soft_fail`` or ``never_fail``, as it does while poking."""

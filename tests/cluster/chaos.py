@@ -30,15 +30,18 @@ from tests.cluster.breaking import Breaking
 from tests.cluster.canary import Search, Sighting
 from tests.cluster.evidence import Database, gather_cases, search_everything
 from tests.cluster.invariants import GRACE, violations
-from tests.cluster.people import ROWS, People, Population
+from tests.cluster.people import ROWS, TASK, People, Population
 from tests.cluster.plan import Storm, plan_storm
 from tests.cluster.report import Findings, explain, render
 from tests.cluster.service import DashboardUser, SandboxService
+from tests.cluster.wire import TRIES, Verdict, describe, judge
 from tests.system.harness import Cluster
 from tests.system.stage import CHECKOUT, CONNECTION
 
 DAGS = CHECKOUT / "tests" / "cluster" / "dags"
 POPULATIONS: tuple[Population, ...] = ("provider", "plain")
+RECORD = "wire.jsonl"
+"""The file with what was recorded in front of the service."""
 PATIENCE = 15.0
 """Seconds an answer of Airflow's API is waited for while parts of it may be dead."""
 SETTLING_TIMEOUT = 300.0
@@ -71,7 +74,7 @@ def open_world(folder: Path) -> Iterator[World]:
     """Start everything, with a key for each population."""
     with ExitStack() as stack:
         key = f"sk-canary-{secrets.token_hex(16)}"
-        service = SandboxService(folder / "service", key)
+        service = SandboxService(folder / "service", key, record=folder / RECORD)
         stack.callback(service.stop)
         service.start()
         keys = {"provider": key, "plain": service.add_key("plain")}
@@ -162,6 +165,22 @@ class Performance:
             looked_in=f"The same search found a word that is no secret in {len(control)} places.",
         )
 
+    def verdicts(self) -> list[Verdict]:
+        """Let the checker of the simulation decide, from what was recorded on the wire in front of the service."""
+        world, people = self.world, self.people
+        census = DashboardUser(world.service, world.service.add_key("census"))
+        for run in world.service.runs():
+            census.look(run.agent_id, run.run_id)
+        return judge(
+            people.placed,
+            (world.folder / RECORD).read_text().splitlines(),
+            world.database.rows(TRIES, TASK, TASK),
+            world.database.results(),
+            people.clicks,
+            world.database.last_heartbeats(),
+            world.cluster.home,
+        )
+
     def _search(self) -> dict[str, list[Sighting]]:
         world = self.world
         needles = {**world.keys, "marker": world.marker}
@@ -206,13 +225,18 @@ def main() -> int:
             performance = Performance(world, plan_storm(options.seed, seconds), populations)
             say(f"The storm begins: {options.minutes:g} minutes, seed {options.seed}.")
             performance.run(seconds)
+            verdicts = performance.verdicts()
             findings = performance.findings(command)
         print(f"\n{render(findings)}\n\n{explain(findings)}", flush=True)
+        print("\nThe checker of the simulation, on what was recorded in front of the service:")
+        for population in populations:
+            print(describe(verdicts, population), flush=True)
     finally:
         if options.keep is not None:
             shutil.copytree(folder, options.keep, symlinks=True)
         shutil.rmtree(folder)
-    return min(findings.wrong("provider"), 1)
+    broken = any(verdict.broken for verdict in verdicts if verdict.placed.population == "provider")
+    return 1 if broken or findings.wrong("provider") else 0
 
 
 if __name__ == "__main__":

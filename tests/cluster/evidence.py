@@ -53,6 +53,11 @@ class Database:
         """Return who has a task: its process's ``pid`` while it is running, its ``triggerer_id`` while deferred."""
         return self.rows(HOLDER, run.dag_id, run.run_id, task_id)[0]
 
+    def results(self) -> dict[tuple[str, str], int]:
+        """Return which run each job's task has returned, by DAG and run."""
+        rows = self.rows(RESULTS)
+        return {(row["dag_id"], row["run_id"]): int(row["value"]) for row in rows if row["task_id"] == TASK}
+
     def last_heartbeats(self) -> dict[int, datetime]:
         """Return when each triggerer and scheduler gave its last sign of life."""
         return {row["id"]: row["latest_heartbeat"] for row in self.rows(HEARTBEATS)}
@@ -76,14 +81,14 @@ def gather_cases(
 ) -> list[Case]:
     """Return what is known of each job."""
     tasks = {(row["dag_id"], row["run_id"], row["task_id"]): row for row in database.rows(TASKS)}
-    results = {(row["dag_id"], row["run_id"], row["task_id"]): row["value"] for row in database.rows(RESULTS)}
+    results = database.results()
     runs = runs_by_agent(effects, truths, requests)
     interventions = _interventions(clicks, database.last_heartbeats())
     cases = []
     for place in placed:
         run, job = place.run, place.job
         row, landing = tasks[run.dag_id, run.run_id, TASK], tasks.get((run.dag_id, run.run_id, "land"))
-        result = results.get((run.dag_id, run.run_id, TASK))
+        result = results.get((run.dag_id, run.run_id))
         cases.append(
             Case(
                 name=job.name,
@@ -91,7 +96,7 @@ def gather_cases(
                 task=TaskFact(
                     state=row["state"],
                     ended=row["end_date"],
-                    result=None if result is None else int(result),
+                    result=result,
                     tries=row["try_number"],
                 ),
                 runs=runs[place.agent_id],

@@ -13,6 +13,7 @@ import httpx
 
 from airflow_provider_sequentum.sandbox.ledger import ActualRun, Effect, Leak, RequestEntry
 from tests.system.harness.service import Service, free_port, stop_all
+from tests.system.stage import CHECKOUT
 
 BOOT_TIMEOUT = 60.0
 PATIENCE = 20.0
@@ -23,18 +24,20 @@ class SandboxService:
 
     :param folder: where its state, its log and its keys are.
     :param api_key: its first key.
+    :param record: the file in which what is asked of it is written down, see :mod:`.recorded_sandbox`.
     """
 
-    def __init__(self, folder: Path, api_key: str) -> None:
+    def __init__(self, folder: Path, api_key: str, record: Path | None = None) -> None:
         folder.mkdir(parents=True)
         self._ready = folder / "ready.json"
+        plain = [str(Path(sys.executable).parent / "sequentum-sandbox")]
         command = [
-            str(Path(sys.executable).parent / "sequentum-sandbox"),
+            *(plain if record is None else [sys.executable, "-m", "tests.cluster.recorded_sandbox", str(record)]),
             *("--port", str(free_port()), "--storage-port", str(free_port()), "--no-sample-agents"),
             *("--space-concurrency", "1000", "--credits", "1000000"),
             *("--state-file", str(folder / "state.json"), "--ready-file", str(self._ready)),
         ]
-        environment = {**os.environ, "SEQUENTUM_SANDBOX_API_KEY": api_key}
+        environment = {**os.environ, "SEQUENTUM_SANDBOX_API_KEY": api_key, "PYTHONPATH": str(CHECKOUT)}
         self.service = Service("sandbox", command, log_folder=folder, environment=environment)
         self.base_url = ""
         self.storage_url = ""
@@ -112,7 +115,7 @@ class SandboxService:
 
 
 class DashboardUser:
-    """A person who uses the service's own pages: their requests are the service's API, with a key of their own."""
+    """Who uses the service's own pages: their requests are the service's API, with a key of their own."""
 
     def __init__(self, service: SandboxService, api_key: str) -> None:
         self._service = service
@@ -122,3 +125,8 @@ class DashboardUser:
         """Stop or restart a run."""
         url = f"{self._service.base_url}/api/v1/agent/{agent_id}/run/{run_id}/{verb}"
         httpx.post(url, headers=self._headers, timeout=PATIENCE, trust_env=False).raise_for_status()
+
+    def look(self, agent_id: int, run_id: int) -> None:
+        """Look at a run."""
+        url = f"{self._service.base_url}/api/v1/agent/{agent_id}/run/{run_id}/status"
+        httpx.get(url, headers=self._headers, timeout=PATIENCE, trust_env=False).raise_for_status()

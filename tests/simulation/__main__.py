@@ -14,10 +14,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from tests.simulation import promises, sessions
+from tests.simulation.all_worlds import broken_promises, world_of
 from tests.simulation.history import Entry, written
 from tests.simulation.promises import Broken
-from tests.simulation.worlds import Action, world_of
+from tests.simulation.worlds import Action
 from tests.support.worker import LOG_LINES, PACKAGE
 
 
@@ -25,15 +25,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
     parser.add_argument("--histories", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="of the first history; several: one by one")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of CPU, after which there are no more")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first broken promise")
     parser.add_argument("--show", action="store_true", help="print each history")
     options = parser.parse_args(arguments)
     be_quiet()
+    violations = [simulate(seed, options) for seed in options.seed]
+    return 1 if any(violations) else 0
+
+
+def simulate(first: int, options: argparse.Namespace) -> int:
+    """Simulate from a seed on; return how many histories broke a promise."""
     started_at, violations = time.process_time(), 0
     for count in range(1, options.histories + 1):
-        seed = options.seed + count - 1
+        seed = first + count - 1
         world = world_of(seed)
         history = world.play()
         if options.show:
@@ -46,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if time.process_time() - started_at > options.seconds:
             break
     seconds = time.process_time() - started_at
-    print(f"{count} histories from seed {options.seed}, {violations} violations, {count / seconds:.0f} a second of CPU")
-    return 1 if violations else 0
+    rate = f"{count / seconds:.0f} a second of CPU"
+    print(f"{count} histories from seed {first}, {violations} violations, {rate}", flush=True)
+    return violations
 
 
 def be_quiet() -> None:
@@ -81,12 +88,6 @@ def report(seed: int, script: Sequence[Action], broken: Sequence[Broken]) -> Non
     show(history)
     for one in broken_promises(history):
         print(f"  at {one.at:.0f} s: {one.promise}: {one.text}")
-
-
-def broken_promises(history: Sequence[Entry]) -> list[Broken]:
-    """Return the promises that a history breaks."""
-    is_of_session = "session_id" in history[0]
-    return sessions.broken_promises(history) if is_of_session else promises.broken_promises(history)
 
 
 def shrunk(seed: int, script: Sequence[Action], promise: str) -> list[Action]:

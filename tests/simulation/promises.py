@@ -20,6 +20,9 @@ WELL = frozenset({COMPLETED, SUCCESS})
 STOP_SECONDS = 60.0
 """How long a run may go on after its task has ended."""
 
+JOIN_SECONDS = 300.0
+"""How long the trigger of a cleared task waits for an attempt that takes the run over, where one may."""
+
 TICK = 2.0
 """Seconds by which two times may differ that are one: the service's clock is known in whole seconds."""
 
@@ -66,6 +69,8 @@ class Job:
     spans: list[Span]
     is_excused: bool = False
     """Whether a person was given the run to look at, or nothing was left that knows of it."""
+    discarded_at: float | None = None
+    """When its record was discarded while it was going: its own attempt or trigger stops it, beside the next one."""
 
     def span_at(self, at: float) -> Span:
         """Return the latest span that had begun by then."""
@@ -96,6 +101,7 @@ class _Reader:
             yield from getattr(self, f"_on_{entry['what']}", self._on_anything)(entry)
         if self.state not in ("success", "failed", "skipped"):
             yield Broken(entry["at"], "a task ends", f"it is {self.state}")
+        yield from self._discarded_and_going()
 
     # What became of each run
 
@@ -120,7 +126,7 @@ class _Reader:
     def _find_ends(self) -> None:
         for entry in self.history:
             if entry["what"] == "request" and entry["status"] == 200:
-                for run in _runs_in(entry["answer"]):
+                for run in runs_in(entry["answer"]):
                     self._take_in(run, entry)
 
     def _take_in(self, run: dict[str, Any], entry: Entry) -> None:
@@ -181,8 +187,22 @@ class _Reader:
 
     def _beside_another(self, job: Job, at: float) -> Iterator[Broken]:
         for other in self._others(job):
-            if not other.is_excused and other.span_at(at).covers(at):
+            is_being_stopped = other.discarded_at is not None and at <= other.discarded_at + self._patience
+            if not other.is_excused and not is_being_stopped and other.span_at(at).covers(at):
                 yield Broken(at, "one run at a time", f"run {other.id} goes on, {job.id} is started")
+
+    @property
+    def _patience(self) -> float:
+        return STOP_SECONDS + (JOIN_SECONDS if self._task["on_clear"] == "join" else 0.0)
+
+    def _discarded_and_going(self) -> Iterator[Broken]:
+        for job in self.jobs.values():
+            if job.discarded_at is None or job.is_excused:
+                continue
+            latest = job.discarded_at + self._patience
+            ended_at = job.span_at(job.discarded_at).ended_at
+            if ended_at is None or ended_at > latest + TICK:
+                yield Broken(latest, "a run whose record is discarded is stopped", f"run {job.id} goes on")
 
     def _others(self, job: Job) -> list[Job]:
         return [other for other in self.jobs.values() if other is not job and other.agent_id == job.agent_id]
@@ -250,6 +270,10 @@ class _Reader:
         self.is_killed = self.is_killed or entry["does"] == "kill"
         if entry["does"] == "wipe" or (entry["does"] in ("mark", "clear") and is_unheard):
             self._excuse_all(entry["at"])
+        if entry["does"] == "clear" and entry.get("wipes"):
+            for job in self.jobs.values():
+                if job.span_at(entry["at"]).covers(entry["at"]):
+                    job.discarded_at = entry["at"]
         yield from self._on_anything(entry)
 
 
@@ -266,9 +290,10 @@ def _started(entry: Entry) -> Iterator[tuple[int, int]]:
         yield answer["id"], answer["configId"]
 
 
-def _runs_in(answer: Any) -> Iterator[dict[str, Any]]:
+def runs_in(answer: Any) -> Iterator[dict[str, Any]]:
+    """Yield the runs that an answer tells of."""
     if isinstance(answer, list):
         for item in answer:
-            yield from _runs_in(item)
+            yield from runs_in(item)
     elif isinstance(answer, dict) and {"id", "configId", "status"} <= answer.keys():
         yield answer

@@ -7,7 +7,6 @@ a world only writes its history down.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import random
@@ -15,8 +14,8 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import timedelta
-from typing import Any, TypeVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
@@ -37,6 +36,9 @@ from tests.unit.runs.test_life import Runs
 from tests.unit.sessions.test_life import FOLLOWUPS, GIVEN, GivenSessions, SessionLife, Sessions
 from tests.unit.spaces.test_life import Spaces
 
+if TYPE_CHECKING:
+    import pytest
+
 T = TypeVar("T")
 
 Action = tuple[str, dict[str, Any]]
@@ -47,7 +49,7 @@ LOSSES = (fakes.answer_lost, fakes.server_error, fakes.not_reached, fakes.rate_l
 WAITING = ("scheduled", "up_for_retry")
 
 
-def _death(draw: random.Random) -> int | str | None:
+def drawn_death(draw: random.Random) -> int | str | None:
     """Draw before which step something happens to the worker: the n-th one, or the next request of a kind."""
     return draw.choice((None, None, draw.randrange(13), draw.choice(("stop", "cancel", "status", "start", "runs"))))
 
@@ -59,8 +61,12 @@ def _plan(draw: random.Random) -> Plan:
 Actions = dict[str, tuple[int, Sequence[str] | None, Draw]]
 
 TASK_ACTIONS: Actions = {
-    "a_try_runs": (8, WAITING, lambda draw: {"death": _death(draw), "calls_on_kill": draw.random() < 0.5}),
-    "the_trigger_fires": (8, ("deferred",), lambda draw: {"death": _death(draw), "calls_on_kill": draw.random() < 0.5}),
+    "a_try_runs": (8, WAITING, lambda draw: {"death": drawn_death(draw), "calls_on_kill": draw.random() < 0.5}),
+    "the_trigger_fires": (
+        8,
+        ("deferred",),
+        lambda draw: {"death": drawn_death(draw), "calls_on_kill": draw.random() < 0.5},
+    ),
     "an_attempt_meets_an_error_that_no_one_foresaw": (
         1,
         WAITING,
@@ -70,7 +76,7 @@ TASK_ACTIONS: Actions = {
     "the_deferral_breaks": (
         1,
         ("deferred",),
-        lambda draw: {"death": _death(draw), "error": draw.choice(("Trigger timeout", "Trigger failure"))},
+        lambda draw: {"death": drawn_death(draw), "error": draw.choice(("Trigger timeout", "Trigger failure"))},
     ),
     "a_person_marks_the_deferred_task": (2, ("deferred",), lambda draw: {}),
     "clear": (3, None, lambda draw: {"wipes_store": draw.random() < 0.4}),
@@ -100,6 +106,13 @@ RUN_ACTIONS: Actions = {
     "a_stranger_starts_a_run": (1, None, lambda draw: {"seconds": draw.choice((20, 2000))}),
 }
 
+RESTLESS_ACTIONS: Actions = {
+    "a_try_runs": RUN_ACTIONS["a_try_runs"],
+    "the_trigger_fires": RUN_ACTIONS["the_trigger_fires"],
+    "a_person_acts_on_the_restart": (12, ("deferred",), lambda draw: {"marks": draw.random() < 0.8}),
+    **RUN_ACTIONS,
+}
+
 SESSION_ACTIONS: Actions = {
     **TASK_ACTIONS,
     "plan_the_next_turns": (2, None, lambda draw: {"looks": draw.choice((1, 2, 5, 100))}),
@@ -120,8 +133,13 @@ others meet more often where there are few others."""
 MOST_STEPS = 2000
 """More steps than any piece of an attempt takes: one that takes more does not come to an end."""
 
-_PROTOTYPES: dict[str, Any] = {}
-"""An operator for each world and parameters. To build one takes Airflow as long as most attempts take altogether."""
+_PROTOTYPES: dict[type, Any] = {}
+"""An operator for each world. To build one takes Airflow as long as most attempts take altogether."""
+
+
+def use_test_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep Airflow from looking for its task runner at each attempt, and from warning that there is none."""
+    monkeypatch.setattr(sys.modules[BaseOperator.__module__].ExecutorSafeguard, "test_mode", True)
 
 
 class Stuck(BaseException):
@@ -221,10 +239,51 @@ class RecordingBuilder(_Recording, FakeBuilder):
         return answer
 
 
-class World(TaskLife):
-    """What all worlds have in common: how things happen, and what of them is written down."""
+class Script:
+    """What happens in a world, one thing after another, as it is drawn."""
 
     actions: Actions
+    draw: random.Random
+    script: list[Action]
+    steady = 2
+    """How many of the actions happen in every history: attempts and triggers, without which nothing happens."""
+
+    def play(self) -> list[Entry]:
+        """Let things happen as they are drawn; return the history."""
+        names = list(self.actions)
+        weights = [weight * self.draw.choice(EMPHASES) for weight, _, _ in self.actions.values()]
+        weights[: self.steady] = [self.actions[name][0] for name in names[: self.steady]]
+        for name in self.draw.choices(names, weights, k=SCRIPT_LENGTH):
+            action = (name, self.actions[name][2](self.draw))
+            if self.can(name):
+                self.script.append(action)
+                self.do(action)
+        return self.end()
+
+    def replay(self, script: Sequence[Action]) -> list[Entry]:
+        """Let the same things happen, or some of them; return the history."""
+        for action in script:
+            if self.can(action[0]):
+                self.do(action)
+        return self.end()
+
+    @abstractmethod
+    def can(self, name: str) -> bool:
+        """Return whether something can happen now."""
+
+    def do(self, action: Action) -> None:
+        """Let something happen."""
+        name, arguments = action
+        getattr(self, name)(**arguments)
+
+    @abstractmethod
+    def end(self) -> list[Entry]:
+        """Let everything come to its end without further trouble; return the history."""
+
+
+class World(Script, TaskLife):
+    """What all worlds of one task have in common: how things happen, and what of them is written down."""
+
     triggerer: Triggerer
     worker: SimulatedWorker
     worker_type = SimulatedWorker
@@ -245,8 +304,7 @@ class World(TaskLife):
         self.began = service.clock.monotonic()
         has_state_store = draw.random() < 0.75
         self.begin_task(has_state_store=has_state_store)
-        # Otherwise Airflow looks for its task runner at each attempt, and warns that there is none.
-        self.monkeypatch.setattr(sys.modules[BaseOperator.__module__].ExecutorSafeguard, "test_mode", True)
+        use_test_mode(self.monkeypatch)
         self.write("task", began=self.began, has_state_store=has_state_store, seed=seed, **parameters)
 
     def write(self, what: str, **fields: Any) -> Entry:
@@ -257,34 +315,10 @@ class World(TaskLife):
 
     # How it goes
 
-    def play(self) -> list[Entry]:
-        """Let things happen as they are drawn; return the history."""
-        names = list(self.actions)
-        weights = [weight * self.draw.choice(EMPHASES) for weight, _, _ in self.actions.values()]
-        weights[0], weights[1] = 8.0, 8.0  # attempts and triggers, without which nothing happens
-        for name in self.draw.choices(names, weights, k=SCRIPT_LENGTH):
-            action = (name, self.actions[name][2](self.draw))
-            if self.can(name):
-                self.script.append(action)
-                self.do(action)
-        return self.end()
-
-    def replay(self, script: Sequence[Action]) -> list[Entry]:
-        """Let the same things happen, or some of them; return the history."""
-        for action in script:
-            if self.can(action[0]):
-                self.do(action)
-        return self.end()
-
     def can(self, name: str) -> bool:
         """Return whether something can happen now."""
         states = self.actions[name][1]
         return states is None or self.state in states
-
-    def do(self, action: Action) -> None:
-        """Let something happen."""
-        name, arguments = action
-        getattr(self, name)(**arguments)
 
     def end(self) -> list[Entry]:
         """Let the task come to its end without further trouble, and take a census of its jobs."""
@@ -305,12 +339,19 @@ class World(TaskLife):
 
     def operator(self) -> Any:
         """Return a new operator: a copy, as Airflow itself makes one for each task of a mapped one."""
-        name = f"{type(self).__name__} {self.inputs} {self.arguments}"
-        if name not in _PROTOTYPES:
-            _PROTOTYPES[name] = super().operator()  # type: ignore[safe-super]  # a life says which
-        operator = copy.copy(_PROTOTYPES[name])
-        operator._kill_switch = KillSwitch()
+        kind = type(self)
+        if kind not in _PROTOTYPES:
+            _PROTOTYPES[kind] = super().operator()  # type: ignore[safe-super]  # a life says which
+        prototype = _PROTOTYPES[kind]
+        operator = object.__new__(type(prototype))
+        vars(operator).update(vars(prototype) | self.arguments | self.asked())
+        if hasattr(operator, "_kill_switch"):  # which a sensor has not
+            vars(operator)["_kill_switch"] = KillSwitch()
         return operator
+
+    def asked(self) -> dict[str, Any]:
+        """Return the parameters that say what the task is to do now."""
+        return {"input_parameters": {"n": self.inputs}}
 
     # What is written down
 
@@ -395,27 +436,36 @@ class _WorldOfRuns(World, LifeAmongStrangers):
 
     actions = RUN_ACTIONS
     service: RecordingService
+    deferred_share = 0.6
+    least_restarts = 0
+    restart_lags: Sequence[float] = (0, 20, 45)
+    ignoring_share = 0.2
+    """In how many worlds runs wait for a kill."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         draw = random.Random(seed)
         parameters = {
-            "deferrable": draw.random() < 0.6,
+            "deferrable": draw.random() < self.deferred_share,
             "on_clear": draw.choice(("rerun", "join")),
             "retry_mode": draw.choice(("restart_or_new", "restart", "new")),
-            "restarts": draw.randrange(3),
+            "restarts": max(draw.randrange(3), self.least_restarts),
         }
         self.arguments = {**parameters, "timeout": draw.choice((3000, 3000, 100)), "restart_delay": 30}
         self.arguments["poll_interval"] = draw.choice((150, 600))
-        service = self.new_service(restart_lag=draw.choice((0, 20, 45)))
+        service = self.new_service(restart_lag=draw.choice(self.restart_lags))
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
-        service.plans, service.ignores_stop = [_plan(draw), Plan()], draw.random() < 0.2
+        service.plans, service.ignores_stop = self.first_plans(draw), draw.random() < self.ignoring_share
         self.is_among_strangers = draw.random() < 0.3
         self.open(seed, service, draw, **parameters)
         use_fakes(self.monkeypatch, self.worker)
         if draw.random() < 0.2:
             self.a_stop_is_refused(60)
         self.triggerer = Triggerer(self.worker, self.task, self.monkeypatch)
+
+    def first_plans(self, draw: random.Random) -> list[Plan]:
+        """Draw what becomes of the first run, and say what becomes of the others."""
+        return [_plan(draw), Plan()]
 
     def can(self, name: str) -> bool:
         return super().can(name) and (self.is_among_strangers or name != "a_stranger_starts_a_run")
@@ -448,6 +498,32 @@ class _WorldOfRuns(World, LifeAmongStrangers):
                 self.write("request", path=path, body=None, by="person", status=200, answer=None, clock=0.0, lost=False)
 
 
+class _Restless(_WorldOfRuns):
+    """A world in which people act at once when a run was restarted, while the service may still show its Failure."""
+
+    deferred_share, least_restarts, restart_lags, ignoring_share = 0.8, 1, (0, 20, 45, 45), 0.5
+
+    actions = RESTLESS_ACTIONS
+    steady = 3
+
+    def first_plans(self, draw: random.Random) -> list[Plan]:
+        return [Plan(RunStatus.FAILURE, seconds=draw.choice((0, 20, 200))), Plan(seconds=draw.choice((60, 1500)))]
+
+    def can(self, name: str) -> bool:
+        return super().can(name) and (name != "a_person_acts_on_the_restart" or self._was_just_restarted())
+
+    def _was_just_restarted(self) -> bool:
+        minute_ago = self.service.clock.now - timedelta(minutes=1)
+        moments = [moment for wait in self.waits() if (moment := wait.get("restart_asked_at")) is not None]
+        return any(datetime.fromisoformat(moment) > minute_ago for moment in moments)
+
+    def a_person_acts_on_the_restart(self, *, marks: bool) -> None:
+        if marks:
+            self.a_person_marks_the_deferred_task()
+        else:
+            self.clear(wipes_store=False)
+
+
 class RunWorld(_WorldOfRuns, Runs):
     """A task that runs one agent."""
 
@@ -460,6 +536,14 @@ class SpaceWorld(_WorldOfRuns, Spaces):
 
     def new_service(self, **options: Any) -> RecordingService:
         return RecordingService(fakes.Clock(), agents={7: "Prices", 8: "Stock"}, **options)
+
+
+class RestlessRunWorld(_Restless, RunWorld):
+    """The same, where people act at once."""
+
+
+class RestlessSpaceWorld(_Restless, SpaceWorld):
+    """The same, where people act at once."""
 
 
 class _WorldOfSessions(World, SessionLife):
@@ -503,6 +587,9 @@ class _WorldOfSessions(World, SessionLife):
 class StartedSessionWorld(_WorldOfSessions, Sessions):
     """A task that starts its session."""
 
+    def asked(self) -> dict[str, Any]:
+        return {"prompt": f"Pull the prices, for the {self.inputs}th time"}
+
     def draw_start(self, draw: random.Random) -> str | None:
         self.arguments["on_ready"] = draw.choice(("finish", "finish", "fail", "cancel"))
         self.arguments["on_ambiguous_start"] = draw.choice(("fail", "start"))
@@ -513,15 +600,10 @@ class StartedSessionWorld(_WorldOfSessions, Sessions):
 class GivenSessionWorld(_WorldOfSessions, GivenSessions):
     """A task that continues the session which another one has started."""
 
+    def asked(self) -> dict[str, Any]:
+        return {}
+
     def draw_start(self, draw: random.Random) -> str | None:
         self.arguments["on_ready"] = draw.choice(("finish", "fail", "cancel"))
         self.arguments |= {"session_id": GIVEN, "on_ambiguous_start": "fail"}
         return GIVEN
-
-
-WORLDS: tuple[type[World], ...] = (RunWorld, SpaceWorld, StartedSessionWorld, RunWorld, SpaceWorld, GivenSessionWorld)
-
-
-def world_of(seed: int) -> World:
-    """Return the world of a seed."""
-    return WORLDS[seed % len(WORLDS)](seed)  # type: ignore[call-arg]

@@ -111,7 +111,12 @@ class FakeTask:
         """Start the next attempt: Airflow forgets the XComs."""
         self.ti.try_number += 1
         self.ti.start_date = self.clock.now
-        self.ti.xcoms = {key: value for key, value in self.ti.xcoms.items() if key[1] != self.ti.map_index}
+        self.forget_xcoms()
+
+    def forget_xcoms(self) -> None:
+        """Remove what the task has pushed."""
+        for key in [key for key in self.ti.xcoms if key[1] == self.ti.map_index]:
+            del self.ti.xcoms[key]
 
     def clear(self, *, wipes_store: bool = False) -> None:
         """Clear the task, and start its next attempt. Later versions of Airflow may discard the state store then."""

@@ -168,8 +168,9 @@ class TaskLife(RuleBasedStateMachine):
     @rule(death=DEATHS, error=st.sampled_from(["Trigger timeout", "Trigger failure"]))
     def the_deferral_breaks(self, death: int | None, error: str) -> None:
         operator = self.operator()
-        if error == "Trigger timeout":
-            self.service.clock.sleep(3120)
+        assert self.deferral is not None
+        if error == "Trigger timeout" and self.deferral.timeout is not None:
+            self.service.clock.sleep(self.deferral.timeout.total_seconds())
         self.segment(
             operator, lambda: operator.resume_execution("__fail__", {"error": error}, self.task.context), death
         )

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.simulation import promises, sessions
-from tests.simulation.__main__ import be_quiet, broken_promises, shrunk
+from tests.simulation import promises, sensors, sessions, siblings
+from tests.simulation.__main__ import be_quiet, shrunk
+from tests.simulation.all_worlds import WORLDS, broken_promises, world_of
 from tests.simulation.faults import FAULTS, PACKAGE, Fault
 from tests.simulation.history import Entry, read, written
-from tests.simulation.worlds import WORLDS, world_of
+from tests.simulation.sensor_world import SensorWorld
+from tests.simulation.sibling_world import SiblingsWorld
+from tests.simulation.worlds import GivenSessionWorld, RunWorld, Script, World
 
 RUN = {"retry_mode": "restart_or_new", "on_clear": "rerun", "has_state_store": True, "began": 1795338000.0}
 SESSION = {"session_id": None, "followups": ["a", "b"], "single_shot": False, "has_state_store": True}
@@ -32,16 +35,22 @@ def log_lines_reach_the_history() -> Iterator[None]:
         sys.modules["structlog"].configure(**before)
 
 
-ONCE_BROKEN = [1000005, 70175]
-"""Seeds whose history once broke a promise."""
+ONCE_BROKEN = [
+    (RunWorld, 1000005),
+    (GivenSessionWorld, 70175),
+    (SensorWorld, 129),
+    (SiblingsWorld, 126),
+    (SiblingsWorld, 319),
+]
+"""Worlds and seeds whose history once broke a promise."""
 
 
-@pytest.mark.parametrize("seed", ONCE_BROKEN)
-def test_a_promise_that_was_broken_is_kept(seed: int) -> None:
-    assert broken_promises(world_of(seed).play()) == []
+@pytest.mark.parametrize(("world", "seed"), ONCE_BROKEN)
+def test_a_promise_that_was_broken_is_kept(world: type[Script], seed: int) -> None:
+    assert broken_promises(world(seed).play()) == []
 
 
-@pytest.mark.parametrize("first", range(0, 1500, 50))
+@pytest.mark.parametrize("first", range(0, 1200, 50))
 def test_every_promise_is_kept(first: int) -> None:
     for seed in range(first, first + 50):
         assert broken_promises(world_of(seed).play()) == [], f'make simulate SIM="--histories 1 --seed {seed}"'
@@ -54,6 +63,20 @@ def test_a_seed_is_a_history(seed: int) -> None:
     assert list(written(history)) == list(written(world_of(seed).play()))
     assert list(written(history)) == list(written(world_of(seed).replay(first.script)))
     assert broken_promises(read(written(history))) == []
+
+
+@pytest.mark.parametrize("seed", range(2 * len(WORLDS)))
+def test_an_operator_that_is_copied_is_like_one_that_is_built(seed: int) -> None:
+    world_of(seed + 2 * len(WORLDS)).play()  # with an operator of other parameters
+    world: Any = world_of(seed)
+    try:
+        task = getattr(world, "siblings", [world])[0]
+        task.inputs = 1
+        copied, built = task.operator(), super(World, task).operator()
+        for name in {*built.template_fields, *task.arguments, "retries", "task_id"}:
+            assert getattr(copied, name) == getattr(built, name), name
+    finally:
+        world.monkeypatch.undo()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.commit}: {fault.what}")
@@ -75,7 +98,7 @@ def test_a_script_is_cut_to_what_breaks_the_promise(monkeypatch: pytest.MonkeyPa
         return [promises.Broken(0, "no marks", "one")] if "mark" in does else []
 
     monkeypatch.setattr("tests.simulation.__main__.broken_promises", broken)
-    seed = next(seed for seed in range(1000) if broken((world := world_of(seed)).play()))
+    seed = next(seed for seed in range(0, 1000, len(WORLDS)) if broken((world := world_of(seed)).play()))
     short = shrunk(seed, world.script, "no marks")
     assert short[-1][0] == "a_person_marks_the_deferred_task"
     assert len(short) <= 2
@@ -150,6 +173,21 @@ RUN_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
          looked(300, 102, 10, 60)],
         [],
     ),
+    "a second run beside one that is being stopped because its record was discarded": (
+        [started(1, 101), person(20, "clear", wipes=True), started(30, 102), *SUCCESS, looked(300, 101, 8, 60),
+         looked(300, 102, 10, 90)],
+        [],
+    ),
+    "a run that goes on although its record was discarded": (
+        [started(1, 101), person(20, "clear", wipes=True), started(30, 102), *SUCCESS, looked(300, 101, 8, 95),
+         looked(300, 102, 10, 90)],
+        ["a run whose record is discarded is stopped"],
+    ),
+    "a run whose discarded record no process could hear of": (
+        [started(1, 101), person(20, "clear", wipes=True), person(20, "wipe"), started(30, 102), *SUCCESS,
+         looked(300, 101, 4), looked(300, 102, 10, 90)],
+        [],
+    ),
     "a new run instead of a restart": (
         [started(1, 101), looked(20, 101, 6, 10), started(30, 102), *SUCCESS, looked(300, 102, 10, 60)],
         ["a Failure is restarted in place"],
@@ -212,6 +250,150 @@ RUN_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
 def test_what_the_checker_finds_in_a_history_of_runs(history: list[Entry], broken: list[str]) -> None:
     entries = [{"at": 0.0, "what": "task", **RUN}, attempt(0), *history]
     assert [one.promise for one in promises.broken_promises(entries)] == broken
+
+
+def of(task: int, *entries: Entry) -> list[Entry]:
+    return [{**entry, "task": task} for entry in entries]
+
+
+ONE = of(1, attempt(0), started(1, 102))
+TWO = of(0, attempt(2), started(2, 101))
+BOTH_END = [
+    *of(1, ended(100, "returned", 102), state(100, "success")),
+    *of(0, ended(100, "returned", 101), state(100, "success")),
+    looked(300, 101, 10, 60),
+    looked(300, 102, 10, 60),
+]
+
+SIBLING_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
+    "each with a run of its own": ([*ONE, *TWO, *BOTH_END], []),
+    "one returns the run of the other": (
+        [*ONE, *TWO, *BOTH_END[:-4], *of(0, ended(100, "returned", 102), state(100, "success")), *BOTH_END[-2:]],
+        ["a run is one task's"],
+    ),
+    "one stops the run of the other": (
+        [*ONE, *TWO, *of(0, asked(50, "/agent/7/run/102/stop", None)), *BOTH_END],
+        ["a run is one task's"],
+    ),
+    "one stops a run of which nothing is known any more": (
+        [*ONE, *TWO, *of(1, person(40, "wipe")), *of(0, asked(50, "/agent/7/run/102/stop", None)), *BOTH_END],
+        [],
+    ),
+    "one takes a run that a person was given to look at": (
+        [
+            *of(1, attempt(0), started(1, 102, lost=True)),
+            *of(1, ended(10, "raised", said="cannot be distinguished") | {"error": "AgentRunStartAmbiguous"}),
+            *of(1, attempt(20, 2), started(21, 103)),
+            *TWO[:1],
+            *of(0, ended(100, "returned", 102), state(100, "success")),
+            *of(1, ended(100, "returned", 103), state(100, "success")),
+            looked(300, 102, 10, 60),
+            looked(300, 103, 10, 60),
+        ],
+        [],
+    ),
+    "one starts two at a time": (
+        [*ONE, *TWO, *of(0, started(30, 103)), *BOTH_END, looked(300, 103, 10, 60)],
+        ["one run at a time"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("history", "broken"), SIBLING_HISTORIES.values(), ids=SIBLING_HISTORIES)
+def test_what_the_checker_finds_in_a_history_of_siblings(history: list[Entry], broken: list[str]) -> None:
+    entries = [{"at": 0.0, "what": "task", **RUN, "siblings": 2}, *history]
+    assert [one.promise for one in siblings.broken_promises(entries)] == broken
+
+
+def saw(at: float, number: int, status: int, *, by: str = "task") -> Entry:
+    answer = {**run(number, status, at), "created": f"2026-11-22T09:00:{number % 100:02d}+00:00"}
+    return asked(at, f"/agent/7/run/{number}/status", answer, by=by)
+
+
+def raised(at: float, error: str) -> Entry:
+    return ended(at, "raised") | {"error": error}
+
+
+BEFORE_ANY = {"run_id": None, "since": "2026-11-22T09:00:05+00:00"}
+SENSED = [ended(60, "returned", 110), state(60, "success")]
+
+SENSOR_HISTORIES: dict[str, tuple[dict[str, Any], list[Entry], list[str]]] = {
+    "a run that ends well": ({}, [saw(50, 110, 10), *SENSED], []),
+    "a run that it stops": (
+        {},
+        [saw(50, 110, 10), asked(55, "/agent/7/run/110/stop", None), *SENSED],
+        ["a sensor only watches"],
+    ),
+    "a run that has not ended": ({}, [saw(50, 110, 4), *SENSED], ["success means a good run"]),
+    "another run": (
+        {},
+        [saw(50, 111, 10), ended(60, "returned", 111), state(60, "success")],
+        ["a sensor waits for its run"],
+    ),
+    "the first run since a moment": (
+        BEFORE_ANY,
+        [saw(50, 110, 10), *SENSED, saw(99, 102, 10, by="census"), saw(99, 115, 10, by="census")],
+        [],
+    ),
+    "not the first run since a moment": (
+        BEFORE_ANY,
+        [saw(50, 115, 10), ended(60, "returned", 115), state(60, "success"), saw(99, 110, 10, by="census")],
+        ["a sensor waits for the first run"],
+    ),
+    "a run from before the moment": (
+        BEFORE_ANY,
+        [saw(50, 101, 10), ended(60, "returned", 101), state(60, "success")],
+        ["a sensor waits for the first run"],
+    ),
+    "a Failure": ({}, [saw(50, 110, 6), raised(60, "SensedAgentRunFailure"), state(60, "failed")], []),
+    "a Failure that was never there": (
+        {},
+        [saw(50, 110, 4), raised(60, "SensedAgentRunFailure"), state(60, "failed")],
+        ["a sensor fails as its run does"],
+    ),
+    "a Failure that it was to wait through": (
+        {"wait_for_restart": True},
+        [saw(50, 110, 6), raised(60, "SensedAgentRunFailure"), state(60, "failed")],
+        ["a Failure is waited through"],
+    ),
+    "a failure of a soft sensor": (
+        {"soft_fail": True},
+        [saw(50, 110, 8), raised(60, "AgentRunStopped"), state(60, "failed")],
+        ["a soft sensor skips"],
+    ),
+    "a timeout": ({}, [saw(50, 110, 4), raised(100, "AirflowSensorTimeout"), state(100, "failed")], []),
+    "a timeout that is early": (
+        {},
+        [saw(50, 110, 4), raised(99, "AirflowSensorTimeout"), state(99, "failed")],
+        ["a timeout is not early"],
+    ),
+    "a timeout that is late": (
+        {},
+        [saw(50, 110, 4), raised(290, "AirflowSensorTimeout"), state(290, "failed")],
+        ["a sensor keeps its timeout"],
+    ),
+    "a timeout although the end was seen": (
+        {},
+        [saw(50, 110, 10), raised(100, "AirflowSensorTimeout"), state(100, "failed")],
+        ["an end that was seen is no timeout"],
+    ),
+    "a deferral that breaks": (
+        {},
+        [raised(60, "TaskDeferralError"), state(60, "failed")],
+        ["a broken deferral is no end"],
+    ),
+    "a sensor that runs in circles": ({}, [ended(60, "stuck"), state(60, "failed")], ["an attempt ends"]),
+    "a sensor without an end": ({}, [saw(50, 110, 4), state(60, "deferred")], ["a task ends"]),
+}
+
+
+@pytest.mark.parametrize(("sensor", "history", "broken"), SENSOR_HISTORIES.values(), ids=SENSOR_HISTORIES)
+def test_what_the_checker_finds_in_a_history_of_a_sensor(
+    sensor: dict[str, Any], history: list[Entry], broken: list[str]
+) -> None:
+    asks = {"wait_for_restart": False, "soft_fail": False, "timeout": 100, "poke_interval": 30, "run_id": 110}
+    task = {"at": 0.0, "what": "task", "sensor": "poke", "began": 1795338000.0, **asks, **sensor}
+    assert [one.promise for one in sensors.broken_promises([task, attempt(0), *history])] == broken
 
 
 def begun(at: float, name: str, **how: Any) -> Entry:

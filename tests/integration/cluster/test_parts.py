@@ -14,6 +14,7 @@ from tests.cluster.canary import Search
 from tests.cluster.evidence import Database, broker_contents, runs_by_agent, search_everything
 from tests.cluster.plan import FAULTS
 from tests.cluster.service import DashboardUser, SandboxService
+from tests.cluster.wire import read_requests
 from tests.system.harness import DagRun
 from tests.system.harness.database import Postgres
 from tests.system.harness.redis import Redis
@@ -49,6 +50,34 @@ def start_run(service: SandboxService, agent_id: int) -> int:
     url = f"{service.base_url}/api/v1/agent/{agent_id}/start"
     answer = httpx.post(url, headers={"Authorization": f"ApiKey {KEY}"}, json={}).raise_for_status()
     return int(answer.json()["id"])
+
+
+def test_what_is_asked_is_recorded_in_front_of_the_service(tmp_path: Path) -> None:
+    record = tmp_path / "wire.jsonl"
+    service = SandboxService(tmp_path / "service", KEY, record=record)
+    service.start()
+    try:
+        agent_id = service.add_agent("Endless", 5.0, 3, [{"outcome": "Running"}])
+        run_id = start_run(service, agent_id)
+        for fault in ({"fault": "reset_after"}, {"fault": "status", "status": 503}, {"fault": "status_after"}):
+            service.add_fault({"route": "POST /agent/{agent_id}/start", "times": 1, **fault})
+            with pytest.raises(httpx.HTTPError):
+                start_run(service, agent_id)
+        service.kill()
+        service.start()
+        DashboardUser(service, service.add_key("dashboard user")).act("stop", agent_id, run_id)
+    finally:
+        service.stop()
+    recorded = read_requests(record.read_text().splitlines())
+    found = [(entry["by"], entry["status"], entry["lost"], bool(entry["answer"])) for entry in recorded[agent_id]]
+    assert found == [
+        ("task", 200, False, True),
+        ("task", 200, True, True),  # started, and the connection was reset
+        ("task", 503, True, False),  # never reached the service
+        ("task", 200, True, True),  # started, and another status was sent
+        ("person", 200, False, False),
+    ]
+    assert KEY not in record.read_text()
 
 
 def test_a_killed_service_comes_back_with_its_runs_and_its_ledger(service: SandboxService) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -125,3 +126,23 @@ def test_a_task_without_siblings_claims_nothing(hook: SequentumConnection, task:
     port = port_of(hook, task)
     port.claim(Claim(agent_id=7))
     assert (port.claims(), task.ti.xcoms) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("state", "seems_unanswered"),
+    [("running", True), ("restarting", True), ("queued", False), ("up_for_retry", False), ("success", False)],
+)
+def test_a_sibling_whose_attempt_has_just_started_seems_unanswered(
+    hook: SequentumConnection, task: FakeTask, state: str, seems_unanswered: bool
+) -> None:
+    # Airflow removes what an attempt had claimed when the next one starts: it may have a run all the same.
+    task.ti.map_index = 0
+    task.instances = [
+        SimpleNamespace(task_id=task_id, map_index=index, state=state)
+        for task_id, index in (("run_agent", 0), ("run_agent", 1), ("another", 0), ("another", -1))
+    ]
+    port = port_of(hook, task)
+    assert port.claims() == ([Claim(is_answered=False, map_index=1)] if seems_unanswered else [])
+    task.ti.map_index = 1
+    port_of(hook, task).claim(Claim(agent_id=7, run_ids=(1,)))
+    assert port.claims() == [Claim(agent_id=7, run_ids=(1,), map_index=1)]

@@ -236,6 +236,49 @@ def test_airflows_own_deferral_timeout_is_a_timeout_of_the_sensor(
         sensor("deferred", soft_fail=soft).resume_execution("__fail__", {"error": words}, task.context)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("ends", ["well", "with a skip", "never"])
+def test_a_sensor_whose_trigger_broke_waits_on_the_worker_for_the_time_that_is_left(
+    worker: Worker, task: FakeTask, soft: bool, ends: str
+) -> None:
+    plans = {
+        "well": Plan(seconds=450),
+        "with a skip": Plan(RunStatus.SKIPPED, seconds=450),
+        "never": Plan(seconds=None),
+    }
+    worker.service.plans = [plans[ends]]
+    worker.service.start(by_stranger=True)
+    worker.service.clock.sleep(400)
+    broken = sensor("deferred", timeout=600, soft_fail=soft)
+
+    def resumed() -> Any:
+        return broken.resume_execution("__fail__", {"error": "Trigger failure"}, task.context)
+
+    if ends == "well":
+        assert resumed() == 101
+    else:
+        kind = AirflowSensorTimeout if ends == "never" and not soft else AirflowSkipException
+        with pytest.raises(kind):
+            resumed()
+        if ends == "never":
+            assert timedelta(seconds=600) <= worker.service.clock.now - START <= timedelta(seconds=640)
+
+
+def test_a_rescheduled_sensor_whose_trigger_broke_is_rescheduled(worker: Worker, task: FakeTask) -> None:
+    worker.service.plans = [Plan(seconds=None)]
+    worker.service.start(by_stranger=True)
+    broken = sensor("reschedule", deferrable=True, soft_fail=True)
+    with pytest.raises(AirflowRescheduleException):
+        broken.resume_execution("__fail__", {"error": "Trigger failure"}, task.context)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_sensor_whose_trigger_broke_refuses_what_it_cannot_read(worker: Worker, task: FakeTask, soft: bool) -> None:
+    broken = sensor("deferred", agent_id="none", soft_fail=soft)
+    with pytest.raises(AirflowSkipException if soft else SequentumRequestRefused, match="agent_id"):
+        broken.resume_execution("__fail__", {"error": "Trigger failure"}, task.context)
+
+
 # Which run
 
 

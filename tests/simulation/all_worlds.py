@@ -1,0 +1,45 @@
+"""The worlds that seeds are played in, and what each has to promise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.simulation import promises, sensors, sessions, siblings
+from tests.simulation.history import Entry
+from tests.simulation.promises import Broken
+from tests.simulation.sensor_world import SensorWorld
+from tests.simulation.sibling_world import SiblingsWorld
+from tests.simulation.worlds import (
+    GivenSessionWorld,
+    RestlessRunWorld,
+    RestlessSpaceWorld,
+    RunWorld,
+    Script,
+    SpaceWorld,
+    StartedSessionWorld,
+)
+
+WORLDS: tuple[type[Script], ...] = (
+    RunWorld,
+    SpaceWorld,
+    StartedSessionWorld,
+    RestlessRunWorld,
+    RestlessSpaceWorld,
+    GivenSessionWorld,
+    SiblingsWorld,
+    SensorWorld,
+)
+
+CHECKERS = {"session_id": sessions, "siblings": siblings, "sensor": sensors}
+"""The checker of a history, by what the first entry has; otherwise that of a task with runs."""
+
+
+def world_of(seed: int) -> Script:
+    """Return the world of a seed."""
+    return WORLDS[seed % len(WORLDS)](seed)
+
+
+def broken_promises(history: Sequence[Entry]) -> list[Broken]:
+    """Return the promises that a history breaks, in the order of time."""
+    checker = next((checker for name, checker in CHECKERS.items() if name in history[0]), promises)
+    return checker.broken_promises(history)
