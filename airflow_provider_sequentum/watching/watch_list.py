@@ -151,7 +151,7 @@ class AgentWaits:
         self.pending_discovery: list[Watched] = []
         """Waits for a run that is not there yet."""
         self.listeners: list[Listener] = []
-        self.unlisted: set[int] = set()
+        self.unlisted: frozenset[int] = frozenset()
         """Runs that are polled by themselves."""
         self.list_size = _SHORTEST_LIST
         """How many runs to ask for: as many as it takes to see the oldest one waited for."""
@@ -189,7 +189,7 @@ class AgentWaits:
         waits.remove(watched)
         if run_id is not None and not waits:
             del self.runs[run_id]
-            self.unlisted.discard(run_id)
+            self.unlisted -= {run_id}
         return True
 
     def covered(self, poll: AgentPoll | RunPoll) -> list[Watched]:
@@ -264,6 +264,11 @@ class WatchList:
     def __iter__(self) -> Iterator[Watched]:
         for agent in self._agents.values():
             yield from agent
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no one waits or listens."""
+        return not self._agents
 
     @property
     def agent_count(self) -> int:
@@ -380,7 +385,7 @@ class WatchList:
             return []
         updates = list(self._observe(agent, answer if isinstance(answer, list) else [answer], asked_at, moment))
         if isinstance(answer, list):
-            before = set(agent.unlisted)
+            before = agent.unlisted
             agent.read_list([run.id for run in answer])
             for run_id in before ^ agent.unlisted:
                 self._plan(RunPoll(agent.agent_id, run_id), asked_at)
@@ -406,7 +411,7 @@ class WatchList:
             return []
         if isinstance(poll, AgentPoll) and agent.lone_run() is None and not can_pass:
             # That the list is refused says nothing of a run: each is polled by itself from now on.
-            agent.unlisted.update(agent.runs)
+            agent.unlisted = frozenset(agent.runs)
             for run_id in agent.runs:
                 self._plan(RunPoll(agent.agent_id, run_id), moment.steady)
         if isinstance(poll, AgentPoll):

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -131,8 +130,12 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
     :raises SequentumException: the connection is missing or unusable.
     :raises SequentumError: looking at the run failed in a way that cannot pass, or for too long. The run goes on.
     """
-    with _watcher_of(sequentum_conn_id) as watcher:
-        return await watcher.wait(spec, task_log)
+    watcher = _watcher_of(sequentum_conn_id)
+    subscription = watcher.wait(spec, task_log)
+    try:
+        return await subscription.over
+    finally:
+        watcher.leave(subscription)
 
 
 async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> AsyncGenerator[Listing]:
@@ -142,28 +145,22 @@ async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> Asyn
     :raises SequentumException: the connection is missing or unusable.
     :raises SequentumError: the agent could not be looked at.
     """
-    with _watcher_of(sequentum_conn_id) as watcher:
-        listener = watcher.listen(agent_id, interval)
-        try:
-            while True:
-                yield await listener.next_listing()
-        finally:
-            watcher.drop(listener)
+    watcher = _watcher_of(sequentum_conn_id)
+    listener = watcher.listen(agent_id, interval)
+    try:
+        while True:
+            yield await listener.next_listing()
+    finally:
+        watcher.leave(listener)
 
 
-@contextmanager
-def _watcher_of(sequentum_conn_id: str) -> Iterator[RunWatcher]:
-    """Give the watcher of a connection on this event loop; the last one to go ends it."""
+def _watcher_of(sequentum_conn_id: str) -> RunWatcher:
+    """Return the watcher of a connection on this event loop."""
     watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
     watcher = watchers.get(sequentum_conn_id)
     if watcher is None or watcher.is_over:
         watcher = watchers[sequentum_conn_id] = RunWatcher(sequentum_conn_id)
-    try:
-        yield watcher
-    finally:
-        if watcher.is_idle and watchers.get(sequentum_conn_id) is watcher:
-            del watchers[sequentum_conn_id]
-            watcher.stop()
+    return watcher
 
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RunWatcher]] = WeakKeyDictionary()
@@ -219,24 +216,16 @@ class RunWatcher:
         self._task.add_done_callback(self._end)
 
     @property
-    def is_idle(self) -> bool:
-        """Whether no one waits or listens."""
-        return self._list.agent_count == 0
-
-    @property
     def is_over(self) -> bool:
-        """Whether the watcher has ended, so that no one must wait with it any more."""
-        return self._task.done()
+        """Whether the watcher has ended or is about to, so that no one must wait with it any more."""
+        return self._task.done() or self._task.cancelling() > 0
 
-    async def wait(self, spec: WaitSpec, task_log: Log) -> tuple[PollOutcome, Run | None]:
-        """Wait for one run; see :func:`wait_for_run`."""
+    def wait(self, spec: WaitSpec, task_log: Log) -> _Subscription:
+        """Return a new wait; see :func:`wait_for_run`."""
         subscription = _Subscription(spec, task_log)
         self._list.add(subscription, present())
         self._changed.set()
-        try:
-            return await subscription.over
-        finally:
-            self._list.remove(subscription)
+        return subscription
 
     def listen(self, agent_id: int, interval: float) -> Listener:
         """Return a new listener; see :func:`listen`."""
@@ -245,13 +234,14 @@ class RunWatcher:
         self._changed.set()
         return listener
 
-    def drop(self, listener: Listener) -> None:
-        """Drop a listener."""
-        self._list.drop(listener)
-
-    def stop(self) -> None:
-        """End the watcher and close its client."""
-        self._task.cancel()
+    def leave(self, who: _Subscription | Listener) -> None:
+        """Let a wait or a listener go. The last one to go ends the watcher, which closes its client."""
+        if isinstance(who, Listener):
+            self._list.drop(who)
+        else:
+            self._list.remove(who)
+        if self._list.is_idle:
+            self._task.cancel()
 
     async def _watch(self) -> None:
         try:
@@ -334,7 +324,7 @@ class RunWatcher:
     ) -> None:
         # One at a time: questions that were on their way together are refused together, and judged with the first.
         async with self._judging:
-            if not (self.is_idle or client is not self._client or await self._connect()):
+            if not (self._list.is_idle or client is not self._client or await self._connect()):
                 if await self._key_works(call):
                     self._failed(poll, error)
                     return
@@ -419,6 +409,9 @@ class RunWatcher:
         return True
 
     def _end(self, task: asyncio.Task[None]) -> None:
+        watchers = _watchers.get(task.get_loop(), {})
+        if watchers.get(self._hook.sequentum_conn_id) is self:
+            del watchers[self._hook.sequentum_conn_id]
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             self._fail_all(error)
