@@ -290,7 +290,7 @@ class WatchList:
         self._note_fixed_look(watched, moment)
         # Not planned as after an answer: that looks at all waits of the agent, and they may come by the thousand.
         poll, interval = AgentPoll(agent_id), watched.shortest_interval
-        if not self._rotation.is_on_its_way(poll) and (poll not in self._rotation or interval < agent.interval):
+        if poll not in self._rotation or interval < agent.interval:
             agent.interval = interval
             self._rotation.plan(poll, now=moment.steady, not_before=agent.asked_at + interval)
 
@@ -375,6 +375,7 @@ class WatchList:
         :param answer: what the call of :meth:`call_for` returned.
         :param asked_at: when it was sent, by the steady clock.
         """
+        self._back(poll)
         if isinstance(poll, PagePoll):
             if self._pages_are_used:
                 self._read_page(poll.page, answer, asked_at)
@@ -397,6 +398,7 @@ class WatchList:
 
     def failed(self, poll: Poll, error: SequentumError, moment: Moment) -> list[Update]:
         """Take in that a poll was not answered."""
+        self._back(poll)
         can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
         if isinstance(poll, PagePoll):
             if not self._pages_are_used:
@@ -422,6 +424,7 @@ class WatchList:
 
     def ask_again(self, poll: Poll, moment: Moment) -> None:
         """Take in that a poll has to be repeated, through no fault of the service."""
+        self._back(poll)
         self._plan(poll, moment.steady)
         self._rotation.expedite(poll)
         if isinstance(poll, AgentPoll) and poll.agent_id in self._agents and self._agents[poll.agent_id].listeners:
@@ -588,18 +591,18 @@ class WatchList:
 
     def _plan_pages(self, pages: Iterable[int], now: float) -> None:
         for poll in map(PagePoll, pages):
-            is_planned = poll in self._rotation or poll in self._background
-            if not self._is_on_its_way(poll) and not (self._pages_are_used and is_planned):
+            if not self._pages_are_used or (poll not in self._rotation and poll not in self._background):
                 self._plan(poll, now)
 
-    def _is_on_its_way(self, poll: Poll) -> bool:
-        return self._rotation.is_on_its_way(poll) or self._background.is_on_its_way(poll)
+    def _back(self, poll: Poll) -> None:
+        self._rotation.back(poll)
+        self._background.back(poll)
 
     def _plan_told_agents(self, now: float) -> None:
         """Plan the agents that were left to their pages, which are used no more."""
         for agent in self._agents.values():
             poll = AgentPoll(agent.agent_id)
-            if agent.interval >= CHECK_INTERVAL and not self._rotation.is_on_its_way(poll):
+            if agent.interval >= CHECK_INTERVAL:
                 self._plan(poll, min(agent.asked_at, now))
             if agent.listeners and poll not in self._background:
                 self._plan_news(agent, now)
@@ -615,13 +618,13 @@ class WatchList:
             if is_ended and (last_run := agent.last_run()) is not None:
                 agent.hinted_at = asked_at
                 self._expedite(agent, last_run)
-            elif agent.is_new and self._is_shown(agent) and not self._rotation.is_on_its_way(poll):
+            elif agent.is_new and self._is_shown(agent):
                 self._plan(poll, max(agent.asked_at, asked_at))
             if agent.listeners and agent.agent_id in news:
                 self._background.plan(poll, now=asked_at, not_before=asked_at)
             agent.is_new = is_ended and agent.is_new
         for agent in [self._agents[agent_id] for agent_id in gone]:
-            if agent.is_waited_for and not self._rotation.is_on_its_way(AgentPoll(agent.agent_id)):
+            if agent.is_waited_for:
                 self._plan(AgentPoll(agent.agent_id), agent.asked_at)
             if agent.listeners:
                 self._plan_news(agent, asked_at)

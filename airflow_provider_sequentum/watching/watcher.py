@@ -55,16 +55,9 @@ class WatchMetrics:
         self._conn_id = sequentum_conn_id
         self._tags = {"conn_id": sequentum_conn_id}
         self.requests = 0
-        self.next_line = float("-inf")
-        self._refusals = 0
+        self.refusals = 0
+        """How many requests with the key this process had refused when it was published last."""
         self._lags: list[float] = []
-
-    def begin(self, refusals: int) -> None:
-        """Take in that requests are sent with a key from now on.
-
-        :param refusals: how many requests with it this process had refused before.
-        """
-        self._refusals = refusals
 
     def ended(self, run: Run, moment: Moment) -> None:
         """Count a run that was found to have ended."""
@@ -74,24 +67,14 @@ class WatchMetrics:
             self._lags.append(lag)
             Stats.timing("sequentum.watcher.lag", lag * 1000, tags=self._tags)
 
-    def tell(self, now: float, waits: int, agents: int, refusals: int) -> None:
-        """Publish what happened since the last time, if that was long enough ago.
+    def publish(self, waits: int, agents: int, refusals: int) -> None:
+        """Publish what happened since the last time.
 
-        :param now: seconds by the steady clock.
         :param waits: how many waits there are.
         :param agents: how many agents they wait for.
         :param refusals: how many requests with the key this process had refused so far.
         """
-        if now >= self.next_line:
-            self.next_line = now + LINE_INTERVAL
-            self._publish(waits, agents, refusals)
-
-    def end(self, refusals: int) -> None:
-        """Publish what is left to publish: no one waits any more."""
-        self._publish(0, 0, refusals)
-
-    def _publish(self, waits: int, agents: int, refusals: int) -> None:
-        refused = refusals - self._refusals
+        refused = refusals - self.refusals
         Stats.gauge("sequentum.watcher.waits", waits, tags=self._tags)
         Stats.gauge("sequentum.watcher.agents", agents, tags=self._tags)
         Stats.incr("sequentum.watcher.requests", self.requests, tags=self._tags)
@@ -102,7 +85,7 @@ class WatchMetrics:
             "%d ends heard of%s.",
             self._conn_id, waits, agents, self.requests, refused, len(self._lags), mean_lag,
         )  # fmt: skip
-        self.requests, self._refusals, self._lags = 0, refusals, []
+        self.requests, self.refusals, self._lags = 0, refusals, []
 
 
 MOST_AT_ONCE = 50
@@ -206,7 +189,7 @@ class RunWatcher:
         self._open_clients: set[AsyncSequentumClient] = set()
         self._answered: Call[Any] | None = None
         self._judging = asyncio.Lock()
-        self._next_check = 0.0
+        self._next_check = self._next_line = 0.0
         self._in_flight: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         # A context of its own, and empty: what the watcher logs is not part of the first trigger's log.
@@ -252,7 +235,7 @@ class RunWatcher:
                 task.cancel()
             await asyncio.gather(*self._in_flight, return_exceptions=True)
             if self._connection is not None:
-                self._metrics.end(self._client.refusals)
+                self._metrics.publish(0, 0, self._client.refusals)
             for client in self._open_clients:
                 await client.close()
 
@@ -268,9 +251,11 @@ class RunWatcher:
             if moment.steady >= self._next_check:
                 self._next_check = moment.steady + CONNECTION_LIFETIME
                 self._start(self._check_connection())
-            self._metrics.tell(moment.steady, len(self._list), self._list.agent_count, self._client.refusals)
+            if moment.steady >= self._next_line:
+                self._next_line = moment.steady + LINE_INTERVAL
+                self._metrics.publish(len(self._list), self._list.agent_count, self._client.refusals)
             fixed = self._list.next_fixed_look()
-            await self._pause(min(at, self._next_check, self._metrics.next_line, fixed or at) - moment.steady)
+            await self._pause(min(at, self._next_check, self._next_line, fixed or at) - moment.steady)
 
     def _send_if_admitted(self, now: float) -> float:
         """Send the poll that is due if the key's budget admits one; return the seconds until the next attempt.
@@ -372,7 +357,7 @@ class RunWatcher:
             self._start(self._close_after(others, self._client))
         self._open_clients.add(client)
         self._connection = settings, client
-        self._metrics.begin(client.refusals)
+        self._metrics.refusals = client.refusals
         return True
 
     async def _close_after(self, users: set[asyncio.Task[None]], client: AsyncSequentumClient) -> None:
