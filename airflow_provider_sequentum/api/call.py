@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_sequentum.api.errors import ConnectionNotMade, SequentumConfigurationError, SequentumError
@@ -36,8 +36,7 @@ Day = date | str
 """A date or a time, or its ISO 8601 text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The server's answer to one request, free of any HTTP library.
 
     :param status_code: HTTP status.
@@ -131,8 +130,7 @@ class Call(Generic[T]):
         return kind(text, purpose=self.purpose, request=self.request, may_have_acted=may_have_acted, **fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply(Generic[T]):
+class Reply(NamedTuple, Generic[T]):
     """The value of a call together with the service's own time.
 
     :param value: what the call's answer holds.

@@ -18,15 +18,13 @@ from contextlib import aclosing, closing
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_sequentum.api.budget import DEFAULT_PAUSE, budget_of
 from airflow_provider_sequentum.api.call import Call, Reply
-from airflow_provider_sequentum.api.download import Destination, Download
-from airflow_provider_sequentum.api.files import RunFile
 from airflow_provider_sequentum.api.parsing import Page, first_page, next_page
 from airflow_provider_sequentum.api.pipeline import Pipeline, parse_retry_after
 from airflow_provider_sequentum.api.retry import Deadline, retry_options
@@ -43,6 +41,10 @@ from airflow_provider_sequentum.api.transport import (
     sending,
     wide_reads,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.download import Destination, Download
+    from airflow_provider_sequentum.api.files import RunFile
 
 T = TypeVar("T")
 
@@ -184,6 +186,8 @@ class SequentumClient(_Client):
         :return: number of bytes written.
         :raises SequentumError: when the file cannot be had, also after ``max_attempts`` without progress.
         """
+        from airflow_provider_sequentum.api.download import Download
+
         download = Download(self._pipeline, agent_id, run_id, file, destination)
         options = retry_options(
             download.call,

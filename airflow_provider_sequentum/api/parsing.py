@@ -13,12 +13,12 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import IntEnum
 from functools import cache
-from typing import Annotated, Any, Generic, TypeVar, get_args
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
 
 import pendulum
 from pydantic import (
@@ -94,8 +94,7 @@ def parse_time(value: object) -> pendulum.DateTime:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """How much of a string is kept: annotates the fields of an :class:`ApiModel`.
 
     :param limit: bytes of UTF-8.

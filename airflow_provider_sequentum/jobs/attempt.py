@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Port
@@ -21,12 +20,11 @@ R = TypeVar("R", bound="JobRecord")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFacts:
+class TaskFacts(NamedTuple):
     """What an attempt knows of its task.
 
-    :param max_tries: the task instance's ``max_tries``, which names the logical attempt: Airflow raises it at a clear.
     :param started_at: when this attempt of the task started, which a deferral does not change.
+    :param max_tries: the task instance's ``max_tries``, which names the logical attempt: Airflow raises it at a clear.
     :param execution_deadline: when ``execution_timeout`` passes.
     :param has_next_attempt: whether Airflow tries the task again if it fails now.
     :param is_retry: whether this is not the first attempt since the task was created or last cleared.
@@ -37,8 +35,8 @@ class TaskFacts:
     :param dag_run_started_at: when the DAG run started.
     """
 
-    max_tries: int = 0
     started_at: datetime
+    max_tries: int = 0
     execution_deadline: datetime | None = None
     has_next_attempt: bool = False
     is_retry: bool = False

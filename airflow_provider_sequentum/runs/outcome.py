@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
@@ -100,8 +99,7 @@ def _diagnose(port: Sender, run: Run) -> RunDiagnostics | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What the policies say of a run that succeeded.
 
     :param action: ``succeed``, ``warn``, ``skip`` or ``fail``.

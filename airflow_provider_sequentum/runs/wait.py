@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pydantic import model_validator
 
@@ -93,8 +92,7 @@ class RunEvent(JobEvent):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class PollResult:
+class PollResult(NamedTuple):
     """What a look at the run means: the outcome if the wait is over, and a line for the log if there is news."""
 
     outcome: PollOutcome | None = None
@@ -152,7 +150,7 @@ class RunPoller:
             self.spec = self.spec.updated(run_id=run.id)
             result = self.observe(run, now, served_at)
             found = f"Found run {run.id} of agent {run.agent_id}, created {run.created}."
-            return replace(result, message=found if result.message is None else f"{found} {result.message}")
+            return result._replace(message=found if result.message is None else f"{found} {result.message}")
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
         if not self._progress.is_due("not found", now):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sequentum.exceptions import SequentumException, client_errors_as_exceptions
+from airflow_provider_sequentum.exceptions import SequentumException, from_client
 from airflow_provider_sequentum.reporting.links import RUN_SUMMARY_KEY
 from airflow_provider_sequentum.triggers.remote_job import RemoteJobTrigger
 
@@ -86,16 +86,22 @@ class AgentRunTrigger(RemoteJobTrigger):
 
     async def wait(self) -> dict[str, Any]:
         """Return the event, as soon as there is one."""
+        from airflow_provider_sequentum.api.errors import SequentumError
         from airflow_provider_sequentum.runs.wait import RunEvent, WaitSpec
         from airflow_provider_sequentum.watching.watcher import wait_for_run
 
-        ids = {"agent_id": self.agent_id, "run_id": self.run_id}
+        # A model remembers which fields it was given, and there may be ten thousand of these.
+        spec = WaitSpec.from_json(
+            {name: value for name, value in self._arguments.items() if value is not None and value is not False}
+        )
         try:
-            with client_errors_as_exceptions(self.sequentum_conn_id):
-                outcome, run = await wait_for_run(self.sequentum_conn_id, WaitSpec.from_json(self._arguments), self.log)
-        except SequentumException as error:
-            return RunEvent(**ids, error=type(error).__name__, message=str(error)).to_json()
-        return RunEvent(**{**ids, "run_id": run.id if run else self.run_id}, outcome=outcome, run=run).to_json()
+            outcome, run = await wait_for_run(self.sequentum_conn_id, spec, self.log)
+        except (SequentumException, SequentumError) as error:
+            failure = from_client(error, self.sequentum_conn_id)
+            ids = {"agent_id": self.agent_id, "run_id": self.run_id}
+            return RunEvent(**ids, error=type(failure).__name__, message=str(failure)).to_json()
+        run_id = run.id if run is not None else self.run_id
+        return RunEvent(agent_id=self.agent_id, run_id=run_id, outcome=outcome, run=run).to_json()
 
     async def stoppers(self) -> Sequence[RunStopper]:
         """Return what stops the run."""

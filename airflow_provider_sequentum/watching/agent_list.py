@@ -9,6 +9,7 @@ first page; from there it is only ever pushed back, to the page that follows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.run_status import RunStatus
 
-PAGE_SIZES = (100, 50, 20)
+NO_PAGES = 0
+"""The size of pages that are of no use."""
+PAGE_SIZES = (100, 50, 20, NO_PAGES)
 """How many agents to ask for; less if the service refuses."""
 
 FEWEST_AGENTS = 5
@@ -71,8 +74,10 @@ class AgentPages:
         return self._right / self._tried >= _RELIABLE
 
     @property
-    def needed(self) -> int:
+    def needed(self) -> float:
         """How many pages have to be read regularly: the first one, and those with agents that are looked for."""
+        if self.size == NO_PAGES:
+            return math.inf
         return 1 + sum(bool(agents) for page, agents in self._on_page.items() if page > 1)
 
     def look_for(self, agent_id: int, *, only_next_run: bool = False) -> None:
@@ -138,9 +143,9 @@ class AgentPages:
         """Look for agents that were on no page when it was read."""
         self.unread = set(range(1, self.count + 1))
 
-    def smaller(self) -> AgentPages | None:
-        """Return smaller pages, of which nothing is known yet; ``None`` if there are none."""
-        return next((AgentPages(size) for size in PAGE_SIZES if size < self.size), None)
+    def next_size(self) -> int:
+        """Return the size to use if the service refuses this one."""
+        return next(size for size in PAGE_SIZES if size < self.size)
 
     def forget(self, agent_id: int) -> None:
         """Forget what was shown of an agent, so that its last run counts as news if it is shown as ended."""

@@ -21,13 +21,14 @@ P = TypeVar("P", bound=Hashable)
 
 
 class _Plan:
-    __slots__ = ("entry", "is_urgent", "position", "share")
+    __slots__ = ("entry", "is_on_its_way", "is_urgent", "position", "share")
 
     def __init__(self, position: float) -> None:
         self.position = position
         self.share = 1.0
         self.entry = 0
-        """The number of its entry in a heap: others are out of date. 0 while the poll is on its way."""
+        """The number of its entry in a heap: others are out of date. 0 while it has none."""
+        self.is_on_its_way = False
         self.is_urgent = False
 
 
@@ -46,7 +47,7 @@ class Rotation(Generic[P]):
         return poll in self._plans
 
     def plan(self, poll: P, *, share: float = 1.0, now: float, not_before: float) -> None:
-        """Plan a poll, or change its plan.
+        """Plan a poll, or change its plan. One that is on its way is planned when it is back.
 
         :param share: how often it comes up, compared with others.
         :param not_before: when it may be sent.
@@ -54,6 +55,8 @@ class Rotation(Generic[P]):
         plan = self._plans.get(poll)
         if plan is None:
             plan = self._plans[poll] = _Plan(self._front)
+        if plan.is_on_its_way:
+            return
         self._entries += 1
         plan.share, plan.entry = share, self._entries
         heap, key = (self._ready, plan.position) if not_before <= now else (self._resting, not_before)
@@ -62,14 +65,14 @@ class Rotation(Generic[P]):
     def expedite(self, poll: P) -> None:
         """Let a poll come next, unless it is on its way."""
         plan = self._plans.get(poll)
-        if plan is not None and plan.entry and not plan.is_urgent:
+        if plan is not None and not plan.is_on_its_way and not plan.is_urgent:
             plan.is_urgent = True
             self._urgent.append(poll)
 
-    def is_on_its_way(self, poll: P) -> bool:
-        """Return whether a poll has been taken and not been planned again."""
-        plan = self._plans.get(poll)
-        return plan is not None and plan.entry == 0
+    def back(self, poll: P) -> None:
+        """Take in that a poll is over."""
+        if (plan := self._plans.get(poll)) is not None:
+            plan.is_on_its_way = False
 
     def drop(self, poll: P) -> None:
         """Forget a poll, if it is there."""
@@ -98,7 +101,7 @@ class Rotation(Generic[P]):
         return any(self._is_urgent(poll) for poll in self._urgent)
 
     def take(self, now: float) -> P:
-        """Return the poll to send now. It does not come up again before it is planned again.
+        """Return the poll to send now. It does not come up again before it is :meth:`back` and planned again.
 
         :raises LookupError: none is :meth:`due`.
         """
@@ -109,7 +112,7 @@ class Rotation(Generic[P]):
         if not plan.is_urgent:
             self._front = max(self._front, plan.position)
         plan.position = max(plan.position, self._front) + 1.0 / plan.share
-        plan.entry, plan.is_urgent = 0, False
+        plan.entry, plan.is_urgent, plan.is_on_its_way = 0, False, True
         return poll
 
     def _is_current(self, entry: tuple[float, int, P]) -> bool:

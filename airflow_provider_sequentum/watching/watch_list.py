@@ -35,7 +35,7 @@ from airflow_provider_sequentum.runs.wait import (
     first_run_since,
     length_of,
 )
-from airflow_provider_sequentum.watching.agent_list import FEWEST_AGENTS, NOT_FOUND, AgentPages
+from airflow_provider_sequentum.watching.agent_list import FEWEST_AGENTS, NO_PAGES, NOT_FOUND, AgentPages
 from airflow_provider_sequentum.watching.rotation import Rotation
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class AgentWaits:
         self.pending_discovery: list[Watched] = []
         """Waits for a run that is not there yet."""
         self.listeners: list[Listener] = []
-        self.unlisted: set[int] = set()
+        self.unlisted: frozenset[int] = frozenset()
         """Runs that are polled by themselves."""
         self.list_size = _SHORTEST_LIST
         """How many runs to ask for: as many as it takes to see the oldest one waited for."""
@@ -189,7 +189,7 @@ class AgentWaits:
         waits.remove(watched)
         if run_id is not None and not waits:
             del self.runs[run_id]
-            self.unlisted.discard(run_id)
+            self.unlisted -= {run_id}
         return True
 
     def covered(self, poll: AgentPoll | RunPoll) -> list[Watched]:
@@ -248,11 +248,9 @@ class WatchList:
         """The same for listeners, and for pages on which an agent may be that was not found."""
         self._turns = 0
         self._agents: dict[int, AgentWaits] = {}
-        self._pages: AgentPages | None = AgentPages()
+        self._pages = AgentPages()
         self._pages_are_used = False
         self._searched_at = -math.inf
-        self._listeners = 0
-        self._news_interval = IDLE_PAGE_INTERVAL
         self._waited_for = 0
         """How many agents are waited for. Others have listeners only."""
         self._fixed: list[tuple[float, int, Watched]] = []
@@ -268,6 +266,11 @@ class WatchList:
             yield from agent
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no one waits or listens."""
+        return not self._agents
+
+    @property
     def agent_count(self) -> int:
         """The number of agents waited for."""
         return len(self._agents)
@@ -280,15 +283,14 @@ class WatchList:
         agent.add(watched)
         agent.is_new = True
         self._waits += 1
-        if self._pages is not None:
-            self._pages.forget(agent_id)
+        self._pages.forget(agent_id)
         if is_first:
             self._waited_for += 1
             self._look_for(agent, moment.steady)
         self._note_fixed_look(watched, moment)
         # Not planned as after an answer: that looks at all waits of the agent, and they may come by the thousand.
         poll, interval = AgentPoll(agent_id), watched.shortest_interval
-        if not self._rotation.is_on_its_way(poll) and (poll not in self._rotation or interval < agent.interval):
+        if poll not in self._rotation or interval < agent.interval:
             agent.interval = interval
             self._rotation.plan(poll, now=moment.steady, not_before=agent.asked_at + interval)
 
@@ -311,8 +313,6 @@ class WatchList:
         """Take up a listener: it hears what runs its agent has, now and whenever there is news."""
         agent = self._agents.setdefault(listener.agent_id, AgentWaits(listener.agent_id))
         agent.listeners.append(listener)
-        self._listeners += 1
-        self._news_interval = min(self._news_interval, listener.interval)
         self._background.plan(AgentPoll(agent.agent_id), now=now, not_before=now)
         self._look_for(agent, now)
 
@@ -322,9 +322,6 @@ class WatchList:
         if agent is None or listener not in agent.listeners:
             return
         agent.listeners.remove(listener)
-        self._listeners -= 1
-        if not self._listeners:
-            self._news_interval = IDLE_PAGE_INTERVAL
         if not agent.listeners:
             self._background.drop(AgentPoll(agent.agent_id))
         self._look_for(agent, self._now)
@@ -358,7 +355,7 @@ class WatchList:
         from airflow_provider_sequentum.api import runs
 
         if isinstance(poll, PagePoll):
-            return (self._pages or AgentPages()).call_for(poll.page)
+            return self._pages.call_for(poll.page)
         if isinstance(poll, RunPoll):
             return runs.status(poll.agent_id, poll.run_id)
         agent = self._agents[poll.agent_id]
@@ -378,29 +375,35 @@ class WatchList:
         :param answer: what the call of :meth:`call_for` returned.
         :param asked_at: when it was sent, by the steady clock.
         """
+        self._back(poll)
         if isinstance(poll, PagePoll):
-            self._read_page(poll.page, answer, asked_at)
+            if self._pages_are_used:
+                self._read_page(poll.page, answer, asked_at)
+            self._plan(poll, asked_at)
             return []
         agent = self._agents.get(poll.agent_id)
         if agent is None:
             return []
         updates = list(self._observe(agent, answer if isinstance(answer, list) else [answer], asked_at, moment))
         if isinstance(answer, list):
-            before = set(agent.unlisted)
+            before = agent.unlisted
             agent.read_list([run.id for run in answer])
             for run_id in before ^ agent.unlisted:
                 self._plan(RunPoll(agent.agent_id, run_id), asked_at)
             self._tell_listeners(agent, answer, asked_at)
         self._plan(poll, asked_at)
         if agent.hinted_at is not None:
-            self._expedite_last_run(agent)
+            self._expedite(agent, agent.last_run())
         return updates
 
     def failed(self, poll: Poll, error: SequentumError, moment: Moment) -> list[Update]:
         """Take in that a poll was not answered."""
+        self._back(poll)
         can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
         if isinstance(poll, PagePoll):
-            if can_pass:
+            if not self._pages_are_used:
+                self._plan(poll, moment.steady)
+            elif can_pass:
                 self._rotation.plan(poll, now=moment.steady, not_before=moment.steady + SHORTEST_INTERVAL)
             else:
                 self._give_up_pages(error)
@@ -410,7 +413,7 @@ class WatchList:
             return []
         if isinstance(poll, AgentPoll) and agent.lone_run() is None and not can_pass:
             # That the list is refused says nothing of a run: each is polled by itself from now on.
-            agent.unlisted.update(agent.runs)
+            agent.unlisted = frozenset(agent.runs)
             for run_id in agent.runs:
                 self._plan(RunPoll(agent.agent_id, run_id), moment.steady)
         if isinstance(poll, AgentPoll):
@@ -421,6 +424,7 @@ class WatchList:
 
     def ask_again(self, poll: Poll, moment: Moment) -> None:
         """Take in that a poll has to be repeated, through no fault of the service."""
+        self._back(poll)
         self._plan(poll, moment.steady)
         self._rotation.expedite(poll)
         if isinstance(poll, AgentPoll) and poll.agent_id in self._agents and self._agents[poll.agent_id].listeners:
@@ -441,7 +445,7 @@ class WatchList:
                 # A trigger may have come back long after: it still gets its look.
                 watched.is_last_look = True
                 self._push_fixed(watched, moment.steady + LAST_LOOK)
-            self._expedite(watched)
+            self._expedite(self._agents[watched.wait.spec.agent_id], watched.wait.spec.run_id)
         return updates
 
     def next_fixed_look(self) -> float | None:
@@ -484,18 +488,15 @@ class WatchList:
             yield from self._judge(watched, found, moment)
 
     def _learn_of_hints(self, agent: AgentWaits, ended_at: float | None, *, was_hinted: bool) -> None:
-        pages = self._pages
-        if pages is None:
-            return
         if was_hinted:
             if ended_at is not None or not agent.is_new:
-                pages.learn(was_right=ended_at is not None)
+                self._pages.learn(was_right=ended_at is not None)
             agent.is_new = False
-        elif ended_at is not None and pages.should_have_told(agent.agent_id, ended_at):
-            pages.learn(was_right=False)
-        if not pages.are_reliable:
+        elif ended_at is not None and self._pages.should_have_told(agent.agent_id, ended_at):
+            self._pages.learn(was_right=False)
+        if self._pages_are_used and not self._pages.are_reliable:
             log.info("Working without the list of agents: what it says of their last runs is often wrong.")
-            self._use_other_pages(None)
+            self._use_other_pages(NO_PAGES)
 
     def _judge(self, watched: Watched, seen: Run | SequentumError | None, moment: Moment) -> list[Update]:
         wait = watched.wait
@@ -536,7 +537,7 @@ class WatchList:
 
     def _plan_page(self, poll: PagePoll, asked_at: float) -> None:
         pages = self._pages
-        if pages is None or not self._pages_are_used:
+        if not self._pages_are_used:
             self._rotation.drop(poll)
             self._background.drop(poll)
             return
@@ -550,35 +551,32 @@ class WatchList:
         may_be_there = (*pages.agents_on(poll.page), *newcomers)
         agents = [self._agents[agent_id] for agent_id in may_be_there]
         told = sum(len(agent.last_waits()) for agent in agents if pages.may_show_status(agent.agent_id))
-        if not told and poll.page > 1 and not any(agent.listeners for agent in agents):
+        wanted = min((listener.interval for agent in agents for listener in agent.listeners), default=math.inf)
+        if not told and poll.page > 1 and wanted == math.inf:
             self._rotation.drop(poll)
             return
         # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
         others = max(self._waits - self._waited_for, 1) / max(self._waited_for, 1)
-        interval = PAGE_INTERVAL if told > others else max(self._news_interval, PAGE_INTERVAL)
+        interval = PAGE_INTERVAL if told > others else max(min(IDLE_PAGE_INTERVAL, wanted), PAGE_INTERVAL)
         share = max(math.sqrt(told / others), 1.0)
         self._rotation.plan(poll, share=share, now=asked_at, not_before=asked_at + interval)
 
     def _is_shown(self, agent: AgentWaits) -> bool:
         """Whether the page of an agent will tell of the end of its last run; one that is over already is another."""
-        return self._pages is not None and self._pages_are_used and self._pages.shows_end(agent.agent_id) is False
+        return self._pages_are_used and self._pages.shows_end(agent.agent_id) is False
 
     def _look_for(self, agent: AgentWaits, now: float) -> None:
         """Take in who waits for or listens to an agent; forget it if no one does."""
         if agent.is_waited_for or agent.listeners:
-            if self._pages is not None:
-                self._pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
+            self._pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
         else:
             del self._agents[agent.agent_id]
-            if self._pages is not None:
-                self._pages.look_no_more_for(agent.agent_id)
+            self._pages.look_no_more_for(agent.agent_id)
         self._review_pages(now)
 
     def _review_pages(self, now: float) -> None:
         """Use the pages as long as they are far fewer than the agents that are looked for."""
         pages = self._pages
-        if pages is None:
-            return
         if now - self._searched_at > CHECK_INTERVAL:
             self._searched_at = now
             pages.read_all_again()
@@ -593,47 +591,44 @@ class WatchList:
 
     def _plan_pages(self, pages: Iterable[int], now: float) -> None:
         for poll in map(PagePoll, pages):
-            is_planned = poll in self._rotation or poll in self._background
-            if not self._is_on_its_way(poll) and not (self._pages_are_used and is_planned):
+            if not self._pages_are_used or (poll not in self._rotation and poll not in self._background):
                 self._plan(poll, now)
 
-    def _is_on_its_way(self, poll: Poll) -> bool:
-        return self._rotation.is_on_its_way(poll) or self._background.is_on_its_way(poll)
+    def _back(self, poll: Poll) -> None:
+        self._rotation.back(poll)
+        self._background.back(poll)
 
     def _plan_told_agents(self, now: float) -> None:
         """Plan the agents that were left to their pages, which are used no more."""
         for agent in self._agents.values():
             poll = AgentPoll(agent.agent_id)
-            if agent.interval >= CHECK_INTERVAL and not self._rotation.is_on_its_way(poll):
+            if agent.interval >= CHECK_INTERVAL:
                 self._plan(poll, min(agent.asked_at, now))
             if agent.listeners and poll not in self._background:
                 self._plan_news(agent, now)
 
     def _read_page(self, page: int, answer: Page[Agent], asked_at: float) -> None:
         pages = self._pages
-        if pages is None:
-            return
         gone = set(pages.agents_on(page)) - {agent.id for agent in answer}
         news = pages.read(page, answer, asked_at)
         self._background.drop(PagePoll(page))
         self._review_pages(asked_at)
         for agent in [self._agents[agent.id] for agent in answer if agent.id in self._agents]:
             poll, is_ended = AgentPoll(agent.agent_id), news.get(agent.agent_id, False)
-            if is_ended and agent.last_run() is not None:
+            if is_ended and (last_run := agent.last_run()) is not None:
                 agent.hinted_at = asked_at
-                self._expedite_last_run(agent)
-            elif agent.is_new and self._is_shown(agent) and not self._rotation.is_on_its_way(poll):
+                self._expedite(agent, last_run)
+            elif agent.is_new and self._is_shown(agent):
                 self._plan(poll, max(agent.asked_at, asked_at))
             if agent.listeners and agent.agent_id in news:
                 self._background.plan(poll, now=asked_at, not_before=asked_at)
             agent.is_new = is_ended and agent.is_new
         for agent in [self._agents[agent_id] for agent_id in gone]:
-            if agent.is_waited_for and not self._rotation.is_on_its_way(AgentPoll(agent.agent_id)):
+            if agent.is_waited_for:
                 self._plan(AgentPoll(agent.agent_id), agent.asked_at)
             if agent.listeners:
                 self._plan_news(agent, asked_at)
         self._plan_pages([page + 1] if gone else [], asked_at)
-        self._plan(PagePoll(page), asked_at)
 
     def _tell_listeners(self, agent: AgentWaits, listed: Sequence[Run], asked_at: float) -> None:
         wants_more = [listener.hear(listed, agent.asked_size) for listener in agent.listeners]
@@ -647,7 +642,7 @@ class WatchList:
     def _page_will_tell(self, agent: AgentWaits, listed: Sequence[Run]) -> bool:
         """Whether the page of an agent will tell when there is more to see than these runs."""
         pages = self._pages
-        if pages is None or not self._pages_are_used or not pages.knows(agent.agent_id):
+        if not self._pages_are_used or not pages.knows(agent.agent_id):
             return False
         are_over = [phase_of(run).is_over for run in sorted(listed, key=lambda run: -run.id)]
         return pages.shows_end(agent.agent_id) is (are_over[0] if are_over else None) and all(are_over[1:])
@@ -665,34 +660,26 @@ class WatchList:
             listener.fail(error)
 
     def _give_up_pages(self, error: SequentumError) -> None:
-        smaller = self._pages.smaller() if self._pages is not None and error.status_code == 400 else None
-        if smaller is None:
+        size = self._pages.next_size() if error.status_code == 400 else NO_PAGES
+        if size == NO_PAGES:
             log.info("Working without the list of agents, by the agents' lists of runs. (%s)", error)
         else:
-            log.info("The service refuses that many agents at once; asking for %d. (%s)", smaller.size, error)
-        self._use_other_pages(smaller)
+            log.info("The service refuses that many agents at once; asking for %d. (%s)", size, error)
+        self._use_other_pages(size)
 
-    def _use_other_pages(self, pages: AgentPages | None) -> None:
-        for page in range(1, self._pages.count + 1) if self._pages is not None else ():
+    def _use_other_pages(self, size: int) -> None:
+        for page in range(1, self._pages.count + 1):
             self._rotation.drop(PagePoll(page))
             self._background.drop(PagePoll(page))
-        self._pages, self._pages_are_used = pages, False
-        if pages is not None:
-            for agent in self._agents.values():
-                pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
+        self._pages, self._pages_are_used = AgentPages(size), False
+        for agent in self._agents.values():
+            self._pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
         self._plan_told_agents(self._now)
         self._review_pages(self._now)
 
-    def _expedite_last_run(self, agent: AgentWaits) -> None:
-        for watched in agent.last_waits():
-            self._expedite(watched)
-
-    def _expedite(self, watched: Watched) -> None:
-        spec = watched.wait.spec
-        if spec.run_id is not None and spec.run_id in self._agents[spec.agent_id].unlisted:
-            self._rotation.expedite(RunPoll(spec.agent_id, spec.run_id))
-        else:
-            self._rotation.expedite(AgentPoll(spec.agent_id))
+    def _expedite(self, agent: AgentWaits, run_id: int | None) -> None:
+        is_polled_alone = run_id is not None and run_id in agent.unlisted
+        self._rotation.expedite(RunPoll(agent.agent_id, run_id) if is_polled_alone else AgentPoll(agent.agent_id))
 
     def _note_fixed_look(self, watched: Watched, moment: Moment) -> None:
         seconds = watched.wait.fixed_look(moment.utc)

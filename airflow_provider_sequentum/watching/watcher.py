@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -56,16 +55,9 @@ class WatchMetrics:
         self._conn_id = sequentum_conn_id
         self._tags = {"conn_id": sequentum_conn_id}
         self.requests = 0
-        self.next_line = float("-inf")
-        self._refusals = 0
+        self.refusals = 0
+        """How many requests with the key this process had refused when it was published last."""
         self._lags: list[float] = []
-
-    def begin(self, refusals: int) -> None:
-        """Take in that requests are sent with a key from now on.
-
-        :param refusals: how many requests with it this process had refused before.
-        """
-        self._refusals = refusals
 
     def ended(self, run: Run, moment: Moment) -> None:
         """Count a run that was found to have ended."""
@@ -75,24 +67,14 @@ class WatchMetrics:
             self._lags.append(lag)
             Stats.timing("sequentum.watcher.lag", lag * 1000, tags=self._tags)
 
-    def tell(self, now: float, waits: int, agents: int, refusals: int) -> None:
-        """Publish what happened since the last time, if that was long enough ago.
+    def publish(self, waits: int, agents: int, refusals: int) -> None:
+        """Publish what happened since the last time.
 
-        :param now: seconds by the steady clock.
         :param waits: how many waits there are.
         :param agents: how many agents they wait for.
         :param refusals: how many requests with the key this process had refused so far.
         """
-        if now >= self.next_line:
-            self.next_line = now + LINE_INTERVAL
-            self._publish(waits, agents, refusals)
-
-    def end(self, refusals: int) -> None:
-        """Publish what is left to publish: no one waits any more."""
-        self._publish(0, 0, refusals)
-
-    def _publish(self, waits: int, agents: int, refusals: int) -> None:
-        refused = refusals - self._refusals
+        refused = refusals - self.refusals
         Stats.gauge("sequentum.watcher.waits", waits, tags=self._tags)
         Stats.gauge("sequentum.watcher.agents", agents, tags=self._tags)
         Stats.incr("sequentum.watcher.requests", self.requests, tags=self._tags)
@@ -103,7 +85,7 @@ class WatchMetrics:
             "%d ends heard of%s.",
             self._conn_id, waits, agents, self.requests, refused, len(self._lags), mean_lag,
         )  # fmt: skip
-        self.requests, self._refusals, self._lags = 0, refusals, []
+        self.requests, self.refusals, self._lags = 0, refusals, []
 
 
 MOST_AT_ONCE = 50
@@ -131,8 +113,12 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
     :raises SequentumException: the connection is missing or unusable.
     :raises SequentumError: looking at the run failed in a way that cannot pass, or for too long. The run goes on.
     """
-    with _watcher_of(sequentum_conn_id) as watcher:
-        return await watcher.wait(spec, task_log)
+    watcher = _watcher_of(sequentum_conn_id)
+    subscription = watcher.wait(spec, task_log)
+    try:
+        return await subscription.over
+    finally:
+        watcher.leave(subscription)
 
 
 async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> AsyncGenerator[Listing]:
@@ -142,28 +128,22 @@ async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> Asyn
     :raises SequentumException: the connection is missing or unusable.
     :raises SequentumError: the agent could not be looked at.
     """
-    with _watcher_of(sequentum_conn_id) as watcher:
-        listener = watcher.listen(agent_id, interval)
-        try:
-            while True:
-                yield await listener.next_listing()
-        finally:
-            watcher.drop(listener)
+    watcher = _watcher_of(sequentum_conn_id)
+    listener = watcher.listen(agent_id, interval)
+    try:
+        while True:
+            yield await listener.next_listing()
+    finally:
+        watcher.leave(listener)
 
 
-@contextmanager
-def _watcher_of(sequentum_conn_id: str) -> Iterator[RunWatcher]:
-    """Give the watcher of a connection on this event loop; the last one to go ends it."""
+def _watcher_of(sequentum_conn_id: str) -> RunWatcher:
+    """Return the watcher of a connection on this event loop."""
     watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
     watcher = watchers.get(sequentum_conn_id)
     if watcher is None or watcher.is_over:
         watcher = watchers[sequentum_conn_id] = RunWatcher(sequentum_conn_id)
-    try:
-        yield watcher
-    finally:
-        if watcher.is_idle and watchers.get(sequentum_conn_id) is watcher:
-            del watchers[sequentum_conn_id]
-            watcher.stop()
+    return watcher
 
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RunWatcher]] = WeakKeyDictionary()
@@ -209,7 +189,7 @@ class RunWatcher:
         self._open_clients: set[AsyncSequentumClient] = set()
         self._answered: Call[Any] | None = None
         self._judging = asyncio.Lock()
-        self._next_check = 0.0
+        self._next_check = self._next_line = 0.0
         self._in_flight: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         # A context of its own, and empty: what the watcher logs is not part of the first trigger's log.
@@ -219,24 +199,16 @@ class RunWatcher:
         self._task.add_done_callback(self._end)
 
     @property
-    def is_idle(self) -> bool:
-        """Whether no one waits or listens."""
-        return self._list.agent_count == 0
-
-    @property
     def is_over(self) -> bool:
-        """Whether the watcher has ended, so that no one must wait with it any more."""
-        return self._task.done()
+        """Whether the watcher has ended or is about to, so that no one must wait with it any more."""
+        return self._task.done() or self._task.cancelling() > 0
 
-    async def wait(self, spec: WaitSpec, task_log: Log) -> tuple[PollOutcome, Run | None]:
-        """Wait for one run; see :func:`wait_for_run`."""
+    def wait(self, spec: WaitSpec, task_log: Log) -> _Subscription:
+        """Return a new wait; see :func:`wait_for_run`."""
         subscription = _Subscription(spec, task_log)
         self._list.add(subscription, present())
         self._changed.set()
-        try:
-            return await subscription.over
-        finally:
-            self._list.remove(subscription)
+        return subscription
 
     def listen(self, agent_id: int, interval: float) -> Listener:
         """Return a new listener; see :func:`listen`."""
@@ -245,13 +217,14 @@ class RunWatcher:
         self._changed.set()
         return listener
 
-    def drop(self, listener: Listener) -> None:
-        """Drop a listener."""
-        self._list.drop(listener)
-
-    def stop(self) -> None:
-        """End the watcher and close its client."""
-        self._task.cancel()
+    def leave(self, who: _Subscription | Listener) -> None:
+        """Let a wait or a listener go. The last one to go ends the watcher, which closes its client."""
+        if isinstance(who, Listener):
+            self._list.drop(who)
+        else:
+            self._list.remove(who)
+        if self._list.is_idle:
+            self._task.cancel()
 
     async def _watch(self) -> None:
         try:
@@ -262,7 +235,7 @@ class RunWatcher:
                 task.cancel()
             await asyncio.gather(*self._in_flight, return_exceptions=True)
             if self._connection is not None:
-                self._metrics.end(self._client.refusals)
+                self._metrics.publish(0, 0, self._client.refusals)
             for client in self._open_clients:
                 await client.close()
 
@@ -278,9 +251,11 @@ class RunWatcher:
             if moment.steady >= self._next_check:
                 self._next_check = moment.steady + CONNECTION_LIFETIME
                 self._start(self._check_connection())
-            self._metrics.tell(moment.steady, len(self._list), self._list.agent_count, self._client.refusals)
+            if moment.steady >= self._next_line:
+                self._next_line = moment.steady + LINE_INTERVAL
+                self._metrics.publish(len(self._list), self._list.agent_count, self._client.refusals)
             fixed = self._list.next_fixed_look()
-            await self._pause(min(at, self._next_check, self._metrics.next_line, fixed or at) - moment.steady)
+            await self._pause(min(at, self._next_check, self._next_line, fixed or at) - moment.steady)
 
     def _send_if_admitted(self, now: float) -> float:
         """Send the poll that is due if the key's budget admits one; return the seconds until the next attempt.
@@ -334,7 +309,7 @@ class RunWatcher:
     ) -> None:
         # One at a time: questions that were on their way together are refused together, and judged with the first.
         async with self._judging:
-            if not (self.is_idle or client is not self._client or await self._connect()):
+            if not (self._list.is_idle or client is not self._client or await self._connect()):
                 if await self._key_works(call):
                     self._failed(poll, error)
                     return
@@ -382,7 +357,7 @@ class RunWatcher:
             self._start(self._close_after(others, self._client))
         self._open_clients.add(client)
         self._connection = settings, client
-        self._metrics.begin(client.refusals)
+        self._metrics.refusals = client.refusals
         return True
 
     async def _close_after(self, users: set[asyncio.Task[None]], client: AsyncSequentumClient) -> None:
@@ -419,6 +394,9 @@ class RunWatcher:
         return True
 
     def _end(self, task: asyncio.Task[None]) -> None:
+        watchers = _watchers.get(task.get_loop(), {})
+        if watchers.get(self._hook.sequentum_conn_id) is self:
+            del watchers[self._hook.sequentum_conn_id]
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             self._fail_all(error)

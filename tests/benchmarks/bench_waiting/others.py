@@ -19,18 +19,22 @@ LONG = 86_400.0
 
 
 def many_waits(_scale: float, _others_python: str) -> dict[str, Any]:
-    """Ten thousand waits in one process, beside ten thousand triggers that only sleep."""
+    """Ten thousand waits in one process, of few agents and of as many, beside triggers that only sleep."""
     floor = _host(sys.executable, "floor", MANY, MANY_AGENTS, "-")
-    with Service(Workload("C", MANY_AGENTS, (LONG,) * MANY), scale=1.0) as service:
+    return {"floor": floor, "ours": _ours(MANY_AGENTS), "listed": _ours(MANY)}
+
+
+def _ours(agents: int) -> dict[str, Any]:
+    with Service(Workload("C", agents, (LONG,) * MANY), scale=1.0) as service:
         _, runs = service.start_runs()
         connection = json.loads(service.connection)
         with tempfile.NamedTemporaryFile("w", suffix=".json") as named:
             json.dump([(run.agent_id, run.run_id) for run in runs], named)
             named.flush()
             environment = {"BENCH_KEY": connection["password"], "BENCH_RUNS": named.name}
-            ours = _host(sys.executable, "ours", MANY, MANY_AGENTS, connection["host"], environment)
+            ours = _host(sys.executable, "ours", MANY, agents, connection["host"], environment)
         report = service.report()
-    return {"floor": floor, "ours": ours, "refused": report.refused, "per_minute": report.per_window}
+    return ours | {"refused": report.refused, "per_minute": report.per_window, "service_cpu": report.cpu_share}
 
 
 def other_providers(_scale: float, others_python: str) -> dict[str, Any]:

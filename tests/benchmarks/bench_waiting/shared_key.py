@@ -80,7 +80,7 @@ def two_triggerers(scale: float, _others_python: str) -> dict[str, Any]:
         time, runs = service.start_runs()
         seconds = max(WORKLOAD_A.durations) + PATIENCE
         for number, process in enumerate(waiters):
-            process.begin(time, runs[number::2], seconds)
+            process.begin(time, runs[number::2], seconds, is_warm=False)
         starter.begin(time, service.spare_agent, STARTS_PER_MINUTE, STARTS)
         started, failures = starter.result(seconds / scale + 300)
         heard = [process.result(seconds / scale + 300) for process in waiters]
@@ -105,7 +105,7 @@ def _with_our_triggers(workload: Workload, scale: float) -> Outcome:
         waiter.wait_until_ready()
         time, runs = service.start_runs()
         seconds = max(workload.durations) + PATIENCE
-        waiter.begin(time, runs, seconds)
+        waiter.begin(time, runs, seconds, is_warm=True)
         return Outcome(workload, heard=[waiter.result(seconds / scale + 300)], report=service.report())
 
 

@@ -62,9 +62,9 @@ class WaiterProcess:
             raise RuntimeError("the waiters do not come up")
         self._pipe.recv()
 
-    def begin(self, time: ScaledTime, *arguments: Any) -> None:
+    def begin(self, time: ScaledTime, *arguments: Any, **options: Any) -> None:
         """Let it begin."""
-        self._pipe.send((time, arguments))
+        self._pipe.send((time, arguments, options))
 
     def result(self, timeout: float) -> Any:
         """Return what the coroutine returned; the time-out is in real seconds."""
@@ -89,21 +89,30 @@ def _work(pipe: Any, connection: str, target: Any) -> None:
     from airflow_provider_sequentum.watching import watcher  # noqa: F401
 
     pipe.send("ready")
-    time, arguments = pipe.recv()
+    time, arguments, options = pipe.recv()
     time.begin()
     try:
-        pipe.send(time.run(target(time, *arguments)))
+        pipe.send(time.run(target(time, *arguments, **options)))
     except BaseException as error:  # noqa: BLE001 - it is raised again where the result is asked for
         pipe.send(RuntimeError(repr(error)))
 
 
-async def our_triggers(time: ScaledTime, runs: list[StartedRun], seconds: float) -> Heard:
-    """Wait with one trigger for each run, as a triggerer does."""
+async def our_triggers(time: ScaledTime, runs: list[StartedRun], seconds: float, *, is_warm: bool) -> Heard:
+    """
+    Wait with one trigger for each run, as a triggerer does.
+
+    :param is_warm: whether it has polled with the key before, and had it for itself, as in the laboratory.
+    """
+    from airflow_provider_sequentum.api import ClientSettings, budget
     from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
     from airflow_provider_sequentum.watching import watcher as run_watcher
     from airflow_provider_sequentum.watching.watch_list import Moment
 
     run_watcher.present = lambda: Moment(time.monotonic(), time.utc())
+    if is_warm:
+        connection = json.loads(os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"])
+        settings = ClientSettings(api_key=connection["password"], base_url=connection["host"])
+        budget.budget_of(settings.origin, settings.api_key).pace.level = 1.0
     heard = Heard()
 
     async def wait(run: StartedRun) -> None:

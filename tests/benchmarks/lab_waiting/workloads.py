@@ -60,9 +60,9 @@ class Workload:
 
     @property
     def waiters(self) -> list[str]:
-        """The simple rules and the oracle. Pages tell of an agent's last run only."""
+        """The simple rules, and those that know more. Pages tell of an agent's last run only."""
         has_one_run_each = set(self.counts(random.Random(0))) == {1}
-        return ["loop", *(["pages"] if has_one_run_each else []), "oracle"]
+        return ["loop", "pages" if has_one_run_each else "informed", "oracle"]
 
     def runs(self, seed: int) -> list[PlannedRun]:
         """Return the runs."""

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.parsing import Page
-from airflow_provider_sequentum.watching.agent_list import NOT_FOUND, AgentPages
+from airflow_provider_sequentum.watching.agent_list import NO_PAGES, NOT_FOUND, AgentPages
 
 
 def agent(agent_id: int, status: int | str | None, activity: str | None = None) -> Agent:
@@ -137,9 +139,8 @@ def test_a_page_tells_of_what_ended_before_it_was_read() -> None:
 
 
 def test_smaller_pages_are_tried_until_there_are_none() -> None:
-    pages: AgentPages | None = AgentPages()
-    sizes = []
-    while pages is not None:
-        sizes.append(pages.size)
-        pages = pages.smaller()
-    assert sizes == [100, 50, 20]
+    sizes = [AgentPages().size]
+    while sizes[-1] != NO_PAGES:
+        sizes.append(AgentPages(sizes[-1]).next_size())
+    assert sizes == [100, 50, 20, NO_PAGES]
+    assert AgentPages(NO_PAGES).needed == math.inf

@@ -23,6 +23,7 @@ def rotate(shares: dict[str, float], seconds: float, spacing: float = 1.0, rest:
         if rotation.due(now) <= now:
             poll = rotation.take(now)
             sent.append((now, poll))
+            rotation.back(poll)
             rotation.plan(poll, share=shares[poll], now=now, not_before=now + rest)
         now += spacing
     return sent
@@ -62,6 +63,7 @@ def test_a_poll_that_has_rested_does_not_make_up_for_it() -> None:
     for now in range(1020):
         poll = rotation.take(now)
         sent.append(poll)
+        rotation.back(poll)
         rotation.plan(poll, now=now, not_before=now)
     assert 8 <= Counter(sent[1000:])["busy"] <= 11
 
@@ -77,7 +79,6 @@ def test_what_is_urgent_comes_first_and_once() -> None:
     assert rotation.due(0.0) == 0.0
     assert rotation.take(0.0) == "c"
     rotation.expedite("c")
-    assert rotation.is_on_its_way("c")
     assert rotation.due(0.0) == 100.0
     with pytest.raises(LookupError):
         rotation.take(0.0)
@@ -90,9 +91,24 @@ def test_what_is_urgent_stays_so_when_its_plan_changes() -> None:
     rotation.expedite("b")
     rotation.plan("b", now=0.0, not_before=60.0)
     assert rotation.take(0.0) == "b"
+    rotation.back("b")
     rotation.plan("b", now=1.0, not_before=60.0)
     assert rotation.take(1.0) == "a"
     assert rotation.due(2.0) == 60.0
+
+
+def test_what_is_on_its_way_is_not_planned_before_it_is_back() -> None:
+    rotation: Rotation[str] = Rotation()
+    rotation.plan("a", now=0.0, not_before=0.0)
+    assert rotation.take(0.0) == "a"
+    rotation.plan("a", now=0.0, not_before=0.0)
+    assert "a" in rotation
+    assert rotation.due(0.0) == math.inf
+    rotation.back("a")
+    assert rotation.due(0.0) == math.inf
+    rotation.plan("a", now=1.0, not_before=5.0)
+    assert rotation.due(1.0) == 5.0
+    rotation.back("unknown")
 
 
 def test_what_is_dropped_never_comes() -> None:
@@ -112,5 +128,6 @@ def test_a_choice_among_many_costs_little() -> None:
     began = time.process_time()
     for now in range(2000):
         poll = rotation.take(float(now))
+        rotation.back(poll)
         rotation.plan(poll, now=now, not_before=now)
     assert (time.process_time() - began) / 2000 < 0.001
