@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import spaces
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, Stored, choice_of, fingerprint
+from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, PlannedStart, Stored, choice_of, fingerprint
 from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
 from airflow_provider_sequentum.spaces.describe import shortened
 
@@ -112,6 +112,8 @@ class SpaceRecord(JobRecord):
     :param not_started: the agents that the service did not start, and why.
     :param ended: what is concluded already in this attempt of the task.
     :param replaced: the agents' earlier runs. None of them is one that a lost start may have started.
+    :param starts: the starts of all agents that the task had made before it sent its own, and those, if it has a credit
+        limit. What becomes of one is in the record of the agent's run, once there is one.
     :param is_incomplete: the service has answered, and did not name all agents that it started.
     :param is_ambiguous: the task has failed because runs could not be distinguished from others: a person knows of it.
     :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: see :class:`.RunRecord`.
@@ -122,6 +124,7 @@ class SpaceRecord(JobRecord):
     not_started: dict[int, str] = Field(default_factory=dict)
     ended: dict[int, AgentEnd] = Field(default_factory=dict)
     replaced: dict[int, tuple[int, ...]] = Field(default_factory=dict)
+    starts: tuple[PlannedStart, ...] = ()
     is_incomplete: bool = False
     is_ambiguous: bool = False
     is_guess: bool = False
@@ -147,6 +150,23 @@ class SpaceRecord(JobRecord):
         return {**self.replaced, **{agent: run.all_runs for agent, run in (self.runs or {}).items()}}
 
     @property
+    def starts_announced(self) -> tuple[PlannedStart, ...]:
+        """The starts that the task has made, or may have made."""
+        return (*self._starts_without_run(), *(start for run in (self.runs or {}).values() for start in run.starts))
+
+    @property
+    def starts_made(self) -> tuple[PlannedStart, ...]:
+        """The starts that the task has made, as far as it is known that they were made; see :class:`.RunRecord`."""
+        left = (start for start in self._starts_without_run() if start.run_id is not None or self.is_ambiguous)
+        return (*left, *(start for run in (self.runs or {}).values() for start in run.starts_made))
+
+    def _starts_without_run(self) -> Iterator[PlannedStart]:
+        for start in self.starts:
+            was_refused = start.run_id is None and start.agent_id in self.not_started
+            if start.agent_id not in (self.runs or {}) and not was_refused:
+                yield start
+
+    @property
     def is_in_doubt(self) -> bool:
         """Whether runs may have been started whose ids are not known."""
         return self.runs is None or self.is_incomplete or len(self.known_runs) < len(self.runs)
@@ -159,6 +179,7 @@ class SpaceRecord(JobRecord):
             requested_at=self.requested_at,
             is_guess=self.is_guess,
             replaced=self.replaced.get(agent_id, ()),
+            starts=tuple(start for start in self.starts if start.agent_id == agent_id),
         )
 
     def answered(self, answer: SpaceRun) -> SpaceRecord:

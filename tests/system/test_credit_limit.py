@@ -47,5 +47,5 @@ def test_one_to_ten_starts_under_a_limit_for_ten(stage: Stage) -> None:
     assert all(tasks[index].try_number == 2 for index in KILLED_AFTER if index in tasks and started == LIMIT), tasks
     for index, state in states.items():
         said = Announcement.from_json(stage.airflow.xcom(run, "start", "sequentum_credits", index))
-        assert said.pending is None, index
+        assert said.pending == (), index
         assert [start.credits for start in said.starts] == ([PRICE] if state == "success" else []), index
