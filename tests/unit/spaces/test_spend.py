@@ -149,7 +149,7 @@ def test_an_agent_that_cannot_be_read_has_no_forecast(
     act = service._act
     broken = [{"id": 7, "name": "Prices"}, {"id": "?"}]
     monkeypatch.setattr(service, "_act", lambda verb, call: broken if verb == "agents" else act(verb, call))
-    with pytest.raises(SequentumUnavailable, match="1 agent of space 1 could not be read.* Nothing was started"):
+    with pytest.raises(SequentumUnavailable, match=r"1 agent of space 1 could not be read.* Nothing was started"):
         start(worker)
     assert not service.runs
 
