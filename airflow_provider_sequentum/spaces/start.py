@@ -101,8 +101,8 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     """
     config = new.config
     check_credits(port, config.min_credits, new.name)
-    before = new.starts or (previous.starts_made if previous is not None else ())
-    starts = _reserve_credits(port, new, before)
+    made = new.starts or (previous.starts_made if previous is not None else ())
+    starts = _reserve_credits(port, new, made)
     replaced = previous.all_runs if previous is not None else {}
     record = new.updated(requested_at=port.now(), replaced=replaced, starts=starts)
     claim_runs(port, record, is_answered=False)
@@ -114,7 +114,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             # Nothing was started, so there is nothing to look for.
             port.save(previous)
             claim_runs(port, previous or record)
-            _announce(port, config, before)
+            _announce(port, config, made)
             if error.status_code == 409:
                 raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
             raise
