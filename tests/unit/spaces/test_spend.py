@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
@@ -27,6 +30,7 @@ from tests.support.errors import raises
 from tests.support.service import START, FakeService, Plan
 from tests.support.tries import fire_space, run_try
 from tests.support.worker import Killed, Worker
+from tests.unit.runs.test_spend import DagRun, Member
 
 BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])
 
@@ -205,6 +209,30 @@ def test_a_kill_before_any_step_counts_a_start_once() -> None:
         assert len(service.runs) == 2, step
         assert costs(again.announced[-1]) == {7: [4], 8: [2]}, step
     raise AssertionError("It was killed before every step.")
+
+
+class TasksOfBothKinds(DagRun):
+    """Tasks of the space, which has two agents, and between them tasks of one of the agents."""
+
+    def attempt(self, index: int) -> None:
+        if index % 2:
+            super().attempt(index)
+            return
+        saved = self.records.get(index)
+        acquire_space(Member(self, index), None if saved is None else SpaceRecord.from_json(saved), new())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 7), st.integers(0, 4), st.sampled_from([2.0, 3.0, 5.0, 11.0]))
+def test_tasks_in_any_order_with_kills_never_pass_the_limit(rng: Any, tasks: int, kills: int, costs: float) -> None:
+    started = TasksOfBothKinds(tasks, costs, rng.randrange, kills).run()
+    assert started * costs <= 10
+    assert started > 0 or 2 * costs > 10
+
+
+def test_without_kills_the_limit_is_used() -> None:
+    """Three agents at 3 credits each: the space and one of its agents, or the agent three times."""
+    assert {TasksOfBothKinds(7, 3.0, random.Random(seed).randrange, 0).run() for seed in range(5)} <= {2, 3}
 
 
 # The task, over its tries
