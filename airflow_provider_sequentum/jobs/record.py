@@ -205,7 +205,7 @@ class PlannedStart(Stored):
 
     :param agent_id: the agent; 0 for all agents of a space that the task does not know.
     :param credits: what it is expected to cost; ``None`` if the task does not know.
-    :param run_id: the run, once the service has answered.
+    :param run_id: the run, once the service has answered; 0 if no one could tell which one it is.
     """
 
     agent_id: int = 0

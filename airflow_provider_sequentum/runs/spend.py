@@ -277,8 +277,15 @@ def reserve_credits(
     starts = planned_starts(bills, limit)
     forecast = sum((Decimal(str(start.credits)) for start in starts), Decimal(0))
     own, asking = Announcement(starts=before), Announcement(starts=before, pending=starts)
+    place: Announcement | None = None
     for look in range(1, MOST_LOOKS + 1):
         is_last = look == MOST_LOOKS
+        # What gave way looks before it announces again: it would be in the way of those that come first.
+        if place is not None and not place.pending and not is_last:
+            found = tally(place, port.announcements(), bills, forecast)
+            if found.decide(limit) is Verdict.YIELD:
+                port.sleep(LOOK_INTERVAL)
+                continue
         place = port.announce(asking)
         found = tally(place, port.announcements(), bills, forecast, is_last_look=is_last)
         verdict = found.decide(limit, is_last_look=is_last)
@@ -290,7 +297,7 @@ def reserve_credits(
             port.announce(own)
             raise _limit_reached(found, bills, config, name)
         if verdict is Verdict.YIELD:
-            port.announce(own)
+            place = port.announce(own)
         log.info("Other tasks of the DAG run are about to decide whether they start; looking again.")
         port.sleep(LOOK_INTERVAL)
     raise AssertionError("The last look decides.")

@@ -158,7 +158,8 @@ class SpaceRecord(JobRecord):
     def starts_made(self) -> tuple[PlannedStart, ...]:
         """The starts that the task has made, as far as it is known that they were made; see :class:`.RunRecord`."""
         left = (start for start in self._starts_without_run() if start.run_id is not None or self.is_ambiguous)
-        return (*left, *(start for run in (self.runs or {}).values() for start in run.starts_made))
+        own = [run.starts if self.is_ambiguous else run.starts_made for run in (self.runs or {}).values()]
+        return (*left, *(start for starts in own for start in starts))
 
     def _starts_without_run(self) -> Iterator[PlannedStart]:
         for start in self.starts:
@@ -204,6 +205,22 @@ class SpaceRecord(JobRecord):
         # Without a count nothing shows that the results are all there is.
         is_incomplete = answer.total_agents is None or stated > len(runs) + len(not_started)
         return self.updated(runs=runs, not_started=not_started, is_incomplete=is_incomplete)
+
+    def without_ambiguous_runs(self) -> SpaceRecord:
+        """Return the record where agents whose run could not be distinguished from others count as not started.
+
+        What they have started is not known, so it counts for the credit limit.
+        """
+        runs = self.runs or {}
+        lost = {agent: run for agent, run in runs.items() if run.run_id is None and run.is_ambiguous}
+        told = dict.fromkeys(lost, "its run could not be distinguished from others")
+        others = (start for start in self.starts if start.agent_id not in lost)
+        unknown = (start.updated(run_id=start.run_id or 0) for run in lost.values() for start in run.starts)
+        return self.updated(
+            runs={agent: run for agent, run in runs.items() if agent not in lost},
+            not_started={**self.not_started, **told},
+            starts=(*others, *unknown),
+        )
 
     def without_doubts(self) -> SpaceRecord:
         """Return the record where agents whose run was looked for and not found count as not started."""

@@ -204,9 +204,7 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
     :raises SequentumError: at the last look, the service could not be asked.
     """
     if was_cleared and record.runs is not None:
-        known = {agent: run for agent, run in record.runs.items() if run.run_id is not None or not run.is_ambiguous}
-        told = dict.fromkeys(record.runs.keys() - known.keys(), "its run could not be distinguished from others")
-        record = record.updated(runs=known, not_started={**record.not_started, **told})
+        record = record.without_ambiguous_runs()
     search = SpaceSearch(record)
     search.look_until_known(port)
     found, doubtful, policy = search.certain, search.doubtful, new.config.on_ambiguous_start

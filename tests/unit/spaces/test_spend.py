@@ -16,6 +16,7 @@ from airflow_provider_sequentum.exceptions import (
     CreditLimitReached,
     SequentumRequestRefused,
     SequentumUnavailable,
+    SpaceRunsEnded,
     SpaceRunsFailed,
 )
 from airflow_provider_sequentum.hooks.port import ANNOUNCEMENT_KEY
@@ -290,6 +291,40 @@ def test_one_agent_that_would_pass_the_limit_is_not_started_once_more(
         run_try(worker, task, lambda: operator(retry_mode="new", credit_limit=9))
     assert len(service.runs) == 2
     assert announced(task) == {8: [2], 7: [4]}
+
+
+def test_a_run_of_one_agent_that_no_one_can_tell_counts_after_a_clear(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(RunStatus.FAILURE), Plan()]
+    with pytest.raises(SpaceRunsFailed):
+        run_try(worker, task, lambda: operator(retry_mode="new", credit_limit=15))
+    task.next_attempt()
+
+    def lost(call: Any) -> Exception:
+        for _ in range(2):
+            service.start(7, by_stranger=True)
+        return fakes.answer_lost(call)
+
+    service.faults["start"] = [(lost, True)]  # type: ignore[list-item]
+    with pytest.raises(SpaceRunsEnded, match="could be it"):
+        run_try(worker, task, lambda: operator(retry_mode="new", credit_limit=15))
+    started = len(service.runs)
+    task.clear()
+    with pytest.raises(CreditLimitReached, match=r"\+ 10 for 3 starts of this DAG run = 16"):
+        run_try(worker, task, lambda: operator(credit_limit=15))
+    assert len(service.runs) == started
+
+
+def test_a_run_that_the_answer_does_not_name_and_no_one_can_tell_counts_after_a_clear(
+    service: FakeService, worker: Worker
+) -> None:
+    service.keeps_run_id = {7}
+    service.start(7, by_stranger=True)
+    with pytest.raises(AgentRunStartAmbiguous):
+        start(worker)
+    with pytest.raises(CreditLimitReached, match=r"\+ 6 for 2 starts of this DAG run = 12"):
+        acquire_space(worker, saved(worker), new().updated(max_tries=2))
 
 
 def test_a_clear_adds_all_starts(service: FakeService, worker: Worker, task: FakeTask) -> None:
