@@ -25,6 +25,7 @@ NOX = PATH="$(abspath $(BIN)):$$PATH" PYENV_VERSION="$$(pyenv versions --bare 2>
 READY := $(VENV)/.ready
 READY_2_11 := $(VENV_2_11)/.ready
 BENCH_READY := .venv-bench/.ready
+TOOLSET_READY := .venv-toolset/.ready
 BUILD_READY := .venv-build/.ready
 SPHINX := --fail-on-warning --keep-going --fresh-env --jobs auto --quiet --doctree-dir build/docs-doctrees
 CODE := airflow_provider_sequentum dags_examples docs tests noxfile.py sbom.py
@@ -112,6 +113,15 @@ else
 test-2.11 system-2.11:
 	@echo "SKIPPED: $(NO_PYTHON_2_11)"
 endif
+
+# What makes the hook's methods the tools of a language model brings packages that nothing else here needs.
+.PHONY: test-toolset
+test-toolset: $(TOOLSET_READY) ## The hook as the tools of an LLM agent, with common-ai's HookToolset and a model that is a function
+	.venv-toolset/bin/pytest tests/toolset
+
+$(TOOLSET_READY): requirements/uv.txt requirements/toolset.txt pyproject.toml
+	@[ -x .venv-toolset/bin/python ] || $(PYTHON) -m venv .venv-toolset
+	@$(call install,.venv-toolset,requirements/toolset.txt)
 
 .PHONY: matrix
 matrix: $(READY) ## All supported pairs of Airflow and Python: unit, integration, quickstart (PAIR=airflow-3.1-python-3.12: one)
@@ -283,9 +293,10 @@ lock: $(READY) ## Renew the lock files from pyproject.toml (UPGRADE=--upgrade ta
 	for airflow in $(UI_AIRFLOWS); do lock=requirements/airflow-$$airflow.txt; \
 		$(BIN)/uv $(LOCK) --group fab --constraint $$lock $$(sed -nE 's/^([a-z0-9][a-z0-9._-]*)==.*/--no-emit-package \1/p' $$lock) \
 			--output-file requirements/fab-$$airflow.txt; done
+	$(BIN)/uv $(LOCK) pyproject.toml --extra sandbox --group airflow-3-3 --group build --group toolset --constraint requirements/airflow-3.3.txt --output-file requirements/toolset.txt
 	$(BIN)/uv $(LOCK) --group lock --output-file requirements/uv.txt
 	$(BIN)/uv $(LOCK) --group build --constraint requirements/airflow-3.3.txt --output-file requirements/build.txt
 
 .PHONY: clean
 clean: ## Remove everything that make made, the environments too
-	rm -rf $(VENV) $(VENV_2_11) .venv-bench .venv-build .nox mutants .demo .cache dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV_2_11) .venv-bench .venv-build .venv-toolset .nox mutants .demo .cache dist build htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -18,6 +18,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, Param, task
 
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
+from airflow_provider_sequentum.transfers.input_files import rows_to_input_parameters
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 
 AGENT = os.environ.get("EXAMPLE_AGENT", "us_states")
@@ -27,8 +28,8 @@ INPUTS = [{"region": "north"}, {"region": "east"}, {"region": "south"}, {"region
 
 @task
 def inputs(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Return the input parameters of each run."""
-    return list((params or {})["inputs"])
+    """Return the input parameters of each run: here each row is a run's."""
+    return rows_to_input_parameters((params or {})["inputs"])
 
 
 @task

@@ -97,6 +97,11 @@ class JobAttempt(ABC, Generic[R]):
         return self.record
 
     @property
+    def attempts_without_record(self) -> int:
+        """How many earlier attempts may have started a job each, of which this Airflow has kept no record."""
+        return self.task.earlier_attempts if self.record is None and not self.task.keeps_records else 0
+
+    @property
     def is_out_of_time(self) -> bool:
         """Whether the deadline has passed."""
         return self.port.deadline is not None and self.port.now() >= self.port.deadline

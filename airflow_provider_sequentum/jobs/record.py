@@ -206,9 +206,9 @@ class Claim(Stored):
 class PlannedStart(Stored):
     """A start of a run, as a task announces it to the other tasks of its DAG run.
 
-    :param agent_id: the agent.
+    :param agent_id: the agent; 0 for all agents of a space that the task does not know.
     :param credits: what it is expected to cost; ``None`` if the task does not know.
-    :param run_id: the run, once the service has answered.
+    :param run_id: the run, once the service has answered; 0 if no one could tell which one it is.
     """
 
     agent_id: int = 0
@@ -222,13 +222,13 @@ class Announcement(Stored):
     :param task_id: the task.
     :param map_index: which of its mapped siblings it is.
     :param starts: the starts it has made, or is free to make, in all its tries.
-    :param pending: the start that it would like to make.
+    :param pending: the starts that it would like to make, all of them or none: one, or one for each agent of a space.
     """
 
     task_id: str = ""
     map_index: int = -1
     starts: tuple[PlannedStart, ...] = ()
-    pending: PlannedStart | None = None
+    pending: tuple[PlannedStart, ...] = ()
 
 
 class Announced(NamedTuple):

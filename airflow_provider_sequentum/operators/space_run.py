@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
-from airflow_provider_sequentum.parameters import OnAmbiguousStart, OnClear, OnEmpty, OnPartial, OnTimeout, RetryMode
+from airflow_provider_sequentum.parameters import (
+    CreditLimitPeriod,
+    OnAmbiguousStart,
+    OnClear,
+    OnEmpty,
+    OnPartial,
+    OnTimeout,
+    RetryMode,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -51,6 +59,11 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         ``fail`` (default), ``adopt`` the newest of each agent, or ``start`` others.
     :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
     :param min_credits: do not start any unless so many credits are left. Default: not checked.
+    :param credit_limit: do not start any if, by the forecasts from what the last runs of each agent were billed, more
+        credits would be spent in ``credit_limit_period``. One request for the list of agents, and one for each agent;
+        at most 50 agents. Default: no limit.
+    :param credit_limit_period: what the limit is for: ``dag_run`` (default), all starts of the DAG run whose tasks have
+        a limit; ``day`` or ``month``, in UTC, what the agents of the space are billed, as far as it is known.
     :param min_records: a run that extracted fewer records did not succeed.
     :param max_errors: a run that counted more errors did not succeed.
     :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
@@ -60,6 +73,7 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
     :raises SpaceRunsEnded: some runs did not succeed, and no retry helps.
     :raises SequentumSkipped: all of them were skipped; the task is skipped.
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
+    :raises CreditLimitReached: with the start, ``credit_limit`` would be passed; nothing was started.
     :raises AgentRunStartAmbiguous: the answer was lost and the runs cannot be distinguished from others.
     :raises AgentRunStillRunning: runs to be replaced could not be stopped; a retry stops them again.
     """
@@ -80,6 +94,8 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         "on_ambiguous_start",
         "stop_grace",
         "min_credits",
+        "credit_limit",
+        "credit_limit_period",
         "min_records",
         "max_errors",
         "on_empty",
@@ -109,6 +125,8 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         on_ambiguous_start: OnAmbiguousStart | str = "fail",
         stop_grace: float | str | timedelta = 45,
         min_credits: float | str | None = None,
+        credit_limit: float | str | None = None,
+        credit_limit_period: CreditLimitPeriod | str = "dag_run",
         min_records: int | str | None = None,
         max_errors: int | str | None = None,
         on_empty: OnEmpty | str = "succeed",
@@ -132,6 +150,8 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         self.on_ambiguous_start = on_ambiguous_start
         self.stop_grace = stop_grace
         self.min_credits = min_credits
+        self.credit_limit = credit_limit
+        self.credit_limit_period = credit_limit_period
         self.min_records = min_records
         self.max_errors = max_errors
         self.on_empty = on_empty

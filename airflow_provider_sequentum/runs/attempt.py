@@ -130,8 +130,7 @@ class RunAttempt(JobAttempt[RunRecord]):
     def new_record(self) -> RunRecord:
         """Return the record of a run that this attempt starts."""
         record = super().new_record()
-        # Without records, an earlier attempt may have started one run, and no one can tell.
-        lost = self.task.earlier_attempts if self.record is None and not self.task.keeps_records else 0
+        lost = self.attempts_without_record
         is_limited = self.config.credit_limit is not None
         return record.updated(
             agent_id=self.config.agent_id,

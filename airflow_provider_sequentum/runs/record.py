@@ -62,6 +62,8 @@ class RunPolicies(JobConfig):
     on_ambiguous_start: Annotated[str, choice_of(p.OnAmbiguousStart)] = "fail"
     stop_grace: Seconds = 45.0
     min_credits: Amount | None = None
+    credit_limit: Amount | None = None
+    credit_limit_period: Annotated[str, choice_of(p.CreditLimitPeriod)] = "dag_run"
     min_records: Count | None = None
     max_errors: Count | None = None
     on_empty: Annotated[str, choice_of(p.OnEmpty)] = "succeed"
@@ -81,8 +83,6 @@ class RunConfig(RunPolicies):
     agent_id: Id = 0
     expected_version: Annotated[int | Literal["pinned"], BeforeValidator(p.parse_version)] | None = None
     pinned_version: Id | None = None
-    credit_limit: Amount | None = None
-    credit_limit_period: Annotated[str, choice_of(p.CreditLimitPeriod)] = "dag_run"
     stop_overdue: Flag = False
     check_schedules: Flag = False
     input_parameters: JsonText | None = None

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from enum import Enum
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.billing import RunCost
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.port import Port, Sender
-    from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+    from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
 
 HISTORY = timedelta(days=30)
 """How far back billed runs tell what the next one costs."""
@@ -55,6 +55,15 @@ LOOK_INTERVAL = 3.0
 
 MOST_LOOKS = 20
 """How often a task looks, until it counts undecided announcements like decided ones."""
+
+MOST_AGENTS = 50
+"""How many agents a space may have, where a limit is set: each takes a request, and a key has 100 a minute."""
+
+MOST_NAMED = 10
+"""How many agents a message names."""
+
+CREDIT = Decimal("0.000001")
+"""To what a forecast is rounded, so that the sum of forecasts is exact."""
 
 SETTLING = 10.0
 """Seconds before the bill of a run that has just ended is read again, if it was not there yet."""
@@ -123,33 +132,38 @@ class Tally:
 
 
 def tally(
-    own: Announcement, announced: Announced, bill: Bill, forecast: Decimal, *, is_last_look: bool = False
+    own: Announcement, announced: Announced, bills: Sequence[Bill], forecast: Decimal, *, is_last_look: bool = False
 ) -> Tally:
     """Add up what the tasks of a DAG run have announced.
 
     :param own: what this task has announced.
     :param announced: what the others have.
-    :param bill: what is billed already is not counted twice.
+    :param bills: of each agent to be started; what is billed already is not counted twice.
     :param forecast: what a start costs of which no forecast is known.
     :param is_last_look: count the tasks that have not announced yet as if they had ended.
     """
+    costs = {bill.agent_id: bill.costs for bill in bills}
 
     def price(start: PlannedStart) -> Decimal:
         return forecast if start.credits is None else Decimal(str(start.credits))
 
     def counts(start: PlannedStart) -> bool:
-        # A limit for a period is one for the agent, and billing tells of its other runs.
-        return bill.since is None or (start.agent_id == bill.agent_id and start.run_id not in bill.costs)
+        # A limit for a period is one for these agents, and billing tells of their other runs.
+        is_theirs = start.agent_id in costs and start.run_id not in costs[start.agent_id]
+        return bills[0].since is None or is_theirs or not start.agent_id
+
+    def total(starts: Sequence[PlannedStart]) -> Decimal:
+        return sum((price(start) for start in starts if counts(start)), Decimal(0))
 
     others = sorted(announced.others, key=_place)
-    decided = [price(start) for each in (own, *others) for start in each.starts if counts(start)]
-    pending = [(_place(each), price(each.pending)) for each in others if each.pending and counts(each.pending)]
+    decided = [start for each in (own, *others) for start in each.starts]
+    pending = [(_place(each), total(each.pending)) for each in others]
     silent = announced.silent_ended + (announced.silent_running if is_last_look else 0)
     return Tally(
         forecast=forecast,
-        billed=bill.spent,
-        started=sum(decided, Decimal(0)),
-        starts=len(decided),
+        billed=sum((bill.spent for bill in bills), Decimal(0)),
+        started=total(decided),
+        starts=sum(map(counts, decided)),
         silent=silent * forecast,
         ahead=sum((each for place, each in pending if place < _place(own)), Decimal(0)),
         undecided=sum((each for _, each in pending), Decimal(0)),
@@ -177,16 +191,44 @@ class Bill:
     since: datetime | None = None
     spent: Decimal = Decimal(0)
 
-    def forecast(self, limit: Decimal) -> Decimal:
-        """Return what the next run costs: the mean of the last ones; without any, as much as the limit allows."""
-        return sum(self.samples, Decimal(0)) / len(self.samples) if self.samples else limit
-
     @property
-    def basis(self) -> str:
-        """What the forecast rests on, for messages."""
-        if not self.samples:
-            return "the whole limit, because no run of the agent is billed yet"
-        return f"the mean of its last {counted(len(self.samples), 'billed run')}"
+    def mean(self) -> Decimal | None:
+        """What the next run costs by what the last ones did; ``None`` without any."""
+        return (sum(self.samples, Decimal(0)) / len(self.samples)).quantize(CREDIT) if self.samples else None
+
+
+def planned_starts(bills: Sequence[Bill], limit: Decimal) -> tuple[PlannedStart, ...]:
+    """Return a start of each agent with what it is expected to cost: the mean of what its last runs cost.
+
+    Agents of which no run is billed yet share what the limit leaves. So nothing else is started beside them, and their
+    bills are the next forecasts.
+    """
+    means = [bill.mean for bill in bills]
+    left = max(limit - sum((mean for mean in means if mean is not None), Decimal(0)), Decimal(0))
+    share = (left / max(means.count(None), 1)).quantize(CREDIT, ROUND_DOWN)
+    costs = [share if mean is None else mean for mean in means]
+    return tuple(
+        PlannedStart(agent_id=bill.agent_id, credits=float(cost)) for bill, cost in zip(bills, costs, strict=True)
+    )
+
+
+def basis_of(bills: Sequence[Bill]) -> str:
+    """Return what a forecast rests on, for messages."""
+    unknown = [bill.agent_id for bill in bills if bill.mean is None]
+    if len(bills) == 1 and unknown:
+        return "the whole limit, because no run of the agent is billed yet"
+    if len(bills) == 1:
+        return f"the mean of its last {counted(len(bills[0].samples), 'billed run')}"
+    known = [f"agent {bill.agent_id}: {_shown(bill.mean)}" for bill in bills if bill.mean is not None]
+    more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
+    means = f"the means of their last billed runs, {', '.join(known[:MOST_NAMED])}{more}" if known else ""
+    rest = f"what the limit leaves, because no run of {_agents(unknown)} is billed yet" if unknown else ""
+    return f"of {counted(len(bills), 'agent')}: {'; and '.join(filter(None, (means, rest)))}"
+
+
+def _agents(ids: Sequence[int]) -> str:
+    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    return f"{'agent' if len(ids) == 1 else 'agents'} {', '.join(map(str, ids[:MOST_NAMED]))}{more}"
 
 
 def bill_of(agent_id: int, rows: Iterable[RunCost], since: datetime | None) -> Bill:
@@ -215,37 +257,47 @@ def start_of(period: str, now: datetime) -> datetime | None:
 # The credit limit: the procedure
 
 
-def reserve_credits(port: Port, config: RunConfig, before: tuple[PlannedStart, ...]) -> tuple[PlannedStart, ...]:
-    """Announce a start, and return only if the limit has room for it.
+def reserve_credits(
+    port: Port, config: RunPolicies, agents: Sequence[int], name: str, before: tuple[PlannedStart, ...]
+) -> tuple[PlannedStart, ...]:
+    """Announce the starts of agents, and return only if the limit has room for all of them.
 
+    :param agents: the agent; those of a space, which are started by one request.
+    :param name: what messages call them.
     :param before: the starts that this task has made already.
-    :return: these and the new one.
+    :return: these and the new ones.
     :raises CreditLimitReached: the sum would pass the limit. The announcement was withdrawn.
-    :raises SequentumRequestRefused: billing lists more than one request can read.
+    :raises SequentumRequestRefused: the bills are more than can be read.
     :raises SequentumError: billing cannot be read. Who sets a limit does not want to start without it.
     """
     if config.credit_limit is None:
         return before
     limit = Decimal(str(config.credit_limit))
-    bill = read_bill(port, config)
-    start = PlannedStart(agent_id=config.agent_id, credits=float(bill.forecast(limit)))
-    forecast = Decimal(str(start.credits))
-    own, asking = Announcement(starts=before), Announcement(starts=before, pending=start)
+    bills = read_bills(port, config, agents, name)
+    starts = planned_starts(bills, limit)
+    forecast = sum((Decimal(str(start.credits)) for start in starts), Decimal(0))
+    own, asking = Announcement(starts=before), Announcement(starts=before, pending=starts)
+    place: Announcement | None = None
     for look in range(1, MOST_LOOKS + 1):
         is_last = look == MOST_LOOKS
+        # What gave way looks before it announces again: it would be in the way of those that come first.
+        if place is not None and not place.pending and not is_last:
+            found = tally(place, port.announcements(), bills, forecast)
+            if found.decide(limit) is Verdict.YIELD:
+                port.sleep(LOOK_INTERVAL)
+                continue
         place = port.announce(asking)
-        found = tally(place, port.announcements(), bill, forecast, is_last_look=is_last)
+        found = tally(place, port.announcements(), bills, forecast, is_last_look=is_last)
         verdict = found.decide(limit, is_last_look=is_last)
         if verdict is Verdict.START:
-            starts = (*before, start)
-            port.announce(Announcement(starts=starts))
-            log.info("Within the credit limit: %s.", _arithmetic(found, bill, config))
-            return starts
+            port.announce(Announcement(starts=(*before, *starts)))
+            log.info("Within the credit limit: %s.", _arithmetic(found, bills, config))
+            return (*before, *starts)
         if verdict is Verdict.REFUSE:
             port.announce(own)
-            raise _limit_reached(found, bill, config)
+            raise _limit_reached(found, bills, config, name)
         if verdict is Verdict.YIELD:
-            port.announce(own)
+            place = port.announce(own)
         log.info("Other tasks of the DAG run are about to decide whether they start; looking again.")
         port.sleep(LOOK_INTERVAL)
     raise AssertionError("The last look decides.")
@@ -257,13 +309,27 @@ def check_credit_limit(port: Sender, config: RunConfig) -> None:
     It is for code that is no task of its own. Raises what :func:`reserve_credits` raises.
     """
     limit = Decimal(str(config.credit_limit))
-    bill = read_bill(port, config)
-    found = Tally(bill.forecast(limit), billed=bill.spent)
+    bill = read_bill(port, config, config.agent_id)
+    forecast = limit if bill.mean is None else bill.mean
+    found = Tally(forecast, billed=bill.spent)
     if found.decide(limit) is Verdict.REFUSE:
-        raise _limit_reached(found, bill, config)
+        raise _limit_reached(found, [bill], config, f"Agent {config.agent_id}")
 
 
-def read_bill(port: Sender, config: RunConfig) -> Bill:
+def read_bills(port: Sender, config: RunPolicies, agents: Sequence[int], name: str) -> list[Bill]:
+    """Read what billing tells of agents. What a start costs is listed by agent only, so each takes one request.
+
+    Raises what :func:`reserve_credits` raises.
+    """
+    if len(agents) > MOST_AGENTS:
+        raise SequentumRequestRefused(
+            f"{name} has {len(agents)} agents. credit_limit takes a request for each of them, and at most "
+            f"{MOST_AGENTS}, so it cannot be checked. Nothing was started. Set min_credits instead."
+        )
+    return [read_bill(port, config, agent_id) for agent_id in agents]
+
+
+def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
     """Read what billing tells of an agent, by one request."""
     now = port.now()
     since = start_of(config.credit_limit_period, now)
@@ -271,7 +337,7 @@ def read_bill(port: Sender, config: RunConfig) -> Bill:
     first = min(now - HISTORY, since or now) - timedelta(days=1)
     page = port.send(
         api.billing.list_agent_runs(
-            config.agent_id,
+            agent_id,
             start_date=first.date(),
             end_date=(now + timedelta(days=1)).date(),
             records_per_page=BILLING_PAGE,
@@ -279,28 +345,27 @@ def read_bill(port: Sender, config: RunConfig) -> Bill:
     )
     if since is not None and page.total_record_count is not None and page.total_record_count > BILLING_PAGE:
         raise SequentumRequestRefused(
-            f"Billing lists {page.total_record_count} entries for agent {config.agent_id} since {first.date()}, more "
-            f"than the {BILLING_PAGE} of one request, so credit_limit_period={config.credit_limit_period!r} cannot be "
-            "checked. Nothing was started. Set the period to 'dag_run'."
+            f"Billing lists {page.total_record_count} entries for agent {agent_id} since {first.date()}, more than the "
+            f"{BILLING_PAGE} of one request, so credit_limit_period={config.credit_limit_period!r} cannot be checked. "
+            "Nothing was started. Set the period to 'dag_run'."
         )
-    return bill_of(config.agent_id, page, since)
+    return bill_of(agent_id, page, since)
 
 
-def _limit_reached(found: Tally, bill: Bill, config: RunConfig) -> CreditLimitReached:
+def _limit_reached(found: Tally, bills: Sequence[Bill], config: RunPolicies, name: str) -> CreditLimitReached:
     return CreditLimitReached(
-        f"Agent {config.agent_id} was not started: {_arithmetic(found, bill, config)}. Raise the limit, then clear the "
-        "task.",
-        agent_id=config.agent_id,
+        f"{name} was not started: {_arithmetic(found, bills, config)}. Raise the limit, then clear the task.",
+        agent_id=bills[0].agent_id if len(bills) == 1 else None,
     )
 
 
-def _arithmetic(found: Tally, bill: Bill, config: RunConfig) -> str:
-    period = config.credit_limit_period
-    parts = [f"a forecast of {_shown(found.forecast)} credits ({bill.basis})"]
-    if bill.since is not None:
-        parts.append(f"{_shown(found.billed)} billed since {bill.since:%Y-%m-%d}")
+def _arithmetic(found: Tally, bills: Sequence[Bill], config: RunPolicies) -> str:
+    period, since = config.credit_limit_period, bills[0].since
+    parts = [f"a forecast of {_shown(found.forecast)} credits ({basis_of(bills)})"]
+    if since is not None:
+        parts.append(f"{_shown(found.billed)} billed since {since:%Y-%m-%d}")
     if found.starts:
-        unbilled = "" if bill.since is None else ", not billed yet"
+        unbilled = "" if since is None else ", not billed yet"
         parts.append(f"{_shown(found.started)} for {counted(found.starts, 'start')} of this DAG run{unbilled}")
     if found.silent:
         parts.append(f"{_shown(found.silent)} for tasks that ended, or run, without having announced a start")

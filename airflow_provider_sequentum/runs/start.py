@@ -143,7 +143,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     before = new.starts or (previous.starts_made if previous is not None else ())
     if config.check_schedules and previous is None:
         warn_of_schedules(port, config.agent_id)
-    starts = reserve_credits(port, config, before)
+    starts = reserve_credits(port, config, [config.agent_id], f"Agent {config.agent_id}", before)
     now = port.now()
     record = new.updated(requested_at=now, first_requested_at=now, starts=starts)
     if previous is not None:

@@ -32,7 +32,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
-from airflow_provider_sequentum.jobs.record import Stored, read_event
+from airflow_provider_sequentum.jobs.record import PlannedStart, Stored, read_event
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
 from airflow_provider_sequentum.runs.describe import counted, run_summary
@@ -143,6 +143,11 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         self._conclude_waited()
         return not self._pending()
 
+    def new_record(self) -> SpaceRecord:
+        """Return the record of the runs that this attempt starts."""
+        lost = (PlannedStart(),) * self.attempts_without_record
+        return super().new_record().updated(starts=lost if self.config.credit_limit is not None else ())
+
     def wait(self) -> None:
         """Wait on the worker for all runs."""
         agents = self._pending()
@@ -251,7 +256,8 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
 
     def _acquire(self, agent_id: int, looked: Run | None) -> None:
         run = self._run_of(agent_id)
-        new, previous = run.new_record(), run.record
+        made = tuple(start for start in self.known_record.starts_made if start.agent_id == agent_id)
+        new, previous = run.new_record().updated(starts=made), run.record
         if previous is None or looked is None:  # not started yet, or no longer known to the service
             run.take_in_run(start_run(run.port, new, previous))
             return

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.api.errors import ConnectionNotMade, SequentumError
-from airflow_provider_sequentum.jobs.record import Claim, Stored
+from airflow_provider_sequentum.jobs.record import Announcement, Claim, Stored
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.spaces.record import SpaceRecord
 from airflow_provider_sequentum.spaces.start import claim_runs
@@ -82,7 +82,7 @@ class AgentPort:
         self.hook = port.hook
         self.now, self.sleep = port.now, port.sleep
         self.claims, self.push = port.claims, port.push
-        self.announce, self.announcements = port.announce, port.announcements
+        self.announcements = port.announcements
         self.hurry, self.close = port.hurry, port.close
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
@@ -112,8 +112,17 @@ class AgentPort:
         """Tell the mapped siblings of all runs of the space: a claim replaces the one before."""
         claim_runs(self._port, self._record_of_space(), further=claim.run_ids, is_answered=claim.is_answered)
 
+    def announce(self, announcement: Announcement) -> Announcement:
+        """Tell the other tasks of the starts of all agents of the space: an announcement replaces the one before."""
+        made = self._space().starts_announced
+        others = tuple(start for start in made if start.agent_id != self._agent_id)
+        return self._port.announce(announcement.updated(starts=(*others, *announcement.starts)))
+
     def _record_of_space(self) -> SpaceRecord:
+        return self._space().with_run(self._agent_id, self.record if isinstance(self.record, RunRecord) else None)
+
+    def _space(self) -> SpaceRecord:
         record = self._port.record
         if not isinstance(record, SpaceRecord):
             raise RuntimeError("The runs of a space have no record: start_or_join comes first.")  # noqa: TRY004
-        return record.with_run(self._agent_id, self.record if isinstance(self.record, RunRecord) else None)
+        return record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import spaces
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, Stored, choice_of, fingerprint
+from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, PlannedStart, Stored, choice_of, fingerprint
 from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
 from airflow_provider_sequentum.spaces.describe import shortened
 
@@ -112,6 +112,8 @@ class SpaceRecord(JobRecord):
     :param not_started: the agents that the service did not start, and why.
     :param ended: what is concluded already in this attempt of the task.
     :param replaced: the agents' earlier runs. None of them is one that a lost start may have started.
+    :param starts: the starts of all agents that the task had made before it sent its own, and those, if it has a credit
+        limit. What becomes of one is in the record of the agent's run, once there is one.
     :param is_incomplete: the service has answered, and did not name all agents that it started.
     :param is_ambiguous: the task has failed because runs could not be distinguished from others: a person knows of it.
     """
@@ -121,6 +123,7 @@ class SpaceRecord(JobRecord):
     not_started: dict[int, str] = Field(default_factory=dict)
     ended: dict[int, AgentEnd] = Field(default_factory=dict)
     replaced: dict[int, tuple[int, ...]] = Field(default_factory=dict)
+    starts: tuple[PlannedStart, ...] = ()
     is_incomplete: bool = False
     is_ambiguous: bool = False
 
@@ -145,6 +148,24 @@ class SpaceRecord(JobRecord):
         return {**self.replaced, **{agent: run.all_runs for agent, run in (self.runs or {}).items()}}
 
     @property
+    def starts_announced(self) -> tuple[PlannedStart, ...]:
+        """The starts that the task has made, or may have made."""
+        return (*self._starts_without_run(), *(start for run in (self.runs or {}).values() for start in run.starts))
+
+    @property
+    def starts_made(self) -> tuple[PlannedStart, ...]:
+        """The starts that the task has made, as far as it is known that they were made; see :class:`.RunRecord`."""
+        left = (start for start in self._starts_without_run() if start.run_id is not None or self.is_ambiguous)
+        own = [run.starts if self.is_ambiguous else run.starts_made for run in (self.runs or {}).values()]
+        return (*left, *(start for starts in own for start in starts))
+
+    def _starts_without_run(self) -> Iterator[PlannedStart]:
+        for start in self.starts:
+            was_refused = start.run_id is None and start.agent_id in self.not_started
+            if start.agent_id not in (self.runs or {}) and not was_refused:
+                yield start
+
+    @property
     def is_in_doubt(self) -> bool:
         """Whether runs may have been started whose ids are not known."""
         return self.runs is None or self.is_incomplete or len(self.known_runs) < len(self.runs)
@@ -157,6 +178,7 @@ class SpaceRecord(JobRecord):
             requested_at=self.requested_at,
             is_guess=self.is_guess,
             replaced=self.replaced.get(agent_id, ()),
+            starts=tuple(start for start in self.starts if start.agent_id == agent_id),
         )
 
     def answered(self, answer: SpaceRun) -> SpaceRecord:
@@ -181,6 +203,22 @@ class SpaceRecord(JobRecord):
         # Without a count nothing shows that the results are all there is.
         is_incomplete = answer.total_agents is None or stated > len(runs) + len(not_started)
         return self.updated(runs=runs, not_started=not_started, is_incomplete=is_incomplete)
+
+    def without_ambiguous_runs(self) -> SpaceRecord:
+        """Return the record where agents whose run could not be distinguished from others count as not started.
+
+        What they have started is not known, so it counts for the credit limit.
+        """
+        runs = self.runs or {}
+        lost = {agent: run for agent, run in runs.items() if run.run_id is None and run.is_ambiguous}
+        told = dict.fromkeys(lost, "its run could not be distinguished from others")
+        others = (start for start in self.starts if start.agent_id not in lost)
+        unknown = (start.updated(run_id=start.run_id or 0) for run in lost.values() for start in run.starts)
+        return self.updated(
+            runs={agent: run for agent, run in runs.items() if agent not in lost},
+            not_started={**self.not_started, **told},
+            starts=(*others, *unknown),
+        )
 
     def without_doubts(self) -> SpaceRecord:
         """Return the record where agents whose run was looked for and not found count as not started."""

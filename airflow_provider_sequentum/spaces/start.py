@@ -22,22 +22,24 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import Port, Sender
-from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.record import Announcement, Claim
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
+from airflow_provider_sequentum.runs.spend import reserve_credits
 from airflow_provider_sequentum.runs.start import candidates_for, check_credits, send_start, what_a_list_lacks
 from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
 from airflow_provider_sequentum.spaces.describe import listed
-from airflow_provider_sequentum.spaces.record import SpaceRecord
+from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Reply
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.jobs.record import PlannedStart
 
 MOST_NAMED = 5
 """Lists of which an error says what they lack."""
@@ -56,8 +58,11 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
     :raises AgentRunStartAmbiguous: the runs of an earlier start cannot be distinguished from others.
     :raises AgentRunStillRunning: runs that new ones should replace could not be stopped.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
+    :raises CreditLimitReached: the runs of all agents would pass ``credit_limit``.
     :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
     """
+    # What an earlier attempt has announced and claimed went with its XComs.
+    _announce(port, new.config, (previous or new).starts_announced)
     if previous is None:
         return start_space(port, new, None), True
     config, record = new.config, previous
@@ -67,7 +72,6 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
         log.warning("The task was cleared since its runs could not be distinguished from others; starting new ones.")
         make_room(port, record, config.stop_grace)
         return start_space(port, new, record), True
-    # What an earlier attempt has claimed went with its XComs.
     claim_runs(port, record, is_answered=not record.is_in_doubt)
     if record.is_in_doubt:
         log.warning("An earlier attempt may have started runs of space %s. Looking for them.", record.space_id)
@@ -97,7 +101,10 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     """
     config = new.config
     check_credits(port, config.min_credits, new.name)
-    record = new.updated(requested_at=port.now(), replaced=previous.all_runs if previous is not None else {})
+    made = new.starts or (previous.starts_made if previous is not None else ())
+    starts = _reserve_credits(port, new, made)
+    replaced = previous.all_runs if previous is not None else {}
+    record = new.updated(requested_at=port.now(), replaced=replaced, starts=starts)
     claim_runs(port, record, is_answered=False)
     port.save(record)
     try:
@@ -107,6 +114,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             # Nothing was started, so there is nothing to look for.
             port.save(previous)
             claim_runs(port, previous or record)
+            _announce(port, config, made)
             if error.status_code == 409:
                 raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
             raise
@@ -120,7 +128,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
                 f"{config.space_id} may be running and costing credits."
             ) from problem
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
-            return start_space(port, new, found, may_repeat=False)
+            return start_space(port, new.updated(starts=starts), found, may_repeat=False)
         if not found.known_runs:
             # The intent stays: the next attempt looks again, later, and starts the space if there is still nothing.
             raise
@@ -133,8 +141,30 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             log.warning("The service did not name every run that it started. Looking for the others.")
             record = _find_runs(port, record, new)
     claim_runs(port, record)
+    _announce(port, config, record.starts_announced)
     log.info("Started %s of space %s.", counted(len(record.known_runs), "agent"), config.space_id)
     return record
+
+
+def _reserve_credits(port: Port, new: SpaceRecord, before: tuple[PlannedStart, ...]) -> tuple[PlannedStart, ...]:
+    """Return the starts of the space's agents, if the credit limit has room for all; see :func:`.reserve_credits`."""
+    config = new.config
+    if config.credit_limit is None:
+        return before
+    agents = port.send(spaces.list_agents(config.space_id))
+    if unread := max(agents.unreadable, (agents.total_record_count or 0) - len(agents)):
+        raise SequentumUnavailable(
+            f"{counted(unread, 'agent')} of space {config.space_id} could not be read, so it is not known what a start "
+            "costs. Nothing was started."
+        )
+    ids = sorted({agent.id for agent in agents if not agent.is_archived})
+    return reserve_credits(port, config, ids, new.name, before) if ids else before
+
+
+def _announce(port: Port, config: SpaceConfig, starts: tuple[PlannedStart, ...]) -> None:
+    """Tell the other tasks of the DAG run which starts this task has made."""
+    if config.credit_limit is not None:
+        port.announce(Announcement(starts=starts))
 
 
 def _warn_of_further_runs(record: SpaceRecord, before: Mapping[int, tuple[int, ...]]) -> None:
@@ -174,9 +204,7 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
     :raises SequentumError: at the last look, the service could not be asked.
     """
     if was_cleared and record.runs is not None:
-        known = {agent: run for agent, run in record.runs.items() if run.run_id is not None or not run.is_ambiguous}
-        told = dict.fromkeys(record.runs.keys() - known.keys(), "its run could not be distinguished from others")
-        record = record.updated(runs=known, not_started={**record.not_started, **told})
+        record = record.without_ambiguous_runs()
     search = SpaceSearch(record)
     search.look_until_known(port)
     found, doubtful, policy = search.certain, search.doubtful, new.config.on_ambiguous_start

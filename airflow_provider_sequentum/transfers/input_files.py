@@ -1,4 +1,4 @@
-"""The transfer that hands a file, or the rows of an upstream task, to an agent as an input file."""
+"""What hands rows to an agent: the transfer to an input file of its space, and the split into input parameters."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 """The service publishes no limit. A file is held in memory while it is sent."""
+
+DEFAULT_ROWS = 1000
+"""Rows for one run, where they are split."""
+
+DEFAULT_PARAMETERS_BYTES = 64 * 1024
+"""Bytes of the input parameters of one run. Airflow keeps them in its database more than once."""
 
 LONGEST_NAME = 200
 """Characters of a file's name."""
@@ -195,6 +201,59 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         return space_id
 
 
+def rows_to_input_parameters(
+    rows: Iterable[Mapping[str, Any]] | str,
+    parameter: str | None = None,
+    *,
+    max_rows: int = DEFAULT_ROWS,
+    max_bytes: int = DEFAULT_PARAMETERS_BYTES,
+) -> list[dict[str, Any]]:
+    """Split rows into the input parameters of mapped runs, for an agent that has no space for input files.
+
+    Returns what ``StartAgentRunOperator.partial(...).expand(input_parameters=...)`` takes: in the order of the rows,
+    and the same for the same rows. No rows give no runs: Airflow skips the mapped task.
+
+    :param rows: a list of mappings, or JSON text with one.
+    :param parameter: the agent's input parameter that takes a list as CSV text: a run gets several rows, with a header
+        of all columns. By default each row is the input parameters of a run of its own.
+    :param max_rows: how many rows a run gets at most. Default: 1,000.
+    :param max_bytes: how long the input parameters of a run may be as JSON, in bytes. Default: 64 KiB.
+    :raises SequentumRequestRefused: the rows cannot be written, or one of them alone is longer. Not retried.
+    """
+    try:
+        if max_rows < 1:
+            raise ValueError(f"max_rows must be 1 or more, not {max_rows}")
+        written = _rows(rows)
+        if parameter is not None:
+            return _split(written, parameter, max_rows, max_bytes)
+        for number, row in enumerate(written, 1):
+            _check_size(number, len(_json_text(row).encode()), max_bytes)
+    except ValueError as error:
+        raise SequentumRequestRefused(f"{error}. Nothing was started.") from None
+    return written
+
+
+def _split(rows: list[dict[str, Any]], parameter: str, max_rows: int, max_bytes: int) -> list[dict[str, Any]]:
+    header, *lines = _csv_lines(rows)
+    empty = len(_json_text({parameter: header}).encode())
+    parts: list[list[str]] = []
+    size = 0
+    for number, line in enumerate(lines, 1):
+        longer = len(_json_text(line).encode()) - len('""')  # what a text takes in JSON is the sum of what its parts do
+        _check_size(number, empty + longer, max_bytes)
+        if not parts or len(parts[-1]) >= max_rows or size + longer > max_bytes:
+            parts.append([])
+            size = empty
+        parts[-1].append(line)
+        size += longer
+    return [{parameter: header + "".join(part)} for part in parts]
+
+
+def _check_size(number: int, size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise ValueError(f"Row number {number} takes {size} bytes as input parameters, more than max_bytes={max_bytes}")
+
+
 def stable_name(dag_id: str, task_id: str, map_index: int, suffix: str) -> str:
     """Return the name of a task's file: readable, safe, and another one for every task and map index."""
     digest = hashlib.sha256(json.dumps([dag_id, task_id, map_index]).encode()).hexdigest()[:8]
@@ -251,8 +310,10 @@ def rows_as_file(rows: object, name: str, encoding: str) -> bytes:
     if suffix not in ROW_SUFFIXES:
         raise ValueError(f"Rows cannot be written to {name!r}: its extension must be one of {', '.join(ROW_SUFFIXES)}")
     written = _rows(rows)
+    if not written:
+        raise ValueError("rows must be a list of at least one mapping, not an empty one")
     if suffix == ".csv":
-        text = _as_csv(written)
+        text = "".join(_csv_lines(written))
     elif suffix == ".json":
         text = _json_text(written)
     else:
@@ -268,21 +329,25 @@ def _rows(rows: object) -> list[dict[str, Any]]:
         found = plain(json.loads(rows) if isinstance(rows, str) else rows)
     except (TypeError, ValueError) as error:
         raise ValueError(f"rows must be a list of mappings: {error}") from None
-    if not isinstance(found, list) or not found:
-        raise ValueError(f"rows must be a list of at least one mapping, not {shown(found)}")
+    if not isinstance(found, list):
+        raise ValueError(f"rows must be a list of mappings, not {shown(found)}")  # noqa: TRY004 - the value is wrong
     for number, row in enumerate(found, 1):
         if not isinstance(row, dict) or not row:
             raise ValueError(f"rows must be mappings with at least one key; number {number} is {shown(row)}")
     return found
 
 
-def _as_csv(rows: list[dict[str, Any]]) -> str:
-    stream = io.StringIO(newline="")
+def _csv_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the header and a text for each row, which may have line breaks in it."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
-    return stream.getvalue()
+    fields = [{name: _field(value) for name, value in row.items()} for row in rows]
+    lines = []
+    for row in (dict(zip(columns, columns, strict=True)), *fields):
+        stream = io.StringIO(newline="")
+        # A carriage return is quoted only by a writer that ends lines with one.
+        csv.DictWriter(stream, columns, lineterminator="\r\n").writerow(row)
+        lines.append(stream.getvalue().removesuffix("\r\n") + "\n")
+    return lines
 
 
 def _field(value: Any) -> Any:

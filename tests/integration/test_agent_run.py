@@ -17,6 +17,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunFailure,
     AgentRunStopped,
     AgentRunTimeout,
+    CreditLimitReached,
     SensedAgentRunFailure,
     SequentumConnectionException,
     SequentumRequestRefused,
@@ -409,3 +410,37 @@ def test_the_test_button_with_a_wrong_key(sandbox: Sandbox, monkeypatch: pytest.
     assert not ok
     assert "Check the API key" in words
     assert "sk-secret" not in words
+
+
+@BOTH
+def test_a_run_that_takes_three_times_as_long_as_usual_is_stopped(
+    sandbox: Sandbox, agent: Agent, task: FakeTask, deferrable: bool
+) -> None:
+    sandbox.plan_runs(agent.id, [RunPlan(duration=0.2)] * 3 + [RunPlan(duration=10**6)])
+    for _ in range(3):
+        carry_out(lambda: operator(agent.id), FakeTask(Clock(datetime.now(UTC))))
+    with pytest.raises(AgentRunTimeout, match=r"when three times its usual duration passed\..* stopped"):
+        carry_out(lambda: operator(agent.id, stop_overdue=True, deferrable=deferrable), task)
+    assert [run.status for run in sandbox.ledger.runs(agent.id)] == ["Success"] * 3 + ["Stopped"]
+
+
+def test_the_agents_of_a_space_are_started_within_the_limit_or_not_at_all(sandbox: Sandbox, task: FakeTask) -> None:
+    """The first start has no bills to go by, and may cost the whole limit; it costs 1 credit for each agent."""
+    space = sandbox.add_space("Shop")
+    agents = [sandbox.add_agent(name, records=[], duration=1, space_id=space.id).id for name in ("Prices", "Stock")]
+
+    def run_space(limit: float) -> list[int]:
+        operator = StartSpaceRunsOperator(
+            task_id="run_space",
+            space_id=space.id,
+            credit_limit=limit,
+            credit_limit_period="day",
+            poll_interval=0.05,
+        )
+        return operator.execute(FakeTask(Clock(datetime.now(UTC)), tasks=[operator]).context)
+
+    assert len(run_space(3.5)) == 2
+    with pytest.raises(CreditLimitReached, match=r"a forecast of 2 credits .* \+ 2 billed since .* = 4, more than"):
+        run_space(3.5)
+    assert [len(sandbox.ledger.starts(agent_id)) for agent_id in agents] == [1, 1]
+    assert len(run_space(4)) == 2

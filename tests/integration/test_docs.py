@@ -14,7 +14,6 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -136,20 +135,6 @@ def test_snippets_in_docstrings_run(described: Any, agent: Agent, run_id: int) -
 
 def test_reading_records(agent: Agent, run_id: int) -> None:
     assert execute(DOCS / "how-to" / "land-files.md", agent, run_id)["names"](agent.id, run_id) == ["Tea"]
-
-
-def test_a_candidate_replaces_the_agent_in_use_if_it_finds_as_much(sandbox: Sandbox, agent: Agent, run_id: int) -> None:
-    names = execute(DOCS / "how-to" / "hold-a-version.md", agent, run_id)
-    values = {"products_agent": str(agent.id)}
-    names["Variable"] = SimpleNamespace(get=values.get, set=values.__setitem__)
-    empty = sandbox.add_agent("Empty", records=[], duration=1)
-    ended = SequentumHook().send(runs.start(empty.id)).id
-    sandbox.advance(60)
-    assert names["promote"].function(run_id, ended, str(empty.id)) is False
-    assert values == {"products_agent": str(agent.id)}
-    values["products_agent"] = str(empty.id)
-    assert names["promote"].function(ended, run_id, str(agent.id)) is True
-    assert values == {"products_agent": str(agent.id)}
 
 
 def test_a_task_that_starts_a_run_by_the_hook(agent: Agent, run_id: int) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
+import subprocess
+import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +19,14 @@ from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.sandbox import Sandbox
-from airflow_provider_sequentum.transfers.input_files import ObjectStorageToInputFilesOperator
+from airflow_provider_sequentum.transfers.input_files import ObjectStorageToInputFilesOperator, stable_name
 from tests.support.airflow import FakeTask
 from tests.support.deaths import Mortal, mortal
 from tests.support.service import Clock
 
 __all__ = ["mortal"]
 
+CHECKOUT = Path(__file__).parents[2]
 SPACE = 1
 
 
@@ -88,6 +93,35 @@ def test_a_kill_at_any_step_of_three_uploads_leaves_one_file_each(sandbox: Sandb
         if lived:
             break
     assert steps == 2
+
+
+def test_a_sigkill_after_each_step_of_three_uploads_leaves_one_file_each(sandbox: Sandbox) -> None:
+    """Real processes; the ones above only stop."""
+    command = [sys.executable, "-m", "tests.support.upload_process", str(SPACE)]
+    fates, names = [], [stable_name("dag", "upload", index, ".csv") for index in range(3)]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        watchdog = threading.Timer(120, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            for line in process.stdout:
+                if not (said := re.fullmatch(r"(\d+) (killed|retried|lived)\n", line)):
+                    continue  # Airflow logs to the same place
+                step, fate = said.groups()
+                fates.append(fate)
+                # Until it is tried again, a file may be that of the DAG run before.
+                steps = [int(step)] if fate != "killed" else [int(step), int(step) - 1]
+                found = stored(sandbox)
+                assert found.keys() == set(names)
+                for index, name in enumerate(names):
+                    assert found[name] in [sha256(f"page,step\n{index},{each}\n".encode()) for each in steps], line
+                process.stdin.write("\n")
+                process.stdin.flush()
+        finally:
+            process.kill()
+            watchdog.cancel()
+    assert fates == ["killed", "retried"] * 6 + ["lived"]
 
 
 def test_an_answer_that_is_lost_leaves_one_file(sandbox: Sandbox) -> None:

@@ -128,8 +128,8 @@ def test_a_run_that_is_active_is_kept(sandbox: Sandbox, agent: Agent, tmp_path: 
     assert reasons(agent, tmp_path) == {}
 
 
-def test_a_kill_at_any_step(sandbox: Sandbox, tmp_path: Path, mortal: Mortal) -> None:
-    method = "RemoveEntireRun"
+@pytest.mark.parametrize("method", ["RemoveAllFiles", "RemoveEntireRun"])
+def test_a_kill_at_any_step(sandbox: Sandbox, tmp_path: Path, mortal: Mortal, method: str) -> None:
     mortal.dies_after_requests = True
     for steps in itertools.count():
         agent = sandbox.add_agent(f"Agent {steps}", records=[{"name": "Tea"}], duration=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -142,6 +142,22 @@ def test_what_a_user_paused_between_two_attempts_of_the_resumption_stays_paused(
     task.next_attempt()
     resume(agent, paused, task)
     assert enabled(agent) == ids[1:2]
+
+
+def test_what_a_dead_dag_left_paused_is_found_and_told_from_what_a_user_paused(
+    sandbox: Sandbox, agent: Agent, ids: list[int], mortal: Mortal
+) -> None:
+    """The task dies for good after it has paused one schedule, and the task that resumes never runs."""
+    hook = SequentumHook()
+    [by_user] = hook.list_paused_schedules(agent.id)
+    sandbox.advance(3600)
+    assert not mortal.outlives(5, lambda: pause(agent, new_task("pause")))
+    found = {schedule.id: schedule for schedule in hook.list_paused_schedules(agent_id=agent.id)}
+    assert found.keys() == {ids[0], ids[2]}
+    assert by_user.updated is not None
+    assert found[ids[2]].updated == by_user.updated
+    assert (found[ids[0]].updated or by_user.updated) >= by_user.updated + timedelta(hours=1)
+    assert found[ids[0]].name == "daily"
 
 
 def test_a_cleared_dag_run_leaves_to_a_user_what_the_user_paused_since(

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, agents
 from airflow_provider_sequentum.exceptions import AgentRunFailure, AgentVersionChanged
+from airflow_provider_sequentum.hooks import pins
 from airflow_provider_sequentum.hooks.pins import pin_key
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.agent_version import RestoreAgentVersionOperator
@@ -179,17 +180,34 @@ def test_a_restored_version_is_the_pinned_one(
     assert [run.run_id for run in sandbox.ledger.runs(agent.id)] == [run_id]
 
 
-def test_a_kill_at_any_step_restores_once(sandbox: Sandbox, someone: SequentumClient, mortal: Mortal) -> None:
+def test_a_kill_at_any_step_restores_once_and_moves_the_pin(
+    sandbox: Sandbox,
+    someone: SequentumClient,
+    mortal: Mortal,
+    variables: Variables,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pin is moved by a step of its own, and a retry of a task that died before it moves it."""
+    set_variable = pins.Variable.set
+
+    def set_as_a_step(key: str, value: str, **more: Any) -> None:
+        mortal.step()
+        set_variable(key, value, **more)
+
+    monkeypatch.setattr(pins.Variable, "set", set_as_a_step)
     for steps in itertools.count():
         agent = sandbox.add_agent(f"Agent {steps}", records=[], duration=1)
         save_new_version(someone, agent)
+        variables[pin_key("sequentum_default", agent.id)] = "1"
         task = FakeTask(Clock(datetime.now(UTC)), retries=2)
         lived = mortal.outlives(steps, partial(restore, agent, 1, task))
         if not lived:
+            assert variables[pin_key("sequentum_default", agent.id)] == "1", steps
             task.next_attempt()
             assert restore(agent, 1, task) == 3, steps
         versions = [version.version for version in someone.send(agents.list_versions(agent.id))]
         assert sorted(versions) == [1, 2, 3], steps
+        assert variables[pin_key("sequentum_default", agent.id)] == "3", steps
         if lived:
             break
-    assert steps == 5
+    assert steps == 6

@@ -56,7 +56,7 @@ def written() -> Iterator[tuple[str, str, Any]]:
     yield "announced-runs", "some", AnnouncedRuns(run_ids=(101, 103), floor=100, newest=103).to_json()
     paused = PausedSchedules(agent_id=7, max_tries=2, paused={5: START, 6: None})
     start = PlannedStart(agent_id=7, credits=2.5, run_id=101)
-    announcement = Announcement(task_id="job", starts=(start,), pending=start.updated(run_id=None))
+    announcement = Announcement(task_id="job", starts=(start,), pending=(start.updated(run_id=None),))
     yield "announcement", "some", announcement.to_json()
     yield "paused-schedules", "some", paused.to_json()
     yield "resumed-schedules", "some", ResumedSchedules(agent_id=7, max_tries=2, resumed=(5, 6)).to_json()

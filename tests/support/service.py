@@ -148,6 +148,8 @@ class FakeService:
     credits: float = 1000.0
     bills: list[dict[str, Any]] = field(default_factory=list)
     """What billing lists of the runs of any agent: ``runId``, ``date``, ``endTime``, ``cost``."""
+    bills_of: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """The same of one agent, where it is another one."""
     on_start: Callable[[FakeRun], None] = lambda run: None
     skew: timedelta = timedelta(0)
     """By how much the service's clock is ahead of the worker's."""
@@ -235,7 +237,8 @@ class FakeService:
                 for number, name in self.agents.items()
             ]
         if names[0] == "billing" and verb in ("credits", "runs"):
-            listed = {"runs": self.bills, "totalRecordCount": len(self.bills)}
+            bills = self.bills_of.get(int(names[2]), self.bills) if verb == "runs" else []
+            listed = {"runs": bills, "totalRecordCount": len(bills)}
             return listed if verb == "runs" else {"availableCredits": self.credits}
         raise not_found(call)
 

@@ -87,6 +87,38 @@ class TestCheckedRecords:
         assert (report["verdict"], report["breaches"]) == ("passed", [])
 
 
+class TestTryCandidate:
+    @pytest.fixture
+    def candidates(self, sandbox: Sandbox) -> Iterator[tuple[int, int]]:
+        """A good one, and one that finds half of the records."""
+        records = sandbox.engine.data_set("us_states")
+        good, bad = (sandbox.add_agent(name, records=records, duration=1).id for name in ("Good", "Bad"))
+        sandbox.break_runs(bad, "half_missing")
+        yield good, bad
+        sandbox.repair_runs(bad)
+
+    def in_use(self, stage: Stage) -> str:
+        value: str = stage.airflow.api.get("/variables/sequentum_agent_in_use")["value"]
+        return value
+
+    def test_the_id_changes_if_the_records_pass(
+        self, stage: Stage, sandbox: Sandbox, agent_id: int, candidates: tuple[int, int]
+    ) -> None:
+        good, bad = candidates
+        agents, records = (agent_id, good, bad), len(read_data_file()[1])
+        before = [len(sandbox.ledger.starts(agent)) for agent in agents]
+        run = finished(stage, stage.airflow.trigger("try_candidate", {"candidate": good}))
+        assert (stage.airflow.xcom(run, "load"), self.in_use(stage)) == (records, str(good))
+
+        run = finished(stage, stage.airflow.trigger("try_candidate", {"candidate": bad}), "failed")
+        states = stage.airflow.states(run)
+        assert (states["check_candidate"], states["change_agent"]) == ("failed", "upstream_failed")
+        assert (stage.airflow.xcom(run, "load"), self.in_use(stage)) == (records, str(good))
+        assert stage.airflow.xcom(run, "run_in_use", "run")["agent_id"] == good
+        started = [len(sandbox.ledger.starts(agent)) - then for agent, then in zip(agents, before, strict=True)]
+        assert started == [1, 2, 1]
+
+
 class TestRecordChanges:
     def test_only_changes_are_loaded(self, stage: Stage, sandbox: Sandbox, agent_id: int) -> None:
         """A first run, one that finds the same, and one where half of the records are missing."""

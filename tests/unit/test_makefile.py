@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
+LOCKS = ("airflow-3.3", "toolset")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -19,10 +20,19 @@ def test_a_wheel_is_built_without_an_airflow() -> None:
     assert "airflow-3.3.txt" not in printed
 
 
-def test_the_build_is_locked_to_the_versions_that_the_tests_use() -> None:
-    def locked(name: str) -> set[str]:
-        lines = (CHECKOUT / "requirements" / name).read_text().splitlines()
-        return {line.rstrip(" \\") for line in lines if "==" in line and not line.startswith((" ", "#"))}
+def locked(name: str) -> set[str]:
+    lines = (CHECKOUT / "requirements" / name).read_text().splitlines()
+    return {line.rstrip(" \\") for line in lines if "==" in line and not line.startswith((" ", "#"))}
 
+
+def test_the_toolset_is_tested_with_the_versions_that_the_tests_use() -> None:
+    used, toolset = ({line.partition(" ;")[0] for line in locked(f"{name}.txt")} for name in LOCKS)
+    names = {package.partition("==")[0] for package in used}
+    further = {package.partition("==")[0] for package in toolset - used}
+    assert further & names == set(), "other versions"
+    assert "apache-airflow-providers-common-ai" in further
+
+
+def test_the_build_is_locked_to_the_versions_that_the_tests_use() -> None:
     assert locked("build.txt") <= locked("airflow-3.3.txt")
     assert any(line.startswith("hatchling==") for line in locked("build.txt"))

@@ -1,4 +1,4 @@
-"""Mapped tasks under one credit limit, of which three kill their own process in their first try."""
+"""As many mapped tasks as are asked for under one credit limit; three kill their own process in their first try."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import DAG, Param
+from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_provider_sequentum.hooks.port import AttemptPort
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
@@ -15,7 +15,6 @@ from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-TASKS = 24
 KILLED_AFTER = {1: ("announce", 2), 4: ("announce", 3), 7: ("save", 2)}
 """By map index, the step and its number after which a task dies: it has asked, it may start, it has started."""
 
@@ -39,7 +38,13 @@ def die_once(context: Context) -> None:
     setattr(AttemptPort, step, counted)
 
 
-with DAG("credit_limit", schedule=None, params={"id": Param(1, type="integer"), "limit": 10}):
+@task
+def pages(params: dict[str, Any]) -> list[dict[str, int]]:
+    """Return the input parameters of each task."""
+    return [{"page": page} for page in range(params["tasks"])]
+
+
+with DAG("credit_limit", schedule=None, params={"id": Param(1, type="integer"), "limit": 10, "tasks": 24}):
     StartAgentRunOperator.partial(
         task_id="start",
         agent_id="{{ params.id }}",
@@ -48,4 +53,4 @@ with DAG("credit_limit", schedule=None, params={"id": Param(1, type="integer"), 
         retries=1,
         retry_delay=timedelta(seconds=1),
         pre_execute=die_once,
-    ).expand(input_parameters=[{"page": page} for page in range(TASKS)])
+    ).expand(input_parameters=pages())

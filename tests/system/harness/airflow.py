@@ -281,7 +281,11 @@ class AirflowInstance:
 
     def task_instances(self, run: DagRun) -> list[TaskInstance]:
         """Return all tasks of a run, in the order in which they began."""
-        answers = self.api.get(f"{run.path}/taskInstances", limit=100)["task_instances"]
+        answers: list[Any] = []
+        page = {"total_entries": 1}
+        while len(answers) < page["total_entries"]:
+            page = self.api.get(f"{run.path}/taskInstances", limit=100, offset=len(answers))
+            answers += page["task_instances"]
         return [TaskInstance.parse(answer) for answer in sorted(answers, key=_by_start)]
 
     def task_instance(self, run: DagRun, task_id: str, map_index: int = -1) -> TaskInstance:

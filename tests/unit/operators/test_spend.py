@@ -13,6 +13,7 @@ from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunFailure, AgentRunTimeout, CreditLimitReached
 from airflow_provider_sequentum.hooks.port import ANNOUNCEMENT_KEY
 from airflow_provider_sequentum.jobs.record import Announcement, PlannedStart
+from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from tests.support.airflow import FakeTask, deferred_by, use_fakes
@@ -59,7 +60,7 @@ def run_through(worker: Worker, task: FakeTask, **arguments: Any) -> Any:
 
 def announced(task: FakeTask) -> list[float | None]:
     found = Announcement.from_json(task.ti.pushed(ANNOUNCEMENT_KEY))
-    assert found.pending is None
+    assert found.pending == ()
     return [start.credits for start in found.starts]
 
 
@@ -232,7 +233,8 @@ def mapped(operator_class: Any, partial: dict[str, Any], expanded: Any) -> Any:
         (mapped(StartAgentRunOperator, {}, {"credit_limit": [1, 2]}), True),
         (mapped(StartAgentRunOperator, {}, {"agent_id": [7]}), False),
         (mapped(StartAgentRunOperator, {}, [{"agent_id": 7}]), True),  # expand_kwargs
-        (mapped(StartSpaceRunsOperator, {}, [{"space_id": 7}]), False),
+        (mapped(StartSpaceRunsOperator, {}, [{"space_id": 7}]), True),
+        (mapped(AgentBuilderOperator, {}, [{"prompt": "Pull prices"}]), False),
     ],
 )
 def test_the_tasks_that_set_a_parameter(task: Any, sets: bool) -> None:

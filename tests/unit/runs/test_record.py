@@ -96,7 +96,7 @@ def test_the_fingerprint_is_the_same_in_every_release() -> None:
 
 
 def test_every_field_is_an_option_of_the_start_or_about_how_to_handle_the_run() -> None:
-    handling = {"agent_id", "expected_version", "pinned_version", "credit_limit", "credit_limit_period"}
+    handling = {"agent_id", "expected_version", "pinned_version"}
     handling |= {"stop_overdue", "check_schedules", *RunPolicies.model_fields}
     assert {*START_OPTIONS} == RunConfig.model_fields.keys() - handling
     assert {*START_OPTIONS} == inspect.signature(runs.start).parameters.keys() - {"agent_id"}

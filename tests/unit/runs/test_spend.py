@@ -25,6 +25,7 @@ from airflow_provider_sequentum.runs.spend import (
     Verdict,
     bill_of,
     find_overdue_time,
+    planned_starts,
     read_bill,
     read_task_cost,
     reserve_credits,
@@ -59,12 +60,16 @@ def config(**more: Any) -> RunConfig:
     return RunConfig.model_validate({"agent_id": 7, "credit_limit": 10, **more})
 
 
+def reserve(worker: Worker, asked: RunConfig, before: tuple[PlannedStart, ...]) -> tuple[PlannedStart, ...]:
+    return reserve_credits(worker, asked, [asked.agent_id], f"Agent {asked.agent_id}", before)
+
+
 def starts(*credits_: float | None, agent_id: int = 7) -> tuple[PlannedStart, ...]:
     return tuple(PlannedStart(agent_id=agent_id, credits=each, run_id=900 + n) for n, each in enumerate(credits_))
 
 
 def other(task_id: str, *made: float, pending: float | None = None, agent_id: int = 7) -> Announcement:
-    asks = None if pending is None else PlannedStart(agent_id=agent_id, credits=pending)
+    asks = () if pending is None else (PlannedStart(agent_id=agent_id, credits=pending),)
     return Announcement(task_id=task_id, starts=starts(*made, agent_id=agent_id), pending=asks)
 
 
@@ -110,15 +115,15 @@ def test_no_start_is_decided_above_the_limit(amounts: list[Decimal], is_stirring
 
 def test_ten_tenths_are_one() -> None:
     """Amounts are added as decimals: in binary, ten tenths are not one."""
-    found = tally(other("b", pending=0.1), Announced([other("a", *[0.1] * 9)]), Bill(7, {}), Decimal("0.1"))
+    found = tally(other("b", pending=0.1), Announced([other("a", *[0.1] * 9)]), [Bill(7, {})], Decimal("0.1"))
     assert found.certain == 1
     assert found.decide(Decimal(1)) is Verdict.START
 
 
 def test_the_tally_of_a_dag_run_has_all_agents_and_all_tries() -> None:
     announced = Announced([other("a", 1, 2, agent_id=8), other("c", pending=4)], silent_running=1, silent_ended=2)
-    own = Announcement(task_id="b", starts=starts(0.5, None), pending=PlannedStart(agent_id=7, credits=8))
-    found = tally(own, announced, Bill(7, {900: Decimal(99)}), Decimal(8))
+    own = Announcement(task_id="b", starts=starts(0.5, None), pending=(PlannedStart(agent_id=7, credits=8),))
+    found = tally(own, announced, [Bill(7, {900: Decimal(99)})], Decimal(8))
     assert found == Tally(
         forecast=Decimal(8),
         started=Decimal("11.5"),
@@ -127,19 +132,19 @@ def test_the_tally_of_a_dag_run_has_all_agents_and_all_tries() -> None:
         undecided=Decimal(4),
         is_stirring=True,
     )
-    assert tally(own, announced, Bill(7, {}), Decimal(8), is_last_look=True).silent == 24
+    assert tally(own, announced, [Bill(7, {})], Decimal(8), is_last_look=True).silent == 24
 
 
 def test_mapped_siblings_come_in_the_order_of_their_map_indexes() -> None:
     siblings = [other("a", pending=1).updated(map_index=index) for index in (10, 2, 0)]
-    found = tally(other("a", pending=1).updated(map_index=5), Announced(siblings), Bill(7, {}), Decimal(1))
+    found = tally(other("a", pending=1).updated(map_index=5), Announced(siblings), [Bill(7, {})], Decimal(1))
     assert [found.ahead, found.undecided] == [2, 3]
 
 
 def test_the_tally_of_a_day_has_the_agents_bills_and_what_is_not_billed_yet() -> None:
     bill = Bill(7, {900: Decimal(3)}, since=NOON, spent=Decimal(5))
     announced = Announced([other("a", 1, 2), other("c", 50, agent_id=8), other("d", pending=60, agent_id=8)])
-    found = tally(other("b", pending=1), announced, bill, Decimal(1))
+    found = tally(other("b", pending=1), announced, [bill], Decimal(1))
     assert [found.billed, found.started, found.starts, found.undecided] == [5, 2, 1, 0]
 
 
@@ -156,7 +161,7 @@ def test_the_tally_of_a_day_has_the_agents_bills_and_what_is_not_billed_yet() ->
     ],
 )
 def test_the_forecast_is_the_mean_of_the_last_runs(listed: list[RunCost], forecast: Decimal) -> None:
-    assert bill_of(7, listed, None).forecast(TEN) == forecast
+    assert [start.credits for start in planned_starts([bill_of(7, listed, None)], TEN)] == [float(forecast)]
 
 
 def test_what_is_billed_without_a_date_counts() -> None:
@@ -177,17 +182,17 @@ def test_the_start_of_a_period() -> None:
 
 
 def test_without_a_limit_nothing_is_asked_or_announced(worker: Worker) -> None:
-    assert reserve_credits(worker, config(credit_limit=None), ()) == ()
+    assert reserve(worker, config(credit_limit=None), ()) == ()
     assert (worker.sent, worker.announced) == ([], [])
 
 
 def test_a_start_is_announced_before_the_others_are_read(service: FakeService, worker: Worker) -> None:
     service.bills = bills(2, 4)
-    made = reserve_credits(worker, config(), starts(1))
+    made = reserve(worker, config(), starts(1))
     assert [each.credits for each in made] == [1, 3]
     asking, decided = worker.announced
-    assert asking.pending == made[1]
-    assert (asking.starts, decided.starts, decided.pending) == (made[:1], made, None)
+    assert asking.pending == made[1:]
+    assert (asking.starts, decided.starts, decided.pending) == (made[:1], made, ())
     assert service.requests == ["billing"]
     assert worker.said[-1] == (
         "Within the credit limit: a forecast of 3 credits (the mean of its last 2 billed runs) + 1 for 1 start of this "
@@ -199,7 +204,7 @@ def test_a_refused_task_withdraws_and_says_the_arithmetic(service: FakeService, 
     service.bills = bills(3)
     worker.others = Announced([other("a", 3, 3)], silent_ended=1)
     with pytest.raises(CreditLimitReached) as caught:
-        reserve_credits(worker, config(), ())
+        reserve(worker, config(), ())
     assert str(caught.value) == (
         "Agent 7 was not started: a forecast of 3 credits (the mean of its last 1 billed run) + 6 for 2 starts of this "
         "DAG run + 3 for tasks that ended, or run, without having announced a start = 12, more than credit_limit=10 "
@@ -212,22 +217,22 @@ def test_a_refused_task_withdraws_and_says_the_arithmetic(service: FakeService, 
 def test_a_day_counts_what_is_billed(service: FakeService, worker: Worker) -> None:
     service.bills = bills(4, 4, until=START)
     with pytest.raises(CreditLimitReached, match=r"4 credits .* \+ 8 billed since 2026-11-22 = 12, more than"):
-        reserve_credits(worker, config(credit_limit_period="day"), ())
+        reserve(worker, config(credit_limit_period="day"), ())
 
 
 def test_an_agent_without_bills_starts_alone(worker: Worker) -> None:
-    [start] = reserve_credits(worker, config(), ())
+    [start] = reserve(worker, config(), ())
     assert start.credits == 10
     worker.others = Announced([other("a", 0.5)])
     with pytest.raises(CreditLimitReached, match="the whole limit, because no run of the agent is billed yet"):
-        reserve_credits(worker, config(), ())
+        reserve(worker, config(), ())
 
 
 def test_undecided_starts_are_waited_for_a_minute_at_most(service: FakeService, worker: Worker) -> None:
     service.bills = bills(6)
     worker.others = Announced([other("z", pending=6)])
     with pytest.raises(CreditLimitReached, match=r"6 that other tasks have announced and not decided = 12"):
-        reserve_credits(worker, config(), ())
+        reserve(worker, config(), ())
     assert worker.now() - START <= timedelta(minutes=1)
     assert service.count("billing") == 1
     assert all(each.pending for each in worker.announced[:-1])  # it comes first, so it keeps its place
@@ -237,22 +242,22 @@ def test_one_that_comes_later_gives_way(service: FakeService, worker: Worker) ->
     service.bills = bills(6)
     worker.others = Announced([other("a", pending=6)])
     with pytest.raises(CreditLimitReached):
-        reserve_credits(worker, config(), ())
-    assert [each.pending is None for each in worker.announced[:4]] == [False, True, False, True]
+        reserve(worker, config(), ())
+    assert [each.pending == () for each in worker.announced] == [False, True, False, True]  # at first, and at last
 
 
 def test_billing_that_cannot_be_read_starts_nothing(service: FakeService, worker: Worker) -> None:
     service.faults["billing"] = [(unauthorized, False)]
     with raises(401):
-        reserve_credits(worker, config(), ())
+        reserve(worker, config(), ())
     assert worker.announced == []
 
 
 def test_more_bills_than_one_request_reads(service: FakeService, worker: Worker) -> None:
     service.bills = bills(*[1] * 1001)
     with pytest.raises(SequentumRequestRefused, match=r"1001 entries .* Set the period to 'dag_run'"):
-        read_bill(worker, config(credit_limit_period="month"))
-    assert len(read_bill(worker, config()).samples) == 20
+        read_bill(worker, config(credit_limit_period="month"), 7)
+    assert len(read_bill(worker, config(), 7).samples) == 20
 
 
 # Tries of one task

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import csv
+import io
+import itertools
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable, SequentumRequestRefused
 from airflow_provider_sequentum.transfers.input_files import (
     ObjectStorageToInputFilesOperator,
     check_content,
     rows_as_file,
+    rows_to_input_parameters,
     stable_name,
 )
 from tests.support.airflow import FakeTask
@@ -61,6 +68,12 @@ def test_rows_as_csv() -> None:
     assert text == 'sku,price,note,tags\nA1,9.5,,\n"B,2",,,"[""x"", ""é""]"\n'
 
 
+@pytest.mark.parametrize("value", ["a\rb", "a\nb", "a\r\nb", '"', " a ", "a,b", "\u2028"])
+def test_a_value_is_one_field_of_one_row_of_a_csv_file(value: str) -> None:
+    text = rows_as_file([{"a": value, "b": 1}], "in.csv", "utf-8").decode()
+    assert list(csv.DictReader(io.StringIO(text, newline=""))) == [{"a": value, "b": "1"}]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -81,7 +94,7 @@ def test_rows_as(name: str, expected: str) -> None:
         ([], "at least one"),
         ("[]", "at least one"),
         ("{", "must be a list of mappings"),
-        ({"a": 1}, "at least one"),
+        ({"a": 1}, "must be a list of mappings, not"),
         ([1], "number 1 is 1"),
         ([{"a": 1}, {}], "number 2"),
         ([{"a": object()}], "not JSON serializable"),
@@ -101,6 +114,70 @@ def test_rows_in_another_encoding() -> None:
 
 def test_rows_of_a_format_that_they_cannot_have() -> None:
     assert "its extension must be one of .csv, .ndjson" in refusal(rows=ROWS, file_name="in.xlsx")
+
+
+# Rows as input parameters
+
+
+def test_each_row_is_the_input_parameters_of_a_run() -> None:
+    assert rows_to_input_parameters(ROWS) == [{"sku": "A1", "price": 9.5}, {**ROWS[1]}]
+    assert rows_to_input_parameters('[{"a": 1}]') == [{"a": 1}]
+
+
+def test_several_rows_are_one_parameter_as_csv_with_a_header_of_all_columns() -> None:
+    rows = [{"sku": "A1"}, {"sku": 'B "2"\nC', "note": "é"}, {"sku": "D4"}]
+    parts = rows_to_input_parameters(rows, "products", max_rows=2)
+    assert parts == [{"products": 'sku,note\nA1,\n"B ""2""\nC",é\n'}, {"products": "sku,note\nD4,\n"}]
+    assert [list(csv.DictReader(io.StringIO(part["products"]))) for part in parts] == [
+        [{"sku": "A1", "note": ""}, {"sku": 'B "2"\nC', "note": "é"}],
+        [{"sku": "D4", "note": ""}],
+    ]
+
+
+ANY = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+
+
+@given(
+    st.lists(st.text(ANY, min_size=1, max_size=20), max_size=30),
+    st.integers(1, 9),
+    st.integers(150, 400),
+)
+def test_no_part_is_longer_than_it_may_be_and_no_row_is_lost(names: list[str], rows: int, size: int) -> None:
+    parts = rows_to_input_parameters([{"name": name} for name in names], "list", max_rows=rows, max_bytes=size)
+    read = [list(csv.DictReader(io.StringIO(part["list"], newline=""))) for part in parts]
+    assert [row["name"] for part in read for row in part] == names
+    assert all(0 < len(part) <= rows for part in read)
+    assert all(len(json.dumps(part, ensure_ascii=False).encode()) <= size for part in parts)
+    wasted = [here for here, after in itertools.pairwise(parts) if _fits(here, after, rows, size)]
+    assert wasted == []
+
+
+def _fits(part: dict[str, str], after: dict[str, str], rows: int, size: int) -> bool:
+    """Whether the first row of the next part could have been in this one."""
+    lines = [list(csv.DictReader(io.StringIO(each["list"], newline=""))) for each in (part, after)]
+    joined = rows_to_input_parameters([*lines[0], lines[1][0]], "list", max_rows=10**6, max_bytes=10**6)
+    return len(lines[0]) < rows and len(json.dumps(joined[0], ensure_ascii=False).encode()) <= size
+
+
+def test_no_rows_give_no_runs() -> None:
+    assert rows_to_input_parameters([]) == rows_to_input_parameters("[]", "products") == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "reason"),
+    [
+        ([{"a": "x"}, {"a": "x" * 99}], {}, "Row number 2 takes 108 bytes as input parameters, more than max_bytes=99"),
+        ([{"a": "x"}, {"a": "x" * 99}], {"parameter": "p"}, "Row number 2 takes 113 bytes"),
+        ([{"a": 1}], {"max_rows": 0}, "max_rows must be 1 or more, not 0"),
+        ([1], {}, "number 1 is 1"),
+        ({"a": 1}, {}, "must be a list of mappings"),
+        ([{"a": float("nan")}], {}, "JSON compliant"),
+    ],
+)
+def test_rows_that_cannot_be_input_parameters(rows: Any, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SequentumRequestRefused, match="Nothing was started") as caught:
+        rows_to_input_parameters(rows, **{"max_bytes": 99, **options})
+    assert reason in str(caught.value)
 
 
 # What a file holds
