@@ -39,6 +39,7 @@ ParallelExport = Literal["Combined", "Separated"]
 CreditLimitPeriod = Literal["dag_run", "day", "month"]
 RunEnding = Literal["succeeded", "any"]
 RemoveMethod = Literal["RemoveAllFiles", "RemoveAllFilesAndAgentInput", "RemoveEntireRun"]
+FileFormat = Literal["parquet"]
 FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
 
 T = TypeVar("T")

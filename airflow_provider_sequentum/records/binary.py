@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, check_columns, library
@@ -11,6 +13,12 @@ from airflow_provider_sequentum.records.formats import RecordsUnreadable, check_
 LARGEST_SHEET = (1_048_576, 16_384)
 """Rows and columns that a sheet may have: Excel's own limits."""
 
+PARTITION = b"sequentum.partition"
+"""In a Parquet file's metadata, a JSON object: the columns that the file lacks because all of its records have the same
+value there, with their type in Arrow and the value as text, or ``null``."""
+
+_PARTITION_TYPES = ("string", "int64", "bool", "date32[day]")
+_PARQUET = "Reading .parquet"
 _LARGEST_PART = 128 * 1024 * 1024
 _SUSPICIOUS_PART, _SUSPICIOUS_RATIO = 16 * 1024 * 1024, 100
 _LARGEST_ROW = 16 * 1024 * 1024
@@ -162,24 +170,61 @@ def read_parquet(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
 def parquet_batches(file: IO[bytes], name: str) -> Iterator[Any]:
     """Yield a Parquet file's rows as ``pyarrow.RecordBatch``, some thousands at a time.
 
+    The file of a partition also has the columns that divide it, which its metadata states: see :data:`PARTITION`.
+
     :raises RecordsUnreadable: the file is damaged, two columns have the same name, or a value is one that Python has
         no type for, such as a time after the year 9999.
     """
-    arrow, parquet = (library(module, "arrow", "Reading .parquet") for module in ("pyarrow", "pyarrow.parquet"))
+    arrow = library("pyarrow", "arrow", _PARQUET)
     rows = 0
-    try:
-        # Without pre_buffer=False the whole file ends up in memory.
-        opened = parquet.ParquetFile(file, pre_buffer=False)
-        check_columns(opened.schema_arrow.names, name)
+    with _damage_of_parquet(name, lambda: rows):
+        opened = _open_parquet(file)
+        schema, constants = _full_schema(opened.schema_arrow, name)
         for batch in opened.iter_batches(batch_size=_BATCH):
             batch.validate(full=True)
             _check_python_values(batch, arrow)
-            yield batch
+            added = [arrow.repeat(constant, batch.num_rows) for constant in constants]
+            yield arrow.RecordBatch.from_arrays([*batch.columns, *added], schema=schema) if added else batch
             rows += batch.num_rows
-    except (arrow.ArrowException, OSError, OverflowError, ValueError, LookupError) as error:
+
+
+def parquet_schema(file: IO[bytes], name: str) -> Any:
+    """Return the schema of a Parquet file's batches.
+
+    :raises RecordsUnreadable: the file is damaged, or two columns have the same name.
+    """
+    with _damage_of_parquet(name, lambda: 0):
+        return _full_schema(_open_parquet(file).schema_arrow, name)[0]
+
+
+def _open_parquet(file: IO[bytes]) -> Any:
+    # Without pre_buffer=False the whole file ends up in memory.
+    return library("pyarrow.parquet", "arrow", _PARQUET).ParquetFile(file, pre_buffer=False)
+
+
+def _full_schema(schema: Any, name: str) -> tuple[Any, list[Any]]:
+    """Return a schema with the columns that the file's metadata states, and the value of each of them."""
+    arrow = library("pyarrow", "arrow", _PARQUET)
+    metadata = schema.metadata or {}
+    stated = json.loads(metadata[PARTITION]) if PARTITION in metadata else {}
+    if not isinstance(stated, dict) or any(kind not in _PARTITION_TYPES for kind, _ in stated.values()):
+        raise RecordsUnreadable(f"{name!r} states a partition that no file has: {stated!r:.200}.")
+    check_columns([*schema.names, *stated], name)
+    constants = [arrow.scalar(text, arrow.string()).cast(kind) for kind, text in stated.values()]
+    for column, constant in zip(stated, constants, strict=True):
+        schema = schema.append(arrow.field(column, constant.type))
+    return schema.remove_metadata() if stated else schema, constants
+
+
+@contextmanager
+def _damage_of_parquet(name: str, rows: Callable[[], int]) -> Iterator[None]:
+    arrow = library("pyarrow", "arrow", _PARQUET)
+    try:
+        yield
+    except (arrow.ArrowException, OSError, OverflowError, TypeError, ValueError, LookupError, RecursionError) as error:
         if isinstance(error, RecordsUnreadable):
             raise
-        raise RecordsUnreadable(f"{name!r} is no valid Parquet file after row {rows:,}: {error}.") from error
+        raise RecordsUnreadable(f"{name!r} is no valid Parquet file after row {rows():,}: {error}.") from error
 
 
 def _check_python_values(batch: Any, arrow: Any) -> None:
