@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
 from airflow_provider_sequentum.records.formats import library
@@ -28,11 +28,11 @@ CELLS: Mapping[str, str] = {
     "timestamp": rf"^{_DATE}[ T]{_TIME}$",
     "timestamptz": rf"^{_DATE}[ T]{_TIME}Z$",
 }
-"""How a cell of a CSV file is written whose value, as this type, says all that the cell does; what is preferred first."""
+"""How a cell of a CSV file is written whose value, as this type, says all that the cell does; the first one counts."""
 
 DIGITS_OF_MANTISSA = r"^-?0*\.?0*|\.|[eE].*$"
 
-_PLAIN_NUMBER = r"^-?(0|[1-9]\d*)(\.\d+)?$"
+_PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 _ANY_NUMBER = re.compile(r"-?(0|[1-9]\d{0,308})(\.\d{1,400})?([eE][+-]?\d{1,3})?")
 _ARROW = {
     "string": "string",
@@ -45,6 +45,7 @@ _ARROW = {
     "binary": "binary",
 }
 _DECIMAL = re.compile(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
+_EXACT = Context(prec=100, traps=[Inexact, InvalidOperation])
 _EXACT_IN_DOUBLE = 2**53
 _PURPOSE = "Columns with types"
 
@@ -158,25 +159,18 @@ def typed_array(values: Sequence[Any], name: str, as_text: Callable[[Any], str])
         texts = [value if value is None or type(value) is str else as_text(value) for value in values]
         return arrow.array(texts, kind)
     values = [None if value == "" and type(value) is str else value for value in values]
-    if name.startswith("decimal"):
-        values = [value if value is None or type(value) is str else _plain(value, as_text) for value in values]
-    cells = [value if type(value) is str else None for value in values]
-    others = [None if type(value) is str else _held(place, value, name) for place, value in enumerate(values)]
+    is_decimal = name.startswith("decimal")  # Arrow reads too many digits as some other decimal, without an error
+    cells = [value if type(value) is str and not is_decimal else None for value in values]
+    others = [
+        None if cell is not None else _held(place, value, name)
+        for place, (value, cell) in enumerate(zip(values, cells, strict=True))
+    ]
     if all(cell is None for cell in cells):
         return arrow.array(others, kind)
     parsed = _parsed(arrow, cells, name, kind)
     if all(value is None for value in others):
         return parsed
     return library("pyarrow.compute", "arrow", _PURPOSE).coalesce(parsed, arrow.array(others, kind))
-
-
-def _plain(value: Any, as_text: Callable[[Any], str]) -> Any:
-    """Return a number as it is written without an exponent; anything else as text, which no decimal holds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        return as_text(value)
-    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    # Of a number with a thousand digits only its size matters.
-    return f"{number:f}" if number.is_finite() and abs(number.adjusted()) < 100 else str(number)
 
 
 def _held(place: int, value: Any, name: str) -> Any:
@@ -194,6 +188,8 @@ def _held(place: int, value: Any, name: str) -> Any:
         held = value if isinstance(value, dt.datetime) and value.tzinfo is None else None
     elif name == "timestamptz":
         held = value if isinstance(value, dt.datetime) and value.tzinfo is not None else None
+    elif name.startswith("decimal"):
+        held = _decimal(value, name)
     elif isinstance(value, {"boolean": bool, "time": dt.time, "binary": bytes}[name]):
         held = value
     if held is None:
@@ -212,13 +208,16 @@ def _integer(value: Any) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+    if isinstance(value, float):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         return None
     try:
         number = float(value)
     except OverflowError:
         return None
-    return number if isinstance(value, float) or Decimal(repr(number)) == value else None
+    is_exact = number == value if isinstance(value, int) else Decimal(repr(number)) == value
+    return number if is_exact else None
 
 
 def _date(value: Any) -> dt.date | None:
@@ -230,8 +229,7 @@ def _date(value: Any) -> dt.date | None:
 def _parsed(arrow: Any, cells: Sequence[str | None], name: str, kind: Any) -> Any:
     compute = library("pyarrow.compute", "arrow", _PURPOSE)
     texts = arrow.array(cells, arrow.string())
-    pattern = _PLAIN_NUMBER if name.startswith("decimal") else CELLS.get(name, "$^")
-    is_plain = compute.match_substring_regex(texts, pattern)
+    is_plain = compute.match_substring_regex(texts, CELLS.get(name, "$^"))
     if name == "number":
         is_short = compute.less_equal(compute.utf8_length(mantissas(texts)), 15)
         is_plain = compute.and_(is_plain, is_short)
@@ -243,7 +241,7 @@ def _parsed(arrow: Any, cells: Sequence[str | None], name: str, kind: Any) -> An
         raise Misfit(place, cells[place])
     try:
         return texts.cast(kind)
-    except arrow.ArrowInvalid:  # the 31st of February, a decimal with too many digits
+    except arrow.ArrowInvalid:  # the 31st of February
         raise _first_misfit(arrow, texts, kind) from None
 
 

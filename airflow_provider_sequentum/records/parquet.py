@@ -17,7 +17,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from airflow_provider_sequentum.records.arrow import as_text, chunks, column_types
-from airflow_provider_sequentum.records.binary import PARTITION, parquet_schema
+from airflow_provider_sequentum.records.binary import PARTITION, parquet_schema, stated_columns
 from airflow_provider_sequentum.records.columns import Misfit, arrow_type, type_of_parquet, typed_array
 from airflow_provider_sequentum.records.flat import flat_records
 from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, format_of, library
@@ -153,13 +153,47 @@ def _batches(
 
 
 def _write(path: Path, schema: Any, batches: Iterable[Any]) -> int:
-    parquet = library("pyarrow.parquet", "arrow", _PURPOSE)
-    records = 0
-    with parquet.ParquetWriter(path, schema) as writer:
-        for group in in_row_groups(batches, _ROW_GROUP):
-            writer.write_table(group)
-            records += group.num_rows
-    return records
+    groups = RowGroups(path, schema)
+    for batch in batches:
+        groups.write(batch)
+    return groups.end()
+
+
+class RowGroups:
+    """Writes batches to a Parquet file, gathered in row groups of bounded size.
+
+    :param file: its path, or the file itself, open for writing.
+    :param schema: of the batches; what its metadata states is left out of the file, see :data:`~.binary.PARTITION`.
+    """
+
+    def __init__(self, file: Path | IO[bytes], schema: Any) -> None:
+        parquet = library("pyarrow.parquet", "arrow", _PURPOSE)
+        self._columns = [name for name in schema.names if name not in stated_columns(schema)]
+        fields = [schema.field(name) for name in self._columns]
+        self._schema = library("pyarrow", "arrow", _PURPOSE).schema(fields, metadata=schema.metadata)
+        self._writer = parquet.ParquetWriter(file, self._schema)
+        self._gathered: list[Any] = []
+        self._weight = self._records = 0
+
+    def write(self, batch: Any) -> None:
+        """Write a batch."""
+        self._gathered.append(batch.select(self._columns))
+        self._weight += batch.nbytes
+        self._records += batch.num_rows
+        if self._weight > _ROW_GROUP:
+            self._flush()
+
+    def end(self) -> int:
+        """Write what is gathered and end the file. Returns how many records it has."""
+        self._flush()
+        self._writer.close()
+        return self._records
+
+    def _flush(self) -> None:
+        if self._gathered:
+            arrow = library("pyarrow", "arrow", _PURPOSE)
+            self._writer.write_table(arrow.Table.from_batches(self._gathered))
+            self._gathered, self._weight = [], 0
 
 
 def in_row_groups(batches: Iterable[Any], size: int) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -128,6 +129,12 @@ def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePat
         return open_destination(path, conn_id)
     except ValueError as error:
         raise ValueError(f"{name}={without_password(path)!r:.500} cannot be used: {error}") from error
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """Return the folder that files have in common, which for those of several partitions is above them."""
+    folders = [path.split("/")[:-1] for path in paths]
+    return "/".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)))
 
 
 def without_password(destination: object) -> str:
@@ -273,7 +280,12 @@ class LandingFolder:
 
     @contextmanager
     def write(self, name: str, expected_size: int | None = None) -> Iterator[Destination]:
-        """Open a file for writing, as :func:`landing` does."""
+        """Open a file for writing, as :func:`landing` does.
+
+        :param name: its name or, in a folder below this one, its path from here.
+        """
+        if "/" in name:
+            LandingFolder((self.path / name).parent).make()
         with storage_errors(f"Could not write {self.path / name}"), landing(self.path / name, expected_size) as stream:
             yield stream
 
@@ -282,8 +294,6 @@ class LandingFolder:
 
         :param progress: where it learns that it is to stop.
         """
-        if "/" in name:
-            LandingFolder((self.path / name).parent).make()
         with self.write(name, file.stat().st_size) as stream, file.open("rb") as source:
             while data := source.read(_MEBIBYTE):
                 if progress is not None:
