@@ -220,6 +220,22 @@ def _number(value: Any) -> float | None:
     return number if is_exact else None
 
 
+def _decimal(value: Any, name: str) -> Decimal | None:
+    kind = arrow_type(name)
+    if isinstance(value, str):
+        number = Decimal(value) if _PLAIN_NUMBER.fullmatch(value) else Decimal("nan")
+    elif isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None
+    else:
+        number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if not number.is_finite() or (number and number.adjusted() >= kind.precision - kind.scale):
+        return None
+    try:
+        return number.quantize(Decimal((0, (1,), -kind.scale)), context=_EXACT)
+    except Inexact:
+        return None
+
+
 def _date(value: Any) -> dt.date | None:
     if isinstance(value, dt.datetime):  # what a workbook has for a day
         return value.date() if value.tzinfo is None and value.time() == dt.time() else None
