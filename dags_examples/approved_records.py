@@ -1,11 +1,11 @@
 """
 Ask a person before records that break their contract are loaded.
 
-The files of a run are landed as Parquet and checked. If the contract is broken, the breaches become a *required action*
-in the Airflow UI. A person who approves lets the run's records be loaded and later runs be compared with it; one who
-rejects them lets the DAG run fail. What has changed since the run that was loaded before is all that is loaded. It needs
-the connection ``sequentum_default`` and ``pip install 'airflow-provider-sequentum[quality]'``. Before Airflow 3.1, which
-cannot ask a person, this file has no DAG.
+The files of a run are landed as Parquet and checked. If the contract is broken, the breaches become a *required
+action* in the Airflow UI. A person who approves lets the run's records be loaded, and later runs be compared with it;
+one who rejects them lets the DAG run fail. All that is loaded is what has changed since the run that was loaded before.
+It needs the connection ``sequentum_default`` and ``pip install 'airflow-provider-sequentum[quality]'``. Before Airflow
+3.1, which cannot ask a person, this file has no DAG.
 """
 
 from __future__ import annotations

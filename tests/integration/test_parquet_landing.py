@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 import sys
@@ -16,7 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_sequentum.api.files import RunFile
+from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
     RunRecordsUnreadable,
     SequentumRequestRefused,
 )
@@ -27,6 +31,7 @@ from airflow_provider_sequentum.sandbox import Sandbox
 from airflow_provider_sequentum.sandbox.agents import ExtraFile
 from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, LandingFolder
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
+from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 from tests.support.landing import FakeTaskInstance, finished_run, s3_server
 
 PRODUCTS = "sku,region,price,sold,note\n00123,EU,9.50,2024-01-05,\n00124,US,12,2024-01-06,\n00125,EU,0.99,2024-01-06,\n"
@@ -77,13 +82,12 @@ def shop(sandbox: Sandbox, tmp_path: Path) -> Shop:
 
 
 def records(path: str) -> list[dict[str, Any]]:
-    with ObjectStoragePath(path).open("rb") as file:
-        return list(read_records(file, path))
+    return list(read_records(io.BytesIO(ObjectStoragePath(path).read_bytes()), path))
 
 
 def types(path: str) -> dict[str, str]:
-    with ObjectStoragePath(path).open("rb") as file:
-        return {column.name: str(column.type) for column in pq.ParquetFile(file).schema_arrow}
+    file = io.BytesIO(ObjectStoragePath(path).read_bytes())
+    return {column.name: str(column.type) for column in pq.ParquetFile(file).schema_arrow}
 
 
 def below(folder: Path) -> set[str]:
@@ -119,6 +123,7 @@ class TestTypesOverRuns:
     def test_a_column_keeps_its_type(self, shop: Shop) -> None:
         """Empty today, ids that all look like numbers today, whole prices today: nothing changes in the table."""
         first = types(shop.land_text("id,price,stock\n007,9.5,3\n008,10.0,4\n")[0])
+        landed = ""
         for text in (
             "id,price,stock\n7,,\n",
             "id,price,stock\n12,9,0\n",
@@ -155,14 +160,12 @@ class TestTypesOverRuns:
             shop.land_text("stock,price\nabc,19.999\n", record_schema=declared)
 
     def test_a_retry_compares_with_the_runs_before_its_own(self, shop: Shop) -> None:
-        """The run was restarted and delivers text where its first attempt had numbers."""
+        """What its first attempt made of a new column binds later runs, and not the retry."""
         shop.land_text("id\n1\n")
         run_id = shop.run(ExtraFile(name="products.csv", content="id,new\n1,2\n"))
-        assert types(shop.land(run_id)[0])["new"] == "int64"
-        agent = shop.sandbox.engine.agent(shop.agents[run_id])
-        agent.extra_files[:] = [ExtraFile(name="products.csv", content="id,new\n1,x\n")]
-        known = json.loads((shop.root / "types.json").read_bytes())
-        assert (known["columns"], known["before"]) == ({"id": "integer", "new": "integer"}, {"id": "integer"})
+        assert types(shop.land(run_id, record_schema={"new": "string", "id": "string"})[0])["new"] == "string"
+        assert types(shop.land_text("new,id\n3,4\n")[0]) == {"new": "string", "id": "string"}
+        assert types(shop.land(run_id)[0]) == {"id": "int64", "new": "int64"}
 
     def test_types_lie_above_the_folders_of_runs_by_default(self, shop: Shop) -> None:
         run_id = shop.run(ExtraFile(name="products.csv", content="id\n1\n"))
@@ -181,6 +184,15 @@ class TestTypesOverRuns:
         assert types(paths[0]) == {"id": "string", "size": "double"}
         assert types(paths[1]) == {"id": "string", "size": "double", "tags": "string"}
         assert records(paths[1]) == [{"id": "A7", "size": 2.5, "tags": '["x"]'}]
+
+    def test_text_is_read_as_it_is_said_to_be_written(self, shop: Shop) -> None:
+        run_id = shop.run(ExtraFile(name="products.csv", content="id;name\n1;a b\n"))
+        [path] = shop.land(run_id, delimiter=";", encoding="cp1252")
+        assert records(path) == [{"id": 1, "name": "a b"}]
+        assert shop.land(run_id, delimiter=";", encoding="cp1252") == [path]
+        assert shop.ti.pushed["transfer"]["fetched"] == 0
+        shop.land(run_id)
+        assert shop.ti.pushed["transfer"]["fetched"] == 1, "read in another way, it is another table"
 
     @pytest.mark.parametrize("content", ["", "{", '{"format": 1}', '{"agent_id":1,"run_id":1,"columns":{"a":"money"}}'])
     def test_a_damaged_file_of_types_is_refused(self, shop: Shop, content: str) -> None:
@@ -237,7 +249,7 @@ class TestPartitions:
         query = (
             f"SELECT region, sold::VARCHAR, price FROM read_parquet('{folder}/*/*/*.parquet', hive_partitioning=true)"
         )
-        assert set(duckdb.sql(query).fetchall()) == expected
+        assert set(duckdb.execute(query).fetchall()) == expected
         table = ds.dataset(
             sorted(map(str, folder.rglob("*.parquet"))), partitioning="hive", partition_base_dir=str(folder)
         )
@@ -363,12 +375,17 @@ class TestRetries:
         for entry in manifest["files"] if manifest["is_complete"] else []:
             assert hashlib.sha256((folder / entry["name"]).read_bytes()).hexdigest() == entry["sha256"]
 
-    def test_files_are_removed_from_the_service_when_their_records_are_landed(self, shop: Shop) -> None:
-        run_id = shop.run(ExtraFile(name="products.csv", content=PRODUCTS))
+    def test_files_are_removed_from_the_service_when_their_records_are_landed(
+        self, sandbox: Sandbox, shop: Shop
+    ) -> None:
+        agent_id = sandbox.add_agent("Regions", records=[{"region": "EU", "n": 1}, {"region": "US", "n": 2}]).id
+        run_id = finished_run(sandbox, agent_id)
+        shop.agents[run_id] = agent_id
         options = {"partition_by": "region", "remove_method": "RemoveAllFiles", "file_patterns": "*"}
         paths = shop.land(run_id, **options)
-        assert len(shop.sandbox.ledger.of_kind("delete")) == 1
+        assert len(sandbox.ledger.of_kind("delete")) == 1
         assert shop.land(run_id, **options) == paths
+        assert shop.ti.pushed["transfer"]["records"] == 2
 
 
 class TestRefusals:
@@ -403,14 +420,37 @@ class TestRefusals:
         with pytest.raises(ValueError, match=says):
             RunFilesToObjectStorageOperator(task_id="land", **given)
 
-    def test_empty_files_of_a_run_with_records_are_fetched_again(self, sandbox: Sandbox, shop: Shop) -> None:
-        agent_id = sandbox.add_agent(
-            "Empty", records=[{"a": 1}], extra_files=[ExtraFile(name="products.csv", content="")]
-        ).id
+    def test_files_without_records(self, shop: Shop) -> None:
+        """A list without objects has the columns of the table; a file without a byte becomes none."""
+        run_id = shop.run(
+            ExtraFile(name="products.csv", content=PRODUCTS),
+            ExtraFile(name="products.tsv", content=""),
+            ExtraFile(name="products.json", content="[]"),
+        )
+        full, empty = shop.land(run_id)
+        assert (records(empty), types(empty)) == ([], types(full))
+        assert [entry["original_name"] for entry in shop.manifest(run_id)["without_records"]] == ["products.tsv"]
+
+    @pytest.mark.parametrize(
+        ("listed_size", "says"), [(None, "1 records, but all .* are empty: 'output.csv'"), (6, "lists 6 bytes .* none")]
+    )
+    def test_records_in_a_file_that_is_empty_yet(
+        self, sandbox: Sandbox, shop: Shop, monkeypatch: pytest.MonkeyPatch, listed_size: int | None, says: str
+    ) -> None:
+        agent_id = sandbox.add_agent("Empty", records=[{"a": 1}]).id
         run_id = finished_run(sandbox, agent_id)
         shop.agents[run_id] = agent_id
-        shop.land(run_id, file_patterns="*")
-        assert [entry["original_name"] for entry in shop.manifest(run_id)["without_records"]] == ["products.csv"]
+        listed = RunFilesTransfer._listed
+
+        def with_size(self: RunFilesTransfer) -> Page[RunFile]:
+            return Page([file.model_copy(update={"file_size": listed_size}) for file in listed(self)])
+
+        monkeypatch.setattr(RunFilesTransfer, "_listed", with_size)
+        sandbox.fail_next("GET /storage/{agent_id}/{run_id}/{file_id}", "empty")
+        with pytest.raises(RunFilesUnavailable, match=says):
+            shop.land(run_id, file_patterns="*")
+        assert below(shop.folder(run_id)) == set()
+        assert records(shop.land(run_id, file_patterns="*")[0]) == [{"a": 1}]
 
 
 def test_landing_in_s3(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

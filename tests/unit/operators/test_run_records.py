@@ -376,7 +376,7 @@ def test_a_contract_of_the_standard(checks: Checks) -> None:
 
 
 DAY = dt.datetime.fromisoformat("2024-01-05T10:00:00")
-TYPED = [
+TYPED: list[dict[str, Any]] = [
     {"sku": "=1+1", "price": 2.5, "n": 2**53 + 1, "ok": True, "at": DAY},
     {"sku": "2", "price": -1.0, "n": 2, "ok": False, "at": DAY},
     {"sku": None, "price": -3.0, "n": None, "ok": None, "at": None},
@@ -504,7 +504,7 @@ def test_the_column_that_names_the_folders_cannot_be_emptied(
 
 
 def test_a_workbook_holds_each_value_as_it_is() -> None:
-    records = [
+    records: list[dict[str, Any]] = [
         {"": None, "a": "=1+1", "b": 0.1 + 0.2, "c": 2**53 + 1},
         {"": "x", "a": " é\n", "b": 1e300, "c": -7},
         {"": True, "a": dt.time(10, 30), "b": DAY, "c": "7"},

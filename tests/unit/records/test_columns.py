@@ -226,7 +226,7 @@ def test_partitions_have_each_record_once_in_their_order(rows: list[tuple[str, s
     ]
     assert sorted(row["n"] for row in read) == list(range(len(rows)))
     assert all(row["a"] != "" and row["b"] != "" for row in read)
-    places = {}
+    places: dict[tuple[Any, Any], list[int]] = {}
     for row in read:
         places.setdefault((row["a"], row["b"]), []).append(row["n"])
     assert all(numbers == sorted(numbers) for numbers in places.values())
