@@ -122,7 +122,7 @@ class TestApprovedRecords:
         path = f"{run.path}/taskInstances/ask/-1/hitlDetails"
         question = stage.airflow.api.get(path)
         assert question["subject"] == "Records break their contract"
-        assert f"- fail: records: {len(read_data_file()[1]) // 2}" in question["body"], question["body"]
+        assert "    fail: records: " in question["body"], question["body"]
         time.sleep(SHORTEST_TRIGGER_LIFE)  # Airflow can fail a task that is answered sooner
         stage.airflow.api.patch(path, {"chosen_options": [choice]})
         return run
