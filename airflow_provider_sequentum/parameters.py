@@ -35,6 +35,7 @@ OnReady = Literal["finish", "fail", "cancel"]
 RetryMode = Literal["restart_or_new", "restart", "new"]
 CreditLimitPeriod = Literal["dag_run", "day", "month"]
 RunEnding = Literal["succeeded", "any"]
+FileFormat = Literal["parquet"]
 FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
 
 T = TypeVar("T")

@@ -54,7 +54,8 @@ class RunChangesOperator(BaseOperator):
     :param key: the column, or the columns, that tell one record from another.
     :param pointer: path of the JSON file that names what was published last. It lies outside of the folders of single
         runs and is made by the first run. Each set of files that is compared needs one of its own.
-    :param destination: the folder for the files with changes. Default: ``_changes`` in the folder of the first file.
+    :param destination: the folder for the files with changes. Default: ``_changes`` in the folder that the files
+        have in common.
     :param ignore_columns: columns whose values do not count, such as the time of the extraction.
     :param on_unchanged: what it means that all records are the same: ``succeed`` (default), or ``skip``, which skips
         the task, so that it sends no asset event. The pointer moves in either case.
@@ -156,11 +157,11 @@ class RunChangesOperator(BaseOperator):
         return changes_lineage([storage.open(path).path for path in read], written)
 
     def _storage(self, files: Sequence[str]) -> PublishingStorage:
-        from airflow_provider_sequentum.transfers.landing import open_named
+        from airflow_provider_sequentum.transfers.landing import common_folder, open_named
         from airflow_provider_sequentum.transfers.publishing import PublishingStorage
 
         conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
-        beside = f"{files[0].rpartition('/')[0]}/{CHANGES_FOLDER}"
+        beside = f"{common_folder(files)}/{CHANGES_FOLDER}"
         folder = beside if is_unset(self.destination) else self.destination
         for path in files:
             open_named("files", path, conn_id)

@@ -62,8 +62,8 @@ class CheckRunRecordsOperator(BaseOperator):
     :param on_drift: what a learnt breach means: ``fail`` (default), ``warn`` or ``skip``. With fewer than five earlier
         good runs it only warns.
     :param learn_from: how many of the last good runs give the bands, 5 to 30. Default 20.
-    :param destination: the folder for files that passed, the quarantine and the report. Default: ``checked`` beside the
-        first file.
+    :param destination: the folder for files that passed, the quarantine and the report. Default: ``checked`` in the
+        folder that the files have in common.
     :param pin_version: whether the run's version of the agent becomes the pinned one, for ``expected_version="pinned"``
         of ``StartAgentRunOperator``, if nothing is breached or a person has accepted the run. Default: no. One request.
     :param sequentum_conn_id: the connection that ``pin_version`` asks. Default: ``sequentum_default``.
@@ -184,7 +184,7 @@ class CheckRunRecordsOperator(BaseOperator):
 
     def _check(self) -> Check:
         from airflow_provider_sequentum.quality.check import Check
-        from airflow_provider_sequentum.transfers.landing import StoredFile
+        from airflow_provider_sequentum.transfers.landing import StoredFile, common_folder
 
         files = parse_named("files", parse_texts, self.files or None)
         if files is None:
@@ -203,7 +203,7 @@ class CheckRunRecordsOperator(BaseOperator):
             profiles=None if is_unset(self.profiles) else self._folder("profiles", self.profiles),
             destination=self._folder(
                 "destination",
-                self.destination if not is_unset(self.destination) else f"{files[0].rpartition('/')[0]}/checked",
+                f"{common_folder(files)}/checked" if is_unset(self.destination) else self.destination,
             ),
             on_drift=parse_named("on_drift", partial(parse_choice, choices=OnDrift), on_drift),
             learn_from=learn_from,

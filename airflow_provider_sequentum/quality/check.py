@@ -10,7 +10,7 @@ from airflow_provider_sequentum.quality.drift import FEWEST_RUNS, find_drift
 from airflow_provider_sequentum.quality.engine import LandedPath, Table, Workspace
 from airflow_provider_sequentum.quality.history import Folder, History, read_history
 from airflow_provider_sequentum.quality.judge import Breach, Judgement, judge
-from airflow_provider_sequentum.quality.passing import check_can_be_written, write_passed
+from airflow_provider_sequentum.quality.passing import write_passed
 from airflow_provider_sequentum.quality.profile import Profile, compare, profile
 from airflow_provider_sequentum.quality.report import MOST_LINES, Report, page
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
@@ -98,7 +98,6 @@ def _learnt_breaches(check: Check, found: Profile, learnt: Sequence[Profile], is
 
 
 def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) -> None:
-    check_can_be_written(check.files)
     passed = write_passed(table, judgement.removal, check.files, check.destination, check.encoding, check.delimiter)
     report.paths, report.quarantined, report.quarantined_records = passed.paths, passed.quarantined, passed.records
     report.written = [*passed.paths, *passed.quarantined]

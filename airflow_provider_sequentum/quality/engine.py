@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol
 
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
 from airflow_provider_sequentum.records.formats import library
+from airflow_provider_sequentum.records.parquet import in_row_groups
 from airflow_provider_sequentum.records.reading import read_flat
 
 MEMORY = 256 * 1024 * 1024
@@ -256,7 +257,7 @@ class Workspace:
         columns: dict[str, str] = {}
         writer, records = None, 0
         try:
-            for batch in _in_row_groups(arrow, batches):
+            for batch in in_row_groups(batches, _ROW_GROUP):
                 columns = {name: names.setdefault(name, f"c{len(names)}") for name in batch.schema.names}
                 # A record may have no column, but a Parquet file has at least one.
                 cells, sql = (batch.columns, [*columns.values()]) if columns else ([arrow.nulls(batch.num_rows)], ["c"])
@@ -393,15 +394,3 @@ def _literal(text: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
-
-
-def _in_row_groups(arrow: Any, batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield batches as tables of about :data:`_ROW_GROUP` bytes, one for each row group of a Parquet file."""
-    gathered: list[Any] = []
-    for batch in batches:
-        gathered.append(batch)
-        if sum(each.nbytes for each in gathered) > _ROW_GROUP:
-            yield arrow.Table.from_batches(gathered)
-            gathered = []
-    if gathered:
-        yield arrow.Table.from_batches(gathered)

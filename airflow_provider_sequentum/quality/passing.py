@@ -1,6 +1,7 @@
 """The files that passed: the landed ones without what a contract keeps out, and beside them what was kept out, and why.
 
-Values stay as they stand in the landed file. So only text files can be written in this way.
+Each file keeps its format, and its values stay as the reader of records finds them: a Parquet file keeps its types,
+lists and objects, a workbook the values of its first sheet.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from airflow_provider_sequentum.quality.engine import LandedPath, Table
 from airflow_provider_sequentum.quality.history import Folder
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
-from airflow_provider_sequentum.records.formats import BINARY, TABLES, RecordsUnreadable, format_of
+from airflow_provider_sequentum.records.binary import SheetWriter, parquet_batches, parquet_schema, partition_of
+from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, format_of, library
+from airflow_provider_sequentum.records.parquet import RowGroups, folder_of
 from airflow_provider_sequentum.records.reading import read_records
 
 REASON = "_quarantine_reason"
@@ -24,6 +29,9 @@ REASON = "_quarantine_reason"
 
 QUARANTINE = "quarantine_"
 """What the names of files with such records start with."""
+
+QUARANTINE_FOLDER = "_quarantine/"
+"""Where such files lie if the files that passed are partitions: readers of their folder pass over it."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +48,30 @@ class Passed:
     records: int
 
 
-def check_can_be_written(files: Sequence[LandedPath]) -> None:
-    """Check that the files can be written without some of their records.
+def names_to_write(files: Sequence[LandedPath], removal: Removal) -> list[str]:
+    """Return the paths below the destination that the files get: their names, after the folder of a partition.
 
-    :raises RecordsUnreadable: one is no text file, or two have the same name.
+    :raises RecordsUnreadable: two would have the same, or a column is to be emptied that names the folders.
     """
-    if binary := [file.name for file in files if format_of(file.name) in BINARY]:
-        raise RecordsUnreadable(
-            f"{binary[0]!r} cannot be written without some of its records; quarantine and discard_* take CSV and JSON."
-        )
-    if len({file.name for file in files}) < len(files):
+    names = []
+    for file in files:
+        values = _partition(file)
+        if taken := sorted(values.keys() & {*removal.columns, *(test.column for test in removal.blanked)}):
+            raise RecordsUnreadable(
+                f"{file.name!r} cannot be written without values of {taken[0]!r}, after which its folder is named."
+            )
+        folder = folder_of(values)
+        names.append(f"{folder}{file.name}" if str(file).endswith(f"/{folder}{file.name}") else file.name)
+    if len(set(names)) < len(names):
         raise RecordsUnreadable("Two files have the same name, so what passed could not be written to one folder.")
+    return names
+
+
+def _partition(file: LandedPath) -> dict[str, Any]:
+    if format_of(file.name) != "parquet":
+        return {}
+    with file.open("rb") as stream:
+        return partition_of(stream, file.name)
 
 
 def write_passed(
@@ -65,38 +86,27 @@ def write_passed(
 
     :param files: those of the table, in its order.
     """
+    names = names_to_write(files, removal)
     out = _Out(removed_rows(table, removal.reasons), [test.reason for test in removal.reasons])
     blank = _Out(removed_rows(table, removal.blanked), [test.column or "" for test in removal.blanked])
-    number, paths, quarantined, records = 0, [], [], 0
-    for file in files:
-        bad = 0
+    sorting = _Sorting(removal.columns, out, blank)
+    paths, quarantined, records = [], [], 0
+    for file, name in zip(files, names, strict=True):
+        bad_name = f"{QUARANTINE_FOLDER}{name}" if "/" in name else f"{QUARANTINE}{name}"
         with ExitStack() as stack:
-            good_file = _Writer(stack, folder, file.name, delimiter)
-            bad_file = None
-            for record in read_records(
-                stack.enter_context(file.open("rb")), file.name, encoding=encoding, delimiter=delimiter
-            ):
-                empty = blank.at(number)
-                if reasons := out.at(number):
-                    bad += 1
-                    bad_file = bad_file or _Writer(stack, folder, QUARANTINE + file.name, delimiter)
-                    bad_file.write({**record, REASON: "; ".join(reasons)})
-                else:
-                    good_file.write(_reduced(record, removal.columns, empty))
-                number += 1
-            good_file.end()
-            if bad_file:
-                bad_file.end()
-        paths.append(str(folder.path / file.name))
+            stream = stack.enter_context(file.open("rb"))
+            if format_of(file.name) == "parquet":
+                schema = parquet_schema(stream, file.name)
+                files_of_two = _ParquetFiles(stack, folder, name, bad_name, schema, removal.columns)
+                bad = sorting.batches(parquet_batches(stream, file.name), files_of_two)
+            else:
+                read = read_records(stream, file.name, encoding=encoding, delimiter=delimiter)
+                bad = sorting.records(read, _RecordFiles(stack, folder, name, bad_name, delimiter))
+        paths.append(str(folder.path / name))
         if bad:
-            quarantined.append(str(folder.path / (QUARANTINE + file.name)))
+            quarantined.append(str(folder.path / bad_name))
         records += bad
     return Passed(paths, quarantined, records)
-
-
-def _reduced(record: dict[str, Any], dropped: frozenset[str], empty: Sequence[str]) -> dict[str, Any]:
-    gap = "" if all(isinstance(value, str) for value in record.values()) else None
-    return {name: gap if name in empty else value for name, value in record.items() if name not in dropped}
 
 
 class _Out:
@@ -116,12 +126,175 @@ class _Out:
         return [self._names[place] for place in places]
 
 
-class _Writer:
-    """Writes records to one file, in the format of its name."""
+class _Sorting:
+    """Sends records to the file that passed, or to the quarantine with the reason; numbers them over all files.
 
-    def __init__(self, stack: ExitStack, folder: Folder, name: str, delimiter: str | None) -> None:
-        kind = format_of(name)
+    :param dropped: columns that do not pass.
+    """
+
+    def __init__(self, dropped: frozenset[str], out: _Out, blank: _Out) -> None:
+        self._dropped, self._out, self._blank = dropped, out, blank
+        self._number = 0
+
+    def records(self, records: Iterator[dict[str, Any]], files: _RecordFiles) -> int:
+        """Sort the records of a file. Returns how many did not pass."""
+        bad = 0
+        for record in records:
+            reasons, empty = self._next()
+            if reasons:
+                bad += 1
+                files.bad({**record, REASON: "; ".join(reasons)})
+            else:
+                files.good(_reduced(record, self._dropped, empty))
+        files.end()
+        return bad
+
+    def batches(self, batches: Iterator[Any], files: _ParquetFiles) -> int:
+        """Sort the records of a Parquet file, as :meth:`records`."""
+        bad = 0
+        for batch in batches:
+            found = [self._next() for _ in range(batch.num_rows)]
+            reasons = ["; ".join(each) for each, _ in found]
+            bad += sum(map(bool, reasons))
+            files.add(batch, reasons, [empty for _, empty in found])
+        files.end()
+        return bad
+
+    def _next(self) -> tuple[list[str], list[str]]:
+        found = self._out.at(self._number), self._blank.at(self._number)
+        self._number += 1
+        return found
+
+
+def _reduced(record: dict[str, Any], dropped: frozenset[str], empty: Sequence[str]) -> dict[str, Any]:
+    gap = "" if all(isinstance(value, str) for value in record.values()) else None
+    return {name: gap if name in empty else value for name, value in record.items() if name not in dropped}
+
+
+class _ParquetFiles:
+    """Writes a Parquet file's batches to the file that passed and to the quarantine, with its own types.
+
+    :param schema: of the batches.
+    :param dropped: columns that do not pass.
+    """
+
+    def __init__(
+        self, stack: ExitStack, folder: Folder, name: str, bad_name: str, schema: Any, dropped: frozenset[str]
+    ) -> None:
+        arrow = library("pyarrow", "quality", "Checking records")
+        fields = [field.with_nullable(True) for field in schema]
+        kept = [field for field in fields if field.name not in dropped]
+        self._good_schema = arrow.schema(kept, metadata=schema.metadata)
+        self._bad_schema = arrow.schema([*fields, arrow.field(REASON, arrow.string())], metadata=schema.metadata)
+        self._stack, self._folder, self._bad_name = stack, folder, bad_name
+        self._good_file = _Whole(stack, folder, name)
+        self._good = RowGroups(self._good_file.local, self._good_schema)
+        self._bad_file: _Whole | None = None
+        self._bad: RowGroups | None = None
+
+    def add(self, batch: Any, reasons: Sequence[str], empty: Sequence[Sequence[str]]) -> None:
+        """Add a batch.
+
+        :param reasons: for each record why it does not pass; empty if it passes.
+        :param empty: for each record the columns whose values do not pass.
+        """
+        good = [place for place, reason in enumerate(reasons) if not reason]
+        columns = []
+        for column in self._good_schema.names:
+            places = [None if column in empty[place] else place for place in good]
+            columns.append(self._taken(batch.column(column), places))
+        self._good.write(self._batch(columns, self._good_schema))
+        if len(good) < len(reasons):
+            bad = [place for place, reason in enumerate(reasons) if reason]
+            if self._bad is None:
+                self._bad_file = _Whole(self._stack, self._folder, self._bad_name)
+                self._bad = RowGroups(self._bad_file.local, self._bad_schema)
+            columns = [self._taken(column, bad) for column in batch.columns]
+            self._bad.write(self._batch([*columns, [reasons[place] for place in bad]], self._bad_schema))
+
+    def end(self) -> None:
+        """End the files."""
+        self._good.end()
+        self._good_file.end()
+        if self._bad is not None and self._bad_file is not None:
+            self._bad.end()
+            self._bad_file.end()
+
+    def _taken(self, column: Any, places: Sequence[int | None]) -> Any:
+        arrow = library("pyarrow", "quality", "Checking records")
+        return column.take(arrow.array(places, arrow.int64()))  # no place gives no value, in columns of any type
+
+    def _batch(self, columns: Sequence[Any], schema: Any) -> Any:
+        return library("pyarrow", "quality", "Checking records").RecordBatch.from_arrays(columns, schema=schema)
+
+
+class _Whole:
+    """A file that is made on this machine, and copied into the folder when it is whole."""
+
+    def __init__(self, stack: ExitStack, folder: Folder, name: str) -> None:
         self._stream = stack.enter_context(folder.write(name))
+        self.local = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+
+    def end(self) -> None:
+        self.local.seek(0)
+        shutil.copyfileobj(self.local, self._stream)
+
+
+class _Writer(Protocol):
+    """Writes records to one file."""
+
+    def write(self, record: dict[str, Any]) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class _RecordFiles:
+    """Writes records to the file that passed and to the quarantine, in the format of its name."""
+
+    def __init__(self, stack: ExitStack, folder: Folder, name: str, bad_name: str, delimiter: str | None) -> None:
+        def open_file(name: str) -> _Writer:
+            if format_of(name) == "xlsx":
+                return _SheetFile(stack, _Whole(stack, folder, name), name)
+            return _TextFile(stack.enter_context(folder.write(name)), name, delimiter)
+
+        self._open, self._bad_name = open_file, bad_name
+        self._good = open_file(name)
+        self._bad: _Writer | None = None
+
+    def good(self, record: dict[str, Any]) -> None:
+        self._good.write(record)
+
+    def bad(self, record: dict[str, Any]) -> None:
+        self._bad = self._bad or self._open(self._bad_name)
+        self._bad.write(record)
+
+    def end(self) -> None:
+        self._good.end()
+        if self._bad:
+            self._bad.end()
+
+
+class _SheetFile:
+    """Writes records to a workbook."""
+
+    def __init__(self, stack: ExitStack, file: _Whole, name: str) -> None:
+        self._file = file
+        self._sheet = stack.enter_context(SheetWriter(file.local, name))
+
+    def write(self, record: dict[str, Any]) -> None:
+        self._sheet.write(record)
+
+    def end(self) -> None:
+        self._sheet.end()
+        self._file.end()
+
+
+class _TextFile:
+    """Writes records to a text file, in the format of its name."""
+
+    def __init__(self, stream: Any, name: str, delimiter: str | None) -> None:
+        kind = format_of(name)
+        self._stream = stream
         self._is_table, self._is_array = kind in TABLES, kind == "json"
         self._text = io.StringIO(newline="")
         self._delimiter = delimiter or ("\t" if kind == "tsv" else ",")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_sequentum.records.columns import CELLS, LARGE_INTEGER, arrow_type, mantissas
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, library
 
 Records = Iterator[dict[str, Any]]
@@ -40,20 +41,32 @@ def batches_of(read: Callable[[], Records], name: str, *, is_text: bool) -> Iter
     """
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
     columns = _CellTypes(arrow) if is_text else _ValueTypes(arrow, name)
-    for chunk in _chunks(read(), columns=0):
+    for chunk in chunks(read(), columns=0):
         columns.observe(chunk)
     schema = columns.schema()
     try:
-        for chunk in _chunks(read(), columns=len(schema)):
+        for chunk in chunks(read(), columns=len(schema)):
             yield _batch(arrow, schema, [columns.array(column, chunk) for column in schema.names], len(chunk))
     except (arrow.ArrowException, OverflowError) as error:
         raise RecordsUnreadable(f"{name!r} cannot be read into Arrow: {error}.") from error
 
 
+def column_types(records: Records, name: str, *, is_text: bool) -> dict[str, str | None]:
+    """Return the type that each column of flat records has, as :func:`~.columns.choose_types` takes it.
+
+    Parameters are those of :func:`batches_of`.
+    """
+    arrow = library("pyarrow", "arrow", "Reading into Arrow")
+    columns = _CellTypes(arrow) if is_text else _ValueTypes(arrow, name)
+    for chunk in chunks(records, columns=0):
+        columns.observe(chunk)
+    return columns.types()
+
+
 def text_batches(records: Records) -> Iterator[Any]:
     """Yield the records of a CSV file, all with the same keys and text as values, as ``pyarrow.RecordBatch``."""
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
-    for chunk in _chunks(records, columns=0):
+    for chunk in chunks(records, columns=0):
         arrays = [arrow.array([record[column] for record in chunk], type=arrow.string()) for column in chunk[0]]
         yield arrow.RecordBatch.from_arrays(arrays, names=list(chunk[0]))
 
@@ -99,7 +112,7 @@ def _batch(arrow: Any, schema: Any, arrays: list[Any], rows: int) -> Any:
     return arrow.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _chunks(records: Records, columns: int) -> Iterator[list[dict[str, Any]]]:
+def chunks(records: Records, columns: int) -> Iterator[list[dict[str, Any]]]:
     """Yield records in lists of bounded size, whatever the size of each."""
     chunk: list[dict[str, Any]] = []
     weight = 0
@@ -123,29 +136,13 @@ def _weight(value: Any) -> int:
     return _VALUE_WEIGHT
 
 
-_DATE = r"[1-9]\d{3}-\d\d-\d\d"
-_TIME = r"\d\d:\d\d:\d\d(\.\d{1,6})?"
-_CELLS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
-    (r"^(0|-?[1-9]\d{0,17})$", lambda arrow: arrow.int64()),
-    # 15 digits are what each double has exactly; the bounds keep it from overflow and from being rounded to zero.
-    (r"^-?(0|[1-9]\d{0,14})(\.\d{1,30})?([eE][+-]?\d{1,2})?$", lambda arrow: arrow.float64()),
-    (r"^(true|false|True|False|TRUE|FALSE)$", lambda arrow: arrow.bool_()),
-    (rf"^{_DATE}$", lambda arrow: arrow.date32()),
-    (rf"^{_DATE}[ T]{_TIME}$", lambda arrow: arrow.timestamp("us")),
-    (rf"^{_DATE}[ T]{_TIME}Z$", lambda arrow: arrow.timestamp("us", "UTC")),
-)
-"""How a cell of a CSV file is written whose value, as this type of Arrow, says all that the cell does."""
-
-_DIGITS_OF_MANTISSA = r"^-?0*\.?0*|\.|[eE].*$"
-
-
 class _CellTypes:
     """The types of a CSV file's columns. An empty cell is a gap in a column that is no text, else an empty text."""
 
     def __init__(self, arrow: Any) -> None:
         self._arrow = arrow
         self._compute = library("pyarrow.compute", "arrow", "Reading into Arrow")
-        self._kinds = [(pattern, make(arrow)) for pattern, make in _CELLS]
+        self._kinds = [(pattern, arrow_type(name)) for name, pattern in CELLS.items()]
         self._possible: dict[str, list[tuple[str, Any]]] = {}
         self._has_values: set[str] = set()
 
@@ -161,6 +158,9 @@ class _CellTypes:
     def schema(self) -> Any:
         return self._arrow.schema([(column, self._type(column)) for column in self._possible])
 
+    def types(self) -> dict[str, str | None]:
+        return {column: self._name(column) for column in self._possible}
+
     def array(self, column: str, chunk: list[dict[str, Any]]) -> Any:
         cells, kind = self._text(column, chunk), self._type(column)
         return cells if kind == self._arrow.string() else self._without_empty(cells).cast(kind)
@@ -168,6 +168,14 @@ class _CellTypes:
     def _type(self, column: str) -> Any:
         possible = self._possible[column]
         return possible[0][1] if possible and column in self._has_values else self._arrow.string()
+
+    def _name(self, column: str) -> str | None:
+        possible = [kind for _, kind in self._possible[column]]
+        if column not in self._has_values or not possible:
+            return "string" if column in self._has_values else None
+        if possible[0] == self._arrow.int64() and self._arrow.float64() not in possible:
+            return LARGE_INTEGER
+        return next(name for name in CELLS if arrow_type(name) == possible[0])
 
     def _text(self, column: str, chunk: list[dict[str, Any]]) -> Any:
         return self._arrow.array([record[column] for record in chunk], type=self._arrow.string())
@@ -180,8 +188,7 @@ class _CellTypes:
         if compute.all(compute.match_substring_regex(cells, pattern)).as_py() is False:
             return False
         if kind == self._arrow.float64():
-            digits = compute.replace_substring_regex(cells, _DIGITS_OF_MANTISSA, "")
-            return compute.all(compute.less_equal(compute.utf8_length(digits), 15)).as_py() is not False
+            return compute.all(compute.less_equal(compute.utf8_length(mantissas(cells)), 15)).as_py() is not False
         try:
             cells.cast(kind)
         except self._arrow.ArrowInvalid:  # the 31st of February
@@ -236,7 +243,7 @@ class _Kind:
         if value is None:
             return None
         if self.name == "mixed":
-            return _as_text(value)
+            return as_text(value)
         if self.name == "list" and self.items:
             return [self.items.convert(item) for item in value]
         if self.name == "object":
@@ -256,6 +263,16 @@ _KINDS = {
     dt.timedelta: "duration[us]",
 }
 
+_TYPES: dict[str, str | None] = {
+    "null": None,
+    "bool": "boolean",
+    "int64": "integer",
+    "large int64": LARGE_INTEGER,
+    "double": "number",
+    "timestamp[us]": "timestamp",
+    "time64[us]": "time",
+}
+
 
 def _kind_of(value: Any) -> str:
     if type(value) is int:
@@ -265,7 +282,8 @@ def _kind_of(value: Any) -> str:
     return _KINDS.get(type(value), "mixed")
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a value as Python and JSON write it."""
     if isinstance(value, str):
         return value
     if isinstance(value, (dict, list, bool, float)):
@@ -299,6 +317,9 @@ class _ValueTypes:
 
     def schema(self) -> Any:
         return self._arrow.schema([(column, kind.arrow_type(self._arrow)) for column, kind in self._columns.items()])
+
+    def types(self) -> dict[str, str | None]:
+        return {column: _TYPES.get(kind.name, "string") for column, kind in self._columns.items()}
 
     def array(self, column: str, chunk: list[dict[str, Any]]) -> Any:
         kind = self._columns[column]

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import math
 import zipfile
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Self
 
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, check_columns, library
 
 LARGEST_SHEET = (1_048_576, 16_384)
 """Rows and columns that a sheet may have: Excel's own limits."""
 
+PARTITION = b"sequentum.partition"
+"""In a Parquet file's metadata, a JSON object: the columns that the file lacks because all of its records have the same
+value there, with their type in Arrow and the value as text, or ``null``."""
+
+_PARTITION_TYPES = ("string", "int64", "bool", "date32[day]")
+_PARQUET = "Reading .parquet"
+_DAMAGE = (OSError, OverflowError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What a damaged Parquet file is noticed by, apart from Arrow's own errors."""
 _LARGEST_PART = 128 * 1024 * 1024
 _SUSPICIOUS_PART, _SUSPICIOUS_RATIO = 16 * 1024 * 1024, 100
 _LARGEST_ROW = 16 * 1024 * 1024
 _BATCH = 10_000
+_LONGEST_CELL = 32_767
 
 
 def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
@@ -150,6 +162,62 @@ def _row_values(cells: list[dict[str, Any]], row: int, name: str) -> list[Any]:
     return values
 
 
+class SheetWriter:
+    """Writes records to a workbook's only sheet, with what :func:`read_excel` reads as values.
+
+    :param file: where the workbook goes when it is whole.
+    :param name: its name, for errors.
+    """
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._book = library("openpyxl", "excel", "Writing .xlsx").Workbook(write_only=True)
+        self._sheet = self._book.create_sheet()
+        self._file, self._name = file, name
+        self._rows = 0
+
+    def __enter__(self) -> Self:
+        """Start the workbook, whose sheet is put together in a temporary file."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the temporary file, if the workbook was not ended."""
+        if not self._sheet.closed:
+            self._sheet.close()
+            self._sheet._writer.cleanup()  # noqa: SLF001  # as openpyxl itself does when it saves
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write a record as a row, and before the first one the names of its columns.
+
+        :raises RecordsUnreadable: no workbook can hold a value.
+        """
+        try:
+            columns, values = ([self._cell(value) for value in row] for row in (record, record.values()))
+        except Exception as error:  # openpyxl has one of its own for a control character
+            raise RecordsUnreadable(f"{self._name!r} cannot be written after row {self._rows}: {error}.") from error
+        if not self._rows:
+            self._sheet.append(columns)
+        self._sheet.append(values)
+        self._rows += 1
+
+    def end(self) -> None:
+        """Write the workbook."""
+        self._book.save(self._file)
+
+    def _cell(self, value: Any) -> Any:
+        from openpyxl.cell import WriteOnlyCell
+
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"a workbook has no {value}")
+        if isinstance(value, str) and len(value) > _LONGEST_CELL:  # openpyxl would cut it off without a word
+            raise ValueError(f"a cell holds at most {_LONGEST_CELL:,} characters")
+        cell = WriteOnlyCell(self._sheet, value)
+        if isinstance(value, str):
+            cell.data_type = "s"  # what starts with an equals sign would be a formula otherwise
+        elif type(value) in (int, float):
+            cell._value = repr(value)  # noqa: SLF001  # openpyxl would round it to 16 digits
+        return cell
+
+
 def read_parquet(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a Parquet file, with its types.
 
@@ -162,24 +230,77 @@ def read_parquet(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
 def parquet_batches(file: IO[bytes], name: str) -> Iterator[Any]:
     """Yield a Parquet file's rows as ``pyarrow.RecordBatch``, some thousands at a time.
 
+    The file of a partition also has the columns that divide it, which its metadata states: see :data:`PARTITION`.
+
     :raises RecordsUnreadable: the file is damaged, two columns have the same name, or a value is one that Python has
         no type for, such as a time after the year 9999.
     """
-    arrow, parquet = (library(module, "arrow", "Reading .parquet") for module in ("pyarrow", "pyarrow.parquet"))
+    arrow = library("pyarrow", "arrow", _PARQUET)
     rows = 0
-    try:
-        # Without pre_buffer=False the whole file ends up in memory.
-        opened = parquet.ParquetFile(file, pre_buffer=False)
-        check_columns(opened.schema_arrow.names, name)
+    with _damage_of_parquet(name, lambda: rows):
+        opened = _open_parquet(file)
+        schema, constants = _full_schema(opened.schema_arrow, name)
         for batch in opened.iter_batches(batch_size=_BATCH):
             batch.validate(full=True)
             _check_python_values(batch, arrow)
-            yield batch
+            added = [arrow.repeat(constant, batch.num_rows) for constant in constants.values()]
+            yield arrow.RecordBatch.from_arrays([*batch.columns, *added], schema=schema) if added else batch
             rows += batch.num_rows
-    except (arrow.ArrowException, OSError, OverflowError, ValueError, LookupError) as error:
+
+
+def parquet_schema(file: IO[bytes], name: str) -> Any:
+    """Return the schema of a Parquet file's batches.
+
+    :raises RecordsUnreadable: the file is damaged, or two columns have the same name.
+    """
+    with _damage_of_parquet(name, lambda: 0):
+        return _full_schema(_open_parquet(file).schema_arrow, name)[0]
+
+
+def partition_of(file: IO[bytes], name: str) -> dict[str, Any]:
+    """Return the values that all rows of a Parquet file have because they are a partition, by column.
+
+    :raises RecordsUnreadable: as :func:`parquet_schema`.
+    """
+    with _damage_of_parquet(name, lambda: 0):
+        constants = _full_schema(_open_parquet(file).schema_arrow, name)[1]
+        return {column: constant.as_py() for column, constant in constants.items()}
+
+
+def stated_columns(schema: Any) -> dict[str, tuple[str, str | None]]:
+    """Return the columns that a schema's metadata states, see :data:`PARTITION`."""
+    stated = json.loads((schema.metadata or {}).get(PARTITION, b"{}"))
+    return {column: (kind, text) for column, (kind, text) in stated.items()}
+
+
+def _open_parquet(file: IO[bytes]) -> Any:
+    # Without pre_buffer=False the whole file ends up in memory.
+    return library("pyarrow.parquet", "arrow", _PARQUET).ParquetFile(file, pre_buffer=False)
+
+
+def _full_schema(schema: Any, name: str) -> tuple[Any, dict[str, Any]]:
+    """Return a schema with the columns that the file lacks and its metadata states, and the value of each of them."""
+    arrow = library("pyarrow", "arrow", _PARQUET)
+    check_columns(schema.names, name)
+    constants = {}
+    for column, (kind, text) in stated_columns(schema).items():
+        if kind not in _PARTITION_TYPES:
+            raise RecordsUnreadable(f"{name!r} states a column {column!r:.100} of type {kind!r:.100} for all its rows.")
+        if column not in schema.names:
+            constants[column] = arrow.scalar(text, arrow.string()).cast(kind)
+            schema = schema.append(arrow.field(column, constants[column].type))
+    return schema, constants
+
+
+@contextmanager
+def _damage_of_parquet(name: str, rows: Callable[[], int]) -> Iterator[None]:
+    arrow = library("pyarrow", "arrow", _PARQUET)
+    try:
+        yield
+    except (*_DAMAGE, arrow.ArrowException) as error:
         if isinstance(error, RecordsUnreadable):
             raise
-        raise RecordsUnreadable(f"{name!r} is no valid Parquet file after row {rows:,}: {error}.") from error
+        raise RecordsUnreadable(f"{name!r} is no valid Parquet file after row {rows():,}: {error}.") from error
 
 
 def _check_python_values(batch: Any, arrow: Any) -> None:

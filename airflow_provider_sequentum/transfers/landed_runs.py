@@ -37,11 +37,11 @@ class LandedRun:
         """
         if not self.manifest.is_complete:
             return f"The manifest in {self.folder.path} is not complete: the transfer has not ended"
-        landed = {file.file_id: file for file in self.manifest.files}
+        landed = {file.file_id: file for file in [*self.manifest.files, *self.manifest.without_records]}
         for file in listed:
             if kind_of(file) == DELIVERED and not _is_landed(file, landed.get(file.id)):
                 return f"The manifest in {self.folder.path} does not have {named(file)} as the service lists it"
-        sizes = self.folder.contents().sizes
+        sizes = self.folder.sizes_below()
         for entry in self.manifest.files:
             if sizes.get(entry.name) != entry.size:
                 return f"{self.folder.path / entry.name} is missing, or has another size than the manifest says"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -130,6 +131,12 @@ def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePat
         raise ValueError(f"{name}={without_password(path)!r:.500} cannot be used: {error}") from error
 
 
+def common_folder(paths: Sequence[str]) -> str:
+    """Return the folder that files have in common, which for those of several partitions is above them."""
+    folders = [path.split("/")[:-1] for path in paths]
+    return "/".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)))
+
+
 def without_password(destination: object) -> str:
     """Return a destination as a message may show it."""
     return _PASSWORD.sub("://***@", str(destination))
@@ -155,8 +162,12 @@ def unfinished_name(name: str) -> str:
 
 def unfinished_of(names: Iterable[str], present: Iterable[str]) -> list[str]:
     """Return those of the files that are ``present`` which a killed attempt left of one of ``names``."""
-    marks = {_mark(name) for name in names}
-    return [each for each in present if each.endswith(UNFINISHED_SUFFIX) and each.partition("-")[0] in marks]
+    marks = {_mark(_last(name)) for name in names}
+    return [each for each in present if each.endswith(UNFINISHED_SUFFIX) and _last(each).partition("-")[0] in marks]
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _mark(name: str) -> str:
@@ -238,6 +249,17 @@ class LandingFolder:
             else frozenset(),
         )
 
+    def sizes_below(self) -> dict[str, int]:
+        """Return the bytes of each file in the folder and in those below it, by its path from here."""
+        root = self.path.path.rstrip("/")
+        with storage_errors(f"Could not look into {self.path}"):
+            self.path.fs.invalidate_cache()
+            try:
+                found = self.path.fs.find(self.path.path, detail=True)
+            except FileNotFoundError:
+                found = {}
+        return {path[len(root) :].strip("/"): entry["size"] for path, entry in found.items()}
+
     def file(self, name: str) -> StoredFile:
         """Return a file of the folder."""
         return StoredFile(self.path / name)
@@ -258,14 +280,25 @@ class LandingFolder:
 
     @contextmanager
     def write(self, name: str, expected_size: int | None = None) -> Iterator[Destination]:
-        """Open a file for writing, as :func:`landing` does."""
+        """Open a file for writing, as :func:`landing` does.
+
+        :param name: its name or, in a folder below this one, its path from here.
+        """
+        if "/" in name:
+            LandingFolder((self.path / name).parent).make()
         with storage_errors(f"Could not write {self.path / name}"), landing(self.path / name, expected_size) as stream:
             yield stream
 
-    def upload(self, name: str, file: Path) -> str:
-        """Copy a file of this machine into the folder and return where it is then."""
+    def upload(self, name: str, file: Path, progress: Progress | None = None) -> str:
+        """Copy a file of this machine into the folder, or into one below it, and return where it is then.
+
+        :param progress: where it learns that it is to stop.
+        """
         with self.write(name, file.stat().st_size) as stream, file.open("rb") as source:
-            shutil.copyfileobj(source, stream, _MEBIBYTE)
+            while data := source.read(_MEBIBYTE):
+                if progress is not None:
+                    progress.sleep(0)
+                stream.write(data)
         return str(self.path / name)
 
     def remove(self, name: str) -> None:
@@ -384,13 +417,15 @@ class Progress:
         self._stop = threading.Event()
 
     def expect(self, files: int, size: int) -> None:
-        """Start to count.
+        """Start to count, or count more.
 
         :param files: how many files there are to copy.
         :param size: how many bytes that is, as far as is known.
         """
-        self._files, self._size = files, size
-        self._started = time.monotonic()
+        if not self._files:
+            self._started = time.monotonic()
+        self._files += files
+        self._size += size
 
     def stop(self) -> None:
         """Make every copy end at its next step. Safe in a signal handler."""

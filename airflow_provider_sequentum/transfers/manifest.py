@@ -34,6 +34,8 @@ class LandedFile(BaseModel):
     :param size: bytes that were landed.
     :param sha256: their checksum.
     :param records: number of records; ``None`` where the format is not one that can be counted in passing.
+    :param source_size: of a converted file, bytes of the file that it was made of.
+    :param source_sha256: of a converted file, the checksum of the file that it was made of.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,14 +49,35 @@ class LandedFile(BaseModel):
     size: int | None = None
     sha256: str | None = None
     records: int | None = None
+    source_size: int | None = None
+    source_sha256: str | None = None
+
+    @property
+    def fetched_size(self) -> int | None:
+        """Bytes that the service sent."""
+        return self.size if self.source_sha256 is None else self.source_size
 
     def is_same_file(self, other: LandedFile) -> bool:
         """Whether the service would hand out the same bytes. A run restarted in place delivers new files."""
+        if self.source_sha256 is not None or other.source_sha256 is not None:
+            return False
         mine, theirs = (
             (file.file_id, file.name, file.listed_size, file.created and file.created.timestamp())
             for file in (self, other)
         )
         return mine == theirs
+
+
+class Form(BaseModel):
+    """What files with records are converted to. The fields are the parameters of the transfer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file_format: Literal["parquet"] = "parquet"
+    partition_by: list[str] = []
+    record_schema: dict[str, str] = {}
+    encoding: str | None = None
+    delimiter: str | None = None
 
 
 class Manifest(BaseModel):
@@ -64,6 +87,8 @@ class Manifest(BaseModel):
     :param is_complete: all files are landed and verified.
     :param run_records: records the run extracted, by the service's count.
     :param replaced: names that were taken in the folder before, by something that did not come from this transfer.
+    :param form: what files with records were converted to; ``None`` if all were landed as they are.
+    :param without_records: files of the run that were converted and gave no file, since they hold no records.
     :param remove_method: how the run's files are removed from the service once all is verified; written before the
         removal, so that a retry which finds nothing on the service knows why.
     """
@@ -77,6 +102,8 @@ class Manifest(BaseModel):
     is_complete: bool = False
     files: list[LandedFile] = []
     replaced: list[str] = []
+    form: Form | None = None
+    without_records: list[LandedFile] = []
     remove_method: str | None = None
 
     @classmethod
@@ -108,7 +135,7 @@ class Manifest(BaseModel):
 
 
 def planned_file(file: RunFile, name: str) -> LandedFile:
-    """Return the entry of a file that is going to be landed under ``name``."""
+    """Return the entry of a file that is going to be landed under ``name``, as it is or converted."""
     return LandedFile(
         file_id=file.id,
         name=name,
@@ -119,27 +146,34 @@ def planned_file(file: RunFile, name: str) -> LandedFile:
     )
 
 
-def plan(run: Run, files: list[LandedFile], previous: Manifest | None, present: Collection[str]) -> Manifest:
+def plan(
+    run: Run,
+    files: list[LandedFile],
+    previous: Manifest | None,
+    present: Collection[str],
+    form: Form | None = None,
+) -> Manifest:
     """Return the plan of a transfer.
 
     Entries of files that an earlier attempt landed carry what was measured then. What is in the folder under a planned
     name and cannot be told to come from this run is listed as replaced: it is fetched, now and by the next attempt.
 
-    :param files: the files to land.
+    :param files: the files to land; those that were converted with what was measured.
     :param previous: the manifest found in the folder, of whatever run.
     :param present: names that are taken in the folder.
+    :param form: what files with records were converted to.
     """
-    is_ours = previous is not None and previous.is_of(run.agent_id, run.id)
-    known = {file.name: file for file in previous.files} if previous and is_ours else {}
+    is_of_run = previous is not None and previous.is_of(run.agent_id, run.id)
+    known = {file.name: file for file in previous.files} if previous and is_of_run else {}
     foreign = set(previous.replaced) if previous and not previous.is_complete else set()
     entries, replaced = [], []
     for file in files:
-        before = known.get(file.name)
-        if before is not None and before.is_same_file(file) and file.name in present and file.name not in foreign:
+        before = known.get(file.name) if file.name in present and file.name not in foreign else None
+        if before is not None and before.is_same_file(file):
             entries.append(before)
             continue
         entries.append(file)
-        if file.name in present:
+        if file.name in present and (before is None or file.source_sha256 is None):
             replaced.append(file.name)
     return Manifest(
         agent_id=run.agent_id,
@@ -149,12 +183,17 @@ def plan(run: Run, files: list[LandedFile], previous: Manifest | None, present: 
         run_records=run.data_count,
         files=entries,
         replaced=replaced,
+        form=form,
     )
 
 
 def landed_before(planned: Manifest, present: Collection[str]) -> list[LandedFile]:
-    """Return the entries whose files are in the folder already, whole: an earlier attempt landed them."""
-    return [file for file in planned.files if file.name in present and file.name not in planned.replaced]
+    """Return the entries whose files are in the folder already, whole: an earlier attempt landed them as they are."""
+    return [
+        file
+        for file in planned.files
+        if file.source_sha256 is None and file.name in present and file.name not in planned.replaced
+    ]
 
 
 def left_over(previous: Manifest | None, planned: Manifest) -> list[str]:
@@ -162,3 +201,27 @@ def left_over(previous: Manifest | None, planned: Manifest) -> list[str]:
     if previous is None or previous.is_of(planned.agent_id, planned.run_id):
         return []
     return sorted({file.name for file in previous.files} - {file.name for file in planned.files})
+
+
+def outdated(previous: Manifest | None, planned: Manifest) -> list[LandedFile]:
+    """Return files that an earlier attempt landed of the same run in another form, and that the new ones replace.
+
+    They are removed: a table that reads the folder would have their records twice.
+    """
+    if previous is None or not previous.is_of(planned.agent_id, planned.run_id):
+        return []
+    names = {file.name for file in planned.files}
+    converted = {file.file_id for file in [*planned.files, *planned.without_records] if file.source_sha256}
+    foreign = set() if previous.is_complete else set(previous.replaced)
+    return [
+        file
+        for file in previous.files
+        if (file.source_sha256 is not None or file.file_id in converted)
+        and file.name not in names | foreign
+        and _is_below(file.name)
+    ]
+
+
+def _is_below(name: str) -> bool:
+    """Whether a name that a manifest has stays in its folder."""
+    return {"", ".", ".."}.isdisjoint(name.split("/"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_sequentum.api import SequentumClient, files, runs
@@ -26,6 +29,15 @@ from airflow_provider_sequentum.runs.files import (
     why_removed,
 )
 from airflow_provider_sequentum.transfers.contents import Measure, Measuring
+from airflow_provider_sequentum.transfers.conversion import (
+    Conversion,
+    Converted,
+    Fetched,
+    converted_name,
+    is_converted,
+    is_kept,
+    source_name,
+)
 from airflow_provider_sequentum.transfers.landing import (
     MANIFEST_NAME,
     Contents,
@@ -40,6 +52,7 @@ from airflow_provider_sequentum.transfers.manifest import (
     Manifest,
     landed_before,
     left_over,
+    outdated,
     plan,
     planned_file,
 )
@@ -95,6 +108,7 @@ class RunFilesTransfer:
 
     :param file_kinds: ``None`` where the DAG author names none, which tells a choice from the default.
     :param log: the task's log.
+    :param conversion: what becomes of files with records; ``None`` if they land as they are.
     """
 
     hook: SequentumConnection
@@ -106,6 +120,7 @@ class RunFilesTransfer:
     max_parallel_files: int
     remove_method: str | None
     log: Logger
+    conversion: Conversion | None = None
     progress: Progress = field(default_factory=Progress)
 
     def transfer(self) -> Landed:
@@ -114,12 +129,14 @@ class RunFilesTransfer:
         :raises RunFilesUnavailable: the run is still going, a file could not be written, or is not what was fetched.
         :raises SequentumRequestRefused: the run or its files are gone, or its records are in no file that is selected.
         """
+        if self.conversion is not None:
+            self.conversion.check_installed([])
         contents = self.folder.contents()
         previous = Manifest.parse(self.folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
         run = self._run()
         listed = self._listed() if run is not None else Page[RunFile]([])
         if previous is not None and self._were_removed(previous, listed):
-            return self._landed_before_removal(previous, contents, run)
+            return self._landed_before_removal(previous, run)
         if run is None:
             raise self._refused(
                 "The service does not know the run. It may have been deleted, or the connection leads to another "
@@ -154,12 +171,13 @@ class RunFilesTransfer:
         if not is_done or not manifest.is_of(self.agent_id, self.run_id):
             return False
         # Some files of a run may outlive the removal, such as the service's own.
-        landed = {file.file_id for file in manifest.files}
+        landed = {file.file_id for file in [*manifest.files, *manifest.without_records]}
         return not listed or (bool(landed) and landed.isdisjoint(file.id for file in listed))
 
-    def _landed_before_removal(self, manifest: Manifest, contents: Contents, run: Run | None) -> Landed:
+    def _landed_before_removal(self, manifest: Manifest, run: Run | None) -> Landed:
+        sizes = self.folder.sizes_below()
         for file in manifest.files:
-            if contents.sizes.get(file.name) != file.size or not _holds(file, self.folder.measure(file.name)):
+            if sizes.get(file.name) != file.size or not _holds(file, self.folder.measure(file.name)):
                 raise RunFilesUnavailable(
                     f"{self.folder.path / file.name} is not what an earlier attempt landed, and the run's files were "
                     f"removed from the service{'' if run else ' with the run'}: it cannot be fetched again."
@@ -203,32 +221,121 @@ class RunFilesTransfer:
     # Landing
 
     def _land(self, run: Run, selection: Selection, previous: Manifest | None, contents: Contents) -> Landed:
-        names = landing_names([file.name for file in selection.chosen])
+        names = landing_names([self._wanted_name(file) for file in selection.chosen])
         self._check_names(names, contents)
         chosen = dict(zip(names, selection.chosen, strict=True))
-        entries = [planned_file(file, name) for name, file in chosen.items()]
-        planned = plan(run, entries, previous, contents.replaceable)
+        with TemporaryDirectory(prefix="sequentum-landing-") as work:
+            converted = self._convert(Path(work), run, selection, chosen, previous)
+            return self._publish(run, selection, chosen, converted, previous, contents)
+
+    def _convert(
+        self, work: Path, run: Run, selection: Selection, chosen: dict[str, RunFile], previous: Manifest | None
+    ) -> Converted:
+        """Fetch the files with records to this machine and convert them, so that nothing is published if that fails."""
+        wanted = [(file, planned_file(file, name)) for name, file in chosen.items() if self._is_converted(file)]
+        if self.conversion is None or not wanted:
+            return Converted()
+        own = previous if previous is not None and previous.is_of(self.agent_id, self.run_id) else None
+        if own is not None and is_kept(own, [entry for _, entry in wanted], self.conversion.form):
+            files = [file for file in own.files if file.source_sha256 is not None]
+            sizes = self.folder.sizes_below()
+            if all(
+                sizes.get(file.name) == file.size and _holds(file, self.folder.measure(file.name)) for file in files
+            ):
+                self.log.info("%d converted files are there already, whole.", len(files))
+                return Converted({file.name: (file, None) for file in files}, own.without_records)
+        self.conversion.check_installed([source_name(entry) for _, entry in wanted])
+        paths = {entry.name: work / f"fetched-{number}" for number, (_, entry) in enumerate(wanted)}
+        measures = self._fetch(wanted, lambda entry: paths[entry.name].open("wb"))
+        fetched = [
+            Fetched(entry, paths[entry.name], measure) for (_, entry), measure in zip(wanted, measures, strict=True)
+        ]
+        left = [file.file_size for file in chosen.values() if not self._is_converted(file)]
+        if reason := why_all_empty(run, selection, [*(measure.size for measure in measures), *left]):
+            raise RunFilesUnavailable(
+                f"Run {run.id} of agent {run.agent_id}: {reason}. They may not have been written in full yet. Nothing "
+                "was published; a retry fetches the files again."
+            )
+        return self.conversion.convert(
+            self.agent_id, self.run_id, fetched, work, lambda: self.progress.sleep(0), self.log
+        )
+
+    def _publish(
+        self,
+        run: Run,
+        selection: Selection,
+        chosen: dict[str, RunFile],
+        converted: Converted,
+        previous: Manifest | None,
+        contents: Contents,
+    ) -> Landed:
+        sizes = self.folder.sizes_below() if self._has_folders(previous) else contents.sizes
+        entries = [
+            entry
+            for name, file in chosen.items()
+            for entry in (converted.entries_of(file.id) if self._is_converted(file) else [planned_file(file, name)])
+        ]
+        form = None if self.conversion is None else self.conversion.form
+        planned = plan(run, entries, previous, contents.replaceable | sizes.keys(), form)
+        planned = planned.model_copy(update={"without_records": list(converted.without_records)})
         self._log_surprises(planned, previous)
-        for unfinished in unfinished_of([MANIFEST_NAME, *names], contents.sizes):
+        names = {*chosen, *(file.name for file in planned.files)}
+        for unfinished in unfinished_of([MANIFEST_NAME, *names], sizes):
             # A killed attempt left it half-written. An attempt that still writes it fails, and this one takes over.
             self.folder.remove(unfinished)
-        self._write_manifest(planned)
-        kept = self._verified_before(planned, contents)
-        missing = [file for file in planned.files if file.name not in kept]
-        fetched = self._fetch([(chosen[file.name], file) for file in missing])
+        old = outdated(previous, planned)
+        # Named until they are gone, so that a retry removes them if this attempt is killed meanwhile.
+        self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))
+        for file in old:
+            self.folder.remove(file.name)
+        kept = self._verified_before(planned, sizes)
+        missing = [file for file in planned.files if file.source_sha256 is None and file.name not in kept]
+        fetched = self._fetch([(chosen[file.name], file) for file in missing], self._target)
         measured = {**kept, **dict(zip((file.name for file in missing), fetched, strict=True))}
+        uploaded = self._upload(converted)
         manifest = planned.model_copy(
             update={
-                "files": [file.model_copy(update=measured[file.name]._asdict()) for file in planned.files],
+                "files": [
+                    file.model_copy(update=measured[file.name]._asdict()) if file.name in measured else file
+                    for file in planned.files
+                ],
                 "is_complete": True,
                 "remove_method": self.remove_method,
             }
         )
-        self._verify(manifest, read_again={file.name for file in missing})
+        self._verify(manifest, read_again={*uploaded, *(file.name for file in missing)})
         self._check_bytes(run, selection, manifest)
+        if self.conversion is not None:
+            self.conversion.types_file.write(self.agent_id, self.run_id, converted.before, converted.types)
         self._write_manifest(manifest)
         self._remove(selection)
-        return self._landed(manifest, len(missing))
+        return self._landed(manifest, len(missing) + len(uploaded))
+
+    def _is_converted(self, file: RunFile) -> bool:
+        return self.conversion is not None and is_converted(file)
+
+    def _wanted_name(self, file: RunFile) -> str | None:
+        return converted_name(file.name or "") if self._is_converted(file) else file.name
+
+    def _has_folders(self, previous: Manifest | None) -> bool:
+        """Whether some of the files may lie in folders for partitions."""
+        return self.conversion is not None or (previous is not None and previous.form is not None)
+
+    def _target(self, entry: LandedFile) -> AbstractContextManager[Destination]:
+        return self.folder.write(entry.name, entry.listed_size)
+
+    def _upload(self, converted: Converted) -> list[str]:
+        files = [(name, path) for name, (_, path) in converted.files.items() if path is not None]
+        if files:
+            self.log.info("Publishing %s.", counted(len(files), "converted file"))
+            copy_all(
+                files,
+                lambda file: self.folder.upload(*file, self.progress),
+                min(self.max_parallel_files, len(files)),
+                self.progress,
+                lambda progress: self.log.info("%s", progress),
+            )
+        return [name for name, _ in files]
 
     def _log_surprises(self, planned: Manifest, previous: Manifest | None) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
@@ -246,9 +353,9 @@ class RunFilesTransfer:
                 ", ".join(names[:5]),
             )
 
-    def _verified_before(self, planned: Manifest, contents: Contents) -> dict[str, Measure]:
+    def _verified_before(self, planned: Manifest, sizes: Mapping[str, int]) -> dict[str, Measure]:
         kept = {}
-        for file in landed_before(planned, contents.sizes):
+        for file in landed_before(planned, sizes):
             measure = self.folder.measure(file.name)
             # A plan has no checksums yet. Then the list's size is what there is to compare with; where the list is
             # wrong, the file is fetched once more.
@@ -259,7 +366,12 @@ class RunFilesTransfer:
             self.log.info("%d files are there already, whole; they are not fetched again.", len(kept))
         return kept
 
-    def _fetch(self, wanted: list[tuple[RunFile, LandedFile]]) -> list[Measure]:
+    def _fetch(
+        self,
+        wanted: list[tuple[RunFile, LandedFile]],
+        target: Callable[[LandedFile], AbstractContextManager[Destination]],
+    ) -> list[Measure]:
+        """Fetch files, each to what ``target`` opens for it."""
         if not wanted:
             return []
         self.progress.expect(len(wanted), sum(file.file_size or 0 for file, _ in wanted))
@@ -268,7 +380,7 @@ class RunFilesTransfer:
         with SequentumClient(self.hook.settings, sleep=self.progress.sleep) as client:
             measures = copy_all(
                 wanted,
-                lambda item: self._fetch_one(client, *item),
+                lambda item: self._fetch_one(client, *item, target(item[1])),
                 workers,
                 self.progress,
                 lambda progress: self.log.info("%s", progress),
@@ -276,10 +388,16 @@ class RunFilesTransfer:
         self.log.info("Fetched %s.", self.progress)
         return measures
 
-    def _fetch_one(self, client: SequentumClient, file: RunFile, entry: LandedFile) -> Measure:
+    def _fetch_one(
+        self,
+        client: SequentumClient,
+        file: RunFile,
+        entry: LandedFile,
+        target: AbstractContextManager[Destination],
+    ) -> Measure:
         with (
             client_errors_as_exceptions(self.hook.sequentum_conn_id),
-            self.folder.write(entry.name, entry.listed_size) as stream,
+            target as stream,
             Measuring(entry.name) as measuring,
         ):
             client.download(
@@ -300,22 +418,22 @@ class RunFilesTransfer:
 
     def _verify(self, manifest: Manifest, read_again: set[str]) -> None:
         """Compare what the storage has with what was fetched: its sizes, and its bytes if the originals are to go."""
-        sizes = self.folder.contents().sizes
+        sizes = self.folder.sizes_below() if manifest.form is not None else self.folder.contents().sizes
         for file in manifest.files:
             if sizes.get(file.name) != file.size:
                 raise self._discard(file, f"the storage has {sizes.get(file.name)} bytes of it, not {file.size}")
             if manifest.remove_method is None:
                 continue
-            if file.listed_size is not None and file.listed_size != file.size:
+            if file.listed_size is not None and file.listed_size != file.fetched_size:
                 raise RunFilesUnavailable(
-                    f"The service lists {file.listed_size} bytes of {file.name!r}, but sent {file.size}. The files "
-                    "have been landed; because of the doubt none was removed from the service."
+                    f"The service lists {file.listed_size} bytes of {file.name!r}, but sent {file.fetched_size}. "
+                    "The files have been landed; because of the doubt none was removed from the service."
                 )
             if file.name in read_again and not _holds(file, self.folder.measure(file.name)):
                 raise self._discard(file, "the storage returns other bytes than were sent to it")
 
     def _check_bytes(self, run: Run, selection: Selection, manifest: Manifest) -> None:
-        if reason := why_all_empty(run, selection, (file.size for file in manifest.files)):
+        if reason := why_all_empty(run, selection, (file.fetched_size for file in manifest.files)):
             for file in manifest.files:
                 # Kept, they would be taken for whole by the next attempt.
                 self.folder.remove(file.name)

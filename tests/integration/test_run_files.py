@@ -189,12 +189,12 @@ def test_an_interrupted_transfer_is_continued(
     fetched: list[str] = []
     fetch_one = RunFilesTransfer._fetch_one
 
-    def fetch_two(self: Any, client: Any, file: Any, entry: Any) -> Any:
+    def fetch_two(self: Any, client: Any, file: Any, entry: Any, target: Any) -> Any:
         if len(fetched) == 2:
             (tmp_path / "0123.unfinished").write_bytes(b"half")
             raise KeyboardInterrupt
         fetched.append(entry.name)
-        return fetch_one(self, client, file, entry)
+        return fetch_one(self, client, file, entry, target)
 
     monkeypatch.setattr(RunFilesTransfer, "_fetch_one", fetch_two)
     with pytest.raises(KeyboardInterrupt):

@@ -23,7 +23,8 @@ from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.runs.schedules import PausedSchedules, ResumedSchedules
 from airflow_provider_sequentum.runs.sense import SensorConfig
-from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
+from airflow_provider_sequentum.transfers.column_types import ColumnTypes
+from airflow_provider_sequentum.transfers.manifest import Form, LandedFile, Manifest
 from tests.support.airflow import FakeTask, use_fakes
 from tests.support.builder import FakeBuilder, first_event, use_builder
 from tests.support.service import START, Clock, FakeService, Plan
@@ -66,8 +67,17 @@ def written() -> Iterator[tuple[str, str, Any]]:
     for name, manifest in {
         "plan": Manifest(**common, run_records=2, files=[file], replaced=["out.csv"]),
         "complete": Manifest(**common, run_records=2, files=[landed], is_complete=True, remove_method="RemoveAllFiles"),
+        "converted": Manifest(
+            **common,
+            files=[landed.model_copy(update={"name": "a=1/out.parquet", "source_size": 10, "source_sha256": "1" * 64})],
+            is_complete=True,
+            form=Form(partition_by=["a"], record_schema={"price": "decimal(9,2)"}, encoding="cp1252", delimiter=";"),
+            without_records=[file.model_copy(update={"file_id": 2, "source_size": 5, "source_sha256": "2" * 64})],
+        ),
     }.items():
         yield "manifest", name, json.loads(manifest.to_json())
+    types = ColumnTypes(agent_id=7, run_id=101, columns={"a": "integer", "b": "date"}, before={"a": "integer"})
+    yield "column-types", "some", types.model_dump(mode="json")
 
 
 def _of_runs(kind: str, make: Any, fire: Any) -> Iterator[tuple[str, str, Any]]:

@@ -13,6 +13,7 @@ import duckdb
 import psycopg
 import pytest
 
+from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs, schedules
 from airflow_provider_sequentum.assets.agent_run import SETTLING_SECONDS
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
@@ -138,6 +139,50 @@ class TestRecordChanges:
         finally:
             sandbox.repair_runs(agent_id)
         assert stage.airflow.xcom(run, "load") == {"added": 0, "changed": 0, "removed": records // 2}
+
+
+class TestApprovedRecords:
+    @pytest.fixture(autouse=True)
+    def _required_actions(self, stage: Stage) -> None:
+        if stage.airflow.api.major < 3:
+            pytest.skip("Airflow 2.11 has no required actions")
+
+    def answered(self, stage: Stage, choice: str) -> DagRun:
+        """Run the DAG until a person is asked, and answer as the UI does."""
+        run = stage.airflow.trigger("approved_records")
+        stage.airflow.wait_for_task(run, "ask", {"awaiting_input", "deferred"}, timeout=240)
+        path = f"{run.path}/taskInstances/ask/-1/hitlDetails"
+        question = stage.airflow.api.get(path)
+        assert question["subject"] == "Records break their contract"
+        assert "    fail: records: " in question["body"], question["body"]
+        time.sleep(SHORTEST_TRIGGER_LIFE)  # Airflow can fail a task that is answered sooner
+        stage.airflow.api.patch(path, {"chosen_options": [choice]})
+        return run
+
+    def verdict(self, stage: Stage, run: DagRun) -> str:
+        run_id = stage.airflow.xcom(run, "run_agent")
+        profile = json.loads((stage.lake / "approved" / "profiles" / f"run-{run_id}.json").read_text())
+        return str(profile["verdict"])
+
+    def test_a_person_is_asked_when_the_contract_is_broken(self, stage: Stage, sandbox: Sandbox, agent_id: int) -> None:
+        """A good run loads its changes without a question, an approved one too, and a rejected one does not."""
+        records = len(read_data_file()[1])
+        run = finished(stage, stage.airflow.trigger("approved_records"))
+        assert stage.airflow.xcom(run, "load") == {"added": records, "changed": 0, "removed": 0}
+        assert stage.airflow.states(run)["ask"] == stage.airflow.states(run)["accept"] == "skipped"
+        [path] = stage.airflow.xcom(run, "land_files")
+        assert path.endswith("/output.parquet")
+        sandbox.break_runs(agent_id, "half_missing")
+        try:
+            run = finished(stage, self.answered(stage, "Approve"))
+            assert stage.airflow.xcom(run, "load") == {"added": 0, "changed": 0, "removed": records // 2}
+            assert self.verdict(stage, run) == "accepted"
+            run = finished(stage, self.answered(stage, "Reject"), "failed")
+        finally:
+            sandbox.repair_runs(agent_id)
+        states = stage.airflow.states(run)
+        assert {states[task] for task in ("accept", "find_changes", "load")} == {"upstream_failed"}
+        assert self.verdict(stage, run) == "failed"
 
 
 class TestFanOut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +17,18 @@ NINE, TEN = datetime(2026, 11, 27, 9, tzinfo=UTC), datetime(2026, 11, 27, 10, tz
 HOUR = {"from": NINE.isoformat(), "to": TEN.isoformat()}
 
 
-@pytest.fixture
-def window() -> Callable[..., Any]:
-    spec = importlib.util.spec_from_file_location("hourly_incremental", EXAMPLES / "hourly_incremental.py")
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    function: Callable[..., Any] = module.window.function
+    return module
+
+
+@pytest.fixture
+def window() -> Callable[..., Any]:
+    function: Callable[..., Any] = load("hourly_incremental").window.function
     return function
 
 
@@ -39,3 +44,39 @@ def test_an_interval_without_length_is_refused(window: Callable[..., Any]) -> No
     """That of Airflow 3 with a cron expression as the schedule: the agent would extract nothing, without a word."""
     with pytest.raises(ValueError, match="Use CronDataIntervalTimetable"):
         window(TEN, TEN, SimpleNamespace(run_after=TEN))
+
+
+@pytest.fixture
+def approved_records() -> Any:
+    return load("approved_records")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "follows"), [("passed", "find_changes"), ("warned", "find_changes"), ("failed", "ask")]
+)
+def test_a_person_is_asked_about_a_broken_contract_only(approved_records: Any, verdict: str, follows: str) -> None:
+    ti = SimpleNamespace(xcom_pull=lambda **_: {"verdict": verdict})
+    assert approved_records.is_broken.function(ti) == follows
+
+
+def test_nobody_is_asked_about_records_that_were_not_checked(approved_records: Any) -> None:
+    with pytest.raises(RuntimeError, match="see the log of check_records"):
+        approved_records.is_broken.function(SimpleNamespace(xcom_pull=lambda **_: None))
+
+
+def test_the_run_that_a_person_approves_is_learnt_from(approved_records: Any, tmp_path: Path) -> None:
+    profile = tmp_path / "run-7.json"
+    profile.write_text(json.dumps({"run_id": 7, "verdict": "failed"}))
+    assert approved_records.accept.function(tmp_path.as_uri(), 7, ["a.parquet"]) == ["a.parquet"]
+    assert json.loads(profile.read_text()) == {"run_id": 7, "verdict": "accepted"}
+
+
+def test_the_question_names_each_breach(approved_records: Any) -> None:
+    if not hasattr(approved_records, "dag"):
+        pytest.skip("Airflow asks a person from 3.1 on")
+    ask = approved_records.dag.get_task("ask")
+    report = {"run_id": 7, "records": 25, "breaches": ["fail: records: 25", "warn: <b>x</b>"]}
+    ti = SimpleNamespace(xcom_pull=lambda **_: report)
+    assert ask.render_template(ask.body, {"ti": ti}) == (
+        "Run 7 has 25 records:\n\n    fail: records: 25\n    warn: <b>x</b>\n\nLoad them?"
+    )

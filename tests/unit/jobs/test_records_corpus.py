@@ -22,6 +22,7 @@ from airflow_provider_sequentum.sessions.state import Session
 from airflow_provider_sequentum.sessions.wait import TurnEvent
 from airflow_provider_sequentum.spaces.attempt import SpaceEvent
 from airflow_provider_sequentum.spaces.record import SpaceRecord
+from airflow_provider_sequentum.transfers.column_types import ColumnTypes
 from airflow_provider_sequentum.transfers.manifest import Manifest
 from tests.support.records_corpus import CORPUS, written
 
@@ -52,6 +53,10 @@ def manifest(value: Any) -> Any:
     return json.loads(read.to_json())
 
 
+def column_types(value: Any) -> Any:
+    return ColumnTypes.model_validate(value).model_dump(mode="json")
+
+
 READERS: dict[str, Callable[[Any], Any]] = {
     "run-record": _json_of(RunRecord.from_json),
     "space-record": _json_of(SpaceRecord.from_json),
@@ -67,6 +72,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "sensor-config": _json_of(SensorConfig.from_json),
     "announced-runs": _json_of(AnnouncedRuns.from_json),
     "manifest": manifest,
+    "column-types": column_types,
     "paused-schedules": _json_of(PausedSchedules.from_json),
     "resumed-schedules": _json_of(ResumedSchedules.from_json),
 }
@@ -88,7 +94,11 @@ REQUIRED: dict[str, set[tuple[str, ...]]] = {
         ("arguments", "session", "session_id"),
     },
     "sensor-config": {("agent_id",), ("since",)},
-    "manifest": {("agent_id",), ("run_id",), ("files", "file_id"), ("files", "name")},
+    "manifest": {
+        *(("agent_id",), ("run_id",)),
+        *((files, name) for files in ("files", "without_records") for name in ("file_id", "name")),
+    },
+    "column-types": {("agent_id",), ("run_id",), ("columns",)},
     "paused-schedules": {("agent_id",)},
     "resumed-schedules": {("agent_id",)},
 }
@@ -100,6 +110,8 @@ NO_FIELDS: dict[str, set[tuple[str, ...]]] = {
     "space-trigger": {()},
     "session-trigger": {()},
     "paused-schedules": {("paused",)},
+    "manifest": {("form", "record_schema")},
+    "column-types": {("columns",), ("before",)},
 }
 """Objects whose names are ids, or that are only this corpus's."""
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import io
 import json
 import re
 import shutil
 import sys
 from collections import defaultdict
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from airflow.providers.common.compat.sdk import Asset
 
@@ -28,6 +34,11 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.pins import pin_key
 from airflow_provider_sequentum.operators.run_records import RECORDS_KEY, CheckRunRecordsOperator
+from airflow_provider_sequentum.records.binary import SheetWriter
+from airflow_provider_sequentum.records.columns import choose_types
+from airflow_provider_sequentum.records.formats import RecordsUnreadable
+from airflow_provider_sequentum.records.parquet import RecordFile, write_parquet
+from airflow_provider_sequentum.records.reading import read_records
 from tests.support.landing import FakeTaskInstance
 from tests.support.variables import Variables, variables
 
@@ -362,3 +373,154 @@ def test_a_contract_of_the_standard(checks: Checks) -> None:
     checks.check(1, contract=None, contract_file=path)
     with pytest.raises(RunRecordsRejected, match="filled 'sku'"):
         checks.check(2, 'sku\n1\n" "\n', contract=None, contract_file=path)
+
+
+DAY = dt.datetime.fromisoformat("2024-01-05T10:00:00")
+TYPED: list[dict[str, Any]] = [
+    {"sku": "=1+1", "price": 2.5, "n": 2**53 + 1, "ok": True, "at": DAY},
+    {"sku": "2", "price": -1.0, "n": 2, "ok": False, "at": DAY},
+    {"sku": None, "price": -3.0, "n": None, "ok": None, "at": None},
+    {"sku": "#N/A", "price": 0.1 + 0.2, "n": 4, "ok": True, "at": DAY},
+]
+BOTH = {
+    "rules": [
+        {"rule": "range", "column": "price", "minimum": 0, "on_breach": "quarantine"},
+        {"rule": "filled", "column": "sku", "on_breach": "quarantine"},
+    ]
+}
+
+
+def workbook(path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.append(list(TYPED[0]))
+    for record in TYPED:
+        book.active.append(list(record.values()))
+        for cell in book.active[book.active.max_row]:
+            if isinstance(cell.value, str):
+                cell.data_type = "s"
+    book.save(path)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.xlsx"])
+def test_quarantine_of_files_with_types(checks: Checks, name: str) -> None:
+    """What passed is read as the landed file is: numbers, times, and text that looks like a formula."""
+    path = Path(checks.land(1, "", name))
+    workbook(path) if name.endswith("xlsx") else pq.write_table(pa.Table.from_pylist(TYPED), path)
+    landed = read(path)
+    passed = checks.check(1, files=[str(path)], contract=BOTH)
+    folder = checks.folder / "run-1" / "checked"
+    assert passed == [str(folder / name)]
+    assert read(folder / name) == [landed[0], landed[3]]
+    assert (landed[0]["sku"], landed[3]["sku"], landed[0]["at"]) == ("=1+1", "#N/A", DAY)
+    assert read(folder / f"quarantine_{name}") == [
+        {**landed[1], "_quarantine_reason": "not within 0.0 or more"},
+        {**landed[2], "_quarantine_reason": "not within 0.0 or more; no value"},
+    ]
+    assert checks.report["quarantined_records"] == 2
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    with path.open("rb") as file:
+        return list(read_records(file, path.name))
+
+
+def test_what_passes_of_parquet_keeps_its_types(checks: Checks) -> None:
+    """Also of a column whose values are dropped in some records, of lists, and of a file without records."""
+    table = pa.table(
+        {
+            "sku": pa.array(["1", "x", "3"]).dictionary_encode(),
+            "tags": pa.array([["a"], None, [None, "b"]]),
+            "price": pa.array([Decimal("1.50"), Decimal("2.50"), Decimal("-1.00")]),
+            "new": pa.array([1, 2, 3], pa.int16()),
+        }
+    )
+    paths = [Path(checks.land(1, "", name)) for name in ("none.parquet", "rows.parquet")]
+    pq.write_table(table.slice(0, 0), paths[0])
+    pq.write_table(table, paths[1])
+    contract = {
+        "columns": {"sku": "integer", "tags": "string", "price": "number"},
+        "schema_contract": "discard_value",
+        "rules": [{"rule": "range", "column": "price", "minimum": 0, "on_breach": "quarantine"}],
+    }
+    passed = checks.check(1, files=[str(path) for path in paths], contract=contract)
+    none, rows = (pq.read_table(path) for path in passed)
+    assert none.schema == rows.schema
+    assert rows.schema.types == table.schema.types[:3]
+    assert rows.to_pylist() == [
+        {"sku": "1", "tags": ["a"], "price": Decimal("1.50")},
+        {"sku": None, "tags": None, "price": Decimal("2.50")},
+    ]
+    [bad] = pq.read_table(checks.folder / "run-1" / "checked" / "quarantine_rows.parquet").to_pylist()
+    assert bad == {**table.to_pylist()[2], "_quarantine_reason": "not within 0.0 or more"}
+
+
+def partitions(checks: Checks, work: Path) -> list[str]:
+    """Land rows as two partitions."""
+    source = work / "rows.csv"
+    source.write_text("region,sku,price\nE/U,1,2.5\nE/U,,3\nUS,3,-4\nUS,4,5\n")
+    file, folder = RecordFile(source, source.name), checks.folder / "run-1"
+    types = choose_types([file.types()], {}, {})
+    paths = []
+    for part in write_parquet(file, list(types), types, ["region"], work, lambda: None):
+        path = folder / part.folder / "rows.parquet"
+        path.parent.mkdir(parents=True)
+        paths.append(str(part.path.rename(path)))
+    return paths
+
+
+def test_partitions_that_passed_are_partitions(checks: Checks, tmp_path: Path) -> None:
+    checks.folder = tmp_path / "lake"
+    paths = partitions(checks, tmp_path)
+    passed = checks.check(1, files=paths, contract=BOTH)
+    folder = checks.folder / "run-1" / "checked"
+    assert passed == [str(folder / f"region={name}" / "rows.parquet") for name in ("E%2FU", "US")]
+    assert [record for path in passed for record in read(Path(path))] == [
+        {"region": "E/U", "sku": 1, "price": 2.5},
+        {"region": "US", "sku": 4, "price": 5.0},
+    ]
+    assert pq.ParquetFile(passed[0]).schema_arrow.names == ["sku", "price"]
+    bad = [str(folder / "_quarantine" / f"region={name}" / "rows.parquet") for name in ("E%2FU", "US")]
+    assert checks.report["quarantined"] == bad
+    assert [record["_quarantine_reason"] for path in bad for record in read(Path(path))] == [
+        "no value",
+        "not within 0.0 or more",
+    ]
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        {"columns": {"sku": "integer"}, "schema_contract": {"columns": "discard_value"}},
+        {"columns": {"region": "integer"}, "schema_contract": {"data_type": "discard_value"}},
+    ],
+)
+def test_the_column_that_names_the_folders_cannot_be_emptied(
+    checks: Checks, tmp_path: Path, contract: dict[str, Any]
+) -> None:
+    checks.folder = tmp_path / "lake"
+    paths = partitions(checks, tmp_path)
+    with pytest.raises(RunRecordsUnreadable, match="after which its folder is named"):
+        checks.check(1, files=paths, contract=contract)
+
+
+def test_a_workbook_holds_each_value_as_it_is() -> None:
+    records: list[dict[str, Any]] = [
+        {"": None, "a": "=1+1", "b": 0.1 + 0.2, "c": 2**53 + 1},
+        {"": "x", "a": " é\n", "b": 1e300, "c": -7},
+        {"": True, "a": dt.time(10, 30), "b": DAY, "c": "7"},
+    ]
+    with SheetWriter(file := io.BytesIO(), "rows.xlsx") as sheet:
+        for record in records:
+            sheet.write(record)
+        sheet.end()
+    file.seek(0)
+    assert list(read_records(file, "rows.xlsx")) == records
+
+
+@pytest.mark.parametrize(("value", "says"), [("x" * 40_000, "32,767 characters"), ("a\x01b", "a\x01b")])
+def test_what_no_workbook_holds_is_not_cut_off(value: str, says: str) -> None:
+    with (
+        pytest.raises(RecordsUnreadable, match=f"cannot be written after row 0: .*{says}"),
+        SheetWriter(io.BytesIO(), "rows.xlsx") as sheet,
+    ):
+        sheet.write({"a": value})

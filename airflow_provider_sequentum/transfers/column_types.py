@@ -1,0 +1,76 @@
+"""The file that keeps the types of a table's columns from run to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+from airflow_provider_sequentum.records.columns import parse_type
+from airflow_provider_sequentum.transfers.landing import LandingFolder, storage_errors
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+ColumnType = Annotated[str, AfterValidator(parse_type)]
+
+
+class ColumnTypes(BaseModel):
+    """What is known of a table's columns.
+
+    :param format: the version of these fields.
+    :param agent_id: with ``run_id``, the run that last added or changed a type.
+    :param columns: the types by column.
+    :param before: those before that run, with which its next attempt starts too.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    agent_id: int
+    run_id: int
+    columns: dict[str, ColumnType]
+    before: dict[str, ColumnType] = {}
+
+    def known_to(self, agent_id: int, run_id: int) -> Mapping[str, str]:
+        """Return the types that a run keeps to: those of the runs before it."""
+        return self.before if (self.agent_id, self.run_id) == (agent_id, run_id) else self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class TypesFile:
+    """The file with the types."""
+
+    path: ObjectStoragePath
+
+    def read(self, agent_id: int, run_id: int) -> Mapping[str, str]:
+        """Return the types that a run keeps to; none if there is no file yet.
+
+        :raises SequentumRequestRefused: it is another file, or damaged.
+        """
+        with storage_errors(f"Could not read {self.path}"):
+            self.path.fs.invalidate_cache(self.path.parent.path)
+            try:
+                content = self.path.read_bytes()
+            except FileNotFoundError:
+                return {}
+        try:
+            return ColumnTypes.model_validate_json(content).known_to(agent_id, run_id)
+        except ValidationError as error:
+            raise SequentumRequestRefused(
+                f"{self.path} does not hold the types of columns: {error.errors()[0]['msg']}. Nothing was copied. Put "
+                "back what it was, or remove it: then types are chosen again by the values of one run."
+            ) from error
+
+    def write(self, agent_id: int, run_id: int, before: Mapping[str, str], columns: Mapping[str, str]) -> None:
+        """Keep the types of a run, if it added or changed one."""
+        if {**before, **columns} == before:
+            return
+        types = ColumnTypes(agent_id=agent_id, run_id=run_id, columns={**before, **columns}, before=dict(before))
+        folder = LandingFolder(self.path.parent)
+        folder.make()
+        with folder.write(self.path.name) as stream:
+            stream.write((types.model_dump_json(indent=1) + "\n").encode())

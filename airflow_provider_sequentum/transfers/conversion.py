@@ -1,0 +1,214 @@
+"""Files with records, converted to the form that a warehouse wants before any of them is published."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    RunRecordsUnreadable,
+    SequentumRequestRefused,
+)
+from airflow_provider_sequentum.records.columns import choose_types
+from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of, library
+from airflow_provider_sequentum.records.parquet import RecordFile, write_parquet
+from airflow_provider_sequentum.runs.files import DELIVERED, EXTRACTED, kind_of
+from airflow_provider_sequentum.transfers.contents import Measure, Measuring
+from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import Logger
+
+    from airflow_provider_sequentum.api.files import RunFile
+    from airflow_provider_sequentum.transfers.column_types import TypesFile
+    from airflow_provider_sequentum.transfers.manifest import Form
+
+_CHUNK = 1024 * 1024
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file of the run in the worker's temporary folder.
+
+    :param entry: what the service says of it; ``name`` is the one that it takes in the destination.
+    :param path: where it is.
+    :param measure: its bytes.
+    """
+
+    entry: LandedFile
+    path: Path
+    measure: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What a conversion made.
+
+    :param files: by name, the files to publish, with their places in the temporary folder; ``None`` for one that an
+        earlier attempt has published.
+    :param without_records: files of the run that gave none.
+    :param before: the types of columns that earlier runs had.
+    :param types: those of this run.
+    """
+
+    files: Mapping[str, tuple[LandedFile, Path | None]] = field(default_factory=dict)
+    without_records: Sequence[LandedFile] = ()
+    before: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    def entries_of(self, file_id: int) -> list[LandedFile]:
+        """Return the entries of what one file of the run became."""
+        return [entry for entry, _ in self.files.values() if entry.file_id == file_id]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How files with records are converted.
+
+    :param form: what they become.
+    :param types_file: keeps the types of columns from run to run.
+    """
+
+    form: Form
+    types_file: TypesFile
+
+    def check_installed(self, names: Sequence[str]) -> None:
+        """Check that the libraries for these files are installed.
+
+        :raises SequentumRequestRefused: one is not.
+        """
+        try:
+            library("pyarrow", "arrow", "Landing as Parquet")
+            if any(format_of(name) == "xlsx" for name in names):
+                library("openpyxl", "excel", "Converting .xlsx")
+        except ImportError as error:
+            raise SequentumRequestRefused(f"{error} Nothing was copied.") from error
+
+    def convert(
+        self, agent_id: int, run_id: int, files: Sequence[Fetched], work: Path, check: Callable[[], None], log: Logger
+    ) -> Converted:
+        """Convert files, whose columns are those of one table.
+
+        :param work: a temporary folder.
+        :param check: called again and again; raises to end the work.
+        :raises RunRecordsUnreadable: a file is damaged, a type does not hold a value, or a file cannot be divided.
+        :raises RunFilesUnavailable: the temporary folder has no room.
+        """
+        before = self.types_file.read(agent_id, run_id)
+        declared = self.form.record_schema
+        filled = [file for file in files if file.measure.size]
+        published: dict[str, tuple[LandedFile, Path | None]] = {}
+        empty = [file for file in files if not file.measure.size]
+        try:
+            found = [self._source(file).types() for file in filled]
+            chosen = choose_types(found, declared, before)
+            types = {**before, **declared, **chosen}
+            _log_types(log, found, chosen, {**before, **declared}, self.types_file)
+            for number, (file, columns) in enumerate(zip(filled, found, strict=True)):
+                folder = work / f"converted-{number}"
+                folder.mkdir()
+                by = self.form.partition_by
+                parts = write_parquet(self._source(file), list(columns), types, by, folder, check)
+                file.path.unlink()
+                for part in parts:
+                    name = f"{part.folder}{file.entry.name}"
+                    published[name] = _entry(file, name, _measured(part.path), part.records), part.path
+                if not parts:
+                    empty.append(file)
+        except RecordsUnreadable as error:
+            raise RunRecordsUnreadable(
+                f"The records of run {run_id} of agent {agent_id} cannot be landed as Parquet. {error} Types of "
+                f"columns are those declared in record_schema, and those of earlier runs in "
+                f"{self.types_file.path}: to give a column another one, declare it. Nothing was published."
+            ) from error
+        except OSError as error:
+            raise RunFilesUnavailable(
+                f"The temporary folder {work} cannot hold the records of run {run_id}: {error}. Nothing was published."
+            ) from error
+        if empty:
+            names = ", ".join(repr(source_name(file.entry)) for file in empty[:_MOST_NAMED])
+            log.warning("%d files have no records, and become no file: %s", len(empty), names)
+        without_records = [_entry(file, file.entry.name, None, 0) for file in empty]
+        return Converted(published, without_records, before, chosen)
+
+    def _source(self, file: Fetched) -> RecordFile:
+        # A tab is a delimiter, though it is blank.
+        return RecordFile(file.path, source_name(file.entry), self.form.encoding, self.form.delimiter)
+
+
+def is_converted(file: RunFile) -> bool:
+    """Whether a file is one with records, which is converted. Logs, images and texts land as they are."""
+    if kind_of(file) not in (DELIVERED, EXTRACTED):
+        return False
+    try:
+        format_of(file.name or "")
+    except RecordsUnreadable:
+        return False
+    return True
+
+
+def converted_name(name: str) -> str:
+    """Return the name of a file after its conversion."""
+    return f"{name.rpartition('.')[0]}.parquet"
+
+
+def source_name(entry: LandedFile) -> str:
+    """Return the name that a file has on the service, without a folder."""
+    return PurePosixPath((entry.original_name or entry.name).replace("\\", "/")).name
+
+
+def is_kept(previous: Manifest | None, wanted: Sequence[LandedFile], form: Form) -> bool:
+    """Whether an earlier attempt has published these files of the run in the same form already.
+
+    :param previous: the manifest of the same run.
+    """
+    if previous is None or not previous.is_complete or previous.form != form:
+        return False
+    known = [file for file in previous.files if file.source_sha256] + previous.without_records
+    return {_identity(file) for file in known} == {_identity(file) for file in wanted}
+
+
+def _identity(file: LandedFile) -> tuple[object, ...]:
+    return file.file_id, file.original_name, file.listed_size, file.created and file.created.timestamp()
+
+
+def _entry(file: Fetched, name: str, measure: Measure | None, records: int) -> LandedFile:
+    changes = {
+        "name": name,
+        "size": measure and measure.size,
+        "sha256": measure and measure.sha256,
+        "records": records,
+        "source_size": file.measure.size,
+        "source_sha256": file.measure.sha256,
+    }
+    return file.entry.model_copy(update=changes)
+
+
+def _measured(path: Path) -> Measure:
+    with path.open("rb") as stream, Measuring("") as measuring:
+        shutil.copyfileobj(stream, measuring, _CHUNK)
+    return measuring.result()
+
+
+def _log_types(
+    log: Logger,
+    found: Sequence[Mapping[str, str | None]],
+    types: Mapping[str, str],
+    known: Mapping[str, str],
+    types_file: TypesFile,
+) -> None:
+    columns = {column for each in found for column in each}
+    if added := sorted(columns - known.keys()):
+        shown = ", ".join(f"{column!r:.100} {types[column]}" for column in added[:_MOST_NAMED])
+        log.info("%d columns get a type by the values of this run, kept in %s: %s", len(added), types_file.path, shown)
+    if empty := [column for column in added if all(each.get(column) is None for each in found)]:
+        log.warning(
+            "%d columns have no value yet, and will be text from now on, unless record_schema declares a type: %s",
+            len(empty),
+            ", ".join(map(repr, empty[:_MOST_NAMED])),
+        )
