@@ -60,8 +60,8 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
     """
     if previous is None:
         return start_space(port, new, None), True
-    config, record = new.config, previous
-    was_cleared = previous.was_cleared(new.max_tries or 0)
+    config, record = new.config, stop_further_runs(port, previous)
+    previous, was_cleared = record, record.was_cleared(new.max_tries or 0)
     if record.is_ambiguous and was_cleared:
         # Clearing the task is how a person, who has read the error and looked, says: start new runs.
         log.warning("The task was cleared since its runs could not be distinguished from others; starting new ones.")
@@ -126,29 +126,37 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             raise
         record = found
     else:
-        before, record = record.replaced, record.answered(answer)
+        record = record.answered(answer)
         port.save(record)
-        _warn_of_further_runs(record, before)
         if record.is_in_doubt:
             log.warning("The service did not name every run that it started. Looking for the others.")
             record = _find_runs(port, record, new)
     claim_runs(port, record)
+    record = stop_further_runs(port, record)
     log.info("Started %s of space %s.", counted(len(record.known_runs), "agent"), config.space_id)
     return record
 
 
-def _warn_of_further_runs(record: SpaceRecord, before: Mapping[int, tuple[int, ...]]) -> None:
-    """Name the runs that the service says it started beside the one of each agent that the task works with."""
-    for agent_id, run in record.known_runs.items():
-        further = [run_id for run_id in run.replaced if run_id not in before.get(agent_id, ())]
-        if further:
-            log.warning(
-                "The service says that it started several runs of agent %s. The task works with run %s; runs %s may be "
-                "running and costing credits: look at them in Sequentum Cloud.",
-                agent_id,
-                run.run_id,
-                listed(further),
-            )
+def stop_further_runs(port: Port, record: SpaceRecord) -> SpaceRecord:
+    """Stop the runs that the service says it has started beside the one of each agent; return the record without them.
+
+    One that could not be confirmed to have ended stays in it: the owner and the next attempt try again.
+    """
+    further = record.further_runs
+    if not further:
+        return record
+    ids, agents = [run.run_id or 0 for run in further], sorted(record.further)
+    log.warning(
+        "The service says that it started several runs of agents %s. The task works with one of each; stopping runs "
+        "%s.",
+        listed(agents),
+        listed(ids),
+    )
+    results = stop_runs(port, further, record.config.stop_grace)
+    ended = {run.run_id or 0 for run, result in zip(further, results, strict=True) if result.confirmed}
+    record = record.without_further(ended)
+    port.save(record)
+    return record
 
 
 def claim_runs(port: Port, record: SpaceRecord, *, further: Sequence[int] = (), is_answered: bool = True) -> None:
