@@ -190,6 +190,11 @@ class Page(list[T], Generic[T]):
         self.unreadable = unreadable
         self.gaps = gaps
 
+    @property
+    def left_out(self) -> int:
+        """How many records of a list that was not asked for in pages are not in it, as far as the answer tells."""
+        return max(self.unreadable, (self.total_record_count or 0) - len(self))
+
 
 def read_json(content: bytes, *, is_cut: bool = False) -> Any:
     """Return the JSON value of an answer, read at least as leniently as Python's ``json`` reads.

@@ -189,7 +189,8 @@ class SequentumHook(SequentumConnection):
         :param encoding: of text files. Default: by their byte order mark, else UTF-8.
         :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
         :raises RunRecordsUnreadable: a file is damaged, or no file of records at all; the message names file and place.
-        :raises RunFilesUnavailable: the run is still going, or the worker's disk is full.
+        :raises RunFilesUnavailable: the run is still going, a file cannot be read in the service's list, or the
+            worker's disk is full.
         :raises SequentumRequestRefused: the run or its files are gone.
         """
         from airflow_provider_sequentum.records.reading import read_records
@@ -307,6 +308,7 @@ class SequentumHook(SequentumConnection):
         """Yield what ``read`` makes of each delivered file whose name fits the pattern."""
         from airflow_provider_sequentum.api import files, runs
         from airflow_provider_sequentum.records.formats import format_of
+        from airflow_provider_sequentum.runs.describe import counted
         from airflow_provider_sequentum.runs.files import select, why_incomplete, why_records_missing, why_removed
 
         run = self.send(runs.status(agent_id, run_id))
@@ -314,6 +316,11 @@ class SequentumHook(SequentumConnection):
             if reason := why_incomplete(run):
                 raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason}")
             listed = self.send(files.list_files(run.agent_id, run.id))
+            if listed.left_out:
+                raise RunFilesUnavailable(
+                    f"Run {run.id} of agent {run.agent_id}: {counted(listed.left_out, 'file')} cannot be read in the "
+                    "service's list, so records may be missing."
+                )
             selection = select(listed, None, [pattern])
             if reason := why_removed(run, listed) or why_records_missing(run, selection):
                 raise SequentumRequestRefused(f"Run {run.id} of agent {run.agent_id}: {reason}")

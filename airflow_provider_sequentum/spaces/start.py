@@ -301,7 +301,7 @@ class SpaceSearch:
         agents = port.send(spaces.list_agents(self.record.space_id))
         named = self.agents.keys() | self.record.not_started.keys()
         unnamed = (agent.id for agent in agents if not agent.is_archived and agent.id not in named)
-        self._unlisted = max(agents.unreadable, (agents.total_record_count or 0) - len(agents))
+        self._unlisted = agents.left_out
         intents = {agent_id: self.record.intent_of(agent_id) for agent_id in unnamed}
         self.record = self.record.updated(runs={**self.agents, **intents}, is_incomplete=False)
 
