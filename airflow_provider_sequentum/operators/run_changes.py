@@ -14,7 +14,15 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumSkipped,
 )
-from airflow_provider_sequentum.parameters import OnUnchanged, is_unset, parse_choice, parse_named, parse_texts
+from airflow_provider_sequentum.parameters import (
+    OnUnchanged,
+    is_unset,
+    parse_choice,
+    parse_delimiter,
+    parse_encoding,
+    parse_named,
+    parse_texts,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -120,6 +128,8 @@ class RunChangesOperator(BaseOperator):
             parse_named("on_unchanged", partial(parse_choice, choices=OnUnchanged), on_unchanged)
             files, key = parse_named("files", parse_texts, self.files), parse_named("key", parse_texts, self.key)
             ignored = parse_named("ignore_columns", parse_texts, self.ignore_columns)
+            encoding = None if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding)
+            delimiter = parse_named("delimiter", parse_delimiter, self.delimiter)
             if files is None or key is None:
                 raise ValueError("files and key must name at least one file and one column")
             storage = self._storage(files)
@@ -130,8 +140,8 @@ class RunChangesOperator(BaseOperator):
                 files,
                 key=key,
                 ignored=ignored or [],
-                encoding=None if is_unset(self.encoding) else self.encoding,
-                delimiter=self.delimiter or None,  # a tab is one, though it is blank
+                encoding=encoding,
+                delimiter=delimiter,
             )
         summary = publication.summary()
         self._compared = storage, [*files, *publication.compared_with], summary

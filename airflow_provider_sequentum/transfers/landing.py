@@ -22,6 +22,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.text import safe_file_names
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
+from airflow_provider_sequentum.parameters import shown
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 
@@ -132,7 +133,9 @@ def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePat
 
 def without_password(destination: object) -> str:
     """Return a destination as a message may show it."""
-    return _PASSWORD.sub("://***@", str(destination))
+    # What is neither a text nor a path is only shown in the error that refuses it.
+    text = shown(destination) if isinstance(destination, int) else str(destination)
+    return _PASSWORD.sub("://***@", text)
 
 
 # Names
