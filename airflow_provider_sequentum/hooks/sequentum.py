@@ -159,7 +159,7 @@ class SequentumHook(SequentumConnection):
         interval = None if is_unset(poll_interval) else self._parsed("poll_interval", parse_seconds, poll_interval)
         port.deadline = None if seconds is None else port.now() + timedelta(seconds=seconds)
         spec = WaitSpec(agent_id=agent, run_id=number, deadline=port.deadline, poll_interval=interval)
-        with client_errors_as_exceptions(self.sequentum_conn_id), about_run(agent, number):
+        with about_run(agent, number), client_errors_as_exceptions(self.sequentum_conn_id):
             [(outcome, run)] = wait_for_runs(port, [spec])
             if not isinstance(outcome, PollOutcome):
                 raise outcome
