@@ -45,7 +45,8 @@ class RunChangesOperator(BaseOperator):
     compared with the one before it exactly once: an attempt that was killed is repeated with the same result.
 
     Returns a summary: ``added``, ``changed``, ``removed``, ``unchanged`` (numbers of records), ``changed_columns``
-    (in how many of the changed records each column has another value), ``files`` (the three paths) and
+    (in how many of the changed records each column has another value; for at most 100 columns, and
+    ``more_changed_columns`` says how many are left out), ``files`` (the three paths) and
     ``compared_with`` (the files of the run before; empty for the first run, whose records are all added). It is the
     extra of the asset events too, and under the XCom key ``changes``, where a skipped task leaves it.
 
