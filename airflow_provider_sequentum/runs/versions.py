@@ -149,7 +149,14 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
             raise
         log.warning("The answer was lost; looking whether version %s was restored. (%s)", version, error)
         lost = error
-    active, after = _versions(port, agent_id)
+    try:
+        after = _versions(port, agent_id)[1]
+    except SequentumError as error:
+        was = "was" if lost is None else "may have been"
+        raise SequentumUnavailable(
+            f"Version {version} of agent {agent_id} {was} restored, but the new version could not be looked up, so "
+            f"nothing was pinned. A retry looks it up and does not restore again. ({error})"
+        ) from error
     new = _marked(after, mark)
     if new is None and lost is None:
         # A service that does not keep the comment shows the new version only by its number. Where the answer was lost,

@@ -242,3 +242,23 @@ def test_what_an_attempt_restored_is_not_restored_again_because_it_cannot_be_rea
 def test_an_old_version_that_cannot_be_read_does_no_harm() -> None:
     service = FakeVersions({1: ("ann", None), 2: ("bob", None), 3: ("bob", None)}, active=3, unreadable=(1,))
     assert restore_version(Worker(service), 7, 2, "Back.", MARK) == 4
+
+
+@pytest.mark.parametrize("fault", [fakes.server_error, fakes.unauthorized, fakes.not_found])
+@pytest.mark.parametrize("lost", [None, fakes.answer_lost])
+def test_that_a_version_was_restored_is_said_when_it_cannot_be_looked_up(lost: ErrorOf | None, fault: ErrorOf) -> None:
+    service = FakeVersions({1: ("ann", None), 2: ("bob", None)}, active=2, lost=lost)
+    exchange = service.exchange
+
+    def failing(call: Call[Any]) -> Any:
+        if service.restored and call.method == "GET":
+            raise fault(call)
+        return exchange(call)
+
+    service.exchange = failing  # type: ignore[method-assign]
+    words = "was restored" if lost is None else "may have been restored"
+    with pytest.raises(SequentumUnavailable, match=rf"Version 1 of agent 7 {words}.* A retry looks it up"):
+        restore_version(Worker(service), 7, 1, "Back.", MARK)
+    service.exchange, service.lost = exchange, None  # type: ignore[method-assign]
+    assert restore_version(Worker(service), 7, 1, "Back.", MARK) == 3
+    assert service.restored == [1]
