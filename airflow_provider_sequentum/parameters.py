@@ -45,6 +45,8 @@ LARGEST_ID = 2**63 - 1
 LAST_YEAR = 9000
 """From here on, and before 1970, a time is a mistake, and arithmetic with it may leave the calendar."""
 
+_NO_DELIMITERS = frozenset('"\r\n\0') | {chr(code) for code in range(0xD800, 0xE000)}
+
 LONGEST_DURATION = timedelta(days=3660)
 """What is longer is a mistake, and could not be added to a date."""
 
@@ -86,7 +88,7 @@ def parse_version(value: object) -> int | Literal["pinned"]:
 def parse_count(value: object) -> int:
     """Return a whole number of 0 or more."""
     number = _whole_number(value)
-    if number is None or number < 0:
+    if number is None or not 0 <= number <= LARGEST_ID:
         raise ValueError(f"must be a whole number of 0 or more, not {shown(value)}")
     return number
 
@@ -146,6 +148,25 @@ def parse_text(value: object) -> str:
         _check_can_be_stored(value)
         return value
     raise ValueError(f"must be a string, not {shown(value)}")
+
+
+def parse_encoding(value: object) -> str:
+    """Return the name of an encoding that Python knows."""
+    encoding = parse_text(value)
+    try:
+        "".encode(encoding)
+    except (LookupError, UnicodeError):
+        raise ValueError(f"must be the name of an encoding, such as 'utf-8', not {shown(value)}") from None
+    return encoding
+
+
+def parse_delimiter(value: object) -> str | None:
+    """Return a character between the cells of CSV files; ``None`` if unset, which a blank, such as a tab, is not."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) != 1 or value in _NO_DELIMITERS:
+        raise ValueError(f"must be one character, no quote and no line break, not {shown(value)}")
+    return value
 
 
 def parse_messages(value: object) -> tuple[str, ...]:

@@ -174,12 +174,25 @@ class Page(list[T], Generic[T]):
     :param total_record_count: number of records on all pages; ``None`` for an answer that is a plain array.
     :param unreadable: number of records that were left out because they could not be read. Add it to the length to
         find out whether a list of limited length is full.
+    :param gaps: where they were left out: for each the number of readable records before it; empty if not known.
     """
 
-    def __init__(self, records: list[T], total_record_count: int | None = None, unreadable: int = 0) -> None:
+    def __init__(
+        self,
+        records: list[T],
+        total_record_count: int | None = None,
+        unreadable: int = 0,
+        gaps: tuple[int, ...] = (),
+    ) -> None:
         super().__init__(records)
         self.total_record_count = total_record_count
         self.unreadable = unreadable
+        self.gaps = gaps
+
+    @property
+    def left_out(self) -> int:
+        """How many records of a list that was not asked for in pages are not in it, as far as the answer tells."""
+        return max(self.unreadable, (self.total_record_count or 0) - len(self))
 
 
 def read_json(content: bytes, *, is_cut: bool = False) -> Any:
@@ -246,6 +259,7 @@ def read_list(model: type[M], **asked: int | str | None) -> Callable[[Answer], P
                 page.append(model.model_validate(_with_asked_ids(model, record, asked)))
             except ValidationError as error:
                 page.unreadable += 1
+                page.gaps += (len(page),)
                 failure = error
         if failure is not None:
             if not page:

@@ -262,7 +262,10 @@ def _act_on_run(verb: str, agent_id: Id, run_id: Id, *, safe_to_repeat: bool) ->
 
 def _read_newest_first(answer: Answer, agent_id: int) -> Page[Run]:
     runs = read_list(Run, configId=agent_id)(answer)
+    as_listed = list(runs)
     runs.sort(key=lambda run: (run.created.timestamp() if run.created else 0.0, run.id), reverse=True)
+    if runs.gaps and any(run is not listed for run, listed in zip(runs, as_listed, strict=True)):
+        runs.gaps = ()  # where the unreadable ones belong is not known
     return runs
 
 

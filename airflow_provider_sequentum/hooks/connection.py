@@ -23,7 +23,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumConnectionNotFound,
     client_errors_as_exceptions,
 )
-from airflow_provider_sequentum.parameters import is_unset
+from airflow_provider_sequentum.parameters import is_unset, parse_named, parse_text
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -52,7 +52,11 @@ class SequentumConnection(BaseHook):
 
     def __init__(self, sequentum_conn_id: str = DEFAULT_CONN_ID) -> None:
         super().__init__()
-        self.sequentum_conn_id = DEFAULT_CONN_ID if is_unset(sequentum_conn_id) else sequentum_conn_id
+        try:
+            given = DEFAULT_CONN_ID if is_unset(sequentum_conn_id) else sequentum_conn_id
+            self.sequentum_conn_id = parse_named("sequentum_conn_id", parse_text, given)
+        except ValueError as error:
+            raise SequentumConnectionException(f"{error}. Nothing was sent.") from None
 
     @cached_property
     def client(self) -> SequentumClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,16 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import CONN_TYPE, DEFAULT_CONN_ID, SequentumConnection
-from airflow_provider_sequentum.parameters import is_unset
+from airflow_provider_sequentum.parameters import (
+    is_unset,
+    parse_delimiter,
+    parse_encoding,
+    parse_id,
+    parse_json_object,
+    parse_named,
+    parse_seconds,
+    parse_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +46,11 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.api.schedules import Schedule
     from airflow_provider_sequentum.hooks.port import ClientPort
+    from airflow_provider_sequentum.runs.wait import WaitSpec
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class SequentumHook(SequentumConnection):
@@ -91,17 +104,32 @@ class SequentumHook(SequentumConnection):
         """
         from airflow_provider_sequentum.api import runs
 
+        agent = self._parsed("agent_id", parse_id, agent_id)
+        inputs = None if is_unset(input_parameters) else input_parameters
+        if inputs is not None:
+            inputs = self._parsed("input_parameters", parse_json_object, inputs)
         if not is_unset(credit_limit):
-            self._check_credit_limit(agent_id, credit_limit, credit_limit_period)
-        return self.send(runs.start(agent_id, input_parameters=input_parameters))
+            self._check_credit_limit(agent, credit_limit, credit_limit_period)
+        with about_run(agent):
+            try:
+                return self.send(runs.start(agent, input_parameters=inputs))
+            except Exception:
+                raise
+            except BaseException:  # Ctrl-C, a timeout of Airflow: no answer will say what became of the start
+                log.warning(
+                    "Interrupted while a run of agent %s was started: one may be running and costing credits. Look at "
+                    "the agent in Sequentum Cloud.",
+                    agent,
+                )
+                raise
 
     def wait_for_run(
         self,
         *,
         agent_id: int | str,
         run_id: int | str,
-        timeout: float | None = None,
-        poll_interval: float | None = None,
+        timeout: float | str | timedelta | None = None,
+        poll_interval: float | str | timedelta | None = None,
     ) -> Run:
         """Wait until a run has succeeded, and return its record. It blocks, and takes a worker slot.
 
@@ -109,28 +137,32 @@ class SequentumHook(SequentumConnection):
 
         :param agent_id: the agent.
         :param run_id: the run.
-        :param timeout: seconds to wait at most. Default: no limit.
+        :param timeout: seconds to wait at most, as a number or a ``timedelta``. Default: no limit.
         :param poll_interval: minimum seconds between two requests. By default it depends on how long the run has been
             running.
         :raises AgentRunFailure: the run ended in Failure.
         :raises AgentRunFailed: the run ended in Failure and was archived.
         :raises AgentRunStopped: the run was stopped.
         :raises SequentumSkipped: the service skipped the run.
-        :raises AgentRunTimeout: ``timeout`` has passed; the run is active.
+        :raises AgentRunTimeout: ``timeout`` has passed; the run may be active.
+        :raises SequentumRequestRefused: the service has not known the run for a minute, or a parameter has no usable
+            value.
         :raises SequentumUnavailable: the service could not be asked for ten minutes.
         """
         from airflow_provider_sequentum.hooks.port import ClientPort
         from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
 
         port = ClientPort(self)
-        first = self.get_run(agent_id=agent_id, run_id=run_id)
-        deadline = None if timeout is None else port.now() + timedelta(seconds=timeout)
-        spec = WaitSpec(agent_id=first.agent_id, run_id=first.id, deadline=deadline, poll_interval=poll_interval)
-        with client_errors_as_exceptions(self.sequentum_conn_id), about_run(first.agent_id, first.id):
+        agent, number = self._parsed("agent_id", parse_id, agent_id), self._parsed("run_id", parse_id, run_id)
+        seconds = None if is_unset(timeout) else self._parsed("timeout", parse_seconds, timeout)
+        interval = None if is_unset(poll_interval) else self._parsed("poll_interval", parse_seconds, poll_interval)
+        port.deadline = None if seconds is None else port.now() + timedelta(seconds=seconds)
+        spec = WaitSpec(agent_id=agent, run_id=number, deadline=port.deadline, poll_interval=interval)
+        with about_run(agent, number), client_errors_as_exceptions(self.sequentum_conn_id):
             [(outcome, run)] = wait_for_runs(port, [spec])
             if not isinstance(outcome, PollOutcome):
                 raise outcome
-            return _ended_well(port, run or first, is_late=outcome is PollOutcome.DEADLINE)
+            return _ended_well(port, spec, run, is_late=outcome is PollOutcome.DEADLINE)
 
     def get_run(self, *, agent_id: int | str, run_id: int | str) -> Run:
         """Return the record of a run: its status, counts and times.
@@ -140,7 +172,9 @@ class SequentumHook(SequentumConnection):
         """
         from airflow_provider_sequentum.api import runs
 
-        return self.send(runs.status(agent_id, run_id))
+        agent, run = self._parsed("agent_id", parse_id, agent_id), self._parsed("run_id", parse_id, run_id)
+        with about_run(agent, run):
+            return self.send(runs.status(agent, run))
 
     def list_agents(self, *, name: str | None = None, space_id: int | str | None = None) -> list[Agent]:
         """Return the agents that the key has access to.
@@ -150,7 +184,9 @@ class SequentumHook(SequentumConnection):
         """
         from airflow_provider_sequentum.api import agents
 
-        listed: Page[Agent] = self.send(agents.list_agents(name=name, space_id=space_id))
+        wanted = None if is_unset(name) else self._parsed("name", parse_text, name)
+        space = None if is_unset(space_id) else self._parsed("space_id", parse_id, space_id)
+        listed: Page[Agent] = self.send(agents.list_agents(name=wanted, space_id=space))
         return list(listed)
 
     def cost_of(self, *, agent_id: int | str, run_id: int | str) -> float | None:
@@ -188,14 +224,14 @@ class SequentumHook(SequentumConnection):
         :param encoding: of text files. Default: by their byte order mark, else UTF-8.
         :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
         :raises RunRecordsUnreadable: a file is damaged, or no file of records at all; the message names file and place.
-        :raises RunFilesUnavailable: the run is still going, or the worker's disk is full.
+        :raises RunFilesUnavailable: the run is still going, a file cannot be read in the service's list, or the
+            worker's disk is full.
         :raises SequentumRequestRefused: the run or its files are gone.
         """
         from airflow_provider_sequentum.records.reading import read_records
 
-        return self._read_files(
-            agent_id, run_id, pattern, partial(read_records, encoding=encoding, delimiter=delimiter)
-        )
+        form = self._parsed_form(encoding, delimiter)
+        return self._read_files(agent_id, run_id, pattern, partial(read_records, **form))
 
     def iter_record_batches(
         self,
@@ -213,7 +249,8 @@ class SequentumHook(SequentumConnection):
         """
         from airflow_provider_sequentum.records.reading import read_arrow
 
-        return self._read_files(agent_id, run_id, pattern, partial(read_arrow, encoding=encoding, delimiter=delimiter))
+        form = self._parsed_form(encoding, delimiter)
+        return self._read_files(agent_id, run_id, pattern, partial(read_arrow, **form))
 
     def get_pandas_df(self, agent_id: int | str, run_id: int | str, **options: Any) -> pd.DataFrame:
         """Return all records of a run as a pandas data frame, in memory. Needs the extra ``pandas``.
@@ -237,7 +274,7 @@ class SequentumHook(SequentumConnection):
         """
         from airflow_provider_sequentum.api import schedules
 
-        listed = self.send(schedules.list_schedules(agent_id))
+        listed = self.send(schedules.list_schedules(self._parsed("agent_id", parse_id, agent_id)))
         return [schedule for schedule in listed if schedule.is_enabled is False]
 
     def test_connection(self) -> tuple[bool, str]:
@@ -280,6 +317,20 @@ class SequentumHook(SequentumConnection):
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
+    def _parsed(self, name: str, parse: Callable[[Any], T], value: object) -> T:
+        try:
+            return parse_named(name, parse, value)
+        except ValueError as error:
+            raise SequentumRequestRefused(
+                f"{error}. Nothing was sent (connection {self.sequentum_conn_id!r})."
+            ) from None
+
+    def _parsed_form(self, encoding: object, delimiter: object) -> dict[str, Any]:
+        return {
+            "encoding": None if is_unset(encoding) else self._parsed("encoding", parse_encoding, encoding),
+            "delimiter": self._parsed("delimiter", parse_delimiter, delimiter),
+        }
+
     def _check_credit_limit(self, agent_id: int | str, limit: float | str | None, period: str) -> None:
         from airflow_provider_sequentum.hooks.port import ClientPort
         from airflow_provider_sequentum.runs.record import RunConfig
@@ -298,16 +349,23 @@ class SequentumHook(SequentumConnection):
         self, agent_id: int | str, run_id: int | str, pattern: str, read: Callable[[IO[bytes], str], Iterator[T]]
     ) -> Iterator[T]:
         """Yield what ``read`` makes of each delivered file whose name fits the pattern."""
-        from airflow_provider_sequentum.api import files, runs
+        from airflow_provider_sequentum.api import files
         from airflow_provider_sequentum.records.formats import format_of
+        from airflow_provider_sequentum.runs.describe import counted
         from airflow_provider_sequentum.runs.files import select, why_incomplete, why_records_missing, why_removed
 
-        run = self.send(runs.status(agent_id, run_id))
+        wanted = "*" if is_unset(pattern) else self._parsed("pattern", parse_text, pattern)
+        run = self.get_run(agent_id=agent_id, run_id=run_id)
         with about_run(run.agent_id, run.id):
             if reason := why_incomplete(run):
                 raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason}")
             listed = self.send(files.list_files(run.agent_id, run.id))
-            selection = select(listed, None, [pattern])
+            if listed.left_out:
+                raise RunFilesUnavailable(
+                    f"Run {run.id} of agent {run.agent_id}: {counted(listed.left_out, 'file')} cannot be read in the "
+                    "service's list, so records may be missing."
+                )
+            selection = select(listed, None, [wanted])
             if reason := why_removed(run, listed) or why_records_missing(run, selection):
                 raise SequentumRequestRefused(f"Run {run.id} of agent {run.agent_id}: {reason}")
             with _naming_run(run):
@@ -322,23 +380,27 @@ class SequentumHook(SequentumConnection):
                         yield from read(stream, file.name or "")
 
 
-def _ended_well(port: ClientPort, run: Run, *, is_late: bool) -> Run:
-    """Return the run if it succeeded; raise what a task fails with otherwise."""
+def _ended_well(port: ClientPort, spec: WaitSpec, run: Run | None, *, is_late: bool) -> Run:
+    """Return the run if it succeeded; raise what a task fails with otherwise.
+
+    :param run: its last record; ``None`` if none was read in time.
+    """
     from airflow_provider_sequentum.api.run_status import status_name
     from airflow_provider_sequentum.runs.describe import describe_run
     from airflow_provider_sequentum.runs.outcome import failure_for
     from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
-    if phase_of(run) is Phase.SUCCEEDED:
+    if run is not None and phase_of(run) is Phase.SUCCEEDED:
         return run
-    if not is_late:
+    if run is not None and not is_late:
         raise failure_for(port, run, "This call only waits: nothing restarts the run.")
+    state = "not known to have ended" if run is None else f"still {describe_run(run)}"
     raise AgentRunTimeout(
-        f"Run {run.id} of agent {run.agent_id} was still {describe_run(run)} when the timeout of the wait passed. It "
-        "was not stopped.",
-        agent_id=run.agent_id,
-        run_id=run.id,
-        status=status_name(run.status),
+        f"Run {spec.run_id} of agent {spec.agent_id} was {state} when the timeout of the wait passed. It was not "
+        "stopped.",
+        agent_id=spec.agent_id,
+        run_id=spec.run_id,
+        status=None if run is None else status_name(run.status),
     )
 
 

@@ -23,6 +23,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
     exception_named,
 )
+from airflow_provider_sequentum.parameters import shown
 
 Id = Annotated[int, BeforeValidator(parameters.parse_id)]
 Count = Annotated[int, BeforeValidator(parameters.parse_count)]
@@ -95,8 +96,8 @@ class Configuration(Stored):
         try:
             return cls.model_validate({name: getattr(parameters, name) for name in names} | more)
         except ValidationError as error:
-            conn_id = getattr(parameters, "sequentum_conn_id", None)
-            raise SequentumRequestRefused(f"{sentence_of(error)} Nothing was sent (connection {conn_id!r}).") from None
+            conn_id = shown(getattr(parameters, "sequentum_conn_id", None))
+            raise SequentumRequestRefused(f"{sentence_of(error)} Nothing was sent (connection {conn_id}).") from None
 
 
 class JobConfig(Configuration):

@@ -20,6 +20,8 @@ from airflow_provider_sequentum.parameters import (
     OnTimeout,
     RetryMode,
     is_unset,
+    parse_named,
+    parse_text,
 )
 from airflow_provider_sequentum.reporting.links import AgentRunLink
 
@@ -234,12 +236,20 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             )
         attempt = self._make_attempt(RunConfig.of(self), None, context)
         if is_unset(self.agent_id):
-            agent = find_agent(attempt.port, str(self.agent_name))
+            agent = find_agent(attempt.port, self._parsed_name())
             attempt.config = attempt.config.updated(agent_id=agent.id)
         if attempt.config.expected_version == "pinned":
             pinned = read_pin(attempt.config.sequentum_conn_id, attempt.config.agent_id)
             attempt.config = attempt.config.updated(pinned_version=pinned)
         return attempt
+
+    def _parsed_name(self) -> str:
+        from airflow_provider_sequentum.exceptions import SequentumRequestRefused
+
+        try:
+            return parse_named("agent_name", parse_text, self.agent_name)
+        except ValueError as error:
+            raise SequentumRequestRefused(f"{error}. Nothing was sent.") from None
 
     def _attempt_from_record(self, value: object, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.runs.record import RunConfig, RunRecord

@@ -14,7 +14,15 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumSkipped,
 )
-from airflow_provider_sequentum.parameters import OnUnchanged, is_unset, parse_choice, parse_named, parse_texts
+from airflow_provider_sequentum.parameters import (
+    OnUnchanged,
+    is_unset,
+    parse_choice,
+    parse_delimiter,
+    parse_encoding,
+    parse_named,
+    parse_texts,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -37,7 +45,8 @@ class RunChangesOperator(BaseOperator):
     compared with the one before it exactly once: an attempt that was killed is repeated with the same result.
 
     Returns a summary: ``added``, ``changed``, ``removed``, ``unchanged`` (numbers of records), ``changed_columns``
-    (in how many of the changed records each column has another value), ``files`` (the three paths) and
+    (in how many of the changed records each column has another value; for at most 100 columns, and
+    ``more_changed_columns`` says how many are left out), ``files`` (the three paths) and
     ``compared_with`` (the files of the run before; empty for the first run, whose records are all added). It is the
     extra of the asset events too, and under the XCom key ``changes``, where a skipped task leaves it.
 
@@ -121,6 +130,8 @@ class RunChangesOperator(BaseOperator):
             parse_named("on_unchanged", partial(parse_choice, choices=OnUnchanged), on_unchanged)
             files, key = parse_named("files", parse_texts, self.files), parse_named("key", parse_texts, self.key)
             ignored = parse_named("ignore_columns", parse_texts, self.ignore_columns)
+            encoding = None if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding)
+            delimiter = parse_named("delimiter", parse_delimiter, self.delimiter)
             if files is None or key is None:
                 raise ValueError("files and key must name at least one file and one column")
             storage = self._storage(files)
@@ -131,8 +142,8 @@ class RunChangesOperator(BaseOperator):
                 files,
                 key=key,
                 ignored=ignored or [],
-                encoding=None if is_unset(self.encoding) else self.encoding,
-                delimiter=self.delimiter or None,  # a tab is one, though it is blank
+                encoding=encoding,
+                delimiter=delimiter,
             )
         summary = publication.summary()
         self._compared = storage, [*files, *publication.compared_with], summary

@@ -21,6 +21,8 @@ from airflow_provider_sequentum.parameters import (
     is_unset,
     parse_choice,
     parse_count,
+    parse_delimiter,
+    parse_encoding,
     parse_flag,
     parse_id,
     parse_named,
@@ -207,8 +209,8 @@ class CheckRunRecordsOperator(BaseOperator):
             ),
             on_drift=parse_named("on_drift", partial(parse_choice, choices=OnDrift), on_drift),
             learn_from=learn_from,
-            encoding=None if is_unset(self.encoding) else self.encoding,
-            delimiter=self.delimiter or None,  # a tab is one, though it is blank
+            encoding=None if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding),
+            delimiter=parse_named("delimiter", parse_delimiter, self.delimiter),
         )
 
     def _contract(self) -> Contract:
@@ -216,8 +218,8 @@ class CheckRunRecordsOperator(BaseOperator):
         from airflow_provider_sequentum.transfers.landing import storage_errors
 
         if is_unset(self.contract_file):
-            return parse_contract(self.contract or {})
-        if self.contract is not None:
+            return parse_contract({} if is_unset(self.contract) else self.contract)
+        if not is_unset(self.contract):
             raise ValueError("contract and contract_file cannot both be given")
         path = self._path("contract_file", self.contract_file)
         with storage_errors(f"Could not read {path}"):

@@ -179,11 +179,16 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         from airflow_provider_sequentum.runs.record import runs_named_in
         from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
-        runs = {run.agent_id: run for run in runs_named_in(values)}
-        if not runs:
+        named = runs_named_in(values)
+        if not named:
             return None
+        runs = {run.agent_id: run for run in named}
+        further: dict[int, tuple[int, ...]] = {}
+        for run in named:
+            if run is not runs[run.agent_id]:
+                further[run.agent_id] = (*further.get(run.agent_id, ()), run.run_id or 0)
         config = SpaceConfig(sequentum_conn_id=self.sequentum_conn_id)
-        return self._make_attempt(config, SpaceRecord(config=config, runs=runs), context)
+        return self._make_attempt(config, SpaceRecord(config=config, runs=runs, further=further), context)
 
     def _make_attempt(self, config: SpaceConfig, record: SpaceRecord | None, context: Context) -> SpaceAttempt:
         from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of

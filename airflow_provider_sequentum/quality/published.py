@@ -15,11 +15,18 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from airflow_provider_sequentum.api.text import safe_text
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
 from airflow_provider_sequentum.quality.changes import Changes, Comparison, not_comparable
 from airflow_provider_sequentum.quality.engine import LandedPath, Source, Table, Workspace
 
 CHANGES = ("added", "changed", "removed")
+
+MOST_COLUMNS = 100
+"""How many changed columns a summary names, those with the most changes first."""
+
+LONGEST_COLUMN = 200
+"""Bytes of a column's name in it."""
 
 
 class PublishedFile(BaseModel):
@@ -129,10 +136,15 @@ class Publication:
     files: dict[str, str]
 
     def summary(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return it as plain JSON values. Columns are named as a website's author wants, and are cut to a few."""
+        most_changed = sorted(self.changes.changed_columns.items(), key=lambda item: (-item[1], item[0]))
+        columns: dict[str, int] = {}
+        for name, count in most_changed[:MOST_COLUMNS]:
+            columns.setdefault(safe_text(name, LONGEST_COLUMN), count)
         return {
             **counts_of(self.changes),
-            "changed_columns": self.changes.changed_columns,
+            "changed_columns": columns,
+            **({"more_changed_columns": more} if (more := len(most_changed) - len(columns)) else {}),
             "files": self.files,
             "compared_with": self.compared_with,
         }

@@ -147,6 +147,8 @@ def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> 
         for _ in range(_MOST_BILLING_PAGES):
             previous, page = page, port.send(call, budget_share=DECORATION_SHARE, within=60.0)
             # One run may be billed in parts: time, proxies, export.
+            if page.unreadable:
+                return None
             for row in page:
                 if row.cost is not None:
                     costs[row.run_id] = costs.get(row.run_id, Decimal(0)) + row.cost
@@ -156,4 +158,4 @@ def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> 
             call = following
     except SequentumError as error:
         log.info("Could not read what the runs of agent %s cost. (%s)", agent_id, error)
-    return None  # with pages left unread, the sums would be parts of the costs
+    return None  # with rows or pages left unread, the sums would be parts of the costs

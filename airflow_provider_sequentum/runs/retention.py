@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api import files, runs
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.text import safe_text
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 WhyNotLanded = Callable[[int, Sequence["RunFile"]], "str | None"]
 """Says why the files of a run (by its id) are not known to be landed; ``None`` if they are."""
+
+KEPT_SIZE = 16_000
+"""Bytes of a summary that the reasons for keeping runs may take, as long as there are not very many."""
+
+SHORTEST_REASON = 20
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +53,13 @@ class Deletion:
     kept: dict[int, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return plain JSON values, of bounded size: of many runs the reasons are short."""
+        longest = max(KEPT_SIZE // max(len(self.kept), 1), SHORTEST_REASON)
         return {
             "agent_id": self.agent_id,
             "dry_run": self.dry_run,
             "deleted": self.deleted,
-            "kept": {str(run_id): reason for run_id, reason in self.kept.items()},
+            "kept": {str(run_id): safe_text(reason, longest) for run_id, reason in self.kept.items()},
             "is_cut": self.is_cut,
             "oldest_listed": None if self.oldest_listed is None else self.oldest_listed.isoformat(),
         }
@@ -115,9 +122,14 @@ def delete_old_runs(
 
 
 def _why_kept(port: Sender, run: Run, remove_method: RemoveMethod, why_not_landed: WhyNotLanded) -> str | None:
-    listed = port.send(files.list_files(run.agent_id, run.id), budget_share=DECORATION_SHARE)
-    if listed.unreadable:
-        return f"{listed.unreadable} of its files cannot be read in the service's list"
+    try:
+        listed = port.send(files.list_files(run.agent_id, run.id), budget_share=DECORATION_SHARE)
+    except SequentumError as error:
+        if error.status_code not in (401, 403, 404):
+            raise
+        return f"The service does not show its files: {error}"  # the key works, as the list of runs shows
+    if listed.left_out:
+        return f"{listed.left_out} of its files cannot be read in the service's list"
     if not listed and remove_method == "RemoveAllFiles":
         return "It has no files"
     return why_not_landed(run.id, listed)
@@ -130,7 +142,7 @@ def _delete(port: Sender, run: Run, remove_method: RemoveMethod) -> str | None:
     except SequentumError as error:
         if error.status_code == 404:
             log.info("Run %s of agent %s was deleted already.", run.id, run.agent_id)
-        elif error.status_code in (400, 409):
+        elif error.status_code in (400, 409, 422):
             return f"The service refused: {error}"
         else:
             raise

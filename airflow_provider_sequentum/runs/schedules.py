@@ -181,9 +181,9 @@ def _switch(port: Sender, switch: Callable[[int, int], Call[None]], agent_id: in
 
 def _list(port: Sender, agent_id: int) -> Sequence[Schedule]:
     listed = port.send(schedules.list_schedules(agent_id))
-    if listed.unreadable:
+    if listed.left_out:
         raise SequentumUnavailable(
-            f"{listed.unreadable} of the schedules of agent {agent_id} cannot be read, so they can be neither paused "
+            f"{listed.left_out} of the schedules of agent {agent_id} cannot be read, so they can be neither paused "
             "nor resumed. Look at them in Sequentum Cloud."
         )
     return listed

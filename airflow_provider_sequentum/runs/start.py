@@ -515,10 +515,16 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
 def find_agent(port: Sender, name: str) -> Agent:
     """Return the agent called ``name``, letter for letter.
 
-    :raises SequentumRequestRefused: no agent, or several, are called that.
+    :raises SequentumRequestRefused: no agent, or several, are called that, or some in the list cannot be read.
     """
     # The service filters by "contains, in any case"; without paging it answers with all of them at once.
-    named = [agent for agent in port.send(api.agents.list_agents(name=name)) if agent.name == name]
+    listed = port.send(api.agents.list_agents(name=name))
+    if listed.left_out:
+        raise SequentumRequestRefused(
+            f"{counted(listed.left_out, 'agent')} whose names may be {name!r} cannot be read in the service's list. "
+            "Nothing was started. Give the agent's id."
+        )
+    named = [agent for agent in listed if agent.name == name]
     if not named:
         raise SequentumRequestRefused(
             f"No agent is called {name!r}. Nothing was started. Check the name, or give the agent's id."

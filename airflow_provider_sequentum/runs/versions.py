@@ -16,9 +16,11 @@ from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentVersionChanged, SequentumRequestRefused, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.runs.describe import counted
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import AgentVersion
+    from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.port import Sender
     from airflow_provider_sequentum.runs.record import RunConfig
@@ -116,7 +118,7 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
 
     :param reason: why; it is stored as the comment of the new version.
     :param mark: what names the task's logical attempt, and no other, in that comment.
-    :raises SequentumRequestRefused: the agent has no such version.
+    :raises SequentumRequestRefused: the agent has no such version, or its active one cannot be read.
     :raises SequentumUnavailable: the service accepted the request, but lists no new version.
     :raises SequentumError: the service refused, or could not be asked.
     """
@@ -124,10 +126,16 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
     if (done := _marked(before, mark)) is not None:
         log.info("An earlier attempt restored version %s of agent %s as version %s.", version, agent_id, done)
         return done
+    numbers = [each.version for each in before]
+    if before.unreadable and active not in numbers:
+        raise SequentumRequestRefused(
+            f"{counted(before.unreadable, 'version')} of agent {agent_id} cannot be read in the service's list, the "
+            f"active one among them, so it is not known whether version {version} was restored before. Nothing was "
+            "restored."
+        )
     if active == version:
         log.info("Version %s of agent %s is active already.", version, agent_id)
         return version
-    numbers = [each.version for each in before]
     if version not in numbers:
         raise SequentumRequestRefused(
             f"Agent {agent_id} has no version {version}, only {sorted(numbers)[-MOST_NAMED:]} and older ones. Nothing "
@@ -141,7 +149,14 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
             raise
         log.warning("The answer was lost; looking whether version %s was restored. (%s)", version, error)
         lost = error
-    active, after = _versions(port, agent_id)
+    try:
+        after = _versions(port, agent_id)[1]
+    except SequentumError as error:
+        was = "was" if lost is None else "may have been"
+        raise SequentumUnavailable(
+            f"Version {version} of agent {agent_id} {was} restored, but the new version could not be looked up, so "
+            f"nothing was pinned. A retry looks it up and does not restore again. ({error})"
+        ) from error
     new = _marked(after, mark)
     if new is None and lost is None:
         # A service that does not keep the comment shows the new version only by its number. Where the answer was lost,
@@ -156,7 +171,7 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
     return new
 
 
-def _versions(port: Sender, agent_id: int) -> tuple[int | None, Sequence[AgentVersion]]:
+def _versions(port: Sender, agent_id: int) -> tuple[int | None, Page[AgentVersion]]:
     """Return the number of the active version, and all versions."""
     return port.send(api.agents.get(agent_id)).version, port.send(api.agents.list_versions(agent_id))
 

@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from pydantic import model_validator
 
 from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, WAITING_SHARE, Sender, fault_tolerance
+from airflow_provider_sequentum.jobs.port import (
+    FAULT_TOLERANCE,
+    NOT_FOUND_TOLERANCE,
+    WAITING_SHARE,
+    Sender,
+    fault_tolerance,
+)
 from airflow_provider_sequentum.jobs.record import JobEvent, Stored
-from airflow_provider_sequentum.runs.describe import RunProgress
+from airflow_provider_sequentum.runs.describe import RunProgress, counted
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
 if TYPE_CHECKING:
@@ -33,10 +39,17 @@ LONGEST_RUN_LIST = 1000
 NOT_YET_FOUND_INTERVAL = 5.0
 """Seconds between two looks for a run that the service does not know yet."""
 
+MOST_NAMED = 5
+"""How many runs an error names."""
+
 LONGEST_INTERVAL = 60.0
 """Seconds between two looks at a run, at the most, unless the DAG author asks for more."""
 
 log = logging.getLogger(__name__)
+
+
+class FirstRunUncertain(UnexpectedAnswer):
+    """A list of runs that does not tell which run is the first since a moment: an earlier one may be unreadable."""
 
 
 class PollOutcome(Enum):
@@ -110,7 +123,7 @@ class RunPoller:
         self.spec = spec
         self.run: Run | None = None
         self.is_missing = False
-        """Whether the service did not know the run at the last look."""
+        """Whether the last look left open whether there is such a run: a 404, or a list that does not tell."""
         self._progress = RunProgress()
         self._seen_restarted = spec.restart_asked_at is None
         self._running_since: datetime | None = None
@@ -145,7 +158,7 @@ class RunPoller:
 
     def found(self, run: Run | None, now: datetime, served_at: datetime | None = None) -> PollResult:
         """Take in the result of a search for the run: from now on it is this one."""
-        self._faults_since = None
+        self._faults_since, self._missing_since, self.is_missing = None, None, False
         if run is not None:
             self.spec = self.spec.updated(run_id=run.id)
             result = self.observe(run, now, served_at)
@@ -163,7 +176,7 @@ class RunPoller:
 
         :raises SequentumError: ``error`` itself, when it cannot pass by itself or has lasted too long.
         """
-        self.is_missing = error.status_code == 404
+        self.is_missing = error.status_code == 404 or isinstance(error, FirstRunUncertain)
         self._missing_since = (self._missing_since or now) if self.is_missing else None
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
@@ -174,7 +187,7 @@ class RunPoller:
         self._faults_since = self._faults_since or now
         # A 404 in the middle of an outage is new: that the service does not know the run has to last by itself.
         lasted = now - (self._missing_since or self._faults_since)
-        tolerance = fault_tolerance(error)
+        tolerance = NOT_FOUND_TOLERANCE if self.is_missing else fault_tolerance(error)
         if lasted >= tolerance and not (self.spec.tolerate_outages and tolerance >= FAULT_TOLERANCE):
             raise error
         if first:
@@ -251,6 +264,7 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
     :param now: the time of the answer by the same clock.
     :param served_at: the time of the answer by the service's clock, which ``created`` is a time of.
     :raises SequentumRequestRefused: the list is cut and may lack the first one.
+    :raises FirstRunUncertain: an earlier run may be among those of which too little can be read.
     """
     # A second of tolerance, because the service's time of an answer comes in whole seconds.
     by_service = since if served_at is None else since + (served_at - now) - timedelta(seconds=1)
@@ -264,7 +278,37 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
             f"service lists only the newest {LONGEST_RUN_LIST}, so the first one cannot be found. Give a later time, "
             "or the run's id."
         )
-    return min(later, key=lambda run: (run.created, run.id), default=None)
+    first = min(later, key=lambda run: (run.created, run.id), default=None)
+    if hidden := _what_may_be_earlier(listed, first, by_service):
+        raise FirstRunUncertain(
+            f"{hidden}, so it is not known which run of agent {listed[0].agent_id} is the first one created at {since} "
+            "or later. Give the run's id."
+        )
+    return first
+
+
+def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: datetime) -> str:
+    """Return which runs of a list may have been created between ``since`` and the first one, as a clause."""
+    old = [place for place, run in enumerate(listed) if run.created is not None and run.created < since]
+    first_place = listed.index(first) if first is not None else -1
+    # The list goes from the newest to the oldest, and ids grow.
+    gaps = getattr(listed, "gaps", ())
+    harmless = sum(gap <= first_place or gap > min(old, default=len(listed)) for gap in gaps)
+    unreadable = getattr(listed, "unreadable", 0) - harmless
+    newest_old = max((listed[place].id for place in old), default=0)
+    undated = [
+        run.id
+        for run in listed
+        if run.created is None
+        and newest_old < run.id
+        and (first is None or run.id < first.id)
+        and (run.start_time is None or run.start_time >= since)
+    ]
+    clauses = (
+        f"{counted(unreadable, 'run')} in the service's list cannot be read" if unreadable > 0 else "",
+        f"it is not stated when runs {sorted(undated)[:MOST_NAMED]} were created" if undated else "",
+    )
+    return " and ".join(filter(None, clauses)).capitalize()
 
 
 def poll(port: Sender, poller: RunPoller) -> PollResult:

@@ -66,6 +66,8 @@ class AgentRunSensor(BaseSensorOperator):
     :raises SequentumSkipped: the service skipped the run; the task is skipped.
     :raises SequentumRequestRefused: a parameter is unusable, or more runs were created since ``since`` than the service
         lists, so that the first one cannot be determined.
+    :raises SequentumUnavailable: for a minute, an element of the service's list that cannot be read could have been the
+        first run since ``since``.
     :raises AirflowSensorTimeout: the sensor's ``timeout`` has passed. The run is left alone.
     """
 

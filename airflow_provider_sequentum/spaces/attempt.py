@@ -36,6 +36,7 @@ from airflow_provider_sequentum.jobs.record import PlannedStart, Stored, read_ev
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
 from airflow_provider_sequentum.runs.describe import counted, run_summary
+from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, look_at_runs, start_run
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_runs
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
@@ -93,7 +94,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         record = self.record
         if record is None or record.runs is None:
             return record is not None and not record.is_guess
-        return record.is_incomplete or bool(self._owned())
+        return record.is_incomplete or bool(record.further) or bool(self._owned())
 
     @property
     def can_be_joined(self) -> bool:
@@ -198,11 +199,14 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
                 run = self._run_of(lost.agent_id)
                 run.port.record = lost
                 known.append(run)
-        results = self._stop_runs(known)
-        for run, result in results:
+        records = [*(run.known_record for run in known), *record.further_runs]
+        results = stop_runs(self.port, records, self.config.stop_grace) if records else []
+        for run, result in zip(known, results, strict=False):
             run.take_in_stop(run.known_record, result)
-        if known:
-            sentences.insert(0, self._describe_stops(results))
+        if records:
+            sentences.insert(0, _describe_stops(records, results))
+        ended = {each.run_id or 0 for each, result in zip(records, results, strict=True) if result.confirmed}
+        self.port.record = self.known_record.without_further(ended)
         if not self.port.is_asking_airflow:
             self.publish()
         return " ".join(filter(None, sentences))
@@ -225,7 +229,9 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         """Return the runs that are not waited for, because looking at them failed, and that have to be stopped."""
         ended = self.known_record.ended
         left = [run for run in self._owned() if run.can_be_joined]
-        return [run.wait_spec() for run in left if run.config.agent_id in ended]
+        unwaited = [run.wait_spec() for run in left if run.config.agent_id in ended]
+        further = self.known_record.further_runs
+        return unwaited + [WaitSpec(agent_id=run.agent_id, run_id=run.run_id) for run in further]
 
     # The parts of it
 
@@ -422,19 +428,6 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         records = [attempt.known_record for attempt in attempts]
         return list(zip(attempts, stop_runs(self.port, records, self.config.stop_grace), strict=True))
 
-    def _describe_stops(self, results: Sequence[tuple[RunAttempt, RunStopper]]) -> str:
-        ended = sum(result.confirmed for _, result in results)
-        sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended." if ended else ""
-        left = [attempt.known_record for attempt, result in results if not result.confirmed]
-        if not left:
-            return sentence
-        ids, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
-        unsure = (
-            f"It could not be confirmed that runs {listed(ids)} of agents {listed(agents)} have stopped: they may be "
-            "running and costing credits."
-        )
-        return f"{sentence} {unsure}".strip()
-
     def _owned(self) -> list[RunAttempt]:
         return [run for run in self.runs.values() if run.may_be_running and not run.is_let_go]
 
@@ -446,6 +439,21 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def _is_well(self, agent_id: int) -> bool:
         end = self.known_record.ended.get(agent_id)
         return not self.config.wait_for_completion if end is None else end.kind is EndKind.SUCCEEDED
+
+
+def _describe_stops(records: Sequence[RunRecord], results: Sequence[RunStopper]) -> str:
+    """Return what became of runs that were told to stop, as a sentence or two."""
+    ended = sum(result.confirmed for result in results)
+    sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended." if ended else ""
+    left = [record for record, result in zip(records, results, strict=True) if not result.confirmed]
+    if not left:
+        return sentence
+    ids, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
+    unsure = (
+        f"It could not be confirmed that runs {listed(ids)} of agents {listed(agents)} have stopped: they may be "
+        "running and costing credits."
+    )
+    return f"{sentence} {unsure}".strip()
 
 
 def _kind_of(error: BaseException | None) -> EndKind:

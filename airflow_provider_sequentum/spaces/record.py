@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -114,6 +114,7 @@ class SpaceRecord(JobRecord):
     :param replaced: the agents' earlier runs. None of them is one that a lost start may have started.
     :param starts: the starts of all agents that the task had made before it sent its own, and those, if it has a credit
         limit. What becomes of one is in the record of the agent's run, once there is one.
+    :param further: runs that the service says it has started beside the one of each agent, until they are stopped.
     :param is_incomplete: the service has answered, and did not name all agents that it started.
     :param is_ambiguous: the task has failed because runs could not be distinguished from others: a person knows of it.
     """
@@ -124,6 +125,7 @@ class SpaceRecord(JobRecord):
     ended: dict[int, AgentEnd] = Field(default_factory=dict)
     replaced: dict[int, tuple[int, ...]] = Field(default_factory=dict)
     starts: tuple[PlannedStart, ...] = ()
+    further: dict[int, tuple[int, ...]] = Field(default_factory=dict)
     is_incomplete: bool = False
     is_ambiguous: bool = False
 
@@ -166,6 +168,11 @@ class SpaceRecord(JobRecord):
                 yield start
 
     @property
+    def further_runs(self) -> list[RunRecord]:
+        """The records of the runs beside the one of each agent."""
+        return [RunRecord(agent_id=agent, run_id=run_id) for agent, ids in self.further.items() for run_id in ids]
+
+    @property
     def is_in_doubt(self) -> bool:
         """Whether runs may have been started whose ids are not known."""
         return self.runs is None or self.is_incomplete or len(self.known_runs) < len(self.runs)
@@ -184,16 +191,19 @@ class SpaceRecord(JobRecord):
     def answered(self, answer: SpaceRun) -> SpaceRecord:
         """Return the record with the runs that the service answered with.
 
-        Where it names several runs of an agent, the last one counts and the others are among those that it replaced.
+        Where it names several runs of an agent, the last one counts and the others have to be stopped.
         """
         runs: dict[int, RunRecord] = {}
-        refused = {}
+        refused: dict[int, str] = {}
+        further: dict[int, tuple[int, ...]] = {}
         for result in answer.results:
             known = runs.get(result.agent_id, self.intent_of(result.agent_id))
             if result.run_id is not None:
-                earlier = () if known.run_id in (None, result.run_id) else (known.run_id,)
-                replaced = (*known.replaced, *earlier)
+                named = dict.fromkeys((*further.get(result.agent_id, ()), *filter(None, [known.run_id])))
+                others = tuple(run_id for run_id in named if run_id != result.run_id)
+                replaced = tuple(dict.fromkeys((*known.replaced, *others)))
                 runs[result.agent_id] = known.updated(replaced=replaced).started(result.run_id)
+                further |= {result.agent_id: others} if others else {}
             elif result.success:
                 runs[result.agent_id] = known  # started, it says, and does not say as what: to be looked for
             else:
@@ -202,7 +212,12 @@ class SpaceRecord(JobRecord):
         stated = max(answer.total_agents or 0, (answer.agents_started or 0) + (answer.agents_failed or 0))
         # Without a count nothing shows that the results are all there is.
         is_incomplete = answer.total_agents is None or stated > len(runs) + len(not_started)
-        return self.updated(runs=runs, not_started=not_started, is_incomplete=is_incomplete)
+        return self.updated(runs=runs, not_started=not_started, further=further, is_incomplete=is_incomplete)
+
+    def without_further(self, stopped: Collection[int]) -> SpaceRecord:
+        """Return the record once runs beside the one of each agent are known to have ended."""
+        left = {agent: tuple(run_id for run_id in ids if run_id not in stopped) for agent, ids in self.further.items()}
+        return self.updated(further={agent: ids for agent, ids in left.items() if ids})
 
     def without_ambiguous_runs(self) -> SpaceRecord:
         """Return the record where agents whose run could not be distinguished from others count as not started.

@@ -65,8 +65,8 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
     _announce(port, new.config, (previous or new).starts_announced)
     if previous is None:
         return start_space(port, new, None), True
-    config, record = new.config, previous
-    was_cleared = previous.was_cleared(new.max_tries or 0)
+    config, record = new.config, stop_further_runs(port, previous)
+    previous, was_cleared = record, record.was_cleared(new.max_tries or 0)
     if record.is_ambiguous and was_cleared:
         # Clearing the task is how a person, who has read the error and looked, says: start new runs.
         log.warning("The task was cleared since its runs could not be distinguished from others; starting new ones.")
@@ -134,14 +134,14 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             raise
         record = found
     else:
-        before, record = record.replaced, record.answered(answer)
+        record = record.answered(answer)
         port.save(record)
-        _warn_of_further_runs(record, before)
         if record.is_in_doubt:
             log.warning("The service did not name every run that it started. Looking for the others.")
             record = _find_runs(port, record, new)
     claim_runs(port, record)
     _announce(port, config, record.starts_announced)
+    record = stop_further_runs(port, record)
     log.info("Started %s of space %s.", counted(len(record.known_runs), "agent"), config.space_id)
     return record
 
@@ -167,18 +167,26 @@ def _announce(port: Port, config: SpaceConfig, starts: tuple[PlannedStart, ...])
         port.announce(Announcement(starts=starts))
 
 
-def _warn_of_further_runs(record: SpaceRecord, before: Mapping[int, tuple[int, ...]]) -> None:
-    """Name the runs that the service says it started beside the one of each agent that the task works with."""
-    for agent_id, run in record.known_runs.items():
-        further = [run_id for run_id in run.replaced if run_id not in before.get(agent_id, ())]
-        if further:
-            log.warning(
-                "The service says that it started several runs of agent %s. The task works with run %s; runs %s may be "
-                "running and costing credits: look at them in Sequentum Cloud.",
-                agent_id,
-                run.run_id,
-                listed(further),
-            )
+def stop_further_runs(port: Port, record: SpaceRecord) -> SpaceRecord:
+    """Stop the runs that the service says it has started beside the one of each agent; return the record without them.
+
+    One that could not be confirmed to have ended stays in it: the owner and the next attempt try again.
+    """
+    further = record.further_runs
+    if not further:
+        return record
+    ids, agents = [run.run_id or 0 for run in further], sorted(record.further)
+    log.warning(
+        "The service says that it started several runs of agents %s. The task works with one of each; stopping runs "
+        "%s.",
+        listed(agents),
+        listed(ids),
+    )
+    results = stop_runs(port, further, record.config.stop_grace)
+    ended = {run.run_id or 0 for run, result in zip(further, results, strict=True) if result.confirmed}
+    record = record.without_further(ended)
+    port.save(record)
+    return record
 
 
 def claim_runs(port: Port, record: SpaceRecord, *, further: Sequence[int] = (), is_answered: bool = True) -> None:
@@ -321,7 +329,7 @@ class SpaceSearch:
         agents = port.send(spaces.list_agents(self.record.space_id))
         named = self.agents.keys() | self.record.not_started.keys()
         unnamed = (agent.id for agent in agents if not agent.is_archived and agent.id not in named)
-        self._unlisted = max(agents.unreadable, (agents.total_record_count or 0) - len(agents))
+        self._unlisted = agents.left_out
         intents = {agent_id: self.record.intent_of(agent_id) for agent_id in unnamed}
         self.record = self.record.updated(runs={**self.agents, **intents}, is_incomplete=False)
 

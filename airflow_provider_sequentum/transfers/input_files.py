@@ -19,7 +19,16 @@ from airflow_provider_sequentum.exceptions import (
     about_run,
     client_errors_as_exceptions,
 )
-from airflow_provider_sequentum.parameters import is_unset, parse_count, parse_id, parse_named, parse_text, plain, shown
+from airflow_provider_sequentum.parameters import (
+    is_unset,
+    parse_count,
+    parse_encoding,
+    parse_id,
+    parse_named,
+    parse_text,
+    plain,
+    shown,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -268,16 +277,6 @@ def parse_file_name(value: object) -> str:
     if name in (".", "..") or len(name) > LONGEST_NAME or _NOT_IN_A_NAME.search(name):
         raise ValueError(f"must be the name of a file, without a folder and of {LONGEST_NAME} characters at most")
     return name
-
-
-def parse_encoding(value: object) -> str:
-    """Return an encoding that Python knows."""
-    encoding = parse_text(value)
-    try:
-        "".encode(encoding)
-    except (LookupError, UnicodeError):
-        raise ValueError(f"must be the name of an encoding, such as 'utf-8', not {shown(value)}") from None
-    return encoding
 
 
 def check_content(content: bytes, name: str, encoding: str) -> None:

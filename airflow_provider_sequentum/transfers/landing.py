@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.text import safe_file_names
+from airflow_provider_sequentum.api.text import safe_file_name, safe_file_names
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
+from airflow_provider_sequentum.parameters import shown
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 
@@ -50,6 +51,7 @@ PROGRESS_INTERVAL = 10.0
 _MEBIBYTE = 1024 * 1024
 _PART = 8 * _MEBIBYTE
 _MOST_PARTS = 9_000
+_LARGEST_OBJECT = 5 * 1024**4
 _NOT_IN_A_DESTINATION = re.compile(r"[\\?#\x00-\x1f\x7f]")
 _PASSWORD = re.compile(r"://[^/]*:[^/]*@")
 _PERCENT_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -139,7 +141,9 @@ def common_folder(paths: Sequence[str]) -> str:
 
 def without_password(destination: object) -> str:
     """Return a destination as a message may show it."""
-    return _PASSWORD.sub("://***@", str(destination))
+    # What is neither a text nor a path is only shown in the error that refuses it.
+    text = shown(destination) if isinstance(destination, int) else str(destination)
+    return _PASSWORD.sub("://***@", text)
 
 
 # Names
@@ -147,7 +151,8 @@ def without_password(destination: object) -> str:
 
 def landing_names(names: Sequence[str | None]) -> list[str]:
     """Return a safe name for each of the server's, none of which is the manifest's or an unfinished file's."""
-    harmless = [f"{name}_" if name and name.lower().endswith(UNFINISHED_SUFFIX) else name for name in names]
+    safe = map(safe_file_name, names)  # only a safe name shows how it ends
+    harmless = [f"{name}_" if name.lower().endswith(UNFINISHED_SUFFIX) else name for name in safe]
     return safe_file_names([MANIFEST_NAME, *harmless])[1:]
 
 
@@ -304,7 +309,16 @@ class LandingFolder:
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         with storage_errors(f"Could not remove {self.path / name}"):
-            (self.path / name).unlink(missing_ok=True)
+            remove_file(self.path / name)
+
+
+def remove_file(path: ObjectStoragePath) -> None:
+    """Remove a file, if it is there.
+
+    ``unlink`` would not do: some file systems take brackets in a name for a pattern, and remove what fits it.
+    """
+    with suppress(FileNotFoundError):
+        path.fs.rm_file(path.path)
 
 
 @contextmanager
@@ -353,7 +367,8 @@ def landing(target: ObjectStoragePath, expected_size: int | None = None) -> Iter
 
 def part_size(expected_size: int | None) -> int:
     """Return how many bytes to gather for one part: few, to spare memory, but S3 takes no more than 10,000 parts."""
-    return max(_PART, -(-(expected_size or 0) // _MOST_PARTS))
+    size = min(expected_size or 0, _LARGEST_OBJECT)  # a part is gathered in memory, whatever size the service lists
+    return max(_PART, -(-size // _MOST_PARTS))
 
 
 @contextmanager

@@ -147,7 +147,7 @@ class RunFilesTransfer:
         if reason := why_removed(run, listed):
             raise self._refused(reason)
         selection = select(listed, self.file_kinds, self.file_patterns)
-        self._check_selection(run, selection, max(listed.unreadable, (listed.total_record_count or 0) - len(listed)))
+        self._check_selection(run, selection, listed.left_out)
         self.log.info("Run %s has %s; copying %d.", run.id, counted(len(listed), "file"), len(selection.chosen))
         return self._land(run, selection, previous, contents)
 

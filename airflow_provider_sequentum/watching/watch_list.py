@@ -29,6 +29,7 @@ from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_toleranc
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.wait import (
     LONGEST_RUN_LIST,
+    FirstRunUncertain,
     PollOutcome,
     PollResult,
     RunPoller,
@@ -222,15 +223,16 @@ class AgentWaits:
         """Return whether the service may have more runs than it listed, and would list more."""
         return self.asked_size <= length_of(listed) < LONGEST_RUN_LIST
 
-    def read_list(self, run_ids: list[int]) -> None:
+    def read_list(self, listed: Sequence[Run]) -> None:
         """Take in which runs the service lists, newest first.
 
         Runs waited for that it does not list are polled by themselves. A list that may have been cut says nothing of
         them: then the next one is longer.
         """
+        run_ids = [run.id for run in listed]
         self.unlisted -= set(run_ids)
         missing = self.runs.keys() - self.unlisted - set(run_ids)
-        if self.may_be_cut(run_ids) and (missing or self.pending_discovery):
+        if self.may_be_cut(listed) and (missing or self.pending_discovery):
             self.list_size = min(self.asked_size * 4, LONGEST_RUN_LIST)
             return
         self.unlisted |= missing
@@ -387,7 +389,7 @@ class WatchList:
         updates = list(self._observe(agent, answer if isinstance(answer, list) else [answer], asked_at, moment))
         if isinstance(answer, list):
             before = agent.unlisted
-            agent.read_list([run.id for run in answer])
+            agent.read_list(answer)
             for run_id in before ^ agent.unlisted:
                 self._plan(RunPoll(agent.agent_id, run_id), asked_at)
             self._tell_listeners(agent, answer, asked_at)
@@ -471,18 +473,26 @@ class WatchList:
                 self._learn_of_hints(agent, ended_at, was_hinted=was_hinted)
         if was_hinted:
             agent.hinted_at = None
+        yield from self._search(agent, records, moment)
+
+    def _search(self, agent: AgentWaits, records: list[Run], moment: Moment) -> Iterator[Update]:
+        """Look among the listed runs for those that are waited for since a moment."""
+        may_be_cut = agent.may_be_cut(records)
         oldest_listed = min(records, key=lambda run: (run.created or moment.utc, run.id), default=None)
         for watched in tuple(agent.pending_discovery):
             since = watched.wait.spec.since
+            found: Run | SequentumError | None
             try:
                 found = first_run_since(records, since, moment.utc, moment.served_at) if since is not None else None
+            except FirstRunUncertain as error:
+                found = error
             except SequentumException as error:
                 self.remove(watched)
                 yield Update(watched, PollResult(), error)
                 continue
-            if found is oldest_listed and agent.may_be_cut(records):
+            if may_be_cut and (found is oldest_listed or isinstance(found, SequentumError)):
                 continue  # an older one may be behind it, which the next list, a longer one, shows
-            if found is not None:
+            if found is not None and not isinstance(found, SequentumError):
                 agent.pending_discovery.remove(watched)
                 agent.runs.setdefault(found.id, []).append(watched)
             yield from self._judge(watched, found, moment)

@@ -121,7 +121,7 @@ def test_a_start_is_sent_once_whatever_becomes_of_its_answer(
 
 
 def test_an_unknown_run_is_refused(agent: Agent, hook: SequentumHook) -> None:
-    for verb in (hook.get_run, hook.wait_for_run, hook.cost_of):
+    for verb in (hook.get_run, hook.cost_of):
         with pytest.raises(SequentumRequestRefused, match="run 1 of agent"):
             verb(agent_id=agent.id, run_id=1)
 

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
     SequentumConnectionException,
     SequentumConnectionNotFound,
     SequentumRequestRefused,
@@ -224,3 +225,13 @@ def test_the_form_of_older_airflow_has_the_same_fields() -> None:
     pytest.importorskip("flask_appbuilder", reason="Airflow 3 reads the metadata instead")
     pytest.importorskip("wtforms")
     assert set(SequentumHook.get_connection_form_widgets()) == set(CONNECTION_FIELDS)
+
+
+def test_records_of_a_file_that_cannot_be_read_in_the_list_are_not_left_out_in_silence(
+    hook: SequentumHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [{"id": 1, "name": "a.csv", "fileType": 2, "fileSize": 4}, {"id": None, "name": "b.csv"}]
+    run = {**RUN, "status": 10, "dataCount": 2}
+    answering(hook, monkeypatch, httpx.Response(200, json=run), httpx.Response(200, json=files))
+    with pytest.raises(RunFilesUnavailable, match="1 file cannot be read in the service's list"):
+        next(hook.iter_records(7, 42))

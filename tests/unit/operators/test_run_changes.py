@@ -136,3 +136,39 @@ def test_a_wrong_parameter_is_refused(lake: Lake, options: dict[str, Any], says:
         lake.run("run-1", "sku\nA\n", **options)
     assert "secret" not in str(refused.value)
     assert "Nothing was compared" in str(refused.value)
+
+
+MANY = [f"{number}{'c' * 700}" for number in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        pytest.param(["a\0b"], {"a\ufffdb": 1}, id="NUL"),
+        pytest.param(["\u202eevil\x1b[31m"], {"\ufffdevil\ufffd[31m": 1}, id="escapes and marks"),
+        pytest.param(["x" * 1_000_000], {"x" * 197 + "\u2026": 1}, id="long"),
+        pytest.param(MANY, None, id="many"),
+    ],
+)
+def test_what_columns_are_called_can_be_stored(lake: Lake, columns: list[str], named: dict[str, int] | None) -> None:
+    def records(value: int) -> str:
+        return json.dumps([{"sku": "A", **dict.fromkeys(columns, value)}])
+
+    for number in (1, 2):
+        file = lake.folder / f"{number}.json"
+        file.write_text(records(number))
+        summary = lake.run(f"run-{number}", "", files=[str(file)])
+    assert named is None or summary["changed_columns"] == named
+    assert len(summary["changed_columns"]) + summary.get("more_changed_columns", 0) == len(columns)
+    stored = json.dumps(lake.ti.pushed)
+    assert len(stored) < 48_000
+    assert not any(mark in stored for mark in ("\\u0000", "\\u001b", "\\u202e"))
+
+
+def test_the_error_that_names_columns_is_bounded(lake: Lake) -> None:
+    file = lake.folder / "1.json"
+    file.write_text(json.dumps([{f"{number}\0{'c' * 5000}": 1 for number in range(100)}]))
+    with pytest.raises(RunRecordsNotComparable) as caught:
+        lake.run("run-1", "", files=[str(file)])
+    assert len(str(caught.value)) < 4_000
+    assert "\0" not in str(caught.value)

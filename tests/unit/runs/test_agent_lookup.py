@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
@@ -26,6 +28,19 @@ def test_no_agent_is_called_that(worker: Worker, name: str) -> None:
 def test_an_ambiguous_name_is_refused_with_the_ids(worker: Worker) -> None:
     with pytest.raises(SequentumRequestRefused, match=r"2 agents are called 'Stock': 10, 11\. Nothing was started"):
         find_agent(worker, "Stock")
+
+
+@pytest.mark.parametrize("spoilt", [8, None], ids=["one unreadable", "a page of many"])
+def test_an_agent_that_cannot_be_read_may_have_the_same_name(worker: Worker, spoilt: int | None) -> None:
+    act = worker.service._act
+
+    def answer(*arguments: Any) -> Any:
+        listed = [{**agent, "id": None} if agent["id"] == spoilt else agent for agent in act(*arguments)]
+        return listed if spoilt else {"agents": listed, "totalRecordCount": 500}
+
+    worker.service._act = answer
+    with pytest.raises(SequentumRequestRefused, match=r"cannot be read .* Nothing was started\. Give the agent's id"):
+        find_agent(worker, "Prices")
 
 
 def test_the_service_is_asked_for_agents_of_that_name_only(worker: Worker) -> None:

@@ -178,6 +178,10 @@ def test_a_cost_whose_pages_repeat_themselves_is_none() -> None:
     assert len(asked) == 2
 
 
+def test_a_cost_of_which_a_part_cannot_be_read_is_none() -> None:
+    assert read_cost(answering(Page([RunCost(run_id=42, cost=Decimal(7))], unreadable=1)), RUN) is None
+
+
 @pytest.mark.parametrize("answered", [Page([]), Page([RunCost(run_id=41, cost=Decimal(7))]), REFUSED])
 def test_a_cost_no_one_knows_is_none(answered: Any) -> None:
     assert read_cost(answering(answered), RUN) is None

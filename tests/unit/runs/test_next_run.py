@@ -1,16 +1,28 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api.call import Answer
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.parsing import Page
+from airflow_provider_sequentum.api.pipeline import read_answer
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, RunPoller, WaitSpec, first_run_since, poll
+from airflow_provider_sequentum.runs.wait import (
+    LONGEST_RUN_LIST,
+    FirstRunUncertain,
+    RunPoller,
+    WaitSpec,
+    first_run_since,
+    poll,
+)
 from tests.support import service as fakes
 from tests.support.service import START, Clock, ErrorOf, FakeService
 from tests.support.worker import Worker
@@ -37,8 +49,74 @@ def test_the_first_run_since_a_moment_of_the_services_clock(
     assert (found.id if found else None) == (later[0][1] if later else None)
 
 
-def test_a_run_that_does_not_say_when_it_was_created_is_not_it() -> None:
-    assert first_run_since([run(1, None)], START, START, START) is None
+def undated(number: int, started: datetime | None = None) -> Run:
+    return run(number, None).model_copy(update={"start_time": started})
+
+
+def at(*offsets: int, unreadable: Sequence[int] = ()) -> Page[Run]:
+    """Return a list as the service gives it: a run for each offset in seconds, newest first, the last one is run 1."""
+    numbers = range(len(offsets), 0, -1)
+    listed = [run(number, START + timedelta(seconds=offset)) for number, offset in zip(numbers, offsets, strict=True)]
+    spoilt = [{**each.model_dump(mode="json", by_alias=True), "id": each.id} for each in listed]
+    for place in unreadable:
+        spoilt[place]["id"] = None
+    body = json.dumps(spoilt).encode()
+    return read_answer(runs.list_runs(7), Answer(200, {}, body))
+
+
+@pytest.mark.parametrize(
+    ("listed", "found"),
+    [
+        pytest.param(at(30, 20, 10, -10, unreadable=[0]), 2, id="the newest one"),
+        pytest.param(at(30, 20, 10, -10, unreadable=[1]), 2, id="one after the first"),
+        pytest.param(at(10, -10, -20, unreadable=[2]), 3, id="one before the moment"),
+        pytest.param(at(-10, -20, -30, unreadable=[1, 2]), None, id="only old ones"),
+        pytest.param(Page([*at(20, -10), undated(9)]), 2, id="undated, and by its id a later one"),
+        pytest.param(Page([*at(20, -10, -20), undated(1)]), 3, id="undated, and by its id an old one"),
+        pytest.param(Page([run(9, START), undated(5, START - timedelta(seconds=1))]), 9, id="undated, started before"),
+    ],
+)
+def test_a_run_that_cannot_be_read_and_cannot_be_the_first_does_no_harm(listed: Page[Run], found: int | None) -> None:
+    first = first_run_since(listed, START, START, START)
+    assert (first.id if first else None) == found
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        pytest.param(at(20, 10, -10, unreadable=[1]), "1 run in the service's list", id="the first one"),
+        pytest.param(at(20, 10, 5, unreadable=[1, 2]), "2 runs in the service's list", id="nothing behind it"),
+        pytest.param(at(10, -10, unreadable=[0]), "1 run in the service's list", id="the only one"),
+        pytest.param(at(10, -20, -10, unreadable=[1]), "1 run in the service's list", id="the moment is in the gap"),
+        pytest.param(at(5, 10, -10, unreadable=[2]), "1 run in the service's list", id="a list in no order"),
+        pytest.param(Page([run(9, START), undated(5)]), r"when runs \[5\] were created", id="undated, an earlier id"),
+        pytest.param(Page([undated(5)]), r"when runs \[5\] were created", id="undated, the only one"),
+        pytest.param(
+            Page([run(9, START), undated(5, START)]), r"when runs \[5\] were created", id="undated, started since"
+        ),
+    ],
+)
+def test_no_run_is_taken_for_the_first_while_an_earlier_one_may_be_unreadable(listed: Page[Run], reason: str) -> None:
+    with pytest.raises(FirstRunUncertain, match=f"{reason}.* Give the run's id"):
+        first_run_since(listed, START, START, START)
+
+
+@given(
+    offsets=st.lists(st.integers(-9, 9), min_size=1, max_size=12, unique=True),
+    data=st.data(),
+)
+def test_whatever_cannot_be_read_the_first_run_or_none_is_found(offsets: list[int], data: st.DataObject) -> None:
+    offsets = sorted(offsets, reverse=True)
+    places = range(len(offsets))
+    unreadable = data.draw(st.sets(st.sampled_from(places), max_size=len(offsets) - 1))
+    later = [len(offsets) - place for place in places if offsets[place] >= 0]
+    truth = min(later, default=None)
+    try:
+        found = first_run_since(at(*offsets, unreadable=sorted(unreadable)), START, START, START)
+    except FirstRunUncertain:
+        assert unreadable
+    else:
+        assert (found.id if found else None) == truth
 
 
 @pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.rate_limited, fakes.not_reached])

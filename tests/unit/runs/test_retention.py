@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from airflow_provider_sequentum.api.call import Answer, Call, Reply
-from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.errors import HttpStatusError, SequentumError
 from airflow_provider_sequentum.api.pipeline import read_answer
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
@@ -23,6 +23,10 @@ T = TypeVar("T")
 DAY = timedelta(days=1)
 
 
+def unprocessable(call: Call[Any]) -> SequentumError:
+    return HttpStatusError("No.", purpose=call.purpose, request=call.request, status_code=422)
+
+
 @dataclass
 class FakeRuns:
     """Runs of agent 7 by id, with the names of their files; each is a day older than the one with the next id."""
@@ -31,6 +35,10 @@ class FakeRuns:
     clock: Clock = field(default_factory=Clock)
     error: Any = None
     unreadable: bool = False
+    hides: dict[int, Any] = field(default_factory=dict)
+    """Runs whose files are not shown, and the error."""
+    stated: int | None = None
+    """How many files of each run there are, by the service's own word."""
     deleted: list[tuple[int, str]] = field(default_factory=list)
 
     def exchange(self, call: Call[T]) -> Reply[T]:
@@ -42,10 +50,14 @@ class FakeRuns:
                 for at in [START - DAY * (1001 - number)]
             ]
         elif names[-1] == "files":
+            if int(names[3]) in self.hides:
+                raise self.hides[int(names[3])](call)
             body = [
                 {"id": place, "name": name, "fileType": 1, "fileSize": 1}
                 for place, name in enumerate(self.files[int(names[3])], 1)
             ] + ([{"id": "?"}] if self.unreadable else [])
+            if self.stated is not None:
+                body = {"items": body, "totalRecordCount": self.stated}
         else:
             assert call.method == "DELETE"
             if self.error is not None:
@@ -116,12 +128,48 @@ def test_a_list_of_files_that_cannot_be_read_proves_nothing(service: FakeRuns, w
     assert delete(worker).deleted == []
 
 
+def test_a_list_of_files_that_is_only_a_part_of_them_proves_nothing(service: FakeRuns, worker: Worker) -> None:
+    service.stated = 2
+    assert (delete(worker).deleted, service.deleted) == ([], [])
+    service.stated = 1
+    assert delete(worker).deleted == [998, 1000]
+
+
+@pytest.mark.parametrize("error", [fakes.unauthorized, fakes.not_found])
+def test_a_run_whose_files_are_not_shown_is_kept_and_stops_no_other(
+    service: FakeRuns, worker: Worker, error: Any
+) -> None:
+    service.hides = {998: error}
+    result = delete(worker)
+    assert result.deleted == [1000]
+    assert result.kept[998].startswith("The service does not show its files: ")
+
+
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.rate_limited, fakes.bad_request])
+def test_files_that_could_not_be_asked_for_end_the_attempt(service: FakeRuns, worker: Worker, error: Any) -> None:
+    service.hides = {998: error}
+    with pytest.raises(SequentumError):
+        delete(worker)
+    assert service.deleted == []
+
+
+@pytest.mark.parametrize("runs", [1, 30, 1000])
+def test_the_summary_of_many_runs_is_bounded_and_can_be_stored(runs: int) -> None:
+    kept = {2**62 + number: "Refused: \0\ud83d\u202e" + "x" * 4000 for number in range(runs)}
+    summary = Deletion(7, dry_run=False, deleted=list(range(1000 - runs)), kept=kept).summary()
+    stored = json.dumps(summary)
+    assert len(summary["kept"]) == runs
+    assert len(json.dumps(summary, ensure_ascii=False).encode()) < 48_000
+    assert "\\u0000" not in stored
+    assert "\\ud83d" not in stored
+
+
 def test_a_run_that_is_gone_counts_as_deleted(service: FakeRuns, worker: Worker) -> None:
     service.error = fakes.not_found
     assert delete(worker).deleted == [998, 1000]
 
 
-@pytest.mark.parametrize("error", [fakes.bad_request, fakes.conflict])
+@pytest.mark.parametrize("error", [fakes.bad_request, fakes.conflict, unprocessable])
 def test_a_run_that_the_service_refuses_to_delete_is_kept(service: FakeRuns, worker: Worker, error: Any) -> None:
     service.error = error
     result = delete(worker)

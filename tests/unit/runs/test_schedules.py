@@ -37,6 +37,8 @@ class FakeSchedules:
     changed: dict[int, datetime] = field(default_factory=dict)
     ignores: set[int] = field(default_factory=set)
     unreadable: list[Any] = field(default_factory=list)
+    stated: int | None = None
+    """How many schedules there are, by the service's own word."""
     refuses: set[int] = field(default_factory=set)
 
     def exchange(self, call: Call[T]) -> Reply[T]:
@@ -48,7 +50,10 @@ class FakeSchedules:
                 {"id": number, "configId": 7, "isEnabled": on, "updated": self.changed.get(number, START).isoformat()}
                 for number, on in self.enabled.items()
             ]
-            return Reply(read_answer(call, Answer(200, {}, json.dumps([*listed, *self.unreadable]).encode())))
+            body: Any = [*listed, *self.unreadable]
+            if self.stated is not None:
+                body = {"items": body, "totalRecordCount": self.stated}
+            return Reply(read_answer(call, Answer(200, {}, json.dumps(body).encode())))
         number, verb = int(names[3]), names[4]
         if number in self.refuses:
             raise fakes.unauthorized(call)
@@ -165,6 +170,13 @@ def test_a_request_that_is_accepted_and_has_no_effect(service: FakeSchedules, wo
 def test_a_schedule_that_cannot_be_read_is_not_passed_over(service: FakeSchedules, worker: Worker) -> None:
     service.unreadable = [{"id": "?"}]
     with pytest.raises(SequentumUnavailable, match="1 of the schedules of agent 7"):
+        pause(worker)
+    assert service.enabled == {1: True, 2: False, 3: True}
+
+
+def test_schedules_that_are_not_in_the_list_are_not_passed_over(service: FakeSchedules, worker: Worker) -> None:
+    service.stated = 5
+    with pytest.raises(SequentumUnavailable, match="2 of the schedules of agent 7"):
         pause(worker)
     assert service.enabled == {1: True, 2: False, 3: True}
 

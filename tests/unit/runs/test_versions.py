@@ -33,6 +33,7 @@ class FakeVersions:
     creates: bool = True
     lost: ErrorOf | None = None
     hides_history: bool = False
+    unreadable: tuple[int, ...] = ()
     restored: list[int] = field(default_factory=list)
 
     def exchange(self, call: Call[T]) -> Reply[T]:
@@ -44,6 +45,7 @@ class FakeVersions:
                 {"version": number, "userName": who, "comments": why, "created": START.isoformat()}
                 for number, (who, why) in self.versions.items()
             ]
+            body = [{**each, "version": None} if each["version"] in self.unreadable else each for each in body]
         elif verb == "restore":
             body = None
             self._restore(int(call.path.split("/")[4]), dict(call.body or {})["content"])
@@ -224,3 +226,39 @@ def test_an_unknown_version_is_refused(service: FakeVersions, worker: Worker) ->
     with pytest.raises(SequentumRequestRefused, match=r"no version 9, only \[11, 12, 13\]"):
         restore(worker, 9)
     assert service.restored == []
+
+
+@pytest.mark.parametrize("lost", [fakes.answer_lost, fakes.server_error])
+def test_what_an_attempt_restored_is_not_restored_again_because_it_cannot_be_read(lost: ErrorOf) -> None:
+    service = FakeVersions({1: ("ann", None), 2: ("bob", None)}, active=2, lost=lost, unreadable=(3,))
+    with pytest.raises(SequentumError):
+        restore_version(Worker(service), 7, 1, "Back.", MARK)
+    service.lost = None
+    with pytest.raises(SequentumRequestRefused, match=r"1 version of agent 7 cannot be read.* Nothing was restored"):
+        restore_version(Worker(service), 7, 1, "Back.", MARK)
+    assert service.restored == [1]
+
+
+def test_an_old_version_that_cannot_be_read_does_no_harm() -> None:
+    service = FakeVersions({1: ("ann", None), 2: ("bob", None), 3: ("bob", None)}, active=3, unreadable=(1,))
+    assert restore_version(Worker(service), 7, 2, "Back.", MARK) == 4
+
+
+@pytest.mark.parametrize("fault", [fakes.server_error, fakes.unauthorized, fakes.not_found])
+@pytest.mark.parametrize("lost", [None, fakes.answer_lost])
+def test_that_a_version_was_restored_is_said_when_it_cannot_be_looked_up(lost: ErrorOf | None, fault: ErrorOf) -> None:
+    service = FakeVersions({1: ("ann", None), 2: ("bob", None)}, active=2, lost=lost)
+    exchange = service.exchange
+
+    def failing(call: Call[Any]) -> Any:
+        if service.restored and call.method == "GET":
+            raise fault(call)
+        return exchange(call)
+
+    service.exchange = failing  # type: ignore[method-assign]
+    words = "was restored" if lost is None else "may have been restored"
+    with pytest.raises(SequentumUnavailable, match=rf"Version 1 of agent 7 {words}.* A retry looks it up"):
+        restore_version(Worker(service), 7, 1, "Back.", MARK)
+    service.exchange, service.lost = exchange, None  # type: ignore[method-assign]
+    assert restore_version(Worker(service), 7, 1, "Back.", MARK) == 3
+    assert service.restored == [1]

@@ -30,6 +30,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumConnectionException,
     SequentumRequestRefused,
     SequentumSkipped,
+    SequentumUnavailable,
 )
 from airflow_provider_sequentum.runs.wait import RunEvent
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
@@ -538,6 +539,62 @@ def test_a_list_that_is_full_and_holds_an_earlier_run_tells_the_first(
     for _ in range(999):
         worker.service.start(by_stranger=True)
     assert sense(worker, task, mode, run_id=None, since=since) == 102
+
+
+def spoil_lists(service: FakeService, spoilt: int, until: datetime | None = None) -> None:
+    """Let one run come in lists without an id."""
+    act = service._act_on_agent
+
+    def answer(verb: str, *arguments: Any) -> Any:
+        answered = act(verb, *arguments)
+        if verb != "runs" or (until is not None and service.clock.now >= until):
+            return answered
+        return [{**run, "id": None} if run["id"] == spoilt else run for run in answered]
+
+    service._act_on_agent = answer  # type: ignore[method-assign, assignment]
+
+
+@MODES
+@pytest.mark.parametrize("later", [1, 30])
+def test_a_first_run_that_cannot_be_read_is_not_replaced_by_the_next(
+    worker: Worker, task: FakeTask, mode: str, later: int
+) -> None:
+    service = worker.service
+    service.start(by_stranger=True)
+    service.clock.sleep(60)
+    since = service.clock.now
+    for _ in range(1 + later):
+        service.clock.sleep(1)
+        service.start(by_stranger=True)
+    spoil_lists(service, 102)
+    with pytest.raises(SequentumUnavailable, match=r"1 run in the service's list cannot be read.* Give the run's id"):
+        sense(worker, task, mode, run_id=None, since=since.isoformat())
+    assert service.clock.now - since < timedelta(minutes=5)
+
+
+@MODES
+def test_a_first_run_that_can_be_read_a_little_later_is_found(worker: Worker, task: FakeTask, mode: str) -> None:
+    service = worker.service
+    service.plans = [Plan(seconds=200)]
+    since = service.clock.now
+    service.start(by_stranger=True)
+    service.clock.sleep(1)
+    service.start(by_stranger=True)
+    spoil_lists(service, 101, until=since + timedelta(seconds=30))
+    assert sense(worker, task, mode, run_id=None, since=since.isoformat()) == 101
+    assert any("cannot be read" in line for line in worker.said)
+
+
+@MODES
+def test_an_old_run_that_cannot_be_read_does_no_harm(worker: Worker, task: FakeTask, mode: str) -> None:
+    service = worker.service
+    for _ in range(30):
+        service.start(by_stranger=True)
+        service.clock.sleep(60)
+    since = service.clock.now
+    service.start(by_stranger=True)
+    spoil_lists(service, 129)
+    assert sense(worker, task, mode, run_id=None, since=since.isoformat()) == 131
 
 
 @MODES

@@ -68,13 +68,14 @@ def test_whatever_run_all_answers_every_run_that_it_started_is_known(
     assert (record.not_started, service.count("run-all")) == ({}, 1)
 
 
-def test_two_runs_of_one_agent_are_both_claimed_and_named(service: FakeService, worker: Worker) -> None:
+def test_two_runs_of_one_agent_are_both_claimed_and_one_is_stopped(service: FakeService, worker: Worker) -> None:
     def twice(answer: Answer) -> Answer:
         return further_result(runId=service.start(7).id)(answer)
 
     spoil(service, twice)
     assert acquire(worker).all_runs == {7: (101, 103), 8: (102,)}
-    assert any("works with run 103; runs [101] may be running" in line for line in worker.said)
+    assert any("works with one of each; stopping runs [101]" in line for line in worker.said)
+    assert service.runs[101].is_over
 
 
 @pytest.mark.parametrize("run_id", [0, None, -1])

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +22,7 @@ from airflow_provider_sequentum.transfers import landing as landing_module
 from airflow_provider_sequentum.transfers.landing import (
     MANIFEST_NAME,
     UNFINISHED_SUFFIX,
+    LandingFolder,
     Progress,
     check_destination,
     copy_all,
@@ -379,3 +385,56 @@ def test_a_stop_before_the_copies_is_not_lost() -> None:
     progress.expect(1, 1)
     with pytest.raises(CancelledError):
         progress.moved(1)
+
+
+@pytest.mark.parametrize(
+    "name", ["x.unfinished.", "x.unfinished/", "x.unfinished ", "X.UNFINISHED.. ", "a/x.unfinished\\", "x.unfinished"]
+)
+def test_no_name_becomes_that_of_an_unfinished_file_when_it_is_made_safe(name: str) -> None:
+    for crafted in (name, f"{unfinished_name('b.csv')}."):  # the second would be removed as half of b.csv
+        [landed] = landing_names([crafted])
+        assert not landed.lower().endswith(".unfinished")
+        assert unfinished_of(["b.csv"], [landed]) == []
+
+
+@given(
+    st.lists(st.text(max_size=300), max_size=6),
+    st.sampled_from([".unfinished", ".UNFINISHED. ", "/..", "\0", "\u202e"]),
+)
+def test_whatever_names_the_service_gives_each_file_has_a_place_of_its_own(names: list[str], ending: str) -> None:
+    landed = landing_names([f"{name}{ending}" for name in names])
+    folded = [unicodedata.normalize("NFC", name).casefold() for name in landed]
+    assert len(set(folded)) == len(names)
+    for name in landed:
+        assert not set("/\\\0\u202e") & set(name)
+        assert name not in ("", ".", "..", "_sequentum_manifest.json")
+        assert not name.endswith((".unfinished", ".", " "))
+        assert len(name.encode()) <= 255
+
+
+@pytest.fixture
+def memory() -> Iterator[LandingFolder]:
+    """A folder of an object store: names are only parts of keys there."""
+    io = import_module("airflow.sdk.io" if find_spec("airflow.sdk") else "airflow.io")
+    io.attach(protocol="memory", fs=MemoryFileSystem())
+    MemoryFileSystem.store.clear()
+    yield LandingFolder(ObjectStoragePath("memory://bucket/run[1]"))
+    MemoryFileSystem.store.clear()
+
+
+def test_what_is_removed_is_the_file_and_not_what_its_name_fits_as_a_pattern(memory: LandingFolder) -> None:
+    names = ["a1.csv", "a2.csv", "a[12].csv", "[!x].csv", "{a,b}.csv", "%41.csv", "a#1.csv", "~", "-rf", "a\u0301.csv"]
+    for name in names:
+        with memory.write(name) as stream:
+            stream.write(b"x")
+    for number, name in enumerate(names, 1):
+        memory.remove(name)
+        memory.remove(name)  # it is gone: nothing is there to be removed
+        assert sorted(memory.contents().sizes) == sorted(names[number:])
+
+
+@pytest.mark.parametrize("listed", [2**63 - 1, 10**15, 5 * 1024**4, None, 0, -1])
+def test_a_part_is_gathered_in_bounded_memory_whatever_size_is_listed(listed: int | None) -> None:
+    part = part_size(listed)
+    assert 8 * 1024**2 <= part <= 640 * 1024**2
+    assert part * 10_000 >= min(listed or 0, 5 * 1024**4)
