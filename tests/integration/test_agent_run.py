@@ -437,7 +437,8 @@ def test_the_agents_of_a_space_are_started_within_the_limit_or_not_at_all(sandbo
             credit_limit_period="day",
             poll_interval=0.05,
         )
-        return operator.execute(FakeTask(Clock(datetime.now(UTC)), tasks=[operator]).context)
+        started: list[int] = operator.execute(FakeTask(Clock(datetime.now(UTC)), tasks=[operator]).context)
+        return started
 
     assert len(run_space(3.5)) == 2
     with pytest.raises(CreditLimitReached, match=r"a forecast of 2 credits .* \+ 2 billed since .* = 4, more than"):

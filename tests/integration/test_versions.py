@@ -188,13 +188,13 @@ def test_a_kill_at_any_step_restores_once_and_moves_the_pin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The pin is moved by a step of its own, and a retry of a task that died before it moves it."""
-    set_variable = pins.Variable.set
+    move_pin = pins.move_pin
 
-    def set_as_a_step(key: str, value: str, **more: Any) -> None:
+    def move_as_a_step(conn_id: str, agent_id: int, version: int) -> None:
         mortal.step()
-        set_variable(key, value, **more)
+        move_pin(conn_id, agent_id, version)
 
-    monkeypatch.setattr(pins.Variable, "set", set_as_a_step)
+    monkeypatch.setattr(pins, "move_pin", move_as_a_step)
     for steps in itertools.count():
         agent = sandbox.add_agent(f"Agent {steps}", records=[], duration=1)
         save_new_version(someone, agent)

@@ -39,9 +39,9 @@ def die_once(context: Context) -> None:
 
 
 @task
-def pages(params: dict[str, Any]) -> list[dict[str, int]]:
+def pages(params: dict[str, Any] | None = None) -> list[dict[str, int]]:
     """Return the input parameters of each task."""
-    return [{"page": page} for page in range(params["tasks"])]
+    return [{"page": page} for page in range((params or {})["tasks"])]
 
 
 with DAG("credit_limit", schedule=None, params={"id": Param(1, type="integer"), "limit": 10, "tasks": 24}):

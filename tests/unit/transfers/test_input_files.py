@@ -23,7 +23,7 @@ from airflow_provider_sequentum.transfers.input_files import (
 from tests.support.airflow import FakeTask
 from tests.support.service import Clock
 
-ROWS = [{"sku": "A1", "price": Decimal("9.5")}, {"sku": "B,2", "note": None, "tags": ["x", "é"]}]
+ROWS: list[dict[str, Any]] = [{"sku": "A1", "price": Decimal("9.5")}, {"sku": "B,2", "note": None, "tags": ["x", "é"]}]
 
 
 def refusal(**arguments: Any) -> str:
