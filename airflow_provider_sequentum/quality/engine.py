@@ -39,7 +39,7 @@ _MOST_THREADS = 4
 _ROWS = 50_000
 _QUICK = {"use_dictionary": False, "write_statistics": False, "compression": "lz4"}
 """How normalised files are written: they are read a few times, and then gone."""
-_ROW_GROUP = 16 * 1024 * 1024
+_ROW_GROUP = 8 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _NO_RECORDS = f"SELECT 0::BIGINT AS {ROW} WHERE false"
 _INTEGERS = frozenset(
@@ -194,6 +194,8 @@ class Workspace:
             if records:
                 parts.append(_Part(part, before, self._described(part, columns)))
             sources.append(Source(str(file), size, sha256, records))
+        # What Arrow keeps for its next batches would be missing beside the memory that DuckDB takes.
+        library("pyarrow", "quality", "DuckDB").default_memory_pool().release_unused()
         return self._table(names, parts, tuple(sources))
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
