@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ ONCE_BROKEN = [
 
 
 @pytest.mark.parametrize(("world", "seed"), ONCE_BROKEN)
-def test_a_promise_that_was_broken_is_kept(world: type[Script], seed: int) -> None:
+def test_a_promise_that_was_broken_is_kept(world: Callable[[int], Script], seed: int) -> None:
     assert broken_promises(world(seed).play()) == []
 
 
