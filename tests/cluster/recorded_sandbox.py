@@ -136,7 +136,7 @@ def _json(body: bytes) -> Any:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until interrupted; return the exit code."""
-    server.RequestGate = Recorder(Path(arguments[0])).gate  # type: ignore[assignment,misc]
+    vars(server)["RequestGate"] = Recorder(Path(arguments[0])).gate
     return cli.main(arguments[1:])
 
 

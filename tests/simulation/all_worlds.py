@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tests.simulation import promises, sensors, sessions, siblings
 from tests.simulation.history import Entry
@@ -19,7 +19,7 @@ from tests.simulation.worlds import (
     StartedSessionWorld,
 )
 
-WORLDS: tuple[type[Script], ...] = (
+WORLDS: tuple[Callable[[int], Script], ...] = (
     RunWorld,
     SpaceWorld,
     StartedSessionWorld,
@@ -30,7 +30,11 @@ WORLDS: tuple[type[Script], ...] = (
     SensorWorld,
 )
 
-CHECKERS = {"session_id": sessions, "siblings": siblings, "sensor": sensors}
+CHECKERS: dict[str, Callable[[Sequence[Entry]], list[Broken]]] = {
+    "session_id": sessions.broken_promises,
+    "siblings": siblings.broken_promises,
+    "sensor": sensors.broken_promises,
+}
 """The checker of a history, by what the first entry has; otherwise that of a task with runs."""
 
 
@@ -41,5 +45,5 @@ def world_of(seed: int) -> Script:
 
 def broken_promises(history: Sequence[Entry]) -> list[Broken]:
     """Return the promises that a history breaks, in the order of time."""
-    checker = next((checker for name, checker in CHECKERS.items() if name in history[0]), promises)
-    return checker.broken_promises(history)
+    checker = next((check for name, check in CHECKERS.items() if name in history[0]), promises.broken_promises)
+    return checker(history)

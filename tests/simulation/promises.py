@@ -72,6 +72,10 @@ class Job:
     discarded_at: float | None = None
     """When its record was discarded while it was going: its own attempt or trigger stops it, beside the next one."""
 
+    def excuse(self) -> None:
+        """Note that a person has to look at it, or that nothing was left that knows of it."""
+        self.is_excused, self.discarded_at = True, None
+
     def span_at(self, at: float) -> Span:
         """Return the latest span that had begun by then."""
         return next((span for span in reversed(self.spans) if span.begun_at <= at), self.spans[0])
@@ -224,13 +228,13 @@ class _Reader:
         unnamed = not any(job.id in named for job in going)
         for job in going:
             if job.id in named or job.is_lost or (unnamed and job.agent_id in named) or "space" in said.lower():
-                job.is_excused = True
+                job.excuse()
 
     def _excuse_all(self, at: float) -> None:
         for job in self.jobs.values():
             span = job.span_at(at)
             if span.begun_at <= at and not span.is_over_by(at):
-                job.is_excused = True
+                job.excuse()
 
     def _returned(self, entry: Entry) -> Iterator[Broken]:
         at, result = entry["at"], entry["result"]
@@ -270,7 +274,7 @@ class _Reader:
         self.is_killed = self.is_killed or entry["does"] == "kill"
         if entry["does"] == "wipe" or (entry["does"] in ("mark", "clear") and is_unheard):
             self._excuse_all(entry["at"])
-        if entry["does"] == "clear" and entry.get("wipes"):
+        if entry["does"] == "clear" and entry.get("wipes") and not is_unheard:
             for job in self.jobs.values():
                 if job.span_at(entry["at"]).covers(entry["at"]):
                     job.discarded_at = entry["at"]

@@ -158,7 +158,7 @@ class Sibling(World, Runs):
 
     def watched_over(self) -> Triggerer:
         """Return the triggerer, with this sibling's trigger."""
-        return Triggerer(self.worker, self.task, self.together.monkeypatch)  # type: ignore[arg-type]
+        return Triggerer(self.worker, self.task, self.together.monkeypatch)
 
 
 class _Instance:
@@ -181,7 +181,8 @@ class SiblingsWorld(Script):
 
     def __init__(self, seed: int) -> None:
         self.draw = draw = random.Random(seed)
-        self.script, self.history = [], []
+        self.script = []
+        self.history: list[Entry] = []
         parameters = {"on_clear": draw.choice(("rerun", "join")), "retry_mode": draw.choice(("restart_or_new", "new"))}
         self.arguments = {**parameters, "deferrable": draw.random() < 0.5, "timeout": 3000, "restart_delay": 30}
         self.arguments |= {"poll_interval": 150, "restarts": draw.randrange(2)}

@@ -70,7 +70,7 @@ def _forgets(world: Entry, entry: Entry) -> bool:
 
 def _is_start(entry: Entry) -> bool:
     is_answered = entry["what"] == "request" and entry["by"] == "task" and entry["status"] == 200
-    return is_answered and entry["path"].endswith("/start")
+    return bool(is_answered and entry["path"].endswith("/start"))
 
 
 def _touched(entry: Entry) -> list[int]:

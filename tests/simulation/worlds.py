@@ -15,6 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
@@ -139,7 +140,10 @@ _PROTOTYPES: dict[type, Any] = {}
 
 def use_test_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep Airflow from looking for its task runner at each attempt, and from warning that there is none."""
-    monkeypatch.setattr(sys.modules[BaseOperator.__module__].ExecutorSafeguard, "test_mode", True)
+    safeguard = sys.modules[BaseOperator.__module__].ExecutorSafeguard
+    monkeypatch.setattr(safeguard, "test_mode", True)
+    # That of Airflow 2.11 belongs to the main thread alone.
+    monkeypatch.setattr(safeguard, "_sentinel", SimpleNamespace(callers={}), raising=False)
 
 
 class Stuck(BaseException):
