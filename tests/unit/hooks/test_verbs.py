@@ -127,7 +127,7 @@ def test_an_interrupted_wait_leaves_the_run_alone(service: FakeService, worker: 
 
 def test_input_parameters_are_what_an_operator_makes_of_them(service: FakeService, hook: SequentumHook) -> None:
     given = {"day": date(2026, 1, 31), "ids": LazyOutput(1, Decimal("2.50")), "n": NumPyInt(3).number}
-    hook.start_run(agent_id=Decimal(7), input_parameters=given)
+    hook.start_run(agent_id=Decimal(7), input_parameters=given)  # type: ignore[arg-type]
     hook.start_run(agent_id=7, input_parameters="")
     assert service.runs[101].inputs == '{"day": "2026-01-31", "ids": [1, 2.5], "n": 3}'
     assert service.runs[102].inputs is None

@@ -105,7 +105,7 @@ REQUIRED: dict[str, set[tuple[str, ...]]] = {
 """What makes a value what it is; without it, it is refused."""
 
 NO_FIELDS: dict[str, set[tuple[str, ...]]] = {
-    "space-record": {("ended",), ("not_started",), ("replaced",), ("runs",)},
+    "space-record": {("ended",), ("further",), ("not_started",), ("replaced",), ("runs",)},
     "run-trigger": {()},
     "space-trigger": {()},
     "session-trigger": {()},

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -415,7 +415,7 @@ def test_whatever_names_the_service_gives_each_file_has_a_place_of_its_own(names
 @pytest.fixture
 def memory() -> Iterator[LandingFolder]:
     """A folder of an object store: names are only parts of keys there."""
-    io = import_module("airflow.sdk.io" if find_spec("airflow.sdk") else "airflow.io")
+    io = import_module("airflow.sdk.io" if find_spec("airflow.sdk") else "airflow.io.store")
     io.attach(protocol="memory", fs=MemoryFileSystem())
     MemoryFileSystem.store.clear()
     yield LandingFolder(ObjectStoragePath("memory://bucket/run[1]"))
