@@ -36,6 +36,9 @@ class Folder(Protocol):
     def contents(self) -> Any:
         """Return what is in it; ``sizes`` has the names of its files."""
 
+    def where(self, name: str) -> str:
+        """Return where a file in it is, so that it can be given to an operator."""
+
     def file(self, name: str) -> LandedPath:
         """Return a file in it."""
 

@@ -102,9 +102,9 @@ def write_passed(
             else:
                 read = read_records(stream, file.name, encoding=encoding, delimiter=delimiter)
                 bad = sorting.records(read, _RecordFiles(stack, folder, name, bad_name, delimiter))
-        paths.append(str(folder.path / name))
+        paths.append(folder.where(name))
         if bad:
-            quarantined.append(str(folder.path / bad_name))
+            quarantined.append(folder.where(bad_name))
         records += bad
     return Passed(paths, quarantined, records)
 

@@ -134,9 +134,14 @@ def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePat
 
 
 def common_folder(paths: Sequence[str]) -> str:
-    """Return the folder that files have in common, which for those of several partitions is above them."""
+    """Return the folder that files have in common, which for those of several partitions is above them.
+
+    That of the first file, if they have none: neither a bucket nor the root of a disk is one.
+    """
     folders = [path.split("/")[:-1] for path in paths]
-    return "/".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)))
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
+    root = 3 if "://" in paths[0] else 2
+    return "/".join(folders[0] if len(common) < root else common)
 
 
 def without_password(destination: object) -> str:
@@ -265,6 +270,14 @@ class LandingFolder:
                 found = {}
         return {path[len(root) :].strip("/"): entry["size"] for path, entry in found.items()}
 
+    def where(self, name: str) -> str:
+        """Return where a file of the folder is, so that it can be given to an operator.
+
+        The file of a partition has no ``file://``, with which :func:`open_destination` would refuse a percent escape.
+        """
+        path = self.path / name
+        return path.path if path.protocol in LOCAL and "/" in name else str(path)
+
     def file(self, name: str) -> StoredFile:
         """Return a file of the folder."""
         return StoredFile(self.path / name)
@@ -304,7 +317,7 @@ class LandingFolder:
                 if progress is not None:
                     progress.sleep(0)
                 stream.write(data)
-        return str(self.path / name)
+        return self.where(name)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -85,7 +85,8 @@ class Landed:
     @property
     def paths(self) -> list[str]:
         """Where the files are."""
-        return [str(self.folder / file.name) for file in self.manifest.files]
+        folder = LandingFolder(self.folder)
+        return [folder.where(file.name) for file in self.manifest.files]
 
     def summary(self) -> dict[str, Any]:
         """Return what a downstream task may want to know, as plain JSON values."""

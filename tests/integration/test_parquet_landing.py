@@ -37,6 +37,10 @@ from tests.support.landing import FakeTaskInstance, finished_run, s3_server
 PRODUCTS = "sku,region,price,sold,note\n00123,EU,9.50,2024-01-05,\n00124,US,12,2024-01-06,\n00125,EU,0.99,2024-01-06,\n"
 
 
+def check_again(files: list[str]) -> CheckRunRecordsOperator:
+    return CheckRunRecordsOperator(task_id="again", agent_id=1, run_id=1, files=files)
+
+
 class Shop:
     """An agent whose file with records is another one in each run."""
 
@@ -258,13 +262,15 @@ class TestPartitions:
 
     def test_the_operators_read_what_was_landed(self, shop: Shop) -> None:
         """The columns of partitions are there for the check and for the comparison."""
+        text = PRODUCTS.replace("EU", "E/U")
         first, second = (
-            shop.land_text(text, partition_by="region", record_schema={"price": "decimal(10,2)"})
-            for text in (PRODUCTS, PRODUCTS.replace(",12,", ",13,").replace("00125,EU", "00125,US"))
+            shop.land_text(each, partition_by="region", record_schema={"price": "decimal(10,2)"})
+            for each in (text, text.replace(",12,", ",13,").replace("00125,E/U", "00125,US"))
         )
         rules = [
-            {"rule": "allowed", "column": "region", "values": ["EU", "US"]},
+            {"rule": "allowed", "column": "region", "values": ["E/U", "US"]},
             {"rule": "unique", "columns": ["sku"]},
+            {"rule": "range", "column": "price", "minimum": 1, "on_breach": "quarantine"},
         ]
         ti = FakeTaskInstance()
         check = CheckRunRecordsOperator(
@@ -274,8 +280,16 @@ class TestPartitions:
             files=first,
             contract={"rules": rules, "columns": {"region": "string"}},
         )
-        assert check.execute({"ti": ti}) == first  # type: ignore[typeddict-item]
-        assert (ti.pushed["records_check"]["records"], ti.pushed["records_check"]["verdict"]) == (3, "passed")
+        passed = check.execute({"ti": ti})  # type: ignore[typeddict-item]
+        assert [path.replace("/checked/", "/") for path in passed] == first
+        assert [(row["sku"], row["region"]) for path in passed for row in records(path)] == [
+            ("00123", "E/U"),
+            ("00124", "US"),
+        ]
+        [bad] = ti.pushed["records_check"]["quarantined"]
+        assert [row["sku"] for row in records(bad)] == ["00125"]
+        # What passed is given to the next operator.
+        assert check_again(passed).execute({"ti": FakeTaskInstance()}) == passed  # type: ignore[typeddict-item]
         for files, counts in ((first, (3, 0, 0)), (second, (0, 2, 0))):
             operator = RunChangesOperator(
                 task_id="changes", files=files, key="sku", pointer=(shop.root / "pointer.json").as_uri()
@@ -326,7 +340,8 @@ class TestRetries:
         ]
         for form in forms:
             paths = shop.land(run_id, **form)
-            names = {path.removeprefix(shop.folder(run_id).as_uri() + "/") for path in paths}
+            folder = str(shop.folder(run_id))
+            names = {path.removeprefix("file://").removeprefix(f"{folder}/") for path in paths}
             assert below(shop.folder(run_id)) == {*names, MANIFEST_NAME}
 
     def test_a_damaged_file_is_published_again(self, shop: Shop) -> None:

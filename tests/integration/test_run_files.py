@@ -720,8 +720,8 @@ class TestBadInput:
         run_id = finished_run(sandbox, agent_id)
         fetch = RunFilesTransfer._fetch
 
-        def fetch_and_lose(self: Any, wanted: Any) -> Any:
-            measures = fetch(self, wanted)
+        def fetch_and_lose(self: Any, wanted: Any, target: Any) -> Any:
+            measures = fetch(self, wanted, target)
             (tmp_path / "notes.txt").write_text("no")
             return measures
 

@@ -25,6 +25,7 @@ from airflow_provider_sequentum.transfers.landing import (
     LandingFolder,
     Progress,
     check_destination,
+    common_folder,
     copy_all,
     landing,
     landing_names,
@@ -438,3 +439,18 @@ def test_a_part_is_gathered_in_bounded_memory_whatever_size_is_listed(listed: in
     part = part_size(listed)
     assert 8 * 1024**2 <= part <= 640 * 1024**2
     assert part * 10_000 >= min(listed or 0, 5 * 1024**4)
+
+
+@pytest.mark.parametrize(
+    ("paths", "folder"),
+    [
+        (["s3://a@b/run/x.csv"], "s3://a@b/run"),
+        (["s3://b/run/r=1/x.parquet", "s3://b/run/r=2/x.parquet"], "s3://b/run"),
+        (["s3://b/x.csv", "s3://b/y.csv"], "s3://b"),
+        (["s3://b/run/x.csv", "s3://c/run/x.csv"], "s3://b/run"),
+        (["/lake/r=1/x.parquet", "file:///lake/r=2/x.parquet"], "/lake/r=1"),
+        (["/lake/x.csv", "/other/x.csv"], "/lake"),
+    ],
+)
+def test_the_folder_of_several_files_is_never_above_their_bucket_or_disk(paths: list[str], folder: str) -> None:
+    assert common_folder(paths) == folder
