@@ -154,10 +154,10 @@ def test_what_columns_are_called_can_be_stored(lake: Lake, columns: list[str], n
     def records(value: int) -> str:
         return json.dumps([{"sku": "A", **dict.fromkeys(columns, value)}])
 
-    for number in (1, 2):
-        file = lake.folder / f"{number}.json"
+    files = [lake.folder / f"{number}.json" for number in (1, 2)]
+    for number, file in enumerate(files, 1):
         file.write_text(records(number))
-        summary = lake.run(f"run-{number}", "", files=[str(file)])
+    _, summary = (lake.run(f"run-{file.stem}", "", files=[str(file)]) for file in files)
     assert named is None or summary["changed_columns"] == named
     assert len(summary["changed_columns"]) + summary.get("more_changed_columns", 0) == len(columns)
     stored = json.dumps(lake.ti.pushed)
