@@ -79,6 +79,8 @@ class JobAttempt(ABC, Generic[R]):
         self.config = config
         self.is_let_go = False
         """Whether the job is over, stopped, or left running, and what there is to say of it was said."""
+        self.stop_failed = False
+        """Whether the job was asked to stop and could not be confirmed to have ended."""
 
     @property
     def record(self) -> R | None:

@@ -255,21 +255,22 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
         A record that cannot be read is never taken for none: it could hide a job that is running.
 
-        :raises SequentumException: it cannot be read. The job that it names was asked to stop.
-        :raises SequentumRequestRefused: it cannot be read, and what job it names cannot be made out.
+        :raises SequentumException: it cannot be read, and the job that it names has ended.
+        :raises SequentumRequestRefused: it cannot be read, and what job it names cannot be made out, or the job could
+            not be confirmed to have ended. The record stays: a retry must not start a job beside it.
         """
         try:
             return self._attempt_from_record(values[0], context)
         except ValueError as error:
             what = f"The record of this task's job cannot be read: {error}"
             attempt = self._attempt_from_ids(values, context)
-            if attempt is None:
+            fate = attempt.let_go(is_retried=False) if attempt is not None else None
+            if attempt is None or attempt.stop_failed:
                 raise SequentumRequestRefused(
-                    f"{what} Nothing was started. Look in Sequentum Cloud whether a job is running, then delete the"
-                    f" key {self.state_key!r} from the task's state store and clear the task."
+                    f"{what} {fate or ''} Nothing was started. Look in Sequentum Cloud whether a job is running, then "
+                    f"delete the key {self.state_key!r} from the task's state store and clear the task."
                 ) from error
-            fate = attempt.let_go(is_retried=False) or "It names no job that may be running."
-            self._state(context).save(None)  # the exception says what became of the job that it names
+            self._state(context).save(None)
             raise SequentumException(f"{what} {fate} A retry, or clearing the task, starts a new job.") from error
 
     def _state(self, context: Context) -> TaskState:

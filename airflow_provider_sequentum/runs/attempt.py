@@ -208,6 +208,7 @@ class RunAttempt(JobAttempt[RunRecord]):
             try:
                 lost = find_lost_run(self.port, record, "fail", is_killed=is_killed)
             except (AgentRunStartAmbiguous, SequentumError) as error:
+                self.stop_failed = True
                 return f"{self.name} may be running and costing credits: look at it in Sequentum Cloud. ({error})"
             if lost is None:
                 return f"No run of agent {record.agent_id} was found that this task may have started."
@@ -217,6 +218,7 @@ class RunAttempt(JobAttempt[RunRecord]):
     def take_in_stop(self, record: RunRecord, result: RunStopper) -> str:
         """Take in what became of the run when it was stopped, and return it as a sentence."""
         fate = f"{record.name} was asked to stop. {result.sentence}"
+        self.stop_failed = not result.confirmed
         if result.seen is not None:
             self.run = result.seen
             self._publish_note(fate)

@@ -203,7 +203,8 @@ class SessionAttempt(JobAttempt[SessionRecord]):
     def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - a session has one way to end it
         """Cancel the session and return what became of it, as a sentence."""
         stopper = cancel_session(self.port, self.known_record.known_session)
-        fate = f"{self.name} was told to end. {stopper.sentence}"
+        self.stop_failed = not stopper.confirmed
+        fate = f"{self.name} was asked to end. {stopper.sentence}"
         if not self.port.is_asking_airflow:
             try:
                 self._publish(self._summary(stopper.session(self.port.now()), note=fate))

@@ -205,6 +205,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             run.take_in_stop(run.known_record, result)
         if records:
             sentences.insert(0, _describe_stops(records, results))
+        self.stop_failed = not all(result.confirmed for result in results)
         ended = {each.run_id or 0 for each, result in zip(records, results, strict=True) if result.confirmed}
         self.port.record = self.known_record.without_further(ended)
         if not self.port.is_asking_airflow:

@@ -196,7 +196,7 @@ def restart(session: Session, view: TaskView, user: BaseUser, clear: Callable[[d
         save_record(session, view.key, record.updated(max_tries=None))
     try:
         clear(clear_body(view.key))
-    except Impossible as error:
+    except Exception as error:
         if plan.is_in_place and isinstance(record, RunRecord):
             save_record(session, view.key, record)
         audit.finish(session, f"Airflow did not clear the task: {error}")

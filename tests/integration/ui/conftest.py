@@ -41,6 +41,7 @@ class Stage:
     sandbox: Sandbox
     cached: Any
     airflow_refuses: int | None = None
+    airflow_breaks: Exception | None = None
     cleared: list[dict[str, Any]] = field(default_factory=list)
     _clients: dict[str, Any] = field(default_factory=dict)
 
@@ -94,6 +95,8 @@ class Stage:
         """Do what Airflow's own endpoint does: take it, or refuse."""
         from airflow_provider_sequentum.ui.actions import Impossible
 
+        if self.airflow_breaks:
+            raise self.airflow_breaks
         if self.airflow_refuses:
             raise Impossible(f"Airflow answered {self.airflow_refuses}: no")
         self.cleared.append(body)

@@ -188,6 +188,16 @@ def test_what_airflow_refuses_to_clear_stays_as_it_was(stage: Stage) -> None:
     assert "Airflow answered 403" in json.loads(stage.logs()[-1].extra)["outcome"]
 
 
+@KEEPS_RECORDS
+def test_a_clear_that_breaks_leaves_the_record_as_it_was_and_is_in_the_audit_log(stage: Stage) -> None:
+    failed_run(stage)
+    before, stage.airflow_breaks = saved_record(), OSError("the database is away")
+    with pytest.raises(OSError, match="the database is away"):
+        stage.act("restart")
+    assert saved_record() == before
+    assert "the database is away" in json.loads(stage.logs()[-1].extra)["outcome"]
+
+
 def test_any_other_end_means_a_new_run_and_the_button_says_so(stage: Stage) -> None:
     agent = stage.sandbox.add_agent("Prices")
     stage.sandbox.plan_runs(agent.id, [RunPlan(duration=0.0)])

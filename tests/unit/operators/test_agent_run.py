@@ -810,6 +810,21 @@ def test_a_record_of_an_earlier_version_is_refused_and_its_run_stopped(
     assert run_through(worker, task) == 102
 
 
+def test_a_record_that_cannot_be_read_is_kept_while_its_run_may_be_running(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    run = service.start()
+    record = {"format": 1, "agent_id": 7, "run_id": run.id}
+    task.store.set("sequentum_run", record)
+    for name in ("stop", "kill", "status"):
+        service.faults[name] = [(fakes.server_error, False)] * 500
+    with pytest.raises(SequentumRequestRefused, match=r"could not confirm that it ended.* delete the key"):
+        run_through(worker, task)
+    assert task.store.get("sequentum_run") == record
+    assert len(service.runs) == 1
+
+
 FAULTS = [
     (fakes.unauthorized, SequentumConnectionException),
     (fakes.server_error, SequentumUnavailable),
