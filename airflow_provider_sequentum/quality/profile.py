@@ -173,6 +173,11 @@ class ColumnProfile(_Part):
     sizes: Distribution = {}
     bins: Distribution = {}
 
+    @property
+    def has_dates(self) -> bool:
+        """Whether some cells are dates, so that ``numbers`` may be days."""
+        return bool(self.kinds.keys() & {*DATE_KINDS})
+
 
 class Pair(_Part):
     """How often two columns of a record agree.

@@ -174,14 +174,12 @@ def _metrics(profile: Profile, files: int) -> Any:
 
 def _column_metrics(column: ColumnProfile, profile: Profile) -> dict[str, Any]:
     """Return what is known of all records; of the numbers in a sample of them, only the quantiles say something."""
-    from airflow_provider_sequentum.quality.profile import DATE_KINDS
-
     filled = round(column.filled * profile.records)
     metrics: dict[str, Any] = {"nullCount": profile.records - filled, "count": filled}
     is_whole = profile.rows == profile.records
     if is_whole:
         metrics["distinctCount"] = round(column.distinct * filled)
-    if column.numeric > 0.5 and not column.kinds.keys() & {*DATE_KINDS}:
+    if column.numeric > 0.5 and not column.has_dates:
         smallest, *quantiles, largest = column.numbers
         metrics["quantiles"] = dict(zip(("0.05", "0.25", "0.5", "0.75", "0.95"), quantiles, strict=True))
         if is_whole:
