@@ -201,7 +201,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
     def _check_has_format(self) -> None:
         if is_unset(self.file_format):
-            given = [name for name in _OF_A_FORMAT if getattr(self, name)]
+            given = [name for name in _OF_A_FORMAT if getattr(self, name) and not is_unset(getattr(self, name))]
             if given:
                 raise ValueError(f"{given[0]} needs file_format: files that land as they are have no use for it")
 

@@ -142,8 +142,8 @@ class AgentWaits:
     """
 
     __slots__ = (
-        "agent_id", "asked_at", "asked_size", "hinted_at", "interval", "is_new", "list_size", "listeners",
-        "newest_listed", "pending_discovery", "runs", "unlisted",
+        "agent_id", "asked_at", "asked_size", "has_failed", "hinted_at", "interval", "is_new", "list_size",
+        "listeners", "newest_listed", "pending_discovery", "runs", "unlisted",
     )  # fmt: skip
 
     def __init__(self, agent_id: int) -> None:
@@ -161,6 +161,8 @@ class AgentWaits:
         self.asked_at = -math.inf
         self.interval = math.inf
         """Seconds until it may be polled again."""
+        self.has_failed = False
+        """Whether its last poll was not answered."""
         self.hinted_at: float | None = None
         """When the agents list said that the last run had ended, until that has been looked into."""
         self.is_new = True
@@ -386,6 +388,8 @@ class WatchList:
         agent = self._agents.get(poll.agent_id)
         if agent is None:
             return []
+        if isinstance(poll, AgentPoll):
+            agent.has_failed = False
         updates = list(self._observe(agent, answer if isinstance(answer, list) else [answer], asked_at, moment))
         if isinstance(answer, list):
             before = agent.unlisted
@@ -421,6 +425,8 @@ class WatchList:
         if isinstance(poll, AgentPoll):
             self._fail_listeners(agent, error, moment.steady)
         updates = [item for watched in agent.covered(poll) for item in self._judge(watched, error, moment)]
+        if isinstance(poll, AgentPoll):
+            agent.has_failed = True
         self._plan(poll, moment.steady)
         return updates
 
@@ -540,7 +546,8 @@ class WatchList:
             return
         interval = min(watched.shortest_interval for watched in covered)
         if isinstance(poll, AgentPoll):
-            if self._is_shown(agent) and len(covered) == len(agent.last_waits()):
+            # Two checks that fail, minutes apart, are no outage: one that failed is repeated soon.
+            if not agent.has_failed and self._is_shown(agent) and len(covered) == len(agent.last_waits()):
                 interval = max(interval, CHECK_INTERVAL)
             agent.asked_at, agent.interval = asked_at, interval
         self._rotation.plan(poll, now=asked_at, not_before=asked_at + interval)

@@ -193,6 +193,11 @@ class TaskLife(RuleBasedStateMachine):
             self.told |= self.mine_going()  # a worker died over it, and nothing is left that knows of it
         self.task.clear(wipes_store=wipes_store)
         self.state, self.deferral = "scheduled", None
+        if wipes_store or not self.task.has_state_store:
+            self.records_are_discarded()
+
+    def records_are_discarded(self) -> None:
+        """Called when nothing is left that says what the task did before it was cleared."""
 
     def end_deferral(self, state: str) -> None:
         """A person gives the deferred task another state."""

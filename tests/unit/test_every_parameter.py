@@ -127,7 +127,7 @@ def outcome(kind: type[BaseOperator], arguments: dict[str, Any]) -> tuple[str, A
     try:
         operator = kind(task_id="job", **arguments)
     except ValueError as error:  # where a typing error shows when the DAG is parsed
-        named = [name for name in arguments if str(error).startswith(f"{name} must ")]
+        named = [name for name in arguments if str(error).startswith(f"{name} ")]
         if not named:
             raise
         return "refused", SequentumException(str(error))

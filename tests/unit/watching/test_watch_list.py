@@ -611,6 +611,24 @@ def test_every_wait_comes_to_an_end_whatever_comes(
     assert min(world.delays(), default=0) >= 0
 
 
+def test_a_check_that_fails_is_repeated_soon_although_a_page_shows_the_agent_as_running() -> None:
+    failed: list[float] = []
+
+    def fault(call: Call[Any]) -> SequentumError | None:
+        if world.now < 100 or not call.path.startswith("/agent/3/") or len(failed) == 3:
+            return None
+        failed.append(world.now)
+        return server_error(call)
+
+    world = World(fault=fault)
+    for agent_id in range(1, 9):
+        world.wait(world.run(agent_id, 5000))
+    world.live(6000)
+    assert len(failed) == 3
+    assert failed[-1] - failed[0] < 60
+    assert len(world.ended) == 8
+
+
 @settings(max_examples=10, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 8), st.floats(0, 2000), st.floats(0, 500)), min_size=1, max_size=40),
