@@ -678,8 +678,10 @@ class WatchList:
         self._review_pages(self._now)
 
     def _expedite(self, agent: AgentWaits, run_id: int | None) -> None:
-        is_polled_alone = run_id is not None and run_id in agent.unlisted
-        self._rotation.expedite(RunPoll(agent.agent_id, run_id) if is_polled_alone else AgentPoll(agent.agent_id))
+        if run_id is not None and run_id in agent.unlisted:
+            self._rotation.expedite(RunPoll(agent.agent_id, run_id))
+        else:
+            self._rotation.expedite(AgentPoll(agent.agent_id))
 
     def _note_fixed_look(self, watched: Watched, moment: Moment) -> None:
         seconds = watched.wait.fixed_look(moment.utc)
