@@ -44,7 +44,7 @@ FIRST_PACE = 0.2
 HELD = 1.5
 """Seconds beyond what is usual after which an answer was held in the service's queue, because the limit is used up."""
 
-_GROWTH = 1.25
+_GROWTH = 1.5
 """Factor for each window, as long as no level has failed."""
 _CUBIC = 0.0005
 _IN_USE = 0.7
