@@ -154,8 +154,7 @@ def test_an_escaped_backslash_before_a_u_and_a_whole_emoji_survive_the_repair() 
 
 def test_a_cut_page_of_events_with_half_an_emoji_is_read() -> None:
     content = b'{"events": [{"eventIndex": 0, "content": "\\ud83d"}, {"eventIndex": 1, "content": "cu'
-    cut = answer(content)
-    object.__setattr__(cut, "is_cut", True)
+    cut = answer(content)._replace(is_cut=True)
 
     page = read_answer(agent_builder.events("s"), cut)
 
