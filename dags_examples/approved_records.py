@@ -113,7 +113,7 @@ if tuple(map(int, airflow_version.split(".")[:2])) >= (3, 1):
                 "Run {{ report.run_id }} has {{ report.records }} records:\n\n"
                 "{% for breach in report.breaches %}    {{ breach }}\n{% endfor %}\nLoad them?"
             ),
-            # Rejected, the records are as bad as those of a check that nobody is asked about.
+            # Rejected, the records are as bad as those of a check without a question.
             fail_on_reject=True,
         )
         accepted = accept(PROFILES, run.output, land.output)

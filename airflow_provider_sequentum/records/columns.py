@@ -15,7 +15,7 @@ from typing import Any
 from airflow_provider_sequentum.records.formats import library
 
 LARGE_INTEGER = "large integer"
-"""What :func:`choose_types` is told of integers that are not all exact in a ``number``."""
+"""The type of integers in :func:`choose_types` that are not all exact in a ``number``."""
 
 _DATE = r"[1-9]\d{3}-\d\d-\d\d"
 _TIME = r"\d\d:\d\d:\d\d(\.\d{1,6})?"

@@ -285,7 +285,7 @@ class RunFilesTransfer:
             # A killed attempt left it half-written. An attempt that still writes it fails, and this one takes over.
             self.folder.remove(unfinished)
         old = outdated(previous, planned)
-        # Named until they are gone, so that a retry removes them if this attempt is killed meanwhile.
+        # Named until they are gone, so that a retry removes them if this attempt is killed before that.
         self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))
         for file in old:
             self.folder.remove(file.name)

@@ -115,7 +115,8 @@ class Scene:
         if agent_id is None:
             records = [{"sku": f"A{number}", "store": "Lyon", "price": number} for number in range(40)]
             agent_id = self.sandbox.add_agent("Prices", records=records).id
-        self.sandbox.plan_runs(agent_id, plans)
+        if plans:
+            self.sandbox.plan_runs(agent_id, plans)
         return self.airflow.trigger(dag_id, {"agent_id": agent_id}, run_id=run_id)
 
     def effects(self, since: int) -> list[str]:

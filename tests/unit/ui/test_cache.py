@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.errors import ConnectionNotMade
 from airflow_provider_sequentum.exceptions import SequentumConnectionNotFound
-from airflow_provider_sequentum.ui.cache import REQUESTS_PER_MINUTE, RETRY_AFTER, Known, Question, ServiceCache
+from airflow_provider_sequentum.ui.cache import REQUESTS_PER_MINUTE, RETRY_AFTER, WINDOW, Known, Question, ServiceCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +133,7 @@ def test_two_connections_with_one_key_share_its_requests() -> None:
 
     world.while_waiting = look
     world.look(fifth)
-    assert world.asked[-1] == (1060.0, "of the other")
+    assert world.asked[-1] == (1000.0 + WINDOW, "of the other")
 
 
 def test_the_most_urgent_comes_first_and_nothing_is_forgotten() -> None:
