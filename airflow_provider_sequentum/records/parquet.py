@@ -234,7 +234,7 @@ def _segment(value: Any) -> str:
 
 
 class _Partitions:
-    """Records by partition. What does not fit into memory is appended to one file for each, which is open only for that."""
+    """Records by partition. What does not fit into memory is appended to one file for each, open only for that."""
 
     def __init__(self, name: str, by: Sequence[str], work: Path) -> None:
         self._name, self._by, self._work = name, by, work
