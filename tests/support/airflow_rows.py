@@ -13,6 +13,8 @@ from airflow.models.xcom import XComModel
 from airflow.utils.state import DagRunState
 from sqlalchemy import insert, select
 
+from airflow_provider_sequentum.spaces.describe import bounded_summaries
+
 TASK = {
     "map_index": -1,
     "operator": "StartAgentRunOperator",
@@ -97,7 +99,8 @@ def add_history(session: Any, dag_id: str, *, count: int, agents: int, first_age
 def add_space(session: Any, dag_id: str, run_id: str, *, count: int) -> None:
     """Add a task that ran all agents of a space, in the place of a task of the DAG."""
     run = add_task(session, dag_id, run_id, "extract", operator="StartSpaceRunsOperator", state="success")
-    add_xcom(session, run, "extract", "runs", [_past_summary(number, 5000 + number) for number in range(count)])
+    summaries = bounded_summaries([_past_summary(number, 5000 + number) for number in range(count)])
+    add_xcom(session, run, "extract", "runs", summaries)
     add_rendered_fields(session, run, "extract", sequentum_conn_id="sequentum_default")
 
 

@@ -37,8 +37,8 @@ def demo_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield running
 
 
-def test_every_example_is_here() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SHOWS)
+def test_what_is_shown_are_examples() -> None:
+    assert set(SHOWS) <= {path.stem for path in EXAMPLES.glob("*.py")}
 
 
 @pytest.mark.parametrize("dag_id", SHOWS)

@@ -138,7 +138,7 @@ def test_a_thousand_runs(scene: Scene, browser: Browser) -> None:
     assert answer.text.count("<rect") >= 990
     space = DagRun("watched", "a space", "success")
     tab = scene.get(task_path(space), "viewer")
-    assert "695 more runs are not listed" in tab.text
+    assert "more runs are not listed" in tab.text
     assert max(len(answer.content), len(tab.content)) < 200_000
     for name, open_page in (("page", viewer.open_agents), ("tab", lambda: viewer.open_tab(space))):
         painted = [painted_after(viewer, browser, open_page) for _ in range(10)]
