@@ -210,7 +210,7 @@ def test_an_answer_is_decompressed(driver: MakeDriver, coding: str) -> None:
 
 
 def test_an_answer_that_expands_without_end_is_given_up_in_bounded_memory(driver: MakeDriver) -> None:
-    packed = bomb(16 * LONGEST_ANSWER)
+    packed = bomb(6 * LONGEST_ANSWER)
     tracemalloc.start()
     with pytest.raises(UnexpectedAnswer, match="more than 64 MiB") as error:
         driver(streamed(packed, content_encoding="gzip")).send(runs.start(7))

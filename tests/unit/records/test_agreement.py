@@ -311,9 +311,10 @@ def test_a_damaged_sheet_is_refused_with_its_place(change: tuple[str, str], says
 
 def test_a_workbook_that_unpacks_to_too_much_is_refused() -> None:
     styles = "xl/styles.xml"
-    content = altered(PRICES, lambda xml: xml.replace("</styleSheet>", "<junk/>" * 3_000_000 + "</styleSheet>"), styles)
+    junk = f"<junk v='{'x' * 190}'/>" * 105_000
+    content = altered(PRICES, lambda xml: xml.replace("</styleSheet>", junk + "</styleSheet>"), styles)
     assert f"a part {styles!r}" in str(check_agreement("a.xlsx", content))
-    content = altered(PRICES, lambda xml: xml.replace('<row r="3"', "<junk/>" * 3_000_000 + '<row r="3"'))
+    content = altered(PRICES, lambda xml: xml.replace('<row r="3"', junk + '<row r="3"'))
     assert "bytes of XML in one row, after row 2" in str(check_agreement("a.xlsx", content))
 
 
