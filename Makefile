@@ -104,7 +104,7 @@ ifneq ($(PYTHON_2_11),)
 # What these test does not import Airflow, so they pass or fail as on 3.3. "make matrix" runs them on each version.
 WITHOUT_AIRFLOW := api cluster quality records sandbox watching
 test-2.11: $(READY_2_11) ## Unit and integration tests on Airflow 2.11 (skipped where no Python runs it)
-	$(BIN_2_11)/pytest $(SELECT) -n auto tests/unit $(WITHOUT_AIRFLOW:%=--ignore=tests/unit/%)
+	$(BIN_2_11)/pytest $(SELECT) -n auto --hypothesis-profile=quick tests/unit $(WITHOUT_AIRFLOW:%=--ignore=tests/unit/%)
 	$(BIN_2_11)/pytest $(SELECT) -n $(AT_A_TIME) tests/integration $(WITHOUT_AIRFLOW:%=--ignore=tests/integration/%)
 
 system-2.11: $(READY) $(READY_2_11) ## Tests with real processes of Airflow 2.11

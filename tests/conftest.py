@@ -30,6 +30,7 @@ _isolate_environment()
 # How long an example takes is the machine's affair: a test asserts what is computed.
 settings.register_profile("untimed", deadline=None)
 settings.register_profile("thorough", max_examples=10_000, deadline=None)
+settings.register_profile("quick", max_examples=25, deadline=None)
 settings.load_profile("untimed")
 
 
