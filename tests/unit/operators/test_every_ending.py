@@ -86,6 +86,8 @@ def test_the_first_try_and_the_second(
         with pytest.raises(kind) as caught:
             run_a_try(worker, task, policy)
         assert type(caught.value) is kind
+        assert isinstance(caught.value, AirflowSkipException) is (status == SKIPPED)
+        assert isinstance(caught.value, AirflowFailException) is (status == STOPPED), "whether it is retried"
     assert service.count("start") == 1
     assert service.count("restart") == (policy["restarts"] if status == FAILURE else 0)
     left_going = kind is AgentRunTimeout and policy["on_timeout"] == "leave"
@@ -113,25 +115,6 @@ def test_the_first_try_and_the_second(
     same = restarted or (kind is None and store)
     assert run_a_try(worker, task, policy) == (101 if same else 102)
     assert service.count("restart") == restarted + (policy["restarts"] if status == FAILURE else 0)
-
-
-@pytest.mark.parametrize("status", STATUSES)
-@pytest.mark.parametrize("policy", POLICIES, ids=identify)
-def test_what_is_not_retried_and_what_is_skipped(
-    service: FakeService, worker: Worker, status: int | str, policy: dict[str, Any]
-) -> None:
-    service.plans = [ending_in(status)]
-    task = FakeTask(service.clock, retries=2)
-    try:
-        run_a_try(worker, task, policy)
-    except AirflowSkipException:
-        assert status == SKIPPED
-    except AirflowFailException:
-        assert status == STOPPED
-    except AirflowException:
-        assert status not in (SKIPPED, STOPPED, COMPLETED, SUCCESS)
-    else:
-        assert status in (COMPLETED, SUCCESS)
 
 
 @pytest.mark.parametrize("going", [False, True])
