@@ -1,4 +1,5 @@
-"""The values that the options of a request take, by name.
+"""The values that the options of a request take, by name. DAG files import them by way of the operators, so this module
+imports nothing that costs time.
 
 Based on https://docs.sequentum.com/api-reference/agents/start-run and
 https://docs.sequentum.com/api-reference/agents/delete-run.

@@ -8,8 +8,10 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
 
-class _InApiServer:
-    """An attribute that only the API server reads: its value comes from a module that no other process needs.
+class _Later:
+    """An attribute whose value comes from a module that is imported when it is first read.
+
+    The API server reads all of them, and a process that deserializes DAGs with their links those; others read none.
 
     :param module: the module of this package, with a function of the attribute's name.
     """
@@ -33,6 +35,6 @@ class SequentumPlugin(AirflowPlugin):
     """The page in the navigation, the tab on task instances and the button on tasks, for Airflow 3.1 and later."""
 
     name = "sequentum"
-    fastapi_apps = _InApiServer("app")
-    external_views = _InApiServer("app")
-    operator_extra_links = _InApiServer("task_link")
+    fastapi_apps = _Later("app")
+    external_views = _Later("app")
+    operator_extra_links = _Later("task_link")

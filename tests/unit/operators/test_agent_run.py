@@ -35,10 +35,12 @@ from airflow_provider_sequentum.jobs.record import Claim
 from airflow_provider_sequentum.operators import remote_job
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support import service as fakes
-from tests.support.airflow import FakeTask, deferred_by, use_fakes
+from tests.support.airflow import FakeTask, deferred_by
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
 from tests.support.tries import fire, run_try
 from tests.support.worker import Worker
+
+pytestmark = pytest.mark.usefixtures("fakes_behind_operators")
 
 FAILURE = Plan(RunStatus.FAILURE, seconds=10)
 
@@ -46,18 +48,6 @@ FAILURE = Plan(RunStatus.FAILURE, seconds=10)
 @pytest.fixture
 def service() -> FakeService:
     return FakeService(Clock())
-
-
-@pytest.fixture
-def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    worker = Worker(service)
-    use_fakes(monkeypatch, worker)
-    return worker
-
-
-@pytest.fixture
-def task(service: FakeService, worker: Worker) -> FakeTask:
-    return FakeTask(service.clock, retries=2)
 
 
 def operator(**arguments: Any) -> StartAgentRunOperator:

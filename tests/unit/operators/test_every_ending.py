@@ -20,10 +20,12 @@ from airflow_provider_sequentum.exceptions import (
     SequentumSkipped,
 )
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
-from tests.support.airflow import FakeTask, use_fakes
+from tests.support.airflow import FakeTask
 from tests.support.service import Clock, FakeService, Plan, ending_in
 from tests.support.tries import run_try
 from tests.support.worker import Worker
+
+pytestmark = pytest.mark.usefixtures("fakes_behind_operators")
 
 STOPPING, FAILURE, FAILED, STOPPED, COMPLETED, SUCCESS, SKIPPED = 5, 6, 7, 8, 9, 10, 11
 STATUSES: list[int | str] = [*range(14), 14, 99, -1, "Paused"]
@@ -52,13 +54,6 @@ def identify(value: object) -> str:
 @pytest.fixture
 def service() -> FakeService:
     return FakeService(Clock())
-
-
-@pytest.fixture
-def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    worker = Worker(service)
-    use_fakes(monkeypatch, worker)
-    return worker
 
 
 def run_a_try(worker: Worker, task: FakeTask, policy: dict[str, Any]) -> Any:

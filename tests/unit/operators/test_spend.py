@@ -16,10 +16,12 @@ from airflow_provider_sequentum.jobs.record import Announcement, PlannedStart
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
-from tests.support.airflow import FakeTask, deferred_by, use_fakes
+from tests.support.airflow import FakeTask, deferred_by
 from tests.support.service import START, Clock, FakeService, Plan
 from tests.support.tries import run_try
 from tests.support.worker import Worker
+
+pytestmark = pytest.mark.usefixtures("fakes_behind_operators")
 
 BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])
 
@@ -29,13 +31,6 @@ def service() -> FakeService:
     fake = FakeService(Clock())
     bill(fake, 1, 4)
     return fake
-
-
-@pytest.fixture
-def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    worker = Worker(service)
-    use_fakes(monkeypatch, worker)
-    return worker
 
 
 @pytest.fixture

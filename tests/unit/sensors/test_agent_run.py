@@ -35,23 +35,17 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.runs.wait import RunEvent
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from tests.support import service as fakes
-from tests.support.airflow import FakeTask, deferred_by, use_fakes, use_first_poke
-from tests.support.service import START, Clock, ErrorOf, FakeService, Plan, ending_in
+from tests.support.airflow import FakeTask, deferred_by, use_first_poke
+from tests.support.service import START, ErrorOf, FakeService, Plan, ending_in
 from tests.support.tries import fire
 from tests.support.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("fakes_behind_operators")
 MODES = pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
 
 
 @pytest.fixture
-def service() -> FakeService:
-    return FakeService(Clock())
-
-
-@pytest.fixture
-def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    worker = Worker(service)
-    use_fakes(monkeypatch, worker)
+def worker(worker: Worker, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
     # The base class sleeps between pokes and counts their time.
     base = sys.modules[BaseSensorOperator.__module__]
     time = SimpleNamespace(sleep=service.clock.sleep, monotonic=service.clock.monotonic)

@@ -1,4 +1,4 @@
-"""The fake Agent Builder and who talks to it."""
+"""The fake Agent Builder."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ import logging
 import pytest
 
 from tests.support.builder import FakeBuilder
-from tests.support.worker import PACKAGE, Worker
+from tests.support.worker import PACKAGE
 
 
 @pytest.fixture
 def service() -> FakeBuilder:
     return FakeBuilder()
-
-
-@pytest.fixture
-def worker(service: FakeBuilder) -> Worker:
-    return Worker(service)
 
 
 @pytest.fixture

@@ -29,10 +29,12 @@ from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperato
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
 from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 from tests.support import service as fakes
-from tests.support.airflow import FakeTask, deferred_by, use_fakes
+from tests.support.airflow import FakeTask, deferred_by
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
 from tests.support.tries import fire_space, run_try
 from tests.support.worker import Killed, Worker
+
+pytestmark = pytest.mark.usefixtures("fakes_behind_operators")
 
 FAILURE = Plan(RunStatus.FAILURE, seconds=10)
 BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])
@@ -41,18 +43,6 @@ BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferr
 @pytest.fixture
 def service() -> FakeService:
     return FakeService(Clock(), agents={7: "Prices", 8: "Stock", 9: "Reviews"})
-
-
-@pytest.fixture
-def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    worker = Worker(service)
-    use_fakes(monkeypatch, worker)
-    return worker
-
-
-@pytest.fixture
-def task(service: FakeService, worker: Worker) -> FakeTask:
-    return FakeTask(service.clock, retries=2)
 
 
 def operator(**arguments: Any) -> StartSpaceRunsOperator:

@@ -12,10 +12,12 @@ from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.stop import stop_runs
-from tests.support.airflow import FakeTask, deferred_by, use_fakes
+from tests.support.airflow import FakeTask, deferred_by
 from tests.support.service import Clock, FakeService, Plan, server_error
 from tests.support.tries import fire_space, run_try
 from tests.support.worker import Killed, Worker
+
+pytestmark = pytest.mark.usefixtures("fakes_behind_operators")
 
 BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])
 LONG = Plan(seconds=90)
@@ -34,18 +36,6 @@ def service() -> FakeService:
 
     service._run_all = thrice  # type: ignore[method-assign]
     return service
-
-
-@pytest.fixture
-def worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    worker = Worker(service)
-    use_fakes(monkeypatch, worker)
-    return worker
-
-
-@pytest.fixture
-def task(service: FakeService, worker: Worker) -> FakeTask:
-    return FakeTask(service.clock, retries=2)
 
 
 def operator(**arguments: Any) -> StartSpaceRunsOperator:
