@@ -53,10 +53,11 @@ def add_task(session: Any, dag_id: str, run_id: str, task_id: str, **columns: An
     return run
 
 
-def add_xcom(session: Any, run: Any, task_id: str, key: str, value: Any) -> None:
+def add_xcom(session: Any, run: Any, task_id: str, key: str, value: Any, age: timedelta = timedelta(0)) -> None:
     """Push an XCom in the form in which Airflow keeps it."""
     names = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": -1}
-    session.add(XComModel(dag_run_id=run.id, key=key, value=json.dumps(value), timestamp=datetime.now(UTC), **names))
+    at = datetime.now(UTC) - age
+    session.add(XComModel(dag_run_id=run.id, key=key, value=json.dumps(value), timestamp=at, **names))
 
 
 def add_rendered_fields(session: Any, run: Any, task_id: str, **fields: Any) -> None:
@@ -97,10 +98,10 @@ def add_history(session: Any, dag_id: str, *, count: int, agents: int, first_age
 
 
 def add_space(session: Any, dag_id: str, run_id: str, *, count: int) -> None:
-    """Add a task that ran all agents of a space, in the place of a task of the DAG."""
+    """Add a task that ran all agents of a space a day ago, in the place of a task of the DAG."""
     run = add_task(session, dag_id, run_id, "extract", operator="StartSpaceRunsOperator", state="success")
     summaries = bounded_summaries([_past_summary(number, 5000 + number) for number in range(count)])
-    add_xcom(session, run, "extract", "runs", summaries)
+    add_xcom(session, run, "extract", "runs", summaries, timedelta(days=1))
     add_rendered_fields(session, run, "extract", sequentum_conn_id="sequentum_default")
 
 
