@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_attempt import TaskState, states_in_dag_run, tasks_that_set
-from airflow_provider_sequentum.jobs.record import Announced, Announcement, Claim
+from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, Claim
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply, SequentumClient

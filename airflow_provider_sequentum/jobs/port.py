@@ -13,7 +13,8 @@ from airflow_provider_sequentum.api.errors import RefusedByServer, SequentumErro
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply
-    from airflow_provider_sequentum.jobs.record import Announced, Announcement, Claim, Stored
+    from airflow_provider_sequentum.jobs.record import Stored
+    from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, Claim
 
 T = TypeVar("T")
 

@@ -20,7 +20,8 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
-from airflow_provider_sequentum.jobs.record import PlannedStart, read_event
+from airflow_provider_sequentum.jobs.record import read_event
+from airflow_provider_sequentum.jobs.siblings import PlannedStart
 from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.outcome import failure_for, judge
 from airflow_provider_sequentum.runs.phases import Phase, phase_of

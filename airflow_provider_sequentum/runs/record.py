@@ -19,12 +19,12 @@ from airflow_provider_sequentum.jobs.record import (
     JobConfig,
     JobRecord,
     JsonText,
-    PlannedStart,
     Seconds,
     choice_of,
     fingerprint,
     objects_in,
 )
+from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call

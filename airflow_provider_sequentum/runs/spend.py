@@ -23,7 +23,7 @@ from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import CreditLimitReached, SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
-from airflow_provider_sequentum.jobs.record import Announced, Announcement, PlannedStart
+from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.runs.describe import counted, format_seconds
 from airflow_provider_sequentum.runs.outcome import BILLING_PAGE, read_costs
 from airflow_provider_sequentum.runs.phases import Phase, phase_of

@@ -25,7 +25,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, NOT_FOUND_TOLERANCE, Port, Sender
-from airflow_provider_sequentum.jobs.record import Announcement, Claim
+from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.jobs.record import PlannedStart
+    from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
 CLOCK_TOLERANCE = timedelta(seconds=3)
 """How much earlier than its start was sent a run may seem to have been created: ``Date`` has whole seconds, and the

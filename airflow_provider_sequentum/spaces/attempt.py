@@ -32,7 +32,8 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
-from airflow_provider_sequentum.jobs.record import PlannedStart, Stored, read_event
+from airflow_provider_sequentum.jobs.record import Stored, read_event
+from airflow_provider_sequentum.jobs.siblings import PlannedStart
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
 from airflow_provider_sequentum.runs.describe import counted, run_summary

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.api.errors import ConnectionNotMade, SequentumError
-from airflow_provider_sequentum.jobs.record import Announcement, Claim, Stored
+from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.spaces.record import SpaceRecord
 from airflow_provider_sequentum.spaces.start import claim_runs

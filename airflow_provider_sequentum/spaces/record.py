@@ -11,7 +11,8 @@ from pydantic import Field
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import spaces
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, PlannedStart, Stored, choice_of, fingerprint
+from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, Stored, choice_of, fingerprint
+from airflow_provider_sequentum.jobs.siblings import PlannedStart
 from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
 from airflow_provider_sequentum.spaces.describe import shortened
 

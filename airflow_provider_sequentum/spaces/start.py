@@ -22,7 +22,7 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import Port, Sender
-from airflow_provider_sequentum.jobs.record import Announcement, Claim
+from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Reply
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.jobs.record import PlannedStart
+    from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
 MOST_NAMED = 5
 """Lists of which an error says what they lack."""

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.hooks.port import AttemptPort
-from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.siblings import Claim
 from tests.simulation.history import Entry
 from tests.simulation.stage import Stage
 from tests.simulation.triggerer import Triggerer

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from airflow_provider_sequentum import __version__
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
-from airflow_provider_sequentum.jobs.record import Announcement, PlannedStart
+from airflow_provider_sequentum.jobs.siblings import Announcement, PlannedStart
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator

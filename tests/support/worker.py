@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from airflow_provider_sequentum.api.call import Call, Reply
-from airflow_provider_sequentum.jobs.record import Announced, Announcement, Claim, Stored
+from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, Claim
 from tests.support.service import not_reached
 
 T = TypeVar("T")

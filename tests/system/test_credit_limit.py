@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
-from airflow_provider_sequentum.jobs.record import Announcement
+from airflow_provider_sequentum.jobs.siblings import Announcement
 from tests.system.dags.credit_limit import KILLED_AFTER
 from tests.system.remote_jobs import until
 

@@ -14,7 +14,7 @@ from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.api.errors import ConnectionNotMade
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.port import AttemptPort, ClientPort
-from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.runs.record import RunRecord
 from tests.support.airflow import FakeTask
 from tests.support.service import Clock

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
-from airflow_provider_sequentum.jobs.record import Announcement, Claim, Stored
+from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.schedules import PausedSchedules, ResumedSchedules
 from airflow_provider_sequentum.runs.sense import SensorConfig

@@ -31,7 +31,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.hooks.port import ClientPort
-from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.operators import remote_job
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from tests.support import service as fakes

@@ -12,7 +12,7 @@ from airflow_provider_sequentum.airflow_compat.task_attempt import states_in_dag
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunFailure, AgentRunTimeout, CreditLimitReached
 from airflow_provider_sequentum.hooks.port import ANNOUNCEMENT_KEY
-from airflow_provider_sequentum.jobs.record import Announcement, PlannedStart
+from airflow_provider_sequentum.jobs.siblings import Announcement, PlannedStart
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator

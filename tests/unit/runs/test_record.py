@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
-from airflow_provider_sequentum.jobs.record import FORMAT, Claim, Stored
+from airflow_provider_sequentum.jobs.record import FORMAT, Stored
+from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.runs.record import (
     MOST_REPLACED,
     START_OPTIONS,

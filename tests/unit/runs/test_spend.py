@@ -17,7 +17,7 @@ from airflow_provider_sequentum.api.billing import RunCost
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, CreditLimitReached, SequentumRequestRefused
-from airflow_provider_sequentum.jobs.record import Announced, Announcement, PlannedStart
+from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunConfig, RunRecord
 from airflow_provider_sequentum.runs.spend import (
     Bill,

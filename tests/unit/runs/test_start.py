@@ -19,7 +19,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     SequentumUnavailable,
 )
-from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.parameters import OnAmbiguousStart
 from airflow_provider_sequentum.runs import start as starting
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord

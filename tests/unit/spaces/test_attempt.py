@@ -24,7 +24,7 @@ from airflow_provider_sequentum.exceptions import (
     SpaceRunsFailed,
 )
 from airflow_provider_sequentum.hooks.port import CLAIM_KEY, AttemptPort
-from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
 from airflow_provider_sequentum.spaces.attempt import SpaceAttempt

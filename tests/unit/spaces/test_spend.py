@@ -20,7 +20,7 @@ from airflow_provider_sequentum.exceptions import (
     SpaceRunsFailed,
 )
 from airflow_provider_sequentum.hooks.port import ANNOUNCEMENT_KEY
-from airflow_provider_sequentum.jobs.record import Announced, Announcement, PlannedStart
+from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.runs.spend import MOST_AGENTS
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord

@@ -15,7 +15,7 @@ from airflow_provider_sequentum.exceptions import (
     CreditsTooLow,
     SequentumUnavailable,
 )
-from airflow_provider_sequentum.jobs.record import Claim
+from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.start import BUSY_DELAYS, LOOKUP_DELAYS, SIBLING_DELAYS
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
