@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from airflow_provider_sequentum.airflow_compat.trigger_life import SHORTEST_TRIGGER_LIFE
-from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs, schedules
+from airflow_provider_sequentum.api import ClientSettings, SequentumClient, agents, files, runs, schedules
 from airflow_provider_sequentum.assets.agent_run import SETTLING_SECONDS
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
 from tests.system.harness import DagRun
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_sequentum.sandbox import Sandbox
+    from airflow_provider_sequentum.sandbox.agents import Agent
     from tests.system.stage import Stage
 
 pytestmark = pytest.mark.slow
@@ -326,6 +327,91 @@ class TestPartialResults:
         names = {path.name for path in self.folder(stage, "partial", run_id).iterdir()}
         assert {"output.csv", "log.txt"} <= names
         assert "Failure" in stage.airflow.xcom(run, "tell")
+
+
+class TestProductsToPrices:
+    @pytest.fixture
+    def agent(self, sandbox: Sandbox) -> Agent:
+        return sandbox.add_agent("Shop", records=[{"sku": "A1", "price": "2.50"}], duration=1, space_id=1)
+
+    def test_the_run_has_the_products_the_pinned_version_and_a_limit(
+        self, stage: Stage, sandbox: Sandbox, agent: Agent
+    ) -> None:
+        """A first run pins the version and its bill is the forecast of the next; then a limit and a new version."""
+        run = finished(stage, stage.airflow.trigger("products_to_prices", {"agent_id": agent.id}))
+        [start] = sandbox.ledger.starts(agent.id)
+        assert json.loads(start.input_parameters or "{}") == {"products": stage.airflow.xcom(run, "upload_products")}
+        [file] = [one for one in sandbox.engine.state.input_files if one.name.startswith("products_to_prices")]
+        assert file.size > 250 * len("A1,https://shop.example/a1")
+        assert stage.airflow.xcom(run, "run_agent", "run")["cost"] > 0
+
+        low = stage.airflow.trigger("products_to_prices", {"agent_id": agent.id, "credit_limit": 0.01})
+        assert "Raise the limit" in self.error(stage, low)
+        with SequentumClient(ClientSettings(api_key=sandbox.api_key, base_url=sandbox.base_url)) as client:
+            client.send(agents.restore_version(agent.id, 1, "shop moved"))
+        changed = stage.airflow.trigger("products_to_prices", {"agent_id": agent.id})
+        assert "shop moved" in self.error(stage, changed)
+        assert len(sandbox.ledger.starts(agent.id)) == 1
+        assert len([one for one in sandbox.engine.state.input_files if one.name == file.name]) == 1
+
+    def error(self, stage: Stage, run: DagRun) -> str:
+        """Return the log of the run's task, which has failed without a retry."""
+        finished(stage, run, "failed")
+        task = stage.airflow.task_instance(run, "run_agent")
+        assert (task.state, task.try_number) == ("failed", 1)
+        log: str = stage.airflow.log(run, "run_agent", 1)
+        return log
+
+
+class TestRestoreVersion:
+    def test_the_version_is_restored_and_expected_from_then_on(self, stage: Stage, sandbox: Sandbox) -> None:
+        agent = sandbox.add_agent("Moved", records=[{"name": "Tea"}], duration=1)
+        conf = {"agent_id": agent.id, "version": 1, "reason": "Prices were missing."}
+        with SequentumClient(ClientSettings(api_key=sandbox.api_key, base_url=sandbox.base_url)) as client:
+            client.send(agents.restore_version(agent.id, 1, "a user's change"))
+            run = finished(stage, stage.airflow.trigger("restore_version", conf))
+            versions = client.send(agents.list_versions(agent.id))
+        newest = max(versions, key=lambda version: version.version)
+        assert newest.version == stage.airflow.xcom(run, "restore_version") == 3
+        assert (newest.comments or "").startswith("Prices were missing.")
+        assert stage.airflow.api.get(f"/variables/sequentum_pinned_version_sequentum_default_{agent.id}")["value"]
+        [start] = sandbox.ledger.starts(agent.id)
+        assert start.run_id == int(stage.airflow.xcom(run, "run_agent"))
+
+
+class TestDeleteOldRuns:
+    def test_only_what_is_landed_is_deleted(self, stage: Stage, sandbox: Sandbox) -> None:
+        agent = sandbox.add_agent("Old", records=[{"name": "Tea"}], duration=1, space_id=1)
+        landed = int(
+            stage.airflow.xcom(
+                finished(stage, stage.airflow.trigger("products_to_prices", {"agent_id": agent.id})), "run_agent"
+            )
+        )
+        with SequentumClient(ClientSettings(api_key=sandbox.api_key, base_url=sandbox.base_url)) as client:
+            unlanded = client.send(runs.start(agent.id)).id
+            wait_until(lambda: not sandbox.ledger.going)
+            stage.airflow.wait_for_dag("delete_old_runs")
+            stage.airflow.api.patch("/dags/delete_old_runs", {"is_paused": False})
+            conf = {"agent_id": agent.id, "older_than_days": 0}
+            run = finished(stage, stage.airflow.trigger("delete_old_runs", conf))
+            assert stage.airflow.xcom(run, "delete_old_runs") == [landed]
+            assert self.files(client, agent, landed), "a dry run deletes nothing"
+            run = finished(stage, stage.airflow.trigger("delete_old_runs", {**conf, "dry_run": False}))
+            assert stage.airflow.xcom(run, "delete_old_runs") == [landed]
+            assert self.files(client, agent, landed) == 0
+            assert self.files(client, agent, unlanded)
+        stage.airflow.api.patch("/dags/delete_old_runs", {"is_paused": True})
+
+    def files(self, client: SequentumClient, agent: Agent, run_id: int) -> int:
+        return len(client.send(files.list_files(agent.id, run_id)))
+
+
+class TestHookInATask:
+    def test_one_run_and_its_first_record(self, stage: Stage, sandbox: Sandbox) -> None:
+        agent = sandbox.add_agent("Tea", records=[{"name": "Tea"}, {"name": "Coffee"}], duration=1)
+        run = finished(stage, stage.airflow.trigger("hook_in_a_task", {"agent_id": agent.id}))
+        assert stage.airflow.xcom(run, "first_record")["record"] == {"name": "Tea"}
+        assert len(sandbox.ledger.starts(agent.id)) == 1
 
 
 class TestTakeOverSchedules:
