@@ -279,6 +279,22 @@ sbom: $(BUILD_READY) ## The locked packages as a bill of materials (build/sbom/)
 check-package: build $(READY) ## Check both: contents, metadata, reproducibility, and the wheel in an environment of its own
 	$(BIN)/pytest tests/packaging
 
+# Airflow publishes what each of its releases was tested with, and managed Airflows install nothing else. What it publishes
+# for 3.0 has a common-compat provider that is too old; docs/compatibility.md says what to do there.
+CONSTRAINTS ?= https://raw.githubusercontent.com/apache/airflow/constraints-{release}/constraints-{python}.txt
+CONSTRAINED := $(sort $(shell sed -nE 's/^apache-airflow==([0-9.]+).*/\1/p' $(filter-out %-3.0.txt,$(wildcard requirements/airflow-*.txt))))
+.PHONY: check-constraints
+check-constraints: build $(READY) ## The wheel installs with the constraints of each Airflow (needs the internet, or CONSTRAINTS=folder/{release}.txt)
+	@python=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	constraints="$(CONSTRAINTS)"; constraints="$${constraints//\{python\}/$$python}"; \
+	for release in $(CONSTRAINED); do \
+		echo "Airflow $$release"; \
+		$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(BIN)/python build/constrained; \
+		$(BIN)/uv pip install --system-certs --quiet --python build/constrained/bin/python \
+			--constraint "$${constraints//\{release\}/$$release}" "apache-airflow==$$release" dist/*.whl; \
+		$(BIN)/uv pip check --python build/constrained/bin/python; \
+	done
+
 # Run "make lock UPGRADE=--upgrade" to take the newest versions. Registry addresses stay out of the files.
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock" $(UPGRADE)

@@ -10,7 +10,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_sequentum.parameters import (
@@ -21,6 +20,11 @@ from airflow_provider_sequentum.parameters import (
     parse_named,
     parse_seconds,
 )
+
+try:
+    from airflow.triggers.base import BaseEventTrigger
+except ImportError:  # Airflow 2.11, which has no asset watchers; common-compat has the name since 1.19 only
+    from airflow.triggers.base import BaseTrigger as BaseEventTrigger  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

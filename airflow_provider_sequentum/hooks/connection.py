@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+from airflow_provider_sequentum.airflow_compat.connections import aget_connection
 from airflow_provider_sequentum.api.addresses import LARGEST_PORT
 from airflow_provider_sequentum.api.settings import (
     DEFAULT_BASE_URL,
@@ -87,13 +88,11 @@ class SequentumConnection(BaseHook):
 
     async def aget_settings(self) -> ClientSettings:
         """Return :attr:`settings` without blocking the event loop."""
-        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-
         try:
-            connection = await get_async_connection(self.sequentum_conn_id, hook=self)
+            connection, extra = await aget_connection(self, self.sequentum_conn_id)
         except AirflowNotFoundException as error:
             raise self._missing_connection() from error
-        return self._settings_from(connection, await get_async_extra_dejson(connection))
+        return self._settings_from(connection, extra)
 
     async def aget_client(self) -> AsyncSequentumClient:
         """Return a new async client; the caller closes it (``async with``)."""

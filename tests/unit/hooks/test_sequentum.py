@@ -158,10 +158,11 @@ def test_a_missing_connection_is_one_clear_error(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_missing_connection_is_the_same_error_in_a_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def amissing(conn_id: str, hook: object) -> object:
+    async def amissing(conn_id: str) -> object:
         return missing(conn_id)
 
-    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", amissing)
+    monkeypatch.setattr(SequentumHook, "get_connection", staticmethod(missing))
+    monkeypatch.setattr(SequentumHook, "aget_connection", staticmethod(amissing), raising=False)
     with pytest.raises(SequentumConnectionNotFound, match="'no_such'"):
         await SequentumHook("no_such").aget_client()
 

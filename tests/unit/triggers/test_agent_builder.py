@@ -137,11 +137,11 @@ async def test_a_refused_key_is_looked_up_again(
 
 
 async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def missing(conn_id: str, hook: object = None) -> None:
+    async def missing(hook: object, conn_id: str) -> None:
         raise AirflowNotFoundException(conn_id)
 
     monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", 0.0)
-    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", missing)
+    monkeypatch.setattr("airflow_provider_sequentum.hooks.connection.aget_connection", missing)
     seen = TurnEvent.from_json((await fired(trigger(sequentum_conn_id="nowhere")))[0])
     assert seen.error == "SequentumConnectionNotFound"
     assert "nowhere" in seen.message

@@ -1,0 +1,32 @@
+"""A connection that is read on an event loop.
+
+Before Airflow 3.3.2 a connection's secrets are masked by a blocking call to the supervisor, in ``aget_connection`` as
+well. On an event loop it raises ``DeadlockImminentError`` while another call is under way, so it is made in a thread.
+``common-compat`` does the same since 1.21, but the constraint files of Airflow have older versions of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook, Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+async def aget_connection(hook: BaseHook, conn_id: str) -> tuple[Connection, Mapping[str, Any]]:
+    """Return a connection and its extra, without blocking the event loop.
+
+    :raises AirflowNotFoundException: Airflow does not find the connection.
+    """
+    if hasattr(Connection, "aextra_dejson"):
+        connection = await hook.aget_connection(conn_id)
+        return connection, await connection.aextra_dejson()
+    from asgiref.sync import sync_to_async
+
+    def read() -> tuple[Connection, Mapping[str, Any]]:
+        connection = hook.get_connection(conn_id)
+        return connection, connection.extra_dejson
+
+    return await sync_to_async(read)()
