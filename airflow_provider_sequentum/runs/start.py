@@ -92,10 +92,9 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
     was_cleared = previous.was_cleared(new.max_tries)
     record = previous
     if previous.run_id is None:
-        found = _find_requested_run(port, previous, new, was_cleared=was_cleared)
-        if found is None:
-            return start_run(port, new, previous)
-        record = found
+        record = _find_requested_run(port, previous, new, was_cleared=was_cleared)
+        if record.run_id is None:
+            return start_run(port, new, record)
         port.save(record)  # from here on, whatever ends this attempt knows the run
         _claim(port, record)
 
@@ -189,8 +188,14 @@ def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -
 
 def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
     """Tell the mapped siblings which runs are this task's, and whether a start of it is unanswered."""
-    is_answered = is_answered or record.run_id is not None
-    port.claim(Claim(agent_id=record.agent_id, run_ids=record.all_runs, is_answered=is_answered))
+    port.claim(
+        Claim(
+            agent_id=record.agent_id,
+            run_ids=record.all_runs,
+            is_answered=is_answered or record.run_id is not None,
+            has_lost_run=record.may_lack_runs,
+        )
+    )
 
 
 def send_start(port: Sender, call: Call[T], what: str) -> T:
@@ -275,23 +280,30 @@ def _restart_refused(record: RunRecord, reason: str) -> SequentumRequestRefused:
     )
 
 
-def _find_requested_run(port: Port, record: RunRecord, new: RunRecord, *, was_cleared: bool) -> RunRecord | None:
-    """Find the run of an attempt that was interrupted between its intent and the service's answer."""
+def _find_requested_run(port: Port, record: RunRecord, new: RunRecord, *, was_cleared: bool) -> RunRecord:
+    """Find the run of an attempt that was interrupted between its intent and the service's answer.
+
+    :return: the record, with the run if it was found.
+    """
+    policy = new.config_or_defaults.on_ambiguous_start
     log.warning(
         "An earlier attempt may have started a run of agent %s whose id is not known. Looking for it.", record.agent_id
     )
     try:
-        run = find_lost_run(port, record, new.config_or_defaults.on_ambiguous_start)
+        run = find_lost_run(port, record, "fail" if policy == "start" else policy)
     except AgentRunStartAmbiguous as error:
+        if policy == "start":
+            log.warning("%s A new run is started nevertheless (on_ambiguous_start='start').", error)
+            return record.updated(is_ambiguous=True)
         if record.is_ambiguous and was_cleared:
             # Clearing the task is how a person, who has read the error and looked, says: start a new run.
             log.warning("%s The task was cleared since, so a new run is started.", error)
-            return None
+            return record
         port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
         raise
     if run is None:
         log.info("No such run of agent %s was found.", record.agent_id)
-        return None
+        return record
     return record.started(run.id)
 
 
@@ -352,9 +364,20 @@ def _look_for_candidates(
         doubt = what_a_list_lacks(record, listed, now, reply.served_at)
         if not doubt and candidates and unanswered:
             doubt = f"Unanswered starts of mapped siblings: {unanswered}."
+        elif not doubt:
+            doubt = may_be_lost_by_sibling(candidates, claims)
         if candidates and not doubt:
             break
     return candidates, doubt
+
+
+def may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -> str:
+    """Return why a candidate may be a run that a mapped sibling has lost: a sentence, empty where none can be."""
+    # Ids grow: what a sibling has lost has a lower one than the run that it started since.
+    newest = max((max(claim.run_ids, default=0) for claim in claims if claim.has_lost_run), default=0)
+    if any(candidate.id < newest for candidate in candidates):
+        return "A mapped sibling has lost a run of about the same time."
+    return ""
 
 
 def candidates_for(

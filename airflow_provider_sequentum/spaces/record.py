@@ -117,6 +117,7 @@ class SpaceRecord(JobRecord):
     :param further: runs that the service says it has started beside the one of each agent, until they are stopped.
     :param is_incomplete: the service has answered, and did not name all agents that it started.
     :param is_ambiguous: the task has failed because runs could not be distinguished from others: a person knows of it.
+    :param may_lack_runs: whether the task may have had runs that this record does not name.
     """
 
     config: SpaceConfig = SpaceConfig()
@@ -128,6 +129,7 @@ class SpaceRecord(JobRecord):
     further: dict[int, tuple[int, ...]] = Field(default_factory=dict)
     is_incomplete: bool = False
     is_ambiguous: bool = False
+    may_lack_runs: bool = False
 
     @property
     def space_id(self) -> int:
@@ -233,6 +235,7 @@ class SpaceRecord(JobRecord):
             runs={agent: run for agent, run in runs.items() if agent not in lost},
             not_started={**self.not_started, **told},
             starts=(*others, *unknown),
+            may_lack_runs=self.may_lack_runs or bool(lost),
         )
 
     def without_doubts(self) -> SpaceRecord:

@@ -763,8 +763,8 @@ def test_where_the_service_does_not_tell_its_time_a_first_run_is_told_by_being_a
 # Mapped siblings start the same agent
 
 
-def claim(*run_ids: int, agent_id: int | None = 7, is_answered: bool = True) -> Claim:
-    return Claim(agent_id=agent_id, run_ids=run_ids, is_answered=is_answered, map_index=1)
+def claim(*run_ids: int, agent_id: int | None = 7, **more: Any) -> Claim:
+    return Claim(agent_id=agent_id, run_ids=run_ids, map_index=1, **more)
 
 
 @pytest.mark.parametrize(("claimed", "found"), [((101,), 102), ((102,), 101), ((101, 102), None)])
@@ -799,6 +799,45 @@ def test_the_answer_of_a_sibling_is_waited_for(service: FakeService, worker: Wor
 
     worker.sleep = sleep  # type: ignore[method-assign]
     assert lose_the_start(worker, strangers=1).run.id == 102
+
+
+def test_the_lost_run_of_a_sibling_that_was_cleared_is_not_adopted(service: FakeService, worker: Worker) -> None:
+    # The sibling failed, because its run could not be told from others; a person cleared it, and it started run 103.
+    worker.siblings = [claim(103, has_lost_run=True)]
+    with pytest.raises(AgentRunStartAmbiguous, match="A mapped sibling has lost a run") as caught:
+        lose_the_start(worker, strangers=1, took_effect=False)
+    assert caught.value.run_id == 101
+    assert service.count("start") == 1
+
+
+def test_a_run_that_is_younger_than_all_that_a_sibling_has_lost_is_adopted(worker: Worker) -> None:
+    worker.siblings = [claim(100, has_lost_run=True)]
+    assert lose_the_start(worker, strangers=0).run.id == 101
+
+
+@pytest.mark.parametrize("policy", ["fail", "start"])
+def test_a_task_whose_run_could_not_be_told_from_others_says_so_to_its_siblings(
+    service: FakeService, worker: Worker, policy: str
+) -> None:
+    with suppress(AgentRunStartAmbiguous):
+        lose_the_start(worker, strangers=1, on_ambiguous_start=policy)
+    if policy == "fail":
+        assert worker.claimed[-1].is_answered is False
+        acquire(worker, max_tries=3)
+    assert (worker.claimed[-1].run_ids, worker.claimed[-1].has_lost_run) == ((103,), True)
+    request_and_die(worker)
+    acquire(worker, max_tries=4)
+    assert worker.claimed[-1].has_lost_run, "also after further attempts"
+
+
+def test_an_intent_that_an_earlier_attempt_left_is_lost_too_where_another_run_is_started(
+    service: FakeService, worker: Worker
+) -> None:
+    request_and_die(worker)
+    service.start(by_stranger=True)
+    service.start(by_stranger=True)
+    assert acquire(worker, on_ambiguous_start="start").record.may_lack_runs
+    assert worker.claimed[-1].has_lost_run
 
 
 @pytest.mark.parametrize(("on_ambiguous_start", "run_id"), [("adopt", 101), ("start", 102)])

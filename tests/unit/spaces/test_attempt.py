@@ -522,6 +522,34 @@ def test_the_runs_of_a_mapped_sibling_are_not_adopted(
     assert run_through(worker, task, deferrable=deferrable) == [103, 104, 105]
 
 
+@pytest.mark.parametrize("has_lost_run", [True, False])
+def test_runs_that_a_mapped_sibling_has_lost_are_not_adopted(
+    service: FakeService, worker: Worker, task: FakeTask, has_lost_run: bool
+) -> None:
+    task.ti.map_index = 0
+    for agent_id in service.agents:
+        service.start(agent_id, by_stranger=True)
+    claim = Claim(run_ids=(990,), has_lost_run=has_lost_run, map_index=1)
+    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = claim.to_json()
+    service.faults["run-all"] = [(fakes.answer_lost, False)]
+    with pytest.raises(AgentRunStartAmbiguous, match="has lost a run") if has_lost_run else contextlib.nullcontext():
+        run_through(worker, task)
+    assert service.count("run-all") == 1
+
+
+def test_what_a_cleared_task_may_have_lost_is_said_to_its_siblings(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    task.ti.map_index = 0
+    service.start(7, by_stranger=True)
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    with pytest.raises(AgentRunStartAmbiguous):
+        run_through(worker, task)
+    task.clear()
+    run_through(worker, task)
+    assert task.ti.pushed(CLAIM_KEY)["has_lost_run"] is True
+
+
 @BOTH
 def test_a_start_that_left_nothing_is_repeated_by_the_next_attempt(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
