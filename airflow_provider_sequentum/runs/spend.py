@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.exceptions import CreditLimitReached, SequentumRequestRefused
+from airflow_provider_sequentum.exceptions import CreditLimitReached, SequentumRequestRefused, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
 from airflow_provider_sequentum.jobs.record import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.runs.describe import counted, format_seconds
@@ -332,17 +332,22 @@ def read_bills(port: Sender, config: RunPolicies, agents: Sequence[int], name: s
 def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
     """Read what billing tells of an agent, by one request."""
     now = port.now()
-    since = start_of(config.credit_limit_period, now)
-    # Billing counts in days, and it is not published of which time zone.
-    first = min(now - HISTORY, since or now) - timedelta(days=1)
-    page = port.send(
+    # Billing counts in days, and it is not published of which time zone; its clock may be a day off as well.
+    first = min(now - HISTORY, start_of(config.credit_limit_period, now - timedelta(days=1)) or now) - timedelta(days=1)
+    reply = port.exchange(
         api.billing.list_agent_runs(
             agent_id,
             start_date=first.date(),
-            end_date=(now + timedelta(days=1)).date(),
+            end_date=(now + timedelta(days=2)).date(),
             records_per_page=BILLING_PAGE,
         )
     )
+    page, since = reply.value, start_of(config.credit_limit_period, reply.served_at or now)
+    if since is not None and page.unreadable:
+        raise SequentumUnavailable(
+            f"{counted(page.unreadable, 'bill')} of agent {agent_id} cannot be read, so credit_limit_period="
+            f"{config.credit_limit_period!r} cannot be checked. Nothing was started."
+        )
     if since is not None and page.total_record_count is not None and page.total_record_count > BILLING_PAGE:
         raise SequentumRequestRefused(
             f"Billing lists {page.total_record_count} entries for agent {agent_id} since {first.date()}, more than the "

@@ -32,7 +32,12 @@ from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.spend import reserve_credits
 from airflow_provider_sequentum.runs.stop import stop_run
 from airflow_provider_sequentum.runs.versions import check_active_version
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, may_be_the_old_failure
+from airflow_provider_sequentum.runs.wait import (
+    LONGEST_RUN_LIST,
+    NOT_YET_FOUND_INTERVAL,
+    is_cut,
+    may_be_the_old_failure,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
@@ -407,8 +412,8 @@ def what_a_list_lacks(record: RunRecord, listed: Page[Run], now: datetime, serve
         return (
             f"{counted(listed.unreadable, 'run')} of agent {record.agent_id} could not be read in the service's list."
         )
-    if len(listed) >= LONGEST_RUN_LIST and all(_is_young(run, record, now, served_at) for run in listed):
-        return f"More runs were created since than the {LONGEST_RUN_LIST} that the service lists."
+    if is_cut(listed, LONGEST_RUN_LIST) and all(_is_young(run, record, now, served_at) for run in listed):
+        return f"More runs were created since than the {len(listed)} that the service lists."
     return ""
 
 

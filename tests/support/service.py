@@ -136,6 +136,8 @@ class FakeService:
     restart_lag: float = 0.0
     list_lag: float = 0.0
     """Seconds before a new run appears in the list."""
+    most_listed: int | None = None
+    """How many runs it lists at most, whatever it is asked for; it then states how many there are."""
     offers_restart: bool = True
     agents: dict[int, str] = field(default_factory=lambda: {7: "Prices", 8: "Stock"})
     runs: dict[int, FakeRun] = field(default_factory=dict)
@@ -252,7 +254,10 @@ class FakeService:
             young = self.clock.now - timedelta(seconds=self.list_lag)
             listed = [run for run in self.runs.values() if run.agent_id == agent_id and run.created <= young]
             newest_first = sorted(listed, key=lambda run: (run.created, run.id), reverse=True)
-            return [run.as_json(self.clock.now, self.skew) for run in newest_first[: int(call.query["maxRecords"])]]
+            found = [run.as_json(self.clock.now, self.skew) for run in newest_first[: int(call.query["maxRecords"])]]
+            if self.most_listed is None:
+                return found
+            return {"items": found[: self.most_listed], "totalRecordCount": len(newest_first)}
         run = self.runs.get(run_id or 0)
         if run is None or run.agent_id != agent_id:
             raise not_found(call)

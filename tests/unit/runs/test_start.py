@@ -932,6 +932,16 @@ def test_a_single_candidate_in_a_cut_list_is_no_proof(service: FakeService, work
         lose_the_start(worker, strangers=3)
 
 
+@pytest.mark.parametrize("most_listed", [1, 2, 3])
+def test_a_list_that_the_service_cuts_by_itself_is_no_proof(
+    service: FakeService, worker: Worker, most_listed: int
+) -> None:
+    service.most_listed = most_listed
+    worker.siblings = [claim(102, 103)]
+    with pytest.raises(AgentRunStartAmbiguous, match=f"More runs were created since than the {most_listed}"):
+        lose_the_start(worker, strangers=3)
+
+
 @pytest.mark.parametrize("on_ambiguous_start", ["fail", "adopt"])
 def test_no_candidate_in_a_cut_list_does_not_mean_that_none_was_started(
     service: FakeService, worker: Worker, short_list: int, on_ambiguous_start: str
