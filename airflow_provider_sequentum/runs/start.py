@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -158,8 +158,12 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
         )
     _claim(port, record)
     port.save(record)
+    call = config.start_call()
     try:
-        run = send_start(port, config.start_call(), f"Agent {config.agent_id}")
+        run = send_start(port, call, f"Agent {config.agent_id}")
+        if run.id in record.replaced:
+            reason = f"the answer names run {run.id}, and the task had it before"
+            raise call.error(UnexpectedAnswer, reason, may_have_acted=True)
     except SequentumError as error:
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to look for.
@@ -272,6 +276,9 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
             raise _restart_refused(record, f"the service refused: {error}") from error
         log.warning("%s cannot be restarted, so a new run is started. (%s)", record.name, error)
         return start_run(port, new, record)
+    if answer is not None and answer.id in record.replaced:
+        log.warning("The answer to the restart names run %s, which the task had before. It is ignored.", answer.id)
+        answer = None
     if answer is not None and answer.id != run.id:
         port.save(restarting.updated(run_id=answer.id))
     log.info("Restarted run %s of agent %s in place.", run.id, run.agent_id)

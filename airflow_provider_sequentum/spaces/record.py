@@ -200,13 +200,14 @@ class SpaceRecord(JobRecord):
         further: dict[int, tuple[int, ...]] = {}
         for result in answer.results:
             known = runs.get(result.agent_id, self.intent_of(result.agent_id))
-            if result.run_id is not None:
+            is_old = result.run_id in self.replaced.get(result.agent_id, ())
+            if result.run_id is not None and not is_old:
                 named = dict.fromkeys((*further.get(result.agent_id, ()), *filter(None, [known.run_id])))
                 others = tuple(run_id for run_id in named if run_id != result.run_id)
                 replaced = tuple(dict.fromkeys((*known.replaced, *others)))
                 runs[result.agent_id] = known.updated(replaced=replaced).started(result.run_id)
                 further |= {result.agent_id: others} if others else {}
-            elif result.success:
+            elif result.success or is_old:
                 runs[result.agent_id] = known  # started, it says, and does not say as what: to be looked for
             else:
                 refused[result.agent_id] = result.error_message or "the service does not say why"

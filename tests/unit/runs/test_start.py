@@ -26,7 +26,7 @@ from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, candidates_for, find_lost_run, restart_or_start
 from tests.support import service as fakes
 from tests.support.errors import raises
-from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.service import START, Clock, ErrorOf, FakeRun, FakeService, Plan
 from tests.support.worker import Killed, Worker
 
 CONFIG = RunConfig(agent_id=7, input_parameters='{"a": 1}')
@@ -275,6 +275,38 @@ def test_a_run_that_the_task_had_before_is_not_taken_for_the_lost_one(service: F
     assert acquire(worker, max_tries=4).run.id == 103
     assert worker.saved is not None
     assert worker.saved["replaced"] == [101, 102]
+
+
+def answer_with(service: FakeService, run_id: int) -> None:
+    """Let the service start runs as it should, and answer with another one."""
+    start = service.start
+
+    def other(*arguments: Any, **named: Any) -> FakeRun:
+        start(*arguments, **named)
+        return service.runs[run_id]
+
+    service.start = other  # type: ignore[method-assign]
+
+
+def test_a_start_that_is_answered_with_the_run_before_it_is_a_lost_one(service: FakeService, worker: Worker) -> None:
+    acquire(worker)
+    answer_with(service, 101)
+    acquired = acquire(worker, max_tries=3)
+    assert (acquired.run.id, acquired.record.run_id, acquired.record.replaced) == (102, 102, (101,))
+    assert any("the task had it before" in line for line in worker.warned)
+
+
+def test_a_restart_that_is_answered_with_an_earlier_run_keeps_its_id(service: FakeService, worker: Worker) -> None:
+    service.plans = [Plan(), FAILURE, Plan(seconds=None)]
+    acquire(worker)
+    service.clock.sleep(100)
+    acquire(worker, max_tries=3)
+    service.clock.sleep(100)
+    restart = service.restart
+    service.restart = lambda *ids: (restart(*ids), service.runs[101])[1]  # type: ignore[method-assign]
+    assert acquire(worker, max_tries=3).run.id == 102
+    assert worker.saved is not None
+    assert worker.saved["run_id"] == 102
 
 
 def test_a_run_from_before_the_intent_is_no_candidate(service: FakeService, worker: Worker) -> None:

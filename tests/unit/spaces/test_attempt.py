@@ -522,6 +522,22 @@ def test_the_runs_of_a_mapped_sibling_are_not_adopted(
     assert run_through(worker, task, deferrable=deferrable) == [103, 104, 105]
 
 
+@BOTH
+def test_a_run_of_before_in_the_answer_to_the_start_is_not_taken_for_the_new_one(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
+    task.clear()
+    start = service.start
+
+    def other(agent_id: int, *inputs: Any) -> fakes.FakeRun:
+        run = start(agent_id, *inputs)
+        return service.runs[101] if agent_id == 7 else run
+
+    service.start = other  # type: ignore[method-assign]
+    assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
+
+
 @pytest.mark.parametrize("has_lost_run", [True, False])
 def test_runs_that_a_mapped_sibling_has_lost_are_not_adopted(
     service: FakeService, worker: Worker, task: FakeTask, has_lost_run: bool
