@@ -103,7 +103,7 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
         # Airflow has removed what the earlier attempt showed, and the list may not come.
         _announce(port, previous)
     try:
-        listed = _list(port, agent_id)
+        listed = list_all_schedules(port, agent_id)
     except (SequentumError, SequentumUnavailable):
         if previous is not None and was_cleared and previous.ids:
             log.warning(
@@ -126,7 +126,7 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
         log.info("Pausing schedule %s of agent %s.", describe_schedule(schedule), agent_id)
         _switch(port, schedules.disable, agent_id, schedule.id)
     if record.paused:
-        after = {schedule.id: schedule for schedule in _list(port, agent_id)}
+        after = {schedule.id: schedule for schedule in list_all_schedules(port, agent_id)}
         if wrong := _not_so(after, record.ids, is_enabled=False):
             raise _unconfirmed(wrong, "paused")
         record = record.updated(paused={n: after[n].updated for n in record.ids if n in after})
@@ -170,7 +170,7 @@ def resume_schedules(
         log.warning("Schedules %s of agent %s stay paused, as far as is known.", sorted(problems), agent_id)
         raise next(iter(problems.values()))
     if fresh:
-        after = {schedule.id: schedule for schedule in _list(port, agent_id)}
+        after = {schedule.id: schedule for schedule in list_all_schedules(port, agent_id)}
         if wrong := _not_so(after, fresh, is_enabled=True):
             port.save(record.updated(resumed=tuple(n for n in record.resumed if n not in wrong)))
             raise _unconfirmed(wrong, "resumed")
@@ -207,7 +207,11 @@ def _switch(
     return True
 
 
-def _list(port: Sender, agent_id: int) -> Sequence[Schedule]:
+def list_all_schedules(port: Sender, agent_id: int) -> Sequence[Schedule]:
+    """Return the schedules of an agent.
+
+    :raises SequentumUnavailable: some of them cannot be read.
+    """
     listed = port.send(schedules.list_schedules(agent_id))
     if listed.left_out:
         raise SequentumUnavailable(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
@@ -276,13 +277,33 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
             raise _restart_refused(record, f"the service refused: {error}") from error
         log.warning("%s cannot be restarted, so a new run is started. (%s)", record.name, error)
         return start_run(port, new, record)
-    if answer is not None and answer.id in record.replaced:
-        log.warning("The answer to the restart names run %s, which the task had before. It is ignored.", answer.id)
-        answer = None
-    if answer is not None and answer.id != run.id:
-        port.save(restarting.updated(run_id=answer.id))
-    log.info("Restarted run %s of agent %s in place.", run.id, run.agent_id)
-    return answer or run
+    now_run = run if answer is None else answer
+    if now_run.id != run.id:
+        now_run = _which_was_restarted(port, run, now_run)
+        port.save(restarting.updated(run_id=now_run.id))
+    log.info("Restarted run %s of agent %s in place.", now_run.id, run.agent_id)
+    return now_run
+
+
+def _which_was_restarted(port: Sender, run: Run, answer: Run) -> Run:
+    """Return the run that was restarted, where the answer to the restart has another id than the run.
+
+    What the service answers with is not published, so it may be the new id of the run, or that of something else.
+    """
+    until = port.now() + NOT_FOUND_TOLERANCE
+    while True:
+        seen = run
+        with suppress(SequentumError):
+            seen = port.send(runs.status(run.agent_id, run.id))
+        if phase_of(seen) is not Phase.RESTARTABLE:
+            log.warning("Run %s runs again, although the answer to its restart names %s.", run.id, answer.id)
+            return seen
+        try:
+            return port.send(runs.status(answer.agent_id, answer.id))
+        except SequentumError as error:
+            if error.status_code != 404 or port.now() >= until:
+                return seen if error.status_code == 404 else answer
+        port.sleep(NOT_YET_FOUND_INTERVAL)
 
 
 def _restart_refused(record: RunRecord, reason: str) -> SequentumRequestRefused:
@@ -531,6 +552,8 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
         if error.status_code != 404:  # an unknown agent: the start says so
             log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
         return
+    if listed.left_out:
+        log.warning("%s of agent %s cannot be read.", counted(listed.left_out, "schedule").capitalize(), agent_id)
     enabled = [schedule for schedule in listed if schedule.is_enabled]
     if not enabled:
         return

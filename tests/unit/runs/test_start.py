@@ -296,17 +296,20 @@ def test_a_start_that_is_answered_with_the_run_before_it_is_a_lost_one(service: 
     assert any("the task had it before" in line for line in worker.warned)
 
 
-def test_a_restart_that_is_answered_with_an_earlier_run_keeps_its_id(service: FakeService, worker: Worker) -> None:
-    service.plans = [Plan(), FAILURE, Plan(seconds=None)]
-    acquire(worker)
-    service.clock.sleep(100)
-    acquire(worker, max_tries=3)
-    service.clock.sleep(100)
+@pytest.mark.parametrize(("is_job", "lag"), [(True, 0), (True, 20), (False, 0)])
+def test_a_restart_whose_answer_names_something_else_keeps_the_run(
+    service: FakeService, worker: Worker, is_job: bool, lag: float
+) -> None:
+    acquired = failed_run(worker, Plan(seconds=None))
+    other = service.start(by_stranger=True)
+    if is_job:
+        del service.runs[other.id]
+    service.restart_lag = lag
     restart = service.restart
-    service.restart = lambda *ids: (restart(*ids), service.runs[101])[1]  # type: ignore[method-assign]
-    assert acquire(worker, max_tries=3).run.id == 102
+    service.restart = lambda *ids: (restart(*ids), other)[1]  # type: ignore[method-assign]
+    assert restarted(worker, acquired).run.id == 101
     assert worker.saved is not None
-    assert worker.saved["run_id"] == 102
+    assert worker.saved["run_id"] == 101
 
 
 def test_a_run_from_before_the_intent_is_no_candidate(service: FakeService, worker: Worker) -> None:
