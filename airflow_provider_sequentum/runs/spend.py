@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
@@ -275,8 +276,34 @@ def reserve_credits(
     limit = Decimal(str(config.credit_limit))
     bills = read_bills(port, config, agents, name)
     starts = planned_starts(bills, limit)
+    own = Announcement(starts=before)
+    try:
+        _wait_for_room(port, config, limit, bills, starts, own, name)
+    except CreditLimitReached:
+        raise
+    except Exception:
+        # An announcement that no one decides any more would be in the way of the other tasks.
+        with suppress(Exception):
+            port.announce(own)
+        raise
+    return (*before, *starts)
+
+
+def _wait_for_room(
+    port: Port,
+    config: RunPolicies,
+    limit: Decimal,
+    bills: Sequence[Bill],
+    starts: tuple[PlannedStart, ...],
+    own: Announcement,
+    name: str,
+) -> None:
+    """Announce starts, and return once the limit has room for them; see :func:`reserve_credits`.
+
+    :param own: the announcement without them.
+    """
+    asking = own.updated(pending=starts)
     forecast = sum((Decimal(str(start.credits)) for start in starts), Decimal(0))
-    own, asking = Announcement(starts=before), Announcement(starts=before, pending=starts)
     place: Announcement | None = None
     for look in range(1, MOST_LOOKS + 1):
         is_last = look == MOST_LOOKS
@@ -290,9 +317,9 @@ def reserve_credits(
         found = tally(place, port.announcements(), bills, forecast, is_last_look=is_last)
         verdict = found.decide(limit, is_last_look=is_last)
         if verdict is Verdict.START:
-            port.announce(Announcement(starts=(*before, *starts)))
+            port.announce(Announcement(starts=(*own.starts, *starts)))
             log.info("Within the credit limit: %s.", _arithmetic(found, bills, config))
-            return (*before, *starts)
+            return
         if verdict is Verdict.REFUSE:
             port.announce(own)
             raise _limit_reached(found, bills, config, name)

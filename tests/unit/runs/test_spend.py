@@ -265,6 +265,22 @@ def test_more_bills_than_one_request_reads(service: FakeService, worker: Worker)
     assert len(read_bill(worker, config(), 7).samples) == 20
 
 
+@pytest.mark.parametrize("step", range(1, 12))
+def test_an_error_at_any_step_leaves_no_start_that_no_one_decides(step: int) -> None:
+    service = FakeService(Clock())
+    service.bills = bills(4)
+    worker = Worker(service, steps_left=step, others=Announced(others=[other("a", pending=8)]))
+
+    def fail() -> None:
+        raise RuntimeError("Airflow did not answer")
+
+    worker.interrupt = fail
+    try:
+        reserve(worker, config(), starts(1))
+    except (RuntimeError, CreditLimitReached):
+        assert not worker.announced or worker.announced[-1].pending == ()
+
+
 @pytest.mark.parametrize("period", ["day", "month"])
 def test_bills_that_cannot_be_read_are_not_left_out_of_the_sum(
     service: FakeService, worker: Worker, period: str
