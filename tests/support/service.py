@@ -141,6 +141,7 @@ class FakeService:
     offers_restart: bool = True
     agents: dict[int, str] = field(default_factory=lambda: {7: "Prices", 8: "Stock"})
     runs: dict[int, FakeRun] = field(default_factory=dict)
+    next_id: int = 101
     requests: list[str] = field(default_factory=list)
     refuses_to_start: dict[int, str] = field(default_factory=dict)
     keeps_run_id: set[int] = field(default_factory=set)
@@ -190,7 +191,7 @@ class FakeService:
         now = self.clock.now
         self.settle()
         run = FakeRun(
-            id=101 + len(self.runs),
+            id=self.next_id,
             agent_id=agent_id,
             created=now,
             started=now,
@@ -198,6 +199,7 @@ class FakeService:
             inputs=inputs,
             by_stranger=by_stranger,
         )
+        self.next_id += 1  # an id is never given again, whatever is deleted
         if not by_stranger:
             self.on_start(run)
         self.runs[run.id] = run

@@ -1157,7 +1157,7 @@ def test_a_retry_policy_that_fails_decides_nothing(
 
     service.plans = [Plan(seconds=None)]
     asked = operator()
-    asked.retry_policy = Policy()
+    asked.retry_policy = Policy()  # type: ignore[assignment]
     task.ti.max_tries = 2 if retries_left else 0
     worker.steps_left, worker.interrupt = 8, lambda: (_ for _ in ()).throw(RuntimeError("no one foresaw this"))
     with pytest.raises(RuntimeError) as caught:

@@ -534,7 +534,7 @@ def test_a_run_of_before_in_the_answer_to_the_start_is_not_taken_for_the_new_one
         run = start(agent_id, *inputs)
         return service.runs[101] if agent_id == 7 else run
 
-    service.start = other  # type: ignore[method-assign]
+    service.start = other  # type: ignore[assignment,method-assign]
     assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
 
 
