@@ -438,7 +438,7 @@ def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
 ) -> None:
     service.plans = [Plan(seconds=None)] * 3 + [Plan()]
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    service.faults["stop"] = service.faults["kill"] = [(fakes.server_error, False)] * 40
+    service.faults["stop"] = service.faults["kill"] = [(fakes.server_error, False)] * 400
     task.clear()
     with pytest.raises(AgentRunStillRunning, match=r"Runs \[101, 102, 103\] of agents \[7, 8, 9\]") as caught:
         run_through(worker, task, deferrable=deferrable)
