@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from airflow_provider_sequentum.parameters import is_unset
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+log = logging.getLogger(__name__)
 
 
 def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
@@ -49,7 +52,8 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
 def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any], operator: BaseOperator) -> bool:
     """Return whether Airflow tries the task again after this error.
 
-    From Airflow 3.3 on a ``retry_policy`` of the task may fail it although attempts are left.
+    From Airflow 3.3 on a ``retry_policy`` of the task may fail it although attempts are left. Airflow goes on without
+    one that raises an error.
     """
     is_final = isinstance(error, (AirflowFailException, AirflowSkipException))
     if not task.has_next_attempt or is_final or not isinstance(error, Exception):
@@ -58,7 +62,13 @@ def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any]
     if policy is None:
         return True
     ti = context["ti"]
-    decision = policy.evaluate(error, int(ti.try_number), task.max_tries, context)
+    try:
+        decision = policy.evaluate(
+            exception=error, try_number=int(ti.try_number), max_tries=task.max_tries, context=context
+        )
+    except Exception:
+        log.exception("The task's retry policy failed, so it decides nothing.")
+        return True
     return str(getattr(decision.action, "value", decision.action)) != "fail"
 
 

@@ -161,6 +161,7 @@ class SequentumHook(SequentumConnection):
         with about_run(agent, number), client_errors_as_exceptions(self.sequentum_conn_id):
             [(outcome, run)] = wait_for_runs(port, [spec])
             if not isinstance(outcome, PollOutcome):
+                outcome.args = (f"{outcome} Run {number} of agent {agent} was not stopped.",)
                 raise outcome
             return _ended_well(port, spec, run, is_late=outcome is PollOutcome.DEADLINE)
 
@@ -271,10 +272,14 @@ class SequentumHook(SequentumConnection):
         finds what it has left; ``updated`` says since when.
 
         :param agent_id: the agent.
+        :raises SequentumUnavailable: some of the schedules cannot be read.
         """
-        from airflow_provider_sequentum.api import schedules
+        from airflow_provider_sequentum.hooks.port import ClientPort
+        from airflow_provider_sequentum.runs.schedules import list_all_schedules
 
-        listed = self.send(schedules.list_schedules(self._parsed("agent_id", parse_id, agent_id)))
+        agent = self._parsed("agent_id", parse_id, agent_id)
+        with about_run(agent), client_errors_as_exceptions(self.sequentum_conn_id):
+            listed = list_all_schedules(ClientPort(self), agent)
         return [schedule for schedule in listed if schedule.is_enabled is False]
 
     def test_connection(self) -> tuple[bool, str]:

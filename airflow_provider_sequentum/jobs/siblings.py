@@ -17,12 +17,14 @@ class Claim(Stored):
 
     :param agent_id: the agent, ``None`` for all agents of a space.
     :param run_ids: the runs it has started; empty while a start is unanswered.
+    :param has_lost_run: whether it may have had runs that no one could tell from others, before those that it names.
     :param map_index: which of the siblings it is.
     """
 
     agent_id: int | None = None
     run_ids: tuple[int, ...] = ()
     is_answered: bool = True
+    has_lost_run: bool = False
     map_index: int = -1
 
 

@@ -77,18 +77,12 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         self._kill_switch.check()
         value = self._state(context).read()
         previous = None if value is None else self._read_or_refuse([value], context)
-        try:
-            attempt = self._new_attempt(context)
-        except Exception as error:
-            failure = from_client(error, self.sequentum_conn_id)
-            if previous is None and failure is error:
-                raise
-            if previous is None:
-                raise failure from error
-            # The DAG was changed since an earlier attempt started the job; it has an owner all the same.
+        if previous is None:
+            attempt = self._first_attempt(context)
+        else:
+            # Whatever keeps this attempt from its parameters, what an earlier one has started has an owner.
             with self._owning(previous, context):
-                raise
-        if previous is not None:
+                attempt = self._new_attempt(context)
             attempt.take_over(previous)
         with self._owning(attempt, context):
             is_over = attempt.start_or_join()
@@ -159,6 +153,15 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             )
 
     # The parts of it
+
+    def _first_attempt(self, context: Context) -> A:
+        try:
+            return self._new_attempt(context)
+        except Exception as error:
+            failure = from_client(error, self.sequentum_conn_id)
+            if failure is error:
+                raise
+            raise failure from error
 
     @contextmanager
     def _owning(self, attempt: A, context: Context) -> Iterator[None]:

@@ -14,7 +14,7 @@ from airflow_provider_sequentum.api.text import safe_text
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, is_cut, length_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.choices import RemoveMethod
@@ -95,18 +95,18 @@ def delete_old_runs(
     """
     reply = port.exchange(runs.list_runs(agent_id, LONGEST_RUN_LIST), budget_share=DECORATION_SHARE)
     listed = reply.value
-    result = Deletion(agent_id, dry_run, is_cut=len(listed) + listed.unreadable >= LONGEST_RUN_LIST)
+    result = Deletion(agent_id, dry_run, is_cut=is_cut(listed, LONGEST_RUN_LIST))
     if result.is_cut:
         result.oldest_listed = min((run.created for run in listed if run.created is not None), default=None)
         log.warning(
             "The service lists only the newest %d runs of agent %s. The oldest of them was created at %s; older ones "
             "are not looked at.%s",
-            LONGEST_RUN_LIST,
+            length_of(listed),
             agent_id,
             result.oldest_listed,
             " Those come into the list when listed ones are deleted." if remove_method == "RemoveEntireRun" else "",
         )
-    for run in old_runs(listed, older_than, reply.served_at or port.now()):
+    for run in old_runs(listed, older_than, reply.served_at or _latest_now(listed, port.now())):
         reason = _why_kept(port, run, remove_method, why_not_landed)
         if reason is None and not dry_run:
             reason = _delete(port, run, remove_method)
@@ -119,6 +119,14 @@ def delete_old_runs(
     done = "would be deleted (dry_run=True)" if dry_run else f"deleted ({remove_method})"
     log.info("%s of agent %s %s, %d kept.", counted(len(result.deleted), "run"), agent_id, done, len(result.kept))
     return result
+
+
+def _latest_now(listed: Sequence[Run], now: datetime) -> datetime:
+    """Return a time that the service's clock has reached, where it does not tell its time.
+
+    :param now: the time by the worker's clock, which may be ahead of it.
+    """
+    return min(now, max((at for run in listed for at in (run.created, run.end_time) if at is not None), default=now))
 
 
 def _why_kept(port: Sender, run: Run, remove_method: RemoveMethod, why_not_landed: WhyNotLanded) -> str | None:
@@ -141,9 +149,20 @@ def _delete(port: Sender, run: Run, remove_method: RemoveMethod) -> str | None:
         port.send(runs.delete(run.agent_id, run.id, remove_method), budget_share=DECORATION_SHARE)
     except SequentumError as error:
         if error.status_code == 404:
-            log.info("Run %s of agent %s was deleted already.", run.id, run.agent_id)
-        elif error.status_code in (400, 409, 422):
+            return _why_unknown(port, run, error)
+        if error.status_code in (400, 409, 422):
             return f"The service refused: {error}"
-        else:
-            raise
+        raise
     return None
+
+
+def _why_unknown(port: Sender, run: Run, error: SequentumError) -> str | None:
+    """Return why a run that was to be deleted is still there, although the service answered that it is not."""
+    try:
+        port.send(runs.status(run.agent_id, run.id), budget_share=DECORATION_SHARE)
+    except SequentumError as unknown:
+        if unknown.status_code != 404:
+            raise
+        log.info("Run %s of agent %s was deleted already.", run.id, run.agent_id)
+        return None
+    return f"It is still there, although the service did not know it: {error}"

@@ -18,6 +18,7 @@ from airflow_provider_sequentum.api import schedules
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumUnavailable
 from airflow_provider_sequentum.jobs.record import Stored
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.describe import counted
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def still_paused(
     :param was_cleared: whether the task was cleared since. Then the task that resumes may have run, and a user may have
         paused a schedule after it: one that was changed since this task paused it is the user's.
     """
-    found = {schedule.id: schedule for schedule in listed if schedule.is_enabled is False}
+    # One that does not state whether it is enabled may well be paused.
+    found = {schedule.id: schedule for schedule in listed if schedule.is_enabled is not True}
     return {
         number: changed
         for number, changed in previous.paused.items()
@@ -85,7 +87,7 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
     :param port: saves the record before each change.
     :param previous: the record of an earlier attempt.
     :param max_tries: the task instance's ``max_tries``.
-    :raises SequentumUnavailable: the service still shows one as enabled after it was paused.
+    :raises SequentumUnavailable: the service does not show one as paused after it was paused.
     :raises SequentumError: the service refused or could not be asked. The record holds what was paused until then.
     """
     record = PausedSchedules(agent_id=agent_id, max_tries=max_tries)
@@ -100,7 +102,17 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
     if previous is not None and not was_cleared:
         # Airflow has removed what the earlier attempt showed, and the list may not come.
         _announce(port, previous)
-    listed = _list(port, agent_id)
+    try:
+        listed = list_all_schedules(port, agent_id)
+    except (SequentumError, SequentumUnavailable):
+        if previous is not None and was_cleared and previous.ids:
+            log.warning(
+                "Schedules %s of agent %s were paused by this task before it was cleared. They may still be paused, "
+                "and no task is told to resume them: look at them in Sequentum Cloud.",
+                previous.ids,
+                agent_id,
+            )
+        raise
     if previous is not None:
         record = record.updated(paused=still_paused(previous, listed, was_cleared=was_cleared))
         _announce(port, record)
@@ -112,10 +124,9 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
         port.save(record)
         _announce(port, record)
         log.info("Pausing schedule %s of agent %s.", describe_schedule(schedule), agent_id)
-        if not _switch(port, schedules.disable, agent_id, schedule.id):
-            record = record.updated(paused={n: at for n, at in record.paused.items() if n != schedule.id})
+        _switch(port, schedules.disable, agent_id, schedule.id)
     if record.paused:
-        after = {schedule.id: schedule for schedule in _list(port, agent_id)}
+        after = {schedule.id: schedule for schedule in list_all_schedules(port, agent_id)}
         if wrong := _not_so(after, record.ids, is_enabled=False):
             raise _unconfirmed(wrong, "paused")
         record = record.updated(paused={n: after[n].updated for n in record.ids if n in after})
@@ -129,26 +140,37 @@ def resume_schedules(
 ) -> list[int]:
     """Resume schedules, and return the ids of all that the task has resumed.
 
-    What an earlier attempt resumed is left alone: a user may have paused it since.
+    What an earlier attempt resumed is left alone: a user may have paused it since. One that cannot be resumed does not
+    keep the others from it.
 
     :param port: saves the record after each change.
     :param ids: what was paused.
     :param previous: the record of an earlier attempt.
     :param max_tries: the task instance's ``max_tries``.
     :raises SequentumUnavailable: the service still shows one as paused after it was resumed.
-    :raises SequentumError: the service refused or could not be asked. The record holds what was resumed until then.
+    :raises SequentumError: the service refused one, or could not be asked. The record holds what was resumed.
     """
     record = ResumedSchedules(agent_id=agent_id, max_tries=max_tries)
     if previous is not None and (previous.agent_id, previous.max_tries) == (agent_id, max_tries):
         record = previous
     fresh = sorted(set(ids) - set(record.resumed))
+    problems: dict[int, SequentumError] = {}
     for number in fresh:
         log.info("Resuming schedule %s of agent %s.", number, agent_id)
-        _switch(port, schedules.enable, agent_id, number)
-        record = record.updated(resumed=(*record.resumed, number))
-        port.save(record)
+        try:
+            # While the service is down, not each of them waits for an answer in turn.
+            is_known = _switch(port, schedules.enable, agent_id, number, LONGEST_REQUEST if problems else None)
+        except SequentumError as error:
+            problems[number] = error
+            continue
+        if is_known:
+            record = record.updated(resumed=(*record.resumed, number))
+            port.save(record)
+    if problems:
+        log.warning("Schedules %s of agent %s stay paused, as far as is known.", sorted(problems), agent_id)
+        raise next(iter(problems.values()))
     if fresh:
-        after = {schedule.id: schedule for schedule in _list(port, agent_id)}
+        after = {schedule.id: schedule for schedule in list_all_schedules(port, agent_id)}
         if wrong := _not_so(after, fresh, is_enabled=True):
             port.save(record.updated(resumed=tuple(n for n in record.resumed if n not in wrong)))
             raise _unconfirmed(wrong, "resumed")
@@ -167,19 +189,29 @@ def _announce(port: Port, record: PausedSchedules) -> None:
     port.push(RETURN_VALUE_KEY, record.ids)
 
 
-def _switch(port: Sender, switch: Callable[[int, int], Call[None]], agent_id: int, schedule_id: int) -> bool:
-    """Pause or resume a schedule; return whether it is there."""
+def _switch(
+    port: Sender,
+    switch: Callable[[int, int], Call[None]],
+    agent_id: int,
+    schedule_id: int,
+    within: float | None = None,
+) -> bool:
+    """Pause or resume a schedule; return whether the service knows it. Whether it was deleted, the list tells."""
     try:
-        port.send(switch(agent_id, schedule_id))
+        port.send(switch(agent_id, schedule_id), within=within)
     except SequentumError as error:
         if error.status_code != 404:
             raise
-        log.warning("Schedule %s of agent %s was deleted.", schedule_id, agent_id)
+        log.warning("The service does not know schedule %s of agent %s.", schedule_id, agent_id)
         return False
     return True
 
 
-def _list(port: Sender, agent_id: int) -> Sequence[Schedule]:
+def list_all_schedules(port: Sender, agent_id: int) -> Sequence[Schedule]:
+    """Return the schedules of an agent.
+
+    :raises SequentumUnavailable: some of them cannot be read.
+    """
     listed = port.send(schedules.list_schedules(agent_id))
     if listed.left_out:
         raise SequentumUnavailable(

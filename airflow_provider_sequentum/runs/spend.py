@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.exceptions import CreditLimitReached, SequentumRequestRefused
+from airflow_provider_sequentum.exceptions import CreditLimitReached, SequentumRequestRefused, SequentumUnavailable
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.runs.describe import counted, format_seconds
@@ -275,8 +276,34 @@ def reserve_credits(
     limit = Decimal(str(config.credit_limit))
     bills = read_bills(port, config, agents, name)
     starts = planned_starts(bills, limit)
+    own = Announcement(starts=before)
+    try:
+        _wait_for_room(port, config, limit, bills, starts, own, name)
+    except CreditLimitReached:
+        raise
+    except Exception:
+        # An announcement that no one decides any more would be in the way of the other tasks.
+        with suppress(Exception):
+            port.announce(own)
+        raise
+    return (*before, *starts)
+
+
+def _wait_for_room(
+    port: Port,
+    config: RunPolicies,
+    limit: Decimal,
+    bills: Sequence[Bill],
+    starts: tuple[PlannedStart, ...],
+    own: Announcement,
+    name: str,
+) -> None:
+    """Announce starts, and return once the limit has room for them; see :func:`reserve_credits`.
+
+    :param own: the announcement without them.
+    """
+    asking = own.updated(pending=starts)
     forecast = sum((Decimal(str(start.credits)) for start in starts), Decimal(0))
-    own, asking = Announcement(starts=before), Announcement(starts=before, pending=starts)
     place: Announcement | None = None
     for look in range(1, MOST_LOOKS + 1):
         is_last = look == MOST_LOOKS
@@ -290,9 +317,9 @@ def reserve_credits(
         found = tally(place, port.announcements(), bills, forecast, is_last_look=is_last)
         verdict = found.decide(limit, is_last_look=is_last)
         if verdict is Verdict.START:
-            port.announce(Announcement(starts=(*before, *starts)))
+            port.announce(Announcement(starts=(*own.starts, *starts)))
             log.info("Within the credit limit: %s.", _arithmetic(found, bills, config))
-            return (*before, *starts)
+            return
         if verdict is Verdict.REFUSE:
             port.announce(own)
             raise _limit_reached(found, bills, config, name)
@@ -332,17 +359,22 @@ def read_bills(port: Sender, config: RunPolicies, agents: Sequence[int], name: s
 def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
     """Read what billing tells of an agent, by one request."""
     now = port.now()
-    since = start_of(config.credit_limit_period, now)
-    # Billing counts in days, and it is not published of which time zone.
-    first = min(now - HISTORY, since or now) - timedelta(days=1)
-    page = port.send(
+    # Billing counts in days, and it is not published of which time zone; its clock may be a day off as well.
+    first = min(now - HISTORY, start_of(config.credit_limit_period, now - timedelta(days=1)) or now) - timedelta(days=1)
+    reply = port.exchange(
         api.billing.list_agent_runs(
             agent_id,
             start_date=first.date(),
-            end_date=(now + timedelta(days=1)).date(),
+            end_date=(now + timedelta(days=2)).date(),
             records_per_page=BILLING_PAGE,
         )
     )
+    page, since = reply.value, start_of(config.credit_limit_period, reply.served_at or now)
+    if since is not None and page.unreadable:
+        raise SequentumUnavailable(
+            f"{counted(page.unreadable, 'bill')} of agent {agent_id} cannot be read, so credit_limit_period="
+            f"{config.credit_limit_period!r} cannot be checked. Nothing was started."
+        )
     if since is not None and page.total_record_count is not None and page.total_record_count > BILLING_PAGE:
         raise SequentumRequestRefused(
             f"Billing lists {page.total_record_count} entries for agent {agent_id} since {first.date()}, more than the "

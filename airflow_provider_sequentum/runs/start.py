@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -32,7 +33,12 @@ from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.spend import reserve_credits
 from airflow_provider_sequentum.runs.stop import stop_run
 from airflow_provider_sequentum.runs.versions import check_active_version
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, NOT_YET_FOUND_INTERVAL, may_be_the_old_failure
+from airflow_provider_sequentum.runs.wait import (
+    LONGEST_RUN_LIST,
+    NOT_YET_FOUND_INTERVAL,
+    is_cut,
+    may_be_the_old_failure,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
@@ -92,10 +98,9 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
     was_cleared = previous.was_cleared(new.max_tries)
     record = previous
     if previous.run_id is None:
-        found = _find_requested_run(port, previous, new, was_cleared=was_cleared)
-        if found is None:
-            return start_run(port, new, previous)
-        record = found
+        record = _find_requested_run(port, previous, new, was_cleared=was_cleared)
+        if record.run_id is None:
+            return start_run(port, new, record)
         port.save(record)  # from here on, whatever ends this attempt knows the run
         _claim(port, record)
 
@@ -154,8 +159,12 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
         )
     _claim(port, record)
     port.save(record)
+    call = config.start_call()
     try:
-        run = send_start(port, config.start_call(), f"Agent {config.agent_id}")
+        run = send_start(port, call, f"Agent {config.agent_id}")
+        if run.id in record.replaced:
+            reason = f"the answer names run {run.id}, and the task had it before"
+            raise call.error(UnexpectedAnswer, reason, may_have_acted=True)
     except SequentumError as error:
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to look for.
@@ -189,8 +198,14 @@ def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -
 
 def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
     """Tell the mapped siblings which runs are this task's, and whether a start of it is unanswered."""
-    is_answered = is_answered or record.run_id is not None
-    port.claim(Claim(agent_id=record.agent_id, run_ids=record.all_runs, is_answered=is_answered))
+    port.claim(
+        Claim(
+            agent_id=record.agent_id,
+            run_ids=record.all_runs,
+            is_answered=is_answered or record.run_id is not None,
+            has_lost_run=record.may_lack_runs,
+        )
+    )
 
 
 def send_start(port: Sender, call: Call[T], what: str) -> T:
@@ -262,10 +277,33 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
             raise _restart_refused(record, f"the service refused: {error}") from error
         log.warning("%s cannot be restarted, so a new run is started. (%s)", record.name, error)
         return start_run(port, new, record)
-    if answer is not None and answer.id != run.id:
-        port.save(restarting.updated(run_id=answer.id))
-    log.info("Restarted run %s of agent %s in place.", run.id, run.agent_id)
-    return answer or run
+    now_run = run if answer is None else answer
+    if now_run.id != run.id:
+        now_run = _which_was_restarted(port, run, now_run)
+        port.save(restarting.updated(run_id=now_run.id))
+    log.info("Restarted run %s of agent %s in place.", now_run.id, run.agent_id)
+    return now_run
+
+
+def _which_was_restarted(port: Sender, run: Run, answer: Run) -> Run:
+    """Return the run that was restarted, where the answer to the restart has another id than the run.
+
+    What the service answers with is not published, so it may be the new id of the run, or that of something else.
+    """
+    until = port.now() + NOT_FOUND_TOLERANCE
+    while True:
+        seen = run
+        with suppress(SequentumError):
+            seen = port.send(runs.status(run.agent_id, run.id))
+        if phase_of(seen) is not Phase.RESTARTABLE:
+            log.warning("Run %s runs again, although the answer to its restart names %s.", run.id, answer.id)
+            return seen
+        try:
+            return port.send(runs.status(answer.agent_id, answer.id))
+        except SequentumError as error:
+            if error.status_code != 404 or port.now() >= until:
+                return seen if error.status_code == 404 else answer
+        port.sleep(NOT_YET_FOUND_INTERVAL)
 
 
 def _restart_refused(record: RunRecord, reason: str) -> SequentumRequestRefused:
@@ -275,23 +313,30 @@ def _restart_refused(record: RunRecord, reason: str) -> SequentumRequestRefused:
     )
 
 
-def _find_requested_run(port: Port, record: RunRecord, new: RunRecord, *, was_cleared: bool) -> RunRecord | None:
-    """Find the run of an attempt that was interrupted between its intent and the service's answer."""
+def _find_requested_run(port: Port, record: RunRecord, new: RunRecord, *, was_cleared: bool) -> RunRecord:
+    """Find the run of an attempt that was interrupted between its intent and the service's answer.
+
+    :return: the record, with the run if it was found.
+    """
+    policy = new.config_or_defaults.on_ambiguous_start
     log.warning(
         "An earlier attempt may have started a run of agent %s whose id is not known. Looking for it.", record.agent_id
     )
     try:
-        run = find_lost_run(port, record, new.config_or_defaults.on_ambiguous_start)
+        run = find_lost_run(port, record, "fail" if policy == "start" else policy)
     except AgentRunStartAmbiguous as error:
+        if policy == "start":
+            log.warning("%s A new run is started nevertheless (on_ambiguous_start='start').", error)
+            return record.updated(is_ambiguous=True)
         if record.is_ambiguous and was_cleared:
             # Clearing the task is how a person, who has read the error and looked, says: start a new run.
             log.warning("%s The task was cleared since, so a new run is started.", error)
-            return None
+            return record
         port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
         raise
     if run is None:
         log.info("No such run of agent %s was found.", record.agent_id)
-        return None
+        return record
     return record.started(run.id)
 
 
@@ -352,9 +397,20 @@ def _look_for_candidates(
         doubt = what_a_list_lacks(record, listed, now, reply.served_at)
         if not doubt and candidates and unanswered:
             doubt = f"Unanswered starts of mapped siblings: {unanswered}."
+        elif not doubt:
+            doubt = may_be_lost_by_sibling(candidates, claims)
         if candidates and not doubt:
             break
     return candidates, doubt
+
+
+def may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -> str:
+    """Return why a candidate may be a run that a mapped sibling has lost: a sentence, empty where none can be."""
+    # Ids grow: what a sibling has lost has a lower one than the run that it started since.
+    newest = max((max(claim.run_ids, default=0) for claim in claims if claim.has_lost_run), default=0)
+    if any(candidate.id < newest for candidate in candidates):
+        return "A mapped sibling has lost a run of about the same time."
+    return ""
 
 
 def candidates_for(
@@ -384,8 +440,8 @@ def what_a_list_lacks(record: RunRecord, listed: Page[Run], now: datetime, serve
         return (
             f"{counted(listed.unreadable, 'run')} of agent {record.agent_id} could not be read in the service's list."
         )
-    if len(listed) >= LONGEST_RUN_LIST and all(_is_young(run, record, now, served_at) for run in listed):
-        return f"More runs were created since than the {LONGEST_RUN_LIST} that the service lists."
+    if is_cut(listed, LONGEST_RUN_LIST) and all(_is_young(run, record, now, served_at) for run in listed):
+        return f"More runs were created since than the {len(listed)} that the service lists."
     return ""
 
 
@@ -496,6 +552,8 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
         if error.status_code != 404:  # an unknown agent: the start says so
             log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
         return
+    if listed.left_out:
+        log.warning("%s of agent %s cannot be read.", counted(listed.left_out, "schedule").capitalize(), agent_id)
     enabled = [schedule for schedule in listed if schedule.is_enabled]
     if not enabled:
         return

@@ -85,8 +85,8 @@ class RunStopper(JobStopper["Run"]):
         is_refusal = error is not None and error.status_code in (400, 409, 422)
         self._was_accepted = self._was_accepted or error is None
         self._was_refused = self._was_refused or (is_refusal and not self._was_accepted)
-        # What never arrived does not count.
-        arrived = error is None or not error.transient or error.may_have_acted
+        # What failed in passing does not count, whether it has acted or not: to repeat it does no harm.
+        arrived = error is None or not error.transient
         # The look comes before a repetition: it may tell that none is needed.
         self._poll_at, again_at = now + FIRST_LOOK, now + POLL_INTERVAL
         if not call.path.endswith("/kill"):
@@ -105,7 +105,9 @@ class RunStopper(JobStopper["Run"]):
     def _has_ended(self, seen: Run, now: datetime) -> bool:
         if phase_of(seen).is_over and not self._may_be_the_old_failure(seen, now):
             return True
-        if seen.status is not RunStatus.STOPPING and self._request_at is None:
+        if seen.status is RunStatus.STOPPING:
+            self._request_at = None
+        elif self._request_at is None:
             self._request_at = now + self.repeat_interval
         return False
 

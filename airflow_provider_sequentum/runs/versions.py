@@ -127,9 +127,9 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
         log.info("An earlier attempt restored version %s of agent %s as version %s.", version, agent_id, done)
         return done
     numbers = [each.version for each in before]
-    if before.unreadable and active not in numbers:
+    if before.left_out and active not in numbers:
         raise SequentumRequestRefused(
-            f"{counted(before.unreadable, 'version')} of agent {agent_id} cannot be read in the service's list, the "
+            f"{counted(before.left_out, 'version')} of agent {agent_id} cannot be read in the service's list, the "
             f"active one among them, so it is not known whether version {version} was restored before. Nothing was "
             "restored."
         )

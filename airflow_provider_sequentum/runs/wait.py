@@ -257,6 +257,14 @@ def length_of(listed: Sequence[object]) -> int:
     return len(listed) + getattr(listed, "unreadable", 0)
 
 
+def is_cut(listed: Sequence[object], size: int) -> bool:
+    """Return whether there may be more than what is listed: older runs, since the newest come first.
+
+    :param size: how many were asked for. The service may list fewer, and state how many there are.
+    """
+    return length_of(listed) >= size or (getattr(listed, "total_record_count", None) or 0) > length_of(listed)
+
+
 def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, served_at: datetime | None) -> Run | None:
     """Return the first of an agent's listed runs that was created at ``since`` or later.
 
@@ -272,11 +280,11 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
         by_service = since  # the clocks agree, as far as is known
     known = [run for run in listed if run.created is not None]
     later = [run for run in known if run.created is not None and run.created >= by_service]
-    if length_of(listed) >= LONGEST_RUN_LIST and len(later) == len(known):
+    if is_cut(listed, LONGEST_RUN_LIST) and len(later) == len(known):
+        agent = f"agent {listed[0].agent_id}" if listed else "the agent"
         raise SequentumRequestRefused(
-            f"More than {LONGEST_RUN_LIST - 1} runs of agent {listed[0].agent_id} were created since {since}, and the "
-            f"service lists only the newest {LONGEST_RUN_LIST}, so the first one cannot be found. Give a later time, "
-            "or the run's id."
+            f"The service lists only the newest {length_of(listed)} runs of {agent}. All of them may have been created "
+            f"since {since}, so the first one cannot be found. Give a later time, or the run's id."
         )
     first = min(later, key=lambda run: (run.created, run.id), default=None)
     if hidden := _what_may_be_earlier(listed, first, by_service):

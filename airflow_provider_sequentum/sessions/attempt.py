@@ -19,7 +19,7 @@ from airflow_provider_sequentum.sessions.messages import send_pending
 from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
 from airflow_provider_sequentum.sessions.start import acquire_session
 from airflow_provider_sequentum.sessions.state import Action, Session, next_action
-from airflow_provider_sequentum.sessions.stop import cancel_session
+from airflow_provider_sequentum.sessions.stop import cancel_session, cancel_unseen, is_unseen
 from airflow_provider_sequentum.sessions.wait import (
     HIGHLIGHT_PAGE,
     SessionPoller,
@@ -180,7 +180,12 @@ class SessionAttempt(JobAttempt[SessionRecord]):
 
     def let_go(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
         """Decide what becomes of the session when something ends this attempt; see :meth:`.JobAttempt.let_go`."""
-        if self.is_let_go or not self.may_be_running:
+        if self.is_let_go:
+            return None
+        if self.record is not None and is_unseen(self.record.session) and not self.config.keep_session:
+            self.is_let_go, self.port.deadline = True, None
+            return cancel_unseen(self.port, self.record.known_session) or None
+        if not self.may_be_running:
             return None
         record = self.known_record
         session = record.session

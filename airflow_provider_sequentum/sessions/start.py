@@ -14,7 +14,7 @@ from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.sessions.describe import session_lost
 from airflow_provider_sequentum.sessions.record import Request, SessionRecord
 from airflow_provider_sequentum.sessions.state import Session, SessionState
-from airflow_provider_sequentum.sessions.stop import cancel_session
+from airflow_provider_sequentum.sessions.stop import cancel_session, cancel_unseen, is_unseen
 from airflow_provider_sequentum.sessions.wait import EventTaker, look_at
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def acquire_session(
     session = look_at(port, previous.session, take)
     # From here on this attempt bounds the session.
     record = previous.joined_by(new).updated(config=config, session=session)
-    is_lost = session.state is SessionState.GONE and session.agent_id is None
+    is_lost = is_unseen(session)
     if is_lost and (config.is_given or config.on_lost_session == "fail"):
         port.save(record)
         raise session_lost(config, session.session_id)
@@ -59,7 +59,8 @@ def acquire_session(
         log.info("Continuing %s: %s, %d follow-ups sent.", session.name, session.state.value, session.sent)
         port.save(record)
         return record
-    log.warning("%s of an earlier attempt is %s; starting a new one.", session.name, session.state.value)
+    fate = cancel_unseen(port, session) if is_lost else ""
+    log.warning("%s of an earlier attempt is %s; starting a new one. %s", session.name, session.state.value, fate)
     return _start(port, new)
 
 

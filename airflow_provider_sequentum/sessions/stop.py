@@ -11,14 +11,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api import agent_builder
+from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.jobs.port import Sender
-from airflow_provider_sequentum.jobs.stop import JobStopper, stop_jobs
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST, JobStopper, stop_jobs
 from airflow_provider_sequentum.sessions.state import Session, SessionState, state_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.agent_builder import SessionStatus
-    from airflow_provider_sequentum.api.errors import SequentumError
 
 CANCEL_GRACE = timedelta(seconds=45)
 """How long a session gets to end."""
@@ -71,10 +71,39 @@ class SessionStopper(JobStopper["SessionStatus"]):
         if error is not None and error.status_code in (404, 405) and not self._uses_stop:
             self._uses_stop = True  # the next request, at once
             return
-        self._poll_at, self._request_at, self._uses_stop = now, now + self.repeat_interval, False
+        # What failed in passing does not count: to repeat it does no harm.
+        again = self.poll_interval if error is not None and error.transient else self.repeat_interval
+        self._poll_at, self._request_at, self._uses_stop = now, now + again, False
 
     def _has_ended(self, seen: SessionStatus, now: datetime) -> bool:  # noqa: ARG002
         return state_of(seen).is_over
+
+
+def is_unseen(session: Session | None) -> bool:
+    """Return whether a session counts as gone only because the service does not show it."""
+    return session is not None and session.state is SessionState.GONE and session.agent_id is None
+
+
+def cancel_unseen(port: Sender, session: Session) -> str:
+    """Ask a session to end that the service does not show, because it may just be hidden from the key.
+
+    :return: what became of it, as a sentence; empty if the service does not know it here either.
+    """
+    for end in (agent_builder.cancel, agent_builder.stop):
+        log.info("%s: cancelling it, in case it is just not shown.", session.name)
+        try:
+            port.send(end(session.session_id), within=LONGEST_REQUEST)
+        except SequentumError as error:
+            if error.status_code not in (404, 405):
+                return (
+                    f"{session.name} could not be cancelled and may be running and costing credits: look at it in "
+                    f"Sequentum Cloud. ({error})"
+                )
+        else:
+            return (
+                f"{session.name} was asked to end; the service took the request, and does not show what became of it."
+            )
+    return ""
 
 
 def cancel_session(port: Sender, session: Session) -> SessionStopper:

@@ -118,6 +118,7 @@ class SpaceRecord(JobRecord):
     :param further: runs that the service says it has started beside the one of each agent, until they are stopped.
     :param is_incomplete: the service has answered, and did not name all agents that it started.
     :param is_ambiguous: the task has failed because runs could not be distinguished from others: a person knows of it.
+    :param may_lack_runs: whether the task may have had runs that this record does not name.
     """
 
     config: SpaceConfig = SpaceConfig()
@@ -129,6 +130,7 @@ class SpaceRecord(JobRecord):
     further: dict[int, tuple[int, ...]] = Field(default_factory=dict)
     is_incomplete: bool = False
     is_ambiguous: bool = False
+    may_lack_runs: bool = False
 
     @property
     def space_id(self) -> int:
@@ -199,13 +201,14 @@ class SpaceRecord(JobRecord):
         further: dict[int, tuple[int, ...]] = {}
         for result in answer.results:
             known = runs.get(result.agent_id, self.intent_of(result.agent_id))
-            if result.run_id is not None:
+            is_old = result.run_id in self.replaced.get(result.agent_id, ())
+            if result.run_id is not None and not is_old:
                 named = dict.fromkeys((*further.get(result.agent_id, ()), *filter(None, [known.run_id])))
                 others = tuple(run_id for run_id in named if run_id != result.run_id)
                 replaced = tuple(dict.fromkeys((*known.replaced, *others)))
                 runs[result.agent_id] = known.updated(replaced=replaced).started(result.run_id)
                 further |= {result.agent_id: others} if others else {}
-            elif result.success:
+            elif result.success or is_old:
                 runs[result.agent_id] = known  # started, it says, and does not say as what: to be looked for
             else:
                 refused[result.agent_id] = result.error_message or "the service does not say why"
@@ -234,6 +237,7 @@ class SpaceRecord(JobRecord):
             runs={agent: run for agent, run in runs.items() if agent not in lost},
             not_started={**self.not_started, **told},
             starts=(*others, *unknown),
+            may_lack_runs=self.may_lack_runs or bool(lost),
         )
 
     def without_doubts(self) -> SpaceRecord:

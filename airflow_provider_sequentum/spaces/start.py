@@ -29,7 +29,13 @@ from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.spend import reserve_credits
-from airflow_provider_sequentum.runs.start import candidates_for, check_credits, send_start, what_a_list_lacks
+from airflow_provider_sequentum.runs.start import (
+    candidates_for,
+    check_credits,
+    may_be_lost_by_sibling,
+    send_start,
+    what_a_list_lacks,
+)
 from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
 from airflow_provider_sequentum.spaces.describe import listed
@@ -103,8 +109,10 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     check_credits(port, config.min_credits, new.name)
     made = new.starts or (previous.starts_made if previous is not None else ())
     starts = _reserve_credits(port, new, made)
-    replaced = previous.all_runs if previous is not None else {}
-    record = new.updated(requested_at=port.now(), replaced=replaced, starts=starts)
+    record = new.updated(requested_at=port.now(), starts=starts)
+    if previous is not None:
+        may_lack_runs = new.may_lack_runs or previous.may_lack_runs or previous.is_ambiguous
+        record = record.updated(replaced=previous.all_runs, may_lack_runs=may_lack_runs)
     claim_runs(port, record, is_answered=False)
     port.save(record)
     try:
@@ -128,7 +136,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
                 f"{config.space_id} may be running and costing credits."
             ) from problem
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
-            return start_space(port, new.updated(starts=starts), found, may_repeat=False)
+            return start_space(port, new.updated(starts=starts, may_lack_runs=True), found, may_repeat=False)
         if not found.known_runs:
             # The intent stays: the next attempt looks again, later, and starts the space if there is still nothing.
             raise
@@ -196,7 +204,8 @@ def claim_runs(port: Port, record: SpaceRecord, *, further: Sequence[int] = (), 
     :param is_answered: whether no start of this task is unanswered.
     """
     ids = {run_id for its_runs in record.all_runs.values() for run_id in its_runs} | {*further}
-    port.claim(Claim(run_ids=tuple(sorted(ids)), is_answered=is_answered))
+    has_lost_run = record.may_lack_runs or any(run.may_lack_runs for run in (record.runs or {}).values())
+    port.claim(Claim(run_ids=tuple(sorted(ids)), is_answered=is_answered, has_lost_run=has_lost_run))
 
 
 def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared: bool = False) -> SpaceRecord:
@@ -236,6 +245,7 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
         )
     if doubtful and policy == "start":
         log.warning("%s New ones are started nevertheless.", search.describe_doubt())
+        record = record.updated(may_lack_runs=True)
     port.save(record)
     return record
 
@@ -310,6 +320,7 @@ class SpaceSearch:
             agent: what_a_list_lacks(self.agents[agent], reply.value, now, reply.served_at)
             for agent, (reply, now) in self._lists.items()
         }
+        lacks = {agent: lack or may_be_lost_by_sibling(candidates[agent], claims) for agent, lack in lacks.items()}
         self._lacks = {agent: sentence for agent, sentence in lacks.items() if sentence}
         self._missing = [agent for agent in lost if not candidates[agent]]
         is_clear = not (self._is_unproven or self._unanswered)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sequentum.runs.phases import phase_of
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, length_of
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, is_cut
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -46,9 +46,9 @@ class Listener:
 
         :param size: how many were asked for.
         """
-        is_full = length_of(listed) >= size
-        is_cut = is_full and min((run.id for run in listed), default=0) > self._newest > 0
-        if is_cut and size < LONGEST_RUN_LIST:
+        is_full = is_cut(listed, size)
+        has_gap = is_full and min((run.id for run in listed), default=0) > self._newest > 0
+        if has_gap and size < LONGEST_RUN_LIST:
             self.list_size = LONGEST_RUN_LIST
             return True
         # So that the oldest one that is still running stays in view.

@@ -136,9 +136,12 @@ class FakeService:
     restart_lag: float = 0.0
     list_lag: float = 0.0
     """Seconds before a new run appears in the list."""
+    most_listed: int | None = None
+    """How many runs it lists at most, whatever it is asked for; it then states how many there are."""
     offers_restart: bool = True
     agents: dict[int, str] = field(default_factory=lambda: {7: "Prices", 8: "Stock"})
     runs: dict[int, FakeRun] = field(default_factory=dict)
+    next_id: int = 101
     requests: list[str] = field(default_factory=list)
     refuses_to_start: dict[int, str] = field(default_factory=dict)
     keeps_run_id: set[int] = field(default_factory=set)
@@ -188,7 +191,7 @@ class FakeService:
         now = self.clock.now
         self.settle()
         run = FakeRun(
-            id=101 + len(self.runs),
+            id=self.next_id,
             agent_id=agent_id,
             created=now,
             started=now,
@@ -196,6 +199,7 @@ class FakeService:
             inputs=inputs,
             by_stranger=by_stranger,
         )
+        self.next_id += 1  # an id is never given again, whatever is deleted
         if not by_stranger:
             self.on_start(run)
         self.runs[run.id] = run
@@ -252,7 +256,10 @@ class FakeService:
             young = self.clock.now - timedelta(seconds=self.list_lag)
             listed = [run for run in self.runs.values() if run.agent_id == agent_id and run.created <= young]
             newest_first = sorted(listed, key=lambda run: (run.created, run.id), reverse=True)
-            return [run.as_json(self.clock.now, self.skew) for run in newest_first[: int(call.query["maxRecords"])]]
+            found = [run.as_json(self.clock.now, self.skew) for run in newest_first[: int(call.query["maxRecords"])]]
+            if self.most_listed is None:
+                return found
+            return {"items": found[: self.most_listed], "totalRecordCount": len(newest_first)}
         run = self.runs.get(run_id or 0)
         if run is None or run.agent_id != agent_id:
             raise not_found(call)

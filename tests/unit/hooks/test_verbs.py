@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, timedelta
@@ -10,8 +11,15 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_sequentum.api.call import Answer
+from airflow_provider_sequentum.api.pipeline import read_answer
 from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.exceptions import AgentRunTimeout, SequentumException, SequentumRequestRefused
+from airflow_provider_sequentum.exceptions import (
+    AgentRunTimeout,
+    SequentumException,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+)
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from tests.support import service as fakes
 from tests.support.service import START, ErrorOf, FakeService, Plan
@@ -49,6 +57,25 @@ def test_a_run_that_stays_unknown_is_refused_with_its_ids(service: FakeService, 
         hook.wait_for_run(agent_id=7, run_id=999)
     assert (caught.value.agent_id, caught.value.run_id) == (7, 999)
     assert service.clock.now - START <= timedelta(minutes=2)
+
+
+@pytest.mark.parametrize("error", [fakes.unauthorized, fakes.bad_request, fakes.server_error])
+def test_a_wait_that_cannot_go_on_says_what_became_of_the_run(
+    service: FakeService, hook: SequentumHook, error: ErrorOf
+) -> None:
+    service.start()
+    service.faults["status"] = [(error, False)] * 999
+    with pytest.raises(SequentumException, match="Run 101 of agent 7 was not stopped"):
+        hook.wait_for_run(agent_id=7, run_id=101)
+
+
+def test_paused_schedules_that_cannot_be_read_are_not_left_out(
+    service: FakeService, hook: SequentumHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = json.dumps({"items": [{"id": 1, "isEnabled": False}], "totalRecordCount": 2}).encode()
+    monkeypatch.setattr(service, "answer", lambda call: read_answer(call, Answer(200, {}, listed)))
+    with pytest.raises(SequentumUnavailable, match="1 of the schedules of agent 7"):
+        hook.list_paused_schedules(7)
 
 
 @pytest.mark.parametrize("timeout", [0, "20", 20.5, timedelta(seconds=20), Decimal(20)])

@@ -1124,3 +1124,45 @@ def test_without_limits_nothing_times_out(worker: Worker, task: FakeTask) -> Non
     deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
     assert deferral.timeout is None
     assert deferral.trigger.serialize()[1]["deadline"] is None
+
+
+# An attempt that ends before it has read its parameters
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, AirflowTaskTimeout, SystemExit])
+def test_an_interrupt_before_the_parameters_are_read_does_not_leave_the_run_of_the_attempt_before(
+    service: FakeService, worker: Worker, task: FakeTask, ending: type[BaseException]
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    task.next_attempt()
+
+    def interrupt() -> None:
+        raise ending("interrupted")
+
+    worker.steps_left, worker.interrupt = 0, interrupt  # in the middle of looking for the agent by its name
+    with pytest.raises(ending) as caught:
+        operator(agent_id=None, agent_name="Prices").execute(task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+    assert "Run 101 of agent 7 was asked to stop" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("retries_left", [True, False])
+def test_a_retry_policy_that_fails_decides_nothing(
+    service: FakeService, worker: Worker, task: FakeTask, retries_left: bool
+) -> None:
+    class Policy:
+        def evaluate(self, **_: Any) -> Any:
+            raise RuntimeError("a mistake of the DAG author")
+
+    service.plans = [Plan(seconds=None)]
+    asked = operator()
+    asked.retry_policy = Policy()  # type: ignore[assignment]
+    task.ti.max_tries = 2 if retries_left else 0
+    worker.steps_left, worker.interrupt = 8, lambda: (_ for _ in ()).throw(RuntimeError("no one foresaw this"))
+    with pytest.raises(RuntimeError) as caught:
+        asked.execute(task.context)
+    fate = "".join(caught.value.__notes__)
+    # Airflow, too, goes on as if the task had no such policy.
+    assert ("The next attempt joins it" in fate) is retries_left
+    assert service.runs[101].is_over is not retries_left

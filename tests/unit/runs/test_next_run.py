@@ -186,6 +186,16 @@ def test_a_list_that_may_lack_the_first_run_is_refused(undated: int) -> None:
         first_run_since(listed, START, START, START)
 
 
+@pytest.mark.parametrize("listed", [0, 1, 50])
+def test_a_list_that_the_service_cuts_by_itself_is_refused(listed: int) -> None:
+    page = Page([run(number, START + timedelta(seconds=number)) for number in range(60, 60 - listed, -1)], 60)
+    with pytest.raises(SequentumRequestRefused, match=f"lists only the newest {listed} runs"):
+        first_run_since(page, START, START, START)
+    older = Page([*page, run(9, START - timedelta(seconds=1))], 61)
+    found = first_run_since(older, START, START, START)
+    assert (found and found.id) == (61 - listed if listed else None)
+
+
 def test_a_full_list_that_reaches_back_far_enough_is_as_good_as_any() -> None:
     listed = [run(number, START + timedelta(seconds=number - 500)) for number in range(LONGEST_RUN_LIST, 0, -1)]
     found = first_run_since(listed, START, START, START)

@@ -40,6 +40,11 @@ class FakeRuns:
     stated: int | None = None
     """How many files of each run there are, by the service's own word."""
     deleted: list[tuple[int, str]] = field(default_factory=list)
+    tells_time: bool = True
+    skew: timedelta = timedelta(0)
+    """By how much its clock is ahead of the worker's."""
+    is_there: bool = False
+    """Whether the status of a run can be read."""
 
     def exchange(self, call: Call[T]) -> Reply[T]:
         names = call.path.strip("/").split("/")
@@ -47,8 +52,12 @@ class FakeRuns:
             body: Any = [
                 {"id": number, "configId": 7, "status": 10, "created": at.isoformat(), "endTime": at.isoformat()}
                 for number in self.files
-                for at in [START - DAY * (1001 - number)]
+                for at in [START + self.skew - DAY * (1001 - number)]
             ]
+        elif names[-1] == "status":
+            if not self.is_there:
+                raise fakes.not_found(call)
+            body = {"id": int(names[3]), "configId": 7, "status": 10}
         elif names[-1] == "files":
             if int(names[3]) in self.hides:
                 raise self.hides[int(names[3])](call)
@@ -65,7 +74,7 @@ class FakeRuns:
             self.deleted.append((int(names[3]), str(call.query["removeMethod"])))
             body = None
         answer = Answer(200, {}, b"" if body is None else json.dumps(body).encode())
-        return Reply(read_answer(call, answer), self.clock.now)
+        return Reply(read_answer(call, answer), self.clock.now + self.skew if self.tells_time else None)
 
 
 @pytest.fixture
@@ -167,6 +176,22 @@ def test_the_summary_of_many_runs_is_bounded_and_can_be_stored(runs: int) -> Non
 def test_a_run_that_is_gone_counts_as_deleted(service: FakeRuns, worker: Worker) -> None:
     service.error = fakes.not_found
     assert delete(worker).deleted == [998, 1000]
+
+
+def test_a_404_that_passes_is_no_deletion(service: FakeRuns, worker: Worker) -> None:
+    service.error, service.is_there = fakes.not_found, True
+    result = delete(worker)
+    assert result.deleted == []
+    assert result.kept[998].startswith("It is still there")
+
+
+@pytest.mark.parametrize("tells_time", [True, False])
+@pytest.mark.parametrize("skew", [-1, 0, 1])
+def test_the_services_clock_may_differ_by_a_day(service: FakeRuns, worker: Worker, skew: int, tells_time: bool) -> None:
+    service.skew, service.tells_time = skew * DAY, tells_time
+    # By the service's clock, the runs ended three, two and one days ago.
+    assert set(delete(worker, days=2.5).deleted) <= {998}
+    assert 1000 not in delete(worker, days=1).deleted
 
 
 @pytest.mark.parametrize("error", [fakes.bad_request, fakes.conflict, unprocessable])

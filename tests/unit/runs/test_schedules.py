@@ -40,6 +40,10 @@ class FakeSchedules:
     stated: int | None = None
     """How many schedules there are, by the service's own word."""
     refuses: set[int] = field(default_factory=set)
+    hides_once: set[int] = field(default_factory=set)
+    """Schedules to whose next switch the service answers 404, although they are there."""
+    silent: set[int] = field(default_factory=set)
+    """Schedules that do not state whether they are enabled."""
 
     def exchange(self, call: Call[T]) -> Reply[T]:
         self.clock.sleep(1)
@@ -47,7 +51,12 @@ class FakeSchedules:
         assert names[:3] == ["agent", "7", "schedules"]
         if call.method == "GET":
             listed = [
-                {"id": number, "configId": 7, "isEnabled": on, "updated": self.changed.get(number, START).isoformat()}
+                {
+                    "id": number,
+                    "configId": 7,
+                    "isEnabled": None if number in self.silent else on,
+                    "updated": self.changed.get(number, START).isoformat(),
+                }
                 for number, on in self.enabled.items()
             ]
             body: Any = [*listed, *self.unreadable]
@@ -57,7 +66,8 @@ class FakeSchedules:
         number, verb = int(names[3]), names[4]
         if number in self.refuses:
             raise fakes.unauthorized(call)
-        if number not in self.enabled:
+        if number not in self.enabled or number in self.hides_once:
+            self.hides_once.discard(number)
             raise fakes.not_found(call)
         if number not in self.ignores:
             self.enabled[number] = verb == "enable"
@@ -125,7 +135,8 @@ def test_a_kill_before_any_step_of_the_resumption(service: FakeSchedules, steps:
         (record(s1=START), schedule(1, is_enabled=False), False, {1: START}),
         (record(s1=None), schedule(1, is_enabled=False), False, {1: None}),
         (record(s1=START), schedule(1, is_enabled=True), False, {}),
-        (record(s1=START), schedule(1, is_enabled=None), False, {}),
+        (record(s1=START), schedule(1, is_enabled=None), False, {1: START}),
+        (record(s1=START), schedule(1, is_enabled=None, updated=LATER), True, {}),
         (record(s1=START), schedule(2, is_enabled=False), False, {}),
         (record(s1=START), schedule(1, is_enabled=False, updated=LATER), False, {1: START}),
         (record(s1=START), schedule(1, is_enabled=False, updated=LATER), True, {}),
@@ -165,6 +176,62 @@ def test_a_request_that_is_accepted_and_has_no_effect(service: FakeSchedules, wo
     service.ignores = set()
     act(worker)
     assert service.enabled[1] is (act is not pause)
+
+
+@pytest.mark.parametrize("hidden", [{1}, {1, 3}])
+def test_a_404_that_passes_is_no_deleted_schedule(service: FakeSchedules, worker: Worker, hidden: set[int]) -> None:
+    service.hides_once = set(hidden)
+    with pytest.raises(SequentumUnavailable, match=rf"Schedules \[{', '.join(map(str, sorted(hidden)))}\]"):
+        pause(worker)
+    assert pause(worker) == [1, 3]
+    assert not any(service.enabled.values())
+
+
+@pytest.mark.parametrize("refused", [{1}, {2}, {1, 2}])
+def test_a_schedule_that_cannot_be_resumed_is_in_no_other_s_way(
+    service: FakeSchedules, worker: Worker, refused: set[int]
+) -> None:
+    service.enabled = {1: False, 2: False, 3: False}
+    service.refuses = set(refused)
+    with pytest.raises(SequentumError) as caught:
+        resume(worker, [1, 2, 3])
+    assert service.enabled == {number: number not in refused for number in (1, 2, 3)}
+    assert f"Schedules {sorted(refused)} of agent 7 stay paused" in " ".join(worker.warned)
+    assert caught.value.status_code == 401
+    service.refuses = set()
+    service.enabled[3] = False  # by a user, who is not overruled
+    assert resume(worker, [1, 2, 3]) == [1, 2, 3]
+    assert service.enabled == {1: True, 2: True, 3: False}
+
+
+def test_a_404_to_a_resumption_is_looked_into_by_the_retry(service: FakeSchedules, worker: Worker) -> None:
+    service.enabled = {1: False, 2: False, 3: False}
+    service.hides_once, service.refuses = {1}, {2}
+    with pytest.raises(SequentumError):
+        resume(worker, [1, 2, 3])
+    service.refuses = set()
+    assert resume(worker, [1, 2, 3]) == [1, 2, 3]
+    assert all(service.enabled.values())
+
+
+def test_what_was_paused_before_a_clear_is_said_when_the_list_does_not_come(
+    service: FakeSchedules, worker: Worker
+) -> None:
+    pause(worker)
+    service.stated = 9
+    with pytest.raises(SequentumUnavailable):
+        pause(worker, max_tries=1)
+    assert any("Schedules [1, 3] of agent 7 were paused by this task" in line for line in worker.warned)
+
+
+def test_a_schedule_that_no_longer_states_whether_it_is_enabled_is_still_the_tasks(
+    service: FakeSchedules, worker: Worker
+) -> None:
+    pause(worker)
+    service.silent = {3}
+    with pytest.raises(SequentumUnavailable, match=r"Schedules \[3\]"):
+        pause(worker)
+    assert worker.pushed["return_value"] == [1, 3]
 
 
 def test_a_schedule_that_cannot_be_read_is_not_passed_over(service: FakeSchedules, worker: Worker) -> None:

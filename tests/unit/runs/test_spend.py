@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from airflow_provider_sequentum.api.billing import RunCost
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, CreditLimitReached, SequentumRequestRefused
+from airflow_provider_sequentum.exceptions import (
+    AgentRunStartAmbiguous,
+    CreditLimitReached,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+)
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunConfig, RunRecord
 from airflow_provider_sequentum.runs.spend import (
@@ -258,6 +263,38 @@ def test_more_bills_than_one_request_reads(service: FakeService, worker: Worker)
     with pytest.raises(SequentumRequestRefused, match=r"1001 entries .* Set the period to 'dag_run'"):
         read_bill(worker, config(credit_limit_period="month"), 7)
     assert len(read_bill(worker, config(), 7).samples) == 20
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_an_error_at_any_step_leaves_no_start_that_no_one_decides(step: int) -> None:
+    service = FakeService(Clock())
+    service.bills = bills(4)
+    worker = Worker(service, steps_left=step, others=Announced(others=[other("a", pending=8)]))
+
+    def fail() -> None:
+        raise RuntimeError("Airflow did not answer")
+
+    worker.interrupt = fail
+    try:
+        reserve(worker, config(), starts(1))
+    except (RuntimeError, CreditLimitReached):
+        assert not worker.announced or worker.announced[-1].pending == ()
+
+
+@pytest.mark.parametrize("period", ["day", "month"])
+def test_bills_that_cannot_be_read_are_not_left_out_of_the_sum(
+    service: FakeService, worker: Worker, period: str
+) -> None:
+    service.bills = [*bills(1, 1), {"runId": "?", "cost": 90}]
+    with pytest.raises(SequentumUnavailable, match="1 bill of agent 7 cannot be read"):
+        read_bill(worker, config(credit_limit_period=period), 7)
+
+
+@pytest.mark.parametrize("skew", [-1, 1])
+def test_a_day_is_one_of_the_services_clock(service: FakeService, worker: Worker, skew: int) -> None:
+    service.skew = timedelta(days=skew)
+    service.bills = [*bills(8, until=service.now - timedelta(days=1)), *bills(3, until=service.now)]
+    assert read_bill(worker, config(credit_limit_period="day"), 7).spent == 3
 
 
 # Tries of one task

@@ -26,7 +26,7 @@ from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.start import acquire_run, candidates_for, find_lost_run, restart_or_start
 from tests.support import service as fakes
 from tests.support.errors import raises
-from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
+from tests.support.service import START, Clock, ErrorOf, FakeRun, FakeService, Plan
 from tests.support.worker import Killed, Worker
 
 CONFIG = RunConfig(agent_id=7, input_parameters='{"a": 1}')
@@ -275,6 +275,41 @@ def test_a_run_that_the_task_had_before_is_not_taken_for_the_lost_one(service: F
     assert acquire(worker, max_tries=4).run.id == 103
     assert worker.saved is not None
     assert worker.saved["replaced"] == [101, 102]
+
+
+def answer_with(service: FakeService, run_id: int) -> None:
+    """Let the service start runs as it should, and answer with another one."""
+    start = service.start
+
+    def other(*arguments: Any, **named: Any) -> FakeRun:
+        start(*arguments, **named)
+        return service.runs[run_id]
+
+    service.start = other  # type: ignore[method-assign]
+
+
+def test_a_start_that_is_answered_with_the_run_before_it_is_a_lost_one(service: FakeService, worker: Worker) -> None:
+    acquire(worker)
+    answer_with(service, 101)
+    acquired = acquire(worker, max_tries=3)
+    assert (acquired.run.id, acquired.record.run_id, acquired.record.replaced) == (102, 102, (101,))
+    assert any("the task had it before" in line for line in worker.warned)
+
+
+@pytest.mark.parametrize(("is_job", "lag"), [(True, 0), (True, 20), (False, 0)])
+def test_a_restart_whose_answer_names_something_else_keeps_the_run(
+    service: FakeService, worker: Worker, is_job: bool, lag: float
+) -> None:
+    acquired = failed_run(worker, Plan(seconds=None))
+    other = service.start(by_stranger=True)
+    if is_job:
+        del service.runs[other.id]
+    service.restart_lag = lag
+    restart = service.restart
+    service.restart = lambda *ids: (restart(*ids), other)[1]  # type: ignore[method-assign]
+    assert restarted(worker, acquired).run.id == 101
+    assert worker.saved is not None
+    assert worker.saved["run_id"] == 101
 
 
 def test_a_run_from_before_the_intent_is_no_candidate(service: FakeService, worker: Worker) -> None:
@@ -763,8 +798,8 @@ def test_where_the_service_does_not_tell_its_time_a_first_run_is_told_by_being_a
 # Mapped siblings start the same agent
 
 
-def claim(*run_ids: int, agent_id: int | None = 7, is_answered: bool = True) -> Claim:
-    return Claim(agent_id=agent_id, run_ids=run_ids, is_answered=is_answered, map_index=1)
+def claim(*run_ids: int, agent_id: int | None = 7, **more: Any) -> Claim:
+    return Claim(agent_id=agent_id, run_ids=run_ids, map_index=1, **more)
 
 
 @pytest.mark.parametrize(("claimed", "found"), [((101,), 102), ((102,), 101), ((101, 102), None)])
@@ -799,6 +834,45 @@ def test_the_answer_of_a_sibling_is_waited_for(service: FakeService, worker: Wor
 
     worker.sleep = sleep  # type: ignore[method-assign]
     assert lose_the_start(worker, strangers=1).run.id == 102
+
+
+def test_the_lost_run_of_a_sibling_that_was_cleared_is_not_adopted(service: FakeService, worker: Worker) -> None:
+    # The sibling failed, because its run could not be told from others; a person cleared it, and it started run 103.
+    worker.siblings = [claim(103, has_lost_run=True)]
+    with pytest.raises(AgentRunStartAmbiguous, match="A mapped sibling has lost a run") as caught:
+        lose_the_start(worker, strangers=1, took_effect=False)
+    assert caught.value.run_id == 101
+    assert service.count("start") == 1
+
+
+def test_a_run_that_is_younger_than_all_that_a_sibling_has_lost_is_adopted(worker: Worker) -> None:
+    worker.siblings = [claim(100, has_lost_run=True)]
+    assert lose_the_start(worker, strangers=0).run.id == 101
+
+
+@pytest.mark.parametrize("policy", ["fail", "start"])
+def test_a_task_whose_run_could_not_be_told_from_others_says_so_to_its_siblings(
+    service: FakeService, worker: Worker, policy: str
+) -> None:
+    with suppress(AgentRunStartAmbiguous):
+        lose_the_start(worker, strangers=1, on_ambiguous_start=policy)
+    if policy == "fail":
+        assert worker.claimed[-1].is_answered is False
+        acquire(worker, max_tries=3)
+    assert (worker.claimed[-1].run_ids, worker.claimed[-1].has_lost_run) == ((103,), True)
+    request_and_die(worker)
+    acquire(worker, max_tries=4)
+    assert worker.claimed[-1].has_lost_run, "also after further attempts"
+
+
+def test_an_intent_that_an_earlier_attempt_left_is_lost_too_where_another_run_is_started(
+    service: FakeService, worker: Worker
+) -> None:
+    request_and_die(worker)
+    service.start(by_stranger=True)
+    service.start(by_stranger=True)
+    assert acquire(worker, on_ambiguous_start="start").record.may_lack_runs
+    assert worker.claimed[-1].has_lost_run
 
 
 @pytest.mark.parametrize(("on_ambiguous_start", "run_id"), [("adopt", 101), ("start", 102)])
@@ -890,6 +964,16 @@ def test_a_single_candidate_in_a_cut_list_is_no_proof(service: FakeService, work
     # The others in the list are those of siblings; the task's own run is behind them, or the one that is left.
     worker.siblings = [claim(102, 103)]
     with pytest.raises(AgentRunStartAmbiguous, match="More runs were created since than the 3"):
+        lose_the_start(worker, strangers=3)
+
+
+@pytest.mark.parametrize("most_listed", [1, 2, 3])
+def test_a_list_that_the_service_cuts_by_itself_is_no_proof(
+    service: FakeService, worker: Worker, most_listed: int
+) -> None:
+    service.most_listed = most_listed
+    worker.siblings = [claim(102, 103)]
+    with pytest.raises(AgentRunStartAmbiguous, match=f"More runs were created since than the {most_listed}"):
         lose_the_start(worker, strangers=3)
 
 

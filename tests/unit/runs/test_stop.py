@@ -93,7 +93,7 @@ def test_a_stop_that_cannot_be_confirmed_is_logged_with_the_id_and_raises_nothin
 
 def test_a_run_that_outlives_everything_is_named_with_its_status(service: FakeService, worker: Worker) -> None:
     for verb in ("stop", "kill"):
-        service.faults[verb] = [(fakes.server_error, False)] * 20
+        service.faults[verb] = [(fakes.server_error, False)] * 200
     assert status_of(stop(worker)) == "Running"
     assert "last seen: Running" in worker.said[-1]
 
@@ -182,10 +182,23 @@ def test_a_stop_that_never_arrived_is_repeated(service: FakeService, worker: Wor
 def test_a_kill_that_never_arrived_is_no_kill(service: FakeService, worker: Worker, error: ErrorOf) -> None:
     # Where the stop was lost, the first kill equals a stop, and it takes a second one to force the end.
     service.ignores_stop = True
-    service.faults["stop"] = [(fakes.server_error, False)] * 20
+    service.faults["stop"] = [(fakes.server_error, False)] * 200
     service.faults["kill"] = [(error, False), (error, False)]
     assert stop(worker).confirmed
     assert service.count("kill") == 4
+
+
+@pytest.mark.parametrize("acted", [True, False])
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.not_reached, fakes.rate_limited])
+def test_a_request_that_failed_in_passing_costs_seconds(
+    service: FakeService, worker: Worker, error: ErrorOf, acted: bool
+) -> None:
+    service.ignores_stop = True
+    takes_effect = acted and error in (fakes.server_error, fakes.answer_lost)
+    for verb in ("stop", "kill"):
+        service.faults[verb] = [(error, takes_effect)]
+    assert stop(worker, stop_grace=10).confirmed
+    assert elapsed(service) <= timedelta(seconds=10 + 2 * 3 + 2)
 
 
 # A Failure that the run was restarted from

@@ -437,3 +437,54 @@ def test_a_404_is_no_end(service: FakeBuilder) -> None:
     service._cancel = then_404  # type: ignore[method-assign]
     with pytest.raises(AgentBuilderTimeout, match="may be running and costing credits"):
         world.run(run)
+
+
+# A session that the service does not show may go on all the same
+
+
+@both_modes
+@pytest.mark.parametrize("single_shot", [False, True])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_session_that_is_not_shown_is_cancelled_all_the_same(
+    service: FakeBuilder, deferrable: bool, single_shot: bool, retries: int
+) -> None:
+    service.looks, service.single_shot = 1000, single_shot
+    service.broken["status"] = not_found
+    with pytest.raises(AgentBuilderEnded, match="was asked to end"):
+        service.task(retries).run(build(deferrable=deferrable, followups=[]))
+    assert service.going() == set()
+
+
+def test_a_session_that_is_not_shown_and_not_cancelled_may_go_on(service: FakeBuilder) -> None:
+    service.looks = 1000
+    service.broken["status"], service.broken["cancel"] = not_found, unauthorized
+    with pytest.raises(AgentBuilderEnded, match="may be running and costing credits"):
+        service.task().run(build())
+
+
+def test_a_session_that_is_gone_everywhere_is_said_to_be_lost_and_nothing_else(service: FakeBuilder) -> None:
+    service.broken |= dict.fromkeys(("status", "cancel", "stop"), not_found)
+    with pytest.raises(AgentBuilderEnded, match=r"on_lost_session='start'\. \(connection 'sequentum_default'\)$"):
+        service.task().run(build())
+
+
+def test_no_session_is_started_beside_one_that_is_just_not_shown(
+    service: FakeBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.looks = 1000
+    world = service.task(retries=1)
+    with pytest.raises(TaskDeferred):
+        build(deferrable=True).execute(world.context)
+    world.next_attempt()
+    service.faults["status"] = [(not_found, False)] * 14
+    service.looks = 2
+    assert world.run(build(on_lost_session="start")) == 700
+    assert service.sessions["s1"].status == "cancelled"
+
+
+def test_a_session_that_is_to_be_kept_is_kept_also_where_it_is_not_shown(service: FakeBuilder) -> None:
+    service.looks = 1000
+    service.broken["status"] = not_found
+    with pytest.raises(AgentBuilderEnded):
+        service.task().run(build(keep_session=True))
+    assert service.count("cancel") == 0

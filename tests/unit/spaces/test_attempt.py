@@ -438,7 +438,7 @@ def test_no_runs_are_started_beside_one_that_could_not_be_stopped(
 ) -> None:
     service.plans = [Plan(seconds=None)] * 3 + [Plan()]
     run_through(worker, task, deferrable=deferrable, wait_for_completion=False)
-    service.faults["stop"] = service.faults["kill"] = [(fakes.server_error, False)] * 40
+    service.faults["stop"] = service.faults["kill"] = [(fakes.server_error, False)] * 400
     task.clear()
     with pytest.raises(AgentRunStillRunning, match=r"Runs \[101, 102, 103\] of agents \[7, 8, 9\]") as caught:
         run_through(worker, task, deferrable=deferrable)
@@ -520,6 +520,50 @@ def test_the_runs_of_a_mapped_sibling_are_not_adopted(
     task.ti.xcoms["run_agent", 1, CLAIM_KEY] = Claim(run_ids=tuple(of_sibling), map_index=1).to_json()
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     assert run_through(worker, task, deferrable=deferrable) == [103, 104, 105]
+
+
+@BOTH
+def test_a_run_of_before_in_the_answer_to_the_start_is_not_taken_for_the_new_one(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    assert run_through(worker, task, deferrable=deferrable) == [101, 102, 103]
+    task.clear()
+    start = service.start
+
+    def other(agent_id: int, *inputs: Any) -> fakes.FakeRun:
+        run = start(agent_id, *inputs)
+        return service.runs[101] if agent_id == 7 else run
+
+    service.start = other  # type: ignore[assignment,method-assign]
+    assert run_through(worker, task, deferrable=deferrable) == [104, 105, 106]
+
+
+@pytest.mark.parametrize("has_lost_run", [True, False])
+def test_runs_that_a_mapped_sibling_has_lost_are_not_adopted(
+    service: FakeService, worker: Worker, task: FakeTask, has_lost_run: bool
+) -> None:
+    task.ti.map_index = 0
+    for agent_id in service.agents:
+        service.start(agent_id, by_stranger=True)
+    claim = Claim(run_ids=(990,), has_lost_run=has_lost_run, map_index=1)
+    task.ti.xcoms["run_agent", 1, CLAIM_KEY] = claim.to_json()
+    service.faults["run-all"] = [(fakes.answer_lost, False)]
+    with pytest.raises(AgentRunStartAmbiguous, match="has lost a run") if has_lost_run else contextlib.nullcontext():
+        run_through(worker, task)
+    assert service.count("run-all") == 1
+
+
+def test_what_a_cleared_task_may_have_lost_is_said_to_its_siblings(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    task.ti.map_index = 0
+    service.start(7, by_stranger=True)
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    with pytest.raises(AgentRunStartAmbiguous):
+        run_through(worker, task)
+    task.clear()
+    run_through(worker, task)
+    assert task.ti.pushed(CLAIM_KEY)["has_lost_run"] is True
 
 
 @BOTH
