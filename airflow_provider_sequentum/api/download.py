@@ -280,7 +280,9 @@ class Download:
 
 def _text_of_start(head: bytes) -> str:
     encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
-    return head[:_HEAD].decode(encoding, errors="replace").lstrip("\ufeff \t\r\n\f")
+    # Incremental: a character may be cut at the end.
+    text: str = codecs.getincrementaldecoder(encoding)(errors="replace").decode(head[:_HEAD])
+    return text.lstrip("\ufeff \t\r\n\f")
 
 
 def _may_start_page(head: bytes) -> bool:
