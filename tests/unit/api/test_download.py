@@ -526,7 +526,9 @@ def test_a_page_is_recognized_in_whatever_pieces_it_comes(
         driver(lambda _request: httpx.Response(200, stream=Pieces(pieces))).download(RunFile(id=3, name="out.csv"))
 
 
-@pytest.mark.parametrize("text", ["", "<", "<header>,x\n", "<htmlx,1\n", "<!-- a,b\n", "a<html>\n", "<!doctype xml>", "\n"])
+@pytest.mark.parametrize(
+    "text", ["", "<", "<header>,x\n", "<htmlx,1\n", "<!-- a,b\n", "a<html>\n", "<!doctype xml>", "\n"]
+)
 def test_what_only_looks_like_a_page_is_none(driver: MakeDriver, text: str) -> None:
     for content in (text.encode(), text.encode() + b"1,2\n" * 1_000):
         pieces = [content[:3], content[3:700], content[700:]]
