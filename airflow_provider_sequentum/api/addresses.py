@@ -26,7 +26,10 @@ _PRIVATE_SUFFIXES = (".internal", ".local", ".localdomain", ".lan", ".corp", ".i
 _NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
 _LONGEST_HOST = 253
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# An IPv4 address is in the last 32 bits: NAT64, its local prefix, and translated addresses.
+_TRANSLATED = [ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")]
+# Clouds serve credentials there too, at addresses that are none of their networks' own.
+_OF_CLOUDS = [ipaddress.ip_network(each) for each in ("168.63.129.16/32", "192.0.0.0/24")]
 
 
 def is_host(host: str) -> bool:
@@ -74,7 +77,7 @@ def kind_of_host(host: str) -> HostKind:
         return "private" if "." not in name or name.endswith(_PRIVATE_SUFFIXES) else "public"
     if address.is_loopback or address.is_unspecified:
         return "loopback"
-    if address.is_link_local:
+    if address.is_link_local or any(address in network for network in _OF_CLOUDS):
         return "link-local"
     return "public" if address.is_global and not address.is_multicast else "private"
 
@@ -101,6 +104,8 @@ def redirect_target(own_host: str, origin: httpx.URL, location: str, *, allow_ht
     has_port = url.port is None or 0 < url.port <= LARGEST_PORT
     if url.scheme not in ("https", "http") or not has_port or not (is_host(host) or kind in ("loopback", "link-local")):
         raise ValueError("the redirect leads to no usable address")
+    if url.userinfo:
+        raise ValueError("the redirect leads to an address with a user or a password")
     own = kind_of_host(own_host)
     if url.scheme == "http" and not (allow_http or own == kind == "loopback"):
         # A remote server has no business to send us to a service of this machine.
@@ -121,7 +126,7 @@ def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
         except OSError:
             return None
     if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64 or (int(address) >> 32 == 0 and int(address) > 1):
+        if any(address in network for network in _TRANSLATED) or (int(address) >> 32 == 0 and int(address) > 1):
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         return address.ipv4_mapped or address.sixtofour or address
     return address

@@ -11,6 +11,7 @@ the file's own name says that it is a compressed file.
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 from collections.abc import Iterator
@@ -42,7 +43,11 @@ _COMPRESSED_SUFFIXES = {
 }
 _HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".mht", ".mhtml"})
 _PAGES_OF_A_RUN = frozenset({FileType.LOG_HTML, FileType.EXTRACTED_FILES, FileType.INTERNAL_CONTENT_CACHE})
-_HTML_START = (b"<!doctype html", b"<html")
+_HTML_START = re.compile(
+    r"(?:(?:<\?xml[^>]*>|<!--.*?-->)\s*)*<(?:!doctype\s+html|html|head|body)(?:[\s/>]|$)", re.IGNORECASE | re.DOTALL
+)
+_HEAD = 1024
+"""Bytes of a file that are held back until it is known whether they start a page, in however small pieces they come."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 
 log = logging.getLogger(__name__)
@@ -78,6 +83,7 @@ class Download:
         self._destination = destination
         self._redirects = 0
         self._to_skip = 0
+        self._head: bytes | None = b""
         self._total: int | None = None
         self._etag: str | None = None
         # Of the present attempt: the coding that is undone, what the storage sent of it, and what it says to send.
@@ -90,6 +96,7 @@ class Download:
         """Note that the API is about to be asked for the file, and return the headers to ask with."""
         self.attempts_without_progress += 1
         self._redirects = 0
+        self._head = None if self.received else b""
         return self._headers()
 
     def _headers(self) -> dict[str, str]:
@@ -127,7 +134,8 @@ class Download:
         counted = self._counted(pieces)
         try:
             for data in decompressed(counted, self._coding) if self._coding else counted:
-                self._write(data)
+                self._take(data)
+            self._take_head()
         except ImportError:
             reason = f"the storage compressed it with {self._coding}, for which the extra 'arrow' has to be installed"
         else:
@@ -139,9 +147,22 @@ class Download:
             self._stored += len(data)
             yield data
 
+    def _take(self, data: bytes) -> None:
+        if self._head is None:
+            self._write(data)
+            return
+        self._head += data
+        if len(self._head) >= _HEAD or (len(self._head) > len(codecs.BOM_UTF8) and not _may_start_page(self._head)):
+            self._take_head()
+
+    def _take_head(self) -> None:
+        head, self._head = self._head, None
+        if head:
+            if _HTML_START.match(_text_of_start(head)):
+                self._refuse_page()
+            self._write(head)
+
     def _write(self, data: bytes) -> None:
-        if self.received == 0 and data.lstrip()[:14].lower().startswith(_HTML_START):
-            self._refuse_page()
         skipped = min(self._to_skip, len(data))
         self._to_skip -= skipped
         data = data[skipped:]
@@ -255,6 +276,17 @@ class Download:
 
     def _error(self, reason: str, kind: type[SequentumError] = DownloadError) -> SequentumError:
         return self.call.error(kind, reason, advice=f"{self.received} bytes were written.")
+
+
+def _text_of_start(head: bytes) -> str:
+    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+    # Incremental: a character may be cut at the end.
+    text: str = codecs.getincrementaldecoder(encoding)(errors="replace").decode(head[:_HEAD])
+    return text.lstrip("\ufeff \t\r\n\f")
+
+
+def _may_start_page(head: bytes) -> bool:
+    return _text_of_start(head)[:1] in ("", "<")
 
 
 def _differ(one: int | str | None, other: int | str | None) -> bool:

@@ -192,7 +192,7 @@ def fill_link_template(template: object, base_url: str, **ids: int | str) -> str
 
 
 def _base_url(host: str | None, port: int | str | None, schema: str | None) -> str:
-    text = (host or "").strip()
+    text = _field({"host": host}, "host", _text, "")
     if not text:
         return DEFAULT_BASE_URL
     if "://" not in text:
@@ -252,6 +252,12 @@ def _count(value: object) -> int:
     if number < 1 or number != int(number):
         raise ValueError("a whole number, at least 1")
     return int(number)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text")  # noqa: TRY004  # one kind for all
+    return value.strip()
 
 
 def _path(value: object) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from airflow_provider_sequentum.api.text import one_line
 from airflow_provider_sequentum.quality.contract import (
     Allowed,
     Contract,
@@ -62,8 +63,8 @@ class Breach:
 
     @property
     def finding(self) -> str:
-        """What was found, with examples."""
-        return self.message + (f" (such as {', '.join(map(repr, self.examples))})" if self.examples else "")
+        """What was found, with examples. It may name columns, whose names are anything: it is made safe, and cut."""
+        return one_line(self.message) + (f" (such as {', '.join(map(repr, self.examples))})" if self.examples else "")
 
     def __str__(self) -> str:
         place = f" {self.column!r:.100}" if self.column is not None else ""

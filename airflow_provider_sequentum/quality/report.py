@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from airflow_provider_sequentum.api.text import one_line
 from airflow_provider_sequentum.quality.judge import Breach
 from airflow_provider_sequentum.quality.profile import GOOD, Profile
 
@@ -163,8 +164,12 @@ def _column_breaches(name: str | None, breaches: Sequence[Breach]) -> str:
     lines = [f"<div>{breach.rule}: {_unbroken(breach.finding)}</div>" for breach in breaches]
     shown, more = "".join(lines[:_LINES]), "".join(lines[_LINES:])
     rest = f"<details><summary>{len(lines) - _LINES} more</summary>{more}</details>" if more else ""
-    about = "the records" if name is None else escape(f"{name:.200}")
+    about = "the records" if name is None else _shown(name)
     return f"<li class={_VERDICTS[what]}><b>{what}</b> <span><b>{about}</b>{shown}{rest}</span></li>"
+
+
+def _shown(text: str) -> str:
+    return escape(one_line(text, 200))
 
 
 def _unbroken(text: str) -> str:
@@ -202,11 +207,11 @@ def _columns(report: Report) -> str:
         verdict = verdicts.get(name, "passed")
         values = ", ".join(list(column.values)[:3])
         rows.append(
-            f"<tr><td>{escape(name[:200])}</td><td><svg role=img aria-label='Filled cells, {verdict}' "
+            f"<tr><td>{_shown(name)}</td><td><svg role=img aria-label='Filled cells, {verdict}' "
             "viewBox='0 0 100 10' preserveAspectRatio=none><rect class=rest width='100' height='10'/>"
             f"<rect class={verdict} width='{column.filled * 100:.0f}' height='10'/>"
             f"</svg></td><td>{column.filled * 100:.1f} %</td><td>{escape(', '.join(column.kinds))}</td>"
-            f"<td>{escape(values)}</td></tr>"
+            f"<td>{_shown(values)}</td></tr>"
         )
     more = len(report.profile.columns) - _COLUMNS
     rest = f"<p class=soft>{more:,} more columns are not shown.</p>" if more > 0 else ""

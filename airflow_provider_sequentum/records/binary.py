@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, Self
 
-from airflow_provider_sequentum.records.formats import RecordsUnreadable, check_columns, library
+from airflow_provider_sequentum.records.formats import LARGEST_RECORD, RecordsUnreadable, check_columns, library
 
 LARGEST_SHEET = (1_048_576, 16_384)
 """Rows and columns that a sheet may have: Excel's own limits."""
@@ -52,7 +52,8 @@ def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     except (RecordsUnreadable, GeneratorExit):
         raise
     except Exception as error:  # whatever zipfile, the XML parser and openpyxl raise for a damaged workbook
-        raise RecordsUnreadable(f"{name!r} is no valid workbook after row {row}: {error}.") from error
+        # Their texts quote the file, as long as it may be, and a cause would be logged in full.
+        raise RecordsUnreadable(f"{name!r} is no valid workbook after row {row}: {error}.") from None
 
 
 def _sheet_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, list[Any]]]:
@@ -240,7 +241,7 @@ def parquet_batches(file: IO[bytes], name: str) -> Iterator[Any]:
     with _damage_of_parquet(name, lambda: rows):
         opened = _open_parquet(file)
         schema, constants = _full_schema(opened.schema_arrow, name)
-        for batch in opened.iter_batches(batch_size=_BATCH):
+        for batch in opened.iter_batches(batch_size=_rows_at_once(opened.metadata, name)):
             batch.validate(full=True)
             _check_python_values(batch, arrow)
             added = [arrow.repeat(constant, batch.num_rows) for constant in constants.values()]
@@ -273,6 +274,31 @@ def stated_columns(schema: Any) -> dict[str, tuple[str, str | None]]:
     return {column: (kind, text) for column, (kind, text) in stated.items()}
 
 
+def _rows_at_once(metadata: Any, name: str) -> int:
+    """Return how many rows of a Parquet file to read at a time, so that they fit into memory.
+
+    :raises RecordsUnreadable: a row, or a column that is packed as in a bomb, is too large.
+    """
+    rows = _BATCH
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            ratio = column.total_uncompressed_size / max(column.total_compressed_size, 1)
+            if column.total_uncompressed_size > _LARGEST_PART and ratio > _SUSPICIOUS_RATIO:
+                raise RecordsUnreadable(
+                    f"{name!r} has a column of {column.total_uncompressed_size:,} bytes in row group {number}, packed "
+                    f"{ratio:.0f} to 1: too large to be read in memory."
+                )
+        row = group.total_byte_size / max(group.num_rows, 1)
+        if row > LARGEST_RECORD:
+            raise RecordsUnreadable(
+                f"{name!r} has rows of {row:,.0f} bytes in row group {number}: too large to be read as one."
+            )
+        rows = min(rows, max(1, int(LARGEST_RECORD / max(row, 1))))
+    return rows
+
+
 def _open_parquet(file: IO[bytes]) -> Any:
     # Without pre_buffer=False the whole file ends up in memory.
     return library("pyarrow.parquet", "arrow", _PARQUET).ParquetFile(file, pre_buffer=False)
@@ -300,14 +326,30 @@ def _damage_of_parquet(name: str, rows: Callable[[], int]) -> Iterator[None]:
     except (*_DAMAGE, arrow.ArrowException) as error:
         if isinstance(error, RecordsUnreadable):
             raise
-        raise RecordsUnreadable(f"{name!r} is no valid Parquet file after row {rows():,}: {error}.") from error
+        raise RecordsUnreadable(f"{name!r} is no valid Parquet file after row {rows():,}: {error}.") from None
 
 
 def _check_python_values(batch: Any, arrow: Any) -> None:
     """Check that each value has a Python form, so that records and batches are refused alike."""
     types = arrow.types
     for column in batch.columns:
-        if types.is_time64(column.type) and column.type.unit == "ns":
-            column.cast(arrow.time64("us"))  # Python would drop the nanoseconds without a word
-        elif types.is_temporal(column.type) or types.is_nested(column.type) or types.is_dictionary(column.type):
+        _check_times(column, arrow)
+        if types.is_temporal(column.type) or types.is_nested(column.type) or types.is_dictionary(column.type):
             column.to_pylist()
+
+
+def _check_times(values: Any, arrow: Any) -> None:
+    """Refuse times with nanoseconds, also those in lists and objects: Python would drop them without a word."""
+    types = arrow.types
+    if types.is_time64(values.type) and values.type.unit == "ns":
+        values.cast(arrow.time64("us"))
+    elif types.is_struct(values.type):
+        for inner in values.flatten():
+            _check_times(inner, arrow)
+    elif types.is_map(values.type):
+        _check_times(values.keys, arrow)
+        _check_times(values.items, arrow)
+    elif types.is_nested(values.type) and hasattr(values, "flatten"):
+        _check_times(values.flatten(), arrow)
+    elif types.is_dictionary(values.type):
+        _check_times(values.dictionary, arrow)

@@ -57,7 +57,7 @@ class Misfit(ValueError):
     """
 
     def __init__(self, place: int, value: object) -> None:
-        super().__init__(repr(value))
+        super().__init__(f"{value!r:.100}")
         self.place = place
 
 
@@ -184,10 +184,8 @@ def _held(place: int, value: Any, name: str) -> Any:
         held = _number(value)
     elif name == "date":
         held = _date(value)
-    elif name == "timestamp":
-        held = value if isinstance(value, dt.datetime) and value.tzinfo is None else None
-    elif name == "timestamptz":
-        held = value if isinstance(value, dt.datetime) and value.tzinfo is not None else None
+    elif name in ("timestamp", "timestamptz"):
+        held = _moment(value, has_zone=name == "timestamptz")
     elif name.startswith("decimal"):
         held = _decimal(value, name)
     elif isinstance(value, {"boolean": bool, "time": dt.time, "binary": bytes}[name]):
@@ -240,6 +238,13 @@ def _date(value: Any) -> dt.date | None:
     if isinstance(value, dt.datetime):  # what a workbook has for a day
         return value.date() if value.tzinfo is None and value.time() == dt.time() else None
     return value if isinstance(value, dt.date) else None
+
+
+def _moment(value: Any, *, has_zone: bool) -> dt.datetime | None:
+    if not isinstance(value, dt.datetime) or (value.tzinfo is not None) != has_zone:
+        return None
+    # Those of pandas have nanoseconds, which the column would drop.
+    return value if getattr(value, "nanosecond", 0) == 0 else None
 
 
 def _parsed(arrow: Any, cells: Sequence[str | None], name: str, kind: Any) -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from airflow_provider_sequentum.api.text import one_line
+
 LARGEST_RECORD = 64 * 1024 * 1024
 """Characters that a record of a text file may have. What is longer is taken for damage, so that memory is bounded."""
 
@@ -29,11 +31,19 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_LONGEST_REASON = 3_000
+"""Bytes: a task's exception that gives it as its reason is not cut as a line of the log."""
 _JSON_OBJECT = re.compile(rb'(\[\s*)?\{\s*("|\})')
 
 
 class RecordsUnreadable(ValueError):
-    """A file does not hold what its name says, or is damaged. The message says where."""
+    """A file does not hold what its name says, or is damaged. The message says where.
+
+    :param message: what is wrong. It may quote the file, which can hold anything: it is made safe, and cut.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, _LONGEST_REASON))
 
 
 def library(module: str, extra: str, purpose: str) -> Any:

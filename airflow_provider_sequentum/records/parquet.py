@@ -145,8 +145,8 @@ def _batches(
                 arrays.append(typed_array([record.get(column) for record in chunk], types[column], as_text))
             except Misfit as misfit:
                 raise RecordsUnreadable(
-                    f"{source.name!r} has {misfit!s:.100} in record {before + misfit.place + 1:,}, but its column "
-                    f"{column!r} is of type {types[column]}."
+                    f"{source.name!r} has {misfit} in record {before + misfit.place + 1:,}, but its column "
+                    f"{column!r:.100} is of type {types[column]}."
                 ) from misfit
         before += len(chunk)
         yield arrow.RecordBatch.from_arrays(arrays, schema=schema)
@@ -272,7 +272,7 @@ class _Partitions:
         for column, value in zip(self._by, key, strict=True):
             if len(folder_of({column: value})) > _LONGEST_FOLDER:
                 raise RecordsUnreadable(
-                    f"{self._name!r} has {value!r:.60}... in {column!r}: too long for the name of a folder."
+                    f"{self._name!r} has {value!r:.60}... in {column!r:.100}: too long for the name of a folder."
                 )
         self.paths[key] = self._work / f"{len(self.paths)}.arrow"
 

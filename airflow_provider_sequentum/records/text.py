@@ -53,6 +53,8 @@ class Text:
             self._bytes_read += len(data)
             try:
                 text = self._decoder.decode(data, final=not data)
+                if not text.isascii():
+                    text.encode()  # codecs such as utf-7 let halves of surrogate pairs through
             except UnicodeError as error:
                 raise self._undecodable(error) from error
             if text or not data:  # no text may come of a few bytes: the start of a character

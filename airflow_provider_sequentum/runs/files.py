@@ -85,21 +85,24 @@ class Selection:
 def select(listed: Iterable[RunFile], kinds: Sequence[str] | None, patterns: Sequence[str]) -> Selection:
     """Choose files by kind and by name.
 
+    A file that is listed twice counts once, and is chosen if one of its entries is: what is fetched by its id is the
+    same, and its records would be there twice.
+
     :param listed: the files of a run.
     :param kinds: some of ``parameters.FileKind``; a file of any of them is chosen. ``None``: the delivered ones.
     :param patterns: shell patterns (``*.csv``), case-sensitive; a file is chosen if its name, or the last part of a
         name that is a path, fits any of them.
     """
-    chosen: list[RunFile] = []
-    left_out: list[LeftOut] = []
+    chosen: dict[int, RunFile] = {}
+    left_out: dict[int, LeftOut] = {}
     for file in sorted(listed, key=lambda each: each.id):
         if not _kinds_of(file) & set((DELIVERED,) if kinds is None else kinds):
-            left_out.append(LeftOut(file, "file_kinds", by_author=kinds is not None))
+            left_out.setdefault(file.id, LeftOut(file, "file_kinds", by_author=kinds is not None))
         elif not any(_fits(file.name or "", pattern) for pattern in patterns):
-            left_out.append(LeftOut(file, "file_patterns", by_author=True))
+            left_out.setdefault(file.id, LeftOut(file, "file_patterns", by_author=True))
         else:
-            chosen.append(file)
-    return Selection(chosen, left_out, kinds)
+            chosen.setdefault(file.id, file)
+    return Selection(list(chosen.values()), [each for number, each in left_out.items() if number not in chosen], kinds)
 
 
 def _kinds_of(file: RunFile) -> set[str]:

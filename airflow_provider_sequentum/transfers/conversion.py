@@ -210,5 +210,5 @@ def _log_types(
         log.warning(
             "%d columns have no value yet, and will be text from now on, unless record_schema declares a type: %s",
             len(empty),
-            ", ".join(map(repr, empty[:_MOST_NAMED])),
+            ", ".join(f"{column!r:.100}" for column in empty[:_MOST_NAMED]),
         )

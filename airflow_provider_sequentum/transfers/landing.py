@@ -155,8 +155,12 @@ def without_password(destination: object) -> str:
 
 
 def landing_names(names: Sequence[str | None]) -> list[str]:
-    """Return a safe name for each of the server's, none of which is the manifest's or an unfinished file's."""
-    safe = map(safe_file_name, names)  # only a safe name shows how it ends
+    """Return a safe name for each of the server's, none of which is the manifest's or an unfinished file's.
+
+    With it the file's path can be given to an operator: it has nothing that :func:`check_destination` refuses.
+    """
+    # Only a safe name shows how it ends.
+    safe = (_NOT_IN_A_DESTINATION.sub("_", safe_file_name(name)) for name in names)
     harmless = [f"{name}_" if name.lower().endswith(UNFINISHED_SUFFIX) else name for name in safe]
     return safe_file_names([MANIFEST_NAME, *harmless])[1:]
 
@@ -273,10 +277,12 @@ class LandingFolder:
     def where(self, name: str) -> str:
         """Return where a file of the folder is, so that it can be given to an operator.
 
-        The file of a partition has no ``file://``, with which :func:`open_destination` would refuse a percent escape.
+        A file with a percent escape in its name, as in a partition's, has no ``file://``, with which
+        :func:`open_destination` would refuse it.
         """
         path = self.path / name
-        return path.path if path.protocol in LOCAL and "/" in name else str(path)
+        is_plain = "/" in name or _PERCENT_ESCAPE.search(name)
+        return path.path if path.protocol in LOCAL and is_plain else str(path)
 
     def file(self, name: str) -> StoredFile:
         """Return a file of the folder."""

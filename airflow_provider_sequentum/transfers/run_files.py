@@ -16,6 +16,8 @@ from airflow_provider_sequentum.parameters import (
     is_unset,
     parse_choice,
     parse_count,
+    parse_delimiter,
+    parse_encoding,
     parse_id,
     parse_json_object,
     parse_named,
@@ -47,7 +49,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     missing. Give every run a folder of its own: files of another run with the same names are replaced.
 
     Returns the list of landed paths, an empty one if the run delivered nothing. A summary (``agent_id``, ``run_id``,
-    ``manifest``, ``files``, ``fetched``, ``bytes``, ``records``) is under the XCom key ``transfer``.
+    ``manifest``, ``files``, ``fetched``, ``bytes``, ``records``, and ``unreadable``: how many files could not be read in
+    the service's list, and are not copied) is under the XCom key ``transfer``.
 
     ``None`` and an empty string leave a parameter unset.
 
@@ -221,10 +224,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
                 types_file = open_named("schema_file", self.schema_file, conn_id)
             except ValueError as error:
                 raise SequentumRequestRefused(f"{error}. Nothing was copied.") from error
-        form = {name: parsed[name] for name in ("file_format", "partition_by", "record_schema")}
-        encoding = None if is_unset(self.encoding) else self.encoding
-        # A tab is a delimiter, though it is blank.
-        return Conversion(Form(**form, encoding=encoding, delimiter=self.delimiter or None), TypesFile(types_file))
+        form = {name: parsed[name] for name in Form.model_fields}
+        return Conversion(Form(**form), TypesFile(types_file))
 
     def _parsed(self, name: str, parse: Callable[[Any], T]) -> T:
         try:
@@ -271,6 +272,8 @@ _CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
     "file_format": lambda value: None if is_unset(value) else parse_choice(value, FileFormat),
     "partition_by": _parse_partition_by,
     "record_schema": _parse_record_schema,
+    "encoding": lambda value: None if is_unset(value) else parse_encoding(value),
+    "delimiter": parse_delimiter,
     "remove_method": lambda value: None if is_unset(value) else parse_choice(value, RemoveMethod),
 }
 """The parameters that are checked when the DAG is parsed, where they hold their value already."""

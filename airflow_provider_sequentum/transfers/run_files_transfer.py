@@ -98,6 +98,7 @@ class Landed:
             "fetched": self.fetched,
             "bytes": self.manifest.size,
             "records": self.manifest.records,
+            "unreadable": self.manifest.unreadable,
         }
 
 
@@ -150,7 +151,7 @@ class RunFilesTransfer:
         selection = select(listed, self.file_kinds, self.file_patterns)
         self._check_selection(run, selection, listed.left_out)
         self.log.info("Run %s has %s; copying %d.", run.id, counted(len(listed), "file"), len(selection.chosen))
-        return self._land(run, selection, previous, contents)
+        return self._land(run, selection, previous, contents, listed.left_out)
 
     # Looking
 
@@ -221,13 +222,15 @@ class RunFilesTransfer:
 
     # Landing
 
-    def _land(self, run: Run, selection: Selection, previous: Manifest | None, contents: Contents) -> Landed:
+    def _land(
+        self, run: Run, selection: Selection, previous: Manifest | None, contents: Contents, unreadable: int
+    ) -> Landed:
         names = landing_names([self._wanted_name(file) for file in selection.chosen])
         self._check_names(names, contents)
         chosen = dict(zip(names, selection.chosen, strict=True))
         with TemporaryDirectory(prefix="sequentum-landing-") as work:
             converted = self._convert(Path(work), run, selection, chosen, previous)
-            return self._publish(run, selection, chosen, converted, previous, contents)
+            return self._publish(run, selection, chosen, converted, previous, contents, unreadable)
 
     def _convert(
         self, work: Path, run: Run, selection: Selection, chosen: dict[str, RunFile], previous: Manifest | None
@@ -269,6 +272,7 @@ class RunFilesTransfer:
         converted: Converted,
         previous: Manifest | None,
         contents: Contents,
+        unreadable: int,
     ) -> Landed:
         sizes = self.folder.sizes_below() if self._has_folders(previous) else contents.sizes
         entries = [
@@ -278,7 +282,9 @@ class RunFilesTransfer:
         ]
         form = None if self.conversion is None else self.conversion.form
         planned = plan(run, entries, previous, contents.replaceable | sizes.keys(), form)
-        planned = planned.model_copy(update={"without_records": list(converted.without_records)})
+        planned = planned.model_copy(
+            update={"without_records": list(converted.without_records), "unreadable": unreadable}
+        )
         self._log_surprises(planned, previous)
         names = {*chosen, *(file.name for file in planned.files)}
         for unfinished in unfinished_of([MANIFEST_NAME, *names], sizes):

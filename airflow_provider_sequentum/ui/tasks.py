@@ -17,6 +17,7 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import Text, and_, cast, func, select, tuple_
 
 from airflow_provider_sequentum.api.run_status import parse_run_status, status_name
+from airflow_provider_sequentum.api.text import safe_json
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.run_records import RECORDS_KEY
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
@@ -306,6 +307,7 @@ def find_task(session: Session, key: TaskKey) -> TaskView | None:
     agent_id = _agent_id_in(rendered)
     runs = tuple(sorted((run for run in found if agent_id in (None, run.agent_id)), key=_without_interest))
     summary, _ = xcoms.get(SESSION_SUMMARY_KEY, (None, None))
+    summary = safe_json(summary)
     builder_session = summary if isinstance(summary, Mapping) and "session_id" in summary else None
     if operator not in (*_OWNERS, *_OTHERS) and not found and builder_session is None:
         return None
@@ -386,7 +388,7 @@ def decoded(value: object) -> object:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -403,7 +405,7 @@ def _checks_of(session: Session, key: TaskKey, runs: Collection[RunFacts]) -> It
     query = select(XComModel.task_id, XComModel.map_index, XComModel.value).where(*in_dag_run, _IS_SHORT)
     own = {(run.agent_id, run.run_id) for run in runs}
     for row in session.execute(query.order_by(XComModel.timestamp.desc()).limit(MOST_CHECKS)):
-        check = RecordsCheck.from_summary(row.task_id, row.map_index, decoded(row.value))
+        check = RecordsCheck.from_summary(row.task_id, row.map_index, safe_json(decoded(row.value)))
         is_own = (row.task_id, row.map_index) == (key.task_id, key.map_index)
         if check is not None and (is_own or (check.agent_id, check.run_id) in own):
             yield check
@@ -459,7 +461,9 @@ def _records_in(record: RunRecord | SpaceRecord | None) -> list[RunRecord]:
 
 
 def _summaries_in(value: object) -> Sequence[object]:
-    return value if isinstance(value, list) else [value]
+    # Users can edit XComs, and other tasks can use the same keys: one of them must not break the page of all agents.
+    safe = safe_json(value)
+    return safe if isinstance(safe, list) else [safe]
 
 
 def _conn_id_of(record: RunRecord | SpaceRecord | None, rendered: Mapping[str, Any] | None) -> str | None:

@@ -543,7 +543,9 @@ class TestNothingIsLostWithoutAWord:
         with pytest.raises(SequentumRequestRefused, match="1 entries that cannot be read"):
             execute(transfer(tmp_path.as_uri(), plain_agent, run_id, remove_method="RemoveAllFiles"))
         assert not sandbox.ledger.of_kind("delete")
-        assert execute(transfer(tmp_path.as_uri(), plain_agent, run_id))[1]["files"] == 1
+        summary = execute(transfer(tmp_path.as_uri(), plain_agent, run_id))[1]
+        assert (summary["files"], summary["unreadable"]) == (1, 1)
+        assert json.loads((tmp_path / MANIFEST_NAME).read_bytes())["unreadable"] == 1
         assert "1 entries that cannot be read" in capsys.readouterr().out + caplog.text
 
     def test_a_whole_file_of_another_size_than_listed_is_fetched_again_after_a_kill(

@@ -51,6 +51,11 @@ INSTEAD = {
     "CheckRunRecordsOperator": {"contract_file": "contract"},
 }
 """Parameters of which only one may be given."""
+TOGETHER: dict[str, dict[str, Any]] = {
+    "RunFilesToObjectStorageOperator": {"file_format": "parquet", "partition_by": "sku"},
+    "CheckRunRecordsOperator": {"pin_version": True},
+}
+"""Parameters without which others are not read."""
 CONTRACT = {"columns": {"sku": "string"}}
 
 
@@ -125,7 +130,7 @@ def arguments_of(kind: type[BaseOperator], usable: dict[str, Any]) -> dict[str, 
 def outcome(kind: type[BaseOperator], arguments: dict[str, Any]) -> tuple[str, Any]:
     """Return what a task with these arguments comes to before anything is sent."""
     try:
-        operator = kind(task_id="job", **arguments)
+        operator = kind(**{"task_id": "job", **arguments})
     except ValueError as error:  # where a typing error shows when the DAG is parsed
         named = [name for name in arguments if str(error).startswith(f"{name} ")]
         if not named:
@@ -153,12 +158,13 @@ def test_no_value_ends_in_a_foreign_error(kind: type[BaseOperator], usable: dict
     for name, value in product(parameters_of(kind), VALUES):
         given = arguments_of(kind, usable)
         given.pop(INSTEAD.get(kind.__name__, {}).get(name, ""), None)
-        try:
-            what, result = outcome(kind, {**given, name: value})
-        except Exception as error:  # noqa: BLE001 - each is a finding
-            what, result = "foreign", error
-        if what == "foreign" or (what == "refused" and not isinstance(result, SequentumException)):
-            wrong.append(f"{name}={shown(value)}: {result!r}"[:300])
+        for others in filter(None, ({"task_id": "job"}, TOGETHER.get(kind.__name__))):
+            try:
+                what, result = outcome(kind, {**given, **others, name: value})
+            except Exception as error:  # noqa: BLE001 - each is a finding
+                what, result = "foreign", error
+            if what == "foreign" or (what == "refused" and not isinstance(result, SequentumException)):
+                wrong.append(f"{name}={shown(value)}: {result!r}"[:300])
     assert wrong == []
 
 

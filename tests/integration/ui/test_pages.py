@@ -103,6 +103,27 @@ def check_of(agent_id: int, run_id: int, **more: object) -> dict[str, object]:
     } | more  # fmt: skip
 
 
+ODD = [
+    {"seconds": 10**400},
+    {"records": 10**400, "run_id": 9},
+    {"run_id": 10**400},
+    {"cost": 10**400, "task_cost": {"credits": 10**400, "runs": [1]}},
+    {"status": "half \ud83d", "message": "half \ud83d"},
+    {"link": "https://["},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=[next(iter(each)) for each in ODD])
+def test_an_odd_xcom_breaks_neither_its_tab_nor_the_page_of_all_agents(stage: Stage, odd: dict[str, object]) -> None:
+    with create_session() as session:
+        run = rows.add_task(session, "sales", RUN_ID, "extract")
+        rows.add_xcom(session, run, "extract", "run", {"agent_id": 7, "run_id": 8, "status": "Success"} | odd)
+        rows.add_task(session, "sales", RUN_ID, "check", operator="CheckRunRecordsOperator")
+        rows.add_xcom(session, run, "check", RECORDS_KEY, check_of(7, 8, verdict="\ud83d", quarantined_records=10**400))
+    for page in (stage.tab(), stage.tab(task_id="check"), stage.as_("viewer").get("/agents")):
+        assert page.status_code == 200
+
+
 def test_the_check_of_a_runs_records_is_on_its_tab_and_on_the_checks_own(stage: Stage) -> None:
     with create_session() as session:
         run = rows.add_task(session, "sales", RUN_ID, "extract")

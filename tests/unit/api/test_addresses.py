@@ -29,6 +29,7 @@ def follow(settings: ClientSettings, location: str) -> str:
         *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "0", "0.0.0.0"),
         *("localhost", "LOCALHOST", "localhost.", "a.localhost", "::1", "[::1]", "::ffff:127.0.0.1", "::127.0.0.1"),
         *("[::ffff:7f00:1]", "2002:7f00:1::", "64:ff9b::7f00:1", "::"),
+        *("64:ff9b:1::7f00:1", "::ffff:0:127.0.0.1"),
     ],
 )
 def test_every_spelling_of_this_machine(host: str) -> None:
@@ -39,6 +40,7 @@ def test_every_spelling_of_this_machine(host: str) -> None:
     ("host", "kind"),
     [
         *((host, "link-local") for host in ("169.254.169.254", "0xa9fea9fe", "2852039166", "::ffff:a9fe:a9fe")),
+        *((host, "link-local") for host in ("168.63.129.16", "192.0.0.192", "::ffff:0:168.63.129.16")),
         *((host, "link-local") for host in ("fe80::1", "fe80::1%eth0", "[fe80::1]")),
         *((host, "private") for host in ("10.0.0.1", "10.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "fd00::1")),
         *((host, "private") for host in ("intranet", "metadata.google.internal", "printer.local", "224.0.0.1")),

@@ -67,6 +67,14 @@ class Storage:
         return httpx.Response(206 if start else 200, headers=headers, stream=_Breaking(rest, breaks))
 
 
+class Pieces(httpx.SyncByteStream):
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._pieces
+
+
 class _Breaking(httpx.SyncByteStream):
     def __init__(self, content: bytes, break_after: int | None) -> None:
         self._content = content
@@ -495,6 +503,40 @@ def test_a_page_in_place_of_a_file_is_refused(
 
 
 @pytest.mark.parametrize(
+    "start",
+    [
+        "<!DOCTYPE html><html>",
+        "\ufeff<html>",
+        "<?xml version='1.0'?>\n<!DOCTYPE html PUBLIC '-//W3C//DTD XHTML 1.0 Strict//EN'>",
+        "<!-- a proxy -->\n<!-- of ours --><HTML>",
+        "\n" * 100 + "<head>",
+        "<body onload='x'>",
+        "<html",
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 5, 1_000])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_page_is_recognized_in_whatever_pieces_it_comes(
+    driver: MakeDriver, start: str, piece: int, encoding: str
+) -> None:
+    page = start.encode(encoding)
+    pieces = [page[place : place + piece] for place in range(0, len(page), piece)]
+
+    with pytest.raises(DownloadError, match="HTML page.* 0 bytes were written"):
+        driver(lambda _request: httpx.Response(200, stream=Pieces(pieces))).download(RunFile(id=3, name="out.csv"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<", "<header>,x\n", "<htmlx,1\n", "<!-- a,b\n", "a<html>\n", "<!doctype xml>", "\n"]
+)
+def test_what_only_looks_like_a_page_is_none(driver: MakeDriver, text: str) -> None:
+    for content in (text.encode(), text.encode() + b"1,2\n" * 1_000):
+        pieces = [content[:3], content[3:700], content[700:]]
+        storage = driver(lambda _request, pieces=pieces: httpx.Response(200, stream=Pieces(pieces)))
+        assert storage.download(RunFile(id=3, name="out.csv")) == content
+
+
+@pytest.mark.parametrize(
     ("name", "file_type"), [("page.html", 1), ("PAGE.HTM", 2), ("log.html", 7), (None, 7), ("12345", 2), (None, 8)]
 )
 def test_a_file_that_may_be_a_page_is_one(driver: MakeDriver, name: str | None, file_type: int) -> None:
@@ -513,6 +555,8 @@ def test_a_file_that_may_be_a_page_is_one(driver: MakeDriver, name: str | None, 
             "https://2130706433/",
             "https://[::ffff:127.0.0.1]/",
             "https://localhost./",
+            "https://name:TOP-SECRET@storage.example/",
+            "https://127.0.0.1\\@storage.example/",
         ),
     ],
 )

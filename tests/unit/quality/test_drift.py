@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from random import Random
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.quality.drift import find_drift
 from airflow_provider_sequentum.quality.engine import open_workspace
+from airflow_provider_sequentum.quality.judge import Breach
 from airflow_provider_sequentum.quality.profile import Change, ColumnChange, ColumnProfile, Pair, Profile
+from airflow_provider_sequentum.quality.report import Report, page
 from tests.quality_corpus.__main__ import Judge
 from tests.quality_corpus.breakages import BREAKAGES, Case
 from tests.quality_corpus.data_sets import DataSet
@@ -54,6 +57,19 @@ def test_what_is_unusual_is_named(values: dict[str, object], what: str) -> None:
     found = find_drift(run(10, **{"columns": both, **values}), history)
     assert [drift.what for drift in found] == [what]
     assert found[0].score > 1
+
+
+def test_a_columns_name_forges_no_line_and_can_be_stored_wherever_the_breach_is_shown() -> None:
+    name = "was\n\x1b[31mERROR \0\u202e" + "x" * 10_000
+    both = {**column(), name: column()["price"]}
+    history = [run(n, columns=both) for n in range(10)]
+    profile = run(10, columns=both, pairs={f"price | {name}": Pair(equal=1.0)})
+    breaches = [Breach("learnt", drift.column, "fail", str(drift)) for drift in find_drift(profile, history)]
+    breaches.append(Breach("filled", name, "warn", "empty", examples=(name,)))
+    report = Report(profile, breaches, 10, is_accepted=False)
+    for text in (*report.lines(), *report.summary()["breaches"], re.sub(r"\n", "", page(report, history))):
+        assert text.isprintable()
+    assert any("cells equal to was" in line and len(line) < 5_000 for line in report.lines())
 
 
 def test_values_that_stand_still() -> None:

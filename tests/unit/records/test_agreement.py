@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_sequentum.records import binary
 from airflow_provider_sequentum.records.arrow import frame_of
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
 from airflow_provider_sequentum.records.reading import read_arrow, read_records
@@ -356,3 +357,65 @@ def test_too_many_keys_for_columns_are_refused_before_they_fill_the_memory() -> 
     content = "".join(f'{{"{number}":1}}\n' for number in range(120_000)).encode()
     with pytest.raises(RecordsUnreadable, match="more than 100,000 different keys"):
         list(read_arrow(io.BytesIO(content), "a.ndjson"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("utf-7", b"+2D0-"), ("unicode_escape", b"\\ud83d"), ("raw_unicode_escape", b"\\ud83d\\ude00")],
+)
+def test_halves_of_surrogate_pairs_that_a_codec_lets_through_are_refused(encoding: str, text: bytes) -> None:
+    for name, content in (("a.csv", b"a\n" + text), ("a.csv", text + b"\n1"), ("a.ndjson", b'{"a":"' + text + b'"}')):
+        assert f"no {encoding} text" in str(check_agreement(name, content, encoding=encoding))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([{"t": 1}], pa.struct([("t", pa.time64("ns"))])),
+        pa.array([[1000, 1]], pa.list_(pa.time64("ns"))),
+        pa.array([[("k", 1)]], pa.map_(pa.string(), pa.time64("ns"))),
+        pa.array([1], pa.time64("ns")).dictionary_encode(),
+    ],
+)
+def test_nanoseconds_of_a_time_are_not_dropped_in_lists_and_objects(column: Any) -> None:
+    pq.write_table(pa.Table.from_arrays([column], ["a"]), content := io.BytesIO())
+    assert "would lose data" in str(check_agreement("a.parquet", content.getvalue()))
+
+
+LONG = "z\u202e\n" * 70_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.xlsx", altered(PRICES, lambda xml: xml.replace("<v>3</v>", f"<v>{'z' * 200_000}</v>"))),
+        ("a.xlsx", altered(PRICES, lambda xml: xml.replace('r="B3"', f'r="{"Q" * 200_000}3"'))),
+        ("a.csv", f'"{LONG}","{LONG}"\n1,2\n'.encode()),
+        ("a.ndjson", b'["' + b"x" * 200_000 + b'"]'),
+        (f"{LONG}.csv", b""),
+    ],
+)
+def test_a_refusal_is_one_line_of_bounded_length_whatever_the_file_holds(name: str, content: bytes) -> None:
+    with pytest.raises(RecordsUnreadable) as refusal:
+        list(read_records(io.BytesIO(content), name))
+    for error in (refusal.value, refusal.value.__cause__):
+        assert len(str(error)) <= 3_000
+        assert str(error).isprintable()
+
+
+def test_parquet_that_unpacks_to_too_much_is_refused_and_large_rows_come_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(binary, "LARGEST_RECORD", 10_000)
+    monkeypatch.setattr(binary, "_LARGEST_PART", 100_000)
+
+    def written(cells: list[str], compression: str) -> bytes:
+        table = pa.Table.from_arrays([pa.array(cells)], ["a"])
+        pq.write_table(table, content := io.BytesIO(), use_dictionary=False, compression=compression)
+        return content.getvalue()
+
+    assert "rows of 10," in str(check_agreement("a.parquet", written(["x" * 10_000], "none")))
+    assert "a column of 180," in str(check_agreement("a.parquet", written(["x" * 9_000] * 20, "zstd")))
+    large = written(["x" * 3_000] * 7, "none")
+    sizes = [batch.num_rows for batch in read_arrow(io.BytesIO(large), "a.parquet")]
+    assert (sum(sizes), max(sizes) <= 3) == (7, True)

@@ -261,3 +261,13 @@ def test_metadata_that_states_no_partition_is_damage(stated: str) -> None:
     file.seek(0)
     with pytest.raises(RecordsUnreadable, match=r"'a\.parquet'"):
         list(read_records(file, "a.parquet"))
+
+
+def test_nanoseconds_of_a_timestamp_are_not_dropped() -> None:
+    pandas = pytest.importorskip("pandas")
+    exact, finer = pandas.Timestamp("2024-01-05 10:00:00.000001"), pandas.Timestamp("2024-01-05 10:00:00.000000001")
+    for name, zone in (("timestamp", None), ("timestamptz", "UTC")):
+        array = typed_array([exact.tz_localize(zone), None], name, str)
+        assert array.to_pylist()[0].microsecond == 1
+        with pytest.raises(Misfit):
+            typed_array([None, finer.tz_localize(zone)], name, str)

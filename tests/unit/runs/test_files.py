@@ -39,6 +39,14 @@ FILES = [
 ]
 
 
+def test_a_file_that_is_listed_twice_counts_once() -> None:
+    again = [run_file(1, "log.txt", 6), run_file(1, "b.csv"), run_file(5, "log.txt", 6), run_file(1, "other.csv")]
+    twice = select([*again, *FILES], None, ["*"])
+    once = select(FILES, None, ["*"])
+    assert [file.name for file in twice.chosen] == [file.name for file in once.chosen]
+    assert len(twice.left_out) == len(once.left_out)
+
+
 @pytest.mark.parametrize(
     ("kinds", "patterns", "names"),
     [

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.errors import DownloadError
@@ -259,6 +259,16 @@ def test_no_file_takes_the_manifests_name_nor_an_unfinished_ones(names: list[str
     assert len({name.casefold() for name in landed}) == len(names)
     assert MANIFEST_NAME.casefold() not in {name.casefold() for name in landed}
     assert not any(name.lower().endswith(UNFINISHED_SUFFIX) for name in landed)
+
+
+@given(st.text(st.sampled_from("a#?%20\\/. ~*[]&;{}\u202e\x1b\x7f\u00e9"), max_size=12))
+@example("report #1.csv")
+@example("a%20b.csv")
+def test_the_path_of_a_landed_file_can_be_given_to_an_operator(name: str) -> None:
+    [landed] = landing_names([name])
+    for destination in ("file:///data/x", "/data/x", "s3://bucket/x"):
+        where = LandingFolder(ObjectStoragePath(destination)).where(landed)
+        assert check_destination(where).endswith(f"/x/{landed}")
 
 
 def test_a_hostile_name_stays_in_the_folder() -> None:
