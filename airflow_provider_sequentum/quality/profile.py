@@ -93,7 +93,7 @@ _DATES = rf"""WHEN regexp_matches(v, '{_ISO_DATE}') THEN epoch(TRY_CAST(trim(v) 
 
 def _number_of(dates: str) -> str:
     return rf"""CASE
-    WHEN regexp_matches(v, '{_NUMBER}') THEN TRY_CAST(trim(v) AS DOUBLE)
+    WHEN regexp_matches(v, '{_NUMBER}') THEN TRY_CAST(v AS DOUBLE)
     {dates}
     WHEN regexp_matches(v, '{_QUANTITY}') THEN TRY_CAST(
         CASE WHEN regexp_matches(v, '^\s*[-\x{{2212}}]') THEN '-' ELSE '' END
