@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_changes [records]
 
 After the first run is published, comparison and join alternate, each in a process of its own, with the same limits for
-DuckDB. A comparison is repeated as a retry repeats it. ``make bench-changes BENCH_CHANGES=1000000`` takes fewer records.
+DuckDB. A comparison is repeated as a retry repeats it. ``make bench-changes BENCH_CHANGES=1000000`` takes fewer.
 """
 
 from __future__ import annotations
