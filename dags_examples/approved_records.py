@@ -50,9 +50,9 @@ def is_broken(ti: Any = None) -> str:
 
 
 @task
-def accept(profiles: str, run_id: int, files: list[str]) -> list[str]:
+def accept(profiles: str, run: int, files: list[str]) -> list[str]:
     """Let later runs be compared with one that a person approved. Returns its files."""
-    profile = ObjectStoragePath(f"{profiles}/run-{run_id}.json")
+    profile = ObjectStoragePath(f"{profiles}/run-{run}.json")
     found = json.loads(profile.read_text())
     profile.write_text(json.dumps({**found, "verdict": "accepted"}, indent=1))
     return files

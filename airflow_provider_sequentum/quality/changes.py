@@ -102,10 +102,6 @@ class Comparison:
     def compare(self) -> Changes:
         """Find what is different; :meth:`added` and the others give the records afterwards."""
         if self.previous is None:
-            self.workspace.execute(
-                f"CREATE OR REPLACE TEMP TABLE changes AS "  # noqa: S608
-                f"SELECT {ROW} AS now, NULL::BIGINT AS before FROM {self.current.sql}"
-            )
             return Changes(self.current.records, 0, 0, 0, {})
         new, old = self.current.columns, self.previous.columns
         left_out = {*self.key, *self.ignored}
@@ -160,25 +156,23 @@ class Comparison:
     @property
     def added(self) -> str:
         """SQL for the records that only the current ones have."""
-        return _records(self.current, "now", "before IS NULL")
+        return self._records(self.current, "now", "before IS NULL", if_first="true")
 
     @property
     def changed(self) -> str:
         """SQL for the records that both have with other values, as the current ones have them."""
-        return _records(self.current, "now", "before IS NOT NULL")
+        return self._records(self.current, "now", "before IS NOT NULL", if_first="false")
 
     @property
     def removed(self) -> str:
         """SQL for the records that only the previous ones have."""
-        return _records(self.previous or self.current, "before", "now IS NULL")
+        return self._records(self.previous or self.current, "before", "now IS NULL", if_first="false")
 
-
-def _records(table: Table, row: str, condition: str) -> str:
-    cells = ", ".join(f"r.{column.sql}" for column in table.columns.values())
-    return (
-        f"SELECT {cells} FROM {table.sql} r JOIN changes ON r.{ROW} = changes.{row} "  # noqa: S608
-        f"WHERE {condition} ORDER BY r.{ROW}"
-    )
+    def _records(self, table: Table, row: str, condition: str, if_first: str) -> str:
+        records = f"SELECT {', '.join(column.sql for column in table.columns.values())} FROM {table.sql}"  # noqa: S608
+        if self.previous is None:
+            return f"{records} WHERE {if_first}"
+        return f"{records} SEMI JOIN changes ON {ROW} = {row} AND {condition} ORDER BY {ROW}"
 
 
 def _hashed(column: Column | None, other: Column | None) -> str:

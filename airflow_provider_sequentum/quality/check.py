@@ -65,7 +65,9 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     # agent still finds it.
     table = loaded.as_text()
     judgement = judge(table, check.contract)
-    found = profile(table, agent_id=check.agent_id, run_id=check.run_id, key=check.contract.key)
+    found = profile(
+        table, agent_id=check.agent_id, run_id=check.run_id, key=check.contract.key, filled=judgement.filled
+    )
     learnt = history.learnt(check.learn_from) if history else []
     found = _with_change(found, table, history, learnt, check.contract.key)
     is_accepted = history is not None and history.own is not None and history.own.verdict == "accepted"

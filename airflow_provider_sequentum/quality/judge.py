@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -102,15 +102,21 @@ class _RowTest:
     reason: str
 
 
-@dataclass
+_Question = tuple[_RowTest, str]
+"""A test, and SQL for the records that it judges."""
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What a contract says of records.
 
     :param removal: records and values that the breaches keep out.
+    :param filled: in how many records each column has a value, counted on the way.
     """
 
-    breaches: list[Breach] = field(default_factory=list)
-    removal: Removal = field(default_factory=Removal)
+    breaches: list[Breach]
+    removal: Removal
+    filled: list[int]
 
 
 def judge(table: Table, contract: Contract) -> Judgement:
@@ -119,6 +125,7 @@ def judge(table: Table, contract: Contract) -> Judgement:
     :raises SequentumRequestRefused: a pattern is no regular expression.
     """
     judging = _Judging(table)
+    filled = judging.count_all(contract)
     for rule in contract.rules:
         judging.judge(rule)
     judging.judge_schema(contract)
@@ -130,6 +137,7 @@ def judge(table: Table, contract: Contract) -> Judgement:
     return Judgement(
         judging.breaches,
         Removal(frozenset(judging.dropped), tuple(judging.quarantined), tuple(judging.blanked)),
+        filled,
     )
 
 
@@ -140,6 +148,23 @@ class _Judging:
         self.dropped: list[str] = []
         self.quarantined: list[_RowTest] = []
         self.blanked: list[_RowTest] = []
+        self._counts: dict[_Question, tuple[int, int]] = {}
+
+    def count_all(self, contract: Contract) -> list[int]:
+        """Count for all rules in one pass over the table, and return in how many records each column has a value.
+
+        Only a rule that compares records with each other takes a pass of its own.
+        """
+        there, modes = self._table.columns, contract.schema_contract
+        if not self._table.records:
+            return [0] * len(there)
+        rules: list[Any] = [rule for rule in contract.rules if not isinstance(rule, (Required, Records, Unique))]
+        if modes.data_type != "evolve":
+            rules += [HasType(column=name, type=kind) for name, kind in contract.columns.items()]
+        questions = [self._question(rule) for rule in rules if rule.column in there]
+        if modes.columns != "evolve":
+            questions += [self._unknown(name) for name in there if name not in contract.columns]
+        return self._count(questions, [has_value(column.sql) for column in there.values()])
 
     def judge(self, rule: Any) -> None:
         if isinstance(rule, Required):
@@ -166,8 +191,8 @@ class _Judging:
         if missing := [name for name in names if name not in self._table.columns]:
             self._add(rule, ", ".join(missing), f"missing; there are {_listed(self._table.names)}")
             return
-        test, cells = self._test(rule, [self._table.columns[name].sql for name in names], ", ".join(names))
-        bad, judged = self._count(test, cells)
+        test, _ = question = self._question(rule)
+        bad, judged = self._counted(question)
         if not bad or bad <= (1 - rule.mostly) * judged + 1e-9:
             return
         message = f"{bad:,} of {judged:,} records break it: {test.reason}"
@@ -175,8 +200,9 @@ class _Judging:
         if rule.on_breach == "quarantine":
             self.quarantined.append(test)
 
-    def _test(self, rule: Any, columns: Sequence[str], name: str) -> tuple[_RowTest, str]:
-        """Return what breaks a row rule, and SQL for the records that it judges."""
+    def _question(self, rule: Any) -> _Question:
+        names = rule.columns if isinstance(rule, Unique) else [rule.column]
+        columns, name = [self._table.columns[each].sql for each in names], ", ".join(names)
         filled = " AND ".join(map(has_value, columns))
         if isinstance(rule, Filled):
             return _RowTest(f"NOT ({filled})", (), name, "no value"), "true"
@@ -186,17 +212,37 @@ class _Judging:
         sql, parameters, reason = _value_test(rule, columns[0])
         return _RowTest(f"({filled}) AND NOT coalesce({sql}, false)", parameters, name, reason), filled
 
-    def _count(self, test: _RowTest, judged: str) -> tuple[int, int]:
+    def _unknown(self, name: str) -> _Question:
+        has_text = f"nullif(trim({self._table.columns[name].sql}), '') IS NOT NULL"
+        return _RowTest(has_text, (), name, "a value in a column that the contract lacks"), "true"
+
+    def _counted(self, question: _Question) -> tuple[int, int]:
+        """Return how many records break a test, and how many it judges."""
+        if question not in self._counts:
+            self._count([question])
+        return self._counts[question]
+
+    def _count(self, questions: Sequence[_Question], conditions: Sequence[str] = ()) -> list[int]:
+        """Count for some questions, and return how many records keep each of the conditions."""
+        asked = [*(sql for test, judged in questions for sql in (test.sql, judged)), *conditions]
+        if not asked:
+            return []
+        answers = ", ".join(f"count(*) FILTER (a{place})" for place in range(len(asked)))
+        cells = ", ".join(f"{sql} AS a{place}" for place, sql in enumerate(asked))
+        parameters = [parameter for test, _ in questions for parameter in test.parameters]
         try:
-            return self._table.query(
-                f"SELECT count(*) FILTER (bad), count(*) FILTER (judged) FROM "
-                f"(SELECT {test.sql} AS bad, {judged} AS judged FROM {{table}})",
-                test.parameters,
-            )[0]
+            [found] = self._table.query(f"SELECT {answers} FROM (SELECT {cells} FROM {{table}})", parameters)
         except Exception as error:
-            if type(error).__name__ == "InvalidInputException" and test.parameters:
-                raise refused(f"{test.column}: {error}") from error
+            if type(error).__name__ != "InvalidInputException" or not parameters:
+                raise
+            if len(questions) == 1:
+                raise refused(f"{questions[0][0].column}: {error}") from error
+            for question in questions:  # to name the one that is wrong
+                self._count([question])
             raise
+        for place, question in enumerate(questions):
+            self._counts[question] = found[2 * place], found[2 * place + 1]
+        return list(found[2 * len(questions) :])
 
     def _examples(self, test: _RowTest, name: str) -> tuple[str, ...]:
         column = self._table.columns[name].sql
@@ -220,11 +266,8 @@ class _Judging:
                     self._judge_type(HasType(column=name, type=kind), modes.data_type)
 
     def _judge_unknown(self, name: str, mode: str) -> None:
-        column = self._table.columns[name].sql
-        test = _RowTest(
-            f"nullif(trim({column}), '') IS NOT NULL", (), name, "a value in a column that the contract lacks"
-        )
-        bad, _ = self._count(test, "true")
+        test, _ = question = self._unknown(name)
+        bad, _ = self._counted(question)
         on_breach = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}[mode]
         self.breaches.append(
             Breach(
@@ -242,8 +285,8 @@ class _Judging:
             self.dropped.append(name)
 
     def _judge_type(self, rule: HasType, mode: str) -> None:
-        test, judged = self._test(rule, [self._table.columns[rule.column].sql], rule.column)
-        bad, cells = self._count(test, judged)
+        test, _ = question = self._question(rule)
+        bad, cells = self._counted(question)
         if not bad:
             return
         on_breach = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}[mode]

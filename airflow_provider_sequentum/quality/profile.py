@@ -86,15 +86,15 @@ _WRITTEN_DATE = r"^\s*\d{1,2}[./]\d{1,2}[./]\d{4}\s*$"
 _QUANTITY = r"^\D{0,12}\d[\d.,'' \x{00A0}\x{202F}]*\D{0,12}$"
 _DIGITS = r"\d([\d.,'' \x{00A0}\x{202F}]*\d)?"
 
-_DATES = rf"""WHEN regexp_matches(v, '{_ISO_DATE}') THEN epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400
-    WHEN regexp_matches(v, '{_WRITTEN_DATE}')
-        THEN epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400"""
 
-
-def _number_of(dates: str) -> str:
+def _number_of(is_number: str, is_iso_date: str, is_written_date: str, has_dates: bool = True) -> str:
+    """Return SQL for the number in a cell, from SQL for what it is; none in a date unless it ``has_dates``."""
+    iso = "epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400"
+    written = "epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400"
     return rf"""CASE
-    WHEN regexp_matches(v, '{_NUMBER}') THEN TRY_CAST(trim(v) AS DOUBLE)
-    {dates}
+    WHEN {is_number} THEN TRY_CAST(v AS DOUBLE)
+    WHEN {is_iso_date} THEN {iso if has_dates else "NULL"}
+    WHEN {is_written_date} THEN {written if has_dates else "NULL"}
     WHEN regexp_matches(v, '{_QUANTITY}') THEN TRY_CAST(
         CASE WHEN regexp_matches(v, '^\s*[-\x{{2212}}]') THEN '-' ELSE '' END
         || regexp_replace(regexp_replace(regexp_extract(v, '{_DIGITS}'), '[.,]\d{{1,2}}$', ''), '\D', '', 'g')
@@ -102,11 +102,16 @@ def _number_of(dates: str) -> str:
         AS DOUBLE) END"""
 
 
-NUMBER_OF = _number_of(_DATES)
+_WRITTEN_AS = [f"regexp_matches(v, '{pattern}')" for pattern in (_NUMBER, _ISO_DATE, _WRITTEN_DATE)]
+
+NUMBER_OF = _number_of(*_WRITTEN_AS)
 """The number in a cell: itself, the one beside a currency or a unit, or a date as days since 1970."""
 
-AMOUNT_OF = _number_of(rf"WHEN regexp_matches(v, '({_ISO_DATE})|({_WRITTEN_DATE})') THEN NULL")
+AMOUNT_OF = _number_of(*_WRITTEN_AS, has_dates=False)
 """The same without dates."""
+
+_NUMBER_OF_KIND = _number_of("kind IN ('integer', 'decimal')", "kind = 'date'", "kind = 'written date'")
+"""The same as :data:`NUMBER_OF` where the kind is known, which saves three of four patterns."""
 
 DATE_KINDS = ("date", "written date")
 
@@ -262,16 +267,19 @@ class Profile(_Part):
         return (self.model_dump_json(indent=1, exclude_defaults=True) + "\n").encode()
 
 
-def profile(table: Table, *, agent_id: int, run_id: int, key: Sequence[str] = ()) -> Profile:
+def profile(
+    table: Table, *, agent_id: int, run_id: int, key: Sequence[str] = (), filled: Sequence[int] | None = None
+) -> Profile:
     """Return the profile of a table.
 
     :param key: the columns that identify a record, for the comparison with other runs.
+    :param filled: in how many records each column has a value. Default: that is counted.
     """
     rows = _sample(table)
     if not rows:
         return Profile(agent_id=agent_id, run_id=run_id, records=0, rows=0, key=list(key))
     _cells(table)
-    columns = _columns(table)
+    columns = _columns(table, _filled(table) if filled is None else filled)
     duplicates, fingerprint = _whole_rows(table, rows)
     return Profile(
         agent_id=agent_id,
@@ -302,13 +310,13 @@ def _cells(table: Table) -> None:
     columns = ", ".join(f"c{number}" for number in range(len(table.names)))
     table.query(
         f"""CREATE OR REPLACE TEMP TABLE cells AS
-        SELECT CAST(c[2:] AS INTEGER) AS c, r, v, length(v) AS size, {NUMBER_OF} AS number, {KIND_OF} AS kind,
-            {_SHAPE_OF} AS shape, lower(right(trim(v), 2)) AS ending
-        FROM (UNPIVOT sample ON {columns} INTO NAME c VALUE v) WHERE trim(v) <> ''"""
+        SELECT *, {_NUMBER_OF_KIND} AS number, {_SHAPE_OF} AS shape, lower(right(trim(v), 2)) AS ending
+        FROM (SELECT CAST(c[2:] AS INTEGER) AS c, r, v, length(v) AS size, {KIND_OF} AS kind
+            FROM (UNPIVOT sample ON {columns} INTO NAME c VALUE v) WHERE trim(v) <> '')"""
     )
 
 
-def _columns(table: Table) -> dict[str, ColumnProfile]:
+def _columns(table: Table, filled_records: Sequence[int]) -> dict[str, ColumnProfile]:
     found = table.query(
         f"""SELECT c, count(*), count(DISTINCT v), quantile_disc(size, {_QUANTILES}),
             quantile_disc(number, {_QUANTILES}), avg((number IS NOT NULL)::INT)
@@ -332,7 +340,7 @@ def _columns(table: Table) -> dict[str, ColumnProfile]:
         "AS before FROM cells) GROUP BY c",
         table,
     )
-    filled = _filled(table)
+    filled = [_share(count / table.records) for count in filled_records]
     distributions = _distributions(table)
     columns = {name: ColumnProfile(filled=filled[number]) for number, name in enumerate(table.names)}
     for c, cells, distinct, lengths, numbers, numeric in found:
@@ -354,9 +362,9 @@ def _shares_of(sql: str, table: Table) -> dict[int, float]:
     return dict(table.query(sql))
 
 
-def _filled(table: Table) -> list[float]:
+def _filled(table: Table) -> Sequence[int]:
     counts = ", ".join(f"count(*) FILTER ({has_value(f'c{number}')})" for number in range(len(table.names)))
-    return [_share(count / table.records) for count in table.query(f"SELECT {counts} FROM {{table}}")[0]]
+    return table.query(f"SELECT {counts} FROM {{table}}")[0]
 
 
 _DISTRIBUTIONS = {

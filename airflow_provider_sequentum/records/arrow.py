@@ -63,12 +63,26 @@ def column_types(records: Records, name: str, *, is_text: bool) -> dict[str, str
     return columns.types()
 
 
-def text_batches(records: Records) -> Iterator[Any]:
-    """Yield the records of a CSV file, all with the same keys and text as values, as ``pyarrow.RecordBatch``."""
+def text_batches(rows: Iterator[list[str]]) -> Iterator[Any]:
+    """Yield the rows of a CSV file, the names of its columns first, as ``pyarrow.RecordBatch`` with text."""
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
-    for chunk in chunks(records, columns=0):
-        arrays = [arrow.array([record[column] for record in chunk], type=arrow.string()) for column in chunk[0]]
-        yield arrow.RecordBatch.from_arrays(arrays, names=list(chunk[0]))
+    names = next(rows)
+
+    def batch() -> Any:
+        columns = (cells[place :: len(names)] for place in range(len(names)))
+        return arrow.RecordBatch.from_arrays([arrow.array(column, arrow.string()) for column in columns], names)
+
+    # One list of all cells: to keep one for each row would let Python look for garbage among them again and again.
+    cells: list[str] = []
+    weight = 0
+    for row in rows:
+        cells += row
+        weight += sum(map(len, row))
+        if len(cells) >= _ROWS * len(names) or weight + len(cells) * _VALUE_WEIGHT > _BATCH_WEIGHT:
+            yield batch()
+            cells, weight = [], 0
+    if cells:
+        yield batch()
 
 
 def frame_of(batches: Iterable[Any]) -> Any:

@@ -241,7 +241,7 @@ def parquet_batches(file: IO[bytes], name: str) -> Iterator[Any]:
     with _damage_of_parquet(name, lambda: rows):
         opened = _open_parquet(file)
         schema, constants = _full_schema(opened.schema_arrow, name)
-        for batch in opened.iter_batches(batch_size=_rows_at_once(opened.metadata, name)):
+        for batch in opened.iter_batches(batch_size=_rows_at_once(opened.metadata, name), use_threads=False):
             batch.validate(full=True)
             _check_python_values(batch, arrow)
             added = [arrow.repeat(constant, batch.num_rows) for constant in constants.values()]

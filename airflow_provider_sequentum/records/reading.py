@@ -17,7 +17,7 @@ from airflow_provider_sequentum.records.formats import (
     encoding_of,
     format_of,
 )
-from airflow_provider_sequentum.records.text import Text, delimiter_of, read_csv, read_json
+from airflow_provider_sequentum.records.text import Text, delimiter_of, read_csv, read_json, read_rows
 
 LARGEST_COUNTED = 4 * 1024 * 1024
 """Characters that a record may have to be counted: many files are counted at the same time."""
@@ -90,16 +90,18 @@ def read_flat(
 
     :param typed_cells: whether the cells of a CSV file get types. Otherwise they stay text, and it is read once.
     """
+    kind = format_of(name)
+    if kind in TABLES and not typed_cells:
+        text = _text(file, name, kind, encoding, LARGEST_RECORD)
+        yield from text_batches(read_rows(text, delimiter_of(kind, delimiter, name)))
+        return
 
     def read() -> Iterator[dict[str, Any]]:
         file.seek(0)
         return flat_records(read_records(file, name, encoding=encoding, delimiter=delimiter))
 
-    kind = format_of(name)
     if kind == "parquet":
         batches = read_arrow(file, name, encoding=encoding)
-    elif kind in TABLES and not typed_cells:
-        batches = text_batches(read())
     else:
         batches = batches_of(read, name, is_text=kind in TABLES)
     yield from map(flat_batch, batches)
@@ -109,10 +111,15 @@ def _read(
     file: IO[bytes], name: str, encoding: str | None, delimiter: str | None, largest_record: int
 ) -> Iterator[dict[str, Any]]:
     kind = format_of(name)
-    head = file.read(512)
-    check_head(name, kind, head, encoding)
     if kind in BINARY:
+        check_head(name, kind, file.read(512), encoding)
         file.seek(0)
         return read_parquet(file, name) if kind == "parquet" else read_excel(file, name)
-    text = Text(file, name, encoding or encoding_of(head), head, largest_record)
+    text = _text(file, name, kind, encoding, largest_record)
     return read_csv(text, delimiter_of(kind, delimiter, name)) if kind in TABLES else read_json(text)
+
+
+def _text(file: IO[bytes], name: str, kind: str, encoding: str | None, largest_record: int) -> Text:
+    head = file.read(512)
+    check_head(name, kind, head, encoding)
+    return Text(file, name, encoding or encoding_of(head), head, largest_record)

@@ -86,7 +86,18 @@ def delimiter_of(kind: str, delimiter: str | None, name: str) -> str:
 
 
 def read_csv(text: Text, delimiter: str) -> Iterator[dict[str, Any]]:
-    """Yield the records of a CSV file as dictionaries of strings; the first line that is not empty names the columns.
+    """Yield the records of a CSV file as dictionaries of strings.
+
+    :raises RecordsUnreadable: as :func:`read_rows`.
+    """
+    rows = read_rows(text, delimiter)
+    columns = next(rows)
+    for cells in rows:
+        yield dict(zip(columns, cells, strict=True))
+
+
+def read_rows(text: Text, delimiter: str) -> Iterator[list[str]]:
+    """Yield the names of a CSV file's columns, from its first line that is not empty, then the cells of each record.
 
     :raises RecordsUnreadable: a line has more or fewer cells than there are columns, two columns have the same name,
         quotes do not fit, a record is too large, or the bytes are no text of the encoding.
@@ -98,15 +109,17 @@ def read_csv(text: Text, delimiter: str) -> Iterator[dict[str, Any]]:
     try:
         columns = next(filter(None, rows), [])
         check_columns(columns, text.name)
+        number = len(columns)
         lines.record_start, lines.record_size = rows.line_num + 1, 0
+        yield columns
         for cells in rows:
-            if cells and len(cells) != len(columns):
-                raise RecordsUnreadable(
-                    f"{text.name!r} has {len(cells)} cells in line {rows.line_num}, but {len(columns)} columns."
-                )
             lines.record_start, lines.record_size = rows.line_num + 1, 0
-            if cells:
-                yield dict(zip(columns, cells, strict=True))
+            if len(cells) == number:
+                yield cells
+            elif cells:
+                raise RecordsUnreadable(
+                    f"{text.name!r} has {len(cells)} cells in line {rows.line_num}, but {number} columns."
+                )
     except csv.Error as error:
         raise RecordsUnreadable(
             f"{text.name!r} is no valid CSV at line {rows.line_num}: {error}; the record starts in line "

@@ -87,7 +87,7 @@ class Manifest(BaseModel):
     :param is_complete: all files are landed and verified.
     :param run_records: records the run extracted, by the service's count.
     :param replaced: names that were taken in the folder before, by something that did not come from this transfer.
-    :param unreadable: how many files the service lists beyond those that could be read in its list. They may be missing.
+    :param unreadable: how many entries of the service's list of files could not be read. Their files may be missing.
     :param form: what files with records were converted to; ``None`` if all were landed as they are.
     :param without_records: files of the run that were converted and gave no file, since they hold no records.
     :param remove_method: how the run's files are removed from the service once all is verified; written before the

@@ -49,8 +49,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
     missing. Give every run a folder of its own: files of another run with the same names are replaced.
 
     Returns the list of landed paths, an empty one if the run delivered nothing. A summary (``agent_id``, ``run_id``,
-    ``manifest``, ``files``, ``fetched``, ``bytes``, ``records``, and ``unreadable``: how many files could not be read in
-    the service's list, and are not copied) is under the XCom key ``transfer``.
+    ``manifest``, ``files``, ``fetched``, ``bytes``, ``records``, and ``unreadable``: how many entries of the service's
+    list could not be read, so that their files are not copied) is under the XCom key ``transfer``.
 
     ``None`` and an empty string leave a parameter unset.
 

@@ -66,8 +66,8 @@ def make(file: Path, mebibytes: int) -> None:
 def check(table: Table, history: list[Profile]) -> Profile:
     """What the check does with records that were read."""
     text = table.as_text()
-    judge(text, CONTRACT)
-    found = profile(text, agent_id=7, run_id=LEARNT + 1, key=CONTRACT.key)
+    judgement = judge(text, CONTRACT)
+    found = profile(text, agent_id=7, run_id=LEARNT + 1, key=CONTRACT.key, filled=judgement.filled)
     find_drift(found, history)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 from collections.abc import Callable
@@ -24,6 +25,20 @@ def load(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
+def test_no_argument_has_a_name_that_airflow_gives_a_value(file: Path) -> None:
+    """A task whose ``run_id`` is that of Sequentum fails before it does anything."""
+    context = pytest.importorskip("airflow.sdk.definitions.context", reason="Airflow 2.11 says it elsewhere")
+    tasks = [
+        node
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef) and any("task" in ast.unparse(each) for each in node.decorator_list)
+    ]
+    for task in tasks:
+        given = task.args.args[: len(task.args.args) - len(task.args.defaults)]
+        assert not {argument.arg for argument in given} & context.KNOWN_CONTEXT_KEYS, task.name
 
 
 @pytest.fixture

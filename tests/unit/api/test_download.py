@@ -522,7 +522,7 @@ def test_a_page_is_recognized_in_whatever_pieces_it_comes(
     page = start.encode(encoding)
     pieces = [page[place : place + piece] for place in range(0, len(page), piece)]
 
-    with pytest.raises(DownloadError, match="HTML page.* 0 bytes were written"):
+    with pytest.raises(DownloadError, match=r"HTML page.* 0 bytes were written"):
         driver(lambda _request: httpx.Response(200, stream=Pieces(pieces))).download(RunFile(id=3, name="out.csv"))
 
 
