@@ -102,7 +102,11 @@ def _number_of(is_number: str, is_iso_date: str, is_written_date: str, has_dates
         AS DOUBLE) END"""
 
 
-_WRITTEN_AS = [f"regexp_matches(v, '{pattern}')" for pattern in (_NUMBER, _ISO_DATE, _WRITTEN_DATE)]
+_WRITTEN_AS = (
+    f"regexp_matches(v, '{_NUMBER}')",
+    f"regexp_matches(v, '{_ISO_DATE}')",
+    f"regexp_matches(v, '{_WRITTEN_DATE}')",
+)
 
 NUMBER_OF = _number_of(*_WRITTEN_AS)
 """The number in a cell: itself, the one beside a currency or a unit, or a date as days since 1970."""

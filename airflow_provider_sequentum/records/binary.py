@@ -51,7 +51,7 @@ def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
             check_columns([], name)
     except (RecordsUnreadable, GeneratorExit):
         raise
-    except Exception as error:  # whatever zipfile, the XML parser and openpyxl raise for a damaged workbook
+    except Exception as error:  # noqa: BLE001 - whatever zipfile, the XML parser and openpyxl raise for a damaged one
         # Their texts quote the file, as long as it may be, and a cause would be logged in full.
         raise RecordsUnreadable(f"{name!r} is no valid workbook after row {row}: {error}.") from None
 

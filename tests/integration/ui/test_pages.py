@@ -103,7 +103,7 @@ def check_of(agent_id: int, run_id: int, **more: object) -> dict[str, object]:
     } | more  # fmt: skip
 
 
-ODD = [
+ODD: list[dict[str, object]] = [
     {"seconds": 10**400},
     {"records": 10**400, "run_id": 9},
     {"run_id": 10**400},
