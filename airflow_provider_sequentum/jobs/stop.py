@@ -65,6 +65,7 @@ class JobStopper(ABC, Generic[R]):
         self.is_hidden = False
         """Whether the service refuses to show the job."""
         self._is_said_over = False
+        self._failures = 0
         self._request_at: datetime | None = AT_ONCE
         self._poll_at = AT_ONCE
         self._gives_up_at: datetime | None = None
@@ -133,6 +134,18 @@ class JobStopper(ABC, Generic[R]):
             self.seen, self.is_over, self.confirmed = None, True, True
         elif self._missing_since is None:
             log.warning("Could not look at %s. (%s)", self.name, error)
+
+    def _pause_before_repetition(self, error: SequentumError | None) -> timedelta | None:
+        """Return how long to wait before a request to stop the job is repeated; ``None`` if it need not be.
+
+        What failed in passing is repeated, whether it may have acted or not, since that does no harm. The pauses grow,
+        because a service that fails may be overloaded, and there may be many jobs to stop.
+        """
+        if error is None or not error.transient:
+            self._failures = 0
+            return None
+        self._failures += 1
+        return min(self.poll_interval * 2 ** min(self._failures - 1, 10), self.repeat_interval)
 
     @abstractmethod
     def status_of(self, seen: R) -> str:

@@ -85,17 +85,17 @@ class RunStopper(JobStopper["Run"]):
         is_refusal = error is not None and error.status_code in (400, 409, 422)
         self._was_accepted = self._was_accepted or error is None
         self._was_refused = self._was_refused or (is_refusal and not self._was_accepted)
-        # What failed in passing does not count, whether it has acted or not: to repeat it does no harm.
-        arrived = error is None or not error.transient
+        pause = self._pause_before_repetition(error)
+        again_at = None if pause is None else now + pause
         # The look comes before a repetition: it may tell that none is needed.
-        self._poll_at, again_at = now + FIRST_LOOK, now + POLL_INTERVAL
+        self._poll_at = now + FIRST_LOOK
         if not call.path.endswith("/kill"):
-            self._request_at = None if arrived else again_at
+            self._request_at = again_at
             if self._gives_up_at is None:
                 # With many runs, the request may be sent long after it was due.
                 self._kill_at = now + max(self._stop_grace, FIRST_LOOK)
                 self._gives_up_at = self._kill_at + 2 * GRACE_AFTER_KILL
-        elif not arrived:
+        elif again_at is not None:
             self._kill_at = again_at
         else:
             self._kills += 1

@@ -71,9 +71,8 @@ class SessionStopper(JobStopper["SessionStatus"]):
         if error is not None and error.status_code in (404, 405) and not self._uses_stop:
             self._uses_stop = True  # the next request, at once
             return
-        # What failed in passing does not count: to repeat it does no harm.
-        again = self.poll_interval if error is not None and error.transient else self.repeat_interval
-        self._poll_at, self._request_at, self._uses_stop = now, now + again, False
+        pause = self._pause_before_repetition(error) or self.repeat_interval
+        self._poll_at, self._request_at, self._uses_stop = now, now + pause, False
 
     def _has_ended(self, seen: SessionStatus, now: datetime) -> bool:  # noqa: ARG002
         return state_of(seen).is_over

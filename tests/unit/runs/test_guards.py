@@ -57,7 +57,7 @@ def test_an_enabled_schedule_is_warned_of() -> None:
         Schedule(id=1, name="nightly", schedule="0 3 * * *", is_enabled=True),
         Schedule(id=2, name="old", is_enabled=False),
     ]
-    port = answering(listed)
+    port = answering(Page(listed))
     warn_of_schedules(port, 7)
     [message] = port.said
     assert port.warned == [message]
@@ -68,7 +68,7 @@ def test_an_enabled_schedule_is_warned_of() -> None:
 
 @pytest.mark.parametrize("listed", [[], [Schedule(id=2, is_enabled=False)], [Schedule(id=3)]])
 def test_without_an_enabled_schedule_nothing_is_said(listed: list[Schedule]) -> None:
-    port = answering(listed)
+    port = answering(Page(listed))
     warn_of_schedules(port, 7)
     assert port.said == []
 
@@ -86,7 +86,7 @@ def test_a_schedule_is_described_by_its_name_or_id_its_rhythm_and_its_next_time(
         Schedule(id=31, is_enabled=True, next_run_time=datetime(2026, 11, 23, 3, tzinfo=UTC)),
         Schedule(id=32, name="hourly", schedule="0 * * * *", is_enabled=True),
     ]
-    port = answering(listed)
+    port = answering(Page(listed))
     warn_of_schedules(port, 7)
     [message] = port.said
     assert "Agent 7 has 2 schedules enabled" in message
@@ -97,7 +97,7 @@ def test_a_schedule_is_described_by_its_name_or_id_its_rhythm_and_its_next_time(
 
 def test_of_many_schedules_five_are_named_and_all_are_counted() -> None:
     listed = [Schedule(id=number, name=f"schedule {number}", is_enabled=True) for number in range(1, 8)]
-    port = answering(listed)
+    port = answering(Page(listed))
     warn_of_schedules(port, 7)
     [message] = port.said
     assert "Agent 7 has 7 schedules enabled" in message

@@ -201,6 +201,14 @@ def test_a_request_that_failed_in_passing_costs_seconds(
     assert elapsed(service) <= timedelta(seconds=10 + 2 * 3 + 2)
 
 
+def test_a_service_that_goes_on_failing_is_asked_less_and_less_often(service: FakeService, worker: Worker) -> None:
+    for verb in ("stop", "kill"):
+        service.faults[verb] = [(fakes.server_error, False)] * 100
+    assert not stop(worker, stop_grace=45).confirmed
+    assert elapsed(service) == timedelta(seconds=45 + 40)
+    assert service.count("stop") + service.count("kill") <= 14
+
+
 # A Failure that the run was restarted from
 
 
