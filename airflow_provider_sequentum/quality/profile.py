@@ -87,7 +87,7 @@ _QUANTITY = r"^\D{0,12}\d[\d.,'' \x{00A0}\x{202F}]*\D{0,12}$"
 _DIGITS = r"\d([\d.,'' \x{00A0}\x{202F}]*\d)?"
 
 
-def _number_of(is_number: str, is_iso_date: str, is_written_date: str, has_dates: bool = True) -> str:
+def _number_of(is_number: str, is_iso_date: str, is_written_date: str, *, has_dates: bool = True) -> str:
     """Return SQL for the number in a cell, from SQL for what it is; none in a date unless it ``has_dates``."""
     iso = "epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400"
     written = "epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400"

@@ -9,6 +9,7 @@ DuckDB. A comparison is repeated as a retry repeats it. ``make bench-changes BEN
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,7 @@ class Folder:
 
     def write_changes(self, name: str, content: Path) -> str:
         target = self.folder / name
-        target.write_bytes(content.read_bytes())
+        shutil.copyfile(content, target)
         return str(target)
 
 
