@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,14 +88,6 @@ class WatchList:
     def __len__(self) -> int:
         return len(self._waits)
 
-    def __iter__(self) -> Iterator[Wait]:
-        return iter(tuple(self._waits))
-
-    @property
-    def listeners(self) -> list[Listener]:
-        """Who listens to an agent."""
-        return [listener for agent in self._agents.values() for listener in agent.listeners]
-
     @property
     def is_idle(self) -> bool:
         """Whether no one waits or listens."""
@@ -140,6 +131,15 @@ class WatchList:
             agent.listeners.remove(listener)
             self._news_intervals -= Counter([listener.interval])
             self._forget_if_idle(agent)
+
+    def fail_all(self, error: BaseException) -> None:
+        """Let all who wait or listen know that nothing more will be polled, and drop them."""
+        for wait in tuple(self._waits):
+            self.remove(wait)
+            wait.hear(PollResult(), error, None)
+        for listener in [listener for agent in self._agents.values() for listener in agent.listeners]:
+            self.drop(listener)
+            listener.fail(error)
 
     def _agent(self, agent_id: int, now: float) -> AgentPoll:
         if (agent := self._agents.get(agent_id)) is None:
@@ -228,6 +228,8 @@ class WatchList:
             self._agents_in_turn.put(poll, since + max(poll.interval, CHECK_INTERVAL))
         elif poll.is_waited_for:
             self._agents_in_turn.put(poll, max(poll.asked_at + poll.interval, poll.since))
+        elif poll.unlisted:
+            self._agents_in_turn.put(poll, since + CHECK_INTERVAL)
         else:
             self._agents_in_turn.drop(poll)
         if poll.wants_list and (poll.listeners or poll.is_left_to_page):

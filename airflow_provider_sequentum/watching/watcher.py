@@ -278,7 +278,7 @@ class RunWatcher:
         self._in_flight.discard(task)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail_all(error)
+            self._list.fail_all(error)
 
     async def _ask(self, poll: Poll, call: Call[Any]) -> None:
         client = self._client
@@ -303,16 +303,8 @@ class RunWatcher:
                 if await self._key_works(call):
                     self._list.failed(poll, error, present())
                     return
-                self._fail_all(error)
+                self._list.fail_all(error)
             self._list.ask_again(poll, present())
-
-    def _fail_all(self, error: BaseException) -> None:
-        for wait in self._list:
-            self._list.remove(wait)
-            wait.hear(PollResult(), error, None)
-        for listener in self._list.listeners:
-            self._list.drop(listener)
-            listener.fail(error)
 
     @property
     def _client(self) -> AsyncSequentumClient:
@@ -377,4 +369,4 @@ class RunWatcher:
             del watchers[self._hook.sequentum_conn_id]
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
-            self._fail_all(error)
+            self._list.fail_all(error)
