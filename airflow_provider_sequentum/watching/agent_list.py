@@ -42,6 +42,7 @@ class AgentPages:
     def __init__(self, size: int = PAGE_SIZES[0]) -> None:
         self.size = size
         self.pages = {1: PagePoll(1, size)}
+        """By their numbers. On number 0, which does not exist, are the agents that need no page."""
         self._count = 1
         """How many there are, as far as is known."""
         self._wrong = 0
@@ -66,35 +67,44 @@ class AgentPages:
 
     def expect(self, agent: AgentPoll, number: int) -> None:
         """Expect an agent on a page, or on none (0)."""
-        if agent.page:
-            self.pages[agent.page].agents.discard(agent)
-        agent.page = number
-        if number:
-            self.pages.setdefault(number, PagePoll(number, self.size)).agents.add(agent)
+        if agent.page != number:
+            self.leave(agent)
+            self._agents_on(number).add(agent)
+            agent.page = number
+
+    def leave(self, agent: AgentPoll) -> None:
+        """Forget an agent."""
+        self._agents_on(agent.page).discard(agent)
 
     def read(self, page: PagePoll, listed: Page[Agent], agents: Mapping[int, AgentPoll]) -> list[AgentPoll]:
         """Take in a page.
 
         :param listed: the agents on it, and how many there are on all pages; unless it is the whole list.
         :param agents: those that are looked for, by their ids.
-        :return: those of which something is known now that was not, or no longer: they are listed, or on no page.
+        :return: those of which it shows something new, and those that are on no page.
         """
         total = listed.total_record_count
         self._count = min(max(1, math.ceil(total / self.size)), _MOST_PAGES) if total is not None else 1
-        found = []
+        found, changed = set(), []
         for shown in listed:
             if (agent := agents.get(shown.id)) is not None:
                 if agent.see(shown, page.asked_at):
-                    agent.hints += 1
-                    agent.hinted_at = page.asked_at
+                    changed.append(agent)
                 self.expect(agent, page.number if agent.shows_end is False else 0)
-                found.append(agent)
-        following = page.number + 1 if page.number < self._count else 0
+                found.add(agent)
+        # All at once, because after a start these are all agents: ten thousand, for each page again.
         missing = page.agents.difference(found)
+        page.agents &= found
+        following = page.number + 1 if page.number < self._count else 0
+        self._agents_on(following).update(missing)
         for agent in missing:
-            self.expect(agent, following)
-        if following:
-            return found
-        for agent in missing:
-            agent.shown, agent.page_tells = None, False
-        return [*found, *missing]
+            agent.page = following
+            if not following:
+                agent.see_nothing()
+                changed.append(agent)
+        return changed
+
+    def _agents_on(self, number: int) -> set[AgentPoll]:
+        if number not in self.pages:
+            self.pages[number] = PagePoll(number, self.size)
+        return self.pages[number].agents

@@ -60,7 +60,7 @@ class AgentPoll:
     __slots__ = (
         "agent_id", "asked_at", "asked_size", "has_failed", "hinted_at", "hints", "interval", "is_asked",
         "is_left_to_page", "list_size", "listeners", "newest_listed", "page", "page_tells", "run_id", "runs",
-        "searches", "shown", "since", "unlisted", "wants_list",
+        "searches", "shown", "shows_end", "since", "unlisted", "wants_list",
     )  # fmt: skip
 
     def __init__(self, agent_id: int, run_id: int | None, since: float) -> None:
@@ -86,6 +86,8 @@ class AgentPoll:
         """The page of the agents list on which it is expected; 0 if it needs none."""
         self.shown: tuple[RunStatus | int | str | None, datetime | None] | None = None
         """The status of its last run, if it had one, and when that was active; ``None`` if no page showed it yet."""
+        self.shows_end: bool | None = None
+        """Whether its last run is shown as ended; ``None`` if no run is shown."""
         self.page_tells = False
         """Whether its page tells when there is more for its listeners than they have heard."""
         self.is_left_to_page = False
@@ -157,12 +159,6 @@ class AgentPoll:
     # What its page tells
 
     @property
-    def shows_end(self) -> bool | None:
-        """Whether its last run is shown as ended; ``None`` if no run is shown."""
-        status = None if self.shown is None else self.shown[0]
-        return None if status is None else phase_of_status(status).is_over
-
-    @property
     def last_run(self) -> int | None:
         """The run waited for that is its last one, as far as is known: the one of which its page tells."""
         last = max(self.runs, default=0)
@@ -181,16 +177,25 @@ class AgentPoll:
         return self.shown is not None and self.shows_end is last_is_over and all(are_over[1:])
 
     def see(self, agent: Agent, now: float) -> bool:
-        """Take in what its page shows; return whether it is news of an end."""
+        """Take in what its page shows; return whether that is new."""
         before, was_over = self.shown, self.shows_end
-        self.shown = (agent.status, agent.last_activity)
-        is_end = bool(self.shows_end) and self.shown != before
-        is_another_run = before is not None and before[1] != self.shown[1]
-        if is_end or (is_another_run and not was_over):
+        shown = (agent.status, agent.last_activity)
+        if shown == before:
+            return False
+        self.shown, self.shows_end = shown, None if shown[0] is None else phase_of_status(shown[0]).is_over
+        is_another_run = before is not None and before[1] != shown[1]
+        if self.shows_end or (is_another_run and not was_over):
             self.wants_list, self.page_tells = True, False
-        if self.shows_end is False and was_over is not False:
+        if self.shows_end:
+            self.hints += 1
+            self.hinted_at = now
+        elif self.shows_end is False and was_over is not False:
             self.since = now
-        return is_end
+        return True
+
+    def see_nothing(self) -> None:
+        """Take in that no page shows it."""
+        self.shown, self.shows_end, self.page_tells = None, None, False
 
 
 class PagePoll:

@@ -161,7 +161,7 @@ class WatchList:
         agent = self._agents.get(poll.agent_id)
         if poll is agent:
             del self._agents[poll.agent_id]
-            self._pages.expect(poll, 0)
+            self._pages.leave(poll)
             self._review_pages()
         elif agent is not None and agent.unlisted.get(poll.run_id or 0) is poll:
             del agent.unlisted[poll.run_id or 0]
@@ -242,7 +242,7 @@ class WatchList:
 
     def _plan_page(self, page: PagePoll) -> None:
         self._take_off(page)
-        if not self._pages_are_used or page.is_asked or not (page.agents or page.number == 1):
+        if not self._pages_are_used or page.is_asked or page.number == 0 or not (page.agents or page.number == 1):
             return
         # After a start all agents are expected on the first page, which has room for so many only.
         told = sum(len(agent.runs.get(agent.last_run or 0, ())) for agent in islice(page.agents, page.size))
@@ -468,7 +468,8 @@ class WatchList:
             self._take_off(page)
         self._pages, self._pages_are_used = AgentPages(size), False
         for agent in self._agents.values():
-            agent.page, agent.shown, agent.page_tells = 0, None, False
+            agent.page = 0
+            agent.see_nothing()
             self._pages.expect(agent, 1)
             self._plan(agent)
         self._review_pages()

@@ -30,6 +30,12 @@ class Looked:
         self.pages.read(poll, Page(list(agents), total), self.agents)
         return {wanted.agent_id for wanted in self.agents.values() if wanted.hinted_at is not None}
 
+    def has_news(self, agent_id: int) -> bool:
+        """Return whether there is something of which only its list tells more, and forget that."""
+        wanted = self.agents[agent_id]
+        has_news, wanted.wants_list = wanted.wants_list, False
+        return has_news
+
     def places(self) -> dict[int, int]:
         return {wanted.agent_id: wanted.page for wanted in self.agents.values()}
 
@@ -46,14 +52,13 @@ def test_a_run_that_took_the_place_of_one_that_was_not_over_is_news_but_no_end()
     looked = Looked(1)
     looked.read(agent(1, 1, "2026-11-22T09:00:00Z"))
     looked.read(agent(1, 5, "2026-11-22T09:00:00Z"))
-    assert not looked.agents[1].wants_list
+    assert not looked.has_news(1)
     assert looked.read(agent(1, 1, "2026-11-22T09:01:00Z")) == set()
-    assert looked.agents[1].wants_list
-    looked.agents[1].wants_list = False
+    assert looked.has_news(1)
     assert looked.read(agent(1, 10, "2026-11-22T09:01:00Z")) == {1}
-    looked.agents[1].wants_list = False
+    assert looked.has_news(1)
     looked.read(agent(1, 1, "2026-11-22T09:02:00Z"))
-    assert not looked.agents[1].wants_list
+    assert not looked.has_news(1)
 
 
 def test_who_is_not_on_a_page_is_expected_on_the_next_and_after_the_last_on_none() -> None:

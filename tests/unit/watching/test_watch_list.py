@@ -560,6 +560,7 @@ def test_who_leaves_is_forgotten() -> None:
     assert world.list.agent_count == 0
     assert world.list.due(world.moment.steady + 1e6) == math.inf
     assert world.list.next_fixed_look() == math.inf
+    assert not any(page.agents for page in world.list._pages.pages.values())
 
 
 def test_an_answer_for_somebody_who_left_is_dropped() -> None:
