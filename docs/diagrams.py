@@ -20,7 +20,7 @@ from airflow_provider_sequentum.parameters import OnReady
 from airflow_provider_sequentum.runs.outcome import EXCEPTION_OF
 from airflow_provider_sequentum.runs.phases import PHASES, NextStep, Phase, next_step
 from airflow_provider_sequentum.sessions.state import Action, Session, SessionState, next_action
-from airflow_provider_sequentum.watching.watch_list import SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.polls import SHORTEST_INTERVAL
 from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
 from docs.drawing import LINE, Box, Canvas
 

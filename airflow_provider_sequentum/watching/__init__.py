@@ -1,1 +1,7 @@
-"""Waiting well: one watcher for everything that waits on one connection in a triggerer."""
+"""Waiting well: one watcher for everything that waits on one connection in a triggerer.
+
+To understand it, read in this order. ``polls.py``: what one request asks, and who waits for its answer.
+``watch_list.py``: which poll comes next, and what an answer means to whom; ``agent_list.py`` and ``due_queue.py`` are
+its parts. ``watcher.py``: sends the polls, as the budget of the key allows. ``listener.py``: those who wait for no run,
+but want to know of all runs of an agent.
+"""

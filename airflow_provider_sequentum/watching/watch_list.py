@@ -1,24 +1,22 @@
 """All waits of one connection, as data: what to poll next, and what an answer means to whom.
 
-One request answers for every wait on an agent. The list is fed with answers and faults, and returns what each wait has
-to hear; sending the polls and telling the waits is the watcher's business. Every wait stays a decision of its own
+One request answers for every wait on an agent. The list is fed with answers and faults, and lets each wait hear what
+that means; sending the polls is the watcher's business. Every wait stays a decision of its own
 (:class:`~airflow_provider_sequentum.runs.wait.RunPoller`), and only a run's own record ends it.
 
-Two simple rules are at work, in one :class:`~.rotation.Rotation`. The agents' lists of runs are polled in turn. Pages
-of the agents list are polled beside them where they tell of more runs, and an agent whose page tells of all that is
-waited for is polled only when that is shown as ended, and now and then. Why nothing is learnt of how long runs take
-stands in ``docs/waiting.md``.
+Two simple rules are at work. The agents are polled in turn, each for all of its runs. Pages of the agents list are
+polled beside them, as often as they tell of more runs than an agent's list does, and an agent whose page tells of all
+that is waited for is polled only when that is shown as ended, and now and then. Why nothing is learnt of how long runs
+take stands in ``docs/waiting.md``.
 
-Whoever only listens to an agent (an asset watcher) gets what is left, and at least every fifth poll: a second rotation.
+Whoever only listens to an agent (an asset watcher) gets what is left, and at least every fifth poll.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,18 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
-from airflow_provider_sequentum.runs.phases import phase_of
-from airflow_provider_sequentum.runs.wait import (
-    LONGEST_RUN_LIST,
-    FirstRunUncertain,
-    PollOutcome,
-    PollResult,
-    RunPoller,
-    first_run_since,
-    length_of,
-)
-from airflow_provider_sequentum.watching.agent_list import FEWEST_AGENTS, NO_PAGES, NOT_FOUND, AgentPages
-from airflow_provider_sequentum.watching.rotation import Rotation
+from airflow_provider_sequentum.runs.wait import FirstRunUncertain, PollOutcome, PollResult, first_run_since
+from airflow_provider_sequentum.watching.agent_list import NO_PAGES, AgentPages
+from airflow_provider_sequentum.watching.due_queue import DueQueue
+from airflow_provider_sequentum.watching.polls import SHORTEST_INTERVAL, AgentPoll, PagePoll, Poll, Wait
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
@@ -46,8 +36,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.watching.listener import Listener
 
-SHORTEST_INTERVAL = 5.0
-"""Seconds between two polls of an agent or a run at least, unless who waits asks for another number."""
 PAGE_INTERVAL = 1.0
 """Seconds between two polls of a page at least."""
 IDLE_PAGE_INTERVAL = 60.0
@@ -58,8 +46,6 @@ CHECK_INTERVAL = 900.0
 """Seconds after which an agent is polled whose page tells of it: the page may be wrong."""
 LAST_LOOK = 15.0
 """Seconds after its deadline that a wait is given for a last look, so that it ends with the run's last state."""
-
-_SHORTEST_LIST = 20
 
 log = logging.getLogger(__name__)
 
@@ -77,197 +63,30 @@ class Moment(NamedTuple):
     utc: datetime
     served_at: datetime | None = None
 
-    def seconds_since(self, time_of_service: datetime) -> float | None:
-        """Return how long ago something happened at the service; ``None`` where it did not tell its time."""
-        return None if self.served_at is None else max((self.served_at - time_of_service).total_seconds(), 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class AgentPoll:
-    """How are the awaited runs of this agent?"""
-
-    agent_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunPoll:
-    """How is this run, which the service does not list among the agent's?"""
-
-    agent_id: int
-    run_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class PagePoll:
-    """Which agents on this page of the agents list have changed?"""
-
-    page: int
-
-
-Poll = AgentPoll | RunPoll | PagePoll
-
-
-class Watched:
-    """One wait on the list.
-
-    :param wait: its state.
-    """
-
-    __slots__ = ("fixed_at", "is_last_look", "wait")
-
-    def __init__(self, wait: RunPoller) -> None:
-        self.wait = wait
-        self.fixed_at: float | None = None
-        self.is_last_look = False
-
-    @property
-    def shortest_interval(self) -> float:
-        """Seconds between two polls on behalf of this wait at least."""
-        asked_for = self.wait.spec.poll_interval
-        return SHORTEST_INTERVAL if asked_for is None else asked_for
-
-
-class Update(NamedTuple):
-    """What a wait has to hear. It is off the list if there is an outcome or an error."""
-
-    watched: Watched
-    result: PollResult
-    error: SequentumError | SequentumException | None = None
-
-
-class AgentWaits:
-    """The waits for runs of one agent.
-
-    :param agent_id: the agent.
-    """
-
-    __slots__ = (
-        "agent_id", "asked_at", "asked_size", "has_failed", "hinted_at", "interval", "is_new", "list_size",
-        "listeners", "newest_listed", "pending_discovery", "runs", "unlisted",
-    )  # fmt: skip
-
-    def __init__(self, agent_id: int) -> None:
-        self.agent_id = agent_id
-        self.runs: dict[int, list[Watched]] = {}
-        self.pending_discovery: list[Watched] = []
-        """Waits for a run that is not there yet."""
-        self.listeners: list[Listener] = []
-        self.unlisted: frozenset[int] = frozenset()
-        """Runs that are polled by themselves."""
-        self.list_size = _SHORTEST_LIST
-        """How many runs to ask for: as many as it takes to see the oldest one waited for."""
-        self.asked_size = self.list_size
-        self.newest_listed = 0
-        self.asked_at = -math.inf
-        self.interval = math.inf
-        """Seconds until it may be polled again."""
-        self.has_failed = False
-        """Whether its last poll was not answered."""
-        self.hinted_at: float | None = None
-        """When the agents list said that the last run had ended, until that has been looked into."""
-        self.is_new = True
-        """Whether its page was not read since a wait came: what it shows may be of the run before."""
-
-    def __iter__(self) -> Iterator[Watched]:
-        for waits in self.runs.values():
-            yield from waits
-        yield from self.pending_discovery
-
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether there is a wait, and not only a listener."""
-        return bool(self.runs or self.pending_discovery)
-
-    def add(self, watched: Watched) -> None:
-        """Take up a wait."""
-        run_id = watched.wait.spec.run_id
-        (self.pending_discovery if run_id is None else self.runs.setdefault(run_id, [])).append(watched)
-
-    def remove(self, watched: Watched) -> bool:
-        """Drop a wait; return whether it was there."""
-        run_id = watched.wait.spec.run_id
-        waits = self.pending_discovery if run_id is None else self.runs.get(run_id, [])
-        if watched not in waits:
-            return False
-        waits.remove(watched)
-        if run_id is not None and not waits:
-            del self.runs[run_id]
-            self.unlisted -= {run_id}
-        return True
-
-    def covered(self, poll: AgentPoll | RunPoll) -> list[Watched]:
-        """Return the waits that a poll is sent for."""
-        if isinstance(poll, RunPoll):
-            return list(self.runs.get(poll.run_id, ())) if poll.run_id in self.unlisted else []
-        listed = [watched for run_id, waits in self.runs.items() if run_id not in self.unlisted for watched in waits]
-        return listed + self.pending_discovery
-
-    def lone_run(self) -> int | None:
-        """Return the run waited for, if it is the only one: its own record is a better answer than the list."""
-        if self.pending_discovery or self.listeners or self.unlisted or len(self.runs) != 1:
-            return None
-        return next(iter(self.runs))
-
-    def last_run(self) -> int | None:
-        """Return the run waited for that is the agent's last one, as far as is known."""
-        last = max(self.runs, default=0)
-        return last if last and last >= self.newest_listed else None
-
-    def last_waits(self) -> list[Watched]:
-        """Return the waits for the agent's last run."""
-        return self.runs.get(self.last_run() or 0, [])
-
-    def size_to_list(self) -> int:
-        """Return how many runs to ask for."""
-        return max([self.list_size, *(listener.list_size for listener in self.listeners)])
-
-    def may_be_cut(self, listed: Sequence[object]) -> bool:
-        """Return whether the service may have more runs than it listed, and would list more."""
-        return self.asked_size <= length_of(listed) < LONGEST_RUN_LIST
-
-    def read_list(self, listed: Sequence[Run]) -> None:
-        """Take in which runs the service lists, newest first.
-
-        Runs waited for that it does not list are polled by themselves. A list that may have been cut says nothing of
-        them: then the next one is longer.
-        """
-        run_ids = [run.id for run in listed]
-        self.unlisted -= set(run_ids)
-        missing = self.runs.keys() - self.unlisted - set(run_ids)
-        if self.may_be_cut(listed) and (missing or self.pending_discovery):
-            self.list_size = min(self.asked_size * 4, LONGEST_RUN_LIST)
-            return
-        self.unlisted |= missing
-        if not self.pending_discovery:
-            deepest = max((place for place, run_id in enumerate(run_ids, 1) if run_id in self.runs), default=0)
-            self.list_size = min(max(_SHORTEST_LIST, deepest + deepest // 4), LONGEST_RUN_LIST)
-
 
 class WatchList:
     """The waits of one connection."""
 
     def __init__(self) -> None:
-        self._rotation: Rotation[Poll] = Rotation()
-        self._background: Rotation[Poll] = Rotation()
-        """The same for listeners, and for pages on which an agent may be that was not found."""
-        self._turns = 0
-        self._agents: dict[int, AgentWaits] = {}
+        self._waits: dict[Wait, AgentPoll] = {}
+        self._waiting = 0
+        """How many polls there are for waits. Others are for listeners only."""
+        self._agents: dict[int, AgentPoll] = {}
         self._pages = AgentPages()
         self._pages_are_used = False
         self._searched_at = -math.inf
-        self._waited_for = 0
-        """How many agents are waited for. Others have listeners only."""
-        self._fixed: list[tuple[float, int, Watched]] = []
-        self._fixed_count = 0
-        self._waits = 0
-        self._now = 0.0
+        self._urgent: DueQueue[Poll] = DueQueue()
+        self._agents_in_turn: DueQueue[Poll] = DueQueue()
+        self._pages_in_turn: DueQueue[Poll] = DueQueue()
+        self._background: DueQueue[Poll] = DueQueue()
+        """What is polled for listeners alone."""
+        self._turns = 0
+        self._looks: DueQueue[Wait] = DueQueue()
+        """Waits by the time of a look that cannot be put off."""
+        self._news_intervals: Counter[float] = Counter()
 
     def __len__(self) -> int:
-        return self._waits
-
-    def __iter__(self) -> Iterator[Watched]:
-        for agent in self._agents.values():
-            yield from agent
+        return len(self._waits)
 
     @property
     def is_idle(self) -> bool:
@@ -276,441 +95,381 @@ class WatchList:
 
     @property
     def agent_count(self) -> int:
-        """The number of agents waited for."""
+        """The number of agents waited for or listened to."""
         return len(self._agents)
 
-    def add(self, watched: Watched, moment: Moment) -> None:
-        """Take up a wait."""
-        agent_id = watched.wait.spec.agent_id
-        agent = self._agents.setdefault(agent_id, AgentWaits(agent_id))
-        is_first = not agent.is_waited_for
-        agent.add(watched)
-        agent.is_new = True
-        self._waits += 1
-        self._pages.forget(agent_id)
-        if is_first:
-            self._waited_for += 1
-            self._look_for(agent, moment.steady)
-        self._note_fixed_look(watched, moment)
-        # Not planned as after an answer: that looks at all waits of the agent, and they may come by the thousand.
-        poll, interval = AgentPoll(agent_id), watched.shortest_interval
-        if poll not in self._rotation or interval < agent.interval:
-            agent.interval = interval
-            self._rotation.plan(poll, now=moment.steady, not_before=agent.asked_at + interval)
+    # Who waits
 
-    def remove(self, watched: Watched) -> None:
+    def add(self, wait: Wait, moment: Moment) -> None:
+        """Take up a wait."""
+        agent = self._agent(wait.poller.spec.agent_id, moment.steady)
+        poll = agent.unlisted.get(wait.poller.spec.run_id or 0, agent)
+        self._assign(wait, poll)
+        self._note_look(wait, moment)
+        self._plan(poll)
+
+    def remove(self, wait: Wait) -> None:
         """Drop a wait, if it is still on the list."""
-        agent = self._agents.get(watched.wait.spec.agent_id)
-        if agent is None or not agent.remove(watched):
-            return
-        self._waits -= 1
-        watched.fixed_at = None
-        run_id = watched.wait.spec.run_id
-        if run_id is not None and run_id not in agent.runs:
-            self._rotation.drop(RunPoll(agent.agent_id, run_id))
-        if not agent.is_waited_for:
-            self._waited_for -= 1
-            self._rotation.drop(AgentPoll(agent.agent_id))
-            self._look_for(agent, self._now)
+        if (poll := self._waits.pop(wait, None)) is not None:
+            poll.remove(wait)
+            self._waiting -= not poll.is_waited_for
+            self._looks.drop(wait)
+            self._forget_if_idle(poll)
 
     def listen(self, listener: Listener, now: float) -> None:
         """Take up a listener: it hears what runs its agent has, now and whenever there is news."""
-        agent = self._agents.setdefault(listener.agent_id, AgentWaits(listener.agent_id))
+        agent = self._agent(listener.agent_id, now)
         agent.listeners.append(listener)
-        self._background.plan(AgentPoll(agent.agent_id), now=now, not_before=now)
-        self._look_for(agent, now)
+        self._news_intervals[listener.interval] += 1
+        agent.wants_list, agent.page_tells = True, False
+        self._plan(agent)
 
     def drop(self, listener: Listener) -> None:
         """Drop a listener, if it is still on the list."""
         agent = self._agents.get(listener.agent_id)
-        if agent is None or listener not in agent.listeners:
-            return
-        agent.listeners.remove(listener)
-        if not agent.listeners:
-            self._background.drop(AgentPoll(agent.agent_id))
-        self._look_for(agent, self._now)
+        if agent is not None and listener in agent.listeners:
+            agent.listeners.remove(listener)
+            self._news_intervals -= Counter([listener.interval])
+            self._forget_if_idle(agent)
 
-    @property
-    def listeners(self) -> list[Listener]:
-        """Who listens to an agent."""
-        return [listener for agent in self._agents.values() for listener in agent.listeners]
+    def fail_all(self, error: BaseException) -> None:
+        """Let all who wait or listen know that nothing more will be polled, and drop them."""
+        for wait in tuple(self._waits):
+            self.remove(wait)
+            wait.hear(PollResult(), error, None)
+        for listener in [listener for agent in self._agents.values() for listener in agent.listeners]:
+            self.drop(listener)
+            listener.fail(error)
+
+    def _agent(self, agent_id: int, now: float) -> AgentPoll:
+        if (agent := self._agents.get(agent_id)) is None:
+            agent = self._agents[agent_id] = AgentPoll(agent_id, None, now)
+            self._pages.expect(agent, 1)
+            self._review_pages()
+        return agent
+
+    def _assign(self, wait: Wait, poll: AgentPoll) -> None:
+        self._waiting += not poll.is_waited_for
+        poll.add(wait)
+        self._waits[wait] = poll
+
+    def _forget_if_idle(self, poll: AgentPoll) -> None:
+        if not poll.is_idle:
+            self._plan(poll)
+            return
+        self._take_off(poll)
+        agent = self._agents.get(poll.agent_id)
+        if poll is agent:
+            del self._agents[poll.agent_id]
+            self._pages.leave(poll)
+            self._review_pages()
+        elif agent is not None and agent.unlisted.get(poll.run_id or 0) is poll:
+            del agent.unlisted[poll.run_id or 0]
+            self._forget_if_idle(agent)
+
+    # What to poll, and when
 
     def due(self, now: float) -> float:
-        """Return when there is a poll to send, by the steady clock."""
-        self._now = now
-        return min(self._rotation.due(now), self._background.due(now))
+        """Return when there is a poll to send, by the steady clock: ``now`` at the earliest."""
+        queues = (self._urgent, self._agents_in_turn, self._pages_in_turn, self._background)
+        return max(min(queue.first()[0] for queue in queues), now)
 
     @property
     def is_hinted(self) -> bool:
         """Whether the next poll is known to find something."""
-        return self._rotation.is_urgent
+        return self._urgent.first()[1] is not None
 
     def next_poll(self, now: float) -> Poll:
-        """Return the poll to send now, which is :meth:`due`, and note that it is on its way."""
-        self._turns += 1
-        is_free = self._rotation.due(now) > now or self._turns > TURNS_OF_WAITS
-        if is_free and self._background.due(now) <= now:
-            self._turns = 0
-            return self._background.take(now)
-        return self._rotation.take(now)
+        """Return the poll to send now, which is :meth:`due`, and note that it is on its way.
 
-    def call_for(self, poll: Poll) -> Call[Any]:
-        """Return the request of a poll."""
-        from airflow_provider_sequentum.api import runs
-
-        if isinstance(poll, PagePoll):
-            return self._pages.call_for(poll.page)
-        if isinstance(poll, RunPoll):
-            return runs.status(poll.agent_id, poll.run_id)
-        agent = self._agents[poll.agent_id]
-        lone_run = agent.lone_run()
-        if lone_run is not None:
-            return runs.status(agent.agent_id, lone_run)
-        agent.asked_size = agent.size_to_list()
-        return runs.list_runs(agent.agent_id, agent.asked_size)
+        :raises LookupError: none is due.
+        """
+        poll = self._choose(now)
+        if poll is None:
+            raise LookupError("No poll is due.")
+        self._take_off(poll)
+        poll.asked_at, poll.is_asked = now, True
+        return poll
 
     def call_for_any(self) -> Call[Any]:
         """Return a request that any key may send which may be used to wait for these runs."""
-        return self.call_for(AgentPoll(next(iter(self._agents))))
+        return next(iter(self._agents.values())).call()
 
-    def answered(self, poll: Poll, answer: Any, asked_at: float, moment: Moment) -> list[Update]:
-        """Take in the answer to a poll.
+    def _choose(self, now: float) -> Poll | None:
+        (agent_at, agent), (page_at, page) = self._agents_in_turn.first(), self._pages_in_turn.first()
+        urgent_at, urgent = self._urgent.first()
+        background_at, background = self._background.first()
+        self._turns += 1
+        if background_at <= now and (min(urgent_at, agent_at, page_at) > now or self._turns > TURNS_OF_WAITS):
+            self._turns = 0
+            return background
+        if urgent is not None:
+            return urgent
+        # Rates in the ratio of the shares: who is late by the most, weighed with the share, comes next (max-weight).
+        if isinstance(page, PagePoll) and page_at <= now and (now - page_at) * page.share >= now - agent_at:
+            return page
+        return agent if agent_at <= now else None
 
-        :param answer: what the call of :meth:`call_for` returned.
-        :param asked_at: when it was sent, by the steady clock.
-        """
-        self._back(poll)
-        if isinstance(poll, PagePoll):
-            if self._pages_are_used:
-                self._read_page(poll.page, answer, asked_at)
-            self._plan(poll, asked_at)
-            return []
-        agent = self._agents.get(poll.agent_id)
-        if agent is None:
-            return []
-        if isinstance(poll, AgentPoll):
-            agent.has_failed = False
-        updates = list(self._observe(agent, answer if isinstance(answer, list) else [answer], asked_at, moment))
-        if isinstance(answer, list):
-            before = agent.unlisted
-            agent.read_list(answer)
-            for run_id in before ^ agent.unlisted:
-                self._plan(RunPoll(agent.agent_id, run_id), asked_at)
-            self._tell_listeners(agent, answer, asked_at)
-        self._plan(poll, asked_at)
-        if agent.hinted_at is not None:
-            self._expedite(agent, agent.last_run())
-        return updates
+    def _take_off(self, poll: Poll) -> None:
+        for queue in (self._urgent, self._agents_in_turn, self._pages_in_turn, self._background):
+            queue.drop(poll)
 
-    def failed(self, poll: Poll, error: SequentumError, moment: Moment) -> list[Update]:
-        """Take in that a poll was not answered."""
-        self._back(poll)
-        can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
-        if isinstance(poll, PagePoll):
-            if not self._pages_are_used:
-                self._plan(poll, moment.steady)
-            elif can_pass:
-                self._rotation.plan(poll, now=moment.steady, not_before=moment.steady + SHORTEST_INTERVAL)
-            else:
-                self._give_up_pages(error)
-            return []
-        agent = self._agents.get(poll.agent_id)
-        if agent is None:
-            return []
-        if isinstance(poll, AgentPoll) and agent.lone_run() is None and not can_pass:
-            # That the list is refused says nothing of a run: each is polled by itself from now on.
-            agent.unlisted = frozenset(agent.runs)
-            for run_id in agent.runs:
-                self._plan(RunPoll(agent.agent_id, run_id), moment.steady)
-        if isinstance(poll, AgentPoll):
-            self._fail_listeners(agent, error, moment.steady)
-        updates = [item for watched in agent.covered(poll) for item in self._judge(watched, error, moment)]
-        if isinstance(poll, AgentPoll):
-            agent.has_failed = True
-        self._plan(poll, moment.steady)
-        return updates
+    def _expedite(self, poll: Poll, now: float) -> None:
+        if not poll.is_asked and poll not in self._urgent:
+            self._urgent.put(poll, now)
 
-    def ask_again(self, poll: Poll, moment: Moment) -> None:
-        """Take in that a poll has to be repeated, through no fault of the service."""
-        self._back(poll)
-        self._plan(poll, moment.steady)
-        self._rotation.expedite(poll)
-        if isinstance(poll, AgentPoll) and poll.agent_id in self._agents and self._agents[poll.agent_id].listeners:
-            self._background.plan(poll, now=moment.steady, not_before=moment.steady)
+    def _plan(self, poll: AgentPoll) -> None:
+        """Plan when an agent is polled, by what is known now. One that was asked is planned when it has answered."""
+        if poll.is_asked:
+            return
+        poll.is_left_to_page = self._pages_are_used and poll.is_told_by_page()
+        since = max(poll.asked_at, poll.since)
+        if poll.is_left_to_page:
+            self._agents_in_turn.put(poll, since + max(poll.interval, CHECK_INTERVAL))
+        elif poll.is_waited_for:
+            self._agents_in_turn.put(poll, max(poll.asked_at + poll.interval, poll.since))
+        elif poll.unlisted:
+            self._agents_in_turn.put(poll, since + CHECK_INTERVAL)
+        else:
+            self._agents_in_turn.drop(poll)
+        if poll.wants_list and (poll.listeners or poll.is_left_to_page):
+            self._background.put(poll, since)
+        elif poll.listeners and not (self._pages_are_used and poll.page_tells):
+            interval = min(listener.interval for listener in poll.listeners)
+            self._background.put(poll, max(poll.asked_at + interval, poll.since))
+        else:
+            self._background.drop(poll)
 
-    def pass_time(self, moment: Moment) -> list[Update]:
+    def _plan_page(self, page: PagePoll) -> None:
+        self._take_off(page)
+        if not self._pages_are_used or page.is_asked or page.number == 0 or not (page.agents or page.number == 1):
+            return
+        # After a start all agents are expected on the first page, which has room for so many only.
+        told = sum(len(agent.runs.get(agent.last_run or 0, ())) for agent in islice(page.agents, page.size))
+        # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
+        others = max(len(self._waits) - self._waiting, 1) / max(self._waiting, 1)
+        page.share = max(math.sqrt(told / others), 1.0)
+        idle = min(self._news_intervals, default=IDLE_PAGE_INTERVAL)
+        interval = PAGE_INTERVAL if told > others else max(min(idle, IDLE_PAGE_INTERVAL), PAGE_INTERVAL)
+        (self._pages_in_turn if told else self._background).put(page, page.asked_at + interval)
+
+    # Looks that cannot be put off
+
+    def next_fixed_look(self) -> float:
+        """Return when :meth:`pass_time` has something to do, by the steady clock."""
+        return self._looks.first()[0]
+
+    def pass_time(self, moment: Moment) -> None:
         """Bring forward the looks that cannot be put off, and end the waits that got none after their deadline."""
-        updates = []
-        while (at := self.next_fixed_look()) is not None and at <= moment.steady:
-            watched = heapq.heappop(self._fixed)[2]
-            watched.fixed_at = None
-            if watched.is_last_look:
-                self.remove(watched)
-                updates.append(Update(watched, PollResult(PollOutcome.DEADLINE)))
+        while (look := self._looks.first())[1] is not None and look[0] <= moment.steady:
+            wait, deadline = look[1], look[1].poller.spec.deadline
+            self._looks.drop(wait)
+            if wait.is_last_look:
+                self.remove(wait)
+                wait.hear(PollResult(PollOutcome.DEADLINE), None, None)
                 continue
-            deadline = watched.wait.spec.deadline
             if deadline is not None and moment.utc >= deadline:
                 # A trigger may have come back long after: it still gets its look.
-                watched.is_last_look = True
-                self._push_fixed(watched, moment.steady + LAST_LOOK)
-            self._expedite(self._agents[watched.wait.spec.agent_id], watched.wait.spec.run_id)
-        return updates
+                wait.is_last_look = True
+                self._looks.put(wait, moment.steady + LAST_LOOK)
+            self._expedite(self._waits[wait], moment.steady)
 
-    def next_fixed_look(self) -> float | None:
-        """Return when :meth:`pass_time` has something to do, by the steady clock."""
-        while self._fixed and self._fixed[0][2].fixed_at != self._fixed[0][0]:
-            heapq.heappop(self._fixed)
-        return self._fixed[0][0] if self._fixed else None
+    def _note_look(self, wait: Wait, moment: Moment) -> None:
+        seconds = wait.poller.fixed_look(moment.utc)
+        if seconds is None:
+            self._looks.drop(wait)
+        # The two clocks drift; a look that is already noted need not be noted again for that.
+        elif not abs(self._looks.due_at(wait) - (moment.steady + seconds)) <= 1.0:
+            self._looks.put(wait, moment.steady + max(seconds, 0.0))
 
     # What an answer says
 
-    def _observe(self, agent: AgentWaits, records: list[Run], asked_at: float, moment: Moment) -> Iterator[Update]:
-        agent.newest_listed = max([agent.newest_listed, *(run.id for run in records)])
-        last_run, was_hinted = agent.last_run(), agent.hinted_at is not None and agent.hinted_at <= asked_at
-        for run in records:
-            ended_at = None
-            for watched in tuple(agent.runs.get(run.id, ())):
-                updates = self._judge(watched, run, moment)
-                if any(item.result.outcome is PollOutcome.ENDED for item in updates):
-                    ago = moment.seconds_since(run.end_time) if run.end_time is not None else None
-                    ended_at = moment.steady - (ago or 0.0)
-                yield from updates
-            if run.id == last_run:
-                self._learn_of_hints(agent, ended_at, was_hinted=was_hinted)
-        if was_hinted:
-            agent.hinted_at = None
-        yield from self._search(agent, records, moment)
+    def answered(self, poll: Poll, answer: Any, moment: Moment) -> None:
+        """Take in the answer to a poll: what its call returned."""
+        poll.is_asked = False
+        if isinstance(poll, PagePoll):
+            if self._pages_are_used and self._pages.pages.get(poll.number) is poll:
+                self._read_page(poll, answer, moment.steady)
+            return
+        poll.has_failed = False
+        if poll.is_idle:
+            return
+        if isinstance(answer, list):
+            self._read_list(poll, answer, moment)
+        else:
+            self._observe(poll, [answer], moment)
+        self._go_on(poll, moment.steady)
 
-    def _search(self, agent: AgentWaits, records: list[Run], moment: Moment) -> Iterator[Update]:
+    def failed(self, poll: Poll, error: SequentumError, moment: Moment) -> None:
+        """Take in that a poll was not answered."""
+        poll.is_asked = False
+        can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
+        if isinstance(poll, PagePoll):
+            if self._pages.pages.get(poll.number) is not poll or not self._pages_are_used:
+                return
+            if can_pass:
+                poll.share = 1.0
+                self._pages_in_turn.put(poll, moment.steady + SHORTEST_INTERVAL)
+            else:
+                self._give_up_pages(error)
+            return
+        poll.has_failed, poll.wants_list = True, False
+        if poll.asked_size and not can_pass:
+            # That the list is refused says nothing of a run: each is polled by itself from now on.
+            for run_id in tuple(poll.runs):
+                self._poll_alone(poll, run_id, moment.steady)
+        for wait in tuple(poll):
+            self._judge(wait, error, moment)
+        if error.status_code != 429:  # which only means later
+            for listener in tuple(poll.listeners):
+                listener.fail(error)
+        self._go_on(poll, moment.steady)
+
+    def ask_again(self, poll: Poll, moment: Moment) -> None:
+        """Take in that a poll has to be repeated, through no fault of the service."""
+        poll.is_asked = False
+        if isinstance(poll, PagePoll) or not poll.is_idle:
+            self._expedite(poll, moment.steady)
+
+    def _go_on(self, poll: AgentPoll, now: float) -> None:
+        if poll.is_idle:
+            self._forget_if_idle(poll)
+            return
+        poll.interval = min((wait.interval for wait in poll), default=math.inf)
+        self._plan(poll)
+        if poll.hinted_at is not None and poll.last_run is not None:
+            self._expedite(poll, now)
+
+    def _read_list(self, agent: AgentPoll, listed: list[Run], moment: Moment) -> None:
+        for run_id in agent.unlisted.keys() & {run.id for run in listed}:
+            alone = agent.unlisted.pop(run_id)
+            self._take_off(alone)
+            self._move(alone, agent, run_id)
+        self._observe(agent, listed, moment)
+        self._search(agent, listed, moment)
+        for run_id in agent.missing_in(listed):
+            self._poll_alone(agent, run_id, moment.steady)
+        wants_more = [listener.hear(listed, agent.asked_size) for listener in tuple(agent.listeners)]
+        agent.wants_list = any(wants_more)
+        agent.page_tells = not agent.wants_list and agent.shows_last_of(listed)
+
+    def _poll_alone(self, agent: AgentPoll, run_id: int, now: float) -> None:
+        alone = agent.unlisted[run_id] = AgentPoll(agent.agent_id, run_id, now)
+        self._move(agent, alone, run_id)
+        self._plan(alone)
+
+    def _move(self, origin: AgentPoll, to: AgentPoll, run_id: int) -> None:
+        for wait in origin.runs.pop(run_id):
+            self._assign(wait, to)
+        self._waiting -= not origin.is_waited_for
+
+    def _observe(self, poll: AgentPoll, records: list[Run], moment: Moment) -> None:
+        poll.newest_listed = max([poll.newest_listed, *(run.id for run in records)])
+        last_run, was_hinted = poll.last_run, poll.hinted_at is not None and poll.hinted_at <= poll.asked_at
+        for run in records:
+            ended = [self._judge(wait, run, moment) for wait in tuple(poll.runs.get(run.id, ()))]
+            if run.id == last_run:
+                self._learn(poll, was_hinted=was_hinted, has_ended=any(ended))
+        if was_hinted:
+            poll.hinted_at = None
+
+    def _learn(self, poll: AgentPoll, *, was_hinted: bool, has_ended: bool) -> None:
+        """Learn how good hints are: from one, and from an end of which the page that tells of it had shown nothing."""
+        if was_hinted and (has_ended or poll.hints > 1):
+            self._pages.learn(was_right=has_ended)
+        elif not was_hinted and has_ended and poll.is_left_to_page:
+            self._pages.learn(was_right=False)
+        if self._pages_are_used and not self._pages.are_reliable:
+            log.info("Working without the list of agents: what it says of their last runs is often wrong.")
+            self._use_pages(NO_PAGES)
+
+    def _search(self, agent: AgentPoll, records: list[Run], moment: Moment) -> None:
         """Look among the listed runs for those that are waited for since a moment."""
         may_be_cut = agent.may_be_cut(records)
         oldest_listed = min(records, key=lambda run: (run.created or moment.utc, run.id), default=None)
-        for watched in tuple(agent.pending_discovery):
-            since = watched.wait.spec.since
+        for wait in tuple(agent.searches):
+            since = wait.poller.spec.since
             found: Run | SequentumError | None
             try:
                 found = first_run_since(records, since, moment.utc, moment.served_at) if since is not None else None
             except FirstRunUncertain as error:
                 found = error
             except SequentumException as error:
-                self.remove(watched)
-                yield Update(watched, PollResult(), error)
+                self.remove(wait)
+                wait.hear(PollResult(), error, None)
                 continue
             if may_be_cut and (found is oldest_listed or isinstance(found, SequentumError)):
                 continue  # an older one may be behind it, which the next list, a longer one, shows
             if found is not None and not isinstance(found, SequentumError):
-                agent.pending_discovery.remove(watched)
-                agent.runs.setdefault(found.id, []).append(watched)
-            yield from self._judge(watched, found, moment)
+                agent.searches.remove(wait)
+                agent.runs.setdefault(found.id, []).append(wait)
+            self._judge(wait, found, moment)
 
-    def _learn_of_hints(self, agent: AgentWaits, ended_at: float | None, *, was_hinted: bool) -> None:
-        if was_hinted:
-            if ended_at is not None or not agent.is_new:
-                self._pages.learn(was_right=ended_at is not None)
-            agent.is_new = False
-        elif ended_at is not None and self._pages.should_have_told(agent.agent_id, ended_at):
-            self._pages.learn(was_right=False)
-        if self._pages_are_used and not self._pages.are_reliable:
-            log.info("Working without the list of agents: what it says of their last runs is often wrong.")
-            self._use_other_pages(NO_PAGES)
-
-    def _judge(self, watched: Watched, seen: Run | SequentumError | None, moment: Moment) -> list[Update]:
-        wait = watched.wait
+    def _judge(self, wait: Wait, seen: Run | SequentumError | None, moment: Moment) -> bool:
+        """Let a wait decide what was seen, and hear what that means; return whether its run has ended."""
+        poller = wait.poller
         try:
             if isinstance(seen, SequentumError):
-                result = wait.failed(seen, moment.utc)
-            elif wait.spec.run_id is None:
-                result = wait.found(seen, moment.utc, moment.served_at)
+                result = poller.failed(seen, moment.utc)
+            elif seen is None or poller.spec.run_id is None:
+                result = poller.found(seen, moment.utc, moment.served_at)
             else:
-                result = wait.observe(seen, moment.utc, moment.served_at) if seen is not None else PollResult()
+                result = poller.observe(seen, moment.utc, moment.served_at)
         except SequentumError as error:
-            self.remove(watched)
-            return [Update(watched, PollResult(), error)]
+            self.remove(wait)
+            wait.hear(PollResult(), error, None)
+            return False
         if result.outcome is not None:
-            self.remove(watched)
-            return [Update(watched, result)]
+            self.remove(wait)
+            wait.hear(result, None, moment.served_at)
+            return result.outcome is PollOutcome.ENDED
         # Ten thousand records would be most of what ten thousand waits take up, and no one reads them.
-        wait.run = None
-        self._note_fixed_look(watched, moment)
-        return [Update(watched, result)] if result.message is not None else []
+        poller.run = None
+        self._note_look(wait, moment)
+        if result.message is not None:
+            wait.hear(result, None, None)
+        return False
 
-    # When to poll
+    # Pages of the agents list
 
-    def _plan(self, poll: Poll, asked_at: float) -> None:
-        if isinstance(poll, PagePoll):
-            self._plan_page(poll, asked_at)
-            return
-        agent = self._agents.get(poll.agent_id)
-        if agent is None or not (covered := agent.covered(poll)):
-            self._rotation.drop(poll)
-            return
-        interval = min(watched.shortest_interval for watched in covered)
-        if isinstance(poll, AgentPoll):
-            # Two checks that fail, minutes apart, are no outage: one that failed is repeated soon.
-            if not agent.has_failed and self._is_shown(agent) and len(covered) == len(agent.last_waits()):
-                interval = max(interval, CHECK_INTERVAL)
-            agent.asked_at, agent.interval = asked_at, interval
-        self._rotation.plan(poll, now=asked_at, not_before=asked_at + interval)
-
-    def _plan_page(self, poll: PagePoll, asked_at: float) -> None:
-        pages = self._pages
-        if not self._pages_are_used:
-            self._rotation.drop(poll)
-            self._background.drop(poll)
-            return
-        if poll.page in pages.unread:
-            (self._rotation if poll.page == 1 else self._background).plan(poll, now=asked_at, not_before=asked_at)
-            if poll.page == 1:
-                self._rotation.expedite(poll)
-            return
-        # Who was not found may have just been started, and is on the first page then; it has room for so many only.
-        newcomers = islice(pages.agents_on(NOT_FOUND), pages.size if poll.page == 1 else 0)
-        may_be_there = (*pages.agents_on(poll.page), *newcomers)
-        agents = [self._agents[agent_id] for agent_id in may_be_there]
-        told = sum(len(agent.last_waits()) for agent in agents if pages.may_show_status(agent.agent_id))
-        wanted = min((listener.interval for agent in agents for listener in agent.listeners), default=math.inf)
-        if not told and poll.page > 1 and wanted == math.inf:
-            self._rotation.drop(poll)
-            return
-        # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
-        others = max(self._waits - self._waited_for, 1) / max(self._waited_for, 1)
-        interval = PAGE_INTERVAL if told > others else max(min(IDLE_PAGE_INTERVAL, wanted), PAGE_INTERVAL)
-        share = max(math.sqrt(told / others), 1.0)
-        self._rotation.plan(poll, share=share, now=asked_at, not_before=asked_at + interval)
-
-    def _is_shown(self, agent: AgentWaits) -> bool:
-        """Whether the page of an agent will tell of the end of its last run; one that is over already is another."""
-        return self._pages_are_used and self._pages.shows_end(agent.agent_id) is False
-
-    def _look_for(self, agent: AgentWaits, now: float) -> None:
-        """Take in who waits for or listens to an agent; forget it if no one does."""
-        if agent.is_waited_for or agent.listeners:
-            self._pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
-        else:
-            del self._agents[agent.agent_id]
-            self._pages.look_no_more_for(agent.agent_id)
-        self._review_pages(now)
-
-    def _review_pages(self, now: float) -> None:
-        """Use the pages as long as they are far fewer than the agents that are looked for."""
-        pages = self._pages
+    def _read_page(self, page: PagePoll, listed: Page[Agent], now: float) -> None:
+        for agent in self._pages.read(page, listed, self._agents):
+            self._plan(agent)
+            if agent.hinted_at is not None and agent.last_run is not None:
+                self._expedite(agent, now)
         if now - self._searched_at > CHECK_INTERVAL:
             self._searched_at = now
-            pages.read_all_again()
-        are_used = len(self._agents) >= FEWEST_AGENTS and 2 * pages.needed <= len(self._agents)
+            for agent in self._agents.values():
+                self._pages.expect(agent, agent.page or 1)
+        self._review_pages()
+        for number in {page.number, page.number + 1} & self._pages.pages.keys():
+            self._plan_page(self._pages.pages[number])
+
+    def _review_pages(self) -> None:
+        """Use the pages as long as that is worth it."""
+        are_used = self._pages.are_worth_it(len(self._agents))
         if are_used != self._pages_are_used:
             self._pages_are_used = are_used
-            self._plan_pages(range(1, pages.count + 1), now)
-            if not are_used:
-                self._plan_told_agents(now)
-        elif are_used:
-            self._plan_pages({1} | pages.unread, now)
-
-    def _plan_pages(self, pages: Iterable[int], now: float) -> None:
-        for poll in map(PagePoll, pages):
-            if not self._pages_are_used or (poll not in self._rotation and poll not in self._background):
-                self._plan(poll, now)
-
-    def _back(self, poll: Poll) -> None:
-        self._rotation.back(poll)
-        self._background.back(poll)
-
-    def _plan_told_agents(self, now: float) -> None:
-        """Plan the agents that were left to their pages, which are used no more."""
-        for agent in self._agents.values():
-            poll = AgentPoll(agent.agent_id)
-            if agent.interval >= CHECK_INTERVAL:
-                self._plan(poll, min(agent.asked_at, now))
-            if agent.listeners and poll not in self._background:
-                self._plan_news(agent, now)
-
-    def _read_page(self, page: int, answer: Page[Agent], asked_at: float) -> None:
-        pages = self._pages
-        gone = set(pages.agents_on(page)) - {agent.id for agent in answer}
-        news = pages.read(page, answer, asked_at)
-        self._background.drop(PagePoll(page))
-        self._review_pages(asked_at)
-        for agent in [self._agents[agent.id] for agent in answer if agent.id in self._agents]:
-            poll, is_ended = AgentPoll(agent.agent_id), news.get(agent.agent_id, False)
-            if is_ended and (last_run := agent.last_run()) is not None:
-                agent.hinted_at = asked_at
-                self._expedite(agent, last_run)
-            elif agent.is_new and self._is_shown(agent):
-                self._plan(poll, max(agent.asked_at, asked_at))
-            if agent.listeners and agent.agent_id in news:
-                self._background.plan(poll, now=asked_at, not_before=asked_at)
-            agent.is_new = is_ended and agent.is_new
-        for agent in [self._agents[agent_id] for agent_id in gone]:
-            if agent.is_waited_for:
-                self._plan(AgentPoll(agent.agent_id), agent.asked_at)
-            if agent.listeners:
-                self._plan_news(agent, asked_at)
-        self._plan_pages([page + 1] if gone else [], asked_at)
-
-    def _tell_listeners(self, agent: AgentWaits, listed: Sequence[Run], asked_at: float) -> None:
-        wants_more = [listener.hear(listed, agent.asked_size) for listener in agent.listeners]
-        if any(wants_more):
-            self._background.plan(AgentPoll(agent.agent_id), now=asked_at, not_before=asked_at)
-        elif agent.listeners and self._page_will_tell(agent, listed):
-            self._background.drop(AgentPoll(agent.agent_id))
-        elif agent.listeners:
-            self._plan_news(agent, asked_at)
-
-    def _page_will_tell(self, agent: AgentWaits, listed: Sequence[Run]) -> bool:
-        """Whether the page of an agent will tell when there is more to see than these runs."""
-        pages = self._pages
-        if not self._pages_are_used or not pages.knows(agent.agent_id):
-            return False
-        are_over = [phase_of(run).is_over for run in sorted(listed, key=lambda run: -run.id)]
-        return pages.shows_end(agent.agent_id) is (are_over[0] if are_over else None) and all(are_over[1:])
-
-    def _plan_news(self, agent: AgentWaits, asked_at: float) -> None:
-        interval = min(listener.interval for listener in agent.listeners)
-        self._background.plan(AgentPoll(agent.agent_id), now=self._now, not_before=asked_at + interval)
-
-    def _fail_listeners(self, agent: AgentWaits, error: SequentumError, now: float) -> None:
-        """Let listeners know; who wants to go on comes back later. A 429 only means later."""
-        if agent.listeners and error.status_code == 429:
-            self._plan_news(agent, now)
-            return
-        for listener in agent.listeners:
-            listener.fail(error)
+            for page in self._pages.pages.values():
+                self._plan_page(page)
+            for agent in self._agents.values():
+                self._plan(agent)
 
     def _give_up_pages(self, error: SequentumError) -> None:
-        size = self._pages.next_size() if error.status_code == 400 else NO_PAGES
+        size = self._pages.smaller() if error.status_code == 400 else NO_PAGES
         if size == NO_PAGES:
             log.info("Working without the list of agents, by the agents' lists of runs. (%s)", error)
         else:
             log.info("The service refuses that many agents at once; asking for %d. (%s)", size, error)
-        self._use_other_pages(size)
+        self._use_pages(size)
 
-    def _use_other_pages(self, size: int) -> None:
-        for page in range(1, self._pages.count + 1):
-            self._rotation.drop(PagePoll(page))
-            self._background.drop(PagePoll(page))
+    def _use_pages(self, size: int) -> None:
+        for page in self._pages.pages.values():
+            self._take_off(page)
         self._pages, self._pages_are_used = AgentPages(size), False
         for agent in self._agents.values():
-            self._pages.look_for(agent.agent_id, only_next_run=not agent.is_waited_for)
-        self._plan_told_agents(self._now)
-        self._review_pages(self._now)
-
-    def _expedite(self, agent: AgentWaits, run_id: int | None) -> None:
-        if run_id is not None and run_id in agent.unlisted:
-            self._rotation.expedite(RunPoll(agent.agent_id, run_id))
-        else:
-            self._rotation.expedite(AgentPoll(agent.agent_id))
-
-    def _note_fixed_look(self, watched: Watched, moment: Moment) -> None:
-        seconds = watched.wait.fixed_look(moment.utc)
-        if seconds is None:
-            watched.fixed_at = None
-            return
-        at = moment.steady + max(seconds, 0.0)
-        # The two clocks drift; a look that is already noted need not be noted again for that.
-        if watched.fixed_at is None or abs(watched.fixed_at - at) > 1.0:
-            self._push_fixed(watched, at)
-
-    def _push_fixed(self, watched: Watched, at: float) -> None:
-        watched.fixed_at = at
-        self._fixed_count += 1
-        heapq.heappush(self._fixed, (at, self._fixed_count, watched))
+            agent.page = 0
+            agent.see_nothing()
+            self._pages.expect(agent, 1)
+            self._plan(agent)
+        self._review_pages()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -22,7 +22,8 @@ from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
 from airflow_provider_sequentum.watching.listener import Listener, Listing
-from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
+from airflow_provider_sequentum.watching.polls import Poll, Wait
+from airflow_provider_sequentum.watching.watch_list import Moment, WatchList
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call, ClientSettings
@@ -59,13 +60,12 @@ class WatchMetrics:
         """How many requests with the key this process had refused when it was published last."""
         self._lags: list[float] = []
 
-    def ended(self, run: Run, moment: Moment) -> None:
+    def ended(self, run: Run, served_at: datetime | None) -> None:
         """Count a run that was found to have ended."""
         Stats.incr("sequentum.watcher.ended", tags=self._tags)
-        lag = moment.seconds_since(run.end_time) if run.end_time is not None else None
-        if lag is not None:
-            self._lags.append(lag)
-            Stats.timing("sequentum.watcher.lag", lag * 1000, tags=self._tags)
+        if run.end_time is not None and served_at is not None:
+            self._lags.append(max((served_at - run.end_time).total_seconds(), 0.0))
+            Stats.timing("sequentum.watcher.lag", self._lags[-1] * 1000, tags=self._tags)
 
     def publish(self, waits: int, agents: int, refusals: int) -> None:
         """Publish what happened since the last time.
@@ -113,12 +113,32 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
     :raises SequentumException: the connection is missing or unusable.
     :raises SequentumError: looking at the run failed in a way that cannot pass, or for too long. The run goes on.
     """
+    over: asyncio.Future[tuple[PollOutcome, Run | None]] = asyncio.get_running_loop().create_future()
+    # Airflow finds the task's log by the context of the trigger's own task.
+    context = contextvars.copy_context()
     watcher = _watcher_of(sequentum_conn_id)
-    subscription = watcher.wait(spec, task_log)
+
+    def hear(result: PollResult, error: BaseException | None, served_at: datetime | None) -> None:
+        if result.message is not None:
+            context.run(task_log.log, result.level, "%s", result.message)
+        run = wait.poller.run
+        if result.outcome is PollOutcome.ENDED and run is not None:
+            watcher.metrics.ended(run, served_at)
+        if over.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            over.cancel()
+        elif error is not None:
+            over.set_exception(error)
+        elif result.outcome is not None:
+            over.set_result((result.outcome, run))
+
+    wait = Wait(RunPoller(spec), hear)
+    watcher.join(wait)
     try:
-        return await subscription.over
+        return await over
     finally:
-        watcher.leave(subscription)
+        watcher.leave(wait)
 
 
 async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> AsyncGenerator[Listing]:
@@ -128,8 +148,8 @@ async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> Asyn
     :raises SequentumException: the connection is missing or unusable.
     :raises SequentumError: the agent could not be looked at.
     """
-    watcher = _watcher_of(sequentum_conn_id)
-    listener = watcher.listen(agent_id, interval)
+    watcher, listener = _watcher_of(sequentum_conn_id), Listener(agent_id, interval)
+    watcher.join(listener)
     try:
         while True:
             yield await listener.next_listing()
@@ -149,32 +169,6 @@ def _watcher_of(sequentum_conn_id: str) -> RunWatcher:
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RunWatcher]] = WeakKeyDictionary()
 
 
-class _Subscription(Watched):
-    """A wait and the one who waits."""
-
-    __slots__ = ("context", "log", "over")
-
-    def __init__(self, spec: WaitSpec, task_log: Log) -> None:
-        super().__init__(RunPoller(spec))
-        self.log = task_log
-        # Airflow finds the task's log by the context of the trigger's own task.
-        self.context = contextvars.copy_context()
-        self.over: asyncio.Future[tuple[PollOutcome, Run | None]] = asyncio.get_running_loop().create_future()
-
-    def hear(self, result: PollResult, error: BaseException | None) -> None:
-        """Tell the one who waits."""
-        if result.message is not None:
-            self.context.run(self.log.log, result.level, "%s", result.message)
-        if self.over.done():
-            return
-        if isinstance(error, asyncio.CancelledError):
-            self.over.cancel()
-        elif error is not None:
-            self.over.set_exception(error)
-        elif result.outcome is not None:
-            self.over.set_result((result.outcome, self.wait.run))
-
-
 class RunWatcher:
     """The waits of one connection on one event loop.
 
@@ -184,7 +178,7 @@ class RunWatcher:
     def __init__(self, sequentum_conn_id: str) -> None:
         self._hook = SequentumConnection(sequentum_conn_id)
         self._list = WatchList()
-        self._metrics = WatchMetrics(sequentum_conn_id)
+        self.metrics = WatchMetrics(sequentum_conn_id)
         self._connection: tuple[ClientSettings, AsyncSequentumClient] | None = None
         self._open_clients: set[AsyncSequentumClient] = set()
         self._answered: Call[Any] | None = None
@@ -192,6 +186,7 @@ class RunWatcher:
         self._next_check = self._next_line = 0.0
         self._in_flight: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._is_ending = False
         # A context of its own, and empty: what the watcher logs is not part of the first trigger's log.
         self._task = asyncio.get_running_loop().create_task(
             self._watch(), name=f"run watcher of {sequentum_conn_id}", context=contextvars.Context()
@@ -201,29 +196,24 @@ class RunWatcher:
     @property
     def is_over(self) -> bool:
         """Whether the watcher has ended or is about to, so that no one must wait with it any more."""
-        return self._task.done() or self._task.cancelling() > 0
+        return self._is_ending or self._task.done()
 
-    def wait(self, spec: WaitSpec, task_log: Log) -> _Subscription:
-        """Return a new wait; see :func:`wait_for_run`."""
-        subscription = _Subscription(spec, task_log)
-        self._list.add(subscription, present())
+    def join(self, who: Wait | Listener) -> None:
+        """Take up a wait or a listener."""
+        if isinstance(who, Listener):
+            self._list.listen(who, present().steady)
+        else:
+            self._list.add(who, present())
         self._changed.set()
-        return subscription
 
-    def listen(self, agent_id: int, interval: float) -> Listener:
-        """Return a new listener; see :func:`listen`."""
-        listener = Listener(agent_id, interval)
-        self._list.listen(listener, present().steady)
-        self._changed.set()
-        return listener
-
-    def leave(self, who: _Subscription | Listener) -> None:
+    def leave(self, who: Wait | Listener) -> None:
         """Let a wait or a listener go. The last one to go ends the watcher, which closes its client."""
         if isinstance(who, Listener):
             self._list.drop(who)
         else:
             self._list.remove(who)
         if self._list.is_idle:
+            self._is_ending = True  # "cancelling" would also be true whenever asyncio.timeout ends a pause
             self._task.cancel()
 
     async def _watch(self) -> None:
@@ -231,11 +221,12 @@ class RunWatcher:
             await self._connect()
             await self._ask_on()
         finally:
+            self._is_ending = True
             for task in self._in_flight:
                 task.cancel()
             await asyncio.gather(*self._in_flight, return_exceptions=True)
             if self._connection is not None:
-                self._metrics.publish(0, 0, self._client.refusals)
+                self.metrics.publish(0, 0, self._client.refusals)
             for client in self._open_clients:
                 await client.close()
 
@@ -244,7 +235,7 @@ class RunWatcher:
         while True:
             self._changed.clear()
             moment = present()
-            self._tell(self._list.pass_time(moment), moment)
+            self._list.pass_time(moment)
             at = self._list.due(moment.steady)
             if at <= moment.steady:
                 at = moment.steady + self._send_if_admitted(moment.steady)
@@ -253,9 +244,9 @@ class RunWatcher:
                 self._start(self._check_connection())
             if moment.steady >= self._next_line:
                 self._next_line = moment.steady + LINE_INTERVAL
-                self._metrics.publish(len(self._list), self._list.agent_count, self._client.refusals)
-            fixed = self._list.next_fixed_look()
-            await self._pause(min(at, self._next_check, self._next_line, fixed or at) - moment.steady)
+                self.metrics.publish(len(self._list), self._list.agent_count, self._client.refusals)
+            at = min(at, self._next_check, self._next_line, self._list.next_fixed_look())
+            await self._pause(at - moment.steady)
 
     def _send_if_admitted(self, now: float) -> float:
         """Send the poll that is due if the key's budget admits one; return the seconds until the next attempt.
@@ -268,7 +259,7 @@ class RunWatcher:
         if wait > 0:
             return min(wait, HOLDUP)
         poll = self._list.next_poll(now)
-        self._start(self._ask(poll, self._list.call_for(poll)))
+        self._start(self._ask(poll, poll.call()))
         return 0.0
 
     async def _pause(self, seconds: float) -> None:
@@ -287,22 +278,21 @@ class RunWatcher:
         self._in_flight.discard(task)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail_all(error)
+            self._list.fail_all(error)
 
     async def _ask(self, poll: Poll, call: Call[Any]) -> None:
-        client, asked_at = self._client, present().steady
-        self._metrics.requests += 1
+        client = self._client
+        self.metrics.requests += 1
         try:
             reply = await client.poll(call, budget_share=WAITING_SHARE)
         except SequentumError as error:
             if error.status_code == 401:
                 await self._judge_refusal(poll, call, error, client)
             else:
-                self._failed(poll, error)
+                self._list.failed(poll, error, present())
         else:
             self._answered = call
-            moment = present()._replace(served_at=reply.served_at)
-            self._tell(self._list.answered(poll, reply.value, asked_at, moment), moment)
+            self._list.answered(poll, reply.value, present()._replace(served_at=reply.served_at))
 
     async def _judge_refusal(
         self, poll: Poll, call: Call[Any], error: SequentumError, client: AsyncSequentumClient
@@ -311,30 +301,10 @@ class RunWatcher:
         async with self._judging:
             if not (self._list.is_idle or client is not self._client or await self._connect()):
                 if await self._key_works(call):
-                    self._failed(poll, error)
+                    self._list.failed(poll, error, present())
                     return
-                self._fail_all(error)
+                self._list.fail_all(error)
             self._list.ask_again(poll, present())
-
-    def _failed(self, poll: Poll, error: SequentumError) -> None:
-        moment = present()
-        self._tell(self._list.failed(poll, error, moment), moment)
-
-    def _tell(self, updates: Iterable[Update], moment: Moment) -> None:
-        for item in updates:
-            if isinstance(item.watched, _Subscription):
-                item.watched.hear(item.result, item.error)
-            if item.result.outcome is PollOutcome.ENDED and item.watched.wait.run is not None:
-                self._metrics.ended(item.watched.wait.run, moment)
-
-    def _fail_all(self, error: BaseException) -> None:
-        for watched in tuple(self._list):
-            self._list.remove(watched)
-            if isinstance(watched, _Subscription):
-                watched.hear(PollResult(), error)
-        for listener in self._list.listeners:
-            self._list.drop(listener)
-            listener.fail(error)
 
     @property
     def _client(self) -> AsyncSequentumClient:
@@ -357,7 +327,7 @@ class RunWatcher:
             self._start(self._close_after(others, self._client))
         self._open_clients.add(client)
         self._connection = settings, client
-        self._metrics.refusals = client.refusals
+        self.metrics.refusals = client.refusals
         return True
 
     async def _close_after(self, users: set[asyncio.Task[None]], client: AsyncSequentumClient) -> None:
@@ -399,4 +369,4 @@ class RunWatcher:
             del watchers[self._hook.sequentum_conn_id]
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
-            self._fail_all(error)
+            self._list.fail_all(error)

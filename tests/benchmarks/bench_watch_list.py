@@ -18,7 +18,8 @@ from typing import Any
 from airflow_provider_sequentum.api import agents
 from airflow_provider_sequentum.api.call import Answer, Call
 from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec
-from airflow_provider_sequentum.watching.watch_list import Moment, PagePoll, Poll, Watched, WatchList
+from airflow_provider_sequentum.watching.polls import PagePoll, Poll, Wait
+from airflow_provider_sequentum.watching.watch_list import Moment, WatchList
 
 WAITS, POLLS, SPACING = 10_000, 1_000, 0.75
 BEGAN = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -27,9 +28,11 @@ BEGAN = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 def answer_to(call: Call[Any], poll: Poll, waits: int) -> Any:
     """Return what an answer says, read as the client reads it: all agents have a run that goes on."""
     if isinstance(poll, PagePoll):
-        first = (poll.page - 1) * 100 + 1
+        first = (poll.number - 1) * 100 + 1
         rows = [{"id": number, "status": 3, "lastActivity": BEGAN.isoformat()} for number in range(first, first + 100)]
         body: Any = {"agents": rows, "totalRecordCount": waits}
+    elif call.path.endswith("/runs"):
+        body = [{"id": poll.agent_id + waits, "configId": poll.agent_id, "status": 3, "created": BEGAN.isoformat()}]
     else:
         body = {"id": poll.agent_id + waits, "configId": poll.agent_id, "status": 3, "created": BEGAN.isoformat()}
     return call.parse(Answer(200, {"content-type": "application/json"}, json.dumps(body).encode(), False))
@@ -38,12 +41,12 @@ def answer_to(call: Call[Any], poll: Poll, waits: int) -> Any:
 def main() -> None:
     """Print the figures."""
     waits = int(sys.argv[1]) if len(sys.argv) > 1 else WAITS
-    answer_to(agents.list_agents(page=1), PagePoll(1), waits)  # loads what it needs
+    answer_to(agents.list_agents(page=1), PagePoll(1, 100), waits)  # loads what it needs
     tracemalloc.start()
     watched = WatchList()
     for number in range(1, waits + 1):
         spec = WaitSpec(agent_id=number, run_id=number + waits)
-        watched.add(Watched(RunPoller(spec)), Moment(0.0, BEGAN))
+        watched.add(Wait(RunPoller(spec), lambda *_: None), Moment(0.0, BEGAN))
     print(f"{tracemalloc.get_traced_memory()[0] / 1024 / waits:.1f} kB for each of {waits} waits")
     tracemalloc.stop()
     choices, readings, intakes = [], [], []
@@ -54,11 +57,11 @@ def main() -> None:
         watched.pass_time(moment)
         watched.due(now)
         poll = watched.next_poll(now)
-        call = watched.call_for(poll)
+        call = poll.call()
         chosen = time.thread_time()
         answer = answer_to(call, poll, waits)
         read = time.thread_time()
-        watched.answered(poll, answer, now, moment)
+        watched.answered(poll, answer, moment)
         choices.append(chosen - began)
         readings.append(read - chosen)
         intakes.append(time.thread_time() - read)

@@ -108,8 +108,8 @@ class LabService:
                 id=10_000_000 + self.requests["start"], config_id=agent_id, status=RunStatus.STARTING
             )
         if kind == "runs":
-            listed = self.of_agent.get(agent_id, [])
-            return [Record(run, now) for run in listed[: int(call.query["maxRecords"])] if run.began <= now]
+            started = [run for run in self.of_agent.get(agent_id, []) if run.began <= now]
+            return [Record(run, now) for run in started[: int(call.query["maxRecords"])]]
         run = self.runs.get(int(names[3]))
         if run is None or run.agent_id != agent_id:
             raise HttpStatusError("There is no such run.", status_code=404)

@@ -1,121 +1,124 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.parsing import Page
-from airflow_provider_sequentum.watching.agent_list import NO_PAGES, NOT_FOUND, AgentPages
+from airflow_provider_sequentum.watching.agent_list import NO_PAGES, AgentPages
+from airflow_provider_sequentum.watching.polls import AgentPoll
 
 
 def agent(agent_id: int, status: int | str | None, activity: str | None = None) -> Agent:
     return Agent.model_validate({"id": agent_id, "status": status, "lastActivity": activity})
 
 
-def look_for(*agent_ids: int, only_next_run: bool = False) -> AgentPages:
-    pages = AgentPages()
-    for agent_id in agent_ids:
-        pages.look_for(agent_id, only_next_run=only_next_run)
-    return pages
+class Looked:
+    """Pages on which agents are looked for."""
 
+    def __init__(self, *agent_ids: int) -> None:
+        self.pages = AgentPages()
+        self.agents = {agent_id: AgentPoll(agent_id, None, 0.0) for agent_id in agent_ids}
+        for wanted in self.agents.values():
+            self.pages.expect(wanted, 1)
 
-def read(
-    pages: AgentPages, *agents: Agent, page: int = 1, total: int | None = None, at: float = 0.0
-) -> dict[int, bool]:
-    return pages.read(page, Page(list(agents), total), at)
+    def read(self, *agents: Agent, page: int = 1, total: int | None = None, at: float = 1.0) -> set[int]:
+        """Read a page; return of whom it says that the last run has ended, which was not known."""
+        poll = self.pages.pages[page]
+        poll.asked_at = at
+        for wanted in self.agents.values():
+            wanted.hinted_at = None
+        self.pages.read(poll, Page(list(agents), total), self.agents)
+        return {wanted.agent_id for wanted in self.agents.values() if wanted.hinted_at is not None}
+
+    def has_news(self, agent_id: int) -> bool:
+        """Return whether there is something of which only its list tells more, and forget that."""
+        wanted = self.agents[agent_id]
+        has_news, wanted.wants_list = wanted.wants_list, False
+        return has_news
+
+    def places(self) -> dict[int, int]:
+        return {wanted.agent_id: wanted.page for wanted in self.agents.values()}
 
 
 def test_an_agent_whose_last_run_is_over_is_hinted_at_once() -> None:
-    pages = look_for(1, 2, 3, 4)
-    assert read(pages, agent(1, 1), agent(2, 10), agent(3, None), agent(4, 99)) == {2: True}
-    assert read(pages, agent(1, 6), agent(2, 10), agent(3, 7), agent(4, 99)) == {1: True, 3: True}
-    assert read(pages, agent(1, 6), agent(2, 10, "2026-11-22T09:00:00Z")) == {2: True}
-    assert read(pages, agent(1, 1), agent(2, 10, "2026-11-22T09:00:00Z")) == {}
+    looked = Looked(1, 2, 3, 4)
+    assert looked.read(agent(1, 1), agent(2, 10), agent(3, None), agent(4, 99)) == {2}
+    assert looked.read(agent(1, 6), agent(2, 10), agent(3, 7), agent(4, 99)) == {1, 3}
+    assert looked.read(agent(1, 6), agent(2, 10, "2026-11-22T09:00:00Z")) == {2}
+    assert looked.read(agent(1, 1), agent(2, 10, "2026-11-22T09:00:00Z")) == set()
 
 
-def test_an_agent_that_no_one_looks_for_is_no_news() -> None:
-    pages = look_for(1, 2)
-    pages.look_no_more_for(2)
-    assert read(pages, agent(1, 10), agent(2, 10), agent(3, 10)) == {1: True}
-    assert set(pages.agents_on(1)) == {1}
+def test_a_run_that_took_the_place_of_one_that_was_not_over_is_news_but_no_end() -> None:
+    looked = Looked(1)
+    looked.read(agent(1, 1, "2026-11-22T09:00:00Z"))
+    looked.read(agent(1, 5, "2026-11-22T09:00:00Z"))
+    assert not looked.has_news(1)
+    assert looked.read(agent(1, 1, "2026-11-22T09:01:00Z")) == set()
+    assert looked.has_news(1)
+    assert looked.read(agent(1, 10, "2026-11-22T09:01:00Z")) == {1}
+    assert looked.has_news(1)
+    looked.read(agent(1, 1, "2026-11-22T09:02:00Z"))
+    assert not looked.has_news(1)
 
 
-def test_a_run_that_took_the_place_of_one_that_was_not_over_is_news() -> None:
-    pages = look_for(1)
-    read(pages, agent(1, 1, "2026-11-22T09:00:00Z"))
-    assert read(pages, agent(1, 5, "2026-11-22T09:00:00Z")) == {}
-    assert read(pages, agent(1, 1, "2026-11-22T09:01:00Z")) == {1: False}
-    assert read(pages, agent(1, 10, "2026-11-22T09:01:00Z")) == {1: True}
-    assert read(pages, agent(1, 1, "2026-11-22T09:02:00Z")) == {}
+def test_who_is_not_on_a_page_is_expected_on_the_next_and_after_the_last_on_none() -> None:
+    looked = Looked(1, 2, 9)
+    looked.read(agent(1, 1), agent(2, None), total=250)
+    assert looked.places() == {1: 1, 2: 0, 9: 2}
+    looked.read(agent(5, 1), page=2, total=250)
+    assert looked.places() == {1: 1, 2: 0, 9: 3}
+    looked.read(page=3, total=250)
+    assert looked.places() == {1: 1, 2: 0, 9: 0}
 
 
-def test_what_was_forgotten_is_news_again() -> None:
-    pages = look_for(1)
-    read(pages, agent(1, 10))
-    pages.forget(1)
-    assert read(pages, agent(1, 10)) == {1: True}
+def test_an_agent_that_is_pushed_off_its_page_keeps_what_was_shown_until_it_is_on_none() -> None:
+    looked = Looked(1)
+    looked.read(agent(1, 1), total=150)
+    looked.read(agent(2, 1), total=150)
+    assert (looked.places(), looked.agents[1].shows_end) == ({1: 2}, False)
+    looked.read(agent(3, 1), page=2, total=150)
+    assert (looked.places(), looked.agents[1].shows_end) == ({1: 0}, None)
 
 
-def test_where_an_agent_stands_is_learnt_from_the_pages() -> None:
-    pages = look_for(1, 2, 9)
-    assert pages.unread == {1}
-    read(pages, agent(1, 1), agent(2, None), total=350)
-    assert (pages.count, pages.unread) == (4, {2, 3, 4})
-    assert (set(pages.agents_on(1)), set(pages.agents_on(NOT_FOUND))) == ({1, 2}, {9})
-    assert (pages.shows_end(1), pages.shows_end(2), pages.shows_end(9)) == (False, None, None)
-
-
-def test_pages_are_searched_only_for_agents_that_were_not_found() -> None:
-    pages = look_for(1)
-    read(pages, agent(1, 1), total=350)
-    assert (pages.count, pages.unread, pages.needed) == (4, set(), 1)
-
-
-def test_an_agent_that_is_pushed_off_its_page_is_on_the_next_one_as_far_as_is_known() -> None:
-    pages = look_for(1)
-    read(pages, agent(1, 1), total=150)
-    read(pages, agent(2, 1), total=150)
-    assert (set(pages.agents_on(1)), set(pages.agents_on(2)), pages.needed) == (set(), {1}, 2)
-    assert pages.shows_end(1) is None
-    read(pages, agent(3, 1), page=2, total=150)
-    assert set(pages.agents_on(NOT_FOUND)) == {1}
-
-
-def test_an_agent_at_rest_whose_next_run_alone_matters_needs_no_page() -> None:
-    pages = look_for(1, 2, only_next_run=True)
-    read(pages, agent(3, 1), total=150)
-    read(pages, agent(1, 1), agent(2, 10), page=2, total=150)
-    assert (set(pages.agents_on(2)), pages.needed) == ({1}, 2)
-    assert read(pages, agent(2, 1), agent(1, 10), total=150) == {1: True}
-    assert (set(pages.agents_on(1)), pages.needed) == ({2}, 1)
-    pages.look_for(1)
-    assert set(pages.agents_on(NOT_FOUND)) == {1}
-
-
-def test_a_list_that_grows_or_shrinks_is_followed() -> None:
-    pages = look_for(1, 2, 3)
-    read(pages, agent(1, 1), total=250)
-    read(pages, agent(2, 1), page=2, total=250)
-    read(pages, agent(1, 1), total=90)
-    assert (pages.count, pages.unread) == (1, set())
-    read(pages, agent(1, 1), total=150)
-    assert (pages.count, pages.unread) == (2, {2})
+def test_an_agent_whose_last_run_is_over_needs_no_page_until_its_next_run() -> None:
+    looked = Looked(1, 2)
+    looked.read(agent(3, 1), total=150)
+    looked.read(agent(1, 1), agent(2, 10), page=2, total=150)
+    assert looked.places() == {1: 2, 2: 0}
+    assert looked.read(agent(2, 1), agent(1, 10), total=150) == {1}
+    assert looked.places() == {1: 0, 2: 1}
 
 
 def test_what_a_service_says_it_has_is_bounded() -> None:
-    pages = look_for(1)
-    read(pages, agent(1, 1), total=10**12)
-    assert pages.count == 100
+    looked = Looked(1)
+    looked.read(agent(2, 1), total=10**12)
+    for page in range(2, 101):
+        looked.read(agent(2, 1), page=page, total=10**12)
+    assert looked.places() == {1: 0}
 
 
 def test_the_whole_list_in_one_answer_is_one_page() -> None:
-    pages = look_for(1)
-    read(pages, *(agent(number, 1) for number in range(1, 301)))
-    assert pages.count == 1
+    looked = Looked(1, 999)
+    looked.read(*(agent(number, 1) for number in range(1, 301)))
+    assert looked.places() == {1: 1, 999: 0}
 
 
-@pytest.mark.parametrize(("outcomes", "are_reliable"), [([True] * 20, True), ([False] * 20, False), ([], True)])
+def test_pages_are_worth_it_as_long_as_they_are_far_fewer_than_the_agents() -> None:
+    looked = Looked(*range(1, 9))
+    assert not looked.pages.are_worth_it(4)
+    assert looked.pages.are_worth_it(8)
+    for number, wanted in enumerate(looked.agents.values()):
+        looked.pages.expect(wanted, 1 + number // 2)
+    assert looked.pages.are_worth_it(8)
+    for number, wanted in enumerate(looked.agents.values()):
+        looked.pages.expect(wanted, 1 + number)
+    assert not looked.pages.are_worth_it(8)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "are_reliable"),
+    [([True] * 20, True), ([False] * 20, False), ([], True), ([True] * 1000 + [False] * 40, False)],
+)
 def test_reliability_is_learnt(outcomes: list[bool], are_reliable: bool) -> None:
     pages = AgentPages()
     for was_right in outcomes:
@@ -123,24 +126,9 @@ def test_reliability_is_learnt(outcomes: list[bool], are_reliable: bool) -> None
     assert pages.are_reliable is are_reliable
 
 
-def test_what_was_long_ago_weighs_less() -> None:
-    pages = AgentPages()
-    for was_right in [True] * 1000 + [False] * 40:
-        pages.learn(was_right=was_right)
-    assert not pages.are_reliable
-
-
-def test_a_page_tells_of_what_ended_before_it_was_read() -> None:
-    pages = look_for(1)
-    assert not pages.should_have_told(1, ended_at=0.0)
-    read(pages, agent(1, 1), at=100.0)
-    assert pages.should_have_told(1, ended_at=50.0)
-    assert not pages.should_have_told(1, ended_at=98.0)
-
-
 def test_smaller_pages_are_tried_until_there_are_none() -> None:
     sizes = [AgentPages().size]
     while sizes[-1] != NO_PAGES:
-        sizes.append(AgentPages(sizes[-1]).next_size())
+        sizes.append(AgentPages(sizes[-1]).smaller())
     assert sizes == [100, 50, 20, NO_PAGES]
-    assert AgentPages(NO_PAGES).needed == math.inf
+    assert not AgentPages(NO_PAGES).are_worth_it(10_000)

@@ -20,7 +20,8 @@ from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
 from airflow_provider_sequentum.runs.wait import PollOutcome
-from airflow_provider_sequentum.watching.watch_list import CHECK_INTERVAL, LAST_LOOK, SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.polls import SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.watch_list import CHECK_INTERVAL, LAST_LOOK
 from tests.support.errors import status_of
 from tests.support.service import START
 from tests.unit.watching.watch_world import World
@@ -61,7 +62,7 @@ def test_two_who_wait_for_the_same_run_both_hear_of_it() -> None:
     run = world.run(7, 100.0)
     first, second = world.wait(run), world.wait(run, wait_for_restart=True)
     world.live(300)
-    assert [news.watched for _, news in world.news if news.result.outcome] in ([first, second], [second, first])
+    assert [news.wait for _, news in world.news if news.result.outcome] in ([first, second], [second, first])
     assert len(world.list) == 0
 
 
@@ -104,6 +105,18 @@ def test_a_run_that_the_list_does_not_show_yet_is_asked_for_by_itself_and_then_n
     assert max(asked_alone) < 120 + 30
 
 
+def test_runs_of_which_the_list_showed_none_at_first_are_asked_for_together_after_a_check() -> None:
+    world = World()
+    for _ in range(5):
+        world.wait(world.run(7, 2000.0, listed_from=30.0))
+    world.live(20)
+    assert world.requests["status"] > 0
+    world.live(CHECK_INTERVAL)
+    before = world.requests["status"]
+    world.live(3000)
+    assert (len(world.ended), world.requests["status"]) == (5, before)
+
+
 def test_a_list_that_is_refused_says_nothing_of_the_runs() -> None:
     world = World(fault=lambda call: HttpStatusError("No.", status_code=403) if call.path.endswith("/runs") else None)
     for _ in range(3):
@@ -140,6 +153,28 @@ def test_an_agent_whose_page_shows_a_newer_run_that_is_over_is_not_left_to_its_p
     assert max(world.delays()) <= 30
 
 
+def test_an_agent_whose_page_shows_a_newer_run_that_goes_on_is_not_left_to_its_page() -> None:
+    world = World()
+    for agent_id in range(1, 20):
+        world.wait(world.run(agent_id, 500.0 if agent_id == 7 else 1e5))
+    world.live(50)
+    world.run(7, 1e5)
+    world.live(600)
+    assert len(world.ended) == 1
+    assert max(world.delays()) <= 30
+
+
+def test_a_run_behind_a_newer_one_that_was_there_before_is_heard_of_after_a_check_at_the_latest() -> None:
+    world = World()
+    old = [world.run(agent_id, 1000.0) for agent_id in range(1, 20)]
+    for run in old:
+        world.run(run.agent_id, 1e5)
+        world.wait(run)
+    world.live(3000)
+    assert len(world.ended) == 19
+    assert max(world.delays()) <= 60
+
+
 # Waiting for a run that is not there yet
 
 
@@ -160,7 +195,7 @@ def test_a_run_that_never_comes_is_given_up_at_the_deadline() -> None:
     watched = world.wait(agent_id=7, since=START, deadline=START + timedelta(seconds=100))
     world.live(1000)
     [(at, news)] = [(at, news) for at, news in world.news if news.result.outcome]
-    assert (news.watched, news.result.outcome) == (watched, PollOutcome.DEADLINE)
+    assert (news.wait, news.result.outcome) == (watched, PollOutcome.DEADLINE)
     assert 100 <= at <= 101
 
 
@@ -173,7 +208,7 @@ def test_a_deadline_brings_a_last_look() -> None:
     world.live(1000)
     at, news = world.news[-1]
     assert news.result.outcome is PollOutcome.DEADLINE
-    assert news.watched.wait.run is not None
+    assert news.wait.poller.run is not None
     assert 500 <= at <= 501
 
 
@@ -184,12 +219,14 @@ def test_a_deadline_holds_although_nothing_is_answered() -> None:
         world.wait(world.run(7, 1e6))
     world.now = 1.0
     world.list.next_poll(world.moment.steady)
-    assert world.list.pass_time(world.moment) == []
+    world.list.pass_time(world.moment)
     world.now = 500.0
-    assert world.list.pass_time(world.moment) == []
+    world.list.pass_time(world.moment)
+    assert world.news == []
     world.now = 500.0 + LAST_LOOK
-    [news] = world.list.pass_time(world.moment)
-    assert (news.watched, news.result.outcome) == (limited, PollOutcome.DEADLINE)
+    world.list.pass_time(world.moment)
+    [(_, news)] = world.news
+    assert (news.wait, news.result.outcome) == (limited, PollOutcome.DEADLINE)
     assert len(world.list) == 20
 
 
@@ -200,7 +237,7 @@ def test_a_trigger_that_comes_back_long_after_its_deadline_still_looks() -> None
     world.wait(over, deadline=START + timedelta(seconds=600))
     world.wait(going, deadline=START + timedelta(seconds=600))
     world.live(60)
-    outcomes = {news.watched.wait.spec.run_id: news.result.outcome for _, news in world.news}
+    outcomes = {news.wait.poller.spec.run_id: news.result.outcome for _, news in world.news}
     assert outcomes == {over.id: PollOutcome.ENDED, going.id: PollOutcome.DEADLINE}
 
 
@@ -242,7 +279,7 @@ def test_a_deadline_brings_its_look_although_another_wait_comes_at_that_moment()
     world.wait(world.run(7, 1e6), poll_interval=3600, deadline=START + timedelta(seconds=500))
     world.live(499.5)
     world.now = 500.0
-    assert world.list.pass_time(world.moment) == []
+    world.list.pass_time(world.moment)
     world.wait(world.run(7, 1e6), poll_interval=60)
     assert world.list.due(world.moment.steady) == world.moment.steady
 
@@ -264,9 +301,9 @@ def test_an_agent_that_is_left_to_its_page_is_checked_now_and_then() -> None:
     for run in runs:
         world.wait(run)
     world.live(CHECK_INTERVAL - 60)
-    assert world.requests["status"] <= 40
+    assert world.requests["status"] + world.requests["runs"] <= 40
     world.live(240)
-    assert 40 <= world.requests["status"] <= 80
+    assert 40 <= world.requests["runs"] <= 80
 
 
 def test_a_page_on_which_no_one_was_waited_for_is_read_again_when_somebody_is() -> None:
@@ -408,7 +445,7 @@ def test_a_listener_that_leaves_is_forgotten() -> None:
     for ear in ears:
         world.list.drop(ear)
         world.list.drop(ear)
-    assert (world.list.agent_count, world.list.listeners) == (0, [])
+    assert (world.list.agent_count, world.list.is_idle) == (0, True)
 
 
 # Faults
@@ -431,7 +468,8 @@ def test_a_fault_of_the_service_is_tolerated_for_a_bounded_time_by_each_wait() -
     failed = [(at, news) for at, news in world.news if news.error is not None]
     assert len(failed) == 1
     assert FAULT_TOLERANCE.total_seconds() <= failed[0][0] <= FAULT_TOLERANCE.total_seconds() + 61
-    assert list(world.list) == [patient]
+    assert len(world.list) == 1
+    assert [news.wait for _, news in failed] != [patient]
     assert len(world.messages()) == 2  # said once to each
 
 
@@ -495,7 +533,7 @@ def test_that_a_run_asked_for_by_itself_is_unknown_says_nothing_of_the_others() 
     lost = world.wait(gone)
     world.wait(going)
     world.live(1000)
-    assert [(news.watched, status_of(news.error)) for _, news in world.news if news.error] == [(lost, 404)]
+    assert [(news.wait, status_of(news.error)) for _, news in world.news if news.error] == [(lost, 404)]
     assert list(world.ended) == [going.id]
 
 
@@ -520,9 +558,9 @@ def test_who_leaves_is_forgotten() -> None:
         world.list.remove(watched)
     assert len(world.list) == 0
     assert world.list.agent_count == 0
-    assert list(world.list) == []
     assert world.list.due(world.moment.steady + 1e6) == math.inf
-    assert world.list.next_fixed_look() is None
+    assert world.list.next_fixed_look() == math.inf
+    assert not any(page.agents for page in world.list._pages.pages.values())
 
 
 def test_an_answer_for_somebody_who_left_is_dropped() -> None:
@@ -530,8 +568,10 @@ def test_an_answer_for_somebody_who_left_is_dropped() -> None:
     watched = world.wait(world.run(7, 10.0))
     poll = world.list.next_poll(world.moment.steady + 10)
     world.list.remove(watched)
-    assert world.list.answered(poll, [], 0.0, world.moment) == []
-    assert world.list.failed(poll, server_error(None), world.moment) == []  # type: ignore[arg-type]
+    world.list.answered(poll, [], world.moment)
+    world.list.failed(poll, server_error(None), world.moment)  # type: ignore[arg-type]
+    assert world.news == []
+    assert world.list.due(world.moment.steady) == math.inf
 
 
 # The workloads the schedule is for
@@ -603,7 +643,7 @@ def test_every_wait_comes_to_an_end_whatever_comes(
                 leaving.remove((at, watched))
     world.live(20_000)
     assert len(world.list) == 0
-    over = [news.watched for _, news in world.news if news.result.outcome or news.error]
+    over = [news.wait for _, news in world.news if news.result.outcome or news.error]
     assert len(over) == len(set(map(id, over)))
     heard = {id(watched) for watched in over}
     assert heard.issuperset(id(watched) for watched in waits)
@@ -658,7 +698,7 @@ def test_the_first_run_since_a_moment_is_found_however_many_followed(later: int)
         world.run(7, 1e5)
     watched = world.wait(agent_id=7, since=START + timedelta(seconds=50))
     world.live(60)
-    assert watched.wait.spec.run_id == first.id
+    assert watched.poller.spec.run_id == first.id
 
 
 def test_more_runs_since_a_moment_than_the_service_lists_are_an_error() -> None:
@@ -679,4 +719,4 @@ def test_the_services_clock_may_differ_by_a_day(skew: timedelta) -> None:
     first = world.run(7, 500.0)
     watched = world.wait(agent_id=7, since=START + timedelta(seconds=90))
     world.live(60)
-    assert watched.wait.spec.run_id == first.id
+    assert watched.poller.spec.run_id == first.id

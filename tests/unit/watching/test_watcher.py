@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
@@ -23,6 +24,7 @@ from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.watching import watcher as run_watcher
+from airflow_provider_sequentum.watching.polls import Wait
 from airflow_provider_sequentum.watching.watch_list import WatchList
 from airflow_provider_sequentum.watching.watcher import listen, wait_for_run
 from tests.support.errors import raises, status_of
@@ -113,7 +115,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
     monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
     monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(made, settings))
-    monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.SHORTEST_INTERVAL", 0.01)
+    monkeypatch.setattr("airflow_provider_sequentum.watching.polls.SHORTEST_INTERVAL", 0.01)
     monkeypatch.setattr("airflow_provider_sequentum.watching.watch_list.PAGE_INTERVAL", 0.0)
     yield made
     assert not any(client.is_open for client in made.clients)
@@ -181,7 +183,23 @@ async def test_no_task_and_no_client_leaks_over_many_subscriptions(service: Serv
     assert not run_watcher._watchers[asyncio.get_running_loop()]
     gc.collect()
     # Asking a lazily imported module what it is an instance of would import it.
-    assert not [thing for thing in gc.get_objects() if type(thing) is run_watcher._Subscription]
+    assert not [thing for thing in gc.get_objects() if type(thing) is Wait]
+
+
+async def test_who_comes_when_a_pause_is_over_joins_the_watcher_that_is_there(
+    service: Service,
+) -> None:
+    """asyncio.timeout cancels the watcher's task to end a pause, which must not be taken for its end."""
+    [first] = waits()
+    await settle(0.02)
+    late: list[run_watcher.RunWatcher] = []
+    watcher = run_watcher._watcher_of("c")
+    asyncio.get_running_loop().call_later(0.03, lambda: late.append(run_watcher._watcher_of("c")))
+    time.sleep(0.06)  # noqa: ASYNC251 - the pause and the call are over in the same turn of the loop
+    await settle(0.02)
+    assert late == [watcher]
+    service.over.add(1)
+    await first
 
 
 async def test_connections_and_event_loops_do_not_share_a_watcher(service: Service) -> None:

@@ -6,8 +6,8 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.call import Call
@@ -16,9 +16,10 @@ from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.phases import phase_of
-from airflow_provider_sequentum.runs.wait import PollOutcome, RunPoller, WaitSpec
+from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
 from airflow_provider_sequentum.watching.listener import Listener
-from airflow_provider_sequentum.watching.watch_list import Moment, Poll, Update, Watched, WatchList
+from airflow_provider_sequentum.watching.polls import Poll, Wait
+from airflow_provider_sequentum.watching.watch_list import Moment, WatchList
 from tests.support.service import START
 
 FaultOf = Callable[[Call[Any]], SequentumError | None]
@@ -44,6 +45,14 @@ class PlannedRun:
         if share >= 1:
             return self.outcome
         return RunStatus.EXPORTING if share >= 0.9 else RunStatus.RUNNING
+
+
+class News(NamedTuple):
+    """What a wait heard."""
+
+    wait: Wait
+    result: PollResult
+    error: BaseException | None
 
 
 class Ear(Listener):
@@ -89,7 +98,7 @@ class World:
     requests: Counter[str] = field(default_factory=Counter)
     asked: list[tuple[float, str]] = field(default_factory=list)
     ended: dict[int, float] = field(default_factory=dict)
-    news: list[tuple[float, Update]] = field(default_factory=list)
+    news: list[tuple[float, News]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.list = WatchList()
@@ -105,12 +114,18 @@ class World:
         self.runs[run.id] = run
         return run
 
-    def wait(self, run: PlannedRun | None = None, **terms: Any) -> Watched:
+    def wait(self, run: PlannedRun | None = None, **terms: Any) -> Wait:
         if run is not None:
             terms = {"agent_id": run.agent_id, "run_id": run.id, **terms}
-        watched = Watched(RunPoller(WaitSpec(**terms)))
-        self.list.add(watched, self.moment)
-        return watched
+
+        def hear(result: PollResult, error: BaseException | None, _: datetime | None) -> None:
+            self.news.append((self.now, News(wait, result, error)))
+            if result.outcome is PollOutcome.ENDED and wait.poller.spec.run_id is not None:
+                self.ended[wait.poller.spec.run_id] = self.now
+
+        wait = Wait(RunPoller(WaitSpec(**terms)), hear)
+        self.list.add(wait, self.moment)
+        return wait
 
     def listen(self, agent_id: int, interval: float = 60.0) -> Ear:
         ear = Ear(agent_id, interval, self)
@@ -121,14 +136,13 @@ class World:
         """Let time pass, asking and answering, until no one waits or it is over."""
         until = self.now + seconds
         while self.now < until and self.list.agent_count:
-            self._hear(self.list.pass_time(self.moment))
+            self.list.pass_time(self.moment)
             at = self.list.due(self.moment.steady)
             if at <= self.moment.steady:
                 self._ask(self.list.next_poll(self.moment.steady))
                 self.now += self.spacing
             else:
-                fixed = self.list.next_fixed_look()
-                at = min(at, fixed if fixed is not None else at, until + 5000.0)
+                at = min(at, self.list.next_fixed_look(), until + 5000.0)
                 self.now = max(at - 5000.0, self.now + 0.001)
 
     def delays(self) -> list[float]:
@@ -139,7 +153,7 @@ class World:
         return [news.result.message for _, news in self.news if news.result.message]
 
     def _ask(self, poll: Poll) -> None:
-        call, asked_at = self.list.call_for(poll), self.moment.steady
+        call = poll.call()
         kind = call.path.rsplit("/", 1)[-1]
         self.requests[kind] += 1
         self.asked.append((self.now, call.path))
@@ -150,10 +164,10 @@ class World:
             answer = self._answer(call)
         except SequentumError as refused:
             self.now += self.latency
-            self._hear(self.list.failed(poll, refused, self.moment))
+            self.list.failed(poll, refused, self.moment)
         else:
             self.now += self.latency
-            self._hear(self.list.answered(poll, answer, asked_at, self.moment))
+            self.list.answered(poll, answer, self.moment)
         self.now -= self.latency
 
     def _answer(self, call: Call[Any]) -> Any:
@@ -198,9 +212,3 @@ class World:
                 "tableType": "history" if is_over and run.outcome is not RunStatus.FAILURE else "run",
             }
         )
-
-    def _hear(self, news: list[Update]) -> None:
-        for item in news:
-            self.news.append((self.now, item))
-            if item.result.outcome is PollOutcome.ENDED and item.watched.wait.spec.run_id is not None:
-                self.ended[item.watched.wait.spec.run_id] = self.now

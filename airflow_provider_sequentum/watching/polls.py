@@ -1,0 +1,228 @@
+"""What is polled, and for whom: the runs of an agent, or a page of the agents list. One request each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sequentum.runs.phases import phase_of, phase_of_status
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollResult, RunPoller, length_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow_provider_sequentum.api.agents import Agent
+    from airflow_provider_sequentum.api.call import Call
+    from airflow_provider_sequentum.api.parsing import Page
+    from airflow_provider_sequentum.api.run_status import RunStatus
+    from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.watching.listener import Listener
+
+SHORTEST_INTERVAL = 5.0
+"""Seconds between two polls of an agent or a run at least, unless who waits asks for another number."""
+
+_SHORTEST_LIST = 20
+
+
+Hear = Callable[[PollResult, BaseException | None, "datetime | None"], None]
+
+
+class Wait:
+    """One wait on the list.
+
+    :param poller: decides what an answer means for it.
+    :param hear: is called with what there is to hear and, if its run has ended, the service's time of the answer. The
+        wait is over if there is an outcome or an error.
+    """
+
+    __slots__ = ("hear", "is_last_look", "poller")
+
+    def __init__(self, poller: RunPoller, hear: Hear) -> None:
+        self.poller, self.hear = poller, hear
+        self.is_last_look = False
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two polls on behalf of this wait at least."""
+        asked_for = self.poller.spec.poll_interval
+        return SHORTEST_INTERVAL if asked_for is None else asked_for
+
+
+class AgentPoll:
+    """The runs of one agent, or one run that its list does not show; who waits for them, and who listens.
+
+    :param agent_id: the agent.
+    :param run_id: the run that is polled by itself.
+    :param since: the time, by the steady clock.
+    """
+
+    __slots__ = (
+        "agent_id", "asked_at", "asked_size", "has_failed", "hinted_at", "hints", "interval", "is_asked",
+        "is_left_to_page", "list_size", "listeners", "newest_listed", "page", "page_tells", "run_id", "runs",
+        "searches", "shown", "shows_end", "since", "unlisted", "wants_list",
+    )  # fmt: skip
+
+    def __init__(self, agent_id: int, run_id: int | None, since: float) -> None:
+        self.agent_id, self.run_id, self.since = agent_id, run_id, since
+        """From when its interval counts, if it was not asked since: it was added, or its page began to tell of it."""
+        self.runs: dict[int, list[Wait]] = {}
+        self.searches: list[Wait] = []
+        """Waits for a run that is not there yet."""
+        self.unlisted: dict[int, AgentPoll] = {}
+        """Runs that are polled by themselves, because the list does not show them."""
+        self.listeners: list[Listener] = []
+        self.is_asked = self.has_failed = False
+        """Whether a request is on its way, and whether the last one was not answered."""
+        self.asked_at = -math.inf
+        self.interval = math.inf
+        """Seconds between two polls at least, for those who wait."""
+        self.list_size = self.asked_size = _SHORTEST_LIST
+        """How many runs to ask for: as many as it takes to see the oldest one waited for. 0: for a run's own record."""
+        self.newest_listed = 0
+        self.wants_list = False
+        """Whether there is news of its runs, of which its list has to tell more."""
+        self.page = 0
+        """The page of the agents list on which it is expected; 0 if it needs none."""
+        self.shown: tuple[RunStatus | int | str | None, datetime | None] | None = None
+        """The status of its last run, if it had one, and when that was active; ``None`` if no page showed it yet."""
+        self.shows_end: bool | None = None
+        """Whether its last run is shown as ended; ``None`` if no run is shown."""
+        self.page_tells = False
+        """Whether its page tells when there is more for its listeners than they have heard."""
+        self.is_left_to_page = False
+        """Whether its page tells of the end of all that is waited for, so that it is polled as a check only."""
+        self.hinted_at: float | None = None
+        """When its page said that the last run had ended, until that has been looked into."""
+        self.hints = 0
+        """How often it said so since a wait came. The first time it may have been of the run before."""
+
+    def __iter__(self) -> Iterator[Wait]:
+        for waits in self.runs.values():
+            yield from waits
+        yield from self.searches
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether there is a wait, and not only a listener."""
+        return bool(self.runs or self.searches)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no one waits or listens."""
+        return not (self.is_waited_for or self.listeners or self.unlisted)
+
+    def add(self, wait: Wait) -> None:
+        """Take up a wait."""
+        run_id = wait.poller.spec.run_id
+        (self.searches if run_id is None else self.runs.setdefault(run_id, [])).append(wait)
+        self.interval = min(self.interval, wait.interval)
+        self.hints = 0
+
+    def remove(self, wait: Wait) -> None:
+        """Drop a wait."""
+        run_id = wait.poller.spec.run_id
+        waits = self.searches if run_id is None else self.runs[run_id]
+        waits.remove(wait)
+        if run_id is not None and not waits:
+            del self.runs[run_id]
+
+    def call(self) -> Call[Any]:
+        """Return the request. A run's own record is a better answer than a list, if no other run matters."""
+        from airflow_provider_sequentum.api import runs
+
+        others_matter = self.searches or self.unlisted or self.listeners or self.wants_list or self.is_left_to_page
+        if len(self.runs) == 1 and not others_matter:
+            self.asked_size = 0
+            return runs.status(self.agent_id, next(iter(self.runs)))
+        self.asked_size = max([self.list_size, *(listener.list_size for listener in self.listeners)])
+        return runs.list_runs(self.agent_id, self.asked_size)
+
+    def may_be_cut(self, listed: Sequence[object]) -> bool:
+        """Return whether the service may have more runs than it listed, and would list more."""
+        return self.asked_size <= length_of(listed) < LONGEST_RUN_LIST
+
+    def missing_in(self, listed: Sequence[Run]) -> set[int]:
+        """Return the runs waited for that the service does not list, and adapt the length of the list.
+
+        A list that may have been cut says nothing of them: then the next one is longer.
+        """
+        missing = self.runs.keys() - {run.id for run in listed}
+        if self.may_be_cut(listed) and (missing or self.searches):
+            self.list_size = min(self.asked_size * 4, LONGEST_RUN_LIST)
+            return set()
+        if not self.searches:
+            deepest = max((place for place, run in enumerate(listed, 1) if run.id in self.runs), default=0)
+            self.list_size = min(max(_SHORTEST_LIST, deepest + deepest // 4), LONGEST_RUN_LIST)
+        return missing
+
+    # What its page tells
+
+    @property
+    def last_run(self) -> int | None:
+        """The run waited for that is its last one, as far as is known: the one of which its page tells."""
+        last = max(self.runs, default=0)
+        return last if last and last >= self.newest_listed else None
+
+    def is_told_by_page(self) -> bool:
+        """Return whether its page will tell of the end of all that is waited for."""
+        # Two checks that fail, minutes apart, are no outage: one that failed is repeated soon.
+        is_shown = self.shows_end is False and not self.has_failed
+        return is_shown and len(self.runs) == 1 and not self.searches and self.last_run is not None
+
+    def shows_last_of(self, listed: Iterable[Run]) -> bool:
+        """Return whether its page shows the last one of these runs and will tell when there is more to see."""
+        are_over = [phase_of(run).is_over for run in sorted(listed, key=lambda run: -run.id)]
+        last_is_over = are_over[0] if are_over else None
+        return self.shown is not None and self.shows_end is last_is_over and all(are_over[1:])
+
+    def see(self, agent: Agent, now: float) -> bool:
+        """Take in what its page shows; return whether that is new."""
+        before, was_over = self.shown, self.shows_end
+        shown = (agent.status, agent.last_activity)
+        if shown == before:
+            return False
+        self.shown, self.shows_end = shown, None if shown[0] is None else phase_of_status(shown[0]).is_over
+        is_another_run = before is not None and before[1] != shown[1]
+        if self.shows_end or (is_another_run and not was_over):
+            self.wants_list, self.page_tells = True, False
+        if self.shows_end:
+            self.hints += 1
+            self.hinted_at = now
+        elif self.shows_end is False and was_over is not False:
+            self.since = now
+        return True
+
+    def see_nothing(self) -> None:
+        """Take in that no page shows it."""
+        self.shown, self.shows_end, self.page_tells = None, None, False
+
+
+class PagePoll:
+    """A page of the agents list.
+
+    :param number: its number, from 1.
+    :param size: agents on it.
+    """
+
+    __slots__ = ("agents", "asked_at", "is_asked", "number", "share", "size")
+
+    def __init__(self, number: int, size: int) -> None:
+        self.number, self.size = number, size
+        self.agents: set[AgentPoll] = set()
+        """Those that are expected on it."""
+        self.is_asked = False
+        self.asked_at = -math.inf
+        self.share = 1.0
+        """How often it comes up, compared with an agent."""
+
+    def call(self) -> Call[Page[Agent]]:
+        """Return the request."""
+        from airflow_provider_sequentum.api import agents
+
+        return agents.list_agents(
+            page=self.number, records_per_page=self.size, sort_column="lastActivity", descending=True
+        )
+
+
+Poll = AgentPoll | PagePoll
