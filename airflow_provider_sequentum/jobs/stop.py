@@ -145,7 +145,7 @@ class JobStopper(ABC, Generic[R]):
             self._failures = 0
             return None
         self._failures += 1
-        return min(self.poll_interval * 2 ** min(self._failures - 1, 10), self.repeat_interval)
+        return min(self.poll_interval * (1 << min(self._failures - 1, 10)), self.repeat_interval)
 
     @abstractmethod
     def status_of(self, seen: R) -> str:
