@@ -59,7 +59,7 @@ class AgentPoll:
 
     __slots__ = (
         "agent_id", "asked_at", "asked_size", "has_failed", "hinted_at", "hints", "interval", "is_asked",
-        "is_left_to_page", "list_size", "listeners", "newest_listed", "page", "page_tells", "run_id", "runs",
+        "is_left_to_page", "list_size", "listeners", "newest_listed", "page", "page_shows_news", "run_id", "runs",
         "searches", "shown", "shows_end", "since", "unlisted", "wants_list",
     )  # fmt: skip
 
@@ -88,10 +88,10 @@ class AgentPoll:
         """The status of its last run, if it had one, and when that was active; ``None`` if no page showed it yet."""
         self.shows_end: bool | None = None
         """Whether its last run is shown as ended; ``None`` if no run is shown."""
-        self.page_tells = False
+        self.page_shows_news = False
         """Whether its page tells when there is more for its listeners than they have heard."""
         self.is_left_to_page = False
-        """Whether its page tells of the end of all that is waited for, so that it is polled as a check only."""
+        """Whether its page shows the end of all that is waited for, so that it is polled as a check only."""
         self.hinted_at: float | None = None
         """When its page said that the last run had ended, until that has been looked into."""
         self.hints = 0
@@ -164,7 +164,7 @@ class AgentPoll:
         last = max(self.runs, default=0)
         return last if last and last >= self.newest_listed else None
 
-    def is_told_by_page(self) -> bool:
+    def page_suffices(self) -> bool:
         """Return whether its page will tell of the end of all that is waited for."""
         # Two checks that fail, minutes apart, are no outage: one that failed is repeated soon.
         is_shown = self.shows_end is False and not self.has_failed
@@ -185,7 +185,7 @@ class AgentPoll:
         self.shown, self.shows_end = shown, None if shown[0] is None else phase_of_status(shown[0]).is_over
         is_another_run = before is not None and before[1] != shown[1]
         if self.shows_end or (is_another_run and not was_over):
-            self.wants_list, self.page_tells = True, False
+            self.wants_list, self.page_shows_news = True, False
         if self.shows_end:
             self.hints += 1
             self.hinted_at = now
@@ -195,7 +195,7 @@ class AgentPoll:
 
     def see_nothing(self) -> None:
         """Take in that no page shows it."""
-        self.shown, self.shows_end, self.page_tells = None, None, False
+        self.shown, self.shows_end, self.page_shows_news = None, None, False
 
 
 class PagePoll:

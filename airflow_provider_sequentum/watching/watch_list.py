@@ -5,7 +5,7 @@ that means; sending the polls is the watcher's business. Every wait stays a deci
 (:class:`~airflow_provider_sequentum.runs.wait.RunPoller`), and only a run's own record ends it.
 
 Two simple rules are at work. The agents are polled in turn, each for all of its runs. Pages of the agents list are
-polled beside them, as often as they tell of more runs than an agent's list does, and an agent whose page tells of all
+polled beside them, as often as they show more runs than an agent's list does, and an agent whose page shows all
 that is waited for is polled only when that is shown as ended, and now and then. Why nothing is learnt of how long runs
 take stands in ``docs/waiting.md``.
 
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 PAGE_INTERVAL = 1.0
 """Seconds between two polls of a page at least."""
 IDLE_PAGE_INTERVAL = 60.0
-"""The same, while the page tells of fewer runs than the agents' own lists."""
+"""The same, while the page shows fewer runs than the agents' own lists."""
 TURNS_OF_WAITS = 4
 """Polls for waits after which one for listeners comes, if there is one."""
 CHECK_INTERVAL = 900.0
-"""Seconds after which an agent is polled whose page tells of it: the page may be wrong."""
+"""Seconds after which an agent is polled whose page shows it: the page may be wrong."""
 LAST_LOOK = 15.0
 """Seconds after its deadline that a wait is given for a last look, so that it ends with the run's last state."""
 
@@ -121,7 +121,7 @@ class WatchList:
         agent = self._agent(listener.agent_id, now)
         agent.listeners.append(listener)
         self._news_intervals[listener.interval] += 1
-        agent.wants_list, agent.page_tells = True, False
+        agent.wants_list, agent.page_shows_news = True, False
         self._plan(agent)
 
     def drop(self, listener: Listener) -> None:
@@ -222,7 +222,7 @@ class WatchList:
         """Plan when an agent is polled, by what is known now. One that was asked is planned when it has answered."""
         if poll.is_asked:
             return
-        poll.is_left_to_page = self._pages_are_used and poll.is_told_by_page()
+        poll.is_left_to_page = self._pages_are_used and poll.page_suffices()
         since = max(poll.asked_at, poll.since)
         if poll.is_left_to_page:
             self._agents_in_turn.put(poll, since + max(poll.interval, CHECK_INTERVAL))
@@ -234,7 +234,7 @@ class WatchList:
             self._agents_in_turn.drop(poll)
         if poll.wants_list and (poll.listeners or poll.is_left_to_page):
             self._background.put(poll, since)
-        elif poll.listeners and not (self._pages_are_used and poll.page_tells):
+        elif poll.listeners and not (self._pages_are_used and poll.page_shows_news):
             interval = min(listener.interval for listener in poll.listeners)
             self._background.put(poll, max(poll.asked_at + interval, poll.since))
         else:
@@ -245,13 +245,13 @@ class WatchList:
         if not self._pages_are_used or page.is_asked or page.number == 0 or not (page.agents or page.number == 1):
             return
         # After a start all agents are expected on the first page, which has room for so many only.
-        told = sum(len(agent.runs.get(agent.last_run or 0, ())) for agent in islice(page.agents, page.size))
-        # Compared with the poll of an agent, which tells of all its runs but the one that its page tells of.
+        shown = sum(len(agent.runs.get(agent.last_run or 0, ())) for agent in islice(page.agents, page.size))
+        # Compared with the poll of an agent, which shows all its runs but the one that its page shows.
         others = max(len(self._waits) - self._waiting, 1) / max(self._waiting, 1)
-        page.share = max(math.sqrt(told / others), 1.0)
+        page.share = max(math.sqrt(shown / others), 1.0)
         idle = min(self._news_intervals, default=IDLE_PAGE_INTERVAL)
-        interval = PAGE_INTERVAL if told > others else max(min(idle, IDLE_PAGE_INTERVAL), PAGE_INTERVAL)
-        (self._pages_in_turn if told else self._background).put(page, page.asked_at + interval)
+        interval = PAGE_INTERVAL if shown > others else max(min(idle, IDLE_PAGE_INTERVAL), PAGE_INTERVAL)
+        (self._pages_in_turn if shown else self._background).put(page, page.asked_at + interval)
 
     # Looks that cannot be put off
 
@@ -351,7 +351,7 @@ class WatchList:
             self._poll_alone(agent, run_id, moment.steady)
         wants_more = [listener.hear(listed, agent.asked_size) for listener in tuple(agent.listeners)]
         agent.wants_list = any(wants_more)
-        agent.page_tells = not agent.wants_list and agent.shows_last_of(listed)
+        agent.page_shows_news = not agent.wants_list and agent.shows_last_of(listed)
 
     def _poll_alone(self, agent: AgentPoll, run_id: int, now: float) -> None:
         alone = agent.unlisted[run_id] = AgentPoll(agent.agent_id, run_id, now)
@@ -374,7 +374,7 @@ class WatchList:
             poll.hinted_at = None
 
     def _learn(self, poll: AgentPoll, *, was_hinted: bool, has_ended: bool) -> None:
-        """Learn how good hints are: from one, and from an end of which the page that tells of it had shown nothing."""
+        """Learn how good hints are: from one, and from an end that no page had shown."""
         if was_hinted and (has_ended or poll.hints > 1):
             self._pages.learn(was_right=has_ended)
         elif not was_hinted and has_ended and poll.is_left_to_page:

@@ -348,7 +348,7 @@ def test_pages_that_are_wrong_are_given_up_and_that_is_said_once(caplog: pytest.
 # Listeners
 
 
-def test_one_page_tells_which_of_many_agents_has_news() -> None:
+def test_one_page_shows_news_which_of_many_agents_has_news() -> None:
     world = World()
     ears = [world.listen(agent_id) for agent_id in range(1, 301)]
     for agent_id in range(1, 301):
