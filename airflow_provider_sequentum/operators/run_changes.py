@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 CHANGES_KEY = "changes"
 """XCom key of the summary, for a task that is skipped."""
 
-CHANGES_FOLDER = "_changes"
-
 
 class RunChangesOperator(BaseOperator):
     """Compare the landed files of a run with those that were published before, record by record, by a key.
@@ -168,7 +166,7 @@ class RunChangesOperator(BaseOperator):
         return changes_lineage([storage.open(path).path for path in read], written)
 
     def _storage(self, files: Sequence[str]) -> PublishingStorage:
-        from airflow_provider_sequentum.transfers.landing import common_folder, open_named
+        from airflow_provider_sequentum.transfers.landing import CHANGES_FOLDER, common_folder, open_named
         from airflow_provider_sequentum.transfers.publishing import PublishingStorage
 
         conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id

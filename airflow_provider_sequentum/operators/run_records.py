@@ -186,7 +186,7 @@ class CheckRunRecordsOperator(BaseOperator):
 
     def _check(self) -> Check:
         from airflow_provider_sequentum.quality.check import Check
-        from airflow_provider_sequentum.transfers.landing import StoredFile, common_folder
+        from airflow_provider_sequentum.transfers.landing import CHECKED_FOLDER, StoredFile, common_folder
 
         files = parse_named("files", parse_texts, self.files or None)
         if files is None:
@@ -205,7 +205,7 @@ class CheckRunRecordsOperator(BaseOperator):
             profiles=None if is_unset(self.profiles) else self._folder("profiles", self.profiles),
             destination=self._folder(
                 "destination",
-                f"{common_folder(files)}/checked" if is_unset(self.destination) else self.destination,
+                f"{common_folder(files)}/{CHECKED_FOLDER}" if is_unset(self.destination) else self.destination,
             ),
             on_drift=parse_named("on_drift", partial(parse_choice, choices=OnDrift), on_drift),
             learn_from=learn_from,

@@ -36,6 +36,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MANIFEST_NAME = "_sequentum_manifest.json"
+CHECKED_FOLDER = "checked"
+"""The folder beside landed files where a check of their records puts what passed, by default."""
+CHANGES_FOLDER = "_changes"
+"""The same of a comparison with the run before."""
 UNFINISHED_SUFFIX = ".unfinished"
 
 LOCAL = frozenset({"", "file", "local"})
@@ -155,14 +159,15 @@ def without_password(destination: object) -> str:
 
 
 def landing_names(names: Sequence[str | None]) -> list[str]:
-    """Return a safe name for each of the server's, none of which is the manifest's or an unfinished file's.
+    """Return a safe name for each of the server's. None is an unfinished file's, or one that is needed beside them.
 
     With it the file's path can be given to an operator: it has nothing that :func:`check_destination` refuses.
     """
     # Only a safe name shows how it ends.
     safe = (_NOT_IN_A_DESTINATION.sub("_", safe_file_name(name)) for name in names)
     harmless = [f"{name}_" if name.lower().endswith(UNFINISHED_SUFFIX) else name for name in safe]
-    return safe_file_names([MANIFEST_NAME, *harmless])[1:]
+    needed = (MANIFEST_NAME, CHECKED_FOLDER, CHANGES_FOLDER)
+    return safe_file_names([*needed, *harmless])[len(needed) :]
 
 
 def unfinished_name(name: str) -> str:

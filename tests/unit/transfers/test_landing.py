@@ -275,6 +275,12 @@ def test_a_hostile_name_stays_in_the_folder() -> None:
     assert landing_names(["../../etc/passwd", "..", None]) == ["passwd", "file", "file (2)"]
 
 
+def test_no_file_takes_the_name_of_what_is_written_beside_it() -> None:
+    """A file called ``checked`` would leave no place for the folder, and each check of its records would fail."""
+    names = [MANIFEST_NAME, "Checked", "_changes"]
+    assert landing_names(names) == ["_sequentum_manifest (2).json", "Checked (2)", "_changes (2)"]
+
+
 def test_what_a_killed_attempt_left_is_told_from_what_others_write() -> None:
     mine, again, others = unfinished_name("a.csv"), unfinished_name("a.csv"), unfinished_name("b.csv")
     assert mine != again
