@@ -7,7 +7,7 @@ that means; sending the polls is the watcher's business. Every wait stays a deci
 Two simple rules are at work. The agents are polled in turn, each for all of its runs. Pages of the agents list are
 polled beside them, as often as they show more runs than an agent's list does, and an agent whose page shows all
 that is waited for is polled only when that is shown as ended, and now and then. Why nothing is learnt of how long runs
-take stands in ``docs/waiting.md``.
+take stands in ``docs/waiting-measured.md``.
 
 Whoever only listens to an agent (an asset watcher) gets what is left, and at least every fifth poll.
 """

@@ -1,1 +1,1 @@
-"""How well many waits share one key: see ``docs/waiting.md``."""
+"""How well many waits share one key: see ``docs/waiting-measured.md``."""

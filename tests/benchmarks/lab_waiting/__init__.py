@@ -1,1 +1,1 @@
-"""How waiting does under many workloads, in virtual time: see ``docs/waiting.md``."""
+"""How waiting does under many workloads, in virtual time: see ``docs/waiting-measured.md``."""
