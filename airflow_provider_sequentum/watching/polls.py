@@ -91,7 +91,7 @@ class AgentPoll:
         self.page_tells = False
         """Whether its page tells when there is more for its listeners than they have heard."""
         self.is_left_to_page = False
-        """Whether its page tells of the end of all that is waited for, so that it is polled as a check only."""
+        """Whether its page shows the end of all that is waited for, so that it is polled as a check only."""
         self.hinted_at: float | None = None
         """When its page said that the last run had ended, until that has been looked into."""
         self.hints = 0
@@ -164,8 +164,8 @@ class AgentPoll:
         last = max(self.runs, default=0)
         return last if last and last >= self.newest_listed else None
 
-    def is_told_by_page(self) -> bool:
-        """Return whether its page will tell of the end of all that is waited for."""
+    def is_shown_on_page(self) -> bool:
+        """Return whether its page will show the end of all that is waited for."""
         # Two checks that fail, minutes apart, are no outage: one that failed is repeated soon.
         is_shown = self.shows_end is False and not self.has_failed
         return is_shown and len(self.runs) == 1 and not self.searches and self.last_run is not None

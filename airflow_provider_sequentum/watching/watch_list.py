@@ -222,7 +222,7 @@ class WatchList:
         """Plan when an agent is polled, by what is known now. One that was asked is planned when it has answered."""
         if poll.is_asked:
             return
-        poll.is_left_to_page = self._pages_are_used and poll.is_told_by_page()
+        poll.is_left_to_page = self._pages_are_used and poll.is_shown_on_page()
         since = max(poll.asked_at, poll.since)
         if poll.is_left_to_page:
             self._agents_in_turn.put(poll, since + max(poll.interval, CHECK_INTERVAL))
