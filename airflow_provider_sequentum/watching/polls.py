@@ -205,7 +205,7 @@ class PagePoll:
     :param size: agents on it.
     """
 
-    __slots__ = ("agents", "asked_at", "is_asked", "number", "share", "size")
+    __slots__ = ("agents", "asked_at", "is_asked", "is_idle", "number", "share", "size")
 
     def __init__(self, number: int, size: int) -> None:
         self.number, self.size = number, size
@@ -213,6 +213,8 @@ class PagePoll:
         """Those that are expected on it."""
         self.is_asked = False
         self.asked_at = -math.inf
+        self.is_idle = False
+        """Whether it tells of fewer runs than the agents' lists, and is read seldom: no agent is left to it then."""
         self.share = 1.0
         """How often it comes up, compared with an agent."""
 
