@@ -164,8 +164,8 @@ class AgentPoll:
         last = max(self.runs, default=0)
         return last if last and last >= self.newest_listed else None
 
-    def page_suffices(self) -> bool:
-        """Return whether its page will tell of the end of all that is waited for."""
+    def is_shown_on_page(self) -> bool:
+        """Return whether its page will show the end of all that is waited for."""
         # Two checks that fail, minutes apart, are no outage: one that failed is repeated soon.
         is_shown = self.shows_end is False and not self.has_failed
         return is_shown and len(self.runs) == 1 and not self.searches and self.last_run is not None
@@ -205,7 +205,7 @@ class PagePoll:
     :param size: agents on it.
     """
 
-    __slots__ = ("agents", "asked_at", "is_asked", "number", "share", "size")
+    __slots__ = ("agents", "asked_at", "is_asked", "is_idle", "number", "share", "size")
 
     def __init__(self, number: int, size: int) -> None:
         self.number, self.size = number, size
@@ -213,6 +213,8 @@ class PagePoll:
         """Those that are expected on it."""
         self.is_asked = False
         self.asked_at = -math.inf
+        self.is_idle = False
+        """Whether it shows fewer runs than the agents' lists, and is read seldom: no agent is left to it then."""
         self.share = 1.0
         """How often it comes up, compared with an agent."""
 

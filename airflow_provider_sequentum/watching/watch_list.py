@@ -40,6 +40,8 @@ PAGE_INTERVAL = 1.0
 """Seconds between two polls of a page at least."""
 IDLE_PAGE_INTERVAL = 60.0
 """The same, while the page shows fewer runs than the agents' own lists."""
+LARGEST_SHARE = 4.0
+"""How often a page comes up at most, compared with an agent: more lets the agents wait, and pages gain little by it."""
 TURNS_OF_WAITS = 4
 """Polls for waits after which one for listeners comes, if there is one."""
 CHECK_INTERVAL = 900.0
@@ -205,8 +207,9 @@ class WatchList:
             return background
         if urgent is not None:
             return urgent
-        # Rates in the ratio of the shares: who is late by the most, weighed with the share, comes next (max-weight).
-        if isinstance(page, PagePoll) and page_at <= now and (now - page_at) * page.share >= now - agent_at:
+        # Rates in the ratio of the shares: what has waited longest, weighed with its share, comes next (max-weight).
+        agent_waited = now - agent_at + SHORTEST_INTERVAL if agent_at <= now else -math.inf
+        if isinstance(page, PagePoll) and page_at <= now and (now - page_at) * page.share >= agent_waited:
             return page
         return agent if agent_at <= now else None
 
@@ -222,7 +225,8 @@ class WatchList:
         """Plan when an agent is polled, by what is known now. One that was asked is planned when it has answered."""
         if poll.is_asked:
             return
-        poll.is_left_to_page = self._pages_are_used and poll.page_suffices()
+        is_shown = self._pages_are_used and poll.is_shown_on_page()
+        poll.is_left_to_page = is_shown and not self._pages.pages[poll.page].is_idle
         since = max(poll.asked_at, poll.since)
         if poll.is_left_to_page:
             self._agents_in_turn.put(poll, since + max(poll.interval, CHECK_INTERVAL))
@@ -248,9 +252,13 @@ class WatchList:
         shown = sum(len(agent.runs.get(agent.last_run or 0, ())) for agent in islice(page.agents, page.size))
         # Compared with the poll of an agent, which shows all its runs but the one that its page shows.
         others = max(len(self._waits) - self._waiting, 1) / max(self._waiting, 1)
-        page.share = max(math.sqrt(shown / others), 1.0)
+        page.share = min(max(math.sqrt(shown / others), 1.0), LARGEST_SHARE)
+        was_idle, page.is_idle = page.is_idle, shown <= others
+        if page.is_idle != was_idle:
+            for agent in [agent for agent in page.agents if agent.shown is not None]:
+                self._plan(agent)
         idle = min(self._news_intervals, default=IDLE_PAGE_INTERVAL)
-        interval = PAGE_INTERVAL if shown > others else max(min(idle, IDLE_PAGE_INTERVAL), PAGE_INTERVAL)
+        interval = max(min(idle, IDLE_PAGE_INTERVAL), PAGE_INTERVAL) if page.is_idle else PAGE_INTERVAL
         (self._pages_in_turn if shown else self._background).put(page, page.asked_at + interval)
 
     # Looks that cannot be put off

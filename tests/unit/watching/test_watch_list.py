@@ -295,6 +295,18 @@ def test_pages_are_read_seldom_where_they_tell_of_fewer_runs_than_the_agents_lis
     assert 1 <= world.requests["all"] <= 12
 
 
+def test_no_agent_is_left_to_a_page_that_is_read_seldom() -> None:
+    world = World()
+    for number in range(90):
+        world.wait(world.run(1 + number % 6, 1e5))
+    for agent_id in (7, 8):
+        world.wait(world.run(agent_id, 31.0 * agent_id))
+    world.live(360)
+    assert len(world.ended) == 2
+    assert world.requests["all"] <= 8
+    assert max(world.delays()) <= 2 * 8 * world.spacing
+
+
 def test_an_agent_that_is_left_to_its_page_is_checked_now_and_then() -> None:
     world = World()
     runs = [world.run(agent_id, 1e5) for agent_id in range(1, 41)]
@@ -584,7 +596,7 @@ def test_many_runs_of_twenty_agents() -> None:
     world.live(20_000)
     delays = world.delays()
     assert len(delays) == 300
-    assert fmean(delays) <= 7.7
+    assert fmean(delays) <= 1.05 * 20 * world.spacing / 2, "polling the agents in turn has half a round on average"
     assert delays[285] <= 18
 
 

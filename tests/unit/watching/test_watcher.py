@@ -176,19 +176,15 @@ async def test_no_task_and_no_client_leaks_over_many_subscriptions(service: Serv
         await asyncio.wait(waiting)
 
     before = len(asyncio.all_tasks())
-    of_other_tests = {id(wait) for wait in all_waits()}
     for agent_id in range(1, 11):
         await come_and_go(agent_id)
     await settle(0.05)
     assert len(asyncio.all_tasks()) == before
     assert not run_watcher._watchers[asyncio.get_running_loop()]
-    assert not [wait for wait in all_waits() if id(wait) not in of_other_tests]
-
-
-def all_waits() -> list[Wait]:
     gc.collect()
     # Asking a lazily imported module what it is an instance of would import it.
-    return [thing for thing in gc.get_objects() if type(thing) is Wait]
+    waits_left = [thing for thing in gc.get_objects() if type(thing) is Wait]
+    assert not [wait for wait in waits_left if wait.hear.__module__ == run_watcher.__name__]
 
 
 async def test_who_comes_when_a_pause_is_over_joins_the_watcher_that_is_there(
