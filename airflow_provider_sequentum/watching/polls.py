@@ -64,8 +64,9 @@ class AgentPoll:
     )  # fmt: skip
 
     def __init__(self, agent_id: int, run_id: int | None, since: float) -> None:
-        self.agent_id, self.run_id, self.since = agent_id, run_id, since
-        """From when its interval counts, if it was not asked since: it was added, or its page began to tell of it."""
+        self.agent_id, self.run_id = agent_id, run_id
+        self.since = since
+        """From when its interval counts, if it was not asked since: it was added, or its page began to show it."""
         self.runs: dict[int, list[Wait]] = {}
         self.searches: list[Wait] = []
         """Waits for a run that is not there yet."""
@@ -89,7 +90,7 @@ class AgentPoll:
         self.shows_end: bool | None = None
         """Whether its last run is shown as ended; ``None`` if no run is shown."""
         self.page_shows_news = False
-        """Whether its page tells when there is more for its listeners than they have heard."""
+        """Whether its page shows when there is more for its listeners than they have heard."""
         self.is_left_to_page = False
         """Whether its page shows the end of all that is waited for, so that it is polled as a check only."""
         self.hinted_at: float | None = None
@@ -156,11 +157,11 @@ class AgentPoll:
             self.list_size = min(max(_SHORTEST_LIST, deepest + deepest // 4), LONGEST_RUN_LIST)
         return missing
 
-    # What its page tells
+    # What its page shows
 
     @property
     def last_run(self) -> int | None:
-        """The run waited for that is its last one, as far as is known: the one of which its page tells."""
+        """The run waited for that is its last one, as far as is known: the one that its page shows."""
         last = max(self.runs, default=0)
         return last if last and last >= self.newest_listed else None
 

@@ -142,23 +142,13 @@ def test_only_the_runs_own_record_ends_a_wait() -> None:
     assert max(world.delays()) <= 30
 
 
-def test_an_agent_whose_page_shows_a_newer_run_that_is_over_is_not_left_to_its_page() -> None:
+@pytest.mark.parametrize("seconds", [1.0, 1e5], ids=["over", "going on"])
+def test_an_agent_whose_page_shows_a_newer_run_is_not_left_to_its_page(seconds: float) -> None:
     world = World()
     for agent_id in range(1, 20):
         world.wait(world.run(agent_id, 500.0 if agent_id == 7 else 1e5))
     world.live(50)
-    world.run(7, 1.0)
-    world.live(600)
-    assert len(world.ended) == 1
-    assert max(world.delays()) <= 30
-
-
-def test_an_agent_whose_page_shows_a_newer_run_that_goes_on_is_not_left_to_its_page() -> None:
-    world = World()
-    for agent_id in range(1, 20):
-        world.wait(world.run(agent_id, 500.0 if agent_id == 7 else 1e5))
-    world.live(50)
-    world.run(7, 1e5)
+    world.run(7, seconds)
     world.live(600)
     assert len(world.ended) == 1
     assert max(world.delays()) <= 30
