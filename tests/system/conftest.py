@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +22,9 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+POLICY = Path(__file__).parent / "policy.py"
+
+
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A running stage, on PostgreSQL as most installations of Airflow 3 are; on SQLite with another environment.
@@ -30,6 +35,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     python = os.environ.get("SYSTEM_TEST_PYTHON")
     distributed = os.environ.get("SYSTEM_TEST_DISTRIBUTED") == "1"
     folder = tmp_path_factory.mktemp("stage")
+    settings = folder / "airflow" / "config" / "airflow_local_settings.py"
+    settings.parent.mkdir(parents=True)
+    shutil.copy(POLICY, settings)
     with Stage(
         folder,
         python=python or sys.executable,
