@@ -117,8 +117,9 @@ endif
 
 # What makes the hook's methods the tools of a language model brings packages that nothing else here needs.
 .PHONY: test-toolset
-test-toolset: $(TOOLSET_READY) ## The hook as the tools of an LLM agent, with common-ai's HookToolset and a model that is a function
+test-toolset: $(READY) $(TOOLSET_READY) ## The hook as the tools of an LLM agent, with common-ai's HookToolset and a model that is a function
 	.venv-toolset/bin/pytest tests/toolset
+	SYSTEM_TEST_PYTHON=$(abspath .venv-toolset/bin/python) $(BIN)/pytest tests/system/test_model_with_tools.py
 
 $(TOOLSET_READY): requirements/uv.txt requirements/toolset.txt pyproject.toml
 	@[ -x .venv-toolset/bin/python ] || $(PYTHON) -m venv .venv-toolset

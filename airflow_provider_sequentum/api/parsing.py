@@ -26,6 +26,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     PlainValidator,
     ValidationError,
     model_validator,
@@ -35,7 +36,7 @@ from pydantic_core import from_json
 
 from airflow_provider_sequentum.api.call import Answer, Call
 from airflow_provider_sequentum.api.errors import RefusedByServer, UnexpectedAnswer
-from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status
+from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
 from airflow_provider_sequentum.api.text import (
     LONGEST_MESSAGE,
     LONGEST_NAME,
@@ -132,8 +133,12 @@ ApiAmount = Annotated[Decimal, Field(ge=-_LARGEST_AMOUNT, le=_LARGEST_AMOUNT)]
 ApiCode = Annotated[E | int, Field(union_mode="left_to_right")]
 """A member of a code list; an unknown code is kept as the integer it is."""
 
-ApiRunStatus = Annotated[RunStatus | int | str, PlainValidator(parse_run_status)]
-"""A run status; an unknown one is kept as it came."""
+ApiRunStatus = Annotated[
+    RunStatus | int | str,
+    PlainValidator(parse_run_status),
+    PlainSerializer(status_name, return_type=str, when_used="json"),
+]
+"""A run status, in JSON by its name; an unknown one is kept as it came."""
 
 
 class ApiModel(BaseModel):

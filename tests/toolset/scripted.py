@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "use-the-hook.md"
+EXAMPLE = Path(__file__).parents[2] / "dags_examples" / "model_with_tools.py"
 
 Step = Callable[[list[Any]], list[ToolCallPart]]
 """What the model calls next, by what the tools have returned so far."""
 
 
 def documented_toolsets(agent_id: int, credit_limit: float = 20) -> list[Any]:
-    """Return the toolsets of the how-to guide, as they are written there."""
-    [snippet] = [
-        text for text in re.findall(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL) if "HookToolset" in text
-    ]
-    source = snippet.replace('"agent_id": 7', f'"agent_id": {agent_id}')
-    source = source.replace('"credit_limit": 20', f'"credit_limit": {credit_limit}')
-    names: dict[str, Any] = {}
-    exec(compile(source, PAGE.name, "exec"), names)
-    toolsets: list[Any] = names["toolsets"]
+    """Return the toolsets of the example, which the how-to guide shows."""
+    source = EXAMPLE.read_text().replace('"credit_limit": 20', f'"credit_limit": {credit_limit}')
+    names: dict[str, Any] = {"__name__": EXAMPLE.stem, "__doc__": None}
+    with mock.patch.dict("os.environ", EXAMPLE_AGENT_ID=str(agent_id)):
+        exec(compile(source, EXAMPLE, "exec"), names)
+    toolsets: list[Any] = names["ask_model"].toolsets
     return toolsets
 
 

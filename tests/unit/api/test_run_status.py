@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from airflow_provider_sequentum.api.run_status import RunStatus, parse_run_status, status_name
+from airflow_provider_sequentum.api.runs import Run
 
 
 @pytest.mark.parametrize("status", RunStatus)
@@ -47,3 +50,12 @@ def test_hostile_statuses_become_short_text_or_a_number(value: object) -> None:
 )
 def test_status_names_are_the_api_s(status: RunStatus | int | str, name: str) -> None:
     assert status_name(status) == name
+
+
+@pytest.mark.parametrize("status", [*RunStatus, 99, "Resting"])
+def test_a_run_in_json_has_the_name_of_its_status_and_is_read_back(status: RunStatus | int | str) -> None:
+    """A language model, or a person who reads an XCom, knows ``Failure`` and not 6."""
+    run = Run.model_validate({"id": 1, "configId": 7, "status": status})
+    written = run.model_dump_json()
+    assert json.loads(written)["status"] == status_name(status)
+    assert Run.model_validate_json(written).status == status
