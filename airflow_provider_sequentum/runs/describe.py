@@ -50,12 +50,10 @@ def describe_run(run: Run, served_at: datetime | None = None) -> str:
     records = counted(run.data_count or 0, "record")
     if run.export_count:
         records += f" ({run.export_count} exported)"
-    parts = [
-        status_name(run.status),
-        counted(run.page_count or 0, "page"),
-        records,
-        counted(run.error_count or 0, "error"),
-    ]
+    parts = [status_name(run.status), counted(run.page_count or 0, "page"), records]
+    if run.error_count:
+        # Only then: the UI of Airflow 2 shows every line that has the word in red.
+        parts.append(counted(run.error_count, "error"))
     until = run.end_time or served_at
     if run.started_at is not None and until is not None and until >= run.started_at:
         parts.append(format_seconds((until - run.started_at).total_seconds()))

@@ -31,6 +31,9 @@ _STYLE = (
     ".extracted{stroke:#0b5cad}.exported{stroke:#1a7f37}"
     "svg .extracted-name{fill:#0b5cad}svg .exported-name{fill:#1a7f37}"
     "td:first-child{min-width:7rem}"
+    # A list keeps its words whole and scrolls; what there is of text goes on in the next line.
+    ".list{overflow-x:auto}.list td,.list th{overflow-wrap:break-word;min-width:auto}"
+    ".list .text{overflow-wrap:anywhere}"
     "@media(max-width:40rem){body{margin:1rem auto}td,th{padding:.3rem}svg text{font-size:18px}}"
 )
 # A page shows this many of the newest runs, and of the last events of a session.
@@ -129,7 +132,7 @@ async def run_page(agent_id: int, run_id: int, engine: TheEngine, storage: TheSt
     ]
     return _page(
         f"Run {run.id}",
-        _table(("", ""), facts),
+        _table(("", ""), facts, css="text"),
         "<h2>Records over time</h2>" + _chart(run, now),
         "<h2>Files</h2>" + _table(("File", "Type", "Bytes"), files),
         "<h2>Log</h2><pre>" + escape("\n".join(log_lines(run, agent, seen))) + "</pre>",
@@ -151,8 +154,8 @@ async def session_page(session_id: str, engine: TheEngine, sessions: TheSessions
     return _page(
         f"Session {session.id}",
         f"<p>{escape(session.prompt or session.url)}</p><p>{_state(session, now)}{built}</p>",
-        "<h2>Follow-ups</h2>" + _table(("Time", "Message"), messages),
-        "<h2>Events</h2>" + _table(("Index", "Time", "Type", "Payload"), events),
+        "<h2>Follow-ups</h2>" + _table(("Time", "Message"), messages, css="text"),
+        "<h2>Events</h2>" + _table(("Index", "Time", "Type", "Payload"), events, css="text"),
         reload=session.status(now) == "processing",
     )
 
@@ -269,11 +272,17 @@ def _link(target: str, text: str) -> str:
     return f'<a href="{escape(target, quote=True)}">{escape(text)}</a>'
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML already: the caller has escaped them."""
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], css: str = "") -> str:
+    """A table of cells that are HTML already: the caller has escaped them.
+
+    :param css: the class of the last cell of each row.
+    """
+    last = f'<td class="{css}">' if css else "<td>"
+    body = "".join(
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row[:-1]) + f"{last}{row[-1]}</td></tr>" for row in rows
+    )
     heads = "".join(f"<th>{cell}</th>" for cell in head)
-    return f"<table><tr>{heads}</tr>{body}</table>" if body else "<p>None yet.</p>"
+    return f'<div class="list"><table><tr>{heads}</tr>{body}</table></div>' if body else "<p>None yet.</p>"
 
 
 def _page(title: str, *parts: str, above: Sequence[str] = (), reload: bool = False) -> HTMLResponse:

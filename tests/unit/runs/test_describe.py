@@ -35,18 +35,18 @@ def test_a_line_says_status_pages_records_errors_and_time() -> None:
 
 
 def test_a_run_without_times_or_counts_is_described_all_the_same() -> None:
-    assert describe_run(run(status="Paused")) == "Paused, 0 pages, 0 records, 0 errors"
+    assert describe_run(run(status="Paused")) == "Paused, 0 pages, 0 records"
 
 
 @pytest.mark.parametrize("served_at", [None, START])
 def test_no_duration_is_given_that_is_not_known_by_the_services_own_clock(served_at: datetime | None) -> None:
     running = run(startTime=(START + timedelta(hours=1)).isoformat())
-    assert describe_run(running, served_at).endswith("0 errors")
+    assert describe_run(running, served_at).endswith("0 records")
 
 
 def test_the_duration_of_a_run_that_is_over_is_that_of_the_run() -> None:
     times = {"startTime": START.isoformat(), "endTime": (START + timedelta(seconds=5)).isoformat()}
-    assert describe_run(run(**times), START + timedelta(days=1)).endswith("0 errors, 5 s")
+    assert describe_run(run(**times), START + timedelta(days=1)).endswith("0 records, 5 s")
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 pages"), (1, "1 page"), (2, "2 pages")])
