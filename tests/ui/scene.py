@@ -79,6 +79,8 @@ class Scene:
             base_path=base_path,
             environment={
                 "AIRFLOW__SCHEDULER__ALLOWED_RUN_ID_PATTERN": "^[A-Za-z0-9_.~:+ -]+$",
+                # 3.1 and 3.2 read it whatever the auth manager is.
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
                 **self._auth_settings(),
             },
         )
@@ -153,7 +155,6 @@ class Scene:
         passwords = self._folder / "passwords.json"
         passwords.write_text(json.dumps(self._passwords))
         return {
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{role}:{role}" for role in self.roles),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
         }
