@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import conf, redact
 
 from airflow_provider_sequentum.api.choices import LogLevel, LogMode, ParallelExport
-from airflow_provider_sequentum.exceptions import name_run
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused, add_ids
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import (
     CreditLimitPeriod,
@@ -225,7 +225,6 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         self.sequentum_conn_id = sequentum_conn_id
 
     def _new_attempt(self, context: Context) -> RunAttempt:
-        from airflow_provider_sequentum.exceptions import SequentumRequestRefused
         from airflow_provider_sequentum.hooks.pins import read_pin
         from airflow_provider_sequentum.runs.record import RunConfig
         from airflow_provider_sequentum.runs.start import find_agent
@@ -244,8 +243,6 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         return attempt
 
     def _parsed_name(self) -> str:
-        from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-
         try:
             return parse_named("agent_name", parse_text, self.agent_name)
         except ValueError as error:
@@ -298,7 +295,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
 
     def _let_go(self, attempt: RunAttempt, context: Context, error: BaseException) -> BaseException:
         failure = super()._let_go(attempt, context, error)
-        name_run(failure, attempt.config.agent_id, attempt.run.id if attempt.run is not None else None)
+        add_ids(failure, attempt.config.agent_id, attempt.run.id if attempt.run is not None else None)
         return failure
 
     def _on_success(self, attempt: RunAttempt, context: Context) -> None:

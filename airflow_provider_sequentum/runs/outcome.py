@@ -19,7 +19,6 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunStopped,
     SequentumException,
     SequentumSkipped,
-    name_run,
 )
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, Sender
 from airflow_provider_sequentum.runs.describe import counted, describe_run
@@ -67,9 +66,7 @@ def failure_for(
     diagnostics = _diagnose(port, run) if phase in (Phase.RESTARTABLE, Phase.ARCHIVED) else None
     message = describe_end(run, next_step, diagnostics)
     if phase is Phase.SKIPPED:
-        skipped = SequentumSkipped(message)
-        name_run(skipped, run.agent_id, run.id)
-        return skipped
+        return SequentumSkipped(message, agent_id=run.agent_id, run_id=run.id)
     return exceptions[phase](message, agent_id=run.agent_id, run_id=run.id, status=status_name(run.status))
 
 

@@ -68,22 +68,23 @@ def check_version_of_run(port: Sender, config: RunConfig, run: Run) -> None:
     """
     expected = config.version_to_run
     if expected is not None and run.config_version not in (None, expected):
-        error = _changed(port, config, run.config_version or 0, f"Run {run.id} of agent {run.agent_id} has", "")
-        error.run_id = run.id
-        raise error
+        raise _changed(port, config, run.config_version or 0, f"Run {run.id} of agent {run.agent_id} has", "", run.id)
 
 
 def _asked(config: RunConfig) -> str:
     return f"expected_version={config.expected_version!r}"
 
 
-def _changed(port: Sender, config: RunConfig, found: int, subject: str, fate: str) -> AgentVersionChanged:
+def _changed(
+    port: Sender, config: RunConfig, found: int, subject: str, fate: str, run_id: int | None = None
+) -> AgentVersionChanged:
     expected = config.version_to_run
     message = f"{subject} version {found}, not version {expected} ({_asked(config)}). {fate}".rstrip()
     return AgentVersionChanged(
         f"{message} {_history(port, config.agent_id, expected or 0, found)} If the change is wanted, run the task once "
         f"with expected_version={found}; if it is not, restore version {expected} with RestoreAgentVersionOperator.",
         agent_id=config.agent_id,
+        run_id=run_id,
     )
 
 
