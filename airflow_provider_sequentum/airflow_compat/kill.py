@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
+from airflow_provider_sequentum.airflow_compat.dag_run import state_of
 
 try:
     from airflow.sdk.exceptions import AirflowTaskTerminated as AirflowTaskTerminated  # noqa: PLC0414 - re-exported

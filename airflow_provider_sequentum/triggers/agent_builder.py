@@ -106,7 +106,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
 
     async def stoppers(self) -> Sequence[SessionStopper]:
         """Return what cancels the session, unless it is one of another task that the task's new attempt continues."""
-        from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
+        from airflow_provider_sequentum.airflow_compat.dag_run import state_of
         from airflow_provider_sequentum.sessions.state import Session
         from airflow_provider_sequentum.sessions.stop import SessionStopper
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import states_in_dag_run, tasks_that_set
+from airflow_provider_sequentum.airflow_compat.dag_run import states_in_dag_run, tasks_that_set
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import AgentRunFailure, AgentRunTimeout, CreditLimitReached
 from airflow_provider_sequentum.hooks.port import ANNOUNCEMENT_KEY
