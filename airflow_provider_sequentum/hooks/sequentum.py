@@ -199,7 +199,7 @@ class SequentumHook(SequentumConnection):
         :param run_id: the run.
         """
         from airflow_provider_sequentum.hooks.port import ClientPort
-        from airflow_provider_sequentum.runs.outcome import read_cost
+        from airflow_provider_sequentum.runs.cost import read_cost
 
         run = self.get_run(agent_id=agent_id, run_id=run_id)
         with client_errors_as_exceptions(self.sequentum_conn_id):

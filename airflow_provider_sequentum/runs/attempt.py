@@ -22,11 +22,12 @@ from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import read_event
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
+from airflow_provider_sequentum.runs.cost import SETTLING, read_task_cost
 from airflow_provider_sequentum.runs.describe import describe_run
+from airflow_provider_sequentum.runs.duration import find_overdue_time
 from airflow_provider_sequentum.runs.outcome import failure_for, judge
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
-from airflow_provider_sequentum.runs.spend import SETTLING, find_overdue_time, read_task_cost
 from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, restart_or_start
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
 from airflow_provider_sequentum.runs.versions import check_version_of_run

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.parsing import Page, next_page
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import (
     AgentRunException,
@@ -26,7 +22,6 @@ from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.analytics import RunDiagnostics
-    from airflow_provider_sequentum.api.billing import RunCost
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.runs.record import RunPolicies
 
@@ -45,13 +40,6 @@ _WHAT_IT_MEANS = {
     Phase.STOPPED: "a person or another program stopped it",
     Phase.SKIPPED: "the service did not execute it, as it does when the agent is archived",
 }
-
-log = logging.getLogger(__name__)
-
-BILLING_PAGE = 1000
-"""The longest page of billing."""
-
-_MOST_BILLING_PAGES = 5
 
 
 def failure_for(
@@ -121,38 +109,3 @@ def judge(run: Run, policies: RunPolicies) -> Judgement:
             "fail", f"it extracted {counted(records, 'record')}, fewer than min_records={policies.min_records}"
         )
     return Judgement("succeed")
-
-
-def read_cost(port: Sender, run: Run) -> float | None:
-    """Return what a run cost in credits; ``None`` if that is not known (yet), or not for this key to know."""
-    if run.started_at is None or run.end_time is None:
-        return None
-    cost = (read_costs(port, run.agent_id, run.started_at, run.end_time) or {}).get(run.id)
-    return None if cost is None else float(cost)
-
-
-def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> dict[int, Decimal] | None:
-    """Return what the runs of an agent cost between two times, by their ids; ``None`` if it cannot be read in full."""
-    # Billing counts in days, and it is not published of which time zone.
-    start_date, end_date = (first - timedelta(days=1)).date(), (last + timedelta(days=1)).date()
-    call = api.billing.list_agent_runs(
-        agent_id, start_date=start_date, end_date=end_date, records_per_page=BILLING_PAGE
-    )
-    costs: dict[int, Decimal] = {}
-    page: Page[RunCost] | None = None
-    try:
-        for _ in range(_MOST_BILLING_PAGES):
-            previous, page = page, port.send(call, budget_share=DECORATION_SHARE, within=60.0)
-            # One run may be billed in parts: time, proxies, export.
-            if page.unreadable:
-                return None
-            for row in page:
-                if row.cost is not None:
-                    costs[row.run_id] = costs.get(row.run_id, Decimal(0)) + row.cost
-            following = next_page(call, page, previous)
-            if following is None:
-                return costs
-            call = following
-    except SequentumError as error:
-        log.info("Could not read what the runs of agent %s cost. (%s)", agent_id, error)
-    return None  # with rows or pages left unread, the sums would be parts of the costs

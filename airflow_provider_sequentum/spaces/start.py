@@ -28,10 +28,9 @@ from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.spend import reserve_credits
+from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.start import (
     candidates_for,
-    check_credits,
     may_be_lost_by_sibling,
     send_start,
     what_a_list_lacks,
