@@ -185,6 +185,15 @@ class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
         self.reason = reason
 
 
+def doubt_about(job: str, them: str = "it") -> str:
+    """Return the sentence for a job that is not known to have ended. It is the same everywhere: people search for it.
+
+    :param job: how the sentence starts.
+    :param them: how it goes on to call the job.
+    """
+    return f"{job} may be running and costing credits: look at {them} in Sequentum Cloud."
+
+
 def add_ids(error: BaseException, agent_id: int | None, run_id: int | None = None) -> None:
     """Let a failure of this provider carry the ids of the run that it is about, unless it does already."""
     if isinstance(error, SequentumException):

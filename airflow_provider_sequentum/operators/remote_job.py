@@ -21,7 +21,7 @@ from airflow_provider_sequentum.airflow_compat.deferral import (
 from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated, KillSwitch, next_attempt_is_sure
 from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_retried
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
-from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, from_client
+from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, doubt_about, from_client
 
 if TYPE_CHECKING:
     import jinja2
@@ -183,7 +183,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             fate = attempt.let_go(is_retried=is_retried(failure, attempt.task, context, self), is_killed=is_killed)
         except BaseException as problem:
             self.log.exception("Stopping %s failed.", attempt.name)
-            fate = f"{attempt.name} may be running and costing credits: look at it in Sequentum Cloud. ({problem!r})"
+            fate = f"{doubt_about(attempt.name)} ({problem!r})"
             if not isinstance(problem, Exception):  # Ctrl-C once more, say
                 self.log.warning("%s", fate)
                 problem.add_note(fate)

@@ -17,6 +17,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunTimeout,
     SequentumSkipped,
     SequentumUnavailable,
+    doubt_about,
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
@@ -211,7 +212,7 @@ class RunAttempt(JobAttempt[RunRecord]):
                 lost = find_lost_run(self.port, record, "fail", is_killed=is_killed)
             except (AgentRunStartAmbiguous, SequentumError) as error:
                 self.stop_failed = True
-                return f"{self.name} may be running and costing credits: look at it in Sequentum Cloud. ({error})"
+                return f"{doubt_about(self.name)} ({error})"
             if lost is None:
                 return f"No run of agent {record.agent_id} was found that this task may have started."
             record = record.started(lost.id)

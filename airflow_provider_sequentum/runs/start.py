@@ -22,6 +22,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunStillRunning,
     SequentumRequestRefused,
     SequentumUnavailable,
+    doubt_about,
 )
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
@@ -222,8 +223,8 @@ def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | 
     if result.confirmed:
         return result.seen
     raise AgentRunStillRunning(
-        f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. It may "
-        "still be running and costing credits: look at it in Sequentum Cloud. A retry stops it again.",
+        f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. "
+        f"{doubt_about('It')} A retry stops it again.",
         agent_id=record.agent_id,
         run_id=record.run_id,
     )
@@ -238,8 +239,8 @@ def _find_after_lost_answer(port: Port, config: RunConfig, record: RunRecord, lo
     except SequentumError as error:
         # What matters is the start: that the list could not be read is only why nothing is known of it.
         raise SequentumUnavailable(
-            f"{lost} The agent's runs could not be read to find out: {error} A run of agent {config.agent_id} may be "
-            "running and costing credits."
+            f"{lost} The agent's runs could not be read to find out: {error} "
+            f"{doubt_about(f'A run of agent {config.agent_id}')}"
         ) from error
 
 

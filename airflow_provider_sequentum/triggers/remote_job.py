@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sequentum.airflow_compat.trigger_life import job_is_abandoned, with_minimum_lifetime
+from airflow_provider_sequentum.exceptions import doubt_about
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.stop import JobStopper
@@ -68,7 +69,7 @@ class RemoteJobTrigger(BaseTrigger):
                     self.job_name,
                 )
         except Exception:  # no one awaits this any more: what is not logged here is logged nowhere
-            self.log.exception("%s may be running and costing credits: look at it in Sequentum Cloud.", self.job_name)
+            self.log.exception("%s", doubt_about(self.job_name))
 
     async def stop(self) -> None:
         """Stop the job, if it has to end with its task."""
