@@ -23,7 +23,8 @@ from airflow_provider_sequentum.runs.phases import Phase, phase_of
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.analytics import RunDiagnostics
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.runs.record import RunPolicies
+    from airflow_provider_sequentum.jobs.attempt import TaskFacts
+    from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies
 
 EXCEPTION_OF: Mapping[Phase, type[AgentRunException]] = {
     Phase.RESTARTABLE: AgentRunFailure,
@@ -56,6 +57,20 @@ def failure_for(
     if phase is Phase.SKIPPED:
         return SequentumSkipped(message, agent_id=run.agent_id, run_id=run.id)
     return exceptions[phase](message, agent_id=run.agent_id, run_id=run.id, status=status_name(run.status))
+
+
+def what_follows(phase: Phase, config: RunConfig, task: TaskFacts) -> str:
+    """Return what the error of a task says comes next, after a run that it started did not end well."""
+    if phase is Phase.SKIPPED:
+        return "The task is skipped. Unarchive the agent to run it again."
+    if phase is Phase.STOPPED:
+        return "It is not retried. Clear the task to start a new run."
+    if not task.has_next_attempt:
+        return "No attempts are left. Clear the task to start a new run."
+    if phase is Phase.ARCHIVED and config.retry_mode == "restart":
+        return "The next attempt fails too, because retry_mode is 'restart'. Clear the task to start a new run."
+    restarts = phase is Phase.RESTARTABLE and config.retry_mode != "new" and task.keeps_records
+    return "The next attempt restarts it in place." if restarts else "The next attempt starts a new run."
 
 
 def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = None) -> str:
