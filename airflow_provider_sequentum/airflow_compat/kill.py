@@ -53,8 +53,8 @@ class KillSwitch:
             raise AirflowTaskTerminated("The task was killed.")
 
     @contextmanager
-    def ends_work(self) -> Iterator[None]:
-        """Mark the work that a kill has to end.
+    def armed(self) -> Iterator[None]:
+        """Mark the work that a kill has to end: inside, :meth:`kill` raises.
 
         :raises AirflowTaskTerminated: the kill came first.
         """

@@ -157,7 +157,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         """Own the attempt's job: whatever ends the block, the job is let go in one of the ways that leave no doubt."""
         self._attempt = attempt
         try:
-            with self._kill_switch.ends_work():
+            with self._kill_switch.armed():
                 yield
         except TaskDeferred:
             raise

@@ -9,7 +9,7 @@ Based on https://docs.sequentum.com/concepts/agents.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_sequentum import api
@@ -150,6 +150,19 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
             raise
         log.warning("The answer was lost; looking whether version %s was restored. (%s)", version, error)
         lost = error
+    new = _find_restored(port, agent_id, version, numbers, mark, lost)
+    log.info("Restored version %s of agent %s as version %s.", version, agent_id, new)
+    return new
+
+
+def _find_restored(
+    port: Sender, agent_id: int, version: int, before: Collection[int], mark: str, lost: SequentumError | None
+) -> int:
+    """Return the number of the version that a restoration has made.
+
+    :param before: the versions that there were before it.
+    :param lost: why its answer did not arrive, if it did not.
+    """
     try:
         after = _versions(port, agent_id)[1]
     except SequentumError as error:
@@ -162,13 +175,12 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
     if new is None and lost is None:
         # A service that does not keep the comment shows the new version only by its number. Where the answer was lost,
         # that number can be of a version that a user has saved in the same moment.
-        new = max((each.version for each in after if each.version not in numbers), default=None)
+        new = max((each.version for each in after if each.version not in before), default=None)
     if new is None:
         raise lost or SequentumUnavailable(
             f"The service accepted to restore version {version} of agent {agent_id}, but lists no new version. Look at "
             "the agent's versions in Sequentum Cloud."
         )
-    log.info("Restored version %s of agent %s as version %s.", version, agent_id, new)
     return new
 
 
