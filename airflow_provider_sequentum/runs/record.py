@@ -21,6 +21,7 @@ from airflow_provider_sequentum.jobs.record import (
     JobRecord,
     JsonText,
     Seconds,
+    Text,
     choice_of,
     fingerprint,
     objects_in,
@@ -78,11 +79,13 @@ class StartOptions(Configuration):
 class RunConfig(RunPolicies, StartOptions):
     """A run to be started, and how to handle it.
 
+    :param agent_name: what ``agent_id`` was found by, if it was not given.
     :param expected_version: the version of the agent that the run must have; any if it is ``None``.
     :param pinned_version: what ``pinned`` stands for in it; ``None`` if nothing is pinned yet.
     """
 
     agent_id: Id = 0
+    agent_name: Text | None = None
     expected_version: Annotated[int | Literal["pinned"], BeforeValidator(p.parse_version)] | None = None
     pinned_version: Id | None = None
     stop_overdue: Flag = False
