@@ -41,7 +41,6 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
         execution_deadline=started_at + limit if limit is not None else None,
         has_next_attempt=try_number <= max_tries,
         is_retry=try_number > max_tries - retries + 1,
-        was_cleared=max_tries > retries,
         keeps_records=context.get("task_state_store") is not None,
         map_index=int(getattr(ti, "map_index", -1)),
         earlier_attempts=try_number - 1,
