@@ -43,10 +43,11 @@ class SpaceRunsTrigger(RemoteJobTrigger):
         stop_grace: float = 45.0,
         **other: Any,
     ) -> None:
+        also_stop = also_stop or []
         super().__init__(locals(), stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
         self.space_id = space_id
         self.waits = waits
-        self.also_stop = also_stop or []
+        self.also_stop = also_stop
         self.stop_grace = stop_grace
 
     @property
