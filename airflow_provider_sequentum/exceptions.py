@@ -20,13 +20,17 @@ E = TypeVar("E", bound=BaseException)
 
 
 class SequentumException(AirflowException):
-    """Any failure of this provider."""
+    """Any failure of this provider.
 
-    agent_id: int | None = None
-    """The agent that the failure is about, where there is one."""
+    :param message: what happened, what became of the run or session, and what to do next.
+    :param agent_id: the agent that it is about, where one is known.
+    :param run_id: the run that it is about, where one is known.
+    """
 
-    run_id: int | None = None
-    """The run that the failure is about, where there is one."""
+    def __init__(self, message: str = "", *, agent_id: int | None = None, run_id: int | None = None) -> None:
+        super().__init__(message)
+        self.agent_id = agent_id
+        self.run_id = run_id
 
 
 class SequentumConnectionException(SequentumException, AirflowFailException):
@@ -54,29 +58,11 @@ class CreditsTooLow(SequentumException, AirflowFailException):
 
 
 class CreditLimitReached(SequentumException, AirflowFailException):
-    """With the start the task's ``credit_limit`` would be passed; nothing was started. Not retried.
-
-    :param message: the arithmetic.
-    :param agent_id: the agent.
-    """
-
-    def __init__(self, message: str = "", *, agent_id: int | None = None) -> None:
-        super().__init__(message)
-        self.agent_id = agent_id
+    """With the start the task's ``credit_limit`` would be passed; nothing was started. Not retried."""
 
 
 class AgentVersionChanged(SequentumException, AirflowFailException):
-    """The agent, or the run that was started, has another version than the task expects. Not retried.
-
-    :param message: the versions, who saved them, what became of the run and what to do next.
-    :param agent_id: the agent.
-    :param run_id: the run, if one was started.
-    """
-
-    def __init__(self, message: str = "", *, agent_id: int | None = None, run_id: int | None = None) -> None:
-        super().__init__(message)
-        self.agent_id = agent_id
-        self.run_id = run_id
+    """The agent, or the run that was started, has another version than the task expects. Not retried."""
 
 
 class SequentumSkipped(SequentumException, AirflowSkipException):
@@ -86,18 +72,11 @@ class SequentumSkipped(SequentumException, AirflowSkipException):
 class AgentRunException(SequentumException):
     """Something about one agent run.
 
-    :param message: what happened, what became of the run and what to do next.
-    :param agent_id: the agent.
-    :param run_id: the run, where one is known.
     :param status: the run's status by name, where it was read.
     """
 
-    def __init__(
-        self, message: str = "", *, agent_id: int | None = None, run_id: int | None = None, status: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.agent_id = agent_id
-        self.run_id = run_id
+    def __init__(self, message: str = "", *, status: str | None = None, **ids: int | None) -> None:
+        super().__init__(message, **ids)
         self.status = status
 
 
@@ -160,12 +139,11 @@ class RunRecordsNotComparable(SequentumException, AirflowFailException):
 class SpaceRunsFailed(SequentumException):
     """Some agents of a space were not started or did not end well. A retry takes up each as it does a single run.
 
-    :param message: what became of each run that did not end well.
     :param space_id: the space.
     """
 
-    def __init__(self, message: str = "", *, space_id: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "", *, space_id: int | None = None, **ids: int | None) -> None:
+        super().__init__(message, **ids)
         self.space_id = space_id
 
 
@@ -176,15 +154,12 @@ class SpaceRunsEnded(SpaceRunsFailed, AirflowFailException):
 class AgentBuilderException(SequentumException):
     """Something about one Agent Builder session.
 
-    :param message: what happened, what became of the session and what to do next.
     :param session_id: the session, where one is known.
-    :param agent_id: the agent, where one is known to exist.
     """
 
-    def __init__(self, message: str = "", *, session_id: str | None = None, agent_id: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "", *, session_id: str | None = None, **ids: int | None) -> None:
+        super().__init__(message, **ids)
         self.session_id = session_id
-        self.agent_id = agent_id
 
 
 class AgentBuilderFailed(AgentBuilderException):
@@ -204,13 +179,22 @@ class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
     """
 
     def __init__(
-        self, message: str = "", *, reason: str = "", session_id: str | None = None, agent_id: int | None = None
+        self, message: str = "", *, reason: str = "", session_id: str | None = None, **ids: int | None
     ) -> None:
-        super().__init__(message, session_id=session_id, agent_id=agent_id)
+        super().__init__(message, session_id=session_id, **ids)
         self.reason = reason
 
 
-def name_run(error: BaseException, agent_id: int | None, run_id: int | None = None) -> None:
+def doubt_about(job: str, them: str = "it") -> str:
+    """Return the sentence for a job that is not known to have ended. It is the same everywhere: people search for it.
+
+    :param job: how the sentence starts.
+    :param them: how it goes on to call the job.
+    """
+    return f"{job} may be running and costing credits: look at {them} in Sequentum Cloud."
+
+
+def add_ids(error: BaseException, agent_id: int | None, run_id: int | None = None) -> None:
     """Let a failure of this provider carry the ids of the run that it is about, unless it does already."""
     if isinstance(error, SequentumException):
         error.agent_id = error.agent_id or agent_id
@@ -223,7 +207,7 @@ def about_run(agent_id: int | None, run_id: int | None = None) -> Iterator[None]
     try:
         yield
     except SequentumException as error:
-        name_run(error, agent_id, run_id)
+        add_ids(error, agent_id, run_id)
         raise
 
 

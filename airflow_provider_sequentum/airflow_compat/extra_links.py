@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import XCom
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import is_resumed
+from airflow_provider_sequentum.airflow_compat.deferral import is_resumed
 
 _KNOWN = "_sequentum_link_addresses"
 """The attribute of an operator that holds the addresses which its process knows, by the XComs' keys."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
+from airflow_provider_sequentum.airflow_compat.dag_run import state_of
 
 try:
     from airflow.sdk.exceptions import AirflowTaskTerminated as AirflowTaskTerminated  # noqa: PLC0414 - re-exported
@@ -53,8 +53,8 @@ class KillSwitch:
             raise AirflowTaskTerminated("The task was killed.")
 
     @contextmanager
-    def ends_work(self) -> Iterator[None]:
-        """Mark the work that a kill has to end.
+    def armed(self) -> Iterator[None]:
+        """Mark the work that a kill has to end: inside, :meth:`kill` raises.
 
         :raises AirflowTaskTerminated: the kill came first.
         """

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
+from airflow_provider_sequentum.airflow_compat.dag_run import state_of
 
 T = TypeVar("T")
 

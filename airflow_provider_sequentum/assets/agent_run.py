@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
-    from airflow_provider_sequentum.watching.listener import Listing
+    from airflow_provider_sequentum.watching.polls import Listing
 
 PAUSE_AFTER_FAULT = 60.0
 """Seconds after which an agent is looked at again that could not be looked at."""

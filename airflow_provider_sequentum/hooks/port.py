@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_sequentum.airflow_compat.dag_run import states_in_dag_run, tasks_that_set
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
-from airflow_provider_sequentum.airflow_compat.task_attempt import TaskState, states_in_dag_run, tasks_that_set
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, Claim
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     about_run,
     client_errors_as_exceptions,
+    doubt_about,
 )
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import CONN_TYPE, DEFAULT_CONN_ID, SequentumConnection
@@ -116,11 +117,7 @@ class SequentumHook(SequentumConnection):
             except Exception:
                 raise
             except BaseException:  # Ctrl-C, a timeout of Airflow: no answer will say what became of the start
-                log.warning(
-                    "Interrupted while a run of agent %s was started: one may be running and costing credits. Look at "
-                    "the agent in Sequentum Cloud.",
-                    agent,
-                )
+                log.warning("Interrupted while a run of agent %s was started. %s", agent, doubt_about("It"))
                 raise
 
     def wait_for_run(
@@ -199,7 +196,7 @@ class SequentumHook(SequentumConnection):
         :param run_id: the run.
         """
         from airflow_provider_sequentum.hooks.port import ClientPort
-        from airflow_provider_sequentum.runs.outcome import read_cost
+        from airflow_provider_sequentum.runs.cost import read_cost
 
         run = self.get_run(agent_id=agent_id, run_id=run_id)
         with client_errors_as_exceptions(self.sequentum_conn_id):

@@ -28,7 +28,6 @@ class TaskFacts(NamedTuple):
     :param execution_deadline: when ``execution_timeout`` passes.
     :param has_next_attempt: whether Airflow tries the task again if it fails now.
     :param is_retry: whether this is not the first attempt since the task was created or last cleared.
-    :param was_cleared: whether the task was ever cleared.
     :param keeps_records: whether records outlive an attempt, as they do from Airflow 3.3 on.
     :param map_index: -1 for a task that is not mapped.
     :param earlier_attempts: how many tries the task had before this one, clears included.
@@ -40,7 +39,6 @@ class TaskFacts(NamedTuple):
     execution_deadline: datetime | None = None
     has_next_attempt: bool = False
     is_retry: bool = False
-    was_cleared: bool = False
     keeps_records: bool = False
     map_index: int = -1
     earlier_attempts: int = 0

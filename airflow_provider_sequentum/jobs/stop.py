@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.exceptions import doubt_about
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Sender
 
 if TYPE_CHECKING:
@@ -77,10 +78,7 @@ class JobStopper(ABC, Generic[R]):
         status = None if self.seen is None else self.status_of(self.seen)
         if not self.confirmed:
             last = f" (last seen: {status})" if status is not None else ""
-            return (
-                f"The provider could not confirm that it ended{last}. It may be running and costing credits: look at "
-                "it in Sequentum Cloud."
-            )
+            return f"The provider could not confirm that it ended{last}. {doubt_about('It')}"
         if self.is_hidden:
             return "The service does not show it, and says that it is over."
         if status is None:

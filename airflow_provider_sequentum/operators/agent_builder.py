@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import OnAmbiguousSession, OnLostSession, OnReady
 from airflow_provider_sequentum.reporting.links import (
@@ -158,7 +159,6 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
         return self._make_attempt(config, SessionRecord(config=config, session=Session(session_id=session_id)), context)
 
     def _make_attempt(self, config: SessionConfig, record: SessionRecord | None, context: Context) -> SessionAttempt:
-        from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.sessions.attempt import SessionAttempt
         from airflow_provider_sequentum.sessions.files import ScreenshotFolder
 

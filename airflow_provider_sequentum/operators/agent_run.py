@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf, redact
 
+from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
 from airflow_provider_sequentum.api.choices import LogLevel, LogMode, ParallelExport
-from airflow_provider_sequentum.exceptions import name_run
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused, add_ids
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import (
     CreditLimitPeriod,
@@ -20,8 +21,6 @@ from airflow_provider_sequentum.parameters import (
     OnTimeout,
     RetryMode,
     is_unset,
-    parse_named,
-    parse_text,
 )
 from airflow_provider_sequentum.reporting.links import AgentRunLink
 
@@ -225,7 +224,6 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         self.sequentum_conn_id = sequentum_conn_id
 
     def _new_attempt(self, context: Context) -> RunAttempt:
-        from airflow_provider_sequentum.exceptions import SequentumRequestRefused
         from airflow_provider_sequentum.hooks.pins import read_pin
         from airflow_provider_sequentum.runs.record import RunConfig
         from airflow_provider_sequentum.runs.start import find_agent
@@ -235,21 +233,13 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
                 f"Give either agent_id or agent_name. Nothing was sent (connection {self.sequentum_conn_id!r})."
             )
         attempt = self._make_attempt(RunConfig.of(self), None, context)
-        if is_unset(self.agent_id):
-            agent = find_agent(attempt.port, self._parsed_name())
+        if attempt.config.agent_name is not None:
+            agent = find_agent(attempt.port, attempt.config.agent_name)
             attempt.config = attempt.config.updated(agent_id=agent.id)
         if attempt.config.expected_version == "pinned":
             pinned = read_pin(attempt.config.sequentum_conn_id, attempt.config.agent_id)
             attempt.config = attempt.config.updated(pinned_version=pinned)
         return attempt
-
-    def _parsed_name(self) -> str:
-        from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-
-        try:
-            return parse_named("agent_name", parse_text, self.agent_name)
-        except ValueError as error:
-            raise SequentumRequestRefused(f"{error}. Nothing was sent.") from None
 
     def _attempt_from_record(self, value: object, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
@@ -269,7 +259,6 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         return self._make_attempt(config, record.updated(config=config), context)
 
     def _make_attempt(self, config: RunConfig, record: RunRecord | None, context: Context) -> RunAttempt:
-        from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.reporting.links import publish_run
         from airflow_provider_sequentum.runs.attempt import RunAttempt
 
@@ -298,7 +287,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
 
     def _let_go(self, attempt: RunAttempt, context: Context, error: BaseException) -> BaseException:
         failure = super()._let_go(attempt, context, error)
-        name_run(failure, attempt.config.agent_id, attempt.run.id if attempt.run is not None else None)
+        add_ids(failure, attempt.config.agent_id, attempt.run.id if attempt.run is not None else None)
         return failure
 
     def _on_success(self, attempt: RunAttempt, context: Context) -> None:

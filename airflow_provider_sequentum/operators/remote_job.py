@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, TaskDeferred
 
-from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated, KillSwitch, next_attempt_is_sure
-from airflow_provider_sequentum.airflow_compat.task_attempt import (
+from airflow_provider_sequentum.airflow_compat.deferral import (
     DEFERRAL_FAILED,
-    TaskState,
-    current_context,
     deferral_timed_out,
     deferral_timeout,
-    is_resumed,
-    is_retried,
+    keep_values_if_resumed,
 )
-from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, from_client
+from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated, KillSwitch, next_attempt_is_sure
+from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_retried
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, doubt_about, from_client
 
 if TYPE_CHECKING:
     import jinja2
@@ -138,19 +137,9 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             self._stop_deferred(context)
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render the templates.
-
-        A resumed task works from its record: that its templates can no longer be rendered must not end it.
-        """
-        try:
+        """Render the templates. A resumed task works from its record, and goes on if they can no longer be rendered."""
+        with keep_values_if_resumed(context, self.log):
             super().render_template_fields(context, jinja_env)
-        except Exception as error:
-            if not is_resumed(context):
-                raise
-            self.log.warning(
-                "The templates can no longer be rendered (%s). Continuing with the values from before the deferral.",
-                error,
-            )
 
     # The parts of it
 
@@ -168,7 +157,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         """Own the attempt's job: whatever ends the block, the job is let go in one of the ways that leave no doubt."""
         self._attempt = attempt
         try:
-            with self._kill_switch.ends_work():
+            with self._kill_switch.armed():
                 yield
         except TaskDeferred:
             raise
@@ -194,7 +183,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             fate = attempt.let_go(is_retried=is_retried(failure, attempt.task, context, self), is_killed=is_killed)
         except BaseException as problem:
             self.log.exception("Stopping %s failed.", attempt.name)
-            fate = f"{attempt.name} may be running and costing credits: look at it in Sequentum Cloud. ({problem!r})"
+            fate = f"{doubt_about(attempt.name)} ({problem!r})"
             if not isinstance(problem, Exception):  # Ctrl-C once more, say
                 self.log.warning("%s", fate)
                 problem.add_note(fate)

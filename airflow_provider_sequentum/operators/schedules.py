@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import TaskState
+from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
 from airflow_provider_sequentum.parameters import is_unset, parse_id, plain, shown
 
@@ -97,7 +98,6 @@ class PauseAgentSchedulesOperator(_AgentSchedulesOperator):
 
     def execute(self, context: Context) -> list[int]:
         """Pause the schedules. Returns their ids."""
-        from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.runs.schedules import PausedSchedules, pause_schedules
 
         task = facts_of(context, self)
@@ -151,7 +151,6 @@ class ResumeAgentSchedulesOperator(_AgentSchedulesOperator):
 
     def execute(self, context: Context) -> list[int]:
         """Resume the schedules. Returns their ids."""
-        from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.runs.schedules import ResumedSchedules, resume_schedules
 
         try:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import (
     CreditLimitPeriod,
@@ -17,6 +19,7 @@ from airflow_provider_sequentum.parameters import (
     OnPartial,
     OnTimeout,
     RetryMode,
+    is_unset,
 )
 
 if TYPE_CHECKING:
@@ -159,8 +162,6 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         self.sequentum_conn_id = sequentum_conn_id
 
     def _new_attempt(self, context: Context) -> SpaceAttempt:
-        from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-        from airflow_provider_sequentum.parameters import is_unset
         from airflow_provider_sequentum.spaces.record import SpaceConfig
 
         if is_unset(self.space_id):
@@ -191,7 +192,6 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         return self._make_attempt(config, SpaceRecord(config=config, runs=runs, further=further), context)
 
     def _make_attempt(self, config: SpaceConfig, record: SpaceRecord | None, context: Context) -> SpaceAttempt:
-        from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
         from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
 
         port = self._port(context, config.sequentum_conn_id, record)

@@ -17,16 +17,18 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunTimeout,
     SequentumSkipped,
     SequentumUnavailable,
+    doubt_about,
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import read_event
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
+from airflow_provider_sequentum.runs.cost import SETTLING, read_task_cost
 from airflow_provider_sequentum.runs.describe import describe_run
-from airflow_provider_sequentum.runs.outcome import failure_for, judge
+from airflow_provider_sequentum.runs.duration import find_overdue_time
+from airflow_provider_sequentum.runs.outcome import failure_for, judge, what_follows
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
-from airflow_provider_sequentum.runs.spend import SETTLING, find_overdue_time, read_task_cost
 from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, restart_or_start
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
 from airflow_provider_sequentum.runs.versions import check_version_of_run
@@ -200,7 +202,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         if phase is Phase.RESTARTABLE and has_ended and self.known_record.restarts_done < self.config.restarts:
             self._restart(run)
             return False
-        raise failure_for(self.port, run, self._next_step(phase))
+        raise failure_for(self.port, run, what_follows(phase, self.config, self.task))
 
     def stop(self, *, is_killed: bool = False) -> str:
         """Stop the run and return what became of it, as a sentence."""
@@ -210,7 +212,7 @@ class RunAttempt(JobAttempt[RunRecord]):
                 lost = find_lost_run(self.port, record, "fail", is_killed=is_killed)
             except (AgentRunStartAmbiguous, SequentumError) as error:
                 self.stop_failed = True
-                return f"{self.name} may be running and costing credits: look at it in Sequentum Cloud. ({error})"
+                return f"{doubt_about(self.name)} ({error})"
             if lost is None:
                 return f"No run of agent {record.agent_id} was found that this task may have started."
             record = record.started(lost.id)
@@ -277,18 +279,6 @@ class RunAttempt(JobAttempt[RunRecord]):
         raise AgentRunOutcomeRejected(
             f"{message} {step}", agent_id=run.agent_id, run_id=run.id, status=status_name(run.status)
         )
-
-    def _next_step(self, phase: Phase) -> str:
-        if phase is Phase.SKIPPED:
-            return "The task is skipped. Unarchive the agent to run it again."
-        if phase is Phase.STOPPED:
-            return "It is not retried. Clear the task to start a new run."
-        if not self.task.has_next_attempt:
-            return "No attempts are left. Clear the task to start a new run."
-        if phase is Phase.ARCHIVED and self.config.retry_mode == "restart":
-            return "The next attempt fails too, because retry_mode is 'restart'. Clear the task to start a new run."
-        restarts = phase is Phase.RESTARTABLE and self.config.retry_mode != "new" and self.task.keeps_records
-        return "The next attempt restarts it in place." if restarts else "The next attempt starts a new run."
 
     def _give_up(self, stopped: RunStopper | None = None) -> None:
         """Stop the run because the time is up; return if it has ended by itself by then.

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.api.parsing import Page, next_page
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import (
     AgentRunException,
@@ -19,7 +15,6 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunStopped,
     SequentumException,
     SequentumSkipped,
-    name_run,
 )
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, Sender
 from airflow_provider_sequentum.runs.describe import counted, describe_run
@@ -27,9 +22,9 @@ from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.analytics import RunDiagnostics
-    from airflow_provider_sequentum.api.billing import RunCost
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.runs.record import RunPolicies
+    from airflow_provider_sequentum.jobs.attempt import TaskFacts
+    from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies
 
 EXCEPTION_OF: Mapping[Phase, type[AgentRunException]] = {
     Phase.RESTARTABLE: AgentRunFailure,
@@ -47,13 +42,6 @@ _WHAT_IT_MEANS = {
     Phase.SKIPPED: "the service did not execute it, as it does when the agent is archived",
 }
 
-log = logging.getLogger(__name__)
-
-BILLING_PAGE = 1000
-"""The longest page of billing."""
-
-_MOST_BILLING_PAGES = 5
-
 
 def failure_for(
     port: Sender, run: Run, next_step: str, exceptions: Mapping[Phase, type[AgentRunException]] = EXCEPTION_OF
@@ -67,10 +55,22 @@ def failure_for(
     diagnostics = _diagnose(port, run) if phase in (Phase.RESTARTABLE, Phase.ARCHIVED) else None
     message = describe_end(run, next_step, diagnostics)
     if phase is Phase.SKIPPED:
-        skipped = SequentumSkipped(message)
-        name_run(skipped, run.agent_id, run.id)
-        return skipped
+        return SequentumSkipped(message, agent_id=run.agent_id, run_id=run.id)
     return exceptions[phase](message, agent_id=run.agent_id, run_id=run.id, status=status_name(run.status))
+
+
+def what_follows(phase: Phase, config: RunConfig, task: TaskFacts) -> str:
+    """Return what the error of a task says comes next, after a run that it started did not end well."""
+    if phase is Phase.SKIPPED:
+        return "The task is skipped. Unarchive the agent to run it again."
+    if phase is Phase.STOPPED:
+        return "It is not retried. Clear the task to start a new run."
+    if not task.has_next_attempt:
+        return "No attempts are left. Clear the task to start a new run."
+    if phase is Phase.ARCHIVED and config.retry_mode == "restart":
+        return "The next attempt fails too, because retry_mode is 'restart'. Clear the task to start a new run."
+    restarts = phase is Phase.RESTARTABLE and config.retry_mode != "new" and task.keeps_records
+    return "The next attempt restarts it in place." if restarts else "The next attempt starts a new run."
 
 
 def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = None) -> str:
@@ -124,38 +124,3 @@ def judge(run: Run, policies: RunPolicies) -> Judgement:
             "fail", f"it extracted {counted(records, 'record')}, fewer than min_records={policies.min_records}"
         )
     return Judgement("succeed")
-
-
-def read_cost(port: Sender, run: Run) -> float | None:
-    """Return what a run cost in credits; ``None`` if that is not known (yet), or not for this key to know."""
-    if run.started_at is None or run.end_time is None:
-        return None
-    cost = (read_costs(port, run.agent_id, run.started_at, run.end_time) or {}).get(run.id)
-    return None if cost is None else float(cost)
-
-
-def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> dict[int, Decimal] | None:
-    """Return what the runs of an agent cost between two times, by their ids; ``None`` if it cannot be read in full."""
-    # Billing counts in days, and it is not published of which time zone.
-    start_date, end_date = (first - timedelta(days=1)).date(), (last + timedelta(days=1)).date()
-    call = api.billing.list_agent_runs(
-        agent_id, start_date=start_date, end_date=end_date, records_per_page=BILLING_PAGE
-    )
-    costs: dict[int, Decimal] = {}
-    page: Page[RunCost] | None = None
-    try:
-        for _ in range(_MOST_BILLING_PAGES):
-            previous, page = page, port.send(call, budget_share=DECORATION_SHARE, within=60.0)
-            # One run may be billed in parts: time, proxies, export.
-            if page.unreadable:
-                return None
-            for row in page:
-                if row.cost is not None:
-                    costs[row.run_id] = costs.get(row.run_id, Decimal(0)) + row.cost
-            following = next_page(call, page, previous)
-            if following is None:
-                return costs
-            call = following
-    except SequentumError as error:
-        log.info("Could not read what the runs of agent %s cost. (%s)", agent_id, error)
-    return None  # with rows or pages left unread, the sums would be parts of the costs

@@ -13,6 +13,7 @@ from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.choices import LogLevel, LogMode, ParallelExport
 from airflow_provider_sequentum.jobs.record import (
     Amount,
+    Configuration,
     Count,
     Flag,
     Id,
@@ -20,6 +21,7 @@ from airflow_provider_sequentum.jobs.record import (
     JobRecord,
     JsonText,
     Seconds,
+    Text,
     choice_of,
     fingerprint,
     objects_in,
@@ -29,19 +31,6 @@ from airflow_provider_sequentum.jobs.siblings import PlannedStart
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
     from airflow_provider_sequentum.api.runs import Run
-
-START_OPTIONS = (
-    "input_parameters",
-    "is_exclusive",
-    "is_wait_on_failure",
-    "log_level",
-    "log_mode",
-    "parallel_export",
-    "parallel_max_concurrency",
-    "parallelism",
-    "proxy_pool_id",
-)
-"""The fields of :class:`RunConfig` that go into the request that starts a run."""
 
 MOST_REPLACED = 20
 """How many earlier runs a record names. It bounds the record; only the newest can be mistaken for a lost one."""
@@ -70,21 +59,12 @@ class RunPolicies(JobConfig):
     report_cost: Flag = False
 
 
-class RunConfig(RunPolicies):
-    """A run to be started, and how to handle it.
+class StartOptions(Configuration):
+    """What goes into the request that starts a run. Only what is set is sent; the rest is the agent's default.
 
-    Of the options that go into the request only those that are set are sent; the rest is the agent's or the service's
-    default (https://docs.sequentum.com/api-reference/agents/start-run).
-
-    :param expected_version: the version of the agent that the run must have; any if it is ``None``.
-    :param pinned_version: what ``pinned`` stands for in it; ``None`` if nothing is pinned yet.
+    See https://docs.sequentum.com/api-reference/agents/start-run.
     """
 
-    agent_id: Id = 0
-    expected_version: Annotated[int | Literal["pinned"], BeforeValidator(p.parse_version)] | None = None
-    pinned_version: Id | None = None
-    stop_overdue: Flag = False
-    check_schedules: Flag = False
     input_parameters: JsonText | None = None
     parallelism: Count | None = None
     parallel_max_concurrency: Count | None = None
@@ -95,9 +75,25 @@ class RunConfig(RunPolicies):
     log_level: Annotated[str, choice_of(LogLevel)] | None = None
     log_mode: Annotated[str, choice_of(LogMode)] | None = None
 
+
+class RunConfig(RunPolicies, StartOptions):
+    """A run to be started, and how to handle it.
+
+    :param agent_name: what ``agent_id`` was found by, if it was not given.
+    :param expected_version: the version of the agent that the run must have; any if it is ``None``.
+    :param pinned_version: what ``pinned`` stands for in it; ``None`` if nothing is pinned yet.
+    """
+
+    agent_id: Id = 0
+    agent_name: Text | None = None
+    expected_version: Annotated[int | Literal["pinned"], BeforeValidator(p.parse_version)] | None = None
+    pinned_version: Id | None = None
+    stop_overdue: Flag = False
+    check_schedules: Flag = False
+
     def start_call(self) -> Call[Run]:
         """Return the call that starts the run. It is not safe to repeat: each one is a billed run."""
-        return runs.start(self.agent_id, **self._options())
+        return runs.start(self.agent_id, **self._start_options())
 
     @property
     def version_to_run(self) -> int | None:
@@ -106,11 +102,11 @@ class RunConfig(RunPolicies):
 
     def fingerprint(self) -> str:
         """Return a digest of the agent and of all that goes into the request."""
-        return fingerprint(self.agent_id, self._options())
+        return fingerprint(self.agent_id, self._start_options())
 
-    def _options(self) -> dict[str, Any]:
+    def _start_options(self) -> dict[str, Any]:
         # An option that is not set does not count, so that a later version with more of them finds the same digest.
-        options = {name: getattr(self, name) for name in START_OPTIONS}
+        options = {name: getattr(self, name) for name in StartOptions.model_fields}
         return {name: value for name, value in options.items() if value is not None}
 
 

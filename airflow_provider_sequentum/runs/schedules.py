@@ -116,6 +116,15 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
     if previous is not None:
         record = record.updated(paused=still_paused(previous, listed, was_cleared=was_cleared))
         _announce(port, record)
+    record = _pause_enabled(port, record, listed)
+    port.save(record)
+    log.info("Paused %s of agent %s: %s.", counted(len(record.ids), "schedule"), agent_id, record.ids)
+    return record.ids
+
+
+def _pause_enabled(port: Port, record: PausedSchedules, listed: Sequence[Schedule]) -> PausedSchedules:
+    """Pause the schedules that are enabled, and return the record once the service shows them as paused."""
+    agent_id = record.agent_id
     for schedule in listed:
         # Of a schedule that does not say whether it is enabled, no one could know whether to resume it.
         if schedule.is_enabled is not True:
@@ -130,9 +139,7 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
         if wrong := _not_so(after, record.ids, is_enabled=False):
             raise _unconfirmed(wrong, "paused")
         record = record.updated(paused={n: after[n].updated for n in record.ids if n in after})
-    port.save(record)
-    log.info("Paused %s of agent %s: %s.", counted(len(record.ids), "schedule"), agent_id, record.ids)
-    return record.ids
+    return record
 
 
 def resume_schedules(

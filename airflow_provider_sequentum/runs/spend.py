@@ -1,4 +1,4 @@
-"""What runs cost: a limit that refuses a start, the sum over a task's tries, and the time a run usually takes.
+"""What a start may spend: ``min_credits``, which must be left, and ``credit_limit``, which refuses a start.
 
 Tasks of a DAG run keep a limit together without a place that they could lock. Each announces the start that it would
 like to make, and only then reads the announcements of the others. Of any tasks that start, the one that announced last
@@ -16,40 +16,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from enum import Enum
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum import api
-from airflow_provider_sequentum.api import runs
-from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.exceptions import CreditLimitReached, SequentumRequestRefused, SequentumUnavailable
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.exceptions import (
+    CreditLimitReached,
+    CreditsTooLow,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+)
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
-from airflow_provider_sequentum.runs.describe import counted, format_seconds
-from airflow_provider_sequentum.runs.outcome import BILLING_PAGE, read_costs
-from airflow_provider_sequentum.runs.phases import Phase, phase_of
-from airflow_provider_sequentum.runs.record import MOST_REPLACED
+from airflow_provider_sequentum.runs.cost import BILLING_PAGE
+from airflow_provider_sequentum.runs.describe import counted
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.billing import RunCost
-    from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.port import Port, Sender
-    from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
+    from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies
 
 HISTORY = timedelta(days=30)
 """How far back billed runs tell what the next one costs."""
 
 MOST_SAMPLES = 20
-"""How many of an agent's last runs tell what is usual."""
-
-FEWEST_DURATIONS = 3
-"""With fewer runs that succeeded, no duration is usual."""
-
-OVERDUE_FACTOR = 3
-"""How many times its usual duration a run may take, where it is stopped because of that."""
-
-RUNS_LISTED = 100
-"""How many of the agent's runs are read to find the usual duration."""
+"""The mean of how many of the agent's last runs is the forecast."""
 
 LOOK_INTERVAL = 3.0
 """Seconds between two looks at the announcements, while only undecided ones are in the way."""
@@ -66,13 +55,10 @@ MOST_NAMED = 10
 CREDIT = Decimal("0.000001")
 """To what a forecast is rounded, so that the sum of forecasts is exact."""
 
-SETTLING = 10.0
-"""Seconds before the bill of a run that has just ended is read again, if it was not there yet."""
-
 log = logging.getLogger(__name__)
 
 
-# The credit limit: decisions
+# Decisions
 
 
 class Verdict(Enum):
@@ -255,7 +241,26 @@ def start_of(period: str, now: datetime) -> datetime | None:
     return {"dag_run": None, "day": midnight, "month": midnight.replace(day=1)}[period]
 
 
-# The credit limit: the procedure
+# The procedures
+
+
+def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
+    """Check that enough credits are left.
+
+    :param min_credits: the fewest that will do; ``None`` does not ask.
+    :param what: what is to be started.
+    :raises CreditsTooLow: fewer are left.
+    :raises SequentumError: the balance cannot be read. Who asks for the check does not want to start without it.
+    """
+    if min_credits is None:
+        return
+    available = port.send(api.billing.credits()).available_credits
+    if available < Decimal(str(min_credits)):
+        raise CreditsTooLow(
+            f"{what} was not started: {available} credits are left, fewer than min_credits={min_credits:g}. Buy "
+            "credits, then clear the task."
+        )
+    log.info("%s credits are left.", available)
 
 
 def reserve_credits(
@@ -412,103 +417,3 @@ def _arithmetic(found: Tally, bills: Sequence[Bill], config: RunPolicies) -> str
 
 def _shown(credits_: Decimal) -> str:
     return f"{float(credits_):.10g}"
-
-
-# What a task has cost
-
-
-def read_task_cost(port: Sender, record: RunRecord, run: Run, settling: float) -> dict[str, Any]:
-    """Return what a run and all runs of its task cost, as fields of the run's summary.
-
-    :param settling: seconds after which a bill that is not there is looked for once more; 0 does not look again. It
-        follows the end of a run after a moment.
-    """
-    costs = None
-    if run.started_at is not None and run.end_time is not None:
-        first = min(record.first_requested_at or run.started_at, run.started_at)
-        costs = read_costs(port, run.agent_id, first, run.end_time)
-        if costs is not None and run.id not in costs and settling:
-            port.sleep(settling)
-            costs = read_costs(port, run.agent_id, first, run.end_time)
-    own = (costs or {}).get(run.id)
-    return {"cost": None if own is None else float(own), "task_cost": task_cost(record, costs or {})}
-
-
-def task_cost(record: RunRecord, costs: Mapping[int, Decimal]) -> dict[str, Any]:
-    """Add up what the runs of a task cost, over its tries, restarts and clears.
-
-    :return: ``credits``; the ids of the ``runs`` that are in the sum; and ``is_complete``, which is false if a run is
-        not billed yet, or if the task may have had runs of which no record is left.
-    """
-    own = record.all_runs
-    billed = [run_id for run_id in own if run_id in costs]
-    is_complete = len(billed) == len(own) < MOST_REPLACED and not record.may_lack_runs
-    return {
-        "credits": float(sum((costs[run_id] for run_id in billed), Decimal(0))),
-        "runs": billed,
-        "is_complete": is_complete,
-    }
-
-
-# How long a run may take
-
-
-@dataclass(frozen=True, slots=True)
-class UsualDuration:
-    """How long the agent's runs usually take, their queueing included.
-
-    :param seconds: the median.
-    :param samples: of how many runs.
-    """
-
-    seconds: float
-    samples: int
-
-
-def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDuration | None:
-    """Return how long the last runs that succeeded took; ``None`` if there are too few.
-
-    :param listed: the agent's runs, newest first.
-    :param run_id: a run that does not count.
-    """
-    seconds = [
-        (run.end_time - since).total_seconds()
-        for run in listed
-        if run.id != run_id and phase_of(run) is Phase.SUCCEEDED and run.end_time is not None
-        if (since := run.created or run.start_time) is not None and run.end_time >= since
-    ][:MOST_SAMPLES]
-    return UsualDuration(median(seconds), len(seconds)) if len(seconds) >= FEWEST_DURATIONS else None
-
-
-def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | None:
-    """Return when the run has taken three times its usual duration, by the worker's clock; ``None`` if none is usual.
-
-    That the list cannot be read is no reason to fail: the run then has no such limit.
-    """
-    try:
-        reply = port.exchange(runs.list_runs(run.agent_id, RUNS_LISTED), budget_share=DECORATION_SHARE, within=30.0)
-    except SequentumError as error:
-        log.warning("%s is not stopped if it takes too long: its history could not be read. (%s)", record.name, error)
-        return None
-    usual = usual_duration(reply.value, run.id)
-    if usual is None:
-        log.warning(
-            "%s is not stopped if it takes too long: fewer than %s runs of the agent succeeded, so none is usual.",
-            record.name,
-            FEWEST_DURATIONS,
-        )
-        return None
-    now = port.now()
-    since = record.restart_asked_at or now
-    if record.restart_asked_at is None and run.created is not None and reply.served_at is not None:
-        since = now - max(reply.served_at - run.created, timedelta())
-    allowed = OVERDUE_FACTOR * usual.seconds
-    log.info(
-        "%s is stopped if it takes longer than %s: %s times the median of %s, of %s that succeeded.",
-        record.name,
-        format_seconds(allowed),
-        OVERDUE_FACTOR,
-        format_seconds(usual.seconds),
-        counted(usual.samples, "run"),
-    )
-    return since + timedelta(seconds=allowed)

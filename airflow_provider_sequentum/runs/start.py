@@ -11,7 +11,6 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_sequentum import api
@@ -21,18 +20,17 @@ from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
     AgentRunStillRunning,
-    CreditsTooLow,
     SequentumRequestRefused,
     SequentumUnavailable,
+    doubt_about,
 )
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, NOT_FOUND_TOLERANCE, Port, Sender
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
+from airflow_provider_sequentum.runs.before_start import check_before_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
-from airflow_provider_sequentum.runs.spend import reserve_credits
 from airflow_provider_sequentum.runs.stop import stop_run
-from airflow_provider_sequentum.runs.versions import check_active_version
 from airflow_provider_sequentum.runs.wait import (
     LONGEST_RUN_LIST,
     NOT_YET_FOUND_INTERVAL,
@@ -67,7 +65,7 @@ RESTART_REFUSALS = (400, 404, 405, 409, 422)
 """Statuses that say that a run cannot be restarted, or that the service offers no restart."""
 
 MOST_NAMED = 5
-"""How many runs or schedules a message names."""
+"""How many runs a message names."""
 
 T = TypeVar("T")
 
@@ -143,12 +141,8 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
         ``on_ambiguous_start`` is ``start``. It is never followed by more than one: each may be a billed run.
     """
     config = new.config_or_defaults
-    check_credits(port, config.min_credits, f"Agent {config.agent_id}")
-    check_active_version(port, config)
     before = new.starts or (previous.starts_made if previous is not None else ())
-    if config.check_schedules and previous is None:
-        warn_of_schedules(port, config.agent_id)
-    starts = reserve_credits(port, config, [config.agent_id], f"Agent {config.agent_id}", before)
+    starts = check_before_start(port, config, before, is_first=previous is None)
     now = port.now()
     record = new.updated(requested_at=now, first_requested_at=now, starts=starts)
     if previous is not None:
@@ -229,8 +223,8 @@ def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | 
     if result.confirmed:
         return result.seen
     raise AgentRunStillRunning(
-        f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. It may "
-        "still be running and costing credits: look at it in Sequentum Cloud. A retry stops it again.",
+        f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. "
+        f"{doubt_about('It')} A retry stops it again.",
         agent_id=record.agent_id,
         run_id=record.run_id,
     )
@@ -245,8 +239,8 @@ def _find_after_lost_answer(port: Port, config: RunConfig, record: RunRecord, lo
     except SequentumError as error:
         # What matters is the start: that the list could not be read is only why nothing is known of it.
         raise SequentumUnavailable(
-            f"{lost} The agent's runs could not be read to find out: {error} A run of agent {config.agent_id} may be "
-            "running and costing credits."
+            f"{lost} The agent's runs could not be read to find out: {error} "
+            f"{doubt_about(f'A run of agent {config.agent_id}')}"
         ) from error
 
 
@@ -523,51 +517,6 @@ def _explain(step: NextStep, record: RunRecord, run: Run | None, was_cleared: bo
     }[step]
     why = "The task was cleared" if was_cleared else "An earlier attempt of this task ended early"
     return f"{why}; its run {record.run_id} of agent {record.agent_id} is {state}. {then}."
-
-
-def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
-    """Check that enough credits are left.
-
-    :param min_credits: the fewest that will do; ``None`` does not ask.
-    :param what: what is to be started.
-    :raises CreditsTooLow: fewer are left.
-    :raises SequentumError: the balance cannot be read. Who asks for the check does not want to start without it.
-    """
-    if min_credits is None:
-        return
-    available = port.send(api.billing.credits()).available_credits
-    if available < Decimal(str(min_credits)):
-        raise CreditsTooLow(
-            f"{what} was not started: {available} credits are left, fewer than min_credits={min_credits:g}. Buy "
-            "credits, then clear the task."
-        )
-    log.info("%s credits are left.", available)
-
-
-def warn_of_schedules(port: Sender, agent_id: int) -> None:
-    """Warn if the service runs the agent by a schedule of its own. That this cannot be checked is no reason to fail."""
-    try:
-        listed = port.send(api.schedules.list_schedules(agent_id), budget_share=DECORATION_SHARE, within=30.0)
-    except SequentumError as error:
-        if error.status_code != 404:  # an unknown agent: the start says so
-            log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
-        return
-    if listed.left_out:
-        log.warning("%s of agent %s cannot be read.", counted(listed.left_out, "schedule").capitalize(), agent_id)
-    enabled = [schedule for schedule in listed if schedule.is_enabled]
-    if not enabled:
-        return
-    names = ", ".join(
-        f"{schedule.name or schedule.id!r} ({schedule.schedule or 'once'}"
-        + (f", next at {schedule.next_run_time})" if schedule.next_run_time else ")")
-        for schedule in enabled[:MOST_NAMED]
-    )
-    log.warning(
-        "Agent %s has %s enabled in Sequentum Cloud: %s. It may run twice; disable one if that is not intended.",
-        agent_id,
-        counted(len(enabled), "schedule"),
-        names,
-    )
 
 
 def find_agent(port: Sender, name: str) -> Agent:

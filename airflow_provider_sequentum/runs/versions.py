@@ -9,7 +9,7 @@ Based on https://docs.sequentum.com/concepts/agents.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_sequentum import api
@@ -68,22 +68,23 @@ def check_version_of_run(port: Sender, config: RunConfig, run: Run) -> None:
     """
     expected = config.version_to_run
     if expected is not None and run.config_version not in (None, expected):
-        error = _changed(port, config, run.config_version or 0, f"Run {run.id} of agent {run.agent_id} has", "")
-        error.run_id = run.id
-        raise error
+        raise _changed(port, config, run.config_version or 0, f"Run {run.id} of agent {run.agent_id} has", "", run.id)
 
 
 def _asked(config: RunConfig) -> str:
     return f"expected_version={config.expected_version!r}"
 
 
-def _changed(port: Sender, config: RunConfig, found: int, subject: str, fate: str) -> AgentVersionChanged:
+def _changed(
+    port: Sender, config: RunConfig, found: int, subject: str, fate: str, run_id: int | None = None
+) -> AgentVersionChanged:
     expected = config.version_to_run
     message = f"{subject} version {found}, not version {expected} ({_asked(config)}). {fate}".rstrip()
     return AgentVersionChanged(
         f"{message} {_history(port, config.agent_id, expected or 0, found)} If the change is wanted, run the task once "
         f"with expected_version={found}; if it is not, restore version {expected} with RestoreAgentVersionOperator.",
         agent_id=config.agent_id,
+        run_id=run_id,
     )
 
 
@@ -149,6 +150,19 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
             raise
         log.warning("The answer was lost; looking whether version %s was restored. (%s)", version, error)
         lost = error
+    new = _find_restored(port, agent_id, version, numbers, mark, lost)
+    log.info("Restored version %s of agent %s as version %s.", version, agent_id, new)
+    return new
+
+
+def _find_restored(
+    port: Sender, agent_id: int, version: int, before: Collection[int], mark: str, lost: SequentumError | None
+) -> int:
+    """Return the number of the version that a restoration has made.
+
+    :param before: the versions that there were before it.
+    :param lost: why its answer did not arrive, if it did not.
+    """
     try:
         after = _versions(port, agent_id)[1]
     except SequentumError as error:
@@ -161,13 +175,12 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
     if new is None and lost is None:
         # A service that does not keep the comment shows the new version only by its number. Where the answer was lost,
         # that number can be of a version that a user has saved in the same moment.
-        new = max((each.version for each in after if each.version not in numbers), default=None)
+        new = max((each.version for each in after if each.version not in before), default=None)
     if new is None:
         raise lost or SequentumUnavailable(
             f"The service accepted to restore version {version} of agent {agent_id}, but lists no new version. Look at "
             "the agent's versions in Sequentum Cloud."
         )
-    log.info("Restored version %s of agent %s as version %s.", version, agent_id, new)
     return new
 
 

@@ -19,14 +19,14 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_sequentum.airflow_compat.extra_links import push_address
-from airflow_provider_sequentum.airflow_compat.task_attempt import (
+from airflow_provider_sequentum.airflow_compat.deferral import (
     DEFERRAL_FAILED,
     deferral_timed_out,
     deferral_timeout,
-    facts_of,
-    is_resumed,
+    keep_values_if_resumed,
 )
+from airflow_provider_sequentum.airflow_compat.extra_links import push_address
+from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
 from airflow_provider_sequentum.exceptions import SequentumUnavailable, client_errors_as_exceptions
 from airflow_provider_sequentum.reporting.links import AgentRunLink, lead_to_dashboard, publish_run
 
@@ -191,15 +191,8 @@ class AgentRunSensor(BaseSensorOperator):
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
         """Render the templates. Those of a resumed sensor no longer matter: what it needs was handed on."""
-        try:
+        with keep_values_if_resumed(context, self.log):
             super().render_template_fields(context, jinja_env)
-        except Exception as error:
-            if not is_resumed(context):
-                raise
-            self.log.warning(
-                "The templates can no longer be rendered (%s). Continuing with the values from before the deferral.",
-                error,
-            )
 
     def _defer(self, context: Context, config: SensorConfig, port: ClientPort, poller: RunPoller) -> None:
         from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.exceptions import doubt_about
 from airflow_provider_sequentum.jobs.port import Sender
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST, JobStopper, stop_jobs
 from airflow_provider_sequentum.sessions.state import Session, SessionState, state_of
@@ -94,10 +95,7 @@ def cancel_unseen(port: Sender, session: Session) -> str:
             port.send(end(session.session_id), within=LONGEST_REQUEST)
         except SequentumError as error:
             if error.status_code not in (404, 405):
-                return (
-                    f"{session.name} could not be cancelled and may be running and costing credits: look at it in "
-                    f"Sequentum Cloud. ({error})"
-                )
+                return f"{session.name} could not be cancelled. {doubt_about('It')} ({error})"
         else:
             return (
                 f"{session.name} was asked to end; the service took the request, and does not show what became of it."

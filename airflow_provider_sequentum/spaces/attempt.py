@@ -28,6 +28,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
     SpaceRunsEnded,
     SpaceRunsFailed,
+    doubt_about,
     from_client,
 )
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
@@ -451,11 +452,8 @@ def _describe_stops(records: Sequence[RunRecord], results: Sequence[RunStopper])
     if not left:
         return sentence
     ids, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
-    unsure = (
-        f"It could not be confirmed that runs {listed(ids)} of agents {listed(agents)} have stopped: they may be "
-        "running and costing credits."
-    )
-    return f"{sentence} {unsure}".strip()
+    unsure = f"It could not be confirmed that runs {listed(ids)} of agents {listed(agents)} have stopped."
+    return f"{sentence} {unsure} {doubt_about('They', 'them')}".strip()
 
 
 def _kind_of(error: BaseException | None) -> EndKind:

@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING
 from airflow_provider_sequentum.api import runs, spaces
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, AgentRunStillRunning, SequentumUnavailable
+from airflow_provider_sequentum.exceptions import (
+    AgentRunStartAmbiguous,
+    AgentRunStillRunning,
+    SequentumUnavailable,
+    doubt_about,
+)
 from airflow_provider_sequentum.jobs.port import Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
@@ -28,10 +33,9 @@ from airflow_provider_sequentum.runs import start as run_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.spend import reserve_credits
+from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.start import (
     candidates_for,
-    check_credits,
     may_be_lost_by_sibling,
     send_start,
     what_a_list_lacks,
@@ -132,8 +136,8 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
         except SequentumError as problem:
             # What matters is the start: that the lists could not be read is only why nothing is known of it.
             raise SequentumUnavailable(
-                f"{error} The runs of the agents could not be read to find out: {problem} Runs of space "
-                f"{config.space_id} may be running and costing credits."
+                f"{error} The runs of the agents could not be read to find out: {problem} "
+                f"{doubt_about(f'Runs of space {config.space_id}', 'them')}"
             ) from problem
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
             return start_space(port, new.updated(starts=starts, may_lack_runs=True), found, may_repeat=False)
@@ -366,14 +370,14 @@ def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tu
     """
     search = SpaceSearch(record)
     space = f"space {record.space_id}"
-    may_be_running = f"Runs of {space} may be running and costing credits: look at them in Sequentum Cloud."
+    in_doubt = doubt_about(f"Runs of {space}", "them")
     try:
         search.look_until_known(port, is_killed=is_killed)
     except SequentumError as error:
-        return [], f"{may_be_running} ({error})"
+        return [], f"{in_doubt} ({error})"
     found = [search.agents[agent].started(run.id) for agent, run in search.certain.items()]
     if search.doubtful:
-        return found, f"{may_be_running} {search.describe_doubt()}"
+        return found, f"{in_doubt} {search.describe_doubt()}"
     return found, "" if found else f"No runs of {space} were found that this task may have started."
 
 
@@ -412,8 +416,7 @@ def still_running(records: Sequence[RunRecord]) -> AgentRunStillRunning:
     runs, agents = [record.run_id or 0 for record in records], [record.agent_id for record in records]
     return AgentRunStillRunning(
         f"Runs {listed(runs)} of agents {listed(agents)} were to be replaced and could not be confirmed to have "
-        "stopped, so nothing was started. They may be running and costing credits: look at them in Sequentum "
-        "Cloud. A retry stops them again.",
+        f"stopped, so nothing was started. {doubt_about('They', 'them')} A retry stops them again.",
         agent_id=agents[0] if len(agents) == 1 else None,
         run_id=runs[0] if len(runs) == 1 else None,
     )

@@ -49,16 +49,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
         is_given: bool = False,
         **other: Any,
     ) -> None:
-        arguments = {
-            "sequentum_conn_id": sequentum_conn_id,
-            "session": session,
-            "poll_interval": poll_interval,
-            "deadline": deadline,
-            "stop_on_kill": stop_on_kill,
-            "is_given": is_given,
-            **other,
-        }
-        super().__init__(arguments, stop_on_kill=stop_on_kill, successor_may_join=is_given)
+        super().__init__(locals(), stop_on_kill=stop_on_kill, successor_may_join=is_given)
         self.session_id: str | None = (session or {}).get("session_id")
         self.poll_interval = poll_interval
         self.deadline = datetime.fromisoformat(deadline) if deadline else None
@@ -106,7 +97,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
 
     async def stoppers(self) -> Sequence[SessionStopper]:
         """Return what cancels the session, unless it is one of another task that the task's new attempt continues."""
-        from airflow_provider_sequentum.airflow_compat.task_attempt import state_of
+        from airflow_provider_sequentum.airflow_compat.dag_run import state_of
         from airflow_provider_sequentum.sessions.state import Session
         from airflow_provider_sequentum.sessions.stop import SessionStopper
 

@@ -57,24 +57,7 @@ class AgentRunTrigger(RemoteJobTrigger):
         stop_grace: float = 45.0,
         **other: Any,
     ) -> None:
-        arguments = {
-            "sequentum_conn_id": sequentum_conn_id,
-            "agent_id": agent_id,
-            "run_id": run_id,
-            "since": since,
-            "poll_interval": poll_interval,
-            "deadline": deadline,
-            "failure_pause": failure_pause,
-            "wait_for_restart": wait_for_restart,
-            "tolerate_outages": tolerate_outages,
-            "restart_asked_at": restart_asked_at,
-            "failure_ended_at": failure_ended_at,
-            "stop_on_kill": stop_on_kill,
-            "successor_may_join": successor_may_join,
-            "stop_grace": stop_grace,
-            **other,
-        }
-        super().__init__(arguments, stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
+        super().__init__(locals(), stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
         self.agent_id = agent_id
         self.run_id = run_id
         self.stop_grace = stop_grace

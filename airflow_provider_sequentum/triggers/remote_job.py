@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sequentum.airflow_compat.trigger_life import job_is_abandoned, with_minimum_lifetime
+from airflow_provider_sequentum.exceptions import doubt_about
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.stop import JobStopper
@@ -20,7 +21,9 @@ class RemoteJobTrigger(BaseTrigger):
 
     It can be run again from the start on another triggerer, fires once, and ends.
 
-    :param arguments: its arguments, all of them primitives. ``sequentum_conn_id`` is the connection.
+    :param names: ``locals()`` at the start of the subclass's constructor: its parameters, which Airflow stores. All are
+        keyword-only primitives. ``sequentum_conn_id`` is the connection, and ``other`` what another version of this
+        package was deferred with.
     :param stop_on_kill: whether to stop the job when a user ends the deferred task (Airflow 3.3 and later).
     :param successor_may_join: whether the new attempt of a cleared task may take the job over.
     """
@@ -28,10 +31,11 @@ class RemoteJobTrigger(BaseTrigger):
     xcom_key: ClassVar[str]
     """The XCom in which an attempt names its job."""
 
-    def __init__(self, arguments: dict[str, Any], *, stop_on_kill: bool, successor_may_join: bool) -> None:
+    def __init__(self, names: Mapping[str, Any], *, stop_on_kill: bool, successor_may_join: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.sequentum_conn_id: str = arguments["sequentum_conn_id"]
-        self._arguments = arguments
+        self.sequentum_conn_id: str = names["sequentum_conn_id"]
+        own = {name: value for name, value in names.items() if name not in ("self", "__class__", "other")}
+        self._arguments: dict[str, Any] = {**own, **names["other"]}
         self._stop_on_kill = stop_on_kill
         self._successor_may_join = successor_may_join
         self._stopping: asyncio.Task[None] | None = None
@@ -68,7 +72,7 @@ class RemoteJobTrigger(BaseTrigger):
                     self.job_name,
                 )
         except Exception:  # no one awaits this any more: what is not logged here is logged nowhere
-            self.log.exception("%s may be running and costing credits: look at it in Sequentum Cloud.", self.job_name)
+            self.log.exception("%s", doubt_about(self.job_name))
 
     async def stop(self) -> None:
         """Stop the job, if it has to end with its task."""

@@ -43,20 +43,11 @@ class SpaceRunsTrigger(RemoteJobTrigger):
         stop_grace: float = 45.0,
         **other: Any,
     ) -> None:
-        arguments = {
-            "sequentum_conn_id": sequentum_conn_id,
-            "space_id": space_id,
-            "waits": waits,
-            "also_stop": also_stop or [],
-            "stop_on_kill": stop_on_kill,
-            "successor_may_join": successor_may_join,
-            "stop_grace": stop_grace,
-            **other,
-        }
-        super().__init__(arguments, stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
+        also_stop = also_stop or []
+        super().__init__(locals(), stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
         self.space_id = space_id
         self.waits = waits
-        self.also_stop = also_stop or []
+        self.also_stop = also_stop
         self.stop_grace = stop_grace
 
     @property

@@ -1,7 +1,6 @@
 """Waiting well: one watcher for everything that waits on one connection in a triggerer.
 
-To understand it, read in this order. ``polls.py``: what one request asks, and who waits for its answer.
+To understand it, read in this order. ``polls.py``: who waits or listens, and what one request asks for them.
 ``watch_list.py``: which poll comes next, and what an answer means to whom; ``agent_list.py`` and ``due_queue.py`` are
-its parts. ``watcher.py``: sends the polls, as the budget of the key allows. ``listener.py``: those who wait for no run,
-but want to know of all runs of an agent.
+its parts. ``watcher.py``: sends the polls, as the budget of the key allows.
 """

@@ -1,13 +1,18 @@
-"""What is polled, and for whom: the runs of an agent, or a page of the agents list. One request each."""
+"""Who waits, who listens, and what is polled for them: the runs of an agent, or a page of the agents list.
+
+A :class:`Wait` is for one run, a :class:`Listener` hears of all runs of an agent, whoever starts them. Each
+:class:`Poll` is one request, for all whom its answer concerns.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.runs.phases import phase_of, phase_of_status
-from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollResult, RunPoller, length_of
+from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, PollResult, RunPoller, is_cut, length_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,12 +22,14 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.run_status import RunStatus
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.watching.listener import Listener
 
 SHORTEST_INTERVAL = 5.0
 """Seconds between two polls of an agent or a run at least, unless who waits asks for another number."""
 
 _SHORTEST_LIST = 20
+
+SHORTEST_LISTING = 200
+"""How many of an agent's newest runs are listed for a listener at least."""
 
 
 Hear = Callable[[PollResult, BaseException | None, "datetime | None"], None]
@@ -47,6 +54,60 @@ class Wait:
         """Seconds between two polls on behalf of this wait at least."""
         asked_for = self.poller.spec.poll_interval
         return SHORTEST_INTERVAL if asked_for is None else asked_for
+
+
+class Listing(NamedTuple):
+    """An agent's newest runs.
+
+    :param runs: the runs, newest first.
+    :param is_full: whether there may be older ones that were not listed.
+    """
+
+    runs: Collection[Run]
+    is_full: bool
+
+
+class Listener:
+    """Hears of an agent's newest runs.
+
+    :param agent_id: the agent.
+    :param interval: seconds after which news is due.
+    """
+
+    def __init__(self, agent_id: int, interval: float) -> None:
+        self.agent_id, self.interval = agent_id, interval
+        self.list_size = LONGEST_RUN_LIST
+        """How many runs to ask for. What was announced before this listener came may lie far back."""
+        self._newest = 0
+        self._news: asyncio.Queue[Listing | BaseException] = asyncio.Queue()
+
+    def hear(self, listed: Sequence[Run], size: int) -> bool:
+        """Take in the agent's newest runs; return whether it has to be asked for more at once.
+
+        :param size: how many were asked for.
+        """
+        is_full = is_cut(listed, size)
+        has_gap = is_full and min((run.id for run in listed), default=0) > self._newest > 0
+        if has_gap and size < LONGEST_RUN_LIST:
+            self.list_size = LONGEST_RUN_LIST
+            return True
+        # So that the oldest one that is still running stays in view.
+        deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
+        self.list_size = min(max(SHORTEST_LISTING, 2 * deepest), LONGEST_RUN_LIST)
+        self._newest = max((run.id for run in listed), default=self._newest)
+        self._news.put_nowait(Listing(listed, is_full))
+        return False
+
+    def fail(self, error: BaseException) -> None:
+        """Take in that the agent could not be looked at."""
+        self._news.put_nowait(error)
+
+    async def next_listing(self) -> Listing:
+        """Return the next listing, or raise the next error."""
+        news = await self._news.get()
+        if isinstance(news, BaseException):
+            raise news
+        return news
 
 
 class AgentPoll:

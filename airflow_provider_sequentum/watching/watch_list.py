@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.call import Call
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.watching.listener import Listener
+    from airflow_provider_sequentum.watching.polls import Listener
 
 PAGE_INTERVAL = 1.0
 """Seconds between two polls of a page at least."""

@@ -21,8 +21,7 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
-from airflow_provider_sequentum.watching.listener import Listener, Listing
-from airflow_provider_sequentum.watching.polls import Poll, Wait
+from airflow_provider_sequentum.watching.polls import Listener, Listing, Poll, Wait
 from airflow_provider_sequentum.watching.watch_list import Moment, WatchList
 
 if TYPE_CHECKING:

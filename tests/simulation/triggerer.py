@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from airflow_provider_sequentum.airflow_compat import task_attempt, trigger_life
+from airflow_provider_sequentum.airflow_compat import dag_run, trigger_life
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
@@ -122,7 +122,7 @@ class Triggerer:
         monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(worker))
         monkeypatch.setattr(watcher, "present", present)
         monkeypatch.setattr(stop, "_now", worker.now)
-        for module in (trigger_life, task_attempt):
+        for module in (trigger_life, dag_run):
             monkeypatch.setattr(module, "state_of", lambda task_instance: self.state)
         monkeypatch.setattr(trigger_life, "_xcom", lambda task_instance, key: task.ti.pushed(key))
 

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAILED
+from airflow_provider_sequentum.airflow_compat.deferral import DEFERRAL_FAILED
 from airflow_provider_sequentum.api import ClientSettings
 from airflow_provider_sequentum.api.call import Answer, Call, Reply
 from airflow_provider_sequentum.hooks.connection import SequentumConnection

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from airflow_provider_sequentum.api.call import Call, Reply
+from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.jobs.record import Stored
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, Claim
-from tests.support.service import not_reached
+from tests.support.service import Clock, FakeService, not_reached
 
 T = TypeVar("T")
 
@@ -148,3 +149,23 @@ class Worker:
             raise Killed
         self.steps_left, happens = None, self.interrupt
         happens()
+
+
+class Answering(Worker):
+    """A port whose calls are all answered by one function."""
+
+    def __init__(self, answer: Callable[[Call[Any]], Any]) -> None:
+        super().__init__(FakeService(Clock()))
+        self.answer = answer
+
+    def exchange(self, call: Call[Any], *, budget_share: float = 1.0, within: float | None = None) -> Reply[Any]:
+        self.sent.append((self.now(), call, budget_share))
+        answer = self.answer(call)
+        if isinstance(answer, SequentumError):
+            raise answer
+        return Reply(answer, None)
+
+
+def answering(value: Any) -> Answering:
+    """Return a port whose calls are all answered with one value."""
+    return Answering(lambda _: value)

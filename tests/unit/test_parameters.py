@@ -105,7 +105,7 @@ KINDS = {
         "log_mode",
     ],
     "json": ["input_parameters"],
-    "text": ["sequentum_conn_id"],
+    "text": ["agent_name", "sequentum_conn_id"],
 }
 TABLE: list[tuple[Any, dict[str, Any]]] = [
     (None, dict.fromkeys(KINDS, DEFAULT)),

@@ -11,7 +11,7 @@ from airflow_provider_sequentum.api.billing import Credits, RunCost
 from airflow_provider_sequentum.api.call import Answer, Call, Reply
 from airflow_provider_sequentum.api.pipeline import read_answer
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.runs.outcome import read_cost
+from airflow_provider_sequentum.runs.cost import read_cost
 
 TIMES = ["0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.9999999", "1969-12-31T23:59:59Z"]
 AMOUNTS = ["NaN", "sNaN", "-Infinity", "1e999999", "1E+400", 1e300, "-1e16"]

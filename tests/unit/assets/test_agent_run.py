@@ -12,7 +12,7 @@ from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.assets import agent_run as module
 from airflow_provider_sequentum.assets.agent_run import PAUSE_AFTER_FAULT, AgentRunCompletedTrigger
-from airflow_provider_sequentum.watching.listener import Listing
+from airflow_provider_sequentum.watching.polls import Listing
 
 
 def run(number: int, status: int = 10) -> Run:

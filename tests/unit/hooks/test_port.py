@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_sequentum.airflow_compat.task_attempt import TaskState
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.api.errors import ConnectionNotMade
 from airflow_provider_sequentum.hooks.connection import SequentumConnection

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_sequentum import exceptions
-from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAILED
+from airflow_provider_sequentum.airflow_compat.deferral import DEFERRAL_FAILED
 from airflow_provider_sequentum.exceptions import (
     AgentBuilderEnded,
     AgentBuilderException,

@@ -16,10 +16,9 @@ from airflow_provider_sequentum.jobs.record import FORMAT, Stored
 from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.runs.record import (
     MOST_REPLACED,
-    START_OPTIONS,
     RunConfig,
-    RunPolicies,
     RunRecord,
+    StartOptions,
     runs_named_in,
 )
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, WaitSpec
@@ -96,11 +95,8 @@ def test_the_fingerprint_is_the_same_in_every_release() -> None:
     assert config.fingerprint() == "0a99ea37a96d04a5f2fea43f681542b4563ab6355b688595e9e95642202935fe"
 
 
-def test_every_field_is_an_option_of_the_start_or_about_how_to_handle_the_run() -> None:
-    handling = {"agent_id", "expected_version", "pinned_version"}
-    handling |= {"stop_overdue", "check_schedules", *RunPolicies.model_fields}
-    assert {*START_OPTIONS} == RunConfig.model_fields.keys() - handling
-    assert {*START_OPTIONS} == inspect.signature(runs.start).parameters.keys() - {"agent_id"}
+def test_the_start_has_every_option_that_the_request_has() -> None:
+    assert StartOptions.model_fields.keys() == inspect.signature(runs.start).parameters.keys() - {"agent_id"}
 
 
 def test_only_what_is_set_is_sent() -> None:

@@ -1,10 +1,10 @@
-"""The credit limit among the tasks of a DAG run, what a task has cost, and how long a run may take."""
+"""The credit limit among the tasks of a DAG run, and the credits that must be left."""
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,36 +13,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.api.billing import RunCost
-from airflow_provider_sequentum.api.run_status import RunStatus
-from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.api.billing import Credits, RunCost
+from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
     CreditLimitReached,
+    CreditsTooLow,
     SequentumRequestRefused,
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
-from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunConfig, RunRecord
+from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.spend import (
     Bill,
     Tally,
     Verdict,
     bill_of,
-    find_overdue_time,
+    check_credits,
     planned_starts,
     read_bill,
-    read_task_cost,
     reserve_credits,
     start_of,
     tally,
-    task_cost,
-    usual_duration,
 )
 from airflow_provider_sequentum.runs.start import acquire_run
 from tests.support.errors import raises
 from tests.support.service import START, Clock, FakeService, Plan, answer_lost, bad_request, unauthorized
-from tests.support.worker import Killed, Worker
+from tests.support.worker import Killed, Worker, answering
 
 TEN = Decimal(10)
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -183,7 +180,26 @@ def test_the_start_of_a_period() -> None:
     assert start_of("month", NOON) == datetime(2026, 11, 1, tzinfo=UTC)
 
 
-# The procedure
+# The procedures
+
+
+@pytest.mark.parametrize(("left", "wanted"), [("10", 10), ("10.5", 10), ("0", 0)])
+def test_enough_credits(left: str, wanted: float) -> None:
+    port = answering(Credits(available_credits=Decimal(left)))
+    check_credits(port, wanted, "Agent 7")
+    assert port.said == [f"{left} credits are left."]
+
+
+def test_too_few_credits_say_the_balance() -> None:
+    with pytest.raises(
+        CreditsTooLow, match=r"Agent 7 was not started: 9\.99 credits are left, fewer than min_credits=10"
+    ):
+        check_credits(answering(Credits(available_credits=Decimal("9.99"))), 10, "Agent 7")
+
+
+def test_a_balance_that_cannot_be_read_is_a_failure() -> None:
+    with raises(403):
+        check_credits(answering(HttpStatusError("No billing", status_code=403)), 10, "Agent 7")
 
 
 def test_without_a_limit_nothing_is_asked_or_announced(worker: Worker) -> None:
@@ -466,112 +482,3 @@ def test_tasks_in_any_order_with_kills_never_pass_the_limit(rng: Any, tasks: int
 
 def test_without_kills_the_limit_is_used() -> None:
     assert {DagRun(7, 3.0, random.Random(seed).randrange, 0).run() for seed in range(5)} == {3}
-
-
-# What a task has cost
-
-
-@pytest.mark.parametrize(
-    ("record", "cost"),
-    [
-        ({"run_id": 3}, {"credits": 4.0, "runs": [3], "is_complete": True}),
-        ({"run_id": 3, "replaced": (1, 2)}, {"credits": 7.0, "runs": [1, 2, 3], "is_complete": True}),
-        ({"run_id": 3, "may_lack_runs": True}, {"credits": 4.0, "runs": [3], "is_complete": False}),
-        ({"run_id": 9, "replaced": (1,)}, {"credits": 1.0, "runs": [1], "is_complete": False}),
-        (
-            {"run_id": 3, "replaced": (1,) * MOST_REPLACED},
-            {"credits": 23.0, "runs": [1] * (MOST_REPLACED - 1) + [3], "is_complete": False},
-        ),
-    ],
-)
-def test_what_a_task_has_cost(record: dict[str, Any], cost: dict[str, Any]) -> None:
-    costs = {1: Decimal(1), 2: Decimal(2), 3: Decimal(4)}
-    assert task_cost(RunRecord(agent_id=7, **record), costs) == cost
-
-
-def ended_run(**more: Any) -> Run:
-    times = {"created": START, "startTime": START, "endTime": START + timedelta(minutes=1)}
-    return Run.model_validate({"id": 3, "configId": 7, "status": int(RunStatus.SUCCESS), **times, **more})
-
-
-def test_a_late_bill_is_looked_for_once_more(service: FakeService, worker: Worker) -> None:
-    service.bills = bills(1, 2)
-    record = RunRecord(agent_id=7, run_id=3, replaced=(2,))
-    assert read_task_cost(worker, record, ended_run(), 10) == {
-        "cost": None,
-        "task_cost": {"credits": 2.0, "runs": [2], "is_complete": False},
-    }
-    assert service.count("billing") == 2
-    service.bills = bills(1, 2, 4)
-    assert read_task_cost(worker, record, ended_run(), 10)["task_cost"]["is_complete"] is True
-    assert service.count("billing") == 3
-
-
-def test_a_key_without_billing_is_asked_once(service: FakeService, worker: Worker) -> None:
-    service.faults["billing"] = [(unauthorized, False)]
-    found = read_task_cost(worker, RunRecord(agent_id=7, run_id=3), ended_run(), 10)
-    assert found == {"cost": None, "task_cost": {"credits": 0.0, "runs": [], "is_complete": False}}
-    assert (service.count("billing"), worker.now()) == (1, START)
-
-
-# How long a run may take
-
-
-def lasting(*minutes: float) -> Iterator[Run]:
-    for number, each in enumerate(minutes):
-        yield ended_run(id=10 + number, endTime=START + timedelta(minutes=each))
-
-
-@pytest.mark.parametrize(
-    ("listed", "seconds"),
-    [
-        ([], None),
-        ([*lasting(1, 2)], None),
-        ([*lasting(1, 2, 90)], 120.0),
-        ([*lasting(*[1] * 20, *[50] * 60)], 60.0),
-        ([*lasting(1, 2, 90), ended_run(status=int(RunStatus.FAILED), endTime=START)], 120.0),
-        ([*lasting(1, 2), ended_run(endTime=None)], None),
-    ],
-)
-def test_the_usual_duration_is_the_median_of_runs_that_succeeded(listed: list[Run], seconds: float | None) -> None:
-    usual = usual_duration(listed)
-    assert (usual and usual.seconds) == seconds
-
-
-def with_history(service: FakeService, *minutes: float) -> None:
-    for each in minutes:
-        service.plans = [Plan(seconds=60 * each)]
-        service.start(by_stranger=True)
-        service.clock.sleep(60 * each)
-    service.plans = [Plan(seconds=None)]
-
-
-def test_the_log_says_what_was_decided_and_why(service: FakeService, worker: Worker) -> None:
-    service.skew = timedelta(hours=2)
-    with_history(service, 1, 2, 3)
-    run = service.start()
-    service.clock.sleep(100)
-    seen = Run.model_validate(run.as_json(worker.now(), service.skew))
-    record = RunRecord(agent_id=7, run_id=run.id)
-    overdue_at = find_overdue_time(worker, record, seen)
-    assert overdue_at == run.created + timedelta(minutes=6)
-    [line] = worker.said
-    assert line == (
-        f"Run {run.id} of agent 7 is stopped if it takes longer than 6 min 0 s: 3 times the median of 2 min 0 s, of "
-        "3 runs that succeeded."
-    )
-    asked_at = worker.now()
-    restarted = record.restarting(asked_at, None)
-    assert find_overdue_time(worker, restarted, seen) == asked_at + timedelta(minutes=6)
-
-
-def test_a_history_that_is_too_short_or_cannot_be_read_stops_nothing(service: FakeService, worker: Worker) -> None:
-    with_history(service, 1, 2)
-    run = Run.model_validate(service.start().as_json(worker.now()))
-    record = RunRecord(agent_id=7, run_id=run.id)
-    assert find_overdue_time(worker, record, run) is None
-    service.faults["runs"] = [(unauthorized, False)]
-    assert find_overdue_time(worker, record, run) is None
-    short, unread = worker.warned
-    assert "fewer than 3 runs of the agent succeeded" in short
-    assert "its history could not be read" in unread

@@ -9,8 +9,8 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_sequentum.airflow_compat import kill
+from airflow_provider_sequentum.airflow_compat.deferral import DEFERRAL_FAILED
 from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
-from airflow_provider_sequentum.airflow_compat.task_attempt import DEFERRAL_FAILED
 from airflow_provider_sequentum.exceptions import (
     AgentBuilderEnded,
     SequentumRequestRefused,

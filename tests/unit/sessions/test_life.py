@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from airflow_provider_sequentum.airflow_compat import task_attempt
+from airflow_provider_sequentum.airflow_compat import dag_run
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from tests.support.builder import FakeBuilder, first_event, use_builder
 from tests.support.life import RETRIES, THOROUGH, TaskLife
@@ -61,7 +61,7 @@ class SessionLife(TaskLife):
     def stop_as_the_trigger_does(self, state: str) -> None:
         assert self.deferral is not None
         self.worker.deadline = None
-        self.monkeypatch.setattr(task_attempt, "state_of", lambda _: state)
+        self.monkeypatch.setattr(dag_run, "state_of", lambda _: state)
         asyncio.run(self.deferral.trigger.stop())
 
     # What has to hold

@@ -170,7 +170,7 @@ def situation(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return says["answers"].pop(0)[1] if len(says["answers"]) > 1 else says["answers"][0][1]
 
     monkeypatch.setattr(trigger_life, "state_of", state)
-    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.task_attempt.state_of", state)
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.dag_run.state_of", state)
     monkeypatch.setattr(trigger_life, "_xcom", xcom)
     monkeypatch.setattr(trigger_life, "SUCCESSOR_POLL_INTERVAL", 0.0)
     monkeypatch.setattr(trigger_life, "WIPE_SECONDS", 0.0)

@@ -17,8 +17,7 @@ from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
-from airflow_provider_sequentum.watching.listener import Listener
-from airflow_provider_sequentum.watching.polls import Poll, Wait
+from airflow_provider_sequentum.watching.polls import Listener, Poll, Wait
 from airflow_provider_sequentum.watching.watch_list import Moment, WatchList
 from tests.support.service import START
 

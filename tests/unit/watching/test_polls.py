@@ -5,7 +5,7 @@ import pytest
 from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.watching.listener import Listener
+from airflow_provider_sequentum.watching.polls import Listener
 
 
 def runs(newest: int, count: int, *, running: int = 0) -> list[Run]:

@@ -1,0 +1,96 @@
+"""How long the runs of an agent usually take, and when one is stopped because it takes much longer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import TYPE_CHECKING
+
+from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.runs.describe import counted, format_seconds
+from airflow_provider_sequentum.runs.phases import Phase, phase_of
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.runs import Run
+    from airflow_provider_sequentum.jobs.port import Sender
+    from airflow_provider_sequentum.runs.record import RunRecord
+
+MOST_SAMPLES = 20
+"""How many of the agent's last runs tell what is usual."""
+
+FEWEST_DURATIONS = 3
+"""With fewer runs that succeeded, no duration is usual."""
+
+OVERDUE_FACTOR = 3
+"""How many times its usual duration a run may take, where it is stopped because of that."""
+
+RUNS_LISTED = 100
+"""How many of the agent's runs are read to find the usual duration."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UsualDuration:
+    """How long the agent's runs usually take, their queueing included.
+
+    :param seconds: the median.
+    :param samples: of how many runs.
+    """
+
+    seconds: float
+    samples: int
+
+
+def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDuration | None:
+    """Return how long the last runs that succeeded took; ``None`` if there are too few.
+
+    :param listed: the agent's runs, newest first.
+    :param run_id: a run that does not count.
+    """
+    seconds = [
+        (run.end_time - since).total_seconds()
+        for run in listed
+        if run.id != run_id and phase_of(run) is Phase.SUCCEEDED and run.end_time is not None
+        if (since := run.created or run.start_time) is not None and run.end_time >= since
+    ][:MOST_SAMPLES]
+    return UsualDuration(median(seconds), len(seconds)) if len(seconds) >= FEWEST_DURATIONS else None
+
+
+def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | None:
+    """Return when the run has taken three times its usual duration, by the worker's clock; ``None`` if none is usual.
+
+    That the list cannot be read is no reason to fail: the run then has no such limit.
+    """
+    try:
+        reply = port.exchange(runs.list_runs(run.agent_id, RUNS_LISTED), budget_share=DECORATION_SHARE, within=30.0)
+    except SequentumError as error:
+        log.warning("%s is not stopped if it takes too long: its history could not be read. (%s)", record.name, error)
+        return None
+    usual = usual_duration(reply.value, run.id)
+    if usual is None:
+        log.warning(
+            "%s is not stopped if it takes too long: fewer than %s runs of the agent succeeded, so none is usual.",
+            record.name,
+            FEWEST_DURATIONS,
+        )
+        return None
+    now = port.now()
+    since = record.restart_asked_at or now
+    if record.restart_asked_at is None and run.created is not None and reply.served_at is not None:
+        since = now - max(reply.served_at - run.created, timedelta())
+    allowed = OVERDUE_FACTOR * usual.seconds
+    log.info(
+        "%s is stopped if it takes longer than %s: %s times the median of %s, of %s that succeeded.",
+        record.name,
+        format_seconds(allowed),
+        OVERDUE_FACTOR,
+        format_seconds(usual.seconds),
+        counted(usual.samples, "run"),
+    )
+    return since + timedelta(seconds=allowed)
