@@ -29,7 +29,13 @@ from airflow_provider_sequentum.runs.outcome import failure_for, judge
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.spend import SETTLING, find_overdue_time, read_task_cost
-from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, find_misnamed_run, restart_or_start
+from airflow_provider_sequentum.runs.start import (
+    acquire_run,
+    find_lost_run,
+    find_misnamed_run,
+    is_misnamed,
+    restart_or_start,
+)
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
 from airflow_provider_sequentum.runs.versions import check_version_of_run
 from airflow_provider_sequentum.runs.wait import (
@@ -261,13 +267,18 @@ class RunAttempt(JobAttempt[RunRecord]):
         return f"{fate} {self._stop_misnamed(record, result)}".rstrip()
 
     def _stop_misnamed(self, record: RunRecord, result: RunStopper) -> str:
-        """Stop the run that the start has really started, if the service never knew the one that its answer named.
+        """Stop the run that the start has really started, if its answer named another one.
 
         :return: what became of it, as a sentence; empty if there is none.
         """
-        is_unknown = result.confirmed and result.seen is None and not result.is_hidden
-        if self._was_shown or not is_unknown or not record.says_when:
+        if self._was_shown or not result.confirmed or result.is_hidden:
             return ""
+        try:
+            if not is_misnamed(self.port, record, result.seen):
+                return ""
+        except SequentumError as error:
+            self.stop_failed = True
+            return f"Another run of agent {record.agent_id} may be running and costing credits. ({error})"
         self._was_shown = True
         self.port.record = record.unnamed()
         return self.stop()

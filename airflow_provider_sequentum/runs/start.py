@@ -228,16 +228,9 @@ def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_ol
     :raises AgentRunStartAmbiguous: the run that was started cannot be distinguished from others.
     :raises SequentumError: the service could not be asked at the last look.
     """
-    if record.run_id is None or not record.says_when:
+    if not is_older and not is_misnamed(port, record, named):
         return None
-    if named is None:
-        if _is_listed(port, record):
-            return None
-        what = "is not known to the service"
-    elif is_older or (_may_be_older(named, record) and _is_older_by_list(port, named, record)):
-        what = f"was created at {named.created or named.start_time}, before the start was sent"
-    else:
-        return None
+    what = "is not known to the service" if named is None else "is older than the start"
     log.warning("%s, which the answer to the start named, %s. Looking for the one that was started.", record.name, what)
     intent = record.unnamed()
     port.save(intent)  # whatever ends this attempt: the run that the answer named is not this task's to stop
@@ -253,6 +246,20 @@ def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_ol
     port.save(started)
     _claim(port, started)
     return found
+
+
+def is_misnamed(port: Port, record: RunRecord, named: Run | None) -> bool:
+    """Return whether the run that the answer to a start named is another one than the one that was started.
+
+    For the parameters, see :func:`find_misnamed_run`.
+
+    :raises SequentumError: the service does not know the run, and its list could not be read.
+    """
+    if record.run_id is None or not record.says_when:
+        return False
+    if named is None:
+        return not _is_listed(port, record)
+    return _may_be_older(named, record) and _is_older_by_list(port, named, record)
 
 
 def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> Run | None:

@@ -19,7 +19,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
-from tests.support.airflow import FakeTask
+from tests.support.airflow import FakeTask, use_fakes
 from tests.support.service import Clock, FakeService, Plan
 from tests.support.tries import fire_space, run_try
 from tests.support.worker import Killed, Worker
@@ -33,7 +33,11 @@ ENDLESS = Plan(seconds=None)
 
 @pytest.fixture
 def service() -> FakeService:
-    """A service with an old run of each agent."""
+    return old_runs()
+
+
+def old_runs() -> FakeService:
+    """Return a service with an old run of each agent."""
     service = FakeService(Clock())
     service.start(7, by_stranger=True)
     service.start(8, by_stranger=True)
@@ -64,6 +68,15 @@ def run_space(worker: Worker, task: FakeTask, **arguments: Any) -> Any:
 
 def as_running(run_id: object) -> Callable[[Any], Any]:
     return lambda _: {"id": run_id, "configId": 7, "status": int(RunStatus.RUNNING)}
+
+
+def with_first_id(answered: Any, run_id: int) -> Any:
+    answered["results"][0]["runId"] = run_id
+    return answered
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 ANSWERS = {
@@ -144,6 +157,26 @@ def test_an_active_run_of_others_that_was_named_is_not_stopped(
     with pytest.raises(AgentRunTimeout):
         run_agent(worker, task, timeout=300, stop_grace=10)
     assert (others.stop_asked_at, service.runs[104].is_over) == (None, True)
+
+
+@pytest.mark.parametrize("run", [run_agent, run_space])
+@pytest.mark.parametrize("wrong", [NEVER, OLD])
+def test_an_interrupt_at_any_step_leaves_no_run_going(
+    monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any], wrong: int
+) -> None:
+    for step in range(40):
+        service = old_runs()
+        worker = Worker(service)
+        use_fakes(monkeypatch, worker)
+        task = FakeTask(service.clock)
+        service.plans = [ENDLESS]
+        misname(service, lambda _: {"runId": wrong})
+        misname(service, lambda answered: with_first_id(answered, wrong), "run-all")
+        worker.steps_left, worker.interrupt = step, interrupt
+        with pytest.raises((KeyboardInterrupt, AgentRunTimeout, SpaceRunsFailed)):
+            run(worker, task, timeout=3000, stop_grace=5)
+        service.settle()
+        assert all(each.is_over for each in service.runs.values()), step
 
 
 @pytest.mark.parametrize("policy", ["fail", "adopt", "start"])
