@@ -42,6 +42,11 @@ T = TypeVar("T")
 
 LARGEST_ID = 2**63 - 1
 
+_FINE_TIMES = ("datetime64[ns]", "timedelta64[ns]")
+
+_MOST_DIGITS = 400
+"""No float has more before its point."""
+
 LAST_YEAR = 9000
 """From here on, and before 1970, a time is a mistake, and arithmetic with it may leave the calendar."""
 
@@ -226,6 +231,9 @@ def plain(value: Any) -> Any:
             return form(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
+    if type(value).__module__ == "numpy" and value.dtype.name in _FINE_TIMES:
+        # Python has no nanoseconds, so that NumPy gives such times as mere numbers.
+        value = value.astype(value.dtype.name.replace("ns", "us"))
     if callable(as_list := getattr(value, "tolist", None)):
         return plain(as_list())
     is_sequence = isinstance(value, Iterable) or callable(getattr(value, "__getitem__", None))
@@ -247,8 +255,8 @@ def _object(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 _FORMS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
     (Enum, lambda value: plain(value.value)),  # before int and str, which it may be as well
-    (Decimal, lambda value: int(value) if value.is_finite() and value == value.to_integral_value() else float(value)),
-    ((date, time), lambda value: value.isoformat()),
+    (Decimal, lambda value: int(value) if _is_whole(value) else float(value)),
+    ((date, time), lambda value: value.isoformat() if value == value else None),  # noqa: PLR0124 - pandas' NaT is none
     (timedelta, timedelta.total_seconds),
     (UUID, str),
     (Mapping, _object),
@@ -272,11 +280,16 @@ def _whole_number(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, Decimal):
-        return int(value) if value.is_finite() and value == value.to_integral_value() else None
+        return int(value) if _is_whole(value) else None
     try:
         return operator.index(value)  # type: ignore[arg-type]  # whatever stands for a whole number, NumPy's too
     except TypeError:
         return None
+
+
+def _is_whole(value: Decimal) -> bool:
+    """Return whether a decimal is a whole number, of a size that does not take minutes to write out."""
+    return value.is_finite() and value.adjusted() < _MOST_DIGITS and value == value.to_integral_value()
 
 
 def _number(value: object) -> float | None:

@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_sequentum.jobs.attempt import TaskFacts
+from airflow_provider_sequentum.parameters import LONGEST_DURATION
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -38,7 +39,8 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
     return TaskFacts(
         max_tries=max_tries,
         started_at=started_at,
-        execution_deadline=started_at + limit if limit is not None else None,
+        # Airflow takes a limit that leads out of the calendar.
+        execution_deadline=started_at + min(limit, LONGEST_DURATION) if limit is not None else None,
         has_next_attempt=try_number <= max_tries,
         is_retry=try_number > max_tries - retries + 1,
         keeps_records=context.get("task_state_store") is not None,

@@ -168,7 +168,13 @@ class RequestBudget:
             return wait
 
     def admit(
-        self, *, share: float = 1.0, per_minute: int | None = None, urgent: bool = False, is_poll: bool = False
+        self,
+        *,
+        share: float = 1.0,
+        per_minute: int | None = None,
+        urgent: bool = False,
+        is_poll: bool = False,
+        is_of_stop: bool = False,
     ) -> float:
         """Admit a request now, or say how long to wait before asking again.
 
@@ -177,6 +183,7 @@ class RequestBudget:
         :param per_minute: the client's own upper bound.
         :param urgent: admit it whatever is left.
         :param is_poll: whether it is a poll whose answer comes at once, unless the service holds it.
+        :param is_of_stop: whether it is a part of stopping what costs credits: it keeps to the key's limit only.
         :return: 0 when the request is admitted; it then has to be settled. Otherwise seconds.
         """
         with self._lock:
@@ -186,9 +193,10 @@ class RequestBudget:
             # Written like the wait below, or rounding makes a wait of 0, which would mean "admitted".
             while self._answered and self._answered[0] + kept - now <= 0:
                 self._answered.popleft()
-            if now < self._paused_until and not urgent:
+            if now < self._paused_until and not (urgent or is_of_stop):
                 return self._paused_until - now
-            surplus = self._in_flight + len(self._answered) - self._allowed(share, per_minute)
+            allowed = self._limit if is_of_stop else self._allowed(share, per_minute)
+            surplus = self._in_flight + len(self._answered) - allowed
             if surplus < 0 or urgent:
                 self._in_flight += 1
                 if is_poll:

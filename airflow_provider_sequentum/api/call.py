@@ -82,6 +82,8 @@ class Call(Generic[T]):
     :param longest_answer: bytes after which the rest of a longer answer is left unread, for answers of which the rest
         can be asked for again. ``None``: an answer that is longer than
         :data:`~airflow_provider_sequentum.api.transport.LONGEST_ANSWER` is an error.
+    :param is_of_stop: whether it is a part of stopping what costs credits. Such a call waits only for the limit of the
+        key, and neither for what this process allows itself nor for the end of a pause after a refusal.
     """
 
     purpose: str
@@ -95,6 +97,7 @@ class Call(Generic[T]):
     read_timeout: float | None = None
     when_silent: Callable[[], T] | None = None
     longest_answer: int | None = None
+    is_of_stop: bool = False
 
     @classmethod
     def get(cls, purpose: str, path: str, parse: Callable[[Answer], T], **query: date | str | int | None) -> Call[T]:

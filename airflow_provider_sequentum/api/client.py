@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, closing
-from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -26,7 +25,7 @@ from tenacity import AsyncRetrying, Retrying
 from airflow_provider_sequentum.api.budget import DEFAULT_PAUSE, budget_of
 from airflow_provider_sequentum.api.call import Call, Reply
 from airflow_provider_sequentum.api.parsing import Page, first_page, next_page
-from airflow_provider_sequentum.api.pipeline import Pipeline, parse_retry_after
+from airflow_provider_sequentum.api.pipeline import Pipeline, retry_after_of
 from airflow_provider_sequentum.api.retry import Deadline, retry_options
 from airflow_provider_sequentum.api.settings import ClientSettings
 from airflow_provider_sequentum.api.transport import (
@@ -85,6 +84,7 @@ class _Client:
             per_minute=self.settings.requests_per_minute,
             urgent=self._urgent,
             is_poll=_is_poll(call, share),
+            is_of_stop=call.is_of_stop,
         )
         return min(wait, LONGEST_SLEEP, deadline.remaining) if wait > 0 else 0.0
 
@@ -94,7 +94,7 @@ class _Client:
         elif response.status_code != 429:
             self._budget.settle(response.headers, took=took)
         else:
-            pause = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+            pause = retry_after_of(response.headers)
             self._budget.settle(response.headers, refused_for=DEFAULT_PAUSE if pause is None else pause, took=took)
 
     def _took(self, sent_at: float, call: Call[Any], share: float) -> float | None:

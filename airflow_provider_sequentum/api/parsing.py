@@ -324,6 +324,8 @@ def _safe_fields(model: type[ApiModel], data: Mapping[Any, Any]) -> dict[str, An
                 fields[name] = value
         elif text and (kind is dict or kind is list or kind is float):
             fields[name] = safe_json(value, text.limit, lines=text.lines)
+        elif kind is bool and name not in _flags_of(model):
+            continue  # pydantic would take it for 1 or 0, and so for an id
         else:
             fields[name] = value
     return fields
@@ -359,6 +361,19 @@ def _texts_of(model: type[ApiModel]) -> Mapping[str, Text | None]:
         text = marks[0] if marks else _text_of(field.annotation)
         texts.update(dict.fromkeys(_names_of(model, name), text))
     return texts
+
+
+@cache
+def _flags_of(model: type[ApiModel]) -> frozenset[str]:
+    """Return the wire names of a model's fields that may be true or false."""
+    return frozenset(
+        wire_name
+        for name, field in model.model_fields.items()
+        if {bool, Any}.intersection(
+            part for part in _parts_of(field.annotation) if isinstance(part, type) or part is Any
+        )
+        for wire_name in _names_of(model, name)
+    )
 
 
 def _text_of(annotation: Any) -> Text | None:

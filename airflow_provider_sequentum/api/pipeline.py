@@ -158,7 +158,7 @@ def read_answer(call: Call[T], answer: Answer) -> T:
 def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None) -> SequentumError:
     """Return the typed error of an answer that is not a 2xx.
 
-    :param now: the time that a ``Retry-After`` date is measured from; the present by default.
+    :param now: the time that a ``Retry-After`` date is measured from; see :func:`retry_after_of`.
     """
     status = answer.status_code
     if status < 400:
@@ -172,8 +172,18 @@ def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None
         status_code=status,
         title=title,
         detail=detail,
-        retry_after=parse_retry_after(answer.headers.get("retry-after"), now or datetime.now(UTC)),
+        retry_after=retry_after_of(answer.headers, now),
     )
+
+
+def retry_after_of(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Return how many seconds the headers of an answer ask to wait; ``None`` if they do not say.
+
+    :param now: the time that an HTTP date is measured from. Default: that of the answer, since both are of the
+        service's clock; the present for an answer without ``Date``.
+    """
+    measured_from = now or parse_date(headers.get("date")) or datetime.now(UTC)
+    return parse_retry_after(headers.get("retry-after"), measured_from)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

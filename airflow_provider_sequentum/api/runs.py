@@ -257,7 +257,8 @@ def delete(agent_id: Id, run_id: Id, remove_method: RemoveMethod = "RemoveEntire
 def _act_on_run(verb: str, agent_id: Id, run_id: Id, *, safe_to_repeat: bool) -> Call[None]:
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
     path = f"/agent/{agent}/run/{run}/{verb}"
-    return Call(f"{verb} run {run} of agent {agent}", "POST", path, read_nothing, safe_to_repeat=safe_to_repeat)
+    purpose = f"{verb} run {run} of agent {agent}"
+    return Call(purpose, "POST", path, read_nothing, safe_to_repeat=safe_to_repeat, is_of_stop=True)
 
 
 def _read_newest_first(answer: Answer, agent_id: int) -> Page[Run]:

@@ -143,6 +143,11 @@ class JobRecord(Stored):
     is_guess: bool = False
 
     @property
+    def says_when(self) -> bool:
+        """Whether it says when the start was sent."""
+        return self.requested_at.year > 1
+
+    @property
     def earliest_deadline(self) -> datetime | None:
         """The earlier of the two deadlines."""
         return min(filter(None, (self.deadline, self.execution_deadline)), default=None)

@@ -13,6 +13,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -161,13 +162,16 @@ class JobStopper(ABC, Generic[R]):
 def stop_jobs(port: Sender, stoppers: Sequence[JobStopper[Any]]) -> None:
     """Stop jobs: ask all of them to stop, then watch all of them end.
 
+    The requests wait only for the limit of the key: neither ``requests_per_minute`` nor a pause after a 429 may keep a
+    job going that costs credits.
+
     No error is raised: what cannot be confirmed is in the stoppers and in the log, with the job's name.
     """
     # A deadline bounds what comes before a stop and not the stop itself.
     deadline, port.deadline = port.deadline, None
     while (stopper := _next(stoppers, port.now())) is not None:
         port.sleep(max((stopper.due() - port.now()).total_seconds(), 0.0))
-        call = stopper.next_call(port.now())
+        call = replace(stopper.next_call(port.now()), is_of_stop=True)
         try:
             answer = port.send(call, within=LONGEST_REQUEST)
         except SequentumError as error:
@@ -181,7 +185,7 @@ async def astop_jobs(client: AsyncSequentumClient, stoppers: Sequence[JobStopper
     """Do what :func:`stop_jobs` does, on the event loop of a triggerer."""
     while (stopper := _next(stoppers, _now())) is not None:
         await asyncio.sleep(max((stopper.due() - _now()).total_seconds(), 0.0))
-        call = stopper.next_call(_now())
+        call = replace(stopper.next_call(_now()), is_of_stop=True)
         try:
             answer = await client.send(call, within=LONGEST_REQUEST)
         except SequentumError as error:

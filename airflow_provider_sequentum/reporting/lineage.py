@@ -143,7 +143,7 @@ def _start_pages(hook: SequentumConnection, runs: Sequence[Run]) -> list[InputDa
                 addresses.append(client.send(agents.get(run.agent_id), within=30.0).start_url)
             except SequentumError as error:
                 log.info("Could not read the start page of agent %s for its lineage. (%s)", run.agent_id, error)
-    return [_page(address) for address in dict.fromkeys(addresses) if address is not None]
+    return [page for address in dict.fromkeys(addresses) if (page := _page(address or "")) is not None]
 
 
 def _data_of(run: Run) -> OutputDataset:
@@ -211,10 +211,16 @@ def _name(path: ObjectStoragePath) -> tuple[str, str]:
     return (path.namespace, path.key) if path.bucket else ("file", path.path)
 
 
-def _page(url: str) -> InputDataset:
+def _page(url: str) -> InputDataset | None:
+    """Return the page at an address; ``None`` if no page has it."""
     from airflow.providers.common.compat.openlineage.facet import InputDataset
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
     # Neither credentials nor a query, which may hold a token, belong into a catalogue.
     host = parts.netloc.rpartition("@")[2]
     return InputDataset(f"{parts.scheme}://{host}", parts.path or "/")

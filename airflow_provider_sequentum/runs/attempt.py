@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
 from airflow_provider_sequentum.api.runs import Run
@@ -23,13 +24,20 @@ from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import read_event
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
+from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.cost import SETTLING, read_task_cost
 from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.duration import find_overdue_time
 from airflow_provider_sequentum.runs.outcome import failure_for, judge, what_follows
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
-from airflow_provider_sequentum.runs.start import acquire_run, find_lost_run, restart_or_start
+from airflow_provider_sequentum.runs.start import (
+    acquire_run,
+    find_lost_run,
+    find_misnamed_run,
+    is_misnamed,
+    restart_or_start,
+)
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
 from airflow_provider_sequentum.runs.versions import check_version_of_run
 from airflow_provider_sequentum.runs.wait import (
@@ -69,6 +77,8 @@ class RunAttempt(JobAttempt[RunRecord]):
         super().__init__(port, task, config)
         self.run: Run | None = None
         self._is_one_of_many = is_one_of_many
+        self._was_shown = False
+        """Whether the service was seen to know the run that its answer to the start has named."""
         self._outcome: PollOutcome | None = None
         self._publish = publish
 
@@ -150,6 +160,8 @@ class RunAttempt(JobAttempt[RunRecord]):
     def resume(self, event: object) -> None:
         """Take in what the trigger saw."""
         seen = read_event(RunEvent, event)
+        if self._is_another(seen.run, is_unknown=seen.run is None and seen.error is not None and self._is_unknown()):
+            return
         if (run := seen.run or self.run) is not None:
             self.take_in_run(run)
         if seen.error is not None:
@@ -180,17 +192,46 @@ class RunAttempt(JobAttempt[RunRecord]):
 
     def take_in_wait(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
         """Take in how a wait ended; raises the error that ended it."""
+        if self._is_another(run, is_unknown=run is None and getattr(outcome, "status_code", None) == 404):
+            return
         if run is not None:
             self.take_in_run(run)
         if isinstance(outcome, SequentumError):
             raise outcome
         self._outcome = outcome
 
+    def _is_unknown(self) -> bool:
+        """Whether the service does not know the run."""
+        record = self.known_record
+        try:
+            self.port.send(runs.status(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
+        except SequentumError as error:
+            return error.status_code == 404
+        return False
+
+    def _is_another(self, run: Run | None, *, is_unknown: bool) -> bool:
+        """Return whether the start has started another run than its answer named. Then that one is waited for.
+
+        :param run: the run that the answer named, as the service shows it.
+        :param is_unknown: whether the service does not show it.
+        """
+        if self.is_out_of_time:
+            self.port.deadline = None  # which run is to be stopped is a part of the stop
+        found = find_misnamed_run(self.port, self.known_record, run) if run is not None or is_unknown else None
+        self._was_shown = self._was_shown or run is not None
+        if found is None:
+            return False
+        self._outcome, self._was_shown = None, True
+        self.take_in_run(found)
+        return True
+
     def conclude(self, stopped: RunStopper | None = None) -> bool:
         """Say what the end of the wait means; the task is not done when the run was restarted in place.
 
         :param stopped: what became of the run, if the time is up and it was stopped together with others.
         """
+        if self._outcome is None:
+            return False
         has_ended = self._outcome is PollOutcome.ENDED
         if not has_ended:
             self._give_up(stopped)
@@ -225,7 +266,24 @@ class RunAttempt(JobAttempt[RunRecord]):
         if result.seen is not None:
             self.run = result.seen
             self._publish_note(fate)
-        return fate
+        return f"{fate} {self._stop_misnamed(record, result)}".rstrip()
+
+    def _stop_misnamed(self, record: RunRecord, result: RunStopper) -> str:
+        """Stop the run that the start has really started, if its answer named another one.
+
+        :return: what became of it, as a sentence; empty if there is none.
+        """
+        if self._was_shown or not result.confirmed or result.is_hidden:
+            return ""
+        try:
+            if not is_misnamed(self.port, record, result.seen):
+                return ""
+        except SequentumError as error:
+            self.stop_failed = True
+            return f"Another run of agent {record.agent_id} may be running and costing credits. ({error})"
+        self._was_shown = True
+        self.port.record = record.unnamed()
+        return self.stop()
 
     def _publish_note(self, note: str) -> None:
         """Show what became of the run. That this cannot be done must not hide what was found out about the run."""
@@ -304,7 +362,7 @@ class RunAttempt(JobAttempt[RunRecord]):
             if self._ended_by_itself(result):
                 return
             self.is_let_go = True
-            message += f" {result.sentence}"
+            message += f" {result.sentence} {self._stop_misnamed(record, result)}".rstrip()
             self._publish_note(message)
         if is_execution_timeout:
             raise AirflowTaskTimeout(message)

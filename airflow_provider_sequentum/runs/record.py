@@ -193,6 +193,17 @@ class RunRecord(JobRecord):
             run_id=run_id, restart_asked_at=None, failure_ended_at=None, is_guess=False, starts=starts, overdue_at=None
         )
 
+    def unnamed(self) -> Self:
+        """Return the record as it was before the service answered with a run, because that is not the one it started.
+
+        What is known of such an answer is as much as of a lost one.
+        """
+        starts = tuple(
+            start.updated(run_id=None) if start.run_id == self.run_id and number == len(self.starts) else start
+            for number, start in enumerate(self.starts, 1)
+        )
+        return self.updated(run_id=None, restart_asked_at=None, failure_ended_at=None, starts=starts, overdue_at=None)
+
     def restarting(self, now: datetime, failure_ended_at: datetime | None) -> Self:
         """Return the record of a run that is about to be restarted in place."""
         return self.updated(restart_asked_at=now, failure_ended_at=failure_ended_at, overdue_at=None)

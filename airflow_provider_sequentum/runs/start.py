@@ -39,7 +39,7 @@ from airflow_provider_sequentum.runs.wait import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.api import Call
+    from airflow_provider_sequentum.api import Call, Reply
     from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 CLOCK_TOLERANCE = timedelta(seconds=3)
 """How much earlier than its start was sent a run may seem to have been created: ``Date`` has whole seconds, and the
 clocks of the service's own machines differ."""
+
+OLDER = timedelta(minutes=1)
+"""How much earlier than its start was sent a run has to have been created before it counts as another one than the
+service has started."""
 
 LOOKUP_DELAYS = (5.0, 10.0)
 """Seconds before each look for a lost run, which may take a moment to appear."""
@@ -117,6 +121,11 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
 
     run = looked or _look(port, record)
     step = decide(run)
+    if run is None and not was_cleared and (other := find_in_place_of(port, record, config.on_ambiguous_start)):
+        record, run = record.unnamed().started(other.id), other
+        port.save(record)
+        _claim(port, record)
+        step = decide(run)
     if step is NextStep.STOP_AND_START:
         run = _stop_replaced(port, record, config)
         step = decide(run)  # it may have ended well before it was stopped
@@ -155,10 +164,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     port.save(record)
     call = config.start_call()
     try:
-        run = send_start(port, call, f"Agent {config.agent_id}")
-        if run.id in record.replaced:
-            reason = f"the answer names run {run.id}, and the task had it before"
-            raise call.error(UnexpectedAnswer, reason, may_have_acted=True)
+        reply = _send_new(port, call, record)
     except SequentumError as error:
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to look for.
@@ -176,12 +182,132 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
             # The intent stays: the next attempt looks again, later, and starts a run only if there is still none.
             raise
         run = found
+    else:
+        run = _started_by(port, reply, record)
     record = record.started(run.id)
     port.save(record)
     _claim(port, record)
     _announce(port, config, record.starts)
     log.info("Started run %s of agent %s.", run.id, run.agent_id)
     return run
+
+
+def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
+    """Send the start of a new run; an answer that names a run which the task had before is as good as a lost one."""
+    reply = send_start(port, call, f"Agent {record.agent_id}")
+    if reply.value.id in record.replaced:
+        reason = f"the answer names run {reply.value.id}, and the task had it before"
+        raise call.error(UnexpectedAnswer, reason, may_have_acted=True)
+    return reply
+
+
+def _started_by(port: Port, reply: Reply[Run], record: RunRecord) -> Run:
+    """Return the run that a start has started: the one that its answer names, unless that one is older."""
+    run = reply.value
+    if not _is_older(run, record, port.now(), reply.served_at):
+        return run
+    return find_misnamed_run(port, record.started(run.id), run, is_older=True) or run
+
+
+def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_older: bool = False) -> Run | None:
+    """Return the run that the start has really started, where the service's answer named another one.
+
+    An answer may name a run that does not exist, or one that is older than the start. What was started has no owner
+    then, so it is looked for as after a lost answer. The run becomes that of the record.
+
+    :param record: the record, with the run that the answer named.
+    :param named: that run as the service shows it; ``None`` if the service has never shown it.
+    :param is_older: whether it is known to be older than the start.
+    :return: the run; ``None`` if the answer named the right one, as far as is known.
+    :raises AgentRunStartAmbiguous: the run that was started cannot be distinguished from others.
+    :raises SequentumError: the service could not be asked at the last look.
+    """
+    if not is_older and not is_misnamed(port, record, named):
+        return None
+    what = "is not known to the service" if named is None else "is older than the start"
+    log.warning("%s, which the answer to the start named, %s. Looking for the one that was started.", record.name, what)
+    intent = record.unnamed()
+    port.save(intent)  # whatever ends this attempt: the run that the answer named is not this task's to stop
+    try:
+        found = find_lost_run(port, intent, record.config_or_defaults.on_ambiguous_start)
+    except AgentRunStartAmbiguous:
+        port.save(intent.updated(is_ambiguous=True))
+        raise
+    if found is None:
+        port.save(record)
+        return None
+    started = intent.started(found.id)
+    port.save(started)
+    _claim(port, started)
+    return found
+
+
+def is_misnamed(port: Port, record: RunRecord, named: Run | None) -> bool:
+    """Return whether the run that the answer to a start named is another one than the one that was started.
+
+    For the parameters, see :func:`find_misnamed_run`.
+
+    :raises SequentumError: the service does not know the run, and its list could not be read.
+    """
+    if record.run_id is None or not record.says_when:
+        return False
+    if named is None:
+        return not _is_listed(port, record)
+    return _may_be_older(named, record) and _is_older_by_list(port, named, record)
+
+
+def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> Run | None:
+    """Return the run to work with in place of one that the service does not know.
+
+    It may have been deleted, or may never have existed, so that the start has started another one. Which of them is the
+    case cannot be known here, so that a single candidate proves nothing.
+
+    :param record: the record of the run that the service does not know.
+    :return: the run itself, if the service lists it all the same; the newest candidate where ``on_ambiguous_start`` is
+        ``adopt``.
+    :raises AgentRunStartAmbiguous: there are runs that the start may have started, and ``on_ambiguous_start`` is
+        ``fail``.
+    """
+    if not record.says_when:
+        return None
+    intent = record.unnamed()
+    reply = port.exchange(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
+    if (listed := next((run for run in reply.value if run.id == record.run_id), None)) is not None:
+        return listed
+    claimed = {run_id for claim in port.claims() for run_id in claim.run_ids}
+    candidates = candidates_for(intent, reply.value, port.now(), reply.served_at, claimed)
+    if not candidates or on_ambiguous_start == "start":
+        return None
+    if on_ambiguous_start == "adopt":
+        return max(candidates, key=lambda candidate: candidate.id)
+    port.save(intent.updated(is_ambiguous=True))
+    raise _ambiguous(intent, candidates, f"The service does not know run {record.run_id}, which its answer named.")
+
+
+def _is_listed(port: Port, record: RunRecord) -> bool:
+    listed = port.send(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
+    return any(run.id == record.run_id for run in listed)
+
+
+def _may_be_older(run: Run, record: RunRecord) -> bool:
+    """Return whether a look at the service's clock is worth a request."""
+    created = run.created or run.start_time
+    return created is not None and created + OLDER < record.requested_at
+
+
+def _is_older(run: Run, record: RunRecord, now: datetime, served_at: datetime | None) -> bool:
+    """Return whether a run was created before the start was sent; for the parameters, see :func:`candidates_for`."""
+    created = run.created or run.start_time
+    return created is not None and served_at is not None and created + OLDER < served_at - (now - record.requested_at)
+
+
+def _is_older_by_list(port: Port, run: Run, record: RunRecord) -> bool:
+    try:
+        reply = port.exchange(runs.list_runs(record.agent_id, 1))
+    except SequentumError as error:
+        log.warning("Could not find out whether %s is the one that was started. (%s)", record.name, error)
+        return False
+    return _is_older(run, record, port.now(), reply.served_at)
 
 
 def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -> None:
@@ -202,20 +328,20 @@ def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
     )
 
 
-def send_start(port: Sender, call: Call[T], what: str) -> T:
+def send_start(port: Sender, call: Call[T], what: str) -> Reply[T]:
     """Send a start; repeat it while the service refuses it because of what is running now.
 
     :param what: what is to be started, for the log.
     """
     for delay in BUSY_DELAYS:
         try:
-            return port.send(call)
+            return port.exchange(call)
         except SequentumError as error:
             if error.status_code != 409:
                 raise
             log.warning("%s cannot be started now; trying again in %g s. (%s)", what, delay, error)
         port.sleep(delay)
-    return port.send(call)
+    return port.exchange(call)
 
 
 def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | None:

@@ -28,6 +28,7 @@ from airflow_provider_sequentum.airflow_compat.deferral import (
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
 from airflow_provider_sequentum.exceptions import SequentumUnavailable, client_errors_as_exceptions
+from airflow_provider_sequentum.parameters import LONGEST_DURATION
 from airflow_provider_sequentum.reporting.links import AgentRunLink, lead_to_dashboard, publish_run
 
 if TYPE_CHECKING:
@@ -108,8 +109,10 @@ class AgentRunSensor(BaseSensorOperator):
             config = self._config()
             port, poller = self._polling(config)
             lead_to_dashboard(context, port.hook, self.operator_extra_links)
-            port.deadline = port.now() + timedelta(seconds=self.timeout)
-            until = self._first_poke(context, port) + timedelta(seconds=self.timeout)
+            # Airflow takes a time that leads out of the calendar.
+            limit = timedelta(seconds=min(self.timeout, LONGEST_DURATION.total_seconds()))
+            port.deadline = port.now() + limit
+            until = self._first_poke(context, port) + limit
             self.log.info("Waiting for %s, until %s.", poller.spec.name, until.isoformat(" ", "seconds"))
             if not config.deferrable:
                 return super().execute(context)

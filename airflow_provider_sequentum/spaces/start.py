@@ -120,7 +120,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     claim_runs(port, record, is_answered=False)
     port.save(record)
     try:
-        answer = send_start(port, config.start_call(), f"Space {config.space_id}")
+        answer = send_start(port, config.start_call(), f"Space {config.space_id}").value
     except SequentumError as error:
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to look for.

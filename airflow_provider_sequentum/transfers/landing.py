@@ -158,15 +158,17 @@ def without_password(destination: object) -> str:
 # Names
 
 
-def landing_names(names: Sequence[str | None]) -> list[str]:
+def landing_names(names: Sequence[str | None], taken: Sequence[str] = ()) -> list[str]:
     """Return a safe name for each of the server's. None is an unfinished file's, or one that is needed beside them.
 
     With it the file's path can be given to an operator: it has nothing that :func:`check_destination` refuses.
+
+    :param taken: further names that are needed beside them.
     """
     # Only a safe name shows how it ends.
     safe = (_NOT_IN_A_DESTINATION.sub("_", safe_file_name(name)) for name in names)
     harmless = [f"{name}_" if name.lower().endswith(UNFINISHED_SUFFIX) else name for name in safe]
-    needed = (MANIFEST_NAME, CHECKED_FOLDER, CHANGES_FOLDER)
+    needed = (MANIFEST_NAME, CHECKED_FOLDER, CHANGES_FOLDER, *taken)
     return safe_file_names([*needed, *harmless])[len(needed) :]
 
 
@@ -288,6 +290,11 @@ class LandingFolder:
         path = self.path / name
         is_plain = "/" in name or _PERCENT_ESCAPE.search(name)
         return path.path if path.protocol in LOCAL and is_plain else str(path)
+
+    def name_here(self, path: ObjectStoragePath) -> str | None:
+        """Return the name that a path has in this folder; ``None`` if it leads elsewhere."""
+        places = [(each.protocol in LOCAL or each.protocol, each.path) for each in (path.parent, self.path)]
+        return path.name if places[0] == places[1] else None
 
     def file(self, name: str) -> StoredFile:
         """Return a file of the folder."""

@@ -213,7 +213,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             return None
         from airflow_provider_sequentum.transfers.column_types import TypesFile
         from airflow_provider_sequentum.transfers.conversion import Conversion
-        from airflow_provider_sequentum.transfers.landing import open_named
+        from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, open_named
         from airflow_provider_sequentum.transfers.manifest import Form
 
         conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
@@ -224,6 +224,11 @@ class RunFilesToObjectStorageOperator(BaseOperator):
                 types_file = open_named("schema_file", self.schema_file, conn_id)
             except ValueError as error:
                 raise SequentumRequestRefused(f"{error}. Nothing was copied.") from error
+            if folder.name_here(types_file) == MANIFEST_NAME:
+                raise SequentumRequestRefused(
+                    f"schema_file={str(types_file)!r:.500} is where the manifest of the files is written. Nothing was "
+                    "copied. Choose another name."
+                )
         form = {name: parsed[name] for name in Form.model_fields}
         return Conversion(Form(**form), TypesFile(types_file))
 

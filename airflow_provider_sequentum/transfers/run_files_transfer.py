@@ -225,7 +225,9 @@ class RunFilesTransfer:
     def _land(
         self, run: Run, selection: Selection, previous: Manifest | None, contents: Contents, unreadable: int
     ) -> Landed:
-        names = landing_names([self._wanted_name(file) for file in selection.chosen])
+        # The types of columns may be kept in the same folder.
+        beside = None if self.conversion is None else self.folder.name_here(self.conversion.types_file.path)
+        names = landing_names([self._wanted_name(file) for file in selection.chosen], [beside] if beside else [])
         self._check_names(names, contents)
         chosen = dict(zip(names, selection.chosen, strict=True))
         with TemporaryDirectory(prefix="sequentum-landing-") as work:

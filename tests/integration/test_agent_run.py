@@ -177,6 +177,18 @@ def test_its_timeout_stops_the_run(sandbox: Sandbox, agent: Agent, task: FakeTas
     assert sandbox.ledger.runs(agent.id)[0].status == "Stopped"
 
 
+def test_its_timeout_stops_the_run_whatever_budget_is_left(
+    sandbox: Sandbox, agent: Agent, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = json.loads(sandbox.connection_uri)
+    connection["extra"]["requests_per_minute"] = 1
+    monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", json.dumps(connection))
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Running")])
+    with pytest.raises(AgentRunTimeout, match="It has been stopped"):
+        operator(agent.id, timeout=2).execute(task.context)
+    assert sandbox.ledger.runs(agent.id)[0].status == "Stopped"
+
+
 def test_a_run_that_ignores_a_stop_is_killed(sandbox: Sandbox, agent: Agent, task: FakeTask) -> None:
     sandbox.plan_runs(agent.id, [RunPlan(outcome="Running", ignores_stop=True)])
     with pytest.raises(AgentRunTimeout, match="It has been stopped"):

@@ -117,6 +117,18 @@ class TestSpace:
         facts = [(run["agent_id"], run["run_id"], run["records"]) for run in extra["runs"]]
         assert facts == [(agent, run, 2) for agent, run in zip(agents, run_ids, strict=True)]
 
+    @pytest.mark.parametrize("address", ["https://[x", "http://h]/a", "", "javascript:alert(1)", "//h/a", "no address"])
+    def test_an_agent_that_starts_at_no_page_costs_no_other_lineage(
+        self, sandbox: Sandbox, space: tuple[int, list[int]], address: str
+    ) -> None:
+        sandbox.add_agent("C", records=RECORDS, duration=1.0, space_id=space[0]).start_url = address
+        task = start_space(space[0])
+        task.execute(context_of(task))  # type: ignore[arg-type]
+        lineage = task.get_openlineage_facets_on_complete(None)
+        assert lineage is not None
+        assert [(page.namespace, page.name) for page in lineage.inputs] == [("https://shop.example", "/a")]
+        assert len(lineage.outputs) == 3
+
     def test_too_few_credits_start_nothing(self, sandbox: Sandbox, space: tuple[int, list[int]]) -> None:
         task = start_space(space[0], min_credits=5000)
         with pytest.raises(CreditsTooLow, match=rf"Space {space[0]} was not started: 1000(\.0*)? credits are left"):

@@ -171,6 +171,28 @@ class TestTypesOverRuns:
         assert types(shop.land_text("new,id\n3,4\n")[0]) == {"new": "string", "id": "string"}
         assert types(shop.land(run_id)[0]) == {"id": "int64", "new": "int64"}
 
+    @pytest.mark.parametrize("name", ["types.txt", "Types.TXT", "a/types.txt", "types.csv"])
+    def test_no_file_takes_the_name_of_types_that_lie_in_the_same_folder(self, shop: Shop, name: str) -> None:
+        types_name = "types.parquet" if name.endswith(".csv") else "types.txt"
+        run_id = shop.run(
+            ExtraFile(name="products.csv", content=PRODUCTS), ExtraFile(name=name, content="sku,price\nA,1\n")
+        )
+        for place in (str, Path.as_uri):
+            options = {"schema_file": place(shop.folder(run_id) / types_name), "file_patterns": ["*"]}
+            landed = {Path(path).name for path in shop.land(run_id, **options)}
+            assert "products.parquet" in landed
+            assert types_name not in {each.lower() for each in landed}
+            assert "columns" in json.loads((shop.folder(run_id) / types_name).read_bytes())
+            for file in shop.manifest(run_id)["files"]:
+                content = (shop.folder(run_id) / file["name"]).read_bytes()
+                assert hashlib.sha256(content).hexdigest() == file["sha256"]
+
+    def test_types_cannot_be_kept_in_the_manifest(self, shop: Shop) -> None:
+        run_id = shop.run(ExtraFile(name="products.csv", content=PRODUCTS))
+        with pytest.raises(SequentumRequestRefused, match="manifest"):
+            shop.land(run_id, schema_file=str(shop.folder(run_id) / MANIFEST_NAME))
+        assert not shop.folder(run_id).exists()
+
     def test_types_lie_above_the_folders_of_runs_by_default(self, shop: Shop) -> None:
         run_id = shop.run(ExtraFile(name="products.csv", content="id\n1\n"))
         shop.land(run_id, schema_file=None)

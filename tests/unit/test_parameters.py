@@ -27,6 +27,7 @@ from airflow_provider_sequentum.parameters import (
     parse_seconds,
     parse_text,
     parse_time,
+    plain,
 )
 from airflow_provider_sequentum.runs.record import RunConfig
 from airflow_provider_sequentum.sessions.record import SessionConfig
@@ -233,6 +234,27 @@ CIRCULAR["self"] = CIRCULAR
 def test_what_native_rendering_gives_is_serialised(value: Any, text: str) -> None:
     assert parse_json_object({"a": value}) == f'{{"a": {text}}}'
     json.loads(parse_json_object({"a": {"b": LazyOutput(value)}}) if not isinstance(value, Iterator) else text)
+
+
+def test_times_of_numpy_and_pandas_are_times_in_any_unit() -> None:
+    numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    for unit in ("s", "ms", "us", "ns"):
+        moment = numpy.datetime64("2026-01-31T06:00:00", unit)
+        values = [moment, numpy.array([moment]), numpy.timedelta64(5, "s").astype(f"timedelta64[{unit}]")]
+        assert [plain(value) for value in values] == ["2026-01-31T06:00:00", ["2026-01-31T06:00:00"], 5.0]
+    assert plain(numpy.datetime64("2026-01-31")) == "2026-01-31"
+    series = pandas.Series(pandas.to_datetime(["2026-01-31T06:00:00+00:00", None]))
+    assert plain([series, pandas.NaT, numpy.datetime64("NaT")]) == [["2026-01-31T06:00:00+00:00", None], None, None]
+
+
+@pytest.mark.parametrize("exponent", [400, 5_000, 3_000_000, 999_999_999])
+def test_a_huge_decimal_takes_no_time(exponent: int) -> None:
+    huge = Decimal(f"1E+{exponent}")
+    for parse in (parse_id, parse_count, parse_amount, parse_seconds):
+        with pytest.raises(ValueError, match="must be"):
+            parse(huge)
+    with pytest.raises(ValueError, match="must be a JSON object"):
+        parse_json_object({"a": huge})
 
 
 @pytest.mark.parametrize(

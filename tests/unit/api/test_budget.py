@@ -238,6 +238,18 @@ def test_what_is_urgent_is_admitted_whatever_is_left() -> None:
     assert budget.admit() == 30.0
 
 
+def test_a_stop_waits_for_the_limit_of_the_key_only() -> None:
+    budget = RequestBudget(Clock())
+    for _ in range(3):
+        budget.admit()
+    for _ in range(3):
+        budget.settle(HEADERS, refused_for=86_400)
+
+    assert budget.admit(per_minute=1) == LONGEST_PAUSE
+    assert sum(budget.admit(per_minute=1, is_of_stop=True) == 0 for _ in range(2 * LIMIT)) == LIMIT - 3
+    assert budget.admit(is_of_stop=True) > 0
+
+
 def test_what_a_refusal_took_comes_back_window_by_window() -> None:
     clock = Clock()
     budget = RequestBudget(clock)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,26 @@ def test_6_26_being_rate_limited_is_a_delay(driver: MakeDriver) -> None:
 
     assert client.send(runs.status(7, 42)).id == 42
     assert sum(client.slept) >= 18
+
+
+@pytest.mark.parametrize("retry_after", ["1e9", "86400", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_6_26_being_rate_limited_delays_no_stop(driver: MakeDriver, retry_after: str) -> None:
+    client = driver(httpx.Response(429, headers={"Retry-After": retry_after}), httpx.Response(204))
+
+    with pytest.raises(HttpStatusError):
+        client.send(runs.status(7, 42))
+    client.send(runs.stop(7, 42), within=10)
+    assert client.slept == []
+
+
+@pytest.mark.parametrize("skew", [timedelta(days=-1), timedelta(0), timedelta(days=1)])
+def test_6_26_a_date_is_measured_from_the_service_s_own_time(driver: MakeDriver, skew: timedelta) -> None:
+    now = datetime.now(UTC) + skew
+    headers = {"Date": format_datetime(now), "Retry-After": format_datetime(now + timedelta(seconds=30))}
+    client = driver(httpx.Response(429, headers=headers), httpx.Response(200, json={"id": 42}))
+
+    assert client.send(runs.status(7, 42)).id == 42
+    assert sum(client.slept) == pytest.approx(31, abs=2)
 
 
 def test_6_26_retry_after_may_be_a_date() -> None:

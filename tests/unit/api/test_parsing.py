@@ -32,6 +32,13 @@ class Thing(ApiModel):
     parts: list[Part] | None = None
 
 
+class Flagged(ApiModel):
+    flag: bool | None = None
+    anything: Any = None
+    number: float | None = None
+    name: str | None = None
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
@@ -145,3 +152,13 @@ def test_success_false_is_a_refusal(content: bytes, reason: str) -> None:
 
 def test_a_page_is_a_list() -> None:
     assert [*Page([1, 2], 9), 3] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_flag_is_no_number(flag: bool) -> None:
+    with pytest.raises(ValidationError):
+        read_one(Thing)(answer(_json({"id": flag})))
+    thing = read_one(Thing)(answer(_json({"id": 1, "parts": [{"size": flag}], "flag": flag, "anything": [flag]})))
+    assert thing.parts == [Part()]
+    flagged = read_one(Flagged)(answer(_json({"flag": flag, "anything": flag, "number": flag, "name": flag})))
+    assert flagged == Flagged(flag=flag, anything=flag)

@@ -41,6 +41,13 @@ def test_where_the_status_is_refused_a_stop_refused_because_it_is_over_confirms_
     assert result.sentence == "The service does not show it, and says that it is over."
 
 
+def test_whatever_a_stop_sends_waits_for_no_budget_of_this_process(service: FakeService, worker: Worker) -> None:
+    service.ignores_stop = True
+    assert stop_run(worker, RECORD, 5.0).confirmed
+    assert {call.path.rpartition("/")[2] for _, call, _ in worker.sent} == {"stop", "kill", "status"}
+    assert all(call.is_of_stop for _, call, _ in worker.sent)
+
+
 @pytest.mark.parametrize("text", ["Run 101 is not over yet.", "Not in this state.", "Cannot stop while exporting"])
 def test_a_refusal_that_says_something_else_confirms_nothing(service: FakeService, worker: Worker, text: str) -> None:
     service.faults["status"] = [(fakes.unauthorized, False)] * 200

@@ -399,6 +399,14 @@ def test_airflows_own_deferral_timeout_stops_the_run(
     assert service.runs[101].status is RunStatus.STOPPED
 
 
+@BOTH
+@pytest.mark.parametrize("limit", [timedelta(days=3_000_000), timedelta.max])
+def test_an_execution_timeout_beyond_the_calendar_is_none(
+    worker: Worker, task: FakeTask, deferrable: bool, limit: timedelta
+) -> None:
+    assert run_through(worker, task, deferrable=deferrable, execution_timeout=limit) == 101
+
+
 def test_airflows_own_deferral_timeout_stops_the_run_for_execution_timeout_too(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:

@@ -193,6 +193,15 @@ def test_its_timeout_leaves_the_run_alone(worker: Worker, task: FakeTask, mode: 
 
 
 @MODES
+@pytest.mark.parametrize("name", ["timeout", "execution_timeout"])
+@pytest.mark.parametrize("limit", [timedelta(days=3_000_000), timedelta.max])
+def test_a_limit_beyond_the_calendar_is_none(
+    service: FakeService, worker: Worker, task: FakeTask, mode: str, name: str, limit: timedelta
+) -> None:
+    assert sense(worker, task, mode, run_id=service.start().id, **{name: limit}) == 101
+
+
+@MODES
 def test_a_run_that_never_comes_times_out(worker: Worker, task: FakeTask, mode: str) -> None:
     with pytest.raises(
         AirflowSensorTimeout, match=r"^Timed out waiting for a run of agent 7 created .* None was found\.$"
