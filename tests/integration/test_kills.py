@@ -1,4 +1,4 @@
-"""Landing as Parquet and the comparison of runs, killed by SIGKILL at each of their steps, and then tried again."""
+"""Landing as Parquet, the check and the comparison of records, killed at each of their steps, and then tried again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from airflow_provider_sequentum.operators.run_changes import RunChangesOperator
+from airflow_provider_sequentum.operators.run_records import CheckRunRecordsOperator
 from airflow_provider_sequentum.sandbox import Sandbox
 from airflow_provider_sequentum.sandbox.agents import ExtraFile
 from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, UNFINISHED_SUFFIX
@@ -21,6 +22,7 @@ from tests.support.landing import FakeTaskInstance, finished_run
 
 PRODUCTS = "sku,region,price,sold\n00123,EU,9.50,2024-01-05\n00124,US,12,2024-01-06\n00125,EU,0.99,2024-01-06\n"
 LANDING = f"{RunFilesToObjectStorageOperator.__module__}:{RunFilesToObjectStorageOperator.__name__}"
+CHECK = f"{CheckRunRecordsOperator.__module__}:{CheckRunRecordsOperator.__name__}"
 CHANGES = f"{RunChangesOperator.__module__}:{RunChangesOperator.__name__}"
 
 Tree = dict[str, bytes]
@@ -56,7 +58,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def processes(sandbox: Sandbox, temporary: Path) -> Iterator[Killing]:
     with killing(
         RunFilesToObjectStorageOperator.__module__,
+        CheckRunRecordsOperator.__module__,
         RunChangesOperator.__module__,
+        "airflow_provider_sequentum.quality.check",
         "airflow_provider_sequentum.quality.published",
         "duckdb",
         "pyarrow.parquet",
@@ -239,3 +243,52 @@ class TestChanges:
                 name: data for name, data in after.items() if "published" not in name
             }
             assert self.compare(self.arguments(lake, run + 1)) == following, "the run after it compares with it"
+
+
+class TestCheck:
+    RUNS = 5
+    CONTRACT: ClassVar[dict[str, Any]] = {
+        "key": "sku",
+        "rules": [{"rule": "range", "column": "price", "minimum": 1, "on_breach": "quarantine"}],
+    }
+
+    @pytest.fixture
+    def lake(self, tmp_path: Path) -> Path:
+        lake = tmp_path / "lake"
+        for run in range(1, self.RUNS + 1):
+            text = "sku,price\n" + "".join(f"A{n},{n * 10 + run / 10}\n" for n in range(20))
+            restore(lake / f"run-{run}", {"a.csv": text.encode(), "b.csv": text.replace("A", "B").encode()})
+        return lake
+
+    def arguments(self, lake: Path, run: int) -> dict[str, Any]:
+        files = sorted(str(path) for path in (lake / f"run-{run}").glob("*.csv"))
+        profiles = str(lake / "profiles")
+        return {"agent_id": 7, "run_id": run, "files": files, "contract": self.CONTRACT, "profiles": profiles}
+
+    def judge(self, arguments: dict[str, Any]) -> list[str]:
+        operator = CheckRunRecordsOperator(task_id="check", **arguments)
+        return operator.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+
+    @EVERY
+    def test_the_next_try_leaves_what_an_undisturbed_one_leaves(
+        self, processes: Killing, lake: Path, temporary: Path, every: bool
+    ) -> None:
+        for run in range(1, self.RUNS):
+            self.judge(self.arguments(lake, run))
+        before, arguments = tree(lake), self.arguments(lake, self.RUNS)
+        steps = processes.run(CHECK, arguments, [lake, temporary], None)
+        after, profile = tree(lake), f"profiles/run-{self.RUNS}.json"
+        written = {name for name in after if after[name] != before.get(name)}
+        assert {f"run-{self.RUNS}/checked/{name}" for name in ("a.csv", "quarantine_a.csv")} | {profile} <= written
+        assert {f"os.rename {Path(name).name}" for name in written} <= set(steps)
+        quick = ("half of quarantine_a.csv", f"os.rename run-{self.RUNS}.parquet", f"half of run-{self.RUNS}.json")
+        for step in chosen(steps, every, *quick):
+            restore(lake, before)
+            assert processes.run(CHECK, arguments, [lake, temporary], step) == steps[: step + 1]
+            found = whole(tree(lake))
+            for name, data in found.items():
+                assert data in (before.get(name), after.get(name)), name
+            if profile in found:
+                assert written <= found.keys(), "a run that has a profile has all"
+            self.judge(arguments)
+            assert tree(lake) == after, steps[step]
