@@ -210,7 +210,8 @@ class _Judging:
             window = f"row_number() OVER (PARTITION BY {', '.join(columns)} ORDER BY r) > 1"
             return _RowTest(f"({filled}) AND {window}", (), name, "a value that another record has"), filled
         sql, parameters, reason = _value_test(rule, columns[0])
-        return _RowTest(f"({filled}) AND NOT coalesce({sql}, false)", parameters, name, reason), filled
+        # In this order: of a condition's later parts, DuckDB evaluates again what is in them twice.
+        return _RowTest(f"NOT coalesce({sql}, false) AND ({filled})", parameters, name, reason), filled
 
     def _unknown(self, name: str) -> _Question:
         has_text = f"nullif(trim({self._table.columns[name].sql}), '') IS NOT NULL"

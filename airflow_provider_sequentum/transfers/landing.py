@@ -316,14 +316,18 @@ class LandingFolder:
 
     @contextmanager
     def write(self, name: str, expected_size: int | None = None) -> Iterator[Destination]:
-        """Open a file for writing, as :func:`landing` does.
+        """Open a file for writing, as :func:`landing` does. What a killed attempt left half-written of it is removed.
 
         :param name: its name or, in a folder below this one, its path from here.
         """
+        target = self.path / name
         if "/" in name:
-            LandingFolder((self.path / name).parent).make()
-        with storage_errors(f"Could not write {self.path / name}"), landing(self.path / name, expected_size) as stream:
-            yield stream
+            LandingFolder(target.parent).make()
+        with storage_errors(f"Could not write {target}"):
+            if target.protocol in LOCAL:
+                _remove_unfinished(Path(target.path))
+            with landing(target, expected_size) as stream:
+                yield stream
 
     def upload(self, name: str, file: Path, progress: Progress | None = None) -> str:
         """Copy a file of this machine into the folder, or into one below it, and return where it is then.
@@ -414,6 +418,12 @@ def _local(target: Path) -> Iterator[Destination]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _remove_unfinished(target: Path) -> None:
+    """Remove what killed attempts left of a file. An attempt that still writes it fails, and this one takes over."""
+    for name in unfinished_of([target.name], [path.name for path in target.parent.iterdir()]):
+        target.with_name(name).unlink(missing_ok=True)
 
 
 class _Upload:

@@ -45,7 +45,6 @@ from airflow_provider_sequentum.transfers.landing import (
     Progress,
     copy_all,
     landing_names,
-    unfinished_of,
 )
 from airflow_provider_sequentum.transfers.manifest import (
     LandedFile,
@@ -288,10 +287,6 @@ class RunFilesTransfer:
             update={"without_records": list(converted.without_records), "unreadable": unreadable}
         )
         self._log_surprises(planned, previous)
-        names = {*chosen, *(file.name for file in planned.files)}
-        for unfinished in unfinished_of([MANIFEST_NAME, *names], sizes):
-            # A killed attempt left it half-written. An attempt that still writes it fails, and this one takes over.
-            self.folder.remove(unfinished)
         old = outdated(previous, planned)
         # Named until they are gone, so that a retry removes them if this attempt is killed before that.
         self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,6 +120,41 @@ def test_a_pattern_that_is_none_is_refused(workspace: Workspace) -> None:
     contract = parse_contract({"rules": [{"rule": "pattern", "column": "sku", "pattern": "("}]})
     with pytest.raises(SequentumRequestRefused, match="sku"):
         judge(table(workspace, ROWS), contract)
+
+
+@pytest.mark.parametrize("wrong", ["(", "(?=A)", "[a", "A{1,5000}"])
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_of_many_rules_the_one_whose_pattern_is_none_is_named(workspace: Workspace, wrong: str, place: int) -> None:
+    """They are counted in one pass, whose error says only that some pattern is wrong."""
+    rules: list[dict[str, Any]] = [
+        {"rule": "filled", "column": "sku"},
+        {"rule": "range", "column": "price", "minimum": 1, "maximum": 9},
+        {"rule": "allowed", "column": "sku", "values": ["A1"]},
+        {"rule": "pattern", "column": "sku", "pattern": "^A"},
+    ]
+    rules.insert(place, {"rule": "pattern", "column": "when", "pattern": wrong})
+    with pytest.raises(SequentumRequestRefused, match="when: ") as refused:
+        judge(table(workspace, ROWS), parse_contract({"rules": rules}))
+    assert not any(name in str(refused.value) for name in ("sku", "price"))
+
+
+def test_what_no_single_rule_is_to_blame_for_is_no_refusal(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some rules fail together, and each of them alone does not."""
+    contract = parse_contract(
+        {"rules": [{"rule": "pattern", "column": column, "pattern": "^A"} for column in ("sku", "price")]}
+    )
+    judged, rows = table(workspace, ROWS), Workspace.rows
+
+    def failing(self: Workspace, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        if len(parameters) > 1:
+            raise duckdb.InvalidInputException("not all of it at once")
+        return rows(self, sql, parameters)
+
+    monkeypatch.setattr(Workspace, "rows", failing)
+    with pytest.raises(duckdb.InvalidInputException, match="not all of it at once"):
+        judge(judged, contract)
 
 
 HOSTILE = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters='\0",\r\n'), min_size=1, max_size=8)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airflow_provider_sequentum.quality import profile as profile_module
 from airflow_provider_sequentum.quality.engine import Table, Workspace, open_workspace
 from airflow_provider_sequentum.quality.profile import ColumnChange, compare, has_value, profile
 
@@ -52,6 +53,23 @@ def test_how_often_a_value_is_there_counts(workspace: Workspace) -> None:
     assert found.values == {"<b>new</b>": 0.66667, "used": 0.33333}
     assert found.words == {"new": 0.66667, "used": 0.33333}
     assert found.kinds == {"text": 1.0}
+
+
+@pytest.mark.parametrize(("records", "every"), [(0, 0), (99, 1), (300, 1), (301, 2), (2_250, 8), (30_001, 101)])
+def test_the_sample_is_of_neighbours_from_the_whole_table(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, records: int, every: int
+) -> None:
+    """Every so many blocks of 100 rows, whatever file they are in."""
+    monkeypatch.setattr(profile_module, "SAMPLE", 300)
+    rows = [{"n": n, **({"half": n} if n > 500 else {})} for n in range(records)]
+    files = [MemoryFile(rows[start : start + 700]) for start in range(0, records, 700)]
+    table = workspace.load(files, typed_cells=False).as_text()
+    expected = [n for n in range(records) if n // 100 % every == 0]
+    assert profile(table, agent_id=7, run_id=1).rows == len(expected) <= 300
+    if records:
+        half = ", CAST(c1 AS INT)" if records > 501 else ", NULL"
+        found = table.query(f"SELECT r, CAST(c0 AS INT){half} FROM sample ORDER BY r")
+        assert found == [(n, n, n if n > 500 else None) for n in expected]
 
 
 def test_each_column_has_a_change_of_its_own(workspace: Workspace) -> None:

@@ -287,6 +287,16 @@ def test_what_a_killed_attempt_left_is_told_from_what_others_write() -> None:
     assert unfinished_of(["a.csv", "c.csv"], [mine, "a.csv", others, again, "x.unfinished"]) == [mine, again]
 
 
+def test_what_a_killed_attempt_left_goes_when_the_file_is_written_again(tmp_path: Path) -> None:
+    """Whoever writes it: records, manifests, profiles, changes and pointers all land in this way."""
+    mine, others = tmp_path / unfinished_name("a.csv"), tmp_path / unfinished_name("b.csv")
+    for half in (mine, others):
+        half.write_bytes(b"ha")
+    with LandingFolder(ObjectStoragePath(str(tmp_path))).write("a.csv") as stream:
+        stream.write(b"half")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", others.name}
+
+
 # Errors
 
 
