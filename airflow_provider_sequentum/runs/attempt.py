@@ -280,7 +280,7 @@ class RunAttempt(JobAttempt[RunRecord]):
                 return ""
         except SequentumError as error:
             self.stop_failed = True
-            return f"Another run of agent {record.agent_id} may be running and costing credits. ({error})"
+            return f"{doubt_about(f'Another run of agent {record.agent_id}')} ({error})"
         self._was_shown = True
         self.port.record = record.unnamed()
         return self.stop()
