@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.ui.cache import Known, ServiceCache
 
-AGENTS_ON_A_PAGE = 100
+AGENTS_ON_A_PAGE = 40
 MOST_GOING = 100
 MOST_FILES = 200
 MOST_RUNS_ASKED = 5
@@ -63,8 +63,8 @@ class Bar:
     """One run in a chart."""
 
     x: int
-    y: float
-    height: float
+    y: int
+    height: int
     tone: str
     title: str
     is_this: bool
@@ -220,10 +220,10 @@ def chart_of(runs: Sequence[RunFacts], this: int | None = None) -> Chart:
     bars, records = [], []
     for number, run in enumerate(shown):
         x = number * (BAR_WIDTH + BAR_GAP)
-        height = max(round((run.seconds or 0.0) / longest * CHART_HEIGHT, 1), 2.0)
+        height = max(round((run.seconds or 0.0) / longest * CHART_HEIGHT), 2)
         title = f"Run {run.run_id}: {run.status}, {_duration(run.seconds)}, {_number(run.records)} records"
         bars.append(Bar(x, CHART_HEIGHT - height, height, _TONES[run.phase], title, run.run_id == this))
-        rise = max(round((run.records or 0) / most * CHART_HEIGHT, 1), 0.5)
+        rise = max(round((run.records or 0) / most * CHART_HEIGHT), 1)
         records.append(f"M{x} {BASE}v-{rise}h{BAR_WIDTH}V{BASE}z")
     width = max(len(shown) * (BAR_WIDTH + BAR_GAP) - BAR_GAP, 1)
     return Chart(tuple(bars), "".join(records), width, _summary_of(shown))

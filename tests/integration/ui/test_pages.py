@@ -19,6 +19,7 @@ from airflow_provider_sequentum.reporting.links import SESSION_SUMMARY_KEY
 from airflow_provider_sequentum.sandbox import RunPlan
 from airflow_provider_sequentum.ui import app as ui
 from airflow_provider_sequentum.ui import tasks
+from airflow_provider_sequentum.ui.pages import AGENTS_ON_A_PAGE
 from tests.integration.ui.conftest import RUN_ID
 from tests.support import airflow_rows as rows
 
@@ -340,6 +341,15 @@ def test_thirty_runs_of_an_agent_are_shown_and_a_thousand_stay_small(stage: Stag
     assert text.count("<svg") == 34
     assert 990 <= text.count("<rect") <= 1000
     assert "No task of your DAGs" not in text
+
+
+def test_the_fullest_page_stays_small(stage: Stage) -> None:
+    with create_session() as session:
+        rows.add_history(session, "sales", count=3600, agents=120, first_agent_id=500, conn_id="sequentum_default")
+    text = stage.as_("viewer").get("/agents").text
+    assert text.count("<rect") == 30 * AGENTS_ON_A_PAGE
+    assert len(text.encode()) < 200_000
+    assert "120 agents" in text
 
 
 def test_no_run_at_all(stage: Stage) -> None:
