@@ -177,7 +177,7 @@ class Performance:
             world.database.rows(TRIES, TASK, TASK),
             world.database.results(),
             people.clicks,
-            world.database.last_heartbeats(),
+            world.database.lifetimes(),
             world.cluster.home,
         )
 

@@ -6,7 +6,6 @@ import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from psycopg.rows import dict_row
 from airflow_provider_sequentum.sandbox.ledger import ActualRun, Effect, RequestEntry
 from tests.cluster.canary import Search, Sighting
 from tests.cluster.facts import Case, Intervention, RunFact, TaskFact
-from tests.cluster.people import TASK, Click, Placed
+from tests.cluster.people import TASK, Click, Lifetime, Placed
 from tests.system.harness import DagRun
 
 # The connections are where the key is meant to be, encrypted.
@@ -25,7 +24,7 @@ KEY_TABLES = frozenset({"connection"})
 TASKS = "SELECT dag_id, run_id, task_id, state, try_number, end_date FROM task_instance"
 RESULTS = "SELECT dag_id, run_id, task_id, value FROM xcom WHERE key = 'return_value'"
 OPEN = "SELECT count(*) AS number FROM dag_run WHERE state NOT IN ('success', 'failed')"
-HEARTBEATS = "SELECT id, latest_heartbeat FROM job"
+LIFETIMES = "SELECT id, job_type, start_date, latest_heartbeat FROM job"
 HOLDER = """
     SELECT task.pid, trigger.triggerer_id FROM task_instance task LEFT JOIN trigger ON trigger.id = task.trigger_id
     WHERE task.dag_id = %s AND task.run_id = %s AND task.task_id = %s
@@ -58,9 +57,12 @@ class Database:
         rows = self.rows(RESULTS)
         return {(row["dag_id"], row["run_id"]): int(row["value"]) for row in rows if row["task_id"] == TASK}
 
-    def last_heartbeats(self) -> dict[int, datetime]:
-        """Return when each triggerer and scheduler gave its last sign of life."""
-        return {row["id"]: row["latest_heartbeat"] for row in self.rows(HEARTBEATS)}
+    def lifetimes(self) -> dict[int, Lifetime]:
+        """Return when each triggerer and scheduler gave signs of life."""
+        return {
+            row["id"]: Lifetime(row["job_type"], row["start_date"], row["latest_heartbeat"])
+            for row in self.rows(LIFETIMES)
+        }
 
     def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield every table that must not hold a key, with its rows."""
@@ -83,7 +85,7 @@ def gather_cases(
     tasks = {(row["dag_id"], row["run_id"], row["task_id"]): row for row in database.rows(TASKS)}
     results = database.results()
     runs = runs_by_agent(effects, truths, requests)
-    interventions = _interventions(clicks, database.last_heartbeats())
+    interventions = _interventions(clicks, database.lifetimes())
     cases = []
     for place in placed:
         run, job = place.run, place.job
@@ -108,10 +110,10 @@ def gather_cases(
     return cases
 
 
-def _interventions(clicks: Iterable[Click], heartbeats: Mapping[int, datetime]) -> dict[Placed, list[Intervention]]:
+def _interventions(clicks: Iterable[Click], lifetimes: Mapping[int, Lifetime]) -> dict[Placed, list[Intervention]]:
     found: dict[Placed, list[Intervention]] = defaultdict(list)
     for click in clicks:
-        heard = click.is_heard(heartbeats)
+        heard = click.is_heard(lifetimes)
         found[click.placed].append(Intervention(kind=click.deed, asked=click.asked, done=click.done, heard=heard))
     return found
 

@@ -68,6 +68,7 @@ class Intervention:
     :param done: when it was answered.
     :param heard: whether the process that had the task was there to hear of it. Airflow tells a triggerer or a worker
         that a task was marked or cleared; where it is dead at that moment, nothing learns of it, then or later.
+        Of a clear it tells a triggerer only once a scheduler has scheduled the task again.
     """
 
     kind: str

@@ -50,6 +50,21 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Lifetime:
+    """
+    When a process of Airflow gave signs of life.
+
+    :param kind: Airflow's name of what it does, ``TriggererJob`` for example.
+    :param first: the first one.
+    :param last: the last one.
+    """
+
+    kind: str
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True)
 class Click:
     """
     What a person did to a job.
@@ -69,12 +84,18 @@ class Click:
     triggerer: int | None = None
     worker_lived: bool = False
 
-    def is_heard(self, last_heartbeats: Mapping[int, datetime]) -> bool:
-        """Whether who had the task gave a sign of life afterwards."""
+    def is_heard(self, lifetimes: Mapping[int, Lifetime]) -> bool:
+        """Whether who had the task gave a sign of life afterwards, and for a clear a scheduler before that."""
         if self.triggerer is None:
             return self.worker_lived
-        last = last_heartbeats.get(self.triggerer)
-        return last is not None and last > self.asked
+        own = lifetimes.get(self.triggerer)
+        if own is None or own.last <= self.asked:
+            return False
+        if self.deed not in ("clear", "clear and wipe"):
+            return True
+        # A cleared task has no state until a scheduler gives it one, and a trigger is cancelled by another state.
+        schedulers = (each for each in lifetimes.values() if each.kind == "SchedulerJob")
+        return any(each.last > self.asked and each.first < own.last for each in schedulers)
 
 
 class People:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.people import TASK, Click, Placed
+from tests.cluster.people import TASK, Click, Lifetime, Placed
 from tests.simulation import promises
 from tests.simulation.history import Entry
 from tests.simulation.promises import Broken, is_said
@@ -113,7 +113,7 @@ def history_of(
     tries: Sequence[Try],
     clicks: Iterable[Click],
     result: int | None,
-    last_heartbeats: Mapping[int, datetime],
+    lifetimes: Mapping[int, Lifetime],
 ) -> list[Entry]:
     """Return the history of a job.
 
@@ -121,11 +121,11 @@ def history_of(
     :param tries: the tries of its task; the last one is as the task is now.
     :param clicks: what people did to it.
     :param result: the run that its task returned.
-    :param last_heartbeats: see :meth:`~.people.Click.is_heard`.
+    :param lifetimes: see :meth:`~.people.Click.is_heard`.
     """
     entries = [*requests]
     for click in clicks:
-        entries += _click(click, requests, last_heartbeats)
+        entries += _click(click, requests, lifetimes)
     entries += _tries(tries, result)
     began = min(entry["at"] for entry in entries)
     task = {"at": began, "what": "task", "began": began, **PROMISED}
@@ -152,7 +152,7 @@ def _tries(tries: Sequence[Try], result: int | None) -> Iterator[Entry]:
             yield {"at": at, "what": "state", "state": each.state, "said": each.said}
 
 
-def _click(click: Click, requests: Sequence[Entry], last_heartbeats: Mapping[int, datetime]) -> Iterator[Entry]:
+def _click(click: Click, requests: Sequence[Entry], lifetimes: Mapping[int, Lifetime]) -> Iterator[Entry]:
     at = click.asked.timestamp()
     if click.deed == "archive":
         started = [entry["answer"]["id"] for entry in requests if _is_start(entry) and entry["at"] <= at]
@@ -163,7 +163,7 @@ def _click(click: Click, requests: Sequence[Entry], last_heartbeats: Mapping[int
     elif click.deed in ("mark failed", "mark success"):
         yield {"at": at, "what": "person", "does": "mark"}
     gives_up = click.deed in ("clear and wipe", "mark failed", "mark success")
-    if gives_up and (not click.is_heard(last_heartbeats) or _was_refused(requests, at)):
+    if gives_up and (not click.is_heard(lifetimes) or _was_refused(requests, at)):
         # Nothing is left that knows of the run and could stop it.
         yield {"at": at, "what": "person", "does": "wipe"}
 
@@ -188,7 +188,7 @@ def judge(
     tries: Iterable[Mapping[str, Any]],
     results: Mapping[tuple[str, str], int | None],
     clicks: Sequence[Click],
-    last_heartbeats: Mapping[int, datetime],
+    lifetimes: Mapping[int, Lifetime],
     airflow_home: Path,
 ) -> list[Verdict]:
     """Let the checker of the simulation decide about each job of a storm.
@@ -216,7 +216,7 @@ def judge(
         ]
         asked = requests.get(job.agent_id, [])
         history = history_of(
-            asked, own, [click for click in clicks if click.placed == job], results.get(place), last_heartbeats
+            asked, own, [click for click in clicks if click.placed == job], results.get(place), lifetimes
         )
         verdicts.append(Verdict(placed=job, requests=len(asked), broken=promises.broken_promises(history)))
     return verdicts

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cluster.canary import Search
 from tests.cluster.evidence import Database, broker_contents, runs_by_agent, search_everything
+from tests.cluster.people import Lifetime
 from tests.cluster.plan import FAULTS
 from tests.cluster.service import DashboardUser, SandboxService
 from tests.cluster.wire import read_requests
@@ -125,11 +126,14 @@ def test_who_has_a_task_and_whether_they_still_live_is_read(postgres: Postgres) 
             "CREATE TABLE task_instance AS SELECT * FROM (VALUES ('d', 'deferred', 't', 77, 5), "
             "('d', 'running', 't', 78, NULL)) AS row (dag_id, run_id, task_id, pid, trigger_id)"
         )
-        connection.execute("CREATE TABLE job AS SELECT 9 AS id, %s AS latest_heartbeat", (moment,))
+        connection.execute(
+            "CREATE TABLE job AS SELECT 9 AS id, 'TriggererJob' AS job_type, %s AS start_date, %s AS latest_heartbeat",
+            (moment, moment),
+        )
     database = Database(postgres.dsn)
     assert database.holder(DagRun("d", "deferred", ""), "t") == {"pid": 77, "triggerer_id": 9}
     assert database.holder(DagRun("d", "running", ""), "t") == {"pid": 78, "triggerer_id": None}
-    assert database.last_heartbeats() == {9: moment}
+    assert database.lifetimes() == {9: Lifetime("TriggererJob", moment, moment)}
 
 
 def test_a_key_is_found_in_a_table_in_a_file_and_in_the_broker(postgres: Postgres, broker: str, tmp_path: Path) -> None:

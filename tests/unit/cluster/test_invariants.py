@@ -21,7 +21,7 @@ from tests.cluster.invariants import (
     wrong_landing,
     wrong_state,
 )
-from tests.cluster.people import Click, Placed
+from tests.cluster.people import Click, Lifetime, Placed
 from tests.cluster.plan import Job
 from tests.system.harness import DagRun
 
@@ -148,7 +148,22 @@ class TestMarksThatNobodyHears:
         job = Job(name="job", at=0, deferrable=True, duration=1)
         placed = Placed(job, "provider", 7, DagRun("d", "job", "running"))
         click = Click(placed, "mark failed", asked=at(49), done=at(50), triggerer=3)
-        assert click.is_heard({} if last is None else {3: at(last)}) is heard
+        assert click.is_heard({} if last is None else {3: Lifetime("TriggererJob", at(0), at(last))}) is heard
+
+    @pytest.mark.parametrize(
+        ("first", "last", "heard"), [(0, 48, False), (0, 49.5, True), (59, 90, True), (61, 90, False)]
+    )
+    def test_of_a_clear_a_triggerer_hears_once_a_scheduler_has_scheduled_the_task_again(
+        self, first: float, last: float, heard: bool
+    ) -> None:
+        """A cleared task has no state before that, and Airflow cancels the triggers of those that have another one."""
+        job = Job(name="job", at=0, deferrable=True, duration=1)
+        placed = Placed(job, "provider", 7, DagRun("d", "job", "running"))
+        lifetimes = {
+            3: Lifetime("TriggererJob", at(0), at(60)),
+            4: Lifetime("SchedulerJob", at(first), at(last)),
+        }
+        assert Click(placed, "clear and wipe", at(49), at(50), triggerer=3).is_heard(lifetimes) is heard
 
     @pytest.mark.parametrize("lived", [True, False])
     def test_a_worker_hears_if_its_process_was_there(self, lived: bool) -> None:
