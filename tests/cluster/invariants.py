@@ -95,12 +95,15 @@ def _ended_unheard(case: Case, run: RunFact) -> bool:
 
 
 def _given_up_by(case: Case, run: RunFact) -> list[Intervention]:
-    """Return what people did after which no attempt of the task knows of the run: a mark, or a clear that wiped."""
+    """Return what people did after which no attempt of the task knows of the run: a mark, or a clear that wiped.
+
+    A run that ended in time all the same, by itself for example, was not left going.
+    """
     is_last = run is case.runs[-1]
     return [
         deed
         for deed in case.interventions
-        if (deed.kind == WIPE or (is_last and deed.kind in MARKS)) and run.is_going_at(deed.done)
+        if (deed.kind == WIPE or (is_last and deed.kind in MARKS)) and run.is_going_at(deed.done + GRACE)
     ]
 
 

@@ -188,6 +188,11 @@ class TestStopsThatAreRefused:
         assert refused_stops(self.marked(refused, taken)) == []
         assert leaked(self.marked(refused, taken), NOW)
 
+    def test_a_run_that_was_over_by_then_is_not_left_going(self) -> None:
+        """The service refuses to stop a run that is over, which is no fault."""
+        over = replace(run(1, 0, 51, "Success"), stops_refused=1)
+        assert refused_stops(case(over, state="failed", ended=50, **person("mark failed", 50))) == []
+
     def test_a_task_that_ended_by_itself_is_not_excused(self) -> None:
         going = replace(run(1, 0, None, "Running"), stops_refused=4)
         assert leaked(case(going, state="failed", ended=50), NOW)
