@@ -127,6 +127,6 @@ class DashboardUser:
         httpx.post(url, headers=self._headers, timeout=PATIENCE, trust_env=False).raise_for_status()
 
     def look(self, agent_id: int, run_id: int) -> None:
-        """Look at a run. A delay that the storm has left is waited for."""
+        """Look at a run. Beyond a hundred runs a minute, the service holds a look for up to a minute."""
         url = f"{self._service.base_url}/api/v1/agent/{agent_id}/run/{run_id}/status"
         httpx.get(url, headers=self._headers, timeout=6 * PATIENCE, trust_env=False).raise_for_status()
