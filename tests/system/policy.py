@@ -19,7 +19,9 @@ from typing import Any
 
 
 def task_policy(task: Any) -> None:
-    """Let every task look what the configuration of its DAG run says."""
+    """Let every task look what the configuration of its DAG run says; a mapped one has nothing to look with."""
+    if not hasattr(task, "_pre_execute_hook"):
+        return
     if task._pre_execute_hook is None:
         task._pre_execute_hook = prepare
     task.retry_delay = min(task.retry_delay, timedelta(seconds=1))
