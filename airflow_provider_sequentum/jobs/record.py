@@ -143,8 +143,8 @@ class JobRecord(Stored):
     is_guess: bool = False
 
     @property
-    def says_when(self) -> bool:
-        """Whether it says when the start was sent."""
+    def has_request_time(self) -> bool:
+        """Whether the time of the start is known. A record made from a trigger's arguments has none."""
         return self.requested_at.year > 1
 
     @property

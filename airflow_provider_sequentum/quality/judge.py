@@ -210,7 +210,7 @@ class _Judging:
             window = f"row_number() OVER (PARTITION BY {', '.join(columns)} ORDER BY r) > 1"
             return _RowTest(f"({filled}) AND {window}", (), name, "a value that another record has"), filled
         sql, parameters, reason = _value_test(rule, columns[0])
-        # In this order: of a condition's later parts, DuckDB evaluates again what is in them twice.
+        # The value test first: DuckDB evaluates what occurs twice in it only once there, and twice in a later part.
         return _RowTest(f"NOT coalesce({sql}, false) AND ({filled})", parameters, name, reason), filled
 
     def _unknown(self, name: str) -> _Question:

@@ -249,7 +249,7 @@ def is_misnamed(port: Port, record: RunRecord, named: Run | None) -> bool:
 
     :raises SequentumError: the service does not know the run, and its list could not be read.
     """
-    if record.run_id is None or not record.says_when:
+    if record.run_id is None or not record.has_request_time:
         return False
     if named is None:
         return not _is_listed(port, record)
@@ -268,7 +268,7 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
     :raises AgentRunStartAmbiguous: there are runs that the start may have started, and ``on_ambiguous_start`` is
         ``fail``.
     """
-    if not record.says_when:
+    if not record.has_request_time:
         return None
     intent = record.unnamed()
     reply = port.exchange(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
