@@ -36,6 +36,9 @@ _PARTS = """
         .flatMap(host => [...host.shadowRoot.children].flatMap(parts))];
 """
 
+_AFTER_TWO_FRAMES = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+"""Ends once the page has drawn what was done before; the first frame may have been begun earlier."""
+
 
 class Browser:
     """A browser window; ``with`` opens and closes it.
@@ -116,8 +119,14 @@ class Browser:
         self._act(xpath, "click")
 
     def write(self, xpath: str, text: str) -> None:
-        """Type into an element, as soon as there is one."""
-        self._act(xpath, "value", text=text)
+        """Type into an element, as soon as there is one: key by key, as a person does.
+
+        Airflow 3 draws a number after each key. A key that comes before that is done can lose the one before it, and
+        2.5 becomes 25; no person types as fast.
+        """
+        for key in text:
+            self._act(xpath, "value", text=key)
+            self._command("execute/async", script=_AFTER_TWO_FRAMES, args=[])
 
     def wait_for_text(self, text: str, timeout: float = 60) -> None:
         """Wait until the page shows ``text``."""
