@@ -119,7 +119,9 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             value = self._state(context).read_after_deferral()
             if value is None:
                 raise
-            if not deferral_timed_out(next_kwargs):
+            if deferral_timed_out(next_kwargs):
+                self.log.warning("The deferral timed out, and no triggerer noticed. Continuing on the worker.")
+            else:
                 self.log.warning("The trigger failed (%s). Waiting on the worker.", error)
             attempt = self._read_or_refuse([value], context)
             with self._owning(attempt, context):

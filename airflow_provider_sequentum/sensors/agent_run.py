@@ -178,10 +178,10 @@ class AgentRunSensor(BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral. What Airflow 3.3 makes of its failures, this makes of them on older versions too.
 
-        If the trigger broke, the sensor waits on the worker, for as long as it has time.
+        If the trigger failed, the sensor waits on the worker, for as long as it has time.
         """
         if next_method == DEFERRAL_FAILED and not deferral_timed_out(next_kwargs):
-            self.log.warning("The trigger broke (%s); waiting on the worker.", (next_kwargs or {}).get("error"))
+            self.log.warning("The trigger failed (%s). Waiting on the worker.", (next_kwargs or {}).get("error"))
             return self._wait_on_worker(context)
         try:
             if next_method == DEFERRAL_FAILED and deferral_timed_out(next_kwargs):
