@@ -5,6 +5,7 @@ Nothing here knows the provider or the service that was simulated: a run is what
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ STOP_SECONDS = 60.0
 
 JOIN_SECONDS = 300.0
 """How long the trigger of a cleared task waits for an attempt that takes the run over, where one may."""
+
+CLOCK_SECONDS = 3.0
+"""How much earlier a run may have been created, by the service's clock, than the lost start for whose run it is taken."""
 
 TICK = 2.0
 """Seconds by which two times may differ that are one: the service's clock is known in whole seconds."""
@@ -95,6 +99,8 @@ class _Reader:
     inputs: str = ""
     ended: Entry = field(default_factory=dict)
     is_killed: bool = False
+    wiped_at: float = -math.inf
+    """When a clear discarded the records last."""
 
     def read(self) -> Iterator[Broken]:
         self._task = self.history[0]
@@ -247,6 +253,8 @@ class _Reader:
                 yield Broken(at, "success means a good run", f"run {run_id} is {span.status}")
             if not self._task["has_state_store"]:
                 continue  # before Airflow 3.3 nothing says when and why a run was started that is found again
+            if self.wiped_at - CLOCK_SECONDS - TICK <= job.spans[0].begun_at <= self.wiped_at:
+                continue  # nothing was left that knows of it, and it looks like one that was started after the clear
             if job.intent[1] != self.inputs:
                 yield Broken(at, "success means a run of these inputs", f"run {run_id} had others")
             if self._task["on_clear"] == "rerun" and job.intent[0] != self.clears:
@@ -274,6 +282,8 @@ class _Reader:
         self.is_killed = self.is_killed or entry["does"] == "kill"
         if entry["does"] == "wipe" or (entry["does"] in ("mark", "clear") and is_unheard):
             self._excuse_all(entry["at"])
+        if entry.get("wipes"):
+            self.wiped_at = entry["at"]
         if entry["does"] == "clear" and entry.get("wipes") and not is_unheard:
             for job in self.jobs.values():
                 if job.span_at(entry["at"]).covers(entry["at"]):

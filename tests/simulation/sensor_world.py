@@ -112,6 +112,7 @@ class SensorWorld(World, _Sensors):
         self._try(step, error=error)
 
     def _try(self, death: int | str | None, **how: Any) -> None:
+        self.task.enter()
         first = self.operator()
         self.task.ti.first_poke = None
         self.segment(first, lambda: self._poked(first), death, **how)

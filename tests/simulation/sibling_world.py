@@ -109,8 +109,7 @@ class _MappedTask(FakeTask):
         self.has_to_forget = True
 
     def enter(self) -> None:
-        """Start the attempt that was announced."""
-        self.ti.start_date = self.clock.now
+        super().enter()
         if self.has_to_forget:
             super().forget_xcoms()
         self.has_to_forget = False
@@ -249,7 +248,6 @@ class SiblingsWorld(Script):
         def work(sibling: Sibling) -> None:
             death, calls_on_kill, startup = deaths[sibling.index]
             sibling.is_acting = True
-            sibling.task.enter()
             self.stage.pause(startup)
             sibling.a_try_runs(death, calls_on_kill=calls_on_kill)
 

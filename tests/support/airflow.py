@@ -113,6 +113,10 @@ class FakeTask:
         self.ti.start_date = self.clock.now
         self.forget_xcoms()
 
+    def enter(self) -> None:
+        """Let a worker begin the attempt, which may have waited in the queue."""
+        self.ti.start_date = self.clock.now
+
     def forget_xcoms(self) -> None:
         """Remove what the task has pushed."""
         for key in [key for key in self.ti.xcoms if key[1] == self.ti.map_index]:

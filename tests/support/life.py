@@ -138,12 +138,14 @@ class TaskLife(RuleBasedStateMachine):
     @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
     @rule(death=DEATHS, calls_on_kill=st.booleans())
     def a_try_runs(self, death: int | None, calls_on_kill: bool) -> None:
+        self.task.enter()
         operator = self.operator()
         self.segment(operator, lambda: operator.execute(self.task.context), death, calls_on_kill=calls_on_kill)
 
     @precondition(lambda self: self.state in ("scheduled", "up_for_retry"))
     @rule(step=st.integers(0, 12), error=st.sampled_from([RuntimeError, KeyboardInterrupt]))
     def an_attempt_meets_an_error_that_no_one_foresaw(self, step: int, error: type[BaseException]) -> None:
+        self.task.enter()
         operator = self.operator()
         self.segment(operator, lambda: operator.execute(self.task.context), step, error=error)
 
