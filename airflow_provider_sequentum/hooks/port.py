@@ -82,6 +82,9 @@ ANNOUNCEMENT_KEY = "sequentum_credits"
 RUNNING = ("running", "restarting")
 """The states of a task whose process may be about to say what it starts."""
 
+ENDED_BADLY = ("up_for_retry", "failed")
+"""The states of a task that may have ended before it said again what an earlier attempt of it had started."""
+
 
 class AttemptPort(ClientPort):
     """The port of an attempt: keeps its record, and its claims among mapped siblings; see :class:`~.jobs.port.Port`.
@@ -129,7 +132,8 @@ class AttemptPort(ClientPort):
     def claims(self) -> list[Claim]:
         """Return what the task's mapped siblings have claimed. Where they cannot be asked, one seems unanswered.
 
-        So does one that is running and has claimed nothing yet: Airflow removed what its attempt before had claimed.
+        So does one that has claimed nothing and is running or has ended badly: Airflow removes what an attempt has
+        claimed when the next one starts, which may end before it claims it again.
         """
         if self._map_index < 0:
             return []
@@ -142,7 +146,8 @@ class AttemptPort(ClientPort):
         heard = {claim.map_index for claim in claims} | {self._map_index}
         with self.asking_airflow():  # after the claims, for the reason that announcements() gives
             states = states_in_dag_run(self._context, [ti.task_id])
-        silent = [index for (_, index), state in states.items() if state in RUNNING and index not in heard]
+        may_own_run = (*RUNNING, *ENDED_BADLY)
+        silent = [index for (_, index), state in states.items() if state in may_own_run and index not in heard]
         claims += [Claim(is_answered=False, map_index=index) for index in silent]
         return [claim for claim in claims if claim.map_index != self._map_index]
 
@@ -170,7 +175,7 @@ class AttemptPort(ClientPort):
         return Announced(
             others=[each for each in found if (each.task_id, each.map_index) != (ti.task_id, self._map_index)],
             silent_running=sum(state in RUNNING for state in quiet),
-            silent_ended=sum(state in ("failed", "up_for_retry") for state in quiet),
+            silent_ended=sum(state in ENDED_BADLY for state in quiet),
         )
 
     @contextmanager

@@ -186,6 +186,6 @@ class JobAttempt(ABC, Generic[R]):
         if is_retried and self.port.is_recorded:
             follows = "joins it" if self.can_be_joined else "looks for it"
             return f"{self.name} is probably still running. The next attempt {follows}."
-        log.warning("The task ends while %s may be running, and no next attempt takes it over.", self.name)
+        log.warning("%s may still be running when the task ends, and no next attempt takes it over.", self.name)
         self.port.deadline = None
         return self.stop(is_killed=is_killed)

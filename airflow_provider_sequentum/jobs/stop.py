@@ -115,7 +115,7 @@ class JobStopper(ABC, Generic[R]):
     def failed(self, call: Call[Any], error: SequentumError, now: datetime) -> None:
         """Take in that a request failed."""
         if call.changes_something:
-            log.warning("A request to stop %s failed. (%s)", self.name, error)
+            log.warning("%s: the stop request failed. (%s)", self.name, error)
             self._is_said_over = _says_it_is_over(error)
             self._sent(call, error, now)
         else:
@@ -132,7 +132,7 @@ class JobStopper(ABC, Generic[R]):
         if self._missing_since is not None and now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.seen, self.is_over, self.confirmed = None, True, True
         elif self._missing_since is None:
-            log.warning("Could not look at %s. (%s)", self.name, error)
+            log.warning("%s: its status could not be read. (%s)", self.name, error)
 
     def _pause_before_repetition(self, error: SequentumError | None) -> timedelta | None:
         """Return how long to wait before a request to stop the job is repeated; ``None`` if it need not be.

@@ -184,7 +184,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         try:
             fate = attempt.let_go(is_retried=is_retried(failure, attempt.task, context, self), is_killed=is_killed)
         except BaseException as problem:
-            self.log.exception("Stopping %s failed.", attempt.name)
+            self.log.exception("%s could not be stopped.", attempt.name)
             fate = f"{doubt_about(attempt.name)} ({problem!r})"
             if not isinstance(problem, Exception):  # Ctrl-C once more, say
                 self.log.warning("%s", fate)

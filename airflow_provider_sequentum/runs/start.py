@@ -305,7 +305,7 @@ def _is_older_by_list(port: Port, run: Run, record: RunRecord) -> bool:
     try:
         reply = port.exchange(runs.list_runs(record.agent_id, 1))
     except SequentumError as error:
-        log.warning("Could not find out whether %s is the one that was started. (%s)", record.name, error)
+        log.warning("%s may not be the one that was started: this could not be checked. (%s)", record.name, error)
         return False
     return _is_older(run, record, port.now(), reply.served_at)
 
@@ -516,7 +516,7 @@ def _look_for_candidates(
         unanswered = sum(not claim.is_answered for claim in claims)
         doubt = what_a_list_lacks(record, listed, now, reply.served_at)
         if not doubt and candidates and unanswered:
-            doubt = f"Unanswered starts of mapped siblings: {unanswered}."
+            doubt = f"Mapped siblings that may have started it: {unanswered}."
         elif not doubt:
             doubt = may_be_lost_by_sibling(candidates, claims)
         if candidates and not doubt:

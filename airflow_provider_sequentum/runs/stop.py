@@ -69,7 +69,7 @@ class RunStopper(JobStopper["Run"]):
         """Return the request to send now: a stop, a kill, or a look."""
         ids = self._record.agent_id, self._record.run_id or 0
         if self._request_at is not None and now >= self._request_at:
-            log.info("Requesting the stop of %s.", self.name)
+            log.info("%s: requesting a stop.", self.name)
             return runs.stop(*ids)
         if self._kill_at is not None and now >= self._kill_at:
             state = self.status_of(self.seen) if self.seen is not None else "status unknown"

@@ -191,7 +191,7 @@ FAULTS = (
         "077e43a",
         "the run of a mapped sibling whose attempt has just started is taken for the lost one",
         "hooks/port.py",
-        "if state in RUNNING and index not in heard]",
+        "if state in may_own_run and index not in heard]",
         "if state is None and index not in heard]",
     ),
 )

@@ -130,9 +130,16 @@ def test_a_task_without_siblings_claims_nothing(hook: SequentumConnection, task:
 
 @pytest.mark.parametrize(
     ("state", "seems_unanswered"),
-    [("running", True), ("restarting", True), ("queued", False), ("up_for_retry", False), ("success", False)],
+    [
+        ("running", True),
+        ("restarting", True),
+        ("up_for_retry", True),
+        ("failed", True),
+        ("queued", False),
+        ("success", False),
+    ],
 )
-def test_a_sibling_whose_attempt_has_just_started_seems_unanswered(
+def test_a_sibling_that_may_not_have_claimed_its_run_again_seems_unanswered(
     hook: SequentumConnection, task: FakeTask, state: str, seems_unanswered: bool
 ) -> None:
     # Airflow removes what an attempt had claimed when the next one starts: it may have a run all the same.

@@ -816,7 +816,7 @@ def test_a_run_that_a_sibling_has_claimed_is_not_taken_for_the_lost_one(
 
 def test_the_run_of_a_sibling_whose_answer_is_late_is_not_adopted(service: FakeService, worker: Worker) -> None:
     worker.siblings = [claim(is_answered=False)]
-    with pytest.raises(AgentRunStartAmbiguous, match="Unanswered starts of mapped siblings: 1") as caught:
+    with pytest.raises(AgentRunStartAmbiguous, match="Mapped siblings that may have started it: 1") as caught:
         lose_the_start(worker, strangers=1, took_effect=False)
     assert caught.value.run_id == 101
     assert worker.claimed[-1].is_answered is False, "the start of this task is unanswered for its siblings too"

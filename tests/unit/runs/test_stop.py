@@ -64,7 +64,7 @@ def test_a_run_that_ignores_the_stop_is_killed_after_the_grace(service: FakeServ
     assert timedelta(seconds=STOP_GRACE) <= elapsed(service) < timedelta(seconds=STOP_GRACE) + GRACE_AFTER_KILL
     started, killed, ended = worker.said
     assert all("Run 101 of agent 7" in line for line in worker.said)
-    assert "Requesting the stop" in started
+    assert "requesting a stop" in started
     assert "has not stopped yet (Stopping)" in killed
     assert "has been stopped" in ended
 
