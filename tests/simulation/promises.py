@@ -205,6 +205,13 @@ class _Reader:
     def _patience(self) -> float:
         return STOP_SECONDS + (JOIN_SECONDS if self._task["on_clear"] == "join" else 0.0)
 
+    def _on_fault(self, entry: Entry) -> Iterator[Broken]:
+        names = entry["path"].split("/")
+        job = self.jobs.get(int(names[-2])) if names[-1] in ("stop", "kill") else None
+        if job is not None and job.discarded_at is not None:
+            job.discarded_at = entry["at"]  # it could not be stopped until now
+        yield from ()
+
     def _discarded_and_going(self) -> Iterator[Broken]:
         for job in self.jobs.values():
             if job.discarded_at is None or job.is_excused:

@@ -97,8 +97,8 @@ class _Reader:
         yield from ()
 
     def _followup(self, session: Session, entry: Entry) -> Iterator[Broken]:
-        if entry["lost"] and session.is_forgotten:
-            return  # sent before, and taken only now
+        if entry["lost"] and session.is_forgotten and session.name != self.task["session_id"]:
+            return  # sent by an attempt that is over, and taken only now
         session.messages.append(entry["body"]["message"])
         wanted = self.task["followups"][: len(session.messages)]
         if session.messages != wanted:

@@ -182,6 +182,8 @@ class _Recording:
         except SequentumError:
             if self.written.get("status") == 200:
                 self.written["lost"] = True
+            elif not self.written:
+                self.write("fault", path=call.path, by=self.asks)
             raise
 
 
