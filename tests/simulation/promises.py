@@ -25,7 +25,7 @@ JOIN_SECONDS = 300.0
 """How long the trigger of a cleared task waits for an attempt that takes the run over, where one may."""
 
 CLOCK_SECONDS = 3.0
-"""How much earlier a run may have been created, by the service's clock, than the lost start for whose run it is taken."""
+"""How much earlier than a lost start a run may have been created, by the service's clock, that is taken for its own."""
 
 TICK = 2.0
 """Seconds by which two times may differ that are one: the service's clock is known in whole seconds."""

@@ -54,6 +54,8 @@ class _Reader:
     inputs: str = ""
     state: str = "scheduled"
     ended: Entry = field(default_factory=dict)
+    doubled: list[Broken] = field(default_factory=list)
+    """Sessions that were started in spite of one that went well, unless the attempt says that it lost the id of that."""
 
     def read(self) -> Iterator[Broken]:
         self.task = self.history[0]
@@ -86,9 +88,8 @@ class _Reader:
             elif not other.is_over:
                 yield Broken(entry["at"], "one session at a time", f"{other.name} goes on, {new.name} is started")
             elif other.status == "completed" and other.intent == new.intent and self.task["has_state_store"]:
-                yield Broken(
-                    entry["at"], "what went well is not done again", f"{other.name} went well, {new.name} is started"
-                )
+                text = f"{other.name} went well, {new.name} is started"
+                self.doubled.append(Broken(entry["at"], "what went well is not done again", text))
         self.sessions[new.name] = new
 
     def _status(self, session: Session, entry: Entry) -> Iterator[Broken]:
@@ -128,6 +129,9 @@ class _Reader:
     def _on_ended(self, entry: Entry) -> Iterator[Broken]:
         self.ended = entry
         self._take_in_what_is_said(entry)
+        if "its id is not known" not in entry["said"]:
+            yield from self.doubled
+        self.doubled.clear()
         if entry["how"] == "died" and not self.task["has_state_store"]:
             self._excuse_all()
         if entry["how"] == "stuck":
