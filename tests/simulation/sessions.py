@@ -55,7 +55,7 @@ class _Reader:
     state: str = "scheduled"
     ended: Entry = field(default_factory=dict)
     doubled: list[Broken] = field(default_factory=list)
-    """Sessions that were started in spite of one that went well, unless the attempt says that it lost the id of that."""
+    """Sessions that were started although one had gone well, unless the attempt says that it lost its id."""
 
     def read(self) -> Iterator[Broken]:
         self.task = self.history[0]
