@@ -7,7 +7,8 @@ never got it (``lost``). One entry is one JSON object:
 ``what``   fields besides ``at``, the seconds since the history began
 ========== ========================================================================================================
 task       the parameters of the task that decide what is promised, once, as the first entry
-request    ``path``, ``body``, ``by`` (``task``, ``person`` or ``census``), ``status``, ``answer``, ``clock``, ``lost``
+request    ``path``, ``body``, ``by`` (``task``, ``person`` or ``census``), ``status``, ``answer``, ``clock``, ``lost``;
+           ``sent`` if that was earlier than ``at``
 fault      a request that never reached the service, or that it refused without a look: ``path``, ``by``
 attempt    a try starts or is resumed: ``number``, ``resumed``
 ended      what a piece of an attempt ended in: ``how`` (``returned``, ``deferred``, ``died``, ``stuck`` or

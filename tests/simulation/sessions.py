@@ -6,6 +6,7 @@ accepted, or when a person ended it, whichever is in the history first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,13 +28,13 @@ class Session:
     is_excused: bool = False
     messages: list[str] = field(default_factory=list)
     agent_id: Any = None
-    is_forgotten: bool = False
-    """Whether nothing is left that knows what was sent to it."""
+    forgotten_at: float = -math.inf
+    """When it came to be that nothing knows any more what was sent to it."""
 
-    def forget(self) -> None:
+    def forget(self, at: float) -> None:
         """Note that what was sent to it so far is not known any more."""
         self.messages.clear()
-        self.is_forgotten = True
+        self.forgotten_at = at
 
     @property
     def is_over(self) -> bool:
@@ -98,8 +99,8 @@ class _Reader:
         yield from ()
 
     def _followup(self, session: Session, entry: Entry) -> Iterator[Broken]:
-        if entry["lost"] and session.is_forgotten and session.name != self.task["session_id"]:
-            return  # sent by an attempt that is over, and taken only now
+        if entry.get("sent", entry["at"]) < session.forgotten_at:
+            return  # by an attempt that is over
         session.messages.append(entry["body"]["message"])
         wanted = self.task["followups"][: len(session.messages)]
         if session.messages != wanted:
@@ -123,7 +124,7 @@ class _Reader:
             # Before Airflow 3.3 an attempt does not know what was sent by one whose session could not be cancelled.
             for session in self.sessions.values():
                 if session.is_excused:
-                    session.forget()
+                    session.forget(entry["at"])
         yield from ()
 
     def _on_ended(self, entry: Entry) -> Iterator[Broken]:
@@ -163,14 +164,14 @@ class _Reader:
         if does == "clear":
             self.clears += 1
             if entry["wipes"] and (given := self.task["session_id"]) is not None:
-                self.sessions[given].forget()  # it is left to the new attempt, which does not know of them
+                self.sessions[given].forget(entry["at"])  # it is left to the new attempt, which does not know of them
         if does == "end":
             self.sessions[entry["session"]].status = entry["status"]
         is_unheard = self.state == "deferred" and not self.task["has_state_store"]
         if does == "wipe" or (does in ("mark", "clear") and is_unheard):
             self._excuse_all()
             for session in self.sessions.values():
-                session.forget()  # what was said to a session that goes on is not known any more
+                session.forget(entry["at"])  # what was said to a session that goes on is not known any more
         yield from ()
 
     def _take_in_what_is_said(self, entry: Entry) -> None:

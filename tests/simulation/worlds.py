@@ -215,6 +215,7 @@ class RecordingBuilder(_Recording, FakeBuilder):
     makes_late = 0
     """After how many requests the next message takes effect; 0 for at once."""
     late: Call[Any] | None = None
+    late_since = 0.0
     requests_left = 0
 
     def answer(self, call: Call[T]) -> T:
@@ -224,6 +225,7 @@ class RecordingBuilder(_Recording, FakeBuilder):
             self._take_effect(self.late)
         if is_message and self.makes_late:
             self.late, self.requests_left, self.makes_late = call, self.makes_late, 0
+            self.late_since = self.clock.monotonic()
             raise fakes.answer_lost(call)
         return super().answer(call)
 
@@ -231,7 +233,7 @@ class RecordingBuilder(_Recording, FakeBuilder):
         self.late = None
         with suppress(HttpStatusError):  # the session is not there any more, or busy
             self._act(call)
-            self.written["lost"] = True
+            self.written |= {"lost": True, "sent": self.written["at"] - (self.clock.monotonic() - self.late_since)}
 
     def _act(self, call: Call[Any]) -> Any:
         fields = {"path": call.path, "body": call.body, "by": self.asks, "clock": self.skew.total_seconds()}
