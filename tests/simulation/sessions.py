@@ -99,7 +99,8 @@ class _Reader:
         yield from ()
 
     def _followup(self, session: Session, entry: Entry) -> Iterator[Broken]:
-        if entry.get("sent", entry["at"]) < session.forgotten_at:
+        sent_at: float = entry.get("sent", entry["at"])
+        if sent_at < session.forgotten_at:
             return  # by an attempt that is over
         session.messages.append(entry["body"]["message"])
         wanted = self.task["followups"][: len(session.messages)]
