@@ -99,7 +99,7 @@ class _Reader:
         yield from ()
 
     def _followup(self, session: Session, entry: Entry) -> Iterator[Broken]:
-        sent_at: float = entry.get("sent", entry["at"])
+        sent_at = entry["sent"] if "sent" in entry else entry["at"]
         if sent_at < session.forgotten_at:
             return  # by an attempt that is over
         session.messages.append(entry["body"]["message"])
