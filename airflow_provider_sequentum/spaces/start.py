@@ -37,6 +37,8 @@ from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.start import (
     candidates_for,
     may_be_lost_by_sibling,
+    raise_if_busy,
+    requested_by_service,
     send_start,
     what_a_list_lacks,
 )
@@ -46,7 +48,6 @@ from airflow_provider_sequentum.spaces.describe import listed
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.api import Reply
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
@@ -127,8 +128,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             port.save(previous)
             claim_runs(port, previous or record)
             _announce(port, config, made)
-            if error.status_code == 409:
-                raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
+            raise_if_busy(error)
             raise
         log.warning("The answer to the start was lost, so runs may have been started. Looking for them. (%s)", error)
         try:
@@ -268,7 +268,8 @@ class SpaceSearch:
         self.doubtful: dict[int, list[Run]] = {}
         """The runs that may be the space's or those of others, by agent; none if its run may be hidden."""
         self._is_confirmed = record.runs is not None or record.is_guess
-        self._lists: dict[int, tuple[Reply[Page[Run]], datetime]] = {}
+        self._lists: dict[int, tuple[Page[Run], datetime | None]] = {}
+        """The runs of each agent, and when the start was sent by the clock that they are dated by."""
         self._missing: list[int] = []
         self._lacks: dict[int, str] = {}
         self._unanswered = self._unlisted = 0
@@ -311,18 +312,20 @@ class SpaceSearch:
         lost = [agent for agent, record in self.agents.items() if record.run_id is None]
         for agent in lost:
             if agent not in {*self.certain, *self.doubtful} or agent in self._lacks:
-                self._lists[agent] = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST)), port.now()
+                reply = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST))
+                since = requested_by_service(self.agents[agent], port.now(), reply.served_at)
+                self._lists[agent] = reply.value, since
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = port.claims()
         claimed = {run_id for claim in claims for run_id in claim.run_ids}
         self._unanswered = sum(not claim.is_answered for claim in claims)
         candidates = {
-            agent: candidates_for(self.agents[agent], reply.value, now, reply.served_at, claimed)
-            for agent, (reply, now) in self._lists.items()
+            agent: candidates_for(self.agents[agent], runs_of_agent, since, claimed)
+            for agent, (runs_of_agent, since) in self._lists.items()
         }
         lacks = {
-            agent: what_a_list_lacks(self.agents[agent], reply.value, now, reply.served_at)
-            for agent, (reply, now) in self._lists.items()
+            agent: what_a_list_lacks(self.agents[agent], runs_of_agent, since)
+            for agent, (runs_of_agent, since) in self._lists.items()
         }
         lacks = {agent: lack or may_be_lost_by_sibling(candidates[agent], claims) for agent, lack in lacks.items()}
         self._lacks = {agent: sentence for agent, sentence in lacks.items() if sentence}
