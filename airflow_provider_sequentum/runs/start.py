@@ -467,7 +467,7 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRec
         run = find_lost_run(port, record, "fail" if policy == "start" else policy)
     except AgentRunStartAmbiguous as error:
         if policy == "start":
-            log.warning("%s A new run is started nevertheless (on_ambiguous_start='start').", error)
+            log.warning("%s A new run is started anyway (on_ambiguous_start='start').", error)
             return record.updated(is_ambiguous=True)
         if record.is_ambiguous and record.was_cleared(new.max_tries):
             # Clearing the task is how a person, who has read the error and looked, says: start a new run.
@@ -499,7 +499,7 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
         return None
     if len(candidates) > 1 or doubt:
         if on_ambiguous_start == "start":
-            log.warning("Any of the runs %s could be it; a new one is started nevertheless.", _ids(candidates))
+            log.warning("Any of the runs %s could be it; a new one is started anyway.", _ids(candidates))
             return None
         if on_ambiguous_start == "fail" or not candidates:
             raise _ambiguous(record, candidates, doubt)
@@ -614,7 +614,7 @@ def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> Agen
 
 
 def _ids(candidates: Sequence[Run]) -> str:
-    ids = sorted(run.id for run in candidates)  # the oldest is the likeliest
+    ids = sorted(run.id for run in candidates)  # the oldest is the most likely one
     more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
     return f"{ids[:MOST_NAMED]}{more}"
 
@@ -624,9 +624,9 @@ def look_at_runs(
 ) -> dict[int, Run | SequentumError | None]:
     """Look at runs, at each again until what is read is certain.
 
-    A run that the service does not know may just be too new, and a Failure may be the old one of a restart: no one can
-    know whether an earlier attempt that saved the intent to restart lived to send it. All runs are looked at before one
-    is looked at again, so that many take no longer than one.
+    A run that the service does not know may just be too new, and a Failure may be the old one of a restart: it is not
+    known whether an earlier attempt that saved the intent to restart lived to send it. All runs are looked at before
+    one is looked at again, so that many take no longer than one.
 
     :param looks: what to look with, and the record of the run.
     :param clock: tells the time and waits.

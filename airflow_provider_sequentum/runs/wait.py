@@ -114,7 +114,7 @@ class PollResult(NamedTuple):
 
 
 class RunPoller:
-    """Decides what each look at a run means. It holds nothing that cannot be learnt again; ``now`` is passed in.
+    """Decides what each look at a run means. It holds nothing that cannot be read again; ``now`` is passed in.
 
     :param spec: what to wait for.
     """
@@ -191,7 +191,7 @@ class RunPoller:
         if lasted >= tolerance and not (self.spec.tolerate_outages and tolerance >= FAULT_TOLERANCE):
             raise error
         if first:
-            message = f"Could not look at {self.spec.name}; trying again. ({error})"
+            message = f"Could not check {self.spec.name}; trying again. ({error})"
             return PollResult(message=message, level=logging.WARNING)
         return PollResult()
 
@@ -322,7 +322,7 @@ def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: dateti
 def poll(port: Sender, poller: RunPoller) -> PollResult:
     """Look at the run once, or for it; log what is new, and return what it means.
 
-    :raises SequentumError: looking failed in a way that cannot pass, or for too long. The run goes on.
+    :raises SequentumError: checking failed in a way that cannot pass, or for too long. The run may still be active.
     :raises SequentumRequestRefused: see :func:`first_run_since`.
     """
     spec = poller.spec
@@ -346,8 +346,8 @@ def poll(port: Sender, poller: RunPoller) -> PollResult:
 def poll_until_known(port: Sender, poller: RunPoller) -> PollResult:
     """Look at the run, again and again while the service does not know it, for as long as a wait tolerates that.
 
-    For a sensor that remembers nothing between two looks, and would else tolerate it for ever. Raises what :func:`poll`
-    does.
+    For a rescheduled sensor: it remembers nothing between two polls, and would otherwise tolerate this forever. Raises
+    what :func:`poll` does.
     """
     while True:
         result = poll(port, poller)
@@ -364,7 +364,7 @@ def wait_for_runs(
     """Wait on the worker until every run has ended or its deadline has passed.
 
     :param on_end: is called as soon as the wait for one is over, with its place among ``specs``.
-    :return: for each, why its wait is over (an error if it could not be looked at any more; the run goes on), and the
+    :return: for each, why its wait is over (an error if it could not be checked any more; it may still run), and the
         run's last record.
     """
     pollers = [RunPoller(spec) for spec in specs]

@@ -131,14 +131,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             raise_if_busy(error)
             raise
         log.warning("The answer to the start was lost, so runs may have been started. Looking for them. (%s)", error)
-        try:
-            found = _find_runs(port, record, new)
-        except SequentumError as problem:
-            # What matters is the start: that the lists could not be read is only why nothing is known of it.
-            raise SequentumUnavailable(
-                f"{error} The runs of the agents could not be read to find out: {problem} "
-                f"{doubt_about(f'Runs of space {config.space_id}', 'them')}"
-            ) from problem
+        found = _find_after_lost_answer(port, record, new, error)
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
             return start_space(port, new.updated(starts=starts, may_lack_runs=True), found, may_repeat=False)
         if not found.known_runs:
@@ -156,6 +149,17 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     record = stop_further_runs(port, record)
     log.info("Started %s of space %s.", counted(len(record.known_runs), "agent"), config.space_id)
     return record
+
+
+def _find_after_lost_answer(port: Port, record: SpaceRecord, new: SpaceRecord, lost: SequentumError) -> SpaceRecord:
+    try:
+        return _find_runs(port, record, new)
+    except SequentumError as error:
+        # What matters is the start: that the lists could not be read is only why nothing is known of it.
+        raise SequentumUnavailable(
+            f"{lost} The runs of the agents could not be read to find out: {error} "
+            f"{doubt_about(f'Runs of space {new.space_id}', 'them')}"
+        ) from error
 
 
 def _reserve_credits(port: Port, new: SpaceRecord, before: tuple[PlannedStart, ...]) -> tuple[PlannedStart, ...]:
@@ -248,7 +252,7 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
             "is not wanted, then clear the task to start new runs; or choose on_ambiguous_start='adopt' or 'start'."
         )
     if doubtful and policy == "start":
-        log.warning("%s New ones are started nevertheless.", search.describe_doubt())
+        log.warning("%s New ones are started anyway.", search.describe_doubt())
         record = record.updated(may_lack_runs=True)
     port.save(record)
     return record
@@ -432,7 +436,7 @@ def _active_runs(port: Sender, records: Sequence[RunRecord]) -> list[RunRecord]:
         try:
             run = port.send(runs.status(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
         except SequentumError as error:
-            log.warning("Could not look at run %s of agent %s: %s", record.run_id, record.agent_id, error)
+            log.warning("Could not check run %s of agent %s: %s", record.run_id, record.agent_id, error)
             if error.transient:
                 return [*active, *records[number:]]
             active.append(record)
