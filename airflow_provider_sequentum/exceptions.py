@@ -222,8 +222,9 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
     """
     from airflow_provider_sequentum.api import errors
 
-    names_no_run = (SequentumUnavailable, SequentumRequestRefused, CreditsTooLow, CreditLimitReached, AgentBuilderEnded)
-    if isinstance(error, names_no_run) and "(connection " not in str(error):
+    # Procedures raise these, and they do not know the connection. What is about a run names the run instead.
+    about_no_run = (SequentumUnavailable, SequentumRequestRefused, CreditsTooLow, CreditLimitReached, AgentBuilderEnded)
+    if isinstance(error, about_no_run) and "(connection " not in str(error):
         error.args = (f"{error} (connection {conn_id!r})", *error.args[1:])
     if not isinstance(error, errors.SequentumError):
         return error

@@ -41,7 +41,7 @@ MOST_SAMPLES = 20
 """The mean of how many of the agent's last runs is the forecast."""
 
 LOOK_INTERVAL = 3.0
-"""Seconds between two looks at the announcements, while only undecided ones prevent a decision."""
+"""Seconds between two readings of the announcements, while only undecided ones prevent a decision."""
 
 MOST_LOOKS = 20
 """How often a task looks, until it counts undecided announcements like decided ones."""

@@ -102,7 +102,7 @@ def _bounded(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 class SessionProgress:
-    """Decides when a session that says nothing is worth a line all the same: ever more rarely."""
+    """Decides when a session that says nothing is worth a line anyway: less and less often."""
 
     def __init__(self) -> None:
         self._progress = RunProgress()
