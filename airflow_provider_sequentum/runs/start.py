@@ -8,7 +8,7 @@ next one to find out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -291,9 +291,8 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
     reply = port.exchange(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
     if (listed := next((run for run in reply.value if run.id == record.run_id), None)) is not None:
         return listed
-    claimed = {run_id for claim in port.claims() for run_id in claim.run_ids}
     since = requested_by_service(record, port.now(), reply.served_at)
-    candidates = candidates_for(intent, reply.value, since, claimed)
+    candidates = candidates_for(intent, reply.value, since, port.claims())
     if not candidates or on_ambiguous_start == "start":
         return None
     if on_ambiguous_start == "adopt":
@@ -532,8 +531,7 @@ def _look_for_candidates(
         listed, since = reply.value, requested_by_service(record, port.now(), reply.served_at)
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = [claim for claim in port.claims() if claim.agent_id in (None, record.agent_id)]
-        claimed = {run_id for claim in claims for run_id in claim.run_ids}
-        candidates = candidates_for(record, listed, since, claimed)
+        candidates = candidates_for(record, listed, since, claims)
         unanswered = sum(not claim.is_answered for claim in claims)
         doubt = what_a_list_lacks(record, listed, since)
         if not doubt and candidates and unanswered:
@@ -565,13 +563,14 @@ def requested_by_service(record: RunRecord, now: datetime, served_at: datetime |
 
 
 def candidates_for(
-    record: RunRecord, listed: Sequence[Run], since: datetime | None, claimed: Collection[int] = ()
+    record: RunRecord, listed: Sequence[Run], since: datetime | None, claims: Iterable[Claim] = ()
 ) -> list[Run]:
     """Return the runs that may be the one that a lost start started: those created since the start was sent.
 
     :param since: when it was sent; see :func:`requested_by_service`. Where that is not known, ids decide.
-    :param claimed: runs that are known to be those of mapped siblings.
+    :param claims: what the mapped siblings say: their runs are none of this task's.
     """
+    claimed = {run_id for claim in claims for run_id in claim.run_ids}
     return [
         run
         for run in listed

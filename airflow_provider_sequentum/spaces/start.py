@@ -321,10 +321,9 @@ class SpaceSearch:
                 self._lists[agent] = reply.value, since
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = port.claims()
-        claimed = {run_id for claim in claims for run_id in claim.run_ids}
         self._unanswered = sum(not claim.is_answered for claim in claims)
         candidates = {
-            agent: candidates_for(self.agents[agent], runs_of_agent, since, claimed)
+            agent: candidates_for(self.agents[agent], runs_of_agent, since, claims)
             for agent, (runs_of_agent, since) in self._lists.items()
         }
         lacks = {
