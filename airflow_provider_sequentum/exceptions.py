@@ -40,8 +40,8 @@ class SequentumConnectionException(SequentumException, AirflowFailException):
 class SequentumConnectionNotFound(SequentumException):
     """Airflow does not find the connection.
 
-    It says so as well while its own API server or database is away, and no one can tell which it is. So a retry can
-    help, and nothing was sent.
+    Airflow reports the same while its own API server or database is unavailable, and the two cannot be distinguished.
+    So a retry can help. Nothing was sent.
     """
 
 
@@ -171,7 +171,7 @@ class AgentBuilderTimeout(AgentBuilderException):
 
 
 class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
-    """The session is of no more use to this task. Not retried; clearing the task starts a new session.
+    """The task can no longer use the session. Not retried; clearing the task starts a new session.
 
     :param reason: ``cancelled`` (by a person), ``unanswered`` (the builder waits for an answer, and
         ``on_ready="fail"``), ``refused`` (it cannot take what the task has to say), ``ambiguous`` (a start or a
@@ -222,8 +222,9 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
     """
     from airflow_provider_sequentum.api import errors
 
-    names_no_run = (SequentumUnavailable, SequentumRequestRefused, CreditsTooLow, CreditLimitReached, AgentBuilderEnded)
-    if isinstance(error, names_no_run) and "(connection " not in str(error):
+    # Procedures raise these, and they do not know the connection. What is about a run names the run instead.
+    about_no_run = (SequentumUnavailable, SequentumRequestRefused, CreditsTooLow, CreditLimitReached, AgentBuilderEnded)
+    if isinstance(error, about_no_run) and "(connection " not in str(error):
         error.args = (f"{error} (connection {conn_id!r})", *error.args[1:])
     if not isinstance(error, errors.SequentumError):
         return error
@@ -255,7 +256,7 @@ def client_errors_as_exceptions(conn_id: str) -> Iterator[None]:
 def exception_named(name: str | None, message: str) -> SequentumException:
     """Return the exception that a trigger met, for the task to fail with.
 
-    :param name: the name of its class; one that is not known is taken for one that a retry may help.
+    :param name: the name of its class; an unknown one is treated as one that a retry may help.
     """
     kinds = (
         SequentumConnectionException,

@@ -1,4 +1,4 @@
-"""What a deferral loses, and how a task is resumed all the same.
+"""What a deferral loses, and how a task is resumed without it.
 
 When a deferral ends because its timeout passed or because its trigger failed, all versions of Airflow resume the task
 with a method of their own, and drop what was handed on. And they render the templates of a resumed task once more,

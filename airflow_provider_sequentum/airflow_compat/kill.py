@@ -21,20 +21,20 @@ except ImportError:  # Airflow 2.11
     from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
 
 NEXT_ATTEMPT_IS_SURE = frozenset({"up_for_retry", "scheduled", "queued", "deferred"})
-"""States of a task that Airflow has continued with: this attempt's heartbeats were lost, so it is taken for dead.
+"""States of a task that Airflow has continued with: this attempt's heartbeats were lost, so Airflow considers it dead.
 
 A person who clears a task leaves it in another one for as long as its process lives."""
 
 
 def next_attempt_is_sure(context: Mapping[str, Any], *, has_next_attempt: bool) -> bool:
     """Return whether Airflow still wants the task that it told to end, because just its worker is shut down or was
-    taken for dead, and tries it again or is doing so already.
+    considered dead, and tries it again or is doing so already.
 
     It must not be called while Airflow's supervisor answers something else.
     """
     try:
         state = state_of(context["ti"])
-    except Exception:  # noqa: BLE001 - whatever keeps Airflow from saying so: no one is known to come back
+    except Exception:  # noqa: BLE001 - whatever keeps Airflow from saying so: a next attempt is not certain
         return False
     return state in NEXT_ATTEMPT_IS_SURE or (state == "running" and has_next_attempt)
 

@@ -39,7 +39,7 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
     return TaskFacts(
         max_tries=max_tries,
         started_at=started_at,
-        # Airflow takes a limit that leads out of the calendar.
+        # Airflow accepts a limit that is longer than a datetime can express.
         execution_deadline=started_at + min(limit, LONGEST_DURATION) if limit is not None else None,
         has_next_attempt=try_number <= max_tries,
         is_retry=try_number > max_tries - retries + 1,

@@ -1,12 +1,12 @@
 """What Airflow's timing asks of a trigger: not to fire at once, and to find out why ``on_kill`` was called.
 
 ``BaseTrigger.on_kill`` exists from Airflow 3.3 on. It is called when a user marks or clears the deferred task, and as
-well when the trigger moves to another triggerer; it gets about a second before it is cancelled. A triggerer hears of a
+well when the trigger moves to another triggerer; it gets about a second before it is cancelled. A triggerer learns of a
 clear once a scheduler has scheduled the task again: a cleared task has no state until then, and Airflow cancels the
 triggers of tasks whose state is another than deferred (``Trigger.clean_unused``). So the new attempt of a cleared task
-may start before the old trigger hears of it, minutes later, or never. Airflow's task state store must not be touched
-from a trigger (the call hangs), and may be emptied by a clear. So the trigger finds out by itself whether a successor
-has taken its job over, from the task's state and from the XCom in which an attempt names its job.
+may start before the old trigger learns of it, which can take minutes or never happen. Airflow's task state store must
+not be touched from a trigger (the call hangs), and may be emptied by a clear. So the trigger finds out by itself
+whether a successor has taken its job over, from the task's state and from the XCom in which an attempt names its job.
 """
 
 from __future__ import annotations

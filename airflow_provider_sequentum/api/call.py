@@ -125,7 +125,7 @@ class Call(Generic[T]):
         """
         fate = "The server did nothing with it." if self.changes_something else ""
         if may_have_acted:
-            fate = "The server may have acted on it all the same: check before repeating it."
+            fate = "The server may have acted on it: check before repeating it."
         elif issubclass(kind, ConnectionNotMade):
             fate = "Nothing was sent."
         sentences = (f"Could not {self.purpose} ({self.request}): {reason.rstrip('.')}.", fate, advice)

@@ -67,10 +67,6 @@ class _Client:
         self._pipeline = Pipeline(settings)
         self._budget = budget_of(settings.origin, settings.api_key)
 
-    def spacing(self, budget_share: float = 1.0) -> float:
-        """Return the seconds between requests that use up a share of the key's budget evenly."""
-        return self._budget.spacing(share=budget_share, per_minute=self.settings.requests_per_minute)
-
     @property
     def refusals(self) -> int:
         """How many requests with this key were refused with 429, in this process."""

@@ -6,6 +6,7 @@ Based on https://docs.sequentum.com/concepts/runs. A file is fetched through a r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 from airflow_provider_sequentum.api.call import Call, Id, as_id
@@ -26,6 +27,22 @@ class FileType(IntEnum):
     INTERNAL_CONTENT_CACHE = 8
 
 
+DELIVERED, EXTRACTED, LOGS = "delivered", "extracted", "logs"
+INTERNAL = "internal"
+"""The kind of the service's own files."""
+
+_KINDS: Mapping[int | None, str] = {
+    FileType.DELIVERED_FILE: DELIVERED,
+    FileType.EXTRACTED_FILES: EXTRACTED,
+    FileType.LOG_TEXT: LOGS,
+    FileType.LOG_HTML: LOGS,
+    FileType.INTERNAL_EXPORT_FILES: INTERNAL,
+    FileType.INTERNAL_RUNTIME_FILES: INTERNAL,
+    FileType.INTERNAL_TRACKING_DB: INTERNAL,
+    FileType.INTERNAL_CONTENT_CACHE: INTERNAL,
+}
+
+
 class RunFile(ApiModel):
     """A file of a run.
 
@@ -40,6 +57,12 @@ class RunFile(ApiModel):
     file_size: int | None = None
     created: ApiTime | None = None
     region_id: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """What it is for: ``delivered``, ``extracted``, ``logs`` or ``internal``."""
+        # A type that is missing or unknown counts as delivered: a file too many is noticed, a lost one is not.
+        return _KINDS.get(self.file_type, DELIVERED)
 
 
 def list_files(agent_id: Id, run_id: Id) -> Call[Page[RunFile]]:

@@ -111,13 +111,13 @@ _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²�
 _LONGEST_SUFFIX = 32
 
 
-def safe_file_name(name: str | None, fallback: str = "file") -> str:
+def safe_file_name(name: str | None) -> str:
     """Return a name that cannot leave its folder, as close to the given one as possible.
 
-    Of a path only the last part is kept. A usable ordinary name comes back unchanged.
+    Of a path only the last part is kept. A usable ordinary name comes back unchanged. Where nothing is left of it,
+    it is ``file``.
 
     :param name: the server's name.
-    :param fallback: what to use when nothing of it is left; has to be a safe name.
     """
     last_part = re.split(r"[/\\]", (name or "").rstrip("/\\"))[-1]
     composed = unicodedata.normalize("NFC", last_part.encode("utf-8", errors="replace").decode("utf-8"))
@@ -125,7 +125,7 @@ def safe_file_name(name: str | None, fallback: str = "file") -> str:
     # Windows drops trailing dots and spaces, which would make two names one.
     tidy = _RESERVED_CHARACTERS.sub("_", visible).strip(" ").rstrip(". ")
     if not tidy.strip("._ "):
-        return fallback
+        return "file"
     if _DEVICE_NAME.match(tidy):
         tidy = f"_{tidy}"
     return _shortened(tidy, "")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.watching.polls import Listing
 
 PAUSE_AFTER_FAULT = 60.0
-"""Seconds after which an agent is looked at again that could not be looked at."""
+"""Seconds after which an agent that could not be polled is polled again."""
 
 SETTLING_SECONDS = 5.0
 """Seconds between an event and the note that it was fired: Airflow needs a moment to store it. A triggerer that is
@@ -120,7 +120,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
                         yield listing
             except (SequentumError, SequentumException) as error:
                 log.warning(
-                    "Could not look at the runs of agent %s, trying again in %g s: %s (connection %r)",
+                    "Could not check the runs of agent %s, trying again in %g s: %s (connection %r)",
                     agent_id, PAUSE_AFTER_FAULT, error, conn_id,
                 )  # fmt: skip
                 await asyncio.sleep(PAUSE_AFTER_FAULT)

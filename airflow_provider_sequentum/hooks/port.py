@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CLAIM_KEY = "sequentum_claim"
+"""The XCom in which a mapped task tells its siblings which run it starts."""
+
+ANNOUNCEMENT_KEY = "sequentum_credits"
+"""The XCom in which a task with a credit limit tells the other tasks of its DAG run what it starts."""
+
+RUNNING = ("running", "restarting")
+"""The states of a task whose process may be about to say what it starts."""
+
+ENDED_BADLY = ("up_for_retry", "failed")
+"""The states of a task that may have ended before it said again what an earlier attempt of it had started."""
+
 
 class ClientPort:
     """Send with the client of a hook; see :class:`~.jobs.port.Sender`.
@@ -69,21 +81,6 @@ class ClientPort:
 
     def _time_left(self) -> float | None:
         return None if self.deadline is None else max((self.deadline - self.now()).total_seconds(), 0.0)
-
-
-CLAIM_KEY = "sequentum_claim"
-"""The XCom in which a mapped task tells its siblings which run it starts."""
-
-
-ANNOUNCEMENT_KEY = "sequentum_credits"
-"""The XCom in which a task with a credit limit tells the other tasks of its DAG run what it starts."""
-
-
-RUNNING = ("running", "restarting")
-"""The states of a task whose process may be about to say what it starts."""
-
-ENDED_BADLY = ("up_for_retry", "failed")
-"""The states of a task that may have ended before it said again what an earlier attempt of it had started."""
 
 
 class AttemptPort(ClientPort):

@@ -1,7 +1,8 @@
 """The owner of a remote job: one attempt of a task, from before the start of the job until it is over.
 
-Whatever ends an attempt goes through :meth:`JobAttempt.let_go`: an error that no one foresaw, Ctrl-C, a state store or
-XCom that cannot be written, a status that is refused. When a job may be let go is a table in ``docs/architecture.md``.
+Whatever ends an attempt goes through :meth:`JobAttempt.let_go`: an error that nothing in the code expects, Ctrl-C, a
+state store or XCom that cannot be written, a status that is refused. When a job may be let go is a table in
+``docs/architecture.md``.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class JobAttempt(ABC, Generic[R]):
     def resume(self, event: object) -> None:
         """Take in what a trigger saw.
 
-        :raises SequentumException: the trigger could not look at the job any more, or its event cannot be read.
+        :raises SequentumException: the trigger could not check the job any more, or its event cannot be read.
         """
 
     @abstractmethod

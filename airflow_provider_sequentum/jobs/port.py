@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FAULT_TOLERANCE = timedelta(minutes=10)
-"""How long a wait tolerates that nothing usable is answered. The job goes on in the meantime."""
+"""How long a wait tolerates that the service gives no usable answer. The job keeps running in the meantime."""
 
 NOT_FOUND_TOLERANCE = timedelta(minutes=1)
 """How long a 404 has to last before the job counts as gone: it may just have been started, and single 404s happen."""
@@ -28,13 +28,13 @@ WAITING_SHARE = 0.8
 """The part of the key's request budget that waiting may use, so that a start always finds room."""
 
 DECORATION_SHARE = 0.5
-"""The part that requests may use whose answers no one waits for: bills, schedule checks, diagnostics."""
+"""The part that optional requests may use: bills, schedule checks, diagnostics."""
 
 
 class Sender(Protocol):
     """What it takes to look at a job, to wait for it and to stop it.
 
-    :param deadline: when the attempt gives up: no request and no pause goes on after it. ``None`` for never, which is
+    :param deadline: when the attempt gives up: no request and no pause lasts beyond it. ``None`` for never, which is
         what a stop sets it to.
     """
 

@@ -1,8 +1,7 @@
 """The codec of everything that is stored or sent: records, configurations, events and trigger arguments.
 
 All of it is JSON that both newer and older versions of this package can read: unknown fields are ignored, missing ones
-get defaults. A record that cannot be read is never taken for "no record",
-because it could hide a job that is running.
+get defaults. A record that cannot be read is never treated as "no record", because it could hide a job that is running.
 """
 
 from __future__ import annotations
@@ -211,7 +210,7 @@ def sentence_of(error: ValidationError) -> str:
 
 
 def read_event(kind: type[S], event: object) -> S:
-    """Read the event of a trigger. One that cannot be understood is never taken for success.
+    """Read the event of a trigger. One that cannot be understood is never treated as success.
 
     :raises SequentumUnavailable: it cannot be understood.
     """

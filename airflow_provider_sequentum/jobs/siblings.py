@@ -17,7 +17,8 @@ class Claim(Stored):
 
     :param agent_id: the agent, ``None`` for all agents of a space.
     :param run_ids: the runs it has started; empty while a start is unanswered.
-    :param has_lost_run: whether it may have had runs that no one could tell from others, before those that it names.
+    :param has_lost_run: whether it may have had runs, before those that it names, that could not be distinguished from
+        others.
     :param map_index: which of the siblings it is.
     """
 
@@ -33,7 +34,7 @@ class PlannedStart(Stored):
 
     :param agent_id: the agent; 0 for all agents of a space that the task does not know.
     :param credits: what it is expected to cost; ``None`` if the task does not know.
-    :param run_id: the run, once the service has answered; 0 if no one could tell which one it is.
+    :param run_id: the run, once the service has answered; 0 if it could not be determined.
     """
 
     agent_id: int = 0

@@ -66,7 +66,7 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
     :param sequentum_conn_id: the connection.
     :raises AgentBuilderFailed: the session ended without an agent; a retry starts a new one.
     :raises AgentBuilderTimeout: ``timeout`` has passed, or ``execution_timeout`` while the task was deferred.
-    :raises AgentBuilderEnded: the session is of no more use to this task; not retried. Its ``reason`` says why.
+    :raises AgentBuilderEnded: this task can no longer use the session; not retried. Its ``reason`` says why.
     :raises SequentumSkipped: ``on_ready="cancel"``, and the session is ready; the task is skipped.
     :raises SequentumRequestRefused: a parameter has no usable value, or they contradict each other; nothing was sent.
     """

@@ -225,8 +225,8 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
 
     def _new_attempt(self, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.hooks.pins import read_pin
+        from airflow_provider_sequentum.runs.before_start import find_agent
         from airflow_provider_sequentum.runs.record import RunConfig
-        from airflow_provider_sequentum.runs.start import find_agent
 
         if is_unset(self.agent_id) == is_unset(self.agent_name):
             raise SequentumRequestRefused(

@@ -1,4 +1,4 @@
-"""What Airflow asks of an operator whose work goes on elsewhere: deferral, resumption, kill. Written once.
+"""What Airflow asks of an operator whose work is done elsewhere: deferral, resumption, kill. Written once.
 
 What happens to the job is decided by its owner, a :class:`~airflow_provider_sequentum.jobs.attempt.JobAttempt`.
 """
@@ -139,7 +139,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             self._stop_deferred(context)
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render the templates. A resumed task works from its record, and goes on if they can no longer be rendered."""
+        """Render the templates. A resumed task works from its record, and continues if they cannot be rendered."""
         with keep_values_if_resumed(context, self.log):
             super().render_template_fields(context, jinja_env)
 
@@ -247,11 +247,11 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     def _read_or_refuse(self, values: list[object], context: Context) -> A:
         """Return an attempt at what the first of the values, a record, asks for.
 
-        A record that cannot be read is never taken for none: it could hide a job that is running.
+        A record that cannot be read is never treated as none: it could hide a job that is running.
 
         :raises SequentumException: it cannot be read, and the job that it names has ended.
-        :raises SequentumRequestRefused: it cannot be read, and what job it names cannot be made out, or the job could
-            not be confirmed to have ended. The record stays: a retry must not start a job beside it.
+        :raises SequentumRequestRefused: it cannot be read, and the job that it names cannot be determined, or could not
+            be confirmed to have ended. The record stays: a retry must not start a job beside it.
         """
         try:
             return self._attempt_from_record(values[0], context)

@@ -39,9 +39,9 @@ def add_run(context: Mapping[str, Any], hook: SequentumConnection, run: Run) -> 
 def _delivered_files(hook: SequentumConnection, run: Run) -> int | None:
     from airflow_provider_sequentum.api import files
     from airflow_provider_sequentum.api.errors import SequentumError
+    from airflow_provider_sequentum.api.files import DELIVERED
     from airflow_provider_sequentum.hooks.port import ClientPort
     from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
-    from airflow_provider_sequentum.runs.files import DELIVERED, kind_of
 
     call = files.list_files(run.agent_id, run.id)
     try:
@@ -49,7 +49,7 @@ def _delivered_files(hook: SequentumConnection, run: Run) -> int | None:
     except SequentumError as error:
         log.warning("Could not count the files of run %s for the asset event: %s", run.id, error)
         return None
-    return sum(kind_of(file) == DELIVERED for file in listed)
+    return sum(file.kind == DELIVERED for file in listed)
 
 
 def _assets(context: Mapping[str, Any]) -> list[Asset]:

@@ -185,7 +185,7 @@ class RunAttempt(JobAttempt[RunRecord]):
     def wait(self) -> None:
         """Wait on the worker.
 
-        :raises SequentumError: the run could not be looked at any more.
+        :raises SequentumError: the run could not be checked any more.
         """
         [(outcome, run)] = wait_for_runs(self.port, [self.wait_spec()])
         self.take_in_wait(outcome, run)

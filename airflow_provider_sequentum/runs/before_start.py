@@ -1,4 +1,4 @@
-"""What is checked before a run is started, where the task asks for it: nothing, by default."""
+"""What comes before a run is started, where the task asks for it: finding its agent by name, and checks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.versions import check_active_version
 
 if TYPE_CHECKING:
+    from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.jobs.port import Port, Sender
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
     from airflow_provider_sequentum.runs.record import RunConfig
@@ -21,6 +23,31 @@ MOST_NAMED = 5
 """How many schedules a message names."""
 
 log = logging.getLogger(__name__)
+
+
+def find_agent(port: Sender, name: str) -> Agent:
+    """Return the agent called ``name``, letter for letter.
+
+    :raises SequentumRequestRefused: no agent, or several, are called that, or some in the list cannot be read.
+    """
+    # The service filters by "contains, in any case"; without paging it answers with all of them at once.
+    listed = port.send(api.agents.list_agents(name=name))
+    if listed.left_out:
+        raise SequentumRequestRefused(
+            f"{counted(listed.left_out, 'agent')} whose names may be {name!r} cannot be read in the service's list. "
+            "Nothing was started. Give the agent's id."
+        )
+    named = [agent for agent in listed if agent.name == name]
+    if not named:
+        raise SequentumRequestRefused(
+            f"No agent is called {name!r}. Nothing was started. Check the name, or give the agent's id."
+        )
+    if len(named) > 1:
+        ids = ", ".join(str(agent.id) for agent in named)
+        raise SequentumRequestRefused(
+            f"{len(named)} agents are called {name!r}: {ids}. Nothing was started. Give the agent's id."
+        )
+    return named[0]
 
 
 def check_before_start(

@@ -72,8 +72,8 @@ def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> 
 def read_task_cost(port: Sender, record: RunRecord, run: Run, settling: float) -> dict[str, Any]:
     """Return what a run and all runs of its task cost, as fields of the run's summary.
 
-    :param settling: seconds after which a bill that is not there is looked for once more; 0 does not look again. It
-        follows the end of a run after a moment.
+    :param settling: seconds after which a bill that is not there is looked for once more; 0 does not look again. The
+        bill of a run appears a moment after its end.
     """
     costs = None
     if run.started_at is not None and run.end_time is not None:

@@ -15,7 +15,7 @@ QUIET_INTERVALS = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 class RunProgress:
-    """Decides which looks at a run are worth a log line: a changed status at once, the rest ever more rarely."""
+    """Decides which polls of a run are worth a log line: a changed status at once, the rest less and less often."""
 
     __slots__ = ("_next_line", "_quiet", "_status")
 

@@ -5,41 +5,22 @@ Based on https://docs.sequentum.com/concepts/runs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.api.files import FileType, RunFile
+from airflow_provider_sequentum.api.files import DELIVERED, EXTRACTED, INTERNAL, RunFile
 from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.phases import phase_of
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
-DELIVERED, EXTRACTED, LOGS, SCREENSHOTS = "delivered", "extracted", "logs", "screenshots"
-INTERNAL = "internal"
-"""The kind of the service's own files, which cannot be asked for."""
-
-_KINDS: Mapping[int | None, str] = {
-    FileType.DELIVERED_FILE: DELIVERED,
-    FileType.EXTRACTED_FILES: EXTRACTED,
-    FileType.LOG_TEXT: LOGS,
-    FileType.LOG_HTML: LOGS,
-    FileType.INTERNAL_EXPORT_FILES: INTERNAL,
-    FileType.INTERNAL_RUNTIME_FILES: INTERNAL,
-    FileType.INTERNAL_TRACKING_DB: INTERNAL,
-    FileType.INTERNAL_CONTENT_CACHE: INTERNAL,
-}
+SCREENSHOTS = "screenshots"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 _MOST_NAMED = 10
 _LONGEST_NAME = 100
-
-
-def kind_of(file: RunFile) -> str:
-    """Return the kind of a file: one of ``parameters.FileKind`` without ``screenshots``, or :data:`INTERNAL`."""
-    # A type that is missing or unknown counts as delivered: a file too many is noticed, a lost one is not.
-    return _KINDS.get(file.file_type, DELIVERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +36,7 @@ class LeftOut:
     by_author: bool
 
     def __str__(self) -> str:
-        return f"{named(self.file)} (kind {kind_of(self.file)}, left out by {self.parameter})"
+        return f"{named(self.file)} (kind {self.file.kind}, left out by {self.parameter})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +53,14 @@ class Selection:
     @property
     def delivered_left_out(self) -> list[LeftOut]:
         """Delivered files that are not wanted."""
-        return [each for each in self.left_out if kind_of(each.file) == DELIVERED]
+        return [each for each in self.left_out if each.file.kind == DELIVERED]
 
     @property
     def author_left_out_records(self) -> bool:
         """Whether files that may hold the records are left out because the DAG author's filter says so."""
         if self.kinds is not None and DELIVERED not in self.kinds:
             return True
-        return any(each.by_author and kind_of(each.file) in (DELIVERED, EXTRACTED) for each in self.left_out)
+        return any(each.by_author and each.file.kind in (DELIVERED, EXTRACTED) for each in self.left_out)
 
 
 def select(listed: Iterable[RunFile], kinds: Sequence[str] | None, patterns: Sequence[str]) -> Selection:
@@ -106,7 +87,7 @@ def select(listed: Iterable[RunFile], kinds: Sequence[str] | None, patterns: Seq
 
 
 def _kinds_of(file: RunFile) -> set[str]:
-    kind = kind_of(file)
+    kind = file.kind
     # The API has no file type for screenshots, so an image is recognized by its name.
     is_image = kind != INTERNAL and (file.name or "").lower().endswith(_IMAGE_SUFFIXES)
     return {kind, SCREENSHOTS} if is_image else {kind}
@@ -136,7 +117,7 @@ def why_records_missing(run: Run, selection: Selection) -> str | None:
     records = _records_of(run)
     if not records or selection.author_left_out_records:
         return None
-    if any(kind_of(file) in (DELIVERED, EXTRACTED) for file in selection.chosen):
+    if any(file.kind in (DELIVERED, EXTRACTED) for file in selection.chosen):
         return None
     return f"It extracted {records} records, but no file that may hold them is selected. Its files: " + (
         listing(selection.left_out) or "none"

@@ -90,7 +90,7 @@ def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = 
 
 
 def _diagnose(port: Sender, run: Run) -> RunDiagnostics | None:
-    """Ask the service what went wrong. It is extra: where it cannot say, the run's own record has to do."""
+    """Ask the service what went wrong. Without an answer, the error has only what the run's own record says."""
     try:
         return port.send(
             api.analytics.run_diagnostics(run.agent_id, run.id), budget_share=DECORATION_SHARE, within=30.0

@@ -89,7 +89,7 @@ class NextStep(Enum):
     """What a new attempt of the task does with the run that an earlier one started."""
 
     START = "start"
-    """Start a new run; nothing of the old one is in the way."""
+    """Start a new run: the old one is over, or unknown to the service."""
 
     STOP_AND_START = "stop_and_start"
     """Stop the old run, then start a new one."""

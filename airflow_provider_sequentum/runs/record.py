@@ -163,8 +163,8 @@ class RunRecord(JobRecord):
     def starts_made(self) -> tuple[PlannedStart, ...]:
         """The starts that the task has made, as far as it is known that they were made.
 
-        One whose answer was lost counts only if no one could tell which run it had started: an interrupted attempt may
-        never have sent it, and the attempt after it looks for its run.
+        One whose answer was lost counts only if its run could not be determined: an interrupted attempt may never have
+        sent it, and the attempt after it looks for its run.
         """
         return tuple(start for start in self.starts if start.run_id is not None or self.is_ambiguous)
 
@@ -210,7 +210,7 @@ class RunRecord(JobRecord):
 
 
 def runs_named_in(values: Iterable[object]) -> list[RunRecord]:
-    """Return the runs that records or events of another version name, as far as they can be made out."""
+    """Return the runs that records or events of another version name, as far as they can be determined."""
     named = ((value.get("agent_id"), value.get("run_id")) for value in objects_in(values))
     ids = dict.fromkeys(pair for pair in named if all(type(part) is int and part > 0 for part in pair))
     return [RunRecord(agent_id=agent_id, run_id=run_id) for agent_id, run_id in ids]

@@ -41,7 +41,7 @@ MOST_SAMPLES = 20
 """The mean of how many of the agent's last runs is the forecast."""
 
 LOOK_INTERVAL = 3.0
-"""Seconds between two looks at the announcements, while only undecided ones are in the way."""
+"""Seconds between two readings of the announcements, while only undecided ones prevent a decision."""
 
 MOST_LOOKS = 20
 """How often a task looks, until it counts undecided announcements like decided ones."""
@@ -250,7 +250,7 @@ def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
     :param min_credits: the fewest that will do; ``None`` does not ask.
     :param what: what is to be started.
     :raises CreditsTooLow: fewer are left.
-    :raises SequentumError: the balance cannot be read. Who asks for the check does not want to start without it.
+    :raises SequentumError: the balance cannot be read. A task that asks for this check must not start without it.
     """
     if min_credits is None:
         return
@@ -274,7 +274,7 @@ def reserve_credits(
     :return: these and the new ones.
     :raises CreditLimitReached: the sum would pass the limit. The announcement was withdrawn.
     :raises SequentumRequestRefused: the bills are more than can be read.
-    :raises SequentumError: billing cannot be read. Who sets a limit does not want to start without it.
+    :raises SequentumError: billing cannot be read. A task with a limit must not start without it.
     """
     if config.credit_limit is None:
         return before
@@ -287,7 +287,7 @@ def reserve_credits(
     except CreditLimitReached:
         raise
     except Exception:
-        # An announcement that no one decides any more would be in the way of the other tasks.
+        # An announcement that is never decided would block the other tasks.
         with suppress(Exception):
             port.announce(own)
         raise
@@ -312,7 +312,7 @@ def _wait_for_room(
     place: Announcement | None = None
     for look in range(1, MOST_LOOKS + 1):
         is_last = look == MOST_LOOKS
-        # What gave way looks before it announces again: it would be in the way of those that come first.
+        # After a withdrawal, check before announcing again, so as not to block the tasks that come first.
         if place is not None and not place.pending and not is_last:
             found = tally(place, port.announcements(), bills, forecast)
             if found.decide(limit) is Verdict.YIELD:
@@ -330,7 +330,7 @@ def _wait_for_room(
             raise _limit_reached(found, bills, config, name)
         if verdict is Verdict.YIELD:
             place = port.announce(own)
-        log.info("Other tasks of the DAG run are about to decide whether they start; looking again.")
+        log.info("Other tasks of the DAG run are about to decide whether they start; checking again.")
         port.sleep(LOOK_INTERVAL)
     raise AssertionError("The last look decides.")
 

@@ -8,12 +8,11 @@ next one to find out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus, status_name
@@ -40,7 +39,6 @@ from airflow_provider_sequentum.runs.wait import (
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call, Reply
-    from airflow_provider_sequentum.api.agents import Agent
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
@@ -71,6 +69,15 @@ RESTART_REFUSALS = (400, 404, 405, 409, 422)
 MOST_NAMED = 5
 """How many runs a message names."""
 
+STEP_NAMES: Mapping[NextStep, str] = {
+    NextStep.START: "Starting a new run",
+    NextStep.STOP_AND_START: "Stopping it and starting a new run",
+    NextStep.JOIN: "Joining it",
+    NextStep.RESTART: "Restarting it in place",
+    NextStep.REFUSE: "Only a restart is allowed, and it cannot be restarted",
+}
+"""What the log says of each step."""
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -97,38 +104,26 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
     if previous is None:
         return start_run(port, new, None)
     _claim(port, previous)
-    was_cleared = previous.was_cleared(new.max_tries)
     record = previous
     if previous.run_id is None:
-        record = _find_requested_run(port, previous, new, was_cleared=was_cleared)
+        record = _find_requested_run(port, previous, new)
         if record.run_id is None:
             return start_run(port, new, record)
         port.save(record)  # from here on, whatever ends this attempt knows the run
         _claim(port, record)
 
-    def decide(run: Run | None) -> NextStep:
-        step = next_step(
-            None if run is None else phase_of(run),
-            is_same_work=record.is_same_work(config.fingerprint()),
-            was_cleared=was_cleared,
-            is_rejected=record.is_rejected,
-            is_stopping=run is not None and run.status is RunStatus.STOPPING,
-            on_clear=config.on_clear,
-            retry_mode=config.retry_mode,
-        )
-        log.info(_explain(step, record, run, was_cleared))
-        return step
-
     run = looked or _look(port, record)
-    step = decide(run)
-    if run is None and not was_cleared and (other := find_in_place_of(port, record, config.on_ambiguous_start)):
-        record, run = record.unnamed().started(other.id), other
-        port.save(record)
-        _claim(port, record)
-        step = decide(run)
+    step = _decide(record, run, new)
+    if run is None and not record.was_cleared(new.max_tries):
+        run = find_in_place_of(port, record, config.on_ambiguous_start)
+        if run is not None:
+            record = record.unnamed().started(run.id)
+            port.save(record)
+            _claim(port, record)
+            step = _decide(record, run, new)
     if step is NextStep.STOP_AND_START:
         run = _stop_replaced(port, record, config)
-        step = decide(run)  # it may have ended well before it was stopped
+        step = _decide(record, run, new)  # it may have ended well before it was stopped
     if run is None or step in (NextStep.START, NextStep.STOP_AND_START):
         return start_run(port, new, record)
     if step is NextStep.REFUSE:
@@ -139,6 +134,29 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
         return restart_or_start(port, joined, run, new)
     port.save(joined)
     return run
+
+
+def _decide(record: RunRecord, run: Run | None, new: RunRecord) -> NextStep:
+    """Decide what to do with the run of an earlier attempt, and log it.
+
+    :param record: the record of the run.
+    :param run: the run; ``None`` if the service does not know it.
+    :param new: the record of this attempt.
+    """
+    config, was_cleared = new.config_or_defaults, record.was_cleared(new.max_tries)
+    step = next_step(
+        None if run is None else phase_of(run),
+        is_same_work=record.is_same_work(config.fingerprint()),
+        was_cleared=was_cleared,
+        is_rejected=record.is_rejected,
+        is_stopping=run is not None and run.status is RunStatus.STOPPING,
+        on_clear=config.on_clear,
+        retry_mode=config.retry_mode,
+    )
+    state = status_name(run.status) if run is not None else "unknown to the service"
+    why = "The task was cleared" if was_cleared else "An earlier attempt of this task ended early"
+    log.info("%s; its run %s of agent %s is %s. %s.", why, record.run_id, record.agent_id, state, STEP_NAMES[step])
+    return step
 
 
 def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_repeat: bool = True) -> Run:
@@ -162,17 +180,15 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
         )
     _claim(port, record)
     port.save(record)
-    call = config.start_call()
     try:
-        reply = _send_new(port, call, record)
+        reply = _send_new(port, config.start_call(), record)
     except SequentumError as error:
         if not error.may_have_acted:
             # Nothing was started, so there is nothing to look for.
             port.save(previous)
             _claim(port, previous or record, is_answered=True)
             _announce(port, config, before)
-            if error.status_code == 409:
-                raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
+            raise_if_busy(error)
             raise
         log.warning("The answer to the start was lost, so a run may have been started. Looking for it. (%s)", error)
         found = _find_after_lost_answer(port, config, record, error)
@@ -204,7 +220,7 @@ def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
 def _started_by(port: Port, reply: Reply[Run], record: RunRecord) -> Run:
     """Return the run that a start has started: the one that its answer names, unless that one is older."""
     run = reply.value
-    if not _is_older(run, record, port.now(), reply.served_at):
+    if not _was_created_before(run, requested_by_service(record, port.now(), reply.served_at)):
         return run
     return find_misnamed_run(port, record.started(run.id), run, is_older=True) or run
 
@@ -253,7 +269,8 @@ def is_misnamed(port: Port, record: RunRecord, named: Run | None) -> bool:
         return False
     if named is None:
         return not _is_listed(port, record)
-    return _may_be_older(named, record) and _is_older_by_list(port, named, record)
+    # By the worker's clock, which may be wrong: it only tells whether a look at the service's is worth a request.
+    return _was_created_before(named, record.requested_at) and _is_older_by_list(port, named, record)
 
 
 def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> Run | None:
@@ -274,8 +291,8 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
     reply = port.exchange(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
     if (listed := next((run for run in reply.value if run.id == record.run_id), None)) is not None:
         return listed
-    claimed = {run_id for claim in port.claims() for run_id in claim.run_ids}
-    candidates = candidates_for(intent, reply.value, port.now(), reply.served_at, claimed)
+    since = requested_by_service(record, port.now(), reply.served_at)
+    candidates = candidates_for(intent, reply.value, since, port.claims())
     if not candidates or on_ambiguous_start == "start":
         return None
     if on_ambiguous_start == "adopt":
@@ -289,16 +306,10 @@ def _is_listed(port: Port, record: RunRecord) -> bool:
     return any(run.id == record.run_id for run in listed)
 
 
-def _may_be_older(run: Run, record: RunRecord) -> bool:
-    """Return whether a look at the service's clock is worth a request."""
+def _was_created_before(run: Run, requested_at: datetime | None) -> bool:
+    """Return whether a run was certainly created before the start was sent."""
     created = run.created or run.start_time
-    return created is not None and created + OLDER < record.requested_at
-
-
-def _is_older(run: Run, record: RunRecord, now: datetime, served_at: datetime | None) -> bool:
-    """Return whether a run was created before the start was sent; for the parameters, see :func:`candidates_for`."""
-    created = run.created or run.start_time
-    return created is not None and served_at is not None and created + OLDER < served_at - (now - record.requested_at)
+    return created is not None and requested_at is not None and created + OLDER < requested_at
 
 
 def _is_older_by_list(port: Port, run: Run, record: RunRecord) -> bool:
@@ -307,7 +318,7 @@ def _is_older_by_list(port: Port, run: Run, record: RunRecord) -> bool:
     except SequentumError as error:
         log.warning("%s may not be the one that was started: this could not be checked. (%s)", record.name, error)
         return False
-    return _is_older(run, record, port.now(), reply.served_at)
+    return _was_created_before(run, requested_by_service(record, port.now(), reply.served_at))
 
 
 def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -> None:
@@ -342,6 +353,15 @@ def send_start(port: Sender, call: Call[T], what: str) -> Reply[T]:
             log.warning("%s cannot be started now; trying again in %g s. (%s)", what, delay, error)
         port.sleep(delay)
     return port.exchange(call)
+
+
+def raise_if_busy(error: SequentumError) -> None:
+    """Let a retry repeat a start that was refused because of what is running.
+
+    :raises SequentumUnavailable: it was refused with 409.
+    """
+    if error.status_code == 409:
+        raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
 
 
 def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | None:
@@ -433,7 +453,7 @@ def _restart_refused(record: RunRecord, reason: str) -> SequentumRequestRefused:
     )
 
 
-def _find_requested_run(port: Port, record: RunRecord, new: RunRecord, *, was_cleared: bool) -> RunRecord:
+def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRecord:
     """Find the run of an attempt that was interrupted between its intent and the service's answer.
 
     :return: the record, with the run if it was found.
@@ -446,9 +466,9 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord, *, was_cl
         run = find_lost_run(port, record, "fail" if policy == "start" else policy)
     except AgentRunStartAmbiguous as error:
         if policy == "start":
-            log.warning("%s A new run is started nevertheless (on_ambiguous_start='start').", error)
+            log.warning("%s A new run is started anyway (on_ambiguous_start='start').", error)
             return record.updated(is_ambiguous=True)
-        if record.is_ambiguous and was_cleared:
+        if record.is_ambiguous and record.was_cleared(new.max_tries):
             # Clearing the task is how a person, who has read the error and looked, says: start a new run.
             log.warning("%s The task was cleared since, so a new run is started.", error)
             return record
@@ -478,7 +498,7 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
         return None
     if len(candidates) > 1 or doubt:
         if on_ambiguous_start == "start":
-            log.warning("Any of the runs %s could be it; a new one is started nevertheless.", _ids(candidates))
+            log.warning("Any of the runs %s could be it; a new one is started anyway.", _ids(candidates))
             return None
         if on_ambiguous_start == "fail" or not candidates:
             raise _ambiguous(record, candidates, doubt)
@@ -508,13 +528,12 @@ def _look_for_candidates(
             if number >= len(delays):
                 raise
             continue
-        now, listed = port.now(), reply.value
+        listed, since = reply.value, requested_by_service(record, port.now(), reply.served_at)
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = [claim for claim in port.claims() if claim.agent_id in (None, record.agent_id)]
-        claimed = {run_id for claim in claims for run_id in claim.run_ids}
-        candidates = candidates_for(record, listed, now, reply.served_at, claimed)
+        candidates = candidates_for(record, listed, since, claims)
         unanswered = sum(not claim.is_answered for claim in claims)
-        doubt = what_a_list_lacks(record, listed, now, reply.served_at)
+        doubt = what_a_list_lacks(record, listed, since)
         if not doubt and candidates and unanswered:
             doubt = f"Mapped siblings that may have started it: {unanswered}."
         elif not doubt:
@@ -533,25 +552,34 @@ def may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -
     return ""
 
 
+def requested_by_service(record: RunRecord, now: datetime, served_at: datetime | None) -> datetime | None:
+    """Return when the start was sent, by the service's clock; ``None`` where the service does not tell its time.
+
+    :param now: the time of an answer, by the clock that ``record.requested_at`` was read from. Only the difference
+        between the two is taken from that clock, which may be wrong.
+    :param served_at: the time of that answer, by the service's clock.
+    """
+    return None if served_at is None else served_at - (now - record.requested_at)
+
+
 def candidates_for(
-    record: RunRecord, listed: Sequence[Run], now: datetime, served_at: datetime | None, claimed: Collection[int] = ()
+    record: RunRecord, listed: Sequence[Run], since: datetime | None, claims: Iterable[Claim] = ()
 ) -> list[Run]:
     """Return the runs that may be the one that a lost start started: those created since the start was sent.
 
-    :param now: the time of the answer that lists them, by the clock that ``record.requested_at`` was read from.
-    :param served_at: the same by the service's clock. The difference to the request is the only thing that is taken
-        from the worker's clock; where the service does not tell its time, ids decide.
-    :param claimed: runs that are known to be those of mapped siblings.
+    :param since: when it was sent; see :func:`requested_by_service`. Where that is not known, ids decide.
+    :param claims: what the mapped siblings say: their runs are none of this task's.
     """
+    claimed = {run_id for claim in claims for run_id in claim.run_ids}
     return [
         run
         for run in listed
         if not (run.id in record.replaced or run.id in claimed or (record.is_guess and phase_of(run).is_over))
-        and _is_young(run, record, now, served_at)
+        and _is_young(run, record, since)
     ]
 
 
-def what_a_list_lacks(record: RunRecord, listed: Page[Run], now: datetime, served_at: datetime | None) -> str:
+def what_a_list_lacks(record: RunRecord, listed: Page[Run], since: datetime | None) -> str:
     """Return why the run that a lost start started may be missing in a list: a sentence, empty where it cannot be.
 
     For the parameters, see :func:`candidates_for`.
@@ -560,15 +588,15 @@ def what_a_list_lacks(record: RunRecord, listed: Page[Run], now: datetime, serve
         return (
             f"{counted(listed.unreadable, 'run')} of agent {record.agent_id} could not be read in the service's list."
         )
-    if is_cut(listed, LONGEST_RUN_LIST) and all(_is_young(run, record, now, served_at) for run in listed):
+    if is_cut(listed, LONGEST_RUN_LIST) and all(_is_young(run, record, since) for run in listed):
         return f"More runs were created since than the {len(listed)} that the service lists."
     return ""
 
 
-def _is_young(run: Run, record: RunRecord, now: datetime, served_at: datetime | None) -> bool:
+def _is_young(run: Run, record: RunRecord, since: datetime | None) -> bool:
     created = run.created or run.start_time
-    if created is not None and served_at is not None:
-        return created >= served_at - (now - record.requested_at) - CLOCK_TOLERANCE
+    if created is not None and since is not None:
+        return created >= since - CLOCK_TOLERANCE
     # Ids grow. A run of which nothing tells how old it is can only be ruled out by its id, or by being over.
     newest_own = max(record.replaced, default=0)
     return run.id > newest_own and not (newest_own == 0 and phase_of(run).is_over)
@@ -585,7 +613,7 @@ def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> Agen
 
 
 def _ids(candidates: Sequence[Run]) -> str:
-    ids = sorted(run.id for run in candidates)  # the oldest is the likeliest
+    ids = sorted(run.id for run in candidates)  # the oldest is the most likely one
     more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
     return f"{ids[:MOST_NAMED]}{more}"
 
@@ -595,9 +623,9 @@ def look_at_runs(
 ) -> dict[int, Run | SequentumError | None]:
     """Look at runs, at each again until what is read is certain.
 
-    A run that the service does not know may just be too new, and a Failure may be the old one of a restart: no one can
-    know whether an earlier attempt that saved the intent to restart lived to send it. All runs are looked at before one
-    is looked at again, so that many take no longer than one.
+    A run that the service does not know may just be too new, and a Failure may be the old one of a restart: it is not
+    known whether an earlier attempt that saved the intent to restart lived to send it. All runs are looked at before
+    one is looked at again, so that many take no longer than one.
 
     :param looks: what to look with, and the record of the run.
     :param clock: tells the time and waits.
@@ -630,41 +658,3 @@ def _look(port: Sender, record: RunRecord) -> Run | None:
     if isinstance(seen, SequentumError):
         raise seen
     return seen
-
-
-def _explain(step: NextStep, record: RunRecord, run: Run | None, was_cleared: bool) -> str:
-    state = status_name(run.status) if run is not None else "unknown to the service"
-    then = {
-        NextStep.START: "Starting a new run",
-        NextStep.STOP_AND_START: "Stopping it and starting a new run",
-        NextStep.JOIN: "Joining it",
-        NextStep.RESTART: "Restarting it in place",
-        NextStep.REFUSE: "Only a restart is allowed, and it cannot be restarted",
-    }[step]
-    why = "The task was cleared" if was_cleared else "An earlier attempt of this task ended early"
-    return f"{why}; its run {record.run_id} of agent {record.agent_id} is {state}. {then}."
-
-
-def find_agent(port: Sender, name: str) -> Agent:
-    """Return the agent called ``name``, letter for letter.
-
-    :raises SequentumRequestRefused: no agent, or several, are called that, or some in the list cannot be read.
-    """
-    # The service filters by "contains, in any case"; without paging it answers with all of them at once.
-    listed = port.send(api.agents.list_agents(name=name))
-    if listed.left_out:
-        raise SequentumRequestRefused(
-            f"{counted(listed.left_out, 'agent')} whose names may be {name!r} cannot be read in the service's list. "
-            "Nothing was started. Give the agent's id."
-        )
-    named = [agent for agent in listed if agent.name == name]
-    if not named:
-        raise SequentumRequestRefused(
-            f"No agent is called {name!r}. Nothing was started. Check the name, or give the agent's id."
-        )
-    if len(named) > 1:
-        ids = ", ".join(str(agent.id) for agent in named)
-        raise SequentumRequestRefused(
-            f"{len(named)} agents are called {name!r}: {ids}. Nothing was started. Give the agent's id."
-        )
-    return named[0]

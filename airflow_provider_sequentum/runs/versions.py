@@ -44,7 +44,7 @@ def check_active_version(port: Sender, config: RunConfig) -> None:
 
     :raises AgentVersionChanged: it is another one.
     :raises SequentumRequestRefused: the service does not say which one it is.
-    :raises SequentumError: the service could not be asked. Who asks for the check does not want to start without it.
+    :raises SequentumError: the service could not be asked. A task that asks for this check must not start without it.
     """
     expected = config.version_to_run
     if expected is None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.runs.record import RunRecord
 
 RESTART_GRACE = timedelta(minutes=1)
-"""How long after a restart in place the old Failure may still be what is answered."""
+"""How long after a restart in place the service may still answer with the old Failure."""
 
 LONGEST_RUN_LIST = 1000
 """The longest list that the service gives; it lists the newest runs first and has no filter by time."""
@@ -43,7 +43,7 @@ MOST_NAMED = 5
 """How many runs an error names."""
 
 LONGEST_INTERVAL = 60.0
-"""Seconds between two looks at a run, at the most, unless the DAG author asks for more."""
+"""The most seconds between two polls of a run, unless the DAG author asks for more."""
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class RunEvent(JobEvent):
 
 
 class PollResult(NamedTuple):
-    """What a look at the run means: the outcome if the wait is over, and a line for the log if there is news."""
+    """What a poll means: the outcome if the wait is over, and a line for the log if there is news."""
 
     outcome: PollOutcome | None = None
     message: str | None = None
@@ -114,7 +114,7 @@ class PollResult(NamedTuple):
 
 
 class RunPoller:
-    """Decides what each look at a run means. It holds nothing that cannot be learnt again; ``now`` is passed in.
+    """Decides what each poll of a run means. It holds nothing that cannot be read again; ``now`` is passed in.
 
     :param spec: what to wait for.
     """
@@ -123,7 +123,7 @@ class RunPoller:
         self.spec = spec
         self.run: Run | None = None
         self.is_missing = False
-        """Whether the last look left open whether there is such a run: a 404, or a list that does not tell."""
+        """Whether the last poll left open whether there is such a run: a 404, or a list that does not tell."""
         self._progress = RunProgress()
         self._seen_restarted = spec.restart_asked_at is None
         self._running_since: datetime | None = None
@@ -172,7 +172,7 @@ class RunPoller:
         return PollResult(message=f"Waiting{until} for {self.spec.name}: none so far.")
 
     def failed(self, error: SequentumError, now: datetime) -> PollResult:
-        """Take in that a look failed.
+        """Take in that a poll failed.
 
         :raises SequentumError: ``error`` itself, when it cannot pass by itself or has lasted too long.
         """
@@ -181,7 +181,7 @@ class RunPoller:
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
         if error.status_code == 429:
-            # The key is busy, which is no fault: the look comes later, and all who wait for the key get their turn.
+            # The key is busy, which is no fault: the poll comes later, and all who wait for the key get their turn.
             return PollResult()
         first = self._faults_since is None
         self._faults_since = self._faults_since or now
@@ -191,12 +191,12 @@ class RunPoller:
         if lasted >= tolerance and not (self.spec.tolerate_outages and tolerance >= FAULT_TOLERANCE):
             raise error
         if first:
-            message = f"Could not look at {self.spec.name}; trying again. ({error})"
+            message = f"Could not check {self.spec.name}; trying again. ({error})"
             return PollResult(message=message, level=logging.WARNING)
         return PollResult()
 
     def pause(self, now: datetime) -> float:
-        """Return the seconds until the next look of a wait on a worker, which never lies beyond the deadline."""
+        """Return the seconds until the next poll of a wait on a worker, which never lies beyond the deadline."""
         seconds = self.spec.poll_interval
         if seconds is None:
             age = now - (self._running_since or now)
@@ -205,7 +205,7 @@ class RunPoller:
         return max(seconds if fixed is None else min(seconds, fixed), 0.0)
 
     def fixed_look(self, now: datetime) -> float | None:
-        """Return the seconds until the look that no schedule may put off, ``None`` if there is none."""
+        """Return the seconds until the poll that no schedule may postpone; ``None`` if there is none."""
         moments = [self.spec.deadline]
         if self._failure_since is not None:
             moments.append(self._failure_since + timedelta(seconds=self.spec.failure_pause))
@@ -229,7 +229,7 @@ class RunPoller:
 
 
 def solo_interval(age: float) -> float:
-    """Return the seconds between two looks of a wait that knows nothing of others.
+    """Return the seconds between two polls of a wait that knows nothing of others.
 
     It grows with the root of the run's age, as does the least sum of waiting and requests when a run of age t is as
     likely to last t more seconds as not: 10 s at the start, 30 s after five minutes, a minute after twenty.
@@ -320,9 +320,9 @@ def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: dateti
 
 
 def poll(port: Sender, poller: RunPoller) -> PollResult:
-    """Look at the run once, or for it; log what is new, and return what it means.
+    """Poll the run once, or search for it; log what is new, and return what it means.
 
-    :raises SequentumError: looking failed in a way that cannot pass, or for too long. The run goes on.
+    :raises SequentumError: checking failed in a way that cannot pass, or for too long. The run may still be active.
     :raises SequentumRequestRefused: see :func:`first_run_since`.
     """
     spec = poller.spec
@@ -344,10 +344,10 @@ def poll(port: Sender, poller: RunPoller) -> PollResult:
 
 
 def poll_until_known(port: Sender, poller: RunPoller) -> PollResult:
-    """Look at the run, again and again while the service does not know it, for as long as a wait tolerates that.
+    """Poll the run, repeatedly while the service does not know it, for as long as a wait tolerates that.
 
-    For a sensor that remembers nothing between two looks, and would else tolerate it for ever. Raises what :func:`poll`
-    does.
+    For a rescheduled sensor: it remembers nothing between two polls, and would otherwise tolerate this forever. Raises
+    what :func:`poll` does.
     """
     while True:
         result = poll(port, poller)
@@ -364,7 +364,7 @@ def wait_for_runs(
     """Wait on the worker until every run has ended or its deadline has passed.
 
     :param on_end: is called as soon as the wait for one is over, with its place among ``specs``.
-    :return: for each, why its wait is over (an error if it could not be looked at any more; the run goes on), and the
+    :return: for each, why its wait is over (an error if it could not be checked any more; it may still run), and the
         run's last record.
     """
     pollers = [RunPoller(spec) for spec in specs]

@@ -109,7 +109,7 @@ class AgentRunSensor(BaseSensorOperator):
             config = self._config()
             port, poller = self._polling(config)
             lead_to_dashboard(context, port.hook, self.operator_extra_links)
-            # Airflow takes a time that leads out of the calendar.
+            # Airflow accepts a timeout that is longer than a datetime can express.
             limit = timedelta(seconds=min(self.timeout, LONGEST_DURATION.total_seconds()))
             port.deadline = port.now() + limit
             until = self._first_poke(context, port) + limit

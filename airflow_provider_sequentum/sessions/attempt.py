@@ -113,7 +113,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
     def wait(self) -> None:
         """Wait on the worker until the session needs an answer.
 
-        :raises SequentumError: the session could not be looked at any more.
+        :raises SequentumError: the session could not be checked any more.
         """
         if self.is_let_go:
             return
@@ -269,7 +269,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         try:
             status = self.port.send(agent_builder.status(session.session_id), within=LONGEST_REQUEST)
         except SequentumError as error:
-            log.warning("Could not look at %s: %s", session.name, error)
+            log.warning("Could not check %s: %s", session.name, error)
         else:
             session = session.observe_status(status, self.port.now())
         return session, "It is left as it is (keep_session)."

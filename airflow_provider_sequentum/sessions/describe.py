@@ -102,7 +102,7 @@ def _bounded(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 class SessionProgress:
-    """Decides when a session that says nothing is worth a line all the same: ever more rarely."""
+    """Decides when a session that says nothing is worth a line anyway: less and less often."""
 
     def __init__(self) -> None:
         self._progress = RunProgress()
@@ -227,7 +227,7 @@ def failure_for(
 
 
 def ended(session: Session, message: str, *, reason: str) -> AgentBuilderEnded:
-    """Return the exception of a session that is of no more use to its task."""
+    """Return the exception for a session that its task can no longer use."""
     return AgentBuilderEnded(message, reason=reason, session_id=session.session_id, agent_id=session.agent_id)
 
 

@@ -63,7 +63,7 @@ def send_pending(port: Port, record: SessionRecord, take: EventTaker | None = No
             try:
                 record = record.seen(look_at(port, record.known_session, take))
             except SequentumError as error:  # the agent is saved by now
-                log.warning("Could not look at the session after its end: %s", error)
+                log.warning("Could not check the session after its end: %s", error)
         else:
             return record, action
 

@@ -161,7 +161,7 @@ class SessionRecord(JobRecord):
 
 
 def session_id_in(values: Iterable[object]) -> str | None:
-    """Return the session that records or events of another version name, as far as it can be made out."""
+    """Return the session that records or events of another version name, as far as it can be determined."""
     named = (value.get("session_id") for value in objects_in(values))
     return next((found for found in named if _is_session_id(found)), None)
 

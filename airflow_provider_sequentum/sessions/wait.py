@@ -182,7 +182,7 @@ class SessionPoller:
         if now - self._faults_since >= fault_tolerance(error):
             raise error
         if first:
-            log.warning("Could not look at %s; trying again. (%s)", self.session.name, error)
+            log.warning("Could not check %s; trying again. (%s)", self.session.name, error)
 
     def _has_more(self) -> bool:
         return self._until is None or self.session.cursor < self._until
@@ -216,7 +216,7 @@ class SessionPoller:
 def poll(port: Sender, poller: SessionPoller) -> None:
     """Ask what the poll under way asks.
 
-    :raises SequentumError: looking failed in a way that cannot pass, or for too long. The session goes on.
+    :raises SequentumError: checking failed in a way that cannot pass, or for too long. The session may still be active.
     """
     while (call := poller.next_call()) is not None:
         try:

@@ -166,7 +166,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         """Take in what the trigger saw."""
         by_agent = {single.get("agent_id"): single for single in read_event(SpaceEvent, event).events}
         for agent_id in self._pending():
-            # An event without the agent is none that can be understood, so it is never taken for success.
+            # An event without the agent cannot be understood, so it is never treated as success.
             if self._guarded(agent_id, partial(self._runs[agent_id].resume, by_agent.get(agent_id, {}))):
                 self._waited.append(agent_id)
 
@@ -298,7 +298,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
                 try:
                     run.run = run.port.send(runs.status(agent_id, run.known_record.run_id or 0), within=LONGEST_REQUEST)
                 except SequentumError as error:
-                    log.info("Could not look at run %s of agent %s. (%s)", run.known_record.run_id, agent_id, error)
+                    log.info("Could not check run %s of agent %s. (%s)", run.known_record.run_id, agent_id, error)
         self.publish()
 
     def _conclude_waited(self) -> None:

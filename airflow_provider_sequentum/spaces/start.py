@@ -37,6 +37,8 @@ from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.start import (
     candidates_for,
     may_be_lost_by_sibling,
+    raise_if_busy,
+    requested_by_service,
     send_start,
     what_a_list_lacks,
 )
@@ -46,7 +48,6 @@ from airflow_provider_sequentum.spaces.describe import listed
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
 if TYPE_CHECKING:
-    from airflow_provider_sequentum.api import Reply
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
@@ -127,18 +128,10 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             port.save(previous)
             claim_runs(port, previous or record)
             _announce(port, config, made)
-            if error.status_code == 409:
-                raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
+            raise_if_busy(error)
             raise
         log.warning("The answer to the start was lost, so runs may have been started. Looking for them. (%s)", error)
-        try:
-            found = _find_runs(port, record, new)
-        except SequentumError as problem:
-            # What matters is the start: that the lists could not be read is only why nothing is known of it.
-            raise SequentumUnavailable(
-                f"{error} The runs of the agents could not be read to find out: {problem} "
-                f"{doubt_about(f'Runs of space {config.space_id}', 'them')}"
-            ) from problem
+        found = _find_after_lost_answer(port, record, new, error)
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
             return start_space(port, new.updated(starts=starts, may_lack_runs=True), found, may_repeat=False)
         if not found.known_runs:
@@ -156,6 +149,17 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     record = stop_further_runs(port, record)
     log.info("Started %s of space %s.", counted(len(record.known_runs), "agent"), config.space_id)
     return record
+
+
+def _find_after_lost_answer(port: Port, record: SpaceRecord, new: SpaceRecord, lost: SequentumError) -> SpaceRecord:
+    try:
+        return _find_runs(port, record, new)
+    except SequentumError as error:
+        # What matters is the start: that the lists could not be read is only why nothing is known of it.
+        raise SequentumUnavailable(
+            f"{lost} The runs of the agents could not be read to find out: {error} "
+            f"{doubt_about(f'Runs of space {new.space_id}', 'them')}"
+        ) from error
 
 
 def _reserve_credits(port: Port, new: SpaceRecord, before: tuple[PlannedStart, ...]) -> tuple[PlannedStart, ...]:
@@ -248,7 +252,7 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
             "is not wanted, then clear the task to start new runs; or choose on_ambiguous_start='adopt' or 'start'."
         )
     if doubtful and policy == "start":
-        log.warning("%s New ones are started nevertheless.", search.describe_doubt())
+        log.warning("%s New ones are started anyway.", search.describe_doubt())
         record = record.updated(may_lack_runs=True)
     port.save(record)
     return record
@@ -268,7 +272,8 @@ class SpaceSearch:
         self.doubtful: dict[int, list[Run]] = {}
         """The runs that may be the space's or those of others, by agent; none if its run may be hidden."""
         self._is_confirmed = record.runs is not None or record.is_guess
-        self._lists: dict[int, tuple[Reply[Page[Run]], datetime]] = {}
+        self._lists: dict[int, tuple[Page[Run], datetime | None]] = {}
+        """The runs of each agent, and when the start was sent by the clock that they are dated by."""
         self._missing: list[int] = []
         self._lacks: dict[int, str] = {}
         self._unanswered = self._unlisted = 0
@@ -311,18 +316,19 @@ class SpaceSearch:
         lost = [agent for agent, record in self.agents.items() if record.run_id is None]
         for agent in lost:
             if agent not in {*self.certain, *self.doubtful} or agent in self._lacks:
-                self._lists[agent] = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST)), port.now()
+                reply = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST))
+                since = requested_by_service(self.agents[agent], port.now(), reply.served_at)
+                self._lists[agent] = reply.value, since
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = port.claims()
-        claimed = {run_id for claim in claims for run_id in claim.run_ids}
         self._unanswered = sum(not claim.is_answered for claim in claims)
         candidates = {
-            agent: candidates_for(self.agents[agent], reply.value, now, reply.served_at, claimed)
-            for agent, (reply, now) in self._lists.items()
+            agent: candidates_for(self.agents[agent], runs_of_agent, since, claims)
+            for agent, (runs_of_agent, since) in self._lists.items()
         }
         lacks = {
-            agent: what_a_list_lacks(self.agents[agent], reply.value, now, reply.served_at)
-            for agent, (reply, now) in self._lists.items()
+            agent: what_a_list_lacks(self.agents[agent], runs_of_agent, since)
+            for agent, (runs_of_agent, since) in self._lists.items()
         }
         lacks = {agent: lack or may_be_lost_by_sibling(candidates[agent], claims) for agent, lack in lacks.items()}
         self._lacks = {agent: sentence for agent, sentence in lacks.items() if sentence}
@@ -429,7 +435,7 @@ def _active_runs(port: Sender, records: Sequence[RunRecord]) -> list[RunRecord]:
         try:
             run = port.send(runs.status(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
         except SequentumError as error:
-            log.warning("Could not look at run %s of agent %s: %s", record.run_id, record.agent_id, error)
+            log.warning("Could not check run %s of agent %s: %s", record.run_id, record.agent_id, error)
             if error.transient:
                 return [*active, *records[number:]]
             active.append(record)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from airflow_provider_sequentum.api.files import DELIVERED, EXTRACTED
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
     RunRecordsUnreadable,
@@ -16,7 +17,6 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.records.columns import choose_types
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of, library
 from airflow_provider_sequentum.records.parquet import RecordFile, write_parquet
-from airflow_provider_sequentum.runs.files import DELIVERED, EXTRACTED, kind_of
 from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
 
@@ -143,7 +143,7 @@ class Conversion:
 
 def is_converted(file: RunFile) -> bool:
     """Whether a file is one with records, which is converted. Logs, images and texts land as they are."""
-    if kind_of(file) not in (DELIVERED, EXTRACTED):
+    if file.kind not in (DELIVERED, EXTRACTED):
         return False
     try:
         format_of(file.name or "")

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.runs.files import DELIVERED, kind_of, named
+from airflow_provider_sequentum.api.files import DELIVERED
+from airflow_provider_sequentum.runs.files import named
 from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, LandingFolder, storage_errors
 from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
 
@@ -39,7 +40,7 @@ class LandedRun:
             return f"The manifest in {self.folder.path} is not complete: the transfer has not ended"
         landed = {file.file_id: file for file in [*self.manifest.files, *self.manifest.without_records]}
         for file in listed:
-            if kind_of(file) == DELIVERED and not _is_landed(file, landed.get(file.id)):
+            if file.kind == DELIVERED and not _is_landed(file, landed.get(file.id)):
                 return f"The manifest in {self.folder.path} does not have {named(file)} as the service lists it"
         sizes = self.folder.sizes_below()
         for entry in self.manifest.files:

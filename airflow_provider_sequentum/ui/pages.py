@@ -17,9 +17,8 @@ from urllib.parse import quote
 
 import jinja2
 
-from airflow_provider_sequentum.api.files import RunFile
+from airflow_provider_sequentum.api.files import INTERNAL, RunFile
 from airflow_provider_sequentum.runs.describe import format_seconds
-from airflow_provider_sequentum.runs.files import INTERNAL, kind_of
 from airflow_provider_sequentum.runs.phases import Phase
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.ui import actions, questions
@@ -361,7 +360,7 @@ def _age(at: datetime | None) -> str:
 
 
 def _shown_files(listed: Iterable[RunFile]) -> list[RunFile]:
-    return [file for file in sorted(listed, key=lambda file: file.id) if kind_of(file) != INTERNAL][:MOST_FILES]
+    return [file for file in sorted(listed, key=lambda file: file.id) if file.kind != INTERNAL][:MOST_FILES]
 
 
 @cache
@@ -379,7 +378,6 @@ def _templates() -> jinja2.Environment:
         "number": _number,
         "credits": lambda amount: f"{amount:,.10g} credit{'' if amount == 1 else 's'}",
         "size": _size,
-        "kind": kind_of,
         "shown_files": _shown_files,
         "tone": _TONES.__getitem__,
         "verdict_tone": lambda verdict: _VERDICT_TONES.get(verdict, "unknown"),

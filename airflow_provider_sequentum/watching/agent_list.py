@@ -4,8 +4,8 @@ That is a hint and no more. Another run may have been started since, and what th
 hint only makes the agent's runs be polled next, and pages that are wrong more often than right are given up.
 
 The agents whose last activity is the latest are listed first. So an agent whose run has just been started is on the
-first page. Whoever is not on the page on which it is expected is expected on the next one: others were pushed in front
-of it. An agent whose last run is over needs no page: its next run brings it back to the first one.
+first page. An agent that is not on the page on which it is expected is expected on the next one: others were pushed in
+front of it. An agent whose last run is over needs no page: its next run brings it back to the first one.
 """
 
 from __future__ import annotations

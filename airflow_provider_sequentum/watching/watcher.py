@@ -110,7 +110,7 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
     :return: why the wait is over, and the run's last record, which is ``None`` only if the service gave none when the
         deadline passed.
     :raises SequentumException: the connection is missing or unusable.
-    :raises SequentumError: looking at the run failed in a way that cannot pass, or for too long. The run goes on.
+    :raises SequentumError: checking the run failed in a way that cannot pass, or for too long. It may still be running.
     """
     over: asyncio.Future[tuple[PollOutcome, Run | None]] = asyncio.get_running_loop().create_future()
     # Airflow finds the task's log by the context of the trigger's own task.

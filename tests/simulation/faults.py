@@ -93,8 +93,8 @@ FAULTS = (
         "8553bfb",
         "a lost run is looked for by the worker's clock",
         "runs/start.py",
-        "created >= served_at - (now - record.requested_at) - CLOCK_TOLERANCE",
-        "created >= record.requested_at - CLOCK_TOLERANCE",
+        "return None if served_at is None else served_at - (now - record.requested_at)",
+        "return None if served_at is None else record.requested_at",
     ),
     Fault(
         "fba4a82",
@@ -135,7 +135,7 @@ FAULTS = (
         "6df2d69",
         "a run that is going is not joined, and another one is started",
         "runs/start.py",
-        "    run = looked or _look(port, record)\n    step = decide(run)\n",
+        "    run = looked or _look(port, record)\n    step = _decide(record, run, new)\n",
         "    run = looked or _look(port, record)\n    step = NextStep.START\n",
     ),
     Fault(

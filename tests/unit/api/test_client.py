@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from airflow_provider_sequentum.api import AsyncSequentumClient, ClientSettings, SequentumClient, agent_builder, runs
-from airflow_provider_sequentum.api.budget import DEFAULT_LIMIT, FIRST_PACE
 from airflow_provider_sequentum.api.client import URGENT_WAIT
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
@@ -238,13 +237,13 @@ def test_polling_with_a_share_waits_where_a_start_does_not() -> None:
     assert scripted.slept == []
 
 
-def test_the_pace_and_the_refusals_of_the_key_can_be_asked_for() -> None:
-    scripted = Driver("async", [RUN])
-    client = scripted.async_client()
+def test_the_refusals_of_the_key_can_be_asked_for() -> None:
+    scripted = Driver("sync", [BUSY, RUN])
 
-    assert (client.spacing(0.1), client.refusals) == (6.0, 0)
-    assert client.spacing(0.8) == 60 / (FIRST_PACE * DEFAULT_LIMIT)  # polls share the key with whoever else uses it
-    asyncio.run(client.close())
+    with scripted.client() as client:
+        assert client.refusals == 0
+        client.send(runs.status(7, 42))
+        assert client.refusals == 1
 
 
 def test_an_unreadable_certificate_file_is_a_configuration_error(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ async def test_what_goes_wrong_is_said_and_the_agent_is_looked_at_again(
     await stream.aclose()
     assert asked == ended == [("c", 7, 5.0), ("c", 7, 5.0)]
     assert pauses == [PAUSE_AFTER_FAULT]
-    assert "Could not look at the runs of agent 7, trying again in 60 s: The service is down." in caplog.text
+    assert "Could not check the runs of agent 7, trying again in 60 s: The service is down." in caplog.text
 
 
 @pytest.mark.parametrize("value", [None, "", " "])

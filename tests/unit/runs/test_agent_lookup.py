@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.runs.start import find_agent
+from airflow_provider_sequentum.runs.before_start import find_agent
 from tests.support.service import Clock, FakeService
 from tests.support.worker import Worker
 

@@ -333,9 +333,9 @@ def test_a_lost_run_is_found_behind_many_newer_ones(service: FakeService, worker
 def test_a_run_that_does_not_say_its_age_is_a_candidate_while_it_runs(status: RunStatus, candidates: int) -> None:
     record = record_of(CONFIG, requested_at=START)
     run = Run.model_validate({"id": 5, "configId": 7, "status": int(status)})
-    assert len(candidates_for(record, [run], START, START)) == candidates
+    assert len(candidates_for(record, [run], START)) == candidates
     old = run.model_copy(update={"start_time": START - timedelta(hours=1)})
-    assert candidates_for(record, [old], START, START) == []
+    assert candidates_for(record, [old], START) == []
 
 
 # The next attempt

@@ -183,7 +183,7 @@ def test_a_passing_fault_names_what_is_waited_for(spec: WaitSpec, what: str) -> 
     error = fakes.server_error(CALL)
     message = RunPoller(spec).failed(error, START).message
     assert message is not None
-    assert f"look at {what};" in message
+    assert f"check {what};" in message
     assert str(error) in message
 
 

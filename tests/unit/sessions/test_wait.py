@@ -112,7 +112,7 @@ def test_blips_are_tolerated_and_said_once() -> None:
     service.faults_at = dict.fromkeys(range(5), (server_error, False))
     worker = Worker(service)
     assert waited(worker, SESSION, 10.0, None).state is SessionState.READY
-    assert sum("Could not look" in line for line in worker.said) == 1
+    assert sum("Could not check" in line for line in worker.said) == 1
 
 
 def test_a_busy_key_ends_a_fault_so_that_the_next_one_is_tolerated_as_long() -> None:
@@ -120,7 +120,7 @@ def test_a_busy_key_ends_a_fault_so_that_the_next_one_is_tolerated_as_long() -> 
     service.faults_at = {0: (server_error, False), 1: (rate_limited, False), 2: (server_error, False)}
     worker = Worker(service)
     assert waited(worker, SESSION, 10.0, None).state is SessionState.READY
-    assert sum("Could not look" in line and "s1" in line for line in worker.warned) == 2
+    assert sum("Could not check" in line and "s1" in line for line in worker.warned) == 2
 
 
 @pytest.mark.parametrize("fault", [server_error, rate_limited])
