@@ -46,7 +46,13 @@ class RemoteJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event and end."""
-        yield TriggerEvent(await with_minimum_lifetime(self.wait()))  # type: ignore[no-untyped-call]
+        try:
+            event = await with_minimum_lifetime(self.wait())
+        except asyncio.CancelledError:
+            if self._stop_on_kill and self.is_in_dag_test:
+                await self._stop_if_abandoned()
+            raise
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Stop the job if a user ended the task while it was deferred, and no new attempt takes it over.
@@ -59,7 +65,7 @@ class RemoteJobTrigger(BaseTrigger):
 
     async def _stop_if_abandoned(self) -> None:
         try:
-            if await job_is_abandoned(
+            if self.is_in_dag_test or await job_is_abandoned(
                 self.task_instance,
                 xcom_key=self.xcom_key,
                 is_own=self.is_own,
@@ -83,6 +89,11 @@ class RemoteJobTrigger(BaseTrigger):
             # A client of its own: the one that waited is being closed at this moment.
             async with await SequentumConnection(self.sequentum_conn_id).aget_client() as client:
                 await astop_jobs(client, stoppers)
+
+    @property
+    def is_in_dag_test(self) -> bool:
+        """Whether no triggerer runs it, but ``dag.test()``, which calls no ``on_kill`` when it is ended with Ctrl-C."""
+        return self.trigger_id is None
 
     @property
     @abstractmethod

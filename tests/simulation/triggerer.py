@@ -149,7 +149,7 @@ class Triggerer:
         path, arguments = trigger.serialize()
         rebuilt = type(trigger)(**json.loads(json.dumps(arguments)))
         assert rebuilt.serialize() == (path, arguments)
-        rebuilt.task_instance = None
+        rebuilt.task_instance, rebuilt.trigger_id = None, 1
         return rebuilt
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
