@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.stop import JobStopper
 
 
+PAUSES = (1.0, 4.0, 15.0, 40.0)
+"""Seconds before the stop of a job is begun anew: Airflow could not say what became of the task, or where the service
+is, as while its API server is down."""
+
+
 class RemoteJobTrigger(BaseTrigger):
     """Base of the triggers that wait for a remote job. A trigger never starts, restarts or downloads anything.
 
@@ -64,21 +69,32 @@ class RemoteJobTrigger(BaseTrigger):
             await asyncio.shield(self._stopping)
 
     async def _stop_if_abandoned(self) -> None:
-        try:
-            if self.is_in_dag_test or await job_is_abandoned(
-                self.task_instance,
-                xcom_key=self.xcom_key,
-                is_own=self.is_own,
-                successor_may_join=self._successor_may_join,
-            ):
-                await self.stop()
+        for pause in (*PAUSES, None):
+            try:
+                await self._decide()
+            except Exception as error:  # no one awaits this any more: what is not logged here is logged nowhere
+                if pause is None:
+                    self.log.exception("%s", doubt_about(self.job_name))
+                    return
+                self.log.warning("%s could not be stopped; trying again in %g s. (%s)", self.job_name, pause, error)
+                await asyncio.sleep(pause)
             else:
-                self.log.info(
-                    "%s keeps running: the trigger moved to another triggerer, or a new attempt took it over.",
-                    self.job_name,
-                )
-        except Exception:  # no one awaits this any more: what is not logged here is logged nowhere
-            self.log.exception("%s", doubt_about(self.job_name))
+                return
+
+    async def _decide(self) -> None:
+        """Stop the job, unless another attempt or triggerer works with it."""
+        if self.is_in_dag_test or await job_is_abandoned(
+            self.task_instance,
+            xcom_key=self.xcom_key,
+            is_own=self.is_own,
+            successor_may_join=self._successor_may_join,
+        ):
+            await self.stop()
+        else:
+            self.log.info(
+                "%s keeps running: the trigger moved to another triggerer, or a new attempt took it over.",
+                self.job_name,
+            )
 
     async def stop(self) -> None:
         """Stop the job, if it has to end with its task."""
