@@ -121,7 +121,7 @@ class Triggerer:
         monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
         monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(worker))
         monkeypatch.setattr(watcher, "present", present)
-        monkeypatch.setattr(stop, "_now", worker.now)
+        monkeypatch.setattr(stop, "steady_clock", lambda: worker.now)
         for module in (trigger_life, dag_run):
             monkeypatch.setattr(module, "state_of", lambda task_instance: self.state)
         monkeypatch.setattr(trigger_life, "_xcom", lambda task_instance, key: task.ti.pushed(key))
