@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout, BaseOperator, TaskDeferred
 
 from airflow_provider_sequentum.airflow_compat.deferral import (
     DEFERRAL_FAILED,
@@ -180,6 +180,10 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         try:
             is_left = is_retried(failure, attempt.task, context, self) and not self._is_ended(attempt, context)
             fate = attempt.let_go(is_retried=is_left, is_killed=is_killed)
+        except AirflowTaskTimeout as late:
+            # It ends what comes before a stop, and not the stop itself. Airflow raises it once.
+            attempt.is_let_go = False
+            return self._let_go(attempt, context, late)
         except BaseException as problem:
             self.log.exception("Stopping %s failed.", attempt.name)
             fate = f"{doubt_about(attempt.name)} ({problem!r})"

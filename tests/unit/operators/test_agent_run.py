@@ -781,6 +781,23 @@ def test_execution_timeout_on_the_worker_stops_the_run_and_raises_nothing_of_its
     assert service.runs[101].status is RunStatus.STOPPED
 
 
+@pytest.mark.parametrize("verb", ["stop", "status", "kill"])
+def test_execution_timeout_in_the_middle_of_a_stop_does_not_end_the_stop(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], verb: str
+) -> None:
+    def late(_call: Any) -> Any:
+        return AirflowTaskTimeout("late")
+
+    task.ti.try_number = 3
+    service.plans, service.ignores_stop = [Plan(seconds=None)], True
+    service.faults["status"] = [(lambda call: RuntimeError("unforeseen"), False)]  # type: ignore[list-item,return-value]
+    service.faults[verb] = [*service.faults.get(verb, []), (late, False)]
+    with pytest.raises(AirflowTaskTimeout) as caught:
+        operator(stop_grace=10).execute(task.context)
+    assert service.runs[101].is_over
+    assert "Run 101 of agent 7 was asked to stop" in caught.value.__notes__[0]
+
+
 def test_a_kill_before_anything_was_started_does_nothing(service: FakeService, worker: Worker) -> None:
     operator().on_kill()
     assert service.requests == []
