@@ -18,7 +18,12 @@ from airflow_provider_sequentum.airflow_compat.deferral import (
     deferral_timeout,
     keep_values_if_resumed,
 )
-from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated, KillSwitch, is_ended, next_attempt_is_sure
+from airflow_provider_sequentum.airflow_compat.kill import (
+    AirflowTaskTerminated,
+    KillSwitch,
+    is_ended,
+    next_attempt_is_sure,
+)
 from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_retried
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, doubt_about, from_client

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 PAUSES = (1.0, 4.0, 15.0, 40.0)
-"""Seconds before the stop of a job is begun anew: Airflow could not say what became of the task, or where the service
+"""Seconds before the stop of a job is tried again: Airflow could not say what became of the task, or where the service
 is, as while its API server is down."""
 
 

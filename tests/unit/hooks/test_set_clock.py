@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -54,8 +55,8 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     service.start()
     made = Machine(service, request.param)
     monkeypatch.setattr(jobs_port, "datetime", SimpleNamespace(now=made.calendar))
-    monkeypatch.setattr(jobs_port.time, "clock_gettime", lambda _clock: (service.clock.now - START).total_seconds())
-    monkeypatch.setattr(jobs_port.time, "sleep", made.sleep)
+    monkeypatch.setattr(time, "clock_gettime", lambda _clock: (service.clock.now - START).total_seconds())
+    monkeypatch.setattr(time, "sleep", made.sleep)
     monkeypatch.setattr(asyncio, "sleep", made.asleep)
     return made
 

@@ -42,7 +42,7 @@ RUN = Run.model_validate({"id": 42, "configId": 7, "status": 10, "dataCount": 5}
 def trigger(**changes: Any) -> AgentRunTrigger:
     made = AgentRunTrigger(**{**ARGUMENTS, **changes})
     made.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)  # type: ignore[assignment]
-    made.trigger_id = 1  # type: ignore[assignment]
+    made.trigger_id = 1
     return made
 
 

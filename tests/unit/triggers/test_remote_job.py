@@ -63,7 +63,7 @@ async def cancel(trigger: RemoteJobTrigger, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(trigger, "wait", wait)
 
     async def first_event() -> Any:
-        return await anext(trigger.run(), None)  # type: ignore[call-overload]
+        return await anext(trigger.run(), None)
 
     running = asyncio.create_task(first_event())
     await begun.wait()
@@ -86,7 +86,7 @@ async def test_a_triggerer_that_cancels_a_wait_stops_nothing(
 ) -> None:
     # It is shut down, or has lost the trigger to another one.
     trigger = TRIGGERS[kind](stop_on_kill=True)
-    trigger.trigger_id = 1  # type: ignore[assignment]
+    trigger.trigger_id = 1
     await cancel(trigger, monkeypatch)
     assert stopped == []
 
