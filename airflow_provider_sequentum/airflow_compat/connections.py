@@ -10,6 +10,7 @@ connection that is not an environment variable.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook, Connection
@@ -36,7 +37,6 @@ async def aget_connection(hook: BaseHook, conn_id: str) -> tuple[Connection, Map
 
 
 def _is_in_dag_test() -> bool:
-    from airflow.sdk.execution_time import task_runner
-
-    supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    # Who has a supervisor has imported this, and Airflow 2.11 has none.
+    supervisor = getattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS", None)
     return supervisor is not None and not hasattr(supervisor, "asend")
