@@ -39,6 +39,21 @@ def next_attempt_is_sure(context: Mapping[str, Any], *, has_next_attempt: bool) 
     return state in NEXT_ATTEMPT_IS_SURE or (state == "running" and has_next_attempt)
 
 
+def is_ended(context: Mapping[str, Any]) -> bool:
+    """Return whether a person has ended the task, of which its process has not heard yet.
+
+    It hears of a mark or a clear with a heartbeat, seconds later. Until then Airflow drops what the process says of its
+    end, a deferral too, without telling the operator: neither a trigger nor a next attempt takes the job over.
+
+    It must not be called while Airflow's supervisor answers something else.
+    """
+    try:
+        state = state_of(context["ti"])
+    except Exception:  # noqa: BLE001 - whatever keeps Airflow from saying so: it goes on as if nothing had happened
+        return False
+    return state != "running" and state not in NEXT_ATTEMPT_IS_SURE
+
+
 class KillSwitch:
     """Ends the work of an operator when its task is killed."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.airflow_compat.dag_run import states_in_dag_run, tasks_that_set
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
+from airflow_provider_sequentum.jobs.port import steady_clock
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, Claim
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ClientPort:
         self.hook = hook
         self.deadline: datetime | None = None
         self._urgent: SequentumClient | None = None
+        self._clock = steady_clock()
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
         """Send a call and return its answer."""
@@ -56,7 +58,7 @@ class ClientPort:
 
     def now(self) -> datetime:
         """Return the time."""
-        return datetime.now(UTC)
+        return self._clock()
 
     def sleep(self, seconds: float) -> None:
         """Wait, at most until the deadline."""

@@ -6,7 +6,9 @@ in a test it is a fake that can raise before any step, which is what a killed wo
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_sequentum.api.errors import RefusedByServer, SequentumError, UnexpectedAnswer
@@ -29,6 +31,19 @@ WAITING_SHARE = 0.8
 
 DECORATION_SHARE = 0.5
 """The part that optional requests may use: bills, schedule checks, diagnostics."""
+
+
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A clock that no one sets, and that goes on while the machine sleeps."""
+
+
+def steady_clock() -> Callable[[], datetime]:
+    """Return a clock that tells the time by the calendar of now, plus what has passed since.
+
+    A system clock that is set meanwhile would make a pause of seconds one of hours, or end a wait at once.
+    """
+    began_at, began = datetime.now(UTC), time.clock_gettime(_SINCE_BOOT)
+    return lambda: began_at + timedelta(seconds=time.clock_gettime(_SINCE_BOOT) - began)
 
 
 class Sender(Protocol):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import doubt_about
-from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Sender
+from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Sender, steady_clock
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call
@@ -183,15 +183,16 @@ def stop_jobs(port: Sender, stoppers: Sequence[JobStopper[Any]]) -> None:
 
 async def astop_jobs(client: AsyncSequentumClient, stoppers: Sequence[JobStopper[Any]]) -> None:
     """Do what :func:`stop_jobs` does, on the event loop of a triggerer."""
-    while (stopper := _next(stoppers, _now())) is not None:
-        await asyncio.sleep(max((stopper.due() - _now()).total_seconds(), 0.0))
-        call = replace(stopper.next_call(_now()), is_of_stop=True)
+    now = steady_clock()
+    while (stopper := _next(stoppers, now())) is not None:
+        await asyncio.sleep(max((stopper.due() - now()).total_seconds(), 0.0))
+        call = replace(stopper.next_call(now()), is_of_stop=True)
         try:
             answer = await client.send(call, within=LONGEST_REQUEST)
         except SequentumError as error:
-            stopper.failed(call, error, _now())
+            stopper.failed(call, error, now())
         else:
-            stopper.answered(call, answer, _now())
+            stopper.answered(call, answer, now())
 
 
 def _next(stoppers: Sequence[JobStopper[Any]], now: datetime) -> JobStopper[Any] | None:
@@ -218,7 +219,3 @@ def _says_it_is_over(error: SequentumError) -> bool:
 def _is_refused_for_good(error: SequentumError) -> bool:
     """Return whether the service will not answer this question, however often it is asked."""
     return error.status_code in (400, 401, 403, 405, 422)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

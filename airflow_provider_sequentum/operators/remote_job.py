@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout, BaseOperator, TaskDeferred
 
 from airflow_provider_sequentum.airflow_compat.deferral import (
     DEFERRAL_FAILED,
@@ -18,7 +18,12 @@ from airflow_provider_sequentum.airflow_compat.deferral import (
     deferral_timeout,
     keep_values_if_resumed,
 )
-from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated, KillSwitch, next_attempt_is_sure
+from airflow_provider_sequentum.airflow_compat.kill import (
+    AirflowTaskTerminated,
+    KillSwitch,
+    is_ended,
+    next_attempt_is_sure,
+)
 from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_retried
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, doubt_about, from_client
@@ -73,7 +78,6 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def execute(self, context: Context) -> Any:
         """Start the job, or join the one that an earlier attempt left, and wait for its end."""
-        self._kill_switch.check()
         value = self._state(context).read()
         previous = None if value is None else self._read_or_refuse([value], context)
         if previous is None:
@@ -98,7 +102,6 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         :param event: what the trigger saw.
         :param record: what was handed on. ``dag.test`` loses it; then it is read from where it is kept.
         """
-        self._kill_switch.check()
         value = record if record is not None else self._state(context).read_after_deferral()
         attempt = self._read_or_refuse([value, event], context)
         with self._owning(attempt, context):
@@ -182,7 +185,12 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 return SystemExit(message)
             attempt.port.hurry()
         try:
-            fate = attempt.let_go(is_retried=is_retried(failure, attempt.task, context, self), is_killed=is_killed)
+            is_left = is_retried(failure, attempt.task, context, self) and not self._is_ended(attempt, context)
+            fate = attempt.let_go(is_retried=is_left, is_killed=is_killed)
+        except AirflowTaskTimeout as late:
+            # It ends what comes before a stop, and not the stop itself. Airflow raises it once.
+            attempt.is_let_go = False
+            return self._let_go(attempt, context, late)
         except BaseException as problem:
             self.log.exception("%s could not be stopped.", attempt.name)
             fate = f"{doubt_about(attempt.name)} ({problem!r})"
@@ -207,10 +215,14 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             and next_attempt_is_sure(context, has_next_attempt=attempt.task.has_next_attempt)
         )
 
+    def _is_ended(self, attempt: A, context: Context) -> bool:
+        # Before Airflow 3.3 it cannot be asked, and the job is not left to anyone who would have to hear of a mark.
+        return attempt.task.keeps_records and not attempt.port.is_asking_airflow and is_ended(context)
+
     def _wait_until_concluded(self, attempt: A, context: Context, *, is_over: bool) -> Any:
         while not (is_over and attempt.conclude()):
             if attempt.config.deferrable:
-                self._defer(attempt)
+                self._defer(attempt, context)
             attempt.wait()
             is_over = True
         attempt.is_let_go = True
@@ -220,12 +232,14 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     def _on_success(self, attempt: A, context: Context) -> None:
         """Do what is left when the job has succeeded."""
 
-    def _defer(self, attempt: A) -> None:
+    def _defer(self, attempt: A, context: Context) -> None:
         record = attempt.port.record
         if record is None:
             raise RuntimeError("There is no job to wait for.")
         # Airflow loses what a deferral carries when its timeout passes, and the next attempt reads this as well.
         attempt.port.save(record)
+        if self._is_ended(attempt, context):
+            raise AirflowTaskTerminated("The task was marked or cleared before it could be deferred.")
         self.defer(
             trigger=self._trigger(attempt),
             method_name="execute_complete",

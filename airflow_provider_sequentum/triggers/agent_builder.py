@@ -103,7 +103,8 @@ class AgentBuilderTrigger(RemoteJobTrigger):
 
         if self.session_id is None:
             return []
-        if self.is_given and await asyncio.to_thread(state_of, self.task_instance) in NOT_STARTED:
+        may_be_cleared = self.is_given and not self.is_in_dag_test
+        if may_be_cleared and await asyncio.to_thread(state_of, self.task_instance) in NOT_STARTED:
             self.log.info("%s is left as it is, for the task's new attempt.", self.job_name)
             return []
         return [SessionStopper(Session(session_id=self.session_id))]

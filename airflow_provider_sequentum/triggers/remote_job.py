@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.stop import JobStopper
 
 
+PAUSES = (1.0, 4.0, 15.0, 40.0)
+"""Seconds before the stop of a job is tried again: Airflow could not say what became of the task, or where the service
+is, as while its API server is down."""
+
+
 class RemoteJobTrigger(BaseTrigger):
     """Base of the triggers that wait for a remote job. A trigger never starts, restarts or downloads anything.
 
@@ -46,7 +51,13 @@ class RemoteJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event and end."""
-        yield TriggerEvent(await with_minimum_lifetime(self.wait()))  # type: ignore[no-untyped-call]
+        try:
+            event = await with_minimum_lifetime(self.wait())
+        except asyncio.CancelledError:
+            if self._stop_on_kill and self.is_in_dag_test:
+                await self._stop_if_abandoned()
+            raise
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Stop the job if a user ended the task while it was deferred, and no new attempt takes it over.
@@ -58,21 +69,32 @@ class RemoteJobTrigger(BaseTrigger):
             await asyncio.shield(self._stopping)
 
     async def _stop_if_abandoned(self) -> None:
-        try:
-            if await job_is_abandoned(
-                self.task_instance,
-                xcom_key=self.xcom_key,
-                is_own=self.is_own,
-                successor_may_join=self._successor_may_join,
-            ):
-                await self.stop()
+        for pause in (*PAUSES, None):
+            try:
+                await self._decide()
+            except Exception as error:  # no one awaits this any more: what is not logged here is logged nowhere
+                if pause is None:
+                    self.log.exception("%s", doubt_about(self.job_name))
+                    return
+                self.log.warning("%s could not be stopped; trying again in %g s. (%s)", self.job_name, pause, error)
+                await asyncio.sleep(pause)
             else:
-                self.log.info(
-                    "%s keeps running: the trigger moved to another triggerer, or a new attempt took it over.",
-                    self.job_name,
-                )
-        except Exception:  # no one awaits this any more: what is not logged here is logged nowhere
-            self.log.exception("%s", doubt_about(self.job_name))
+                return
+
+    async def _decide(self) -> None:
+        """Stop the job, unless another attempt or triggerer works with it."""
+        if self.is_in_dag_test or await job_is_abandoned(
+            self.task_instance,
+            xcom_key=self.xcom_key,
+            is_own=self.is_own,
+            successor_may_join=self._successor_may_join,
+        ):
+            await self.stop()
+        else:
+            self.log.info(
+                "%s keeps running: the trigger moved to another triggerer, or a new attempt took it over.",
+                self.job_name,
+            )
 
     async def stop(self) -> None:
         """Stop the job, if it has to end with its task."""
@@ -83,6 +105,11 @@ class RemoteJobTrigger(BaseTrigger):
             # A client of its own: the one that waited is being closed at this moment.
             async with await SequentumConnection(self.sequentum_conn_id).aget_client() as client:
                 await astop_jobs(client, stoppers)
+
+    @property
+    def is_in_dag_test(self) -> bool:
+        """Whether no triggerer runs it, but ``dag.test()``, which calls no ``on_kill`` when it is ended with Ctrl-C."""
+        return self.trigger_id is None
 
     @property
     @abstractmethod

@@ -121,7 +121,7 @@ class Triggerer:
         monkeypatch.setattr(SequentumConnection, "aget_settings", aget_settings)
         monkeypatch.setattr("airflow_provider_sequentum.api.AsyncSequentumClient", lambda settings: Client(worker))
         monkeypatch.setattr(watcher, "present", present)
-        monkeypatch.setattr(stop, "_now", worker.now)
+        monkeypatch.setattr(stop, "steady_clock", lambda: worker.now)
         for module in (trigger_life, dag_run):
             monkeypatch.setattr(module, "state_of", lambda task_instance: self.state)
         monkeypatch.setattr(trigger_life, "_xcom", lambda task_instance, key: task.ti.pushed(key))
@@ -149,7 +149,7 @@ class Triggerer:
         path, arguments = trigger.serialize()
         rebuilt = type(trigger)(**json.loads(json.dumps(arguments)))
         assert rebuilt.serialize() == (path, arguments)
-        rebuilt.task_instance = None
+        rebuilt.task_instance, rebuilt.trigger_id = None, 1
         return rebuilt
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -263,8 +263,9 @@ def use_builder(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> list[Builder
     monkeypatch.setattr(
         SequentumConnection, "session_link", lambda hook, session_id: f"https://cloud.example/{session_id}"
     )
+    monkeypatch.setattr(wait, "_now", worker.now)
+    monkeypatch.setattr(stop, "steady_clock", lambda: worker.now)
     for module in (wait, stop):
-        monkeypatch.setattr(module, "_now", worker.now)
         monkeypatch.setattr(module.asyncio, "sleep", asleep)
     monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.trigger_life.SHORTEST_TRIGGER_LIFE", 0.0)
     return clients

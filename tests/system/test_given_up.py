@@ -76,15 +76,20 @@ def test_what_airflow_cannot_store_leaves_nothing_going(stage: Stage, sandbox: S
     assert not wrong, "\n\n".join(wrong)
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["run", "space", "session"])
-def test_ctrl_c_in_dag_test_leaves_nothing_going(stage: Stage, sandbox: Sandbox, kind: str, tmp_path: Path) -> None:
-    job = RemoteJobs(sandbox, Case(kind, "worker"))
-    dag_id = f"job_{kind}_worker"
+def test_ctrl_c_in_dag_test_leaves_nothing_going(
+    stage: Stage, sandbox: Sandbox, kind: str, mode: str, tmp_path: Path
+) -> None:
+    job = RemoteJobs(sandbox, Case(kind, mode))
+    dag_id = f"job_{kind}_{mode}"
     stage.airflow.wait_for_dag(dag_id)
     log = tmp_path / "log"
     process = stage.airflow.spawn("dags", "test", dag_id, "--conf", json.dumps(job.params), log_path=log)
     try:
         assert until(lambda: sum(job.going()) == job.expected(), SLOW_START), log.read_text()
+        if mode == "deferred":
+            assert until(lambda: "running trigger in line" in log.read_text(), WITHIN), log.read_text()
         process.send_signal(signal.SIGINT)
         assert until(lambda: process.poll() is not None, WITHIN), log.read_text()
     finally:

@@ -163,6 +163,17 @@ def test_marking_a_running_task_stops_the_run(airflow: AirflowInstance, sandbox:
     until(lambda: statuses(sandbox, agent) == ["Stopped"])
 
 
+def test_marking_a_task_that_is_about_to_be_deferred_stops_the_run(airflow: AirflowInstance, sandbox: Sandbox) -> None:
+    # The process hears of a mark seconds later. By then it is gone: Airflow refuses the deferral without a word.
+    agent = sandbox.add_agent("Marked before its deferral", duration=FOR_EVER)
+    sandbox.fail_next(f"POST /agent/{agent.id}/start", "late", delay=3.0)
+    run = run_agent(airflow, agent, "run_agent_deferred")
+    until(lambda: len(started(sandbox, agent)) == 1)
+    time.sleep(2.5)
+    airflow.mark(run, TASK, "failed")
+    until(lambda: statuses(sandbox, agent) == ["Stopped"])
+
+
 def test_a_task_that_is_marked_before_its_start_was_sent_starts_nothing(
     airflow: AirflowInstance, sandbox: Sandbox, agent: Agent
 ) -> None:

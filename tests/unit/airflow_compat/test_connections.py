@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,3 +52,20 @@ async def test_nothing_is_read_on_the_loop_itself(
         monkeypatch.setattr(Connection, "aextra_dejson", Read.aextra_dejson, raising=False)
     _, extra = await aget_connection(Hook(), "mine")  # type: ignore[arg-type]
     assert extra == {"connection": f"mine {how}", "extra": how}
+
+
+@pytest.mark.parametrize(("can_be_awaited", "how"), [(True, "awaited"), (False, "in a thread")])
+async def test_a_supervisor_that_cannot_be_awaited_is_asked_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, can_be_awaited: bool, how: str
+) -> None:
+    task_runner = pytest.importorskip("airflow.sdk.execution_time.task_runner", reason="Airflow 2.11 has no supervisor")
+    monkeypatch.setattr(Connection, "aextra_dejson", Read.aextra_dejson, raising=False)
+    supervisor = SimpleNamespace(send=None, **({"asend": None} if can_be_awaited else {}))
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+    _, extra = await aget_connection(Hook(), "mine")  # type: ignore[arg-type]
+    assert extra == {"connection": f"mine {how}", "extra": how}
+
+
+def test_the_supervisor_of_dag_test_cannot_be_awaited() -> None:
+    supervisor = pytest.importorskip("airflow.sdk.execution_time.supervisor", reason="Airflow 2.11 has no supervisor")
+    assert not hasattr(supervisor.InProcessSupervisorComms, "asend"), "the detour for it is not needed any more"

@@ -38,7 +38,7 @@ from tests.support import service as fakes
 from tests.support.airflow import FakeTask, deferred_by
 from tests.support.service import START, Clock, ErrorOf, FakeService, Plan
 from tests.support.tries import fire, run_try
-from tests.support.worker import Worker
+from tests.support.worker import Killed, Worker
 
 pytestmark = pytest.mark.usefixtures("fakes_behind_operators")
 
@@ -556,9 +556,37 @@ def test_a_kill_while_airflow_prepares_the_task_keeps_it_from_working(
     killed.on_kill()
     with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
-    with pytest.raises(AirflowTaskTerminated):
-        killed.resume_execution("execute_complete", {}, task.context)
     assert service.requests == []
+
+
+@BOTH
+def test_a_kill_while_airflow_prepares_the_next_attempt_stops_the_run_of_the_one_before(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    worker.steps_left = 8  # the worker dies while it waits
+    with pytest.raises(Killed):
+        operator(poll_interval=1).execute(task.context)
+    worker.steps_left = None
+    assert not service.runs[101].is_over
+    task.next_attempt()
+    killed = operator(deferrable=deferrable)
+    killed.on_kill()
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_a_kill_while_airflow_prepares_a_resumed_task_stops_its_run(
+    service: FakeService, worker: Worker, task: FakeTask
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    killed = operator(deferrable=True)
+    killed.on_kill()
+    with pytest.raises(AirflowTaskTerminated):
+        killed.resume_execution("execute_complete", {**(deferral.kwargs or {}), "event": {}}, task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
 
 
 def test_a_kill_after_a_deferral_ends_the_try(
@@ -660,6 +688,73 @@ def test_it_stops_the_run_where_no_next_attempt_joins_it(
     assert service.runs[101].status is RunStatus.STOPPED
 
 
+# A person ends the task, and its process has not heard of it yet
+
+
+MARKED = pytest.mark.parametrize("state", ["success", "failed", "skipped", "restarting", "removed"])
+
+
+@MARKED
+def test_a_task_that_was_ended_while_it_started_its_run_stops_it_and_is_not_deferred(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], state: str
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    states["state"] = state
+    with pytest.raises(AirflowTaskTerminated, match="marked or cleared"):
+        operator(deferrable=True).execute(task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+@MARKED
+def test_a_task_that_was_ended_while_it_was_resumed_stops_its_run_and_is_not_deferred_again(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], state: str
+) -> None:
+    service.plans = [FAILURE, Plan(seconds=None)]
+    deferral = deferred_by(lambda: operator(deferrable=True, restarts=1).execute(task.context))
+    states["state"] = state
+    handed_on = {**(deferral.kwargs or {}), "event": fire(worker, deferral)}
+    with pytest.raises(AirflowTaskTerminated, match="marked or cleared"):
+        operator(deferrable=True, restarts=1).resume_execution("execute_complete", handed_on, task.context)
+    assert service.runs[101].is_over
+
+
+@MARKED
+def test_a_task_that_was_ended_leaves_its_run_to_no_next_attempt(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], state: str
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    states["state"] = state
+    service.faults["status"] = [(lambda call: RuntimeError("unforeseen"), False)]  # type: ignore[list-item,return-value]
+    with pytest.raises(RuntimeError, match="unforeseen"):
+        operator().execute(task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+@pytest.mark.parametrize(
+    "state", ["running", "up_for_retry", "scheduled", "queued", "deferred", RuntimeError("no one answers")]
+)
+@BOTH
+def test_a_task_that_goes_on_or_may_go_on_hands_its_run_on(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], state: Any, deferrable: bool
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    states["state"] = state
+    if deferrable:
+        deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    else:
+        service.faults["status"] = [(lambda call: RuntimeError("unforeseen"), False)]  # type: ignore[list-item,return-value]
+        with pytest.raises(RuntimeError, match="unforeseen"):
+            operator().execute(task.context)
+    assert service.count("stop") == 0
+
+
+def test_where_the_task_cannot_be_asked_for_it_is_deferred(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any]
+) -> None:
+    states["state"], task.has_state_store = "removed", False
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+
+
 def test_a_kill_that_interrupts_a_question_to_airflow_asks_nothing_more(
     service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -684,6 +779,23 @@ def test_execution_timeout_on_the_worker_stops_the_run_and_raises_nothing_of_its
         killed.execute(task.context)
     killed.on_kill()
     assert service.runs[101].status is RunStatus.STOPPED
+
+
+@pytest.mark.parametrize("verb", ["stop", "status", "kill"])
+def test_execution_timeout_in_the_middle_of_a_stop_does_not_end_the_stop(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], verb: str
+) -> None:
+    def late(_call: Any) -> Any:
+        return AirflowTaskTimeout("late")
+
+    task.ti.try_number = 3
+    service.plans, service.ignores_stop = [Plan(seconds=None)], True
+    service.faults["status"] = [(lambda call: RuntimeError("unforeseen"), False)]  # type: ignore[list-item,return-value]
+    service.faults[verb] = [*service.faults.get(verb, []), (late, False)]
+    with pytest.raises(AirflowTaskTimeout) as caught:
+        operator(stop_grace=10).execute(task.context)
+    assert service.runs[101].is_over
+    assert "Run 101 of agent 7 was asked to stop" in caught.value.__notes__[0]
 
 
 def test_a_kill_before_anything_was_started_does_nothing(service: FakeService, worker: Worker) -> None:

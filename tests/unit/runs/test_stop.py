@@ -407,7 +407,7 @@ def test_a_triggerer_does_the_same_as_a_worker(monkeypatch: pytest.MonkeyPatch, 
             async def sleep(seconds: float, service: FakeService = service) -> None:
                 service.clock.sleep(seconds)
 
-            monkeypatch.setattr(stopping, "_now", lambda service=service: service.clock.now)
+            monkeypatch.setattr(stopping, "steady_clock", lambda service=service: lambda: service.clock.now)
             monkeypatch.setattr(asyncio, "sleep", sleep)
             client: Any = SimpleNamespace(send=send)
             stoppers = [RunStopper(record, STOP_GRACE) for record in records]

@@ -62,6 +62,7 @@ class SessionLife(TaskLife):
         assert self.deferral is not None
         self.worker.deadline = None
         self.monkeypatch.setattr(dag_run, "state_of", lambda _: state)
+        self.deferral.trigger.trigger_id = 1  # a triggerer runs it
         asyncio.run(self.deferral.trigger.stop())
 
     # What has to hold

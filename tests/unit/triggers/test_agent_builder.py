@@ -26,6 +26,7 @@ SESSION = Session(session_id="s1", state_since=START)
 def trigger(**fields: Any) -> AgentBuilderTrigger:
     made = AgentBuilderTrigger(**{"sequentum_conn_id": "c", "session": SESSION.to_json(), "poll_interval": 5, **fields})
     made.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)  # type: ignore[assignment]
+    made.trigger_id = 1
     return made
 
 

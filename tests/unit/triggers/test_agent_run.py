@@ -16,7 +16,7 @@ from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
 from airflow_provider_sequentum.runs.stop import RunStopper
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, WaitSpec
-from airflow_provider_sequentum.triggers import agent_run
+from airflow_provider_sequentum.triggers import agent_run, remote_job
 from airflow_provider_sequentum.triggers.agent_run import AgentRunTrigger
 from airflow_provider_sequentum.watching import watcher
 
@@ -42,6 +42,7 @@ RUN = Run.model_validate({"id": 42, "configId": 7, "status": 10, "dataCount": 5}
 def trigger(**changes: Any) -> AgentRunTrigger:
     made = AgentRunTrigger(**{**ARGUMENTS, **changes})
     made.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)  # type: ignore[assignment]
+    made.trigger_id = 1
     return made
 
 
@@ -174,6 +175,7 @@ def test_the_first_seconds_are_more_than_those_in_which_it_was_seen_to_fail() ->
 def airflow(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The task's state and the XCom that names its run, as they are from second to second; which runs were stopped."""
     situation: dict[str, Any] = {"states": ["failed"], "xcoms": [{"run_id": 42}], "seconds": 0.0, "stopped": []}
+    situation["no_connection"] = 0
 
     def next_of(name: str) -> Any:
         values = situation[name]
@@ -192,7 +194,8 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             pass
 
     async def aget_client(hook: Any) -> Client:
-        if situation.get("no_connection"):
+        situation["no_connection"] -= 1
+        if situation["no_connection"] >= 0:
             raise SequentumConnectionException("gone")
         return Client()
 
@@ -299,12 +302,41 @@ async def test_the_stop_goes_on_when_airflow_gives_up_waiting_for_it(airflow: di
     assert airflow["stopped"] == STOPPED
 
 
+@pytest.mark.parametrize("failures", range(len(remote_job.PAUSES) + 1))
+@pytest.mark.parametrize("what", ["connection", "state", "XCom"])
+async def test_what_airflow_cannot_say_in_passing_does_not_keep_the_run_going(
+    airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch, what: str, failures: int
+) -> None:
+    monkeypatch.setattr(remote_job, "PAUSES", (0.0,) * len(remote_job.PAUSES))
+    if what == "connection":
+        airflow["no_connection"] = failures
+    else:
+        answers = iter([RuntimeError("the API server is down")] * failures)
+
+        def next_answer(*_: Any) -> Any:
+            if (error := next(answers, None)) is not None:
+                raise error
+            return "failed" if what == "state" else OWN
+
+        monkeypatch.setattr(trigger_life, "state_of" if what == "state" else "_xcom", next_answer)
+        airflow["states"] = [None]
+    await trigger().on_kill()
+    assert airflow["stopped"] == STOPPED
+
+
 async def test_a_stop_that_fails_is_logged(airflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    airflow["no_connection"] = True
-    one, said = trigger(), []
-    monkeypatch.setattr(type(one), "log", SimpleNamespace(exception=lambda text, *names: said.append(text % names)))
+    monkeypatch.setattr(remote_job, "PAUSES", (0.0,) * len(remote_job.PAUSES))
+    airflow["no_connection"] = 99
+    one, said, warned = trigger(), [], []
+    log = SimpleNamespace(
+        exception=lambda text, *names: said.append(text % names),
+        warning=lambda text, *names: warned.append(text % names),
+    )
+    monkeypatch.setattr(type(one), "log", log)
     await one.on_kill()
     assert "Run 42 of agent 7 may be running" in said[0]
+    assert len(warned) == len(remote_job.PAUSES)
+    assert airflow["stopped"] == []
 
 
 async def test_the_end_of_the_trigger_is_no_kill(airflow: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ def trigger(**options: Any) -> SpaceRunsTrigger:
     waits = [WaitSpec(agent_id=agent, run_id=100 + agent).to_json() for agent in (7, 8)]
     made = SpaceRunsTrigger(sequentum_conn_id="c", space_id=1, waits=waits, **options)
     made.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)  # type: ignore[assignment]
+    made.trigger_id = 1
     return made
 
 
