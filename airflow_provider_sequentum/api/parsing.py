@@ -58,7 +58,7 @@ _LIST_KEYS = ("items", "agents", "runs", "transactions")
 _TOTAL_KEYS = ("totalRecordCount", "totalCount")
 _LARGEST_INTEGER = 2**63 - 1
 _LARGEST_AMOUNT = 10**15
-_FIRST_YEAR, _LAST_YEAR = 1970, 9000
+_FIRST_YEAR, _LAST_YEAR = 1970, 3000
 # An escape sequence: a surrogate pair, which is a character, a lone surrogate, which is none, or any other.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
@@ -75,9 +75,9 @@ def parse_time(value: object) -> pendulum.DateTime:
 
     Fractions are cut to six digits, and a time without an offset is UTC: both occur on the wire. So does the year 1,
     which is what .NET has for "none". Like any time that is a mistake, it counts as not readable: arithmetic with it
-    leaves the calendar.
+    leaves the calendar. The difference of two times within the limits can be added to a third or taken from it.
 
-    :raises ValueError: when it is no ISO 8601 text, or a time before 1970 or after the year 8999.
+    :raises ValueError: when it is no ISO 8601 text, or a time before 1970 or after the year 2999.
     """
     if isinstance(value, str):
         value = datetime.fromisoformat(value.strip())
