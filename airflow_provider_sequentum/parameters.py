@@ -229,7 +229,9 @@ def plain(value: Any) -> Any:
     for kinds, form in _FORMS:
         if isinstance(value, kinds):
             return form(value)
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or type(value).__name__ == "NAType":  # pandas' missing value
+        return None
+    if isinstance(value, (bool, int, float)):
         return value
     if type(value).__module__ == "numpy" and value.dtype.name in _FINE_TIMES:
         # Python has no nanoseconds, so that NumPy gives such times as mere numbers.
