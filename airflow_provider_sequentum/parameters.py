@@ -47,7 +47,7 @@ _FINE_TIMES = ("datetime64[ns]", "timedelta64[ns]")
 _MOST_DIGITS = 400
 """No float has more before its point."""
 
-LAST_YEAR = 9000
+LAST_YEAR = 3000
 """From here on, and before 1970, a time is a mistake, and arithmetic with it may leave the calendar."""
 
 _NO_DELIMITERS = frozenset('"\r\n\0') | {chr(code) for code in range(0xD800, 0xE000)}
@@ -229,7 +229,9 @@ def plain(value: Any) -> Any:
     for kinds, form in _FORMS:
         if isinstance(value, kinds):
             return form(value)
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or type(value).__name__ == "NAType":  # pandas' missing value
+        return None
+    if isinstance(value, (bool, int, float)):
         return value
     if type(value).__module__ == "numpy" and value.dtype.name in _FINE_TIMES:
         # Python has no nanoseconds, so that NumPy gives such times as mere numbers.

@@ -55,10 +55,9 @@ DEFAULT_RECORDS_PER_PAGE = 100
 """The largest page Sequentum's own client asks for."""
 
 _LIST_KEYS = ("items", "agents", "runs", "transactions")
-_TOTAL_KEYS = ("totalRecordCount", "totalCount")
 _LARGEST_INTEGER = 2**63 - 1
 _LARGEST_AMOUNT = 10**15
-_FIRST_YEAR, _LAST_YEAR = 1970, 9000
+_FIRST_YEAR, _LAST_YEAR = 1970, 3000
 # An escape sequence: a surrogate pair, which is a character, a lone surrogate, which is none, or any other.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
@@ -75,9 +74,9 @@ def parse_time(value: object) -> pendulum.DateTime:
 
     Fractions are cut to six digits, and a time without an offset is UTC: both occur on the wire. So does the year 1,
     which is what .NET has for "none". Like any time that is a mistake, it counts as not readable: arithmetic with it
-    leaves the calendar.
+    leaves the calendar. The difference of two times within the limits can be added to a third or taken from it.
 
-    :raises ValueError: when it is no ISO 8601 text, or a time before 1970 or after the year 8999.
+    :raises ValueError: when it is no ISO 8601 text, or a time before 1970 or after the year 2999.
     """
     if isinstance(value, str):
         value = datetime.fromisoformat(value.strip())
@@ -172,6 +171,14 @@ class ApiModel(BaseModel):
             return handler(readable)
 
 
+class _Total(ApiModel):
+    """What an answer states beside a list."""
+
+    total_record_count: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, validation_alias=AliasChoices("totalRecordCount", "totalCount")
+    )
+
+
 class Page(list[T], Generic[T]):
     """One page of a list, with the length of the whole list where the server states it.
 
@@ -193,6 +200,11 @@ class Page(list[T], Generic[T]):
         self.total_record_count = total_record_count
         self.unreadable = unreadable
         self.gaps = gaps
+
+    @property
+    def length(self) -> int:
+        """How many records the page has with those that could not be read."""
+        return len(self) + self.unreadable
 
     @property
     def left_out(self) -> int:
@@ -293,6 +305,8 @@ def first_page(call: Call[Page[T]]) -> Call[Page[T]]:
 def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> Call[Page[T]] | None:
     """Return the call for the page after this one, or ``None`` after the last.
 
+    The server may give shorter pages than were asked for: how many came before is known from the page before.
+
     :param call: the call that gave the page, with both paging parameters.
     :param page: the page.
     :param previous: the page before it.
@@ -302,9 +316,11 @@ def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> C
     if not page or page.total_record_count is None:
         # A plain array is the whole list: the server did not page.
         return None
-    if previous is not None and page == previous:
-        raise call.error(UnexpectedAnswer, f"page {page_index} repeats the page before it")
-    if page_index * records_per_page >= page.total_record_count:
+    if previous is not None:
+        if page == previous:
+            raise call.error(UnexpectedAnswer, f"page {page_index} repeats the page before it")
+        records_per_page = previous.length
+    if (page_index - 1) * records_per_page + page.length >= page.total_record_count:
         return None
     return replace(call, query={**call.query, "pageIndex": page_index + 1})
 
@@ -427,7 +443,6 @@ def _records_of(data: Any) -> tuple[list[Any], int | None]:
         return data, None
     if isinstance(data, dict):
         records = next((data[key] for key in _LIST_KEYS if isinstance(data.get(key), list)), None)
-        total = next((data[key] for key in _TOTAL_KEYS if isinstance(data.get(key), int)), None)
         if records is not None:
-            return records, total
+            return records, _Total.model_validate(data).total_record_count
     raise ValueError("the answer holds no list")

@@ -7,6 +7,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -25,7 +26,7 @@ from airflow_provider_sequentum.api.errors import (
     SequentumError,
     UnexpectedAnswer,
 )
-from airflow_provider_sequentum.api.parsing import read_json
+from airflow_provider_sequentum.api.parsing import parse_time, read_json
 from airflow_provider_sequentum.api.settings import ClientSettings
 from airflow_provider_sequentum.api.text import LONGEST_NAME, one_line
 from airflow_provider_sequentum.api.transport import LONGEST_ANSWER, BoundedBody, address_error
@@ -202,16 +203,15 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
 
 
 def parse_date(value: str | None) -> datetime | None:
-    """Return an HTTP date as an aware UTC time, ``None`` for one that is absent or unreadable.
+    """Return an HTTP date as an aware UTC time, ``None`` for one that is absent, unreadable or out of range.
 
     ISO 8601 is read too; a time without a zone is UTC.
     """
-    for read in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            when = read((value or "").strip())
-            return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
-        except (ValueError, TypeError, OverflowError):  # two formats, tried in turn
-            continue
+    text = (value or "").strip()
+    with suppress(ValueError, TypeError, OverflowError):
+        return parse_time(parsedate_to_datetime(text))
+    with suppress(ValueError):
+        return parse_time(text)
     return None
 
 

@@ -108,7 +108,9 @@ def _checked_base_url(base_url: object, *, allow_http: bool) -> str:
         raise SequentumConfigurationError(
             f"The Sequentum base URL cannot be read as a URL: its host and port must be valid (1 to {LARGEST_PORT})."
         ) from None
-    if parts.scheme not in ("https", "http") or not host or not text.isascii() or not text.isprintable() or " " in text:
+    is_plain = text.isascii() and text.isprintable() and " " not in text
+    # With an empty port, "https:/host" would lead to a host that is called https.
+    if parts.scheme not in ("https", "http") or not host or parts.netloc.endswith(":") or not is_plain:
         raise SequentumConfigurationError(f"The Sequentum base URL must look like {DEFAULT_BASE_URL}.")
     if parts.username is not None or parts.query or parts.fragment:
         raise SequentumConfigurationError(

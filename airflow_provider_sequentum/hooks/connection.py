@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -118,6 +119,8 @@ class SequentumConnection(BaseHook):
 
     def _settings_from(self, connection: Connection, extra: object) -> ClientSettings:
         try:
+            if not extra:
+                _check_json(connection.extra)
             return settings_from_connection(
                 connection.password, connection.host, connection.port, connection.schema, extra
             )
@@ -181,11 +184,13 @@ def settings_from_connection(
 def fill_link_template(template: object, base_url: str, **ids: int | str) -> str:
     """Return ``template`` with the ids in place of their ``{names}``; the dashboard's root without a template.
 
-    No page addresses of the dashboard are published, so none is guessed. Ids come from the server: they are quoted.
+    No page addresses of the dashboard are published, so none is guessed. Ids come from the server: they are quoted. The
+    browser of whoever looks at the task opens the link, so that what is no URL of a page is no template: a
+    ``javascript:`` would be a program.
     """
-    if not template:
+    link = str(template or "").strip()
+    if not link.lower().startswith(("https://", "http://")):
         return base_url
-    link = str(template)
     for name, value in ids.items():
         link = link.replace("{" + name + "}", quote(str(value), safe=""))
     return link
@@ -258,6 +263,14 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("a text")  # noqa: TRY004  # one kind for all
     return value.strip()
+
+
+def _check_json(extra: str | None) -> None:
+    """Refuse an extra that is no JSON: Airflow gives an empty one in its place."""
+    try:
+        json.loads((extra or "").strip() or "{}")
+    except ValueError as error:
+        raise ValueError(f"The connection's extra must be a JSON object: {error}.") from None
 
 
 def _path(value: object) -> str:

@@ -380,10 +380,10 @@ def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
             f"{counted(page.unreadable, 'bill')} of agent {agent_id} cannot be read, so credit_limit_period="
             f"{config.credit_limit_period!r} cannot be checked. Nothing was started."
         )
-    if since is not None and page.total_record_count is not None and page.total_record_count > BILLING_PAGE:
+    if since is not None and page.left_out:
         raise SequentumRequestRefused(
             f"Billing lists {page.total_record_count} entries for agent {agent_id} since {first.date()}, more than the "
-            f"{BILLING_PAGE} of one request, so credit_limit_period={config.credit_limit_period!r} cannot be checked. "
+            f"{len(page)} of one request, so credit_limit_period={config.credit_limit_period!r} cannot be checked. "
             "Nothing was started. Set the period to 'dag_run'."
         )
     return bill_of(agent_id, page, since)

@@ -249,7 +249,7 @@ def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_ol
     except AgentRunStartAmbiguous:
         port.save(intent.updated(is_ambiguous=True))
         raise
-    if found is None:
+    if found is None or found.id == record.run_id:  # its own record and the list may state different times
         port.save(record)
         return None
     started = intent.started(found.id)

@@ -254,7 +254,7 @@ def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datet
 
 def length_of(listed: Sequence[object]) -> int:
     """Return how long a list is with what could not be read in it: that decides whether it may have been cut."""
-    return len(listed) + getattr(listed, "unreadable", 0)
+    return getattr(listed, "length", len(listed))
 
 
 def is_cut(listed: Sequence[object], size: int) -> bool:

@@ -75,7 +75,8 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
     :param source: the file: ``s3://conn_id@bucket/folder/name.csv``, ``gs://...``, ``file:///...`` or an absolute path.
         Give this or ``rows``.
     :param rows: the rows: a list of mappings, or JSON text with one. They are written as CSV or JSON, by the extension
-        of ``file_name``; in CSV, ``None`` is an empty field, and a list or a mapping is JSON text.
+        of ``file_name``; in CSV, ``None`` is an empty field, and a list or a mapping is JSON text. The missing values
+        of a data frame (``NaN``, ``NaT``, ``NA``) are ``None``.
     :param space_id: the space, as an int or a string of digits. Give this or ``agent_id``.
     :param agent_id: an agent; the space is the one that it lives in.
     :param file_name: the name of the file on the service. Default: the ids of DAG and task and the map index, and the
@@ -333,7 +334,8 @@ def _rows(rows: object) -> list[dict[str, Any]]:
     for number, row in enumerate(found, 1):
         if not isinstance(row, dict) or not row:
             raise ValueError(f"rows must be mappings with at least one key; number {number} is {shown(row)}")
-    return found
+    # In a data frame, NaN stands for a value that is missing, in columns of text too.
+    return [{name: None if cell != cell else cell for name, cell in row.items()} for row in found]  # noqa: PLR0124
 
 
 def _csv_lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -350,7 +352,7 @@ def _csv_lines(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _field(value: Any) -> Any:
-    return _json_text(value) if isinstance(value, (bool, dict, list)) else value
+    return _json_text(value) if isinstance(value, (bool, float, dict, list)) else value
 
 
 def _json_text(value: Any) -> str:

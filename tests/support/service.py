@@ -137,7 +137,7 @@ class FakeService:
     list_lag: float = 0.0
     """Seconds before a new run appears in the list."""
     most_listed: int | None = None
-    """How many runs it lists at most, whatever it is asked for; it then states how many there are."""
+    """How many runs or bills it lists at most, whatever it is asked for; it then states how many there are."""
     offers_restart: bool = True
     agents: dict[int, str] = field(default_factory=lambda: {7: "Prices", 8: "Stock"})
     runs: dict[int, FakeRun] = field(default_factory=dict)
@@ -242,7 +242,8 @@ class FakeService:
             ]
         if names[0] == "billing" and verb in ("credits", "runs"):
             bills = self.bills_of.get(int(names[2]), self.bills) if verb == "runs" else []
-            listed = {"runs": bills, "totalRecordCount": len(bills)}
+            longest = min(int(call.query["recordsPerPage"]), self.most_listed or 1000)
+            listed = {"runs": bills[:longest], "totalRecordCount": len(bills)}
             return listed if verb == "runs" else {"availableCredits": self.credits}
         raise not_found(call)
 

@@ -9,11 +9,16 @@ import pytest
 
 from airflow_provider_sequentum.api.billing import Credits, RunCost
 from airflow_provider_sequentum.api.call import Answer, Call, Reply
-from airflow_provider_sequentum.api.pipeline import read_answer
+from airflow_provider_sequentum.api.pipeline import parse_date, read_answer
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.cost import read_cost
+from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+from airflow_provider_sequentum.runs.start import candidates_for, requested_by_service
+from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec, first_run_since
+from tests.support.service import START
 
 TIMES = ["0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.9999999", "1969-12-31T23:59:59Z"]
+YEARS = [1, 1969, 1970, 2026, 2999, 3000, 8999, 9999]
 AMOUNTS = ["NaN", "sNaN", "-Infinity", "1e999999", "1E+400", 1e300, "-1e16"]
 
 
@@ -39,6 +44,23 @@ def test_a_time_outside_the_calendar_is_none_and_the_cost_of_the_run_can_be_aske
     run = ended(**{field: time})
     assert {run.start_time, run.end_time, run.created} >= {None}
     assert read_cost(Billing(1), run) in (None, 1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("date", [*TIMES, "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 8999 23:59:59 GMT", "now", ""])
+def test_a_date_header_outside_the_calendar_is_none(date: str) -> None:
+    assert parse_date(date) is None
+
+
+@pytest.mark.parametrize("served", YEARS)
+@pytest.mark.parametrize("started", YEARS)
+def test_no_times_of_an_answer_lead_out_of_the_calendar(served: int, started: int) -> None:
+    """A look at a run, the search for the first one, and the search for a lost one."""
+    time = f"{started:04d}-06-01T00:00:00Z"
+    run, served_at = ended(created=time, startTime=time, status=2), parse_date(f"{served:04d}-06-01T00:00:00Z")
+    RunPoller(WaitSpec(agent_id=7, run_id=101)).observe(run, START, served_at)
+    assert first_run_since([], START, START, served_at) is None
+    record = RunRecord(config=RunConfig(agent_id=7), agent_id=7, requested_at=START)
+    assert candidates_for(record, [run], requested_by_service(record, START, served_at)) in ([], [run])
 
 
 @pytest.mark.parametrize("amount", AMOUNTS)

@@ -7,16 +7,29 @@ import httpx
 import pytest
 
 from airflow_provider_sequentum.api import agents, billing
+from airflow_provider_sequentum.api.call import Answer
 from airflow_provider_sequentum.api.errors import UnexpectedAnswer
 from airflow_provider_sequentum.api.parsing import Page, first_page, next_page
+from airflow_provider_sequentum.api.pipeline import read_answer
 from tests.unit.api.support import Driver
 
 
-def agents_server(count: int, *, envelope: str = "agents") -> Callable[[httpx.Request], httpx.Response]:
+def agents_server(
+    count: int, *, envelope: str = "agents", longest: int = 1000, total: Callable[[int], object] = int
+) -> Callable[[httpx.Request], httpx.Response]:
+    """Return a server of so many agents.
+
+    :param longest: how many it gives on a page at most, whatever it is asked for.
+    :param total: how it writes the number of all.
+    """
+
     def reply(request: httpx.Request) -> httpx.Response:
         page, size = (int(request.url.params[name]) for name in ("pageIndex", "recordsPerPage"))
+        size = min(size, longest)
         ids = range((page - 1) * size + 1, min(page * size, count) + 1)
-        return httpx.Response(200, json={envelope: [{"id": number} for number in ids], "totalRecordCount": count})
+        return httpx.Response(
+            200, json={envelope: [{"id": number} for number in ids], "totalRecordCount": total(count)}
+        )
 
     return reply
 
@@ -38,6 +51,34 @@ def test_the_walk_begins_at_the_call_s_page_and_keeps_its_size(driver: Callable[
     records = client.records(agents.list_agents(page=2, records_per_page=10))
 
     assert [agent.id for agent in records] == list(range(11, 26))
+
+
+@pytest.mark.parametrize(("count", "requests"), [(0, 1), (1, 1), (40, 1), (41, 2), (120, 3), (130, 4)])
+def test_pages_that_are_shorter_than_asked_for_end_no_list(
+    driver: Callable[..., Driver], count: int, requests: int
+) -> None:
+    client = driver(agents_server(count, longest=40))
+
+    records = client.records(agents.list_agents())
+
+    assert [agent.id for agent in records] == list(range(1, count + 1))
+    assert len(client.server.requests) == requests
+
+
+@pytest.mark.parametrize("total", [str, float, lambda count: f" {count}.0 "])
+def test_the_total_is_read_as_any_number_is(driver: Callable[..., Driver], total: Callable[[int], object]) -> None:
+    client = driver(agents_server(250, total=total))
+
+    assert len(client.records(agents.list_agents())) == 250
+
+
+@pytest.mark.parametrize("total", [True, -1, 2.5, 2**63, 10**400, "x", [250], {}, None])
+def test_a_total_that_counts_nothing_is_not_stated(total: object) -> None:
+    content = json.dumps({"items": [{"id": 1}], "totalRecordCount": total}).encode()
+
+    page = read_answer(agents.list_agents(), Answer(200, {}, content))
+
+    assert (page.total_record_count, page.left_out) == (None, 0)
 
 
 def test_a_server_that_does_not_page_is_asked_once(driver: Callable[..., Driver]) -> None:
@@ -72,4 +113,4 @@ def test_the_end_is_known_from_the_total() -> None:
     following = next_page(call, Page([billing.Transaction(id=1)], 101), None)
     assert following is not None
     assert following.query == {"pageIndex": 3, "recordsPerPage": 50}
-    assert next_page(call, Page([billing.Transaction(id=1)], 100), None) is None
+    assert next_page(call, Page([billing.Transaction(id=1)], 51), None) is None

@@ -187,7 +187,7 @@ def test_an_unreadable_start_says_that_the_run_may_exist() -> None:
     assert error.value.may_have_acted
 
 
-@pytest.mark.parametrize("value", ["1e9", "9" * 26, "Fri, 27 Nov 2099 22:00:00 GMT", "Mon, 01 Jan 9999 23:59:59 -2359"])
+@pytest.mark.parametrize("value", ["1e9", "9" * 26, "Fri, 27 Nov 2099 22:00:00 GMT", "Tue, 31 Dec 2999 23:59:59 GMT"])
 def test_no_more_than_a_day_is_believed_of_what_the_service_asks_to_wait(value: str) -> None:
     assert parse_retry_after(value, NOW) == 86_400.0
 

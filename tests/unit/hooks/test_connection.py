@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.settings import DEFAULT_BASE_URL
+from airflow_provider_sequentum.exceptions import SequentumConnectionException
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS
 from airflow_provider_sequentum.hooks.connection import (
     SequentumConnection,
@@ -102,6 +104,10 @@ def test_the_extras(extra: dict[str, Any], name: str, value: object) -> None:
         ({"host": "sequentum.example", "port": "https"}, "'port' must be a whole number from 1"),
         ({"host": "sequentum.example", "port": "9" * 5000}, "'port' must be a whole number from 1"),
         ({"host": "https://sequentum.example:1", "port": 2}, "'port' is 2, but the host names port 1"),
+        *(
+            ({"host": host}, "must look like")
+            for host in ("sequentum.example:", "https:/sequentum.example", "http:///x")
+        ),
         ({"host": "sequentum.example:0"}, "port of the Sequentum base URL"),
         ({"host": "sequentum.example:65536"}, "port must be valid"),
         ({"host": "sequentum.example", "schema": "ftp"}, "'schema' must be http or https"),
@@ -160,13 +166,28 @@ def test_a_link_template() -> None:
     assert filled == "https://ui/7/runs/42?x={other}"
 
 
-@pytest.mark.parametrize("template", [None, ""])
-def test_6_9_without_a_template_the_link_leads_to_the_dashboard(template: str | None) -> None:
+@pytest.mark.parametrize(
+    "template",
+    [
+        *(None, "", " ", 5, True, ["https://ui"], {"https://": 1}, "ui.example/{run_id}", "//ui.example", "ftp://ui"),
+        *("javascript:alert(1)//https://", " JavaScript:alert(1)", "data:text/html,x", "\x01javascript:alert(1)"),
+    ],
+)
+def test_6_9_without_a_template_of_a_page_the_link_leads_to_the_dashboard(template: object) -> None:
     assert fill_link_template(template, "https://base", run_id=42) == "https://base"
 
 
-def test_a_template_that_is_no_text_breaks_no_task() -> None:
-    assert fill_link_template(5, "https://base", run_id=42) == "5"
+@pytest.mark.parametrize("extra", ["x", "{'verify': false}", '{"verify": false,}', "{", '"x"', "[1]", "7"])
+async def test_an_extra_that_is_no_json_object_is_not_taken_for_an_empty_one(
+    monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    connection = {"conn_type": "sequentum", "password": KEY, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", json.dumps(connection))
+    with pytest.raises(SequentumConnectionException, match="extra must be a JSON object") as caught:
+        SequentumConnection().settings  # noqa: B018 - reading it is what is tested
+    assert KEY not in str(caught.value)
+    with pytest.raises(SequentumConnectionException, match="extra must be a JSON object"):
+        await SequentumConnection().aget_settings()
 
 
 def test_what_the_server_says_cannot_change_where_a_link_leads() -> None:

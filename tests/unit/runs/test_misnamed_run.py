@@ -20,7 +20,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from tests.support.airflow import FakeTask, use_fakes
-from tests.support.service import Clock, FakeService, Plan
+from tests.support.service import START, Clock, FakeService, Plan
 from tests.support.tries import fire_space, run_try
 from tests.support.worker import Killed, Worker
 
@@ -119,6 +119,38 @@ def test_the_right_run_is_taken_for_no_other_whatever_the_clocks_say(
     misname(service, lambda _: service.runs[OLD].as_json(service.clock.now, skew))
     task.clear()
     assert run_agent(worker, task, deferrable=deferrable) == 104
+
+
+def state_another_time(service: FakeService) -> None:
+    """Let the status of a run state a time of another zone than the list does, as one without an offset may be."""
+
+    def another_time(run: Any) -> Any:
+        return {**run, "created": (START - timedelta(hours=14)).replace(tzinfo=None).isoformat()}
+
+    misname(service, another_time, "status")
+
+
+@BOTH
+@pytest.mark.parametrize("run", [run_agent, run_space])
+def test_the_right_run_is_waited_for_once_whatever_time_its_record_states(
+    service: FakeService, worker: Worker, task: FakeTask, run: Callable[..., Any], deferrable: bool
+) -> None:
+    state_another_time(service)
+    worker.steps_left, worker.interrupt = 100, lambda: pytest.fail("it looks for the run for ever")
+    assert run(worker, task, deferrable=deferrable) in (103, [103, 104])
+
+
+@BOTH
+@pytest.mark.parametrize("run", [run_agent, run_space])
+def test_the_right_run_is_stopped_at_the_deadline_whatever_time_its_record_states(
+    service: FakeService, worker: Worker, task: FakeTask, run: Callable[..., Any], deferrable: bool
+) -> None:
+    service.plans = [ENDLESS]
+    state_another_time(service)
+    worker.steps_left, worker.interrupt = 200, lambda: pytest.fail("it looks for the run for ever")
+    with pytest.raises((AgentRunTimeout, SpaceRunsFailed)):
+        run(worker, task, timeout=30, stop_grace=10, deferrable=deferrable)
+    assert all(each.is_over for each in service.runs.values())
 
 
 @BOTH

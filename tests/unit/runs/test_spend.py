@@ -274,9 +274,12 @@ def test_billing_that_cannot_be_read_starts_nothing(service: FakeService, worker
     assert worker.announced == []
 
 
-def test_more_bills_than_one_request_reads(service: FakeService, worker: Worker) -> None:
-    service.bills = bills(*[1] * 1001)
-    with pytest.raises(SequentumRequestRefused, match=r"1001 entries .* Set the period to 'dag_run'"):
+@pytest.mark.parametrize(("most_listed", "count"), [(None, 1001), (100, 101)])
+def test_more_bills_than_one_request_reads(
+    service: FakeService, worker: Worker, most_listed: int | None, count: int
+) -> None:
+    service.most_listed, service.bills = most_listed, bills(*[1] * count)
+    with pytest.raises(SequentumRequestRefused, match=rf"{count} entries .* Set the period to 'dag_run'"):
         read_bill(worker, config(credit_limit_period="month"), 7)
     assert len(read_bill(worker, config(), 7).samples) == 20
 

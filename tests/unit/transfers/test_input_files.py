@@ -100,11 +100,33 @@ def test_rows_as(name: str, expected: str) -> None:
         ([{"a": object()}], "not JSON serializable"),
         ([{"a": "half \ud83d"}], "surrogate"),
         ([{"a": "x\0y"}], "NUL"),
-        ([{"a": float("nan")}], "JSON compliant"),
+        ([{"a": float("-inf")}], "JSON compliant"),
+        ([{"a": [float("nan")]}], "JSON compliant"),
     ],
 )
-def test_rows_that_cannot_be_written(rows: Any, reason: str) -> None:
-    assert reason in refusal(rows=rows, file_name="in.json")
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_rows_that_cannot_be_written(rows: Any, reason: str, suffix: str) -> None:
+    assert reason in refusal(rows=rows, file_name=f"in.{suffix}")
+
+
+def test_what_is_missing_in_a_data_frame_is_missing_in_the_file() -> None:
+    numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {
+            "text": ["x", None],
+            "number": [1.5, None],
+            "time": pandas.to_datetime(["2026-01-31T06:00:00", None]),
+            "integer": pandas.array([7, None], dtype="Int64"),
+            "choice": pandas.Categorical(["a", None]),
+        }
+    )
+    for rows in (frame.to_dict("records"), frame.to_json(orient="records", date_format="iso")):
+        assert rows_as_file(rows, "in.csv", "utf-8").decode().splitlines()[2] == ",,,,"
+        (row,) = rows_to_input_parameters(rows)[1:]
+        assert set(row.values()) == {None}
+    for missing in (float("nan"), numpy.float32("nan"), Decimal("NaN"), pandas.NA, pandas.NaT, None):
+        assert rows_as_file([{"a": missing, "b": 1}], "in.csv", "utf-8") == b"a,b\n,1\n"
+        assert rows_as_file([{"a": missing}], "in.json", "utf-8") == b'[{"a": null}]'
 
 
 def test_rows_in_another_encoding() -> None:
@@ -171,7 +193,7 @@ def test_no_rows_give_no_runs() -> None:
         ([{"a": 1}], {"max_rows": 0}, "max_rows must be 1 or more, not 0"),
         ([1], {}, "number 1 is 1"),
         ({"a": 1}, {}, "must be a list of mappings"),
-        ([{"a": float("nan")}], {}, "JSON compliant"),
+        ([{"a": float("inf")}], {}, "JSON compliant"),
     ],
 )
 def test_rows_that_cannot_be_input_parameters(rows: Any, options: dict[str, Any], reason: str) -> None:
