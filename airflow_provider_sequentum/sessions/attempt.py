@@ -18,8 +18,8 @@ from airflow_provider_sequentum.sessions.files import ScreenshotFolder, save_con
 from airflow_provider_sequentum.sessions.messages import send_pending
 from airflow_provider_sequentum.sessions.record import Request, SessionConfig, SessionRecord
 from airflow_provider_sequentum.sessions.start import acquire_session
-from airflow_provider_sequentum.sessions.state import Action, Session, next_action
-from airflow_provider_sequentum.sessions.stop import cancel_session, cancel_unseen, is_unseen
+from airflow_provider_sequentum.sessions.state import Action, Session, SessionState, next_action
+from airflow_provider_sequentum.sessions.stop import cancel_session, cancel_unseen
 from airflow_provider_sequentum.sessions.wait import (
     HIGHLIGHT_PAGE,
     SessionPoller,
@@ -182,9 +182,11 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         """Decide what becomes of the session when something ends this attempt; see :meth:`.JobAttempt.let_go`."""
         if self.is_let_go:
             return None
-        if self.record is not None and is_unseen(self.record.session) and not self.config.keep_session:
+        session = None if self.record is None else self.record.session
+        if session is not None and session.state is SessionState.GONE and not self.config.keep_session:
+            # It may be shown again: whether its agent was saved or not, nobody needs it.
             self.is_let_go, self.port.deadline = True, None
-            return cancel_unseen(self.port, self.record.known_session) or None
+            return cancel_unseen(self.port, session) or None
         if not self.may_be_running:
             return None
         record = self.known_record

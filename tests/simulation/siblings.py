@@ -38,8 +38,19 @@ def _shared(history: Sequence[Entry]) -> Iterator[Broken]:
     latest: dict[int | None, int] = {}
     unknown: set[int] = set()
     ambiguous: set[int | None] = set()
+    silent: set[int | None] = set()
+    """Tasks whose last attempt died before it asked for anything: what they had claimed went when it began."""
+    asking: set[int | None] = set()
+    states: dict[int | None, str] = {}
     for entry in history:
         task = entry.get("task")
+        if entry["what"] == "state":
+            states[task] = entry["state"]
+        if entry["what"] == "ended":
+            (silent.add if entry["how"] == "died" and task not in asking else silent.discard)(task)
+            asking.discard(task)
+        if entry["what"] == "request" and entry["by"] == "task":
+            asking.add(task)
         if _forgets(history[0], entry):
             owners = {run_id: owner for run_id, owner in owners.items() if owner != task}
         if entry["what"] == "ended":
@@ -51,7 +62,8 @@ def _shared(history: Sequence[Entry]) -> Iterator[Broken]:
             owners = {run_id: owner for run_id, owner in owners.items() if owner != task or run_id not in unknown}
         for run_id in _touched(entry):
             owner = owners.get(run_id, task)
-            if owner != task:
+            is_unheard_of = owner in silent and states.get(owner) == "scheduled"  # as one that has not begun yet
+            if owner != task and not is_unheard_of:
                 what = entry["path"] if entry["what"] == "request" else "returned"
                 yield Broken(entry["at"], "a run is one task's", f"run {run_id} of task {owner}: {what} by task {task}")
         if _is_start(entry):

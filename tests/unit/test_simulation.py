@@ -17,7 +17,14 @@ from tests.simulation.faults import FAULTS, PACKAGE, Fault
 from tests.simulation.history import Entry, read, written
 from tests.simulation.sensor_world import SensorWorld
 from tests.simulation.sibling_world import SiblingsWorld
-from tests.simulation.worlds import GivenSessionWorld, RunWorld, Script, World
+from tests.simulation.worlds import (
+    GivenSessionWorld,
+    RestlessSpaceWorld,
+    RunWorld,
+    Script,
+    StartedSessionWorld,
+    World,
+)
 
 RUN = {"retry_mode": "restart_or_new", "on_clear": "rerun", "has_state_store": True, "began": 1795338000.0}
 SESSION = {"session_id": None, "followups": ["a", "b"], "single_shot": False, "has_state_store": True}
@@ -41,6 +48,15 @@ ONCE_BROKEN = [
     (SensorWorld, 129),
     (SiblingsWorld, 126),
     (SiblingsWorld, 319),
+    (SiblingsWorld, 1016014),
+    (SiblingsWorld, 1050598),
+    (SiblingsWorld, 3110286),
+    (GivenSessionWorld, 3143669),
+    (GivenSessionWorld, 2006373),
+    (StartedSessionWorld, 1016186),
+    (SensorWorld, 1001631),
+    (RunWorld, 1004632),
+    (RestlessSpaceWorld, 1032956),
 ]
 """Worlds and seeds whose history once broke a promise."""
 
