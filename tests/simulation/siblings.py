@@ -38,19 +38,10 @@ def _shared(history: Sequence[Entry]) -> Iterator[Broken]:
     latest: dict[int | None, int] = {}
     unknown: set[int] = set()
     ambiguous: set[int | None] = set()
-    silent: set[int | None] = set()
-    """Tasks whose last attempt died before it asked for anything: what they had claimed went when it began."""
-    asking: set[int | None] = set()
-    states: dict[int | None, str] = {}
+    silence = _Silence()
     for entry in history:
         task = entry.get("task")
-        if entry["what"] == "state":
-            states[task] = entry["state"]
-        if entry["what"] == "ended":
-            (silent.add if entry["how"] == "died" and task not in asking else silent.discard)(task)
-            asking.discard(task)
-        if entry["what"] == "request" and entry["by"] == "task":
-            asking.add(task)
+        silence.take_in(entry)
         if _forgets(history[0], entry):
             owners = {run_id: owner for run_id, owner in owners.items() if owner != task}
         if entry["what"] == "ended":
@@ -62,14 +53,36 @@ def _shared(history: Sequence[Entry]) -> Iterator[Broken]:
             owners = {run_id: owner for run_id, owner in owners.items() if owner != task or run_id not in unknown}
         for run_id in _touched(entry):
             owner = owners.get(run_id, task)
-            is_unheard_of = owner in silent and states.get(owner) == "scheduled"  # as one that has not begun yet
-            if owner != task and not is_unheard_of:
+            if owner != task and not silence.covers(owner):
                 what = entry["path"] if entry["what"] == "request" else "returned"
                 yield Broken(entry["at"], "a run is one task's", f"run {run_id} of task {owner}: {what} by task {task}")
         if _is_start(entry):
             latest[task] = entry["answer"]["id"]
             owners[latest[task]] = entry["task"]
             unknown |= {latest[task]} if entry["lost"] else set()
+
+
+class _Silence:
+    """Which tasks looked as if they had not begun: an attempt died before it claimed again what they have, and they
+    waited in the queue. A sibling that looked for a lost run then may find that out only later."""
+
+    def __init__(self) -> None:
+        self._asking: set[int | None] = set()
+        self._died: set[int | None] = set()
+        self._covered: set[int | None] = set()
+
+    def take_in(self, entry: Entry) -> None:
+        task = entry.get("task")
+        if entry["what"] == "state" and entry["state"] == "scheduled" and task in self._died:
+            self._covered.add(task)
+        if entry["what"] == "request" and entry["by"] == "task":
+            self._asking.add(task)
+        if entry["what"] == "ended":
+            (self._died.add if entry["how"] == "died" and task not in self._asking else self._died.discard)(task)
+            self._asking.discard(task)
+
+    def covers(self, task: int | None) -> bool:
+        return task in self._covered
 
 
 def _forgets(world: Entry, entry: Entry) -> bool:
