@@ -139,6 +139,10 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         if session.session_id != before.session_id:
             raise SequentumUnavailable("The trigger's event cannot be read: it is about another session.")
         self.port.record = record = record.seen(session)
+        if session.agent_id is not None and before.agent_id is None:
+            # Before any request: the service soon forgets a session that has ended, and the next attempt would not
+            # learn of its agent.
+            self.port.save(record)
         if seen.error is not None:
             raise seen.exception()
         if not seen.is_deadline:

@@ -102,7 +102,10 @@ class _Reader:
         sent_at = entry["sent"] if "sent" in entry else entry["at"]
         if sent_at < session.forgotten_at:
             return  # by an attempt that is over
-        session.messages.append(entry["body"]["message"])
+        message = entry["body"]["message"]
+        if "sent" in entry and message in session.messages[-1:]:
+            return  # it was sent again, for it had shown no effect, and both were taken late
+        session.messages.append(message)
         wanted = self.task["followups"][: len(session.messages)]
         if session.messages != wanted:
             yield Broken(entry["at"], "each message is sent once, in order", f"{session.name}: {session.messages}")

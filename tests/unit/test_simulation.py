@@ -54,6 +54,7 @@ ONCE_BROKEN = [
     (GivenSessionWorld, 3143669),
     (GivenSessionWorld, 2006373),
     (StartedSessionWorld, 1016186),
+    (StartedSessionWorld, 3205674),
     (SensorWorld, 1001631),
     (RunWorld, 1004632),
     (RestlessSpaceWorld, 1032956),
