@@ -188,7 +188,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             return None
         session = None if self.record is None else self.record.session
         if session is not None and session.state is SessionState.GONE and not self.config.keep_session:
-            # It may be shown again: whether its agent was saved or not, nobody needs it.
+            # It may be shown again, and no task needs it any more, whether its agent was saved or not.
             self.is_let_go, self.port.deadline = True, None
             return cancel_unseen(self.port, session) or None
         if not self.may_be_running:
