@@ -240,11 +240,12 @@ class FakeService:
                 {"id": number, "name": name, "isArchived": number in self.archived_agents}
                 for number, name in self.agents.items()
             ]
-        if names[0] == "billing" and verb in ("credits", "runs"):
-            bills = self.bills_of.get(int(names[2]), self.bills) if verb == "runs" else []
+        if names[0] == "billing" and verb == "credits":
+            return {"availableCredits": self.credits}
+        if names[0] == "billing" and verb == "runs":
+            bills = self.bills_of.get(int(names[2]), self.bills)
             longest = min(int(call.query["recordsPerPage"]), self.most_listed or 1000)
-            listed = {"runs": bills[:longest], "totalRecordCount": len(bills)}
-            return listed if verb == "runs" else {"availableCredits": self.credits}
+            return {"runs": bills[:longest], "totalRecordCount": len(bills)}
         raise not_found(call)
 
     def _act_on_agent(self, verb: str, call: Call[Any], agent_id: int, run_id: int | None) -> Any:
