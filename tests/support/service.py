@@ -240,13 +240,14 @@ class FakeService:
                 {"id": number, "name": name, "isArchived": number in self.archived_agents}
                 for number, name in self.agents.items()
             ]
-        if names[0] == "billing" and verb == "credits":
-            return {"availableCredits": self.credits}
-        if names[0] == "billing" and verb == "runs":
-            bills = self.bills_of.get(int(names[2]), self.bills)
-            longest = min(int(call.query["recordsPerPage"]), self.most_listed or 1000)
-            return {"runs": bills[:longest], "totalRecordCount": len(bills)}
+        if names[0] == "billing" and verb in ("credits", "runs"):
+            return {"availableCredits": self.credits} if verb == "credits" else self._bills(call, int(names[2]))
         raise not_found(call)
+
+    def _bills(self, call: Call[Any], agent_id: int) -> Any:
+        bills = self.bills_of.get(agent_id, self.bills)
+        longest = min(int(call.query["recordsPerPage"]), self.most_listed or 1000)
+        return {"runs": bills[:longest], "totalRecordCount": len(bills)}
 
     def _act_on_agent(self, verb: str, call: Call[Any], agent_id: int, run_id: int | None) -> Any:
         if agent_id not in self.agents:
