@@ -128,6 +128,10 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             session = wait_for_turn(self.port, poller)
         finally:
             self.port.record = record.seen(poller.session)
+        if not poller.was_seen:
+            # No time was left for a request. What is known is from before, and what was said since may have no answer.
+            self._give_up()
+            return
         self._show(record.seen(session))
 
     def resume(self, event: object) -> None:

@@ -78,7 +78,8 @@ class SessionPoller:
         self._is_patient = is_patient
         self._is_strict = is_strict
         self._progress = SessionProgress()
-        self._was_seen = False
+        self.was_seen = False
+        """Whether the last poll has shown the session."""
         self._faults_since: datetime | None = None
         self._missing_since: datetime | None = None
         self._asks_status = self._asks_events = False
@@ -87,7 +88,7 @@ class SessionPoller:
 
     def begin(self) -> None:
         """Begin a poll."""
-        self._asks_status, self._asks_events, self._was_seen = True, False, False
+        self._asks_status, self._asks_events, self.was_seen = True, False, False
 
     def next_call(self) -> Call[Any] | None:
         """Return the next request of the poll; ``None`` if it is over."""
@@ -100,7 +101,7 @@ class SessionPoller:
     def answered(self, reply: Reply[Any], now: datetime) -> None:
         """Take in the answer to a request."""
         if self._asks_status:
-            self._asks_status, self._was_seen = False, True
+            self._asks_status, self.was_seen = False, True
             self._faults_since, self._missing_since, self.is_missing = None, None, False
             self._observe_status(reply.value, now)
         else:
@@ -131,7 +132,7 @@ class SessionPoller:
 
     def is_done(self, now: datetime) -> bool:
         """Return whether the wait is over: the session needs an answer, has ended, or the deadline has passed."""
-        return (self._was_seen and not self.session.must_wait(now)) or self.deadline_passed(now)
+        return (self.was_seen and not self.session.must_wait(now)) or self.deadline_passed(now)
 
     def deadline_passed(self, now: datetime) -> bool:
         """Return whether the wait has to give up."""
@@ -163,7 +164,7 @@ class SessionPoller:
 
     def _not_found(self, error: SequentumError, now: datetime) -> None:
         """A session may be torn down, never have existed, or not be known yet; and single 404s happen."""
-        self._was_seen = True
+        self.was_seen = True
         if self.session.state.is_over:
             return
         first = self._missing_since is None
@@ -172,7 +173,7 @@ class SessionPoller:
         if self.session.agent_id is not None or now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.session, self.is_missing = self.session.entering(SessionState.GONE, now), False
             return
-        self._was_seen, self.is_missing = False, True
+        self.was_seen, self.is_missing = False, True
         if first:
             log.warning("The service does not know %s; looking again. (%s)", self.session.name, error)
 

@@ -239,3 +239,23 @@ def test_a_second_interrupt_while_the_session_is_being_cancelled_says_that_it_ma
 TestSessions = Sessions.TestCase
 TestGivenSessions = GivenSessions.TestCase
 TestSessions.settings = TestGivenSessions.settings = THOROUGH
+
+
+def test_a_message_whose_answer_no_one_saw_before_the_time_was_up_is_no_success() -> None:
+    """No triggerer was there until the deferral's timeout, and then no time is left for a request."""
+    life = Sessions()
+    life.begin_to_start(
+        "leave",
+        deferrable=True,
+        is_single_shot=False,
+        followups=1,
+        first_loss=None,
+        has_state_store=True,
+        on_ambiguous_start="fail",
+        on_lost_session="fail",
+        skew=0,
+    )
+    life.a_try_runs(death=None, calls_on_kill=False)
+    for error in ("Trigger failure", "Trigger timeout"):
+        life.the_deferral_breaks(None, error)
+    life.teardown()
