@@ -43,6 +43,8 @@ class FakeRuns:
     tells_time: bool = True
     skew: timedelta = timedelta(0)
     """By how much its clock is ahead of the worker's."""
+    date_error: timedelta = timedelta(0)
+    """By how much its ``Date`` is ahead of its clock."""
     is_there: bool = False
     """Whether the status of a run can be read."""
 
@@ -74,7 +76,7 @@ class FakeRuns:
             self.deleted.append((int(names[3]), str(call.query["removeMethod"])))
             body = None
         answer = Answer(200, {}, b"" if body is None else json.dumps(body).encode())
-        return Reply(read_answer(call, answer), self.clock.now + self.skew if self.tells_time else None)
+        return Reply(read_answer(call, answer), self.clock.now + self.skew + self.date_error if self.tells_time else None)
 
 
 @pytest.fixture
@@ -192,6 +194,11 @@ def test_the_services_clock_may_differ_by_a_day(service: FakeRuns, worker: Worke
     # By the service's clock, the runs ended three, two and one days ago.
     assert set(delete(worker, days=2.5).deleted) <= {998}
     assert 1000 not in delete(worker, days=1).deleted
+
+
+def test_a_date_far_ahead_does_not_make_every_run_old(service: FakeRuns, worker: Worker) -> None:
+    service.date_error = 3650 * DAY
+    assert delete(worker, days=30).deleted == []
 
 
 @pytest.mark.parametrize("error", [fakes.bad_request, fakes.conflict, unprocessable])
