@@ -76,7 +76,8 @@ class FakeRuns:
             self.deleted.append((int(names[3]), str(call.query["removeMethod"])))
             body = None
         answer = Answer(200, {}, b"" if body is None else json.dumps(body).encode())
-        return Reply(read_answer(call, answer), self.clock.now + self.skew + self.date_error if self.tells_time else None)
+        date = self.clock.now + self.skew + self.date_error
+        return Reply(read_answer(call, answer), date if self.tells_time else None)
 
 
 @pytest.fixture
