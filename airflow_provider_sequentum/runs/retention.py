@@ -30,9 +30,6 @@ KEPT_SIZE = 16_000
 
 SHORTEST_REASON = 20
 
-MOST_AHEAD = timedelta(days=1)
-"""How far the service's clock may be ahead of the worker's."""
-
 log = logging.getLogger(__name__)
 
 
@@ -109,7 +106,7 @@ def delete_old_runs(
             result.oldest_listed,
             " Those come into the list when listed ones are deleted." if remove_method == "RemoveEntireRun" else "",
         )
-    for run in old_runs(listed, older_than, _service_time(listed, reply.served_at, port.now())):
+    for run in old_runs(listed, older_than, reply.served_at or _latest_now(listed, port.now())):
         reason = _why_kept(port, run, remove_method, why_not_landed)
         if reason is None and not dry_run:
             reason = _delete(port, run, remove_method)
@@ -124,15 +121,11 @@ def delete_old_runs(
     return result
 
 
-def _service_time(listed: Sequence[Run], served_at: datetime | None, now: datetime) -> datetime:
-    """Return a time that the service's clock has reached.
+def _latest_now(listed: Sequence[Run], now: datetime) -> datetime:
+    """Return a time that the service's clock has reached, where it does not tell its time.
 
-    :param served_at: what the service says. A time that is far ahead would make every run an old one, so it counts for
-        no more than a day from now.
-    :param now: the time by the worker's clock, which may be ahead of the service's.
+    :param now: the time by the worker's clock, which may be ahead of it.
     """
-    if served_at is not None:
-        return min(served_at, now + MOST_AHEAD)
     return min(now, max((at for run in listed for at in (run.created, run.end_time) if at is not None), default=now))
 
 
