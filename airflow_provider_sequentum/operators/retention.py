@@ -49,7 +49,8 @@ class DeleteRunsOperator(BaseOperator):
 
     Returns the ids of the runs that were deleted, or would be. A summary (``agent_id``, ``dry_run``, ``deleted``,
     ``kept`` with the reason for each run, ``in_doubt``, ``is_cut`` and ``oldest_listed``) is under the XCom key
-    ``deletion``, after an error too: what was deleted until then, and ``in_doubt`` the run whose deletion got no answer.
+    ``deletion``. It is there after an error too, with what was deleted until then; ``in_doubt`` is the run whose
+    deletion got no answer.
 
     How old a run is counts by the service's clock. If that is ahead of the worker's, and nothing but the ``Date`` of an
     answer says so, the worker's clock counts.

@@ -157,7 +157,8 @@ def test_a_kill_at_any_step(sandbox: Sandbox, tmp_path: Path, mortal: Mortal, me
 def test_what_was_deleted_before_an_error_is_told(
     sandbox: Sandbox, agent: Agent, tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SequentumClient.__init__.__kwdefaults__, "sleep", lambda seconds: None)
+    defaults: Any = SequentumClient.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "sleep", lambda seconds: None)
     first, second = finished_run(sandbox, agent.id), finished_run(sandbox, agent.id)
     for run_id in (first, second):
         land(agent, run_id, tmp_path)

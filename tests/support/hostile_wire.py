@@ -25,6 +25,8 @@ MOST_LIES = 12
 
 MOST_REQUESTS = 600
 
+FRAMING = (b"content-length", b"content-encoding")
+
 HEADERS: dict[str, tuple[str | bytes, ...]] = {
     "date": (
         "Fri, 31 Dec 2100 23:59:59 GMT",
@@ -128,15 +130,10 @@ class HostileWire:
         """Ids of what belongs to others."""
 
     def answer(self, request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]) -> httpx.Response:
+        """Answer a request, in the sandbox's place or with what it says."""
         origin = f"{request.url.scheme}://{request.url.host}:{request.url.port}"
         if origin != self.sandbox.base_url:
-            request.read()
-            told = f"{request.url} {request.headers.multi_items()} {request.content!r}"
-            if self.sandbox.api_key in told.replace("%2B", "+"):
-                # A redirect that holds the key was made by the server itself.
-                without = told.replace(str(request.url), "")
-                if self.sandbox.api_key in without:
-                    self.leaks.append(f"to {origin}")
+            self._check_secrecy(request, origin)
             if origin != self.sandbox.storage.origin:
                 return httpx.Response(200, content=b"evil", request=request)
         if self.is_honest:
@@ -145,10 +142,17 @@ class HostileWire:
         assert self.requests < MOST_REQUESTS, f"it asks for ever: {self.lies}"
         if len(self.lies) >= MOST_LIES or self.random.random() > self.share:
             return send(request)
-        kind = self.random.choice(
-            ["body", "body", "body", "body", "header", "header", "status", "lost", "unsent", "raw", "echo"]
-        )
+        return self._lie(request, send)
+
+    def _check_secrecy(self, request: httpx.Request, origin: str) -> None:
+        """Note whether the key goes elsewhere. An address that holds it was made by the server itself."""
+        request.read()
+        if self.sandbox.api_key in f"{request.headers.multi_items()} {request.content!r}":
+            self.leaks.append(f"to {origin}")
+
+    def _lie(self, request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]) -> httpx.Response:
         where = f"{request.method} {request.url.path.removeprefix('/api/v1')}"
+        kind = self.random.choice([*["body"] * 4, "header", "header", "status", "lost", "unsent", "raw", "echo"])
         if kind == "unsent":
             self.lies.append(f"{where}: not sent")
             if self.random.random() < 0.5:
@@ -157,39 +161,39 @@ class HostileWire:
         response = send(request)
         content = b"".join(response.stream)  # type: ignore[arg-type]
         response.close()
-        headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"content-length"]
-        if response.headers.get("content-encoding") == "gzip":
-            content = gzip.decompress(content)
-            headers = [(name, value) for name, value in headers if name.lower() != b"content-encoding"]
         if kind == "lost":
             self.lies.append(f"{where}: lost")
             error = self.random.choice([httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError])
             raise error("lost", request=request)
-        status = response.status_code
-        if kind == "status":
-            status = self.random.choice(STATUSES)
-            self.lies.append(f"{where}: status {status}")
-            if self.random.random() < 0.5:
-                headers += [self._header() for _ in range(2)]
-        elif kind == "header":
-            name, value = self._header()
-            headers = [(n, v) for n, v in headers if n.lower() != name.lower()] + [(name, value)]
-            self.lies.append(f"{where}: {name!r} {value!r:.60}")
-            if name == b"location" and self.random.random() < 0.7:
-                status = 302
-        elif kind == "raw":
-            content = self._raw(content)
-            self.lies.append(f"{where}: {content[:50]!r}")
-        elif kind == "echo":
-            status = self.random.choice([status, 400, 404, 409, 500])
-            content = self._echo()
-            self.lies.append(f"{where}: {status} echo {content[:30]!r}")
-        else:
-            content = self._mutated(content, where)
+        headers = [(name, value) for name, value in response.headers.raw if name.lower() not in FRAMING]
+        if response.headers.get("content-encoding") == "gzip":
+            content = gzip.decompress(content)
+        status, headers, content = self._changed(kind, where, response.status_code, headers, content)
         is_refusal = 400 <= status < 500 or b'"success": false' in content.replace(b"\0", b"")
         if request.method == "POST" and response.is_success and is_refusal:
             self.refused_falsely = True
         return self._made(request, status, headers, content)
+
+    def _changed(
+        self, kind: str, where: str, status: int, headers: list[tuple[bytes, bytes]], content: bytes
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        if kind == "body":
+            return status, headers, self._mutated(content, where)
+        if kind == "status":
+            status = self.random.choice(STATUSES)
+            headers = [*headers, *[self._header() for _ in range(self.random.choice([0, 2]))]]
+        elif kind == "header":
+            name, value = self._header()
+            headers = [*[each for each in headers if each[0].lower() != name], (name, value)]
+            where = f"{where}: {name!r} {value!r:.60}"
+            if name == b"location" and self.random.random() < 0.7:
+                status = 302
+        elif kind == "raw":
+            content = self._raw(content)
+        else:
+            status, content = self.random.choice([status, 400, 404, 409, 500]), self._echo()
+        self.lies.append(f"{where}: {kind} {status} {content[:40]!r}")
+        return status, headers, content
 
     def _made(
         self, request: httpx.Request, status: int, headers: list[tuple[bytes, bytes]], content: bytes
@@ -300,6 +304,9 @@ def hostile(wire: HostileWire) -> Iterator[HostileWire]:
     """Let all blocking clients of this process talk over the wire, and the sandbox's time pass for time to sleep."""
     sandbox, original = wire.sandbox, httpx.HTTPTransport.handle_request
 
+    def clock() -> float:
+        return sandbox.now.timestamp()
+
     def sleep(seconds: float) -> None:
         sandbox.advance(min(max(seconds, 0.0), 200_000.0))
 
@@ -310,8 +317,8 @@ def hostile(wire: HostileWire) -> Iterator[HostileWire]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpx.HTTPTransport, "handle_request", handle)
         patch.setitem(defaults, "sleep", sleep)
-        patch.setitem(defaults, "clock", lambda: sandbox.now.timestamp())
-        budget = RequestBudget(clock=lambda: sandbox.now.timestamp())
+        patch.setitem(defaults, "clock", clock)
+        budget = RequestBudget(clock=clock)
         patch.setattr("airflow_provider_sequentum.api.client.budget_of", lambda origin, key: budget)
         patch.setattr("airflow_provider_sequentum.hooks.port.time", SimpleNamespace(sleep=sleep))
         patch.setattr("airflow_provider_sequentum.hooks.port.steady_clock", lambda: lambda: sandbox.now)
