@@ -44,10 +44,16 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
         has_next_attempt=try_number <= max_tries,
         is_retry=try_number > max_tries - retries + 1,
         keeps_records=context.get("task_state_store") is not None,
-        map_index=int(getattr(ti, "map_index", -1)),
+        map_index=map_index_of(ti),
         earlier_attempts=try_number - 1,
         dag_run_started_at=getattr(context.get("dag_run"), "start_date", None),
     )
+
+
+def map_index_of(task_instance: Any) -> int:
+    """Return the index of a mapped task; -1 for any other, for which Airflow allows ``None`` as well."""
+    index = getattr(task_instance, "map_index", None)
+    return -1 if index is None else int(index)
 
 
 def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any], operator: BaseOperator) -> bool:

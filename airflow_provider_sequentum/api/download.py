@@ -249,7 +249,8 @@ class Download:
             return None
         coding, name = codings[0], (self._file.name or "").lower()
         if len(codings) > 1 or coding not in _COMPRESSED_SUFFIXES:
-            raise self._error(f"the storage compressed it in a way that is not supported ({', '.join(codings)})")
+            # What the header says is not quoted: it may echo anything, the key too.
+            raise self._error("the storage compressed it in a way that is not supported (see its Content-Encoding)")
         if name.endswith(_COMPRESSED_SUFFIXES[coding]):
             return None
         # Without a suffix the list decides: it may count the bytes as they are stored.

@@ -310,18 +310,22 @@ def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> C
     :param call: the call that gave the page, with both paging parameters.
     :param page: the page.
     :param previous: the page before it.
-    :raises UnexpectedAnswer: when the server gives the same page again and again.
+    :raises UnexpectedAnswer: when the server gives the same page again and again, or an empty one before the end.
     """
     page_index, records_per_page = int(call.query["pageIndex"]), int(call.query["recordsPerPage"])
-    if not page or page.total_record_count is None:
+    if page.total_record_count is None:
         # A plain array is the whole list: the server did not page.
         return None
     if previous is not None:
-        if page == previous:
+        if page and page == previous:
             raise call.error(UnexpectedAnswer, f"page {page_index} repeats the page before it")
         records_per_page = previous.length
     if (page_index - 1) * records_per_page + page.length >= page.total_record_count:
         return None
+    if not page:
+        raise call.error(
+            UnexpectedAnswer, f"page {page_index} is empty, but the list has {page.total_record_count} records"
+        )
     return replace(call, query={**call.query, "pageIndex": page_index + 1})
 
 

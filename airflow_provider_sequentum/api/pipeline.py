@@ -67,7 +67,7 @@ class Pipeline:
         }
         key = settings.api_key
         self._secret = key.encode() if len(key) >= _SHORTEST_SCRUBBED_KEY else None
-        self._secret_in_json = re.compile(b"".join(map(_in_json, key)))
+        self._secret_in_json = re.compile(rb"\x00*".join(map(_in_json, key)))
 
     def timeouts(self, call: Call[Any], within: float = math.inf) -> dict[str, float | None]:
         """Return the time-outs of a call's request. Waiting for a free connection of our own pool has none.
@@ -111,7 +111,8 @@ class Pipeline:
 
     def answer_of(self, response: httpx.Response, content: bytes, *, is_cut: bool = False) -> Answer:
         """Return a response as an :class:`Answer`. A server that echoes the key does not get it into our errors."""
-        if self._secret is not None and (self._secret in content or b"\\" in content):
+        content = _as_utf8(content)
+        if self._secret is not None and any(part in content for part in (self._secret, b"\\", b"\0")):
             content = self._secret_in_json.sub(b"***", content)
         return Answer(response.status_code, response.headers, content, is_cut)
 
@@ -213,6 +214,14 @@ def parse_date(value: str | None) -> datetime | None:
     with suppress(ValueError):
         return parse_time(text)
     return None
+
+
+def _as_utf8(content: bytes) -> bytes:
+    """Return a text in UTF-8. JSON may come in UTF-16 or UTF-32, in which neither the key nor a page would be seen."""
+    encoding = json.detect_encoding(content)
+    if encoding.startswith("utf-8"):
+        return content
+    return content.decode(encoding, errors="replace").encode(errors="replace")
 
 
 def _in_json(character: str) -> bytes:

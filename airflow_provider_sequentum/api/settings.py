@@ -5,8 +5,9 @@ Standard library only, but for the check of an internationalized host.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from airflow_provider_sequentum.api.addresses import LARGEST_PORT, is_host, is_loopback
 from airflow_provider_sequentum.api.call import API_PREFIX
@@ -16,6 +17,11 @@ DEFAULT_BASE_URL = "https://dashboard.sequentum.com"
 DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_READ_TIMEOUT = 30.0
 DEFAULT_MAX_ATTEMPTS = 5
+
+_SHORTEST_KEY = 8
+_KEY_IN_ADDRESS = re.compile(r"(?:^|/)\s*sk-[a-z0-9_-]{16,}\s*(?=$|[/:])", re.IGNORECASE)
+"""A host or a part of a path that can only be a key, also another one than the connection's."""
+_WHERE_THE_KEY_BELONGS = "It belongs into the field for the key only (in a connection: password)."
 
 LONGEST_TIMEOUT = 86_400.0
 """Seconds. The system's sockets take no time-out without a bound."""
@@ -56,6 +62,14 @@ class ClientSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_key", _checked_key(self.api_key))
         object.__setattr__(self, "base_url", _checked_base_url(self.base_url, allow_http=self.allow_http))
+        # Both are shown in messages, and people do paste the key into the wrong field.
+        if _holds_key(self.base_url, self.api_key):
+            raise SequentumConfigurationError(f"The Sequentum base URL holds an API key. {_WHERE_THE_KEY_BELONGS}")
+        if isinstance(self.verify, str) and _holds_key(self.verify, self.api_key):
+            raise SequentumConfigurationError(
+                f"The path of the certificates (verify; in a connection: ca_bundle) holds an API key. "
+                f"{_WHERE_THE_KEY_BELONGS}"
+            )
         for name in ("connect_timeout", "read_timeout"):
             _check_timeout(name, getattr(self, name))
         _check_count("max_attempts", self.max_attempts)
@@ -75,6 +89,11 @@ class ClientSettings:
     def host(self) -> str:
         """The server's host, in lower case."""
         return urlsplit(self.base_url).hostname or ""
+
+
+def _holds_key(text: str, key: str) -> bool:
+    is_own = len(key) >= _SHORTEST_KEY and key.lower() in unquote(text).lower()
+    return is_own or _KEY_IN_ADDRESS.search(text) is not None
 
 
 def _check_timeout(name: str, value: object) -> None:

@@ -44,11 +44,14 @@ class Space(ApiModel):
 
 
 class SpaceRunResult(ApiModel):
-    """What became of one agent of a space. ``run_id`` is ``None`` when it was not started."""
+    """What became of one agent of a space. ``run_id`` is ``None`` when it was not started.
+
+    ``success`` is ``None`` where the answer does not say it: then a run may have been started.
+    """
 
     agent_id: ApiId
     agent_name: str | None = None
-    success: bool = False
+    success: bool | None = None
     run_id: ApiId | None = None
     error_message: ApiMessage | None = None
 

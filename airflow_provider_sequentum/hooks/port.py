@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sequentum.airflow_compat.dag_run import states_in_dag_run, tasks_that_set
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
+from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.jobs.port import steady_clock
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, Claim
@@ -100,7 +101,7 @@ class AttemptPort(ClientPort):
         self.is_asking_airflow = False
         self._context = context
         self._state = state
-        self._map_index = int(getattr(context["ti"], "map_index", -1))
+        self._map_index = map_index_of(context["ti"])
 
     def save(self, record: Stored | None) -> None:
         """Save the record for the task's next attempt."""

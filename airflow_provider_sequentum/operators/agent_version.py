@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
 from airflow_provider_sequentum.parameters import is_unset, parse_id, parse_named, parse_text
 
@@ -88,6 +89,6 @@ class RestoreAgentVersionOperator(BaseOperator):
 def _mark(context: Context) -> str:
     """Return what names the logical attempt of this task in a comment: the same for a retry, another after a clear."""
     ti = context["ti"]
-    names = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries]
+    names = [ti.dag_id, ti.run_id, ti.task_id, map_index_of(ti), getattr(ti, "max_tries", 0)]
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
     return f"(Airflow task {ti.task_id[:100]}, {digest})"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
 
 from airflow_provider_sequentum.api.choices import RemoveMethod
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
+from airflow_provider_sequentum.exceptions import (
+    SequentumException,
+    SequentumRequestRefused,
+    about_run,
+    client_errors_as_exceptions,
+)
 from airflow_provider_sequentum.parameters import (
     is_unset,
     parse_choice,
@@ -24,9 +30,12 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_sequentum.api.files import RunFile
+    from airflow_provider_sequentum.runs.retention import Deletion
 
 DELETION_KEY = "deletion"
 """XCom key of the summary."""
+
+log = logging.getLogger(__name__)
 
 
 class DeleteRunsOperator(BaseOperator):
@@ -39,7 +48,12 @@ class DeleteRunsOperator(BaseOperator):
     find out. Runs that have not ended are kept, and so are those of which nothing tells how old they are.
 
     Returns the ids of the runs that were deleted, or would be. A summary (``agent_id``, ``dry_run``, ``deleted``,
-    ``kept`` with the reason for each run, ``is_cut`` and ``oldest_listed``) is under the XCom key ``deletion``.
+    ``kept`` with the reason for each run, ``in_doubt``, ``is_cut`` and ``oldest_listed``) is under the XCom key
+    ``deletion``. It is there after an error too, with what was deleted until then; ``in_doubt`` is the run whose
+    deletion got no answer.
+
+    How old a run is counts by the service's clock. If that is ahead of the worker's, and nothing but the ``Date`` of an
+    answer says so, the worker's clock counts.
 
     The service lists the newest 1,000 runs of an agent. Older ones are not looked at; ``is_cut`` says that there may be
     some.
@@ -99,7 +113,7 @@ class DeleteRunsOperator(BaseOperator):
         """Delete the runs. Returns their ids."""
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import ClientPort
-        from airflow_provider_sequentum.runs.retention import delete_old_runs
+        from airflow_provider_sequentum.runs.retention import Deletion, delete_old_runs
         from airflow_provider_sequentum.transfers.landed_runs import find_landed_runs
 
         conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
@@ -120,16 +134,31 @@ class DeleteRunsOperator(BaseOperator):
                 return None
             return "; ".join(filter(None, reasons)) or "No manifest says that it is landed"
 
-        hook = SequentumConnection(conn_id)
+        hook, result = SequentumConnection(conn_id), Deletion(agent_id, dry_run)
         try:
             with about_run(agent_id), client_errors_as_exceptions(conn_id):
-                result = delete_old_runs(
-                    ClientPort(hook), agent_id, older_than, method, why_not_landed, dry_run=dry_run
-                )
+                delete_old_runs(ClientPort(hook), result, older_than, method, why_not_landed)
+        except (Exception, AirflowTaskTimeout) as error:
+            self._tell_what_is_gone(context, result, error)
+            raise
         finally:
             hook.close()
         context["ti"].xcom_push(key=DELETION_KEY, value=result.summary())
         return result.deleted
+
+    def _tell_what_is_gone(self, context: Context, result: Deletion, error: BaseException) -> None:
+        """Say what was deleted before an error: it cannot be undone, and the service does not list it any more."""
+        if result.dry_run:
+            return
+        fate = f"{result.describe()} The XCom {DELETION_KEY!r} of this attempt has the ids. A retry continues."
+        if isinstance(error, SequentumException):
+            error.args = (f"{error} {fate}", *error.args[1:])
+        else:
+            error.add_note(fate)
+        try:
+            context["ti"].xcom_push(key=DELETION_KEY, value=result.summary())
+        except Exception:
+            log.exception("The XCom %r could not be pushed: %s", DELETION_KEY, result.summary())
 
     def _folders(self) -> list[ObjectStoragePath]:
         from airflow_provider_sequentum.transfers.landing import open_destination, without_password

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sequentum.api import files, runs
+from airflow_provider_sequentum.api import billing, files, runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.text import safe_text
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
@@ -30,6 +30,9 @@ KEPT_SIZE = 16_000
 
 SHORTEST_REASON = 20
 
+MOST_AHEAD = timedelta(minutes=10)
+"""How far the service's time may be ahead of the worker's before something else has to confirm it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +46,7 @@ class Deletion:
     :param oldest_listed: when the oldest run that it lists was created, if so.
     :param deleted: ids of the runs that were deleted, or would be.
     :param kept: why the other old runs were not, by id.
+    :param in_doubt: ids of runs whose deletion was sent and not answered.
     """
 
     agent_id: int
@@ -51,6 +55,13 @@ class Deletion:
     oldest_listed: datetime | None = None
     deleted: list[int] = field(default_factory=list)
     kept: dict[int, str] = field(default_factory=dict)
+    in_doubt: list[int] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Return what was deleted until something ended the work, as sentences."""
+        were = "was" if len(self.deleted) == 1 else "were"
+        doubt = f" Run {self.in_doubt[-1]} may have been deleted: the answer was lost." if self.in_doubt else ""
+        return f"{counted(len(self.deleted), 'run')} of agent {self.agent_id} {were} deleted before that.{doubt}"
 
     def summary(self) -> dict[str, Any]:
         """Return plain JSON values, of bounded size: of many runs the reasons are short."""
@@ -60,6 +71,7 @@ class Deletion:
             "dry_run": self.dry_run,
             "deleted": self.deleted,
             "kept": {str(run_id): safe_text(reason, longest) for run_id, reason in self.kept.items()},
+            "in_doubt": self.in_doubt,
             "is_cut": self.is_cut,
             "oldest_listed": None if self.oldest_listed is None else self.oldest_listed.isoformat(),
         }
@@ -77,25 +89,26 @@ def old_runs(listed: Sequence[Run], older_than: timedelta, now: datetime) -> lis
 
 def delete_old_runs(
     port: Sender,
-    agent_id: int,
+    result: Deletion,
     older_than: timedelta,
     remove_method: RemoveMethod,
     why_not_landed: WhyNotLanded,
-    *,
-    dry_run: bool,
-) -> Deletion:
+) -> None:
     """Delete the old runs of an agent whose files are landed, or just say which these are.
 
     Nothing has to be remembered between two attempts: what was deleted is not listed any more.
 
+    :param result: says which agent, and whether nothing is to be deleted; it is filled in step by step, so that what
+        was deleted is known after an error too.
     :param older_than: how long ago a run has to have ended.
     :param remove_method: what to delete of it.
     :param why_not_landed: proves that a run is landed.
     :raises SequentumError: the service could not be asked, or its answer to a deletion was lost.
     """
+    agent_id, dry_run = result.agent_id, result.dry_run
     reply = port.exchange(runs.list_runs(agent_id, LONGEST_RUN_LIST), budget_share=DECORATION_SHARE)
     listed = reply.value
-    result = Deletion(agent_id, dry_run, is_cut=is_cut(listed, LONGEST_RUN_LIST))
+    result.is_cut = is_cut(listed, LONGEST_RUN_LIST)
     if result.is_cut:
         result.oldest_listed = min((run.created for run in listed if run.created is not None), default=None)
         log.warning(
@@ -106,10 +119,10 @@ def delete_old_runs(
             result.oldest_listed,
             " Those come into the list when listed ones are deleted." if remove_method == "RemoveEntireRun" else "",
         )
-    for run in old_runs(listed, older_than, reply.served_at or _latest_now(listed, port.now())):
+    for run in old_runs(listed, older_than, _service_time(port, listed, reply.served_at)):
         reason = _why_kept(port, run, remove_method, why_not_landed)
         if reason is None and not dry_run:
-            reason = _delete(port, run, remove_method)
+            reason = _delete(port, run, remove_method, result)
         if reason is None:
             result.deleted.append(run.id)
             log.info("Run %s of agent %s: %s.", run.id, agent_id, "would be deleted" if dry_run else "deleted")
@@ -118,7 +131,36 @@ def delete_old_runs(
             log.info("Run %s of agent %s is kept: %s.", run.id, agent_id, reason)
     done = "would be deleted (dry_run=True)" if dry_run else f"deleted ({remove_method})"
     log.info("%s of agent %s %s, %d kept.", counted(len(result.deleted), "run"), agent_id, done, len(result.kept))
-    return result
+
+
+def _service_time(port: Sender, listed: Sequence[Run], served_at: datetime | None) -> datetime:
+    """Return a time that the service's clock has reached.
+
+    With a ``Date`` of the future, which a gateway with a wrong clock may write, every run would be an old one. So where
+    it is ahead of the worker's clock, the time that the service itself writes into an answer has to confirm it. If that
+    does not, the worker's clock counts: some runs are kept that are old already.
+
+    :param served_at: the time by the ``Date`` of an answer, if there was one.
+    """
+    if served_at is None:
+        return _latest_now(listed, port.now())
+    if served_at <= port.now() + MOST_AHEAD:
+        return served_at
+    stated: datetime | None = None
+    try:
+        stated = port.send(billing.credits(), budget_share=DECORATION_SHARE).retrieved_at
+    except SequentumError as error:
+        log.info("The time by the service's clock could not be confirmed. (%s)", error)
+    now = port.now()
+    if stated is not None and stated > now + MOST_AHEAD:
+        return min(served_at, stated)
+    log.warning(
+        "The service's answers are dated %s, and it is %s here. Nothing confirms that date, so how old a run is counts "
+        "from the earlier time.",
+        served_at,
+        now,
+    )
+    return now
 
 
 def _latest_now(listed: Sequence[Run], now: datetime) -> datetime:
@@ -143,7 +185,7 @@ def _why_kept(port: Sender, run: Run, remove_method: RemoveMethod, why_not_lande
     return why_not_landed(run.id, listed)
 
 
-def _delete(port: Sender, run: Run, remove_method: RemoveMethod) -> str | None:
+def _delete(port: Sender, run: Run, remove_method: RemoveMethod, result: Deletion) -> str | None:
     """Delete a run; return why the service refused."""
     try:
         port.send(runs.delete(run.agent_id, run.id, remove_method), budget_share=DECORATION_SHARE)
@@ -152,6 +194,8 @@ def _delete(port: Sender, run: Run, remove_method: RemoveMethod) -> str | None:
             return _why_unknown(port, run, error)
         if error.status_code in (400, 409, 422):
             return f"The service refused: {error}"
+        if error.may_have_acted:
+            result.in_doubt.append(run.id)
         raise
     return None
 

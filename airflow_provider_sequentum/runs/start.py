@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
+DATE_TOLERANCE = timedelta(minutes=5)
+"""How much later than an answer's ``Date`` a run in it may have been created, by clocks that differ a little."""
+
 CLOCK_TOLERANCE = timedelta(seconds=3)
 """How much earlier than its start was sent a run may seem to have been created: ``Date`` has whole seconds, and the
 clocks of the service's own machines differ."""
@@ -220,7 +223,7 @@ def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
 def _started_by(port: Port, reply: Reply[Run], record: RunRecord) -> Run:
     """Return the run that a start has started: the one that its answer names, unless that one is older."""
     run = reply.value
-    if not _was_created_before(run, requested_by_service(record, port.now(), reply.served_at)):
+    if not _was_created_before(run, requested_by_service(record, port.now(), reply.served_at, [run])):
         return run
     return find_misnamed_run(port, record.started(run.id), run, is_older=True) or run
 
@@ -291,7 +294,7 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
     reply = port.exchange(runs.list_runs(record.agent_id, LONGEST_RUN_LIST))
     if (listed := next((run for run in reply.value if run.id == record.run_id), None)) is not None:
         return listed
-    since = requested_by_service(record, port.now(), reply.served_at)
+    since = requested_by_service(record, port.now(), reply.served_at, reply.value)
     candidates = candidates_for(intent, reply.value, since, port.claims())
     if not candidates or on_ambiguous_start == "start":
         return None
@@ -318,7 +321,7 @@ def _is_older_by_list(port: Port, run: Run, record: RunRecord) -> bool:
     except SequentumError as error:
         log.warning("%s may not be the one that was started: this could not be checked. (%s)", record.name, error)
         return False
-    return _was_created_before(run, requested_by_service(record, port.now(), reply.served_at))
+    return _was_created_before(run, requested_by_service(record, port.now(), reply.served_at, [run, *reply.value]))
 
 
 def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -> None:
@@ -528,7 +531,7 @@ def _look_for_candidates(
             if number >= len(delays):
                 raise
             continue
-        listed, since = reply.value, requested_by_service(record, port.now(), reply.served_at)
+        listed, since = reply.value, requested_by_service(record, port.now(), reply.served_at, reply.value)
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = [claim for claim in port.claims() if claim.agent_id in (None, record.agent_id)]
         candidates = candidates_for(record, listed, since, claims)
@@ -552,13 +555,19 @@ def may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -
     return ""
 
 
-def requested_by_service(record: RunRecord, now: datetime, served_at: datetime | None) -> datetime | None:
+def requested_by_service(
+    record: RunRecord, now: datetime, served_at: datetime | None, seen: Iterable[Run] = ()
+) -> datetime | None:
     """Return when the start was sent, by the service's clock; ``None`` where the service does not tell its time.
 
     :param now: the time of an answer, by the clock that ``record.requested_at`` was read from. Only the difference
         between the two is taken from that clock, which may be wrong.
     :param served_at: the time of that answer, by the service's clock.
+    :param seen: the runs in that answer. If one was created after it, its ``Date`` is not of the clock that runs are
+        dated by, but a cache's or a gateway's, say. Then the worker's clock has to do.
     """
+    if served_at is not None and any(run.created and run.created > served_at + DATE_TOLERANCE for run in seen):
+        return record.requested_at
     return None if served_at is None else served_at - (now - record.requested_at)
 
 

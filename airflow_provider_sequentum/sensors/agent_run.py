@@ -26,7 +26,7 @@ from airflow_provider_sequentum.airflow_compat.deferral import (
     keep_values_if_resumed,
 )
 from airflow_provider_sequentum.airflow_compat.extra_links import push_address
-from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
+from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of, map_index_of
 from airflow_provider_sequentum.exceptions import SequentumUnavailable, client_errors_as_exceptions
 from airflow_provider_sequentum.parameters import LONGEST_DURATION
 from airflow_provider_sequentum.reporting.links import AgentRunLink, lead_to_dashboard, publish_run
@@ -269,5 +269,5 @@ def _timed_out(poller: RunPoller, run: Run | None) -> str:
 
 def _publish(context: Context, port: ClientPort, run: Run) -> None:
     xcoms = SimpleNamespace(hook=port.hook, push=context["ti"].xcom_push, push_link=partial(push_address, context))
-    map_index = getattr(context["ti"], "map_index", -1)
+    map_index = map_index_of(context["ti"])
     publish_run(xcoms, run, map_index=map_index if map_index >= 0 else None)

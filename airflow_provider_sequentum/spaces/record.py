@@ -208,8 +208,8 @@ class SpaceRecord(JobRecord):
                 replaced = tuple(dict.fromkeys((*known.replaced, *others)))
                 runs[result.agent_id] = known.updated(replaced=replaced).started(result.run_id)
                 further |= {result.agent_id: others} if others else {}
-            elif result.success or is_old:
-                runs[result.agent_id] = known  # started, it says, and does not say as what: to be looked for
+            elif result.success or is_old or (result.success is None and not result.error_message):
+                runs[result.agent_id] = known  # started, as far as it says, and not as what: to be looked for
             else:
                 refused[result.agent_id] = result.error_message or "the service does not say why"
         not_started = {agent: reason for agent, reason in refused.items() if agent not in runs}

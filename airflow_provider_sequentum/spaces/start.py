@@ -317,7 +317,7 @@ class SpaceSearch:
         for agent in lost:
             if agent not in {*self.certain, *self.doubtful} or agent in self._lacks:
                 reply = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST))
-                since = requested_by_service(self.agents[agent], port.now(), reply.served_at)
+                since = requested_by_service(self.agents[agent], port.now(), reply.served_at, reply.value)
                 self._lists[agent] = reply.value, since
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = port.claims()

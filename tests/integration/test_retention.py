@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_sequentum.api import files, runs
-from airflow_provider_sequentum.exceptions import RunFilesUnavailable, SequentumRequestRefused
+from airflow_provider_sequentum.api import SequentumClient, files, runs
+from airflow_provider_sequentum.exceptions import (
+    RunFilesUnavailable,
+    SequentumConnectionException,
+    SequentumRequestRefused,
+)
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.operators.retention import DeleteRunsOperator
 from airflow_provider_sequentum.sandbox import Sandbox
@@ -145,7 +150,46 @@ def test_a_kill_at_any_step(sandbox: Sandbox, tmp_path: Path, mortal: Mortal, me
         assert has_files(agent, unlanded)
         if lived:
             break
-    assert steps == 9
+    assert steps == 11
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_what_was_deleted_before_an_error_is_told(
+    sandbox: Sandbox, agent: Agent, tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults: Any = SequentumClient.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "sleep", lambda seconds: None)
+    first, second = finished_run(sandbox, agent.id), finished_run(sandbox, agent.id)
+    for run_id in (first, second):
+        land(agent, run_id, tmp_path)
+    sandbox.advance(40 * DAY)
+    sandbox.fail_next(f"DELETE /agent/{agent.id}/run/{second}", status=status, times=20)
+    task = FakeTask(Clock(), retries=2)
+    with pytest.raises(AirflowException) as caught:
+        delete(agent, tmp_path, task)
+    assert f"1 run of agent {agent.id} was deleted before that." in str(caught.value)
+    assert (f"Run {second} may have been deleted" in str(caught.value)) is (status == 503)
+    pushed = task.ti.pushed("deletion")
+    assert (pushed["deleted"], pushed["in_doubt"]) == ([first], [second] if status == 503 else [])
+    assert has_files(agent, second)
+
+
+def test_what_cannot_be_pushed_is_in_the_log(
+    sandbox: Sandbox, agent: Agent, tmp_path: Path, task_log: pytest.LogCaptureFixture
+) -> None:
+    run_id = finished_run(sandbox, agent.id)
+    land(agent, run_id, tmp_path)
+    sandbox.advance(40 * DAY)
+    sandbox.fail_next(f"DELETE /agent/{agent.id}/run/{run_id}", status=401)
+    task = FakeTask(Clock())
+    task.ti.xcom_push = broken  # type: ignore[method-assign]
+    with pytest.raises(SequentumConnectionException, match="0 runs of agent"):
+        delete(agent, tmp_path, task)
+    assert "could not be pushed" in task_log.text
+
+
+def broken(key: str, value: Any) -> None:
+    raise RuntimeError("no supervisor")
 
 
 def test_a_folder_that_cannot_be_read(sandbox: Sandbox, agent: Agent, tmp_path: Path) -> None:

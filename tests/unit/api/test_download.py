@@ -431,7 +431,7 @@ def test_compressed_data_that_ends_early_is_not_the_file(driver: MakeDriver, cod
         driver(storage).download(listed("out.csv"))
 
 
-@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "compress", "x\x1by"])
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "compress", "x\x1by", "sk-0123456789abcdef"])
 def test_a_coding_that_cannot_be_undone_is_an_error(driver: MakeDriver, coding: str) -> None:
     storage = Storage(CSV)
     storage.headers = {"Content-Encoding": coding}
@@ -440,6 +440,7 @@ def test_a_coding_that_cannot_be_undone_is_an_error(driver: MakeDriver, coding: 
         driver(storage).download(listed("out.csv"))
 
     assert str(error.value).isprintable()
+    assert "sk-0123456789abcdef" not in str(error.value)
 
 
 def test_a_missing_library_for_a_coding_is_named(driver: MakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,10 +106,25 @@ def test_a_server_that_repeats_itself_for_ever_is_found_out(driver: Callable[...
         client.records(agents.list_agents())
 
 
+@pytest.mark.parametrize("empty", [1, 2, 3])
+def test_an_empty_page_before_the_end_is_no_end(driver: Callable[..., Driver], empty: int) -> None:
+    whole = agents_server(250)
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        if int(request.url.params["pageIndex"]) == empty:
+            return httpx.Response(200, json={"items": [], "totalRecordCount": 250})
+        return whole(request)
+
+    client = driver(reply)
+
+    with pytest.raises(UnexpectedAnswer, match=f"page {empty} is empty, but the list has 250 records"):
+        client.records(agents.list_agents())
+
+
 def test_the_end_is_known_from_the_total() -> None:
     call = first_page(billing.history(page=2, records_per_page=50))
 
-    assert next_page(call, Page([], 500), None) is None
+    assert next_page(call, Page([], 50), None) is None
     following = next_page(call, Page([billing.Transaction(id=1)], 101), None)
     assert following is not None
     assert following.query == {"pageIndex": 3, "recordsPerPage": 50}

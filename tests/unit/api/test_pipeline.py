@@ -155,6 +155,29 @@ def test_a_key_echoed_by_the_server_gets_into_no_error(echo: str, status: int) -
     assert error.value.__context__ is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+@pytest.mark.parametrize("before", ["", "odd "], ids=["whole", "after bytes of another encoding"])
+@pytest.mark.parametrize("echo", [f"bad key {KEY}", json.dumps({"detail": KEY}), r'"sk-pipe\u0022line\u002Bkey"'])
+def test_a_key_echoed_in_any_encoding_gets_into_no_error(echo: str, before: str, encoding: str) -> None:
+    echoing = Pipeline(SETTINGS).answer_of(httpx.Response(400), before.encode() + echo.encode(encoding))
+
+    with pytest.raises(errors.SequentumError) as error:
+        read_answer(GET, echoing)
+
+    readable = str(error.value).replace("\ufffd", "")  # what stands for a character that no terminal takes
+    assert KEY not in readable
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_an_answer_in_another_encoding_is_read_all_the_same(encoding: str) -> None:
+    page = Pipeline(SETTINGS).answer_of(httpx.Response(200), "<html>login</html>".encode(encoding))
+    refusal = Pipeline(SETTINGS).answer_of(httpx.Response(409), '{"detail": "Tée is gone"}'.encode(encoding))
+
+    assert page.is_html
+    with pytest.raises(errors.HttpStatusError, match="Tée is gone"):
+        read_answer(GET, refusal)
+
+
 @pytest.mark.parametrize(
     ("cause", "kind", "may_have_acted"),
     [

@@ -43,6 +43,37 @@ def test_base_urls_are_put_into_one_form(base_url: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "base_url",
     [
+        f"https://{KEY}",
+        f"https://{KEY.upper()}/",
+        f"https://host.example/{KEY}",
+        f"https://host.example/{KEY.replace('k', '%6b')}/api/v1",
+        "https://sk-0123456789abcdefXYZ",
+        "https://sk-0123456789abcdefXYZ:443",
+        "https://host.example/sk-0123456789abcdefXYZ",
+    ],
+)
+def test_a_key_in_the_base_url_is_refused_and_not_shown(base_url: str) -> None:
+    with pytest.raises(SequentumConfigurationError, match="holds an API key") as refused:
+        ClientSettings(api_key=KEY, base_url=base_url)
+    assert KEY.lower() not in str(refused.value).lower()
+    assert "0123456789" not in str(refused.value)
+
+
+@pytest.mark.parametrize("path", [KEY, f"/etc/{KEY}", "sk-0123456789abcdefXYZ", " sk-0123456789abcdefXYZ "])
+def test_a_key_as_the_path_of_the_certificates_is_refused_and_not_shown(path: str) -> None:
+    with pytest.raises(SequentumConfigurationError, match="holds an API key") as refused:
+        ClientSettings(api_key=KEY, verify=path)
+    assert path.strip() not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["sk-north.example", "sk-production-datacenter-1.example", "sk", "sk-short"])
+def test_a_host_that_starts_like_a_key_is_none(host: str) -> None:
+    assert ClientSettings(api_key=KEY, base_url=f"https://{host}").host == host
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
         "",
         "dashboard.sequentum.com",
         "ftp://host.example",

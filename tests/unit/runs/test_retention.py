@@ -43,6 +43,9 @@ class FakeRuns:
     tells_time: bool = True
     skew: timedelta = timedelta(0)
     """By how much its clock is ahead of the worker's."""
+    date_error: timedelta = timedelta(0)
+    """By how much its ``Date`` is ahead of its clock."""
+    tells_billing: bool = True
     is_there: bool = False
     """Whether the status of a run can be read."""
 
@@ -54,6 +57,10 @@ class FakeRuns:
                 for number in self.files
                 for at in [START + self.skew - DAY * (1001 - number)]
             ]
+        elif names[-1] == "credits":
+            if not self.tells_billing:
+                raise fakes.unauthorized(call)
+            body = {"availableCredits": 5, "retrievedAt": (self.clock.now + self.skew).isoformat()}
         elif names[-1] == "status":
             if not self.is_there:
                 raise fakes.not_found(call)
@@ -74,7 +81,8 @@ class FakeRuns:
             self.deleted.append((int(names[3]), str(call.query["removeMethod"])))
             body = None
         answer = Answer(200, {}, b"" if body is None else json.dumps(body).encode())
-        return Reply(read_answer(call, answer), self.clock.now + self.skew if self.tells_time else None)
+        date = self.clock.now + self.skew + self.date_error
+        return Reply(read_answer(call, answer), date if self.tells_time else None)
 
 
 @pytest.fixture
@@ -92,7 +100,9 @@ def landed(run_id: int, listed: Sequence[Any]) -> str | None:
 
 
 def delete(worker: Worker, *, days: float = 0, method: Any = "RemoveAllFiles", dry_run: bool = False) -> Deletion:
-    return delete_old_runs(worker, 7, DAY * days, method, landed, dry_run=dry_run)
+    result = Deletion(7, dry_run)
+    delete_old_runs(worker, result, DAY * days, method, landed)
+    return result
 
 
 def test_what_is_landed_is_deleted_oldest_first(service: FakeRuns, worker: Worker) -> None:
@@ -104,6 +114,7 @@ def test_what_is_landed_is_deleted_oldest_first(service: FakeRuns, worker: Worke
         "dry_run": False,
         "deleted": [998, 1000],
         "kept": {"999": "No manifest"},
+        "in_doubt": [],
         "is_cut": False,
         "oldest_listed": None,
     }
@@ -192,6 +203,28 @@ def test_the_services_clock_may_differ_by_a_day(service: FakeRuns, worker: Worke
     # By the service's clock, the runs ended three, two and one days ago.
     assert set(delete(worker, days=2.5).deleted) <= {998}
     assert 1000 not in delete(worker, days=1).deleted
+
+
+@pytest.mark.parametrize("tells_billing", [True, False])
+@pytest.mark.parametrize("ahead", [timedelta(hours=12), 3650 * DAY, 300_000 * DAY])
+def test_a_date_that_nothing_confirms_makes_no_run_old(
+    service: FakeRuns, worker: Worker, ahead: timedelta, tells_billing: bool
+) -> None:
+    service.date_error, service.tells_billing = ahead, tells_billing
+    # The runs ended three, two and one days ago.
+    assert delete(worker, days=2.7).deleted == [998]
+    assert delete(worker, days=30).deleted == []
+    assert any("Nothing confirms that date" in line for line in worker.warned)
+
+
+def test_a_service_whose_clock_is_ahead_says_so_twice(service: FakeRuns, worker: Worker) -> None:
+    service.skew = 100 * DAY
+    service.date_error = 5 * DAY
+    # By the service's clock, the runs ended three, two and one days ago.
+    assert delete(worker, days=2.5).deleted == [998]
+    assert delete(worker, days=4).deleted == []
+    service.tells_billing = False
+    assert delete(worker, days=0).deleted == []
 
 
 @pytest.mark.parametrize("error", [fakes.bad_request, fakes.conflict, unprocessable])

@@ -763,6 +763,26 @@ def test_a_run_from_before_the_request_is_no_candidate_whatever_the_services_clo
     assert acquire(worker).run.id == 102
 
 
+@pytest.mark.parametrize("is_own_there", [False, True])
+@pytest.mark.parametrize("behind", [timedelta(hours=2), timedelta(days=20_000)])
+def test_a_date_from_before_the_runs_in_its_answer_makes_no_run_a_candidate(
+    service: FakeService, worker: Worker, monkeypatch: pytest.MonkeyPatch, behind: timedelta, is_own_there: bool
+) -> None:
+    """A cache or a gateway may write a ``Date`` that has nothing to do with the clock that runs are dated by."""
+    exchange = service.exchange
+    monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now - behind))
+    stranger = service.start(by_stranger=True)
+    service.clock.sleep(3600)
+    service.faults["start"] = [(fakes.server_error, is_own_there)]
+    if is_own_there:
+        assert acquire(worker).run.id == 102
+    else:
+        with pytest.raises(SequentumError):
+            acquire(worker)
+    assert stranger.stop_asked_at is None
+    assert service.count("start") == 1
+
+
 @pytest.mark.parametrize("skew", SKEWS)
 def test_a_guess_takes_no_run_from_before_the_dag_run_whatever_the_services_clock_says(
     service: FakeService, worker: Worker, skew: timedelta

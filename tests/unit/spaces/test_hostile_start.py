@@ -50,6 +50,8 @@ def without_counts(results: object) -> Callable[[Answer], Answer]:
     [
         pytest.param(each_result(runId=0), id="no run has the id 0"),
         pytest.param(each_result(runId=-5), id="nor a negative one"),
+        pytest.param(each_result(success=None, runId=None, errorMessage=None), id="neither started nor refused"),
+        pytest.param(each_result(success="?", runId="?"), id="nothing of it can be read"),
         pytest.param(further_result(success=False, runId=None, errorMessage="no"), id="started, then not started"),
         pytest.param(further_result(success=True, runId=None), id="named, then not named"),
         pytest.param(without_counts(None), id="neither results nor counts"),
