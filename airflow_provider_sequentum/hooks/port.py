@@ -46,6 +46,14 @@ class ClientPort:
         self._urgent: SequentumClient | None = None
         self._clock = steady_clock()
 
+    def connect(self) -> None:
+        """Look up the connection and make its client.
+
+        :raises SequentumConnectionNotFound: Airflow does not find the connection.
+        :raises SequentumConnectionException: one of its fields is unusable.
+        """
+        _ = self.hook.client
+
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
         """Send a call and return its answer."""
         return self.exchange(call, budget_share=budget_share, within=within).value

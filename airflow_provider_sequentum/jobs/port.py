@@ -82,6 +82,9 @@ class Port(Sender, Protocol):
     hook: Any
     is_asking_airflow: bool
 
+    def connect(self) -> None:
+        """Look up the connection, so that it is not in doubt later whether a request was sent with it."""
+
     def save(self, record: Stored | None) -> None:
         """Save the record for the task's next attempt; ``None`` removes the one that is there."""
 

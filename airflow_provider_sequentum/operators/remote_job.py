@@ -88,6 +88,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 attempt = self._new_attempt(context)
             attempt.take_over(previous)
         with self._owning(attempt, context):
+            attempt.port.connect()
             is_over = attempt.start_or_join()
             if not attempt.config.wait_for_completion:
                 attempt.is_let_go = True

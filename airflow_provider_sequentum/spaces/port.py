@@ -84,7 +84,7 @@ class AgentPort:
         self.now, self.sleep = port.now, port.sleep
         self.claims, self.push = port.claims, port.push
         self.announcements = port.announcements
-        self.hurry, self.close = port.hurry, port.close
+        self.connect, self.hurry, self.close = port.connect, port.hurry, port.close
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
         """Send a call and return its answer."""

@@ -132,6 +132,9 @@ class Worker:
         self.step()
         self.pushed[key] = value
 
+    def connect(self) -> None:
+        """Nothing to look up."""
+
     def hurry(self) -> None:
         self.deadline = None
 
