@@ -189,4 +189,14 @@ class JobAttempt(ABC, Generic[R]):
             return f"{self.name} is probably still running. The next attempt {follows}."
         log.warning("%s may still be running when the task ends, and no next attempt takes it over.", self.name)
         self.port.deadline = None
-        return self.stop(is_killed=is_killed)
+        fate = self.stop(is_killed=is_killed)
+        if self.task.keeps_records and not self.port.is_recorded and not self.port.is_asking_airflow:
+            self._record_again()
+        return fate
+
+    def _record_again(self) -> None:
+        """Save what could not be saved before. Otherwise the next attempt takes the start for one without an answer."""
+        try:
+            self.port.save(self.port.record)
+        except Exception as error:  # noqa: BLE001 - what was found out about the job must not get lost
+            log.warning("%s could not be recorded: %s", self.name, error)

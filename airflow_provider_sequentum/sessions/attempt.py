@@ -217,8 +217,10 @@ class SessionAttempt(JobAttempt[SessionRecord]):
 
     def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - a session has one way to end it
         """Cancel the session and return what became of it, as a sentence."""
-        stopper = cancel_session(self.port, self.known_record.known_session)
+        record = self.known_record
+        stopper = cancel_session(self.port, record.known_session)
         self.stop_failed = not stopper.confirmed
+        self.port.record = record.seen(stopper.session(self.port.now()))
         fate = f"{self.name} was asked to end. {stopper.sentence}"
         if not self.port.is_asking_airflow:
             try:

@@ -135,9 +135,20 @@ class _Reader:
 
     def _find_ends(self) -> None:
         for entry in self.history:
-            if entry["what"] == "request" and entry["status"] == 200:
+            if entry["what"] != "request":
+                continue
+            if entry["status"] == 200:
                 for run in runs_in(entry["answer"]):
                     self._take_in(run, entry)
+            elif entry["status"] == 409:
+                self._take_in_refusal(entry)
+
+    def _take_in_refusal(self, entry: Entry) -> None:
+        """Take in that a run was over when it was to be stopped. The Failure from before a restart may hide it."""
+        names = entry["path"].split("/")
+        job = self.jobs.get(int(names[-2])) if names[-1] in ("stop", "kill") else None
+        if job is not None and (span := job.span_at(entry["at"])).ended_at is None:
+            span.ended_at = entry["at"]
 
     def _take_in(self, run: dict[str, Any], entry: Entry) -> None:
         job = self.jobs.get(run["id"])

@@ -19,6 +19,7 @@ from tests.simulation.sensor_world import SensorWorld
 from tests.simulation.sibling_world import SiblingsWorld
 from tests.simulation.worlds import (
     GivenSessionWorld,
+    RestlessRunWorld,
     RestlessSpaceWorld,
     RunWorld,
     Script,
@@ -58,6 +59,8 @@ ONCE_BROKEN = [
     (SensorWorld, 1001631),
     (RunWorld, 1004632),
     (RestlessSpaceWorld, 1032956),
+    (StartedSessionWorld, 10023834),
+    (RestlessRunWorld, 10529579),
 ]
 """Worlds and seeds whose history once broke a promise."""
 
