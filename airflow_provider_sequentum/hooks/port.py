@@ -110,6 +110,11 @@ class AttemptPort(ClientPort):
         self._state = state
         self._map_index = int(getattr(context["ti"], "map_index", -1))
 
+    def connect(self) -> None:
+        """Look up the connection and make its client."""
+        with self.asking_airflow():
+            super().connect()
+
     def save(self, record: Stored | None) -> None:
         """Save the record for the task's next attempt."""
         self.record, self.is_recorded = record, False

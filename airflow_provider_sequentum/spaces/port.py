@@ -82,7 +82,7 @@ class AgentPort:
         self.record: Stored | None = record
         self.hook = port.hook
         self.now, self.sleep = port.now, port.sleep
-        self.claims, self.push = port.claims, port.push
+        self.claims, self.push, self.asking_airflow = port.claims, port.push, port.asking_airflow
         self.announcements = port.announcements
         self.connect, self.hurry, self.close = port.connect, port.hurry, port.close
 

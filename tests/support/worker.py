@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import SimpleNamespace
@@ -134,6 +135,9 @@ class Worker:
 
     def connect(self) -> None:
         """Nothing to look up."""
+
+    def asking_airflow(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def hurry(self) -> None:
         self.deadline = None
