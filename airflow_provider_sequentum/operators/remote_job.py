@@ -252,8 +252,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     def _stop_deferred(self, context: Context) -> None:
         """Stop the job of a deferred task whose ``execution_timeout`` passed: Airflow 2.11 calls only ``on_kill``.
 
-        From Airflow 3 on, a task that is killed before it owns its job goes on until it does, and then stops it. Nothing
-        may be read here: its supervisor may be in the middle of an answer.
+        From Airflow 3 on, a task that is killed before it owns its job goes on until it does, and then stops it. Here
+        nothing may be read: its supervisor may be in the middle of an answer.
         """
         if has_supervisor(context["ti"]):
             return

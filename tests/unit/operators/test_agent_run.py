@@ -801,22 +801,30 @@ def test_a_kill_without_a_connection_to_stop_the_run_with_says_that_it_may_be_ru
     assert "Run 101 of agent 7 may be running" in caught.value.__notes__[0]
 
 
-@pytest.mark.parametrize("is_resumed", [False, True], ids=["next attempt", "resumed"])
-def test_execution_timeout_while_airflow_looks_for_the_connection_leaves_no_run_without_an_owner(
-    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch, is_resumed: bool
-) -> None:
-    def late(hook: SequentumConnection) -> Any:
-        raise AirflowTaskTimeout("late")
+def late_lookup(_hook: SequentumConnection) -> Any:
+    raise AirflowTaskTimeout("late")
 
+
+def test_execution_timeout_while_a_resumed_task_looks_up_its_connection_stops_the_run(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service.plans = [Plan(seconds=None)]
     deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
-    monkeypatch.setattr(SequentumConnection, "settings", property(late))
+    monkeypatch.setattr(SequentumConnection, "settings", property(late_lookup))
     with pytest.raises(AirflowTaskTimeout):
-        if is_resumed:
-            operator().resume_execution("execute_complete", {**(deferral.kwargs or {}), "event": {}}, task.context)
-        else:
-            task.next_attempt()
-            operator().execute(task.context)
+        operator().resume_execution("execute_complete", {**(deferral.kwargs or {}), "event": {}}, task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_execution_timeout_while_the_next_attempt_looks_up_its_connection_stops_the_run_of_the_one_before(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    operator(wait_for_completion=False).execute(task.context)
+    task.next_attempt()
+    monkeypatch.setattr(SequentumConnection, "settings", property(late_lookup))
+    with pytest.raises(AirflowTaskTimeout):
+        operator().execute(task.context)
     assert service.runs[101].status is RunStatus.STOPPED
 
 
