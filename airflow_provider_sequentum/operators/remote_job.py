@@ -83,7 +83,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def execute(self, context: Context) -> Any:
         """Start the job, or join the one that an earlier attempt left, and wait for its end."""
-        value = self._state(context).read()
+        with self._doubting(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
+            value = self._state(context).read()
         previous = None if value is None else self._read_or_refuse([value], context)
         if previous is None:
             attempt = self._new_attempt(context)
@@ -109,7 +110,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         :param event: what the trigger saw.
         :param record: what was handed on. ``dag.test`` loses it; then it is read from where it is kept.
         """
-        value = record if record is not None else self._state(context).read_after_deferral()
+        with self._doubting():
+            value = record if record is not None else self._state(context).read_after_deferral()
         attempt = self._read_or_refuse([value, event], context)
         with self._owning(attempt, context):
             attempt.resume(event or {})
@@ -126,7 +128,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         except AirflowException as error:
             if next_method != DEFERRAL_FAILED:
                 raise
-            value = self._state(context).read_after_deferral()
+            with self._doubting():
+                value = self._state(context).read_after_deferral()
             if value is None:
                 raise
             if deferral_timed_out(next_kwargs):
@@ -157,6 +160,19 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def _complete(self, attempt: A) -> None:
         """Find out what the parameters leave open, before anything is started."""
+
+    @contextmanager
+    def _doubting(self, *, may_own_job: bool = True) -> Iterator[None]:
+        """Let an error with which Airflow does not give the record say that there may be a job.
+
+        The next attempt reads it again. If none comes, this is all that people hear of the job.
+        """
+        try:
+            yield
+        except Exception as error:
+            if may_own_job:
+                error.add_note(f"The record of this task could not be read. {doubt_about('A job that it started')}")
+            raise
 
     @contextmanager
     def _owning(self, attempt: A, context: Context) -> Iterator[None]:

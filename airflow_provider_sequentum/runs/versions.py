@@ -8,7 +8,7 @@ Based on https://docs.sequentum.com/concepts/agents.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.port import Sender
     from airflow_provider_sequentum.runs.record import RunConfig
-
-PINNED: Literal["pinned"] = "pinned"
 
 MOST_NAMED = 5
 """How many versions a message names."""

@@ -905,6 +905,29 @@ def test_a_kill_while_a_resumed_task_reads_its_record_asks_nothing_more_and_stop
     assert service.runs[101].status is RunStatus.STOPPED
 
 
+@pytest.mark.parametrize("attempt", ["first", "next", "resumed"])
+def test_a_record_that_airflow_does_not_give_is_no_reason_to_be_silent_about_the_run(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch, attempt: str
+) -> None:
+    def unavailable(key: str) -> Any:
+        raise RuntimeError("Airflow's API server does not answer.")
+
+    def go() -> Any:
+        if attempt == "resumed":
+            return operator().resume_execution(DEFERRAL_FAILED, {"error": "Trigger timeout"}, task.context)
+        return operator().execute(task.context)
+
+    if attempt != "first":
+        deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    if attempt == "next":
+        task.next_attempt()
+    monkeypatch.setattr(task.store, "get", unavailable)
+    with pytest.raises(RuntimeError) as caught:
+        go()
+    told = " ".join(getattr(caught.value, "__notes__", []))
+    assert ("A job that it started may be running" in told) is (attempt != "first")
+
+
 # Lost answers and faults
 
 
