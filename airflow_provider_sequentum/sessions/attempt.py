@@ -177,7 +177,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         elif action is Action.LEAVE:
             log.info("%s is ready and is left to the task or person that continues it.", session.name)
         elif action is not Action.WAIT:
-            raise failure_for(action, session, self.config, self._highlights.last_message)
+            raise failure_for(action, session, self.config, self.task, self._highlights.last_message)
         elif self.is_out_of_time:
             self._give_up()
         else:
