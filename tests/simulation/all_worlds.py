@@ -17,6 +17,7 @@ from tests.simulation.worlds import (
     Script,
     SpaceWorld,
     StartedSessionWorld,
+    UnseenSpaceWorld,
 )
 
 WORLDS: tuple[Callable[[int], Script], ...] = (
@@ -28,6 +29,7 @@ WORLDS: tuple[Callable[[int], Script], ...] = (
     GivenSessionWorld,
     SiblingsWorld,
     SensorWorld,
+    UnseenSpaceWorld,
 )
 
 CHECKERS: dict[str, Callable[[Sequence[Entry]], list[Broken]]] = {

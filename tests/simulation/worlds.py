@@ -114,6 +114,12 @@ RESTLESS_ACTIONS: Actions = {
     **RUN_ACTIONS,
 }
 
+UNSEEN_ACTIONS: Actions = {
+    "a_person_clears_and_looks_are_refused": (6, ("deferred",), lambda draw: {"first": draw.randrange(2)}),
+    "a_person_marks_what_waits_for_some": (12, ("deferred",), lambda draw: {}),
+    **RUN_ACTIONS,
+}
+
 SESSION_ACTIONS: Actions = {
     **TASK_ACTIONS,
     "plan_the_next_turns": (2, None, lambda draw: {"looks": draw.choice((1, 2, 5, 100))}),
@@ -445,6 +451,7 @@ class _WorldOfRuns(World, LifeAmongStrangers):
     actions = RUN_ACTIONS
     service: RecordingService
     deferred_share = 0.6
+    policies: Sequence[str] = ("rerun", "join")
     least_restarts = 0
     restart_lags: Sequence[float] = (0, 20, 45)
     ignoring_share = 0.2
@@ -455,7 +462,7 @@ class _WorldOfRuns(World, LifeAmongStrangers):
         draw = random.Random(seed)
         parameters = {
             "deferrable": draw.random() < self.deferred_share,
-            "on_clear": draw.choice(("rerun", "join")),
+            "on_clear": draw.choice(self.policies),
             "retry_mode": draw.choice(("restart_or_new", "restart", "new")),
             "restarts": max(draw.randrange(3), self.least_restarts),
         }
@@ -552,6 +559,29 @@ class RestlessRunWorld(_Restless, RunWorld):
 
 class RestlessSpaceWorld(_Restless, SpaceWorld):
     """The same, where people act at once."""
+
+
+class UnseenSpaceWorld(SpaceWorld):
+    """The same, where looks at runs are refused, and people act while a task waits for the others."""
+
+    deferred_share, policies = 0.9, ("join",)
+    actions = UNSEEN_ACTIONS
+
+    def first_plans(self, draw: random.Random) -> list[Plan]:
+        return [_plan(draw), Plan(seconds=draw.choice((60, 1500)))]
+
+    def can(self, name: str) -> bool:
+        return super().can(name) and (name != "a_person_marks_what_waits_for_some" or self._waits_for_some())
+
+    def _waits_for_some(self) -> bool:
+        return self.deferral is not None and bool(self.deferral.trigger.serialize()[1]["also_stop"])
+
+    def a_person_clears_and_looks_are_refused(self, *, first: int) -> None:
+        self.clear(wipes_store=False)
+        self.service.faults["status"] = [*[None] * first, (fakes.server_error, False)]
+
+    def a_person_marks_what_waits_for_some(self) -> None:
+        self.a_person_marks_the_deferred_task()
 
 
 class _WorldOfSessions(World, SessionLife):
