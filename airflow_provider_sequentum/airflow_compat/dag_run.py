@@ -12,6 +12,14 @@ from typing import Any
 from airflow_provider_sequentum.parameters import is_unset
 
 
+def has_supervisor(task_instance: object) -> bool:
+    """Return whether a task has a supervisor to ask, as from Airflow 3 on. On Airflow 2.11 it has the database.
+
+    :param task_instance: the task instance in its own process.
+    """
+    return hasattr(task_instance, "_ti_context_from_server")
+
+
 def state_of(task_instance: Any) -> str | None:
     """Return the state that Airflow has on record for a task instance; ``removed`` if there is none.
 
@@ -35,7 +43,7 @@ def state_of(task_instance: Any) -> str | None:
 def states_in_dag_run(context: Mapping[str, Any], task_ids: Collection[str]) -> dict[tuple[str, int], str | None]:
     """Return the states of all task instances of some tasks in this DAG run, by task id and map index."""
     ti = context["ti"]
-    if not hasattr(ti, "_ti_context_from_server"):  # Airflow 2.11: the task has the database
+    if not has_supervisor(ti):
         found = context["dag_run"].get_task_instances()
         return {(each.task_id, each.map_index): each.state for each in found if each.task_id in task_ids}
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance

@@ -16,6 +16,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import XCom
 
+from airflow_provider_sequentum.airflow_compat.dag_run import has_supervisor
 from airflow_provider_sequentum.airflow_compat.deferral import is_resumed
 
 _KNOWN = "_sequentum_link_addresses"
@@ -26,7 +27,7 @@ def push_address(context: Mapping[str, Any], key: str, address: str) -> None:
     """Store a link's address under ``key``, and remember it for the end of the process."""
     _remember(context, key, address)
     ti = context["ti"]
-    if not _is_on_worker_of_airflow_3(ti):
+    if not has_supervisor(ti):
         ti.xcom_push(key=key, value=address)
         return
     from airflow.sdk.bases.xcom import BaseXCom
@@ -49,7 +50,7 @@ def address_of(operator: object, ti_key: Any, key: str) -> str:
     known: dict[str, str] = getattr(operator, _KNOWN, {})
     if key in known:
         return known[key]
-    if not _is_on_worker_of_airflow_3(ti_key):
+    if not has_supervisor(ti_key):
         return XCom.get_value(ti_key=ti_key, key=key) or ""
     if not is_resumed({"ti": ti_key}):
         return ""
@@ -62,7 +63,3 @@ def _remember(context: Mapping[str, Any], key: str, address: str) -> None:
     operator = context.get("task")
     if operator is not None:
         operator.__dict__.setdefault(_KNOWN, {})[key] = address
-
-
-def _is_on_worker_of_airflow_3(ti: object) -> bool:
-    return hasattr(ti, "_ti_context_from_server")

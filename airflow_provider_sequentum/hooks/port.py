@@ -47,6 +47,14 @@ class ClientPort:
         self._urgent: SequentumClient | None = None
         self._clock = steady_clock()
 
+    def connect(self) -> None:
+        """Look up the connection and make its client.
+
+        :raises SequentumConnectionNotFound: Airflow does not find the connection.
+        :raises SequentumConnectionException: one of its fields is unusable.
+        """
+        _ = self.hook.client
+
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
         """Send a call and return its answer."""
         return self.exchange(call, budget_share=budget_share, within=within).value
@@ -102,6 +110,11 @@ class AttemptPort(ClientPort):
         self._context = context
         self._state = state
         self._map_index = map_index_of(context["ti"])
+
+    def connect(self) -> None:
+        """Look up the connection and make its client."""
+        with self.asking_airflow():
+            super().connect()
 
     def save(self, record: Stored | None) -> None:
         """Save the record for the task's next attempt."""

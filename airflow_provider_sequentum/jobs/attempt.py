@@ -189,6 +189,8 @@ class JobAttempt(ABC, Generic[R]):
             return f"{self.name} is probably still running. The next attempt {follows}."
         log.warning("%s may still be running when the task ends, and no next attempt takes it over.", self.name)
         self.port.deadline = None
+        if is_killed:
+            self.port.hurry()
         fate = self.stop(is_killed=is_killed)
         if self.task.keeps_records and not self.port.is_recorded and not self.port.is_asking_airflow:
             self._record_again()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -82,6 +83,9 @@ class Port(Sender, Protocol):
     hook: Any
     is_asking_airflow: bool
 
+    def connect(self) -> None:
+        """Look up the connection, so that it is not in doubt later whether a request was sent with it."""
+
     def save(self, record: Stored | None) -> None:
         """Save the record for the task's next attempt; ``None`` removes the one that is there."""
 
@@ -99,6 +103,9 @@ class Port(Sender, Protocol):
 
     def push(self, key: str, value: object) -> None:
         """Push an XCom, for downstream tasks and people."""
+
+    def asking_airflow(self) -> AbstractContextManager[None]:
+        """Mark a question to Airflow's supervisor; see ``is_asking_airflow``."""
 
     def hurry(self) -> None:
         """Continue without regard to the request budget, because the task is being killed."""

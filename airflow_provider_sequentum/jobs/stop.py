@@ -106,7 +106,7 @@ class JobStopper(ABC, Generic[R]):
         """Take in the answer to a request."""
         if call.changes_something:
             self._is_said_over = False
-            self._sent(call, None, now)
+            self._sent(None, now)
             return
         self._missing_since, self._poll_at, self.seen = None, now + self.poll_interval, answer
         self.is_hidden = False
@@ -117,7 +117,7 @@ class JobStopper(ABC, Generic[R]):
         if call.changes_something:
             log.warning("%s: the stop request failed. (%s)", self.name, error)
             self._is_said_over = _says_it_is_over(error)
-            self._sent(call, error, now)
+            self._sent(error, now)
         else:
             self._not_shown(error, now)
         if self.is_hidden and self._is_said_over:
@@ -151,8 +151,8 @@ class JobStopper(ABC, Generic[R]):
         """Return the status in a record of the job."""
 
     @abstractmethod
-    def _sent(self, call: Call[Any], error: SequentumError | None, now: datetime) -> None:
-        """Take in that a request to stop the job was sent, and the error that it met."""
+    def _sent(self, error: SequentumError | None, now: datetime) -> None:
+        """Take in that the last request was one to stop the job, and the error that it met."""
 
     @abstractmethod
     def _has_ended(self, seen: R, now: datetime) -> bool:

@@ -224,22 +224,25 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         self.sequentum_conn_id = sequentum_conn_id
 
     def _new_attempt(self, context: Context) -> RunAttempt:
-        from airflow_provider_sequentum.hooks.pins import read_pin
-        from airflow_provider_sequentum.runs.before_start import find_agent
         from airflow_provider_sequentum.runs.record import RunConfig
 
         if is_unset(self.agent_id) == is_unset(self.agent_name):
             raise SequentumRequestRefused(
                 f"Give either agent_id or agent_name. Nothing was sent (connection {self.sequentum_conn_id!r})."
             )
-        attempt = self._make_attempt(RunConfig.of(self), None, context)
-        if attempt.config.agent_name is not None:
-            agent = find_agent(attempt.port, attempt.config.agent_name)
-            attempt.config = attempt.config.updated(agent_id=agent.id)
-        if attempt.config.expected_version == "pinned":
-            pinned = read_pin(attempt.config.sequentum_conn_id, attempt.config.agent_id)
-            attempt.config = attempt.config.updated(pinned_version=pinned)
-        return attempt
+        return self._make_attempt(RunConfig.of(self), None, context)
+
+    def _complete(self, attempt: RunAttempt) -> None:
+        from airflow_provider_sequentum.hooks.pins import read_pin
+        from airflow_provider_sequentum.runs.before_start import find_agent
+
+        config = attempt.config
+        if config.agent_name is not None:
+            config = config.updated(agent_id=find_agent(attempt.port, config.agent_name).id)
+        if config.expected_version == "pinned":
+            with attempt.port.asking_airflow():
+                config = config.updated(pinned_version=read_pin(config.sequentum_conn_id, config.agent_id))
+        attempt.config = config
 
     def _attempt_from_record(self, value: object, context: Context) -> RunAttempt:
         from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
@@ -287,7 +290,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
 
     def _let_go(self, attempt: RunAttempt, context: Context, error: BaseException) -> BaseException:
         failure = super()._let_go(attempt, context, error)
-        add_ids(failure, attempt.config.agent_id, attempt.run.id if attempt.run is not None else None)
+        add_ids(failure, attempt.config.agent_id or None, attempt.run.id if attempt.run is not None else None)
         return failure
 
     def _on_success(self, attempt: RunAttempt, context: Context) -> None:

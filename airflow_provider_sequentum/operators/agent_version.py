@@ -62,7 +62,7 @@ class RestoreAgentVersionOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.pins import move_pin
         from airflow_provider_sequentum.hooks.port import ClientPort
-        from airflow_provider_sequentum.runs.versions import restore_version
+        from airflow_provider_sequentum.runs.restore import restore_version
 
         conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
         agent_id, version, reason = self._parsed(conn_id)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout, BaseOperator, TaskDeferred
 
+from airflow_provider_sequentum.airflow_compat.dag_run import has_supervisor
 from airflow_provider_sequentum.airflow_compat.deferral import (
     DEFERRAL_FAILED,
     deferral_timed_out,
@@ -27,6 +28,7 @@ from airflow_provider_sequentum.airflow_compat.kill import (
 from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_retried
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, doubt_about, from_client
+from airflow_provider_sequentum.reporting.links import lead_to_dashboard
 
 if TYPE_CHECKING:
     import jinja2
@@ -60,7 +62,10 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     @abstractmethod
     def _new_attempt(self, context: Context) -> A:
-        """Return an attempt at what the parameters ask for; raises ``SequentumException`` or ``SequentumError``."""
+        """Return an attempt at what the parameters ask for; sends nothing.
+
+        :raises SequentumException: a parameter has no usable value.
+        """
 
     @abstractmethod
     def _attempt_from_record(self, value: object, context: Context) -> A:
@@ -78,16 +83,19 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def execute(self, context: Context) -> Any:
         """Start the job, or join the one that an earlier attempt left, and wait for its end."""
-        value = self._state(context).read()
+        with self._doubting(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
+            value = self._state(context).read()
         previous = None if value is None else self._read_or_refuse([value], context)
         if previous is None:
-            attempt = self._first_attempt(context)
+            attempt = self._new_attempt(context)
         else:
             # Whatever keeps this attempt from its parameters, what an earlier one has started has an owner.
             with self._owning(previous, context):
                 attempt = self._new_attempt(context)
             attempt.take_over(previous)
         with self._owning(attempt, context):
+            attempt.port.connect()
+            self._complete(attempt)
             is_over = attempt.start_or_join()
             if not attempt.config.wait_for_completion:
                 attempt.is_let_go = True
@@ -102,7 +110,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         :param event: what the trigger saw.
         :param record: what was handed on. ``dag.test`` loses it; then it is read from where it is kept.
         """
-        value = record if record is not None else self._state(context).read_after_deferral()
+        with self._doubting():
+            value = record if record is not None else self._state(context).read_after_deferral()
         attempt = self._read_or_refuse([value, event], context)
         with self._owning(attempt, context):
             attempt.resume(event or {})
@@ -119,7 +128,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         except AirflowException as error:
             if next_method != DEFERRAL_FAILED:
                 raise
-            value = self._state(context).read_after_deferral()
+            with self._doubting():
+                value = self._state(context).read_after_deferral()
             if value is None:
                 raise
             if deferral_timed_out(next_kwargs):
@@ -148,20 +158,30 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     # The parts of it
 
-    def _first_attempt(self, context: Context) -> A:
+    def _complete(self, attempt: A) -> None:
+        """Find out what the parameters leave open, before anything is started."""
+
+    @contextmanager
+    def _doubting(self, *, may_own_job: bool = True) -> Iterator[None]:
+        """Let an error with which Airflow does not give the record say that there may be a job.
+
+        The next attempt reads it again. If none comes, this is all that people hear of the job.
+        """
         try:
-            return self._new_attempt(context)
+            yield
         except Exception as error:
-            failure = from_client(error, self.sequentum_conn_id)
-            if failure is error:
-                raise
-            raise failure from error
+            if may_own_job:
+                error.add_note(f"The record of this task could not be read. {doubt_about('A job that it started')}")
+            raise
 
     @contextmanager
     def _owning(self, attempt: A, context: Context) -> Iterator[None]:
         """Own the attempt's job: whatever ends the block, the job is let go in one of the ways that leave no doubt."""
         self._attempt = attempt
         try:
+            # A kill waits for this: without the connection's key nothing can be stopped.
+            with attempt.port.asking_airflow():
+                lead_to_dashboard(context, attempt.port.hook, self.operator_extra_links)
             with self._kill_switch.armed():
                 yield
         except TaskDeferred:
@@ -178,12 +198,10 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         """Decide what becomes of the job when ``error`` ends the attempt; return the exception to fail with."""
         failure = from_client(error, attempt.config.sequentum_conn_id)
         is_killed = isinstance(error, AirflowTaskTerminated)
-        if is_killed:
-            if self._is_left_to_next_attempt(attempt, context):
-                message = f"The worker is being shut down. {attempt.name} keeps running: the next attempt will join it."
-                self.log.warning("%s", message)
-                return SystemExit(message)
-            attempt.port.hurry()
+        if is_killed and self._is_left_to_next_attempt(attempt, context):
+            message = f"The worker is being shut down. {attempt.name} keeps running: the next attempt will join it."
+            self.log.warning("%s", message)
+            return SystemExit(message)
         try:
             is_left = is_retried(failure, attempt.task, context, self) and not self._is_ended(attempt, context)
             fate = attempt.let_go(is_retried=is_left, is_killed=is_killed)
@@ -248,13 +266,16 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         )
 
     def _stop_deferred(self, context: Context) -> None:
-        """Stop the job of a deferred task whose ``execution_timeout`` passed: Airflow 2.11 calls only ``on_kill``."""
-        if self._state(context).is_durable:
+        """Stop the job of a deferred task whose ``execution_timeout`` passed: Airflow 2.11 calls only ``on_kill``.
+
+        From Airflow 3 on, a task that is killed before it owns its job goes on until it does, and then stops it. Here
+        nothing may be read: its supervisor may be in the middle of an answer.
+        """
+        if has_supervisor(context["ti"]):
             return
         value = self._state(context).read_after_deferral()
         if value is not None:
             attempt = self._read_or_refuse([value], context)
-            attempt.port.hurry()
             if (fate := attempt.let_go(is_retried=False, is_killed=True)) is not None:
                 self.log.warning("%s", fate)
 
@@ -288,11 +309,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         """Return the port of an attempt that works from ``record``, if an earlier one left one."""
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import AttemptPort
-        from airflow_provider_sequentum.reporting.links import lead_to_dashboard
 
-        hook = SequentumConnection(conn_id)
-        lead_to_dashboard(context, hook, self.operator_extra_links)
-        port = AttemptPort(hook, context, self._state(context))
+        port = AttemptPort(SequentumConnection(conn_id), context, self._state(context))
         if record is not None:
             port.restore(record)
         return port

@@ -222,7 +222,9 @@ class RunAttempt(JobAttempt[RunRecord]):
         if found is None:
             return False
         self._outcome, self._was_shown = None, True
+        self.port.deadline = self.known_record.earliest_deadline
         self.take_in_run(found)
+        self._limit_duration()
         return True
 
     def conclude(self, stopped: RunStopper | None = None) -> bool:

@@ -364,7 +364,7 @@ def raise_if_busy(error: SequentumError) -> None:
     :raises SequentumUnavailable: it was refused with 409.
     """
     if error.status_code == 409:
-        raise SequentumUnavailable(f"{error} Nothing was started; the next attempt tries again.") from error
+        raise SequentumUnavailable(f"{error} Nothing was started; a retry tries again.") from error
 
 
 def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | None:

@@ -57,6 +57,8 @@ class RunStopper(JobStopper["Run"]):
         self._record = record
         self._stop_grace = timedelta(seconds=stop_grace)
         self._kill_at: datetime | None = None
+        self._is_killing = False
+        """Whether the last request to stop the run was a kill."""
         self._kills = 0
         self._was_accepted = False
         self._was_refused = False
@@ -70,10 +72,12 @@ class RunStopper(JobStopper["Run"]):
         ids = self._record.agent_id, self._record.run_id or 0
         if self._request_at is not None and now >= self._request_at:
             log.info("%s: requesting a stop.", self.name)
+            self._is_killing = False
             return runs.stop(*ids)
         if self._kill_at is not None and now >= self._kill_at:
             state = self.status_of(self.seen) if self.seen is not None else "status unknown"
             log.warning("%s has not stopped yet (%s). Requesting a kill.", self.name, state)
+            self._is_killing = True
             return runs.kill(*ids)
         return runs.status(*ids)
 
@@ -81,7 +85,7 @@ class RunStopper(JobStopper["Run"]):
         """Return the run's status."""
         return status_name(seen.status)
 
-    def _sent(self, call: Call[Any], error: SequentumError | None, now: datetime) -> None:
+    def _sent(self, error: SequentumError | None, now: datetime) -> None:
         is_refusal = error is not None and error.status_code in (400, 409, 422)
         self._was_accepted = self._was_accepted or error is None
         self._was_refused = self._was_refused or (is_refusal and not self._was_accepted)
@@ -89,7 +93,7 @@ class RunStopper(JobStopper["Run"]):
         again_at = None if pause is None else now + pause
         # The look comes before a repetition: it may tell that none is needed.
         self._poll_at = now + FIRST_LOOK
-        if not call.path.endswith("/kill"):
+        if not self._is_killing:
             self._request_at = again_at
             if self._gives_up_at is None:
                 # With many runs, the request may be sent long after it was due.

@@ -177,7 +177,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         elif action is Action.LEAVE:
             log.info("%s is ready and is left to the task or person that continues it.", session.name)
         elif action is not Action.WAIT:
-            raise failure_for(action, session, self.config, self._highlights.last_message)
+            raise failure_for(action, session, self.config, self.task, self._highlights.last_message)
         elif self.is_out_of_time:
             self._give_up()
         else:
@@ -194,6 +194,8 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         if session is not None and session.state is SessionState.GONE and not self.config.keep_session:
             # It may be shown again, and no task needs it any more, whether its agent was saved or not.
             self.is_let_go, self.port.deadline = True, None
+            if is_killed:
+                self.port.hurry()
             return cancel_unseen(self.port, session) or None
         if not self.may_be_running:
             return None

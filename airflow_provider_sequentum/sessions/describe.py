@@ -20,6 +20,7 @@ from airflow_provider_sequentum.sessions.state import Action, Session
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agent_builder import SessionEvent
+    from airflow_provider_sequentum.jobs.attempt import TaskFacts
     from airflow_provider_sequentum.sessions.record import SessionConfig
 
 SAMPLE_ROWS = 5
@@ -191,27 +192,29 @@ def _cell(value: Any) -> str | int | float | bool | None:
 
 
 def failure_for(
-    action: Action, session: Session, config: SessionConfig, last_message: str | None
+    action: Action, session: Session, config: SessionConfig, task: TaskFacts, last_message: str | None
 ) -> AgentBuilderException:
     """Return the exception of a session that gave no agent, chosen so that a retry happens when it can help.
 
     :param last_message: what the builder said last.
     """
     start_over = f"Clear {task_to_clear(config)} to start over."
+    finds_it_again = task.keeps_records or config.is_given
     match action:
         case Action.BUILD_FAILED:
             cause = (session.error or "the service gives no reason").rstrip(".")
             message = f"{session.name} ended in an error: {cause}. No agent was saved."
             if config.is_given:
                 return ended(session, f"{message} {start_over}", reason="refused")
-            message = f"{message} The next attempt starts a new session."
+            follows = "The next attempt starts a new session."
         case Action.NO_AGENT:
             message = f"{session.name} is {session.state.value}, but the service names no agent."
-            message = f"{message} The next attempt looks again."
+            follows = "The next attempt looks again." if finds_it_again else "The next attempt starts a new session."
         case Action.LOST if config.is_given or config.on_lost_session == "fail":
             return session_lost(config, session.session_id)
         case Action.LOST:
-            message = f"The service no longer knows {session.name}. The next attempt starts a new one."
+            message = f"The service no longer knows {session.name}."
+            follows = "The next attempt starts a new one."
         case Action.FOLLOWUPS_LEFT:
             left = f"{len(config.followups) - session.sent} of {len(config.followups)}"
             why = ": this server takes none, so put everything into the prompt" if session.completes_by_itself else ""
@@ -223,7 +226,11 @@ def failure_for(
         case _:
             message = f"{session.name} was cancelled by a person or another program. No agent was saved."
             return ended(session, f"{message} {start_over}", reason="cancelled")
-    return AgentBuilderFailed(message, session_id=session.session_id, agent_id=session.agent_id)
+    return AgentBuilderFailed(
+        f"{message} {follows if task.has_next_attempt else start_over}",
+        session_id=session.session_id,
+        agent_id=session.agent_id,
+    )
 
 
 def ended(session: Session, message: str, *, reason: str) -> AgentBuilderEnded:

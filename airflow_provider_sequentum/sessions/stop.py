@@ -67,7 +67,7 @@ class SessionStopper(JobStopper["SessionStatus"]):
         """Return the session's status."""
         return seen.status
 
-    def _sent(self, call: Call[Any], error: SequentumError | None, now: datetime) -> None:  # noqa: ARG002
+    def _sent(self, error: SequentumError | None, now: datetime) -> None:
         self._gives_up_at = self._gives_up_at or now + CANCEL_GRACE
         if error is not None and error.status_code in (404, 405) and not self._uses_stop:
             self._uses_stop = True  # the next request, at once

@@ -82,9 +82,9 @@ class AgentPort:
         self.record: Stored | None = record
         self.hook = port.hook
         self.now, self.sleep = port.now, port.sleep
-        self.claims, self.push = port.claims, port.push
+        self.claims, self.push, self.asking_airflow = port.claims, port.push, port.asking_airflow
         self.announcements = port.announcements
-        self.hurry, self.close = port.hurry, port.close
+        self.connect, self.hurry, self.close = port.connect, port.hurry, port.close
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
         """Send a call and return its answer."""

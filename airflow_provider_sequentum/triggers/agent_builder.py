@@ -49,10 +49,13 @@ class AgentBuilderTrigger(RemoteJobTrigger):
         is_given: bool = False,
         **other: Any,
     ) -> None:
-        super().__init__(locals(), stop_on_kill=stop_on_kill, successor_may_join=is_given)
+        super().__init__(
+            sequentum_conn_id=sequentum_conn_id, stop_on_kill=stop_on_kill, successor_may_join=is_given, other=other
+        )
+        self.session = session
         self.session_id: str | None = (session or {}).get("session_id")
         self.poll_interval = poll_interval
-        self.deadline = datetime.fromisoformat(deadline) if deadline else None
+        self.deadline = deadline
         self.is_given = is_given
 
     @property
@@ -68,10 +71,10 @@ class AgentBuilderTrigger(RemoteJobTrigger):
 
         if self.session_id is None:
             # Another version deferred the task. Its worker refuses the record and needs to know the session.
-            named = session_id_in([self._arguments])
+            named = session_id_in([self.arguments])
             return TurnEvent(session=Session(session_id=named)).to_json() if named is not None else {}
-        session = Session.from_json(self._arguments["session"])
-        poller = SessionPoller(session, poll_interval=self.poll_interval, deadline=self.deadline)
+        deadline = datetime.fromisoformat(self.deadline) if self.deadline else None
+        poller = SessionPoller(Session.from_json(self.session), poll_interval=self.poll_interval, deadline=deadline)
         try:
             with client_errors_as_exceptions(self.sequentum_conn_id):
                 is_deadline = await self._wait_for_turn(poller)

@@ -57,15 +57,29 @@ class AgentRunTrigger(RemoteJobTrigger):
         stop_grace: float = 45.0,
         **other: Any,
     ) -> None:
-        super().__init__(locals(), stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
+        super().__init__(
+            sequentum_conn_id=sequentum_conn_id,
+            stop_on_kill=stop_on_kill,
+            successor_may_join=successor_may_join,
+            other=other,
+        )
         self.agent_id = agent_id
         self.run_id = run_id
+        self.since = since
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.failure_pause = failure_pause
+        self.wait_for_restart = wait_for_restart
+        self.tolerate_outages = tolerate_outages
+        self.restart_asked_at = restart_asked_at
+        self.failure_ended_at = failure_ended_at
         self.stop_grace = stop_grace
 
     @property
     def job_name(self) -> str:
         """How log lines name the run."""
-        return f"Run {self.run_id} of agent {self.agent_id}"
+        run = "A run" if self.run_id is None else f"Run {self.run_id}"
+        return f"{run} of agent {self.agent_id}"
 
     async def wait(self) -> dict[str, Any]:
         """Return the event, as soon as there is one."""
@@ -75,7 +89,7 @@ class AgentRunTrigger(RemoteJobTrigger):
 
         # A model remembers which fields it was given, and there may be ten thousand of these.
         spec = WaitSpec.from_json(
-            {name: value for name, value in self._arguments.items() if value is not None and value is not False}
+            {name: value for name, value in self.arguments.items() if value is not None and value is not False}
         )
         try:
             outcome, run = await wait_for_run(self.sequentum_conn_id, spec, self.log)
@@ -87,12 +101,20 @@ class AgentRunTrigger(RemoteJobTrigger):
         return RunEvent(agent_id=self.agent_id, run_id=run_id, outcome=outcome, run=run).to_json()
 
     async def stoppers(self) -> Sequence[RunStopper]:
-        """Return what stops the run."""
+        """Return what stops the run; nothing if the one to wait for had not been found yet."""
         from airflow_provider_sequentum.runs.record import RunRecord
         from airflow_provider_sequentum.runs.stop import RunStopper
 
-        names = ("agent_id", "run_id", "restart_asked_at", "failure_ended_at")
-        record = RunRecord.from_json({name: self._arguments[name] for name in names})
+        if self.run_id is None:
+            return []
+        record = RunRecord.from_json(
+            {
+                "agent_id": self.agent_id,
+                "run_id": self.run_id,
+                "restart_asked_at": self.restart_asked_at,
+                "failure_ended_at": self.failure_ended_at,
+            }
+        )
         return [RunStopper(record, self.stop_grace)]
 
     def is_own(self, xcom: Any) -> bool:

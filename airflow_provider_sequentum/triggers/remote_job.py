@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,35 +27,45 @@ class RemoteJobTrigger(BaseTrigger):
 
     It can be run again from the start on another triggerer, fires once, and ends.
 
-    :param names: ``locals()`` at the start of the subclass's constructor: its parameters, which Airflow stores. All are
-        keyword-only primitives. ``sequentum_conn_id`` is the connection, and ``other`` what another version of this
-        package was deferred with.
+    The parameters of a subclass's constructor are keyword-only primitives, which Airflow stores. Each is an attribute
+    with the same name.
+
+    :param sequentum_conn_id: the connection.
     :param stop_on_kill: whether to stop the job when a user ends the deferred task (Airflow 3.3 and later).
     :param successor_may_join: whether the new attempt of a cleared task may take the job over.
+    :param other: arguments that another version of this package has stored. They are kept.
     """
 
     xcom_key: ClassVar[str]
     """The XCom in which an attempt names its job."""
 
-    def __init__(self, names: Mapping[str, Any], *, stop_on_kill: bool, successor_may_join: bool) -> None:
+    def __init__(
+        self, *, sequentum_conn_id: str, stop_on_kill: bool, successor_may_join: bool, other: Mapping[str, Any]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.sequentum_conn_id: str = names["sequentum_conn_id"]
-        own = {name: value for name, value in names.items() if name not in ("self", "__class__", "other")}
-        self._arguments: dict[str, Any] = {**own, **names["other"]}
-        self._stop_on_kill = stop_on_kill
-        self._successor_may_join = successor_may_join
+        self.sequentum_conn_id = sequentum_conn_id
+        self.stop_on_kill = stop_on_kill
+        self.successor_may_join = successor_may_join
+        self._other = other
         self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it was made with."""
+        parameters = inspect.signature(type(self)).parameters.values()
+        names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        return {**{name: getattr(self, name) for name in names}, **self._other}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", dict(self._arguments)
+        return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event and end."""
         try:
             event = await with_minimum_lifetime(self.wait())
         except asyncio.CancelledError:
-            if self._stop_on_kill and self.is_in_dag_test:
+            if self.stop_on_kill and self.is_in_dag_test:
                 await self._stop_if_abandoned()
             raise
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
@@ -64,7 +75,7 @@ class RemoteJobTrigger(BaseTrigger):
 
         Airflow gives this about a second before it cancels it, so the work is done in a task of its own.
         """
-        if self._stop_on_kill:
+        if self.stop_on_kill:
             self._stopping = asyncio.create_task(self._stop_if_abandoned())
             await asyncio.shield(self._stopping)
 
@@ -87,7 +98,7 @@ class RemoteJobTrigger(BaseTrigger):
             self.task_instance,
             xcom_key=self.xcom_key,
             is_own=self.is_own,
-            successor_may_join=self._successor_may_join,
+            successor_may_join=self.successor_may_join,
         ):
             await self.stop()
         else:

@@ -43,11 +43,15 @@ class SpaceRunsTrigger(RemoteJobTrigger):
         stop_grace: float = 45.0,
         **other: Any,
     ) -> None:
-        also_stop = also_stop or []
-        super().__init__(locals(), stop_on_kill=stop_on_kill, successor_may_join=successor_may_join)
+        super().__init__(
+            sequentum_conn_id=sequentum_conn_id,
+            stop_on_kill=stop_on_kill,
+            successor_may_join=successor_may_join,
+            other=other,
+        )
         self.space_id = space_id
         self.waits = waits
-        self.also_stop = also_stop
+        self.also_stop = also_stop or []
         self.stop_grace = stop_grace
 
     @property

@@ -74,11 +74,14 @@ def test_a_connection_that_cannot_work(
         connection = {"conn_type": "sequentum", "host": sandbox.base_url, "password": sandbox.api_key, **fault}
         monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
 
-    told = failure_of(BLOCKS[block](tmp_path), kind, monkeypatch, caplog)
+    task = FakeTask(Clock(datetime.now(UTC)))
+    told = failure_of(BLOCKS[block](tmp_path), task, kind, monkeypatch, caplog)
 
     assert advice in told
     assert WRONG_KEY not in told
     assert sandbox.api_key not in told
+    assert "running" not in told
+    assert task.store.values == {}, "a retry takes an intent for a start without an answer"
     assert sandbox.ledger.effects == []
 
 
@@ -93,7 +96,8 @@ def test_a_host_that_answers_html(
     sandbox.fail_next("*", "status", times=None, status=status, body=page, headers={"Content-Type": "text/html"})
     monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", sandbox.connection_uri)
 
-    told = failure_of(BLOCKS[block](tmp_path), AirflowException, monkeypatch, caplog)
+    task = FakeTask(Clock(datetime.now(UTC)))
+    told = failure_of(BLOCKS[block](tmp_path), task, AirflowException, monkeypatch, caplog)
 
     assert "HTML page" in told or (block, status) == ("files", 404)  # which means to a transfer that the run is gone
     assert "the base URL" in told
@@ -101,11 +105,15 @@ def test_a_host_that_answers_html(
 
 
 def failure_of(
-    operator: Any, kind: type[AirflowException], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    operator: Any,
+    task: FakeTask,
+    kind: type[AirflowException],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> str:
     """Run the operator, which has to fail, and return everything that is told about it, in its error and in the log."""
     monkeypatch.setattr("airflow_provider_sequentum.api.retry.FIRST_WAIT", 0.01)
     with pytest.raises(kind) as caught:
-        operator.execute(FakeTask(Clock(datetime.now(UTC))).context)
+        operator.execute(task.context)
     assert "'my_conn'" in str(caught.value)
     return "".join(traceback.format_exception(caught.value)) + caplog.text

@@ -79,8 +79,8 @@ FAULTS = (
         "3d90b20",
         "a trigger that stops a restarted run takes the old Failure for its end",
         "triggers/agent_run.py",
-        'names = ("agent_id", "run_id", "restart_asked_at", "failure_ended_at")',
-        'names = ("agent_id", "run_id")',
+        '"restart_asked_at": self.restart_asked_at,',
+        '"restart_asked_at": None,',
     ),
     Fault(
         "592b342",

@@ -172,6 +172,7 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
         push_link_really(port, key, address)
 
     save_really, push_really, push_link_really = AttemptPort.save, AttemptPort.push, AttemptPort.push_link
+    monkeypatch.setattr(ClientPort, "connect", lambda port: None)
     monkeypatch.setattr(ClientPort, "exchange", exchange)
     monkeypatch.setattr(ClientPort, "now", lambda port: worker.now())
     monkeypatch.setattr(ClientPort, "sleep", sleep)

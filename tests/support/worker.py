@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import SimpleNamespace
@@ -131,6 +132,12 @@ class Worker:
     def push(self, key: str, value: object) -> None:
         self.step()
         self.pushed[key] = value
+
+    def connect(self) -> None:
+        """Nothing to look up."""
+
+    def asking_airflow(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def hurry(self) -> None:
         self.deadline = None

@@ -638,3 +638,33 @@ def test_importing_the_operator_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("retries", "durable", "told"),
+    [
+        (1, True, "The next attempt looks again."),
+        (1, False, "The next attempt starts a new session."),
+        (0, True, "Clear the task to start over."),
+        (0, False, "Clear the task to start over."),
+    ],
+)
+def test_what_follows_a_session_without_an_agent_is_true(
+    service: FakeBuilder, monkeypatch: pytest.MonkeyPatch, retries: int, durable: bool, told: str
+) -> None:
+    monkeypatch.setattr(state, "SAVING_GRACE", timedelta(0))
+    service._status = lambda session, call: {"status": "completed"}  # type: ignore[method-assign]
+    with pytest.raises(AgentBuilderFailed) as caught:
+        service.task(retries=retries, durable=durable).run(build())
+    assert str(caught.value).endswith(f"names no agent. {told}")
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_after_the_last_attempt_no_other_one_is_promised(service: FakeBuilder, retries: int) -> None:
+    def failing(session: FakeSession, call: Any) -> dict[str, Any]:
+        return {"status": "error", "error": "no page"}
+
+    service._status = failing  # type: ignore[method-assign]
+    with pytest.raises(AgentBuilderFailed) as caught:
+        service.task(retries=retries).run(build())
+    assert ("next attempt" in str(caught.value)) is (retries > 0)

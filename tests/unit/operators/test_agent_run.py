@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_sequentum.airflow_compat import kill
+from airflow_provider_sequentum.airflow_compat.deferral import DEFERRAL_FAILED
 from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
+from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunFailed,
@@ -25,11 +28,13 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunTimeout,
     CreditsTooLow,
     SequentumConnectionException,
+    SequentumConnectionNotFound,
     SequentumException,
     SequentumRequestRefused,
     SequentumSkipped,
     SequentumUnavailable,
 )
+from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.port import ClientPort
 from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.operators import remote_job
@@ -758,13 +763,68 @@ def test_where_the_task_cannot_be_asked_for_it_is_deferred(
 def test_a_kill_that_interrupts_a_question_to_airflow_asks_nothing_more(
     service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Its supervisor is in the middle of an answer to the very thread that the signal interrupted.
-    states["state"] = AssertionError("asked")
+    # Its supervisor is in the middle of an answer to the very thread that the signal interrupted. Asked, it would say
+    # that the next attempt is sure.
     service.plans = [Plan(seconds=None)]
     killed = operator()
     monkeypatch.setattr(task.ti, "xcom_push", lambda key, value: killed.on_kill())
     with pytest.raises(AirflowTaskTerminated):
         killed.execute(task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_a_kill_while_the_connection_is_looked_up_stops_the_run_of_the_attempt_before_and_asks_nothing_more(
+    service: FakeService, worker: Worker, task: FakeTask, states: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    operator(wait_for_completion=False).execute(task.context)
+    task.next_attempt()
+    killed = operator()
+    monkeypatch.setattr(ClientPort, "connect", lambda port: killed.on_kill())
+    with pytest.raises(AirflowTaskTerminated):
+        killed.execute(task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_a_kill_without_a_connection_to_stop_the_run_with_says_that_it_may_be_running(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_connection(port: ClientPort) -> None:
+        raise SequentumConnectionNotFound("Airflow does not find the connection.")
+
+    monkeypatch.setattr(ClientPort, "hurry", no_connection)
+    service.plans = [Plan(seconds=None)]
+    killed = operator()
+    kill_while(service, "status", killed)
+    with pytest.raises(AirflowTaskTerminated) as caught:
+        killed.execute(task.context)
+    assert "Run 101 of agent 7 may be running" in caught.value.__notes__[0]
+
+
+def late_lookup(_hook: SequentumConnection) -> Any:
+    raise AirflowTaskTimeout("late")
+
+
+def test_execution_timeout_while_a_resumed_task_looks_up_its_connection_stops_the_run(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    deferral = deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    monkeypatch.setattr(SequentumConnection, "settings", property(late_lookup))
+    with pytest.raises(AirflowTaskTimeout):
+        operator().resume_execution("execute_complete", {**(deferral.kwargs or {}), "event": {}}, task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+def test_execution_timeout_while_the_next_attempt_looks_up_its_connection_stops_the_run_of_the_one_before(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    operator(wait_for_completion=False).execute(task.context)
+    task.next_attempt()
+    monkeypatch.setattr(SequentumConnection, "settings", property(late_lookup))
+    with pytest.raises(AirflowTaskTimeout):
+        operator().execute(task.context)
     assert service.runs[101].status is RunStatus.STOPPED
 
 
@@ -820,6 +880,52 @@ def test_a_kill_of_a_deferred_task_that_is_not_resumed_stops_the_run(
     monkeypatch.setattr(remote_job, "current_context", lambda: task.context)
     operator(deferrable=True).on_kill()
     assert service.runs[101].status is RunStatus.STOPPED
+
+
+@pytest.mark.parametrize("store", [True, False], ids=["Airflow 3.3", "Airflow 3.0 to 3.2"])
+def test_a_kill_while_a_resumed_task_reads_its_record_asks_nothing_more_and_stops_the_run(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch, store: bool
+) -> None:
+    def read_and_be_killed(state: TaskState) -> object:
+        monkeypatch.setattr(TaskState, "read_after_deferral", not_while_it_answers)
+        killed.on_kill()
+        return read(state)
+
+    def not_while_it_answers(state: TaskState) -> object:
+        raise AssertionError("Airflow's supervisor is in the middle of an answer.")
+
+    service.plans, task.has_state_store = [Plan(seconds=None)], store
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    task.ti._ti_context_from_server = SimpleNamespace(next_method=DEFERRAL_FAILED)  # type: ignore[attr-defined]
+    monkeypatch.setattr(remote_job, "current_context", lambda: task.context)
+    read, killed = TaskState.read_after_deferral, operator(deferrable=True)
+    monkeypatch.setattr(TaskState, "read_after_deferral", read_and_be_killed)
+    with pytest.raises(AirflowTaskTerminated):
+        killed.resume_execution(DEFERRAL_FAILED, {"error": "Trigger timeout"}, task.context)
+    assert service.runs[101].status is RunStatus.STOPPED
+
+
+@pytest.mark.parametrize("attempt", ["first", "next", "resumed"])
+def test_a_record_that_airflow_does_not_give_is_no_reason_to_be_silent_about_the_run(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch, attempt: str
+) -> None:
+    def unavailable(key: str) -> Any:
+        raise RuntimeError("Airflow's API server does not answer.")
+
+    def go() -> Any:
+        if attempt == "resumed":
+            return operator().resume_execution(DEFERRAL_FAILED, {"error": "Trigger timeout"}, task.context)
+        return operator().execute(task.context)
+
+    if attempt != "first":
+        deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    if attempt == "next":
+        task.next_attempt()
+    monkeypatch.setattr(task.store, "get", unavailable)
+    with pytest.raises(RuntimeError) as caught:
+        go()
+    told = " ".join(getattr(caught.value, "__notes__", []))
+    assert ("A job that it started may be running" in told) is (attempt != "first")
 
 
 # Lost answers and faults

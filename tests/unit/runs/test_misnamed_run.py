@@ -102,6 +102,22 @@ def test_the_run_that_was_started_is_the_task_s(
 
 
 @BOTH
+@pytest.mark.parametrize("name", ["no run", "an old run"])
+def test_the_run_that_was_started_has_the_limits_of_the_task(
+    service: FakeService, worker: Worker, task: FakeTask, name: str, deferrable: bool
+) -> None:
+    for _ in range(3):  # whose duration is the usual one: a minute
+        service.plans.append(Plan(seconds=60))
+        service.start(by_stranger=True)
+        service.clock.sleep(60)
+    service.plans = [ENDLESS]
+    misname(service, ANSWERS[name])
+    with pytest.raises(AgentRunTimeout, match=r"Run 106 .* three times its usual duration passed\. .*stopped"):
+        run_agent(worker, task, deferrable=deferrable, stop_overdue=True, timeout=3600)
+    assert service.runs[106].status is RunStatus.STOPPED
+
+
+@BOTH
 def test_the_record_of_an_old_run_is_recognized_at_once(
     service: FakeService, worker: Worker, task: FakeTask, deferrable: bool
 ) -> None:

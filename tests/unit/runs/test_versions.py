@@ -12,7 +12,8 @@ from airflow_provider_sequentum.api.pipeline import read_answer
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import AgentVersionChanged, SequentumRequestRefused, SequentumUnavailable
 from airflow_provider_sequentum.runs.record import RunConfig
-from airflow_provider_sequentum.runs.versions import check_active_version, check_version_of_run, restore_version
+from airflow_provider_sequentum.runs.restore import restore_version
+from airflow_provider_sequentum.runs.versions import check_active_version, check_version_of_run
 from tests.support import service as fakes
 from tests.support.service import START, Clock, ErrorOf
 from tests.support.worker import Killed, Worker

@@ -286,6 +286,11 @@ async def test_the_run_of_a_task_that_only_watches_is_left_alone(airflow: dict[s
     assert "asked" not in airflow
 
 
+async def test_nothing_is_stopped_while_the_run_to_wait_for_was_not_found_yet(airflow: dict[str, Any]) -> None:
+    await trigger(run_id=None).on_kill()
+    assert airflow["stopped"] == []
+
+
 async def test_the_stop_goes_on_when_airflow_gives_up_waiting_for_it(airflow: dict[str, Any]) -> None:
     # Airflow cancels on_kill after about a second, again and again.
     airflow["seconds"] = 0.2
