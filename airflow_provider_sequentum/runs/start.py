@@ -54,6 +54,9 @@ OLDER = timedelta(minutes=1)
 """How much earlier than its start was sent a run has to have been created before it counts as another one than the
 service has started."""
 
+JUST_BEFORE = "Runs {} were created just before the start was sent, by clocks of the service that may differ."
+"""Why such runs leave it open whether the start took effect."""
+
 LOOKUP_DELAYS = (5.0, 10.0)
 """Seconds before each look for a lost run, which may take a moment to appear."""
 
@@ -501,7 +504,7 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
         return None
     if len(candidates) > 1 or doubt:
         if on_ambiguous_start == "start":
-            log.warning("Any of the runs %s could be it; a new one is started anyway.", _ids(candidates))
+            log.warning("Any of the runs %s could be it; a new one is started anyway.", ids_of(candidates))
             return None
         if on_ambiguous_start == "fail" or not candidates:
             raise _ambiguous(record, candidates, doubt)
@@ -543,6 +546,9 @@ def _look_for_candidates(
             doubt = may_be_lost_by_sibling(candidates, claims)
         if candidates and not doubt:
             break
+    if not candidates and not doubt:
+        candidates = created_just_before(record, listed, since, claims)
+        doubt = JUST_BEFORE.format(ids_of(candidates)) if candidates else ""
     return candidates, doubt
 
 
@@ -588,6 +594,20 @@ def candidates_for(
     ]
 
 
+def created_just_before(
+    record: RunRecord, listed: Sequence[Run], since: datetime | None, claims: Iterable[Claim] = ()
+) -> list[Run]:
+    """Return the runs that are no candidates, but would be if the clocks of the service's machines differed more.
+
+    One of them may be what a lost start started, so none is started beside it. A guess is no start that was sent.
+
+    For the parameters, see :func:`candidates_for`.
+    """
+    if since is None or record.is_guess:
+        return []
+    return candidates_for(record, listed, since - OLDER, claims)
+
+
 def what_a_list_lacks(record: RunRecord, listed: Page[Run], since: datetime | None) -> str:
     """Return why the run that a lost start started may be missing in a list: a sentence, empty where it cannot be.
 
@@ -613,7 +633,7 @@ def _is_young(run: Run, record: RunRecord, since: datetime | None) -> bool:
 
 def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> AgentRunStartAmbiguous:
     return AgentRunStartAmbiguous(
-        f"A start of agent {record.agent_id} was sent and its answer was lost. Any of the runs {_ids(candidates)} "
+        f"A start of agent {record.agent_id} was sent and its answer was lost. Any of the runs {ids_of(candidates)} "
         f"could be it, so none was adopted and none started. {doubt} Look at them in Sequentum Cloud, stop what is not "
         "wanted, then clear the task to start a new run; or choose on_ambiguous_start='adopt' or 'start'.",
         agent_id=record.agent_id,
@@ -621,7 +641,8 @@ def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> Agen
     )
 
 
-def _ids(candidates: Sequence[Run]) -> str:
+def ids_of(candidates: Sequence[Run]) -> str:
+    """Return the ids as a text."""
     ids = sorted(run.id for run in candidates)  # the oldest is the most likely one
     more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
     return f"{ids[:MOST_NAMED]}{more}"

@@ -35,7 +35,10 @@ from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.start import (
+    JUST_BEFORE,
     candidates_for,
+    created_just_before,
+    ids_of,
     may_be_lost_by_sibling,
     raise_if_busy,
     requested_by_service,
@@ -331,6 +334,12 @@ class SpaceSearch:
             for agent, (runs_of_agent, since) in self._lists.items()
         }
         lacks = {agent: lack or may_be_lost_by_sibling(candidates[agent], claims) for agent, lack in lacks.items()}
+        earlier = {
+            agent: created_just_before(self.agents[agent], runs_of_agent, since, claims)
+            for agent, (runs_of_agent, since) in self._lists.items()
+            if not (lacks[agent] or candidates[agent])
+        }
+        lacks |= {agent: JUST_BEFORE.format(ids_of(found)) for agent, found in earlier.items() if found}
         self._lacks = {agent: sentence for agent, sentence in lacks.items() if sentence}
         self._missing = [agent for agent in lost if not candidates[agent]]
         is_clear = not (self._is_unproven or self._unanswered)
@@ -340,7 +349,7 @@ class SpaceSearch:
             if is_clear and len(found) == 1 and agent not in self._lacks
         }
         self.doubtful = {
-            agent: found
+            agent: found or earlier.get(agent, [])
             for agent, found in candidates.items()
             if (found or agent in self._lacks) and agent not in self.certain
         }

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from contextlib import nullcontext, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import pytest
@@ -749,7 +750,7 @@ def test_a_lost_run_is_found_whatever_the_services_clock_says(
 
 
 @pytest.mark.parametrize("skew", SKEWS)
-@pytest.mark.parametrize("ago", [5, 3600])
+@pytest.mark.parametrize("ago", [90, 3600])
 def test_a_run_from_before_the_request_is_no_candidate_whatever_the_services_clock_says(
     service: FakeService, worker: Worker, skew: timedelta, ago: float
 ) -> None:
@@ -781,6 +782,26 @@ def test_a_date_from_before_the_runs_in_its_answer_makes_no_run_a_candidate(
             acquire(worker)
     assert stranger.stop_asked_at is None
     assert service.count("start") == 1
+
+
+@pytest.mark.parametrize("ahead", [5, 20, 50])
+@pytest.mark.parametrize("on_ambiguous_start", ["fail", "adopt", "start"])
+def test_no_run_is_started_beside_one_that_seems_to_be_from_just_before_the_request(
+    service: FakeService, worker: Worker, monkeypatch: pytest.MonkeyPatch, ahead: float, on_ambiguous_start: Any
+) -> None:
+    """The clock of a gateway, which writes ``Date``, is ahead of the one that runs are dated by."""
+    exchange, skew = service.exchange, timedelta(seconds=ahead)
+    monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + skew))
+    service.clock.sleep(3600)
+    service.faults["start"] = [(fakes.answer_lost, True)]
+    asked = partial(acquire, worker, on_ambiguous_start=on_ambiguous_start)
+    if on_ambiguous_start == "fail":
+        with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[101\] were created just before") as caught:
+            asked()
+        assert caught.value.run_id == 101
+        assert service.count("start") == 1
+        return
+    assert asked().run.id == (101 if on_ambiguous_start == "adopt" else 102)
 
 
 @pytest.mark.parametrize("skew", SKEWS)
@@ -1057,7 +1078,7 @@ def test_a_409_to_a_start_passes(service: FakeService, worker: Worker) -> None:
 
 def test_a_409_that_lasts_is_left_to_the_next_attempt(service: FakeService, worker: Worker) -> None:
     service.faults["start"] = [(fakes.conflict, False)] * 20
-    with pytest.raises(SequentumUnavailable, match=r"Nothing was started; the next attempt"):
+    with pytest.raises(SequentumUnavailable, match="Nothing was started; a retry tries again"):
         acquire(worker)
     assert (worker.saved, service.count("start")) == (None, 4)
 

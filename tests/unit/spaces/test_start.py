@@ -274,7 +274,7 @@ def test_archived_agents_are_not_looked_for(service: FakeService, worker: Worker
 
 
 @pytest.mark.parametrize("skew", [-86_400, -45, 45, 86_400])
-@pytest.mark.parametrize("age", [60, 3600])
+@pytest.mark.parametrize("age", [90, 3600])
 def test_old_runs_are_never_candidates_whatever_the_clocks_say(
     service: FakeService, worker: Worker, skew: float, age: float
 ) -> None:
@@ -287,6 +287,21 @@ def test_old_runs_are_never_candidates_whatever_the_clocks_say(
         acquire(worker)
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     assert run_ids(acquire(worker)) == {7: 103, 8: 104}
+
+
+@pytest.mark.parametrize("ahead", [5, 20, 45])
+def test_nothing_is_started_beside_runs_that_seem_to_be_from_just_before_the_request(
+    service: FakeService, worker: Worker, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """The clock of a gateway, which writes ``Date``, is ahead of the one that runs are dated by."""
+    exchange, skew = service.exchange, timedelta(seconds=ahead)
+    monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + skew))
+    service.faults["run-all"] = [(fakes.answer_lost, True)]
+    with pytest.raises(
+        AgentRunStartAmbiguous, match=r"Runs \[101, 102\] of agents \[7, 8\] could be of it.*just before"
+    ):
+        acquire(worker)
+    assert service.count("run-all") == 1
 
 
 @pytest.mark.parametrize(
