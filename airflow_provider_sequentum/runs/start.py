@@ -546,9 +546,9 @@ def _look_for_candidates(
             doubt = may_be_lost_by_sibling(candidates, claims)
         if candidates and not doubt:
             break
-    if not candidates and not doubt:
-        candidates = created_just_before(record, listed, since, claims)
-        doubt = JUST_BEFORE.format(ids_of(candidates)) if candidates else ""
+        if not candidates and not doubt and number >= len(delays):
+            candidates = created_just_before(record, listed, since, claims)
+            doubt = JUST_BEFORE.format(ids_of(candidates)) if candidates else ""
     return candidates, doubt
 
 

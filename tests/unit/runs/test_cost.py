@@ -49,7 +49,7 @@ def test_the_cost_is_the_sum_of_the_runs_parts() -> None:
 
 def test_an_empty_page_before_the_end_makes_no_cost_of_a_part() -> None:
     pages = [Page([RunCost(run_id=42, cost=Decimal(1))], total_record_count=3), Page([], total_record_count=3)]
-    assert read_cost(Answering(lambda call: pages[(call.query or {})["pageIndex"] - 1]), RUN) is None
+    assert read_cost(Answering(lambda call: pages[int((call.query or {})["pageIndex"]) - 1]), RUN) is None
 
 
 def test_the_parts_of_a_cost_may_be_on_several_pages() -> None:
