@@ -597,15 +597,18 @@ def candidates_for(
 def created_just_before(
     record: RunRecord, listed: Sequence[Run], since: datetime | None, claims: Iterable[Claim] = ()
 ) -> list[Run]:
-    """Return the runs that are no candidates, but would be if the clocks of the service's machines differed more.
+    """Return the runs that are no candidates, but would be if the clocks of the service's machines differed.
 
-    One of them may be what a lost start started, so none is started beside it. A guess is no start that was sent.
+    One of them may be what a lost start started, so none is started beside it. One that had ended by then is not, and
+    one that is being stopped is rather what this task had before it was cleared. A guess is no start that was sent.
 
     For the parameters, see :func:`candidates_for`.
     """
     if since is None or record.is_guess:
         return []
-    return candidates_for(record, listed, since - OLDER, claims)
+    earlier = candidates_for(record, listed, since - OLDER, claims)
+    going = [run for run in earlier if run.end_time is None or run.end_time >= since]
+    return [run for run in going if run.status not in (RunStatus.STOPPING, RunStatus.STOPPED)]
 
 
 def what_a_list_lacks(record: RunRecord, listed: Page[Run], since: datetime | None) -> str:

@@ -804,6 +804,33 @@ def test_no_run_is_started_beside_one_that_seems_to_be_from_just_before_the_requ
     assert asked().run.id == (101 if on_ambiguous_start == "adopt" else 102)
 
 
+def test_a_run_from_just_before_the_request_that_had_ended_by_then_keeps_none_from_being_started(
+    service: FakeService, worker: Worker
+) -> None:
+    service.plans = [Plan(seconds=20)]
+    service.start(by_stranger=True)
+    service.clock.sleep(30)
+    service.faults["start"] = [(fakes.server_error, False)]
+    with pytest.raises(SequentumError):
+        acquire(worker)
+    assert acquire(worker).run.id == 102
+
+
+@pytest.mark.parametrize("seconds", [1, 20])
+def test_a_run_from_just_before_the_request_that_is_stopped_meanwhile_keeps_none_from_being_started(
+    service: FakeService, worker: Worker, seconds: float
+) -> None:
+    """What a cleared task had before: its old trigger stops it."""
+    service.stop_seconds = seconds
+    service.start(by_stranger=True)
+    service.clock.sleep(10)
+    service.answer(runs.stop(7, 101))
+    service.faults["start"] = [(fakes.server_error, False)]
+    with pytest.raises(SequentumError):
+        acquire(worker)
+    assert acquire(worker).run.id == 102
+
+
 @pytest.mark.parametrize("skew", SKEWS)
 def test_a_guess_takes_no_run_from_before_the_dag_run_whatever_the_services_clock_says(
     service: FakeService, worker: Worker, skew: timedelta
