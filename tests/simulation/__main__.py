@@ -11,6 +11,7 @@ import logging
 import math
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -39,14 +40,8 @@ def simulate(first: int, options: argparse.Namespace) -> int:
     """Simulate from a seed on; return how many histories broke a promise."""
     started_at, violations = time.process_time(), 0
     for count in range(1, options.histories + 1):
-        seed = first + count - 1
-        world = world_of(seed)
-        history = world.play()
-        if options.show:
-            show(history)
-        if broken := broken_promises(history):
+        if not keeps_promises(first + count - 1, is_shown=options.show):
             violations += 1
-            report(seed, world.script, broken)
             if not options.keep_going:
                 break
         if time.process_time() - started_at > options.seconds:
@@ -55,6 +50,24 @@ def simulate(first: int, options: argparse.Namespace) -> int:
     rate = f"{count / seconds:.0f} a second of CPU"
     print(f"{count} histories from seed {first}, {violations} violations, {rate}", flush=True)
     return violations
+
+
+def keeps_promises(seed: int, *, is_shown: bool) -> bool:
+    """Play the history of a seed; return whether every promise was kept. A broken one is printed."""
+    world = world_of(seed)
+    try:
+        history = world.play()
+    except Exception:  # noqa: BLE001 - an error of the operator's own is a finding like any other
+        world.monkeypatch.undo()
+        print(f"seed {seed} ends in an error that no attempt should meet:")
+        traceback.print_exc(file=sys.stdout)
+        return False
+    if is_shown:
+        show(history)
+    broken = broken_promises(history)
+    if broken:
+        report(seed, world.script, broken)
+    return not broken
 
 
 def be_quiet() -> None:

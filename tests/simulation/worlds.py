@@ -258,6 +258,7 @@ class Script:
 
     actions: Actions
     draw: random.Random
+    monkeypatch: pytest.MonkeyPatch
     script: list[Action]
     steady = 2
     """How many of the actions happen in every history: attempts and triggers, without which nothing happens."""
