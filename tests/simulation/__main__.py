@@ -109,11 +109,22 @@ def shrunk(seed: int, script: Sequence[Action], promise: str) -> list[Action]:
     index = 0
     while index < len(shortest):
         shorter = shortest[:index] + shortest[index + 1 :]
-        if any(one.promise == promise for one in broken_promises(world_of(seed).replay(shorter))):
+        if breaks(seed, shorter, promise):
             shortest = shorter
         else:
             index += 1
     return shortest
+
+
+def breaks(seed: int, script: Sequence[Action], promise: str) -> bool:
+    """Return whether a script breaks the promise. One that ends in an error has broken something else."""
+    world = world_of(seed)
+    try:
+        history = world.replay(script)
+    except Exception:  # noqa: BLE001 - whatever it is
+        world.monkeypatch.undo()
+        return False
+    return any(one.promise == promise for one in broken_promises(history))
 
 
 def show(history: Sequence[Entry]) -> None:
