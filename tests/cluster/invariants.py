@@ -91,7 +91,8 @@ def _ended_unanswered(case: Case, run: RunFact) -> bool:
 
 def _ended_unheard(case: Case, run: RunFact) -> bool:
     deeds = _given_up_by(case, run)
-    return bool(deeds) and not any(deed.heard for deed in deeds)
+    # Who hears of the next one has not known of the run since the first.
+    return bool(deeds) and not deeds[0].heard
 
 
 def _given_up_by(case: Case, run: RunFact) -> list[Intervention]:

@@ -73,12 +73,14 @@ class Job:
     spans: list[Span]
     is_excused: bool = False
     """Whether a person was given the run to look at, or nothing was left that knows of it."""
+    excused_in: int = 0
+    """How many attempts there had been by then."""
     discarded_at: float | None = None
     """When its record was discarded while it was going: its own attempt or trigger stops it, beside the next one."""
 
-    def excuse(self) -> None:
+    def excuse(self, attempts: int) -> None:
         """Note that a person has to look at it, or that nothing was left that knows of it."""
-        self.is_excused, self.discarded_at = True, None
+        self.is_excused, self.excused_in, self.discarded_at = True, attempts, None
 
     def span_at(self, at: float) -> Span:
         """Return the latest span that had begun by then."""
@@ -96,6 +98,7 @@ class _Reader:
     jobs: dict[int, Job] = field(default_factory=dict)
     archived: dict[int, float] = field(default_factory=dict)
     clears: int = 0
+    attempts: int = 0
     inputs: str = ""
     ended: Entry = field(default_factory=dict)
     is_killed: bool = False
@@ -106,7 +109,7 @@ class _Reader:
         self._task = self.history[0]
         self._find_jobs()
         self._find_ends()
-        self.clears, self.inputs, self.state = 0, "", "scheduled"
+        self.clears, self.attempts, self.inputs, self.state = 0, 0, "", "scheduled"
         for entry in self.history:
             yield from getattr(self, f"_on_{entry['what']}", self._on_anything)(entry)
         if self.state not in ("success", "failed", "skipped"):
@@ -170,6 +173,7 @@ class _Reader:
             self.clears += 1
         if entry["what"] == "attempt":
             self.inputs, self.is_killed = entry["inputs"], False
+            self.attempts += 1
 
     def _on_request(self, entry: Entry) -> Iterator[Broken]:
         if entry["by"] != "task" or entry["status"] != 200:
@@ -185,7 +189,9 @@ class _Reader:
         elif verb == "status" and not entry["lost"]:
             # What was said of a run does not hold any more once the task itself has seen it going.
             job = self.jobs.get(entry["answer"]["id"])
-            if job is not None and entry["answer"]["status"] not in OVER:
+            # A trigger that has not heard of the clear may still look at it.
+            is_new = job is not None and self.attempts > job.excused_in
+            if job is not None and is_new and entry["answer"]["status"] not in OVER:
                 job.is_excused = False
 
     def _second_job(self, job: Job, at: float) -> Iterator[Broken]:
@@ -252,13 +258,13 @@ class _Reader:
         unnamed = not any(job.id in named for job in going)
         for job in going:
             if job.id in named or job.is_lost or (unnamed and job.agent_id in named) or "space" in said.lower():
-                job.excuse()
+                job.excuse(self.attempts)
 
     def _excuse_all(self, at: float) -> None:
         for job in self.jobs.values():
             span = job.span_at(at)
             if span.begun_at <= at and not span.is_over_by(at):
-                job.excuse()
+                job.excuse(self.attempts)
 
     def _returned(self, entry: Entry) -> Iterator[Broken]:
         at, result = entry["at"], entry["result"]

@@ -229,7 +229,8 @@ RUN_HISTORIES: dict[str, tuple[list[Entry], list[str]]] = {
     ),
     "a run of which a person knows, and that the task has seen since": (
         [started(1, 102), ended(20, "raised", said="Run 102 may be running and costing credits"),
-         looked(30, 102, 1) | {"by": "task"}, ended(100, "raised"), state(100, "failed"), looked(300, 102, 1)],
+         attempt(25, 2), looked(30, 102, 1) | {"by": "task"}, ended(100, "raised"), state(100, "failed"),
+         looked(300, 102, 1)],
         ["no run is left"],
     ),
     "an attempt that runs in circles": (

@@ -136,6 +136,14 @@ class TestMarksThatNobodyHears:
         assert unheard(unheard_wipe) == ["no process was there to stop run 1"]
         assert leaked(unheard_wipe, NOW) == []
 
+    def test_who_hears_of_a_second_wipe_has_not_known_of_the_run(self) -> None:
+        wipes = person("clear and wipe", 15)["interventions"] + person("clear and wipe", 30)["interventions"]
+        for heard in (False, True):
+            first = replace(wipes[0], heard=heard)
+            wiped = case(run(1, 0, None, "Running"), run(2, 40, 60), result=2, interventions=[first, wipes[1]])
+            assert bool(unheard(wiped)) is not heard
+            assert bool(leaked(wiped, NOW)) is heard
+
     def test_a_clear_that_kept_the_record_excuses_nothing(self) -> None:
         clear = Intervention(kind="clear", asked=at(14), done=at(15), heard=False)
         cleared = case(run(1, 0, None, "Running"), run(2, 20, 60), result=2, interventions=[clear])

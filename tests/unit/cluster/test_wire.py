@@ -141,6 +141,22 @@ def test_a_run_that_is_left_is_found_unless_no_process_heard_of_the_mark(
     assert bool(promises(found)) is is_broken
 
 
+@pytest.mark.parametrize(("heard", "is_broken"), [(False, False), (True, True)])
+def test_a_trigger_that_looks_on_after_a_clear_that_it_did_not_hear_of_changes_nothing(
+    tmp_path: Path, heard: bool, is_broken: bool
+) -> None:
+    record = [
+        started(1, 11),
+        lines(24, "/run/11/status", run(11, 4)),
+        started(50, 12),
+        census(11, 4),
+        census(12, 10, 60),
+    ]
+    tries = [a_try(1, 0, 10, "failed"), a_try(2, 45, 65, "success")]
+    clicks = [click("clear and wipe", 20, heard=heard), click("clear and wipe", 40)]
+    assert bool(promises(verdict(tmp_path, record, tries, *clicks, result=12))) is is_broken
+
+
 @pytest.mark.parametrize(("stops", "is_broken"), [([503, None], False), ([503, 204], True), ([], True)])
 def test_a_service_that_refuses_every_stop_cannot_be_stopped(
     tmp_path: Path, stops: list[int | None], is_broken: bool
