@@ -449,22 +449,28 @@ SCENARIOS: list[Scenario] = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + CASES))
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_whatever_the_service_answers(
-    scenario: Scenario,
-    seed: int,
+@pytest.fixture
+def open_case(
     service: Sandbox,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     variables: Variables,
-) -> None:
+) -> Callable[[HostileWire], Case]:
+    """What opens a case on a wire that is in place."""
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", service.connection_uri)
+    return lambda wire: Case(service, wire, tmp_path / "work", caplog)
+
+
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + CASES))
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_whatever_the_service_answers(
+    scenario: Scenario, seed: int, service: Sandbox, open_case: Callable[[HostileWire], Case]
+) -> None:
     wire = HostileWire(service, seed)
     with hostile(wire):
-        case = Case(service, wire, tmp_path / "work", caplog)
+        case = open_case(wire)
         try:
             scenario(case)
             case.check()
@@ -480,19 +486,12 @@ def test_whatever_the_service_answers(
     ids=lambda scenario: scenario.__name__,
 )
 def test_a_context_that_has_only_a_task_instance_will_do(
-    scenario: Scenario,
-    map_index: dict[str, Any],
-    service: Sandbox,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    variables: Variables,
+    scenario: Scenario, map_index: dict[str, Any], service: Sandbox, open_case: Callable[[HostileWire], Case]
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT", service.connection_uri)
     wire = HostileWire(service, 0)
     wire.share = 0.0
     with hostile(wire):
-        case = Case(service, wire, tmp_path / "work", caplog)
+        case = open_case(wire)
         ti = case.task.ti
         few = SimpleNamespace(
             dag_id="dag", run_id="manual", task_id="run_agent", xcom_push=ti.xcom_push, xcom_pull=ti.xcom_pull
