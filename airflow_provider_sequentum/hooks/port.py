@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.record import JobRecord, Stored
 
 T = TypeVar("T")
+S = TypeVar("S", Claim, Announcement)
 
 CLAIM_KEY = "sequentum_claim"
 """The XCom in which a mapped task tells its siblings which run it starts."""
@@ -152,13 +153,8 @@ class AttemptPort(ClientPort):
             return []
         if self.is_asking_airflow:
             return [Claim(is_answered=False)]
-        ti = self._context["ti"]
-        with self.asking_airflow():
-            pushed = ti.xcom_pull(task_ids=[ti.task_id], key=CLAIM_KEY) or []
-        claims = [Claim.from_json(value) for value in pushed if value is not None]
+        claims, states = self._said([self._context["ti"].task_id], CLAIM_KEY, Claim)
         heard = {claim.map_index for claim in claims} | {self._map_index}
-        with self.asking_airflow():  # after the claims, for the reason that announcements() gives
-            states = states_in_dag_run(self._context, [ti.task_id])
         may_own_run = (*RUNNING, *ENDED_BADLY)
         silent = [index for (_, index), state in states.items() if state in may_own_run and index not in heard]
         claims += [Claim(is_answered=False, map_index=index) for index in silent]
@@ -171,25 +167,39 @@ class AttemptPort(ClientPort):
         return placed
 
     def announcements(self) -> Announced:
-        """Return what the other tasks of the DAG run have announced.
-
-        The announcements are read before the states. The other way round, a task could be seen waiting for its retry,
-        and then, with its XComs removed at the start of the retry, as one that has announced nothing.
-        """
+        """Return what the other tasks of the DAG run have announced."""
         ti = self._context["ti"]
         task_ids = tasks_that_set(self._context["dag"], "credit_limit")
-        with self.asking_airflow():
-            pushed = ti.xcom_pull(task_ids=task_ids, key=ANNOUNCEMENT_KEY) or []
-        found = [Announcement.from_json(value) for value in pushed if value is not None]
+        found, states = self._said(task_ids, ANNOUNCEMENT_KEY, Announcement)
         heard = {(each.task_id, each.map_index) for each in found} | {(ti.task_id, self._map_index)}
-        with self.asking_airflow():
-            states = states_in_dag_run(self._context, task_ids)
         quiet = [state for place, state in states.items() if place not in heard]
         return Announced(
             others=[each for each in found if (each.task_id, each.map_index) != (ti.task_id, self._map_index)],
             silent_running=sum(state in RUNNING for state in quiet),
             silent_ended=sum(state in ENDED_BADLY for state in quiet),
         )
+
+    def _said(
+        self, task_ids: Collection[str], key: str, kind: type[S]
+    ) -> tuple[list[S], dict[tuple[str, int], str | None]]:
+        """Return what tasks of the DAG run have pushed under a key, and the states of these tasks.
+
+        What was pushed is read before the states. The other way round, a task could be seen waiting for its retry, and
+        then, with its XComs removed at the start of the retry, as one that has said nothing. But a retry may also say
+        it again, and succeed, between the two: so where a task has succeeded, what was pushed is read once more.
+        """
+        said = self._pulled(task_ids, key, kind)
+        with self.asking_airflow():
+            states = states_in_dag_run(self._context, task_ids)
+        if "success" in states.values():
+            said |= self._pulled(task_ids, key, kind)
+        return list(said.values()), states
+
+    def _pulled(self, task_ids: Collection[str], key: str, kind: type[S]) -> dict[tuple[str | None, int | None], S]:
+        with self.asking_airflow():
+            pushed = self._context["ti"].xcom_pull(task_ids=list(task_ids), key=key) or []
+        said = [kind.from_json(value) for value in pushed if value is not None]
+        return {(getattr(each, "task_id", None), each.map_index): each for each in said}
 
     @contextmanager
     def asking_airflow(self) -> Iterator[None]:

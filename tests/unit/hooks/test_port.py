@@ -153,3 +153,19 @@ def test_a_sibling_that_may_not_have_claimed_its_run_again_seems_unanswered(
     task.ti.map_index = 1
     port_of(hook, task).claim(Claim(agent_id=7, run_ids=(1,)))
     assert port.claims() == [Claim(agent_id=7, run_ids=(1,), map_index=1)]
+
+
+def test_what_a_retry_says_again_before_it_succeeds_is_heard(
+    hook: SequentumConnection, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its XComs were removed when it started, and it has succeeded by the time its state is read."""
+    task.ti.map_index = 1
+    port_of(hook, task).claim(Claim(agent_id=7, run_ids=(1,)))
+    task.ti.map_index = 0
+    task.instances = [
+        SimpleNamespace(task_id="run_agent", map_index=index, state=state)
+        for index, state in enumerate(("running", "success"))
+    ]
+    pull, removed = task.ti.xcom_pull, iter([True])
+    monkeypatch.setattr(task.ti, "xcom_pull", lambda **asked: [] if next(removed, False) else pull(**asked))
+    assert port_of(hook, task).claims() == [Claim(agent_id=7, run_ids=(1,), map_index=1)]

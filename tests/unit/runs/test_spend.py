@@ -467,6 +467,8 @@ class Member(Worker):
         self.step()
         found = dict(self.dag_run.announced)
         self.step()
+        if "success" in self.dag_run.states.values():
+            found |= self.dag_run.announced
         silent = [state for index, state in self.dag_run.states.items() if index not in found]
         return Announced(
             [said for index, said in found.items() if index != self.index],

@@ -352,3 +352,9 @@ def test_tasks_of_agents_and_of_spaces_keep_one_limit(service: FakeService, work
     with pytest.raises(CreditLimitReached, match=r"\+ 5 for 1 start of this DAG run = 11"):
         run_try(worker, task, operator)
     assert run_try(worker, task, lambda: operator(credit_limit=11)) == [101, 102]
+
+
+@pytest.mark.parametrize("seed", [80, 758])
+def test_a_retry_that_succeeds_while_another_task_asks_is_counted(seed: int) -> None:
+    """Orders in which one read that a retry had announced nothing yet, and then that it had succeeded."""
+    assert TasksOfBothKinds(2, 5.0, random.Random(seed).randrange, 2).run() * 5.0 <= 10
