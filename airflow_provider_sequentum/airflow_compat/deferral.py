@@ -1,13 +1,17 @@
-"""What a deferral loses, and how a task is resumed without it.
+"""What a deferral loses, how a task is resumed without it, and how a task learns what Airflow answered to its deferral.
 
 When a deferral ends because its timeout passed or because its trigger failed, all versions of Airflow resume the task
 with a method of their own, and drop what was handed on. And they render the templates of a resumed task once more,
 although their context, the DAG or a Variable may have changed since.
+
+When a task was marked or cleared and its process has not heard of it yet, Airflow refuses its deferral (404 or 409). It
+writes that to the log and ends the process as if nothing had happened: there is no trigger, and no method of the
+operator is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -50,3 +54,23 @@ def keep_values_if_resumed(context: Mapping[str, Any], task_log: Any) -> Iterato
         task_log.warning(
             "The templates can no longer be rendered (%s). Continuing with the values from before the deferral.", error
         )
+
+
+def call_after_deferral(action: Callable[[], None]) -> None:
+    """Call ``action`` once when Airflow has answered the deferral that this process is about to ask for.
+
+    Only listeners are called then, so the process gets one of its own. Needs Airflow 3.3: before that, an answer that
+    refuses the deferral ends the process at once.
+    """
+    from airflow.listeners import hookimpl
+    from airflow.sdk.listener import get_listener_manager
+
+    manager = get_listener_manager()
+
+    class AfterDeferral:
+        @hookimpl
+        def before_stopping(self) -> None:
+            manager.pm.unregister(self)  # dag.test() runs all tasks in one process
+            action()
+
+    manager.add_listener(AfterDeferral())  # type: ignore[no-untyped-call]

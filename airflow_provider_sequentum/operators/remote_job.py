@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout, BaseOperator, TaskDeferred
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTim
 from airflow_provider_sequentum.airflow_compat.dag_run import has_supervisor
 from airflow_provider_sequentum.airflow_compat.deferral import (
     DEFERRAL_FAILED,
+    call_after_deferral,
     deferral_timed_out,
     deferral_timeout,
     keep_values_if_resumed,
@@ -258,12 +260,26 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         attempt.port.save(record)
         if self._is_ended(attempt, context):
             raise AirflowTaskTerminated("The task was marked or cleared before it could be deferred.")
+        if attempt.task.keeps_records and has_supervisor(context["ti"]):
+            call_after_deferral(partial(self._let_go_if_refused, attempt, context))
         self.defer(
             trigger=self._trigger(attempt),
             method_name="execute_complete",
             kwargs={"record": record.to_json()},
             timeout=deferral_timeout(attempt.port.deadline, attempt.port.now()),
         )
+
+    def _let_go_if_refused(self, attempt: A, context: Context) -> None:
+        """Let the job go if Airflow has refused the deferral, so that no trigger takes the job over."""
+        if not self._is_ended(attempt, context):
+            return
+        self.log.warning("The task was marked or cleared while it was being deferred.")
+        try:
+            fate = attempt.let_go(is_retried=False, is_killed=True)
+        finally:
+            attempt.port.close()
+        if fate is not None:
+            self.log.warning("%s", fate)
 
     def _stop_deferred(self, context: Context) -> None:
         """Stop the job of a deferred task whose ``execution_timeout`` passed: Airflow 2.11 calls only ``on_kill``.

@@ -174,6 +174,31 @@ def test_marking_a_task_that_is_about_to_be_deferred_stops_the_run(airflow: Airf
     until(lambda: statuses(sandbox, agent) == ["Stopped"])
 
 
+@pytest.mark.parametrize("does", ["marks it", "clears it and wipes its record"])
+def test_a_task_that_a_person_ends_while_it_is_being_deferred_stops_its_run(
+    airflow: AirflowInstance, sandbox: Sandbox, does: str
+) -> None:
+    agent = sandbox.add_agent(f"Deferred when a person {does}", duration=FOR_EVER)
+    run = run_agent(airflow, agent, "run_agent_deferred", die_at="ended while it is being deferred")
+    until(lambda: len(started(sandbox, agent)) == 1)
+    time.sleep(2)  # until it would be deferred
+    if does == "marks it":
+        airflow.mark(run, TASK, "failed")
+    else:
+        airflow.wipe_state_store(run, TASK)
+        airflow.clear(run, TASK)
+        airflow.wipe_state_store(run, TASK)
+    until(lambda: statuses(sandbox, agent)[0] == "Stopped", timeout=10)
+    assert "Failed to report terminal task state" in airflow.log(run, TASK, 1)
+    assert "The task was marked or cleared while it was being deferred." in airflow.log(run, TASK, 1)
+    if does != "marks it":
+        until(lambda: len(started(sandbox, agent)) == 2, timeout=120)
+        airflow.wait_for_task(run, TASK, {"deferred"}, timeout=90)
+        time.sleep(5)  # until the trigger runs
+        airflow.mark(run, TASK, "failed")
+        until(lambda: statuses(sandbox, agent) == ["Stopped", "Stopped"])
+
+
 def test_a_task_that_is_marked_before_its_start_was_sent_starts_nothing(
     airflow: AirflowInstance, sandbox: Sandbox, agent: Agent
 ) -> None:

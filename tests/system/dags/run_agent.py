@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Param, task
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Param, get_current_context, task
 
+from airflow_provider_sequentum.airflow_compat.kill import is_ended
 from airflow_provider_sequentum.hooks.port import AttemptPort
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 BEFORE_POST, AFTER_POST, AFTER_RECORD, ON_RESUME = "before POST", "after POST", "after record", "on resume"
 KILLED_BEFORE_POST = "killed before POST"
 """Not a death: the task waits until it is killed by a person, then goes on if no one keeps it from that."""
+ENDED_WHILE_DEFERRED = "ended while it is being deferred"
+"""Not a death: the task waits until a person has marked or cleared it, after its last question to Airflow."""
 SHUT_DOWN = "shut down"
 """Not a death: the worker is asked to end while the task waits, as Kubernetes does with a pod."""
 
@@ -79,6 +83,13 @@ class MortalOperator(StartAgentRunOperator):
             mortal(self.die_at)
         run_id: int = super().execute(context)
         return run_id
+
+    def defer(self, **how: Any) -> NoReturn:
+        """Ask Airflow for the deferral."""
+        context = get_current_context()
+        while self.die_at == ENDED_WHILE_DEFERRED and context["ti"].try_number == 1 and not is_ended(context):
+            time.sleep(0.05)
+        super().defer(**how)
 
     def execute_complete(self, context: Context, event: Any = None, record: Any = None) -> int:
         """Take in the trigger's event."""

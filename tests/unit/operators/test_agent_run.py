@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -694,6 +696,14 @@ def test_it_stops_the_run_where_no_next_attempt_joins_it(
 
 
 # A person ends the task, and its process has not heard of it yet
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What Airflow 3.3 does in a task's process when it has answered its deferral, whatever the answer."""
+    listener = pytest.importorskip("airflow.sdk.listener")
+    monkeypatch.setattr(remote_job, "has_supervisor", lambda ti: True)
+    return partial(listener.get_listener_manager().hook.before_stopping, component=None)
 
 
 MARKED = pytest.mark.parametrize("state", ["success", "failed", "skipped", "restarting", "removed"])
@@ -1392,3 +1402,25 @@ def test_a_retry_policy_that_fails_decides_nothing(
     # Airflow, too, goes on as if the task had no such policy.
     assert ("The next attempt joins it" in fate) is retries_left
     assert service.runs[101].is_over is not retries_left
+
+
+def test_a_task_whose_deferral_airflow_refuses_stops_its_run(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    states: dict[str, Any],
+    answered: Callable[[], None],
+) -> None:
+    service.plans = [Plan(seconds=None), Plan(seconds=None)]
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    states["state"] = "deferred"
+    answered()
+    assert service.count("stop") == 0
+    task.clear(wipes_store=True)
+    states["state"] = "running"
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    states["state"] = "restarting"
+    answered()
+    assert [run.status for run in service.runs.values()] == [RunStatus.RUNNING, RunStatus.STOPPED]
+    answered()
+    assert service.count("stop") == 1

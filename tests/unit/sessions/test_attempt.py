@@ -217,6 +217,19 @@ def test_what_a_user_ends_in_the_triggerer_is_cancelled_there_unless_it_is_to_be
     assert deferred.value.trigger.serialize()[1]["stop_on_kill"] is not keep
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_session_whose_task_is_ended_while_it_is_being_deferred_is_cancelled_unless_it_is_to_be_kept(
+    service: FakeBuilder, states: dict[str, str], monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    listener = pytest.importorskip("airflow.sdk.listener")
+    monkeypatch.setattr(remote_job, "has_supervisor", lambda ti: True)
+    with pytest.raises(TaskDeferred):
+        build(deferrable=True, keep_session=keep).execute(service.task().context)
+    states["state"] = "failed"
+    listener.get_listener_manager().hook.before_stopping(component=None)
+    assert service.sessions["s1"].status == ("processing" if keep else "cancelled")
+
+
 def test_a_given_session_is_left_to_whoever_fixes_the_input_of_the_task(service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(status="ready")
     with pytest.raises(SequentumRequestRefused, match="number 1 of 1 is empty"):

@@ -25,6 +25,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.hooks.port import CLAIM_KEY, AttemptPort
 from airflow_provider_sequentum.jobs.siblings import Claim
+from airflow_provider_sequentum.operators import remote_job
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent
 from airflow_provider_sequentum.spaces.attempt import SpaceAttempt
@@ -340,6 +341,20 @@ def test_a_worker_that_is_shut_down_leaves_the_runs_to_the_next_attempt(
     task.next_attempt()
     assert operator().execute(task.context) == [101, 102, 103]
     assert len(service.runs) == 3
+
+
+def test_a_task_that_is_ended_while_it_is_being_deferred_stops_all_its_runs(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = pytest.importorskip("airflow.sdk.listener")
+    state = "running"
+    monkeypatch.setattr("airflow_provider_sequentum.airflow_compat.kill.state_of", lambda task_instance: state)
+    monkeypatch.setattr(remote_job, "has_supervisor", lambda ti: True)
+    service.plans = [Plan(seconds=None)]
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    state = "success"
+    listener.get_listener_manager().hook.before_stopping(component=None)
+    assert {run.status for run in service.runs.values()} == {RunStatus.STOPPED}
 
 
 def test_a_kill_in_the_middle_of_the_start_sends_the_stops_at_once(
