@@ -30,6 +30,7 @@ HOLDER = """
     WHERE task.dag_id = %s AND task.run_id = %s AND task.task_id = %s
 """
 STOP_PATH = re.compile(r"/run/(?P<run>\d+)/(stop|kill)$")
+LIST_PATH = re.compile(r"/agent/(?P<agent>\d+)/runs$")
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 
 
@@ -122,16 +123,25 @@ def runs_by_agent(
     effects: Iterable[Effect], truths: Iterable[ActualRun], requests: Iterable[RequestEntry]
 ) -> dict[int, list[RunFact]]:
     """Return the runs that were started through the API, oldest first, for each agent."""
+    requests = list(requests)
     true = {truth.run_id: truth for truth in truths}
     stops = Counter(
         (int(stop["run"]), request.status is not None and request.status < HTTPStatus.BAD_REQUEST)
         for request in requests
         if (stop := STOP_PATH.search(request.path))
     )
+    lost = {request.number for request in requests if request.fault is not None}
+    looks = [(int(look["agent"]), request) for request in requests if (look := LIST_PATH.search(request.path))]
     found: dict[int, list[RunFact]] = defaultdict(list)
     for effect in effects:
         if effect.kind == "start" and effect.run_id is not None and effect.agent_id is not None:
             truth = true[effect.run_id]
+            if effect.request in lost:  # the task does not know the run before a look at the list has shown it
+                stops += Counter(
+                    (effect.run_id, look.fault is None)
+                    for agent, look in looks
+                    if agent == effect.agent_id and look.at >= effect.at
+                )
             found[effect.agent_id].append(
                 RunFact(
                     run_id=effect.run_id,

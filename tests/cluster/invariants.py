@@ -72,13 +72,13 @@ def unheard(case: Case) -> list[str]:
 
 
 def refused_stops(case: Case) -> list[str]:
-    """A person gave the run up, and the service refused every request to stop it.
+    """A person gave the run up, and the service refused every request to stop it, or to find it after a lost start.
 
     Airflow gives the process of a marked or cleared task about five seconds. A service that does not listen for so long
     cannot be stopped.
     """
     refused = [run for run in case.runs if _ended_unanswered(case, run)]
-    return [f"{run.stops_refused} requests to stop run {run.run_id} were refused" for run in refused]
+    return [f"{run.stops_refused} requests to find or stop run {run.run_id} were refused" for run in refused]
 
 
 def _is_excused(case: Case, run: RunFact) -> bool:

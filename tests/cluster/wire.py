@@ -28,6 +28,8 @@ TRIES = """
     ORDER BY try_number
 """
 STOPS = ("stop", "kill")
+LIFE_AFTER_KILL = 5.0
+"""How many seconds Airflow gives the process of a task that it kills. An answer that takes longer does not reach it."""
 PROMISED = {"has_state_store": True, "on_clear": "rerun", "retry_mode": "restart_or_new"}
 """What the tasks of a storm are told, as far as it decides what is promised."""
 
@@ -84,6 +86,7 @@ def _entry(fields: Mapping[str, Any]) -> Entry:
         "answer": _aware(fields.get("answer")),
         "clock": 0.0,
         "lost": not fields["same"],
+        "late": fields.get("acted_at", fields["at"]) - fields["at"] > LIFE_AFTER_KILL,
     }
 
 
@@ -173,13 +176,17 @@ def _is_start(entry: Entry) -> bool:
 
 
 def _was_refused(requests: Sequence[Entry], at: float) -> bool:
-    """Return whether the task asked to stop its run from then on, and the service never listened."""
-    stops = [
-        entry["status"] == 200
-        for entry in requests
-        if entry["by"] == "task" and entry["at"] >= at and entry["path"].rpartition("/")[2] in STOPS
-    ]
-    return bool(stops) and not any(stops)
+    """Return whether the task asked to stop its run from then on, and the service never listened.
+
+    While the answer to its start is lost, the task first has to find the run in the list of its agent's runs.
+    """
+    own = [entry for entry in requests if entry["by"] == "task"]
+    asked = [entry["status"] == 200 for entry in own if entry["at"] >= at and entry["path"].rpartition("/")[2] in STOPS]
+    started = next((entry for entry in reversed(own) if _is_start(entry)), None)
+    if started is not None and started["lost"]:
+        looks = [entry for entry in own if entry["at"] >= started["at"] and entry["path"].endswith("/runs")]
+        asked += [look["status"] == 200 and not look["lost"] and not look["late"] for look in looks]
+    return bool(asked) and not any(asked)
 
 
 def judge(

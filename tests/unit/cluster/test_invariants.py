@@ -186,7 +186,7 @@ class TestStopsThatAreRefused:
         return case(going, state="failed", ended=50, **person("mark failed", 50))
 
     def test_a_run_that_the_service_would_not_stop_is_told_apart(self) -> None:
-        assert refused_stops(self.marked(4, 0)) == ["4 requests to stop run 1 were refused"]
+        assert refused_stops(self.marked(4, 0)) == ["4 requests to find or stop run 1 were refused"]
         assert leaked(self.marked(4, 0), NOW) == []
 
     @pytest.mark.parametrize(("refused", "taken"), [(0, 0), (4, 1)])

@@ -32,13 +32,14 @@ def lines(
     acted: int | None = 200,
     told: int | None = 200,
     same: bool = True,
+    took: float = 0,
 ) -> list[str]:
     """Return what is written of a request: where the service answered, and what was sent."""
     asked = {"id": f"{seconds} {path}", "at": at(seconds).timestamp(), "method": "", "by": by}
     asked["path"] = f"/agent/1001{path}"
     written = [{**asked, "told": told, "same": same}]
     if acted is not None:
-        written = [{**asked, "acted_at": at(seconds).timestamp(), "status": acted, "answer": answer}, *written]
+        written = [{**asked, "acted_at": at(seconds + took).timestamp(), "status": acted, "answer": answer}, *written]
     return [json.dumps(line) for line in written]
 
 
@@ -165,6 +166,25 @@ def test_a_service_that_refuses_every_stop_cannot_be_stopped(
     for seconds, told in enumerate(stops, 21):
         acted = told if told == 204 else None
         record.append(lines(seconds, "/run/11/stop", acted=acted, told=told, same=acted is not None))
+    found = verdict(tmp_path, record, [a_try(1, 0, 22, "failed")], click("mark failed", 20))
+    assert bool(promises(found)) is is_broken
+
+
+@pytest.mark.parametrize(
+    ("told", "looks", "is_broken"),
+    [
+        (None, [(200, False, 0), (200, True, 8)], False),  # a gateway's page, and an answer after the process is gone
+        (None, [(200, False, 0), (200, True, 1)], True),
+        (None, [], True),
+        (202, [(200, True, 8)], True),
+    ],
+)
+def test_a_run_whose_start_was_lost_has_to_be_found_before_it_is_stopped(
+    tmp_path: Path, told: int | None, looks: list[tuple[int, bool, float]], is_broken: bool
+) -> None:
+    record = [lines(1, "/start", run(11, 1), acted=202, told=told, same=told is not None), census(11, 4)]
+    for seconds, (status, same, took) in enumerate(looks, 18):
+        record.append(lines(seconds, "/runs", [run(11, 4)], told=status, same=same, took=took))
     found = verdict(tmp_path, record, [a_try(1, 0, 22, "failed")], click("mark failed", 20))
     assert bool(promises(found)) is is_broken
 
