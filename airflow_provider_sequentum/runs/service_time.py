@@ -1,0 +1,45 @@
+"""The time by the service's clock, where much depends on it and the ``Date`` of an answer is not enough."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from airflow_provider_sequentum.api import billing
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.jobs.port import Sender
+
+MOST_AHEAD = timedelta(minutes=10)
+"""How far the service's time may be ahead of the worker's before something else has to confirm it."""
+
+log = logging.getLogger(__name__)
+
+
+def confirmed_time(port: Sender, served_at: datetime) -> datetime:
+    """Return a time that the service's clock has reached, as far as can be known.
+
+    A gateway with a wrong clock may write a ``Date`` of the future. So where it is ahead of the worker's clock, the
+    time that the service itself writes into an answer has to confirm it. If that does not, the worker's clock counts.
+
+    :param served_at: the time by the ``Date`` of an answer.
+    """
+    if served_at <= port.now() + MOST_AHEAD:
+        return served_at
+    stated: datetime | None = None
+    try:
+        stated = port.send(billing.credits(), budget_share=DECORATION_SHARE).retrieved_at
+    except SequentumError as error:
+        log.info("The time by the service's clock could not be confirmed. (%s)", error)
+    now = port.now()
+    if stated is not None and stated > now + MOST_AHEAD:
+        return min(served_at, stated)
+    log.warning(
+        "The service's answers are dated %s, and it is %s here. Nothing confirms that date: the earlier time counts.",
+        served_at,
+        now,
+    )
+    return now
