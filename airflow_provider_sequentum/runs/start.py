@@ -252,7 +252,10 @@ def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_ol
     port.save(intent)  # whatever ends this attempt: the run that the answer named is not this task's to stop
     try:
         found = find_lost_run(port, intent, record.config_or_defaults.on_ambiguous_start)
-    except AgentRunStartAmbiguous:
+    except AgentRunStartAmbiguous as error:
+        if error.run_id == record.run_id:  # the only one that it could be is the one that was named
+            port.save(record)
+            return None
         port.save(intent.updated(is_ambiguous=True))
         raise
     if found is None or found.id == record.run_id:  # its own record and the list may state different times
