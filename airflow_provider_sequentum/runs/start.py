@@ -29,6 +29,7 @@ from airflow_provider_sequentum.runs.before_start import check_before_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+from airflow_provider_sequentum.runs.service_time import is_of_another_clock
 from airflow_provider_sequentum.runs.stop import stop_run
 from airflow_provider_sequentum.runs.wait import (
     LONGEST_RUN_LIST,
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
-
-DATE_TOLERANCE = timedelta(minutes=5)
-"""How much later than an answer's ``Date`` a run in it may have been created, by clocks that differ a little."""
 
 CLOCK_TOLERANCE = timedelta(seconds=3)
 """How much earlier than its start was sent a run may seem to have been created: ``Date`` has whole seconds, and the
@@ -572,10 +570,9 @@ def requested_by_service(
     :param now: the time of an answer, by the clock that ``record.requested_at`` was read from. Only the difference
         between the two is taken from that clock, which may be wrong.
     :param served_at: the time of that answer, by the service's clock.
-    :param seen: the runs in that answer. If one was created after it, its ``Date`` is not of the clock that runs are
-        dated by, but a cache's or a gateway's, say. Then the worker's clock has to do.
+    :param seen: the runs in that answer. If they show that this is the time of another clock, the worker's has to do.
     """
-    if served_at is not None and any(run.created and run.created > served_at + DATE_TOLERANCE for run in seen):
+    if served_at is not None and is_of_another_clock(served_at, seen):
         return record.requested_at
     return None if served_at is None else served_at - (now - record.requested_at)
 
