@@ -163,6 +163,15 @@ class SequentumConnection(BaseHook):
         extra = self._connection.extra_dejson
         # Airflow says that it is a dictionary, whatever JSON the connection holds.
         template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
+        if isinstance(template, str) and self.settings.is_key_in(template):
+            # Everyone who sees the task sees the link, and people do paste the key into the wrong field.
+            log.warning(
+                "The field %r of the connection %r holds an API key, so it is not used. The key belongs into the "
+                "password alone.",
+                template_field,
+                self.sequentum_conn_id,
+            )
+            template = None
         return fill_link_template(template, self.settings.base_url, **ids)
 
 

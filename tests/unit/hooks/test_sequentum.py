@@ -226,6 +226,22 @@ def test_links(hook: SequentumHook) -> None:
     assert hook.session_link("a/b") == "https://ui/s/a%2Fb"
 
 
+@pytest.mark.parametrize(
+    "pasted", [f"https://ui/{KEY}/{{run_id}}", f"https://ui/?key={KEY}", f"https://ui/{KEY.upper()}"]
+)
+def test_a_template_that_holds_the_key_is_no_address(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pasted: str
+) -> None:
+    """A link is shown to all who see the task."""
+    links = {"run_link_template": pasted, "session_link_template": pasted}
+    connection = {"conn_type": "sequentum", "host": "https://sequentum.example", "password": KEY, "extra": links}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    hook = SequentumHook("my_conn")
+    assert hook.run_link(7, 42) == hook.session_link("s") == "https://sequentum.example"
+    assert "'run_link_template' of the connection 'my_conn' holds an API key" in caplog.text
+    assert KEY not in caplog.text
+
+
 def test_the_key_is_in_no_repr(hook: SequentumHook) -> None:
     assert KEY not in f"{hook!r} {hook.settings!r} {hook.client!r}"
 
