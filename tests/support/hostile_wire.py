@@ -126,6 +126,8 @@ class HostileWire:
         """Whether something was done that the answer says was refused: then nothing can know of it."""
         self.ids: list[int] = []
         """Ids that answers name, to be mistaken for one another."""
+        self.interrupt: tuple[int, Callable[[], None]] | None = None
+        """The number of a request in the middle of which something happens, and what: a signal, say."""
         self.foreign_ids: list[int] = []
         """Ids of what belongs to others."""
 
@@ -140,6 +142,10 @@ class HostileWire:
             return send(request)
         self.requests += 1
         assert self.requests < MOST_REQUESTS, f"it asks for ever: {self.lies}"
+        if self.interrupt is not None and self.requests == self.interrupt[0]:
+            if self.random.random() < 0.5:
+                send(request)  # it arrives, and its answer does not
+            self.interrupt[1]()
         if len(self.lies) >= MOST_LIES or self.random.random() > self.share:
             return send(request)
         return self._lie(request, send)
