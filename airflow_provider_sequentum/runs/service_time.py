@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Sender
 
 MOST_AHEAD = timedelta(minutes=10)
-"""How far the service's time may be ahead of the worker's before something else has to confirm it."""
+"""The default of how far the service's time may be ahead of the worker's."""
 
 DATE_TOLERANCE = timedelta(minutes=5)
 """How much later than an answer's ``Date`` a run in it may have been created, by clocks that differ a little."""
@@ -32,15 +32,16 @@ def is_of_another_clock(served_at: datetime, seen: Iterable[Run]) -> bool:
     return any(run.created is not None and run.created > served_at + DATE_TOLERANCE for run in seen)
 
 
-def confirmed_time(port: Sender, served_at: datetime) -> datetime:
+def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MOST_AHEAD) -> datetime:
     """Return a time that the service's clock has reached, as far as can be known.
 
     A gateway with a wrong clock may write a ``Date`` of the future. So where it is ahead of the worker's clock, the
     time that the service itself writes into an answer has to confirm it. If that does not, the worker's clock counts.
 
     :param served_at: the time by the ``Date`` of an answer.
+    :param most_ahead: how far it may be ahead of the worker's before something else has to confirm it.
     """
-    if served_at <= port.now() + MOST_AHEAD:
+    if served_at <= port.now() + most_ahead:
         return served_at
     stated: datetime | None = None
     try:
@@ -48,7 +49,7 @@ def confirmed_time(port: Sender, served_at: datetime) -> datetime:
     except SequentumError as error:
         log.info("The time by the service's clock could not be confirmed. (%s)", error)
     now = port.now()
-    if stated is not None and stated > now + MOST_AHEAD:
+    if stated is not None and stated > now + most_ahead:
         return min(served_at, stated)
     log.warning(
         "The service's answers are dated %s, and it is %s here. Nothing confirms that date: the earlier time counts.",

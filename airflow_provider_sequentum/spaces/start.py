@@ -37,6 +37,7 @@ from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.start import (
     JUST_BEFORE,
     candidates_for,
+    confirmed_request_time,
     created_just_before,
     ids_of,
     may_be_lost_by_sibling,
@@ -280,6 +281,8 @@ class SpaceSearch:
         self._is_confirmed = record.runs is not None or record.is_guess
         self._lists: dict[int, tuple[Page[Run], datetime | None]] = {}
         """The runs of each agent, and when the start was sent by the clock that they are dated by."""
+        self._confirmed: dict[int, datetime | None] = {}
+        """The same time, as far as it can be believed."""
         self._missing: list[int] = []
         self._lacks: dict[int, str] = {}
         self._unanswered = self._unlisted = 0
@@ -325,6 +328,7 @@ class SpaceSearch:
                 reply = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST))
                 since = requested_by_service(self.agents[agent], port.now(), reply.served_at, reply.value)
                 self._lists[agent] = reply.value, since
+                self._confirmed[agent] = confirmed_request_time(port, reply.served_at, since)
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = port.claims()
         self._unanswered = sum(not claim.is_answered for claim in claims)
@@ -338,8 +342,8 @@ class SpaceSearch:
         }
         lacks = {agent: lack or may_be_lost_by_sibling(candidates[agent], claims) for agent, lack in lacks.items()}
         earlier = {
-            agent: created_just_before(self.agents[agent], runs_of_agent, since, claims)
-            for agent, (runs_of_agent, since) in self._lists.items()
+            agent: created_just_before(self.agents[agent], runs_of_agent, self._confirmed[agent], claims)
+            for agent, (runs_of_agent, _) in self._lists.items()
             if not (lacks[agent] or candidates[agent])
         }
         lacks |= {agent: JUST_BEFORE.format(ids_of(found)) for agent, found in earlier.items() if found}
