@@ -10,6 +10,8 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -209,6 +211,9 @@ class HostileWire:
     def _header(self) -> tuple[bytes, bytes]:
         name = self.random.choice(sorted(HEADERS))
         value = self.random.choice(HEADERS[name])
+        if name == "date" and self.random.random() < 0.7:
+            seconds = self.random.choice([-90_000, -7200, -301, -62, 62, 301, 7200, 90_000])
+            value = format_datetime(self.sandbox.now + timedelta(seconds=seconds), usegmt=True)
         raw = value if isinstance(value, bytes) else value.encode()
         return name.encode(), raw.replace(b"KEY", self.sandbox.api_key.encode())
 
