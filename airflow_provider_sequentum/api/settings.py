@@ -63,9 +63,9 @@ class ClientSettings:
         object.__setattr__(self, "api_key", _checked_key(self.api_key))
         object.__setattr__(self, "base_url", _checked_base_url(self.base_url, allow_http=self.allow_http))
         # Both are shown in messages, and people do paste the key into the wrong field.
-        if _holds_key(self.base_url, self.api_key):
+        if self.is_key_in(self.base_url):
             raise SequentumConfigurationError(f"The Sequentum base URL holds an API key. {_WHERE_THE_KEY_BELONGS}")
-        if isinstance(self.verify, str) and _holds_key(self.verify, self.api_key):
+        if isinstance(self.verify, str) and self.is_key_in(self.verify):
             raise SequentumConfigurationError(
                 f"The path of the certificates (verify; in a connection: ca_bundle) holds an API key. "
                 f"{_WHERE_THE_KEY_BELONGS}"
@@ -90,10 +90,10 @@ class ClientSettings:
         """The server's host, in lower case."""
         return urlsplit(self.base_url).hostname or ""
 
-
-def _holds_key(text: str, key: str) -> bool:
-    is_own = len(key) >= _SHORTEST_KEY and key.lower() in unquote(text).lower()
-    return is_own or _KEY_IN_ADDRESS.search(text) is not None
+    def is_key_in(self, text: str) -> bool:
+        """Return whether a text that is shown, such as an address, holds this key, or what looks like one."""
+        is_own = len(self.api_key) >= _SHORTEST_KEY and self.api_key.lower() in unquote(text).lower()
+        return is_own or _KEY_IN_ADDRESS.search(text) is not None
 
 
 def _check_timeout(name: str, value: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -35,8 +36,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 D = TypeVar("D")
 
+LOOKUP_PAUSES = (1.0, 4.0, 15.0, 40.0)
+"""Seconds before a connection that was not found is looked up again in a triggerer."""
+
 DEFAULT_CONN_ID = "sequentum_default"
 CONN_TYPE = "sequentum"
+
+log = logging.getLogger(__name__)
 
 _YES = {"true", "1", "yes", "y", "on"}  # Airflow 2.11's test button says "y" for a ticked box
 _NO = {"false", "0", "no", "n", "off"}
@@ -88,12 +94,22 @@ class SequentumConnection(BaseHook):
             return self.client.send(call)
 
     async def aget_settings(self) -> ClientSettings:
-        """Return :attr:`settings` without blocking the event loop."""
+        """Return :attr:`settings` without blocking the event loop.
+
+        A connection that is not found is looked up again for a minute. Airflow says the same of one that it could not
+        look up, as while its database or secrets backend is out of reach, and all waits of a connection in a triggerer
+        hang on one lookup: they would end together, and the runs of tasks without retries would be stopped.
+        """
+        for pause in LOOKUP_PAUSES:
+            try:
+                return self._settings_from(*await aget_connection(self, self.sequentum_conn_id))
+            except AirflowNotFoundException:
+                log.warning("Airflow does not find the connection %r; trying again.", self.sequentum_conn_id)
+            await asyncio.sleep(pause)
         try:
-            connection, extra = await aget_connection(self, self.sequentum_conn_id)
+            return self._settings_from(*await aget_connection(self, self.sequentum_conn_id))
         except AirflowNotFoundException as error:
             raise self._missing_connection() from error
-        return self._settings_from(connection, extra)
 
     async def aget_client(self) -> AsyncSequentumClient:
         """Return a new async client; the caller closes it (``async with``)."""
@@ -147,6 +163,15 @@ class SequentumConnection(BaseHook):
         extra = self._connection.extra_dejson
         # Airflow says that it is a dictionary, whatever JSON the connection holds.
         template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
+        if isinstance(template, str) and self.settings.is_key_in(template):
+            # Everyone who sees the task sees the link, and people do paste the key into the wrong field.
+            log.warning(
+                "The field %r of the connection %r holds an API key, so it is not used. The key belongs into the "
+                "password alone.",
+                template_field,
+                self.sequentum_conn_id,
+            )
+            template = None
         return fill_link_template(template, self.settings.base_url, **ids)
 
 

@@ -213,6 +213,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             return self._let_go(attempt, context, late)
         except BaseException as problem:
             self.log.exception("%s could not be stopped.", attempt.name)
+            attempt.stop_failed = True
             fate = f"{doubt_about(attempt.name)} ({problem!r})"
             if not isinstance(problem, Exception):  # Ctrl-C once more, say
                 self.log.warning("%s", fate)
@@ -307,16 +308,19 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         try:
             return self._attempt_from_record(values[0], context)
         except ValueError as error:
-            what = f"The record of this task's job cannot be read: {error}"
+            failure: BaseException = SequentumRequestRefused(f"The record of this task's job cannot be read: {error}")
             attempt = self._attempt_from_ids(values, context)
-            fate = attempt.let_go(is_retried=False) if attempt is not None else None
+            if attempt is not None:
+                failure = self._let_go(attempt, context, failure)
+            if not isinstance(failure, SequentumRequestRefused):
+                raise failure from error
             if attempt is None or attempt.stop_failed:
                 raise SequentumRequestRefused(
-                    f"{what} {fate or ''} Nothing was started. Look in Sequentum Cloud whether a job is running, then "
+                    f"{failure} Nothing was started. Look in Sequentum Cloud whether a job is running, then "
                     f"delete the key {self.state_key!r} from the task's state store and clear the task."
                 ) from error
             self._state(context).save(None)
-            raise SequentumException(f"{what} {fate} A retry, or clearing the task, starts a new job.") from error
+            raise SequentumException(f"{failure} A retry, or clearing the task, starts a new job.") from error
 
     def _state(self, context: Context) -> TaskState:
         return TaskState(context, self.state_key)

@@ -50,6 +50,8 @@ class UsualDuration:
 def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDuration | None:
     """Return how long the last runs that succeeded took; ``None`` if there are too few.
 
+    One that took no time tells nothing: its times are not precise enough, and three times nothing is no time to run.
+
     :param listed: the agent's runs, newest first.
     :param run_id: a run that does not count.
     """
@@ -57,7 +59,7 @@ def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDur
         (run.end_time - since).total_seconds()
         for run in listed
         if run.id != run_id and phase_of(run) is Phase.SUCCEEDED and run.end_time is not None
-        if (since := run.created or run.start_time) is not None and run.end_time >= since
+        if (since := run.created or run.start_time) is not None and run.end_time > since
     ][:MOST_SAMPLES]
     return UsualDuration(median(seconds), len(seconds)) if len(seconds) >= FEWEST_DURATIONS else None
 
@@ -75,7 +77,8 @@ def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | N
     usual = usual_duration(reply.value, run.id)
     if usual is None:
         log.warning(
-            "%s is not stopped if it takes too long: fewer than %s runs of the agent succeeded, so none is usual.",
+            "%s is not stopped if it takes too long: fewer than %s runs of the agent succeeded and tell how long "
+            "they took, so none is usual.",
             record.name,
             FEWEST_DURATIONS,
         )
@@ -83,7 +86,9 @@ def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | N
     now = port.now()
     since = record.restart_asked_at or now
     if record.restart_asked_at is None and run.created is not None and reply.served_at is not None:
-        since = now - max(reply.served_at - run.created, timedelta())
+        # By a Date that is ahead, of a gateway with a wrong clock, say, a run would be older than its request.
+        longest = now - record.requested_at if record.has_request_time else timedelta.max
+        since = now - max(min(reply.served_at - run.created, longest), timedelta())
     allowed = OVERDUE_FACTOR * usual.seconds
     log.info(
         "%s is stopped if it takes longer than %s: %s times the median of %s, of %s that succeeded.",

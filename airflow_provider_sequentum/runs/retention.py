@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sequentum.api import billing, files, runs
+from airflow_provider_sequentum.api import files, runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.text import safe_text
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
+from airflow_provider_sequentum.runs.service_time import confirmed_time
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST, is_cut, length_of
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ KEPT_SIZE = 16_000
 """Bytes of a summary that the reasons for keeping runs may take, as long as there are not very many."""
 
 SHORTEST_REASON = 20
-
-MOST_AHEAD = timedelta(minutes=10)
-"""How far the service's time may be ahead of the worker's before something else has to confirm it."""
 
 log = logging.getLogger(__name__)
 
@@ -136,31 +134,14 @@ def delete_old_runs(
 def _service_time(port: Sender, listed: Sequence[Run], served_at: datetime | None) -> datetime:
     """Return a time that the service's clock has reached.
 
-    With a ``Date`` of the future, which a gateway with a wrong clock may write, every run would be an old one. So where
-    it is ahead of the worker's clock, the time that the service itself writes into an answer has to confirm it. If that
-    does not, the worker's clock counts: some runs are kept that are old already.
+    With a ``Date`` of the future every run would be an old one. If nothing confirms it, the worker's clock counts: some
+    runs are kept that are old already.
 
     :param served_at: the time by the ``Date`` of an answer, if there was one.
     """
     if served_at is None:
         return _latest_now(listed, port.now())
-    if served_at <= port.now() + MOST_AHEAD:
-        return served_at
-    stated: datetime | None = None
-    try:
-        stated = port.send(billing.credits(), budget_share=DECORATION_SHARE).retrieved_at
-    except SequentumError as error:
-        log.info("The time by the service's clock could not be confirmed. (%s)", error)
-    now = port.now()
-    if stated is not None and stated > now + MOST_AHEAD:
-        return min(served_at, stated)
-    log.warning(
-        "The service's answers are dated %s, and it is %s here. Nothing confirms that date, so how old a run is counts "
-        "from the earlier time.",
-        served_at,
-        now,
-    )
-    return now
+    return confirmed_time(port, served_at)
 
 
 def _latest_now(listed: Sequence[Run], now: datetime) -> datetime:

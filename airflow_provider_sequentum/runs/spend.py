@@ -28,6 +28,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.runs.cost import BILLING_PAGE
 from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.service_time import confirmed_time
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.billing import RunCost
@@ -374,7 +375,9 @@ def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
             records_per_page=BILLING_PAGE,
         )
     )
-    page, since = reply.value, start_of(config.credit_limit_period, reply.served_at or now)
+    # By a date of the future nothing would have been spent yet.
+    moment = now if start_of(config.credit_limit_period, now) is None else confirmed_time(port, reply.served_at or now)
+    page, since = reply.value, start_of(config.credit_limit_period, moment)
     if since is not None and page.unreadable:
         raise SequentumUnavailable(
             f"{counted(page.unreadable, 'bill')} of agent {agent_id} cannot be read, so credit_limit_period="

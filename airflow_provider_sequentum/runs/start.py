@@ -29,6 +29,7 @@ from airflow_provider_sequentum.runs.before_start import check_before_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
+from airflow_provider_sequentum.runs.service_time import confirmed_time, is_of_another_clock
 from airflow_provider_sequentum.runs.stop import stop_run
 from airflow_provider_sequentum.runs.wait import (
     LONGEST_RUN_LIST,
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
-
-DATE_TOLERANCE = timedelta(minutes=5)
-"""How much later than an answer's ``Date`` a run in it may have been created, by clocks that differ a little."""
 
 CLOCK_TOLERANCE = timedelta(seconds=3)
 """How much earlier than its start was sent a run may seem to have been created: ``Date`` has whole seconds, and the
@@ -226,9 +224,12 @@ def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
 def _started_by(port: Port, reply: Reply[Run], record: RunRecord) -> Run:
     """Return the run that a start has started: the one that its answer names, unless that one is older."""
     run = reply.value
-    if not _was_created_before(run, requested_by_service(record, port.now(), reply.served_at, [run])):
-        return run
-    return find_misnamed_run(port, record.started(run.id), run, is_older=True) or run
+    since = requested_by_service(record, port.now(), reply.served_at, [run])
+    if _was_created_before(run, since) and _was_created_before(
+        run, confirmed_request_time(port, reply.served_at, since)
+    ):
+        return find_misnamed_run(port, record.started(run.id), run, is_older=True) or run
+    return run
 
 
 def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_older: bool = False) -> Run | None:
@@ -547,6 +548,7 @@ def _look_for_candidates(
         if candidates and not doubt:
             break
         if not candidates and not doubt and number >= len(delays):
+            since = confirmed_request_time(port, reply.served_at, since)
             candidates = created_just_before(record, listed, since, claims)
             doubt = JUST_BEFORE.format(ids_of(candidates)) if candidates else ""
     return candidates, doubt
@@ -569,12 +571,24 @@ def requested_by_service(
     :param now: the time of an answer, by the clock that ``record.requested_at`` was read from. Only the difference
         between the two is taken from that clock, which may be wrong.
     :param served_at: the time of that answer, by the service's clock.
-    :param seen: the runs in that answer. If one was created after it, its ``Date`` is not of the clock that runs are
-        dated by, but a cache's or a gateway's, say. Then the worker's clock has to do.
+    :param seen: the runs in that answer. If they show that this is the time of another clock, the worker's has to do.
     """
-    if served_at is not None and any(run.created and run.created > served_at + DATE_TOLERANCE for run in seen):
+    if served_at is not None and is_of_another_clock(served_at, seen):
         return record.requested_at
     return None if served_at is None else served_at - (now - record.requested_at)
+
+
+def confirmed_request_time(port: Sender, served_at: datetime | None, since: datetime | None) -> datetime | None:
+    """Return when the start was sent, by the service's clock, if the ``Date`` that says so can be believed.
+
+    By one that is ahead of the clock that runs are dated by, the run that was started is older than its request.
+
+    :param served_at: the time of an answer, by its ``Date``.
+    :param since: what :func:`requested_by_service` makes of that.
+    """
+    if since is None or served_at is None:
+        return since
+    return since - (served_at - confirmed_time(port, served_at, OLDER))
 
 
 def candidates_for(

@@ -25,6 +25,7 @@ from airflow_provider_sequentum.jobs.port import (
 from airflow_provider_sequentum.jobs.record import JobEvent, Stored
 from airflow_provider_sequentum.runs.describe import RunProgress, counted
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.service_time import is_of_another_clock
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -270,12 +271,15 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
 
     :param since: by the clock of Airflow.
     :param now: the time of the answer by the same clock.
-    :param served_at: the time of the answer by the service's clock, which ``created`` is a time of.
+    :param served_at: the time of the answer by the service's clock, which ``created`` is a time of. If the runs show
+        that it is another one's, Airflow's has to do.
     :raises SequentumRequestRefused: the list is cut and may lack the first one.
     :raises FirstRunUncertain: an earlier run may be among those of which too little can be read.
     """
+    if served_at is None or is_of_another_clock(served_at, listed):
+        served_at = now
     # A second of tolerance, because the service's time of an answer comes in whole seconds.
-    by_service = since if served_at is None else since + (served_at - now) - timedelta(seconds=1)
+    by_service = since + (served_at - now) - timedelta(seconds=1)
     if abs((by_service - since).total_seconds()) < 2:
         by_service = since  # the clocks agree, as far as is known
     known = [run for run in listed if run.created is not None]

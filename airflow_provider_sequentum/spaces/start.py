@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api import runs, spaces
-from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunStartAmbiguous,
@@ -37,6 +37,7 @@ from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.start import (
     JUST_BEFORE,
     candidates_for,
+    confirmed_request_time,
     created_just_before,
     ids_of,
     may_be_lost_by_sibling,
@@ -145,8 +146,9 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
         record = record.answered(answer)
         port.save(record)
         if record.is_in_doubt:
-            log.warning("The service did not name every run that it started. Looking for the others.")
-            record = _find_runs(port, record, new)
+            unnamed = "The service did not name every run that it started."
+            log.warning("%s Looking for the others.", unnamed)
+            record = _find_after_lost_answer(port, record, new, unnamed)
     claim_runs(port, record)
     _announce(port, config, record.starts_announced)
     record = stop_further_runs(port, record)
@@ -154,7 +156,9 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     return record
 
 
-def _find_after_lost_answer(port: Port, record: SpaceRecord, new: SpaceRecord, lost: SequentumError) -> SpaceRecord:
+def _find_after_lost_answer(
+    port: Port, record: SpaceRecord, new: SpaceRecord, lost: SequentumError | str
+) -> SpaceRecord:
     try:
         return _find_runs(port, record, new)
     except SequentumError as error:
@@ -277,6 +281,8 @@ class SpaceSearch:
         self._is_confirmed = record.runs is not None or record.is_guess
         self._lists: dict[int, tuple[Page[Run], datetime | None]] = {}
         """The runs of each agent, and when the start was sent by the clock that they are dated by."""
+        self._confirmed: dict[int, datetime | None] = {}
+        """The same time, as far as it can be believed."""
         self._missing: list[int] = []
         self._lacks: dict[int, str] = {}
         self._unanswered = self._unlisted = 0
@@ -322,6 +328,7 @@ class SpaceSearch:
                 reply = port.exchange(runs.list_runs(agent, LONGEST_RUN_LIST))
                 since = requested_by_service(self.agents[agent], port.now(), reply.served_at, reply.value)
                 self._lists[agent] = reply.value, since
+                self._confirmed[agent] = confirmed_request_time(port, reply.served_at, since)
         # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
         claims = port.claims()
         self._unanswered = sum(not claim.is_answered for claim in claims)
@@ -335,8 +342,8 @@ class SpaceSearch:
         }
         lacks = {agent: lack or may_be_lost_by_sibling(candidates[agent], claims) for agent, lack in lacks.items()}
         earlier = {
-            agent: created_just_before(self.agents[agent], runs_of_agent, since, claims)
-            for agent, (runs_of_agent, since) in self._lists.items()
+            agent: created_just_before(self.agents[agent], runs_of_agent, self._confirmed[agent], claims)
+            for agent, (runs_of_agent, _) in self._lists.items()
             if not (lacks[agent] or candidates[agent])
         }
         lacks |= {agent: JUST_BEFORE.format(ids_of(found)) for agent, found in earlier.items() if found}
@@ -356,8 +363,19 @@ class SpaceSearch:
 
     def _expect_all_agents(self, port: Port) -> None:
         """Expect a run of every agent of the space, since the service has not said which ones it started."""
-        agents = port.send(spaces.list_agents(self.record.space_id))
+        call = spaces.list_agents(self.record.space_id)
+        agents = port.send(call)
         named = self.agents.keys() | self.record.not_started.keys()
+        if not (agents or named or self.record.is_guess):
+            # By an empty list, nothing would have been started, and the start would be repeated.
+            raise call.error(UnexpectedAnswer, "it lists no agent, and the answer to the start did not say so")
+        if self.record.is_incomplete and agents.left_out:
+            log.warning(
+                "%s of space %s cannot be read, neither in the list of agents nor in the answer to the start. %s",
+                counted(agents.left_out, "agent"),
+                self.record.space_id,
+                doubt_about("Runs of them", "them"),
+            )
         unnamed = (agent.id for agent in agents if not agent.is_archived and agent.id not in named)
         self._unlisted = agents.left_out
         intents = {agent_id: self.record.intent_of(agent_id) for agent_id in unnamed}

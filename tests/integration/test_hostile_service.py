@@ -13,15 +13,18 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
+from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
 from airflow_provider_sequentum.api import agents, runs, schedules
 from airflow_provider_sequentum.api.schedules import ScheduleDefinition, ScheduleType
+from airflow_provider_sequentum.assets.agent_run import AgentRunCompletedTrigger
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
@@ -38,6 +41,7 @@ from airflow_provider_sequentum.transfers.input_files import ObjectStorageToInpu
 from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME
 from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStorageOperator
 from tests.support.airflow import FakeTask
+from tests.support.hostile_triggerer import HostileTriggerer, hostile_triggerer, stored
 from tests.support.hostile_wire import HostileWire, hostile
 from tests.support.landing import finished_run
 from tests.support.service import Clock
@@ -63,14 +67,15 @@ class Case:
         self.sandbox, self.wire, self.folder, self.log = sandbox, wire, folder, log
         self.task = FakeTask(Clock(sandbox.now))
         self.context: Any = None
+        self.triggerer: HostileTriggerer = None  # type: ignore[assignment]
         self.ended = ""
         self.kinds: set[str] = set()
         self.result: Any = None
-        self.since = len(sandbox.ledger.effects)
         self.foreign = sandbox.add_agent("Foreign", records=[{"a": "1"}], duration=500_000_000.0, space_id=1)
         self.foreign_run = self.hook.send(runs.start(self.foreign.id)).id
         done = sandbox.add_agent("Foreign done", records=[{"a": "1"}], duration=1)
         self.foreign_done = self.finished(done)
+        self.since = len(sandbox.ledger.effects)
         wire.foreign_ids = [self.foreign_run, self.foreign_done, self.foreign.id, done.id]
 
     @property
@@ -111,6 +116,8 @@ class Case:
         except AirflowException as error:
             self.kinds = {kind.__name__ for kind in type(error).__mro__}
             self.ended = "".join(traceback.format_exception(error)) + repr(vars(error))
+        except (AirflowTaskTerminated, SystemExit) as killed:
+            self.ended = "".join(traceback.format_exception(killed))
         finally:
             self.wire.is_honest = True
 
@@ -153,6 +160,13 @@ class Case:
         for run in going:
             is_named = str(run.run_id) in self.said or "may be running" in self.said or "may have started" in self.said
             assert is_named, f"run {run.run_id} goes on"
+
+    def check_stopped(self, agent_id: int) -> None:
+        """Check that no run of an agent goes on, unless the log says that it may, or the service that it does not."""
+        going = [run for run in self.sandbox.ledger.runs(agent_id) if run.going]
+        is_told = any("/status" in lie and ("body" in lie or "->" in lie or "raw" in lie) for lie in self.wire.lies)
+        is_told = is_told or self.wire.refused_falsely
+        assert not going or is_told or "may be running" in self.said or "may still be running" in self.said
 
     def check_no_overlap(self, agent_ids: list[int]) -> None:
         """Check that no run of an agent was started while another one of the task went on, unless it is named."""
@@ -420,15 +434,173 @@ def use_hook(case: Case) -> None:
             lambda: list(hook.iter_records(agent.id, run_id)),
             lambda: hook.list_paused_schedules(agent.id),
             lambda: hook.wait_for_run(**ids, timeout=600),
+            lambda: hook.start_run(agent_id=agent.id, credit_limit=1000),
         ):
             with suppress(AirflowException):
                 told.append(each())
         return told
 
     case.run(use)
+    assert len(case.effects("start")) <= 1
+    # What a language model is told by these methods as its tools.
+    for told in case.result:
+        stored(json.loads(json.dumps(told, default=lambda value: value.model_dump(mode="json"))))
+
+
+def run_deferred(case: Case, make: Callable[[], Any]) -> None:
+    """Let a task wait in the triggerer, through all its deferrals."""
+
+    lies_to_worker = case.wire.random.random() < 0.5
+
+    def work(context: Any) -> Any:
+        case.wire.is_honest = not lies_to_worker
+        try:
+            return make().execute(context)
+        except TaskDeferred as deferral:
+            pending = deferral
+        while True:
+            since = case.sandbox.now
+            case.wire.is_honest = False
+            event = case.triggerer.fire(pending.trigger)
+            assert pending.timeout is None or case.sandbox.now - since <= pending.timeout
+            case.wire.is_honest = not lies_to_worker
+            given = stored({**(pending.kwargs or {}), "event": event})
+            try:
+                return make().resume_execution(pending.method_name, given, context)
+            except TaskDeferred as deferral:
+                pending = deferral
+
+    case.run(work)
+
+
+def start_deferred(case: Case) -> None:
+    agent = case.agent(duration=case.wire.random.choice([20, 20, 10**7]))
+    arguments: dict[str, Any] = {"agent_id": agent.id, "timeout": 600, "deferrable": True, "stop_overdue": True}
+    run_deferred(case, lambda: StartAgentRunOperator(task_id="run_agent", restarts=1, **arguments))
+    case.check_runs([agent.id])
+
+
+def start_space_deferred(case: Case) -> None:
+    space = case.sandbox.add_space(f"Space {len(case.sandbox.engine.state.spaces)}")
+    durations = case.wire.random.choice([(20, 20, 10**7), (10**7, 10**7, 20), (20,) * 8])
+    ids = [case.agent(space_id=space.id, duration=duration).id for duration in durations]
+    arguments: dict[str, Any] = {"space_id": space.id, "timeout": 600, "deferrable": True}
+    run_deferred(case, lambda: StartSpaceRunsOperator(task_id="run_agent", **arguments))
+    case.check_runs(ids)
+
+
+def build_deferred(case: Case) -> None:
+    case.sandbox.script_sessions()
+    prompt = "Pull the symbol and name of the chemical elements from https://elements.example"
+    arguments: dict[str, Any] = {"prompt": prompt, "timeout": 600, "deferrable": True}
+    run_deferred(case, lambda: AgentBuilderOperator(task_id="build", **arguments))
+    assert len(case.effects("session_start")) <= 1
+    assert len(case.effects("session_finish")) <= 1
+
+
+def sense_deferred(case: Case) -> None:
+    agent = case.agent()
+    run_id = case.hook.send(runs.start(agent.id)).id
+    which: dict[str, Any] = case.wire.random.choice(
+        [{"run_id": run_id}, {"since": (case.sandbox.now - timedelta(seconds=5)).isoformat()}]
+    )
+    arguments: dict[str, Any] = {"agent_id": agent.id, **which, "timeout": 600, "poke_interval": 5}
+    run_deferred(case, lambda: AgentRunSensor(task_id="wait", deferrable=True, **arguments))
+    assert not case.effects("start")
+    assert not case.effects("stop")
+
+
+def kill_deferred(case: Case) -> None:
+    """A person marks a deferred task: its trigger stops what it has waited for."""
+    agent = case.agent(duration=10**7)
+    operator = StartAgentRunOperator(
+        task_id="run_agent", agent_id=agent.id, deferrable=True, stop_grace=case.wire.random.choice([0, 10, 45])
+    )
+    case.wire.is_honest = True
+    with pytest.raises(TaskDeferred) as caught:
+        operator.execute(case.task.context)
+    case.wire.is_honest = False
+    event = case.triggerer.kill(caught.value.trigger, case.wire.random.choice([1.0, 30.0, 200.0]), "failed")
+    case.wire.is_honest = True
+    if event is None:
+        case.check_stopped(agent.id)
+
+
+def kill_deferred_session(case: Case) -> None:
+    case.sandbox.script_sessions()
+    prompt = "Pull the symbol and name of the chemical elements from https://elements.example"
+    operator = AgentBuilderOperator(task_id="build", prompt=prompt, deferrable=True)
+    case.wire.is_honest = True
+    with pytest.raises(TaskDeferred) as caught:
+        operator.execute(case.task.context)
+    case.wire.is_honest = False
+    case.triggerer.kill(caught.value.trigger, case.wire.random.choice([1.0, 4.0]), "failed")
+    case.wire.is_honest = True
+    assert "Traceback" not in case.said
+
+
+def watch_asset(case: Case) -> None:
+    """A watcher of an asset lives on, and fires for nothing but runs of its agent, once for each."""
+    agent = case.agent(duration=20)
+    case.wire.is_honest = True
+    for _ in range(3):
+        case.hook.send(runs.start(agent.id))
+    case.wire.is_honest = False
+    trigger = AgentRunCompletedTrigger(agent_id=agent.id, poll_interval=10, ending="any")
+    payloads = [stored(payload) for payload in case.triggerer.listen(trigger, 600.0)]
+    case.wire.is_honest = True
+    assert {payload["agent_id"] for payload in payloads} <= {agent.id}
+    fired = [payload["run_id"] for payload in payloads]
+    assert len(fired) == len(set(fired))
+
+
+DEFERRED: list[Scenario] = [
+    start_deferred,
+    start_space_deferred,
+    build_deferred,
+    sense_deferred,
+    kill_deferred,
+    kill_deferred_session,
+    watch_asset,
+]
+
+
+def kill(case: Case) -> None:
+    """The task is killed in the middle of any of its requests."""
+    agent = case.agent(duration=case.wire.random.choice([20, 10**7]))
+    operator = StartAgentRunOperator(task_id="run_agent", agent_id=agent.id, stop_grace=1, check_schedules=True)
+    case.wire.interrupt = case.wire.random.randrange(1, 8), operator.on_kill
+    case.run(operator.execute)
+    case.check_stopped(agent.id)
+
+
+def kill_space(case: Case) -> None:
+    space = case.sandbox.add_space(f"Space {len(case.sandbox.engine.state.spaces)}")
+    ids = [case.agent(space_id=space.id, duration=10**7).id for _ in range(3)]
+    operator = StartSpaceRunsOperator(task_id="run_agent", space_id=space.id, stop_grace=1)
+    case.wire.interrupt = case.wire.random.randrange(1, 8), operator.on_kill
+    case.run(operator.execute)
+    for agent_id in ids:
+        case.check_stopped(agent_id)
+
+
+def kill_build(case: Case) -> None:
+    case.sandbox.script_sessions()
+    prompt = "Pull the symbol and name of the chemical elements from https://elements.example"
+    operator = AgentBuilderOperator(task_id="build", prompt=prompt)
+    case.wire.interrupt = case.wire.random.randrange(1, 8), operator.on_kill
+    case.run(operator.execute)
+    assert len(case.effects("session_start")) <= 1
+    if case.effects("session_start") and "result" not in case.ended:
+        is_over = case.effects("session_cancel") or case.effects("session_stop") or case.effects("session_finish")
+        is_told = any("/status" in lie and ("body" in lie or "->" in lie or "raw" in lie) for lie in case.wire.lies)
+        assert is_over or is_told or "may be running" in case.said or "may have started" in case.said
 
 
 SCENARIOS: list[Scenario] = [
+    kill,
+    kill_space,
+    kill_build,
     start,
     start_beside_stranger,
     start_and_retry,
@@ -474,6 +646,24 @@ def test_whatever_the_service_answers(
         try:
             scenario(case)
             case.check()
+        except BaseException as error:
+            error.add_note("\n".join([*wire.lies, case.ended[-3000:]]))
+            raise
+
+
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + CASES))
+@pytest.mark.parametrize("scenario", DEFERRED, ids=lambda scenario: scenario.__name__)
+def test_whatever_the_service_answers_to_a_triggerer(
+    scenario: Scenario, seed: int, service: Sandbox, open_case: Callable[[HostileWire], Case]
+) -> None:
+    wire = HostileWire(service, seed)
+    with hostile_triggerer(wire) as triggerer, hostile(wire):
+        case = open_case(wire)
+        case.triggerer, triggerer.task = triggerer, case.task
+        try:
+            scenario(case)
+            case.check()
+            assert triggerer.unexpected == []
         except BaseException as error:
             error.add_note("\n".join([*wire.lies, case.ended[-3000:]]))
             raise

@@ -10,6 +10,8 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -126,6 +128,8 @@ class HostileWire:
         """Whether something was done that the answer says was refused: then nothing can know of it."""
         self.ids: list[int] = []
         """Ids that answers name, to be mistaken for one another."""
+        self.interrupt: tuple[int, Callable[[], None]] | None = None
+        """The number of a request in the middle of which something happens, and what: a signal, say."""
         self.foreign_ids: list[int] = []
         """Ids of what belongs to others."""
 
@@ -140,6 +144,10 @@ class HostileWire:
             return send(request)
         self.requests += 1
         assert self.requests < MOST_REQUESTS, f"it asks for ever: {self.lies}"
+        if self.interrupt is not None and self.requests == self.interrupt[0]:
+            if self.random.random() < 0.5:
+                send(request)  # it arrives, and its answer does not
+            self.interrupt[1]()
         if len(self.lies) >= MOST_LIES or self.random.random() > self.share:
             return send(request)
         return self._lie(request, send)
@@ -203,6 +211,9 @@ class HostileWire:
     def _header(self) -> tuple[bytes, bytes]:
         name = self.random.choice(sorted(HEADERS))
         value = self.random.choice(HEADERS[name])
+        if name == "date" and self.random.random() < 0.7:
+            seconds = self.random.choice([-90_000, -7200, -301, -62, 62, 301, 7200, 90_000])
+            value = format_datetime(self.sandbox.now + timedelta(seconds=seconds), usegmt=True)
         raw = value if isinstance(value, bytes) else value.encode()
         return name.encode(), raw.replace(b"KEY", self.sandbox.api_key.encode())
 

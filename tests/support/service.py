@@ -241,7 +241,8 @@ class FakeService:
                 for number, name in self.agents.items()
             ]
         if names[0] == "billing" and verb in ("credits", "runs"):
-            return {"availableCredits": self.credits} if verb == "credits" else self._bills(call, int(names[2]))
+            left = {"availableCredits": self.credits, "retrievedAt": self.now.isoformat()}
+            return left if verb == "credits" else self._bills(call, int(names[2]))
         raise not_found(call)
 
     def _bills(self, call: Call[Any], agent_id: int) -> Any:

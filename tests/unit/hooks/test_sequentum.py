@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import pickle
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
+from airflow_provider_sequentum.airflow_compat.connections import aget_connection
 from airflow_provider_sequentum.api import ClientSettings, SequentumClient, runs
 from airflow_provider_sequentum.exceptions import (
     RunFilesUnavailable,
@@ -147,7 +149,7 @@ def test_the_connection_is_looked_up_at_the_first_request_only(
     SequentumHook("my_conn")
 
 
-def missing(conn_id: str) -> object:
+def missing(conn_id: str) -> NoReturn:
     raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
 
 
@@ -163,8 +165,37 @@ async def test_a_missing_connection_is_the_same_error_in_a_trigger(monkeypatch: 
 
     monkeypatch.setattr(SequentumHook, "get_connection", staticmethod(missing))
     monkeypatch.setattr(SequentumHook, "aget_connection", staticmethod(amissing), raising=False)
+    slept = sleeping_at_once(monkeypatch)
     with pytest.raises(SequentumConnectionNotFound, match="'no_such'"):
         await SequentumHook("no_such").aget_client()
+    assert 30 <= sum(slept) <= 90
+
+
+async def test_a_connection_that_is_found_a_moment_later_ends_nothing(
+    hook: SequentumHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow does not tell a connection that it could not look up from one that does not exist."""
+    lookups: list[str] = []
+
+    async def found_at_third(hook: SequentumHook, conn_id: str) -> tuple[Any, Any]:
+        lookups.append(conn_id)
+        return missing(conn_id) if len(lookups) < 3 else await aget_connection(hook, conn_id)
+
+    monkeypatch.setattr("airflow_provider_sequentum.hooks.connection.aget_connection", found_at_third)
+    slept = sleeping_at_once(monkeypatch)
+    assert await hook.aget_settings() == hook.settings
+    assert len(lookups) == 3
+    assert sum(slept) <= 10
+
+
+def sleeping_at_once(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("airflow_provider_sequentum.hooks.connection.asyncio.sleep", sleep)
+    return slept
 
 
 def test_an_unusable_field_names_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +224,22 @@ async def test_the_settings_are_the_same_for_a_trigger(hook: SequentumHook) -> N
 def test_links(hook: SequentumHook) -> None:
     assert hook.run_link(7, 42) == "https://ui/7/42"
     assert hook.session_link("a/b") == "https://ui/s/a%2Fb"
+
+
+@pytest.mark.parametrize(
+    "pasted", [f"https://ui/{KEY}/{{run_id}}", f"https://ui/?key={KEY}", f"https://ui/{KEY.upper()}"]
+)
+def test_a_template_that_holds_the_key_is_no_address(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pasted: str
+) -> None:
+    """A link is shown to all who see the task."""
+    links = {"run_link_template": pasted, "session_link_template": pasted}
+    connection = {"conn_type": "sequentum", "host": "https://sequentum.example", "password": KEY, "extra": links}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    hook = SequentumHook("my_conn")
+    assert hook.run_link(7, 42) == hook.session_link("s") == "https://sequentum.example"
+    assert "'run_link_template' of the connection 'my_conn' holds an API key" in caplog.text
+    assert KEY not in caplog.text
 
 
 def test_the_key_is_in_no_repr(hook: SequentumHook) -> None:

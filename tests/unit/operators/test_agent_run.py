@@ -1036,6 +1036,41 @@ def test_a_record_of_an_earlier_version_is_refused_and_its_run_stopped(
     assert run_through(worker, task) == 102
 
 
+@pytest.mark.parametrize("verb", ["stop", "status"])
+def test_execution_timeout_while_the_run_of_an_unreadable_record_is_stopped_does_not_end_that(
+    service: FakeService, worker: Worker, task: FakeTask, verb: str
+) -> None:
+    service.plans = [Plan(seconds=None)]
+    run = service.start()
+    task.ti.max_tries = 0
+    task.store.set("sequentum_run", {"format": 1, "agent_id": 7, "run_id": run.id})
+    service.faults[verb] = [(late_answer, False)]
+    with pytest.raises(AirflowTaskTimeout) as caught:
+        operator(retries=0).execute(task.context)
+    assert run.status is RunStatus.STOPPED
+    assert "Run 101 of agent 7 was asked to stop. It has been stopped." in caught.value.__notes__[0]
+
+
+def late_answer(_call: Any) -> Any:
+    raise AirflowTaskTimeout("late")
+
+
+@pytest.mark.parametrize("problem", [SequentumConnectionNotFound("No connection."), RuntimeError("Airflow is down")])
+def test_what_keeps_the_run_of_an_unreadable_record_from_being_stopped_does_not_hide_it(
+    service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    def fail(*_arguments: Any, **_options: Any) -> None:
+        raise problem
+
+    record = {"format": 1, "agent_id": 7, "run_id": service.start().id}
+    task.store.set("sequentum_run", record)
+    monkeypatch.setattr(ClientPort, "exchange", fail)
+    with pytest.raises(SequentumRequestRefused, match=r"Run 101 of agent 7 may be running") as caught:
+        operator().execute(task.context)
+    assert "a new job" not in str(caught.value)
+    assert task.store.get("sequentum_run") == record
+
+
 def test_a_record_that_cannot_be_read_is_kept_while_its_run_may_be_running(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:

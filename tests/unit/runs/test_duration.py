@@ -35,6 +35,8 @@ def lasting(*minutes: float) -> Iterator[Run]:
         ([*lasting(*[1] * 20, *[50] * 60)], 60.0),
         ([*lasting(1, 2, 90), ended_run(status=int(RunStatus.FAILED), endTime=START)], 120.0),
         ([*lasting(1, 2), ended_run(endTime=None)], None),
+        ([*lasting(0, 0, 0, 0, 1, 2)], None),
+        ([*lasting(0, 0, 0, 0, 1, 2, 90)], 120.0),
     ],
 )
 def test_the_usual_duration_is_the_median_of_runs_that_succeeded(listed: list[Run], seconds: float | None) -> None:
@@ -67,6 +69,21 @@ def test_the_log_says_what_was_decided_and_why(service: FakeService, worker: Wor
     asked_at = worker.now()
     restarted = record.restarting(asked_at, None)
     assert find_overdue_time(worker, restarted, seen) == asked_at + timedelta(minutes=6)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=5), timedelta(days=1), timedelta(days=300_000)])
+def test_a_date_ahead_of_the_service_s_clock_makes_no_run_overdue(
+    service: FakeService, worker: Worker, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    """A gateway with a wrong clock may write it."""
+    with_history(service, 1, 1, 1)
+    asked_at = worker.now()
+    run = Run.model_validate(service.start().as_json(worker.now()))
+    service.clock.sleep(10)
+    exchange = service.exchange
+    monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + ahead))
+    record = RunRecord(agent_id=7, run_id=run.id, requested_at=asked_at)
+    assert find_overdue_time(worker, record, run) == asked_at + timedelta(minutes=3)
 
 
 def test_a_history_that_is_too_short_or_cannot_be_read_stops_nothing(service: FakeService, worker: Worker) -> None:

@@ -137,6 +137,24 @@ def test_the_right_run_is_taken_for_no_other_whatever_the_clocks_say(
     assert run_agent(worker, task, deferrable=deferrable) == 104
 
 
+@pytest.mark.parametrize("ahead", [5, 61, 62, 63, 64, 600, 90_000])
+@pytest.mark.parametrize("run", [run_agent, run_space])
+@BOTH
+def test_the_right_run_is_the_task_s_whatever_a_gateway_takes_for_the_time(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., Any],
+    ahead: float,
+    deferrable: bool,
+) -> None:
+    service.plans = [Plan(seconds=300)]
+    exchange, skew = service.exchange, timedelta(seconds=ahead)
+    monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + skew))
+    assert run(worker, task, deferrable=deferrable) in (103, [103, 104])
+
+
 def state_another_time(service: FakeService) -> None:
     """Let the status of a run state a time of another zone than the list does, as one without an offset may be."""
 

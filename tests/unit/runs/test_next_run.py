@@ -49,6 +49,14 @@ def test_the_first_run_since_a_moment_of_the_services_clock(
     assert (found.id if found else None) == (later[0][1] if later else None)
 
 
+@pytest.mark.parametrize("behind", [timedelta(hours=2), timedelta(days=20_000)])
+def test_a_date_from_before_the_runs_in_its_answer_makes_no_older_run_the_first(behind: timedelta) -> None:
+    """A cache or a gateway may write a ``Date`` that has nothing to do with the clock that runs are dated by."""
+    old = run(1, START - timedelta(hours=1))
+    assert first_run_since([old], START, START, START - behind) is None
+    assert first_run_since([run(2, START), old], START, START, START - behind) == run(2, START)
+
+
 def undated(number: int, started: datetime | None = None) -> Run:
     return run(number, None).model_copy(update={"start_time": started})
 

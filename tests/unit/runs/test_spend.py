@@ -309,6 +309,18 @@ def test_bills_that_cannot_be_read_are_not_left_out_of_the_sum(
         read_bill(worker, config(credit_limit_period=period), 7)
 
 
+@pytest.mark.parametrize("period", ["day", "month"])
+@pytest.mark.parametrize("ahead", [timedelta(hours=23), timedelta(days=40), timedelta(days=300_000)])
+def test_a_date_that_nothing_confirms_begins_no_new_period(
+    service: FakeService, worker: Worker, monkeypatch: pytest.MonkeyPatch, ahead: timedelta, period: str
+) -> None:
+    """A gateway with a wrong clock may write it."""
+    service.bills = bills(4)
+    exchange = service.exchange
+    monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + ahead))
+    assert read_bill(worker, config(credit_limit_period=period), 7).spent == 4
+
+
 @pytest.mark.parametrize("skew", [-1, 1])
 def test_a_day_is_one_of_the_services_clock(service: FakeService, worker: Worker, skew: int) -> None:
     service.skew = timedelta(days=skew)

@@ -804,6 +804,23 @@ def test_no_run_is_started_beside_one_that_seems_to_be_from_just_before_the_requ
     assert asked().run.id == (101 if on_ambiguous_start == "adopt" else 102)
 
 
+@pytest.mark.parametrize("ahead", [timedelta(minutes=2), timedelta(hours=3), timedelta(days=40)])
+@pytest.mark.parametrize("seconds", [None, 5])
+def test_no_second_run_is_started_because_of_a_date_that_nothing_confirms(
+    service: FakeService, worker: Worker, monkeypatch: pytest.MonkeyPatch, ahead: timedelta, seconds: float | None
+) -> None:
+    """A gateway's clock makes all runs look older than the request, the lost one too, which may have ended by now."""
+    exchange = service.exchange
+    monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + ahead))
+    service.plans = [Plan(seconds=seconds)]
+    service.clock.sleep(3600)
+    service.faults["start"] = [(fakes.answer_lost, True)]
+    for _ in range(2):
+        with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[101\] were created just before"):
+            acquire(worker)
+    assert service.count("start") == 1
+
+
 def test_a_run_from_just_before_the_request_that_had_ended_by_then_keeps_none_from_being_started(
     service: FakeService, worker: Worker
 ) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api.call import Call
-from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous
+from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.exceptions import AgentRunStartAmbiguous, SequentumUnavailable
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 from airflow_provider_sequentum.spaces.start import acquire_space
-from tests.support.service import FakeService
+from tests.support.service import FakeService, answer_lost, server_error
 from tests.support.worker import Worker
 
 Answer = dict[str, Any]
@@ -125,3 +126,53 @@ def test_a_list_with_a_run_that_cannot_be_read_proves_nothing(
     with nullcontext() if is_adopted else pytest.raises(AgentRunStartAmbiguous, match="1 run of agent 7 could not"):
         acquire_space(worker, intent, new)
     assert service.count("run-all") == 0
+
+
+def spoil_agents(service: FakeService, change: Callable[[list[Answer]], list[Answer]]) -> None:
+    """Let the service list something else than the agents of a space."""
+    act = service._act
+
+    def spoilt(verb: str, call: Call[Any]) -> Any:
+        answer = act(verb, call)
+        return change(answer) if call.path.endswith("/agents") else answer
+
+    service._act = spoilt  # type: ignore[method-assign]
+
+
+def test_a_space_that_has_started_agents_and_lists_none_is_not_empty(service: FakeService, worker: Worker) -> None:
+    spoil(service, lambda answer: {**answer, "results": {"items": answer["results"]}})
+    shown: list[bool] = []
+    spoil_agents(service, lambda agents: agents if shown else [])
+    with pytest.raises(SequentumUnavailable, match=r"lists no agent.* may be running"):
+        acquire(worker)
+    record = worker.record
+    assert isinstance(record, SpaceRecord)
+    assert record.is_in_doubt
+    shown.append(True)
+    found, is_new = acquire_space(
+        worker, record, SpaceRecord(config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2)
+    )
+    assert (sorted(found.known_runs), is_new, service.count("run-all")) == ([7, 8], False, 1)
+
+
+def test_an_empty_list_of_agents_is_no_reason_to_repeat_a_start_without_an_answer(
+    service: FakeService, worker: Worker
+) -> None:
+    new = SpaceRecord(config=CONFIG, fingerprint=CONFIG.fingerprint(), max_tries=2)
+    service.faults["run-all"] = [(answer_lost, True)]
+    service.faults["agents"] = [(server_error, False)] * 2
+    with pytest.raises(SequentumUnavailable, match="may be running"):
+        acquire(worker)
+    spoil_agents(service, lambda agents: [])
+    with pytest.raises(SequentumError, match="lists no agent"):
+        acquire_space(worker, worker.record, new)  # type: ignore[arg-type]
+    assert service.count("run-all") == 1
+
+
+def test_an_agent_that_neither_the_start_nor_the_list_shows_is_said(service: FakeService, worker: Worker) -> None:
+    spoil(
+        service, lambda answer: {**answer, "results": [answer["results"][0], {**answer["results"][1], "agentId": "?"}]}
+    )
+    spoil_agents(service, lambda agents: [agents[0], {**agents[1], "id": "?"}])
+    assert acquire(worker).known_runs
+    assert any("1 agent of space 1 cannot be read" in line and "may be running" in line for line in worker.warned)

@@ -289,7 +289,7 @@ def test_old_runs_are_never_candidates_whatever_the_clocks_say(
     assert run_ids(acquire(worker)) == {7: 103, 8: 104}
 
 
-@pytest.mark.parametrize("ahead", [5, 20, 45])
+@pytest.mark.parametrize("ahead", [5, 20, 45, 120, 90_000])
 def test_nothing_is_started_beside_runs_that_seem_to_be_from_just_before_the_request(
     service: FakeService, worker: Worker, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:

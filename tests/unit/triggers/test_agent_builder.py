@@ -142,6 +142,7 @@ async def test_a_missing_connection_is_handed_over(monkeypatch: pytest.MonkeyPat
         raise AirflowNotFoundException(conn_id)
 
     monkeypatch.setattr(trigger_life, "SHORTEST_TRIGGER_LIFE", 0.0)
+    monkeypatch.setattr("airflow_provider_sequentum.hooks.connection.LOOKUP_PAUSES", (0.0,))
     monkeypatch.setattr("airflow_provider_sequentum.hooks.connection.aget_connection", missing)
     seen = TurnEvent.from_json((await fired(trigger(sequentum_conn_id="nowhere")))[0])
     assert seen.error == "SequentumConnectionNotFound"
