@@ -8,9 +8,10 @@ from tests.simulation import promises, sensors, sessions, siblings
 from tests.simulation.history import Entry
 from tests.simulation.promises import Broken
 from tests.simulation.sensor_world import SensorWorld
-from tests.simulation.sibling_world import SiblingsWorld
+from tests.simulation.sibling_world import DyingSiblingsWorld, SiblingsWorld
 from tests.simulation.worlds import (
     GivenSessionWorld,
+    HurriedRunWorld,
     RestlessRunWorld,
     RestlessSpaceWorld,
     RunWorld,
@@ -30,6 +31,8 @@ WORLDS: tuple[Callable[[int], Script], ...] = (
     SiblingsWorld,
     SensorWorld,
     UnseenSpaceWorld,
+    DyingSiblingsWorld,
+    HurriedRunWorld,
 )
 
 CHECKERS: dict[str, Callable[[Sequence[Entry]], list[Broken]]] = {
