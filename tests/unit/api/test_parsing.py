@@ -15,10 +15,10 @@ from airflow_provider_sequentum.api.parsing import (
     ApiTime,
     Page,
     parse_time,
-    time_between,
     read_list,
     read_nothing,
     read_one,
+    time_between,
 )
 from tests.unit.api.support import answer
 
