@@ -12,6 +12,7 @@ from tests.simulation.sibling_world import DyingSiblingsWorld, SiblingsWorld
 from tests.simulation.worlds import (
     GivenSessionWorld,
     HurriedRunWorld,
+    LostStartSpaceWorld,
     RestlessRunWorld,
     RestlessSpaceWorld,
     RunWorld,
@@ -21,7 +22,7 @@ from tests.simulation.worlds import (
     UnseenSpaceWorld,
 )
 
-WORLDS: tuple[Callable[[int], Script], ...] = (
+WIDE = (
     RunWorld,
     SpaceWorld,
     StartedSessionWorld,
@@ -31,9 +32,11 @@ WORLDS: tuple[Callable[[int], Script], ...] = (
     SiblingsWorld,
     SensorWorld,
     UnseenSpaceWorld,
-    DyingSiblingsWorld,
-    HurriedRunWorld,
 )
+NARROW = (DyingSiblingsWorld, HurriedRunWorld, LostStartSpaceWorld)
+"""In which one kind of trouble comes often."""
+
+WORLDS: tuple[Callable[[int], Script], ...] = (*WIDE, *NARROW, *WIDE)
 
 CHECKERS: dict[str, Callable[[Sequence[Entry]], list[Broken]]] = {
     "session_id": sessions.broken_promises,

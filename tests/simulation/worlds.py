@@ -126,6 +126,19 @@ HURRIED_ACTIONS: Actions = {
     "a_stop_is_refused": (4, *RUN_ACTIONS["a_stop_is_refused"][1:]),
 }
 
+LOST_START_ACTIONS: Actions = {
+    "the_start_is_lost_and_the_worker_meets_its_end": (
+        8,
+        WAITING,
+        lambda draw: {
+            "error": draw.choice((fakes.answer_lost, fakes.server_error)),
+            "death": draw.choice(("runs", "runs", draw.randrange(13))),
+            "calls_on_kill": draw.random() < 0.7,
+        },
+    ),
+    **RUN_ACTIONS,
+}
+
 SESSION_ACTIONS: Actions = {
     **TASK_ACTIONS,
     "plan_the_next_turns": (2, None, lambda draw: {"looks": draw.choice((1, 2, 5, 100))}),
@@ -590,6 +603,21 @@ class UnseenSpaceWorld(SpaceWorld):
 
     def a_person_marks_what_waits_for_some(self) -> None:
         self.a_person_marks_the_deferred_task()
+
+
+class LostStartSpaceWorld(SpaceWorld):
+    """The same, where the answers to starts are lost, and tasks are killed while they look for what was started."""
+
+    actions = LOST_START_ACTIONS
+
+    def first_plans(self, draw: random.Random) -> list[Plan]:
+        return [_plan(draw), Plan(seconds=draw.choice((60, 1500)))]
+
+    def the_start_is_lost_and_the_worker_meets_its_end(
+        self, *, error: fakes.ErrorOf, death: int | str, calls_on_kill: bool
+    ) -> None:
+        self.service.faults["run-all"] = [(error, True)]
+        self.a_try_runs(death, calls_on_kill=calls_on_kill)
 
 
 class HurriedRunWorld(RunWorld):
