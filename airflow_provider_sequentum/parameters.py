@@ -210,7 +210,7 @@ def parse_json_object(value: object) -> str:
 
 def _check_can_be_stored(text: str) -> None:
     """Refuse what no request and no database of Airflow takes, before anything is started."""
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
         raise ValueError(f"must have no NUL character and no half of a surrogate pair, as in {shown(text)}")
 
 

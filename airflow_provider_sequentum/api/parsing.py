@@ -14,10 +14,10 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import IntEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
 
 import pendulum
@@ -79,9 +79,19 @@ def parse_time(value: object) -> pendulum.DateTime:
     :raises ValueError: when it is no ISO 8601 text, or a time before 1970 or after the year 2999.
     """
     if isinstance(value, str):
-        value = datetime.fromisoformat(value.strip())
+        return _parse_time_text(value)
     if not isinstance(value, datetime):
         raise ValueError("not an ISO 8601 time")  # noqa: TRY004  # what pydantic takes as "does not validate"
+    return _in_utc(value)
+
+
+@lru_cache(maxsize=1000)
+def _parse_time_text(text: str) -> pendulum.DateTime:
+    """Read a text. Every poll of a run brings the same two or three again."""
+    return _in_utc(datetime.fromisoformat(text.strip()))
+
+
+def _in_utc(value: datetime) -> pendulum.DateTime:
     try:
         utc = value.astimezone(UTC) if value.tzinfo else value
     except OverflowError:
@@ -92,6 +102,11 @@ def parse_time(value: object) -> pendulum.DateTime:
     return pendulum.DateTime(
         utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=pendulum.UTC
     )
+
+
+def time_between(earlier: datetime, later: datetime) -> timedelta:
+    """Return the time between two times, of which pendulum's own difference costs a hundred times as much."""
+    return datetime.__sub__(later, earlier)
 
 
 class Text(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_sequentum.api.parsing import time_between
 from airflow_provider_sequentum.api.run_status import status_name
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def describe_run(run: Run, served_at: datetime | None = None) -> str:
         parts.append(counted(run.error_count, "error"))
     until = run.end_time or served_at
     if run.started_at is not None and until is not None and until >= run.started_at:
-        parts.append(format_seconds((until - run.started_at).total_seconds()))
+        parts.append(format_seconds(time_between(run.started_at, until).total_seconds()))
     return ", ".join(parts)
 
 

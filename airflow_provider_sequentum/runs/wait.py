@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
+from airflow_provider_sequentum.api.parsing import time_between
 from airflow_provider_sequentum.api.run_status import status_name
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import (
@@ -141,7 +142,7 @@ class RunPoller:
         """
         self.run = run
         if run.started_at is not None and served_at is not None:
-            self._running_since = now - (served_at - run.started_at)
+            self._running_since = now - time_between(run.started_at, served_at)
         self._running_since = self._running_since or now
         self._faults_since, self._missing_since, self.is_missing = None, None, False
         phase = phase_of(run)

@@ -86,7 +86,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def runs(self) -> dict[int, RunAttempt]:
         """The owners of the runs, by agent."""
         record = self.record
-        for agent_id in sorted((record.runs if record is not None else None) or {}):
+        for agent_id in (record.runs if record is not None else None) or {}:
             self._run_of(agent_id)
         return dict(sorted(self._runs.items()))
 
@@ -221,12 +221,13 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def summaries(self) -> list[dict[str, Any]]:
         """Return what is known of each agent's run, as plain JSON values of bounded size."""
         record = self.known_record
-        agents = sorted({*self.runs, *record.not_started, *record.ended})
-        return bounded_summaries([self._summary_of(agent) for agent in agents])
+        runs = self.runs
+        agents = sorted({*runs, *record.not_started, *record.ended})
+        return bounded_summaries([self._summary_of(agent, runs.get(agent)) for agent in agents])
 
     def wait_specs(self) -> list[WaitSpec]:
         """Return what there is to wait for."""
-        return [self.runs[agent].wait_spec() for agent in self._pending()]
+        return [self._runs[agent].wait_spec() for agent in self._pending()]
 
     def unwaited_specs(self) -> list[WaitSpec]:
         """Return the runs that are not waited for, because looking at them failed, and that have to be stopped."""
@@ -402,9 +403,9 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
                 self._runs[agent_id].run = end.last_run(agent_id, own.run_id if own is not None else None)
         return self._runs[agent_id]
 
-    def _summary_of(self, agent_id: int) -> dict[str, Any]:
+    def _summary_of(self, agent_id: int, run: RunAttempt | None) -> dict[str, Any]:
         record = self.known_record
-        run, end = self.runs.get(agent_id), record.ended.get(agent_id)
+        end = record.ended.get(agent_id)
         run_id = run.known_record.run_id if run is not None else None
         more: dict[str, Any] = {"cost": None, "succeeded": None if end is None else end.kind is EndKind.SUCCEEDED}
         if self.task.is_mapped:

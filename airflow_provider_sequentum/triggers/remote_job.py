@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -52,9 +53,7 @@ class RemoteJobTrigger(BaseTrigger):
     @property
     def arguments(self) -> dict[str, Any]:
         """What it was made with."""
-        parameters = inspect.signature(type(self)).parameters.values()
-        names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-        return {**{name: getattr(self, name) for name in names}, **self._other}
+        return {**{name: getattr(self, name) for name in _names_of(type(self))}, **self._other}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments."""
@@ -138,3 +137,10 @@ class RemoteJobTrigger(BaseTrigger):
     @abstractmethod
     def is_own(self, xcom: Any) -> bool:
         """Return whether an XCom of the task names this trigger's job."""
+
+
+@cache
+def _names_of(kind: type[RemoteJobTrigger]) -> tuple[str, ...]:
+    """Return the names of what a trigger is made with. Python takes longer to find them than a trigger to serialize."""
+    parameters = inspect.signature(kind).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)

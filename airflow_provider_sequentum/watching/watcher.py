@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from airflow.providers.common.compat.sdk import Stats
 
 from airflow_provider_sequentum.api.errors import SequentumError
+from airflow_provider_sequentum.api.parsing import time_between
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.jobs.port import WAITING_SHARE
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
@@ -63,7 +64,7 @@ class WatchMetrics:
         """Count a run that was found to have ended."""
         Stats.incr("sequentum.watcher.ended", tags=self._tags)
         if run.end_time is not None and served_at is not None:
-            self._lags.append(max((served_at - run.end_time).total_seconds(), 0.0))
+            self._lags.append(max(time_between(run.end_time, served_at).total_seconds(), 0.0))
             Stats.timing("sequentum.watcher.lag", self._lags[-1] * 1000, tags=self._tags)
 
     def publish(self, waits: int, agents: int, refusals: int) -> None:
@@ -212,7 +213,7 @@ class RunWatcher:
         else:
             self._list.remove(who)
         if self._list.is_idle:
-            self._is_ending = True  # "cancelling" would also be true whenever asyncio.timeout ends a pause
+            self._is_ending = True
             self._task.cancel()
 
     async def _watch(self) -> None:
@@ -262,11 +263,12 @@ class RunWatcher:
         return 0.0
 
     async def _pause(self, seconds: float) -> None:
+        # asyncio.timeout would end each pause with a cancellation and an exception.
+        waking = asyncio.get_running_loop().call_later(max(seconds, 0.0), self._changed.set)
         try:
-            async with asyncio.timeout(max(seconds, 0.0)):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+            await self._changed.wait()
+        finally:
+            waking.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

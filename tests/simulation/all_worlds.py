@@ -8,9 +8,11 @@ from tests.simulation import promises, sensors, sessions, siblings
 from tests.simulation.history import Entry
 from tests.simulation.promises import Broken
 from tests.simulation.sensor_world import SensorWorld
-from tests.simulation.sibling_world import SiblingsWorld
+from tests.simulation.sibling_world import DyingSiblingsWorld, SiblingsWorld
 from tests.simulation.worlds import (
     GivenSessionWorld,
+    HurriedRunWorld,
+    LostStartSpaceWorld,
     RestlessRunWorld,
     RestlessSpaceWorld,
     RunWorld,
@@ -20,7 +22,7 @@ from tests.simulation.worlds import (
     UnseenSpaceWorld,
 )
 
-WORLDS: tuple[Callable[[int], Script], ...] = (
+WIDE = (
     RunWorld,
     SpaceWorld,
     StartedSessionWorld,
@@ -31,6 +33,10 @@ WORLDS: tuple[Callable[[int], Script], ...] = (
     SensorWorld,
     UnseenSpaceWorld,
 )
+NARROW = (DyingSiblingsWorld, HurriedRunWorld, LostStartSpaceWorld)
+"""In which one kind of trouble comes often."""
+
+WORLDS: tuple[Callable[[int], Script], ...] = (*WIDE, *NARROW, *WIDE)
 
 CHECKERS: dict[str, Callable[[Sequence[Entry]], list[Broken]]] = {
     "session_id": sessions.broken_promises,

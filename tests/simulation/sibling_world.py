@@ -39,6 +39,9 @@ from tests.unit.runs.test_life import Runs
 MOST = 3
 """Siblings."""
 
+AROUND_STARTS = (None, "start", "start", "status", "status", "runs")
+"""The requests before which workers die that start their runs and are retried."""
+
 
 def _each(draw: random.Random) -> dict[str, Any]:
     deaths = [(drawn_death(draw), draw.random() < 0.3, draw.choice((1.0, 3.0, 8.0))) for _ in range(MOST)]
@@ -71,6 +74,19 @@ ACTIONS: Actions = {
         None,
         lambda draw: {"plan": Plan(draw.choice(ENDS), seconds=draw.choice((0, 20, 200, 1500)))},
     ),
+}
+
+
+def _dying(draw: random.Random) -> dict[str, Any]:
+    """Draw workers most of which die, without a word, before or after they start a run, at about the same time."""
+    deaths = [(draw.choice(AROUND_STARTS), False, draw.choice((1.0, 3.0, 8.0))) for _ in range(MOST)]
+    return {"deaths": deaths, "delays": [draw.choice((0.0, 0.0, 2.0)) for _ in range(MOST)]}
+
+
+DYING_ACTIONS: Actions = {
+    **ACTIONS,
+    "the_tries_run": (20, WAITING, _dying),
+    "a_person_clears_one": (6, *ACTIONS["a_person_clears_one"][1:]),
 }
 
 
@@ -177,14 +193,17 @@ class SiblingsWorld(Script):
 
     actions = ACTIONS
     steady = 3
+    deferred_share = 0.5
+    hesitation = 0.3
+    """How often one lets others get ahead before a step."""
 
     def __init__(self, seed: int) -> None:
         self.draw = draw = random.Random(seed)
         self.script = []
         self.history: list[Entry] = []
         parameters = {"on_clear": draw.choice(("rerun", "join")), "retry_mode": draw.choice(("restart_or_new", "new"))}
-        self.arguments = {**parameters, "deferrable": draw.random() < 0.5, "timeout": 3000, "restart_delay": 30}
-        self.arguments |= {"poll_interval": 150, "restarts": draw.randrange(2)}
+        self.arguments = {**parameters, "deferrable": draw.random() < self.deferred_share, "timeout": 3000}
+        self.arguments |= {"poll_interval": 150, "restart_delay": 30, "restarts": draw.randrange(2)}
         self.has_state_store = draw.random() < 0.75
         self.service = RecordingService(fakes.Clock(), restart_lag=draw.choice((0, 20)))
         self.service.skew = timedelta(seconds=draw.choice((0, -86400, 45)))
@@ -192,7 +211,7 @@ class SiblingsWorld(Script):
         self.service.write = self.write_request
         self.began = self.service.clock.monotonic()
         self.monkeypatch = pytest.MonkeyPatch()
-        self.stage = Stage(self.service.clock, random.Random(seed), self._take_turn)
+        self.stage = Stage(self.service.clock, random.Random(seed), self._take_turn, self.hesitation)
         self.xcoms: dict[tuple[str, int, str], Any] = {}
         self.instances: list[_Instance] = []
         self.siblings = [Sibling(self, index) for index in range(draw.randint(2, MOST))]
@@ -306,3 +325,10 @@ class SiblingsWorld(Script):
                 self.a_trigger_fires(0, None)
         if len(self._in(OVER)) < len(self.siblings):
             pytest.fail(f"tasks are still {[sibling.state for sibling in self.siblings]}")
+
+
+class DyingSiblingsWorld(SiblingsWorld):
+    """The same, where workers die around the starts, so that one looks for a lost run while another one comes back."""
+
+    actions = DYING_ACTIONS
+    deferred_share, hesitation = 0.2, 0.7

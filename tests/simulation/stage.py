@@ -21,13 +21,15 @@ class Stage:
     :param clock: the time of them all. It passes while all of them wait.
     :param draw: draws who is ahead.
     :param on_turn: is called with the one whose turn it is from now on.
+    :param hesitation: how often one lets others get ahead before a step.
     """
 
-    def __init__(self, clock: Clock, draw: random.Random, on_turn: Callable[[int], None]) -> None:
+    def __init__(self, clock: Clock, draw: random.Random, on_turn: Callable[[int], None], hesitation: float) -> None:
         self.current = 0
         self._clock = clock
         self._draw = draw
         self._on_turn = on_turn
+        self._hesitation = hesitation
         self._wakes: dict[int, float] = {}
         self._turns: dict[int, Semaphore] = {}
         self._is_over = Semaphore(0)
@@ -70,7 +72,7 @@ class Stage:
 
     def step(self) -> None:
         """Let others get ahead, perhaps, of the one whose turn it is."""
-        if len(self._wakes) > 1 and self._draw.random() < 0.3:
+        if len(self._wakes) > 1 and self._draw.random() < self._hesitation:
             self.pause(self._draw.choice(PAUSES))
 
     def _perform(self, actor: int, work: Callable[[], None]) -> None:

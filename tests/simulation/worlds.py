@@ -120,6 +120,25 @@ UNSEEN_ACTIONS: Actions = {
     **RUN_ACTIONS,
 }
 
+HURRIED_ACTIONS: Actions = {
+    **RUN_ACTIONS,
+    "clear": (9, *RUN_ACTIONS["clear"][1:]),
+    "a_stop_is_refused": (4, *RUN_ACTIONS["a_stop_is_refused"][1:]),
+}
+
+LOST_START_ACTIONS: Actions = {
+    "the_start_is_lost_and_the_worker_meets_its_end": (
+        8,
+        WAITING,
+        lambda draw: {
+            "error": draw.choice((fakes.answer_lost, fakes.server_error)),
+            "death": draw.choice(("runs", "runs", draw.randrange(13))),
+            "calls_on_kill": draw.random() < 0.7,
+        },
+    ),
+    **RUN_ACTIONS,
+}
+
 SESSION_ACTIONS: Actions = {
     **TASK_ACTIONS,
     "plan_the_next_turns": (2, None, lambda draw: {"looks": draw.choice((1, 2, 5, 100))}),
@@ -457,6 +476,7 @@ class _WorldOfRuns(World, LifeAmongStrangers):
     restart_lags: Sequence[float] = (0, 20, 45)
     ignoring_share = 0.2
     """In how many worlds runs wait for a kill."""
+    timeouts: Sequence[float] = (3000, 3000, 100)
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -467,7 +487,7 @@ class _WorldOfRuns(World, LifeAmongStrangers):
             "retry_mode": draw.choice(("restart_or_new", "restart", "new")),
             "restarts": max(draw.randrange(3), self.least_restarts),
         }
-        self.arguments = {**parameters, "timeout": draw.choice((3000, 3000, 100)), "restart_delay": 30}
+        self.arguments = {**parameters, "timeout": draw.choice(self.timeouts), "restart_delay": 30}
         self.arguments["poll_interval"] = draw.choice((150, 600))
         service = self.new_service(restart_lag=draw.choice(self.restart_lags))
         service.skew = timedelta(seconds=draw.choice((0, -86400, -45, 45, 86400)))
@@ -583,6 +603,31 @@ class UnseenSpaceWorld(SpaceWorld):
 
     def a_person_marks_what_waits_for_some(self) -> None:
         self.a_person_marks_the_deferred_task()
+
+
+class LostStartSpaceWorld(SpaceWorld):
+    """The same, where the answers to starts are lost, and tasks are killed while they look for what was started."""
+
+    actions = LOST_START_ACTIONS
+
+    def first_plans(self, draw: random.Random) -> list[Plan]:
+        return [_plan(draw), Plan(seconds=draw.choice((60, 1500)))]
+
+    def the_start_is_lost_and_the_worker_meets_its_end(
+        self, *, error: fakes.ErrorOf, death: int | str, calls_on_kill: bool
+    ) -> None:
+        self.service.faults["run-all"] = [(error, True)]
+        self.a_try_runs(death, calls_on_kill=calls_on_kill)
+
+
+class HurriedRunWorld(RunWorld):
+    """A task with little time, which is cleared while its run goes on: to stop that one may take longer."""
+
+    deferred_share, policies, ignoring_share, timeouts = 0.8, ("rerun",), 0.5, (20, 40, 100)
+    actions = HURRIED_ACTIONS
+
+    def first_plans(self, draw: random.Random) -> list[Plan]:
+        return [_plan(draw), Plan(seconds=draw.choice((60, 1500)))]
 
 
 class _WorldOfSessions(World, SessionLife):

@@ -89,8 +89,6 @@ class FakeRun:
         return self.status in OVER
 
     def settle(self, now: datetime, stop_seconds: float, *, ignores_stop: bool) -> None:
-        if self.is_over:
-            return
         if self.stop_asked_at is not None:
             self.status = RunStatus.STOPPING
             stopped_at = self.stop_asked_at + timedelta(seconds=stop_seconds)
@@ -185,7 +183,8 @@ class FakeService:
 
     def settle(self) -> None:
         for run in self.runs.values():
-            run.settle(self.clock.now, self.stop_seconds, ignores_stop=self.ignores_stop)
+            if not run.is_over:
+                run.settle(self.clock.now, self.stop_seconds, ignores_stop=self.ignores_stop)
 
     def start(self, agent_id: int = 7, inputs: str | None = None, *, by_stranger: bool = False) -> FakeRun:
         now = self.clock.now

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import pendulum
@@ -17,6 +18,7 @@ from airflow_provider_sequentum.api.parsing import (
     read_list,
     read_nothing,
     read_one,
+    time_between,
 )
 from tests.unit.api.support import answer
 
@@ -64,6 +66,13 @@ def test_times_are_aware_and_utc(text: str, expected: str) -> None:
 def test_what_is_no_time_does_not_validate(value: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the text comes from Python
         parse_time(value)
+
+
+@pytest.mark.parametrize("later", ["2026-11-22T10:00:05.25Z", "2026-11-22T12:00:05.25+02:00", "2026-11-22T09:59:00Z"])
+def test_the_time_between_two_times_is_their_difference_and_a_plain_one(later: str) -> None:
+    earlier, plain = parse_time("2026-11-22T10:00:00Z"), datetime.fromisoformat(later)
+    assert time_between(earlier, parse_time(later)) == plain - datetime.fromisoformat("2026-11-22T10:00:00+00:00")
+    assert type(time_between(earlier, parse_time(later))) is timedelta
 
 
 def test_unknown_fields_are_ignored_and_names_are_camel_case_on_the_wire() -> None:
