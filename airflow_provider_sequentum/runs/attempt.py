@@ -27,7 +27,6 @@ from airflow_provider_sequentum.jobs.siblings import PlannedStart
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.cost import SETTLING, read_task_cost
 from airflow_provider_sequentum.runs.describe import describe_run
-from airflow_provider_sequentum.runs.duration import find_overdue_time
 from airflow_provider_sequentum.runs.outcome import failure_for, judge, what_follows
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
@@ -134,6 +133,9 @@ class RunAttempt(JobAttempt[RunRecord]):
         record = self.known_record
         if not self.config.stop_overdue or not self.config.wait_for_completion or record.overdue_at is not None:
             return
+        # Few tasks ask for it, and importing it takes a process of a task 2 ms.
+        from airflow_provider_sequentum.runs.duration import find_overdue_time
+
         overdue_at = find_overdue_time(self.port, record, self._known_run())
         if overdue_at is not None:
             record = record.updated(overdue_at=overdue_at)

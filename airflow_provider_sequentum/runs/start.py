@@ -25,7 +25,6 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
-from airflow_provider_sequentum.runs.before_start import check_before_start
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
@@ -171,6 +170,9 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     :param may_repeat: whether a start whose answer was lost may be followed by another one in this attempt, where
         ``on_ambiguous_start`` is ``start``. It is never followed by more than one: each may be a billed run.
     """
+    # A resumed task starts nothing, and importing what comes before a start takes its process 3 ms.
+    from airflow_provider_sequentum.runs.before_start import check_before_start
+
     config = new.config_or_defaults
     before = new.starts or (previous.starts_made if previous is not None else ())
     starts = check_before_start(port, config, before, is_first=previous is None)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -1459,3 +1461,14 @@ def test_a_task_whose_deferral_airflow_refuses_stops_its_run(
     assert [run.status for run in service.runs.values()] == [RunStatus.RUNNING, RunStatus.STOPPED]
     answered()
     assert service.count("stop") == 1
+
+
+def test_what_a_resumed_task_imports_is_without_what_comes_before_a_start() -> None:
+    code = (
+        "import sys, airflow_provider_sequentum.runs.attempt;"
+        "needless = {'airflow_provider_sequentum.runs.before_start', 'airflow_provider_sequentum.runs.spend',"
+        " 'airflow_provider_sequentum.runs.duration'};"
+        "print(sorted(needless & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
