@@ -133,7 +133,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         record = self.known_record
         if not self.config.stop_overdue or not self.config.wait_for_completion or record.overdue_at is not None:
             return
-        # Few tasks ask for it, and importing it takes a process of a task 2 ms.
+        # Few tasks ask for it, and each process of a task would pay for the import.
         from airflow_provider_sequentum.runs.duration import find_overdue_time
 
         overdue_at = find_overdue_time(self.port, record, self._known_run())

@@ -170,7 +170,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
     :param may_repeat: whether a start whose answer was lost may be followed by another one in this attempt, where
         ``on_ambiguous_start`` is ``start``. It is never followed by more than one: each may be a billed run.
     """
-    # A resumed task starts nothing, and importing what comes before a start takes its process 3 ms.
+    # A resumed task starts nothing, and its process would pay for the import.
     from airflow_provider_sequentum.runs.before_start import check_before_start
 
     config = new.config_or_defaults
