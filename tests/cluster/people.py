@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal
 
@@ -64,6 +64,10 @@ class Lifetime:
     last: datetime
 
 
+HEARING = timedelta(seconds=5)
+"""How long a triggerer has to live after a click to hear of it, ask Airflow what has become of the task, and act."""
+
+
 @dataclass(frozen=True)
 class Click:
     """
@@ -85,11 +89,11 @@ class Click:
     worker_lived: bool = False
 
     def is_heard(self, lifetimes: Mapping[int, Lifetime]) -> bool:
-        """Whether who had the task gave a sign of life afterwards, and for a clear a scheduler before that."""
+        """Whether who had the task lived long enough afterwards, and for a clear a scheduler before that."""
         if self.triggerer is None:
             return self.worker_lived
         own = lifetimes.get(self.triggerer)
-        if own is None or own.last <= self.asked:
+        if own is None or own.last <= self.asked + HEARING:
             return False
         if self.deed not in ("clear", "clear and wipe"):
             return True

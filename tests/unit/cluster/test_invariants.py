@@ -149,8 +149,8 @@ class TestMarksThatNobodyHears:
         cleared = case(run(1, 0, None, "Running"), run(2, 20, 60), result=2, interventions=[clear])
         assert leaked(cleared, NOW)
 
-    @pytest.mark.parametrize(("last", "heard"), [(48.0, False), (49.5, True), (None, False)])
-    def test_a_triggerer_that_gives_no_sign_of_life_afterwards_has_not_heard(
+    @pytest.mark.parametrize(("last", "heard"), [(48.0, False), (53.5, False), (54.5, True), (None, False)])
+    def test_a_triggerer_that_did_not_live_for_some_seconds_afterwards_has_not_heard(
         self, last: float | None, heard: bool
     ) -> None:
         job = Job(name="job", at=0, deferrable=True, duration=1)
