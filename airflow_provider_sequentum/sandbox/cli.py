@@ -88,7 +88,7 @@ def _announce(sandbox: Sandbox, ready_file: Path | None) -> None:
     print(f"API documentation   {sandbox.base_url}/docs")
     print(f"API key             {sandbox.api_key}")
     print(f"Airflow connection  AIRFLOW_CONN_SEQUENTUM_DEFAULT='{sandbox.connection_uri}'")
-    for agent in sandbox.engine.state.agents.values():
+    for agent in list(sandbox.engine.state.agents.values()):  # requests are answered already
         print(f"agent {agent.id}          {agent.name} ({len(agent.records)} records)")
     print("Press Ctrl-C to stop.", flush=True)
     if ready_file is not None:
