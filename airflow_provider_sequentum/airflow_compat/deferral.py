@@ -62,7 +62,7 @@ def call_after_deferral(action: Callable[[], None]) -> None:
     Only listeners are called then, so the process gets one of its own. Needs Airflow 3.3: before that, an answer that
     refuses the deferral ends the process at once.
     """
-    from airflow.listeners import hookimpl
+    from airflow.providers.common.compat.sdk import hookimpl
     from airflow.sdk.listener import get_listener_manager
 
     manager = get_listener_manager()

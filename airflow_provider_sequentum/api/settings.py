@@ -21,7 +21,7 @@ DEFAULT_MAX_ATTEMPTS = 5
 _SHORTEST_KEY = 8
 _KEY_IN_ADDRESS = re.compile(r"(?:^|/)\s*sk-[a-z0-9_-]{16,}\s*(?=$|[/:])", re.IGNORECASE)
 """A host or a part of a path that can only be a key, also another one than the connection's."""
-_WHERE_THE_KEY_BELONGS = "It belongs into the field for the key only (in a connection: password)."
+_WHERE_THE_KEY_BELONGS = "It belongs in the field for the key only (in a connection: password)."
 
 LONGEST_TIMEOUT = 86_400.0
 """Seconds. The system's sockets take no time-out without a bound."""

@@ -100,16 +100,17 @@ class SequentumConnection(BaseHook):
         look up, as while its database or secrets backend is out of reach, and all waits of a connection in a triggerer
         hang on one lookup: they would end together, and the runs of tasks without retries would be stopped.
         """
-        for pause in LOOKUP_PAUSES:
+        pauses = iter(LOOKUP_PAUSES)
+        while True:
             try:
                 return self._settings_from(*await aget_connection(self, self.sequentum_conn_id))
-            except AirflowNotFoundException:
-                log.warning("Airflow does not find the connection %r; trying again.", self.sequentum_conn_id)
+            except AirflowNotFoundException as error:
+                if (pause := next(pauses, None)) is None:
+                    raise self._missing_connection() from error
+            log.warning(
+                "Airflow does not find the connection %r; looking it up again in %g s.", self.sequentum_conn_id, pause
+            )
             await asyncio.sleep(pause)
-        try:
-            return self._settings_from(*await aget_connection(self, self.sequentum_conn_id))
-        except AirflowNotFoundException as error:
-            raise self._missing_connection() from error
 
     async def aget_client(self) -> AsyncSequentumClient:
         """Return a new async client; the caller closes it (``async with``)."""
@@ -166,8 +167,8 @@ class SequentumConnection(BaseHook):
         if isinstance(template, str) and self.settings.is_key_in(template):
             # Everyone who sees the task sees the link, and people do paste the key into the wrong field.
             log.warning(
-                "The field %r of the connection %r holds an API key, so it is not used. The key belongs into the "
-                "password alone.",
+                "The field %r of the connection %r holds an API key, so it is not used. The key belongs in the "
+                "password only.",
                 template_field,
                 self.sequentum_conn_id,
             )

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
 
@@ -43,9 +42,12 @@ def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MO
     """
     if served_at <= port.now() + most_ahead:
         return served_at
+    # Rarely needed, and each process of a task would pay for the import.
+    from airflow_provider_sequentum.api import billing
+
     stated: datetime | None = None
     try:
-        stated = port.send(api.billing.credits(), budget_share=DECORATION_SHARE).retrieved_at
+        stated = port.send(billing.credits(), budget_share=DECORATION_SHARE).retrieved_at
     except SequentumError as error:
         log.info("The time by the service's clock could not be confirmed. (%s)", error)
     now = port.now()

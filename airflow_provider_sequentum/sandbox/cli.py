@@ -10,9 +10,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.sandbox.breakages import parse_breakage
 from airflow_provider_sequentum.sandbox.server import Sandbox
+
+if TYPE_CHECKING:
+    from airflow_provider_sequentum.sandbox.agents import Agent
 
 _EPILOG = """\
 examples:
@@ -76,11 +80,16 @@ def _sandbox(options: argparse.Namespace) -> Sandbox:
 
 
 def _break(sandbox: Sandbox, breakages: Sequence[str]) -> None:
-    agents = {agent.name: agent.id for agent in sandbox.engine.state.agents.values()}
+    agents = {agent.name: agent.id for agent in _agents(sandbox)}
     for name, breakage in map(parse_breakage, breakages):
         if name not in agents:
             raise ValueError(f"there is no agent {name!r} to break; there are {', '.join(agents)}")
         sandbox.break_runs(agents[name], breakage.kind, from_run=breakage.from_run)
+
+
+def _agents(sandbox: Sandbox) -> list[Agent]:
+    with sandbox.engine.lock:  # requests are answered already, and may add agents
+        return list(sandbox.engine.state.agents.values())
 
 
 def _announce(sandbox: Sandbox, ready_file: Path | None) -> None:
@@ -88,7 +97,7 @@ def _announce(sandbox: Sandbox, ready_file: Path | None) -> None:
     print(f"API documentation   {sandbox.base_url}/docs")
     print(f"API key             {sandbox.api_key}")
     print(f"Airflow connection  AIRFLOW_CONN_SEQUENTUM_DEFAULT='{sandbox.connection_uri}'")
-    for agent in list(sandbox.engine.state.agents.values()):  # requests are answered already
+    for agent in _agents(sandbox):
         print(f"agent {agent.id}          {agent.name} ({len(agent.records)} records)")
     print("Press Ctrl-C to stop.", flush=True)
     if ready_file is not None:

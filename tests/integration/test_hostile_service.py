@@ -164,8 +164,7 @@ class Case:
     def check_stopped(self, agent_id: int) -> None:
         """Check that no run of an agent goes on, unless the log says that it may, or the service that it does not."""
         going = [run for run in self.sandbox.ledger.runs(agent_id) if run.going]
-        is_told = any("/status" in lie and ("body" in lie or "->" in lie or "raw" in lie) for lie in self.wire.lies)
-        is_told = is_told or self.wire.refused_falsely
+        is_told = self.wire.lied_about_status or self.wire.refused_falsely
         assert not going or is_told or "may be running" in self.said or "may still be running" in self.said
 
     def check_no_overlap(self, agent_ids: list[int]) -> None:
@@ -593,8 +592,8 @@ def kill_build(case: Case) -> None:
     assert len(case.effects("session_start")) <= 1
     if case.effects("session_start") and "result" not in case.ended:
         is_over = case.effects("session_cancel") or case.effects("session_stop") or case.effects("session_finish")
-        is_told = any("/status" in lie and ("body" in lie or "->" in lie or "raw" in lie) for lie in case.wire.lies)
-        assert is_over or is_told or "may be running" in case.said or "may have started" in case.said
+        is_told = case.wire.lied_about_status or "may be running" in case.said or "may have started" in case.said
+        assert is_over or is_told
 
 
 SCENARIOS: list[Scenario] = [

@@ -152,6 +152,11 @@ class HostileWire:
             return send(request)
         return self._lie(request, send)
 
+    @property
+    def lied_about_status(self) -> bool:
+        """Whether an answer about a status said something else than the service did: then nothing can know it."""
+        return any("/status" in lie and ("body" in lie or "->" in lie or "raw" in lie) for lie in self.lies)
+
     def _check_secrecy(self, request: httpx.Request, origin: str) -> None:
         """Note whether the key goes elsewhere. An address that holds it was made by the server itself."""
         request.read()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_sequentum.sandbox.cli import main
+from airflow_provider_sequentum.sandbox import Sandbox
+from airflow_provider_sequentum.sandbox.cli import _announce, main
 from tests.integration.sandbox.client import plain, until
 
 COMMAND = [
@@ -50,6 +51,23 @@ def test_it_serves_until_it_is_interrupted(tmp_path: Path, with_signal: signal.S
     output = end(process, with_signal)
     assert f"AIRFLOW_CONN_SEQUENTUM_DEFAULT='{described['connection']}'" in output
     assert "Traceback" not in output
+
+
+def test_agents_may_be_added_while_it_announces_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that use the sandbox do not wait until it has been started again."""
+    with Sandbox() as sandbox:
+        sandbox.add_agent("First")
+
+        def add_an_agent(*printed: Any, **_: Any) -> None:
+            if "records)" in printed[0]:
+                sandbox.add_agent(f"Added meanwhile {len(said)}")
+            said.append(printed[0])
+
+        said: list[str] = []
+        monkeypatch.setattr("builtins.print", add_an_agent)
+        _announce(sandbox, None)
+    assert [line for line in said if "First" in line or "meanwhile" in line] == [said[-2]]
+    assert said[-1] == "Press Ctrl-C to stop."
 
 
 def test_it_remembers_across_a_kill(tmp_path: Path) -> None:
