@@ -161,6 +161,8 @@ def _click(click: Click, requests: Sequence[Entry], lifetimes: Mapping[int, Life
         started = [entry["answer"]["id"] for entry in requests if _is_start(entry) and entry["at"] <= at]
         if started:
             yield {"at": at, "what": "person", "does": "archive", "run_id": started[-1]}
+    elif click.deed == "clear" and click.had_lost_its_worker:
+        pass  # Airflow gives the task a further try as after any other death: nothing shows that it was cleared
     elif click.deed in ("clear", "clear and wipe"):
         yield {"at": at, "what": "person", "does": "clear", "wipes": click.deed != "clear"}
     elif click.deed in ("mark failed", "mark success"):

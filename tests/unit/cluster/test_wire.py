@@ -130,6 +130,14 @@ def test_what_the_log_of_a_try_says_is_heard(tmp_path: Path, name: str, is_told:
     assert bool(promises(verdict(tmp_path, record, tries, result=12))) is not is_told
 
 
+@pytest.mark.parametrize("lived", [True, False])
+def test_a_clear_after_the_worker_died_is_a_retry(tmp_path: Path, lived: bool) -> None:
+    record = [started(1, 11), census(11, 10, 30)]
+    tries = [a_try(1, 0, 40, "up_for_retry"), a_try(2, 50, 60, "success")]
+    found = verdict(tmp_path, record, tries, click("clear", 20, heard=lived), result=11)
+    assert promises(found) == (["a cleared task starts over"] if lived else [])
+
+
 @pytest.mark.parametrize(
     ("deed", "heard", "is_broken"),
     [("mark failed", True, True), ("mark failed", False, False), ("mark success", False, False), ("stop", True, True)],
