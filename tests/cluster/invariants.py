@@ -104,7 +104,9 @@ def _given_up_by(case: Case, run: RunFact) -> list[Intervention]:
     return [
         deed
         for deed in case.interventions
-        if (deed.kind == WIPE or (is_last and deed.kind in MARKS)) and run.is_going_at(deed.done + GRACE)
+        if (deed.kind == WIPE or (is_last and deed.kind in MARKS))
+        and run.started <= deed.done
+        and run.is_going_at(deed.done + GRACE)
     ]
 
 

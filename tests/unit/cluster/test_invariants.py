@@ -196,6 +196,13 @@ class TestStopsThatAreRefused:
         assert refused_stops(self.marked(refused, taken)) == []
         assert leaked(self.marked(refused, taken), NOW)
 
+    def test_a_run_that_was_started_afterwards_is_not_left_going(self) -> None:
+        next_one = replace(run(2, 20, 90, "Success"), stops_refused=1)
+        wiped = case(run(1, 0, 18, "Stopped"), next_one, result=2, **person("clear and wipe", 15))
+        assert refused_stops(wiped) == []
+        unheard_wipe = replace(wiped, interventions=[replace(wiped.interventions[0], heard=False)])
+        assert unheard(unheard_wipe) == []
+
     def test_a_run_that_was_over_by_then_is_not_left_going(self) -> None:
         """The service refuses to stop a run that is over, which is no fault."""
         over = replace(run(1, 0, 51, "Success"), stops_refused=1)
