@@ -13,7 +13,9 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any, NoReturn
 
 from tests.simulation.all_worlds import broken_promises, world_of
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--histories", type=int, default=1000)
     parser.add_argument("--seed", type=int, nargs="+", default=[1], help="of the first history; several: one by one")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of CPU, after which there are no more")
+    parser.add_argument("--processes", type=int, default=1, help="which share the histories; each stops by itself")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first broken promise")
     parser.add_argument("--show", action="store_true", help="print each history")
     options = parser.parse_args(arguments)
@@ -41,18 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def simulate(first: int, options: argparse.Namespace) -> int:
     """Simulate from a seed on; return how many histories broke a promise."""
-    started_at, violations = time.process_time(), 0
-    for count in range(1, options.histories + 1):
-        if not keeps_promises(first + count - 1, is_shown=options.show):
+    seeds = range(first, first + options.histories)
+    shares = [seeds[start :: options.processes] for start in range(options.processes)]
+    if len(shares) == 1:
+        parts = [simulate_each(seeds, options)]
+    else:
+        with ProcessPoolExecutor(len(shares)) as pool:
+            parts = list(pool.map(partial(simulate_each, options=options), shares))
+    count, violations, seconds = map(sum, zip(*parts, strict=True))
+    rate = f"{count / seconds:.0f} a second of CPU"
+    print(f"{count} histories from seed {first}, {violations} violations, {rate}", flush=True)
+    return violations
+
+
+def simulate_each(seeds: Iterable[int], options: argparse.Namespace) -> tuple[int, int, float]:
+    """Simulate the histories of some seeds; return their number, how many broke a promise, and the seconds of CPU."""
+    started_at, count, violations = time.process_time(), 0, 0
+    for seed in seeds:
+        count += 1
+        if not keeps_promises(seed, is_shown=options.show):
             violations += 1
             if not options.keep_going:
                 break
         if time.process_time() - started_at > options.seconds:
             break
-    seconds = time.process_time() - started_at
-    rate = f"{count / seconds:.0f} a second of CPU"
-    print(f"{count} histories from seed {first}, {violations} violations, {rate}", flush=True)
-    return violations
+    return count, violations, time.process_time() - started_at
 
 
 def keeps_promises(seed: int, *, is_shown: bool) -> bool:

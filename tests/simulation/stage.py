@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Mapping
-from threading import Semaphore, Thread
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from greenlet import getcurrent, greenlet
 
 from tests.support.service import Clock
-
-A = TypeVar("A", bound=Hashable)
 
 PAUSES = (0.0, 0.0, 0.0, 1.0, 5.0, 20.0)
 """Seconds that one of several attempts may take before a step, while the others go on."""
 
 
 class Stage:
-    """Where attempts act in turn, each in a thread of its own. Which is next is drawn, so that a seed is a history.
+    """Where attempts act in turn, each in a greenlet, since it waits amid synchronous code. Which is next is drawn, so
+    that a seed is a history.
 
     :param clock: the time of them all. It passes while all of them wait.
     :param draw: draws who is ahead.
@@ -31,8 +31,7 @@ class Stage:
         self._on_turn = on_turn
         self._hesitation = hesitation
         self._wakes: dict[int, float] = {}
-        self._turns: dict[int, Semaphore] = {}
-        self._is_over = Semaphore(0)
+        self._director = getcurrent()
         self._error: BaseException | None = None
 
     def take(self, actor: int) -> None:
@@ -48,14 +47,10 @@ class Stage:
         """
         now = self._clock.monotonic()
         self._wakes = {actor: now + delay for actor, (delay, _) in works.items()}
-        self._turns = {actor: Semaphore(0) for actor in works}
-        threads = [Thread(target=self._perform, args=(actor, work)) for actor, (_, work) in works.items()]
-        for thread in threads:
-            thread.start()
-        self._pass_on()
-        self._is_over.acquire()
-        for thread in threads:
-            thread.join()
+        self._director = getcurrent()
+        actors = {actor: greenlet(partial(self._perform, actor, work)) for actor, (_, work) in works.items()}
+        while self._wakes:
+            actors[self._next()].switch()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -65,10 +60,8 @@ class Stage:
         if len(self._wakes) < 2:
             self._clock.sleep(seconds)
             return
-        actor = self.current
-        self._wakes[actor] = self._clock.monotonic() + seconds
-        self._pass_on()
-        self._turns[actor].acquire()
+        self._wakes[self.current] = self._clock.monotonic() + seconds
+        self._director.switch()
 
     def step(self) -> None:
         """Let others get ahead, perhaps, of the one whose turn it is."""
@@ -76,20 +69,16 @@ class Stage:
             self.pause(self._draw.choice(PAUSES))
 
     def _perform(self, actor: int, work: Callable[[], None]) -> None:
-        self._turns[actor].acquire()
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - raised where the work was given out
             self._error = error
         del self._wakes[actor]
-        self._pass_on()
 
-    def _pass_on(self) -> None:
-        if not self._wakes:
-            self._is_over.release()
-            return
+    def _next(self) -> int:
+        """Let the one act whose time comes first; one of several is drawn."""
         earliest = min(self._wakes.values())
         actor = self._draw.choice([actor for actor, wake in self._wakes.items() if wake == earliest])
         self._clock.sleep(max(earliest - self._clock.monotonic(), 0.0))
         self.take(actor)
-        self._turns[actor].release()
+        return actor

@@ -663,7 +663,7 @@ class _WorldOfSessions(World, SessionLife):
         self.service.makes_late = requests
 
     def a_session_ends(self, status: str) -> None:
-        for name in self.mine_going():
+        for name in sorted(self.mine_going()):
             self.write("person", does="end", session=name, status=status)
         super().a_session_ends(status)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -83,6 +85,18 @@ def test_a_seed_is_a_history(seed: int) -> None:
     assert list(written(history)) == list(written(world_of(seed).play()))
     assert list(written(history)) == list(written(world_of(seed).replay(first.script)))
     assert broken_promises(read(written(history))) == []
+
+
+def test_a_seed_is_the_same_history_in_another_process() -> None:
+    """The order of a set differs from process to process."""
+    command = [sys.executable, "-m", "tests.simulation", "--histories", "105", "--seed", "7", "--show"]
+    shown = []
+    for hash_seed in ("0", "1"):
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(command, env=environment, cwd=PACKAGE.parent, check=True, capture_output=True, text=True)
+        shown.append([line for line in done.stdout.splitlines() if line.startswith("    {")])
+    assert len(shown[0]) > 105
+    assert shown[0] == shown[1]
 
 
 @pytest.mark.parametrize("seed", range(2 * len(WORLDS)))
