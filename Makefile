@@ -301,7 +301,7 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 	--custom-compile-command "make lock" $(UPGRADE)
 PROJECT := pyproject.toml --all-extras --group build --group demo --group system --group test
 OLDER_AIRFLOWS := 3.2 3.1 3.0 2.11
-# What the FAB auth manager needs beside the lock of its Airflow.
+# What the FAB auth manager needs beside the lock of its Airflow. It wants colorama everywhere, Airflow on Windows alone.
 UI_AIRFLOWS := 3.3 3.2 3.1
 .PHONY: lock
 lock: $(READY) ## Renew the lock files from pyproject.toml (UPGRADE=--upgrade takes newer versions)
@@ -309,7 +309,7 @@ lock: $(READY) ## Renew the lock files from pyproject.toml (UPGRADE=--upgrade ta
 	for airflow in $(OLDER_AIRFLOWS); do \
 		$(BIN)/uv $(LOCK) $(PROJECT) --group airflow-$${airflow/./-} --output-file requirements/airflow-$$airflow.txt; done
 	for airflow in $(UI_AIRFLOWS); do lock=requirements/airflow-$$airflow.txt; \
-		$(BIN)/uv $(LOCK) --group fab --constraint $$lock $$(sed -nE 's/^([a-z0-9][a-z0-9._-]*)==.*/--no-emit-package \1/p' $$lock) \
+		$(BIN)/uv $(LOCK) --group fab --constraint $$lock $$(sed -nE "/== 'win32'/d; s/^([a-z0-9][a-z0-9._-]*)==.*/--no-emit-package \1/p" $$lock) \
 			--output-file requirements/fab-$$airflow.txt; done
 	$(BIN)/uv $(LOCK) pyproject.toml --extra sandbox --group airflow-3-3 --group build --group toolset --constraint requirements/airflow-3.3.txt --output-file requirements/toolset.txt
 	$(BIN)/uv $(LOCK) --group lock --output-file requirements/uv.txt
