@@ -2,8 +2,8 @@
 
 No version of Airflow says so. ``max_tries`` and ``try_number`` tell it together: Airflow raises ``max_tries`` at a clear
 and at nothing else, and a clear that is not followed by retries of its own leaves ``try_number`` one above the
-``max_tries`` before. One clear cannot be seen: of a task whose worker had died without Airflow having noticed yet. Airflow
-retries such a task and leaves ``max_tries`` as it is.
+``max_tries`` before. One clear cannot be seen: that of a task whose worker had died without Airflow having noticed yet.
+Airflow retries such a task and leaves ``max_tries`` as it is.
 """
 
 from __future__ import annotations

