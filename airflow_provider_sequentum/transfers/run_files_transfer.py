@@ -135,19 +135,21 @@ class RunFilesTransfer:
         contents = self.folder.contents()
         previous = Manifest.parse(self.folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
         run = self._run()
+        if run is not None and (reason := why_incomplete(run)):
+            raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason} Nothing was copied.")
         listed = self._listed() if run is not None else Page[RunFile]([])
-        if previous is not None and self._were_removed(previous, listed):
-            return self._landed_before_removal(previous, run)
+        selection = select(listed, self.file_kinds, self.file_patterns)
+        if previous is not None and previous.is_of(self.agent_id, self.run_id):
+            wanted = [*selection.chosen, *(each.file for each in selection.delivered_left_out)]
+            if previous.is_removed(listed, wanted):
+                return self._landed_before_removal(previous, run, listed, selection)
         if run is None:
             raise self._refused(
                 "The service does not know the run. It may have been deleted, or the connection leads to another "
                 "service. Check the ids and the base URL. Nothing was copied."
             )
-        if reason := why_incomplete(run):
-            raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason} Nothing was copied.")
         if reason := why_removed(run, listed):
             raise self._refused(reason)
-        selection = select(listed, self.file_kinds, self.file_patterns)
         self._check_selection(run, selection, listed.left_out)
         self.log.info("Run %s has %s; copying %d.", run.id, counted(len(listed), "file"), len(selection.chosen))
         return self._land(run, selection, previous, contents, listed.left_out)
@@ -166,16 +168,9 @@ class RunFilesTransfer:
     def _listed(self) -> Page[RunFile]:
         return self.hook.send(files.list_files(self.agent_id, self.run_id))
 
-    def _were_removed(self, manifest: Manifest, listed: list[RunFile]) -> bool:
-        """Whether an earlier attempt landed the files, removed them from the service and was interrupted then."""
-        is_done = manifest.is_complete and manifest.remove_method is not None
-        if not is_done or not manifest.is_of(self.agent_id, self.run_id):
-            return False
-        # Some files of a run may outlive the removal, such as the service's own.
-        landed = {file.file_id for file in [*manifest.files, *manifest.without_records]}
-        return not listed or (bool(landed) and landed.isdisjoint(file.id for file in listed))
-
-    def _landed_before_removal(self, manifest: Manifest, run: Run | None) -> Landed:
+    def _landed_before_removal(
+        self, manifest: Manifest, run: Run | None, listed: Page[RunFile], selection: Selection
+    ) -> Landed:
         sizes = self.folder.sizes_below()
         for file in manifest.files:
             if sizes.get(file.name) != file.size or not _holds(file, self.folder.measure(file.name)):
@@ -184,6 +179,9 @@ class RunFilesTransfer:
                     f"removed from the service{'' if run else ' with the run'}: it cannot be fetched again."
                 )
         self.log.info("An earlier attempt landed %d files and removed them from the service.", len(manifest.files))
+        if (selection.chosen or selection.delivered_left_out) and not listed.left_out:
+            self.log.info("Some of them are still there.")
+            self._remove(selection)
         return self._landed(manifest, 0)
 
     # Checking
@@ -286,7 +284,7 @@ class RunFilesTransfer:
         planned = planned.model_copy(
             update={"without_records": list(converted.without_records), "unreadable": unreadable}
         )
-        self._log_surprises(planned, previous)
+        self._log_surprises(planned, previous, sizes)
         old = outdated(previous, planned)
         # Named until they are gone, so that a retry removes them if this attempt is killed before that.
         self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))
@@ -341,16 +339,16 @@ class RunFilesTransfer:
             )
         return [name for name, _ in files]
 
-    def _log_surprises(self, planned: Manifest, previous: Manifest | None) -> None:
+    def _log_surprises(self, planned: Manifest, previous: Manifest | None, sizes: Mapping[str, int]) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
             self.log.info("%d files land under another name: %s", len(renamed), ", ".join(renamed[:5]))
         if planned.replaced:
             self.log.warning(
                 "Replacing %d files in %s of unknown or other origin.", len(planned.replaced), self.folder.path
             )
-        if previous is not None and (names := left_over(previous, planned)):
+        if previous is not None and (names := left_over(previous, planned, sizes)):
             self.log.warning(
-                "Run %s left %d files in %s that this run does not replace: %s",
+                "Run %s left %d files in %s that are not replaced: %s",
                 previous.run_id,
                 len(names),
                 self.folder.path,

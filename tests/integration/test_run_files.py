@@ -29,7 +29,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.sandbox import Sandbox
+from airflow_provider_sequentum.sandbox import RunPlan, Sandbox
 from airflow_provider_sequentum.sandbox.agents import ExtraFile
 from airflow_provider_sequentum.transfers import landing as landing_module
 from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, LandingFolder, Progress
@@ -384,6 +384,38 @@ class TestRemoval:
         monkeypatch.setattr(RunFilesTransfer, "_listed", lambda self: Page([left]))
         second, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
         assert (second, summary["fetched"]) == (first, 0)
+
+    def test_a_removal_that_ended_half_way_is_completed_and_nothing_that_was_landed_is_forgotten(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        sandbox.fail_next("DELETE /agent/{agent_id}/run/{run_id}", status=503)
+        with pytest.raises(SequentumUnavailable):
+            execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        manifest = (tmp_path / MANIFEST_NAME).read_bytes()
+        paths = [str(tmp_path / file["name"]) for file in json.loads(manifest)["files"]]
+        listed = RunFilesTransfer._listed
+        monkeypatch.setattr(RunFilesTransfer, "_listed", lambda self: Page(listed(self)[1:]))
+        again, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        assert [path.removeprefix("file://") for path in again] == paths
+        assert (summary["files"], summary["fetched"]) == (4, 0)
+        assert (tmp_path / MANIFEST_NAME).read_bytes() == manifest
+        assert len(sandbox.ledger.of_kind("delete")) == 1
+
+    def test_what_a_run_delivers_after_a_restart_is_landed_though_the_files_of_before_were_removed(
+        self, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        agent_id = sandbox.add_agent("Prices", records=RECORDS).id
+        sandbox.plan_runs(agent_id, [RunPlan(outcome="Failure", record_count=1)])
+        run_id = finished_run(sandbox, agent_id)
+        options: dict[str, Any] = {"remove_method": "RemoveAllFiles"}
+        _, before = execute(transfer(tmp_path.as_uri(), agent_id, run_id, **options))
+        SequentumHook().send(runs.restart(agent_id, run_id))
+        with pytest.raises(RunFilesUnavailable, match="not known to have ended"):
+            execute(transfer(tmp_path.as_uri(), agent_id, run_id, **options))
+        sandbox.advance(60)
+        _, after = execute(transfer(tmp_path.as_uri(), agent_id, run_id, **options))
+        assert (before["records"], after["records"], after["fetched"]) == (1, len(RECORDS), 1)
 
     def test_a_manifest_of_a_version_that_counts_records_differently_is_trusted(
         self, sandbox: Sandbox, agent_id: int, tmp_path: Path
