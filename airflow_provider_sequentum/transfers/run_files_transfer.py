@@ -133,7 +133,7 @@ class RunFilesTransfer:
         if self.conversion is not None:
             self.conversion.check_installed([])
         contents = self.folder.contents()
-        previous = Manifest.parse(self.folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
+        previous = self._manifest_in(contents)
         run = self._run()
         if run is not None and (reason := why_incomplete(run)):
             raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason} Nothing was copied.")
@@ -155,6 +155,9 @@ class RunFilesTransfer:
         return self._land(run, selection, previous, contents, listed.left_out)
 
     # Looking
+
+    def _manifest_in(self, contents: Contents) -> Manifest | None:
+        return Manifest.parse(self.folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
 
     def _run(self) -> Run | None:
         with client_errors_as_exceptions(self.hook.sequentum_conn_id):
@@ -215,6 +218,21 @@ class RunFilesTransfer:
             raise RunFilesUnavailable(
                 f"{self.folder.path / taken[0]} is a folder, where a file of that name is to be written. Nothing was "
                 "copied. Remove the folder, or choose another destination."
+            )
+
+    def _check_alone(self, planned: Manifest, previous: Manifest | None) -> None:
+        """Check that no other run is being landed under the same names: each would take the other's files for its own.
+
+        :param previous: another run's manifest whose files may be replaced.
+        """
+        found = self._manifest_in(self.folder.contents())
+        if found is None or found == previous or found.is_of(self.agent_id, self.run_id):
+            return
+        if shared := sorted({file.name for file in found.files} & {file.name for file in planned.files}):
+            raise self._refused(
+                f"Run {found.run_id} of agent {found.agent_id} was landed in {self.folder.path} at the same time, so "
+                f"that {', '.join(map(repr, shared[:5]))} may be of either run. Give every run a folder of its own, "
+                "then clear both tasks."
             )
 
     # Landing
@@ -284,6 +302,7 @@ class RunFilesTransfer:
         planned = planned.model_copy(
             update={"without_records": list(converted.without_records), "unreadable": unreadable}
         )
+        self._check_alone(planned, previous)
         self._log_surprises(planned, previous, sizes)
         old = outdated(previous, planned)
         # Named until they are gone, so that a retry removes them if this attempt is killed before that.
@@ -307,6 +326,7 @@ class RunFilesTransfer:
         )
         self._verify(manifest, read_again={*uploaded, *(file.name for file in missing)})
         self._check_bytes(run, selection, manifest)
+        self._check_alone(planned, None)
         if self.conversion is not None:
             self.conversion.types_file.write(self.agent_id, self.run_id, converted.before, converted.types)
         self._write_manifest(manifest)

@@ -451,6 +451,43 @@ def with_list(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     monkeypatch.setattr(RunFilesTransfer, "_listed", changed)
 
 
+@pytest.mark.parametrize("step", ["_check_names", "_fetch", "_verify"])
+@pytest.mark.parametrize("options", [{}, {"file_format": "parquet"}], ids=["as they are", "converted"])
+def test_two_runs_that_land_in_one_folder_at_once_do_not_both_succeed(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, options: dict[str, Any]
+) -> None:
+    """As mapped tasks do whose destination does not name the run. The files may be of the same size."""
+    agent_id = sandbox.add_agent("Prices", records=RECORDS).id
+    run_ids = [finished_run(sandbox, agent_id) for _ in range(2)]
+    own_step = getattr(RunFilesTransfer, step)
+
+    def after_the_other(self: Any, *arguments: Any, **more: Any) -> Any:
+        monkeypatch.setattr(RunFilesTransfer, step, own_step)
+        execute(transfer(tmp_path.as_uri(), agent_id, run_ids[1], **options))
+        return own_step(self, *arguments, **more)
+
+    monkeypatch.setattr(RunFilesTransfer, step, after_the_other)
+    with pytest.raises(SequentumRequestRefused, match=f"Run {run_ids[1]} .* at the same time, so that 'output"):
+        execute(transfer(tmp_path.as_uri(), agent_id, run_ids[0], **options))
+
+
+def test_two_runs_that_land_in_one_folder_at_once_under_other_names_do_no_harm(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = [sandbox.add_agent(name, records=RECORDS, file_name=f"{name}.csv").id for name in ("prices", "stock")]
+    run_ids = [finished_run(sandbox, agent_id) for agent_id in agents]
+    verify = RunFilesTransfer._verify
+
+    def after_the_other(self: Any, *arguments: Any, **more: Any) -> None:
+        monkeypatch.setattr(RunFilesTransfer, "_verify", verify)
+        execute(transfer(tmp_path.as_uri(), agents[1], run_ids[1]))
+        verify(self, *arguments, **more)
+
+    monkeypatch.setattr(RunFilesTransfer, "_verify", after_the_other)
+    execute(transfer(tmp_path.as_uri(), agents[0], run_ids[0]))
+    assert visible(tmp_path) >= {"prices.csv", "stock.csv"}
+
+
 class TestNothingIsLostWithoutAWord:
     """A run with records lands them, or its task fails, or the DAG author's filter left them out."""
 
