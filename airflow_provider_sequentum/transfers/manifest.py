@@ -218,32 +218,42 @@ def landed_before(planned: Manifest, present: Collection[str]) -> list[LandedFil
     ]
 
 
-def left_over(previous: Manifest | None, planned: Manifest, present: Collection[str]) -> list[str]:
+def left_over(
+    previous: Manifest | None, planned: Manifest, listed: Collection[int], present: Collection[str]
+) -> list[str]:
     """Return names of files of another run, or of this one before it was restarted, that stay in the folder.
 
     :param previous: the manifest found in the folder, of whatever run.
+    :param listed: ids of the files that the service has of the run.
     :param present: names that are taken in the folder.
     """
     if previous is None:
         return []
-    kept = {file.name for file in [*planned.files, *outdated(previous, planned)]}
-    return sorted({file.name for file in previous.files if file.name in present} - kept)
+    is_of_run = previous.is_of(planned.agent_id, planned.run_id)
+    kept = {file.name for file in [*planned.files, *outdated(previous, planned, listed)]}
+    files = [file for file in previous.files if not (is_of_run and file.file_id in listed)]
+    return sorted({file.name for file in files if file.name in present} - kept)
 
 
-def outdated(previous: Manifest | None, planned: Manifest) -> list[LandedFile]:
+def outdated(previous: Manifest | None, planned: Manifest, listed: Collection[int]) -> list[LandedFile]:
     """Return files that an earlier attempt landed of the same run in another form, and that the new ones replace.
 
-    They are removed: a table that reads the folder would have their records twice.
+    They are removed: a table that reads the folder would have their records twice. What another task has made of other
+    files of the run stays.
+
+    :param listed: ids of the files that the service has of the run. One that it has no more was replaced by a restart.
     """
     if previous is None or not previous.is_of(planned.agent_id, planned.run_id):
         return []
-    names = {file.name for file in planned.files}
-    converted = {file.file_id for file in [*planned.files, *planned.without_records] if file.source_sha256}
+    entries = [*planned.files, *planned.without_records]
+    names, landed = {file.name for file in planned.files}, {file.file_id for file in entries}
+    converted = {file.file_id for file in entries if file.source_sha256}
     foreign = set() if previous.is_complete else set(previous.replaced)
     return [
         file
         for file in previous.files
         if (file.source_sha256 is not None or file.file_id in converted)
+        and (file.file_id in landed or file.file_id not in listed)
         and file.name not in names | foreign
         and _is_below(file.name)
     ]

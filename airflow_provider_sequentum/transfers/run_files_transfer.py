@@ -303,8 +303,9 @@ class RunFilesTransfer:
             update={"without_records": list(converted.without_records), "unreadable": unreadable}
         )
         self._check_alone(planned, previous)
-        self._log_surprises(planned, previous, sizes)
-        old = outdated(previous, planned)
+        listed = {file.id for file in [*selection.chosen, *(each.file for each in selection.left_out)]}
+        self._log_surprises(planned, left_over(previous, planned, listed, sizes))
+        old = outdated(previous, planned, listed)
         # Named until they are gone, so that a retry removes them if this attempt is killed before that.
         self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))
         for file in old:
@@ -359,20 +360,19 @@ class RunFilesTransfer:
             )
         return [name for name, _ in files]
 
-    def _log_surprises(self, planned: Manifest, previous: Manifest | None, sizes: Mapping[str, int]) -> None:
+    def _log_surprises(self, planned: Manifest, left: Sequence[str]) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
             self.log.info("%d files land under another name: %s", len(renamed), ", ".join(renamed[:5]))
         if planned.replaced:
             self.log.warning(
                 "Replacing %d files in %s of unknown or other origin.", len(planned.replaced), self.folder.path
             )
-        if previous is not None and (names := left_over(previous, planned, sizes)):
+        if left:
             self.log.warning(
-                "Run %s left %d files in %s that are not replaced: %s",
-                previous.run_id,
-                len(names),
+                "%d files that were landed in %s before are not replaced: %s",
+                len(left),
                 self.folder.path,
-                ", ".join(names[:5]),
+                ", ".join(left[:5]),
             )
 
     def _verified_before(self, planned: Manifest, sizes: Mapping[str, int]) -> dict[str, Measure]:

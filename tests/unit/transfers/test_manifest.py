@@ -11,6 +11,7 @@ from airflow_provider_sequentum.transfers.manifest import (
     Manifest,
     landed_before,
     left_over,
+    outdated,
     plan,
     planned_file,
 )
@@ -74,16 +75,41 @@ def test_another_runs_files_are_replaced_and_its_others_named() -> None:
     first = plan(OTHER_RUN, [entry("a.csv"), entry("b.csv", 2)], None, set())
     second = plan(RUN, [entry("a.csv")], first, {"a.csv", "b.csv"})
     assert second.replaced == ["a.csv"]
-    assert left_over(first, second, {"a.csv", "b.csv"}) == ["b.csv"]
-    assert left_over(first, second, {"a.csv"}) == [], "it was planned, and never landed"
-    assert left_over(second, second, {"a.csv"}) == []
-    assert left_over(None, second, {"a.csv"}) == []
+    assert left_over(first, second, {1}, {"a.csv", "b.csv"}) == ["b.csv"]
+    assert left_over(first, second, {1, 2}, {"a.csv", "b.csv"}) == ["b.csv"]
+    assert left_over(first, second, {1}, {"a.csv"}) == [], "it was planned, and never landed"
+    assert left_over(second, second, {1}, {"a.csv"}) == []
+    assert left_over(None, second, {1}, {"a.csv"}) == []
 
 
-def test_what_a_run_delivered_before_it_was_restarted_is_named() -> None:
+@pytest.mark.parametrize(("listed", "left"), [({2}, ["at-9.csv"]), ({1, 2}, [])], ids=["restarted", "of another task"])
+def test_what_a_run_delivered_before_it_was_restarted_is_named(listed: set[int], left: list[str]) -> None:
     before = plan(RUN, [entry("at-9.csv")], None, set()).model_copy(update={"is_complete": True})
     after = plan(RUN, [entry("at-10.csv", 2)], before, {"at-9.csv"})
-    assert left_over(before, after, {"at-9.csv"}) == ["at-9.csv"]
+    assert left_over(before, after, listed, {"at-9.csv"}) == left
+
+
+def converted(name: str, number: int = 1) -> LandedFile:
+    return entry(name, number).model_copy(update={"source_sha256": "00", "size": 5, "sha256": "11"})
+
+
+@pytest.mark.parametrize(
+    ("files", "listed", "old"),
+    [
+        pytest.param([converted("x=1/a.parquet")], {1}, ["a.parquet"], id="another form of the same file"),
+        pytest.param([entry("a.csv")], {1}, ["a.parquet"], id="as it is, of the same file"),
+        pytest.param([converted("b.parquet", 2)], {1, 2}, [], id="another file, by another task"),
+        pytest.param([converted("b.parquet", 2)], {2}, ["a.parquet"], id="restarted"),
+        pytest.param([converted("a.parquet", 2)], {2}, [], id="restarted, and replaced"),
+        pytest.param([], set(), ["a.parquet"], id="restarted, without files"),
+    ],
+)
+def test_what_is_removed_is_what_new_files_stand_for(files: list[LandedFile], listed: set[int], old: list[str]) -> None:
+    before = plan(RUN, [converted("a.parquet")], None, set()).model_copy(update={"is_complete": True})
+    after = plan(RUN, files, before, {"a.parquet"})
+    assert names(outdated(before, after, listed)) == old
+    assert outdated(before, after.model_copy(update={"run_id": 43}), listed) == []
+    assert left_over(before, after, listed, {"a.parquet"}) == []
 
 
 A, B, OWN = [
