@@ -343,13 +343,13 @@ def poll(port: Sender, poller: RunPoller) -> PollResult:
         if spec.run_id is not None:
             reply = port.exchange(runs.status(spec.agent_id, spec.run_id), budget_share=WAITING_SHARE)
             result = poller.observe(reply.value, port.now(), reply.served_at)
-        elif spec.since is not None:
+        elif (since := spec.since) is not None:
             listed = port.exchange(runs.list_runs(spec.agent_id, LONGEST_RUN_LIST), budget_share=WAITING_SHARE)
             if spec.clock_ahead is None:
                 ahead = clock_ahead(port, listed.served_at)
                 poller.spec = spec = spec.updated(clock_ahead=ahead.total_seconds())
             now = port.now()
-            run = first_run_since(listed.value, spec.since, now, spec.service_time(now, listed.served_at))
+            run = first_run_since(listed.value, since, now, spec.service_time(now, listed.served_at))
             result = poller.found(run, port.now(), listed.served_at)
         else:
             raise ValueError("A wait needs the id of a run or a point in time.")
