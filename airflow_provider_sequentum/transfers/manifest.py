@@ -130,7 +130,7 @@ class Manifest(BaseModel):
         return (self.agent_id, self.run_id) == (agent_id, run_id)
 
     def is_removed(self, listed: Collection[RunFile], wanted: Collection[RunFile]) -> bool:
-        """Whether all files of the run are landed, and their removal from the service has begun.
+        """Whether all files of the run are landed, and their removal from the service has started.
 
         Some may be left: a removal can end half-way, and the service's own files may outlive it. A file that is wanted
         and was not landed is one of a run that was restarted in place since.
