@@ -45,7 +45,11 @@ def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MO
     """
     if served_at <= port.now() + most_ahead:
         return served_at
-    stated = _stated_time(port)
+    stated: datetime | None = None
+    try:
+        stated = _stated_time(port)
+    except SequentumError as error:
+        log.info("The time by the service's clock could not be confirmed. (%s)", error)
     now = port.now()
     if stated is not None and stated > now + most_ahead:
         return min(served_at, stated)
@@ -64,11 +68,18 @@ def clock_ahead(port: Sender, served_at: datetime | None) -> timedelta:
     the service itself writes into an answer and, where it is not stated, the worker's.
 
     :param served_at: the time by the ``Date`` of an answer that was read just now.
+    :raises SequentumError: the service could not be asked just now.
     """
     ahead = timedelta(0) if served_at is None else served_at - port.now()
     if abs(ahead) <= MOST_APART:
         return ahead
-    stated = _stated_time(port)
+    try:
+        stated = _stated_time(port)
+    except SequentumError as error:
+        if error.transient:
+            raise
+        log.info("The time by the service's clock could not be confirmed. (%s)", error)
+        stated = None
     if stated is not None:
         return stated - port.now()
     log.warning(
@@ -78,12 +89,8 @@ def clock_ahead(port: Sender, served_at: datetime | None) -> timedelta:
 
 
 def _stated_time(port: Sender) -> datetime | None:
-    """Return the time that the service writes into an answer; ``None`` if it cannot be read."""
+    """Return the time that the service itself writes into an answer; ``None`` if it does not state one."""
     # Rarely needed, and each process of a task would pay for the import.
     from airflow_provider_sequentum.api import billing
 
-    try:
-        return port.send(billing.credits(), budget_share=DECORATION_SHARE).retrieved_at
-    except SequentumError as error:
-        log.info("The time by the service's clock could not be confirmed. (%s)", error)
-        return None
+    return port.send(billing.credits(), budget_share=DECORATION_SHARE).retrieved_at
