@@ -218,17 +218,13 @@ def landed_before(planned: Manifest, present: Collection[str]) -> list[LandedFil
     ]
 
 
-def left_over(
-    previous: Manifest | None, planned: Manifest, listed: Collection[int], present: Collection[str]
-) -> list[str]:
+def left_over(previous: Manifest, planned: Manifest, listed: Collection[int], present: Collection[str]) -> list[str]:
     """Return names of files of another run, or of this one before it was restarted, that stay in the folder.
 
     :param previous: the manifest found in the folder, of whatever run.
     :param listed: ids of the files that the service has of the run.
     :param present: names that are taken in the folder.
     """
-    if previous is None:
-        return []
     is_of_run = previous.is_of(planned.agent_id, planned.run_id)
     kept = {file.name for file in [*planned.files, *outdated(previous, planned, listed)]}
     files = [file for file in previous.files if not (is_of_run and file.file_id in listed)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -304,7 +304,7 @@ class RunFilesTransfer:
         )
         self._check_alone(planned, previous)
         listed = {file.id for file in [*selection.chosen, *(each.file for each in selection.left_out)]}
-        self._log_surprises(planned, left_over(previous, planned, listed, sizes))
+        self._log_surprises(planned, previous, listed, sizes)
         old = outdated(previous, planned, listed)
         # Named until they are gone, so that a retry removes them if this attempt is killed before that.
         self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))
@@ -360,17 +360,20 @@ class RunFilesTransfer:
             )
         return [name for name, _ in files]
 
-    def _log_surprises(self, planned: Manifest, left: Sequence[str]) -> None:
+    def _log_surprises(
+        self, planned: Manifest, previous: Manifest | None, listed: Collection[int], sizes: Mapping[str, int]
+    ) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
             self.log.info("%d files land under another name: %s", len(renamed), ", ".join(renamed[:5]))
         if planned.replaced:
             self.log.warning(
                 "Replacing %d files in %s of unknown or other origin.", len(planned.replaced), self.folder.path
             )
-        if left:
+        if previous is not None and (left := left_over(previous, planned, listed, sizes)):
             self.log.warning(
-                "%d files that were landed in %s before are not replaced: %s",
-                len(left),
+                "Run %s left %s in %s that this transfer does not replace: %s",
+                previous.run_id,
+                counted(len(left), "file"),
                 self.folder.path,
                 ", ".join(left[:5]),
             )

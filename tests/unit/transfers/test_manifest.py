@@ -79,7 +79,6 @@ def test_another_runs_files_are_replaced_and_its_others_named() -> None:
     assert left_over(first, second, {1, 2}, {"a.csv", "b.csv"}) == ["b.csv"]
     assert left_over(first, second, {1}, {"a.csv"}) == [], "it was planned, and never landed"
     assert left_over(second, second, {1}, {"a.csv"}) == []
-    assert left_over(None, second, {1}, {"a.csv"}) == []
 
 
 @pytest.mark.parametrize(("listed", "left"), [({2}, ["at-9.csv"]), ({1, 2}, [])], ids=["restarted", "of another task"])
