@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 _YES = {"true", "1", "yes", "y", "on"}  # Airflow 2.11's test button says "y" for a ticked box
 _NO = {"false", "0", "no", "n", "off"}
+_USER_IN_ADDRESS = re.compile(r"\s*https?:[/\\]*[^/\\?#]*@", re.IGNORECASE)
+"""A browser takes a backslash for a slash, and any number of them for two."""
 _JSON_NAMES = {list: "a list", bool: "a boolean", int: "a number", float: "a number"}
 
 
@@ -164,16 +167,23 @@ class SequentumConnection(BaseHook):
         extra = self._connection.extra_dejson
         # Airflow says that it is a dictionary, whatever JSON the connection holds.
         template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
-        if isinstance(template, str) and self.settings.is_key_in(template):
-            # Everyone who sees the task sees the link, and people do paste the key into the wrong field.
+        # Everyone who sees the task sees the link, and people do paste the key into the wrong field.
+        if isinstance(template, str) and (secret := self._secret_in(template)):
             log.warning(
-                "The field %r of the connection %r holds an API key, so it is not used. The key belongs in the "
-                "password only.",
+                "The field %r of the connection %r holds %s, so it is not used. Everyone who sees the task would see "
+                "it. Credentials belong in the password only.",
                 template_field,
                 self.sequentum_conn_id,
+                secret,
             )
             template = None
         return fill_link_template(template, self.settings.base_url, **ids)
+
+    def _secret_in(self, template: str) -> str | None:
+        """Return what credentials an address holds that is shown in Airflow's UI."""
+        if self.settings.is_key_in(template):
+            return "an API key"
+        return "a user or a password" if _USER_IN_ADDRESS.match(template) else None
 
 
 def settings_from_connection(

@@ -20,6 +20,9 @@ MOST_AHEAD = timedelta(minutes=10)
 DATE_TOLERANCE = timedelta(minutes=5)
 """How much later than an answer's ``Date`` a run in it may have been created, by clocks that differ a little."""
 
+MOST_APART = timedelta(minutes=1)
+"""How far the service's clock and the worker's may be apart before something else has to confirm a ``Date``."""
+
 log = logging.getLogger(__name__)
 
 
@@ -42,12 +45,9 @@ def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MO
     """
     if served_at <= port.now() + most_ahead:
         return served_at
-    # Rarely needed, and each process of a task would pay for the import.
-    from airflow_provider_sequentum.api import billing
-
     stated: datetime | None = None
     try:
-        stated = port.send(billing.credits(), budget_share=DECORATION_SHARE).retrieved_at
+        stated = _stated_time(port)
     except SequentumError as error:
         log.info("The time by the service's clock could not be confirmed. (%s)", error)
     now = port.now()
@@ -59,3 +59,38 @@ def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MO
         now,
     )
     return now
+
+
+def clock_ahead(port: Sender, served_at: datetime | None) -> timedelta:
+    """Return how far the clock that runs are dated by is ahead of the worker's, as far as can be known.
+
+    A ``Date`` that is far from the worker's clock, on either side, may be that of a gateway. Then the time counts that
+    the service itself writes into an answer and, where it is not stated, the worker's.
+
+    :param served_at: the time by the ``Date`` of an answer that was read just now.
+    :raises SequentumError: the service could not be asked just now.
+    """
+    ahead = timedelta(0) if served_at is None else served_at - port.now()
+    if abs(ahead) <= MOST_APART:
+        return ahead
+    try:
+        stated = _stated_time(port)
+    except SequentumError as error:
+        if error.transient:
+            raise
+        log.info("The time by the service's clock could not be confirmed. (%s)", error)
+        stated = None
+    if stated is not None:
+        return stated - port.now()
+    log.warning(
+        "The service's answers are dated %s, and nothing confirms that date. Airflow's clock counts.", served_at
+    )
+    return timedelta(0)
+
+
+def _stated_time(port: Sender) -> datetime | None:
+    """Return the time that the service itself writes into an answer; ``None`` if it does not state one."""
+    # Rarely needed, and each process of a task would pay for the import.
+    from airflow_provider_sequentum.api import billing
+
+    return port.send(billing.credits(), budget_share=DECORATION_SHARE).retrieved_at

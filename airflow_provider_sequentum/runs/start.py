@@ -86,14 +86,13 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: Run | None = None) -> Run:
+def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord) -> Run:
     """Return the run that this attempt works with, starting or restarting one only if earlier attempts left none.
 
     The port has its record.
 
     :param previous: the record of an earlier attempt.
     :param new: the record of this attempt: what to start if a run has to be started, and how to handle it.
-    :param looked: the run's record, where it was read just now.
     :raises AgentRunStartAmbiguous: the run that an earlier attempt started cannot be distinguished from others.
     :raises AgentRunStillRunning: the run that a new one should replace could not be stopped.
     :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.
@@ -114,8 +113,19 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: 
             return start_run(port, new, record)
         port.save(record)  # from here on, whatever ends this attempt knows the run
         _claim(port, record)
+    return take_up_run(port, record, new, _look(port, record))
 
-    run = looked or _look(port, record)
+
+def take_up_run(port: Port, record: RunRecord, new: RunRecord, run: Run | None) -> Run:
+    """Return the run that this attempt works with, where an earlier one left a run: joined, restarted or replaced.
+
+    Raises what :func:`acquire_run` raises.
+
+    :param record: the record of the earlier attempt.
+    :param new: the record of this attempt.
+    :param run: the run, as it was read just now; ``None`` if the service does not know it.
+    """
+    config = new.config_or_defaults
     step = _decide(record, run, new)
     if run is None and not record.was_cleared(new.max_tries):
         run = find_in_place_of(port, record, config.on_ambiguous_start)
@@ -301,13 +311,20 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
     if (listed := next((run for run in reply.value if run.id == record.run_id), None)) is not None:
         return listed
     since = requested_by_service(record, port.now(), reply.served_at, reply.value)
-    candidates = candidates_for(intent, reply.value, since, port.claims())
-    if not candidates or on_ambiguous_start == "start":
+    claims = port.claims()
+    candidates = candidates_for(intent, reply.value, since, claims)
+    doubt = what_a_list_lacks(intent, reply.value, since)
+    if not (candidates or doubt):
+        since = confirmed_request_time(port, reply.served_at, since)
+        candidates = created_just_before(intent, reply.value, since, claims)
+        doubt = JUST_BEFORE.format(ids_of(candidates)) if candidates else ""
+    if not (candidates or doubt) or on_ambiguous_start == "start":
         return None
-    if on_ambiguous_start == "adopt":
+    if on_ambiguous_start == "adopt" and candidates:
         return max(candidates, key=lambda candidate: candidate.id)
     port.save(intent.updated(is_ambiguous=True))
-    raise _ambiguous(intent, candidates, f"The service does not know run {record.run_id}, which its answer named.")
+    unknown = f"The service does not know run {record.run_id}, which its answer named."
+    raise _ambiguous(intent, candidates, f"{unknown} {doubt}".rstrip())
 
 
 def _is_listed(port: Port, record: RunRecord) -> bool:

@@ -26,7 +26,7 @@ from airflow_provider_sequentum.jobs.port import (
 from airflow_provider_sequentum.jobs.record import JobEvent, Stored
 from airflow_provider_sequentum.runs.describe import RunProgress, counted
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
-from airflow_provider_sequentum.runs.service_time import is_of_another_clock
+from airflow_provider_sequentum.runs.service_time import clock_ahead, is_of_another_clock
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
@@ -70,6 +70,7 @@ class WaitSpec(Stored):
     agent_id: int
     run_id: int | None = None
     since: datetime | None = None
+    clock_ahead: float | None = None
     poll_interval: float | None = None
     deadline: datetime | None = None
     failure_pause: float = 0.0
@@ -84,6 +85,13 @@ class WaitSpec(Stored):
         if self.run_id is not None:
             return f"run {self.run_id} of agent {self.agent_id}"
         return f"a run of agent {self.agent_id} created at {self.since} or later"
+
+    def service_time(self, now: datetime, served_at: datetime | None) -> datetime | None:
+        """Return the time by the clock that runs are dated by.
+
+        :param served_at: the same by an answer's ``Date``, which counts until the clocks were compared.
+        """
+        return served_at if self.clock_ahead is None else now + timedelta(seconds=self.clock_ahead)
 
 
 class RunEvent(JobEvent):
@@ -335,9 +343,13 @@ def poll(port: Sender, poller: RunPoller) -> PollResult:
         if spec.run_id is not None:
             reply = port.exchange(runs.status(spec.agent_id, spec.run_id), budget_share=WAITING_SHARE)
             result = poller.observe(reply.value, port.now(), reply.served_at)
-        elif spec.since is not None:
+        elif (since := spec.since) is not None:
             listed = port.exchange(runs.list_runs(spec.agent_id, LONGEST_RUN_LIST), budget_share=WAITING_SHARE)
-            run = first_run_since(listed.value, spec.since, port.now(), listed.served_at)
+            if spec.clock_ahead is None:
+                ahead = clock_ahead(port, listed.served_at)
+                poller.spec = spec = spec.updated(clock_ahead=ahead.total_seconds())
+            now = port.now()
+            run = first_run_since(listed.value, since, now, spec.service_time(now, listed.served_at))
             result = poller.found(run, port.now(), listed.served_at)
         else:
             raise ValueError("A wait needs the id of a run or a point in time.")

@@ -215,6 +215,7 @@ class Engine:
                 raise Problem(422, "Insufficient credits.")
             plan = self.state.agents[agent_id].next_plan({})
             run.attempts.append(self._attempt(run, plan, now))
+            run.files_removed = False  # it delivers new ones
             if self.dialect.restart_lag_seconds:
                 run.restart_shown = now + timedelta(seconds=self.dialect.restart_lag_seconds)
             self._open[run.id] = run

@@ -39,7 +39,7 @@ from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
 from airflow_provider_sequentum.runs.describe import counted, run_summary
 from airflow_provider_sequentum.runs.record import RunRecord
-from airflow_provider_sequentum.runs.start import acquire_run, find_in_place_of, look_at_runs, start_run
+from airflow_provider_sequentum.runs.start import look_at_runs, start_run, take_up_run
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_runs
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
 from airflow_provider_sequentum.spaces.describe import bounded_summaries, describe_failures, listed
@@ -271,12 +271,8 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         if previous is None:  # not started yet
             run.take_in_run(start_run(run.port, new, None))
             return
-        if looked is None:  # not known to the service
-            other = find_in_place_of(run.port, previous, run.config.on_ambiguous_start)
-            run.take_in_run(start_run(run.port, new, previous) if other is None else other)
-            return
         try:
-            run.take_in_run(acquire_run(run.port, previous, new, looked))
+            run.take_in_run(take_up_run(run.port, previous, new, looked))
         except SequentumError:
             if not self.is_out_of_time or run.record is None:
                 raise

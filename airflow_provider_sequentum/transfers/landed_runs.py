@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_sequentum.api.files import DELIVERED
 from airflow_provider_sequentum.runs.files import named
 from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, LandingFolder, storage_errors
-from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
+from airflow_provider_sequentum.transfers.manifest import Manifest
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -40,7 +40,7 @@ class LandedRun:
             return f"The manifest in {self.folder.path} is not complete: the transfer has not ended"
         landed = {file.file_id: file for file in [*self.manifest.files, *self.manifest.without_records]}
         for file in listed:
-            if file.kind == DELIVERED and not _is_landed(file, landed.get(file.id)):
+            if file.kind == DELIVERED and not (file.id in landed and landed[file.id].is_of(file)):
                 return f"The manifest in {self.folder.path} does not have {named(file)} as the service lists it"
         sizes = self.folder.sizes_below()
         for entry in self.manifest.files:
@@ -50,13 +50,6 @@ class LandedRun:
             if self.folder.measure(entry.name).sha256 != entry.sha256:
                 return f"{self.folder.path / entry.name} is not what was landed"
         return None
-
-
-def _is_landed(file: RunFile, entry: LandedFile | None) -> bool:
-    """Whether an entry is about this file. A run that is restarted in place delivers others."""
-    if entry is None or entry.listed_size != file.file_size:
-        return False
-    return (entry.created and entry.created.timestamp()) == (file.created and file.created.timestamp())
 
 
 def find_landed_runs(folders: Sequence[ObjectStoragePath], agent_id: int) -> dict[int, list[LandedRun]]:

@@ -57,6 +57,11 @@ class LandedFile(BaseModel):
         """Bytes that the service sent."""
         return self.size if self.source_sha256 is None else self.source_size
 
+    def is_of(self, file: RunFile) -> bool:
+        """Whether the entry is about this file, as the service lists it. A run restarted in place delivers others."""
+        mine, theirs = self.created and self.created.timestamp(), file.created and file.created.timestamp()
+        return (self.file_id, self.listed_size, mine) == (file.id, file.file_size, theirs)
+
     def is_same_file(self, other: LandedFile) -> bool:
         """Whether the service would hand out the same bytes. A run restarted in place delivers new files."""
         if self.source_sha256 is not None or other.source_sha256 is not None:
@@ -123,6 +128,21 @@ class Manifest(BaseModel):
     def is_of(self, agent_id: int, run_id: int) -> bool:
         """Whether the manifest belongs to that run."""
         return (self.agent_id, self.run_id) == (agent_id, run_id)
+
+    def is_removed(self, listed: Collection[RunFile], wanted: Collection[RunFile]) -> bool:
+        """Whether all files of the run are landed, and their removal from the service has started.
+
+        Some may be left: a removal can end half-way, and the service's own files may outlive it. A file that is wanted
+        and was not landed is one of a run that was restarted in place since.
+
+        :param listed: the files that the service has of the run.
+        :param wanted: those of them that are to be landed, or that must not be removed uncopied.
+        """
+        if not self.is_complete or self.remove_method is None:
+            return False
+        landed = {file.file_id: file for file in [*self.files, *self.without_records]}
+        is_any_gone = not listed or not landed.keys() <= {file.id for file in listed}
+        return is_any_gone and all(file.id in landed and landed[file.id].is_of(file) for file in wanted)
 
     @property
     def size(self) -> int:
@@ -198,27 +218,38 @@ def landed_before(planned: Manifest, present: Collection[str]) -> list[LandedFil
     ]
 
 
-def left_over(previous: Manifest | None, planned: Manifest) -> list[str]:
-    """Return names of files that another run left in the folder and this one does not replace."""
-    if previous is None or previous.is_of(planned.agent_id, planned.run_id):
-        return []
-    return sorted({file.name for file in previous.files} - {file.name for file in planned.files})
+def left_over(previous: Manifest, planned: Manifest, listed: Collection[int], present: Collection[str]) -> list[str]:
+    """Return names of files of another run, or of this one before it was restarted, that stay in the folder.
+
+    :param previous: the manifest found in the folder, of whatever run.
+    :param listed: ids of the files that the service has of the run.
+    :param present: names that are taken in the folder.
+    """
+    is_of_run = previous.is_of(planned.agent_id, planned.run_id)
+    kept = {file.name for file in [*planned.files, *outdated(previous, planned, listed)]}
+    files = [file for file in previous.files if not (is_of_run and file.file_id in listed)]
+    return sorted({file.name for file in files if file.name in present} - kept)
 
 
-def outdated(previous: Manifest | None, planned: Manifest) -> list[LandedFile]:
+def outdated(previous: Manifest | None, planned: Manifest, listed: Collection[int]) -> list[LandedFile]:
     """Return files that an earlier attempt landed of the same run in another form, and that the new ones replace.
 
-    They are removed: a table that reads the folder would have their records twice.
+    They are removed: a table that reads the folder would have their records twice. What another task has made of other
+    files of the run stays.
+
+    :param listed: ids of the files that the service has of the run. One that it has no more was replaced by a restart.
     """
     if previous is None or not previous.is_of(planned.agent_id, planned.run_id):
         return []
-    names = {file.name for file in planned.files}
-    converted = {file.file_id for file in [*planned.files, *planned.without_records] if file.source_sha256}
+    entries = [*planned.files, *planned.without_records]
+    names, landed = {file.name for file in planned.files}, {file.file_id for file in entries}
+    converted = {file.file_id for file in entries if file.source_sha256}
     foreign = set() if previous.is_complete else set(previous.replaced)
     return [
         file
         for file in previous.files
         if (file.source_sha256 is not None or file.file_id in converted)
+        and (file.file_id in landed or file.file_id not in listed)
         and file.name not in names | foreign
         and _is_below(file.name)
     ]

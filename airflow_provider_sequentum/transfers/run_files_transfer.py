@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,26 +133,31 @@ class RunFilesTransfer:
         if self.conversion is not None:
             self.conversion.check_installed([])
         contents = self.folder.contents()
-        previous = Manifest.parse(self.folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
+        previous = self._manifest_in(contents)
         run = self._run()
+        if run is not None and (reason := why_incomplete(run)):
+            raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason} Nothing was copied.")
         listed = self._listed() if run is not None else Page[RunFile]([])
-        if previous is not None and self._were_removed(previous, listed):
-            return self._landed_before_removal(previous, run)
+        selection = select(listed, self.file_kinds, self.file_patterns)
+        if previous is not None and previous.is_of(self.agent_id, self.run_id):
+            wanted = [*selection.chosen, *(each.file for each in selection.delivered_left_out)]
+            if previous.is_removed(listed, wanted):
+                return self._landed_before_removal(previous, run, listed, selection)
         if run is None:
             raise self._refused(
                 "The service does not know the run. It may have been deleted, or the connection leads to another "
                 "service. Check the ids and the base URL. Nothing was copied."
             )
-        if reason := why_incomplete(run):
-            raise RunFilesUnavailable(f"Run {run.id} of agent {run.agent_id}: {reason} Nothing was copied.")
         if reason := why_removed(run, listed):
             raise self._refused(reason)
-        selection = select(listed, self.file_kinds, self.file_patterns)
         self._check_selection(run, selection, listed.left_out)
         self.log.info("Run %s has %s; copying %d.", run.id, counted(len(listed), "file"), len(selection.chosen))
         return self._land(run, selection, previous, contents, listed.left_out)
 
     # Looking
+
+    def _manifest_in(self, contents: Contents) -> Manifest | None:
+        return Manifest.parse(self.folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
 
     def _run(self) -> Run | None:
         with client_errors_as_exceptions(self.hook.sequentum_conn_id):
@@ -166,16 +171,9 @@ class RunFilesTransfer:
     def _listed(self) -> Page[RunFile]:
         return self.hook.send(files.list_files(self.agent_id, self.run_id))
 
-    def _were_removed(self, manifest: Manifest, listed: list[RunFile]) -> bool:
-        """Whether an earlier attempt landed the files, removed them from the service and was interrupted then."""
-        is_done = manifest.is_complete and manifest.remove_method is not None
-        if not is_done or not manifest.is_of(self.agent_id, self.run_id):
-            return False
-        # Some files of a run may outlive the removal, such as the service's own.
-        landed = {file.file_id for file in [*manifest.files, *manifest.without_records]}
-        return not listed or (bool(landed) and landed.isdisjoint(file.id for file in listed))
-
-    def _landed_before_removal(self, manifest: Manifest, run: Run | None) -> Landed:
+    def _landed_before_removal(
+        self, manifest: Manifest, run: Run | None, listed: Page[RunFile], selection: Selection
+    ) -> Landed:
         sizes = self.folder.sizes_below()
         for file in manifest.files:
             if sizes.get(file.name) != file.size or not _holds(file, self.folder.measure(file.name)):
@@ -184,6 +182,9 @@ class RunFilesTransfer:
                     f"removed from the service{'' if run else ' with the run'}: it cannot be fetched again."
                 )
         self.log.info("An earlier attempt landed %d files and removed them from the service.", len(manifest.files))
+        if (selection.chosen or selection.delivered_left_out) and not listed.left_out:
+            self.log.info("Some of them are still there.")
+            self._remove(selection)
         return self._landed(manifest, 0)
 
     # Checking
@@ -217,6 +218,21 @@ class RunFilesTransfer:
             raise RunFilesUnavailable(
                 f"{self.folder.path / taken[0]} is a folder, where a file of that name is to be written. Nothing was "
                 "copied. Remove the folder, or choose another destination."
+            )
+
+    def _check_alone(self, planned: Manifest, previous: Manifest | None) -> None:
+        """Check that no other run is being landed under the same names: each would take the other's files for its own.
+
+        :param previous: another run's manifest whose files may be replaced.
+        """
+        found = self._manifest_in(self.folder.contents())
+        if found is None or found == previous or found.is_of(self.agent_id, self.run_id):
+            return
+        if shared := sorted({file.name for file in found.files} & {file.name for file in planned.files}):
+            raise self._refused(
+                f"Run {found.run_id} of agent {found.agent_id} was landed in {self.folder.path} at the same time, so "
+                f"that {', '.join(map(repr, shared[:5]))} may be of either run. Give every run a folder of its own, "
+                "then clear both tasks."
             )
 
     # Landing
@@ -286,8 +302,10 @@ class RunFilesTransfer:
         planned = planned.model_copy(
             update={"without_records": list(converted.without_records), "unreadable": unreadable}
         )
-        self._log_surprises(planned, previous)
-        old = outdated(previous, planned)
+        self._check_alone(planned, previous)
+        listed = {file.id for file in [*selection.chosen, *(each.file for each in selection.left_out)]}
+        self._log_surprises(planned, previous, listed, sizes)
+        old = outdated(previous, planned, listed)
         # Named until they are gone, so that a retry removes them if this attempt is killed before that.
         self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))
         for file in old:
@@ -309,6 +327,7 @@ class RunFilesTransfer:
         )
         self._verify(manifest, read_again={*uploaded, *(file.name for file in missing)})
         self._check_bytes(run, selection, manifest)
+        self._check_alone(planned, None)
         if self.conversion is not None:
             self.conversion.types_file.write(self.agent_id, self.run_id, converted.before, converted.types)
         self._write_manifest(manifest)
@@ -341,20 +360,22 @@ class RunFilesTransfer:
             )
         return [name for name, _ in files]
 
-    def _log_surprises(self, planned: Manifest, previous: Manifest | None) -> None:
+    def _log_surprises(
+        self, planned: Manifest, previous: Manifest | None, listed: Collection[int], sizes: Mapping[str, int]
+    ) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
             self.log.info("%d files land under another name: %s", len(renamed), ", ".join(renamed[:5]))
         if planned.replaced:
             self.log.warning(
                 "Replacing %d files in %s of unknown or other origin.", len(planned.replaced), self.folder.path
             )
-        if previous is not None and (names := left_over(previous, planned)):
+        if previous is not None and (left := left_over(previous, planned, listed, sizes)):
             self.log.warning(
-                "Run %s left %d files in %s that this run does not replace: %s",
+                "Run %s left %s in %s that this transfer does not replace: %s",
                 previous.run_id,
-                len(names),
+                counted(len(left), "file"),
                 self.folder.path,
-                ", ".join(names[:5]),
+                ", ".join(left[:5]),
             )
 
     def _verified_before(self, planned: Manifest, sizes: Mapping[str, int]) -> dict[str, Measure]:

@@ -23,6 +23,8 @@ class AgentRunTrigger(RemoteJobTrigger):
     :param agent_id: the agent.
     :param run_id: the run; ``None`` waits for the agent's first one that was created at ``since`` or later.
     :param since: see ``run_id``; an ISO 8601 time with an offset.
+    :param clock_ahead: how many seconds the service's clock is ahead of Airflow's, of which ``since`` is a time;
+        ``None`` if the clocks were not compared yet.
     :param poll_interval: minimum seconds between two requests for this wait; ``None`` leaves that to the watcher.
     :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` waits as long as it takes.
     :param failure_pause: seconds a Failure has to stand before it counts as the end.
@@ -45,6 +47,7 @@ class AgentRunTrigger(RemoteJobTrigger):
         agent_id: int,
         run_id: int | None = None,
         since: str | None = None,
+        clock_ahead: float | None = None,
         poll_interval: float | None = None,
         deadline: str | None = None,
         failure_pause: float = 0.0,
@@ -66,6 +69,7 @@ class AgentRunTrigger(RemoteJobTrigger):
         self.agent_id = agent_id
         self.run_id = run_id
         self.since = since
+        self.clock_ahead = clock_ahead
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.failure_pause = failure_pause

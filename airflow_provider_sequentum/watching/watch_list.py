@@ -396,10 +396,11 @@ class WatchList:
         may_be_cut = agent.may_be_cut(records)
         oldest_listed = min(records, key=lambda run: (run.created or moment.utc, run.id), default=None)
         for wait in tuple(agent.searches):
-            since = wait.poller.spec.since
+            spec, now = wait.poller.spec, moment.utc
+            served_at = spec.service_time(now, moment.served_at)
             found: Run | SequentumError | None
             try:
-                found = first_run_since(records, since, moment.utc, moment.served_at) if since is not None else None
+                found = first_run_since(records, spec.since, now, served_at) if spec.since is not None else None
             except FirstRunUncertain as error:
                 found = error
             except SequentumException as error:

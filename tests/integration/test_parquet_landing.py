@@ -366,6 +366,21 @@ class TestRetries:
             names = {path.removeprefix("file://").removeprefix(f"{folder}/") for path in paths}
             assert below(shop.folder(run_id)) == {*names, MANIFEST_NAME}
 
+    @pytest.mark.parametrize("partition_by", [None, "region"])
+    def test_two_tables_of_a_run_may_land_in_one_folder(self, shop: Shop, partition_by: str | None) -> None:
+        run_id = shop.run(
+            ExtraFile(name="products.csv", content=PRODUCTS),
+            ExtraFile(name="stock.csv", content="sku,region,pieces\n00123,EU,5\n"),
+        )
+        tables: dict[str, list[str]] = {}
+        for name in ("products", "stock", "products"):
+            options: dict[str, Any] = {"file_patterns": f"{name}*", "partition_by": partition_by}
+            tables[name] = shop.land(run_id, schema_file=(shop.root / f"{name}.json").as_uri(), **options)
+        assert {name: sum(len(records(path)) for path in paths) for name, paths in tables.items()} == {
+            "products": 3,
+            "stock": 1,
+        }
+
     def test_a_damaged_file_is_published_again(self, shop: Shop) -> None:
         run_id = shop.run(ExtraFile(name="products.csv", content=PRODUCTS))
         [path] = shop.land(run_id)

@@ -29,7 +29,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumUnavailable,
 )
 from airflow_provider_sequentum.hooks.sequentum import SequentumHook
-from airflow_provider_sequentum.sandbox import Sandbox
+from airflow_provider_sequentum.sandbox import RunPlan, Sandbox
 from airflow_provider_sequentum.sandbox.agents import ExtraFile
 from airflow_provider_sequentum.transfers import landing as landing_module
 from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, LandingFolder, Progress
@@ -385,6 +385,38 @@ class TestRemoval:
         second, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
         assert (second, summary["fetched"]) == (first, 0)
 
+    def test_a_removal_that_ended_half_way_is_completed_and_nothing_that_was_landed_is_forgotten(
+        self, sandbox: Sandbox, agent_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = finished_run(sandbox, agent_id)
+        sandbox.fail_next("DELETE /agent/{agent_id}/run/{run_id}", status=503)
+        with pytest.raises(SequentumUnavailable):
+            execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        manifest = (tmp_path / MANIFEST_NAME).read_bytes()
+        paths = [str(tmp_path / file["name"]) for file in json.loads(manifest)["files"]]
+        listed = RunFilesTransfer._listed
+        monkeypatch.setattr(RunFilesTransfer, "_listed", lambda self: Page(listed(self)[1:]))
+        again, summary = execute(transfer(tmp_path.as_uri(), agent_id, run_id, remove_method="RemoveAllFiles"))
+        assert [path.removeprefix("file://") for path in again] == paths
+        assert (summary["files"], summary["fetched"]) == (4, 0)
+        assert (tmp_path / MANIFEST_NAME).read_bytes() == manifest
+        assert len(sandbox.ledger.of_kind("delete")) == 1
+
+    def test_what_a_run_delivers_after_a_restart_is_landed_though_the_files_of_before_were_removed(
+        self, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        agent_id = sandbox.add_agent("Prices", records=RECORDS).id
+        sandbox.plan_runs(agent_id, [RunPlan(outcome="Failure", record_count=1)])
+        run_id = finished_run(sandbox, agent_id)
+        options: dict[str, Any] = {"remove_method": "RemoveAllFiles"}
+        _, before = execute(transfer(tmp_path.as_uri(), agent_id, run_id, **options))
+        SequentumHook().send(runs.restart(agent_id, run_id))
+        with pytest.raises(RunFilesUnavailable, match="not known to have ended"):
+            execute(transfer(tmp_path.as_uri(), agent_id, run_id, **options))
+        sandbox.advance(60)
+        _, after = execute(transfer(tmp_path.as_uri(), agent_id, run_id, **options))
+        assert (before["records"], after["records"], after["fetched"]) == (1, len(RECORDS), 1)
+
     def test_a_manifest_of_a_version_that_counts_records_differently_is_trusted(
         self, sandbox: Sandbox, agent_id: int, tmp_path: Path
     ) -> None:
@@ -417,6 +449,43 @@ def with_list(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
         return Page([file.model_copy(update=change(file)) for file in listed(self)])
 
     monkeypatch.setattr(RunFilesTransfer, "_listed", changed)
+
+
+@pytest.mark.parametrize("step", ["_check_names", "_fetch", "_verify"])
+@pytest.mark.parametrize("options", [{}, {"file_format": "parquet"}], ids=["as they are", "converted"])
+def test_two_runs_that_land_in_one_folder_at_once_do_not_both_succeed(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, options: dict[str, Any]
+) -> None:
+    """As mapped tasks do whose destination does not name the run. The files may be of the same size."""
+    agent_id = sandbox.add_agent("Prices", records=RECORDS).id
+    run_ids = [finished_run(sandbox, agent_id) for _ in range(2)]
+    own_step = getattr(RunFilesTransfer, step)
+
+    def after_the_other(self: Any, *arguments: Any, **more: Any) -> Any:
+        monkeypatch.setattr(RunFilesTransfer, step, own_step)
+        execute(transfer(tmp_path.as_uri(), agent_id, run_ids[1], **options))
+        return own_step(self, *arguments, **more)
+
+    monkeypatch.setattr(RunFilesTransfer, step, after_the_other)
+    with pytest.raises(SequentumRequestRefused, match=f"Run {run_ids[1]} .* at the same time, so that 'output"):
+        execute(transfer(tmp_path.as_uri(), agent_id, run_ids[0], **options))
+
+
+def test_two_runs_that_land_in_one_folder_at_once_under_other_names_do_no_harm(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = [sandbox.add_agent(name, records=RECORDS, file_name=f"{name}.csv").id for name in ("prices", "stock")]
+    run_ids = [finished_run(sandbox, agent_id) for agent_id in agents]
+    verify = RunFilesTransfer._verify
+
+    def after_the_other(self: Any, *arguments: Any, **more: Any) -> None:
+        monkeypatch.setattr(RunFilesTransfer, "_verify", verify)
+        execute(transfer(tmp_path.as_uri(), agents[1], run_ids[1]))
+        verify(self, *arguments, **more)
+
+    monkeypatch.setattr(RunFilesTransfer, "_verify", after_the_other)
+    execute(transfer(tmp_path.as_uri(), agents[0], run_ids[0]))
+    assert visible(tmp_path) >= {"prices.csv", "stock.csv"}
 
 
 class TestNothingIsLostWithoutAWord:
@@ -707,7 +776,7 @@ def test_a_kill_between_any_two_steps_is_repaired_by_the_next_attempt(
             assert len([each for each in sandbox.ledger.of_kind("delete") if each.run_id == run_id]) == 1, steps
         else:
             break
-    assert steps == 20, "the kill came before each step of an attempt once"
+    assert steps == 22, "the kill came before each step of an attempt once"
 
 
 class TestBadInput:

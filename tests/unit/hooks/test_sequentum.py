@@ -242,6 +242,39 @@ def test_a_template_that_holds_the_key_is_no_address(
     assert KEY not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        *(
+            "https://jane:s3cret@ui/{run_id}",
+            " HTTPS://s3cret@ui/{run_id}",
+            "https:///jane:s3cret@ui",
+            "http://:s3cret@ui",
+        ),
+        *("https:\\/jane:s3cret@ui", "https://jane:s3\ncret@ui", "https://jane:s3cret@ui?to={run_id}"),
+    ],
+)
+def test_a_template_that_holds_a_user_or_a_password_is_no_address(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, template: str
+) -> None:
+    links = {"run_link_template": template, "session_link_template": template}
+    connection = {"conn_type": "sequentum", "host": "https://sequentum.example", "password": KEY, "extra": links}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    hook = SequentumHook("my_conn")
+    assert hook.run_link(7, 42) == hook.session_link("s") == "https://sequentum.example"
+    assert "'session_link_template' of the connection 'my_conn' holds a user or a password" in caplog.text
+    assert "cret" not in caplog.text
+
+
+@pytest.mark.parametrize("template", ["https://ui/@team/{run_id}", "https://ui?mail=a@b.example", "https://ui/#a@b"])
+def test_an_at_sign_that_stands_behind_the_host_is_a_part_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    connection = {"conn_type": "sequentum", "password": KEY, "extra": {"run_link_template": template}}
+    monkeypatch.setenv("AIRFLOW_CONN_MY_CONN", json.dumps(connection))
+    assert SequentumHook("my_conn").run_link(7, 42) == template.replace("{run_id}", "42")
+
+
 def test_the_key_is_in_no_repr(hook: SequentumHook) -> None:
     assert KEY not in f"{hook!r} {hook.settings!r} {hook.client!r}"
 

@@ -173,6 +173,24 @@ def test_a_run_is_found_whatever_the_services_clock_says(skew: timedelta) -> Non
     assert poller.spec.run_id == 102
 
 
+@pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.rate_limited, fakes.not_reached])
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_clock_that_cannot_be_asked_just_now_is_asked_again(days: int, error: ErrorOf) -> None:
+    service = FakeService(Clock(), skew=timedelta(days=days))
+    service.start(by_stranger=True)
+    service.clock.sleep(30)
+    since = service.clock.now
+    service.start(by_stranger=True)
+    service.clock.sleep(30)
+    service.faults["billing"] = [(error, False)] * 2
+    poller = RunPoller(WaitSpec(agent_id=7, since=since))
+    found = []
+    for _ in range(3):
+        poll(Worker(service), poller)
+        found.append(poller.spec.run_id)
+    assert found == [None, None, 102]
+
+
 def test_where_the_service_does_not_tell_its_time_the_clocks_are_taken_to_agree() -> None:
     service = FakeService(Clock(), tells_time=False)
     service.start(by_stranger=True)

@@ -821,6 +821,61 @@ def test_no_second_run_is_started_because_of_a_date_that_nothing_confirms(
     assert service.count("start") == 1
 
 
+def misname(service: FakeService, named: int) -> None:
+    """Make it so that the answer to a start has named a run that never existed."""
+    real = service.runs.pop(named)
+    real.id = service.next_id
+    service.runs[real.id] = real
+    service.next_id += 1
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=20), timedelta(minutes=2), timedelta(hours=3)])
+@pytest.mark.parametrize("seconds", [None, 90])
+@pytest.mark.parametrize("on_ambiguous_start", ["fail", "adopt", "start"])
+def test_no_run_is_started_in_place_of_an_unknown_one_because_of_a_date_that_nothing_confirms(
+    service: FakeService,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead: timedelta,
+    seconds: float | None,
+    on_ambiguous_start: Any,
+) -> None:
+    """By the clock of a gateway, what the start has really started is older than its request."""
+    exchange = service.exchange
+    service.plans = [Plan(seconds=seconds)]
+    acquire(worker)
+    misname(service, 101)
+    monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + ahead))
+    asked = partial(acquire, worker, on_ambiguous_start=on_ambiguous_start)
+    if on_ambiguous_start == "fail":
+        for _ in range(2):
+            with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[102\] were created just before"):
+                asked()
+        assert service.count("start") == 1
+        return
+    assert asked().run.id == (102 if on_ambiguous_start == "adopt" else 103)
+
+
+@pytest.mark.parametrize("on_ambiguous_start", ["fail", "adopt"])
+def test_no_run_is_started_in_place_of_an_unknown_one_that_the_list_may_hide(
+    service: FakeService, worker: Worker, monkeypatch: pytest.MonkeyPatch, on_ambiguous_start: Any
+) -> None:
+    service.start(by_stranger=True)
+    service.clock.sleep(3600)
+    acquire(worker)
+    misname(service, 102)
+    act = service._act
+
+    def act_and_spoil(verb: str, call: Call[Any]) -> Any:
+        found = act(verb, call)
+        return [{**found[0], "id": None}, *found[1:]] if verb == "runs" else found
+
+    monkeypatch.setattr(service, "_act", act_and_spoil)
+    with pytest.raises(AgentRunStartAmbiguous, match="1 run of agent 7 could not be read"):
+        acquire(worker, on_ambiguous_start=on_ambiguous_start)
+    assert service.count("start") == 1
+
+
 def test_a_run_from_just_before_the_request_that_had_ended_by_then_keeps_none_from_being_started(
     service: FakeService, worker: Worker
 ) -> None:

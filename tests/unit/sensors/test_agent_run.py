@@ -483,6 +483,42 @@ def test_templates_of_a_resumed_sensor_may_fail(worker: Worker, task: FakeTask) 
         resumed.render_template_fields(task.context)
 
 
+@MODES
+@pytest.mark.parametrize("is_billing_readable", [True, False])
+@pytest.mark.parametrize("is_there", [True, False], ids=["over already", "later"])
+@pytest.mark.parametrize(
+    "ahead", [timedelta(hours=3), timedelta(minutes=2), timedelta(minutes=-2), timedelta(hours=-2)]
+)
+def test_the_next_run_is_no_other_one_because_of_a_date_that_nothing_confirms(
+    worker: Worker,
+    task: FakeTask,
+    mode: str,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead: timedelta,
+    is_there: bool,
+    is_billing_readable: bool,
+) -> None:
+    """A gateway's clock, which writes ``Date``, makes runs look older or younger than they are."""
+    service, exchange = worker.service, worker.service.exchange
+    coming = [60.0, 9000.0, 20_000.0]
+
+    def exchange_by_gateway(call: Any) -> Any:
+        while coming and service.clock.now >= since + timedelta(seconds=coming[0]):
+            run = service.start(by_stranger=True)
+            run.created = run.started = since + timedelta(seconds=coming.pop(0))
+        return exchange(call)._replace(served_at=service.clock.now + ahead)
+
+    monkeypatch.setattr(service, "exchange", exchange_by_gateway)
+    service.plans = [Plan(seconds=1)]
+    if not is_billing_readable:
+        service.faults["billing"] = [(fakes.unauthorized, False)] * 1000
+    service.start(by_stranger=True)
+    service.clock.sleep(70)
+    since = service.clock.now
+    service.clock.sleep(8000 if is_there else 0)
+    assert sense(worker, task, mode, run_id=None, since=since.isoformat()) == 102
+
+
 # What the log says of a wait since a moment
 
 

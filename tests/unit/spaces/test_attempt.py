@@ -106,6 +106,28 @@ def test_a_retry_continues_with_each_run(
     assert (service.count("run-all"), service.count("restart"), service.count("start")) == (1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "run_id", "restarts"),
+    [(RunStatus.RUNNING, 104, 0), (RunStatus.FAILURE, 104, 1), (RunStatus.FAILED, 105, 0)],
+)
+def test_a_run_that_is_taken_in_place_of_an_unknown_one_is_the_tasks_from_then_on(
+    service: FakeService, worker: Worker, task: FakeTask, outcome: RunStatus, run_id: int, restarts: int
+) -> None:
+    """It is recorded, waited for, and restarted or replaced like any other run of an earlier attempt."""
+    service.plans = [Plan(seconds=None), Plan(outcome, seconds=10), Plan(seconds=None)]
+    deferred_by(lambda: operator(deferrable=True).execute(task.context))
+    real = service.runs.pop(102)  # the answer to the start has named a run that never existed
+    real.id = service.next_id
+    service.runs[real.id] = real
+    service.next_id += 1
+    task.next_attempt()
+    deferral = deferred_by(lambda: operator(deferrable=True, on_ambiguous_start="adopt").execute(task.context))
+    waits = {wait["agent_id"]: wait["run_id"] for wait in deferral.trigger.serialize()[1]["waits"]}
+    assert waits == {7: 101, 8: run_id, 9: 103}
+    assert [summary["run_id"] for summary in task.ti.pushed("runs")] == [101, run_id, 103]
+    assert real.restarts == restarts
+
+
 @BOTH
 @pytest.mark.parametrize("on_partial", ["fail", "warn"])
 def test_what_a_partial_success_means(

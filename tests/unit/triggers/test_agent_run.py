@@ -25,6 +25,7 @@ ARGUMENTS: dict[str, Any] = {
     "agent_id": 7,
     "run_id": 42,
     "since": "2026-11-22T09:00:00Z",
+    "clock_ahead": 1.5,
     "poll_interval": 15.0,
     "deadline": "2026-11-22T10:00:00Z",
     "failure_pause": 60.0,

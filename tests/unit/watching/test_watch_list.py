@@ -180,6 +180,21 @@ def test_the_first_run_since_a_moment_is_found_and_waited_for() -> None:
     assert list(world.ended) == [first.id]
 
 
+@pytest.mark.parametrize("ahead", [timedelta(hours=3), timedelta(hours=-3)])
+def test_the_first_run_since_a_moment_is_the_one_by_the_clocks_that_were_compared(ahead: timedelta) -> None:
+    """A gateway with a wrong clock may write the ``Date`` of an answer."""
+    world = World()
+    world.run(7, 10.0)
+    world.now += 1
+    world.wait(agent_id=7, since=START + timedelta(seconds=1), clock_ahead=0.0)
+    first = world.run(7, 100.0)
+    world.now += 10_000
+    world.run(7, 1.0)
+    world.gateway = ahead
+    world.live(400)
+    assert list(world.ended) == [first.id]
+
+
 def test_a_run_that_never_comes_is_given_up_at_the_deadline() -> None:
     world = World()
     watched = world.wait(agent_id=7, since=START, deadline=START + timedelta(seconds=100))

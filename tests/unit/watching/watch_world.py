@@ -84,6 +84,7 @@ class World:
     :param spacing: seconds between two questions.
     :param latency: seconds an answer takes.
     :param skew: by how much the service's clock is ahead.
+    :param gateway: by how much the clock that writes the ``Date`` of answers is ahead of that.
     :param hints: whether the agents list tells the status of the last run.
     """
 
@@ -91,6 +92,7 @@ class World:
     latency: float = 0.2
     hints: bool = True
     skew: timedelta = timedelta(0)
+    gateway: timedelta = timedelta(0)
     fault: FaultOf = lambda call: None
     now: float = 0.0
     runs: dict[int, PlannedRun] = field(default_factory=dict)
@@ -106,7 +108,7 @@ class World:
     @property
     def moment(self) -> Moment:
         utc = START + timedelta(seconds=self.now)
-        return Moment(self.now + 5000.0, utc, (utc + self.skew).replace(microsecond=0))
+        return Moment(self.now + 5000.0, utc, (utc + self.skew + self.gateway).replace(microsecond=0))
 
     def run(self, agent_id: int, seconds: float, **fields: Any) -> PlannedRun:
         run = PlannedRun(next(self._ids), agent_id, self.now, seconds, **fields)
