@@ -1,11 +1,11 @@
-"""The pages of the agents list: each tells the status of the last run of a hundred agents.
+"""The pages of the agents list: each shows the status of the last run of a hundred agents.
 
-That is a hint and no more. Another run may have been started since, and what the service shows there may be late. So a
-hint only makes the agent's runs be polled next, and pages that are wrong more often than right are given up.
+This is only a hint. Another run may have been started since, and the list may lag behind. So a hint merely causes the
+agent's runs to be polled next, and the pages are abandoned if they are wrong more often than right.
 
-The agents whose last activity is the latest are listed first. So an agent whose run has just been started is on the
-first page. An agent that is not on the page on which it is expected is expected on the next one: others were pushed in
-front of it. An agent whose last run is over needs no page: its next run brings it back to the first one.
+The agents with the latest activity are listed first, so an agent whose run has just been started is on the first page.
+An agent that is missing on the page where it is expected is then expected on the next one, because other agents have
+moved ahead of it. An agent whose last run has ended needs no page: its next run moves it to the first one.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.parsing import Page
 
 NO_PAGES = 0
-"""The size of pages that are of no use."""
+"""The page size that means that pages are not used."""
 PAGE_SIZES = (100, 50, 20, NO_PAGES)
-"""How many agents to ask for; less if the service refuses."""
+"""How many agents to request; fewer if the service refuses."""
 
 _FEWEST_AGENTS = 5
-"""With fewer agents to look for, polling them directly is as good."""
+"""With fewer agents, polling them directly is just as good."""
 _MOST_PAGES = 100
-"""Pages that are looked at: what a service says it has is not trusted to be sensible."""
+"""Maximum number of pages, whatever total the service states."""
 _MOST_WRONG = 5
-"""By how much wrong hints may outnumber right ones."""
+"""By how many the wrong hints may outnumber the right ones."""
 
 
 class AgentPages:
@@ -42,22 +42,22 @@ class AgentPages:
     def __init__(self, size: int = PAGE_SIZES[0]) -> None:
         self.size = size
         self.pages = {1: PagePoll(1, size)}
-        """By their numbers. On number 0, which does not exist, are the agents that need no page."""
+        """By their numbers. The agents that need no page are on number 0, which does not exist."""
         self._count = 1
-        """How many there are, as far as is known."""
+        """How many pages there are, as far as is known."""
         self._wrong = 0
 
     @property
     def are_reliable(self) -> bool:
-        """Whether the pages tell of ends, and hints lead to one."""
+        """Whether the pages show when runs end, and hints turn out to be right."""
         return self._wrong < _MOST_WRONG
 
     def learn(self, *, was_right: bool) -> None:
-        """Learn from a hint that was right or led to nothing, or from an end that should have been hinted at."""
+        """Learn from a hint that was right or wrong, or from an end without a hint."""
         self._wrong = max(self._wrong + (-1 if was_right else 1), 0)
 
     def are_worth_it(self, agents: int) -> bool:
-        """Return whether the pages to read are far fewer than the agents that are looked for."""
+        """Return whether there are far fewer pages to read than agents to poll."""
         needed = 1 + sum(bool(page.agents) for page in self.pages.values() if page.number > 1)
         return self.size != NO_PAGES and agents >= _FEWEST_AGENTS and 2 * needed <= agents
 
@@ -77,11 +77,11 @@ class AgentPages:
         self._agents_on(agent.page).discard(agent)
 
     def read(self, page: PagePoll, listed: Page[Agent], agents: Mapping[int, AgentPoll]) -> list[AgentPoll]:
-        """Take in a page.
+        """Process a page.
 
-        :param listed: the agents on it, and how many there are on all pages; unless it is the whole list.
-        :param agents: those that are looked for, by their ids.
-        :return: those of which it shows something new, and those that are on no page.
+        :param listed: the agents on the page and, unless it is the whole list, the total number of agents.
+        :param agents: the agents of interest, by id.
+        :return: the agents with news, and those that are on no page.
         """
         total = listed.total_record_count
         self._count = min(max(1, math.ceil(total / self.size)), _MOST_PAGES) if total is not None else 1
@@ -92,7 +92,7 @@ class AgentPages:
                     changed.append(agent)
                 self.expect(agent, page.number if agent.shows_end is False else 0)
                 found.add(agent)
-        # All at once, because after a start these are all agents: ten thousand, for each page again.
+        # With set operations, because after a start all agents are missing, possibly ten thousand on each page.
         missing = page.agents.difference(found)
         page.agents &= found
         following = page.number + 1 if page.number < self._count else 0
