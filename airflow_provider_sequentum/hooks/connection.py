@@ -165,7 +165,7 @@ class SequentumConnection(BaseHook):
         # Annotated as a dictionary, but it is whatever JSON the connection contains.
         template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
         if isinstance(template, str) and self.settings.is_key_in(template):
-            # Everyone who sees the task sees the link, and users do paste the key into the wrong field.
+            # Everyone who sees the task sees the link, and people do paste the key into the wrong field.
             log.warning(
                 "The field %r of the connection %r holds an API key, so it is not used. The key belongs in the "
                 "password only.",

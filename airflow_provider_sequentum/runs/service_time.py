@@ -42,7 +42,7 @@ def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MO
     """
     if served_at <= port.now() + most_ahead:
         return served_at
-    # Imported here because it is rarely needed.
+    # Rarely needed, and each process of a task would pay for the import.
     from airflow_provider_sequentum.api import billing
 
     stated: datetime | None = None

@@ -87,13 +87,13 @@ log = logging.getLogger(__name__)
 
 
 def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord, looked: Run | None = None) -> Run:
-    """Return the run that this attempt works with. Start or restart one only if earlier attempts left none.
+    """Return the run that this attempt works with, starting or restarting one only if earlier attempts left none.
 
-    Afterwards, the port has its record.
+    The port has its record.
 
     :param previous: the record of an earlier attempt.
     :param new: the record of this attempt: what to start if a run has to be started, and how to handle it.
-    :param looked: the run as the service shows it, if it was polled just now.
+    :param looked: the run's record, where it was read just now.
     :raises AgentRunStartAmbiguous: the run that an earlier attempt started cannot be distinguished from others.
     :raises AgentRunStillRunning: the run that a new one should replace could not be stopped.
     :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.

@@ -23,11 +23,11 @@ class AgentRunTrigger(RemoteJobTrigger):
     :param agent_id: the agent.
     :param run_id: the run; ``None`` waits for the agent's first run that was created at ``since`` or later.
     :param since: see ``run_id``; an ISO 8601 time with an offset.
-    :param poll_interval: minimum seconds between two polls for this wait; ``None`` leaves that to the watcher.
-    :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` means never.
-    :param failure_pause: seconds that a Failure has to last before it counts as the end.
-    :param wait_for_restart: keep waiting through Failure, as long as the run can be restarted.
-    :param tolerate_outages: tolerate temporary errors of the service until the deadline.
+    :param poll_interval: minimum seconds between two requests for this wait; ``None`` leaves that to the watcher.
+    :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` waits as long as it takes.
+    :param failure_pause: seconds a Failure has to stand before it counts as the end.
+    :param wait_for_restart: keep waiting through Failure, for as long as the run can be restarted.
+    :param tolerate_outages: tolerate passing faults of the service up to the deadline.
     :param restart_asked_at: when the run was restarted, if it was, as an ISO 8601 time.
     :param failure_ended_at: the end time of the Failure before that restart.
     :param stop_on_kill: stop the run when a user marks or clears the waiting task (Airflow 3.3 and later).

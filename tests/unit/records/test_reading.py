@@ -108,7 +108,7 @@ def test_a_cell_may_be_a_whole_page() -> None:
         ("a.csv", b'{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n', "holds json, and not csv"),
         ("a.tsv", b"[\n {}\n]", "holds json, and not tsv"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16 without a mark"),
-        ("a.csv", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "it is not a string"),
+        ("a.csv", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "it is not text"),
         ("a.csv", b"a,b\n" + b"1,2\n" * 200 + b"\0" * 50 + b"\n", "NUL character in line 202"),
         ("a.csv", b"  <!DOCTYPE html><p>Bad gateway", "holds html"),
         ("a.parquet", b"a,b\n1,2\n", "holds text, and not parquet"),
