@@ -28,8 +28,15 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
 from airflow_provider_sequentum.runs.wait import FirstRunUncertain, PollOutcome, PollResult, first_run_since
-from airflow_provider_sequentum.watching.agent_list import NO_PAGES, AgentPages
-from airflow_provider_sequentum.watching.polls import SHORTEST_INTERVAL, AgentPoll, PagePoll, Poll, Wait
+from airflow_provider_sequentum.watching.polls import (
+    NO_PAGES,
+    SHORTEST_INTERVAL,
+    AgentPages,
+    AgentPoll,
+    PagePoll,
+    Poll,
+    Wait,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
