@@ -170,7 +170,7 @@ class JobRecord(Stored):
         return self.max_tries is not None and self.max_tries != max_tries
 
     def joined_by(self, new: JobRecord) -> Self:
-        """Return the record after the attempt that made ``new`` has joined the job: now its deadlines apply."""
+        """Return the record once the attempt that made ``new`` has joined the job: from then on it bounds the job."""
         return self.updated(
             fingerprint=new.fingerprint,
             max_tries=new.max_tries,
