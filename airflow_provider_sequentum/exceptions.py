@@ -1,7 +1,7 @@
-"""What a task fails with.
+"""The exceptions that a task fails with.
 
-Every failure is an ``AirflowException``; those that no retry can help are an ``AirflowFailException`` as well, so that
-Airflow spends a retry exactly when it can help. ``docs/errors.md`` says of each what to do.
+All are an ``AirflowException``. Those that a retry cannot fix are an ``AirflowFailException`` as well, so that Airflow
+does not retry them. ``docs/errors.md`` describes what to do about each.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ E = TypeVar("E", bound=BaseException)
 
 
 class SequentumException(AirflowException):
-    """Any failure of this provider.
+    """Base class of all exceptions of this provider.
 
-    :param message: what happened, what became of the run or session, and what to do next.
-    :param agent_id: the agent that it is about, where one is known.
-    :param run_id: the run that it is about, where one is known.
+    :param message: what happened, what happened to the run or session, and what to do next.
+    :param agent_id: the agent that it is about, if known.
+    :param run_id: the run that it is about, if known.
     """
 
     def __init__(self, message: str = "", *, agent_id: int | None = None, run_id: int | None = None) -> None:
@@ -34,31 +34,31 @@ class SequentumException(AirflowException):
 
 
 class SequentumConnectionException(SequentumException, AirflowFailException):
-    """The Airflow connection is wrong: key, host, certificate or a field of its extra. Not retried."""
+    """The Airflow connection is wrong: its key, host, certificate or a field of its extra. Not retried."""
 
 
 class SequentumConnectionNotFound(SequentumException):
-    """Airflow does not find the connection.
+    """Airflow does not find the connection. Nothing was sent.
 
-    Airflow reports the same while its own API server or database is unavailable, and the two cannot be distinguished.
-    So a retry can help. Nothing was sent.
+    Airflow reports the same error while its own API server or database is unavailable, and the two cases cannot be
+    distinguished. So a retry can help.
     """
 
 
 class SequentumRequestRefused(SequentumException, AirflowFailException):
-    """The service refused the request as it stands, or the request could not be built. Not retried."""
+    """The service refused the request, or the request could not be built. Not retried."""
 
 
 class SequentumUnavailable(SequentumException):
-    """No usable answer: unreachable, rate limited or a fault of the server. A retry can help."""
+    """There was no usable response: the service is unreachable, rate limited or faulty. A retry can help."""
 
 
 class CreditsTooLow(SequentumException, AirflowFailException):
-    """Fewer credits are left than the task's ``min_credits``; nothing was started. Not retried: a person has to pay."""
+    """Fewer credits are left than ``min_credits``; nothing was started. Not retried, because a person has to pay."""
 
 
 class CreditLimitReached(SequentumException, AirflowFailException):
-    """With the start the task's ``credit_limit`` would be passed; nothing was started. Not retried."""
+    """The start would exceed the task's ``credit_limit``; nothing was started. Not retried."""
 
 
 class AgentVersionChanged(SequentumException, AirflowFailException):
@@ -66,13 +66,13 @@ class AgentVersionChanged(SequentumException, AirflowFailException):
 
 
 class SequentumSkipped(SequentumException, AirflowSkipException):
-    """The task is skipped: the service skipped the run, or the task was told to skip on this outcome."""
+    """The task is skipped: the service skipped the run, or a parameter says to skip the task in this case."""
 
 
 class AgentRunException(SequentumException):
-    """Something about one agent run.
+    """Base class of exceptions about an agent run.
 
-    :param status: the run's status by name, where it was read.
+    :param status: the name of the run's status, if known.
     """
 
     def __init__(self, message: str = "", *, status: str | None = None, **ids: int | None) -> None:
@@ -81,23 +81,23 @@ class AgentRunException(SequentumException):
 
 
 class AgentRunUnsuccessful(AgentRunException):
-    """The run ended badly: in Failure or, once it is archived, Failed."""
+    """The run failed: its status is Failure or, once it is archived, Failed."""
 
 
 class AgentRunFailure(AgentRunUnsuccessful):
-    """The run ended in Failure: still in the active table. A retry of the task restarts the same run in place."""
+    """The run ended in Failure and is still in the active table. A retry of the task restarts it in place."""
 
 
 class AgentRunFailed(AgentRunUnsuccessful):
-    """The run ended in Failure and was archived (Failed): nothing to restart. A retry of the task starts a new run."""
+    """The run failed and was archived (Failed), so it cannot be restarted. A retry of the task starts a new run."""
 
 
 class SensedAgentRunFailure(AgentRunFailure, AirflowFailException):
-    """``AgentRunFailure`` as a sensor raises it: not retried, because looking again does not restart the run."""
+    """``AgentRunFailure``, raised by a sensor: not retried, because another check does not restart the run."""
 
 
 class SensedAgentRunFailed(AgentRunFailed, AirflowFailException):
-    """``AgentRunFailed`` as a sensor raises it: not retried, because the run is over for good."""
+    """``AgentRunFailed``, raised by a sensor: not retried, because the run cannot change any more."""
 
 
 class AgentRunStopped(AgentRunException, AirflowFailException):
@@ -105,31 +105,31 @@ class AgentRunStopped(AgentRunException, AirflowFailException):
 
 
 class AgentRunTimeout(AgentRunException):
-    """The run was still running when the task's own ``timeout``, or three times its usual duration, passed."""
+    """The run was still running when the task's ``timeout``, or three times the usual duration, had passed."""
 
 
 class AgentRunOutcomeRejected(AgentRunException):
-    """The run succeeded but its records or errors break the task's policy. A retry starts a new run."""
+    """The run succeeded, but violates ``min_records``, ``max_errors`` or ``on_empty``. A retry starts a new run."""
 
 
 class AgentRunStartAmbiguous(AgentRunException, AirflowFailException):
-    """A start was sent, its answer was lost, and the run cannot be distinguished from others. Not retried."""
+    """The response to a start was lost, and the run cannot be distinguished from others. Not retried."""
 
 
 class AgentRunStillRunning(AgentRunException):
-    """A run that a new one should replace could not be stopped, so none was started. A retry stops it again."""
+    """The run to be replaced could not be stopped, so no new one was started. A retry tries to stop it again."""
 
 
 class RunFilesUnavailable(SequentumException):
-    """A run's files could not all be read, or written where they belong. A retry continues where this one ended."""
+    """Some files of a run could not be read or written. A retry continues where this attempt ended."""
 
 
 class RunRecordsUnreadable(SequentumException, AirflowFailException):
-    """A file of a run does not hold what its name says, or is damaged. Not retried: it would be read the same again."""
+    """A file of a run is damaged, or not of the type that its name says. Not retried: it would fail again."""
 
 
 class RunRecordsRejected(SequentumException, AirflowFailException):
-    """A run's records broke a rule with ``on_breach="fail"``, or drifted. Not retried: they are judged the same."""
+    """The records of a run broke a rule with ``on_breach="fail"``, or drifted. Not retried: they would fail again."""
 
 
 class RunRecordsNotComparable(SequentumException, AirflowFailException):
@@ -137,7 +137,7 @@ class RunRecordsNotComparable(SequentumException, AirflowFailException):
 
 
 class SpaceRunsFailed(SequentumException):
-    """Some agents of a space were not started or did not end well. A retry takes up each as it does a single run.
+    """Some agents of a space were not started or did not succeed. A retry handles each like a single run.
 
     :param space_id: the space.
     """
@@ -148,13 +148,13 @@ class SpaceRunsFailed(SequentumException):
 
 
 class SpaceRunsEnded(SpaceRunsFailed, AirflowFailException):
-    """Some runs did not end well, in ways that no retry helps: stopped by a person, refused. Not retried."""
+    """Some runs did not succeed for reasons that a retry cannot fix, such as being stopped by a person. Not retried."""
 
 
 class AgentBuilderException(SequentumException):
-    """Something about one Agent Builder session.
+    """Base class of exceptions about an Agent Builder session.
 
-    :param session_id: the session, where one is known.
+    :param session_id: the session, if known.
     """
 
     def __init__(self, message: str = "", *, session_id: str | None = None, **ids: int | None) -> None:
@@ -167,15 +167,15 @@ class AgentBuilderFailed(AgentBuilderException):
 
 
 class AgentBuilderTimeout(AgentBuilderException):
-    """The session was still going when the task's own ``timeout`` passed."""
+    """The session was still active when the task's ``timeout`` expired."""
 
 
 class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
     """The task can no longer use the session. Not retried; clearing the task starts a new session.
 
     :param reason: ``cancelled`` (by a person), ``unanswered`` (the builder waits for an answer, and
-        ``on_ready="fail"``), ``refused`` (it cannot take what the task has to say), ``ambiguous`` (a start or a
-        follow-up whose answer was lost) or ``lost`` (the service does not know it).
+        ``on_ready="fail"``), ``refused`` (it does not accept the task's follow-ups), ``ambiguous`` (the response to a
+        start or follow-up was lost) or ``lost`` (the service does not know the session).
     """
 
     def __init__(
@@ -186,16 +186,17 @@ class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
 
 
 def doubt_about(job: str, them: str = "it") -> str:
-    """Return the sentence for a job that is not known to have ended. It is the same everywhere: people search for it.
+    """Return the sentence about a job that is not known to have ended. It is the same everywhere, so that it can be
+    searched for.
 
-    :param job: how the sentence starts.
-    :param them: how it goes on to call the job.
+    :param job: the start of the sentence.
+    :param them: the pronoun for the job.
     """
     return f"{job} may be running and costing credits: look at {them} in Sequentum Cloud."
 
 
 def add_ids(error: BaseException, agent_id: int | None, run_id: int | None = None) -> None:
-    """Let a failure of this provider carry the ids of the run that it is about, unless it does already."""
+    """Add the ids of the run to an exception of this provider, unless it has them already."""
     if isinstance(error, SequentumException):
         error.agent_id = error.agent_id or agent_id
         error.run_id = error.run_id or run_id
@@ -203,7 +204,7 @@ def add_ids(error: BaseException, agent_id: int | None, run_id: int | None = Non
 
 @contextmanager
 def about_run(agent_id: int | None, run_id: int | None = None) -> Iterator[None]:
-    """Let every failure of this provider that is raised inside carry the ids of the run that it is about."""
+    """Add the ids of the run to every exception of this provider that is raised inside."""
     try:
         yield
     except SequentumException as error:
@@ -212,23 +213,23 @@ def about_run(agent_id: int | None, run_id: int | None = None) -> Iterator[None]
 
 
 def from_client(error: E, conn_id: str) -> E | SequentumException:
-    """Return the exception a task fails with because of an error of the API client; any other error as it is.
+    """Return the exception with which a task fails because of an error of the API client; other errors unchanged.
 
-    What a retry may help (no answer, a limit, a fault of the server, a gateway's page) becomes
-    :class:`SequentumUnavailable`; the rest fails at once. An answer that may hide an action is never retried blindly by
-    the callers that start something: they look first.
+    What a retry may fix (no response, a request limit, a fault of the server, a gateway's page) becomes
+    :class:`SequentumUnavailable`; the rest is not retried. Whoever starts something never repeats a request that may
+    have taken effect without looking first.
 
     :param conn_id: the Airflow connection, named in the message.
     """
     from airflow_provider_sequentum.api import errors
 
-    # Procedures raise these, and they do not know the connection. What is about a run names the run instead.
+    # These are raised where the connection is not known. Exceptions about a run name the run instead.
     about_no_run = (SequentumUnavailable, SequentumRequestRefused, CreditsTooLow, CreditLimitReached, AgentBuilderEnded)
     if isinstance(error, about_no_run) and "(connection " not in str(error):
         error.args = (f"{error} (connection {conn_id!r})", *error.args[1:])
     if not isinstance(error, errors.SequentumError):
         return error
-    # The frames of the client and of its retries say nothing to the reader of a task's log; the message says it all.
+    # The frames of the client and of its retries do not help the reader of a task log; the message is complete.
     error.__traceback__ = None
     message = f"{error} (connection {conn_id!r})"
     if isinstance(error, errors.SequentumConfigurationError):
@@ -244,7 +245,7 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
 
 @contextmanager
 def client_errors_as_exceptions(conn_id: str) -> Iterator[None]:
-    """Turn every error of the API client that is raised inside into the exception a task fails with."""
+    """Turn errors of the API client that are raised inside into the exceptions of a task."""
     from airflow_provider_sequentum.api.errors import SequentumError
 
     try:
@@ -254,9 +255,9 @@ def client_errors_as_exceptions(conn_id: str) -> Iterator[None]:
 
 
 def exception_named(name: str | None, message: str) -> SequentumException:
-    """Return the exception that a trigger met, for the task to fail with.
+    """Return the exception that ended the wait of a trigger, for the task to raise.
 
-    :param name: the name of its class; an unknown one is treated as one that a retry may help.
+    :param name: the name of its class. An unknown one is treated as one that a retry may fix.
     """
     kinds = (
         SequentumConnectionException,

@@ -1,11 +1,11 @@
-"""What a DAG author may write for a parameter, and what it means.
+"""Parsing of parameters.
 
-One rule for all parameters: ``None`` and an empty string mean *unset*, so the default applies; 0 is 0; a bool is no
-number; a string with a number is that number, because a rendered template is a string; and what a template with native
-rendering gives (dates, decimals, the output of mapped tasks) is understood.
+One rule applies to all parameters: ``None`` and an empty string mean *unset*, so the default applies; 0 is 0; a bool is
+not a number; a string that contains a number is that number, because a rendered template is a string; and the results
+of native rendering (dates, decimals, the output of mapped tasks) are accepted.
 
-Every ``parse_`` function returns the value or raises ``ValueError`` with the rest of a sentence that begins with the
-parameter's name: ``must be a positive whole number, not 'abc'``. :func:`parse_named` makes it a whole one.
+Every ``parse_`` function returns the value, or raises ``ValueError`` with a message that lacks the name of the
+parameter: ``must be a positive whole number, not 'abc'``. :func:`parse_named` puts the name in front of it.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ LARGEST_ID = 2**63 - 1
 _FINE_TIMES = ("datetime64[ns]", "timedelta64[ns]")
 
 _MOST_DIGITS = 400
-"""No float has more before its point."""
+"""No float has more digits before its decimal point."""
 
 LAST_YEAR = 3000
-"""From here on, and before 1970, a time is a mistake, and arithmetic with it may leave the calendar."""
+"""Times from this year on, or before 1970, are mistakes, and arithmetic with them may overflow."""
 
 _NO_DELIMITERS = frozenset('"\r\n\0') | {chr(code) for code in range(0xD800, 0xE000)}
 
 LONGEST_DURATION = timedelta(days=3660)
-"""What is longer is a mistake, and could not be added to a date."""
+"""Longer durations are mistakes, and could not be added to a date."""
 
 
 def is_unset(value: object) -> bool:
@@ -62,9 +62,9 @@ def is_unset(value: object) -> bool:
 
 
 def parse_named(name: str, parse: Callable[[Any], T], value: object) -> T:
-    """Return what ``parse`` makes of a value.
+    """Return the parsed value of a parameter.
 
-    :raises ValueError: the value cannot be used; the message begins with ``name`` and has no full stop.
+    :raises ValueError: the value is invalid; the message starts with ``name`` and has no full stop.
     """
     try:
         return parse(value)
@@ -129,7 +129,7 @@ def parse_time(value: object) -> datetime:
 
 
 def parse_flag(value: object) -> bool:
-    """Return a bool given as one, or as the text a template renders it to."""
+    """Return a bool given as a bool, or as the text that a template renders it to."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
@@ -138,7 +138,7 @@ def parse_flag(value: object) -> bool:
 
 
 def parse_texts(value: object) -> list[str] | None:
-    """Return texts given as one or as several; ``None`` if unset."""
+    """Return a list of strings given as one string or as several; ``None`` if unset."""
     if is_unset(value):
         return None
     texts = [value] if isinstance(value, str) else value
@@ -148,7 +148,7 @@ def parse_texts(value: object) -> list[str] | None:
 
 
 def parse_text(value: object) -> str:
-    """Return a text."""
+    """Return a string."""
     if isinstance(value, str):
         _check_can_be_stored(value)
         return value
@@ -166,7 +166,7 @@ def parse_encoding(value: object) -> str:
 
 
 def parse_delimiter(value: object) -> str | None:
-    """Return a character between the cells of CSV files; ``None`` if unset, which a blank, such as a tab, is not."""
+    """Return the delimiter of CSV files; ``None`` if unset. White space, such as a tab, does not mean unset."""
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) != 1 or value in _NO_DELIMITERS:
@@ -175,7 +175,7 @@ def parse_delimiter(value: object) -> str | None:
 
 
 def parse_messages(value: object) -> tuple[str, ...]:
-    """Return messages given as a list, also the lazy one of mapped tasks, or as one string."""
+    """Return messages given as a list (including the lazy list of mapped tasks) or as one string."""
     try:
         messages = [value] if isinstance(value, str) else plain(value)
     except TypeError:
@@ -209,19 +209,19 @@ def parse_json_object(value: object) -> str:
 
 
 def _check_can_be_stored(text: str) -> None:
-    """Refuse what no request and no database of Airflow takes, before anything is started."""
+    """Reject text that neither a request nor Airflow's database accepts, before anything is started."""
     if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
         raise ValueError(f"must have no NUL character and no half of a surrogate pair, as in {shown(text)}")
 
 
 def plain(value: Any) -> Any:
-    """Return a value in JSON's types: what native rendering gives, as text or numbers.
+    """Return a value, such as the result of native rendering, in JSON types.
 
-    Times become ISO 8601 text, durations seconds, decimals numbers, sets and other sequences (also the lazy ones of
-    mapped tasks) lists; numbers and arrays of NumPy and pandas become Python's.
+    Times become ISO 8601 text, durations become seconds, decimals become numbers, and sets and other sequences
+    (including the lazy ones of mapped tasks) become lists. Numbers and arrays of NumPy and pandas become Python's.
 
-    :raises TypeError: the value has no such form.
-    :raises ValueError: a text in it could not be stored, or two keys of a mapping are the same in JSON.
+    :raises TypeError: the value cannot be represented in JSON.
+    :raises ValueError: a text in it could not be stored, or two keys of a mapping are equal in JSON.
     """
     if isinstance(value, str) and not isinstance(value, Enum):
         _check_can_be_stored(value)
@@ -234,7 +234,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (bool, int, float)):
         return value
     if type(value).__module__ == "numpy" and value.dtype.name in _FINE_TIMES:
-        # Python has no nanoseconds, so that NumPy gives such times as mere numbers.
+        # Python has no nanoseconds, so NumPy would convert such times to plain numbers.
         value = value.astype(value.dtype.name.replace("ns", "us"))
     if callable(as_list := getattr(value, "tolist", None)):
         return plain(as_list())
@@ -267,7 +267,7 @@ _FORMS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
 
 
 def shown(value: object) -> str:
-    """Return a value as an error message shows it."""
+    """Return a value for an error message, shortened if it is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list

@@ -1,8 +1,8 @@
 """A ready-made retry policy for Airflow 3.3.
 
-The provider's exceptions tell Airflow by themselves when no retry can help. What the policy adds is the delay: a
-request limit passes within a minute, a fault of the service takes longer, and where the service says how long, that
-counts. It also knows the client's own errors, for ``@task`` code that uses the client directly::
+The provider's exceptions already tell Airflow when a retry cannot help. The policy adds the delay: a request limit
+resets within a minute, an outage of the service takes longer, and if the service says how long to wait, that is used.
+The policy also handles the client's errors, for ``@task`` code that uses the client directly::
 
     from airflow_provider_sequentum.retry_rules import sequentum_retry_policy
 
@@ -28,11 +28,11 @@ def sequentum_retry_policy(
     rate_limited_delay: timedelta = timedelta(minutes=1),
     unavailable_delay: timedelta = timedelta(minutes=2),
 ) -> RetryPolicy:
-    """Return the policy. Where it has no opinion, the task's own settings apply.
+    """Return the policy. For other exceptions, the task's own settings apply.
 
-    :param rules: rules of your own, for the exceptions that it has no opinion on.
-    :param rate_limited_delay: how long to wait when the key's request limit is used up and the service does not say.
-    :param unavailable_delay: how long to wait when the service is unreachable or broken and does not say.
+    :param rules: your own rules, for exceptions that the policy does not handle.
+    :param rate_limited_delay: how long to wait if the key's request limit is used up and the service does not say.
+    :param unavailable_delay: how long to wait if the service is unreachable or faulty and does not say.
     :raises RuntimeError: this Airflow is older than 3.3.
     """
     if find_spec("airflow.sdk") is None or find_spec("airflow.sdk.definitions.retry_policy") is None:
@@ -40,7 +40,7 @@ def sequentum_retry_policy(
     from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryDecision
 
     class SequentumRetryPolicy(ExceptionRetryPolicy):
-        """Decides by Sequentum's errors first and by the author's rules then."""
+        """Handles Sequentum's errors first, and then applies the author's rules."""
 
         def evaluate(
             self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
@@ -59,8 +59,8 @@ def sequentum_retry_policy(
 
 
 def is_final(exception: BaseException) -> bool:
-    """Return whether a retry would meet the same refusal: a wrong key, bad parameters, an archived agent."""
-    # Airflow fails a task at once for an AirflowFailException and asks no policy, so only the client's errors are left.
+    """Return whether a retry would be refused as well: a wrong key, bad parameters, an archived agent."""
+    # Airflow never asks a policy about an AirflowFailException, so only the client's errors are left.
     from airflow_provider_sequentum.api import errors
 
     if isinstance(exception, errors.HttpStatusError):
@@ -71,8 +71,8 @@ def is_final(exception: BaseException) -> bool:
 def is_passing(exception: BaseException) -> bool:
     """Return whether a retry may help and cannot do anything twice.
 
-    After the client's other errors the service may have acted, and only an operator of this provider looks before it
-    repeats anything.
+    After the client's other errors, the request may have taken effect. Only the operators of this provider check that
+    before they repeat it.
     """
     from airflow_provider_sequentum.api import errors
 
@@ -81,7 +81,7 @@ def is_passing(exception: BaseException) -> bool:
 
 
 def retry_after(exception: BaseException) -> timedelta | None:
-    """Return how long the service asked to wait, by the exception or what caused it; ``None`` if it did not say."""
+    """Return how long the service asked to wait, from the exception or its causes; ``None`` if it did not say."""
     for error in _causes(exception):
         seconds = getattr(error, "retry_after", None)
         if seconds is not None:

@@ -1,3 +1,3 @@
-"""What Airflow gets wrong or does differently from version to version: one file for each trap, with the reason and the
-versions it holds for, so that it can be deleted when they are gone.
+"""Workarounds for the behavior of Airflow: one file for each, with the reason and the versions that need it, so that it
+can be deleted when they are no longer supported.
 """

@@ -1,11 +1,11 @@
-"""A connection that is read on an event loop.
+"""Reading a connection on an event loop.
 
-Before Airflow 3.3.2 a connection's secrets are masked by a blocking call to the supervisor, in ``aget_connection`` as
-well. On an event loop it raises ``DeadlockImminentError`` while another call is under way, so it is made in a thread.
-``common-compat`` does the same since 1.21, but the constraint files of Airflow have older versions of it.
+Before Airflow 3.3.2, the secrets of a connection are masked by a blocking call to the supervisor, even in
+``aget_connection``. On an event loop the call raises ``DeadlockImminentError`` while another one is in progress, so it
+is made in a thread. ``common-compat`` does the same since 1.21, but Airflow's constraints have older versions of it.
 
-The supervisor that ``dag.test()`` gives a trigger cannot be awaited (seen in 3.3.2): ``aget_connection`` then finds no
-connection that is not an environment variable.
+The supervisor that ``dag.test()`` gives to a trigger cannot be awaited (as of 3.3.2): ``aget_connection`` then only
+finds connections that are environment variables.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ async def aget_connection(hook: BaseHook, conn_id: str) -> tuple[Connection, Map
 
 
 def _is_in_dag_test() -> bool:
-    # Who has a supervisor has imported this, and Airflow 2.11 has none.
+    # A process with a supervisor has imported this module. Airflow 2.11 has no supervisor.
     supervisor = getattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS", None)
     return supervisor is not None and not hasattr(supervisor, "asend")

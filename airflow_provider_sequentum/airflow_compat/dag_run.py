@@ -1,7 +1,7 @@
-"""What a task or its trigger can find out about the task instances of its DAG run: their states and their parameters.
+"""The states and the parameters of the task instances of a DAG run, for a task or its trigger.
 
-From Airflow 3 on, tasks have no access to the database: they ask the supervisor, whose answers name a mapped task by
-its id with the map index appended. Airflow 2.11 has the database.
+From Airflow 3 on, tasks have no access to the database. They ask the supervisor, which names a mapped task by its id
+with the map index appended. On Airflow 2.11, tasks use the database.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from airflow_provider_sequentum.parameters import is_unset
 
 
 def has_supervisor(task_instance: object) -> bool:
-    """Return whether a task has a supervisor to ask, as from Airflow 3 on. On Airflow 2.11 it has the database.
+    """Return whether the task has a supervisor, as it does from Airflow 3 on.
 
     :param task_instance: the task instance in its own process.
     """
@@ -21,11 +21,11 @@ def has_supervisor(task_instance: object) -> bool:
 
 
 def state_of(task_instance: Any) -> str | None:
-    """Return the state that Airflow has on record for a task instance; ``removed`` if there is none.
+    """Return Airflow's state of a task instance; ``removed`` if there is none. Needs Airflow 3.3.
 
-    Needs Airflow 3.3. It asks Airflow's supervisor, so it must not be called while that answers something else.
+    It asks the supervisor, so it must not be called while another request to the supervisor is in progress.
 
-    :param task_instance: that of a context or of a trigger.
+    :param task_instance: the task instance of a context or of a trigger.
     """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
@@ -35,13 +35,13 @@ def state_of(task_instance: Any) -> str | None:
         run_ids=[task_instance.run_id],
         map_index=task_instance.map_index,
     )
-    # The inner key is the task's id, with the map index appended for a mapped one; only one can be there.
+    # The inner key is the task id, with the map index appended for a mapped task. There is at most one.
     state: str | None = next(iter(states.get(task_instance.run_id, {}).values()), "removed")
     return state
 
 
 def states_in_dag_run(context: Mapping[str, Any], task_ids: Collection[str]) -> dict[tuple[str, int], str | None]:
-    """Return the states of all task instances of some tasks in this DAG run, by task id and map index."""
+    """Return the states of all task instances of the given tasks in this DAG run, by task id and map index."""
     ti = context["ti"]
     if not has_supervisor(ti):
         found = context["dag_run"].get_task_instances()
@@ -51,7 +51,7 @@ def states_in_dag_run(context: Mapping[str, Any], task_ids: Collection[str]) -> 
     states = RuntimeTaskInstance.get_task_states(dag_id=ti.dag_id, task_ids=list(task_ids), run_ids=[ti.run_id])
     placed = {}
     for name, state in states.get(ti.run_id, {}).items():
-        # The name is the task's id, with the map index appended for a mapped one.
+        # The name is the task id, with the map index appended for a mapped task.
         task_id, _, index = name.rpartition("_")
         is_mapped = name not in task_ids and task_id in task_ids and index.isdecimal()
         placed[(task_id, int(index)) if is_mapped else (name, -1)] = state
@@ -70,5 +70,5 @@ def _sets(task: Any, parameter: str) -> bool:
     if parameter not in getattr(task.operator_class, "template_fields", ()):
         return False
     expanded = getattr(task.expand_input, "value", None)
-    # What expand_kwargs() takes is not known before it runs.
+    # The arguments of expand_kwargs() are not known before the task runs.
     return not is_unset(partial.get(parameter)) or not isinstance(expanded, Mapping) or parameter in expanded

@@ -1,12 +1,12 @@
-"""The address of an extra link, on its way from the task to the button.
+"""How the address of an extra link gets from the task to the button.
 
-Airflow 3 reads the address from its metadata database, past the XCom backend: if a backend keeps the value in object
-storage, the button leads to the value's file. So the address is stored past the backend. Airflow 2.11 reads it through
-the backend.
+Airflow 3 reads the address directly from its metadata database, bypassing the XCom backend. If a backend stores the
+value in object storage, the button would lead to the file of the value. So the address bypasses the backend, too.
+Airflow 2.11 reads it through the backend.
 
-Whenever a process of the task ends, Airflow 3 asks each link for its address and stores the answer. To look for an XCom
-that was never pushed would be an error in the log of a task that is fine, so a process answers with what it knows. Only
-a resumed one reads the XCom, which the process before it has stored in this way.
+Whenever a process of the task ends, Airflow 3 asks each link for its address and stores it. Pulling an XCom that was
+never pushed would log an error for a task that is fine, so a process returns the address that it knows. Only the
+process of a resumed task pulls the XCom, which the previous process has stored in this way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_provider_sequentum.airflow_compat.dag_run import has_supervisor
 from airflow_provider_sequentum.airflow_compat.deferral import is_resumed
 
 _KNOWN = "_sequentum_link_addresses"
-"""The attribute of an operator that holds the addresses which its process knows, by the XComs' keys."""
+"""The attribute of an operator that holds the addresses known to its process, by XCom key."""
 
 
 def push_address(context: Mapping[str, Any], key: str, address: str) -> None:
@@ -36,7 +36,7 @@ def push_address(context: Mapping[str, Any], key: str, address: str) -> None:
 
 
 def set_first_address(context: Mapping[str, Any], key: str, address: str) -> None:
-    """Set where a link leads if the task ends before it knows better. Needs Airflow 3."""
+    """Set the address of a link until the task pushes another one. Needs Airflow 3."""
     if not is_resumed(context):
         _remember(context, key, address)
 

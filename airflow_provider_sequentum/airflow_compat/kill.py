@@ -1,9 +1,9 @@
-"""Ending an attempt in the middle of its work, because its task is killed or its worker is shut down.
+"""Interrupting an attempt because its task is killed or its worker is shut down.
 
-Airflow 3 calls ``on_kill`` from a signal handler and then lets the task continue where it was, which may be just before
-a start. So a kill that interrupts the work has to end it, by an exception that passes through everything the attempt is
-doing, and one that comes earlier has to prevent it. What becomes of the remote job is decided where that exception
-arrives, outside of the signal handler. Airflow 2.11 raises by itself after ``on_kill``.
+Airflow 3 calls ``on_kill`` from a signal handler and then lets the task continue where it was, possibly just before it
+starts a run. So a kill during the work raises an exception that ends it, and a kill before the work prevents it. What
+happens to the remote job is decided where the exception is caught, outside of the signal handler. Airflow 2.11 raises
+an exception itself after ``on_kill``.
 """
 
 from __future__ import annotations
@@ -21,59 +21,54 @@ except ImportError:  # Airflow 2.11
     from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
 
 NEXT_ATTEMPT_IS_SURE = frozenset({"up_for_retry", "scheduled", "queued", "deferred"})
-"""States of a task that Airflow has continued with: this attempt's heartbeats were lost, so Airflow considers it dead.
+"""States of a task that Airflow continues with, because it considers this attempt dead after missing its heartbeats.
 
-A person who clears a task leaves it in another one for as long as its process lives."""
+A task that a user has cleared is in another state for as long as its process lives."""
 
 
 def next_attempt_is_sure(context: Mapping[str, Any], *, has_next_attempt: bool) -> bool:
-    """Return whether Airflow still wants the task that it told to end, because just its worker is shut down or was
-    considered dead, and tries it again or is doing so already.
+    """Return whether there will certainly be another attempt, because only the worker is shut down or considered dead.
 
-    It must not be called while Airflow's supervisor answers something else.
+    It must not be called while another request to Airflow's supervisor is in progress.
     """
     try:
         state = state_of(context["ti"])
-    except Exception:  # noqa: BLE001 - whatever keeps Airflow from saying so: a next attempt is not certain
+    except Exception:  # noqa: BLE001 - whatever the reason, another attempt is not certain
         return False
     return state in NEXT_ATTEMPT_IS_SURE or (state == "running" and has_next_attempt)
 
 
 def is_ended(context: Mapping[str, Any]) -> bool:
-    """Return whether a person has ended the task, of which its process has not heard yet.
+    """Return whether a user has marked or cleared the task and its process has not been notified yet.
 
-    It hears of a mark or a clear with a heartbeat, seconds later. Until then Airflow drops what the process says of its
-    end, a deferral too, without telling the operator: neither a trigger nor a next attempt takes the job over.
+    The process is notified with its next heartbeat, seconds later. Until then Airflow silently drops the end of the
+    task, or a deferral: neither a trigger nor another attempt would take the job over.
 
-    It must not be called while Airflow's supervisor answers something else.
+    It must not be called while another request to Airflow's supervisor is in progress.
     """
     try:
         state = state_of(context["ti"])
-    except Exception:  # noqa: BLE001 - whatever keeps Airflow from saying so: it goes on as if nothing had happened
+    except Exception:  # noqa: BLE001 - whatever the reason, continue as usual
         return False
     return state != "running" and state not in NEXT_ATTEMPT_IS_SURE
 
 
 class KillSwitch:
-    """Ends the work of an operator when its task is killed."""
+    """Interrupts the work of an operator when its task is killed."""
 
     def __init__(self) -> None:
         self._thread_id: int | None = None
-        """The thread that is at work; a kill in another one interrupts nothing."""
+        """The working thread. A kill in another thread interrupts nothing."""
         self._is_killed = False
-
-    def check(self) -> None:
-        """Raise ``AirflowTaskTerminated`` if the task was killed."""
-        if self._is_killed:
-            raise AirflowTaskTerminated("The task was killed.")
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Mark the work that a kill has to end: inside, :meth:`kill` raises.
+        """Mark the work that a kill has to interrupt: inside, :meth:`kill` raises.
 
-        :raises AirflowTaskTerminated: the kill came first.
+        :raises AirflowTaskTerminated: the task was killed before.
         """
-        self.check()
+        if self._is_killed:
+            raise AirflowTaskTerminated("The task was killed.")
         self._thread_id = threading.get_ident()
         try:
             yield
@@ -81,12 +76,12 @@ class KillSwitch:
             self._thread_id = None
 
     def kill(self) -> None:
-        """End the work, if this call interrupts it; otherwise prevent it.
+        """Interrupt the work, or prevent it if it has not started.
 
-        After ``execution_timeout`` Airflow calls ``on_kill`` when the work is over already, and while an attempt stops
-        its job a further kill must not interrupt that.
+        After ``execution_timeout``, Airflow calls ``on_kill`` when the work has already ended. While an attempt stops
+        its job, another kill must not interrupt it.
 
-        :raises AirflowTaskTerminated: in the middle of the work.
+        :raises AirflowTaskTerminated: the call interrupts the work.
         """
         self._is_killed = True
         if self._thread_id == threading.get_ident():

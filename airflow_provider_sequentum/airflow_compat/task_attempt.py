@@ -1,9 +1,9 @@
-"""Which attempt of a task this is, and whether another one follows.
+"""Which attempt of a task this is, and whether there will be another one.
 
-No version of Airflow says so. ``max_tries`` and ``try_number`` tell it together: Airflow raises ``max_tries`` at a clear
-and at nothing else, and a clear that is not followed by retries of its own leaves ``try_number`` one above the
-``max_tries`` before. One clear cannot be seen: that of a task whose worker had died without Airflow having noticed yet.
-Airflow retries such a task and leaves ``max_tries`` as it is.
+No version of Airflow states it, but it follows from ``max_tries`` and ``try_number``: Airflow increases ``max_tries``
+at a clear and at nothing else, so that the first attempt after a clear is number ``max_tries - retries + 1``. One kind
+of clear cannot be detected: if the worker had died and Airflow had not noticed it yet, Airflow retries the task and
+leaves ``max_tries`` unchanged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
-    """Return what an attempt has to know of its task."""
+    """Return what an attempt has to know about its task."""
     ti = context["ti"]
     max_tries = int(getattr(ti, "max_tries", 0) or 0)
     try_number = int(getattr(ti, "try_number", 1) or 1)
@@ -40,7 +40,7 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
     return TaskFacts(
         max_tries=max_tries,
         started_at=started_at,
-        # Airflow accepts a limit that is longer than a datetime can express.
+        # Airflow accepts a timeout that is too long to be added to a datetime.
         execution_deadline=started_at + min(limit, LONGEST_DURATION) if limit is not None else None,
         has_next_attempt=try_number <= max_tries,
         is_retry=try_number > max_tries - retries + 1,
@@ -52,16 +52,16 @@ def facts_of(context: Mapping[str, Any], operator: BaseOperator) -> TaskFacts:
 
 
 def map_index_of(task_instance: Any) -> int:
-    """Return the index of a mapped task; -1 for any other, for which Airflow allows ``None`` as well."""
+    """Return the map index of a task; -1 if it is not mapped, for which Airflow also uses ``None``."""
     index = getattr(task_instance, "map_index", None)
     return -1 if index is None else int(index)
 
 
 def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any], operator: BaseOperator) -> bool:
-    """Return whether Airflow tries the task again after this error.
+    """Return whether Airflow retries the task after this error.
 
-    From Airflow 3.3 on a ``retry_policy`` of the task may fail it although attempts are left. Airflow goes on without
-    one that raises an error.
+    From Airflow 3.3 on, the ``retry_policy`` of a task may fail it although attempts are left. Airflow ignores a policy
+    that raises an error.
     """
     is_final = isinstance(error, (AirflowFailException, AirflowSkipException))
     if not task.has_next_attempt or is_final or not isinstance(error, Exception):
@@ -81,7 +81,7 @@ def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any]
 
 
 def current_context() -> Context | None:
-    """Return the context of the task that this process runs; ``None`` before it has started."""
+    """Return the context of the task that this process executes; ``None`` before it has started."""
     try:
         return get_current_context()
     except (AirflowException, RuntimeError):

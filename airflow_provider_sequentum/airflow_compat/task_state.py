@@ -7,11 +7,11 @@ from typing import Any
 
 
 class TaskState:
-    """Where an attempt keeps its record: Airflow 3.3's task state store, or what older versions have instead.
+    """The stored record of a task.
 
-    The store outlives retries. Whether it outlives a clear is Airflow's and the user's choice (``keep_task_state``), so
-    nothing may depend on it. Older versions have no place that outlives an attempt; there the record is an XCom, which
-    outlives a deferral: a deferral that times out loses everything else that was handed on.
+    The task state store keeps it across retries. Whether it is kept when the task is cleared depends on Airflow and on
+    the user (``keep_task_state``), so nothing relies on it. Before Airflow 3.3, nothing is kept across attempts. There,
+    the record is an XCom, which is kept across a deferral, even if the deferral times out and its ``kwargs`` are lost.
 
     :param context: the task's context.
     :param key: the name of the record.
@@ -24,11 +24,11 @@ class TaskState:
 
     @property
     def is_durable(self) -> bool:
-        """Whether what is saved here outlives the attempt."""
+        """Whether the record is kept across attempts."""
         return self._store is not None
 
     def read(self) -> object:
-        """Return what an earlier attempt saved; ``None`` if there is nothing. A store that cannot be read raises."""
+        """Return what an earlier attempt saved; ``None`` if there is nothing."""
         return None if self._store is None else self._store.get(self._key)
 
     def read_after_deferral(self) -> object:
@@ -40,7 +40,7 @@ class TaskState:
         return ti.xcom_pull(task_ids=ti.task_id, key=self._key, map_indexes=ti.map_index)
 
     def save(self, value: dict[str, Any] | None) -> None:
-        """Save ``value``; ``None`` removes what is there."""
+        """Save ``value``; ``None`` deletes what is stored."""
         if self._store is None:
             self._context["ti"].xcom_push(key=self._key, value=value)
         elif value is None:

@@ -1,12 +1,12 @@
-"""What Airflow's timing asks of a trigger: not to fire at once, and to find out why ``on_kill`` was called.
+"""The minimum lifetime of a trigger, and the reason why its ``on_kill`` was called.
 
-``BaseTrigger.on_kill`` exists from Airflow 3.3 on. It is called when a user marks or clears the deferred task, and as
-well when the trigger moves to another triggerer; it gets about a second before it is cancelled. A triggerer learns of a
-clear once a scheduler has scheduled the task again: a cleared task has no state until then, and Airflow cancels the
-triggers of tasks whose state is another than deferred (``Trigger.clean_unused``). So the new attempt of a cleared task
-may start before the old trigger learns of it, which can take minutes or never happen. Airflow's task state store must
-not be touched from a trigger (the call hangs), and may be emptied by a clear. So the trigger finds out by itself
-whether a successor has taken its job over, from the task's state and from the XCom in which an attempt names its job.
+``BaseTrigger.on_kill`` exists from Airflow 3.3 on. It is called when a user marks or clears the deferred task, but also
+when the trigger moves to another triggerer, and it is cancelled after about a second. A triggerer is notified of a
+clear only after a scheduler has scheduled the task again: until then, a cleared task has no state, and Airflow cancels
+the triggers of tasks whose state is not deferred (``Trigger.clean_unused``). So the new attempt of a cleared task may
+start minutes before the old trigger is notified, or the trigger is never notified. A trigger must not use the task
+state store (the call hangs), which a clear may have emptied anyway. So the trigger finds out whether a new attempt has
+taken over its job from the state of the task and from the XCom in which an attempt names its job.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from airflow_provider_sequentum.airflow_compat.dag_run import state_of
 T = TypeVar("T")
 
 SHORTEST_TRIGGER_LIFE = 10.0
-"""Seconds before a trigger may fire. Airflow fails a task whose trigger fires while the scheduler has not yet taken in
-that the task was deferred (apache/airflow #66374, #71580; 2.11 to 3.3). With 8 seconds and more it was not seen."""
+"""Seconds before a trigger may fire. Airflow fails a task whose trigger fires before the scheduler has processed the
+deferral (apache/airflow #66374, #71580; 2.11 to 3.3). It has not been observed after 8 seconds or more."""
 
 SUCCESSOR_POLL_INTERVAL = 2.0
 SUCCESSOR_TIMEOUT = 300.0
-"""Seconds that the new attempt of a cleared task is given to say which job it works with."""
+"""Seconds within which the new attempt of a cleared task has to name its job."""
 
 WIPE_SECONDS = 15.0
-"""Seconds after which an XCom of a running attempt is certainly its own and not one of the attempt before."""
+"""Seconds after which an XCom of a running attempt is certainly its own, and not one of the previous attempt."""
 
 OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 async def with_minimum_lifetime(waiting: Awaitable[T]) -> T:
-    """Return what is waited for, but not before :data:`SHORTEST_TRIGGER_LIFE` is over."""
+    """Await the result, but return it no earlier than after :data:`SHORTEST_TRIGGER_LIFE`."""
     clock = asyncio.get_running_loop().time
     started_at = clock()
     result = await waiting
@@ -48,13 +48,13 @@ async def with_minimum_lifetime(waiting: Awaitable[T]) -> T:
 async def job_is_abandoned(
     task_instance: Any, *, xcom_key: str, is_own: Callable[[Any], bool], successor_may_join: bool
 ) -> bool:
-    """Return whether no one takes over the job of a deferred task, so that its trigger has to stop it.
+    """Return whether nothing takes over the job of a deferred task, so that its trigger has to stop it.
 
     :param task_instance: the trigger's ``task_instance``.
     :param xcom_key: the XCom in which an attempt names its job.
-    :param is_own: tells whether such an XCom names the trigger's job.
-    :param successor_may_join: whether the new attempt of a cleared task may take the job over. If not, it is stopped
-        at once: the new attempt stops it as well where it knows of it.
+    :param is_own: returns whether such an XCom names the trigger's job.
+    :param successor_may_join: whether the new attempt of a cleared task may take over the job. If not, the job is
+        stopped immediately. The new attempt, if it has the record, stops it as well.
     """
     clock = asyncio.get_running_loop().time
     gives_up_at = clock() + SUCCESSOR_TIMEOUT
@@ -69,7 +69,7 @@ async def job_is_abandoned(
         if not successor_may_join:
             return True
         if state not in (None, "scheduled", "queued") and named is not None:
-            # The new attempt runs. Airflow removes what the old one pushed in its first moments.
+            # The new attempt is running. Airflow deletes the XComs of the old attempt shortly after its start.
             if not is_own(named):
                 return True
             own_since = own_since or clock()

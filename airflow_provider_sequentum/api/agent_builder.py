@@ -92,7 +92,7 @@ class SessionEvent(ApiModel):
 
     Types are documented at https://docs.sequentum.com/agent-builder/streaming-events; ignore unknown ones.
     ``completed`` and an ``error`` with ``is_recoverable`` false end the session. A ``config_id`` before
-    ``completed`` is no proof that the agent was saved.
+    ``completed`` does not prove that the agent was saved.
     """
 
     type: str = ""

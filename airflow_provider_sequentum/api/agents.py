@@ -111,7 +111,7 @@ def list_agents(
     page: int | None = None,
     records_per_page: int = DEFAULT_RECORDS_PER_PAGE,
 ) -> Call[Page[Agent]]:
-    """List the organisation's agents and the user's own ones.
+    """List the organization's agents and the user's own ones.
 
     Without ``page`` the server gives all of them in one answer. ``client.pages(...)`` and
     ``client.records(...)`` walk through the pages of the call.

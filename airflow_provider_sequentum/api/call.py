@@ -164,11 +164,11 @@ def as_session_segment(session_id: str) -> str:
     :raises SequentumConfigurationError: when it is empty, over-long or a dot segment.
     """
     if not session_id.strip() or len(session_id) > LONGEST_SESSION_ID or session_id in (".", ".."):
-        raise SequentumConfigurationError(f"{session_id[:40]!r} is no session id of the Agent Builder.")
+        raise SequentumConfigurationError(f"{session_id[:40]!r} is not a session id of the Agent Builder.")
     try:
         return quote(session_id, safe="")
     except UnicodeEncodeError:
-        raise SequentumConfigurationError(f"{session_id[:40]!r} is no session id of the Agent Builder.") from None
+        raise SequentumConfigurationError(f"{session_id[:40]!r} is not a session id of the Agent Builder.") from None
 
 
 def as_json_text(parameters: Mapping[str, Any] | str | None) -> str | None:

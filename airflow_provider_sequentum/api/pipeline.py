@@ -164,7 +164,7 @@ def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None
     """
     status = answer.status_code
     if status < 400:
-        return _unexpected(call, f"{status} is no status this endpoint answers with. Check the base URL")
+        return _unexpected(call, f"{status} is not a status that this endpoint responds with. Check the base URL")
     title, detail = _error_texts(answer)
     return call.error(
         HttpStatusError,

@@ -138,7 +138,7 @@ def _checked_base_url(base_url: object, *, allow_http: bool) -> str:
     if port == 0:
         raise SequentumConfigurationError(f"The port of the Sequentum base URL must be from 1 to {LARGEST_PORT}.")
     if not is_host(host):
-        raise SequentumConfigurationError("The host of the Sequentum base URL is no valid host name or address.")
+        raise SequentumConfigurationError("The host of the Sequentum base URL is not a valid host name or address.")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise SequentumConfigurationError(
             "The Sequentum base URL is plain http, which would send the API key unencrypted. "

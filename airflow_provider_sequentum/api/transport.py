@@ -344,7 +344,9 @@ def _public_authorities() -> ssl.SSLContext:
 
 def _proxy_error(error: Exception) -> SequentumConfigurationError:
     # The address of a proxy stays out of the message: it may hold a password.
-    reason = "a SOCKS proxy needs the package socksio" if isinstance(error, ImportError) else "it is no usable address"
+    reason = (
+        "a SOCKS proxy needs the package socksio" if isinstance(error, ImportError) else "it is not a valid address"
+    )
     faulty = [name for name in _proxy_variables() if not _is_usable_proxy(name)] or ["NO_PROXY"]
     return SequentumConfigurationError(
         f"The proxy configuration {' and '.join(faulty)} cannot be used: {reason}. Nothing was sent."

@@ -63,7 +63,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     :param ending: ``succeeded`` (default) for runs that succeeded, or ``any``.
     :param poll_interval: seconds after which news is due. Default 60.
     :param sequentum_conn_id: the connection.
-    :raises ValueError: a parameter has no usable value.
+    :raises ValueError: a parameter is invalid.
     """
 
     def __init__(

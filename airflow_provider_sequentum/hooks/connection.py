@@ -1,4 +1,4 @@
-"""An Airflow connection to Sequentum Cloud: what its fields mean, and the clients that it becomes."""
+"""An Airflow connection to Sequentum Cloud: its settings, and the clients made from it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CONN_TYPE = "sequentum"
 
 log = logging.getLogger(__name__)
 
-_YES = {"true", "1", "yes", "y", "on"}  # Airflow 2.11's test button says "y" for a ticked box
+_YES = {"true", "1", "yes", "y", "on"}  # the test button of Airflow 2.11 sends "y" for a ticked box
 _NO = {"false", "0", "no", "n", "off"}
 _USER_IN_ADDRESS = re.compile(r"\s*https?:[/\\]*[^/\\?#]*@", re.IGNORECASE)
 """A browser takes a backslash for a slash, and any number of them for two."""
@@ -53,10 +53,10 @@ _JSON_NAMES = {list: "a list", bool: "a boolean", int: "a number", float: "a num
 
 
 class SequentumConnection(BaseHook):
-    """A connection of type ``sequentum``: its settings, its clients, and where its links lead.
+    """The base of the hook: the settings of a connection of type ``sequentum``, its clients, and its links.
 
-    It is all that operators, sensors and triggers need. What ``@task`` code and Airflow's connection form do with a
-    connection is in :class:`~airflow_provider_sequentum.hooks.sequentum.SequentumHook`.
+    It is all that operators, sensors and triggers need. The methods for ``@task`` code and for Airflow's connection
+    form are in :class:`~airflow_provider_sequentum.hooks.sequentum.SequentumHook`.
 
     :param sequentum_conn_id: the connection. It is looked up at the first request.
     """
@@ -79,7 +79,7 @@ class SequentumConnection(BaseHook):
 
     @cached_property
     def settings(self) -> ClientSettings:
-        """What the connection says, checked.
+        """The validated settings of the connection.
 
         :raises SequentumConnectionNotFound: Airflow does not find the connection.
         :raises SequentumConnectionException: one of its fields is unusable.
@@ -87,11 +87,11 @@ class SequentumConnection(BaseHook):
         return self._settings_from(self._connection, self._connection.extra_dejson)
 
     def send(self, call: Call[T]) -> T:
-        """Send one request and return its answer.
+        """Send one request and return the parsed response.
 
         :raises SequentumConnectionException: the key, the host or a field of the connection is wrong.
-        :raises SequentumRequestRefused: the service refused the request as it stands.
-        :raises SequentumUnavailable: no usable answer came; a retry can help.
+        :raises SequentumRequestRefused: the service refused the request.
+        :raises SequentumUnavailable: there was no usable response; a retry can help.
         """
         with client_errors_as_exceptions(self.sequentum_conn_id):
             return self.client.send(call)
@@ -99,9 +99,9 @@ class SequentumConnection(BaseHook):
     async def aget_settings(self) -> ClientSettings:
         """Return :attr:`settings` without blocking the event loop.
 
-        A connection that is not found is looked up again for a minute. Airflow says the same of one that it could not
-        look up, as while its database or secrets backend is out of reach, and all waits of a connection in a triggerer
-        hang on one lookup: they would end together, and the runs of tasks without retries would be stopped.
+        A connection that is not found is looked up again for a minute, because Airflow reports the same while its
+        database or secrets backend is unavailable. All waits of a connection in a triggerer depend on this lookup: they
+        would fail together, and the runs of tasks without retries would be stopped.
         """
         pauses = iter(LOOKUP_PAUSES)
         while True:
@@ -121,7 +121,7 @@ class SequentumConnection(BaseHook):
 
         settings = await self.aget_settings()
         with client_errors_as_exceptions(self.sequentum_conn_id):
-            # Loading the certificates takes longer than an event loop should be kept.
+            # Loading the certificates would block the event loop for too long.
             return await asyncio.to_thread(AsyncSequentumClient, settings)
 
     def run_link(self, agent_id: int, run_id: int) -> str:
@@ -165,7 +165,7 @@ class SequentumConnection(BaseHook):
 
     def _link(self, template_field: str, **ids: int | str) -> str:
         extra = self._connection.extra_dejson
-        # Airflow says that it is a dictionary, whatever JSON the connection holds.
+        # Annotated as a dictionary, but it is whatever JSON the connection contains.
         template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
         # Everyone who sees the task sees the link, and people do paste the key into the wrong field.
         if isinstance(template, str) and (secret := self._secret_in(template)):
@@ -191,14 +191,14 @@ def settings_from_connection(
 ) -> ClientSettings:
     """Return the client's settings.
 
-    In every field ``None`` and an empty text mean that it is unset; 0 is 0 and a boolean is no number.
+    In every field, ``None`` and an empty string mean that it is unset; 0 is 0, and a boolean is not a number.
 
     :param password: the API key.
-    :param host: the base URL, with or without ``https://``; production when unset.
-    :param port: added to the host when it is set apart, as in a connection URI.
-    :param schema: ``http`` or ``https`` when it is set apart, as in a connection URI.
-    :param extra: the connection's extra, as JSON gives it; its fields are those of the provider's ``conn-fields``.
-    :raises ValueError: a field is unusable; the message names it and never holds the key.
+    :param host: the base URL, with or without ``https://``; production if unset.
+    :param port: the port, if it is a separate field, as in a connection URI.
+    :param schema: ``http`` or ``https``, if it is a separate field, as in a connection URI.
+    :param extra: the connection's extra, parsed from JSON; its fields are those of the provider's ``conn-fields``.
+    :raises ValueError: a field is invalid; the message names the field and never contains the key.
     """
     if is_unset(extra):
         extra = {}
@@ -218,11 +218,10 @@ def settings_from_connection(
 
 
 def fill_link_template(template: object, base_url: str, **ids: int | str) -> str:
-    """Return ``template`` with the ids in place of their ``{names}``; the dashboard's root without a template.
+    """Return ``template`` with the ids in place of their ``{names}``; without a template, the root of the dashboard.
 
-    No page addresses of the dashboard are published, so none is guessed. Ids come from the server: they are quoted. The
-    browser of whoever looks at the task opens the link, so that what is no URL of a page is no template: a
-    ``javascript:`` would be a program.
+    The addresses of the dashboard's pages are not documented, so none is guessed. The ids come from the server, so they
+    are quoted. The link is opened in a browser, so only HTTP URLs are accepted: ``javascript:`` would run code.
     """
     link = str(template or "").strip()
     if not link.lower().startswith(("https://", "http://")):
@@ -247,7 +246,7 @@ def _base_url(host: str | None, port: int | str | None, schema: str | None) -> s
         parts = urlsplit(text)
         own_port = parts.port
     except ValueError:
-        return text  # the settings refuse it, and say what is wrong
+        return text  # the settings reject it with an error message
     if own_port not in (None, number):
         raise ValueError(f"The connection's field 'port' is {number}, but the host names port {own_port}.")
     if own_port is None:
@@ -302,7 +301,7 @@ def _text(value: object) -> str:
 
 
 def _check_json(extra: str | None) -> None:
-    """Refuse an extra that is no JSON: Airflow gives an empty one in its place."""
+    """Reject an extra that is not JSON. Airflow would replace it by an empty one."""
     try:
         json.loads((extra or "").strip() or "{}")
     except ValueError as error:

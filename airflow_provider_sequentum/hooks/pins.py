@@ -16,17 +16,17 @@ log = logging.getLogger(__name__)
 
 
 def pin_key(conn_id: str, agent_id: int) -> str:
-    """Return the key of the Variable. Agents of two connections may have the same id."""
+    """Return the key of the Variable. It contains the connection, because ids are unique within one service only."""
     return f"sequentum_pinned_version_{conn_id}_{agent_id}"
 
 
 def read_pin(conn_id: str, agent_id: int) -> int | None:
     """Return the pinned version; ``None`` if there is none.
 
-    :raises SequentumRequestRefused: the Variable holds no version.
+    :raises SequentumRequestRefused: the Variable does not contain a version.
     """
     key = pin_key(conn_id, agent_id)
-    # The name of the second parameter is another one in Airflow 2.
+    # Positional, because the parameter has another name in Airflow 2.
     value = Variable.get(key, None)
     if is_unset(value):
         log.info("No version of agent %s is pinned yet. The first run whose task succeeds pins its own.", agent_id)
@@ -40,7 +40,7 @@ def read_pin(conn_id: str, agent_id: int) -> int | None:
 
 
 def move_pin(conn_id: str, agent_id: int, version: int) -> None:
-    """Let a version be the pinned one."""
+    """Pin a version."""
     key = pin_key(conn_id, agent_id)
     Variable.set(key, str(version), description=f"Version of Sequentum agent {agent_id} that tasks expect")
     log.info("Pinned version %s of agent %s, in the Variable %r.", version, agent_id, key)

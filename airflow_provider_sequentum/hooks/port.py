@@ -1,4 +1,4 @@
-"""The ports of procedures on a worker: a connection's client, the clock and, for an attempt, the task's state."""
+"""The ports of procedures on a worker: the client of a connection, the clock and, for an attempt, the task's state."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ T = TypeVar("T")
 S = TypeVar("S", Claim, Announcement)
 
 CLAIM_KEY = "sequentum_claim"
-"""The XCom in which a mapped task tells its siblings which run it starts."""
+"""The XCom in which a mapped task claims the run that it starts."""
 
 ANNOUNCEMENT_KEY = "sequentum_credits"
-"""The XCom in which a task with a credit limit tells the other tasks of its DAG run what it starts."""
+"""The XCom in which a task with a credit limit announces what it starts."""
 
 RUNNING = ("running", "restarting")
-"""The states of a task whose process may be about to say what it starts."""
+"""The states of a task that may be about to claim or announce what it starts."""
 
 ENDED_BADLY = ("up_for_retry", "failed")
-"""The states of a task that may have ended before it said again what an earlier attempt of it had started."""
+"""The states of a task that may have ended before it claimed or announced again what an earlier attempt started."""
 
 
 class ClientPort:
@@ -49,7 +49,7 @@ class ClientPort:
         self._clock = steady_clock()
 
     def connect(self) -> None:
-        """Look up the connection and make its client.
+        """Look up the connection and create its client.
 
         :raises SequentumConnectionNotFound: Airflow does not find the connection.
         :raises SequentumConnectionException: one of its fields is unusable.
@@ -76,10 +76,10 @@ class ClientPort:
         time.sleep(seconds if left is None else min(seconds, left))
 
     def hurry(self) -> None:
-        """Continue with a client of its own that neither keeps to the request budget nor waits long between attempts.
+        """Continue with a separate client that ignores the request budget and does not wait long between attempts.
 
-        For a task that is being killed: the hook's client may be in the middle of a request that was interrupted, and
-        Airflow gives the process about five seconds.
+        For a task that is being killed: the kill may have interrupted a request of the hook's client, and Airflow gives
+        the process about five seconds.
         """
         from airflow_provider_sequentum.api import SequentumClient
 
@@ -87,7 +87,7 @@ class ClientPort:
         self._urgent = self._urgent or SequentumClient(self.hook.settings, urgent=True)
 
     def close(self) -> None:
-        """Close what the port has opened by itself."""
+        """Close the client that :meth:`hurry` opened, if any."""
         if self._urgent is not None:
             self._urgent.close()
 
@@ -113,7 +113,7 @@ class AttemptPort(ClientPort):
         self._map_index = map_index_of(context["ti"])
 
     def connect(self) -> None:
-        """Look up the connection and make its client."""
+        """Look up the connection and create its client."""
         with self.asking_airflow():
             super().connect()
 
@@ -125,7 +125,7 @@ class AttemptPort(ClientPort):
         self.is_recorded = record is not None and self._state.is_durable
 
     def restore(self, record: JobRecord) -> None:
-        """Continue with a record that was read."""
+        """Continue with the record of an earlier attempt."""
         self.record, self.is_recorded, self.deadline = record, self._state.is_durable, record.earliest_deadline
 
     def push(self, key: str, value: object) -> None:
@@ -139,15 +139,15 @@ class AttemptPort(ClientPort):
             push_address(self._context, key, address)
 
     def claim(self, claim: Claim) -> None:
-        """Tell the task's mapped siblings."""
+        """Tell the task's mapped siblings which runs it has started or is about to start."""
         if self._map_index >= 0:
             self.push(CLAIM_KEY, claim.updated(map_index=self._map_index).to_json())
 
     def claims(self) -> list[Claim]:
-        """Return what the task's mapped siblings have claimed. Where they cannot be asked, one seems unanswered.
+        """Return the claims of the task's mapped siblings. If they cannot be read, one start counts as unanswered.
 
-        So does one that has claimed nothing and is running or has ended badly: Airflow removes what an attempt has
-        claimed when the next one starts, which may end before it claims it again.
+        So does a start of a sibling that has claimed nothing and is running or has failed: Airflow deletes the XComs of
+        an attempt when the next one starts, which may end before it claims its run again.
         """
         if self._map_index < 0:
             return []
@@ -184,9 +184,9 @@ class AttemptPort(ClientPort):
     ) -> tuple[list[S], dict[tuple[str, int], str | None]]:
         """Return what tasks of the DAG run have pushed under a key, and the states of these tasks.
 
-        What was pushed is read before the states. The other way round, a task could be seen waiting for its retry, and
-        then, with its XComs removed at the start of the retry, as one that has said nothing. But a retry may also say
-        it again, and succeed, between the two: so where a task has succeeded, what was pushed is read once more.
+        The XComs are read before the states. The other way round, a task could wait for its retry when the states are
+        read, and have lost its XComs to the retry when they are read. But a retry may also push the XCom again and
+        succeed between the two reads. So the XComs are read again if a task has succeeded.
         """
         said = self._pulled(task_ids, key, kind)
         with self.asking_airflow():
@@ -203,11 +203,11 @@ class AttemptPort(ClientPort):
 
     @contextmanager
     def asking_airflow(self) -> Iterator[None]:
-        """Mark a question to Airflow's supervisor. One that is interrupted leaves it unable to answer another."""
+        """Mark a request to Airflow's supervisor. After an interrupted request, it cannot answer another one."""
         self.is_asking_airflow = True
         try:
             yield
         except Exception:
-            self.is_asking_airflow = False  # it was answered, with an error
+            self.is_asking_airflow = False  # the request was answered with an error
             raise
         self.is_asking_airflow = False

@@ -1,4 +1,4 @@
-"""The hook: what ``@task`` code and Airflow's connection form do with a connection to Sequentum Cloud."""
+"""The hook, for ``@task`` code and for Airflow's connection form."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ log = logging.getLogger(__name__)
 
 
 class SequentumHook(SequentumConnection):
-    """Talk to Sequentum Cloud with the key of an Airflow connection.
+    """Interact with Sequentum Cloud, using an Airflow connection.
 
-    What ``@task`` functions need most are methods: :meth:`list_agents`, :meth:`start_run`, :meth:`wait_for_run`,
-    :meth:`get_run`, :meth:`iter_records` and :meth:`cost_of`. For all else, :meth:`send` takes the description of a
-    request, made by one of the functions of ``airflow_provider_sequentum.api``, and returns the typed answer::
+    There are methods for what ``@task`` functions need most: :meth:`list_agents`, :meth:`start_run`,
+    :meth:`wait_for_run`, :meth:`get_run`, :meth:`iter_records` and :meth:`cost_of`. For everything else, :meth:`send`
+    takes a request made by one of the functions of ``airflow_provider_sequentum.api`` and returns the typed response::
 
         from airflow_provider_sequentum.api import runs
 
@@ -89,18 +89,20 @@ class SequentumHook(SequentumConnection):
         credit_limit: float | str | None = None,
         credit_limit_period: str = "day",
     ) -> Run:
-        """Start a run of an agent and return its record at once. The run has no owner but the caller.
+        """Start a run of an agent and return its record immediately. Only the caller is responsible for the run.
 
-        Nothing stops the run when the calling task is killed or fails, and calling this again, as a retry does, starts
-        another run. ``StartAgentRunOperator`` does neither. For the other options of a start, send ``runs.start(...)``.
+        Nothing stops the run if the calling task is killed or fails, and calling this method again, as a retry does,
+        starts another run. ``StartAgentRunOperator`` prevents both. For other options of a start, send
+        ``runs.start(...)``.
 
         :param agent_id: the agent.
         :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
-        :param credit_limit: do not start if, by what the agent's runs were billed, more credits would be spent in
-            ``credit_limit_period``. Runs that are not billed yet do not count. Adds one API request. Default: no limit.
+        :param credit_limit: do not start a run if its forecast cost, based on the agent's bills, would exceed what is
+            left of this limit in ``credit_limit_period``. Runs that are not billed yet do not count. Adds one API
+            request. Default: no limit.
         :param credit_limit_period: ``day`` (default) or ``month``, in UTC.
-        :raises CreditLimitReached: with the start, ``credit_limit`` would be passed; nothing was started.
-        :raises SequentumRequestRefused: the service refused the start, or a parameter has no usable value.
+        :raises CreditLimitReached: the start would exceed ``credit_limit``; nothing was started.
+        :raises SequentumRequestRefused: the service refused the start, or a parameter is invalid.
         :raises SequentumUnavailable: the message says whether a run may have been started.
         """
         from airflow_provider_sequentum.api import runs
@@ -128,23 +130,21 @@ class SequentumHook(SequentumConnection):
         timeout: float | str | timedelta | None = None,
         poll_interval: float | str | timedelta | None = None,
     ) -> Run:
-        """Wait until a run has succeeded, and return its record. It blocks, and takes a worker slot.
+        """Wait until a run has succeeded, and return its record. This blocks and occupies a worker slot.
 
-        The run is not stopped, whatever ends the wait.
+        The run is never stopped.
 
         :param agent_id: the agent.
         :param run_id: the run.
-        :param timeout: seconds to wait at most, as a number or a ``timedelta``. Default: no limit.
-        :param poll_interval: minimum seconds between two requests. By default it depends on how long the run has been
-            running.
+        :param timeout: how long to wait, in seconds or as a ``timedelta``. Default: no limit.
+        :param poll_interval: minimum number of seconds between two polls. By default it depends on the age of the run.
         :raises AgentRunFailure: the run ended in Failure.
         :raises AgentRunFailed: the run ended in Failure and was archived.
         :raises AgentRunStopped: the run was stopped.
         :raises SequentumSkipped: the service skipped the run.
-        :raises AgentRunTimeout: ``timeout`` has passed; the run may be active.
-        :raises SequentumRequestRefused: the service has not known the run for a minute, or a parameter has no usable
-            value.
-        :raises SequentumUnavailable: the service could not be asked for ten minutes.
+        :raises AgentRunTimeout: ``timeout`` expired; the run may be active.
+        :raises SequentumRequestRefused: the service has not known the run for a minute, or a parameter is invalid.
+        :raises SequentumUnavailable: the service has been unavailable for ten minutes.
         """
         from airflow_provider_sequentum.hooks.port import ClientPort
         from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
@@ -177,8 +177,8 @@ class SequentumHook(SequentumConnection):
     def list_agents(self, *, name: str | None = None, space_id: int | str | None = None) -> list[Agent]:
         """Return the agents that the key has access to.
 
-        :param name: part of the name, in any case. Default: all.
-        :param space_id: only those of this space.
+        :param name: part of the name, ignoring case. Default: all agents.
+        :param space_id: only agents of this space.
         """
         from airflow_provider_sequentum.api import agents
 
@@ -188,9 +188,9 @@ class SequentumHook(SequentumConnection):
         return list(listed)
 
     def cost_of(self, *, agent_id: int | str, run_id: int | str) -> float | None:
-        """Return what a run cost in credits; ``None`` if it is not known.
+        """Return what a run cost in credits; ``None`` if that is not known.
 
-        It is not known before the run has ended and the service has billed it, or if the key may not read billing.
+        It is known after the run has ended and the service has billed it, if the key may read billing.
 
         :param agent_id: the agent.
         :param run_id: the run.
@@ -213,18 +213,19 @@ class SequentumHook(SequentumConnection):
     ) -> Iterator[dict[str, Any]]:
         """Yield the records of a run as dictionaries, one at a time and in constant memory.
 
-        They come from the delivered files, in the order of their ids: CSV (values are strings), JSON, NDJSON,
-        Excel (extra ``excel``) and Parquet (extra ``arrow``). A file is fetched when its first record is wanted.
+        They come from the delivered files, in the order of the file ids: CSV (values are strings), JSON, NDJSON, Excel
+        (extra ``excel``) and Parquet (extra ``arrow``). A file is downloaded when its first record is needed.
 
         :param agent_id: the agent.
-        :param run_id: the run, which has to be over.
-        :param pattern: a shell pattern such as ``*.csv``; only files whose names fit it.
-        :param encoding: of text files. Default: by their byte order mark, else UTF-8.
-        :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
-        :raises RunRecordsUnreadable: a file is damaged, or no file of records at all; the message names file and place.
-        :raises RunFilesUnavailable: the run is still going, a file cannot be read in the service's list, or the
-            worker's disk is full.
-        :raises SequentumRequestRefused: the run or its files are gone.
+        :param run_id: the run, which must have ended.
+        :param pattern: a shell pattern such as ``*.csv``; only files with matching names are read.
+        :param encoding: the encoding of text files. Default: by their byte order mark, else UTF-8.
+        :param delimiter: the delimiter of CSV files. Default: a comma, or a tab in ``.tsv``.
+        :raises RunRecordsUnreadable: a file is damaged, or does not contain records; the message names the file and
+            the position.
+        :raises RunFilesUnavailable: the run is still active, an entry in the service's list of files cannot be read, or
+            the worker's disk is full.
+        :raises SequentumRequestRefused: the run or its files no longer exist.
         """
         from airflow_provider_sequentum.records.reading import read_records
 
@@ -240,10 +241,10 @@ class SequentumHook(SequentumConnection):
         encoding: str | None = None,
         delimiter: str | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the records of a run as Arrow's batches, with types. Needs the extra ``arrow``.
+        """Yield the records of a run as typed Arrow record batches. Needs the extra ``arrow``.
 
-        Parameters, records and errors are those of :meth:`iter_records`. The batches of one file have the same schema,
-        by the values of the whole file; those of two files may differ.
+        Parameters, records and errors are those of :meth:`iter_records`. All batches of a file have the same schema,
+        which is inferred from the whole file. Different files may have different schemas.
         """
         from airflow_provider_sequentum.records.reading import read_arrow
 
@@ -253,9 +254,9 @@ class SequentumHook(SequentumConnection):
     def get_pandas_df(self, agent_id: int | str, run_id: int | str, **options: Any) -> pd.DataFrame:
         """Return all records of a run as a pandas data frame, in memory. Needs the extra ``pandas``.
 
-        A column of integers with gaps has one of pandas' nullable types, such as ``Int64``.
+        A column of integers with missing values has one of pandas' nullable types, such as ``Int64``.
 
-        :param options: those of :meth:`iter_record_batches`.
+        :param options: the options of :meth:`iter_record_batches`.
         """
         from airflow_provider_sequentum.records.arrow import frame_of
 
@@ -265,8 +266,8 @@ class SequentumHook(SequentumConnection):
     def list_paused_schedules(self, agent_id: int | str) -> list[Schedule]:
         """Return the schedules of an agent that are paused, whoever paused them.
 
-        ``PauseAgentSchedulesOperator`` leaves what it paused to the task that resumes it. If that task never ran, this
-        finds what it has left; ``updated`` says since when.
+        ``PauseAgentSchedulesOperator`` relies on another task to resume the schedules. If that task never ran, this
+        method finds the schedules that are still paused; ``updated`` says since when.
 
         :param agent_id: the agent.
         :raises SequentumUnavailable: some of the schedules cannot be read.
@@ -280,11 +281,11 @@ class SequentumHook(SequentumConnection):
         return [schedule for schedule in listed if schedule.is_enabled is False]
 
     def test_connection(self) -> tuple[bool, str]:
-        """Prove that the key works, and say as whom and with how many agents: the *Test* button of the form."""
+        """Check the key for the *Test* button of the form, and return the organization and the number of agents."""
         from airflow_provider_sequentum.api import SequentumClient, agents
 
         try:
-            # Someone is waiting in front of a form: one attempt tells what is wrong.
+            # A user is waiting, so there is only one attempt.
             once = replace(self.settings, max_attempts=1)
             with client_errors_as_exceptions(self.sequentum_conn_id), SequentumClient(once) as client:
                 page = client.send(agents.list_agents(page=1, records_per_page=1))
@@ -297,12 +298,12 @@ class SequentumHook(SequentumConnection):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's own fields, for Airflow 2.11 to 3.1 (newer ones read them from the provider's metadata)."""
+        """Return the form's custom fields, for Airflow 2.11 to 3.1. Newer versions read the provider's metadata."""
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
         from wtforms import BooleanField, IntegerField, StringField
         from wtforms.validators import Optional
 
-        # Airflow knows no other kinds but for passwords, and with one of them it drops the connection type as a whole.
+        # Airflow supports only these kinds and passwords; with any other one, it drops the whole connection type.
         kinds = {"boolean": BooleanField, "integer": IntegerField}
         widgets: dict[str, Any] = {}
         for name, field in CONNECTION_FIELDS.items():
@@ -315,7 +316,7 @@ class SequentumHook(SequentumConnection):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return how the form's standard fields look, for Airflow 2.11 to 3.1."""
+        """Return labels and placeholders of the form's standard fields, for Airflow 2.11 to 3.1."""
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
@@ -350,7 +351,7 @@ class SequentumHook(SequentumConnection):
     def _read_files(
         self, agent_id: int | str, run_id: int | str, pattern: str, read: Callable[[IO[bytes], str], Iterator[T]]
     ) -> Iterator[T]:
-        """Yield what ``read`` makes of each delivered file whose name fits the pattern."""
+        """Yield the results of ``read`` for each delivered file whose name matches the pattern."""
         from airflow_provider_sequentum.api import files
         from airflow_provider_sequentum.records.formats import format_of
         from airflow_provider_sequentum.runs.describe import counted
@@ -383,9 +384,9 @@ class SequentumHook(SequentumConnection):
 
 
 def _ended_well(port: ClientPort, spec: WaitSpec, run: Run | None, *, is_late: bool) -> Run:
-    """Return the run if it succeeded; raise what a task fails with otherwise.
+    """Return the run if it succeeded; otherwise raise the exception that a task fails with.
 
-    :param run: its last record; ``None`` if none was read in time.
+    :param run: its latest record; ``None`` if none was read in time.
     """
     from airflow_provider_sequentum.api.run_status import status_name
     from airflow_provider_sequentum.runs.describe import describe_run
@@ -407,7 +408,7 @@ def _ended_well(port: ClientPort, spec: WaitSpec, run: Run | None, *, is_late: b
 
 
 def _temporary_file(name: str | None) -> IO[bytes]:
-    """Return a file on the worker's disk without a name, so that nothing of it stays whatever happens."""
+    """Return an unnamed file on the worker's disk, which disappears whatever happens."""
     with _naming_disk(name):
         return tempfile.TemporaryFile()
 
@@ -437,7 +438,7 @@ def _naming_run(run: Run) -> Iterator[None]:
 
 
 def _whom(client: SequentumClient) -> str:
-    # No endpoint tells whose key it is: the organisation that pays for it is the nearest thing to a name.
+    # No endpoint states whose key it is. The organization that pays for it comes closest.
     from airflow_provider_sequentum.api import billing
     from airflow_provider_sequentum.api.errors import SequentumError
 
@@ -445,7 +446,7 @@ def _whom(client: SequentumClient) -> str:
         account = client.send(billing.credits())
     except SequentumError as error:
         if error.status_code in (401, 403):
-            return "an organisation whose billing this key may not read"
-        return f"an organisation that could not be looked up ({type(error).__name__})"
+            return "an organization whose billing this key may not read"
+        return f"an organization that could not be looked up ({type(error).__name__})"
     number = "of unknown number" if account.organization_id is None else account.organization_id
-    return f"organisation {number} with {account.available_credits:f} credits left"
+    return f"organization {number} with {account.available_credits:f} credits left"

@@ -1,8 +1,7 @@
 """The owner of a remote job: one attempt of a task, from before the start of the job until it is over.
 
-Whatever ends an attempt goes through :meth:`JobAttempt.let_go`: an error that nothing in the code expects, Ctrl-C, a
-state store or XCom that cannot be written, a status that is refused. When a job may be let go is a table in
-``docs/architecture.md``.
+Whatever ends an attempt goes through :meth:`JobAttempt.let_go`: an unexpected error, Ctrl-C, a state store or XCom that
+cannot be written, a refused request. ``docs/architecture.md`` has a table of the cases in which a job may be let go.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ log = logging.getLogger(__name__)
 
 
 class TaskFacts(NamedTuple):
-    """What an attempt knows of its task.
+    """What an attempt knows about its task.
 
-    :param started_at: when this attempt of the task started, which a deferral does not change.
-    :param max_tries: the task instance's ``max_tries``, which names the logical attempt: Airflow raises it at a clear.
-    :param execution_deadline: when ``execution_timeout`` passes.
+    :param started_at: when this attempt of the task started. A deferral does not change it.
+    :param max_tries: the task instance's ``max_tries``. It identifies the logical attempt, because Airflow increases it
+        when the task is cleared.
+    :param execution_deadline: when ``execution_timeout`` expires.
     :param has_next_attempt: whether Airflow tries the task again if it fails now.
     :param is_retry: whether this is not the first attempt since the task was created or last cleared.
     :param keeps_records: whether records outlive an attempt, as they do from Airflow 3.3 on.
@@ -52,10 +52,10 @@ class TaskFacts(NamedTuple):
 
     @property
     def earliest_start(self) -> datetime | None:
-        """Since when an earlier attempt may have started a job of which no record was kept; ``None`` if that is out of
-        the question or has no way to find out.
+        """The earliest time at which a previous attempt may have started a job without leaving a record; ``None`` if
+        none can have done so, or if its job could not be identified.
         """
-        # Among mapped siblings, which run the same agent, a guess would often be another's run.
+        # A guess would often be the run of a mapped sibling, which runs the same agent.
         if self.keeps_records or self.is_mapped or not self.is_retry:
             return None
         return self.dag_run_started_at
@@ -64,9 +64,9 @@ class TaskFacts(NamedTuple):
 class JobAttempt(ABC, Generic[R]):
     """One attempt of a task and the remote job that it owns. ``R`` is the record of such a job.
 
-    :param port: what it does its work with.
-    :param task: what it knows of its task.
-    :param config: what the job is, and how to handle it.
+    :param port: sends requests, keeps the record and talks to Airflow.
+    :param task: what is known about the task.
+    :param config: the job, and how to handle it.
     """
 
     config: JobConfig
@@ -77,7 +77,7 @@ class JobAttempt(ABC, Generic[R]):
         self.task = task
         self.config = config
         self.is_let_go = False
-        """Whether the job is over, stopped, or left running, and what there is to say of it was said."""
+        """Whether the attempt no longer owns the job: it has ended, was stopped or was left running, as logged."""
         self.stop_failed = False
         """Whether the job was asked to stop and could not be confirmed to have ended."""
 
@@ -89,7 +89,7 @@ class JobAttempt(ABC, Generic[R]):
 
     @property
     def known_record(self) -> R:
-        """The record of the job, for what comes after its start.
+        """The record of the job, which exists once the job is being started.
 
         :raises RuntimeError: there is none yet.
         """
@@ -99,7 +99,7 @@ class JobAttempt(ABC, Generic[R]):
 
     @property
     def attempts_without_record(self) -> int:
-        """How many earlier attempts may have started a job each, of which this Airflow has kept no record."""
+        """The number of earlier attempts that may have started a job without leaving a record."""
         return self.task.earlier_attempts if self.record is None and not self.task.keeps_records else 0
 
     @property
@@ -120,7 +120,7 @@ class JobAttempt(ABC, Generic[R]):
     @property
     @abstractmethod
     def can_be_joined(self) -> bool:
-        """Whether the next attempt finds the job by the record, without having to look for it."""
+        """Whether the record names the job, so that the next attempt does not have to search for it."""
 
     @property
     @abstractmethod
@@ -129,7 +129,7 @@ class JobAttempt(ABC, Generic[R]):
 
     @abstractmethod
     def start_or_join(self) -> bool:
-        """Start the job, or join the one of an earlier attempt; return whether there is nothing to wait for."""
+        """Start the job, or join that of an earlier attempt; return whether there is nothing to wait for."""
 
     @abstractmethod
     def wait(self) -> None:
@@ -137,36 +137,36 @@ class JobAttempt(ABC, Generic[R]):
 
     @abstractmethod
     def resume(self, event: object) -> None:
-        """Take in what a trigger saw.
+        """Process the event of the trigger.
 
         :raises SequentumException: the trigger could not check the job any more, or its event cannot be read.
         """
 
     @abstractmethod
     def conclude(self) -> bool:
-        """Say what the end of the wait means; return whether the task is done. If not, wait again."""
+        """Evaluate the end of the wait; return whether the task is done. If it is not, wait again."""
 
     @abstractmethod
     def stop(self, *, is_killed: bool = False) -> str:
-        """Stop the job and return what became of it, as a sentence. Raises nothing that the service causes.
+        """Stop the job and return what happened to it, as a sentence. Errors of the service are not raised.
 
-        :param is_killed: whether the task is being killed, so that there are only seconds.
+        :param is_killed: whether the task is being killed and has only seconds left.
         """
 
     def new_record(self) -> R:
-        """Return the record of a job that this attempt starts: what is asked for, by whom, and until when."""
+        """Return the record of a job that this attempt is about to start."""
         seconds = self.config.timeout
         return self.record_type(
             config=self.config,
             fingerprint=self.config.fingerprint(),
             max_tries=self.task.max_tries,
             deadline=None if seconds is None else self.task.started_at + timedelta(seconds=seconds),
-            # A worker watches execution_timeout by itself; while a task is deferred, Airflow 3 does not.
+            # Airflow enforces execution_timeout on a worker but, from version 3 on, not while the task is deferred.
             execution_deadline=self.task.execution_deadline if self.config.deferrable else None,
         )
 
     def guess_record(self, new: R) -> R | None:
-        """Return what an earlier attempt may have left, where Airflow keeps no records; ``None`` if nothing."""
+        """Return a record of the job that an earlier attempt may have started without saving one, or ``None``."""
         earliest = self.task.earliest_start
         return new.updated(requested_at=earliest, is_guess=True) if earliest is not None else None
 
@@ -175,11 +175,11 @@ class JobAttempt(ABC, Generic[R]):
         self.port.record, self.port.is_recorded = previous.port.record, previous.port.is_recorded
 
     def let_go(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
-        """Stop the job, or leave it to the next attempt, because something ends this one; return what became of it.
+        """Stop the job, or leave it to the next attempt, because this one ends; return what happened to it.
 
-        :param is_retried: whether the next attempt of the task will come.
+        :param is_retried: whether there will be another attempt of the task.
         :param is_killed: whether the task is being killed.
-        :return: a sentence; ``None`` if there is no job to speak of.
+        :return: a sentence; ``None`` if there is no job.
         """
         if self.is_let_go or not self.may_be_running:
             return None
@@ -197,7 +197,7 @@ class JobAttempt(ABC, Generic[R]):
         return fate
 
     def _record_again(self) -> None:
-        """Save what could not be saved before. Otherwise the next attempt takes the start for one without an answer."""
+        """Save what could not be saved before; otherwise the next attempt would consider the start unanswered."""
         try:
             self.port.save(self.port.record)
         except Exception as error:  # noqa: BLE001 - what was found out about the job must not get lost

@@ -22,36 +22,36 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FAULT_TOLERANCE = timedelta(minutes=10)
-"""How long a wait tolerates that the service gives no usable answer. The job keeps running in the meantime."""
+"""How long a wait tolerates that the service gives no usable response. The job keeps running in the meantime."""
 
 NOT_FOUND_TOLERANCE = timedelta(minutes=1)
 """How long a 404 has to last before the job counts as gone: it may just have been started, and single 404s happen."""
 
 WAITING_SHARE = 0.8
-"""The part of the key's request budget that waiting may use, so that a start always finds room."""
+"""The share of the key's request budget that waiting may use, so that there is always room for a start."""
 
-DECORATION_SHARE = 0.5
-"""The part that optional requests may use: bills, schedule checks, diagnostics."""
+OPTIONAL_SHARE = 0.5
+"""The share that optional requests may use: bills, schedule checks, diagnostics."""
 
 
 _SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""A clock that no one sets, and that goes on while the machine sleeps."""
+"""A clock that cannot be set, and that continues while the machine is suspended."""
 
 
 def steady_clock() -> Callable[[], datetime]:
-    """Return a clock that tells the time by the calendar of now, plus what has passed since.
+    """Return a clock that starts at the current time and is not affected by changes of the system clock.
 
-    A system clock that is set meanwhile would make a pause of seconds one of hours, or end a wait at once.
+    Such a change could turn a pause of seconds into hours, or end a wait immediately.
     """
     began_at, began = datetime.now(UTC), time.clock_gettime(_SINCE_BOOT)
     return lambda: began_at + timedelta(seconds=time.clock_gettime(_SINCE_BOOT) - began)
 
 
 class Sender(Protocol):
-    """What it takes to look at a job, to wait for it and to stop it.
+    """What it takes to poll a job, to wait for it and to stop it.
 
-    :param deadline: when the attempt gives up: no request and no pause lasts beyond it. ``None`` for never, which is
-        what a stop sets it to.
+    :param deadline: when the attempt gives up: no request and no pause lasts longer. ``None`` means never; a stop sets
+        it to ``None``.
     """
 
     deadline: datetime | None
@@ -70,12 +70,12 @@ class Sender(Protocol):
 
 
 class Port(Sender, Protocol):
-    """What the owner of a job needs besides: a place for its record, and the other tasks.
+    """What the owner of a job needs in addition: a place for its record, and access to other tasks.
 
     :param record: the record that was read or saved last.
-    :param is_recorded: whether that record is where the task's next attempt finds it.
+    :param is_recorded: whether that record is stored where the task's next attempt finds it.
     :param hook: the connection.
-    :param is_asking_airflow: whether Airflow's supervisor is being asked something at this moment.
+    :param is_asking_airflow: whether a request to Airflow's supervisor is in progress.
     """
 
     record: Stored | None
@@ -84,7 +84,7 @@ class Port(Sender, Protocol):
     is_asking_airflow: bool
 
     def connect(self) -> None:
-        """Look up the connection, so that it is not in doubt later whether a request was sent with it."""
+        """Look up the connection. If that fails, it is certain that nothing was sent."""
 
     def save(self, record: Stored | None) -> None:
         """Save the record for the task's next attempt; ``None`` removes the one that is there."""
@@ -105,17 +105,17 @@ class Port(Sender, Protocol):
         """Push an XCom, for downstream tasks and people."""
 
     def asking_airflow(self) -> AbstractContextManager[None]:
-        """Mark a question to Airflow's supervisor; see ``is_asking_airflow``."""
+        """Mark a request to Airflow's supervisor; see ``is_asking_airflow``."""
 
     def hurry(self) -> None:
-        """Continue without regard to the request budget, because the task is being killed."""
+        """Ignore the request budget from now on, because the task is being killed."""
 
     def close(self) -> None:
-        """Close what the port has opened by itself."""
+        """Close the client that :meth:`hurry` opened, if any."""
 
 
 def fault_tolerance(error: SequentumError) -> timedelta:
-    """Return how long a wait tolerates ``error``: not at all, unless it can pass by itself."""
+    """Return how long a wait tolerates ``error``: not at all, unless it may be temporary."""
     if error.status_code == 404:
         return NOT_FOUND_TOLERANCE
     passing = error.transient or (isinstance(error, UnexpectedAnswer) and not isinstance(error, RefusedByServer))

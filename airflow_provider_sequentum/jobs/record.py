@@ -40,7 +40,7 @@ def choice_of(choices: object) -> BeforeValidator:
 
 
 FORMAT = 2
-"""Raised only if a field changes its meaning. 1 is what was written before the first release."""
+"""Increased only if a field changes its meaning. Format 1 was used before the first release."""
 
 
 S = TypeVar("S", bound="Stored")
@@ -59,7 +59,7 @@ class Stored(BaseModel):
     def from_json(cls, value: object) -> Self:
         """Read what :meth:`to_json` wrote.
 
-        :raises ValueError: something else is there, or something of another format.
+        :raises ValueError: it is something else, or has another format.
         """
         if not isinstance(value, Mapping):
             raise ValueError(f"It is not a JSON object but a {type(value).__name__}.")  # noqa: TRY004 - as pydantic does
@@ -71,12 +71,12 @@ class Stored(BaseModel):
             raise ValueError(sentence_of(error)) from None
 
     def updated(self, **fields: Any) -> Self:
-        """Return a copy with other values."""
+        """Return a copy in which some fields are replaced."""
         return self.model_copy(update=fields)
 
 
 class Configuration(Stored):
-    """What the parameters of an operator mean, parsed once, before anything is sent."""
+    """The parameters of an operator, parsed once, before anything is sent."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,9 +87,9 @@ class Configuration(Stored):
 
     @classmethod
     def of(cls, parameters: object, **more: Any) -> Self:
-        """Parse the attributes of an operator that are named as the fields are.
+        """Parse the attributes of an operator that have the names of the fields.
 
-        :raises SequentumRequestRefused: a parameter has no usable value.
+        :raises SequentumRequestRefused: a parameter is invalid.
         """
         names = [name for name in cls.model_fields if hasattr(parameters, name)]
         try:
@@ -100,10 +100,10 @@ class Configuration(Stored):
 
 
 class JobConfig(Configuration):
-    """What every operator of a remote job is parsed into.
+    """The parameters that all operators of remote jobs have.
 
     :param sequentum_conn_id: the connection.
-    :param wait_for_completion: whether the task waits for the end of the job.
+    :param wait_for_completion: whether the task waits until the job ends.
     :param deferrable: whether it waits in the triggerer.
     :param timeout: seconds after which it gives up.
     """
@@ -115,23 +115,23 @@ class JobConfig(Configuration):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a digest of what is asked for: an attempt with another one asks for other work."""
+        """Return a digest of the work. An attempt with another digest asks for other work."""
 
 
 class JobRecord(Stored):
-    """What every record of a remote job says of the logical attempt that it belongs to.
+    """The fields that all records of remote jobs have.
 
-    A logical attempt begins when a task instance is created or cleared; retries continue it.
+    A record belongs to a logical attempt, which begins when a task instance is created or cleared. Retries continue it.
 
-    :param fingerprint: digest of what was asked for; an attempt with another one asks for other work.
-    :param max_tries: the task instance's ``max_tries``. Airflow raises it whenever the task is cleared, and only then,
-        so it names the logical attempt; ``None`` where it is not known.
+    :param fingerprint: digest of the work. An attempt with another digest asks for other work.
+    :param max_tries: the task instance's ``max_tries``; ``None`` if it is not known. Airflow increases it whenever the
+        task is cleared, and only then, so it identifies the logical attempt.
     :param requested_at: when the start was about to be sent, by the worker's clock.
-    :param deadline: when this attempt of the task gives up, because of ``timeout``.
-    :param execution_deadline: when it does because of ``execution_timeout``.
-    :param is_guess: nothing was recorded, because this Airflow keeps nothing between attempts: ``requested_at`` is just
-        the earliest moment at which an earlier attempt can have started a job. Only one that is still running is taken
-        for it.
+    :param deadline: when this attempt of the task gives up because of ``timeout``.
+    :param execution_deadline: when it gives up because of ``execution_timeout``.
+    :param is_guess: the record was not saved, because this version of Airflow keeps nothing between attempts.
+        ``requested_at`` is then the earliest time at which a previous attempt can have started a job, and only a job
+        that is still running is taken for that one.
     """
 
     fingerprint: str | None = None
@@ -153,12 +153,12 @@ class JobRecord(Stored):
 
     @property
     def execution_timeout_is_first(self) -> bool:
-        """Whether it is ``execution_timeout`` that passes first."""
+        """Whether ``execution_timeout`` expires first."""
         return self.execution_deadline is not None and self.execution_deadline == self.earliest_deadline
 
     @property
     def timeout_name(self) -> str:
-        """What messages call the timeout that passes first."""
+        """The name, in messages, of the timeout that expires first."""
         return "execution_timeout" if self.execution_timeout_is_first else "the task's timeout"
 
     def is_same_work(self, fingerprint: str) -> bool:
@@ -180,9 +180,9 @@ class JobRecord(Stored):
 
 
 class JobEvent(Stored):
-    """What a trigger tells the task that it resumes.
+    """The event that a trigger sends to its task.
 
-    :param error: the class of the exception because of which the wait could not go on. The job may be running.
+    :param error: the class of the exception that ended the wait. The job may still be running.
     :param message: its message.
     """
 
@@ -190,7 +190,7 @@ class JobEvent(Stored):
     message: str = ""
 
     def exception(self) -> SequentumException:
-        """Return the exception that the trigger met."""
+        """Return the exception that ended the wait."""
         return exception_named(self.error, self.message)
 
 
@@ -200,7 +200,7 @@ def fingerprint(*parts: object) -> str:
 
 
 def sentence_of(error: ValidationError) -> str:
-    """Return what is wrong, by field; values are not repeated, except those that a parser shows."""
+    """Return the errors as sentences, one for each field. Values are not repeated unless a parser shows them."""
     lines = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         name = ".".join(map(str, problem["loc"]))
@@ -210,9 +210,9 @@ def sentence_of(error: ValidationError) -> str:
 
 
 def read_event(kind: type[S], event: object) -> S:
-    """Read the event of a trigger. One that cannot be understood is never treated as success.
+    """Read the event of a trigger. An unreadable event is never treated as success.
 
-    :raises SequentumUnavailable: it cannot be understood.
+    :raises SequentumUnavailable: the event cannot be read.
     """
     try:
         return kind.from_json(event)

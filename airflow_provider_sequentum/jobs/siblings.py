@@ -1,7 +1,7 @@
-"""What the tasks of one DAG run tell each other before they start something, so that no run is taken or paid twice.
+"""The messages that the tasks of a DAG run exchange before they start runs, so that none is adopted or paid for twice.
 
-Mapped tasks that may start the same agent at the same moment claim their runs; tasks with a credit limit announce what
-they are about to spend. Each writes an XCom of its own and reads those of the others.
+Mapped tasks, which may start the same agent at the same time, claim their runs. Tasks with a credit limit announce what
+they are about to spend. Each task writes its own XCom and reads those of the others.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from airflow_provider_sequentum.jobs.record import Stored
 
 
 class Claim(Stored):
-    """What a mapped task says to its siblings, which may well start the same agent at the same time.
+    """The message of a mapped task to its siblings, which may start the same agent at the same time.
 
-    :param agent_id: the agent, ``None`` for all agents of a space.
-    :param run_ids: the runs it has started; empty while a start is unanswered.
+    :param agent_id: the agent; ``None`` for all agents of a space.
+    :param run_ids: the runs that it has started; empty while a start is unanswered.
     :param has_lost_run: whether it may have had runs, before those that it names, that could not be distinguished from
         others.
     :param map_index: which of the siblings it is.
@@ -30,7 +30,7 @@ class Claim(Stored):
 
 
 class PlannedStart(Stored):
-    """A start of a run, as a task announces it to the other tasks of its DAG run.
+    """A start of a run that a task announces to the other tasks of its DAG run.
 
     :param agent_id: the agent; 0 for all agents of a space that the task does not know.
     :param credits: what it is expected to cost; ``None`` if the task does not know.
@@ -43,12 +43,12 @@ class PlannedStart(Stored):
 
 
 class Announcement(Stored):
-    """What a task with a credit limit tells the other tasks of its DAG run.
+    """The message of a task with a credit limit to the other tasks of its DAG run.
 
     :param task_id: the task.
     :param map_index: which of its mapped siblings it is.
-    :param starts: the starts it has made, or is free to make, in all its tries.
-    :param pending: the starts that it would like to make, all of them or none: one, or one for each agent of a space.
+    :param starts: the starts that it has made, or may make, in all its attempts.
+    :param pending: the starts that it wants to make, all or none: one, or one for each agent of a space.
     """
 
     task_id: str = ""
@@ -58,7 +58,7 @@ class Announcement(Stored):
 
 
 class Announced(NamedTuple):
-    """What is known of the other tasks of a DAG run that have a credit limit.
+    """What is known about the other tasks of a DAG run that have a credit limit.
 
     :param others: what they have announced.
     :param silent_running: how many are running and have announced nothing yet.

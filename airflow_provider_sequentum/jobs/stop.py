@@ -1,9 +1,9 @@
-"""Stopping remote jobs: ask, look, ask again, and see them ended.
+"""Stopping remote jobs: request the stop, poll, repeat the request, and confirm that the job has ended.
 
-A request that was accepted is not yet a stop, and a 404 is not an end: a job counts as stopped when the service shows
-it as over, or has not known it for as long as a wait tolerates. What is not confirmed is requested again within the
-time there is (a repetition does no harm), and then said. Where the service refuses to show the job, a refusal to stop
-it because it has ended is the only confirmation there is, so the request is repeated for that, too.
+An accepted request is not yet a stop, and a 404 is not an end. A job counts as stopped when the service shows it as
+ended, or has answered 404 for as long as a wait tolerates. An unconfirmed request is repeated while there is time,
+which does no harm; after that, the task's error says that the job may be running. If the service refuses to show the
+job, the only possible confirmation is that it refuses to stop it because it has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import AsyncSequentumClient, Call
 
 LONGEST_REQUEST = 10.0
-"""Seconds after which a request is given up, its repetitions included: other jobs wait to be stopped."""
+"""Maximum duration of a request in seconds, including its retries: other jobs wait to be stopped."""
 
 AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
@@ -41,27 +41,27 @@ log = logging.getLogger(__name__)
 
 
 class JobStopper(ABC, Generic[R]):
-    """Decides how one job is stopped: which request comes next, and what the answers mean. ``now`` is passed in.
+    """Decides how one job is stopped: which request comes next, and what the responses mean. ``now`` is passed in.
 
-    When it is over, it says what became of the job. ``R`` is the record of the job that the service answers with.
+    At the end, it knows what happened to the job. ``R`` is the service's record of the job.
 
     :param name: how log lines name the job.
     """
 
     poll_interval: ClassVar[timedelta]
-    """Time between two looks at the job."""
+    """Time between two polls of the job."""
 
     repeat_interval: ClassVar[timedelta]
-    """Time after which a request is repeated that the job shows no sign of."""
+    """Time after which a stop request is repeated if it shows no effect."""
 
     stopped: ClassVar[str]
-    """The status of a job that was stopped, as a participle: ``stopped``."""
+    """The status of a job that was stopped, in lower case."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_over = False
         self.confirmed = False
-        """Whether the service was seen to have ended the job, or not to know it any more."""
+        """Whether the job is known to have ended, or is no longer known to the service."""
         self.seen: R | None = None
         """The last record of the job; ``None`` if none was read, or if the service no longer knows the job."""
         self.is_hidden = False
@@ -75,7 +75,7 @@ class JobStopper(ABC, Generic[R]):
 
     @property
     def sentence(self) -> str:
-        """What became of the job, for the reader of the task's error."""
+        """What happened to the job, as a sentence for the task's error message."""
         status = None if self.seen is None else self.status_of(self.seen)
         if not self.confirmed:
             last = f" (last seen: {status})" if status is not None else ""
@@ -93,17 +93,17 @@ class JobStopper(ABC, Generic[R]):
         return min(filter(None, (self._poll_at, self._request_at)))
 
     def check_time(self, now: datetime) -> None:
-        """Give up when the time is over."""
-        # While the service says that it does not know the job, the time goes on until that counts.
+        """Give up when the time is up."""
+        # While the service answers 404, polling continues until the 404 counts as an end.
         if self._missing_since is None and self._gives_up_at is not None and now >= self._gives_up_at:
             self.is_over = True
 
     @abstractmethod
     def next_call(self, now: datetime) -> Call[Any]:
-        """Return the request to send now: one that stops the job, or a look at it."""
+        """Return the request to send now: a stop request or a poll."""
 
     def answered(self, call: Call[Any], answer: Any, now: datetime) -> None:
-        """Take in the answer to a request."""
+        """Process the response to a request."""
         if call.changes_something:
             self._is_said_over = False
             self._sent(None, now)
@@ -113,7 +113,7 @@ class JobStopper(ABC, Generic[R]):
         self.is_over = self.confirmed = self._has_ended(answer, now)
 
     def failed(self, call: Call[Any], error: SequentumError, now: datetime) -> None:
-        """Take in that a request failed."""
+        """Process the failure of a request."""
         if call.changes_something:
             log.warning("%s: the stop request failed. (%s)", self.name, error)
             self._is_said_over = _says_it_is_over(error)
@@ -135,10 +135,10 @@ class JobStopper(ABC, Generic[R]):
             log.warning("%s: its status could not be read. (%s)", self.name, error)
 
     def _pause_before_repetition(self, error: SequentumError | None) -> timedelta | None:
-        """Return how long to wait before a request to stop the job is repeated; ``None`` if it need not be.
+        """Return how long to wait before a stop request is repeated; ``None`` if it does not have to be.
 
-        What failed in passing is repeated, whether it may have acted or not, since that does no harm. The pauses grow,
-        because a service that fails may be overloaded, and there may be many jobs to stop.
+        After a temporary error the request is repeated even if it may have taken effect, since that does no harm. The
+        pauses grow, because the service may be overloaded and there may be many jobs to stop.
         """
         if error is None or not error.transient:
             self._failures = 0
@@ -152,7 +152,7 @@ class JobStopper(ABC, Generic[R]):
 
     @abstractmethod
     def _sent(self, error: SequentumError | None, now: datetime) -> None:
-        """Take in that the last request was one to stop the job, and the error that it met."""
+        """Process the result of a stop request."""
 
     @abstractmethod
     def _has_ended(self, seen: R, now: datetime) -> bool:
@@ -160,14 +160,14 @@ class JobStopper(ABC, Generic[R]):
 
 
 def stop_jobs(port: Sender, stoppers: Sequence[JobStopper[Any]]) -> None:
-    """Stop jobs: ask all of them to stop, then watch all of them end.
+    """Stop jobs: request all stops, then wait until all jobs have ended.
 
-    The requests wait only for the limit of the key: neither ``requests_per_minute`` nor a pause after a 429 may keep a
-    job going that costs credits.
+    The requests wait only for the limit of the key. Neither ``requests_per_minute`` nor a pause after a 429 delays
+    them, because a running job costs credits.
 
-    No error is raised: what cannot be confirmed is in the stoppers and in the log, with the job's name.
+    No error is raised. The stoppers and the log say which jobs could not be confirmed to have ended.
     """
-    # A deadline bounds what comes before a stop and not the stop itself.
+    # The deadline applies to what precedes a stop, not to the stop itself.
     deadline, port.deadline = port.deadline, None
     while (stopper := _next(stoppers, port.now())) is not None:
         port.sleep(max((stopper.due() - port.now()).total_seconds(), 0.0))
@@ -196,7 +196,7 @@ async def astop_jobs(client: AsyncSequentumClient, stoppers: Sequence[JobStopper
 
 
 def _next(stoppers: Sequence[JobStopper[Any]], now: datetime) -> JobStopper[Any] | None:
-    """Return the one that is due first; when there is none left, log what became of all."""
+    """Return the stopper that is due first; if none is left, log what happened to the jobs."""
     for stopper in stoppers:
         stopper.check_time(now)
     left = [stopper for stopper in stoppers if not stopper.is_over]
@@ -210,12 +210,12 @@ def _next(stoppers: Sequence[JobStopper[Any]], now: datetime) -> JobStopper[Any]
 def _says_it_is_over(error: SequentumError) -> bool:
     """Return whether the service refuses to end a job because it has ended.
 
-    409 is documented as a conflict with the state of what it concerns, but its texts are not, so this counts only
-    where the status itself is refused.
+    409 is documented as a conflict with the job's state, but its texts are not documented. So this counts only if the
+    service refuses to show the status.
     """
     return error.status_code == 409 and _SAYS_OVER.search(str(error)) is not None
 
 
 def _is_refused_for_good(error: SequentumError) -> bool:
-    """Return whether the service will not answer this question, however often it is asked."""
+    """Return whether the service would refuse this request again."""
     return error.status_code in (400, 401, 403, 405, 422)

@@ -27,48 +27,49 @@ if TYPE_CHECKING:
 
 
 class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
-    """Turn a prompt, or a page, into an agent by a conversation with the Sequentum Agent Builder.
+    """Build an agent from a prompt, or from a page, in a session of the Sequentum Agent Builder.
 
-    Returns the agent's id, in every mode; ``None`` if the session is left ready (``finish=False``). The session's id is
-    under the XCom key ``session_id``, a summary under ``session``: status, agent, sample of the extracted data, last
-    message, elapsed time.
+    Returns the agent id in every mode; ``None`` if the session is left ready (``finish=False``). Pushes the session id
+    under the XCom key ``session_id``, and a summary under ``session``: status, agent, sample of the extracted data,
+    last message, elapsed time.
 
     On Airflow 3.3 and later, a session is never started twice for the same task instance and prompt, and no message is
-    sent twice: a new attempt continues the session that an earlier one started, with the message that comes next. Older
-    versions keep nothing between attempts; there a retry starts a new session.
+    sent twice: a new attempt continues the session that an earlier one started, with the next message. Older versions
+    keep nothing between attempts. There, a retry starts a new session.
 
     .. seealso:: https://docs.sequentum.com/agent-builder/sessions
 
-    :param prompt: what the agent shall do, 10 to 5000 characters. Give this, ``url`` or ``session_id``.
+    :param prompt: what the agent should do, 10 to 5000 characters. Give this, ``url`` or ``session_id``.
     :param url: the page to start at, instead of a prompt.
-    :param session_id: a session that another task left ready, to continue.
-    :param space_id: the space the agent is saved into. Default: the key's default space.
-    :param agent_name: the name the agent is saved under. Default: the service chooses one.
-    :param followups: messages, each sent when the session is ready for it. A single string is one message.
-    :param finish: end the conversation in this task, in the way ``on_ready`` says. With ``False`` the session is left
+    :param session_id: a session to continue, which another task left ready.
+    :param space_id: the space in which the agent is saved. Default: the key's default space.
+    :param agent_name: the name under which the agent is saved. Default: the service chooses one.
+    :param followups: messages, each of which is sent when the session is ready for it. A single string is one message.
+    :param finish: end the conversation in this task, as described by ``on_ready``. With ``False``, the session is left
         ready for another task, or for a person.
     :param on_ready: what to do when the session is ready and nothing is left to send: ``finish`` saves the agent
         (default), ``fail`` fails the task, ``cancel`` cancels the session and skips the task. Only with
         ``finish=True``.
-    :param keep_session: leave the session alone when the task is killed, cleared, or fails. By default it is cancelled
-        as soon as no attempt follows that could continue it.
-    :param on_ambiguous_start: what to do when the answer to the start was lost: ``fail`` (default), or ``start``
-        another session with the next attempt. Sessions cannot be listed, so the lost one cannot be found.
-    :param on_lost_session: what to do when the service no longer knows the session of an earlier attempt: ``fail``
+    :param keep_session: keep the session when the task is killed, is cleared or fails. By default, the session is
+        cancelled as soon as there is no further attempt that could continue it.
+    :param on_ambiguous_start: what to do if the response to the start was lost: ``fail`` (default), or ``start``
+        another session in the next attempt. Sessions cannot be listed, so the lost one cannot be found.
+    :param on_lost_session: what to do if the service no longer knows the session of an earlier attempt: ``fail``
         (default) or ``start`` a new one.
-    :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
-    :param poll_interval: seconds between two looks at the session. Default 10; most builds take one or two minutes.
-    :param timeout: seconds or ``timedelta`` from the start of the attempt after which it gives up. Default: no limit.
+    :param deferrable: wait in the triggerer, without occupying a worker slot. Default: ``[operators]
+        default_deferrable``.
+    :param poll_interval: seconds between two polls of the session. Default 10; most builds take one or two minutes.
+    :param timeout: how long the attempt may take, in seconds or as a ``timedelta``. Default: no limit.
     :param screenshots_path: folder for the builder's screenshots, as any ``ObjectStoragePath``. Default: they are
         dropped.
     :param conversation_path: file for the stored conversation, as any ``ObjectStoragePath``. Default: it is not
         fetched.
-    :param sequentum_conn_id: the connection.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
     :raises AgentBuilderFailed: the session ended without an agent; a retry starts a new one.
-    :raises AgentBuilderTimeout: ``timeout`` has passed, or ``execution_timeout`` while the task was deferred.
+    :raises AgentBuilderTimeout: ``timeout`` expired, or ``execution_timeout`` did while the task was deferred.
     :raises AgentBuilderEnded: this task can no longer use the session; not retried. Its ``reason`` says why.
     :raises SequentumSkipped: ``on_ready="cancel"``, and the session is ready; the task is skipped.
-    :raises SequentumRequestRefused: a parameter has no usable value, or they contradict each other; nothing was sent.
+    :raises SequentumRequestRefused: a parameter is invalid, or parameters contradict each other; nothing was sent.
     """
 
     template_fields: Sequence[str] = (

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 
 class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
-    """Start a run of a Sequentum agent and wait for its end.
+    """Start a run of a Sequentum agent and wait until it ends.
 
-    Returns the run's id, in every mode; a summary of the run is under the XCom key ``run``.
+    Returns the run id in every mode, and pushes a summary of the run under the XCom key ``run``.
 
     On Airflow 3.3 and later, a run is never started twice for the same task instance, agent and start options. A new
     attempt checks the run that an earlier one started: it joins a run that is still running, restarts one that ended in
-    Failure in place, and starts a new one only otherwise. Older versions keep nothing between attempts; there a retry
+    Failure in place, and starts a new one only otherwise. Older versions keep nothing between attempts. There, a retry
     joins a run of the agent only if exactly one was created since the DAG run started and is still running.
 
     All parameters are template fields and are checked when the task runs, so that a DAG that is edited while the task
@@ -62,51 +62,53 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
     :param is_wait_on_failure: let the run wait after a failure instead of ending. Sent only if set.
     :param log_level: ``Fatal``, ``Error``, ``Warning`` or ``Info``.
     :param log_mode: ``Text`` or ``TextAndHtml``.
-    :param wait_for_completion: wait for the run's end. Otherwise the task succeeds as soon as the run is started.
-    :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
-    :param poll_interval: minimum seconds between two requests for this task. By default it depends on how long the run
-        has been running and on what the key's request limit has room for; see ``docs/waiting.md``.
-    :param timeout: seconds or ``timedelta`` from the start of the attempt after which it gives up, the run's queueing
-        included. Default: no limit.
-    :param on_timeout: what becomes of the run when ``timeout`` has passed: ``stop`` (default) or ``leave``. When
-        ``execution_timeout`` has passed it is always stopped.
-    :param restarts: how often a run that ended in Failure is restarted in place within one attempt. Default 0.
-    :param restart_delay: seconds before the first of these restarts; doubled each time. Default 30.
-    :param retry_mode: what a retry does with a run that ended in Failure: restart it, or start a new one if that is not
-        possible (``restart_or_new``, the default), only ever ``restart``, or always start a ``new`` one.
-    :param on_clear: what clearing the task means for a run that is still running: ``rerun`` stops it and starts a new
-        one (default), ``join`` waits for it. Needs Airflow 3.3. A run that is over is never returned by a cleared task.
-    :param on_ambiguous_start: what to do when the answer to a start was lost and the run cannot be distinguished from
-        others: ``fail`` (default), ``adopt`` the newest, or ``start`` another.
-    :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
-    :param min_credits: do not start unless so many credits are left. Default: not checked.
-    :param credit_limit: do not start if, by the forecast from what the agent's last runs were billed, more credits
-        would be spent in ``credit_limit_period``. Adds one API request. Default: no limit.
-    :param credit_limit_period: what the limit is for: ``dag_run`` (default), all starts of the DAG run whose tasks have
-        a limit; ``day`` or ``month``, in UTC, what the agent is billed, as far as it is known.
-    :param stop_overdue: stop the run if it takes three times its usual duration, the median of the agent's last runs
-        that succeeded. Adds one API request. Default: False.
+    :param wait_for_completion: wait until the run ends. Otherwise the task succeeds as soon as the run is started.
+    :param deferrable: wait in the triggerer, without occupying a worker slot. Default: ``[operators]
+        default_deferrable``.
+    :param poll_interval: minimum number of seconds between two polls for this task. By default it depends on the age of
+        the run and on the request limit of the API key; see ``docs/waiting.md``.
+    :param timeout: how long the attempt may take, in seconds or as a ``timedelta``, including the time that the run is
+        queued. Default: no limit.
+    :param on_timeout: what happens to the run when ``timeout`` expires: ``stop`` (default) or ``leave``. When
+        ``execution_timeout`` expires, the run is always stopped.
+    :param restarts: how many times a run that ended in Failure is restarted in place within one attempt. Default 0.
+    :param restart_delay: seconds before the first restart, doubled for each further one. Default 30.
+    :param retry_mode: what a retry does with a run that ended in Failure: ``restart_or_new`` (default) restarts it, or
+        starts a new one if that is not possible; ``restart`` never starts a new one; ``new`` always does.
+    :param on_clear: what clearing the task does to a run that is still running: ``rerun`` (default) stops it and starts
+        a new one, ``join`` waits for it. Needs Airflow 3.3. A cleared task never returns a run that has already ended.
+    :param on_ambiguous_start: what to do if the response to a start was lost and several runs could be the one that was
+        started: ``fail`` (default), ``adopt`` the newest, or ``start`` another.
+    :param stop_grace: seconds between the stop request and the kill request when a run is stopped. Default 45.
+    :param min_credits: do not start a run if fewer credits are left. Default: not checked.
+    :param credit_limit: do not start a run if its forecast cost, based on the bills of the agent's last runs, would
+        exceed what is left of this limit in ``credit_limit_period``. Adds one API request. Default: no limit.
+    :param credit_limit_period: what the limit applies to: ``dag_run`` (default), all runs started by the tasks of the
+        DAG run that have a limit; ``day`` or ``month`` (in UTC), what the agent has been billed so far.
+    :param stop_overdue: stop the run if it takes three times its usual duration, which is the median of the agent's
+        last successful runs. Adds one API request. Default: False.
     :param min_records: fail if the run extracted fewer records.
     :param max_errors: fail if the run counted more errors.
-    :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
-    :param check_schedules: warn if the service runs the agent by a schedule of its own as well. Adds one API request.
-    :param report_cost: add to the summary what the run cost, and what all runs of the task did over its tries, where
-        the key may read billing. Adds one API request, or two if the bill is late.
-    :param sequentum_conn_id: the connection.
+    :param on_empty: what to do if the run extracted no records: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
+    :param check_schedules: log a warning if the agent also has an enabled schedule in Sequentum Cloud. Adds one API
+        request.
+    :param report_cost: add the cost of the run, and of all runs of the task, to the summary, if the key may read
+        billing. Adds one API request, or two if the bill is late.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
-    :raises CreditLimitReached: with the start, ``credit_limit`` would be passed; nothing was started.
+    :raises CreditLimitReached: the start would exceed ``credit_limit``; nothing was started.
     :raises AgentVersionChanged: the agent has another version than ``expected_version``; not retried.
     :raises AgentRunFailure: the run ended in Failure; a retry restarts it in place.
     :raises AgentRunFailed: the run ended in Failure and was archived; a retry starts a new one.
     :raises AgentRunStopped: a person or another program stopped the run; not retried.
     :raises SequentumSkipped: the service skipped the run; the task is skipped.
-    :raises AgentRunTimeout: ``timeout`` has passed, or three times the usual duration with ``stop_overdue``.
+    :raises AgentRunTimeout: ``timeout`` expired or, with ``stop_overdue``, three times the usual duration passed.
     :raises AgentRunOutcomeRejected: the run violates ``min_records``, ``max_errors`` or ``on_empty``; a retry starts a
         new one.
     :raises AgentRunStartAmbiguous: see ``on_ambiguous_start``; not retried.
-    :raises AgentRunStillRunning: the run to be replaced could not be stopped; a retry stops it again.
-    :raises SequentumRequestRefused: a parameter has no usable value, or ``retry_mode="restart"`` and nothing is left to
-        restart; not retried.
+    :raises AgentRunStillRunning: the run to be replaced could not be stopped; a retry tries to stop it again.
+    :raises SequentumRequestRefused: a parameter is invalid, or ``retry_mode="restart"`` and nothing is left to restart;
+        not retried.
     """
 
     template_fields: Sequence[str] = (
@@ -232,7 +234,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             )
         return self._make_attempt(RunConfig.of(self), None, context)
 
-    def _complete(self, attempt: RunAttempt) -> None:
+    def _resolve_parameters(self, attempt: RunAttempt) -> None:
         from airflow_provider_sequentum.hooks.pins import read_pin
         from airflow_provider_sequentum.runs.before_start import find_agent
 
@@ -305,7 +307,7 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             move_pin(config.sequentum_conn_id, run.agent_id, run.config_version)
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
+        """Return the lineage of the run. Called by the OpenLineage provider, if it is installed."""
         from airflow_provider_sequentum.reporting.lineage import run_lineage
 
         if self._attempt is None or self._attempt.run is None:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class RestoreAgentVersionOperator(BaseOperator):
     """Make an older version of an agent the active one.
 
-    The service copies the old version to a new one. Returns the number of the new one, and pins it: tasks with
-    ``expected_version="pinned"`` expect it from now on. A run that is active keeps its version.
+    The service copies the old version to a new one. Returns the number of the new version and pins it: tasks with
+    ``expected_version="pinned"`` expect it from now on. Active runs keep their version.
 
-    A retry does not restore twice: the comment of the new version names the task. Clearing the task restores again. If
-    the version is active already, nothing is restored, and its number is returned.
+    A retry does not restore the version twice, because the comment of the new version identifies the task. Clearing the
+    task restores it again. If the version is already active, nothing is restored, and its number is returned.
 
     ``None`` and an empty string leave a parameter unset.
 
@@ -32,10 +32,10 @@ class RestoreAgentVersionOperator(BaseOperator):
 
     :param agent_id: the agent, as an int or a string of digits.
     :param version: the number of the version to restore.
-    :param reason: why; the service stores it as the comment of the new version, at most 1,000 characters of it.
+    :param reason: the reason, which the service stores as the comment of the new version, up to 1,000 characters.
         Default: which version was restored.
-    :param sequentum_conn_id: the connection.
-    :raises SequentumRequestRefused: the agent has no such version, or a parameter has no usable value; not retried.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
+    :raises SequentumRequestRefused: the agent has no such version, or a parameter is invalid; not retried.
     :raises SequentumUnavailable: the service did not answer, or lists no new version.
     """
 
@@ -64,9 +64,9 @@ class RestoreAgentVersionOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.port import ClientPort
         from airflow_provider_sequentum.runs.restore import restore_version
 
-        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
+        hook = SequentumConnection(self.sequentum_conn_id)
+        conn_id = hook.sequentum_conn_id
         agent_id, version, reason = self._parsed(conn_id)
-        hook = SequentumConnection(conn_id)
         try:
             with about_run(agent_id), client_errors_as_exceptions(conn_id):
                 new = restore_version(ClientPort(hook), agent_id, version, reason, _mark(context))
@@ -87,7 +87,7 @@ class RestoreAgentVersionOperator(BaseOperator):
 
 
 def _mark(context: Context) -> str:
-    """Return what names the logical attempt of this task in a comment: the same for a retry, another after a clear."""
+    """Return a mark that identifies the logical attempt of this task: retries have the same one, a cleared task not."""
     ti = context["ti"]
     names = [ti.dag_id, ti.run_id, ti.task_id, map_index_of(ti), getattr(ti, "max_tries", 0)]
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]

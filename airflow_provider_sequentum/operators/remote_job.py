@@ -1,4 +1,4 @@
-"""What Airflow asks of an operator whose work is done elsewhere: deferral, resumption, kill. Written once.
+"""The base class of the operators that own a remote job: execution, deferral, resumption and kill.
 
 What happens to the job is decided by its owner, a :class:`~airflow_provider_sequentum.jobs.attempt.JobAttempt`.
 """
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound="JobAttempt[Any]")
 
 LONGEST_MESSAGE = 3500
-"""Characters of an error message before what became of the job is added to it."""
+"""Characters of an error message that are kept when the fate of the job is appended to it."""
 
 
 class RemoteJobOperator(BaseOperator, Generic[A]):
-    """Base of the operators that own a remote job; not an operator to use by itself."""
+    """Base class of the operators that own a remote job. Do not use it in a DAG."""
 
     state_key: ClassVar[str]
-    """Where the record is kept: in the task state store or, where there is none, in an XCom."""
+    """The key of the record in the task state store or, before Airflow 3.3, the key of the XCom."""
 
     sequentum_conn_id: str
 
@@ -60,44 +60,53 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         self._kill_switch = KillSwitch()
         self._attempt: A | None = None
 
-    # What a subclass says
+    # Implemented by subclasses
 
     @abstractmethod
     def _new_attempt(self, context: Context) -> A:
-        """Return an attempt at what the parameters ask for; sends nothing.
+        """Return an attempt made from the parameters of the operator. Nothing is sent.
 
-        :raises SequentumException: a parameter has no usable value.
+        :raises SequentumException: a parameter is invalid.
         """
 
     @abstractmethod
     def _attempt_from_record(self, value: object, context: Context) -> A:
-        """Return an attempt at what a record asks for, reading no parameter; raises ``ValueError``."""
+        """Return an attempt made from a record, without reading any parameter.
+
+        :raises ValueError: the record cannot be read.
+        """
 
     @abstractmethod
     def _attempt_from_ids(self, values: list[object], context: Context) -> A | None:
-        """Return an attempt that owns the job which a record or an event of another version names, if it does."""
+        """Return an attempt that owns the job named by a record or event of another version; ``None`` if none is."""
 
     @abstractmethod
     def _trigger(self, attempt: A) -> BaseTrigger:
-        """Return the trigger that waits in the triggerer."""
+        """Return the trigger that waits for the job."""
+
+    def _resolve_parameters(self, attempt: A) -> None:
+        """Look up what the parameters leave open, before anything is started."""
+
+    def _on_success(self, attempt: A, context: Context) -> None:
+        """Called after the job has succeeded."""
 
     # Airflow's life cycle
 
     def execute(self, context: Context) -> Any:
-        """Start the job, or join the one that an earlier attempt left, and wait for its end."""
-        with self._doubting(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
+        """Start the job, or join the one that an earlier attempt left, and wait until it ends."""
+        with self._reading_record(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
             value = self._state(context).read()
         previous = None if value is None else self._read_or_refuse([value], context)
         if previous is None:
             attempt = self._new_attempt(context)
         else:
-            # Whatever keeps this attempt from its parameters, what an earlier one has started has an owner.
+            # Even if a parameter is invalid, the job of the earlier attempt must have an owner.
             with self._owning(previous, context):
                 attempt = self._new_attempt(context)
             attempt.take_over(previous)
         with self._owning(attempt, context):
             attempt.port.connect()
-            self._complete(attempt)
+            self._resolve_parameters(attempt)
             is_over = attempt.start_or_join()
             if not attempt.config.wait_for_completion:
                 attempt.is_let_go = True
@@ -109,10 +118,10 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     ) -> Any:
         """Continue after a deferral.
 
-        :param event: what the trigger saw.
-        :param record: what was handed on. ``dag.test`` loses it; then it is read from where it is kept.
+        :param event: the event of the trigger.
+        :param record: the record of the job. ``dag.test`` loses it; then it is read from where it is stored.
         """
-        with self._doubting():
+        with self._reading_record():
             value = record if record is not None else self._state(context).read_after_deferral()
         attempt = self._read_or_refuse([value, event], context)
         with self._owning(attempt, context):
@@ -120,17 +129,17 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             return self._wait_until_concluded(attempt, context, is_over=True)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral, also after one that Airflow itself ended.
+        """Resume after a deferral, even if Airflow itself ended it.
 
-        Airflow drops everything that was handed on when its deferral timeout passes, because no triggerer was there to
-        notice the deadline, and when the trigger failed. The job is found by its record, and the wait continues here.
+        If the deferral timed out (no triggerer was running to notice the deadline) or the trigger failed, Airflow drops
+        the ``kwargs`` of the deferral. The job is then found by its record, and the wait continues on the worker.
         """
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowException as error:
             if next_method != DEFERRAL_FAILED:
                 raise
-            with self._doubting():
+            with self._reading_record():
                 value = self._state(context).read_after_deferral()
             if value is None:
                 raise
@@ -144,10 +153,9 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 return self._wait_until_concluded(attempt, context, is_over=True)
 
     def on_kill(self) -> None:
-        """End the attempt: the task was killed on the worker, or its ``execution_timeout`` passed there.
+        """End the attempt because the task was killed on the worker, or its ``execution_timeout`` expired there.
 
-        What becomes of the job is decided by its owner: it is stopped, unless just the worker is being shut down and
-        the next attempt joins it.
+        The job is stopped, unless only the worker is being shut down and the next attempt will join the job.
         """
         self._kill_switch.kill()
         if self._attempt is None and (context := current_context()) is not None:
@@ -158,16 +166,13 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         with keep_values_if_resumed(context, self.log):
             super().render_template_fields(context, jinja_env)
 
-    # The parts of it
-
-    def _complete(self, attempt: A) -> None:
-        """Find out what the parameters leave open, before anything is started."""
+    # Implementation
 
     @contextmanager
-    def _doubting(self, *, may_own_job: bool = True) -> Iterator[None]:
-        """Let an error with which Airflow does not give the record say that there may be a job.
+    def _reading_record(self, *, may_own_job: bool = True) -> Iterator[None]:
+        """Add a note to the error if Airflow cannot return the record: the task may own a job that is running.
 
-        The next attempt reads it again. If none comes, this is all that people hear of the job.
+        The next attempt reads the record again. If there is none, the note is the only trace of the job.
         """
         try:
             yield
@@ -178,10 +183,10 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     @contextmanager
     def _owning(self, attempt: A, context: Context) -> Iterator[None]:
-        """Own the attempt's job: whatever ends the block, the job is let go in one of the ways that leave no doubt."""
+        """Own the attempt's job. Whatever ends the block, :meth:`_let_go` decides what happens to the job."""
         self._attempt = attempt
         try:
-            # A kill waits for this: without the connection's key nothing can be stopped.
+            # A kill has to wait for this: without the API key nothing can be stopped.
             with attempt.port.asking_airflow():
                 lead_to_dashboard(context, attempt.port.hook, self.operator_extra_links)
             with self._kill_switch.armed():
@@ -197,7 +202,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             attempt.port.close()
 
     def _let_go(self, attempt: A, context: Context, error: BaseException) -> BaseException:
-        """Decide what becomes of the job when ``error`` ends the attempt; return the exception to fail with."""
+        """Decide what happens to the job when ``error`` ends the attempt; return the exception to raise."""
         failure = from_client(error, attempt.config.sequentum_conn_id)
         is_killed = isinstance(error, AirflowTaskTerminated)
         if is_killed and self._is_left_to_next_attempt(attempt, context):
@@ -208,14 +213,14 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             is_left = is_retried(failure, attempt.task, context, self) and not self._is_ended(attempt, context)
             fate = attempt.let_go(is_retried=is_left, is_killed=is_killed)
         except AirflowTaskTimeout as late:
-            # It ends what comes before a stop, and not the stop itself. Airflow raises it once.
+            # execution_timeout may interrupt what precedes the stop, but not the stop itself. Airflow raises it once.
             attempt.is_let_go = False
             return self._let_go(attempt, context, late)
         except BaseException as problem:
             self.log.exception("%s could not be stopped.", attempt.name)
             attempt.stop_failed = True
             fate = f"{doubt_about(attempt.name)} ({problem!r})"
-            if not isinstance(problem, Exception):  # Ctrl-C once more, say
+            if not isinstance(problem, Exception):  # such as another Ctrl-C
                 self.log.warning("%s", fate)
                 problem.add_note(fate)
                 raise
@@ -228,7 +233,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         return failure
 
     def _is_left_to_next_attempt(self, attempt: A, context: Context) -> bool:
-        # A kill in the middle of a question to Airflow's supervisor leaves no one to ask.
+        # If the kill interrupted a request to Airflow's supervisor, the supervisor cannot answer another one.
         return (
             attempt.port.is_recorded
             and attempt.can_be_joined
@@ -237,7 +242,8 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         )
 
     def _is_ended(self, attempt: A, context: Context) -> bool:
-        # Before Airflow 3.3 it cannot be asked, and the job is not left to anyone who would have to hear of a mark.
+        # Before Airflow 3.3 the state cannot be queried. There, no job is left to a next attempt, and no trigger is
+        # notified of a mark.
         return attempt.task.keeps_records and not attempt.port.is_asking_airflow and is_ended(context)
 
     def _wait_until_concluded(self, attempt: A, context: Context, *, is_over: bool) -> Any:
@@ -250,14 +256,11 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         self._on_success(attempt, context)
         return attempt.result
 
-    def _on_success(self, attempt: A, context: Context) -> None:
-        """Do what is left when the job has succeeded."""
-
     def _defer(self, attempt: A, context: Context) -> None:
         record = attempt.port.record
         if record is None:
             raise RuntimeError("There is no job to wait for.")
-        # Airflow loses what a deferral carries when its timeout passes, and the next attempt reads this as well.
+        # Airflow drops the kwargs when the deferral times out, and the next attempt reads the record, too.
         attempt.port.save(record)
         if self._is_ended(attempt, context):
             raise AirflowTaskTerminated("The task was marked or cleared before it could be deferred.")
@@ -271,7 +274,7 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         )
 
     def _let_go_if_refused(self, attempt: A, context: Context) -> None:
-        """Let the job go if Airflow has refused the deferral, so that no trigger takes the job over."""
+        """Release the job if Airflow refused the deferral: there is no trigger to take it over."""
         if not self._is_ended(attempt, context):
             return
         self.log.warning("The task was marked or cleared while it was being deferred.")
@@ -283,10 +286,10 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             self.log.warning("%s", fate)
 
     def _stop_deferred(self, context: Context) -> None:
-        """Stop the job of a deferred task whose ``execution_timeout`` passed: Airflow 2.11 calls only ``on_kill``.
+        """Stop the job of a deferred task whose ``execution_timeout`` expired: Airflow 2.11 only calls ``on_kill``.
 
-        From Airflow 3 on, a task that is killed before it owns its job goes on until it does, and then stops it. Here
-        nothing may be read: its supervisor may be in the middle of an answer.
+        On Airflow 3, a task that is killed before it owns its job continues until it does, and then stops the job. The
+        record must not be read here, because the supervisor may be answering another request.
         """
         if has_supervisor(context["ti"]):
             return
@@ -297,13 +300,13 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 self.log.warning("%s", fate)
 
     def _read_or_refuse(self, values: list[object], context: Context) -> A:
-        """Return an attempt at what the first of the values, a record, asks for.
+        """Return the attempt that is described by the first of the values, a record.
 
-        A record that cannot be read is never treated as none: it could hide a job that is running.
+        An unreadable record is never treated as a missing one: it could hide a running job.
 
-        :raises SequentumException: it cannot be read, and the job that it names has ended.
-        :raises SequentumRequestRefused: it cannot be read, and the job that it names cannot be determined, or could not
-            be confirmed to have ended. The record stays: a retry must not start a job beside it.
+        :raises SequentumException: the record cannot be read, and the job that it names has ended.
+        :raises SequentumRequestRefused: the record cannot be read, and it names no job, or the job could not be
+            confirmed to have ended. The record is kept, so that a retry does not start a second job.
         """
         try:
             return self._attempt_from_record(values[0], context)
@@ -326,7 +329,10 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
         return TaskState(context, self.state_key)
 
     def _port(self, context: Context, conn_id: str, record: JobRecord | None = None) -> AttemptPort:
-        """Return the port of an attempt that works from ``record``, if an earlier one left one."""
+        """Return the port of an attempt.
+
+        :param record: the record that an earlier attempt left, if any.
+        """
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import AttemptPort
 

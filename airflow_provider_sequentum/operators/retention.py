@@ -39,39 +39,39 @@ log = logging.getLogger(__name__)
 
 
 class DeleteRunsOperator(BaseOperator):
-    """Delete the old runs of an agent from the service, or their files, once their files are landed.
+    """Delete the old runs of an agent, or their files, from the service after the files were copied.
 
     By default (``dry_run=True``) nothing is deleted: the log and the XCom say what would be. **A deletion cannot be
     undone.** A run is deleted only if a complete manifest of
-    :class:`~airflow_provider_sequentum.transfers.run_files.RunFilesToObjectStorageOperator` has every delivered file
-    that the service lists of it, and all files of the manifest are there and have the checksums in it; they are read to
-    find out. Runs that have not ended are kept, and so are those of which nothing tells how old they are.
+    :class:`~airflow_provider_sequentum.transfers.run_files.RunFilesToObjectStorageOperator` contains every delivered
+    file that the service lists for it, and all files of the manifest exist and have the recorded checksums; they are
+    read to verify this. Runs that have not ended are kept, and so are runs of unknown age.
 
     Returns the ids of the runs that were deleted, or would be. A summary (``agent_id``, ``dry_run``, ``deleted``,
-    ``kept`` with the reason for each run, ``in_doubt``, ``is_cut`` and ``oldest_listed``) is under the XCom key
-    ``deletion``. It is there after an error too, with what was deleted until then; ``in_doubt`` is the run whose
-    deletion got no answer.
+    ``kept`` with the reason for each run, ``in_doubt``, ``is_cut`` and ``oldest_listed``) is pushed under the XCom key
+    ``deletion``, also after an error, with what was deleted until then; ``in_doubt`` is the run whose deletion was not
+    answered.
 
-    How old a run is counts by the service's clock. If that is ahead of the worker's, and nothing but the ``Date`` of an
-    answer says so, the worker's clock counts.
+    The age of a run is determined by the service's clock. If that clock is ahead of the worker's, and only the ``Date``
+    of a response says so, the worker's clock is used.
 
-    The service lists the newest 1,000 runs of an agent. Older ones are not looked at; ``is_cut`` says that there may be
-    some.
+    The service lists the newest 1,000 runs of an agent. Older runs are not considered; ``is_cut`` says that there may
+    be some.
 
     ``None`` and an empty string leave a parameter unset.
 
     .. seealso:: https://docs.sequentum.com/api-reference/agents/delete-run
 
     :param agent_id: the agent, as an int or a string of digits.
-    :param older_than_days: how many days ago a run has to have ended, a whole number.
-    :param manifests: a folder, or some, in or below which the manifests are: what was the ``destination`` of the
-        transfers, or a folder above.
+    :param older_than_days: delete runs that ended at least this many days ago; a whole number.
+    :param manifests: one folder or several that contain the manifests, directly or in subfolders: the ``destination``
+        of the transfers, or a folder above it.
     :param remove_method: ``RemoveAllFiles`` (default), ``RemoveAllFilesAndAgentInput`` or ``RemoveEntireRun``. Logs and
-        other files go too, whether they are landed or not.
-    :param dry_run: only say what would be deleted. Default: True. As a template field it is called ``is_dry_run``.
-    :param sequentum_conn_id: the Sequentum connection.
+        other files are removed as well, whether they were copied or not.
+    :param dry_run: only report what would be deleted. Default: True. As a template field it is called ``is_dry_run``.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
     :param storage_conn_id: the connection of the object storage, if it is not part of ``manifests``.
-    :raises SequentumRequestRefused: a parameter has no usable value, or the service does not know the agent; nothing
+    :raises SequentumRequestRefused: a parameter is invalid, or the service does not know the agent; nothing
         was deleted, and the task is not retried.
     :raises RunFilesUnavailable: the storage cannot be read.
     :raises SequentumUnavailable: the service did not answer. A retry continues.
@@ -116,7 +116,8 @@ class DeleteRunsOperator(BaseOperator):
         from airflow_provider_sequentum.runs.retention import Deletion, delete_old_runs
         from airflow_provider_sequentum.transfers.landed_runs import find_landed_runs
 
-        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
+        hook = SequentumConnection(self.sequentum_conn_id)
+        conn_id = hook.sequentum_conn_id
         try:
             agent_id = parse_named("agent_id", parse_id, self.agent_id)
             days = parse_named("older_than_days", parse_count, self.older_than_days)
@@ -134,7 +135,7 @@ class DeleteRunsOperator(BaseOperator):
                 return None
             return "; ".join(filter(None, reasons)) or "No manifest says that it is landed"
 
-        hook, result = SequentumConnection(conn_id), Deletion(agent_id, dry_run)
+        result = Deletion(agent_id, dry_run)
         try:
             with about_run(agent_id), client_errors_as_exceptions(conn_id):
                 delete_old_runs(ClientPort(hook), result, older_than, method, why_not_landed)

@@ -1,4 +1,4 @@
-"""The operator that tells what changed between a run's records and those that were published before."""
+"""The operator that finds what changed between a run's records and those that were published before."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class RunChangesOperator(BaseOperator):
     """Compare the landed files of a run with those that were published before, record by record, by a key.
 
     The records that were added, changed and removed are written to ``added.parquet``, ``changed.parquet`` and
-    ``removed.parquet`` in the folder ``_changes`` beside the landed files. Then, as the last act, a small JSON file,
-    the *pointer*, is moved to this run: it names the files that were published last, and those before. So each run is
+    ``removed.parquet`` in the folder ``_changes`` next to the landed files. As the last step, a small JSON file, the
+    *pointer*, is moved to this run: it names the files that were published last, and those before. So each run is
     compared with the one before it exactly once: an attempt that was killed is repeated with the same result.
 
     Returns a summary: ``added``, ``changed``, ``removed``, ``unchanged`` (numbers of records), ``changed_columns``
@@ -48,11 +48,10 @@ class RunChangesOperator(BaseOperator):
     ``compared_with`` (the files of the run before; empty for the first run, whose records are all added). It is the
     extra of the asset events too, and under the XCom key ``changes``, where a skipped task leaves it.
 
-    Records are compared by what they say: no value and an empty text are the same, and ``9.5`` and ``9.50`` are. The
-    files are read by the reader of ``iter_records``; cells of CSV files stay text. Needs the extra ``quality``.
+    Records are compared by their meaning: no value and an empty string are equal, and so are ``9.5`` and ``9.50``. The
+    files are read as by ``iter_records``; cells of CSV files stay text. Needs the extra ``quality``.
 
-    Let runs of the DAG follow each other (``max_active_runs=1``): of two that are compared at the same time, one fails
-    and is retried.
+    Set ``max_active_runs=1`` for the DAG. If two runs are compared at the same time, one task fails and is retried.
 
     ``None`` and an empty string leave a parameter unset.
 
@@ -64,8 +63,8 @@ class RunChangesOperator(BaseOperator):
     :param destination: the folder for the files with changes. Default: ``_changes`` in the folder that the files
         have in common.
     :param ignore_columns: columns whose values do not count, such as the time of the extraction.
-    :param on_unchanged: what it means that all records are the same: ``succeed`` (default), or ``skip``, which skips
-        the task, so that it sends no asset event. The pointer moves in either case.
+    :param on_unchanged: what to do if no record changed: ``succeed`` (default), or ``skip`` the task, so that it emits
+        no asset event. The pointer moves in either case.
     :param encoding: of text files. Default: by their byte order mark, else UTF-8.
     :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
     :param storage_conn_id: the connection of the object storage, if it is not part of the paths.
@@ -156,7 +155,7 @@ class RunChangesOperator(BaseOperator):
         return summary
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Return what was read and written; called by OpenLineage's provider, where that is installed."""
+        """Return what was read and written; called by the OpenLineage provider, if it is installed."""
         from airflow_provider_sequentum.reporting.lineage import changes_lineage
 
         if self._compared is None:
@@ -188,7 +187,7 @@ def _parameters() -> Iterator[None]:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Turn what the comparison fails with into the exceptions of a task."""
+    """Turn the errors of the comparison into the exceptions of a task."""
     from airflow_provider_sequentum.records.formats import RecordsUnreadable
 
     try:

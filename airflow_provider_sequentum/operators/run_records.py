@@ -45,37 +45,41 @@ DEFAULT_LEARN_FROM = 20
 
 
 class CheckRunRecordsOperator(BaseOperator):
-    """Check the records of landed files by a contract, and by what the agent delivered in its last good runs.
+    """Check the records of landed files against a contract, and against what the agent delivered in its last good runs.
 
-    Returns the paths that passed: the landed files, or new ones without the records that are in quarantine. The report
-    is under the XCom key ``records_check``, in the extra of the asset events, and an HTML page beside the files. Files
-    are read one record at a time; needs the extra ``quality``.
+    Returns the paths that passed: the landed files, or new ones without the records that were quarantined. The report
+    is pushed under the XCom key ``records_check``, added to the extra of the asset events, and written as an HTML page
+    next to the files. Files are read one record at a time. Needs the extra ``quality``.
 
     ``None`` and an empty string leave a parameter unset.
 
     :param agent_id: the agent, as an int or a string of digits.
-    :param run_id: the run, as an int or a string of digits. Runs with smaller ids are earlier ones.
+    :param run_id: the run, as an int or a string of digits. Runs with lower ids are earlier ones.
     :param files: one or several landed files, as ``RunFilesToObjectStorageOperator`` returns them.
     :param contract: a mapping with ``columns``, ``key``, ``rules`` and ``schema_contract``, or a
         ``quality.contract.Contract``. Not a template. Default: no rules.
     :param contract_file: instead, the path of a file of the Open Data Contract Standard, version 3.1.0.
     :param contract_schema: the schema object in that file. Default: the only one.
-    :param profiles: the folder with the profiles of the agent's runs, one for each agent. Default: nothing is learnt.
-    :param on_drift: what a learnt breach means: ``fail`` (default), ``warn`` or ``skip``. With fewer than five earlier
-        good runs it only warns.
-    :param learn_from: how many of the last good runs give the bands, 5 to 30. Default 20.
+    :param profiles: the folder for the profiles of the agent's runs. Each agent needs its own. Default: the records are
+        not compared with earlier runs.
+    :param on_drift: what to do if the records drifted, compared with earlier runs: ``fail`` (default), ``warn`` or
+        ``skip``. With fewer than five earlier good runs, drift only causes a warning.
+    :param learn_from: number of the last good runs to compare with, 5 to 30. Default 20.
     :param destination: the folder for files that passed, the quarantine and the report. Default: ``checked`` in the
         folder that the files have in common.
-    :param pin_version: whether the run's version of the agent becomes the pinned one, for ``expected_version="pinned"``
-        of ``StartAgentRunOperator``, if nothing is breached or a person has accepted the run. Default: no. One request.
-    :param sequentum_conn_id: the connection that ``pin_version`` asks. Default: ``sequentum_default``.
+    :param pin_version: pin the run's version of the agent, for ``expected_version="pinned"`` of
+        ``StartAgentRunOperator``, if there are no breaches or a person has accepted the run. Adds one API request.
+        Default: False.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud, for ``pin_version``. Default:
+        ``sequentum_default``.
     :param encoding: of text files. Default: by their byte order mark, else UTF-8.
     :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
     :param storage_conn_id: the connection of the object storage, if it is not part of the paths.
     :raises RunRecordsRejected: a rule with ``on_breach="fail"`` is broken, or the records drifted. Not retried.
     :raises SequentumSkipped: the worst breach says ``skip``.
     :raises SequentumRequestRefused: a parameter, the contract or the folder of profiles is wrong.
-    :raises RunRecordsUnreadable: a file does not hold what its name says, or cannot be written without some records.
+    :raises RunRecordsUnreadable: a file is not of the type that its name says, or cannot be written without some
+        records.
     :raises RunFilesUnavailable: the storage failed, or the memory or temporary disk was not enough.
     """
 
@@ -158,7 +162,7 @@ class CheckRunRecordsOperator(BaseOperator):
         return report.paths
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Return what was read and what was found; called by OpenLineage's provider, where that is installed."""
+        """Return what was read and what was found; called by the OpenLineage provider, if it is installed."""
         from airflow_provider_sequentum.reporting.lineage import check_lineage
 
         if self._checked is None:
@@ -173,8 +177,7 @@ class CheckRunRecordsOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.pins import move_pin
 
-        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
-        hook = SequentumConnection(conn_id)
+        hook = SequentumConnection(self.sequentum_conn_id)
         try:
             version = hook.send(runs.status(report.agent_id, report.run_id)).config_version
         finally:
@@ -182,7 +185,7 @@ class CheckRunRecordsOperator(BaseOperator):
         if version is None:
             self.log.warning("The service does not state the version of run %s. Nothing was pinned.", report.run_id)
         else:
-            move_pin(conn_id, report.agent_id, version)
+            move_pin(hook.sequentum_conn_id, report.agent_id, version)
 
     def _check(self) -> Check:
         from airflow_provider_sequentum.quality.check import Check
@@ -227,7 +230,7 @@ class CheckRunRecordsOperator(BaseOperator):
         try:
             return parse_odcs(content.decode(), None if is_unset(self.contract_schema) else self.contract_schema)
         except UnicodeDecodeError as error:
-            raise refused(f"{path} is no UTF-8 text: {error}") from None
+            raise refused(f"{path} is not UTF-8 text: {error}") from None
 
     def _path(self, name: str, path: object) -> ObjectStoragePath:
         from airflow_provider_sequentum.transfers.landing import open_named
@@ -253,7 +256,7 @@ def _raise_verdict(report: Report) -> None:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Turn what the check fails with into the exceptions of a task."""
+    """Turn the errors of the check into the exceptions of a task."""
     from airflow_provider_sequentum.records.formats import RecordsUnreadable
 
     nothing = "Nothing was published."

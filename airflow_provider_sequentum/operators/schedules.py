@@ -1,4 +1,4 @@
-"""The operators that pause the schedules of an agent for the time that a DAG runs it, and resume them."""
+"""The operators that pause the schedules of an agent while a DAG runs it, and resume them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class _AgentSchedulesOperator(BaseOperator):
-    """What both operators have: an agent, a connection, and a record of what was done."""
+    """Base class: an agent, a connection, and a record of what was done."""
 
     state_key: ClassVar[str]
     agent_id: int | str
@@ -39,8 +39,8 @@ class _AgentSchedulesOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import AttemptPort
 
-        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
-        hook = SequentumConnection(conn_id)
+        hook = SequentumConnection(self.sequentum_conn_id)
+        conn_id = hook.sequentum_conn_id
         try:
             agent_id = parse_id(self.agent_id)
         except ValueError as error:
@@ -68,13 +68,13 @@ class _AgentSchedulesOperator(BaseOperator):
 
 
 class PauseAgentSchedulesOperator(_AgentSchedulesOperator):
-    """Pause the schedules that Sequentum Cloud keeps of an agent, while a DAG runs the agent.
+    """Pause the schedules that an agent has in Sequentum Cloud, while a DAG runs the agent.
 
     Returns the ids of the schedules that it paused, for :class:`ResumeAgentSchedulesOperator`. Schedules that were
-    paused before are not among them. A run that a schedule has started already goes on.
+    already paused are not among them. A run that a schedule has already started keeps running.
 
-    What is going to be paused is recorded before it is, and shown to the downstream task, even if this task fails. On
-    Airflow 3.3 and later the record outlives an attempt: a retry returns what earlier attempts paused too. Older
+    The schedules are recorded before they are paused, and pushed for the downstream task, even if this task fails. On
+    Airflow 3.3 and later the record is kept between attempts: a retry returns what earlier attempts paused, too. Older
     versions keep nothing between attempts; set ``retries=0`` there.
 
     ``None`` and an empty string leave a parameter unset.
@@ -82,8 +82,8 @@ class PauseAgentSchedulesOperator(_AgentSchedulesOperator):
     .. seealso:: https://docs.sequentum.com/concepts/schedules
 
     :param agent_id: the agent, as an int or a string of digits.
-    :param sequentum_conn_id: the connection.
-    :raises SequentumRequestRefused: the service does not know the agent, or ``agent_id`` is no id; not retried.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
+    :raises SequentumRequestRefused: the service does not know the agent, or ``agent_id`` is invalid; not retried.
     :raises SequentumUnavailable: the service did not answer, or still shows a schedule as enabled.
     """
 
@@ -115,20 +115,20 @@ class PauseAgentSchedulesOperator(_AgentSchedulesOperator):
 class ResumeAgentSchedulesOperator(_AgentSchedulesOperator):
     """Resume the schedules of an agent that :class:`PauseAgentSchedulesOperator` paused, and no others.
 
-    Give it ``trigger_rule="all_done"``, or make it a teardown, so that it runs when the work before it has failed.
-    Returns the ids of the schedules that it resumed; one that was deleted is among them. Times at which a schedule
-    would have fired while it was paused are not made up for.
+    Set ``trigger_rule="all_done"``, or make it a teardown, so that it also runs after the upstream tasks have failed.
+    Returns the ids of the schedules that it resumed, including those that were deleted in the meantime. Runs that a
+    schedule would have started while it was paused are not made up for.
 
-    A retry does not resume again what an earlier attempt has resumed, because a user may have paused it since. That
-    needs Airflow 3.3.
+    A retry does not resume a schedule again that an earlier attempt has resumed, because a user may have paused it
+    since. This needs Airflow 3.3.
 
     .. seealso:: https://docs.sequentum.com/concepts/schedules
 
     :param agent_id: the agent, as an int or a string of digits.
     :param schedule_ids: the ids of the schedules: the output of the task that paused them, as a list or as JSON text.
-        Nothing is resumed if it is unset, as it is if that task has paused nothing.
-    :param sequentum_conn_id: the connection.
-    :raises SequentumRequestRefused: a parameter has no usable value; not retried.
+        Nothing is resumed if it is unset, for example because that task paused nothing.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
+    :raises SequentumRequestRefused: a parameter is invalid; not retried.
     :raises SequentumUnavailable: the service did not answer, or still shows a schedule as paused.
     """
 

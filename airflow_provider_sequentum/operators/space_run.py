@@ -32,53 +32,54 @@ if TYPE_CHECKING:
 
 
 class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
-    """Start a run of every agent of a space by one request, and wait for the end of each.
+    """Start a run of every agent in a space with one request, and wait until all of them have ended.
 
-    Returns the ids of the runs that succeeded, in the order of their agents, in every mode. The list under the XCom key
-    ``runs`` has a summary for each agent; those with ``succeeded`` are the ones whose ids are returned, in the same
-    order. Each run has the life cycle of one that
-    :class:`~airflow_provider_sequentum.operators.agent_run.StartAgentRunOperator` started: a retry of the task joins
-    what is still running, returns what succeeded, restarts what ended in Failure, and starts the rest.
+    Returns the ids of the runs that succeeded, ordered by agent, in every mode. The list under the XCom key ``runs``
+    has a summary for each agent; those with ``succeeded`` are the ones whose ids are returned, in the same order. Each
+    run has the same life cycle as with
+    :class:`~airflow_provider_sequentum.operators.agent_run.StartAgentRunOperator`: a retry of the task joins the runs
+    that are still active, returns those that succeeded, restarts those that ended in Failure, and starts the rest.
 
     .. seealso:: https://docs.sequentum.com/concepts/spaces
 
     :param space_id: the space, as an int or a string of digits.
     :param input_parameters: input parameters for every agent: a mapping, or a string with a JSON object.
-    :param on_partial: what it means that some agents were not started or did not succeed while others did: ``fail``
+    :param on_partial: what to do if some agents were not started or did not succeed while others did: ``fail``
         (default), or ``warn``, which only logs it.
-    :param wait_for_completion: wait for the ends of the runs. Otherwise the task succeeds as soon as they are started.
-    :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
-    :param poll_interval: minimum seconds between two polls of a run; ``None`` (default) leaves that to the schedule.
-    :param timeout: seconds or ``timedelta`` from the start of the attempt after which it gives up. Default: no limit.
-    :param on_timeout: what becomes of the runs when ``timeout`` has passed: ``stop`` (default) or ``leave``. When
-        ``execution_timeout`` has passed they are always stopped.
-    :param restarts: how often a run that ended in Failure is restarted in place within one attempt. Default 0.
-    :param restart_delay: seconds before the first of these restarts; doubled each time. Default 30.
+    :param wait_for_completion: wait until the runs end. Otherwise the task succeeds as soon as they are started.
+    :param deferrable: wait in the triggerer, without occupying a worker slot. Default: ``[operators]
+        default_deferrable``.
+    :param poll_interval: minimum number of seconds between two polls of a run; see ``StartAgentRunOperator``.
+    :param timeout: how long the attempt may take, in seconds or as a ``timedelta``. Default: no limit.
+    :param on_timeout: what happens to the runs when ``timeout`` expires: ``stop`` (default) or ``leave``. When
+        ``execution_timeout`` expires, they are always stopped.
+    :param restarts: how many times a run that ended in Failure is restarted in place within one attempt. Default 0.
+    :param restart_delay: seconds before the first restart, doubled for each further one. Default 30.
     :param retry_mode: what a retry does with a run that ended in Failure: ``restart_or_new`` (default), ``restart`` or
         ``new``.
-    :param on_clear: what clearing the task means while runs are active: ``rerun`` stops them and starts all agents
-        (default), ``join`` waits for them and starts the others. Needs Airflow 3.3.
-    :param on_ambiguous_start: what to do when the answer was lost and runs cannot be distinguished from others:
-        ``fail`` (default), ``adopt`` the newest of each agent, or ``start`` others.
-    :param stop_grace: seconds a run gets to wind down when it is stopped, before it is killed. Default 45.
-    :param min_credits: do not start any unless so many credits are left. Default: not checked.
-    :param credit_limit: do not start any if, by the forecasts from what the last runs of each agent were billed, more
-        credits would be spent in ``credit_limit_period``. One request for the list of agents, and one for each agent;
-        at most 50 agents. Default: no limit.
-    :param credit_limit_period: what the limit is for: ``dag_run`` (default), all starts of the DAG run whose tasks have
-        a limit; ``day`` or ``month``, in UTC, what the agents of the space are billed, as far as it is known.
+    :param on_clear: what clearing the task does to active runs: ``rerun`` (default) stops them and starts all agents,
+        ``join`` waits for them and starts the others. Needs Airflow 3.3.
+    :param on_ambiguous_start: what to do if the response to the start was lost and its runs cannot be distinguished
+        from others: ``fail`` (default), ``adopt`` the newest run of each agent, or ``start`` others.
+    :param stop_grace: seconds between the stop request and the kill request when a run is stopped. Default 45.
+    :param min_credits: do not start any run if fewer credits are left. Default: not checked.
+    :param credit_limit: do not start any run if the forecast cost of all, based on the bills of each agent's last runs,
+        would exceed what is left of this limit in ``credit_limit_period``. One request for the list of agents, and one
+        for each agent; at most 50 agents. Default: no limit.
+    :param credit_limit_period: what the limit applies to: ``dag_run`` (default), all runs started by the tasks of the
+        DAG run that have a limit; ``day`` or ``month`` (in UTC), what the agents of the space have been billed so far.
     :param min_records: a run that extracted fewer records did not succeed.
     :param max_errors: a run that counted more errors did not succeed.
-    :param on_empty: what a run without records means: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
-    :param report_cost: add what each run cost to its summary, where the key may read billing. One request each.
-    :param sequentum_conn_id: the connection.
-    :raises SpaceRunsFailed: some runs did not succeed; a retry takes up each of them.
-    :raises SpaceRunsEnded: some runs did not succeed, and no retry helps.
+    :param on_empty: what to do if a run extracted no records: ``succeed`` (default), ``warn``, ``skip`` or ``fail``.
+    :param report_cost: add the cost of each run to its summary, if the key may read billing. One request for each run.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
+    :raises SpaceRunsFailed: some runs did not succeed; a retry handles each of them.
+    :raises SpaceRunsEnded: some runs did not succeed, and a retry would not help.
     :raises SequentumSkipped: all of them were skipped; the task is skipped.
     :raises CreditsTooLow: fewer than ``min_credits`` are left; nothing was started.
-    :raises CreditLimitReached: with the start, ``credit_limit`` would be passed; nothing was started.
-    :raises AgentRunStartAmbiguous: the answer was lost and the runs cannot be distinguished from others.
-    :raises AgentRunStillRunning: runs to be replaced could not be stopped; a retry stops them again.
+    :raises CreditLimitReached: the start would exceed ``credit_limit``; nothing was started.
+    :raises AgentRunStartAmbiguous: the response was lost and the runs cannot be distinguished from others.
+    :raises AgentRunStillRunning: runs to be replaced could not be stopped; a retry tries to stop them again.
     """
 
     template_fields: Sequence[str] = (
@@ -216,7 +217,7 @@ class StartSpaceRunsOperator(RemoteJobOperator["SpaceAttempt"]):
         add_extra(context, {"space_id": attempt.config.space_id, "runs": attempt.summaries()})
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Tell OpenLineage what was read and written; called by its provider, where that is installed."""
+        """Return the lineage of the runs. Called by the OpenLineage provider, if it is installed."""
         from airflow_provider_sequentum.reporting.lineage import space_lineage
 
         if self._attempt is None or self._attempt.record is None:

@@ -1,8 +1,8 @@
-"""What is added, changed and removed between the records of two runs, found by a key.
+"""Finding the records that were added, changed and removed between two runs, by a key.
 
-Records are compared by what they say. No value and an empty text are the same, and a number is the same however it is
-written (``9.5`` and ``9.50``, as a text or as a number); so a column that one run has and the other one lacks, or that
-has another type in each, makes a change only where a value differs.
+Records are compared by their meaning. No value and an empty string are equal, and a number is the same however it is
+written (``9.5`` and ``9.50``, as text or as a number). So a column that only one of the runs has, or that has different
+types, causes a change only where values differ.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow_provider_sequentum.exceptions import RunRecordsNotComparable
 from airflow_provider_sequentum.quality.engine import ROW, TEXT, Column, Table, Workspace, text_of
 
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
-"""How a number is written: a code such as ``007`` is none."""
+"""How a number is written. A code such as ``007`` is not a number."""
 
 _EXACT_IN_DOUBLE = 2**53
 _MOST_IN_A_ROW = 100
@@ -24,15 +24,15 @@ _LONGEST_SHOWN = 100
 
 
 def not_comparable(reason: str) -> RunRecordsNotComparable:
-    """Return what a comparison fails with that no retry can help."""
+    """Return the exception for records that cannot be compared. It is not retried."""
     return RunRecordsNotComparable(f"The records cannot be compared: {reason}. Nothing was published.")
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What :func:`compare` found.
+    """The result of :meth:`Comparison.compare`.
 
-    :param changed_columns: in how many of the changed records each column has another value; without the others.
+    :param changed_columns: in how many of the changed records each column differs, if it does in any.
     """
 
     added: int
@@ -51,9 +51,9 @@ class Changes:
 class Comparison:
     """Two tables in a workspace that are compared by a key.
 
-    :param previous: ``None`` where there is nothing to compare with: then all records are added.
-    :param key: the columns that tell one record from another.
-    :param ignored: columns whose values do not count, such as the time of the extraction.
+    :param previous: ``None`` if there is nothing to compare with, so that all records are new.
+    :param key: the columns that identify a record.
+    :param ignored: columns that are not compared, such as the time of the extraction.
     """
 
     workspace: Workspace
@@ -63,11 +63,11 @@ class Comparison:
     ignored: Sequence[str] = ()
 
     def check_key(self, table: Table, which: str) -> None:
-        """Check that the key names each record of a table once.
+        """Check that the key is unique in a table.
 
-        :param which: what the message calls the records.
-        :raises RunRecordsNotComparable: a column of the key is missing, a record has no value in it, or two have the
-            same.
+        :param which: how the message names the records.
+        :raises RunRecordsNotComparable: a column of the key is missing, a record has no value in it, or two records
+            have the same key.
         """
         if missing := [name for name in self.key if name not in table.columns]:
             there = ", ".join(map(_shown, list(table.columns)[:20])) or "no column at all"
@@ -85,9 +85,9 @@ class Comparison:
             raise not_comparable(f"{which} repeat the key ({_names(self.key)}): {examples}")
 
     def _repeated(self, table: Table, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
-        """Return how often the first keys that are repeated are there, in which record first, and their texts."""
+        """Return, for the first repeated keys, how often they occur, in which record first, and their texts."""
         texts = ", ".join(text_of(column) for column in columns)
-        # To group hashes takes a fraction of the memory that texts take, and most tables have no two that are equal.
+        # Grouping hashes takes a fraction of the memory that texts take, and most tables have no repeated keys.
         self.workspace.execute(
             f"CREATE OR REPLACE TEMP TABLE repeated AS "  # noqa: S608
             f"SELECT hash({texts}) AS h FROM {table.sql} GROUP BY h HAVING count(*) > 1"
@@ -100,7 +100,7 @@ class Comparison:
         )
 
     def compare(self) -> Changes:
-        """Find what is different; :meth:`added` and the others give the records afterwards."""
+        """Find the differences. Afterwards, :attr:`added`, :attr:`changed` and :attr:`removed` select the records."""
         if self.previous is None:
             return Changes(self.current.records, 0, 0, 0, {})
         new, old = self.current.columns, self.previous.columns
@@ -115,11 +115,10 @@ class Comparison:
         return Changes(added, changed, removed, self.current.records - added - changed, counts)
 
     def _join(self, shared: Sequence[tuple[Column | None, Column | None]], previous: Table) -> None:
-        """Make a table of the records that may be different: those of one side only, and pairs with other values.
+        """Create a table of the records that may differ: those of one side only, and pairs with different values.
 
-        The join carries a record's key and a hash of its values, not the values: they would take several times the
-        memory, and what does not fit goes to the disk and back. Values that differ have the same hash in one of 2**64
-        cases.
+        The join uses a record's key and a hash of its values instead of the values, which would take several times the
+        memory and spill to disk. Different values have the same hash in one of 2**64 cases.
         """
         new, old = self.current.columns, previous.columns
         sides = []
@@ -138,7 +137,7 @@ class Comparison:
         )
 
     def _sift(self, differ: dict[str, str], previous: Table) -> dict[str, int]:
-        """Leave the pairs whose values say the same out, and return in how many each column has another value."""
+        """Drop the pairs whose values are equal, and return in how many of the others each column differs."""
         if not differ:
             return {}
         pairs = (
@@ -160,7 +159,7 @@ class Comparison:
 
     @property
     def changed(self) -> str:
-        """SQL for the records that both have with other values, as the current ones have them."""
+        """SQL for the records that both have with different values; the current ones."""
         return self._records(self.current, "now", "before IS NOT NULL", if_first="false")
 
     @property
@@ -176,7 +175,7 @@ class Comparison:
 
 
 def _hashed(column: Column | None, other: Column | None) -> str:
-    """Return SQL for what :func:`_differs` compares of a column, except that a number may be written in two ways."""
+    """Return SQL for the value that :func:`_differs` compares, without regard to different forms of a number."""
     if column is None:
         return "''"
     return column.sql if other is not None and column.kind == other.kind != TEXT else _value(column)
@@ -188,7 +187,7 @@ def _differs(new: Column | None, old: Column | None) -> str:
     if new.kind == old.kind != TEXT:
         return f"c.{new.sql} IS DISTINCT FROM p.{old.sql}"
     one, two = _value(new, "c"), _value(old, "p")
-    # Not AND: DuckDB would look for numbers in each pair of values, the same ones too.
+    # Not AND, because DuckDB would parse numbers even in equal values.
     return f"CASE WHEN {one} = {two} THEN false ELSE NOT {_same_number(one, two)} END"
 
 
@@ -200,12 +199,12 @@ def _same_number(one: str, two: str) -> str:
 
 
 def _value(column: Column, table: str | None = None) -> str:
-    """Return SQL for a column's values as text, an empty one where there is none."""
+    """Return SQL for a column's values as text; a missing value is an empty string."""
     return f"coalesce({text_of(column, table)}, '')"
 
 
 def _any(conditions: list[str]) -> str:
-    """Return SQL for "one of them", which DuckDB would find nested too deeply if it were one long row."""
+    """Return SQL for a disjunction, nested because DuckDB refuses a very long chain."""
     if len(conditions) <= _MOST_IN_A_ROW:
         return f"({' OR '.join(conditions)})" if conditions else "false"
     starts = range(0, len(conditions), _MOST_IN_A_ROW)

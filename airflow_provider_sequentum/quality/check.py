@@ -1,4 +1,4 @@
-"""The check of a run's records, from the landed files to the report: what the operator does, without Airflow."""
+"""The check of a run's records, from the landed files to the report, without Airflow."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MOST_COLUMNS = 2_000
 
 @dataclass(frozen=True)
 class Check:
-    """What is checked, and against what.
+    """What to check, and against what.
 
     :param files: the landed files.
-    :param profiles: where the profiles of the agent's runs lie; nothing is learnt without.
+    :param profiles: the folder with the profiles of the agent's runs; ``None`` does not compare with earlier runs.
     :param destination: where the files that passed and the report are written.
-    :param on_drift: what a learnt breach means.
-    :param learn_from: how many of the last good runs give the bands.
+    :param on_drift: what to do about drift.
+    :param learn_from: the number of the last good runs to compare with.
     """
 
     agent_id: int
@@ -43,16 +43,16 @@ class Check:
 
     @property
     def page_name(self) -> str:
-        """The name of the report's page."""
+        """The file name of the report's page."""
         return f"_sequentum_check_run-{self.run_id}.html"
 
 
 def check_records(check: Check, workspace: Workspace) -> Report:
     """Check records and write the report, the files that passed and, last, the run's profile.
 
-    :raises SequentumRequestRefused: the contract cannot be judged.
-    :raises ValueError: the profiles are of another agent, or damaged.
-    :raises RecordsUnreadable: a file cannot be read or, where records are to be taken out of it, written.
+    :raises SequentumRequestRefused: the contract cannot be checked.
+    :raises ValueError: the profiles belong to another agent, or are damaged.
+    :raises RecordsUnreadable: a file cannot be read or, if records have to be removed from it, written.
     """
     history = None if check.profiles is None else read_history(check.profiles, check.agent_id, check.run_id)
     loaded = workspace.load(check.files, typed_cells=False, encoding=check.encoding, delimiter=check.delimiter)
@@ -61,8 +61,8 @@ def check_records(check: Check, workspace: Workspace) -> Report:
             f"The records have {len(loaded.columns):,} columns, and at most {MOST_COLUMNS:,} are checked. "
             "Are values used as the names of fields?"
         )
-    # A price is one of text to the page that shows it: what its number says and how it is written both tell whether the
-    # agent still finds it.
+    # Compared as text, because both the number in a price and the way it is written show whether the agent still finds
+    # the price.
     table = loaded.as_text()
     judgement = judge(table, check.contract)
     found = profile(

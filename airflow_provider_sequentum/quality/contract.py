@@ -1,7 +1,7 @@
-"""What a run's records are promised to be: a contract, as Python or as a file of the Open Data Contract Standard.
+"""Data contracts for the records of a run, given as Python or as a file of the Open Data Contract Standard.
 
-A contract is refused as a whole if any part of it cannot be judged, and the message names each such part: a rule that
-is passed over in silence would be taken for one that is kept.
+A contract is rejected as a whole if any part of it cannot be checked, and the message names each such part: a rule that
+is silently ignored would be mistaken for one that the records satisfy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ODCS_VERSION = "v3.1.0"
 
 
 def refused(reason: str) -> SequentumRequestRefused:
-    """Return what a check fails with whose contract cannot be judged."""
+    """Return the exception for a contract that cannot be checked."""
     return SequentumRequestRefused(f"The contract is refused: {reason}. Nothing was published.")
 
 
@@ -43,9 +43,9 @@ class TableRule(_Part):
 
 
 class RowRule(_Part):
-    """A rule that each record keeps or breaks by itself.
+    """A rule that applies to each record on its own.
 
-    :param mostly: share of the cells that have to keep it.
+    :param mostly: share of the cells that have to satisfy the rule.
     """
 
     on_breach: OnBreach = "fail"
@@ -53,14 +53,14 @@ class RowRule(_Part):
 
 
 class Required(TableRule):
-    """The columns are there."""
+    """The columns exist."""
 
     rule: Literal["required"] = "required"
     columns: Annotated[list[Name], Field(min_length=1)]
 
 
 class _Count(_Part):
-    """How many there may be, at least and at most."""
+    """A minimum and a maximum number."""
 
     minimum: Annotated[int, Field(ge=0)] | None = None
     maximum: Annotated[int, Field(ge=0)] | None = None
@@ -72,13 +72,13 @@ class _Count(_Part):
 
 
 class Records(_Count, TableRule):
-    """There are so many records."""
+    """The number of records is within bounds."""
 
     rule: Literal["records"] = "records"
 
 
 class Filled(RowRule):
-    """The column has a value that is not only white space."""
+    """The column has a value that is not just white space."""
 
     rule: Literal["filled"] = "filled"
     column: Name
@@ -92,7 +92,7 @@ class Unique(RowRule):
 
 
 class HasType(RowRule):
-    """The values, where there are any, are written as values of this type."""
+    """The values, if any, are valid representations of this type."""
 
     rule: Literal["type"] = "type"
     column: Name
@@ -100,9 +100,9 @@ class HasType(RowRule):
 
 
 class Range(RowRule):
-    """The numbers or dates, where there are any, are within bounds, both included.
+    """The numbers or dates, if any, are within bounds, which are inclusive.
 
-    Of a text such as ``19.99 EUR`` it is the number that counts. Text without a number breaks the rule.
+    In text such as ``19.99 EUR``, the number counts. Text without a number breaks the rule.
     """
 
     rule: Literal["range"] = "range"
@@ -119,14 +119,14 @@ class Range(RowRule):
 
 
 class Length(_Count, RowRule):
-    """The texts, where there are any, have so many characters."""
+    """The number of characters of the values, if any, is within bounds."""
 
     rule: Literal["length"] = "length"
     column: Name
 
 
 class Pattern(RowRule):
-    """The values, where there are any, have a part that the regular expression (RE2) matches."""
+    """The regular expression (RE2) matches a part of the values, if any."""
 
     rule: Literal["pattern"] = "pattern"
     column: Name
@@ -134,7 +134,7 @@ class Pattern(RowRule):
 
 
 class Allowed(RowRule):
-    """The values, where there are any, are among these."""
+    """The values, if any, are among the given ones."""
 
     rule: Literal["allowed"] = "allowed"
     column: Name
@@ -147,10 +147,10 @@ Rule = Annotated[
 
 
 class SchemaContract(_Part):
-    """What becomes of records that do not fit to the contract's columns, in the words of dlt.
+    """What to do with records that do not match the contract's columns, in dlt's terms.
 
     :param columns: for columns that the contract does not name.
-    :param data_type: for values that are not written as their column's type.
+    :param data_type: for values that are not valid for the type of their column.
     """
 
     columns: SchemaMode = "evolve"
@@ -158,9 +158,9 @@ class SchemaContract(_Part):
 
 
 class Contract(_Part):
-    """What records are promised to be.
+    """What the records have to look like.
 
-    :param columns: the type of each column that is known.
+    :param columns: the types of the known columns.
     :param key: the columns that identify a record.
     :param schema_contract: one mode for both, or a mapping with ``columns`` and ``data_type``.
     """
@@ -187,18 +187,11 @@ class Contract(_Part):
             raise ValueError("schema_contract needs columns, which say what is known")
         return self
 
-    def named_columns(self) -> list[str]:
-        """Return all columns that the contract is about."""
-        named = [*self.columns, *self.key]
-        for rule in self.rules:
-            named += getattr(rule, "columns", None) or ([rule.column] if hasattr(rule, "column") else [])
-        return list(dict.fromkeys(named))
-
 
 def parse_contract(value: object) -> Contract:
-    """Return a contract given as one, as a mapping or as JSON text.
+    """Return a contract given as an object, as a mapping or as JSON text.
 
-    :raises SequentumRequestRefused: it is none; the message names each part that is wrong.
+    :raises SequentumRequestRefused: it is not a contract; the message names each part that is wrong.
     """
     if isinstance(value, Contract):
         return value
@@ -209,7 +202,7 @@ def parse_contract(value: object) -> Contract:
     except ValidationError as error:
         raise refused("; ".join(_shown_errors(error))) from None
     except ValueError as error:
-        raise refused(f"it is no JSON: {error}") from None
+        raise refused(f"it is not valid JSON: {error}") from None
 
 
 def _shown_errors(error: ValidationError) -> Iterator[str]:
@@ -231,20 +224,20 @@ def _check_bounds(minimum: Any, maximum: Any) -> None:
 def parse_odcs(text: str, schema_name: str | None = None) -> Contract:
     """Return the contract in a file of the Open Data Contract Standard, version :data:`ODCS_VERSION`.
 
-    Read are the columns of one schema object with their types, options and quality rules of the type ``library``.
-    What describes the data, its owners, servers and price says nothing about records and is passed over.
+    It reads the columns of one schema object with their types, options and quality rules of the type ``library``. What
+    describes the data, its owners, servers and price does not concern the records and is ignored.
 
-    :param schema_name: which schema object, where the file has several.
-    :raises SequentumRequestRefused: it is not such a file, or a rule in it cannot be judged; each is named.
+    :param schema_name: the schema object, if the file has several.
+    :raises SequentumRequestRefused: it is not such a file, or rules in it cannot be checked; each is named.
     """
     import yaml
 
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise refused(f"it is no YAML: {error}") from None
+        raise refused(f"it is not valid YAML: {error}") from None
     if not isinstance(document, dict) or document.get("kind") != "DataContract":
-        raise refused("it is no data contract: kind must be DataContract")
+        raise refused("it is not a data contract: kind must be DataContract")
     if document.get("apiVersion") != ODCS_VERSION:
         raise refused(f"apiVersion must be {ODCS_VERSION}, not {document.get('apiVersion')!r:.40}")
     reading = _Odcs(_schema_object(document.get("schema"), schema_name))
@@ -269,7 +262,7 @@ _SILENT = frozenset({
     "transformDescription", "examples", "criticalDataElement", "primaryKeyPosition", "partitioned",
     "partitionKeyPosition", "dataGranularityDescription",
 })  # fmt: skip
-"""Fields that say nothing about what records hold."""
+"""Fields that do not concern the records."""
 _SILENT_IN_QUALITY = frozenset(
     {
         "id",
@@ -291,7 +284,7 @@ _OPERATORS = re.compile(r"must[A-Z]\w*")
 
 
 class _Odcs:
-    """Reads one schema object and gathers what cannot be judged."""
+    """Reads one schema object and collects what cannot be checked."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema

@@ -1,10 +1,10 @@
-"""What is unusual about a run, by the profiles of the agent's last good runs.
+"""What is unusual about a run, compared with the profiles of the agent's last good runs.
 
-Every number of a profile has a *band*: the range it had in those runs, widened by a part of this range and by the noise
-that a number of so many rows has. Shares are compared on the scale of their arcsine, on which this noise is the same
-for all of them; amounts on that of their logarithm. A distribution is compared with the most similar of those runs,
-and has to be about as similar as they are among each other. So a season, a weekday and a new product stay within the
-band, and a run with nothing like it before does not.
+Every number of a profile has a *band*: the range that it had in those runs, widened by a fraction of the range and by
+the sampling noise of that number of rows. Shares are compared on an arcsine scale, on which the noise does not depend
+on the share, and the number of records on a logarithmic scale. A distribution is compared with the most similar of
+those runs, and has to be about as similar to it as they are to each other. So seasons, weekdays and new products stay
+within the band, and a run that is unlike any before does not.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from statistics import median
 from airflow_provider_sequentum.quality.profile import FREQUENT, Change, ColumnProfile, Distribution, Pair, Profile
 
 FEWEST_RUNS = 5
-"""Earlier runs below which nothing learnt fails a task."""
+"""With fewer earlier runs, drift does not fail a task."""
 
 
 @dataclass(frozen=True)
 class Drift:
     """One number of a run outside of its band.
 
-    :param column: ``None`` where the number is about whole records.
+    :param column: the column; ``None`` if the number is about whole records.
     :param what: what is unusual.
-    :param observed: the number, as it is shown.
-    :param expected: the band, as it is shown.
-    :param score: by how many times the width that is allowed the number is off; always above 1.
+    :param observed: the number, as text.
+    :param expected: the band, as text.
+    :param score: the distance of the number from the band, in units of the allowed distance; always above 1.
     """
 
     column: str | None
@@ -44,11 +44,11 @@ class Drift:
 
 @dataclass(frozen=True)
 class Allowance:
-    """How far a number may be outside of the range it had.
+    """How far a number may be outside of the range that it had before.
 
-    :param widening: part of that range.
-    :param noise: standard errors.
-    :param least: on the number's own scale, whatever the range.
+    :param widening: a fraction of that range.
+    :param noise: a number of standard errors.
+    :param least: a constant, on the scale of the number.
     """
 
     widening: float
@@ -57,7 +57,7 @@ class Allowance:
 
 
 SHARE = Allowance(widening=0.8, noise=2.0, least=0.06)
-AMOUNT = Allowance(widening=0.8, noise=2.0, least=0.05)
+
 VOLUME = Allowance(widening=0.5, noise=1.0, least=0.04)
 QUANTILE = Allowance(widening=0.8, noise=2.0, least=0.03)
 DISTANCE = Allowance(widening=0.6, noise=1.2, least=0.03)
@@ -115,19 +115,12 @@ def _range(before: Sequence[float], show: Callable[[float], str]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _amount(
-    column: str | None, what: str, now: float, before: Sequence[float], error: float, allowance: Allowance
-) -> Iterator[Drift]:
-    """Judge an amount whose size matters relatively."""
-    score = _score(math.log1p(now), [math.log1p(each) for each in before], allowance, error)
-    if score > 1:
-        yield Drift(column, what, _figure(now), _range(before, _figure), score)
-
-
 def _table_drift(profile: Profile, history: Sequence[Profile]) -> Iterator[Drift]:
     counts = [each.records for each in history]
     error = 1 / math.sqrt(max(min(counts), 1))
-    yield from _amount(None, "records", profile.records, counts, error, VOLUME)
+    score = _score(math.log1p(profile.records), [math.log1p(count) for count in counts], VOLUME, error)
+    if score > 1:
+        yield Drift(None, "records", _figure(profile.records), _range(counts, _figure), score)
     yield from _band(
         None, "duplicate records", profile.duplicates, [each.duplicates for each in history], profile.rows, SHARE
     )
@@ -190,7 +183,7 @@ _CERTAIN = 8
 
 
 def _ends(column: str, what: str, now: Sequence[float], before: Sequence[Sequence[float]]) -> Iterator[Drift]:
-    """Judge the smallest and the largest: single cells, which may leave their range by the width of all of them."""
+    """Judge the smallest and the largest value. As single cells, they may leave the range by its width."""
     spread = max(max(each[5] for each in before) - min(each[1] for each in before), 1.0)
     for place, sign in ((0, -1), (-1, 1)):
         there = [each[place] for each in before]
@@ -202,10 +195,10 @@ def _ends(column: str, what: str, now: Sequence[float], before: Sequence[Sequenc
 
 
 def _magnitudes_off(place: int, now: Sequence[float], before: Sequence[Sequence[float]]) -> float:
-    """Score the largest number on the scale of logarithms.
+    """Score the largest number on a logarithmic scale.
 
-    Prices of cars or flights span orders of magnitude: of a few hundred, the largest is now and then many times the one
-    of any run before, while the width of all of them says nothing of it.
+    Prices of cars or flights span orders of magnitude: the largest of a few hundred is occasionally many times as large
+    as in any run before, which the width of all values does not account for.
     """
     if place == 0 or min(min(each) for each in (now, *before)) <= 0:
         return math.inf
@@ -231,8 +224,8 @@ def _quantiles(column: str, now: Sequence[float], before: Sequence[Sequence[floa
 def _slope(place: int, numbers: Sequence[float]) -> float:
     """Return a quantile's standard error for one cell.
 
-    It is the larger, the fewer cells there are around it, as at the end of a long tail. The distances to the quantiles
-    beside it, one of which is too small there and the other one too large, tell how few.
+    The fewer cells there are around the quantile, as in a long tail, the larger the error is. It is estimated from the
+    distances to both adjacent quantiles, one of which is too small there and the other one too large.
     """
     share = _PLACES[place]
     below = (numbers[place] - numbers[place - 1]) / (share - _PLACES[place - 1])
@@ -257,8 +250,8 @@ def _distance(column: str, what: str, now: ColumnProfile, past: Sequence[ColumnP
 
 
 def _apart(one: Distribution, other: Distribution) -> float:
-    """Return the share of cells in which two distributions differ. What neither names counts as the same."""
-    # An entry that is not among the frequent ones may be as frequent as the last of them.
+    """Return the share of cells in which two distributions differ. Entries that neither of them lists are ignored."""
+    # An entry that is not listed may be as frequent as the least frequent one that is.
     last, other_last = (min(each.values()) if len(each) >= FREQUENT else 0.0 for each in (one, other))
     apart = sum(max(share - other_last, 0.0) for entry, share in one.items() if entry not in other)
     apart += sum(max(share - last, 0.0) for entry, share in other.items() if entry not in one)

@@ -27,7 +27,7 @@ MEMORY = 256 * 1024 * 1024
 """Bytes that DuckDB may take, unless the caller says otherwise. What does not fit goes to the temporary folder."""
 
 DISK = 16 * 1024 * 1024 * 1024
-"""Bytes that the normalised files may take in the temporary folder, and as many again for what DuckDB puts aside."""
+"""Bytes that the normalized files may take in the temporary folder, and as many again for what DuckDB puts aside."""
 
 ROW = "r"
 """The column that numbers a table's records from 0, in the order of its files."""
@@ -38,7 +38,7 @@ TEXT = "VARCHAR"
 _MOST_THREADS = 4
 _ROWS = 50_000
 _QUICK = {"use_dictionary": False, "write_statistics": False, "compression": "lz4"}
-"""How normalised files are written: they are read a few times, and then gone."""
+"""How normalized files are written: they are read a few times, and then gone."""
 _ROW_GROUP = 8 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _NO_RECORDS = f"SELECT 0::BIGINT AS {ROW} WHERE false"
@@ -136,7 +136,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A normalised file.
+    """A normalized file.
 
     :param first_row: the number of its first record in the table.
     :param columns: by the names that the records have.

@@ -1,8 +1,8 @@
-"""Where the profiles of an agent's runs lie, and which of them are learnt from.
+"""The stored profiles of an agent's runs, and which of them a run is compared with.
 
-A folder holds one file ``run-42.json`` for each run, so that a retry replaces its own and doubles nothing, and for the
-latest runs ``run-42.parquet`` with the records that the next run is compared with: all of them, or of many a part that
-is chosen by the hash of the key.
+A folder has one file ``run-42.json`` for each run, so that a retry replaces its own file. For the latest runs there is
+also ``run-42.parquet`` with the records that the next run is compared with: all of them or, if there are many, a sample
+chosen by the hash of the key.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from airflow_provider_sequentum.quality.engine import ROW, LandedPath, Table
 from airflow_provider_sequentum.quality.profile import GOOD, Profile, key_of
 
 COMPARED_RECORDS = 50_000
-"""Records of a run that are kept for the comparison with the next one, about."""
+"""Approximate number of a run's records that are kept for the comparison with the next run."""
 
 LAST_RUNS = 30
-"""Earlier runs that a report shows, and of which the learnt ones are."""
+"""Maximum number of earlier runs that are shown in a report, or compared with."""
 
 _KEPT_RECORDS = 3
 _NAME = re.compile(r"run-([1-9]\d{0,18})\.(json|parquet)")
 
 
 class Folder(Protocol):
-    """A folder of some storage, as :class:`~airflow_provider_sequentum.transfers.landing.LandingFolder` is one."""
+    """A folder in a storage, such as :class:`~airflow_provider_sequentum.transfers.landing.LandingFolder`."""
 
     @property
     def path(self) -> Any:
@@ -46,10 +46,10 @@ class Folder(Protocol):
         """Return the bytes of a small file."""
 
     def write(self, name: str, expected_size: int | None = None) -> Any:
-        """Open a file, which shows when it is whole."""
+        """Open a file for writing. It appears when it is complete."""
 
     def upload(self, name: str, file: Path) -> str:
-        """Copy a file of this machine and return where it is then."""
+        """Copy a local file and return where it is stored."""
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -59,9 +59,9 @@ class Folder(Protocol):
 class History:
     """The profiles of an agent's runs.
 
-    :param folder: where they lie.
-    :param earlier: those of the last runs before this one, the oldest first.
-    :param own: the one that an earlier attempt of this run left.
+    :param folder: where they are stored.
+    :param earlier: the profiles of the last runs before this one, the oldest first.
+    :param own: the profile that an earlier check of this run left.
     """
 
     folder: Folder
@@ -74,7 +74,7 @@ class History:
         return [each for each in self.earlier if each.verdict in GOOD and each.records][-most:]
 
     def records_before(self, table: Table, run_id: int, good: Sequence[Profile]) -> tuple[Table, int] | None:
-        """Return the records of the last good run, as far as they were kept, and its id."""
+        """Return the stored records of the last good run, and its id."""
         runs = {each.run_id for each in good}
         known = [each for each in self._records if each < run_id and each in runs]
         if not known:
@@ -85,7 +85,7 @@ class History:
     def save(self, profile: Profile, table: Table) -> None:
         """Write a run's records, if they have a key, and its profile.
 
-        The profile is written last: a run that has one has all.
+        The profile is written last, so that a run with a profile is complete.
         """
         if profile.key and all(each in table.columns for each in profile.key):
             self._save_records(profile, table)
@@ -111,7 +111,7 @@ class History:
 def read_history(folder: Folder, agent_id: int, run_id: int) -> History:
     """Read the profiles of an agent's runs before this one.
 
-    :raises ValueError: they are of another agent, or one is damaged.
+    :raises ValueError: they belong to another agent, or one is damaged.
     """
     names = [match for name in folder.contents().sizes if (match := _NAME.fullmatch(name))]
     runs = sorted(int(match[1]) for match in names if match[2] == "json")
@@ -124,7 +124,7 @@ def _read(folder: Folder, agent_id: int, run_id: int) -> Profile:
     name = f"run-{run_id}.json"
     found = Profile.parse(folder.read(name))
     if found is None:
-        raise ValueError(f"{folder.path / name} is no profile, or is damaged. Remove it; the other runs are enough")
+        raise ValueError(f"{folder.path / name} is not a profile, or is damaged. Remove it; the other runs are enough")
     if found.agent_id != agent_id:
         raise ValueError(
             f"{folder.path / name} is of agent {found.agent_id}, not {agent_id}. Give each agent a folder of its own"

@@ -1,4 +1,4 @@
-"""What a contract says of a table of records: which rules are broken, by how many and by which records."""
+"""Checking a table of records against a contract: which rules are broken, by how many and by which records."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ _TYPES = {
     "timestamp": r"regexp_full_match(trim({0}), '\d{{4}}-\d\d-\d\d([T ].*)?') AND "
     r"TRY_CAST(trim({0}) AS TIMESTAMPTZ) IS NOT NULL",
 }
-"""Whether a text is written as a value of a type."""
+"""SQL that is true for a text that is a valid value of a type."""
 
 
 @dataclass(frozen=True)
 class Breach:
     """A rule that is broken.
 
-    :param rule: the rule's name; ``learnt`` for a band that earlier runs gave.
-    :param column: where it is about one.
-    :param on_breach: what follows from it.
+    :param rule: the rule's name; ``learnt`` for drift, compared with earlier runs.
+    :param column: the column, if it is about one.
+    :param on_breach: what to do about it.
     :param message: what was found and what was expected.
-    :param records: how many break it, where it is about single ones.
+    :param records: how many records break it, if it is about single records.
     :param examples: some of their values.
     """
 
@@ -63,7 +63,7 @@ class Breach:
 
     @property
     def finding(self) -> str:
-        """What was found, with examples. It may name columns, whose names are anything: it is made safe, and cut."""
+        """What was found, with examples. Column names in it can be arbitrary text, so it is made safe and cut."""
         return one_line(self.message) + (f" (such as {', '.join(map(repr, self.examples))})" if self.examples else "")
 
     def __str__(self) -> str:
@@ -73,11 +73,11 @@ class Breach:
 
 @dataclass(frozen=True)
 class Removal:
-    """What is kept out of the files that passed.
+    """What is removed from the files that passed.
 
-    :param reasons: of the records that are put aside, by their numbers in the table, in ascending order.
     :param columns: columns that are dropped.
-    :param blanked: for some records, by their number, the columns whose values are dropped.
+    :param reasons: the tests that records fail which are quarantined.
+    :param blanked: the tests that records fail in which the value of the column is dropped.
     """
 
     columns: frozenset[str] = frozenset()
@@ -90,10 +90,10 @@ class Removal:
 
 @dataclass(frozen=True)
 class _RowTest:
-    """A condition that records break.
+    """A condition for records that break a rule.
 
-    :param sql: true for a record that does.
-    :param column: whose values are shown.
+    :param sql: true for a record that breaks the rule.
+    :param column: the column whose values are shown.
     """
 
     sql: str
@@ -108,10 +108,10 @@ _Question = tuple[_RowTest, str]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a contract says of records.
+    """The result of checking records against a contract.
 
-    :param removal: records and values that the breaches keep out.
-    :param filled: in how many records each column has a value, counted on the way.
+    :param removal: records and values that are removed because of the breaches.
+    :param filled: in how many records each column has a value.
     """
 
     breaches: list[Breach]
@@ -120,9 +120,9 @@ class Judgement:
 
 
 def judge(table: Table, contract: Contract) -> Judgement:
-    """Judge a table by a contract.
+    """Check a table against a contract.
 
-    :raises SequentumRequestRefused: a pattern is no regular expression.
+    :raises SequentumRequestRefused: a pattern is not a regular expression.
     """
     judging = _Judging(table)
     filled = judging.count_all(contract)
@@ -153,7 +153,7 @@ class _Judging:
     def count_all(self, contract: Contract) -> list[int]:
         """Count for all rules in one pass over the table, and return in how many records each column has a value.
 
-        Only a rule that compares records with each other takes a pass of its own.
+        Only rules that compare records with each other take another pass.
         """
         there, modes = self._table.columns, contract.schema_contract
         if not self._table.records:
@@ -210,7 +210,7 @@ class _Judging:
             window = f"row_number() OVER (PARTITION BY {', '.join(columns)} ORDER BY r) > 1"
             return _RowTest(f"({filled}) AND {window}", (), name, "a value that another record has"), filled
         sql, parameters, reason = _value_test(rule, columns[0])
-        # The value test first: DuckDB evaluates what occurs twice in it only once there, and twice in a later part.
+        # The value test comes first, because DuckDB evaluates its common subexpressions only once in that position.
         return _RowTest(f"NOT coalesce({sql}, false) AND ({filled})", parameters, name, reason), filled
 
     def _unknown(self, name: str) -> _Question:
@@ -224,7 +224,7 @@ class _Judging:
         return self._counts[question]
 
     def _count(self, questions: Sequence[_Question], conditions: Sequence[str] = ()) -> list[int]:
-        """Count for some questions, and return how many records keep each of the conditions."""
+        """Count for some questions, and return how many records satisfy each of the conditions."""
         asked = [*(sql for test, judged in questions for sql in (test.sql, judged)), *conditions]
         if not asked:
             return []
@@ -256,7 +256,7 @@ class _Judging:
         return tuple(row[0] for row in rows if row[0].strip())
 
     def judge_schema(self, contract: Contract) -> None:
-        """Judge what the contract does not name, and values that are not of their type, by dlt's modes."""
+        """Check for unknown columns and for values of a wrong type, by dlt's modes."""
         modes = contract.schema_contract
         if modes.columns != "evolve":
             for name in [name for name in self._table.names if name not in contract.columns]:
@@ -302,9 +302,9 @@ class _Judging:
 
 
 def _value_test(rule: Any, column: str) -> tuple[str, tuple[object, ...], str]:
-    """Return SQL that is true for a value that keeps a rule, its parameters, and what a value that breaks it is."""
+    """Return SQL that is true for a value that satisfies a rule, its parameters, and the reason if it is false."""
     if isinstance(rule, HasType):
-        return _TYPES[rule.type].format(column), (), f"no {rule.type}"
+        return _TYPES[rule.type].format(column), (), f"not a valid {rule.type}"
     if isinstance(rule, Pattern):
         return f"regexp_matches({column}, ?)", (rule.pattern,), f"no match of {rule.pattern!r:.200}"
     if isinstance(rule, Allowed):
@@ -337,7 +337,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def removed_rows(table: Table, tests: Sequence[_RowTest]) -> Iterator[tuple[int, list[int]]]:
-    """Yield the numbers of the records that break a test, in ascending order, each with the places of such tests."""
+    """Yield the numbers of the records that fail a test, in ascending order, each with the indexes of such tests."""
     if not tests:
         return
     marks = ", ".join(f"CASE WHEN {test.sql} THEN {place} END" for place, test in enumerate(tests))

@@ -1,7 +1,7 @@
-"""The files that passed: the landed ones without what a contract keeps out, and beside them what was kept out, and why.
+"""Writing the files that passed, without what a contract removes, and files with the quarantined records and reasons.
 
-Each file keeps its format, and its values stay as the reader of records finds them: a Parquet file keeps its types,
-lists and objects, a workbook the values of its first sheet.
+Each file keeps its format, and its values are written as they were read: a Parquet file keeps its types, lists and
+objects, a workbook the values of its first sheet.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from airflow_provider_sequentum.records.parquet import RowGroups, folder_of
 from airflow_provider_sequentum.records.reading import read_records
 
 REASON = "_quarantine_reason"
-"""The column that says why a record was put aside."""
+"""The column with the reason why a record was quarantined."""
 
 QUARANTINE = "quarantine_"
-"""What the names of files with such records start with."""
+"""The prefix of the names of files with such records."""
 
 QUARANTINE_FOLDER = "_quarantine/"
-"""Where such files lie if the files that passed are partitions: readers of their folder pass over it."""
+"""The folder for such files if the files that passed are partitions. Readers of partitioned tables ignore it."""
 
 
 @dataclass(frozen=True)
 class Passed:
     """What was written.
 
-    :param paths: files that passed, one for each landed file, under the same name.
-    :param quarantined: files with the records that were put aside.
-    :param records: how many these are.
+    :param paths: files that passed, one for each landed file, with the same name.
+    :param quarantined: files with the quarantined records.
+    :param records: the number of quarantined records.
     """
 
     paths: list[str]
@@ -49,9 +49,9 @@ class Passed:
 
 
 def names_to_write(files: Sequence[LandedPath], removal: Removal) -> list[str]:
-    """Return the paths below the destination that the files get: their names, after the folder of a partition.
+    """Return the paths of the files below the destination: their names, preceded by the folder of a partition.
 
-    :raises RecordsUnreadable: two would have the same, or a column is to be emptied that names the folders.
+    :raises RecordsUnreadable: two files would have the same path, or a partition column is to be emptied.
     """
     names = []
     for file in files:
@@ -82,9 +82,9 @@ def write_passed(
     encoding: str | None = None,
     delimiter: str | None = None,
 ) -> Passed:
-    """Write the files without what is kept out. A file appears when it is whole.
+    """Write the files without what is removed. A file appears when it is complete.
 
-    :param files: those of the table, in its order.
+    :param files: the files of the table, in its order.
     """
     names = names_to_write(files, removal)
     out = _Out(removed_rows(table, removal.reasons), [test.reason for test in removal.reasons])
@@ -110,10 +110,10 @@ def write_passed(
 
 
 class _Out:
-    """What a query says of the records, taken while they pass by in the same order."""
+    """The result of a query about the records, consumed while they are read in the same order."""
 
     def __init__(self, rows: Iterator[tuple[int, list[int]]], names: Sequence[str]) -> None:
-        # DuckDB has one result at a time for a connection, so that of the first query is taken before the second.
+        # DuckDB has one result at a time per connection, so the first one is fetched before the second query.
         self._rows = iter(list(rows))
         self._names = names
         self._next = next(self._rows, None)
@@ -127,9 +127,9 @@ class _Out:
 
 
 class _Sorting:
-    """Sends records to the file that passed, or to the quarantine with the reason; numbers them over all files.
+    """Writes records to the file that passed, or to the quarantine with the reason; numbers them across all files.
 
-    :param dropped: columns that do not pass.
+    :param dropped: columns that are removed.
     """
 
     def __init__(self, dropped: frozenset[str], out: _Out, blank: _Out) -> None:
@@ -137,7 +137,7 @@ class _Sorting:
         self._number = 0
 
     def records(self, records: Iterator[dict[str, Any]], files: _RecordFiles) -> int:
-        """Sort the records of a file. Returns how many did not pass."""
+        """Sort the records of a file. Returns how many were quarantined."""
         bad = 0
         for record in records:
             reasons, empty = self._next()
@@ -172,10 +172,10 @@ def _reduced(record: dict[str, Any], dropped: frozenset[str], empty: Sequence[st
 
 
 class _ParquetFiles:
-    """Writes a Parquet file's batches to the file that passed and to the quarantine, with its own types.
+    """Writes the batches of a Parquet file to the file that passed and to the quarantine, with their types.
 
-    :param schema: of the batches.
-    :param dropped: columns that do not pass.
+    :param schema: the schema of the batches.
+    :param dropped: columns that are removed.
     """
 
     def __init__(
@@ -195,8 +195,8 @@ class _ParquetFiles:
     def add(self, batch: Any, reasons: Sequence[str], empty: Sequence[Sequence[str]]) -> None:
         """Add a batch.
 
-        :param reasons: for each record why it does not pass; empty if it passes.
-        :param empty: for each record the columns whose values do not pass.
+        :param reasons: for each record, why it is quarantined; empty if it passes.
+        :param empty: for each record, the columns whose values are removed.
         """
         good = [place for place, reason in enumerate(reasons) if not reason]
         columns = []
@@ -213,7 +213,7 @@ class _ParquetFiles:
             self._bad.write(self._batch([*columns, [reasons[place] for place in bad]], self._bad_schema))
 
     def end(self) -> None:
-        """End the files."""
+        """Finish the files."""
         self._good.end()
         self._good_file.end()
         if self._bad is not None and self._bad_file is not None:
@@ -222,14 +222,14 @@ class _ParquetFiles:
 
     def _taken(self, column: Any, places: Sequence[int | None]) -> Any:
         arrow = library("pyarrow", "quality", "Checking records")
-        return column.take(arrow.array(places, arrow.int64()))  # no place gives no value, in columns of any type
+        return column.take(arrow.array(places, arrow.int64()))  # None gives a null, in columns of any type
 
     def _batch(self, columns: Sequence[Any], schema: Any) -> Any:
         return library("pyarrow", "quality", "Checking records").RecordBatch.from_arrays(columns, schema=schema)
 
 
 class _Whole:
-    """A file that is made on this machine, and copied into the folder when it is whole."""
+    """A file that is written locally, and copied into the folder when it is complete."""
 
     def __init__(self, stack: ExitStack, folder: Folder, name: str) -> None:
         self._stream = stack.enter_context(folder.write(name))

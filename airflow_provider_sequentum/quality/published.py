@@ -1,7 +1,7 @@
-"""What was published last: a small JSON file, the pointer, that moves when all else is done, and keeps the one before.
+"""The pointer: a small JSON file that names what was published last and before that. It is moved as the last step.
 
-An attempt that is killed after it moved the pointer is repeated by Airflow. The pointer then names the files of this
-very run, so the repetition compares with the one before, as the first attempt did, and writes the same again.
+If an attempt is killed after it has moved the pointer, Airflow repeats it. The pointer then names the files of this
+run, so the repetition compares with the previous ones, as the first attempt did, and writes the same changes again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from airflow_provider_sequentum.quality.engine import LandedPath, Source, Table,
 CHANGES = ("added", "changed", "removed")
 
 MOST_COLUMNS = 100
-"""How many changed columns a summary names, those with the most changes first."""
+"""Maximum number of changed columns in a summary, those with the most changes first."""
 
 LONGEST_COLUMN = 200
-"""Bytes of a column's name in it."""
+"""Maximum length of a column's name in a summary, in bytes."""
 
 
 class PublishedFile(BaseModel):
@@ -43,8 +43,8 @@ class PublishedFile(BaseModel):
 class Published(BaseModel):
     """The files of one run that was published.
 
-    :param key: the columns by which it was compared.
-    :param changes: numbers of records that were added, changed, removed and unchanged.
+    :param key: the columns by which the records were compared.
+    :param changes: the numbers of records that were added, changed, removed and unchanged.
     """
 
     files: list[PublishedFile]
@@ -54,12 +54,12 @@ class Published(BaseModel):
 
     @property
     def paths(self) -> list[str]:
-        """Where its files are."""
+        """The paths of the files."""
         return [file.path for file in self.files]
 
 
 class Pointer(BaseModel):
-    """What was published last, and the one before.
+    """What was published last, and before that.
 
     :param format: the version of these fields.
     """
@@ -72,22 +72,22 @@ class Pointer(BaseModel):
     def parse(cls, content: bytes) -> Self:
         """Read a pointer.
 
-        :raises RunRecordsNotComparable: it is none.
+        :raises RunRecordsNotComparable: it is not a pointer.
         """
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise not_comparable("it is no pointer that this version can read, or is damaged") from error
+            raise not_comparable("it is not a pointer that this version can read, or is damaged") from error
 
     def to_json(self) -> bytes:
         """Return the pointer as the bytes of a file."""
         return (self.model_dump_json(indent=1) + "\n").encode()
 
     def base_of(self, files: Sequence[PublishedFile]) -> Published | None:
-        """Return what files are compared with: what was published before them.
+        """Return what the files are compared with: what was published before them.
 
-        :raises RunRecordsNotComparable: they were published before what was published last, or have replaced it in
-            its place.
+        :raises RunRecordsNotComparable: other files have been published since these were, or these have overwritten the
+            files that were published last.
         """
         if self.current.files == list(files):
             return self.previous
@@ -105,7 +105,7 @@ class Pointer(BaseModel):
 
 
 class PublishingPort(Protocol):
-    """What the procedure needs of the storage; paths are as the author and the pointer have them."""
+    """What the procedure needs from the storage. Paths have the form that the DAG author and the pointer use."""
 
     def now(self) -> datetime:
         """Return the time."""
@@ -117,18 +117,18 @@ class PublishingPort(Protocol):
         """Return the pointer's bytes; ``None`` if there is none yet."""
 
     def write_pointer(self, content: bytes) -> None:
-        """Put a pointer in place of the one there is, as a whole."""
+        """Replace the pointer atomically."""
 
     def write_changes(self, name: str, content: Path) -> str:
-        """Put a file into the folder for changes, as a whole, and return its path."""
+        """Copy a file into the folder for changes, where it appears when complete, and return its path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What :func:`publish_changes` did.
+    """The result of :func:`publish_changes`.
 
-    :param compared_with: the files of the run before; empty for the first one.
-    :param files: where the records are, by the kind of change.
+    :param compared_with: the files of the previous run; empty for the first one.
+    :param files: the paths of the records, by the kind of change.
     """
 
     changes: Changes
@@ -151,7 +151,7 @@ class Publication:
 
 
 def counts_of(changes: Changes) -> dict[str, int]:
-    """Return numbers of records by what became of them."""
+    """Return the numbers of records by the kind of change."""
     return {
         "added": changes.added,
         "changed": changes.changed,
@@ -171,8 +171,8 @@ def publish_changes(
 ) -> Publication:
     """Compare a run's files with those that were published last, write the changes, and move the pointer.
 
-    :param options: how text files are read; those of :meth:`~.engine.Workspace.load`.
-    :raises RunRecordsNotComparable: the records have no usable key, or the pointer does not fit. Nothing was published.
+    :param options: how text files are read; the options of :meth:`~.engine.Workspace.load`.
+    :raises RunRecordsNotComparable: the records have no valid key, or do not match the pointer. Nothing was published.
     :raises RunFilesUnavailable: another run was published at the same time. A retry compares with it.
     """
     found = port.read_pointer()

@@ -1,4 +1,4 @@
-"""The report on a check: lines for the log, a summary for XComs and asset events, a page for people."""
+"""The report on a check: lines for the log, a summary for XComs and asset events, an HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_sequentum.quality.judge import Breach
 from airflow_provider_sequentum.quality.profile import GOOD, Profile
 
 MOST_LINES = 50
-"""Breaches that a summary and a profile hold; the page has all."""
+"""Maximum number of breaches in a summary and in a profile; the page has all."""
 
 _WORST = ("fail", "skip", "quarantine", "warn")
 _VERDICTS = {"fail": "failed", "skip": "skipped", "quarantine": "warned", "warn": "warned"}
@@ -51,12 +51,12 @@ class Report:
     """What a check found.
 
     :param profile: what the records look like.
-    :param breaches: those of the contract, then those learnt.
-    :param learnt_from: number of earlier runs that gave the bands.
+    :param breaches: breaches of the contract, followed by drift.
+    :param learnt_from: the number of earlier runs that the records were compared with.
     :param is_accepted: whether a person has accepted the run.
     :param paths: files that passed.
-    :param quarantined: files with the records that are in quarantine.
-    :param written: those of both that the check wrote.
+    :param quarantined: files with the quarantined records.
+    :param written: files among both that the check wrote.
     """
 
     profile: Profile
@@ -71,22 +71,22 @@ class Report:
 
     @property
     def agent_id(self) -> int:
-        """Whose records they are."""
+        """The agent."""
         return self.profile.agent_id
 
     @property
     def run_id(self) -> int:
-        """Which run delivered them."""
+        """The run that delivered the records."""
         return self.profile.run_id
 
     @property
     def records(self) -> int:
-        """How many there are."""
+        """The number of records."""
         return self.profile.records
 
     @property
     def verdict(self) -> str:
-        """What the worst breach says, ``passed``, ``warned``, ``skipped`` or ``failed``, or else ``accepted``."""
+        """``passed``, ``warned``, ``skipped`` or ``failed``, by the worst breach, or ``accepted``."""
         found = {breach.on_breach for breach in self.breaches}
         verdict = next((_VERDICTS[each] for each in _WORST if each in found), "passed")
         return "accepted" if self.is_accepted and verdict in ("passed", "warned") else verdict
@@ -97,7 +97,7 @@ class Report:
         return self.verdict in GOOD
 
     def worst_first(self) -> list[Breach]:
-        """Return the breaches by what follows from them."""
+        """Return the breaches, the worst first."""
         return sorted(self.breaches, key=lambda each: _WORST.index(each.on_breach))
 
     def lines(self) -> list[str]:
@@ -122,9 +122,9 @@ class Report:
 
 
 def page(report: Report, earlier: Sequence[Profile]) -> str:
-    """Return the report as an HTML page without scripts or anything from elsewhere.
+    """Return the report as an HTML page without scripts or external resources.
 
-    All text from the records is escaped: it is whatever a website's author wants it to be.
+    All text from the records is escaped, because it comes from arbitrary websites.
     """
     runs = [*earlier[1 - _RUNS :], report.profile]
     return (
@@ -150,7 +150,7 @@ def _facts(report: Report) -> str:
 
 
 def _breaches(report: Report) -> str:
-    """Return the breaches by column: one that an agent has lost breaks a dozen bands."""
+    """Return the breaches by column: a column that the agent no longer finds can cause a dozen of them."""
     if not report.breaches:
         return "<p>None.</p>"
     by_column: dict[str | None, list[Breach]] = {}
@@ -187,7 +187,7 @@ def _runs(profiles: Sequence[Profile], report: Report) -> str:
             f"<rect class='{verdict}{' this' if is_this else ''}' x='{place * 20 + 2}' y='{102 - height}' width='16' "
             f"height='{height}'><title>Run {each.run_id}: {each.records:,} records, {verdict}</title></rect>"
         )
-    # Once more in words, for those who see no colors or have no mouse: what is between the bars is not worth a table.
+    # Also in words, for users who cannot see colors or have no mouse.
     fewest = min(each.records for each in profiles)
     verdicts = Counter([*(each.verdict for each in profiles[:-1]), report.verdict])
     words = ", ".join(f"<span class={verdict}>{count} {verdict}</span>" for verdict, count in verdicts.items())

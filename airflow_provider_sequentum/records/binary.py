@@ -32,7 +32,7 @@ _LONGEST_CELL = 32_767
 def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a workbook's first sheet, whose first row names the columns, with the types of its cells.
 
-    :raises RecordsUnreadable: it is no workbook, two columns have the same name, a row is longer than the first, or
+    :raises RecordsUnreadable: it is not a workbook, two columns have the same name, a row is longer than the first, or
         what is packed in it is too large for the memory.
     """
     library("openpyxl", "excel", "Reading .xlsx")
@@ -53,7 +53,7 @@ def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
         raise
     except Exception as error:  # noqa: BLE001 - whatever zipfile, the XML parser and openpyxl raise for a damaged one
         # Their texts quote the file, as long as it may be, and a cause would be logged in full.
-        raise RecordsUnreadable(f"{name!r} is no valid workbook after row {row}: {error}.") from None
+        raise RecordsUnreadable(f"{name!r} is not a valid workbook after row {row}: {error}.") from None
 
 
 def _sheet_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, list[Any]]]:
@@ -326,7 +326,7 @@ def _damage_of_parquet(name: str, rows: Callable[[], int]) -> Iterator[None]:
     except (*_DAMAGE, arrow.ArrowException) as error:
         if isinstance(error, RecordsUnreadable):
             raise
-        raise RecordsUnreadable(f"{name!r} is no valid Parquet file after row {rows():,}: {error}.") from None
+        raise RecordsUnreadable(f"{name!r} is not a valid Parquet file after row {rows():,}: {error}.") from None
 
 
 def _check_python_values(batch: Any, arrow: Any) -> None:

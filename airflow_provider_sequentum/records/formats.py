@@ -96,7 +96,7 @@ def check_head(name: str, kind: str, head: bytes, encoding: str | None) -> None:
         raise RecordsUnreadable(f"{name!r} holds {found}, and not {kind} as its name says.")
     if kind not in BINARY and encoding is None and encoding_of(head) != "utf-16" and b"\0" in head:
         raise RecordsUnreadable(
-            f"{name!r} holds NUL bytes: it is no text, or UTF-16 without a mark. For that, give its encoding: "
+            f"{name!r} holds NUL bytes: it is not text, or it is UTF-16 without a mark. For that, give its encoding: "
             "'utf-16-le' or 'utf-16-be'."
         )
 

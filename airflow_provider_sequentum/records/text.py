@@ -46,7 +46,7 @@ class Text:
     def read(self, size: int) -> str:
         """Return the text of the next bytes, of ``size`` or more; an empty one at the end.
 
-        :raises RecordsUnreadable: they are no text of the encoding; the message says which.
+        :raises RecordsUnreadable: they are not text in the encoding; the message says which.
         """
         while True:
             data, self._head = self._head or self._file.read(size), b""
@@ -100,7 +100,7 @@ def read_rows(text: Text, delimiter: str) -> Iterator[list[str]]:
     """Yield the names of a CSV file's columns, from its first line that is not empty, then the cells of each record.
 
     :raises RecordsUnreadable: a line has more or fewer cells than there are columns, two columns have the same name,
-        quotes do not fit, a record is too large, or the bytes are no text of the encoding.
+        quotes do not fit, a record is too large, or the bytes are not text in the encoding.
     """
     # The limit is the process's, and its default of 128 KiB is less than a cell with a page of HTML.
     csv.field_size_limit(LARGEST_RECORD)
@@ -122,7 +122,7 @@ def read_rows(text: Text, delimiter: str) -> Iterator[list[str]]:
                 )
     except csv.Error as error:
         raise RecordsUnreadable(
-            f"{text.name!r} is no valid CSV at line {rows.line_num}: {error}; the record starts in line "
+            f"{text.name!r} is not valid CSV at line {rows.line_num}: {error}; the record starts in line "
             f"{lines.record_start}."
         ) from error
 
@@ -169,7 +169,7 @@ def read_json(text: Text) -> Iterator[dict[str, Any]]:
     JSON is read as :mod:`json` reads it: ``NaN`` is a number, and of two equal keys in an object the last one counts.
     Half of a surrogate pair, which no database stores, becomes U+FFFD.
 
-    :raises RecordsUnreadable: it is no valid JSON, holds something else than objects, or an object that is too large
+    :raises RecordsUnreadable: it is not valid JSON, holds something else than objects, or an object that is too large
         (each value counted as some characters more) or nested deeper than :data:`DEEPEST`.
     """
     json_text = _Json(text)
@@ -183,7 +183,7 @@ def read_json(text: Text) -> Iterator[dict[str, Any]]:
         if in_array:
             expects_more = json_text.skip(",")
             if not expects_more and not json_text.skip("]"):
-                raise json_text.refusal("is no valid JSON: ']' is missing")
+                raise json_text.refusal("is not valid JSON: ']' is missing")
     if json_text.has_more():
         raise json_text.refusal("has more", ", where it should end")
 
@@ -228,7 +228,7 @@ class _Json:
             try:
                 value, end = _DECODER.raw_decode(self._buffer, self._position)
             except json.JSONDecodeError as error:
-                invalid = self.refusal(f"is no valid JSON: {error.msg}", position=error.pos)
+                invalid = self.refusal(f"is not valid JSON: {error.msg}", position=error.pos)
                 # Twice as much each time keeps the work linear; more would count later records as part of this one.
                 if not _may_be_cut(error, len(self._buffer)) or not self._read(size):
                     raise invalid from error

@@ -1,4 +1,4 @@
-"""The asset events of a task's outlets: the run's summary is their extra, for the DAGs that are scheduled on them."""
+"""The asset events of a task's outlets. Their extra contains the run's summary, for DAGs scheduled on the assets."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 def add_extra(context: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Add ``facts`` to the extra of the event of each asset among the task's outlets.
 
-    An asset alias gets none: it stands for assets that the task's author adds at run time.
+    Asset aliases are left out, because they stand for assets that are added at run time.
     """
     for asset in _assets(context):
         context["outlet_events"][asset].extra.update(facts)
 
 
 def add_run(context: Mapping[str, Any], hook: SequentumConnection, run: Run) -> None:
-    """Add a run's summary, and how many files it delivered, to the events of the task's outlets, if it has any."""
+    """Add the summary of a run, and the number of its delivered files, to the events of the task's outlets, if any."""
     from airflow_provider_sequentum.runs.describe import run_summary
 
     if not _assets(context):
@@ -41,11 +41,11 @@ def _delivered_files(hook: SequentumConnection, run: Run) -> int | None:
     from airflow_provider_sequentum.api.errors import SequentumError
     from airflow_provider_sequentum.api.files import DELIVERED
     from airflow_provider_sequentum.hooks.port import ClientPort
-    from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+    from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 
     call = files.list_files(run.agent_id, run.id)
     try:
-        listed = ClientPort(hook).send(call, budget_share=DECORATION_SHARE, within=30.0)
+        listed = ClientPort(hook).send(call, budget_share=OPTIONAL_SHARE, within=30.0)
     except SequentumError as error:
         log.warning("Could not count the files of run %s for the asset event: %s", run.id, error)
         return None

@@ -31,20 +31,20 @@ NAMESPACE = "sequentum"
 log = logging.getLogger(__name__)
 
 MOST_FILES = 100
-"""How many files are reported one by one; of more, only their folder."""
+"""Maximum number of files that are reported one by one. If there are more, only their folder is reported."""
 
 MOST_ASSERTIONS = 100
-"""How many breaches of a check are reported."""
+"""Maximum number of breaches that are reported for a check."""
 
 MOST_COLUMNS = 500
-"""Of how many columns a check reports the metrics."""
+"""Maximum number of columns whose metrics are reported for a check."""
 
 MOST_START_PAGES = 20
-"""Of how many agents the start page is asked for, which takes a request each."""
+"""Maximum number of agents whose start pages are looked up, which takes a request each."""
 
 
 def agent_dataset(agent_id: int, run_id: int | None = None) -> Dataset:
-    """Return the dataset of an agent's data, of one run's if it is given."""
+    """Return the dataset of an agent's data, or of the data of one run."""
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
     return Dataset(NAMESPACE, f"agents/{agent_id}", facets={} if run_id is None else _version(run_id))
@@ -53,7 +53,7 @@ def agent_dataset(agent_id: int, run_id: int | None = None) -> Dataset:
 def run_lineage(hook: SequentumConnection, run: Run) -> OperatorLineage[Any, Any]:
     """Return the lineage of a task that ran an agent.
 
-    :param hook: is asked where the agent starts; if it cannot be found out, that is left out.
+    :param hook: used to look up the start page of the agent, which is left out if that fails.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -67,7 +67,7 @@ def run_lineage(hook: SequentumConnection, run: Run) -> OperatorLineage[Any, Any
 def space_lineage(hook: SequentumConnection, space_id: int, runs: Sequence[Run]) -> OperatorLineage[Any, Any]:
     """Return the lineage of a task that ran the agents of a space.
 
-    :param hook: is asked where the agents start, unless there are many.
+    :param hook: used to look up the start pages of the agents, unless there are many.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -97,10 +97,10 @@ def check_lineage(
 ) -> OperatorLineage[Any, Any]:
     """Return the lineage of a task that checked landed files.
 
-    Each breach is an assertion that does not hold. The first assertion is about the records as a whole. The metrics of
-    the columns are those of all files, so only a single file has them; of more, the agent's dataset has them.
+    Each breach is a failed assertion. The first assertion is about the records as a whole. The metrics of the columns
+    are those of all files, so they are attached to a file only if there is one, and otherwise to the agent's dataset.
 
-    :param written: files that the check wrote, without the records that did not pass or with those.
+    :param written: files that the check wrote: with the records that passed, or with those that did not.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.facet_v2 import data_quality_assertions_dataset as quality
@@ -136,7 +136,7 @@ def _start_pages(hook: SequentumConnection, runs: Sequence[Run]) -> list[InputDa
     from airflow_provider_sequentum.api.errors import SequentumError
 
     addresses = []
-    # A client of its own: OpenLineage asks from a fork or a thread, and the hook's connections are the task's.
+    # A separate client: OpenLineage calls this in a fork or a thread, and the hook's client belongs to the task.
     with SequentumClient(hook.settings) as client:
         for run in runs:
             try:
@@ -173,7 +173,7 @@ def _metrics(profile: Profile, files: int) -> Any:
 
 
 def _column_metrics(column: ColumnProfile, profile: Profile) -> dict[str, Any]:
-    """Return what is known of all records; of the numbers in a sample of them, only the quantiles say something."""
+    """Return the metrics of a column. If only a sample of the numbers is known, just the quantiles are reported."""
     filled = round(column.filled * profile.records)
     metrics: dict[str, Any] = {"nullCount": profile.records - filled, "count": filled}
     is_whole = profile.rows == profile.records
@@ -212,7 +212,7 @@ def _name(path: ObjectStoragePath) -> tuple[str, str]:
 
 
 def _page(url: str) -> InputDataset | None:
-    """Return the page at an address; ``None`` if no page has it."""
+    """Return the dataset of a web page; ``None`` if the address is not one of a page."""
     from airflow.providers.common.compat.openlineage.facet import InputDataset
 
     try:
@@ -221,7 +221,7 @@ def _page(url: str) -> InputDataset | None:
         return None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return None
-    # Neither credentials nor a query, which may hold a token, belong into a catalogue.
+    # Neither credentials nor a query, which may contain a token, belong in a catalog.
     host = parts.netloc.rpartition("@")[2]
     return InputDataset(f"{parts.scheme}://{host}", parts.path or "/")
 
@@ -252,7 +252,7 @@ def _run_facets(
 
 
 def _job(description: str, address: str, version: int | None = None) -> dict[str, Any]:
-    """Return what the task carries out. Airflow puts the DAG's or the task's own documentation above it."""
+    """Return the facets that describe the job. Airflow gives precedence to the documentation of the DAG or task."""
     from openlineage.client.facet_v2 import documentation_job, source_code_location_job
 
     code = source_code_location_job.SourceCodeLocationJobFacet(

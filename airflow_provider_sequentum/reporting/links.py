@@ -1,4 +1,4 @@
-"""Buttons on a task that lead to Sequentum Cloud, and the XComs that a task pushes about its run or session."""
+"""The extra links of a task to Sequentum Cloud, and the XComs that a task pushes about its run or session."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SESSION_LINK_KEY = "agent_builder_session_link"
 SCREENSHOT_LINK_KEY = "agent_builder_screenshot_link"
 
 UNKNOWN = {"input_parameters": None, "map_index": None, "cost": None}
-"""What a summary says of a run that the task did not start, of a task that is not mapped, and without a bill."""
+"""The fields of a summary without a value: the run was started elsewhere, the task is not mapped, there is no bill."""
 
 log = logging.getLogger(__name__)
 
 
 class Xcoms(Protocol):
-    """Where XComs are pushed, and the connection whose pages they lead to."""
+    """Pushes XComs, and has the connection that the links lead to."""
 
     hook: SequentumConnection
 
@@ -43,17 +43,17 @@ class Xcoms(Protocol):
 
 
 class PushedLink(BaseOperatorLink):
-    """A button whose address the task pushes as soon as it knows it. On Airflow 3 it works from that moment on."""
+    """An extra link whose address the task pushes as soon as it knows it. On Airflow 3 it works from then on."""
 
     key: ClassVar[str]
     """The XCom with the address."""
 
     leads_to_dashboard: ClassVar[bool] = True
-    """Whether the button leads to the dashboard after a task that ended before it knew an address. Needs Airflow 3."""
+    """Whether the link leads to the dashboard if the task ended before it knew an address. Needs Airflow 3."""
 
     @property
     def xcom_key(self) -> str:
-        """Where Airflow 3 looks for the address; its own XCom would only be there when the task stops working."""
+        """The XCom from which Airflow 3 reads the address. The default one is only pushed when the task ends."""
         return self.key
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
@@ -62,21 +62,21 @@ class PushedLink(BaseOperatorLink):
 
 
 class AgentRunLink(PushedLink):
-    """The run's page in Sequentum Cloud, by the connection's ``run_link_template``."""
+    """The page of the run in Sequentum Cloud, by the connection's ``run_link_template``."""
 
     name = "Sequentum run"
     key = RUN_LINK_KEY
 
 
 class AgentBuilderSessionLink(PushedLink):
-    """The Agent Builder session's page, by the connection's ``session_link_template``."""
+    """The page of the Agent Builder session, by the connection's ``session_link_template``."""
 
     name = "Sequentum session"
     key = SESSION_LINK_KEY
 
 
 class AgentBuilderScreenshotLink(PushedLink):
-    """The latest screenshot of the session, where ``screenshots_path`` put it."""
+    """The latest screenshot of the session in ``screenshots_path``."""
 
     name = "Latest screenshot"
     key = SCREENSHOT_LINK_KEY
@@ -84,11 +84,11 @@ class AgentBuilderScreenshotLink(PushedLink):
 
 
 def lead_to_dashboard(context: Mapping[str, Any], hook: SequentumConnection, links: Iterable[BaseOperatorLink]) -> None:
-    """Let a task's buttons lead to the dashboard unless it pushes an address: that is where to look if it fails."""
+    """Let a task's links lead to the dashboard until it pushes an address, so that they are of use if it fails."""
     try:
         dashboard = hook.settings.base_url
-    except Exception as error:  # noqa: BLE001 - the task fails with it where it uses the connection
-        log.debug("The buttons lead nowhere: %s", error)
+    except Exception as error:  # noqa: BLE001 - the task fails with it as soon as it uses the connection
+        log.debug("The extra links have no address: %s", error)
         return
     for link in links:
         if isinstance(link, PushedLink) and link.leads_to_dashboard:
@@ -96,9 +96,9 @@ def lead_to_dashboard(context: Mapping[str, Any], hook: SequentumConnection, lin
 
 
 def publish_run(xcoms: Xcoms, run: Run, **more: Any) -> None:
-    """Push the run's summary and the address of its page, for downstream tasks and for the button.
+    """Push the summary of a run and the address of its page, for downstream tasks and for the extra link.
 
-    :param more: what else the summary says: ``input_parameters``, ``map_index``, ``cost``, ``note``.
+    :param more: further fields of the summary: ``input_parameters``, ``map_index``, ``cost``, ``note``.
     """
     from airflow_provider_sequentum.runs.describe import run_summary
 
@@ -108,7 +108,7 @@ def publish_run(xcoms: Xcoms, run: Run, **more: Any) -> None:
 
 
 def publish_session(xcoms: Xcoms, summary: Mapping[str, Any]) -> None:
-    """Push a session's id, the address of its page and its summary, for downstream tasks and for the button."""
+    """Push a session's id, the address of its page and its summary, for downstream tasks and for the extra link."""
     link = xcoms.hook.session_link(summary["session_id"])
     xcoms.push(SESSION_ID_KEY, summary["session_id"])
     xcoms.push_link(SESSION_LINK_KEY, link)

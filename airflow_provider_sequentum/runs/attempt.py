@@ -1,4 +1,4 @@
-"""One attempt of a task that works with one run: acquire it, wait for its end, say what the end means."""
+"""One attempt of a task that works with one run: acquire it, wait until it ends, evaluate the result."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ log = logging.getLogger(__name__)
 class RunAttempt(JobAttempt[RunRecord]):
     """One attempt of a task that works with one run.
 
-    :param port: what it does its work with.
-    :param task: what it knows of its task.
+    :param port: sends requests, keeps the record and talks to Airflow.
+    :param task: what is known about the task.
     :param config: the run to start, if one has to be started, and how to handle it.
-    :param publish: shows the run to downstream tasks and people: ``publish(run, cost=..., note=...)``.
+    :param publish: pushes the summary of the run: ``publish(run, cost=..., note=...)``.
     :param is_one_of_many: whether the task has other runs, which do not wait for the bill of this one.
     """
 
@@ -77,7 +77,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         self.run: Run | None = None
         self._is_one_of_many = is_one_of_many
         self._was_shown = False
-        """Whether the service was seen to know the run that its answer to the start has named."""
+        """Whether the service has shown the run that its response to the start names."""
         self._outcome: PollOutcome | None = None
         self._publish = publish
 
@@ -98,7 +98,7 @@ class RunAttempt(JobAttempt[RunRecord]):
 
     @property
     def is_late(self) -> bool:
-        """Whether the wait is over because the time is up."""
+        """Whether the wait ended because the deadline passed."""
         return self._outcome is PollOutcome.DEADLINE
 
     @property
@@ -112,7 +112,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         return not phase_of(self.run).is_over or may_be_the_old_failure(self.run, record, None)
 
     def start_or_join(self) -> bool:
-        """Start, join or restart the run; return whether it is over already."""
+        """Start, join or restart the run; return whether it has already ended."""
         new = self.new_record()
         self.port.deadline = new.earliest_deadline
         previous = self.record or self.guess_record(new)
@@ -133,7 +133,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         record = self.known_record
         if not self.config.stop_overdue or not self.config.wait_for_completion or record.overdue_at is not None:
             return
-        # Few tasks ask for it, and each process of a task would pay for the import.
+        # Imported here because few tasks need it.
         from airflow_provider_sequentum.runs.duration import find_overdue_time
 
         overdue_at = find_overdue_time(self.port, record, self._known_run())
@@ -160,7 +160,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         return self._outcome is not None
 
     def resume(self, event: object) -> None:
-        """Take in what the trigger saw."""
+        """Process the event of the trigger."""
         seen = read_event(RunEvent, event)
         if self._is_another(seen.run, is_unknown=seen.run is None and seen.error is not None and self._is_unknown()):
             return
@@ -193,7 +193,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         self.take_in_wait(outcome, run)
 
     def take_in_wait(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
-        """Take in how a wait ended; raises the error that ended it."""
+        """Process the end of a wait; raises the error that ended it."""
         if self._is_another(run, is_unknown=run is None and getattr(outcome, "status_code", None) == 404):
             return
         if run is not None:
@@ -212,13 +212,13 @@ class RunAttempt(JobAttempt[RunRecord]):
         return False
 
     def _is_another(self, run: Run | None, *, is_unknown: bool) -> bool:
-        """Return whether the start has started another run than its answer named. Then that one is waited for.
+        """Return whether the start created another run than its response names. If so, continue with that run.
 
-        :param run: the run that the answer named, as the service shows it.
-        :param is_unknown: whether the service does not show it.
+        :param run: the run that the response names, as the service shows it.
+        :param is_unknown: whether the service does not know it.
         """
         if self.is_out_of_time:
-            self.port.deadline = None  # which run is to be stopped is a part of the stop
+            self.port.deadline = None  # finding the run is a part of stopping it
         found = find_misnamed_run(self.port, self.known_record, run) if run is not None or is_unknown else None
         self._was_shown = self._was_shown or run is not None
         if found is None:
@@ -230,9 +230,9 @@ class RunAttempt(JobAttempt[RunRecord]):
         return True
 
     def conclude(self, stopped: RunStopper | None = None) -> bool:
-        """Say what the end of the wait means; the task is not done when the run was restarted in place.
+        """Evaluate the end of the wait. The task is not done if the run was restarted in place.
 
-        :param stopped: what became of the run, if the time is up and it was stopped together with others.
+        :param stopped: the result of stopping the run, if the time is up and it was stopped together with others.
         """
         if self._outcome is None:
             return False
@@ -250,7 +250,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         raise failure_for(self.port, run, what_follows(phase, self.config, self.task))
 
     def stop(self, *, is_killed: bool = False) -> str:
-        """Stop the run and return what became of it, as a sentence."""
+        """Stop the run and return what happened to it, as a sentence."""
         record = self.known_record
         if record.run_id is None:
             try:
@@ -264,7 +264,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         return self.take_in_stop(record, stop_run(self.port, record, self.config.stop_grace))
 
     def take_in_stop(self, record: RunRecord, result: RunStopper) -> str:
-        """Take in what became of the run when it was stopped, and return it as a sentence."""
+        """Process the result of stopping the run, and return it as a sentence."""
         fate = f"{record.name} was asked to stop. {result.sentence}"
         self.stop_failed = not result.confirmed
         if result.seen is not None:
@@ -273,9 +273,9 @@ class RunAttempt(JobAttempt[RunRecord]):
         return f"{fate} {self._stop_misnamed(record, result)}".rstrip()
 
     def _stop_misnamed(self, record: RunRecord, result: RunStopper) -> str:
-        """Stop the run that the start has really started, if its answer named another one.
+        """Stop the run that was actually started, if the response to the start names another one.
 
-        :return: what became of it, as a sentence; empty if there is none.
+        :return: what happened to it, as a sentence; empty if there is no such run.
         """
         if self._was_shown or not result.confirmed or result.is_hidden:
             return ""
@@ -290,7 +290,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         return self.stop()
 
     def _publish_note(self, note: str) -> None:
-        """Show what became of the run. That this cannot be done must not hide what was found out about the run."""
+        """Add a note to the summary of the run. A failure to do so is only logged."""
         if self.run is None or self.port.is_asking_airflow:
             return
         try:
@@ -299,9 +299,9 @@ class RunAttempt(JobAttempt[RunRecord]):
             log.warning("The summary of run %s could not be pushed: %s", self.run.id, error)
 
     def take_in_run(self, run: Run, **more: Any) -> None:
-        """Take in the last record of the run, and show it; ``more`` is what the summary says besides.
+        """Keep the latest record of the run and publish it. ``more`` is added to the summary.
 
-        :raises AgentVersionChanged: the run has another version of the agent than the expected one.
+        :raises AgentVersionChanged: the run uses another version of the agent than the expected one.
         """
         self.run = run
         self._publish(run, **more)
@@ -315,7 +315,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         new = record.updated(
             config=self.config, run_id=None, restart_asked_at=None, failure_ended_at=None, overdue_at=None
         )
-        self.port.deadline = new.earliest_deadline  # the time that the run may take is counted again
+        self.port.deadline = new.earliest_deadline  # the allowed duration of the run starts again
         self.take_in_run(restart_or_start(self.port, record, run, new))
         self._limit_duration()
 
@@ -343,11 +343,11 @@ class RunAttempt(JobAttempt[RunRecord]):
         )
 
     def _give_up(self, stopped: RunStopper | None = None) -> None:
-        """Stop the run because the time is up; return if it has ended by itself by then.
+        """Stop the run because the time is up. Return normally if the run turns out to have ended by itself.
 
-        :param stopped: what became of it, if it was stopped already.
-        :raises AgentRunTimeout: ``timeout`` has passed, or the time that the run may take compared with earlier ones.
-        :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
+        :param stopped: the result of stopping the run, if it was stopped already.
+        :raises AgentRunTimeout: ``timeout`` expired, or the run takes too long compared with earlier ones.
+        :raises AirflowTaskTimeout: ``execution_timeout`` expired.
         """
         record = self.known_record
         is_execution_timeout = record.execution_timeout_is_first
@@ -383,8 +383,8 @@ class RunAttempt(JobAttempt[RunRecord]):
         return True
 
     def _is_own_work(self) -> bool:
-        """Whether the run is what this attempt asks for. The one of an earlier attempt may be other work, or from
-        before a clear, as long as it is not joined.
+        """Whether the run does what this attempt asks for. The run of an earlier attempt, until it is joined, may be
+        other work, or from before a clear.
         """
         record = self.known_record
         return record.is_same_work(self.config.fingerprint()) and not record.was_cleared(self.task.max_tries)

@@ -1,4 +1,4 @@
-"""What comes before a run is started, where the task asks for it: finding its agent by name, and checks."""
+"""The optional steps before a run is started: finding the agent by its name, and checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
 from airflow_provider_sequentum.runs.versions import check_active_version
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.runs.record import RunConfig
 
 MOST_NAMED = 5
-"""How many schedules a message names."""
+"""Maximum number of schedules that a message lists."""
 
 log = logging.getLogger(__name__)
 
 
 def find_agent(port: Sender, name: str) -> Agent:
-    """Return the agent called ``name``, letter for letter.
+    """Return the agent whose name is exactly ``name``.
 
-    :raises SequentumRequestRefused: no agent, or several, are called that, or some in the list cannot be read.
+    :raises SequentumRequestRefused: there is no such agent, or there are several, or some in the list cannot be read.
     """
-    # The service filters by "contains, in any case"; without paging it answers with all of them at once.
+    # The service returns all agents whose names contain the text, ignoring case; without paging, all at once.
     listed = port.send(api.agents.list_agents(name=name))
     if listed.left_out:
         raise SequentumRequestRefused(
@@ -40,12 +40,12 @@ def find_agent(port: Sender, name: str) -> Agent:
     named = [agent for agent in listed if agent.name == name]
     if not named:
         raise SequentumRequestRefused(
-            f"No agent is called {name!r}. Nothing was started. Check the name, or give the agent's id."
+            f"There is no agent with the name {name!r}. Nothing was started. Check the name, or give the agent's id."
         )
     if len(named) > 1:
         ids = ", ".join(str(agent.id) for agent in named)
         raise SequentumRequestRefused(
-            f"{len(named)} agents are called {name!r}: {ids}. Nothing was started. Give the agent's id."
+            f"{len(named)} agents have the name {name!r}: {ids}. Nothing was started. Give the agent's id."
         )
     return named[0]
 
@@ -53,16 +53,16 @@ def find_agent(port: Sender, name: str) -> Agent:
 def check_before_start(
     port: Port, config: RunConfig, made: tuple[PlannedStart, ...], *, is_first: bool
 ) -> tuple[PlannedStart, ...]:
-    """Check credits, version, schedules and the credit limit, as far as the task asks for it.
+    """Check credits, version, schedules and the credit limit, as far as the parameters ask for it.
 
     :param made: the starts that the task has made so far, if it has a credit limit.
-    :param is_first: whether the task has had no run before.
+    :param is_first: whether the task has not had a run before.
     :return: these starts and the one that it may make now.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
     :raises AgentVersionChanged: the agent has another version than the expected one.
-    :raises CreditLimitReached: with the start, ``credit_limit`` would be passed.
-    :raises SequentumRequestRefused: the service does not tell what is to be checked.
-    :raises SequentumError: the service could not be asked.
+    :raises CreditLimitReached: the start would exceed ``credit_limit``.
+    :raises SequentumRequestRefused: the service does not provide what is to be checked.
+    :raises SequentumError: the service could not be reached.
     """
     agent = f"Agent {config.agent_id}"
     check_credits(port, config.min_credits, agent)
@@ -73,11 +73,11 @@ def check_before_start(
 
 
 def warn_of_schedules(port: Sender, agent_id: int) -> None:
-    """Warn if the service runs the agent by a schedule of its own. That this cannot be checked is no reason to fail."""
+    """Log a warning if the agent has an enabled schedule. A failure to check this is only logged."""
     try:
-        listed = port.send(api.schedules.list_schedules(agent_id), budget_share=DECORATION_SHARE, within=30.0)
+        listed = port.send(api.schedules.list_schedules(agent_id), budget_share=OPTIONAL_SHARE, within=30.0)
     except SequentumError as error:
-        if error.status_code != 404:  # an unknown agent: the start says so
+        if error.status_code != 404:  # for an unknown agent, the start will fail
             log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
         return
     if listed.left_out:

@@ -1,4 +1,4 @@
-"""What runs cost: one run, and all runs of a task over its tries.
+"""What runs cost: a single run, and all runs of a task over its attempts.
 
 Based on https://docs.sequentum.com/api-reference/billing.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.parsing import Page, next_page
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 from airflow_provider_sequentum.runs.record import MOST_REPLACED
 
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.runs.record import RunRecord
 
 BILLING_PAGE = 1000
-"""The longest page of billing."""
+"""The largest page that billing returns."""
 
 _MOST_BILLING_PAGES = 5
 
 SETTLING = 10.0
-"""Seconds before the bill of a run that has just ended is read again, if it was not there yet."""
+"""Seconds after which the bill of a run that has just ended is read again, if it was missing."""
 
 log = logging.getLogger(__name__)
 
 
 def read_cost(port: Sender, run: Run) -> float | None:
-    """Return what a run cost in credits; ``None`` if that is not known (yet), or not for this key to know."""
+    """Return what a run cost in credits; ``None`` if that is not known yet, or the key may not read it."""
     if run.started_at is None or run.end_time is None:
         return None
     cost = (read_costs(port, run.agent_id, run.started_at, run.end_time) or {}).get(run.id)
@@ -43,8 +43,8 @@ def read_cost(port: Sender, run: Run) -> float | None:
 
 
 def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> dict[int, Decimal] | None:
-    """Return what the runs of an agent cost between two times, by their ids; ``None`` if it cannot be read in full."""
-    # Billing counts in days, and it is not published of which time zone.
+    """Return what the runs of an agent cost between two times, by run id; ``None`` if it cannot be read in full."""
+    # Billing counts in days of an undocumented time zone.
     start_date, end_date = (first - timedelta(days=1)).date(), (last + timedelta(days=1)).date()
     call = api.billing.list_agent_runs(
         agent_id, start_date=start_date, end_date=end_date, records_per_page=BILLING_PAGE
@@ -53,7 +53,7 @@ def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> 
     page: Page[RunCost] | None = None
     try:
         for _ in range(_MOST_BILLING_PAGES):
-            previous, page = page, port.send(call, budget_share=DECORATION_SHARE, within=60.0)
+            previous, page = page, port.send(call, budget_share=OPTIONAL_SHARE, within=60.0)
             # One run may be billed in parts: time, proxies, export.
             if page.unreadable:
                 return None
@@ -72,8 +72,8 @@ def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> 
 def read_task_cost(port: Sender, record: RunRecord, run: Run, settling: float) -> dict[str, Any]:
     """Return what a run and all runs of its task cost, as fields of the run's summary.
 
-    :param settling: seconds after which a bill that is not there is looked for once more; 0 does not look again. The
-        bill of a run appears a moment after its end.
+    :param settling: seconds after which a missing bill is read once more; 0 does not read it again. The bill of a run
+        appears a moment after its end.
     """
     costs = None
     if run.started_at is not None and run.end_time is not None:
@@ -87,10 +87,10 @@ def read_task_cost(port: Sender, record: RunRecord, run: Run, settling: float) -
 
 
 def task_cost(record: RunRecord, costs: Mapping[int, Decimal]) -> dict[str, Any]:
-    """Add up what the runs of a task cost, over its tries, restarts and clears.
+    """Add up what the runs of a task cost, over its attempts, restarts and clears.
 
     :return: ``credits``; the ids of the ``runs`` that are in the sum; and ``is_complete``, which is false if a run is
-        not billed yet, or if the task may have had runs of which no record is left.
+        not billed yet, or if the task may have had runs that are not recorded.
     """
     own = record.all_runs
     billed = [run_id for run_id in own if run_id in costs]

@@ -16,7 +16,7 @@ QUIET_INTERVALS = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 class RunProgress:
-    """Decides which polls of a run are worth a log line: a changed status at once, the rest less and less often."""
+    """Decides which polls of a run are logged: a changed status immediately, the rest at increasing intervals."""
 
     __slots__ = ("_next_line", "_quiet", "_status")
 
@@ -53,7 +53,7 @@ def describe_run(run: Run, served_at: datetime | None = None) -> str:
         records += f" ({run.export_count} exported)"
     parts = [status_name(run.status), counted(run.page_count or 0, "page"), records]
     if run.error_count:
-        # Only then: the UI of Airflow 2 shows every line that has the word in red.
+        # Only if there are any: the UI of Airflow 2 shows every line with the word "error" in red.
         parts.append(counted(run.error_count, "error"))
     until = run.end_time or served_at
     if run.started_at is not None and until is not None and until >= run.started_at:
@@ -67,7 +67,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration as people say it: ``45 s``, ``2 min 10 s``, ``3 h 5 min``."""
+    """Return a duration for people to read: ``45 s``, ``2 min 10 s``, ``3 h 5 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -77,9 +77,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def run_summary(run: Run, **more: Any) -> dict[str, Any]:
-    """Return what a downstream task may want to know of a run, as plain JSON values.
+    """Return a summary of the run for downstream tasks, as plain JSON values.
 
-    :param more: what the task adds: ``link``, ``cost``, ``note``, ``map_index``.
+    :param more: fields that the task adds: ``link``, ``cost``, ``note``, ``map_index``.
     """
     times = {"created": run.created, "started": run.start_time, "ended": run.end_time}
     return {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 from airflow_provider_sequentum.runs.describe import counted, format_seconds
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.runs.record import RunRecord
 
 MOST_SAMPLES = 20
-"""How many of the agent's last runs tell what is usual."""
+"""Maximum number of the agent's last runs that determine the usual duration."""
 
 FEWEST_DURATIONS = 3
-"""With fewer runs that succeeded, no duration is usual."""
+"""With fewer successful runs, there is no usual duration."""
 
 OVERDUE_FACTOR = 3
-"""How many times its usual duration a run may take, where it is stopped because of that."""
+"""A run is overdue when it has taken this many times its usual duration."""
 
 RUNS_LISTED = 100
-"""How many of the agent's runs are read to find the usual duration."""
+"""How many of the agent's runs are listed to determine the usual duration."""
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,12 @@ class UsualDuration:
 
 
 def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDuration | None:
-    """Return how long the last runs that succeeded took; ``None`` if there are too few.
+    """Return the median duration of the last successful runs; ``None`` if there are too few.
 
-    One that took no time tells nothing: its times are not precise enough, and three times nothing is no time to run.
+    Runs that took no time are ignored: their times are not precise enough, and three times nothing is nothing.
 
     :param listed: the agent's runs, newest first.
-    :param run_id: a run that does not count.
+    :param run_id: a run to leave out.
     """
     seconds = [
         (run.end_time - since).total_seconds()
@@ -65,12 +65,12 @@ def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDur
 
 
 def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | None:
-    """Return when the run has taken three times its usual duration, by the worker's clock; ``None`` if none is usual.
+    """Return when the run will have taken three times its usual duration, by the worker's clock; ``None`` if unknown.
 
-    That the list cannot be read is no reason to fail: the run then has no such limit.
+    If the list of runs cannot be read, the run has no such limit.
     """
     try:
-        reply = port.exchange(runs.list_runs(run.agent_id, RUNS_LISTED), budget_share=DECORATION_SHARE, within=30.0)
+        reply = port.exchange(runs.list_runs(run.agent_id, RUNS_LISTED), budget_share=OPTIONAL_SHARE, within=30.0)
     except SequentumError as error:
         log.warning("%s is not stopped if it takes too long: its history could not be read. (%s)", record.name, error)
         return None
@@ -86,7 +86,7 @@ def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | N
     now = port.now()
     since = record.restart_asked_at or now
     if record.restart_asked_at is None and run.created is not None and reply.served_at is not None:
-        # By a Date that is ahead, of a gateway with a wrong clock, say, a run would be older than its request.
+        # A gateway's clock may be ahead, so that the run would seem older than its request.
         longest = now - record.requested_at if record.has_request_time else timedelta.max
         since = now - max(min(reply.served_at - run.created, longest), timedelta())
     allowed = OVERDUE_FACTOR * usual.seconds

@@ -1,4 +1,4 @@
-"""What the end of a run means to its task: success, a failure that a retry can help, or one that it cannot."""
+"""What the end of a run means to its task: success, a failure that a retry can fix, or one that it cannot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumException,
     SequentumSkipped,
 )
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE, Sender
+from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE, Sender
 from airflow_provider_sequentum.runs.describe import counted, describe_run
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 
@@ -33,7 +33,7 @@ EXCEPTION_OF: Mapping[Phase, type[AgentRunException]] = {
 }
 
 LONGEST_EXPLANATION = 3000
-"""Characters of what the service says of causes, which can be any length. An error message stays below 4 kB."""
+"""Maximum length of the service's explanation in an error message, which stays below 4 kB."""
 
 _WHAT_IT_MEANS = {
     Phase.RESTARTABLE: "it is still in the active Runs table and can be restarted in place",
@@ -46,10 +46,10 @@ _WHAT_IT_MEANS = {
 def failure_for(
     port: Sender, run: Run, next_step: str, exceptions: Mapping[Phase, type[AgentRunException]] = EXCEPTION_OF
 ) -> SequentumException:
-    """Return the exception for a run that did not end well, with what the service knows of the causes.
+    """Return the exception for a run that did not succeed, with the causes that the service reports.
 
-    :param next_step: what the next attempt or the reader should do.
-    :param exceptions: the exception of each phase; a sensor has its own.
+    :param next_step: what the next attempt does, or what the reader should do.
+    :param exceptions: the exception for each phase; a sensor has its own.
     """
     phase = phase_of(run)
     diagnostics = _diagnose(port, run) if phase in (Phase.RESTARTABLE, Phase.ARCHIVED) else None
@@ -60,7 +60,7 @@ def failure_for(
 
 
 def what_follows(phase: Phase, config: RunConfig, task: TaskFacts) -> str:
-    """Return what the error of a task says comes next, after a run that it started did not end well."""
+    """Return what happens next, for the error of a task whose run did not succeed."""
     if phase is Phase.SKIPPED:
         return "The task is skipped. Unarchive the agent to run it again."
     if phase is Phase.STOPPED:
@@ -74,7 +74,7 @@ def what_follows(phase: Phase, config: RunConfig, task: TaskFacts) -> str:
 
 
 def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = None) -> str:
-    """Return the message for a run that did not end well: what happened, what is left of it, what comes next."""
+    """Return the message for a run that did not succeed: what happened, what is left of the run, what happens next."""
     lines = [f"Run {run.id} of agent {run.agent_id} ended: {describe_run(run)}; {_WHAT_IT_MEANS[phase_of(run)]}."]
     if run.message:
         lines.append(f"The service says: {run.message}")
@@ -90,17 +90,15 @@ def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = 
 
 
 def _diagnose(port: Sender, run: Run) -> RunDiagnostics | None:
-    """Ask the service what went wrong. Without an answer, the error has only what the run's own record says."""
+    """Ask the service what went wrong. Without a response, the error only has what the run's record says."""
     try:
-        return port.send(
-            api.analytics.run_diagnostics(run.agent_id, run.id), budget_share=DECORATION_SHARE, within=30.0
-        )
+        return port.send(api.analytics.run_diagnostics(run.agent_id, run.id), budget_share=OPTIONAL_SHARE, within=30.0)
     except SequentumError:
         return None
 
 
 class Judgement(NamedTuple):
-    """What the policies say of a run that succeeded.
+    """The result of checking a successful run against the conditions of the task.
 
     :param action: ``succeed``, ``warn``, ``skip`` or ``fail``.
     :param reason: why, unless it is ``succeed``.
@@ -111,8 +109,8 @@ class Judgement(NamedTuple):
 
 
 def judge(run: Run, policies: RunPolicies) -> Judgement:
-    """Judge a run that succeeded: errors first, then emptiness, then the number of records."""
-    # A server that does not state what was extracted may still say what was exported.
+    """Check a successful run: first for errors, then whether it has records at all, then for their number."""
+    # A server that does not state how many records were extracted may state how many were exported.
     records = (run.export_count if run.data_count is None else run.data_count) or 0
     errors = run.error_count or 0
     if policies.max_errors is not None and errors > policies.max_errors:

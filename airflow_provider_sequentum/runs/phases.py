@@ -1,8 +1,8 @@
-"""The life cycle of a run, as one table: what each status means to a waiter and to the task's next attempt.
+"""The life cycle of a run, as one table: what each status means to a waiting task and to the task's next attempt.
 
-Everything that decides about a run asks :func:`phase_of`. The two statuses that look alike are the reason for the
-table: ``Failure`` (6) ended badly, is still in the active Runs table and can be restarted in place; ``Failed`` (7) is
-the same run after it was archived to run-history, with nothing left to restart.
+All decisions about a run use :func:`phase_of`. Two statuses look alike: ``Failure`` (6) is a failed run that is still
+in the active Runs table and can be restarted in place; ``Failed`` (7) is the same run after it was archived to
+run-history, with nothing left to restart.
 
 Based on https://docs.sequentum.com/concepts/runs.
 """
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """What a status means to whoever waits for the run, and to the next attempt of the task that started it."""
+    """What a status means to a task that waits for the run, and to the next attempt of the task that started it."""
 
     ACTIVE = "active"
-    """Still running: a waiter keeps waiting, a new attempt joins the run."""
+    """Still running: the task keeps waiting, a new attempt joins the run."""
 
     SUCCEEDED = "succeeded"
-    """Ended well: a waiter returns, a new attempt returns the same run."""
+    """The task succeeds, a new attempt returns the same run."""
 
     RESTARTABLE = "restartable"
-    """Ended badly, still in the active table: a new attempt restarts the same run in place."""
+    """Failed, still in the active table: a new attempt restarts the same run in place."""
 
     ARCHIVED = "archived"
-    """Ended badly and moved to run-history: a new attempt starts a new run."""
+    """Failed and moved to run-history: a new attempt starts a new run."""
 
     STOPPED = "stopped"
     """Ended by a stop or kill: not retried; a cleared task starts a new run."""
@@ -41,7 +41,7 @@ class Phase(Enum):
     """Not executed by the service: the task is skipped."""
 
     UNKNOWN = "unknown"
-    """A status this version does not know: a waiter keeps waiting, with a warning, up to its deadline."""
+    """A status this version does not know: the task keeps waiting, with a warning, until its deadline."""
 
     @property
     def is_over(self) -> bool:
@@ -89,13 +89,13 @@ class NextStep(Enum):
     """What a new attempt of the task does with the run that an earlier one started."""
 
     START = "start"
-    """Start a new run: the old one is over, or unknown to the service."""
+    """Start a new run: the old one has ended, or is unknown to the service."""
 
     STOP_AND_START = "stop_and_start"
     """Stop the old run, then start a new one."""
 
     JOIN = "join"
-    """Wait for the old run, or return it if it is over."""
+    """Wait for the old run, or return it if it has ended."""
 
     RESTART = "restart"
     """Restart the old run in place."""
@@ -114,13 +114,13 @@ def next_step(
     on_clear: str,
     retry_mode: str,
 ) -> NextStep:
-    """Decide. ``on_clear`` is about a run that is still running: a cleared task never returns one that is over.
+    """Return the next step. ``on_clear`` applies to active runs only: a cleared task never returns one that has ended.
 
-    :param phase: the old run's phase; ``None`` when the service no longer knows it.
+    :param phase: the old run's phase; ``None`` if the service no longer knows it.
     :param is_same_work: whether this attempt asks for the same work.
     :param was_cleared: whether the task was cleared since the run was started.
-    :param is_rejected: whether the old run succeeded and violates what the task asks of its result.
-    :param is_stopping: whether the old run is being stopped: its end is known already.
+    :param is_rejected: whether the old run succeeded, but violates a condition of the task.
+    :param is_stopping: whether the old run is being stopped.
     :param on_clear: ``rerun`` or ``join``.
     :param retry_mode: ``restart_or_new``, ``restart`` or ``new``.
     """

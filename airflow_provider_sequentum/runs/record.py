@@ -1,4 +1,4 @@
-"""What a task asks a run for, and what one attempt of the task leaves for the next."""
+"""The configuration of a run, and the record that one attempt of a task leaves for the next."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 MOST_REPLACED = 20
-"""How many earlier runs a record names. It bounds the record; only the newest can be mistaken for a lost one."""
+"""Maximum number of earlier runs in a record. Only the newest ones can be mistaken for a lost run."""
 
 
 class RunPolicies(JobConfig):
@@ -60,7 +60,7 @@ class RunPolicies(JobConfig):
 
 
 class StartOptions(Configuration):
-    """What goes into the request that starts a run. Only what is set is sent; the rest is the agent's default.
+    """The options of the request that starts a run. Only those that are set are sent; the agent has its own defaults.
 
     See https://docs.sequentum.com/api-reference/agents/start-run.
     """
@@ -79,9 +79,9 @@ class StartOptions(Configuration):
 class RunConfig(RunPolicies, StartOptions):
     """A run to be started, and how to handle it.
 
-    :param agent_name: what ``agent_id`` was found by, if it was not given.
-    :param expected_version: the version of the agent that the run must have; any if it is ``None``.
-    :param pinned_version: what ``pinned`` stands for in it; ``None`` if nothing is pinned yet.
+    :param agent_name: the name by which ``agent_id`` was found, if only the name was given.
+    :param expected_version: the version of the agent that the run must have; ``None`` for any.
+    :param pinned_version: the version that ``pinned`` stands for; ``None`` if none is pinned yet.
     """
 
     agent_id: Id = 0
@@ -101,11 +101,11 @@ class RunConfig(RunPolicies, StartOptions):
         return self.pinned_version if self.expected_version == "pinned" else self.expected_version
 
     def fingerprint(self) -> str:
-        """Return a digest of the agent and of all that goes into the request."""
+        """Return a digest of the agent and of all options of the request."""
         return fingerprint(self.agent_id, self._start_options())
 
     def _start_options(self) -> dict[str, Any]:
-        # An option that is not set does not count, so that a later version with more of them finds the same digest.
+        # Options that are not set are left out, so that a later version with more options computes the same digest.
         options = {name: getattr(self, name) for name in StartOptions.model_fields}
         return {name: value for name, value in options.items() if value is not None}
 
@@ -114,20 +114,19 @@ class RunRecord(JobRecord):
     """The record of one logical attempt at a run.
 
     :param agent_id: the agent.
-    :param config: what was asked for: a resumed task reads no argument of the operator again. ``None`` in the record of
-        a space, which holds the configuration of all its runs.
+    :param config: the parsed parameters: a resumed task does not read the operator's arguments again. ``None`` in the
+        record of a space, which holds the configuration of all its runs.
     :param run_id: the run, once the service has answered.
-    :param restart_asked_at: when a restart in place was last asked for, by the worker's clock.
-    :param failure_ended_at: the end time of the Failure that was restarted; tells a stale answer from a new Failure.
-    :param replaced: the task's earlier runs. None of them is the one that a lost start may have started.
-    :param is_ambiguous: the task has failed because the run could not be distinguished from others: people know of it.
-    :param is_rejected: the run succeeded and violates what the task asks of its result: the next attempt must not
-        return it.
+    :param restart_asked_at: when the last restart in place was requested, by the worker's clock.
+    :param failure_ended_at: the end time of the Failure that was restarted; tells a stale response from a new Failure.
+    :param replaced: the task's earlier runs. None of them can be the run of a lost start.
+    :param is_ambiguous: the task has failed because the run could not be distinguished from others.
+    :param is_rejected: the run succeeded, but violates a condition of the task, so the next attempt must not return it.
     :param starts: the starts that the task has made so far, if it has a credit limit.
     :param first_requested_at: when the first of the task's runs was requested.
     :param may_lack_runs: whether the task may have had runs that this record does not name.
-    :param overdue_at: when the run has taken too long compared with earlier ones, where it is stopped because of that.
-    :param restarts_done: how often this attempt of the task has restarted the run in place.
+    :param overdue_at: when the run will have taken too long compared with earlier ones, if it is to be stopped then.
+    :param restarts_done: how many times this attempt of the task has restarted the run in place.
     """
 
     agent_id: int = 0
@@ -151,26 +150,26 @@ class RunRecord(JobRecord):
 
     @property
     def is_overdue_first(self) -> bool:
-        """Whether the first thing to pass is the time that the run may take compared with earlier ones."""
+        """Whether the run is overdue, compared with earlier ones, before any other limit expires."""
         return self.overdue_at is not None and self.overdue_at == self.earliest_deadline
 
     @property
     def timeout_name(self) -> str:
-        """What messages call the limit that passes first."""
+        """The name, in messages, of the limit that expires first."""
         return "three times its usual duration" if self.is_overdue_first else super().timeout_name
 
     @property
     def starts_made(self) -> tuple[PlannedStart, ...]:
-        """The starts that the task has made, as far as it is known that they were made.
+        """The starts that the task is known to have made.
 
-        One whose answer was lost counts only if its run could not be determined: an interrupted attempt may never have
-        sent it, and the attempt after it looks for its run.
+        A start whose response was lost counts only if its run could not be determined: an interrupted attempt may never
+        have sent the request, and the next attempt searches for its run.
         """
         return tuple(start for start in self.starts if start.run_id is not None or self.is_ambiguous)
 
     @property
     def config_or_defaults(self) -> RunConfig:
-        """What was asked for; the defaults where the record does not say."""
+        """The configuration; the defaults if the record has none."""
         return self.config or RunConfig(agent_id=self.agent_id)
 
     @property
@@ -185,7 +184,7 @@ class RunRecord(JobRecord):
         return f"{run} of agent {self.agent_id}"
 
     def started(self, run_id: int) -> Self:
-        """Return the record with the run that the service answered with."""
+        """Return the record with the run that was started."""
         starts = self.starts
         if starts and starts[-1].run_id is None:
             starts = (*starts[:-1], starts[-1].updated(run_id=run_id))
@@ -194,9 +193,9 @@ class RunRecord(JobRecord):
         )
 
     def unnamed(self) -> Self:
-        """Return the record as it was before the service answered with a run, because that is not the one it started.
+        """Return the record without the run, because the response to the start names another run than the started one.
 
-        What is known of such an answer is as much as of a lost one.
+        Such a response says no more than a lost one.
         """
         starts = tuple(
             start.updated(run_id=None) if start.run_id == self.run_id and number == len(self.starts) else start

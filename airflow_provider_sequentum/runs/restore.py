@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark: str) -> int:
     """Make an old version the active one, and return the number that the service gives it as a new version.
 
-    A restoration is no request that can be repeated: each makes a new version. The mark in its comment tells a later
+    A restoration must not be repeated, because each request makes a new version. The mark in its comment tells a later
     attempt of the same task that it was done.
 
     :param reason: why; it is stored as the comment of the new version.

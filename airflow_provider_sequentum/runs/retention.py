@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sequentum.api import files, runs
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.text import safe_text
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.service_time import confirmed_time
@@ -104,7 +104,7 @@ def delete_old_runs(
     :raises SequentumError: the service could not be asked, or its answer to a deletion was lost.
     """
     agent_id, dry_run = result.agent_id, result.dry_run
-    reply = port.exchange(runs.list_runs(agent_id, LONGEST_RUN_LIST), budget_share=DECORATION_SHARE)
+    reply = port.exchange(runs.list_runs(agent_id, LONGEST_RUN_LIST), budget_share=OPTIONAL_SHARE)
     listed = reply.value
     result.is_cut = is_cut(listed, LONGEST_RUN_LIST)
     if result.is_cut:
@@ -154,7 +154,7 @@ def _latest_now(listed: Sequence[Run], now: datetime) -> datetime:
 
 def _why_kept(port: Sender, run: Run, remove_method: RemoveMethod, why_not_landed: WhyNotLanded) -> str | None:
     try:
-        listed = port.send(files.list_files(run.agent_id, run.id), budget_share=DECORATION_SHARE)
+        listed = port.send(files.list_files(run.agent_id, run.id), budget_share=OPTIONAL_SHARE)
     except SequentumError as error:
         if error.status_code not in (401, 403, 404):
             raise
@@ -169,7 +169,7 @@ def _why_kept(port: Sender, run: Run, remove_method: RemoveMethod, why_not_lande
 def _delete(port: Sender, run: Run, remove_method: RemoveMethod, result: Deletion) -> str | None:
     """Delete a run; return why the service refused."""
     try:
-        port.send(runs.delete(run.agent_id, run.id, remove_method), budget_share=DECORATION_SHARE)
+        port.send(runs.delete(run.agent_id, run.id, remove_method), budget_share=OPTIONAL_SHARE)
     except SequentumError as error:
         if error.status_code == 404:
             return _why_unknown(port, run, error)
@@ -184,7 +184,7 @@ def _delete(port: Sender, run: Run, remove_method: RemoveMethod, result: Deletio
 def _why_unknown(port: Sender, run: Run, error: SequentumError) -> str | None:
     """Return why a run that was to be deleted is still there, although the service answered that it is not."""
     try:
-        port.send(runs.status(run.agent_id, run.id), budget_share=DECORATION_SHARE)
+        port.send(runs.status(run.agent_id, run.id), budget_share=OPTIONAL_SHARE)
     except SequentumError as unknown:
         if unknown.status_code != 404:
             raise

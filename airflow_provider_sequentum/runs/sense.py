@@ -1,4 +1,4 @@
-"""Waiting for a run that something else started: what a sensor asks for, and what the run's end means to it."""
+"""Waiting for a run that something else started: the parameters of the sensor, and what the end of the run means."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _NEXT_STEP = {
 
 
 class SensorConfig(Configuration):
-    """What the parameters of a sensor mean.
+    """The parsed parameters of a sensor.
 
-    See :class:`~airflow_provider_sequentum.sensors.agent_run.AgentRunSensor`. A deferred sensor carries it, so that it
-    reads no parameter again when it is resumed.
+    See :class:`~airflow_provider_sequentum.sensors.agent_run.AgentRunSensor`. They are handed on when the sensor is
+    deferred, so that it does not parse its parameters again when it resumes.
     """
 
     sequentum_conn_id: str = "sequentum_default"
@@ -55,15 +55,15 @@ class SensorConfig(Configuration):
             since=self.since,
             poll_interval=self.poke_interval,
             wait_for_restart=self.wait_for_restart,
-            # The sensor's own timeout bounds how long the service may be out of reach, in every mode.
+            # The sensor's own timeout limits how long the service may be unavailable, in every mode.
             tolerate_outages=True,
         )
 
 
 def sensed_failure(port: Sender, run: Run) -> SequentumException | None:
-    """Return what a sensor fails or skips with when the run has ended; ``None`` if it succeeded.
+    """Return the exception with which a sensor fails or skips after the run has ended; ``None`` if the run succeeded.
 
-    Looking again does not change how a run ended, so none of these is retried.
+    Another poke would not change the result, so none of these exceptions is retried.
     """
     phase = phase_of(run)
     if phase is Phase.SUCCEEDED:

@@ -1,4 +1,4 @@
-"""The time by the service's clock, where the ``Date`` of an answer may be another one's: a cache's or a gateway's."""
+"""The time by the service's clock. The ``Date`` of a response may come from another clock, such as a gateway's."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.port import Sender
 
 MOST_AHEAD = timedelta(minutes=10)
-"""The default of how far the service's time may be ahead of the worker's."""
+"""How far the service's time may be ahead of the worker's before it has to be confirmed, by default."""
 
 DATE_TOLERANCE = timedelta(minutes=5)
-"""How much later than an answer's ``Date`` a run in it may have been created, by clocks that differ a little."""
+"""How much later than the ``Date`` of a response a run in it may have been created, because clocks differ a little."""
 
 MOST_APART = timedelta(minutes=1)
 """How far the service's clock and the worker's may be apart before something else has to confirm a ``Date``."""
@@ -27,21 +27,21 @@ log = logging.getLogger(__name__)
 
 
 def is_of_another_clock(served_at: datetime, seen: Iterable[Run]) -> bool:
-    """Return whether the ``Date`` of an answer is of another clock than the one that runs are dated by.
+    """Return whether the ``Date`` of a response comes from another clock than the one that dates the runs.
 
-    :param seen: the runs in that answer. None of them can have been created after it.
+    :param seen: the runs in that response. None of them can have been created after it.
     """
     return any(run.created is not None and run.created > served_at + DATE_TOLERANCE for run in seen)
 
 
 def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MOST_AHEAD) -> datetime:
-    """Return a time that the service's clock has reached, as far as can be known.
+    """Return a time that the service's clock has certainly reached, as far as this can be known.
 
-    A gateway with a wrong clock may write a ``Date`` of the future. So where it is ahead of the worker's clock, the
-    time that the service itself writes into an answer has to confirm it. If that does not, the worker's clock counts.
+    A gateway with a wrong clock may send a ``Date`` in the future. If it is ahead of the worker's clock, the time that
+    the service itself writes into a response has to confirm it. Otherwise the worker's clock is used.
 
-    :param served_at: the time by the ``Date`` of an answer.
-    :param most_ahead: how far it may be ahead of the worker's before something else has to confirm it.
+    :param served_at: the time by the ``Date`` of a response.
+    :param most_ahead: how far it may be ahead of the worker's clock before it has to be confirmed.
     """
     if served_at <= port.now() + most_ahead:
         return served_at
@@ -93,4 +93,4 @@ def _stated_time(port: Sender) -> datetime | None:
     # Rarely needed, and each process of a task would pay for the import.
     from airflow_provider_sequentum.api import billing
 
-    return port.send(billing.credits(), budget_share=DECORATION_SHARE).retrieved_at
+    return port.send(billing.credits(), budget_share=OPTIONAL_SHARE).retrieved_at

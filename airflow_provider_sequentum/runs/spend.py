@@ -1,8 +1,8 @@
-"""What a start may spend: ``min_credits``, which must be left, and ``credit_limit``, which refuses a start.
+"""Limiting what a start spends: ``min_credits``, which must be left, and ``credit_limit``, which must not be exceeded.
 
-Tasks of a DAG run keep a limit together without a place that they could lock. Each announces the start that it would
-like to make, and only then reads the announcements of the others. Of any tasks that start, the one that announced last
-has read what all others had announced, so their sum is within the limit.
+The tasks of a DAG run share a limit without a lock. Each task first announces the start that it wants to make, and then
+reads the announcements of the others. Among the tasks that start, the one that announced last has read all other
+announcements, so their sum is within the limit.
 
 Based on https://docs.sequentum.com/api-reference/billing.
 """
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies
 
 HISTORY = timedelta(days=30)
-"""How far back billed runs tell what the next one costs."""
+"""Age of the oldest bill that a forecast is based on."""
 
 MOST_SAMPLES = 20
-"""The mean of how many of the agent's last runs is the forecast."""
+"""Maximum number of the agent's last runs that a forecast is based on."""
 
 LOOK_INTERVAL = 3.0
 """Seconds between two readings of the announcements, while only undecided ones prevent a decision."""
 
 MOST_LOOKS = 20
-"""How often a task looks, until it counts undecided announcements like decided ones."""
+"""Number of readings after which a task counts undecided announcements like decided ones."""
 
 MOST_AGENTS = 50
-"""How many agents a space may have, where a limit is set: each takes a request, and a key has 100 a minute."""
+"""Maximum number of agents in a space with a limit: each takes a request, and a key has 100 a minute."""
 
 MOST_NAMED = 10
-"""How many agents a message names."""
+"""Maximum number of agents that a message lists."""
 
 CREDIT = Decimal("0.000001")
-"""To what a forecast is rounded, so that the sum of forecasts is exact."""
+"""The unit to which forecasts are rounded, so that their sum is exact."""
 
 log = logging.getLogger(__name__)
 
@@ -68,24 +68,24 @@ class Verdict(Enum):
     START = "start"
     REFUSE = "refuse"
     WAIT = "wait"
-    """Look again, and keep the announcement: others withdraw theirs because of it."""
+    """Keep the announcement and read again: others withdraw theirs because of it."""
     YIELD = "yield"
-    """Withdraw the announcement for now, because of others that come first, and look again."""
+    """Withdraw the announcement for now, because others come first, and read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a start is added to, in credits.
+    """The expected spending with a start, in credits.
 
     :param forecast: what the start is expected to cost.
     :param billed: what billing states for the period; 0 for a DAG run.
-    :param started: forecasts of the starts that were decided, those of earlier attempts of this task among them.
-    :param starts: how many these are.
-    :param silent: the forecast for each task that ended without having announced: it may have started a run.
+    :param started: forecasts of the starts that were decided, including those of earlier attempts of this task.
+    :param starts: the number of these starts.
+    :param silent: a forecast for each task that ended without an announcement: it may have started a run.
     :param ahead: forecasts of the undecided starts that come before this one.
-    :param undecided: forecasts of all others' undecided starts.
-    :param is_stirring: whether a task has just started and has not announced yet. It may be a retry, whose
-        announcement Airflow has removed.
+    :param undecided: forecasts of all undecided starts of other tasks.
+    :param awaits_announcements: whether a running task has not announced anything yet. It may be a retry, whose
+        announcement Airflow has deleted.
     """
 
     forecast: Decimal
@@ -95,24 +95,24 @@ class Tally:
     silent: Decimal = Decimal(0)
     ahead: Decimal = Decimal(0)
     undecided: Decimal = Decimal(0)
-    is_stirring: bool = False
+    awaits_announcements: bool = False
 
     @property
     def certain(self) -> Decimal:
-        """The sum with this start, without what others have not decided."""
+        """The sum with this start, without the undecided starts of others."""
         return self.billed + self.started + self.silent + self.forecast
 
     def decide(self, limit: Decimal, *, is_last_look: bool = False) -> Verdict:
         """Return what to do.
 
-        :param is_last_look: whether there is no time for another look.
+        :param is_last_look: whether there is no time to read again.
         """
         fits = self.certain + self.undecided <= limit
         if self.certain > limit:
             return Verdict.REFUSE
         if is_last_look:
             return Verdict.START if fits else Verdict.REFUSE
-        if self.is_stirring:
+        if self.awaits_announcements:
             return Verdict.WAIT
         if fits:
             return Verdict.START
@@ -126,8 +126,8 @@ def tally(
 
     :param own: what this task has announced.
     :param announced: what the others have.
-    :param bills: of each agent to be started; what is billed already is not counted twice.
-    :param forecast: what a start costs of which no forecast is known.
+    :param bills: the bills of the agents to be started; what is already billed is not counted twice.
+    :param forecast: the cost of a start without a known forecast.
     :param is_last_look: count the tasks that have not announced yet as if they had ended.
     """
     costs = {bill.agent_id: bill.costs for bill in bills}
@@ -136,7 +136,7 @@ def tally(
         return forecast if start.credits is None else Decimal(str(start.credits))
 
     def counts(start: PlannedStart) -> bool:
-        # A limit for a period is one for these agents, and billing tells of their other runs.
+        # A limit for a period applies to these agents only, and billing includes their other runs.
         is_theirs = start.agent_id in costs and start.run_id not in costs[start.agent_id]
         return bills[0].since is None or is_theirs or not start.agent_id
 
@@ -155,7 +155,7 @@ def tally(
         silent=silent * forecast,
         ahead=sum((each for place, each in pending if place < _place(own)), Decimal(0)),
         undecided=sum((each for _, each in pending), Decimal(0)),
-        is_stirring=announced.silent_running > 0,
+        awaits_announcements=announced.silent_running > 0,
     )
 
 
@@ -165,12 +165,12 @@ def _place(announcement: Announcement) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What billing tells of an agent.
+    """What billing states about an agent.
 
     :param costs: what its runs cost, oldest first.
     :param samples: the costs of the last runs that have ended.
     :param since: the start of the period; ``None`` if the limit is for a DAG run.
-    :param spent: what was spent in it.
+    :param spent: what was spent in the period.
     """
 
     agent_id: int
@@ -181,15 +181,15 @@ class Bill:
 
     @property
     def mean(self) -> Decimal | None:
-        """What the next run costs by what the last ones did; ``None`` without any."""
+        """The forecast of what the next run costs; ``None`` without samples."""
         return (sum(self.samples, Decimal(0)) / len(self.samples)).quantize(CREDIT) if self.samples else None
 
 
 def planned_starts(bills: Sequence[Bill], limit: Decimal) -> tuple[PlannedStart, ...]:
-    """Return a start of each agent with what it is expected to cost: the mean of what its last runs cost.
+    """Return a start of each agent with its forecast: the mean of what the agent's last runs cost.
 
-    Agents of which no run is billed yet share what the limit leaves. So nothing else is started beside them, and their
-    bills are the next forecasts.
+    Agents without a billed run share what is left of the limit. So nothing else is started at the same time, and their
+    bills are the basis of the next forecasts.
     """
     means = [bill.mean for bill in bills]
     left = max(limit - sum((mean for mean in means if mean is not None), Decimal(0)), Decimal(0))
@@ -201,7 +201,7 @@ def planned_starts(bills: Sequence[Bill], limit: Decimal) -> tuple[PlannedStart,
 
 
 def basis_of(bills: Sequence[Bill]) -> str:
-    """Return what a forecast rests on, for messages."""
+    """Return what a forecast is based on, for messages."""
     unknown = [bill.agent_id for bill in bills if bill.mean is None]
     if len(bills) == 1 and unknown:
         return "the whole limit, because no run of the agent is billed yet"
@@ -220,7 +220,7 @@ def _agents(ids: Sequence[int]) -> str:
 
 
 def bill_of(agent_id: int, rows: Iterable[RunCost], since: datetime | None) -> Bill:
-    """Add up what billing lists of an agent. A run may be billed in parts: time, proxies, export."""
+    """Add up the bills of an agent. A run may be billed in parts: time, proxies, export."""
     known = [(row.date or row.start_time, row) for row in rows if row.cost is not None]
     known.sort(key=lambda pair: (pair[0] is not None, pair[0] or datetime.min.replace(tzinfo=UTC), pair[1].run_id))
     costs: dict[int, Decimal] = {}
@@ -230,7 +230,7 @@ def bill_of(agent_id: int, rows: Iterable[RunCost], since: datetime | None) -> B
         costs[row.run_id] = costs.get(row.run_id, Decimal(0)) + cost
         if since is not None and (moment is None or moment >= since):
             spent += cost
-    # What is billed of a run that has not ended is a part of its cost.
+    # The bill of a run that has not ended is only a part of its cost.
     ended = {row.run_id for _, row in known if row.end_time is not None} or costs.keys()
     samples = [cost for run_id, cost in costs.items() if run_id in ended][-MOST_SAMPLES:]
     return Bill(agent_id, costs, samples, since, spent)
@@ -248,10 +248,10 @@ def start_of(period: str, now: datetime) -> datetime | None:
 def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
     """Check that enough credits are left.
 
-    :param min_credits: the fewest that will do; ``None`` does not ask.
+    :param min_credits: the minimum; ``None`` skips the check.
     :param what: what is to be started.
     :raises CreditsTooLow: fewer are left.
-    :raises SequentumError: the balance cannot be read. A task that asks for this check must not start without it.
+    :raises SequentumError: the balance cannot be read. A task with this check must not start without it.
     """
     if min_credits is None:
         return
@@ -269,12 +269,12 @@ def reserve_credits(
 ) -> tuple[PlannedStart, ...]:
     """Announce the starts of agents, and return only if the limit has room for all of them.
 
-    :param agents: the agent; those of a space, which are started by one request.
-    :param name: what messages call them.
-    :param before: the starts that this task has made already.
+    :param agents: the agent, or all agents of a space, which are started by one request.
+    :param name: how messages name them.
+    :param before: the starts that this task has already made.
     :return: these and the new ones.
-    :raises CreditLimitReached: the sum would pass the limit. The announcement was withdrawn.
-    :raises SequentumRequestRefused: the bills are more than can be read.
+    :raises CreditLimitReached: the sum would exceed the limit. The announcement was withdrawn.
+    :raises SequentumRequestRefused: there are more bills than can be read.
     :raises SequentumError: billing cannot be read. A task with a limit must not start without it.
     """
     if config.credit_limit is None:
@@ -337,9 +337,9 @@ def _wait_for_room(
 
 
 def check_credit_limit(port: Sender, config: RunConfig) -> None:
-    """Refuse a start that by billing alone would pass the limit of a day or a month; nothing is announced.
+    """Refuse a start that, by billing alone, would exceed the limit of a day or a month. Nothing is announced.
 
-    It is for code that is no task of its own. Raises what :func:`reserve_credits` raises.
+    For code that is not a task of its own. Raises what :func:`reserve_credits` raises.
     """
     limit = Decimal(str(config.credit_limit))
     bill = read_bill(port, config, config.agent_id)
@@ -350,7 +350,7 @@ def check_credit_limit(port: Sender, config: RunConfig) -> None:
 
 
 def read_bills(port: Sender, config: RunPolicies, agents: Sequence[int], name: str) -> list[Bill]:
-    """Read what billing tells of agents. What a start costs is listed by agent only, so each takes one request.
+    """Read the bills of agents. Bills are listed by agent only, so each takes one request.
 
     Raises what :func:`reserve_credits` raises.
     """
@@ -363,9 +363,9 @@ def read_bills(port: Sender, config: RunPolicies, agents: Sequence[int], name: s
 
 
 def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
-    """Read what billing tells of an agent, by one request."""
+    """Read the bills of an agent with one request."""
     now = port.now()
-    # Billing counts in days, and it is not published of which time zone; its clock may be a day off as well.
+    # Billing counts in days of an undocumented time zone, and its clock may be a day off as well.
     first = min(now - HISTORY, start_of(config.credit_limit_period, now - timedelta(days=1)) or now) - timedelta(days=1)
     reply = port.exchange(
         api.billing.list_agent_runs(
@@ -375,7 +375,7 @@ def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
             records_per_page=BILLING_PAGE,
         )
     )
-    # By a date of the future nothing would have been spent yet.
+    # By a date in the future, nothing would have been spent yet.
     moment = now if start_of(config.credit_limit_period, now) is None else confirmed_time(port, reply.served_at or now)
     page, since = reply.value, start_of(config.credit_limit_period, moment)
     if since is not None and page.unreadable:

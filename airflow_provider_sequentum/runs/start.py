@@ -1,8 +1,8 @@
-"""Acquiring the one run that an attempt of a task works with: started, joined, restarted, or found again.
+"""Acquiring the one run that an attempt of a task works with: start it, join it, restart it, or find it again.
 
-No POST of the API is idempotent, so a start that is sent twice is a second billed run. What prevents it is the order of
-things: save the intent, send the start, save the run. Whatever interrupts an attempt in between leaves enough for the
-next one to find out.
+No POST of the API is idempotent, so a start that is sent twice is a second billed run. The order of the steps prevents
+it: save the intent, send the start, save the run id. Wherever an attempt is interrupted, the next one can find out what
+happened.
 """
 
 from __future__ import annotations
@@ -44,33 +44,33 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
 CLOCK_TOLERANCE = timedelta(seconds=3)
-"""How much earlier than its start was sent a run may seem to have been created: ``Date`` has whole seconds, and the
-clocks of the service's own machines differ."""
+"""A run may seem to have been created this much before its start was sent: ``Date`` has whole seconds, and the clocks
+of the service's machines differ."""
 
 OLDER = timedelta(minutes=1)
-"""How much earlier than its start was sent a run has to have been created before it counts as another one than the
-service has started."""
+"""A run that was created at least this much before the start was sent is not the one that was started."""
 
 JUST_BEFORE = "Runs {} were created just before the start was sent, by clocks of the service that may differ."
-"""Why such runs leave it open whether the start took effect."""
+"""Why it is uncertain whether the start took effect."""
 
 LOOKUP_DELAYS = (5.0, 10.0)
-"""Seconds before each look for a lost run, which may take a moment to appear."""
+"""Seconds before each search for a lost run, which may take a moment to appear."""
 
 SIBLING_DELAYS = (15.0, 15.0, 30.0)
-"""The same after that, while starts of mapped siblings are unanswered: their answers tell which runs are theirs."""
+"""Seconds before each further search while starts of mapped siblings are unanswered: the responses show whose run is
+whose."""
 
 LOOKUP_DELAYS_IF_KILLED = (0.0, 1.0, 4.0, 10.0)
-"""The same for a task that is being killed: Airflow gives it about five seconds."""
+"""Seconds before each search if the task is being killed: Airflow gives it about five seconds."""
 
 BUSY_DELAYS = (10.0, 20.0, 30.0)
 """Seconds before each repetition of a start that was refused with 409: another run of the agent may be about to end."""
 
 RESTART_REFUSALS = (400, 404, 405, 409, 422)
-"""Statuses that say that a run cannot be restarted, or that the service offers no restart."""
+"""Status codes that mean that a run cannot be restarted, or that the service offers no restart."""
 
 MOST_NAMED = 5
-"""How many runs a message names."""
+"""Maximum number of runs that a message lists."""
 
 STEP_NAMES: Mapping[NextStep, str] = {
     NextStep.START: "Starting a new run",
@@ -79,7 +79,7 @@ STEP_NAMES: Mapping[NextStep, str] = {
     NextStep.RESTART: "Restarting it in place",
     NextStep.REFUSE: "Only a restart is allowed, and it cannot be restarted",
 }
-"""What the log says of each step."""
+"""How each step is logged."""
 
 T = TypeVar("T")
 
@@ -98,10 +98,10 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord) -> Run:
     :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
     :raises AgentVersionChanged: the agent has another version than the expected one.
-    :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
+    :raises SequentumError: the service refused, or could not be reached. If a start is in doubt, the record says so.
     """
     config = new.config_or_defaults
-    # What an earlier attempt has announced and claimed went with its XComs.
+    # Airflow has deleted the XComs in which an earlier attempt announced and claimed its runs.
     _announce(port, config, new.starts if previous is None else previous.starts)
     if previous is None:
         return start_run(port, new, None)
@@ -111,7 +111,7 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord) -> Run:
         record = _find_requested_run(port, previous, new)
         if record.run_id is None:
             return start_run(port, new, record)
-        port.save(record)  # from here on, whatever ends this attempt knows the run
+        port.save(record)  # from here on, the run is known
         _claim(port, record)
     return take_up_run(port, record, new, _look(port, record))
 
@@ -136,12 +136,12 @@ def take_up_run(port: Port, record: RunRecord, new: RunRecord, run: Run | None) 
             step = _decide(record, run, new)
     if step is NextStep.STOP_AND_START:
         run = _stop_replaced(port, record, config)
-        step = _decide(record, run, new)  # it may have ended well before it was stopped
+        step = _decide(record, run, new)  # it may have succeeded before it was stopped
     if run is None or step in (NextStep.START, NextStep.STOP_AND_START):
         return start_run(port, new, record)
     if step is NextStep.REFUSE:
         raise _restart_refused(record, f"it ended as {status_name(run.status)} and was archived")
-    # From here on this attempt bounds the run, and the record says what it was asked for.
+    # From here on, the deadlines and the configuration of this attempt apply to the run.
     joined = record.joined_by(new).updated(config=new.config, restarts_done=0)
     if step is NextStep.RESTART:
         return restart_or_start(port, joined, run, new)
@@ -173,14 +173,14 @@ def _decide(record: RunRecord, run: Run | None, new: RunRecord) -> NextStep:
 
 
 def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_repeat: bool = True) -> Run:
-    """Start a new run: save the intent, send the start, save the run. Raises what :func:`acquire_run` raises.
+    """Start a new run: save the intent, send the start, save the run id. Raises what :func:`acquire_run` raises.
 
     :param new: the record of this attempt.
     :param previous: the record of the run that this one replaces.
-    :param may_repeat: whether a start whose answer was lost may be followed by another one in this attempt, where
-        ``on_ambiguous_start`` is ``start``. It is never followed by more than one: each may be a billed run.
+    :param may_repeat: whether another start may follow in this attempt if the response is lost and
+        ``on_ambiguous_start`` is ``start``. There is at most one, because each may be a billed run.
     """
-    # A resumed task starts nothing, and its process would pay for the import.
+    # Imported here because a resumed task starts nothing.
     from airflow_provider_sequentum.runs.before_start import check_before_start
 
     config = new.config_or_defaults
@@ -200,7 +200,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
         reply = _send_new(port, config.start_call(), record)
     except SequentumError as error:
         if not error.may_have_acted:
-            # Nothing was started, so there is nothing to look for.
+            # Nothing was started, so there is no run to search for.
             port.save(previous)
             _claim(port, previous or record, is_answered=True)
             _announce(port, config, before)
@@ -211,7 +211,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
         if found is None and config.on_ambiguous_start == "start" and may_repeat:
             return start_run(port, new.updated(starts=starts, may_lack_runs=True), previous, may_repeat=False)
         if found is None:
-            # The intent stays: the next attempt looks again, later, and starts a run only if there is still none.
+            # The intent is kept: the next attempt searches again, and starts a run only if there is still none.
             raise
         run = found
     else:
@@ -225,7 +225,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
 
 
 def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
-    """Send the start of a new run; an answer that names a run which the task had before is as good as a lost one."""
+    """Send the start of a new run. A response that names an earlier run of the task is treated as a lost one."""
     reply = send_start(port, call, f"Agent {record.agent_id}")
     if reply.value.id in record.replaced:
         reason = f"the answer names run {reply.value.id}, and the task had it before"
@@ -234,7 +234,7 @@ def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
 
 
 def _started_by(port: Port, reply: Reply[Run], record: RunRecord) -> Run:
-    """Return the run that a start has started: the one that its answer names, unless that one is older."""
+    """Return the run that was started: the one that the response names, unless that one is older than the start."""
     run = reply.value
     since = requested_by_service(record, port.now(), reply.served_at, [run])
     if _was_created_before(run, since) and _was_created_before(
@@ -245,30 +245,30 @@ def _started_by(port: Port, reply: Reply[Run], record: RunRecord) -> Run:
 
 
 def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_older: bool = False) -> Run | None:
-    """Return the run that the start has really started, where the service's answer named another one.
+    """Return the run that was actually started, if the response to the start names another one.
 
-    An answer may name a run that does not exist, or one that is older than the start. What was started has no owner
-    then, so it is looked for as after a lost answer. The run becomes that of the record.
+    A response may name a run that does not exist, or one that is older than the start. The run that was started would
+    then have no owner, so it is searched for as after a lost response, and becomes the run of the record.
 
-    :param record: the record, with the run that the answer named.
+    :param record: the record, with the run that the response names.
     :param named: that run as the service shows it; ``None`` if the service has never shown it.
     :param is_older: whether it is known to be older than the start.
-    :return: the run; ``None`` if the answer named the right one, as far as is known.
+    :return: the run; ``None`` if the response names the right one, as far as is known.
     :raises AgentRunStartAmbiguous: the run that was started cannot be distinguished from others.
-    :raises SequentumError: the service could not be asked at the last look.
+    :raises SequentumError: the service could not be reached during the last search.
     """
     if not is_older and not is_misnamed(port, record, named):
         return None
     what = "is not known to the service" if named is None else "is older than the start"
     log.warning("%s, which the answer to the start named, %s. Looking for the one that was started.", record.name, what)
     intent = record.unnamed()
-    port.save(intent)  # whatever ends this attempt: the run that the answer named is not this task's to stop
+    port.save(intent)  # the run that the response names is not the task's, so it must not be stopped
     try:
         found = find_lost_run(port, intent, record.config_or_defaults.on_ambiguous_start)
     except AgentRunStartAmbiguous:
         port.save(intent.updated(is_ambiguous=True))
         raise
-    if found is None or found.id == record.run_id:  # its own record and the list may state different times
+    if found is None or found.id == record.run_id:  # the list may state another time than the record of the run
         port.save(record)
         return None
     started = intent.started(found.id)
@@ -278,31 +278,30 @@ def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_ol
 
 
 def is_misnamed(port: Port, record: RunRecord, named: Run | None) -> bool:
-    """Return whether the run that the answer to a start named is another one than the one that was started.
+    """Return whether the response to a start names another run than the one that was started.
 
     For the parameters, see :func:`find_misnamed_run`.
 
-    :raises SequentumError: the service does not know the run, and its list could not be read.
+    :raises SequentumError: the service does not know the run, and the list of runs could not be read.
     """
     if record.run_id is None or not record.has_request_time:
         return False
     if named is None:
         return not _is_listed(port, record)
-    # By the worker's clock, which may be wrong: it only tells whether a look at the service's is worth a request.
+    # The worker's clock may be wrong. It only decides whether a comparison by the service's clock is worth a request.
     return _was_created_before(named, record.requested_at) and _is_older_by_list(port, named, record)
 
 
 def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> Run | None:
-    """Return the run to work with in place of one that the service does not know.
+    """Return the run to work with instead of one that the service does not know.
 
-    It may have been deleted, or may never have existed, so that the start has started another one. Which of them is the
-    case cannot be known here, so that a single candidate proves nothing.
+    That run may have been deleted, or it never existed and another run was started. This cannot be found out here, so
+    not even a single candidate is certain.
 
     :param record: the record of the run that the service does not know.
-    :return: the run itself, if the service lists it all the same; the newest candidate where ``on_ambiguous_start`` is
-        ``adopt``.
-    :raises AgentRunStartAmbiguous: there are runs that the start may have started, and ``on_ambiguous_start`` is
-        ``fail``.
+    :return: the run itself, if the service lists it after all; the newest candidate if ``on_ambiguous_start`` is
+        ``adopt``; otherwise ``None``.
+    :raises AgentRunStartAmbiguous: there are runs that may have been started, and ``on_ambiguous_start`` is ``fail``.
     """
     if not record.has_request_time:
         return None
@@ -348,13 +347,13 @@ def _is_older_by_list(port: Port, run: Run, record: RunRecord) -> bool:
 
 
 def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -> None:
-    """Tell the other tasks of the DAG run which starts this task has made."""
+    """Announce to the other tasks of the DAG run which starts this task has made."""
     if config.credit_limit is not None:
         port.announce(Announcement(starts=starts))
 
 
 def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
-    """Tell the mapped siblings which runs are this task's, and whether a start of it is unanswered."""
+    """Tell the mapped siblings which runs belong to this task, and whether one of its starts is unanswered."""
     port.claim(
         Claim(
             agent_id=record.agent_id,
@@ -366,9 +365,9 @@ def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
 
 
 def send_start(port: Sender, call: Call[T], what: str) -> Reply[T]:
-    """Send a start; repeat it while the service refuses it because of what is running now.
+    """Send a start; repeat it while the service refuses it because another run is active.
 
-    :param what: what is to be started, for the log.
+    :param what: what to start, for the log.
     """
     for delay in BUSY_DELAYS:
         try:
@@ -382,9 +381,9 @@ def send_start(port: Sender, call: Call[T], what: str) -> Reply[T]:
 
 
 def raise_if_busy(error: SequentumError) -> None:
-    """Let a retry repeat a start that was refused because of what is running.
+    """Let a retry repeat a start that was refused because another run is active.
 
-    :raises SequentumUnavailable: it was refused with 409.
+    :raises SequentumUnavailable: the start was refused with 409.
     """
     if error.status_code == 409:
         raise SequentumUnavailable(f"{error} Nothing was started; a retry tries again.") from error
@@ -409,7 +408,7 @@ def _find_after_lost_answer(port: Port, config: RunConfig, record: RunRecord, lo
         port.save(record.updated(is_ambiguous=True))
         raise
     except SequentumError as error:
-        # What matters is the start: that the list could not be read is only why nothing is known of it.
+        # The lost start is the error to report; the unreadable list is only the reason why its result is unknown.
         raise SequentumUnavailable(
             f"{lost} The agent's runs could not be read to find out: {error} "
             f"{doubt_about(f'A run of agent {config.agent_id}')}"
@@ -429,10 +428,10 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
         answer = port.send(runs.restart(run.agent_id, run.id))
     except SequentumError as error:
         if error.may_have_acted:
-            # The wait that follows finds out: a Failure that stays for the grace period is a new one.
+            # The following wait finds out: a Failure that lasts longer than the grace period is a new one.
             log.warning("The answer to the restart was lost; watching whether the run leaves Failure. (%s)", error)
             return run
-        port.save(record)  # nothing was restarted, so no old Failure has to be told apart
+        port.save(record)  # nothing was restarted, so there is no old Failure to be aware of
         if error.status_code not in RESTART_REFUSALS:
             raise
         now = _look(port, record)
@@ -452,9 +451,9 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
 
 
 def _which_was_restarted(port: Sender, run: Run, answer: Run) -> Run:
-    """Return the run that was restarted, where the answer to the restart has another id than the run.
+    """Return the run that was restarted, if the response to the restart has another id than the run.
 
-    What the service answers with is not published, so it may be the new id of the run, or that of something else.
+    The response is not documented: the id may be a new id of the run, or that of something else.
     """
     until = port.now() + NOT_FOUND_TOLERANCE
     while True:
@@ -480,9 +479,9 @@ def _restart_refused(record: RunRecord, reason: str) -> SequentumRequestRefused:
 
 
 def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRecord:
-    """Find the run of an attempt that was interrupted between its intent and the service's answer.
+    """Find the run of an attempt that was interrupted between its intent and the service's response.
 
-    :return: the record, with the run if it was found.
+    :return: the record, with the run if one was found.
     """
     policy = new.config_or_defaults.on_ambiguous_start
     log.warning(
@@ -495,7 +494,7 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRec
             log.warning("%s A new run is started anyway (on_ambiguous_start='start').", error)
             return record.updated(is_ambiguous=True)
         if record.is_ambiguous and record.was_cleared(new.max_tries):
-            # Clearing the task is how a person, who has read the error and looked, says: start a new run.
+            # A user who clears the task after this error wants a new run.
             log.warning("%s The task was cleared since, so a new run is started.", error)
             return record
         port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
@@ -507,16 +506,16 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRec
 
 
 def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_killed: bool = False) -> Run | None:
-    """Look for the run that a start with a lost answer may have started.
+    """Search for the run of a start whose response was lost.
 
-    With exactly one candidate, claimed by no mapped sibling, and no sibling's start unanswered, it is that one.
-    Otherwise nothing is guessed: ``on_ambiguous_start`` decides.
+    If there is exactly one candidate that no mapped sibling has claimed, and no start of a sibling is unanswered, it is
+    the run. Otherwise ``on_ambiguous_start`` decides; nothing is guessed.
 
     :param record: the intent.
     :param on_ambiguous_start: ``fail``, ``adopt`` the newest candidate, or ``start`` another run.
-    :param is_killed: whether the task is being killed, so that there are only seconds.
+    :param is_killed: whether the task is being killed and has only seconds left.
     :raises AgentRunStartAmbiguous: the run cannot be distinguished from others.
-    :raises SequentumError: the service could not be asked at the last look.
+    :raises SequentumError: the service could not be reached during the last search.
     """
     delays, further = (LOOKUP_DELAYS_IF_KILLED, ()) if is_killed else (LOOKUP_DELAYS, SIBLING_DELAYS)
     candidates, doubt = _look_for_candidates(port, record, delays, further)
@@ -541,7 +540,7 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
 def _look_for_candidates(
     port: Port, record: RunRecord, delays: Sequence[float], further: Sequence[float]
 ) -> tuple[list[Run], str]:
-    """Return the candidates, and why a single one is no proof: a sentence, empty where nothing speaks against it."""
+    """Return the candidates, and a sentence with the reason why even a single one is not certain; empty if it is."""
     candidates: list[Run] = []
     doubt = ""
     for number, delay in enumerate((*delays, *further), 1):
@@ -555,7 +554,7 @@ def _look_for_candidates(
                 raise
             continue
         listed, since = reply.value, requested_by_service(record, port.now(), reply.served_at, reply.value)
-        # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
+        # A sibling claims its run a moment after it was created, so the claims are read after the list of runs.
         claims = [claim for claim in port.claims() if claim.agent_id in (None, record.agent_id)]
         candidates = candidates_for(record, listed, since, claims)
         unanswered = sum(not claim.is_answered for claim in claims)
@@ -574,8 +573,8 @@ def _look_for_candidates(
 
 
 def may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -> str:
-    """Return why a candidate may be a run that a mapped sibling has lost: a sentence, empty where none can be."""
-    # Ids grow: what a sibling has lost has a lower one than the run that it started since.
+    """Return why a candidate may be a run that a mapped sibling has lost: a sentence, empty if none can be."""
+    # Ids increase: a run that a sibling has lost has a lower id than the run that it has started since.
     newest = max((max(claim.run_ids, default=0) for claim in claims if claim.has_lost_run), default=0)
     if any(candidate.id < newest for candidate in candidates):
         return "A mapped sibling has lost a run of about the same time."
@@ -585,12 +584,13 @@ def may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -
 def requested_by_service(
     record: RunRecord, now: datetime, served_at: datetime | None, seen: Iterable[Run] = ()
 ) -> datetime | None:
-    """Return when the start was sent, by the service's clock; ``None`` where the service does not tell its time.
+    """Return when the start was sent, by the service's clock; ``None`` if the service does not state its time.
 
-    :param now: the time of an answer, by the clock that ``record.requested_at`` was read from. Only the difference
-        between the two is taken from that clock, which may be wrong.
-    :param served_at: the time of that answer, by the service's clock.
-    :param seen: the runs in that answer. If they show that this is the time of another clock, the worker's has to do.
+    :param now: the time of a response, by the clock that ``record.requested_at`` comes from. That clock may be wrong,
+        so only the difference between the two times is used.
+    :param served_at: the time of that response, by the service's clock.
+    :param seen: the runs in that response. If they show that ``served_at`` comes from another clock, the worker's clock
+        is used.
     """
     if served_at is not None and is_of_another_clock(served_at, seen):
         return record.requested_at
@@ -598,12 +598,12 @@ def requested_by_service(
 
 
 def confirmed_request_time(port: Sender, served_at: datetime | None, since: datetime | None) -> datetime | None:
-    """Return when the start was sent, by the service's clock, if the ``Date`` that says so can be believed.
+    """Return when the start was sent, by the service's clock, corrected if the ``Date`` header is not plausible.
 
-    By one that is ahead of the clock that runs are dated by, the run that was started is older than its request.
+    By a ``Date`` that is ahead of the clock that dates the runs, the started run would be older than its request.
 
-    :param served_at: the time of an answer, by its ``Date``.
-    :param since: what :func:`requested_by_service` makes of that.
+    :param served_at: the time of a response, by its ``Date``.
+    :param since: the result of :func:`requested_by_service` for that response.
     """
     if since is None or served_at is None:
         return since
@@ -613,10 +613,10 @@ def confirmed_request_time(port: Sender, served_at: datetime | None, since: date
 def candidates_for(
     record: RunRecord, listed: Sequence[Run], since: datetime | None, claims: Iterable[Claim] = ()
 ) -> list[Run]:
-    """Return the runs that may be the one that a lost start started: those created since the start was sent.
+    """Return the runs that may be the one whose start was lost: those created since the start was sent.
 
-    :param since: when it was sent; see :func:`requested_by_service`. Where that is not known, ids decide.
-    :param claims: what the mapped siblings say: their runs are none of this task's.
+    :param since: when it was sent; see :func:`requested_by_service`. If that is not known, ids decide.
+    :param claims: the claims of the mapped siblings, whose runs are not candidates.
     """
     claimed = {run_id for claim in claims for run_id in claim.run_ids}
     return [
@@ -630,10 +630,11 @@ def candidates_for(
 def created_just_before(
     record: RunRecord, listed: Sequence[Run], since: datetime | None, claims: Iterable[Claim] = ()
 ) -> list[Run]:
-    """Return the runs that are no candidates, but would be if the clocks of the service's machines differed.
+    """Return the runs that are not candidates, but would be if the clocks of the service's machines differed.
 
-    One of them may be what a lost start started, so none is started beside it. One that had ended by then is not, and
-    one that is being stopped is rather what this task had before it was cleared. A guess is no start that was sent.
+    One of them may be the lost run, so no other run is started. A run that had already ended is not the lost one, and a
+    run that is being stopped is more likely the one that the task had before it was cleared. If the record is a guess,
+    no start was sent for certain.
 
     For the parameters, see :func:`candidates_for`.
     """
@@ -645,7 +646,7 @@ def created_just_before(
 
 
 def what_a_list_lacks(record: RunRecord, listed: Page[Run], since: datetime | None) -> str:
-    """Return why the run that a lost start started may be missing in a list: a sentence, empty where it cannot be.
+    """Return why the lost run may be missing in a list of runs: a sentence, empty if it cannot be.
 
     For the parameters, see :func:`candidates_for`.
     """
@@ -662,7 +663,7 @@ def _is_young(run: Run, record: RunRecord, since: datetime | None) -> bool:
     created = run.created or run.start_time
     if created is not None and since is not None:
         return created >= since - CLOCK_TOLERANCE
-    # Ids grow. A run of which nothing tells how old it is can only be ruled out by its id, or by being over.
+    # Ids increase. A run of unknown age can only be ruled out by its id, or because it has ended.
     newest_own = max(record.replaced, default=0)
     return run.id > newest_own and not (newest_own == 0 and phase_of(run).is_over)
 
@@ -678,7 +679,7 @@ def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> Agen
 
 
 def ids_of(candidates: Sequence[Run]) -> str:
-    """Return the ids as a text."""
+    """Return the ids as text."""
     ids = sorted(run.id for run in candidates)  # the oldest is the most likely one
     more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
     return f"{ids[:MOST_NAMED]}{more}"
@@ -687,15 +688,16 @@ def ids_of(candidates: Sequence[Run]) -> str:
 def look_at_runs(
     looks: Mapping[int, tuple[Sender, RunRecord]], clock: Sender
 ) -> dict[int, Run | SequentumError | None]:
-    """Look at runs, at each again until what is read is certain.
+    """Poll runs, each until the result is certain.
 
-    A run that the service does not know may just be too new, and a Failure may be the old one of a restart: it is not
-    known whether an earlier attempt that saved the intent to restart lived to send it. All runs are looked at before
-    one is looked at again, so that many take no longer than one.
+    A run that the service does not know may be too new. A Failure may be the one before a restart, because it is not
+    known whether an earlier attempt that saved the intent to restart the run also sent the request. The runs are polled
+    in turn, so that many runs take no longer than one.
 
-    :param looks: what to look with, and the record of the run.
-    :param clock: tells the time and waits.
-    :return: for each its last record, why it could not be read, or ``None`` if the service does not know it.
+    :param looks: for each run, the port to poll it with and its record.
+    :param clock: the port to tell the time and to wait with.
+    :return: for each run, its latest record, the error that prevented reading it, or ``None`` if the service does not
+        know it.
     """
     seen: dict[int, Run | SequentumError | None] = {}
     missing_since: dict[int, datetime] = {}

@@ -1,10 +1,10 @@
-"""Stopping runs: stop, wait, kill, and see them stopped.
+"""Stopping runs: request a stop, wait, request a kill, and confirm that the runs have ended.
 
-On Airflow 3 the process of a killed task ends about five seconds later. Then the stop is what was sent; a kill follows
-only from a trigger or from a task that stops the run by itself.
+On Airflow 3, the process of a killed task ends about five seconds later, so usually only the stop is sent. A kill is
+sent by a trigger, or by a task that stops the run without being killed itself.
 
-A first kill equals a stop, and a kill of a run that is already stopping forces its end, so a kill follows a stop, and a
-second one the first (https://docs.sequentum.com/api-reference/agents/kill-run).
+A first kill request is the same as a stop, and a kill of a run that is already stopping forces its end. So a kill
+follows the stop, and a second kill follows the first (https://docs.sequentum.com/api-reference/agents/kill-run).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 GRACE_AFTER_KILL = timedelta(seconds=20)
-"""How long a run gets to end after a kill."""
+"""How long a run may take to end after a kill."""
 
 POLL_INTERVAL = timedelta(seconds=3)
-"""Time between two looks at a run that is being stopped."""
+"""Time between two polls of a run that is being stopped."""
 
 FIRST_LOOK = timedelta(seconds=1)
-"""Time between a request and the first look at what became of it."""
+"""Time between a request and the first poll after it."""
 
 MOST_KILLS = 2
 
@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 class RunStopper(JobStopper["Run"]):
     """Decides how one run is stopped.
 
-    :param record: the run. If it was restarted in place a moment ago, a Failure may still be the old one.
-    :param stop_grace: seconds it gets to wind down before it is killed.
+    :param record: the run. If it has just been restarted in place, a Failure may still be the old one.
+    :param stop_grace: seconds between the stop and the kill.
     """
 
     poll_interval = POLL_INTERVAL
@@ -68,7 +68,7 @@ class RunStopper(JobStopper["Run"]):
         return min(filter(None, (self._poll_at, self._request_at, self._kill_at)))
 
     def next_call(self, now: datetime) -> Call[Any]:
-        """Return the request to send now: a stop, a kill, or a look."""
+        """Return the request to send now: a stop, a kill or a poll."""
         ids = self._record.agent_id, self._record.run_id or 0
         if self._request_at is not None and now >= self._request_at:
             log.info("%s: requesting a stop.", self.name)
@@ -91,7 +91,7 @@ class RunStopper(JobStopper["Run"]):
         self._was_refused = self._was_refused or (is_refusal and not self._was_accepted)
         pause = self._pause_before_repetition(error)
         again_at = None if pause is None else now + pause
-        # The look comes before a repetition: it may tell that none is needed.
+        # Poll before repeating the request: the repetition may not be needed.
         self._poll_at = now + FIRST_LOOK
         if not self._is_killing:
             self._request_at = again_at
@@ -116,10 +116,10 @@ class RunStopper(JobStopper["Run"]):
         return False
 
     def _may_be_the_old_failure(self, run: Run, now: datetime) -> bool:
-        """Whether this may be the Failure that the run was restarted from, still shown although it runs again."""
+        """Whether this may be the Failure before the restart, still shown although the run is active again."""
         if self._was_refused:
-            return False  # the service refuses to stop what is over
-        # What can be stopped was not over, however long ago the restart was.
+            return False  # the service refuses to stop a run that has ended
+        # A run that accepted a stop was active, no matter how long ago the restart was.
         return may_be_the_old_failure(run, self._record, None if self._was_accepted else now)
 
 
@@ -132,8 +132,8 @@ def stop_runs(port: Sender, records: Sequence[RunRecord], stop_grace: float) -> 
     """Stop runs; see :func:`.stop_jobs`.
 
     :param records: the runs.
-    :param stop_grace: seconds each gets to wind down before it is killed.
-    :return: what became of each, in their order.
+    :param stop_grace: seconds between the stop and the kill of each.
+    :return: the results, in the order of the runs.
     """
     stoppers = [RunStopper(record, stop_grace) for record in records]
     stop_jobs(port, stoppers)

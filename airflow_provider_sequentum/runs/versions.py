@@ -1,7 +1,7 @@
-"""Which version of an agent a run has, where the task expects a certain one.
+"""Checking that a run uses the version of the agent that the task expects.
 
-Anyone with access to an agent can save a new version of it, and the service runs the active one: no request can ask for
-another. So a task that relies on a version compares, before the start and with the run that was started.
+Anyone with access to an agent can save a new version of it. The service always runs the active version, and no request
+can choose another one. So the version is compared before the start, and once more with the run that was started.
 
 Based on https://docs.sequentum.com/concepts/agents.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import AgentVersionChanged, SequentumRequestRefused
-from airflow_provider_sequentum.jobs.port import DECORATION_SHARE
+from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import AgentVersion
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.runs.record import RunConfig
 
 MOST_NAMED = 5
-"""How many versions a message names."""
+"""Maximum number of versions that a message lists."""
 
 LONGEST_COMMENT = 200
 """Characters of a version's comment in a message."""
@@ -31,9 +31,9 @@ LONGEST_COMMENT = 200
 def check_active_version(port: Sender, config: RunConfig) -> None:
     """Check before a start that the agent's active version is the expected one.
 
-    :raises AgentVersionChanged: it is another one.
-    :raises SequentumRequestRefused: the service does not say which one it is.
-    :raises SequentumError: the service could not be asked. A task that asks for this check must not start without it.
+    :raises AgentVersionChanged: it is another version.
+    :raises SequentumRequestRefused: the service does not state the version.
+    :raises SequentumError: the service could not be reached. A task with this check must not start without it.
     """
     expected = config.version_to_run
     if expected is None:
@@ -49,11 +49,11 @@ def check_active_version(port: Sender, config: RunConfig) -> None:
 
 
 def check_version_of_run(port: Sender, config: RunConfig, run: Run) -> None:
-    """Check that a run has the expected version. It may have been changed between the check and the start.
+    """Check that a run has the expected version, which may have changed between the check and the start.
 
-    A record of the run that does not state its version says nothing: a later one may.
+    If the record of the run does not state the version, a later record may.
 
-    :raises AgentVersionChanged: it has another one.
+    :raises AgentVersionChanged: it has another version.
     """
     expected = config.version_to_run
     if expected is not None and run.config_version not in (None, expected):
@@ -78,9 +78,9 @@ def _changed(
 
 
 def _history(port: Sender, agent_id: int, expected: int, found: int) -> str:
-    """Say who saved what. It is extra: that it cannot be read must not hide that the version is another one."""
+    """Return who saved which version. If this cannot be read, the error about the version is raised all the same."""
     try:
-        listed = port.send(api.agents.list_versions(agent_id), budget_share=DECORATION_SHARE, within=30.0)
+        listed = port.send(api.agents.list_versions(agent_id), budget_share=OPTIONAL_SHARE, within=30.0)
     except SequentumError as error:
         return f"Who changed it could not be read. ({error})"
     newest_first = sorted(listed, key=lambda version: version.version, reverse=True)

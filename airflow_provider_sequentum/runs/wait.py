@@ -1,4 +1,4 @@
-"""Waiting for runs: one pure decision for worker, triggerer and sensor, and the loop of the worker around it."""
+"""Waiting for runs: the decision that worker, triggerer and sensor share, and the worker's loop around it."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ RESTART_GRACE = timedelta(minutes=1)
 """How long after a restart in place the service may still answer with the old Failure."""
 
 LONGEST_RUN_LIST = 1000
-"""The longest list that the service gives; it lists the newest runs first and has no filter by time."""
+"""The longest list that the service returns. It lists the newest runs first and has no filter by time."""
 
 NOT_YET_FOUND_INTERVAL = 5.0
-"""Seconds between two looks for a run that the service does not know yet."""
+"""Seconds between two polls of a run that the service does not know yet."""
 
 MOST_NAMED = 5
-"""How many runs an error names."""
+"""Maximum number of runs that an error lists."""
 
 LONGEST_INTERVAL = 60.0
-"""The most seconds between two polls of a run, unless the DAG author asks for more."""
+"""Maximum number of seconds between two polls of a run, unless the DAG author asks for more."""
 
 log = logging.getLogger(__name__)
 
 
 class FirstRunUncertain(UnexpectedAnswer):
-    """A list of runs that does not tell which run is the first since a moment: an earlier one may be unreadable."""
+    """It is uncertain which run in a list is the first since a point in time: an earlier one may be unreadable."""
 
 
 class PollOutcome(Enum):
-    """Why a wait is over."""
+    """Why a wait has ended."""
 
     ENDED = "ended"
     DEADLINE = "deadline"
 
 
 class WaitSpec(Stored):
-    """What to wait for, and for how long. A wait can be resumed anywhere from it.
+    """What to wait for, and for how long. A wait can be resumed from it in any process.
 
     The fields are parameters of :class:`~airflow_provider_sequentum.triggers.agent_run.AgentRunTrigger`.
     """
@@ -81,7 +81,7 @@ class WaitSpec(Stored):
 
     @property
     def name(self) -> str:
-        """How log lines name what is waited for."""
+        """How log lines name the run that is waited for."""
         if self.run_id is not None:
             return f"run {self.run_id} of agent {self.agent_id}"
         return f"a run of agent {self.agent_id} created at {self.since} or later"
@@ -95,10 +95,10 @@ class WaitSpec(Stored):
 
 
 class RunEvent(JobEvent):
-    """What the trigger of a run tells the task that it resumes.
+    """The event of the trigger that waits for a run.
 
-    :param outcome: why the wait is over; ``None`` if it could not go on.
-    :param run: the run's last record; ``None`` if none was read before the deadline.
+    :param outcome: why the wait has ended; ``None`` if it ended with an error.
+    :param run: the latest record of the run; ``None`` if none was read before the deadline.
     """
 
     agent_id: int = 0
@@ -116,7 +116,7 @@ class RunEvent(JobEvent):
 
 
 class PollResult(NamedTuple):
-    """What a poll means: the outcome if the wait is over, and a line for the log if there is news."""
+    """The result of a poll: the outcome if the wait has ended, and a message if there is something to log."""
 
     outcome: PollOutcome | None = None
     message: str | None = None
@@ -124,7 +124,7 @@ class PollResult(NamedTuple):
 
 
 class RunPoller:
-    """Decides what each poll of a run means. It holds nothing that cannot be read again; ``now`` is passed in.
+    """Decides what each poll of a run means. It has no state that cannot be read again; ``now`` is passed in.
 
     :param spec: what to wait for.
     """
@@ -133,20 +133,20 @@ class RunPoller:
         self.spec = spec
         self.run: Run | None = None
         self.is_missing = False
-        """Whether the last poll left open whether there is such a run: a 404, or a list that does not tell."""
+        """Whether it is uncertain, after the last poll, that the run exists: a 404, or an inconclusive list."""
         self._progress = RunProgress()
         self._seen_restarted = spec.restart_asked_at is None
         self._running_since: datetime | None = None
-        """By the clock that ``now`` comes from; without the service's time since the first look."""
+        """By the clock that ``now`` comes from. Without the service's time, since the first poll."""
         self._failure_since: datetime | None = None
         self._faults_since: datetime | None = None
         self._missing_since: datetime | None = None
         self._unknown_status: object = None
 
     def observe(self, run: Run, now: datetime, served_at: datetime | None = None) -> PollResult:
-        """Take in the run's record as it was read.
+        """Process the record of the run.
 
-        :param served_at: the service's time of the answer.
+        :param served_at: the service's time of the response.
         """
         self.run = run
         if run.started_at is not None and served_at is not None:
@@ -167,7 +167,7 @@ class RunPoller:
         return PollResult(message=self._progress.line(run, now, served_at))
 
     def found(self, run: Run | None, now: datetime, served_at: datetime | None = None) -> PollResult:
-        """Take in the result of a search for the run: from now on it is this one."""
+        """Process the result of a search for the run. Once found, it is the run that is waited for."""
         self._faults_since, self._missing_since, self.is_missing = None, None, False
         if run is not None:
             self.spec = self.spec.updated(run_id=run.id)
@@ -182,20 +182,20 @@ class RunPoller:
         return PollResult(message=f"Waiting{until} for {self.spec.name}: none so far.")
 
     def failed(self, error: SequentumError, now: datetime) -> PollResult:
-        """Take in that a poll failed.
+        """Process the failure of a poll.
 
-        :raises SequentumError: ``error`` itself, when it cannot pass by itself or has lasted too long.
+        :raises SequentumError: ``error`` itself, if it is not temporary or has lasted too long.
         """
         self.is_missing = error.status_code == 404 or isinstance(error, FirstRunUncertain)
         self._missing_since = (self._missing_since or now) if self.is_missing else None
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
         if error.status_code == 429:
-            # The key is busy, which is no fault: the poll comes later, and all who wait for the key get their turn.
+            # The request limit is used up, which is not a fault: the run is polled again later.
             return PollResult()
         first = self._faults_since is None
         self._faults_since = self._faults_since or now
-        # A 404 in the middle of an outage is new: that the service does not know the run has to last by itself.
+        # A 404 during an outage is a new condition, so its tolerance starts now.
         lasted = now - (self._missing_since or self._faults_since)
         tolerance = NOT_FOUND_TOLERANCE if self.is_missing else fault_tolerance(error)
         if lasted >= tolerance and not (self.spec.tolerate_outages and tolerance >= FAULT_TOLERANCE):
@@ -206,7 +206,7 @@ class RunPoller:
         return PollResult()
 
     def pause(self, now: datetime) -> float:
-        """Return the seconds until the next poll of a wait on a worker, which never lies beyond the deadline."""
+        """Return the seconds until the next poll of a wait on a worker, but not beyond the deadline."""
         seconds = self.spec.poll_interval
         if seconds is None:
             age = now - (self._running_since or now)
@@ -215,7 +215,7 @@ class RunPoller:
         return max(seconds if fixed is None else min(seconds, fixed), 0.0)
 
     def fixed_look(self, now: datetime) -> float | None:
-        """Return the seconds until the poll that no schedule may postpone; ``None`` if there is none."""
+        """Return the seconds until a poll that must not be postponed; ``None`` if there is none."""
         moments = [self.spec.deadline]
         if self._failure_since is not None:
             moments.append(self._failure_since + timedelta(seconds=self.spec.failure_pause))
@@ -239,19 +239,20 @@ class RunPoller:
 
 
 def solo_interval(age: float) -> float:
-    """Return the seconds between two polls of a wait that knows nothing of others.
+    """Return the seconds between two polls of a run that is waited for on a worker.
 
-    It grows with the root of the run's age, as does the least sum of waiting and requests when a run of age t is as
-    likely to last t more seconds as not: 10 s at the start, 30 s after five minutes, a minute after twenty.
+    The interval grows with the square root of the run's age: 10 s at the start, 30 s after five minutes, a minute after
+    twenty. This minimizes the sum of waiting time and requests if a run of age t lasts another t seconds with a
+    probability of one half.
     """
     return min(math.sqrt(3 * (age + 30)), LONGEST_INTERVAL)
 
 
 def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datetime | None) -> bool:
-    """Return whether the run may still be shown in the Failure that it was restarted from.
+    """Return whether the service may still show the Failure from before a restart.
 
-    :param restarted: says when a restart in place was asked for, if it was, and when the Failure before it ended.
-    :param now: the time; ``None`` however long ago the restart was.
+    :param restarted: says when a restart in place was requested, if it was, and when the Failure before it ended.
+    :param now: the time; ``None`` if it does not matter how long ago the restart was.
     """
     asked_at = restarted.restart_asked_at
     return (
@@ -263,14 +264,14 @@ def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datet
 
 
 def length_of(listed: Sequence[object]) -> int:
-    """Return how long a list is with what could not be read in it: that decides whether it may have been cut."""
+    """Return the length of a list, including its unreadable entries; it shows whether the list may have been cut."""
     return getattr(listed, "length", len(listed))
 
 
 def is_cut(listed: Sequence[object], size: int) -> bool:
-    """Return whether there may be more than what is listed: older runs, since the newest come first.
+    """Return whether there may be older runs than the listed ones. The newest come first.
 
-    :param size: how many were asked for. The service may list fewer, and state how many there are.
+    :param size: how many were requested. The service may list fewer, and state how many there are.
     """
     return length_of(listed) >= size or (getattr(listed, "total_record_count", None) or 0) > length_of(listed)
 
@@ -278,16 +279,16 @@ def is_cut(listed: Sequence[object], size: int) -> bool:
 def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, served_at: datetime | None) -> Run | None:
     """Return the first of an agent's listed runs that was created at ``since`` or later.
 
-    :param since: by the clock of Airflow.
-    :param now: the time of the answer by the same clock.
-    :param served_at: the time of the answer by the service's clock, which ``created`` is a time of. If the runs show
-        that it is another one's, Airflow's has to do.
+    :param since: by Airflow's clock.
+    :param now: the time of the response, by the same clock.
+    :param served_at: the time of the response by the service's clock, which dates ``created`` as well. If the runs show
+        that it comes from another clock, Airflow's clock is used.
     :raises SequentumRequestRefused: the list is cut and may lack the first one.
-    :raises FirstRunUncertain: an earlier run may be among those of which too little can be read.
+    :raises FirstRunUncertain: an earlier run may be among the unreadable ones.
     """
     if served_at is None or is_of_another_clock(served_at, listed):
         served_at = now
-    # A second of tolerance, because the service's time of an answer comes in whole seconds.
+    # A second of tolerance, because the service states the time of a response in whole seconds.
     by_service = since + (served_at - now) - timedelta(seconds=1)
     if abs((by_service - since).total_seconds()) < 2:
         by_service = since  # the clocks agree, as far as is known
@@ -312,7 +313,7 @@ def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: dateti
     """Return which runs of a list may have been created between ``since`` and the first one, as a clause."""
     old = [place for place, run in enumerate(listed) if run.created is not None and run.created < since]
     first_place = listed.index(first) if first is not None else -1
-    # The list goes from the newest to the oldest, and ids grow.
+    # The list goes from the newest to the oldest, and ids increase.
     gaps = getattr(listed, "gaps", ())
     harmless = sum(gap <= first_place or gap > min(old, default=len(listed)) for gap in gaps)
     unreadable = getattr(listed, "unreadable", 0) - harmless
@@ -333,9 +334,9 @@ def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: dateti
 
 
 def poll(port: Sender, poller: RunPoller) -> PollResult:
-    """Poll the run once, or search for it; log what is new, and return what it means.
+    """Poll the run once, or search for it; log what is new, and return the result.
 
-    :raises SequentumError: checking failed in a way that cannot pass, or for too long. The run may still be active.
+    :raises SequentumError: polling failed with an error that is not temporary, or for too long. The run may be active.
     :raises SequentumRequestRefused: see :func:`first_run_since`.
     """
     spec = poller.spec
@@ -363,8 +364,8 @@ def poll(port: Sender, poller: RunPoller) -> PollResult:
 def poll_until_known(port: Sender, poller: RunPoller) -> PollResult:
     """Poll the run, repeatedly while the service does not know it, for as long as a wait tolerates that.
 
-    For a rescheduled sensor: it remembers nothing between two polls, and would otherwise tolerate this forever. Raises
-    what :func:`poll` does.
+    For a sensor in reschedule mode, which remembers nothing between two pokes and would otherwise tolerate a 404
+    forever. Raises what :func:`poll` raises.
     """
     while True:
         result = poll(port, poller)
@@ -380,9 +381,9 @@ def wait_for_runs(
 ) -> list[tuple[PollOutcome | SequentumError, Run | None]]:
     """Wait on the worker until every run has ended or its deadline has passed.
 
-    :param on_end: is called as soon as the wait for one is over, with its place among ``specs``.
-    :return: for each, why its wait is over (an error if it could not be checked any more; it may still run), and the
-        run's last record.
+    :param on_end: called as soon as the wait for a run has ended, with its index in ``specs``.
+    :return: for each run, why the wait has ended (an error if the run can no longer be polled; it may be active), and
+        the latest record of the run.
     """
     pollers = [RunPoller(spec) for spec in specs]
     ends: dict[int, PollOutcome | SequentumError] = {}

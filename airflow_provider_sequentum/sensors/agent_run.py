@@ -1,4 +1,4 @@
-"""The sensor that waits for an agent run which something else started."""
+"""The sensor that waits for an agent run that something else started."""
 
 from __future__ import annotations
 
@@ -44,32 +44,33 @@ if TYPE_CHECKING:
 class AgentRunSensor(BaseSensorOperator):
     """Wait until an agent run that something else started has succeeded.
 
-    The run is given by its id, or it is the agent's first one created at or after a moment. The sensor only watches: it
-    never starts, restarts or stops a run. Returns the run's id, in every mode; a summary of the run is under the XCom
-    key ``run``. A run that ended otherwise fails the sensor at once and without a retry, because looking again cannot
-    change it; with ``soft_fail`` it skips. All of this is the same in poke, reschedule and deferrable mode.
+    The run is given by its id, or it is the agent's first run that was created at or after a point in time. The sensor
+    never starts, restarts or stops a run. Returns the run id in every mode, and pushes a summary of the run under the
+    XCom key ``run``. If the run did not succeed, the sensor fails immediately and is not retried, because another check
+    would not change the result; with ``soft_fail``, it is skipped. All of this is the same in poke, reschedule and
+    deferrable mode.
 
     .. seealso:: https://docs.sequentum.com/concepts/runs
 
     :param agent_id: the agent, as an int or a string of digits.
     :param run_id: the run, as an int or a string of digits. Give this or ``since``.
-    :param since: wait for the agent's first run created at this moment or later: an aware ``datetime`` or an ISO 8601
-        string, for example ``"{{ data_interval_end }}"``. It is a time of Airflow's clock; that of the service may
-        differ.
-    :param wait_for_restart: keep waiting through Failure, because a person may restart the run in place; never through
-        Failed, which is archived.
-    :param deferrable: wait in the triggerer, which takes no worker slot. Default: ``[operators] default_deferrable``.
-        There, ``poke_interval`` is the least time between two looks on behalf of this sensor.
-    :param sequentum_conn_id: the connection.
+    :param since: wait for the agent's first run that was created at this time or later: an aware ``datetime`` or an ISO
+        8601 string, for example ``"{{ data_interval_end }}"``. It is a time of Airflow's clock, which may differ from
+        the clock of the service.
+    :param wait_for_restart: keep waiting while the run is in Failure, because it may be restarted in place. The sensor
+        does not wait for a run in Failed, which is archived.
+    :param deferrable: wait in the triggerer, without occupying a worker slot. Default: ``[operators]
+        default_deferrable``. There, ``poke_interval`` is the minimum time between two polls on behalf of this sensor.
+    :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
     :raises SensedAgentRunFailure: the run ended in Failure; it can be restarted in place.
     :raises SensedAgentRunFailed: the run ended in Failure and was archived.
     :raises AgentRunStopped: a person or another program stopped the run.
     :raises SequentumSkipped: the service skipped the run; the task is skipped.
-    :raises SequentumRequestRefused: a parameter is unusable, or more runs were created since ``since`` than the service
+    :raises SequentumRequestRefused: a parameter is invalid, or more runs were created since ``since`` than the service
         lists, so that the first one cannot be determined.
-    :raises SequentumUnavailable: for a minute, an element of the service's list that cannot be read could have been the
-        first run since ``since``.
-    :raises AirflowSensorTimeout: the sensor's ``timeout`` has passed. The run is left alone.
+    :raises SequentumUnavailable: for a minute, an unreadable entry in the service's list could have been the first run
+        since ``since``.
+    :raises AirflowSensorTimeout: the sensor's ``timeout`` expired. The run is left running.
     """
 
     template_fields: Sequence[str] = (

@@ -1,4 +1,4 @@
-"""One attempt of a task that works with one session: acquire it, speak in it, wait, say what its end means."""
+"""One attempt of a task that works with one session: acquire it, send messages, wait, evaluate the result."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ log = logging.getLogger(__name__)
 class SessionAttempt(JobAttempt[SessionRecord]):
     """One attempt of a task that works with one session.
 
-    :param config: the session to start or to continue, what to say in it, and how to handle it.
-    :param publish: shows the session to downstream tasks and people: ``publish(summary)``.
-    :param screenshots: where screenshots are saved; ``None`` drops them.
-    :param conversation: where the conversation is saved; ``None`` does not fetch it.
+    :param config: the session to start or to continue, what to send, and how to handle the session.
+    :param publish: pushes the summary of the session: ``publish(summary)``.
+    :param screenshots: where to save screenshots; ``None`` drops them.
+    :param conversation: where to save the conversation; ``None`` does not fetch it.
     """
 
     config: SessionConfig
@@ -97,7 +97,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         return not record.session.state.is_over
 
     def start_or_join(self) -> bool:
-        """Start a session, or take over the one that is given or that an earlier attempt left."""
+        """Start a session, or take over the given one or that of an earlier attempt."""
         new = self.new_record()
         self.port.deadline = new.earliest_deadline
         try:
@@ -129,13 +129,13 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         finally:
             self.port.record = record.seen(poller.session)
         if not poller.was_seen:
-            # No time was left for a request. What is known is from before, and what was said since may have no answer.
+            # No time was left for a request. The known state is old, and messages sent since may be unanswered.
             self._give_up()
             return
         self._show(record.seen(session))
 
     def resume(self, event: object) -> None:
-        """Take in what the trigger saw, and look at the session again."""
+        """Process the event of the trigger, and poll the session again."""
         record = self.known_record
         before = record.known_session
         seen = read_event(TurnEvent, event)
@@ -144,13 +144,13 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             raise SequentumUnavailable("The trigger's event cannot be read: it is about another session.")
         self.port.record = record = record.seen(session)
         if session.agent_id is not None and before.agent_id is None:
-            # Before any request: the service soon forgets a session that has ended, and the next attempt would not
-            # learn of its agent.
+            # Saved before any request: the service soon forgets a session that has ended, and the next attempt would
+            # not find out its agent.
             self.port.save(record)
         if seen.error is not None:
             raise seen.exception()
         if not seen.is_deadline:
-            # The trigger saves nothing, and Airflow 3 keeps only the triggerer's log of the last deferral.
+            # The trigger saves nothing, and Airflow 3 only keeps the triggerer's log of the last deferral.
             read_again(self.port, session, before.cursor, self._take_again)
             try:
                 record = record.seen(look_at(self.port, session, self._take))
@@ -160,9 +160,9 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         self._show(record)
 
     def conclude(self) -> bool:
-        """Send what is to be sent and say what the session's state means; return whether the task is done."""
+        """Send the pending messages and evaluate the session's state; return whether the task is done."""
         if self.is_let_go:
-            return True  # it ended well at its deadline
+            return True  # it succeeded at its deadline
         try:
             record, action = send_pending(self.port, self.known_record, self._take)
         except SequentumError as error:
@@ -187,12 +187,12 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         return True
 
     def let_go(self, *, is_retried: bool, is_killed: bool = False) -> str | None:
-        """Decide what becomes of the session when something ends this attempt; see :meth:`.JobAttempt.let_go`."""
+        """Decide what happens to the session when this attempt ends; see :meth:`.JobAttempt.let_go`."""
         if self.is_let_go:
             return None
         session = None if self.record is None else self.record.session
         if session is not None and session.state is SessionState.GONE and not self.config.keep_session:
-            # It may be shown again, and no task needs it any more, whether its agent was saved or not.
+            # The service may show it again, and no task needs it any more, whether its agent was saved or not.
             self.is_let_go, self.port.deadline = True, None
             if is_killed:
                 self.port.hurry()
@@ -205,7 +205,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             fate = HOW_TO_LOOK
         elif self.config.keep_session:
             fate = f"{self.name} is left as it is (keep_session)."
-        # Without a store only a given session is found again, and what may have been said in it would be said again.
+        # Without a store, only a given session is found again, and messages that may have been sent would be repeated.
         elif (
             (is_retried and not self.task.keeps_records and self.config.is_given)
             and session.sent == 0
@@ -218,7 +218,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         return fate
 
     def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - a session has one way to end it
-        """Cancel the session and return what became of it, as a sentence."""
+        """Cancel the session and return what happened to it, as a sentence."""
         record = self.known_record
         stopper = cancel_session(self.port, record.known_session)
         self.stop_failed = not stopper.confirmed
@@ -247,16 +247,16 @@ class SessionAttempt(JobAttempt[SessionRecord]):
     # The deadline
 
     def _give_up_if_late(self, error: SequentumError) -> None:
-        """Raise ``error``, unless it is just the deadline that it comes from."""
+        """Raise ``error``, unless it was only caused by the deadline."""
         if not self.is_out_of_time or not self.may_be_running:
             raise error
         log.warning("The time is up before the answer is known. (%s)", error)
         self._give_up()
 
     def _give_up(self) -> None:
-        """Cancel the session because the time is up; return if its agent is there by then.
+        """Cancel the session because the time is up. Return normally if its agent has been built by then.
 
-        :raises AgentBuilderTimeout: it is not.
+        :raises AgentBuilderTimeout: there is no agent.
         """
         record = self.known_record
         state = record.session.state.value if record.session else "being started"
@@ -276,7 +276,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         self._succeed(session)
 
     def _end_at_deadline(self, session: Session) -> tuple[Session, str]:
-        """Cancel the session, or with ``keep_session`` look once whether it has ended."""
+        """Cancel the session or, with ``keep_session``, poll it once."""
         if not self.config.keep_session:
             stopper = cancel_session(self.port, session)
             return stopper.session(self.port.now()), stopper.sentence
@@ -288,7 +288,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             session = session.observe_status(status, self.port.now())
         return session, "It is left as it is (keep_session)."
 
-    # Events, and what is shown of them
+    # Events
 
     def _take(self, session_id: str, event: SessionEvent) -> None:
         self._take_highlight(session_id, event)
@@ -304,7 +304,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             self._logged_in_triggerer.append(line)
 
     def _repeat_log_of_triggerer(self) -> None:
-        """Log again what only the triggerer has logged, before its log is overwritten by the next deferral."""
+        """Log the lines of the triggerer again, because its log is overwritten by the next deferral."""
         if self._logged_in_triggerer:
             log.info("Repeated from the triggerer's log, which the next deferral overwrites:")
         for level, line in self._logged_in_triggerer:
@@ -312,7 +312,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         self._logged_in_triggerer.clear()
 
     def _show(self, record: SessionRecord) -> None:
-        """Save the record if it says something new, and show the session."""
+        """Save the record and publish the session."""
         session = record.known_session
         self.port.record = record
         for index in self._highlights.missing(session):

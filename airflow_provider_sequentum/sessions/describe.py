@@ -1,7 +1,7 @@
 """How a session is described: in progress lines, in the XCom that downstream tasks read, and in the error of its task.
 
-Events are not kept: a session can have thousands of them, with screenshots of many megabytes. What is shown of them is
-bounded, and what is recorded is just where it stands.
+Events are not kept: a session can have thousands of them, with screenshots of many megabytes. Only a bounded excerpt is
+shown, and only the positions of its events are recorded.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ SAMPLE_ROWS = 5
 SAMPLE_COLUMNS = 50
 LONGEST_CELL = 200
 LONGEST_LINE = 500
-"""Bytes of a message that are logged; a message handed on by XCom may have four times as many."""
+"""Maximum number of bytes of a logged message; a message in an XCom may have four times as many."""
 
 LONGEST_SUMMARY = 40_000
-"""Bytes of JSON. All that a task pushes by itself stays below 48 kB; the rest is its record and the links."""
+"""Bytes of JSON. With its record and the links, everything that a task pushes stays below 48 kB."""
 
 
 class Highlights:
-    """What the summary shows of events: the extracted data and the last message. Bounded, whatever is sent."""
+    """The excerpt of the events in the summary: the extracted data and the last message, both bounded."""
 
     def __init__(self) -> None:
         self.data: dict[str, Any] = {"columns": None, "rows": None, "total_rows": None}
         """The columns, the first rows and the number of rows."""
         self.last_message: str | None = None
-        """What the builder said or asked last."""
+        """The last message or question of the builder."""
         self._data_index: int | None = None
         self._message_index: int | None = None
         self._not_available: set[int] = set()
 
     def take(self, event: SessionEvent) -> None:
-        """Take in an event."""
+        """Process an event."""
         if event.event_index is None:
             return
         if event.type == "data_extracted":
@@ -58,7 +58,7 @@ class Highlights:
             self._message_index = event.event_index
 
     def missing(self, session: Session) -> list[int]:
-        """Return the indexes of the events that the summary shows and that were not read here."""
+        """Return the indexes of the events that the summary needs and that this process has not read."""
         wanted = ((session.data_index, self._data_index), (session.message_index, self._message_index))
         return [
             index
@@ -67,14 +67,14 @@ class Highlights:
         ]
 
     def give_up(self, index: int) -> None:
-        """Take in that an event cannot be read any more."""
+        """Note that an event can no longer be read."""
         self._not_available.add(index)
 
 
 def session_summary(session: Session, highlights: Highlights, now: datetime, **more: Any) -> dict[str, Any]:
-    """Return what downstream tasks may want to know of a session, as plain JSON values of at most 40 kB.
+    """Return a summary of the session for downstream tasks, as plain JSON values of at most 40 kB.
 
-    :param more: what the task adds: ``link``, ``note``.
+    :param more: fields that the task adds: ``link``, ``note``.
     """
     until = session.state_since if session.state.is_over and session.state_since is not None else now
     started_at = session.started_at
@@ -103,7 +103,7 @@ def _bounded(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 class SessionProgress:
-    """Decides when a session that says nothing is worth a line anyway: less and less often."""
+    """Decides when to log that a session without news is still active: at increasing intervals."""
 
     def __init__(self) -> None:
         self._progress = RunProgress()
@@ -113,7 +113,7 @@ class SessionProgress:
         """Return the line to log, or ``None``."""
         seen = (session.state, session.cursor)
         is_news, self._seen = seen != self._seen, seen
-        if not self._progress.is_due(seen, now) or is_news:  # of news the events have just told
+        if not self._progress.is_due(seen, now) or is_news:  # news has just been logged from the events
             return None
         since = session.state_since
         lasted = f" for {format_seconds((now - since).total_seconds())}" if since is not None else ""
@@ -121,7 +121,7 @@ class SessionProgress:
 
 
 def progress_line(event: SessionEvent) -> tuple[int, str] | None:  # noqa: PLR0911 - one return per type
-    """Return the log level and the line for ``event``; ``None`` for what is of use in debugging only."""
+    """Return the log level and the line for ``event``; ``None`` for events that are only useful for debugging."""
     match event.type:
         case "plan_generated":
             return logging.INFO, f"Plan: {_line(_plan_text(event.plan))}"
@@ -194,9 +194,9 @@ def _cell(value: Any) -> str | int | float | bool | None:
 def failure_for(
     action: Action, session: Session, config: SessionConfig, task: TaskFacts, last_message: str | None
 ) -> AgentBuilderException:
-    """Return the exception of a session that gave no agent, chosen so that a retry happens when it can help.
+    """Return the exception for a session without an agent. It is retried if a retry can help.
 
-    :param last_message: what the builder said last.
+    :param last_message: the last message of the builder.
     """
     start_over = f"Clear {task_to_clear(config)} to start over."
     finds_it_again = task.keeps_records or config.is_given
@@ -239,7 +239,7 @@ def ended(session: Session, message: str, *, reason: str) -> AgentBuilderEnded:
 
 
 def session_lost(config: SessionConfig, session_id: str) -> AgentBuilderEnded:
-    """Return the exception of a session that the service does not know."""
+    """Return the exception for a session that the service does not know."""
     alternative = "" if config.is_given else ", or choose on_lost_session='start'"
     return AgentBuilderEnded(
         f"The service does not know Agent Builder session {session_id}: it was torn down, never existed, or belongs to "
@@ -250,5 +250,5 @@ def session_lost(config: SessionConfig, session_id: str) -> AgentBuilderEnded:
 
 
 def task_to_clear(config: SessionConfig) -> str:
-    """Return which task a person has to clear for another session: clearing one does not change what it was given."""
+    """Return which task has to be cleared for another session. Clearing a task does not change its ``session_id``."""
     return "the task that session_id comes from" if config.is_given else "the task"

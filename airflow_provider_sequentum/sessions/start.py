@@ -1,7 +1,7 @@
-"""Acquiring the one session that an attempt of a task works with: started, joined, or given.
+"""Acquiring the one session that an attempt of a task works with: start it, join it, or use the given one.
 
 Sessions cannot be listed, and no POST of the API is idempotent. So the intent is saved before the start and the session
-after it, and a start whose answer was lost is never repeated unless the DAG author said so.
+after it, and a start whose response was lost is never repeated unless the DAG author asked for it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 def acquire_session(
     port: Port, previous: SessionRecord | None, new: SessionRecord, take: EventTaker | None = None
 ) -> SessionRecord:
-    """Return the record of the session that this attempt works with; start one only if earlier attempts left none.
+    """Return the record of the session that this attempt works with. Start one only if earlier attempts left none.
 
     :param previous: the record of an earlier attempt.
     :param new: the record of this attempt.
-    :param take: gets the events that are read on the way.
+    :param take: receives the events that are read.
     :raises AgentBuilderEnded: an earlier start is ambiguous, or the service does not know the session.
     :raises AgentBuilderException: the session that a new one should replace could not be cancelled.
-    :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
+    :raises SequentumError: the service refused, or could not be reached. If a start is in doubt, the record says so.
     """
     config = new.config
     if previous is None or (previous.session is None and previous.pending is None):
@@ -38,18 +38,18 @@ def acquire_session(
     was_cleared = new.max_tries is not None and previous.was_cleared(new.max_tries)
     if previous.session is None:
         when = previous.requested_at
-        # Clearing the task is how a person, having looked, says: start another one.
+        # A user who clears the task after this error wants another session.
         if not was_cleared and config.on_ambiguous_start == "fail":
             raise _start_ambiguous(f"An earlier attempt was about to start a session at {when} and was interrupted.")
         log.warning("A session may have been started at %s, and its id is not known. Starting another one.", when)
         return _start_or_join_given(port, new, None)
-    # What was sent in a given session cannot be unsaid: a cleared task that asks for the same continues there.
+    # Messages sent in a given session cannot be undone, so a cleared task with the same parameters continues there.
     is_given_again = previous.session.session_id == config.session_id
     if not previous.is_same_work(config.fingerprint()) or (was_cleared and not is_given_again):
         _give_up_session(port, previous, new, was_cleared=was_cleared)
         return _start_or_join_given(port, new, take)
     session = look_at(port, previous.session, take)
-    # From here on this attempt bounds the session.
+    # From here on, the deadlines of this attempt apply to the session.
     record = previous.joined_by(new).updated(config=config, session=session)
     is_lost = is_unseen(session)
     if is_lost and (config.is_given or config.on_lost_session == "fail"):
@@ -68,9 +68,9 @@ def _start_or_join_given(port: Port, new: SessionRecord, take: EventTaker | None
     if new.config.session_id is None:
         return _start(port, new)
     given = Session(session_id=new.config.session_id)
-    # It is this task's to end from now on, also if the first look fails.
+    # From now on this task owns the session, even if the first poll fails.
     port.save(new.seen(given))
-    # What its earlier events say was logged by the task that started it; here they only fill the summary.
+    # Its earlier events were logged by the task that started it. Here, they are only used for the summary.
     session = look_at(port, given, take, narrate=False)
     port.save(new.seen(session))
     if session.state is SessionState.GONE:
@@ -87,11 +87,11 @@ def _start(port: Port, new: SessionRecord) -> SessionRecord:
         started = port.send(call)
     except SequentumError as error:
         if not error.may_have_acted:
-            port.save(None)  # nothing was started, so there is nothing to be in doubt about
+            port.save(None)  # nothing was started, so nothing is in doubt
             raise
         if new.config.on_ambiguous_start == "fail":
             raise _start_ambiguous(f"The answer to the start was lost: {error}") from error
-        raise  # the intent stays, and the next attempt starts another session
+        raise  # the intent is kept, and the next attempt starts another session
     record = record.resolved(Session.started(started.session_id, port.now()))
     port.save(record)
     log.info("Started %s.", record.name)
@@ -109,7 +109,7 @@ def _start_ambiguous(cause: str) -> AgentBuilderEnded:
 def _give_up_session(port: Port, previous: SessionRecord, new: SessionRecord, *, was_cleared: bool) -> None:
     """Give up the session of an earlier attempt.
 
-    :raises AgentBuilderException: it could not confirm that it ended.
+    :raises AgentBuilderException: it could not be confirmed that the session ended.
     """
     session = previous.known_session
     why = "The task was cleared" if was_cleared else "The task asks for something else than its earlier attempt"

@@ -1,7 +1,7 @@
-"""Cancelling a session that no one waits for any more, and seeing it ended.
+"""Cancelling a session that is no longer needed, and confirming that it has ended.
 
-A single-shot server has no ``cancel``; there ``stop`` ends a session. On other servers ``stop`` only interrupts it, so
-it is sent only where ``cancel`` is not known. A cancellation emits no event, so the status is what is read.
+A single-shot server has no ``cancel``; there, ``stop`` ends a session. On other servers ``stop`` only interrupts it, so
+it is sent only if ``cancel`` is unknown. A cancellation emits no event, so the status is polled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agent_builder import SessionStatus
 
 CANCEL_GRACE = timedelta(seconds=45)
-"""How long a session gets to end."""
+"""How long a session may take to end."""
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class SessionStopper(JobStopper["SessionStatus"]):
     """Decides how one session is cancelled.
 
-    :param session: the session as it was seen last.
+    :param session: the last known state of the session.
     """
 
     poll_interval = timedelta(seconds=2)
@@ -44,7 +44,7 @@ class SessionStopper(JobStopper["SessionStatus"]):
 
     @property
     def sentence(self) -> str:
-        """What became of the session, and the agent that is there."""
+        """What happened to the session, and the agent that exists, if any."""
         # A single-shot server saves the agent as soon as there is one, and cancelling does not remove it.
         saved = self.seen.agent_id if self.seen is not None else None
         return super().sentence if saved is None else f"{super().sentence} Agent {saved} exists."
@@ -56,7 +56,7 @@ class SessionStopper(JobStopper["SessionStatus"]):
         return self._session.entering(SessionState.GONE, now) if self.confirmed else self._session
 
     def next_call(self, now: datetime) -> Call[Any]:
-        """Return the request to send now: a cancellation or a look."""
+        """Return the request to send now: a cancellation or a poll."""
         if self._request_at is not None and now >= self._request_at:
             log.info("%s: cancelling it.", self.name)
             end = agent_builder.stop if self._uses_stop else agent_builder.cancel
@@ -70,7 +70,7 @@ class SessionStopper(JobStopper["SessionStatus"]):
     def _sent(self, error: SequentumError | None, now: datetime) -> None:
         self._gives_up_at = self._gives_up_at or now + CANCEL_GRACE
         if error is not None and error.status_code in (404, 405) and not self._uses_stop:
-            self._uses_stop = True  # the next request, at once
+            self._uses_stop = True  # sent next, immediately
             return
         pause = self._pause_before_repetition(error) or self.repeat_interval
         self._poll_at, self._request_at, self._uses_stop = now, now + pause, False
@@ -80,14 +80,14 @@ class SessionStopper(JobStopper["SessionStatus"]):
 
 
 def is_unseen(session: Session | None) -> bool:
-    """Return whether a session counts as gone only because the service does not show it."""
+    """Return whether a session only counts as gone because the service does not show it."""
     return session is not None and session.state is SessionState.GONE and session.agent_id is None
 
 
 def cancel_unseen(port: Sender, session: Session) -> str:
-    """Ask a session to end that the service does not show, because it may just be hidden from the key.
+    """Request the end of a session that the service does not show, because it may only be hidden from the key.
 
-    :return: what became of it, as a sentence; empty if the service does not know it here either.
+    :return: what happened to it, as a sentence; empty if these requests are answered with 404, too.
     """
     for end in (agent_builder.cancel, agent_builder.stop):
         log.info("%s: cancelling it, in case it is just not shown.", session.name)
@@ -104,9 +104,9 @@ def cancel_unseen(port: Sender, session: Session) -> str:
 
 
 def cancel_session(port: Sender, session: Session) -> SessionStopper:
-    """Cancel a session and watch it end; see :func:`.stop_jobs`.
+    """Cancel a session and wait until it has ended; see :func:`.stop_jobs`.
 
-    :return: what became of it.
+    :return: what happened to it.
     """
     stopper = SessionStopper(session)
     stop_jobs(port, [stopper])

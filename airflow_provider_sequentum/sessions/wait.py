@@ -1,4 +1,4 @@
-"""Waiting until a session needs an answer: one pure decision for worker and triggerer, and plain loops around it."""
+"""Waiting until a session needs an answer: the decision that worker and triggerer share, and the loops around it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agent_builder import EventPage, SessionEvent, SessionStatus
 
 NOT_YET_FOUND_INTERVAL = 5.0
-"""Seconds between two looks at a session that the service does not know."""
+"""Seconds between two polls of a session that the service does not know."""
 
 HIGHLIGHT_PAGE = 256 * 1024
-"""Bytes that are read of the events from one on, in order to have just that one."""
+"""Bytes to request in order to read a single event."""
 
 log = logging.getLogger(__name__)
 
 EventTaker = Callable[[str, "SessionEvent"], None]
-"""Gets the session's id and every event as it is read, for what is kept outside of memory."""
+"""Receives the session id and every event as it is read."""
 
 
 class TurnEvent(JobEvent):
-    """What the trigger of a session tells the task that it resumes.
+    """The event of the trigger that waits for a session.
 
-    :param session: the session as it was seen last.
-    :param is_deadline: whether the wait is over because its deadline has passed.
+    :param session: the last known state of the session.
+    :param is_deadline: whether the wait ended because its deadline passed.
     """
 
     session: Session
@@ -43,18 +43,18 @@ class TurnEvent(JobEvent):
 
 
 class SessionPoller:
-    """Decides what is asked about a session, and what the answers mean. ``now`` is passed in.
+    """Decides what to request about a session, and what the responses mean. ``now`` is passed in.
 
-    One poll reads the status, which is what counts: a cancellation emits no event. Events are read only when there are
-    some, because the server holds the request for them until there are.
+    A poll reads the status, which is decisive, because a cancellation emits no event. Events are only requested if
+    there are any, because the server holds the request until there are.
 
-    :param session: the session as it was seen last.
+    :param session: the last known state of the session.
     :param poll_interval: seconds between two polls.
-    :param deadline: when to give up; ``None`` waits as long as it takes.
-    :param take: gets the events.
-    :param narrate: log what the events say.
-    :param is_patient: tolerate faults as a wait does. Otherwise each error but a 404 is raised.
-    :param is_strict: raise also when events cannot be read, because something is to be learnt from there being none.
+    :param deadline: when to give up; ``None`` means never.
+    :param take: receives the events.
+    :param narrate: log the events.
+    :param is_patient: tolerate errors as a wait does. Otherwise each error except a 404 is raised.
+    :param is_strict: also raise if events cannot be read, because the absence of an event matters.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SessionPoller:
     ) -> None:
         self.session = session
         self.is_missing = False
-        """Whether the service did not know the session at the last poll, and that does not count yet."""
+        """Whether the last poll was answered with a 404 that does not count yet."""
         self._interval = poll_interval
         self._deadline = deadline
         self._take = take
@@ -79,7 +79,7 @@ class SessionPoller:
         self._is_strict = is_strict
         self._progress = SessionProgress()
         self.was_seen = False
-        """Whether the last poll has shown the session."""
+        """Whether the last poll returned the session."""
         self._faults_since: datetime | None = None
         self._missing_since: datetime | None = None
         self._asks_status = self._asks_events = False
@@ -99,7 +99,7 @@ class SessionPoller:
         return None
 
     def answered(self, reply: Reply[Any], now: datetime) -> None:
-        """Take in the answer to a request."""
+        """Process the response to a request."""
         if self._asks_status:
             self._asks_status, self.was_seen = False, True
             self._faults_since, self._missing_since, self.is_missing = None, None, False
@@ -108,9 +108,9 @@ class SessionPoller:
             self._observe_page(reply.value, now, reply.served_at)
 
     def failed(self, error: SequentumError, now: datetime) -> None:
-        """Take in that a request failed.
+        """Process the failure of a request.
 
-        :raises SequentumError: ``error`` itself, when it cannot pass by itself or has lasted too long.
+        :raises SequentumError: ``error`` itself, if it is not temporary or has lasted too long.
         """
         if not self._asks_status:
             self._asks_events = False
@@ -126,7 +126,7 @@ class SessionPoller:
         if self.deadline_passed(now):
             return
         if error.status_code == 429:
-            self._faults_since = None  # the key is busy, which is no fault: the next poll comes later
+            self._faults_since = None  # the request limit is used up, which is not a fault: the next poll comes later
             return
         self._tolerate(error, now)
 
@@ -143,7 +143,7 @@ class SessionPoller:
         return None if self._deadline is None else max((self._deadline - now).total_seconds(), 0.0)
 
     def pause(self, now: datetime) -> float:
-        """Return the seconds until the next poll, which never lies beyond the deadline; log that it goes on."""
+        """Return the seconds until the next poll, but not beyond the deadline; log that the wait continues."""
         if (line := self._progress.line(self.session, now)) is not None:
             log.info("%s", line)
         interval = min(self._interval, NOT_YET_FOUND_INTERVAL) if self.is_missing else self._interval
@@ -163,13 +163,13 @@ class SessionPoller:
         self._asks_events = self.session.has_events and self._has_more()
 
     def _not_found(self, error: SequentumError, now: datetime) -> None:
-        """A session may be torn down, never have existed, or not be known yet; and single 404s happen."""
+        """Process a 404: the session was torn down, never existed, or is not known yet; and single 404s happen."""
         self.was_seen = True
         if self.session.state.is_over:
             return
         first = self._missing_since is None
         self._missing_since = self._missing_since or now
-        # A session whose agent was seen is torn down soon after its end: there is nothing to lose.
+        # A session whose agent is known is torn down soon after its end, so nothing is lost.
         if self.session.agent_id is not None or now - self._missing_since >= NOT_FOUND_TOLERANCE:
             self.session, self.is_missing = self.session.entering(SessionState.GONE, now), False
             return
@@ -196,28 +196,29 @@ class SessionPoller:
                 self._take(self.session.session_id, event)
             self.session = self.session.observe_event(event, now, served_at)
         self._longest_page = _next_page(page, self._longest_page)
-        # How many there are is not known on a server that does not count them: one page is all that is asked for.
+        # Only one page is requested from a server that does not state the number of events.
         is_last = not page.is_cut and (self._until is None or not page.events)
         self._asks_events = not is_last and self._has_more()
 
     def _events_failed(self, error: SequentumError) -> None:
         is_long_poll = self._until is None
-        # A server whose status counts events has them, so there a 404 is a fault that may pass.
+        # A server whose status counts events does have them, so a 404 is a temporary error there.
         if error.status_code == 405 or (is_long_poll and error.status_code == 404):
             self.session = self.session.updated(has_events=False)
             return
         if is_long_poll and isinstance(error, AnswerLost):
-            return  # no news: the server held the request until it ran out
+            return  # no news: the server held the request until it timed out
         if self._is_strict:
             raise error
-        # Events only say what happens; what is decided rests on the status.
+        # Events are informative only; decisions are based on the status.
         log.warning("Could not read the events of %s: %s", self.session.name, error)
 
 
 def poll(port: Sender, poller: SessionPoller) -> None:
-    """Ask what the poll under way asks.
+    """Send the requests of a poll.
 
-    :raises SequentumError: checking failed in a way that cannot pass, or for too long. The session may still be active.
+    :raises SequentumError: polling failed with an error that is not temporary, or for too long. The session may be
+        active.
     """
     while (call := poller.next_call()) is not None:
         try:
@@ -269,7 +270,7 @@ def look_at(
 ) -> Session:
     """Return the session as it is now, with the events since the last look.
 
-    While the service does not know it, it is looked at again, for as long as a wait tolerates that.
+    While the service does not know it, it is polled again, for as long as a wait tolerates that.
 
     :raises SequentumError: the status could not be read.
     """
@@ -290,11 +291,11 @@ def read_again(
     until: int | None = None,
     longest_page: int = agent_builder.LONGEST_PAGE,
 ) -> bool:
-    """Read events once more that were read somewhere else before, and return whether the last one was there.
+    """Read events again that were read by another process, and return whether the last one was found.
 
-    :param after: the index after which the first one comes.
-    :param until: the index of the last one; ``None`` for the session's cursor.
-    :param longest_page: bytes that are read at once, unless an event is longer.
+    :param after: the index before the first event.
+    :param until: the index of the last event; ``None`` for the session's cursor.
+    :param longest_page: bytes to request at once, unless an event is longer.
     """
     cursor, size = after, longest_page
     until = session.cursor if until is None else until
@@ -316,7 +317,7 @@ def read_again(
 
 
 def _next_page(page: EventPage, size: int) -> int:
-    """Return how much to read next: a page that is cut and has no event is one whose first event is longer."""
+    """Return how much to request next. If a cut page has no event, the first event is longer than the page."""
     return size * 2 if page.is_cut and not page.events else size
 
 

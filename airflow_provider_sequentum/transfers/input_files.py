@@ -85,7 +85,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
     :param max_bytes: a larger file is refused. Default: 64 MiB.
     :param sequentum_conn_id: the Sequentum connection.
     :param storage_conn_id: the connection of the object storage, if it is not part of ``source``.
-    :raises SequentumRequestRefused: a parameter has no usable value; the file is empty, too large, or not what its
+    :raises SequentumRequestRefused: a parameter is invalid; the file is empty, too large, or not what its
         extension says; or the agent lives in no space. Not retried.
     :raises RunFilesUnavailable: the file cannot be read.
     """
@@ -187,7 +187,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             raise ValueError(f"source={shown_source!r:.500} cannot be read: {error}") from None
         try:
             content = _first_bytes(path, limit + 1)
-        except Exception as error:  # object stores have errors of their own, which are no OSError
+        except Exception as error:  # object stores have errors of their own, which are not an OSError
             raise RunFilesUnavailable(
                 f"{shown_source} could not be read: {str(error) or repr(error)}. Nothing was uploaded."
             ) from error
@@ -205,7 +205,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             space_id = hook.send(agents.get(agent_id)).space_id
             if space_id is None:
                 raise SequentumRequestRefused(
-                    f"Agent {agent_id} lives in no space, so there is no place for input files. Nothing was uploaded. "
+                    f"Agent {agent_id} is not in a space, so there is no place for input files. Nothing was uploaded. "
                     "Move the agent to a space, or pass the rows as input parameters of mapped tasks."
                 )
         return space_id

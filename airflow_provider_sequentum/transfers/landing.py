@@ -75,7 +75,7 @@ def check_destination(destination: object) -> str:
     :raises ValueError: it cannot be relied on; the message says why and what to write.
     """
     if not isinstance(destination, str) or not destination.strip():
-        raise ValueError("it is empty" if isinstance(destination, str) else "it is no text")
+        raise ValueError("it is empty" if isinstance(destination, str) else "it is not a string")
     scheme, is_address, rest = destination.partition("://")
     host, _, path = rest.partition("/") if is_address else ("", "", destination.removeprefix("/"))
     conn_id, _, bucket = host.rpartition("@")
@@ -104,7 +104,7 @@ def _check_place(scheme: str | None, destination: str, bucket: str) -> None:
         if _PERCENT_ESCAPE.search(destination):
             raise ValueError("a percent escape would be taken literally. Write the path as it is, without file://")
     elif scheme in OBJECT_STORES and (not bucket or bucket != bucket.strip()):
-        raise ValueError(f"{bucket!r} is no name of a bucket. Write {scheme}://bucket/folder")
+        raise ValueError(f"{bucket!r} is not the name of a bucket. Write {scheme}://bucket/folder")
 
 
 def open_destination(destination: object, conn_id: str | None) -> ObjectStoragePath:

@@ -185,7 +185,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             self._transfer.progress.stop()
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Return what was read and written; called by OpenLineage's provider, where that is installed."""
+        """Return what was read and written; called by the OpenLineage provider, if it is installed."""
         from airflow_provider_sequentum.reporting.lineage import transfer_lineage
 
         return None if self._landed is None else transfer_lineage(self._landed)

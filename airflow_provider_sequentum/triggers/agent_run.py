@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class AgentRunTrigger(RemoteJobTrigger):
     """Wait until an agent run has ended or a deadline has passed, then fire once.
 
-    All triggers of a connection share one watcher, which asks on behalf of all of them. The event is a
-    :class:`~airflow_provider_sequentum.runs.wait.RunEvent`: how the wait ended, and the run's last record.
+    All triggers of a connection share one watcher, which polls for all of them. The event is a
+    :class:`~airflow_provider_sequentum.runs.wait.RunEvent`: how the wait ended, and the latest record of the run.
 
     :param sequentum_conn_id: the connection.
     :param agent_id: the agent.
-    :param run_id: the run; ``None`` waits for the agent's first one that was created at ``since`` or later.
+    :param run_id: the run; ``None`` waits for the agent's first run that was created at ``since`` or later.
     :param since: see ``run_id``; an ISO 8601 time with an offset.
     :param clock_ahead: how many seconds the service's clock is ahead of Airflow's, of which ``since`` is a time;
         ``None`` if the clocks were not compared yet.
@@ -31,11 +31,11 @@ class AgentRunTrigger(RemoteJobTrigger):
     :param wait_for_restart: keep waiting through Failure, for as long as the run can be restarted.
     :param tolerate_outages: tolerate passing faults of the service up to the deadline.
     :param restart_asked_at: when the run was restarted, if it was, as an ISO 8601 time.
-    :param failure_ended_at: the end time of the Failure it was restarted from.
+    :param failure_ended_at: the end time of the Failure before that restart.
     :param stop_on_kill: stop the run when a user marks or clears the waiting task (Airflow 3.3 and later).
     :param successor_may_join: whether the new attempt of a cleared task may join the run.
-    :param stop_grace: seconds the run then gets to wind down before it is killed.
-    :param other: what another version of this package was deferred with; see :meth:`wait`.
+    :param stop_grace: seconds between the stop and the kill of the run.
+    :param other: unknown arguments that another version of this package has stored. They are kept.
     """
 
     xcom_key = RUN_SUMMARY_KEY
@@ -86,12 +86,12 @@ class AgentRunTrigger(RemoteJobTrigger):
         return f"{run} of agent {self.agent_id}"
 
     async def wait(self) -> dict[str, Any]:
-        """Return the event, as soon as there is one."""
+        """Wait, and return the event."""
         from airflow_provider_sequentum.api.errors import SequentumError
         from airflow_provider_sequentum.runs.wait import RunEvent, WaitSpec
         from airflow_provider_sequentum.watching.watcher import wait_for_run
 
-        # A model remembers which fields it was given, and there may be ten thousand of these.
+        # Only the fields that are set, because a model remembers them and there may be ten thousand models.
         spec = WaitSpec.from_json(
             {name: value for name, value in self.arguments.items() if value is not None and value is not False}
         )
@@ -105,7 +105,7 @@ class AgentRunTrigger(RemoteJobTrigger):
         return RunEvent(agent_id=self.agent_id, run_id=run_id, outcome=outcome, run=run).to_json()
 
     async def stoppers(self) -> Sequence[RunStopper]:
-        """Return what stops the run; nothing if the one to wait for had not been found yet."""
+        """Return what stops the run; nothing if the run has not been found yet."""
         from airflow_provider_sequentum.runs.record import RunRecord
         from airflow_provider_sequentum.runs.stop import RunStopper
 
@@ -122,5 +122,5 @@ class AgentRunTrigger(RemoteJobTrigger):
         return [RunStopper(record, self.stop_grace)]
 
     def is_own(self, xcom: Any) -> bool:
-        """Return whether the summary of a run is that of this trigger's run."""
+        """Return whether a summary is of this trigger's run."""
         return isinstance(xcom, dict) and xcom.get("run_id") == self.run_id

@@ -1,4 +1,4 @@
-"""What Airflow asks of a trigger that waits for a remote job: it waits, and stops the job when its task was ended."""
+"""The base class of the triggers that wait for a remote job and stop it when a user ends its task."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 
 PAUSES = (1.0, 4.0, 15.0, 40.0)
-"""Seconds before the stop of a job is tried again: Airflow could not say what became of the task, or where the service
-is, as while its API server is down."""
+"""Seconds before the stop of a job is tried again, because Airflow could not provide the state of the task or the
+connection, for example while its API server is down."""
 
 
 class RemoteJobTrigger(BaseTrigger):
-    """Base of the triggers that wait for a remote job. A trigger never starts, restarts or downloads anything.
+    """Base class of the triggers that wait for a remote job. A trigger never starts, restarts or downloads anything.
 
-    It can be run again from the start on another triggerer, fires once, and ends.
+    It fires once and ends, and it can start over on another triggerer.
 
-    The parameters of a subclass's constructor are keyword-only primitives, which Airflow stores. Each is an attribute
+    The parameters of a subclass's constructor are keyword-only JSON values, which Airflow stores. Each is an attribute
     with the same name.
 
     :param sequentum_conn_id: the connection.
     :param stop_on_kill: whether to stop the job when a user ends the deferred task (Airflow 3.3 and later).
-    :param successor_may_join: whether the new attempt of a cleared task may take the job over.
-    :param other: arguments that another version of this package has stored. They are kept.
+    :param successor_may_join: whether the new attempt of a cleared task may take over the job.
+    :param other: unknown arguments that another version of this package has stored. They are kept.
     """
 
     xcom_key: ClassVar[str]
@@ -52,7 +52,7 @@ class RemoteJobTrigger(BaseTrigger):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What it was made with."""
+        """The arguments of the constructor."""
         return {**{name: getattr(self, name) for name in _names_of(type(self))}, **self._other}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -60,7 +60,7 @@ class RemoteJobTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire one event and end."""
+        """Wait, then fire one event."""
         try:
             event = await with_minimum_lifetime(self.wait())
         except asyncio.CancelledError:
@@ -70,9 +70,9 @@ class RemoteJobTrigger(BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Stop the job if a user ended the task while it was deferred, and no new attempt takes it over.
+        """Stop the job if a user ended the deferred task and no new attempt takes over the job.
 
-        Airflow gives this about a second before it cancels it, so the work is done in a task of its own.
+        Airflow cancels this method after about a second, so the work is done in a separate task.
         """
         if self.stop_on_kill:
             self._stopping = asyncio.create_task(self._stop_if_abandoned())
@@ -82,7 +82,7 @@ class RemoteJobTrigger(BaseTrigger):
         for pause in (*PAUSES, None):
             try:
                 await self._decide()
-            except Exception as error:  # no one awaits this any more: what is not logged here is logged nowhere
+            except Exception as error:  # nothing awaits this task, so the error has to be logged here
                 if pause is None:
                     self.log.exception("%s", doubt_about(self.job_name))
                     return
@@ -112,13 +112,13 @@ class RemoteJobTrigger(BaseTrigger):
         from airflow_provider_sequentum.jobs.stop import astop_jobs
 
         if stoppers := await self.stoppers():
-            # A client of its own: the one that waited is being closed at this moment.
+            # A new client, because the one that waited is being closed.
             async with await SequentumConnection(self.sequentum_conn_id).aget_client() as client:
                 await astop_jobs(client, stoppers)
 
     @property
     def is_in_dag_test(self) -> bool:
-        """Whether no triggerer runs it, but ``dag.test()``, which calls no ``on_kill`` when it is ended with Ctrl-C."""
+        """Whether it runs in ``dag.test()``, which does not call ``on_kill`` after Ctrl-C, and not in a triggerer."""
         return self.trigger_id is None
 
     @property
@@ -132,7 +132,7 @@ class RemoteJobTrigger(BaseTrigger):
 
     @abstractmethod
     async def stoppers(self) -> Sequence[JobStopper[Any]]:
-        """Return what stops the job when its task was ended; nothing if it goes on all the same."""
+        """Return what stops the job when a user ends its task; nothing if the job keeps running."""
 
     @abstractmethod
     def is_own(self, xcom: Any) -> bool:
@@ -141,6 +141,6 @@ class RemoteJobTrigger(BaseTrigger):
 
 @cache
 def _names_of(kind: type[RemoteJobTrigger]) -> tuple[str, ...]:
-    """Return the names of what a trigger is made with. Python takes longer to find them than a trigger to serialize."""
+    """Return the names of a constructor's parameters. Cached, because the inspection takes longer than serializing."""
     parameters = inspect.signature(kind).parameters.values()
     return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)

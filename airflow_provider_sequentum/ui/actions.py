@@ -1,4 +1,4 @@
-"""What can be done on the tab: stop, kill and restart. Each goes the way that the operators go, and is audited."""
+"""The actions of the tab: stop, kill and restart. They use the code of the operators, and are audited."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class Impossible(Exception):
-    """What was asked for cannot be done; the message says why."""
+    """The action is not possible; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ def restart_plan(view: TaskView) -> RestartPlan | None:
 
 
 def is_under_way(view: TaskView) -> bool:
-    """Return whether what was last asked for may still be at work."""
+    """Return whether the last action may still be in progress."""
     last = view.action
     longest = timedelta(seconds=grace_of(view)) + LONGEST_STOP
     return last is not None and not last.is_over and datetime.now(UTC) - last.at < longest
 
 
 class Audit:
-    """The row of Airflow's audit log about one action: written before it, and again with what became of it.
+    """The row of Airflow's audit log about one action: written before it, and updated with the result.
 
     :param event: one of :data:`~.tasks.ACTION_EVENTS`.
     :param user: who asked for it.
@@ -114,7 +114,7 @@ class Audit:
         self.id: int = self._row.id
 
     def finish(self, session: Session, outcome: str) -> None:
-        """Note what became of it."""
+        """Note the result."""
         row = session.get(Log, self.id)
         if row is not None:
             row.extra = self._extra(outcome, is_over=True)
@@ -132,7 +132,7 @@ def stop(
     new_session: Callable[[], AbstractContextManager[Session]],
     when_done: Callable[[], None],
 ) -> None:
-    """Stop or kill the task's runs in a thread, in the way the operators do, and write to the audit log about it.
+    """Stop or kill the task's runs in a thread, as the operators do, and write to the audit log.
 
     :param new_session: opens a session for the thread.
     :param when_done: called at the end.
@@ -192,7 +192,7 @@ def restart(session: Session, view: TaskView, user: BaseUser, clear: Callable[[d
     record = view.record
     audit = Audit(session, "sequentum_restart", user, view)
     if plan.is_in_place and isinstance(record, RunRecord):
-        # Without it, the next attempt would take the clear for the wish to start over.
+        # Without it, the next attempt would start over because of the clear.
         save_record(session, view.key, record.updated(max_tries=None))
     try:
         clear(clear_body(view.key))

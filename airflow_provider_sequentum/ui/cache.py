@@ -1,4 +1,4 @@
-"""What the API server asks the service: once for all who look, in turn, within a small share of the key's budget.
+"""The requests of the API server to the service: shared by all viewers, within a small share of the key's budget.
 
 A page never waits for the service. It gets what is known, with its age, and leaves a question; a thread of the
 connection asks the most urgent question whenever one may be sent. Nothing is asked that no open page wants to know.
@@ -30,19 +30,19 @@ REQUESTS_PER_MINUTE = 4
 """Requests that one API server process sends for one key."""
 
 SHARE = 0.2
-"""The part of the key's budget that may be used up when they are sent: what else this process sends counts too."""
+"""The share of the key's budget that they may use, including all other requests of this process."""
 
 WINDOW = 63.0
-"""Seconds. Requests are longer or shorter on their way, so a minute at the service is a little less here."""
+"""Seconds. The latency of requests varies, so a minute at the service can be a little less here."""
 WANTED_FOR = 45.0
-"""Seconds for which a question stays wanted after a page has last asked it. Open pages ask every ten seconds."""
+"""Seconds for which a question is kept up to date after a page last asked it. Open pages ask every ten seconds."""
 FORGOTTEN_AFTER = 3600.0
-"""Seconds after which an answer is dropped that no page has asked for."""
+"""Seconds after which an answer that no page has asked for is dropped."""
 LONGEST_REQUEST = 20.0
 RETRY_AFTER = 60.0
-"""Seconds until a question that met an error is asked again."""
+"""Seconds until a question is asked again after an error."""
 HEAD_START = 60.0
-"""How late a question without an answer is from the start: like one whose answer should be a minute younger."""
+"""Initial lateness of a question without an answer, as if its answer were a minute out of date."""
 
 NOT_HERE = (
     "This API server does not find the connection {!r}, so the service cannot be asked. If only the workers have it, "
@@ -72,7 +72,7 @@ class Question(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Known(Generic[T]):
-    """What is known of a question.
+    """The state of a question.
 
     :param value: the last answer; ``None`` if there was none.
     :param at: when it came.
@@ -96,7 +96,7 @@ class _Entry:
     turn: int = 0
 
     def urgency(self, now: float) -> tuple[float, int]:
-        """Return how late the question is; of those that are as late, first the one that had its turn first."""
+        """Return the order of the question: by lateness, and first come, first served at equal lateness."""
         return (now - self.due_at) * self.question.weight, -self.turn
 
 
@@ -125,7 +125,7 @@ class ServiceCache:
         self._forgot_at = clock()
 
     def look(self, question: Question[T]) -> Known[T]:
-        """Return what is known, and see to it that it is asked if that is not good enough."""
+        """Return what is known, and have the question asked if that is out of date."""
         with self._lock:
             now = self._clock()
             self._forget(now)
@@ -139,20 +139,20 @@ class ServiceCache:
             return cast("Known[T]", replace(entry.known, is_waiting=is_waiting))
 
     def peek(self, question: Question[T]) -> Known[T]:
-        """Return what is known, without asking for more."""
+        """Return what is known, without asking the service."""
         with self._lock:
             entry = self._entries.get(question)
             return Known() if entry is None else cast("Known[T]", entry.known)
 
     def expire(self, conn_id: str) -> None:
-        """Let everything of a connection count as old, because something was changed."""
+        """Treat all answers of a connection as out of date, because something was changed."""
         with self._lock:
             for entry in self._entries.values():
                 if entry.question.conn_id == conn_id:
                     entry.due_at = min(entry.due_at, self._clock() - HEAD_START)
 
     def _work(self, conn_id: str) -> None:
-        """Ask what is wanted of a connection, until nothing is."""
+        """Ask the questions about a connection until none is left."""
         try:
             while not self._is_done(conn_id):
                 self._ask_next(conn_id)
@@ -173,7 +173,7 @@ class ServiceCache:
         try:
             with self._new_client(conn_id) as client:
                 self._wait_for_room(client)
-                # What is asked is decided when it may be sent: by now another question may be the urgent one.
+                # The question is chosen when it may be sent, because another one may have become more urgent.
                 question = self._most_urgent(conn_id)
                 if question is None:
                     return
@@ -183,7 +183,7 @@ class ServiceCache:
             self._failed(conn_id, None, NOT_HERE.format(conn_id))
         except SequentumException as error:
             self._failed(conn_id, question, str(error))
-        except Exception:  # whatever it is, pages say that they are out of date, and why
+        except Exception:  # whatever the reason, pages say that they are out of date, and why
             log.exception("Could not ask Sequentum Cloud for the UI (connection %r).", conn_id)
             self._failed(conn_id, question, "An unexpected error; see the API server's log.")
         else:
@@ -221,7 +221,7 @@ class ServiceCache:
             return None if entry is None else entry.question
 
     def _failed(self, conn_id: str, question: Question[Any] | None, problem: str) -> None:
-        """Note why a question got no answer; ``None`` stands for all that are wanted of the connection."""
+        """Note why a question was not answered; ``None`` stands for all questions about the connection."""
         with self._lock:
             asked = None if question is None else self._entries.get(question)
             for entry in self._wanted(conn_id) if asked is None else [asked]:
@@ -244,7 +244,7 @@ class ServiceCache:
 
 
 def client_of(conn_id: str) -> SequentumClient:
-    """Open a client that sends a request once: an answer that does not come is asked for again in its turn.
+    """Open a client that sends each request once: a question without an answer is asked again when it is its turn.
 
     :raises SequentumException: the connection is not known here, or unusable.
     """

@@ -1,4 +1,4 @@
-"""The pages, as text: what is known of a task or of the agents, put into the templates.
+"""Rendering of the pages: what is known about a task or the agents, inserted into the templates.
 
 Everything in them is escaped by the templates, because names, messages and records come from the service.
 """
@@ -38,7 +38,7 @@ MOST_RUNS_LISTED = 300
 
 BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 7, 2, 36
 BASE = 2 * CHART_HEIGHT + 4
-"""Where the bars of the records stand, below those of the durations."""
+"""The position of the bars of the records, below those of the durations."""
 
 _SEEN_FOR = 10.0
 """Seconds for which the runs that were read from Airflow's database are good enough."""
@@ -123,7 +123,7 @@ def recently_seen(session: Session) -> list[SeenRun]:
 
 
 def updated(view: TaskView, cached: ServiceCache) -> TaskView:
-    """Return what is known of a task, with the newest figures that this process has of its runs."""
+    """Return what is known about a task, with the newest figures of its runs in this process."""
     if view.conn_id is None:
         return view
     asked = [_newest(view.conn_id, run, cached) for run in view.runs[:MOST_RUNS_ASKED]]
@@ -236,7 +236,7 @@ def task_address(key: TaskKey) -> str:
 
 
 def _newest(conn_id: str, run: RunFacts, cached: ServiceCache) -> RunFacts:
-    """Return the newest figures of a run, and have newer ones asked for."""
+    """Return the newest known figures of a run, and have newer ones requested."""
     listed = cached.look(questions.agent_runs(conn_id, run.agent_id, is_going=not run.phase.is_over, is_detail=True))
     if listed.value is None or listed.at is None:
         return run
@@ -292,7 +292,7 @@ def _history(conn_id: str | None, agent_id: int, seen: Iterable[SeenRun], cached
 
 
 def _with_news(runs: Sequence[SeenRun], cached: ServiceCache) -> list[SeenRun]:
-    """Return runs of one agent with the newest figures; those that seemed to be going are asked about."""
+    """Return runs of one agent with the newest figures; those that seemed to be active are polled."""
     if all(each.run.phase.is_over or each.conn_id is None for each in runs):
         return list(runs)
     conn_id, agent_id = runs[0].conn_id or "", runs[0].run.agent_id
@@ -317,7 +317,7 @@ def _agent_row(
 
 
 def _comparison(run: RunFacts, history: Sequence[RunFacts]) -> str | None:
-    """Say how long runs of the agent usually take and how many records they yield."""
+    """Return how long runs of the agent usually take and how many records they yield."""
     good = [each for each in history if each.phase is Phase.SUCCEEDED and each.run_id != run.run_id]
     if not good:
         return None

@@ -1,4 +1,4 @@
-"""What the pages want to know of the service: each question is one request, and says how old its answer may be."""
+"""The questions of the pages to the service: each is one request, and states how old its answer may be."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ LONGEST_CELL = 120
 LONGEST_TEXT = 4000
 
 _OF_A_TAB = 4.0
-"""How much more urgent it is what a person looks at in detail."""
+"""How much more urgent the questions of a task's tab are than those of the overview."""
 _UNCHANGING = 3600.0
 
 
 def agent_runs(conn_id: str, agent_id: int, *, is_going: bool, is_detail: bool) -> Question[Reply[Page[Run]]]:
-    """Ask for the newest runs of an agent: one answer for all of them that are looked at."""
+    """Ask for the newest runs of an agent, with one request for all of its runs that are viewed."""
     return Question(
         conn_id,
         f"runs of agent {agent_id}",
@@ -57,14 +57,14 @@ def run_status(conn_id: str, agent_id: int, run_id: int, *, is_going: bool) -> Q
 
 
 def run_files(conn_id: str, run: RunFacts) -> Question[Reply[Page[RunFile]]]:
-    """Ask which files a run that is over has left."""
+    """Ask for the files of a run that has ended."""
     call = files.list_files(run.agent_id, run.run_id)
     name = f"files of run {run.run_id} of agent {run.agent_id} ({run.status})"
     return Question(conn_id, name, asking(call), fresh_for=_UNCHANGING, weight=_OF_A_TAB)
 
 
 def diagnostics(conn_id: str, run: RunFacts) -> Question[Reply[RunDiagnostics]]:
-    """Ask why a run ended badly."""
+    """Ask why a run failed."""
     call = analytics.run_diagnostics(run.agent_id, run.run_id)
     name = f"diagnostics of run {run.run_id} of agent {run.agent_id} ({run.status})"
     return Question(conn_id, name, asking(call), fresh_for=_UNCHANGING, weight=_OF_A_TAB)
@@ -103,9 +103,9 @@ def file_preview(conn_id: str, run: RunFacts, file: RunFile) -> Question[Preview
 
 
 def preview_of(start: bytes, name: str) -> Preview:
-    """Return what is shown of a file, of whose records only the first bytes are there."""
+    """Return the preview of a file, of which only the first bytes were read."""
     records: list[dict[str, Any]] = []
-    # Of a file that is cut the last record is damaged, and a workbook is as a whole: then the bytes are shown as text.
+    # In a truncated file the last record is damaged, and a truncated workbook cannot be read: then show the text.
     with suppress(RecordsUnreadable, ImportError):
         for record in islice(read_records(io.BytesIO(start), name), PREVIEW_ROWS):
             records.append(record)  # noqa: PERF402 - what was read before an error counts
@@ -126,7 +126,7 @@ def _cell(value: object) -> str:
 
 
 class _EnoughRead(Exception):
-    """The start of the file is there."""
+    """The start of the file has been read."""
 
 
 class _Start(io.BytesIO):

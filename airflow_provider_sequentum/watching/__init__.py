@@ -1,6 +1,6 @@
-"""Waiting well: one watcher for everything that waits on one connection in a triggerer.
+"""The shared watcher: polls on behalf of everything in a triggerer that waits on one connection.
 
-To understand it, read in this order. ``polls.py``: who waits or listens, and what one request asks for them.
-``watch_list.py``: which poll comes next, and what an answer means to whom; ``agent_list.py`` and ``due_queue.py`` are
-its parts. ``watcher.py``: sends the polls, as the budget of the key allows.
+Read the modules in this order. ``polls.py``: who waits or listens, what one request polls for them, and the pages of
+the agents list. ``watch_list.py``: which poll comes next, and what a response means to whom. ``watcher.py``: sends the
+polls, as the request budget of the key allows.
 """

@@ -1,14 +1,14 @@
 """Who waits, who listens, and what is polled for them: the runs of an agent, or a page of the agents list.
 
-A :class:`Wait` is for one run, a :class:`Listener` hears of all runs of an agent, whoever starts them. Each
-:class:`Poll` is one request, for all whom its answer concerns.
+A :class:`Wait` is for one run. A :class:`Listener` is notified of all runs of an agent, whoever starts them. Each
+:class:`Poll` is one request on behalf of everyone whom the response concerns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.runs.phases import phase_of, phase_of_status
@@ -24,34 +24,46 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 SHORTEST_INTERVAL = 5.0
-"""Seconds between two polls of an agent or a run at least, unless who waits asks for another number."""
+"""Minimum number of seconds between two polls of an agent or a run, unless a wait asks for another interval."""
 
 _SHORTEST_LIST = 20
 
 SHORTEST_LISTING = 200
-"""How many of an agent's newest runs are listed for a listener at least."""
+"""Minimum number of an agent's newest runs that are listed for a listener."""
+
+NO_PAGES = 0
+"""The page size that means that pages are not used."""
+PAGE_SIZES = (100, 50, 20, NO_PAGES)
+"""How many agents to request; fewer if the service refuses."""
+
+_FEWEST_AGENTS = 5
+"""With fewer agents, polling them directly is just as good."""
+_MOST_PAGES = 100
+"""Maximum number of pages, whatever total the service states."""
+_MOST_WRONG = 5
+"""By how many the wrong hints may outnumber the right ones."""
 
 
-Hear = Callable[[PollResult, BaseException | None, "datetime | None"], None]
+Notify = Callable[[PollResult, BaseException | None, "datetime | None"], None]
 
 
 class Wait:
     """One wait on the list.
 
-    :param poller: decides what an answer means for it.
-    :param hear: is called with what there is to hear and, if its run has ended, the service's time of the answer. The
-        wait is over if there is an outcome or an error.
+    :param poller: decides what a response means for the wait.
+    :param notify: called with the result or the error of a poll and, if the run has ended, the service's time of the
+        response. An outcome or an error ends the wait.
     """
 
-    __slots__ = ("hear", "is_last_look", "poller")
+    __slots__ = ("is_last_look", "notify", "poller")
 
-    def __init__(self, poller: RunPoller, hear: Hear) -> None:
-        self.poller, self.hear = poller, hear
+    def __init__(self, poller: RunPoller, notify: Notify) -> None:
+        self.poller, self.notify = poller, notify
         self.is_last_look = False
 
     @property
     def interval(self) -> float:
-        """Seconds between two polls on behalf of this wait at least."""
+        """Minimum number of seconds between two polls on behalf of this wait."""
         asked_for = self.poller.spec.poll_interval
         return SHORTEST_INTERVAL if asked_for is None else asked_for
 
@@ -60,7 +72,7 @@ class Listing(NamedTuple):
     """An agent's newest runs.
 
     :param runs: the runs, newest first.
-    :param is_full: whether there may be older ones that were not listed.
+    :param is_full: whether there may be older runs that were not listed.
     """
 
     runs: Collection[Run]
@@ -68,30 +80,30 @@ class Listing(NamedTuple):
 
 
 class Listener:
-    """Hears of an agent's newest runs.
+    """Receives an agent's newest runs.
 
     :param agent_id: the agent.
-    :param interval: seconds after which news is due.
+    :param interval: maximum number of seconds between two polls, if the budget allows.
     """
 
     def __init__(self, agent_id: int, interval: float) -> None:
         self.agent_id, self.interval = agent_id, interval
         self.list_size = LONGEST_RUN_LIST
-        """How many runs to ask for. What was announced before this listener came may lie far back."""
+        """How many runs to request. At first, runs of interest may be far down the list."""
         self._newest = 0
         self._news: asyncio.Queue[Listing | BaseException] = asyncio.Queue()
 
-    def hear(self, listed: Sequence[Run], size: int) -> bool:
-        """Take in the agent's newest runs; return whether it has to be asked for more at once.
+    def notify(self, listed: Sequence[Run], size: int) -> bool:
+        """Process the agent's newest runs; return whether more of them have to be requested immediately.
 
-        :param size: how many were asked for.
+        :param size: how many were requested.
         """
         is_full = is_cut(listed, size)
         has_gap = is_full and min((run.id for run in listed), default=0) > self._newest > 0
         if has_gap and size < LONGEST_RUN_LIST:
             self.list_size = LONGEST_RUN_LIST
             return True
-        # So that the oldest one that is still running stays in view.
+        # So that the oldest active run stays on the list.
         deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
         self.list_size = min(max(SHORTEST_LISTING, 2 * deepest), LONGEST_RUN_LIST)
         self._newest = max((run.id for run in listed), default=self._newest)
@@ -99,7 +111,7 @@ class Listener:
         return False
 
     def fail(self, error: BaseException) -> None:
-        """Take in that the agent could not be looked at."""
+        """Process an error that kept the agent's runs from being listed."""
         self._news.put_nowait(error)
 
     async def next_listing(self) -> Listing:
@@ -111,11 +123,11 @@ class Listener:
 
 
 class AgentPoll:
-    """The runs of one agent, or one run that its list does not show; who waits for them, and who listens.
+    """The poll of one agent's runs, or of one run that is missing in the agent's list; who waits, and who listens.
 
     :param agent_id: the agent.
-    :param run_id: the run that is polled by itself.
-    :param since: the time, by the steady clock.
+    :param run_id: the run that is polled on its own.
+    :param since: the current time, by the steady clock.
     """
 
     __slots__ = (
@@ -127,37 +139,37 @@ class AgentPoll:
     def __init__(self, agent_id: int, run_id: int | None, since: float) -> None:
         self.agent_id, self.run_id = agent_id, run_id
         self.since = since
-        """From when its interval counts, if it was not asked since: it was added, or its page began to show it."""
+        """Start of the interval if it was not polled since: when it was added, or when its page started to show it."""
         self.runs: dict[int, list[Wait]] = {}
         self.searches: list[Wait] = []
-        """Waits for a run that is not there yet."""
+        """Waits for a run that does not exist yet."""
         self.unlisted: dict[int, AgentPoll] = {}
-        """Runs that are polled by themselves, because the list does not show them."""
+        """Runs that are polled on their own, because they are missing in the list."""
         self.listeners: list[Listener] = []
         self.is_asked = self.has_failed = False
-        """Whether a request is on its way, and whether the last one was not answered."""
+        """Whether a request is in flight, and whether the last one failed."""
         self.asked_at = -math.inf
         self.interval = math.inf
-        """Seconds between two polls at least, for those who wait."""
+        """Minimum number of seconds between two polls on behalf of the waits."""
         self.list_size = self.asked_size = _SHORTEST_LIST
-        """How many runs to ask for: as many as it takes to see the oldest one waited for. 0: for a run's own record."""
+        """How many runs to request, so that the list includes the oldest one waited for. 0: request one run only."""
         self.newest_listed = 0
         self.wants_list = False
-        """Whether there is news of its runs, of which its list has to tell more."""
+        """Whether there is news of its runs, so that they have to be listed."""
         self.page = 0
         """The page of the agents list on which it is expected; 0 if it needs none."""
         self.shown: tuple[RunStatus | int | str | None, datetime | None] | None = None
-        """The status of its last run, if it had one, and when that was active; ``None`` if no page showed it yet."""
+        """The status and the time of its last run, if it has one; ``None`` if no page has shown the agent yet."""
         self.shows_end: bool | None = None
         """Whether its last run is shown as ended; ``None`` if no run is shown."""
         self.page_shows_news = False
-        """Whether its page shows when there is more for its listeners than they have heard."""
+        """Whether its page shows when there is news for its listeners."""
         self.is_left_to_page = False
-        """Whether its page shows the end of all that is waited for, so that it is polled as a check only."""
+        """Whether its page shows the end of everything that is waited for, so that it is only polled as a check."""
         self.hinted_at: float | None = None
-        """When its page said that the last run had ended, until that has been looked into."""
+        """When its page showed that the last run had ended, until this has been checked."""
         self.hints = 0
-        """How often it said so since a wait came. The first time it may have been of the run before."""
+        """How many times the page showed an end since the last wait was added. The first one may be of an older run."""
 
     def __iter__(self) -> Iterator[Wait]:
         for waits in self.runs.values():
@@ -166,7 +178,7 @@ class AgentPoll:
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether there is a wait, and not only a listener."""
+        """Whether there is a wait, not just a listener."""
         return bool(self.runs or self.searches)
 
     @property
@@ -175,14 +187,14 @@ class AgentPoll:
         return not (self.is_waited_for or self.listeners or self.unlisted)
 
     def add(self, wait: Wait) -> None:
-        """Take up a wait."""
+        """Add a wait."""
         run_id = wait.poller.spec.run_id
         (self.searches if run_id is None else self.runs.setdefault(run_id, [])).append(wait)
         self.interval = min(self.interval, wait.interval)
         self.hints = 0
 
     def remove(self, wait: Wait) -> None:
-        """Drop a wait."""
+        """Remove a wait."""
         run_id = wait.poller.spec.run_id
         waits = self.searches if run_id is None else self.runs[run_id]
         waits.remove(wait)
@@ -190,7 +202,7 @@ class AgentPoll:
             del self.runs[run_id]
 
     def call(self) -> Call[Any]:
-        """Return the request. A run's own record is a better answer than a list, if no other run matters."""
+        """Return the request. If no other run matters, the run itself is requested instead of the list."""
         from airflow_provider_sequentum.api import runs
 
         others_matter = self.searches or self.unlisted or self.listeners or self.wants_list or self.is_left_to_page
@@ -201,13 +213,13 @@ class AgentPoll:
         return runs.list_runs(self.agent_id, self.asked_size)
 
     def may_be_cut(self, listed: Sequence[object]) -> bool:
-        """Return whether the service may have more runs than it listed, and would list more."""
+        """Return whether the service may have more runs than it listed, and a longer list can be requested."""
         return self.asked_size <= length_of(listed) < LONGEST_RUN_LIST
 
     def missing_in(self, listed: Sequence[Run]) -> set[int]:
-        """Return the runs waited for that the service does not list, and adapt the length of the list.
+        """Return the runs waited for that are missing in the list, and adapt the length of the next list.
 
-        A list that may have been cut says nothing of them: then the next one is longer.
+        If the list may have been cut, none counts as missing, and the next list is longer.
         """
         missing = self.runs.keys() - {run.id for run in listed}
         if self.may_be_cut(listed) and (missing or self.searches):
@@ -222,24 +234,24 @@ class AgentPoll:
 
     @property
     def last_run(self) -> int | None:
-        """The run waited for that is its last one, as far as is known: the one that its page shows."""
+        """The run that its page shows, if it is waited for: the agent's last run, as far as is known."""
         last = max(self.runs, default=0)
         return last if last and last >= self.newest_listed else None
 
     def is_shown_on_page(self) -> bool:
-        """Return whether its page will show the end of all that is waited for."""
-        # Two checks that fail, minutes apart, are no outage: one that failed is repeated soon.
+        """Return whether its page will show the end of everything that is waited for."""
+        # After a failed poll it is polled again soon: two failed checks, many minutes apart, would look like an outage.
         is_shown = self.shows_end is False and not self.has_failed
         return is_shown and len(self.runs) == 1 and not self.searches and self.last_run is not None
 
     def shows_last_of(self, listed: Iterable[Run]) -> bool:
-        """Return whether its page shows the last one of these runs and will tell when there is more to see."""
+        """Return whether its page shows the last of these runs, and will show when there is news."""
         are_over = [phase_of(run).is_over for run in sorted(listed, key=lambda run: -run.id)]
         last_is_over = are_over[0] if are_over else None
         return self.shown is not None and self.shows_end is last_is_over and all(are_over[1:])
 
     def see(self, agent: Agent, now: float) -> bool:
-        """Take in what its page shows; return whether that is new."""
+        """Process what its page shows; return whether it is new."""
         before, was_over = self.shown, self.shows_end
         shown = (agent.status, agent.last_activity)
         if shown == before:
@@ -256,7 +268,7 @@ class AgentPoll:
         return True
 
     def see_nothing(self) -> None:
-        """Take in that no page shows it."""
+        """Process that no page shows it."""
         self.shown, self.shows_end, self.page_shows_news = None, None, False
 
 
@@ -272,13 +284,13 @@ class PagePoll:
     def __init__(self, number: int, size: int) -> None:
         self.number, self.size = number, size
         self.agents: set[AgentPoll] = set()
-        """Those that are expected on it."""
+        """The agents that are expected on it."""
         self.is_asked = False
         self.asked_at = -math.inf
         self.is_idle = False
-        """Whether it shows fewer runs than the agents' lists, and is read seldom: no agent is left to it then."""
+        """Whether it shows fewer runs than the agents' lists. Then it is rarely read, and no agent is left to it."""
         self.share = 1.0
-        """How often it comes up, compared with an agent."""
+        """How often it is polled, compared with an agent."""
 
     def call(self) -> Call[Page[Agent]]:
         """Return the request."""
@@ -287,6 +299,91 @@ class PagePoll:
         return agents.list_agents(
             page=self.number, records_per_page=self.size, sort_column="lastActivity", descending=True
         )
+
+
+class AgentPages:
+    """The pages of the agents list: each shows the status of the last run of a hundred agents.
+
+    This is only a hint. Another run may have been started since, and the list may lag behind. So a hint merely causes
+    the agent's runs to be polled next, and the pages are abandoned if they are wrong more often than right.
+
+    The agents with the latest activity are listed first, so an agent whose run has just been started is on the first
+    page. An agent that is missing on the page where it is expected is then expected on the next one, because other
+    agents have moved ahead of it. An agent whose last run has ended needs no page: its next run moves it to the first
+    one.
+
+    :param size: agents on a page.
+    """
+
+    def __init__(self, size: int = PAGE_SIZES[0]) -> None:
+        self.size = size
+        self.pages = {1: PagePoll(1, size)}
+        """By their numbers. The agents that need no page are on number 0, which does not exist."""
+        self._count = 1
+        """How many pages there are, as far as is known."""
+        self._wrong = 0
+
+    @property
+    def are_reliable(self) -> bool:
+        """Whether the pages show when runs end, and hints turn out to be right."""
+        return self._wrong < _MOST_WRONG
+
+    def learn(self, *, was_right: bool) -> None:
+        """Learn from a hint that was right or wrong, or from an end without a hint."""
+        self._wrong = max(self._wrong + (-1 if was_right else 1), 0)
+
+    def are_worth_it(self, agents: int) -> bool:
+        """Return whether there are far fewer pages to read than agents to poll."""
+        needed = 1 + sum(bool(page.agents) for page in self.pages.values() if page.number > 1)
+        return self.size != NO_PAGES and agents >= _FEWEST_AGENTS and 2 * needed <= agents
+
+    def smaller(self) -> int:
+        """Return the size to use if the service refuses this one."""
+        return next(size for size in PAGE_SIZES if size < self.size)
+
+    def expect(self, agent: AgentPoll, number: int) -> None:
+        """Expect an agent on a page, or on none (0)."""
+        if agent.page != number:
+            self.leave(agent)
+            self._agents_on(number).add(agent)
+            agent.page = number
+
+    def leave(self, agent: AgentPoll) -> None:
+        """Forget an agent."""
+        self._agents_on(agent.page).discard(agent)
+
+    def read(self, page: PagePoll, listed: Page[Agent], agents: Mapping[int, AgentPoll]) -> list[AgentPoll]:
+        """Process a page.
+
+        :param listed: the agents on the page and, unless it is the whole list, the total number of agents.
+        :param agents: the agents of interest, by id.
+        :return: the agents with news, and those that are on no page.
+        """
+        total = listed.total_record_count
+        self._count = min(max(1, math.ceil(total / self.size)), _MOST_PAGES) if total is not None else 1
+        found, changed = set(), []
+        for shown in listed:
+            if (agent := agents.get(shown.id)) is not None:
+                if agent.see(shown, page.asked_at):
+                    changed.append(agent)
+                self.expect(agent, page.number if agent.shows_end is False else 0)
+                found.add(agent)
+        # With set operations, because after a start all agents are missing, possibly ten thousand on each page.
+        missing = page.agents.difference(found)
+        page.agents &= found
+        following = page.number + 1 if page.number < self._count else 0
+        self._agents_on(following).update(missing)
+        for agent in missing:
+            agent.page = following
+            if not following:
+                agent.see_nothing()
+                changed.append(agent)
+        return changed
+
+    def _agents_on(self, number: int) -> set[AgentPoll]:
+        if number not in self.pages:
+            self.pages[number] = PagePoll(number, self.size)
+        return self.pages[number].agents
 
 
 Poll = AgentPoll | PagePoll

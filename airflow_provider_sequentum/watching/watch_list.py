@@ -1,33 +1,42 @@
-"""All waits of one connection, as data: what to poll next, and what an answer means to whom.
+"""All waits of one connection, as data: what to poll next, and what a response means to whom.
 
-One request answers for every wait on an agent. The list is fed with answers and faults, and lets each wait hear what
-that means; sending the polls is the watcher's business. Every wait stays a decision of its own
-(:class:`~airflow_provider_sequentum.runs.wait.RunPoller`), and only a run's own record ends it.
+One request serves every wait on an agent. The list processes responses and errors, and notifies the waits; the watcher
+sends the polls. Each wait decides for itself (:class:`~airflow_provider_sequentum.runs.wait.RunPoller`), and only the
+record of its run ends it.
 
-Two simple rules are at work. The agents are polled in turn, each for all of its runs. Pages of the agents list are
-polled beside them, as often as they show more runs than an agent's list does, and an agent whose page shows all
-that is waited for is polled only when that is shown as ended, and now and then. Why nothing is learnt of how long runs
-take stands in ``docs/waiting-measured.md``.
+There are two simple rules. The agents are polled in turn, each for all of its runs. Pages of the agents list are polled
+in addition, in proportion to the number of runs that they show, and an agent whose page shows everything that is waited
+for is polled only when its run is shown as ended, and occasionally as a check. ``docs/waiting-measured.md`` explains
+why the usual duration of runs is not taken into account.
 
-Whoever only listens to an agent (an asset watcher) gets what is left, and at least every fifth poll.
+Listeners (asset watchers) get what is left of the budget, and at least every fifth poll.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import math
 from collections import Counter
+from collections.abc import Hashable
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
 from airflow_provider_sequentum.runs.wait import FirstRunUncertain, PollOutcome, PollResult, first_run_since
-from airflow_provider_sequentum.watching.agent_list import NO_PAGES, AgentPages
-from airflow_provider_sequentum.watching.due_queue import DueQueue
-from airflow_provider_sequentum.watching.polls import SHORTEST_INTERVAL, AgentPoll, PagePoll, Poll, Wait
+from airflow_provider_sequentum.watching.polls import (
+    NO_PAGES,
+    SHORTEST_INTERVAL,
+    AgentPages,
+    AgentPoll,
+    PagePoll,
+    Poll,
+    Wait,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
@@ -37,17 +46,22 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.watching.polls import Listener
 
 PAGE_INTERVAL = 1.0
-"""Seconds between two polls of a page at least."""
+"""Minimum number of seconds between two polls of a page."""
 IDLE_PAGE_INTERVAL = 60.0
 """The same, while the page shows fewer runs than the agents' own lists."""
 LARGEST_SHARE = 4.0
-"""How often a page comes up at most, compared with an agent: more lets the agents wait, and pages gain little by it."""
+"""How often a page is polled at most, compared with an agent: more would delay the agents and gain little."""
 TURNS_OF_WAITS = 4
-"""Polls for waits after which one for listeners comes, if there is one."""
+"""Number of polls for waits after which there is one for listeners, if it is due."""
 CHECK_INTERVAL = 900.0
-"""Seconds after which an agent is polled whose page shows it: the page may be wrong."""
+"""Seconds after which an agent is polled although its page shows it, because the page may be wrong."""
 LAST_LOOK = 15.0
-"""Seconds after its deadline that a wait is given for a last look, so that it ends with the run's last state."""
+"""Seconds that a wait gets after its deadline for a last poll, so that it ends with the latest state of the run."""
+
+_SPARE = 100
+"""How many more outdated than valid entries a queue may have before it is cleaned up."""
+
+T = TypeVar("T", bound=Hashable)
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +70,53 @@ class Moment(NamedTuple):
     """A point in time.
 
     :param steady: seconds of a clock that never jumps, for intervals.
-    :param utc: what deadlines are compared with.
-    :param served_at: the service's time of the answer that is read at this moment. Times of the service are compared
-        with no other clock; ``None`` where it did not tell its time.
+    :param utc: the time that deadlines are compared with.
+    :param served_at: the service's time of the response that is processed; ``None`` if it did not state its time. Times
+        of the service are not compared with any other clock.
     """
 
     steady: float
     utc: datetime
     served_at: datetime | None = None
+
+
+class DueQueue(Generic[T]):
+    """Items by the time at which they are due, in seconds of any steady clock; first in, first out at equal times."""
+
+    def __init__(self) -> None:
+        self._due: dict[T, float] = {}
+        self._heap: list[tuple[float, int, T]] = []
+        self._count = itertools.count()
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._due
+
+    def put(self, item: T, due: float) -> None:
+        """Add an item, or change when it is due."""
+        if self._due.get(item) == due:
+            return
+        self._due[item] = due
+        heapq.heappush(self._heap, (due, next(self._count), item))
+        if len(self._heap) > 2 * len(self._due) + _SPARE:
+            self._heap = [entry for entry in self._heap if self._is_valid(entry)]
+            heapq.heapify(self._heap)
+
+    def drop(self, item: T) -> None:
+        """Remove an item, if it is there."""
+        self._due.pop(item, None)
+
+    def due_at(self, item: T) -> float:
+        """Return when an item is due; infinity if it is not there."""
+        return self._due.get(item, math.inf)
+
+    def first(self) -> tuple[float, T | None]:
+        """Return when the first item is due, and the item; infinity and ``None`` if the queue is empty."""
+        while self._heap and not self._is_valid(self._heap[0]):
+            heapq.heappop(self._heap)
+        return (self._heap[0][0], self._heap[0][2]) if self._heap else (math.inf, None)
+
+    def _is_valid(self, entry: tuple[float, int, T]) -> bool:
+        return self._due.get(entry[2]) == entry[0]
 
 
 class WatchList:
@@ -72,7 +125,7 @@ class WatchList:
     def __init__(self) -> None:
         self._waits: dict[Wait, AgentPoll] = {}
         self._waiting = 0
-        """How many polls there are for waits. Others are for listeners only."""
+        """The number of polls on behalf of waits. Others are for listeners only."""
         self._agents: dict[int, AgentPoll] = {}
         self._pages = AgentPages()
         self._pages_are_used = False
@@ -81,10 +134,10 @@ class WatchList:
         self._agents_in_turn: DueQueue[Poll] = DueQueue()
         self._pages_in_turn: DueQueue[Poll] = DueQueue()
         self._background: DueQueue[Poll] = DueQueue()
-        """What is polled for listeners alone."""
+        """Polls for listeners only."""
         self._turns = 0
         self._looks: DueQueue[Wait] = DueQueue()
-        """Waits by the time of a look that cannot be put off."""
+        """Waits by the time of a poll that must not be postponed."""
         self._news_intervals: Counter[float] = Counter()
 
     def __len__(self) -> int:
@@ -103,7 +156,7 @@ class WatchList:
     # Who waits
 
     def add(self, wait: Wait, moment: Moment) -> None:
-        """Take up a wait."""
+        """Add a wait."""
         agent = self._agent(wait.poller.spec.agent_id, moment.steady)
         poll = agent.unlisted.get(wait.poller.spec.run_id or 0, agent)
         self._assign(wait, poll)
@@ -111,7 +164,7 @@ class WatchList:
         self._plan(poll)
 
     def remove(self, wait: Wait) -> None:
-        """Drop a wait, if it is still on the list."""
+        """Remove a wait, if it is still on the list."""
         if (poll := self._waits.pop(wait, None)) is not None:
             poll.remove(wait)
             self._waiting -= not poll.is_waited_for
@@ -119,7 +172,7 @@ class WatchList:
             self._forget_if_idle(poll)
 
     def listen(self, listener: Listener, now: float) -> None:
-        """Take up a listener: it hears what runs its agent has, now and whenever there is news."""
+        """Add a listener. It receives the runs of its agent, now and whenever there is news."""
         agent = self._agent(listener.agent_id, now)
         agent.listeners.append(listener)
         self._news_intervals[listener.interval] += 1
@@ -127,7 +180,7 @@ class WatchList:
         self._plan(agent)
 
     def drop(self, listener: Listener) -> None:
-        """Drop a listener, if it is still on the list."""
+        """Remove a listener, if it is still on the list."""
         agent = self._agents.get(listener.agent_id)
         if agent is not None and listener in agent.listeners:
             agent.listeners.remove(listener)
@@ -135,10 +188,10 @@ class WatchList:
             self._forget_if_idle(agent)
 
     def fail_all(self, error: BaseException) -> None:
-        """Let all who wait or listen know that nothing more will be polled, and drop them."""
+        """End all waits and notify all listeners with an error, and remove them."""
         for wait in tuple(self._waits):
             self.remove(wait)
-            wait.hear(PollResult(), error, None)
+            wait.notify(PollResult(), error, None)
         for listener in [listener for agent in self._agents.values() for listener in agent.listeners]:
             self.drop(listener)
             listener.fail(error)
@@ -172,17 +225,17 @@ class WatchList:
     # What to poll, and when
 
     def due(self, now: float) -> float:
-        """Return when there is a poll to send, by the steady clock: ``now`` at the earliest."""
+        """Return when the next poll is due, by the steady clock: ``now`` at the earliest."""
         queues = (self._urgent, self._agents_in_turn, self._pages_in_turn, self._background)
         return max(min(queue.first()[0] for queue in queues), now)
 
     @property
     def is_hinted(self) -> bool:
-        """Whether the next poll is known to find something."""
+        """Whether the next poll is expected to find something."""
         return self._urgent.first()[1] is not None
 
     def next_poll(self, now: float) -> Poll:
-        """Return the poll to send now, which is :meth:`due`, and note that it is on its way.
+        """Return the poll to send now, and mark it as sent.
 
         :raises LookupError: none is due.
         """
@@ -194,7 +247,7 @@ class WatchList:
         return poll
 
     def call_for_any(self) -> Call[Any]:
-        """Return a request that any key may send which may be used to wait for these runs."""
+        """Return a request that is allowed with every key that can wait for these runs."""
         return next(iter(self._agents.values())).call()
 
     def _choose(self, now: float) -> Poll | None:
@@ -207,7 +260,7 @@ class WatchList:
             return background
         if urgent is not None:
             return urgent
-        # Rates in the ratio of the shares: what has waited longest, weighed with its share, comes next (max-weight).
+        # Max-weight scheduling: what has waited longest, weighted with its share, comes next.
         agent_waited = now - agent_at + SHORTEST_INTERVAL if agent_at <= now else -math.inf
         if isinstance(page, PagePoll) and page_at <= now and (now - page_at) * page.share >= agent_waited:
             return page
@@ -222,7 +275,7 @@ class WatchList:
             self._urgent.put(poll, now)
 
     def _plan(self, poll: AgentPoll) -> None:
-        """Plan when an agent is polled, by what is known now. One that was asked is planned when it has answered."""
+        """Plan when an agent is polled. If a request is in flight, this is done after the response."""
         if poll.is_asked:
             return
         is_shown = self._pages_are_used and poll.is_shown_on_page()
@@ -248,9 +301,9 @@ class WatchList:
         self._take_off(page)
         if not self._pages_are_used or page.is_asked or page.number == 0 or not (page.agents or page.number == 1):
             return
-        # After a start all agents are expected on the first page, which has room for so many only.
+        # After a start, all agents are expected on the first page, which only shows as many as its size.
         shown = sum(len(agent.runs.get(agent.last_run or 0, ())) for agent in islice(page.agents, page.size))
-        # Compared with the poll of an agent, which shows all its runs but the one that its page shows.
+        # Compared with the poll of an agent, which shows all its runs except the one that the page shows.
         others = max(len(self._waits) - self._waiting, 1) / max(self._waiting, 1)
         page.share = min(max(math.sqrt(shown / others), 1.0), LARGEST_SHARE)
         was_idle, page.is_idle = page.is_idle, shown <= others
@@ -261,23 +314,23 @@ class WatchList:
         interval = max(min(idle, IDLE_PAGE_INTERVAL), PAGE_INTERVAL) if page.is_idle else PAGE_INTERVAL
         (self._pages_in_turn if shown else self._background).put(page, page.asked_at + interval)
 
-    # Looks that cannot be put off
+    # Polls that must not be postponed
 
     def next_fixed_look(self) -> float:
         """Return when :meth:`pass_time` has something to do, by the steady clock."""
         return self._looks.first()[0]
 
     def pass_time(self, moment: Moment) -> None:
-        """Bring forward the looks that cannot be put off, and end the waits that got none after their deadline."""
+        """Expedite the polls that must not be postponed, and end the waits that got none after their deadline."""
         while (look := self._looks.first())[1] is not None and look[0] <= moment.steady:
             wait, deadline = look[1], look[1].poller.spec.deadline
             self._looks.drop(wait)
             if wait.is_last_look:
                 self.remove(wait)
-                wait.hear(PollResult(PollOutcome.DEADLINE), None, None)
+                wait.notify(PollResult(PollOutcome.DEADLINE), None, None)
                 continue
             if deadline is not None and moment.utc >= deadline:
-                # A trigger may have come back long after: it still gets its look.
+                # A trigger may have resumed long after its deadline, and still gets a poll.
                 wait.is_last_look = True
                 self._looks.put(wait, moment.steady + LAST_LOOK)
             self._expedite(self._waits[wait], moment.steady)
@@ -286,14 +339,14 @@ class WatchList:
         seconds = wait.poller.fixed_look(moment.utc)
         if seconds is None:
             self._looks.drop(wait)
-        # The two clocks drift; a look that is already noted need not be noted again for that.
+        # The two clocks drift, so a small difference is not a change.
         elif not abs(self._looks.due_at(wait) - (moment.steady + seconds)) <= 1.0:
             self._looks.put(wait, moment.steady + max(seconds, 0.0))
 
-    # What an answer says
+    # Responses
 
     def answered(self, poll: Poll, answer: Any, moment: Moment) -> None:
-        """Take in the answer to a poll: what its call returned."""
+        """Process the parsed response to a poll."""
         poll.is_asked = False
         if isinstance(poll, PagePoll):
             if self._pages_are_used and self._pages.pages.get(poll.number) is poll:
@@ -309,7 +362,7 @@ class WatchList:
         self._go_on(poll, moment.steady)
 
     def failed(self, poll: Poll, error: SequentumError, moment: Moment) -> None:
-        """Take in that a poll was not answered."""
+        """Process the failure of a poll."""
         poll.is_asked = False
         can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
         if isinstance(poll, PagePoll):
@@ -323,7 +376,7 @@ class WatchList:
             return
         poll.has_failed, poll.wants_list = True, False
         if poll.asked_size and not can_pass:
-            # That the list is refused says nothing of a run: each is polled by itself from now on.
+            # A refused list says nothing about a run, so each run is polled on its own from now on.
             for run_id in tuple(poll.runs):
                 self._poll_alone(poll, run_id, moment.steady)
         for wait in tuple(poll):
@@ -334,7 +387,7 @@ class WatchList:
         self._go_on(poll, moment.steady)
 
     def ask_again(self, poll: Poll, moment: Moment) -> None:
-        """Take in that a poll has to be repeated, through no fault of the service."""
+        """Repeat a poll whose failure is not the fault of the service."""
         poll.is_asked = False
         if isinstance(poll, PagePoll) or not poll.is_idle:
             self._expedite(poll, moment.steady)
@@ -357,7 +410,7 @@ class WatchList:
         self._search(agent, listed, moment)
         for run_id in agent.missing_in(listed):
             self._poll_alone(agent, run_id, moment.steady)
-        wants_more = [listener.hear(listed, agent.asked_size) for listener in tuple(agent.listeners)]
+        wants_more = [listener.notify(listed, agent.asked_size) for listener in tuple(agent.listeners)]
         agent.wants_list = any(wants_more)
         agent.page_shows_news = not agent.wants_list and agent.shows_last_of(listed)
 
@@ -382,7 +435,7 @@ class WatchList:
             poll.hinted_at = None
 
     def _learn(self, poll: AgentPoll, *, was_hinted: bool, has_ended: bool) -> None:
-        """Learn how good hints are: from one, and from an end that no page had shown."""
+        """Learn how reliable hints are: from a hint, and from an end that no page has shown."""
         if was_hinted and (has_ended or poll.hints > 1):
             self._pages.learn(was_right=has_ended)
         elif not was_hinted and has_ended and poll.is_left_to_page:
@@ -392,7 +445,7 @@ class WatchList:
             self._use_pages(NO_PAGES)
 
     def _search(self, agent: AgentPoll, records: list[Run], moment: Moment) -> None:
-        """Look among the listed runs for those that are waited for since a moment."""
+        """Search the list for the first runs since a point in time that are waited for."""
         may_be_cut = agent.may_be_cut(records)
         oldest_listed = min(records, key=lambda run: (run.created or moment.utc, run.id), default=None)
         for wait in tuple(agent.searches):
@@ -405,17 +458,17 @@ class WatchList:
                 found = error
             except SequentumException as error:
                 self.remove(wait)
-                wait.hear(PollResult(), error, None)
+                wait.notify(PollResult(), error, None)
                 continue
             if may_be_cut and (found is oldest_listed or isinstance(found, SequentumError)):
-                continue  # an older one may be behind it, which the next list, a longer one, shows
+                continue  # there may be an older one, which the next, longer list will show
             if found is not None and not isinstance(found, SequentumError):
                 agent.searches.remove(wait)
                 agent.runs.setdefault(found.id, []).append(wait)
             self._judge(wait, found, moment)
 
     def _judge(self, wait: Wait, seen: Run | SequentumError | None, moment: Moment) -> bool:
-        """Let a wait decide what was seen, and hear what that means; return whether its run has ended."""
+        """Pass a response to a wait, and notify it of the result; return whether its run has ended."""
         poller = wait.poller
         try:
             if isinstance(seen, SequentumError):
@@ -426,17 +479,17 @@ class WatchList:
                 result = poller.observe(seen, moment.utc, moment.served_at)
         except SequentumError as error:
             self.remove(wait)
-            wait.hear(PollResult(), error, None)
+            wait.notify(PollResult(), error, None)
             return False
         if result.outcome is not None:
             self.remove(wait)
-            wait.hear(result, None, moment.served_at)
+            wait.notify(result, None, moment.served_at)
             return result.outcome is PollOutcome.ENDED
-        # Ten thousand records would be most of what ten thousand waits take up, and no one reads them.
+        # Not needed any more. With ten thousand waits, the records would take up most of the memory.
         poller.run = None
         self._note_look(wait, moment)
         if result.message is not None:
-            wait.hear(result, None, None)
+            wait.notify(result, None, None)
         return False
 
     # Pages of the agents list
@@ -455,7 +508,7 @@ class WatchList:
             self._plan_page(self._pages.pages[number])
 
     def _review_pages(self) -> None:
-        """Use the pages as long as that is worth it."""
+        """Use the pages as long as they are worth it."""
         are_used = self._pages.are_worth_it(len(self._agents))
         if are_used != self._pages_are_used:
             self._pages_are_used = are_used

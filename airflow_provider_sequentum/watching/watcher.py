@@ -1,8 +1,8 @@
 """The shared watcher: all waits of one connection in a triggerer, with one client and one request budget.
 
-What to ask and what an answer means is decided in ``watch_list.py``. Here polls are sent, and the waits get their news.
-There is one watcher for each event loop and connection. The first wait starts it; the last one to go ends it and closes
-its client.
+``watch_list.py`` decides what to poll and what a response means. This module sends the polls and notifies the waits.
+There is one watcher for each event loop and connection. The first wait starts it; when the last one has left, the
+watcher ends and closes its client.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 LINE_INTERVAL = 60.0
-"""Seconds between two lines, and between two values of the gauges."""
+"""Seconds between two log lines, and between two values of the gauges."""
 
 log = logging.getLogger(__name__)
 
 
 class Log(Protocol):
-    """The log of a task: a logger of the standard library's, or one of Airflow's."""
+    """The log of a task: a logger of the standard library or of Airflow."""
 
     def log(self, level: int, msg: Any, /, *args: Any) -> Any:
         """Write a message at a level."""
 
 
 class WatchMetrics:
-    """Count what a watcher does.
+    """The metrics of a watcher.
 
     Gauges: ``sequentum.watcher.waits``, ``sequentum.watcher.agents``. Counters: ``sequentum.watcher.requests``,
     ``sequentum.watcher.rate_limited``, ``sequentum.watcher.ended``. Timer: ``sequentum.watcher.lag``, from the end of a
-    run to the answer that told of it, both by the service's clock; nothing where it does not tell its time.
+    run to the response that showed it, both by the service's clock; not emitted if the service does not state its time.
 
-    :param sequentum_conn_id: the connection, which tags them.
+    :param sequentum_conn_id: the connection, with which the metrics are tagged.
     """
 
     def __init__(self, sequentum_conn_id: str) -> None:
@@ -57,11 +57,11 @@ class WatchMetrics:
         self._tags = {"conn_id": sequentum_conn_id}
         self.requests = 0
         self.refusals = 0
-        """How many requests with the key this process had refused when it was published last."""
+        """How many requests with the key had been refused in this process when the metrics were last published."""
         self._lags: list[float] = []
 
     def ended(self, run: Run, served_at: datetime | None) -> None:
-        """Count a run that was found to have ended."""
+        """Count a run that has ended."""
         Stats.incr("sequentum.watcher.ended", tags=self._tags)
         if run.end_time is not None and served_at is not None:
             self._lags.append(max(time_between(run.end_time, served_at).total_seconds(), 0.0))
@@ -71,34 +71,33 @@ class WatchMetrics:
         """Publish what happened since the last time.
 
         :param waits: how many waits there are.
-        :param agents: how many agents they wait for.
-        :param refusals: how many requests with the key this process had refused so far.
+        :param agents: how many agents are waited for.
+        :param refusals: how many requests with the key have been refused in this process so far.
         """
         refused = refusals - self.refusals
         Stats.gauge("sequentum.watcher.waits", waits, tags=self._tags)
         Stats.gauge("sequentum.watcher.agents", agents, tags=self._tags)
         Stats.incr("sequentum.watcher.requests", self.requests, tags=self._tags)
         Stats.incr("sequentum.watcher.rate_limited", refused, tags=self._tags)
-        mean_lag = f", {sum(self._lags) / len(self._lags):.1f} s after the end on average" if self._lags else ""
+        mean_lag = f", noticed {sum(self._lags) / len(self._lags):.1f} s later on average" if self._lags else ""
         log.debug(
-            "Connection %s: %d waits for %d agents. Since the last line: %d requests, %d refused for their rate, "
-            "%d ends heard of%s.",
+            "Connection %s: %d waits for %d agents. Since the last line: %d requests, %d refused with 429, "
+            "%d runs ended%s.",
             self._conn_id, waits, agents, self.requests, refused, len(self._lags), mean_lag,
         )  # fmt: skip
         self.requests, self.refusals, self._lags = 0, refusals, []
 
 
 MOST_AT_ONCE = 50
-"""Polls that may be in flight at the same time. Those that get no answer stay for minutes, and there has to be
-room for others beside them."""
+"""Maximum number of polls in flight. Those without a response take minutes to time out, and must not block others."""
 CONNECTION_LIFETIME = 300.0
 """Seconds after which the Airflow connection is read again, because its key may have been changed."""
-HOLDUP = 1.0
-"""Seconds after which the budget is asked again at the latest: it may have changed."""
+BUDGET_CHECK_INTERVAL = 1.0
+"""Maximum number of seconds until the budget is checked again, because it may have changed."""
 
 
 def present() -> Moment:
-    """Return the time by the event loop's clock and by the calendar."""
+    """Return the current time by the event loop's clock and in UTC."""
     return Moment(asyncio.get_running_loop().time(), datetime.now(UTC))
 
 
@@ -107,18 +106,18 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
 
     :param sequentum_conn_id: the connection.
     :param spec: what to wait for.
-    :param task_log: gets what the person who watches the task should know.
-    :return: why the wait is over, and the run's last record, which is ``None`` only if the service gave none when the
-        deadline passed.
-    :raises SequentumException: the connection is missing or unusable.
-    :raises SequentumError: checking the run failed in a way that cannot pass, or for too long. It may still be running.
+    :param task_log: the log of the task.
+    :return: why the wait has ended, and the latest record of the run, which is ``None`` only if none was read before
+        the deadline.
+    :raises SequentumException: the connection is missing or invalid.
+    :raises SequentumError: polling failed with an error that is not temporary, or for too long. The run may be active.
     """
     over: asyncio.Future[tuple[PollOutcome, Run | None]] = asyncio.get_running_loop().create_future()
-    # Airflow finds the task's log by the context of the trigger's own task.
+    # Airflow routes log lines to the log of the task by the context of the trigger's asyncio task.
     context = contextvars.copy_context()
     watcher = _watcher_of(sequentum_conn_id)
 
-    def hear(result: PollResult, error: BaseException | None, served_at: datetime | None) -> None:
+    def notify(result: PollResult, error: BaseException | None, served_at: datetime | None) -> None:
         if result.message is not None:
             context.run(task_log.log, result.level, "%s", result.message)
         run = wait.poller.run
@@ -133,7 +132,7 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
         elif result.outcome is not None:
             over.set_result((result.outcome, run))
 
-    wait = Wait(RunPoller(spec), hear)
+    wait = Wait(RunPoller(spec), notify)
     watcher.join(wait)
     try:
         return await over
@@ -144,9 +143,9 @@ async def wait_for_run(sequentum_conn_id: str, spec: WaitSpec, task_log: Log) ->
 async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> AsyncGenerator[Listing]:
     """Yield an agent's newest runs, now and whenever there is news, with the watcher of the connection.
 
-    :param interval: seconds after which news is due.
-    :raises SequentumException: the connection is missing or unusable.
-    :raises SequentumError: the agent could not be looked at.
+    :param interval: maximum number of seconds between two polls, if the budget allows.
+    :raises SequentumException: the connection is missing or invalid.
+    :raises SequentumError: the runs of the agent could not be listed.
     """
     watcher, listener = _watcher_of(sequentum_conn_id), Listener(agent_id, interval)
     watcher.join(listener)
@@ -182,12 +181,12 @@ class RunWatcher:
         self._connection: tuple[ClientSettings, AsyncSequentumClient] | None = None
         self._open_clients: set[AsyncSequentumClient] = set()
         self._answered: Call[Any] | None = None
-        self._judging = asyncio.Lock()
+        self._checking_key = asyncio.Lock()
         self._next_check = self._next_line = 0.0
         self._in_flight: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._is_ending = False
-        # A context of its own, and empty: what the watcher logs is not part of the first trigger's log.
+        # With an empty context, so that the watcher does not write to the log of the first trigger's task.
         self._task = asyncio.get_running_loop().create_task(
             self._watch(), name=f"run watcher of {sequentum_conn_id}", context=contextvars.Context()
         )
@@ -195,11 +194,11 @@ class RunWatcher:
 
     @property
     def is_over(self) -> bool:
-        """Whether the watcher has ended or is about to, so that no one must wait with it any more."""
+        """Whether the watcher has ended or is about to end, so that no more waits may join it."""
         return self._is_ending or self._task.done()
 
     def join(self, who: Wait | Listener) -> None:
-        """Take up a wait or a listener."""
+        """Add a wait or a listener."""
         if isinstance(who, Listener):
             self._list.listen(who, present().steady)
         else:
@@ -207,7 +206,7 @@ class RunWatcher:
         self._changed.set()
 
     def leave(self, who: Wait | Listener) -> None:
-        """Let a wait or a listener go. The last one to go ends the watcher, which closes its client."""
+        """Remove a wait or a listener. When the last one has left, the watcher ends and closes its client."""
         if isinstance(who, Listener):
             self._list.drop(who)
         else:
@@ -219,7 +218,7 @@ class RunWatcher:
     async def _watch(self) -> None:
         try:
             await self._connect()
-            await self._ask_on()
+            await self._send_polls()
         finally:
             self._is_ending = True
             for task in self._in_flight:
@@ -230,8 +229,8 @@ class RunWatcher:
             for client in self._open_clients:
                 await client.close()
 
-    async def _ask_on(self) -> None:
-        """Send one poll after the other, for as long as the watcher lives."""
+    async def _send_polls(self) -> None:
+        """Send polls until the watcher is cancelled."""
         while True:
             self._changed.clear()
             moment = present()
@@ -251,19 +250,19 @@ class RunWatcher:
     def _send_if_admitted(self, now: float) -> float:
         """Send the poll that is due if the key's budget admits one; return the seconds until the next attempt.
 
-        A poll is chosen when it may be sent, never before: what is more urgent then comes first.
+        A poll is not chosen before it may be sent, so that the most urgent one comes first.
         """
         if len(self._in_flight) >= MOST_AT_ONCE:
-            return HOLDUP
+            return BUDGET_CHECK_INTERVAL
         wait = self._client.poll_turn(WAITING_SHARE, is_hinted=self._list.is_hinted)
         if wait > 0:
-            return min(wait, HOLDUP)
+            return min(wait, BUDGET_CHECK_INTERVAL)
         poll = self._list.next_poll(now)
         self._start(self._ask(poll, poll.call()))
         return 0.0
 
     async def _pause(self, seconds: float) -> None:
-        # asyncio.timeout would end each pause with a cancellation and an exception.
+        # Cheaper than asyncio.timeout, which ends each pause with a cancellation and an exception.
         waking = asyncio.get_running_loop().call_later(max(seconds, 0.0), self._changed.set)
         try:
             await self._changed.wait()
@@ -288,18 +287,18 @@ class RunWatcher:
             reply = await client.poll(call, budget_share=WAITING_SHARE)
         except SequentumError as error:
             if error.status_code == 401:
-                await self._judge_refusal(poll, call, error, client)
+                await self._handle_unauthorized(poll, call, error, client)
             else:
                 self._list.failed(poll, error, present())
         else:
             self._answered = call
             self._list.answered(poll, reply.value, present()._replace(served_at=reply.served_at))
 
-    async def _judge_refusal(
+    async def _handle_unauthorized(
         self, poll: Poll, call: Call[Any], error: SequentumError, client: AsyncSequentumClient
     ) -> None:
-        # One at a time: questions that were on their way together are refused together, and judged with the first.
-        async with self._judging:
+        # One at a time: requests that were in flight together are refused together, and handled with the first one.
+        async with self._checking_key:
             if not (self._list.is_idle or client is not self._client or await self._connect()):
                 if await self._key_works(call):
                     self._list.failed(poll, error, present())
@@ -314,14 +313,14 @@ class RunWatcher:
         return self._connection[1]
 
     async def _connect(self) -> bool:
-        """Read the connection; return whether it is another one than before."""
+        """Read the connection; return whether it has changed."""
         from airflow_provider_sequentum.api import AsyncSequentumClient
 
         settings = await self._hook.aget_settings()
         self._next_check = present().steady + CONNECTION_LIFETIME
         if self._connection is not None and self._connection[0] == settings:
             return False
-        # Loading the certificates takes longer than an event loop should be kept.
+        # Loading the certificates would block the event loop for too long.
         client = await asyncio.to_thread(AsyncSequentumClient, settings)
         if self._connection is not None:
             others = {task for task in self._in_flight if task is not asyncio.current_task()}
@@ -332,7 +331,7 @@ class RunWatcher:
         return True
 
     async def _close_after(self, users: set[asyncio.Task[None]], client: AsyncSequentumClient) -> None:
-        """Close an old client when those who may still use it are done."""
+        """Close an old client when the requests that may still use it are done."""
         if users:
             await asyncio.wait(users)
         await client.close()
@@ -340,7 +339,7 @@ class RunWatcher:
 
     async def _check_connection(self) -> None:
         try:
-            async with self._judging:
+            async with self._checking_key:
                 is_new = await self._connect()
             if is_new:
                 log.info("The connection %r was changed; using what it says now.", self._hook.sequentum_conn_id)
@@ -348,9 +347,9 @@ class RunWatcher:
             log.warning("The connection %r could not be read: %s", self._hook.sequentum_conn_id, error)
 
     async def _key_works(self, refused: Call[Any]) -> bool:
-        """Tell a wrong key from one without access to a certain run or to the list of agents, which is a 401 as well.
+        """Return whether the key is valid, and just has no access to a run or to the list of agents (also a 401).
 
-        It asks for what the key was given before or, where that is nothing yet, for something else than was refused.
+        It repeats a request that succeeded before or, if there is none yet, sends another one than the refused.
         """
         from airflow_provider_sequentum.api import agents
 

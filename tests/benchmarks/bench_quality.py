@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_quality [--size MiB] [--rounds n] [--memory MiB MiB] [--out file]
 
 A CSV file is read once, as the check reads it. Then the check (its contract, the profile, what is unusual beside ten
-earlier runs) and ``SUMMARIZE`` alternate in the same process, on the same normalised file and with the same limits: one
+earlier runs) and ``SUMMARIZE`` alternate in the same process, on the same normalized file and with the same limits: one
 pair a round. How long the reading took is told beside them, and so is ``SUMMARIZE`` of the CSV file itself, with
 DuckDB's own reader. The peak memory of a check, reading included, is measured with two other sizes, in a process of its
 own each. The raw figures are written to ``--out``.
@@ -132,7 +132,7 @@ def report(found: dict[str, Any]) -> bool:
     ratios = [summary / checked for checked, summary in found["pairs"]]
     print(f"{found['size']:,} MiB of CSV, {found['records']:,} records, read in {found['reading']:.1f} s")
     print(spread("check", checks, "s"))
-    print(spread("SUMMARIZE of the normalised file", summaries, "s"))
+    print(spread("SUMMARIZE of the normalized file", summaries, "s"))
     print(f"{'SUMMARIZE of the CSV file':42} n=1 {found['csv']:12.2f} s")
     print(spread(f"speed of the check (goal: {GOAL} or more)", ratios, " "))
     small, large = found["memory"]

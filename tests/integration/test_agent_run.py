@@ -288,8 +288,8 @@ def test_a_host_that_answers_html(sandbox: Sandbox, agent: Agent, task: FakeTask
 BAD_REQUESTS: list[tuple[dict[str, Any], str]] = [
     ({"agent_id": 999}, "start agent 999"),
     ({"agent_id": "x"}, "agent_id must be a positive whole number"),
-    ({"agent_id": None, "agent_name": "no such"}, "No agent is called 'no such'"),
-    ({"agent_id": None, "agent_name": "Twice"}, "2 agents are called 'Twice'"),
+    ({"agent_id": None, "agent_name": "no such"}, "There is no agent with the name 'no such'"),
+    ({"agent_id": None, "agent_name": "Twice"}, "2 agents have the name 'Twice'"),
     ({"input_parameters": "[1, 2]"}, "input_parameters must be a JSON object"),
     ({"input_parameters": "{not json"}, "input_parameters must be a JSON object"),
 ]
@@ -411,7 +411,7 @@ def test_the_test_button(sandbox: Sandbox, agent: Agent) -> None:
 
     ok, words = SequentumHook().test_connection()
     assert ok
-    assert words == (f"Connected to {sandbox.base_url} as organisation 1 with 1000.0 credits left; 1 agent visible.")
+    assert words == (f"Connected to {sandbox.base_url} as organization 1 with 1000.0 credits left; 1 agent visible.")
 
 
 def test_the_test_button_with_a_wrong_key(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

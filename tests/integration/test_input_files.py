@@ -70,7 +70,7 @@ def test_an_agent_without_a_space(sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
     from airflow_provider_sequentum.api.agents import Agent
 
     monkeypatch.setattr(SequentumConnection, "send", lambda hook, call: Agent(id=7))
-    with pytest.raises(SequentumRequestRefused, match="Agent 7 lives in no space"):
+    with pytest.raises(SequentumRequestRefused, match="Agent 7 is not in a space"):
         upload(new_task(), rows=[{"a": 1}], space_id=None, agent_id=7)
 
 

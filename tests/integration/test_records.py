@@ -90,7 +90,7 @@ def test_batches_and_frame_fail_as_records_do(sandbox: Sandbox) -> None:
     run_id = finished_run(sandbox, agent_id)
     hook = SequentumHook()
     for read in (hook.iter_records, hook.iter_record_batches, hook.get_pandas_df):
-        with pytest.raises(RunRecordsUnreadable, match=r"'b\.csv' is no valid CSV .* starts in line 2"):
+        with pytest.raises(RunRecordsUnreadable, match=r"'b\.csv' is not valid CSV .* starts in line 2"):
             list(read(agent_id, run_id))
 
 

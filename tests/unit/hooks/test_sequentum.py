@@ -90,22 +90,22 @@ AGENTS = httpx.Response(200, json={"agents": [{"id": 7}], "totalRecordCount": 12
         (
             AGENTS,
             httpx.Response(200, json={"availableCredits": 12.5, "organizationId": 3}),
-            "organisation 3 with 12.5 credits left; 12 agents visible.",
+            "organization 3 with 12.5 credits left; 12 agents visible.",
         ),
         (
             httpx.Response(200, json=[{"id": 7}]),
             httpx.Response(200, json={"availableCredits": 0}),
-            "organisation of unknown number with 0 credits left; 1 agent visible.",
+            "organization of unknown number with 0 credits left; 1 agent visible.",
         ),
         (
             httpx.Response(200, json=[]),
             httpx.Response(403),
-            "an organisation whose billing this key may not read; 0 agents visible.",
+            "an organization whose billing this key may not read; 0 agents visible.",
         ),
         (
             AGENTS,
             httpx.Response(200, text="<html>Please sign in</html>"),
-            "an organisation that could not be looked up (UnexpectedAnswer); 12 agents visible.",
+            "an organization that could not be looked up (UnexpectedAnswer); 12 agents visible.",
         ),
     ],
 )

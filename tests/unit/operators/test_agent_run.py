@@ -1305,7 +1305,7 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"agent_id": "x"}, "agent_id must be a positive whole number, not 'x'"),
     ({"agent_id": None}, "Give either agent_id or agent_name"),
     ({"agent_name": "Prices"}, "Give either agent_id or agent_name"),
-    ({"agent_id": None, "agent_name": "no such"}, "No agent is called 'no such'"),
+    ({"agent_id": None, "agent_name": "no such"}, "There is no agent with the name 'no such'"),
     ({"input_parameters": "[1]"}, "input_parameters must be a JSON object"),
     ({"timeout": "soon"}, "timeout must be a number of seconds"),
     ({"min_records": "many"}, "min_records must be a whole number"),

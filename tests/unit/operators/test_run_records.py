@@ -297,7 +297,7 @@ def test_profiles_of_another_agent_and_damaged_ones(checks: Checks) -> None:
         checks.check(2, agent_id=8)
     profile = checks.folder / "profiles" / "run-1.json"
     profile.write_text(profile.read_text()[:100])
-    with pytest.raises(SequentumRequestRefused, match=r"run-1\.json is no profile"):
+    with pytest.raises(SequentumRequestRefused, match=r"run-1\.json is not a profile"):
         checks.check(2)
     assert not (checks.folder / "profiles" / "run-2.json").exists()
 

@@ -305,7 +305,7 @@ def test_a_pointer_that_does_not_fit_is_refused(store: Store) -> None:
     assert "run-2/a.ndjson was published last, but has been replaced since" in refusal(store, "run-3/a.ndjson")
     for damaged in (b"", pointer[:-20], b"[]", b'{"format":2,"current":{"files":[]}}'):
         store.files["pointer"] = damaged
-        assert "no pointer that this version can read" in refusal(store, "run-3/a.ndjson")
+        assert "not a pointer that this version can read" in refusal(store, "run-3/a.ndjson")
 
 
 def test_a_pointer_that_moved_meanwhile_is_not_overwritten(store: Store) -> None:

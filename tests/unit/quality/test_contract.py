@@ -8,6 +8,7 @@ from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.quality.contract import (
     ODCS_VERSION,
     Contract,
+    Required,
     parse_contract,
     parse_odcs,
 )
@@ -110,6 +111,6 @@ def test_what_the_standard_knows_and_the_check_does_not_is_refused_and_named(tex
 
 def test_of_several_schema_objects_one_is_chosen() -> None:
     text = odcs("[{name: a}]") + "  - name: others\n    properties: [{name: b}]\n"
-    assert parse_odcs(text, "others").named_columns() == ["b"]
+    assert parse_odcs(text, "others").rules == [Required(columns=["b"])]
     with pytest.raises(SequentumRequestRefused, match="'products', 'others'"):
         parse_odcs(text)

@@ -301,8 +301,8 @@ def test_what_a_sheet_says_of_its_size_is_not_believed(dimension: str) -> None:
         (('<row r="4"', '<row r="999999999999"'), "number 999999999999 after row 3"),
         (('r="B3"', 'r="ZZZ3"'), "column 18278"),
         (('r="B3"', 'r="A3"'), "column 1 after 1 cells of row 3"),
-        (("</sheetData>", ""), "no valid workbook after row 4"),
-        (("<v>3</v>", f"<v>{'9' * 5000}</v>"), "no valid workbook after row 3"),
+        (("</sheetData>", ""), "not a valid workbook after row 4"),
+        (("<v>3</v>", f"<v>{'9' * 5000}</v>"), "not a valid workbook after row 3"),
     ],
 )
 def test_a_damaged_sheet_is_refused_with_its_place(change: tuple[str, str], says: str) -> None:
@@ -336,7 +336,7 @@ def test_a_workbook_that_unpacks_to_too_much_is_refused() -> None:
         ("a.ndjson", b'{}\n{"a":"\xe9"}', "no utf-8 text at byte 9"),
         ("a.ndjson", b'{"a":1}\n{"a":"never closed', "Unterminated string starting at at character 13 (line 2)"),
         ("a.xlsx", b"\xd0\xcf\x11\xe0" + bytes(600), "an old (.xls) or encrypted workbook"),
-        ("a.xlsx", PRICES[: len(PRICES) // 2], "no valid workbook"),
+        ("a.xlsx", PRICES[: len(PRICES) // 2], "not a valid workbook"),
     ],
 )
 def test_each_reader_refuses_with_the_same_place(name: str, content: bytes, says: str) -> None:

@@ -21,12 +21,12 @@ def test_an_agent_is_found_by_its_name_letter_for_letter(worker: Worker) -> None
 
 @pytest.mark.parametrize("name", ["Price", "PRICES", "Prices ", "", "no such"])
 def test_no_agent_is_called_that(worker: Worker, name: str) -> None:
-    with pytest.raises(SequentumRequestRefused, match="No agent is called"):
+    with pytest.raises(SequentumRequestRefused, match="There is no agent with the name"):
         find_agent(worker, name)
 
 
 def test_an_ambiguous_name_is_refused_with_the_ids(worker: Worker) -> None:
-    with pytest.raises(SequentumRequestRefused, match=r"2 agents are called 'Stock': 10, 11\. Nothing was started"):
+    with pytest.raises(SequentumRequestRefused, match=r"2 agents have the name 'Stock': 10, 11\. Nothing was started"):
         find_agent(worker, "Stock")
 
 

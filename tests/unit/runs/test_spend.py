@@ -89,9 +89,9 @@ def other(task_id: str, *made: float, pending: float | None = None, agent_id: in
         ({"started": 6, "undecided": 4, "ahead": 2}, Verdict.WAIT, Verdict.REFUSE),
         ({"started": 6, "undecided": 4, "ahead": 4}, Verdict.YIELD, Verdict.REFUSE),
         ({"started": 6, "undecided": 4}, Verdict.WAIT, Verdict.REFUSE),
-        ({"is_stirring": True}, Verdict.WAIT, Verdict.START),
-        ({"started": 9, "is_stirring": True}, Verdict.REFUSE, Verdict.REFUSE),
-        ({"undecided": 10, "ahead": 10, "is_stirring": True}, Verdict.WAIT, Verdict.REFUSE),
+        ({"awaits_announcements": True}, Verdict.WAIT, Verdict.START),
+        ({"started": 9, "awaits_announcements": True}, Verdict.REFUSE, Verdict.REFUSE),
+        ({"undecided": 10, "ahead": 10, "awaits_announcements": True}, Verdict.WAIT, Verdict.REFUSE),
     ],
 )
 def test_what_the_announcements_mean(sums: dict[str, Any], verdict: Verdict, at_last: Verdict) -> None:
@@ -105,9 +105,9 @@ money = st.decimals(min_value=0, max_value=20, places=1)
 
 
 @given(st.lists(money, min_size=7, max_size=7), st.booleans(), st.booleans())
-def test_no_start_is_decided_above_the_limit(amounts: list[Decimal], is_stirring: bool, is_last: bool) -> None:
+def test_no_start_is_decided_above_the_limit(amounts: list[Decimal], awaits_announcements: bool, is_last: bool) -> None:
     forecast, billed, started, silent, ahead, behind, limit = amounts
-    found = Tally(forecast, billed, started, 1, silent, ahead, ahead + behind, is_stirring)
+    found = Tally(forecast, billed, started, 1, silent, ahead, ahead + behind, awaits_announcements)
     verdict = found.decide(limit, is_last_look=is_last)
     total = forecast + billed + started + silent + ahead + behind
     assert verdict is not Verdict.START or total <= limit
@@ -132,7 +132,7 @@ def test_the_tally_of_a_dag_run_has_all_agents_and_all_tries() -> None:
         starts=4,
         silent=Decimal(16),
         undecided=Decimal(4),
-        is_stirring=True,
+        awaits_announcements=True,
     )
     assert tally(own, announced, [Bill(7, {})], Decimal(8), is_last_look=True).silent == 24
 

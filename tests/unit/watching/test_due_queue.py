@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.watching.due_queue import DueQueue
+from airflow_provider_sequentum.watching.watch_list import DueQueue
 
 
 def drained(queue: DueQueue[str]) -> list[tuple[float, str]]:

@@ -18,7 +18,7 @@ def runs(newest: int, count: int, *, running: int = 0) -> list[Run]:
 
 async def heard(listener: Listener, listed: list[Run]) -> tuple[int, bool]:
     """Let a listener ask until it has what it wants; return how much that was and whether there may be more."""
-    while listener.hear(listed[: listener.list_size], listener.list_size):
+    while listener.notify(listed[: listener.list_size], listener.list_size):
         pass
     found, is_full = await listener.next_listing()
     return len(found), is_full
@@ -53,7 +53,7 @@ async def test_the_longest_list_is_not_asked_for_twice() -> None:
 
 async def test_an_error_is_raised_after_what_was_heard_before() -> None:
     listener = Listener(7, 60.0)
-    listener.hear([], 1000)
+    listener.notify([], 1000)
     listener.fail(HttpStatusError("Down.", status_code=503))
     assert await listener.next_listing() == ([], False)
     with pytest.raises(HttpStatusError, match="Down"):
@@ -62,5 +62,5 @@ async def test_an_error_is_raised_after_what_was_heard_before() -> None:
 
 def test_what_cannot_be_read_counts_for_the_length_of_a_list() -> None:
     listener = Listener(7, 60.0)
-    listener.hear(runs(1, 1), 200)
-    assert listener.hear(Page(runs(4, 2), unreadable=1), 3), "older ones may have come since"
+    listener.notify(runs(1, 1), 200)
+    assert listener.notify(Page(runs(4, 2), unreadable=1), 3), "older ones may have come since"

@@ -184,7 +184,7 @@ async def test_no_task_and_no_client_leaks_over_many_subscriptions(service: Serv
     gc.collect()
     # Asking a lazily imported module what it is an instance of would import it.
     waits_left = [thing for thing in gc.get_objects() if type(thing) is Wait]
-    assert not [wait for wait in waits_left if wait.hear.__module__ == run_watcher.__name__]
+    assert not [wait for wait in waits_left if wait.notify.__module__ == run_watcher.__name__]
 
 
 async def test_who_comes_when_a_pause_is_over_joins_the_watcher_that_is_there(
@@ -418,7 +418,7 @@ async def test_metrics_and_a_line_a_minute(
         "waits", "agents", "requests", "rate_limited", "ended", "lag"
     }  # fmt: skip
     assert "Connection c: 2 waits for 1 agents." in caplog.text
-    assert "1 ends heard of, 0.0 s after the end on average" in caplog.text
+    assert "1 runs ended, noticed 0.0 s later on average" in caplog.text
     assert "sk-" not in caplog.text
 
 

@@ -64,12 +64,12 @@ class Ear(Listener):
         self.looks = 0
         self.errors: list[BaseException] = []
 
-    def hear(self, listed: Sequence[Run], size: int) -> bool:
+    def notify(self, listed: Sequence[Run], size: int) -> bool:
         self.looks += 1
         for run in listed:
             if phase_of(run).is_over:
                 self.heard.setdefault(run.id, self.world.now)
-        return super().hear(listed, size)
+        return super().notify(listed, size)
 
     def fail(self, error: BaseException) -> None:
         self.errors.append(error)
@@ -119,12 +119,12 @@ class World:
         if run is not None:
             terms = {"agent_id": run.agent_id, "run_id": run.id, **terms}
 
-        def hear(result: PollResult, error: BaseException | None, _: datetime | None) -> None:
+        def notify(result: PollResult, error: BaseException | None, _: datetime | None) -> None:
             self.news.append((self.now, News(wait, result, error)))
             if result.outcome is PollOutcome.ENDED and wait.poller.spec.run_id is not None:
                 self.ended[wait.poller.spec.run_id] = self.now
 
-        wait = Wait(RunPoller(WaitSpec(**terms)), hear)
+        wait = Wait(RunPoller(WaitSpec(**terms)), notify)
         self.list.add(wait, self.moment)
         return wait
 

@@ -4,8 +4,7 @@ import pytest
 
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.parsing import Page
-from airflow_provider_sequentum.watching.agent_list import NO_PAGES, AgentPages
-from airflow_provider_sequentum.watching.polls import AgentPoll
+from airflow_provider_sequentum.watching.polls import NO_PAGES, AgentPages, AgentPoll
 
 
 def agent(agent_id: int, status: int | str | None, activity: str | None = None) -> Agent:
