@@ -135,8 +135,8 @@ FAULTS = (
         "6df2d69",
         "a run that is going is not joined, and another one is started",
         "runs/start.py",
-        "    run = looked or _look(port, record)\n    step = _decide(record, run, new)\n",
-        "    run = looked or _look(port, record)\n    step = NextStep.START\n",
+        "    config = new.config_or_defaults\n    step = _decide(record, run, new)\n",
+        "    config = new.config_or_defaults\n    step = NextStep.START\n",
     ),
     Fault(
         "85a5638",
