@@ -50,7 +50,8 @@ _MOST_DIGITS = 400
 LAST_YEAR = 3000
 """From here on, and before 1970, a time is a mistake, and arithmetic with it may leave the calendar."""
 
-_NO_DELIMITERS = frozenset('"\r\n\0') | {chr(code) for code in range(0xD800, 0xE000)}
+_NO_DELIMITERS = frozenset('"\r\n\0')
+_SURROGATES = range(0xD800, 0xE000)
 
 LONGEST_DURATION = timedelta(days=3660)
 """What is longer is a mistake, and could not be added to a date."""
@@ -169,7 +170,7 @@ def parse_delimiter(value: object) -> str | None:
     """Return a character between the cells of CSV files; ``None`` if unset, which a blank, such as a tab, is not."""
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) != 1 or value in _NO_DELIMITERS:
+    if not isinstance(value, str) or len(value) != 1 or value in _NO_DELIMITERS or ord(value) in _SURROGATES:
         raise ValueError(f"must be one character, no quote and no line break, not {shown(value)}")
     return value
 
