@@ -4,8 +4,6 @@ Mapped tasks that may start the same agent at the same moment claim their runs; 
 they are about to spend. Each writes an XCom of its own and reads those of the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

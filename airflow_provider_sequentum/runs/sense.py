@@ -1,7 +1,5 @@
 """Waiting for a run that something else started: what a sensor asks for, and what the run's end means to it."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated, Self
 
