@@ -9,6 +9,8 @@ https://docs.sequentum.com/agent-builder/streaming-events and the pages below
 https://docs.sequentum.com/api-reference/agent-builder.
 """
 
+from __future__ import annotations
+
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator

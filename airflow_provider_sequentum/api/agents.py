@@ -3,6 +3,8 @@
 Based on https://docs.sequentum.com/api-reference/agents/list and https://docs.sequentum.com/concepts/agents.
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
 from typing import Annotated, Any, Literal
 

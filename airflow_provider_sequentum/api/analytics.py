@@ -4,6 +4,8 @@ Based on https://docs.sequentum.com/api-reference/analytics/run-diagnostics. Upc
 :mod:`airflow_provider_sequentum.api.schedules`.
 """
 
+from __future__ import annotations
+
 from pydantic import Field
 
 from airflow_provider_sequentum.api.call import Answer, Call, Day, Id, as_id

@@ -4,6 +4,8 @@ Rests on the pages below https://docs.sequentum.com/api-reference/billing. Amoun
 account's credits.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, Literal
 

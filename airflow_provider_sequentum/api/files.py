@@ -4,6 +4,8 @@ Based on https://docs.sequentum.com/concepts/runs. A file is fetched through a r
 :mod:`airflow_provider_sequentum.api.download` follows.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from enum import IntEnum
 

@@ -7,6 +7,8 @@ Two things are strict: text is made safe (:mod:`~airflow_provider_sequentum.api.
 than the one asked for is refused.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import re
@@ -164,7 +166,6 @@ class ApiModel(BaseModel):
     A string is kept on one line and up to 500 bytes, unless its field is annotated otherwise (:class:`Text`).
     """
 
-    # A module with models has no "from __future__ import annotations": pydantic would have to read texts, one by one.
     model_config = ConfigDict(
         alias_generator=to_camel,
         populate_by_name=True,

@@ -4,6 +4,8 @@ Based on https://docs.sequentum.com/concepts/runs and the pages below
 https://docs.sequentum.com/api-reference/agents.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

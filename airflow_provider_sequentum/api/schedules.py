@@ -4,6 +4,8 @@ Based on https://docs.sequentum.com/concepts/schedules and the pages below
 https://docs.sequentum.com/api-reference/schedules.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from datetime import datetime
 from enum import IntEnum

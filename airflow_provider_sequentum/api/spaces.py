@@ -3,6 +3,8 @@
 Based on https://docs.sequentum.com/concepts/spaces.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
