@@ -50,7 +50,8 @@ _MOST_DIGITS = 400
 LAST_YEAR = 3000
 """Times from this year on, or before 1970, are mistakes, and arithmetic with them may overflow."""
 
-_NO_DELIMITERS = frozenset('"\r\n\0') | {chr(code) for code in range(0xD800, 0xE000)}
+_NO_DELIMITERS = frozenset('"\r\n\0')
+_SURROGATES = range(0xD800, 0xE000)
 
 LONGEST_DURATION = timedelta(days=3660)
 """Longer durations are mistakes, and could not be added to a date."""
@@ -169,7 +170,7 @@ def parse_delimiter(value: object) -> str | None:
     """Return the delimiter of CSV files; ``None`` if unset. White space, such as a tab, does not mean unset."""
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) != 1 or value in _NO_DELIMITERS:
+    if not isinstance(value, str) or len(value) != 1 or value in _NO_DELIMITERS or ord(value) in _SURROGATES:
         raise ValueError(f"must be one character, no quote and no line break, not {shown(value)}")
     return value
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -67,7 +68,6 @@ class Pipeline:
         }
         key = settings.api_key
         self._secret = key.encode() if len(key) >= _SHORTEST_SCRUBBED_KEY else None
-        self._secret_in_json = re.compile(rb"\x00*".join(map(_in_json, key)))
 
     def timeouts(self, call: Call[Any], within: float = math.inf) -> dict[str, float | None]:
         """Return the time-outs of a call's request. Waiting for a free connection of our own pool has none.
@@ -115,6 +115,11 @@ class Pipeline:
         if self._secret is not None and any(part in content for part in (self._secret, b"\\", b"\0")):
             content = self._secret_in_json.sub(b"***", content)
         return Answer(response.status_code, response.headers, content, is_cut)
+
+    @cached_property
+    def _secret_in_json(self) -> re.Pattern[bytes]:
+        """The key in any way JSON may spell it. Few answers need it, and compiling it takes more than a millisecond."""
+        return re.compile(rb"\x00*".join(map(_in_json, self.settings.api_key)))
 
     def transport_error(self, call: Call[Any], error: httpx.HTTPError | httpx.InvalidURL) -> SequentumError:
         """Return the typed error of a request that got no usable answer."""

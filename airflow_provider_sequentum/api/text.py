@@ -106,8 +106,9 @@ def _safe_character(character: str) -> str:
 LONGEST_FILE_NAME = 255
 """Bytes of UTF-8 a name may have on common file systems."""
 
-_RESERVED_CHARACTERS = re.compile(r'[<>:"/\\|?*]')
-_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+# Most tasks name no file, and re compiles a text on first use.
+_RESERVED_CHARACTERS = r'[<>:"/\\|?*]'
+_DEVICE_NAME = r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)"
 _LONGEST_SUFFIX = 32
 
 
@@ -123,10 +124,10 @@ def safe_file_name(name: str | None) -> str:
     composed = unicodedata.normalize("NFC", last_part.encode("utf-8", errors="replace").decode("utf-8"))
     visible = "".join(character if _is_plain(character) else "_" for character in composed)
     # Windows drops trailing dots and spaces, which would make two names one.
-    tidy = _RESERVED_CHARACTERS.sub("_", visible).strip(" ").rstrip(". ")
+    tidy = re.sub(_RESERVED_CHARACTERS, "_", visible).strip(" ").rstrip(". ")
     if not tidy.strip("._ "):
         return "file"
-    if _DEVICE_NAME.match(tidy):
+    if re.match(_DEVICE_NAME, tidy):
         tidy = f"_{tidy}"
     return _shortened(tidy, "")
 

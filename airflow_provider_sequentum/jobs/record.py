@@ -4,8 +4,6 @@ All of it is JSON that both newer and older versions of this package can read: u
 get defaults. A record that cannot be read is never treated as "no record", because it could hide a job that is running.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import abstractmethod
@@ -49,6 +47,7 @@ S = TypeVar("S", bound="Stored")
 class Stored(BaseModel):
     """Base of everything that is stored or sent."""
 
+    # A module with models has no "from __future__ import annotations": pydantic would have to read texts, one by one.
     model_config = ConfigDict(frozen=True, extra="ignore", validate_default=False, defer_build=True)
 
     def to_json(self) -> dict[str, Any]:
@@ -169,7 +168,7 @@ class JobRecord(Stored):
         """Whether the task was cleared since."""
         return self.max_tries is not None and self.max_tries != max_tries
 
-    def joined_by(self, new: JobRecord) -> Self:
+    def joined_by(self, new: "JobRecord") -> Self:
         """Return the record once the attempt that made ``new`` has joined the job: from then on it bounds the job."""
         return self.updated(
             fingerprint=new.fingerprint,

@@ -4,8 +4,6 @@ Mapped tasks, which may start the same agent at the same time, claim their runs.
 they are about to spend. Each task writes its own XCom and reads those of the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -29,10 +29,10 @@ LONGEST_REQUEST = 10.0
 
 AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
-_SAYS_OVER = re.compile(
-    r"\b(?:is|was|has|been|already)\s+(?:already\s+)?(?:over|ended|finished|completed|stopped|cancell?ed|failed)\b"
-    r"|\b(?:no longer|not) running\b",
-    re.IGNORECASE,
+# Few tasks need it, and re compiles a text on first use.
+_SAYS_OVER = (
+    r"(?i)\b(?:is|was|has|been|already)\s+(?:already\s+)?(?:over|ended|finished|completed|stopped|cancell?ed|failed)\b"
+    r"|\b(?:no longer|not) running\b"
 )
 
 R = TypeVar("R")
@@ -213,7 +213,7 @@ def _says_it_is_over(error: SequentumError) -> bool:
     409 is documented as a conflict with the job's state, but its texts are not documented. So this counts only if the
     service refuses to show the status.
     """
-    return error.status_code == 409 and _SAYS_OVER.search(str(error)) is not None
+    return error.status_code == 409 and re.search(_SAYS_OVER, str(error)) is not None
 
 
 def _is_refused_for_good(error: SequentumError) -> bool:

@@ -235,13 +235,14 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         return self._make_attempt(RunConfig.of(self), None, context)
 
     def _resolve_parameters(self, attempt: RunAttempt) -> None:
-        from airflow_provider_sequentum.hooks.pins import read_pin
-        from airflow_provider_sequentum.runs.before_start import find_agent
-
         config = attempt.config
         if config.agent_name is not None:
+            from airflow_provider_sequentum.runs.before_start import find_agent
+
             config = config.updated(agent_id=find_agent(attempt.port, config.agent_name).id)
         if config.expected_version == "pinned":
+            from airflow_provider_sequentum.hooks.pins import read_pin
+
             with attempt.port.asking_airflow():
                 config = config.updated(pinned_version=read_pin(config.sequentum_conn_id, config.agent_id))
         attempt.config = config
@@ -296,7 +297,6 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
         return failure
 
     def _on_success(self, attempt: RunAttempt, context: Context) -> None:
-        from airflow_provider_sequentum.hooks.pins import move_pin
         from airflow_provider_sequentum.reporting.asset_events import add_run
 
         run, config = attempt.run, attempt.config
@@ -304,6 +304,8 @@ class StartAgentRunOperator(RemoteJobOperator["RunAttempt"]):
             return
         add_run(context, attempt.port.hook, run)
         if config.expected_version is not None and run.config_version not in (None, config.pinned_version):
+            from airflow_provider_sequentum.hooks.pins import move_pin
+
             move_pin(config.sequentum_conn_id, run.agent_id, run.config_version)
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002

@@ -25,7 +25,6 @@ from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import read_event
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
-from airflow_provider_sequentum.runs.cost import SETTLING, read_task_cost
 from airflow_provider_sequentum.runs.describe import describe_run
 from airflow_provider_sequentum.runs.outcome import failure_for, judge, what_follows
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
@@ -38,7 +37,6 @@ from airflow_provider_sequentum.runs.start import (
     restart_or_start,
 )
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_run
-from airflow_provider_sequentum.runs.versions import check_version_of_run
 from airflow_provider_sequentum.runs.wait import (
     PollOutcome,
     RunEvent,
@@ -305,7 +303,11 @@ class RunAttempt(JobAttempt[RunRecord]):
         """
         self.run = run
         self._publish(run, **more)
-        check_version_of_run(self.port, self.config, run)
+        if self.config.version_to_run is not None:
+            # Few tasks ask for it, and each process of a task would pay for the import.
+            from airflow_provider_sequentum.runs.versions import check_version_of_run
+
+            check_version_of_run(self.port, self.config, run)
 
     def _restart(self, run: Run) -> None:
         before = self.known_record
@@ -323,9 +325,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         judgement = judge(run, self.config)
         log.info("Run %s of agent %s succeeded: %s.", run.id, run.agent_id, describe_run(run))
         if judgement.action in ("succeed", "warn"):
-            settling = 0.0 if self._is_one_of_many else SETTLING
-            costs = read_task_cost(self.port, self.known_record, run, settling) if self.config.report_cost else {}
-            self.take_in_run(run, **costs)
+            self.take_in_run(run, **self._costs_of(run))
         if judgement.action == "succeed":
             return
         message = f"Run {run.id} of agent {run.agent_id} succeeded, but {judgement.reason}."
@@ -341,6 +341,15 @@ class RunAttempt(JobAttempt[RunRecord]):
         raise AgentRunOutcomeRejected(
             f"{message} {step}", agent_id=run.agent_id, run_id=run.id, status=status_name(run.status)
         )
+
+    def _costs_of(self, run: Run) -> dict[str, Any]:
+        """Return what the summary says of the costs, if the task asks for it."""
+        if not self.config.report_cost:
+            return {}
+        # Few tasks do, and each process of a task would pay for the import.
+        from airflow_provider_sequentum.runs.cost import SETTLING, read_task_cost
+
+        return read_task_cost(self.port, self.known_record, run, 0.0 if self._is_one_of_many else SETTLING)
 
     def _give_up(self, stopped: RunStopper | None = None) -> None:
         """Stop the run because the time is up. Return normally if the run turns out to have ended by itself.

@@ -10,8 +10,6 @@ from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
 from airflow_provider_sequentum.runs.describe import counted
-from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
-from airflow_provider_sequentum.runs.versions import check_active_version
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
@@ -64,11 +62,22 @@ def check_before_start(
     :raises SequentumRequestRefused: the service does not provide what is to be checked.
     :raises SequentumError: the service could not be reached.
     """
+    # Few tasks ask for a check, and each process of a task would pay for the imports.
     agent = f"Agent {config.agent_id}"
-    check_credits(port, config.min_credits, agent)
-    check_active_version(port, config)
+    if config.min_credits is not None:
+        from airflow_provider_sequentum.runs.spend import check_credits
+
+        check_credits(port, config.min_credits, agent)
+    if config.version_to_run is not None:
+        from airflow_provider_sequentum.runs.versions import check_active_version
+
+        check_active_version(port, config)
     if config.check_schedules and is_first:
         warn_of_schedules(port, config.agent_id)
+    if config.credit_limit is None:
+        return made
+    from airflow_provider_sequentum.runs.spend import reserve_credits
+
     return reserve_credits(port, config, [config.agent_id], agent, made)
 
 

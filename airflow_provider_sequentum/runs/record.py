@@ -1,16 +1,16 @@
 """The configuration of a run, and the record that one attempt of a task leaves for the next."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import runs
+from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.choices import LogLevel, LogMode, ParallelExport
+from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.jobs.record import (
     Amount,
     Configuration,
@@ -27,10 +27,6 @@ from airflow_provider_sequentum.jobs.record import (
     objects_in,
 )
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
-
-if TYPE_CHECKING:
-    from airflow_provider_sequentum.api import Call
-    from airflow_provider_sequentum.api.runs import Run
 
 MOST_REPLACED = 20
 """Maximum number of earlier runs in a record. Only the newest ones can be mistaken for a lost run."""

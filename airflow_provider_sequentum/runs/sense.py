@@ -1,7 +1,5 @@
 """Waiting for a run that something else started: the parameters of the sensor, and what the end of the run means."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated, Self
 

@@ -1,13 +1,11 @@
 """Waiting for runs: the decision that worker, triggerer and sensor share, and the worker's loop around it."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from pydantic import model_validator
 
@@ -15,6 +13,7 @@ from airflow_provider_sequentum.api import runs
 from airflow_provider_sequentum.api.errors import SequentumError, UnexpectedAnswer
 from airflow_provider_sequentum.api.parsing import time_between
 from airflow_provider_sequentum.api.run_status import status_name
+from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import (
     FAULT_TOLERANCE,
@@ -26,11 +25,8 @@ from airflow_provider_sequentum.jobs.port import (
 from airflow_provider_sequentum.jobs.record import JobEvent, Stored
 from airflow_provider_sequentum.runs.describe import RunProgress, counted
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
+from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.service_time import clock_ahead, is_of_another_clock
-
-if TYPE_CHECKING:
-    from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.runs.record import RunRecord
 
 RESTART_GRACE = timedelta(minutes=1)
 """How long after a restart in place the service may still answer with the old Failure."""
@@ -104,7 +100,7 @@ class RunEvent(JobEvent):
     agent_id: int = 0
     run_id: int | None = None
     outcome: PollOutcome | None = None
-    run: runs.Run | None = None
+    run: Run | None = None
 
     @model_validator(mode="after")
     def _says_what_happened(self) -> Self:

@@ -1,17 +1,16 @@
 """What a task asks of the Agent Builder, and what one attempt of the task leaves for the next."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeGuard
+from typing import Annotated, Any, Self, TypeGuard
 
 from pydantic import Field
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import agent_builder
-from airflow_provider_sequentum.api.call import LONGEST_SESSION_ID
+from airflow_provider_sequentum.api.agent_builder import SessionStarted
+from airflow_provider_sequentum.api.call import LONGEST_SESSION_ID, Call
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.record import (
     Flag,
@@ -27,10 +26,6 @@ from airflow_provider_sequentum.jobs.record import (
 )
 from airflow_provider_sequentum.sessions.files import storage_path
 from airflow_provider_sequentum.sessions.state import Session
-
-if TYPE_CHECKING:
-    from airflow_provider_sequentum.api import Call
-    from airflow_provider_sequentum.api.agent_builder import SessionStarted
 
 
 class SessionConfig(JobConfig):

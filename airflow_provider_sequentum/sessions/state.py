@@ -8,17 +8,13 @@ Based on https://docs.sequentum.com/agent-builder/sessions and
 https://docs.sequentum.com/agent-builder/streaming-events.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from airflow_provider_sequentum.api.agent_builder import SessionEvent, SessionStatus
 from airflow_provider_sequentum.api.text import one_line
 from airflow_provider_sequentum.jobs.record import Stored
-
-if TYPE_CHECKING:
-    from airflow_provider_sequentum.api.agent_builder import SessionEvent, SessionStatus
 
 READY_TO_FINISH = "ready_to_finish"
 """A ``phase`` that one page of the documentation has in place of the status ``ready``."""

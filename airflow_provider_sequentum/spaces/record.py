@@ -1,24 +1,20 @@
 """What a task asks a space for, and what one attempt of the task leaves for the next when it runs all its agents."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api import spaces
+from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.runs import Run
+from airflow_provider_sequentum.api.spaces import SpaceRun
 from airflow_provider_sequentum.jobs.record import Id, JobRecord, JsonText, Stored, choice_of, fingerprint
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
 from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRecord
 from airflow_provider_sequentum.spaces.describe import shortened
-
-if TYPE_CHECKING:
-    from airflow_provider_sequentum.api import Call
-    from airflow_provider_sequentum.api.spaces import SpaceRun
 
 ENDS_SIZE = 8_000
 """Characters of a record that the messages of ended runs may take, all together."""
@@ -91,7 +87,7 @@ class AgentEnd(Stored):
             return None
         return Run.model_validate({**self.run, "id": run_id, "config_id": agent_id})
 
-    def shortened(self, size: int) -> AgentEnd:
+    def shortened(self, size: int) -> Self:
         """Return a copy whose texts take at most ``size`` characters in all."""
         texts = [self.message, str((self.run or {}).get("message") or ""), str(self.extras.get("note") or "")]
         if sum(map(len, texts)) <= size:
@@ -191,7 +187,7 @@ class SpaceRecord(JobRecord):
             starts=tuple(start for start in self.starts if start.agent_id == agent_id),
         )
 
-    def answered(self, answer: SpaceRun) -> SpaceRecord:
+    def answered(self, answer: SpaceRun) -> Self:
         """Return the record with the runs that the service answered with.
 
         Where it names several runs of an agent, the last one counts and the others have to be stopped.
@@ -218,12 +214,12 @@ class SpaceRecord(JobRecord):
         is_incomplete = answer.total_agents is None or stated > len(runs) + len(not_started)
         return self.updated(runs=runs, not_started=not_started, further=further, is_incomplete=is_incomplete)
 
-    def without_further(self, stopped: Collection[int]) -> SpaceRecord:
+    def without_further(self, stopped: Collection[int]) -> Self:
         """Return the record once runs beside the one of each agent are known to have ended."""
         left = {agent: tuple(run_id for run_id in ids if run_id not in stopped) for agent, ids in self.further.items()}
         return self.updated(further={agent: ids for agent, ids in left.items() if ids})
 
-    def without_ambiguous_runs(self) -> SpaceRecord:
+    def without_ambiguous_runs(self) -> Self:
         """Return the record where agents whose run could not be distinguished from others count as not started.
 
         What they have started is not known, so it counts for the credit limit.
@@ -240,12 +236,12 @@ class SpaceRecord(JobRecord):
             may_lack_runs=self.may_lack_runs or bool(lost),
         )
 
-    def without_doubts(self) -> SpaceRecord:
+    def without_doubts(self) -> Self:
         """Return the record where agents whose run was looked for and not found count as not started."""
         lost = dict.fromkeys((self.runs or {}).keys() - self.known_runs.keys(), "its start was lost")
         return self.updated(runs=self.known_runs, not_started={**self.not_started, **lost}, is_guess=False)
 
-    def with_run(self, agent_id: int, run: RunRecord | None) -> SpaceRecord:
+    def with_run(self, agent_id: int, run: RunRecord | None) -> Self:
         """Return the record with another one for an agent; ``None`` if nothing was started for it."""
         runs = {other: record for other, record in (self.runs or {}).items() if other != agent_id}
         others = {other: reason for other, reason in self.not_started.items() if other != agent_id}

@@ -24,7 +24,7 @@ SOFTENED = {*STATUSES_OF, "AirflowSensorTimeout"} - {"SequentumSkipped"}
 SLACK = 130.0
 """Seconds after its timeout and one interval by which a sensor has ended: the deferral's backstop is two minutes."""
 
-LOOKS = ("status", "runs", "diagnostics", "all")
+LOOKS = ("status", "runs", "diagnostics", "all", "credits")
 """The requests that change nothing."""
 
 

@@ -155,6 +155,16 @@ def test_a_key_echoed_by_the_server_gets_into_no_error(echo: str, status: int) -
     assert error.value.__context__ is None
 
 
+def test_what_finds_the_key_is_only_made_for_an_answer_that_may_hold_it() -> None:
+    pipeline = Pipeline(SETTINGS)
+
+    pipeline.answer_of(httpx.Response(200), b'{"id": 42, "status": "Running"}')
+    assert "_secret_in_json" not in vars(pipeline)
+
+    pipeline.answer_of(httpx.Response(200), json.dumps({"echo": KEY}).encode())
+    assert "_secret_in_json" in vars(pipeline)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
 @pytest.mark.parametrize("before", ["", "odd "], ids=["whole", "after bytes of another encoding"])
 @pytest.mark.parametrize("echo", [f"bad key {KEY}", json.dumps({"detail": KEY}), r'"sk-pipe\u0022line\u002Bkey"'])

@@ -1463,11 +1463,11 @@ def test_a_task_whose_deferral_airflow_refuses_stops_its_run(
     assert service.count("stop") == 1
 
 
-def test_what_a_resumed_task_imports_is_without_what_comes_before_a_start() -> None:
+def test_what_a_resumed_task_imports_is_without_what_comes_before_a_start_and_what_few_ask_for() -> None:
     code = (
         "import sys, airflow_provider_sequentum.runs.attempt;"
-        "needless = {'airflow_provider_sequentum.runs.before_start', 'airflow_provider_sequentum.runs.spend',"
-        " 'airflow_provider_sequentum.runs.duration'};"
+        "needless = {f'airflow_provider_sequentum.runs.{name}'"
+        " for name in ('before_start', 'cost', 'duration', 'spend', 'versions')};"
         "print(sorted(needless & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
