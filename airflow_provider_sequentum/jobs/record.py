@@ -4,6 +4,8 @@ All of it is JSON that both newer and older versions of this package can read: u
 get defaults. A record that cannot be read is never treated as "no record", because it could hide a job that is running.
 """
 
+# Modules with models of records have no "from __future__ import annotations": pydantic would evaluate the text of each
+# field, which takes each process of a task a millisecond and more.
 import hashlib
 import json
 from abc import abstractmethod
