@@ -44,7 +44,7 @@ LARGEST_ID = 2**63 - 1
 
 _FINE_TIMES = ("datetime64[ns]", "timedelta64[ns]")
 
-_MOST_DIGITS = 400
+_MAX_DIGITS = 400
 """No float has more digits before its decimal point."""
 
 LAST_YEAR = 3000
@@ -292,7 +292,7 @@ def _whole_number(value: object) -> int | None:
 
 def _is_whole(value: Decimal) -> bool:
     """Return whether a decimal is a whole number, of a size that does not take minutes to write out."""
-    return value.is_finite() and value.adjusted() < _MOST_DIGITS and value == value.to_integral_value()
+    return value.is_finite() and value.adjusted() < _MAX_DIGITS and value == value.to_integral_value()
 
 
 def _number(value: object) -> float | None:

@@ -21,7 +21,7 @@ from airflow_provider_sequentum.runs.outcome import EXCEPTION_OF
 from airflow_provider_sequentum.runs.phases import PHASES, NextStep, Phase, next_step
 from airflow_provider_sequentum.sessions.state import Action, Session, SessionState, next_action
 from airflow_provider_sequentum.watching.polls import SHORTEST_INTERVAL
-from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MOST_AT_ONCE
+from airflow_provider_sequentum.watching.watcher import CONNECTION_LIFETIME, MAX_AT_ONCE
 from docs.drawing import LINE, Box, Canvas
 
 ROOT = Path(__file__).parents[1]
@@ -187,7 +187,7 @@ def shared_watcher() -> str:
         [
             "one client, one request budget",
             f"uses {WAITING_SHARE:.0%} of the key's limit at most",
-            f"{MOST_AT_ONCE} requests under way at most",
+            f"{MAX_AT_ONCE} requests under way at most",
             f"the same one every {SHORTEST_INTERVAL:g} s at most",
             f"tolerates faults for {faults:g} min, 404 for {not_found:g} min",
             f"reads the connection every {CONNECTION_LIFETIME / 60:g} min",

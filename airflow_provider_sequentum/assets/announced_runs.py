@@ -11,7 +11,7 @@ from airflow_provider_sequentum.runs.phases import Phase, phase_of
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
-MOST_OUT_OF_VIEW = 1000
+MAX_OUT_OF_VIEW = 1000
 """Announced runs that are remembered though the last list did not hold them: as many as a list may hold."""
 
 
@@ -55,7 +55,7 @@ class AnnouncedRuns(Stored):
         floor = max(self.floor, min(in_view)) if is_full and in_view else self.floor
         ids = {*self.run_ids, *(run.id for run in announced)}
         in_reach = {run_id for run_id in ids if run_id >= floor}
-        out_of_view = sorted(in_reach - in_view)[-MOST_OUT_OF_VIEW:]
+        out_of_view = sorted(in_reach - in_view)[-MAX_OUT_OF_VIEW:]
         run_ids = tuple(sorted({*(in_reach & in_view), *out_of_view}))
         return self.updated(run_ids=run_ids, floor=floor, newest=max(self.newest, max(in_view, default=0)))
 

@@ -124,7 +124,7 @@ class DeleteRunsOperator(BaseOperator):
             method = parse_named("remove_method", _parse_method, self.remove_method)
             dry_run = is_unset(self.is_dry_run) or parse_named("dry_run", parse_flag, self.is_dry_run)
             folders = self._folders()
-            older_than = timedelta(days=min(days, MOST_DAYS))
+            older_than = timedelta(days=min(days, MAX_DAYS))
         except ValueError as error:
             raise SequentumRequestRefused(f"{error}. Nothing was deleted (connection {conn_id!r}).") from None
         landed = find_landed_runs(folders, agent_id)
@@ -174,7 +174,7 @@ class DeleteRunsOperator(BaseOperator):
             raise ValueError(f"manifests={[without_password(each) for each in addresses]!r:.500}: {error}") from None
 
 
-MOST_DAYS = 36500
+MAX_DAYS = 36500
 """More would leave the calendar."""
 
 

@@ -18,7 +18,7 @@ _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 """How a number is written. A code such as ``007`` is not a number."""
 
 _EXACT_IN_DOUBLE = 2**53
-_MOST_IN_A_ROW = 100
+_MAX_IN_A_ROW = 100
 _SHOWN = 3
 _LONGEST_SHOWN = 100
 
@@ -205,10 +205,10 @@ def _value(column: Column, table: str | None = None) -> str:
 
 def _any(conditions: list[str]) -> str:
     """Return SQL for a disjunction, nested because DuckDB refuses a very long chain."""
-    if len(conditions) <= _MOST_IN_A_ROW:
+    if len(conditions) <= _MAX_IN_A_ROW:
         return f"({' OR '.join(conditions)})" if conditions else "false"
-    starts = range(0, len(conditions), _MOST_IN_A_ROW)
-    return _any([_any(conditions[start : start + _MOST_IN_A_ROW]) for start in starts])
+    starts = range(0, len(conditions), _MAX_IN_A_ROW)
+    return _any([_any(conditions[start : start + _MAX_IN_A_ROW]) for start in starts])
 
 
 def _names(names: Sequence[str]) -> str:

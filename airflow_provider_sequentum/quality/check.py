@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_provider_sequentum.quality.contract import Contract
-from airflow_provider_sequentum.quality.drift import FEWEST_RUNS, find_drift
+from airflow_provider_sequentum.quality.drift import MIN_RUNS, find_drift
 from airflow_provider_sequentum.quality.engine import LandedPath, Table, Workspace
 from airflow_provider_sequentum.quality.history import Folder, History, read_history
 from airflow_provider_sequentum.quality.judge import Breach, Judgement, judge
 from airflow_provider_sequentum.quality.passing import write_passed
 from airflow_provider_sequentum.quality.profile import Profile, compare, profile
-from airflow_provider_sequentum.quality.report import MOST_LINES, Report, page
+from airflow_provider_sequentum.quality.report import MAX_LINES, Report, page
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
 
-MOST_COLUMNS = 2_000
+MAX_COLUMNS = 2_000
 """Columns that are judged. A table with more is one whose columns are values."""
 
 
@@ -56,9 +56,9 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     """
     history = None if check.profiles is None else read_history(check.profiles, check.agent_id, check.run_id)
     loaded = workspace.load(check.files, typed_cells=False, encoding=check.encoding, delimiter=check.delimiter)
-    if len(loaded.columns) > MOST_COLUMNS:
+    if len(loaded.columns) > MAX_COLUMNS:
         raise RecordsUnreadable(
-            f"The records have {len(loaded.columns):,} columns, and at most {MOST_COLUMNS:,} are checked. "
+            f"The records have {len(loaded.columns):,} columns, and at most {MAX_COLUMNS:,} are checked. "
             "Are values used as the names of fields?"
         )
     # Compared as text, because both the number in a price and the way it is written show whether the agent still finds
@@ -95,7 +95,7 @@ def _with_change(
 def _learnt_breaches(check: Check, found: Profile, learnt: Sequence[Profile], is_accepted: bool) -> list[Breach]:
     if not found.records:
         return []
-    on_breach = check.on_drift if len(learnt) >= FEWEST_RUNS and not is_accepted else "warn"
+    on_breach = check.on_drift if len(learnt) >= MIN_RUNS and not is_accepted else "warn"
     return [Breach("learnt", drift.column, on_breach, str(drift)) for drift in find_drift(found, learnt)]
 
 
@@ -108,7 +108,7 @@ def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) 
 
 
 def _write(check: Check, report: Report, history: History | None, table: Table) -> None:
-    breaches = [line[:500] for line in report.lines()[:MOST_LINES]]
+    breaches = [line[:500] for line in report.lines()[:MAX_LINES]]
     saved = report.profile.model_copy(update={"verdict": report.verdict, "breaches": breaches})
     content = page(report, history.earlier if history else []).encode()
     with check.destination.write(check.page_name) as stream:

@@ -17,7 +17,7 @@ from statistics import median
 
 from airflow_provider_sequentum.quality.profile import FREQUENT, Change, ColumnProfile, Distribution, Pair, Profile
 
-FEWEST_RUNS = 5
+MIN_RUNS = 5
 """With fewer earlier runs, drift does not fail a task."""
 
 
@@ -133,7 +133,7 @@ def _table_drift(profile: Profile, history: Sequence[Profile]) -> Iterator[Drift
 def _column_drift(name: str, profile: Profile, history: Sequence[Profile]) -> Iterator[Drift]:
     known = [each.columns[name] for each in history if name in each.columns]
     if name not in profile.columns:
-        if len(known) == len(history) or len(known) >= FEWEST_RUNS:
+        if len(known) == len(history) or len(known) >= MIN_RUNS:
             yield Drift(name, "column", "missing", f"there in {len(known)} of {len(history)} runs", 10.0)
         return
     if not known:

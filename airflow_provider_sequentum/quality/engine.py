@@ -35,7 +35,7 @@ ROW = "r"
 TEXT = "VARCHAR"
 """DuckDB's type of a text."""
 
-_MOST_THREADS = 4
+_MAX_THREADS = 4
 _ROWS = 50_000
 _QUICK = {"use_dictionary": False, "write_statistics": False, "compression": "lz4"}
 """How normalized files are written: they are read a few times, and then gone."""
@@ -329,7 +329,7 @@ def open_workspace(*, memory: int = MEMORY, disk: int = DISK) -> Iterator[Worksp
         options = {
             "memory_limit": f"{memory}B",
             "temp_directory": str(spill),
-            "threads": min(_MOST_THREADS, os.cpu_count() or 1),
+            "threads": min(_MAX_THREADS, os.cpu_count() or 1),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,

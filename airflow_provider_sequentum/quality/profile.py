@@ -22,7 +22,7 @@ GOOD = ("passed", "warned", "accepted")
 SAMPLE = 20_000
 """Rows that the distributions are counted on."""
 
-MOST_PAIRED = 40
+MAX_PAIRED = 40
 """Columns that are compared with each other: of more, no pairs are counted."""
 
 FREQUENT = 20
@@ -417,7 +417,7 @@ def _whole_rows(table: Table, rows: int) -> tuple[float, str]:
 def _pairs(table: Table, columns: dict[str, ColumnProfile]) -> dict[str, Pair]:
     """Return how often the columns agree, for each two of them."""
     names = [name for name in table.names if columns[name].filled > 0]
-    if not 1 < len(names) <= MOST_PAIRED:
+    if not 1 < len(names) <= MAX_PAIRED:
         return {}
     numeric = {name for name in names if columns[name].numeric > 0.5}
     couples = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]

@@ -22,7 +22,7 @@ from airflow_provider_sequentum.quality.engine import LandedPath, Source, Table,
 
 CHANGES = ("added", "changed", "removed")
 
-MOST_COLUMNS = 100
+MAX_COLUMNS = 100
 """Maximum number of changed columns in a summary, those with the most changes first."""
 
 LONGEST_COLUMN = 200
@@ -139,7 +139,7 @@ class Publication:
         """Return it as plain JSON values. Columns are named as a website's author wants, and are cut to a few."""
         most_changed = sorted(self.changes.changed_columns.items(), key=lambda item: (-item[1], item[0]))
         columns: dict[str, int] = {}
-        for name, count in most_changed[:MOST_COLUMNS]:
+        for name, count in most_changed[:MAX_COLUMNS]:
             columns.setdefault(safe_text(name, LONGEST_COLUMN), count)
         return {
             **counts_of(self.changes),

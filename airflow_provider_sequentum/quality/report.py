@@ -12,7 +12,7 @@ from airflow_provider_sequentum.api.text import one_line
 from airflow_provider_sequentum.quality.judge import Breach
 from airflow_provider_sequentum.quality.profile import GOOD, Profile
 
-MOST_LINES = 50
+MAX_LINES = 50
 """Maximum number of breaches in a summary and in a profile; the page has all."""
 
 _WORST = ("fail", "skip", "quarantine", "warn")
@@ -112,11 +112,11 @@ class Report:
             "run_id": self.run_id,
             "verdict": self.verdict,
             "records": self.records,
-            "breaches": lines[:MOST_LINES],
-            "more_breaches": max(0, len(lines) - MOST_LINES),
+            "breaches": lines[:MAX_LINES],
+            "more_breaches": max(0, len(lines) - MAX_LINES),
             "learnt_from": self.learnt_from,
             "quarantined_records": self.quarantined_records,
-            "quarantined": self.quarantined[:MOST_LINES],
+            "quarantined": self.quarantined[:MAX_LINES],
             "page": self.page,
         }
 

@@ -22,7 +22,7 @@ from airflow_provider_sequentum.records.formats import RecordsUnreadable, librar
 
 Records = Iterator[dict[str, Any]]
 
-MOST_COLUMNS = 100_000
+MAX_COLUMNS = 100_000
 """Different keys that the records, or the objects in one of their fields, of a file may have."""
 
 _ROWS = 10_000
@@ -37,7 +37,7 @@ def batches_of(read: Callable[[], Records], name: str, *, is_text: bool) -> Iter
     :param read: reads the records from the first one, each time it is called.
     :param name: the file's name, for errors.
     :param is_text: whether all values are text whose types are to be inferred, as in a CSV file.
-    :raises RecordsUnreadable: as ``read``, or the records have more than :data:`MOST_COLUMNS` different keys.
+    :raises RecordsUnreadable: as ``read``, or the records have more than :data:`MAX_COLUMNS` different keys.
     """
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
     columns = _CellTypes(arrow) if is_text else _ValueTypes(arrow, name)
@@ -237,7 +237,7 @@ class _Kind:
         elif name == "object":
             for key, inner in value.items():
                 self.fields.setdefault(key, _Kind()).observe(inner)
-            if len(self.fields) > MOST_COLUMNS:
+            if len(self.fields) > MAX_COLUMNS:
                 self.name = "mixed"
 
     def has_mixed(self) -> bool:
@@ -323,9 +323,9 @@ class _ValueTypes:
                 if kind is None:
                     kind = self._columns[column] = _Kind()
                 kind.observe(value)
-            if len(self._columns) > MOST_COLUMNS:
+            if len(self._columns) > MAX_COLUMNS:
                 raise RecordsUnreadable(
-                    f"{self._name!r} has records with more than {MOST_COLUMNS:,} different keys: too many for columns. "
+                    f"{self._name!r} has records with more than {MAX_COLUMNS:,} different keys: too many for columns. "
                     "Read it record by record."
                 )
 

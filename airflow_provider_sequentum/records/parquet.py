@@ -23,7 +23,7 @@ from airflow_provider_sequentum.records.flat import flat_records
 from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, format_of, library
 from airflow_provider_sequentum.records.reading import read_records
 
-MOST_PARTITIONS = 1_000
+MAX_PARTITIONS = 1_000
 """Partitions that one file may be divided into."""
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -264,9 +264,9 @@ class _Partitions:
     def _path(self, key: tuple[Any, ...]) -> None:
         if key in self.paths:
             return
-        if len(self.paths) == MOST_PARTITIONS:
+        if len(self.paths) == MAX_PARTITIONS:
             raise RecordsUnreadable(
-                f"{self._name!r} has more than {MOST_PARTITIONS:,} different values in {', '.join(self._by)}: too many "
+                f"{self._name!r} has more than {MAX_PARTITIONS:,} different values in {', '.join(self._by)}: too many "
                 "to divide it by. Choose a column with few values, such as a category or a day."
             )
         for column, value in zip(self._by, key, strict=True):

@@ -30,16 +30,16 @@ NAMESPACE = "sequentum"
 
 log = logging.getLogger(__name__)
 
-MOST_FILES = 100
+MAX_FILES = 100
 """Maximum number of files that are reported one by one. If there are more, only their folder is reported."""
 
-MOST_ASSERTIONS = 100
+MAX_ASSERTIONS = 100
 """Maximum number of breaches that are reported for a check."""
 
-MOST_COLUMNS = 500
+MAX_COLUMNS = 500
 """Maximum number of columns whose metrics are reported for a check."""
 
-MOST_START_PAGES = 20
+MAX_START_PAGES = 20
 """Maximum number of agents whose start pages are looked up, which takes a request each."""
 
 
@@ -72,7 +72,7 @@ def space_lineage(hook: SequentumConnection, space_id: int, runs: Sequence[Run])
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     return OperatorLineage(
-        inputs=_start_pages(hook, runs) if len(runs) <= MOST_START_PAGES else [],
+        inputs=_start_pages(hook, runs) if len(runs) <= MAX_START_PAGES else [],
         outputs=[_data_of(run) for run in runs],
         job_facets=_job(
             f"Space {space_id} of Sequentum Cloud", f"{hook.settings.origin}{API_PREFIX}/spaces/{space_id}"
@@ -106,7 +106,7 @@ def check_lineage(
     from openlineage.client.facet_v2 import data_quality_assertions_dataset as quality
 
     assertions = [quality.Assertion("records_check", report.is_good)]
-    assertions += [quality.Assertion(breach.rule, False, breach.column) for breach in report.breaches[:MOST_ASSERTIONS]]
+    assertions += [quality.Assertion(breach.rule, False, breach.column) for breach in report.breaches[:MAX_ASSERTIONS]]
     facets: dict[str, Any] = {"dataQualityAssertions": quality.DataQualityAssertionsDatasetFacet(assertions)}
     metrics = {"dataQualityMetrics": _metrics(report.profile, len(files))}
     if len(files) == 1:
@@ -164,7 +164,7 @@ def _data_read(agent_id: int, run_id: int, facets: dict[str, Any]) -> InputDatas
 def _metrics(profile: Profile, files: int) -> Any:
     from openlineage.client.facet_v2 import data_quality_metrics_input_dataset as quality
 
-    columns = list(profile.columns.items())[:MOST_COLUMNS]
+    columns = list(profile.columns.items())[:MAX_COLUMNS]
     return quality.DataQualityMetricsInputDatasetFacet(
         columnMetrics={name: quality.ColumnMetrics(**_column_metrics(column, profile)) for name, column in columns},
         rowCount=profile.records,
@@ -189,7 +189,7 @@ def _column_metrics(column: ColumnProfile, profile: Profile) -> dict[str, Any]:
 
 def _file_datasets(landed: Landed) -> list[OutputDataset]:
     files = landed.manifest.files
-    if len(files) > MOST_FILES:
+    if len(files) > MAX_FILES:
         totals = _statistics(rows=landed.manifest.records, size=landed.manifest.size, files=len(files))
         return [_output(landed.folder, totals)]
     return [_output(landed.folder / file.name, _statistics(rows=file.records, size=file.size)) for file in files]

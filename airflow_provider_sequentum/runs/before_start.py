@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
     from airflow_provider_sequentum.runs.record import RunConfig
 
-MOST_NAMED = 5
+MAX_NAMED = 5
 """Maximum number of schedules that a message lists."""
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
     names = ", ".join(
         f"{schedule.name or schedule.id!r} ({schedule.schedule or 'once'}"
         + (f", next at {schedule.next_run_time})" if schedule.next_run_time else ")")
-        for schedule in enabled[:MOST_NAMED]
+        for schedule in enabled[:MAX_NAMED]
     )
     log.warning(
         "Agent %s has %s enabled in Sequentum Cloud: %s. It may run twice; disable one if that is not intended.",

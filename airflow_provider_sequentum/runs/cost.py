@@ -15,7 +15,7 @@ from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.parsing import Page, next_page
 from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
-from airflow_provider_sequentum.runs.record import MOST_REPLACED
+from airflow_provider_sequentum.runs.record import MAX_REPLACED
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.billing import RunCost
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BILLING_PAGE = 1000
 """The largest page that billing returns."""
 
-_MOST_BILLING_PAGES = 5
+_MAX_BILLING_PAGES = 5
 
 SETTLING = 10.0
 """Seconds after which the bill of a run that has just ended is read again, if it was missing."""
@@ -52,7 +52,7 @@ def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> 
     costs: dict[int, Decimal] = {}
     page: Page[RunCost] | None = None
     try:
-        for _ in range(_MOST_BILLING_PAGES):
+        for _ in range(_MAX_BILLING_PAGES):
             previous, page = page, port.send(call, budget_share=OPTIONAL_SHARE, within=60.0)
             # One run may be billed in parts: time, proxies, export.
             if page.unreadable:
@@ -94,7 +94,7 @@ def task_cost(record: RunRecord, costs: Mapping[int, Decimal]) -> dict[str, Any]
     """
     own = record.all_runs
     billed = [run_id for run_id in own if run_id in costs]
-    is_complete = len(billed) == len(own) < MOST_REPLACED and not record.may_lack_runs
+    is_complete = len(billed) == len(own) < MAX_REPLACED and not record.may_lack_runs
     return {
         "credits": float(sum((costs[run_id] for run_id in billed), Decimal(0))),
         "runs": billed,

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Sender
     from airflow_provider_sequentum.runs.record import RunRecord
 
-MOST_SAMPLES = 20
+MAX_SAMPLES = 20
 """Maximum number of the agent's last runs that determine the usual duration."""
 
-FEWEST_DURATIONS = 3
+MIN_DURATIONS = 3
 """With fewer successful runs, there is no usual duration."""
 
 OVERDUE_FACTOR = 3
@@ -60,8 +60,8 @@ def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDur
         for run in listed
         if run.id != run_id and phase_of(run) is Phase.SUCCEEDED and run.end_time is not None
         if (since := run.created or run.start_time) is not None and run.end_time > since
-    ][:MOST_SAMPLES]
-    return UsualDuration(median(seconds), len(seconds)) if len(seconds) >= FEWEST_DURATIONS else None
+    ][:MAX_SAMPLES]
+    return UsualDuration(median(seconds), len(seconds)) if len(seconds) >= MIN_DURATIONS else None
 
 
 def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | None:
@@ -80,7 +80,7 @@ def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | N
             "%s is not stopped if it takes too long: fewer than %s runs of the agent succeeded and tell how long "
             "they took, so none is usual.",
             record.name,
-            FEWEST_DURATIONS,
+            MIN_DURATIONS,
         )
         return None
     now = port.now()

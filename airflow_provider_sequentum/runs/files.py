@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCREENSHOTS = "screenshots"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 _LONGEST_NAME = 100
 
 
@@ -139,8 +139,8 @@ def why_all_empty(run: Run, selection: Selection, sizes: Iterable[int | None]) -
 
 def listing(files: Sequence[RunFile | LeftOut]) -> str:
     """Name files in a sentence; of many, the first ones and how many more there are."""
-    shown = [named(each) if isinstance(each, RunFile) else str(each) for each in files[:_MOST_NAMED]]
-    return ", ".join(shown) + (f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else "")
+    shown = [named(each) if isinstance(each, RunFile) else str(each) for each in files[:_MAX_NAMED]]
+    return ", ".join(shown) + (f" and {len(files) - _MAX_NAMED} more" if len(files) > _MAX_NAMED else "")
 
 
 def named(file: RunFile) -> str:

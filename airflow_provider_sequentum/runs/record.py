@@ -28,7 +28,7 @@ from airflow_provider_sequentum.jobs.record import (
 )
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
-MOST_REPLACED = 20
+MAX_REPLACED = 20
 """Maximum number of earlier runs in a record. Only the newest ones can be mistaken for a lost run."""
 
 
@@ -171,7 +171,7 @@ class RunRecord(JobRecord):
     @property
     def all_runs(self) -> tuple[int, ...]:
         """The task's runs: this one and the ones it replaced."""
-        return self.replaced if self.run_id is None else (*self.replaced, self.run_id)[-MOST_REPLACED:]
+        return self.replaced if self.run_id is None else (*self.replaced, self.run_id)[-MAX_REPLACED:]
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused, SequentumUnavailable
 from airflow_provider_sequentum.runs.describe import counted
-from airflow_provider_sequentum.runs.versions import MOST_NAMED
+from airflow_provider_sequentum.runs.versions import MAX_NAMED
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import AgentVersion
@@ -54,7 +54,7 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
         return version
     if version not in numbers:
         raise SequentumRequestRefused(
-            f"Agent {agent_id} has no version {version}, only {sorted(numbers)[-MOST_NAMED:]} and older ones. Nothing "
+            f"Agent {agent_id} has no version {version}, only {sorted(numbers)[-MAX_NAMED:]} and older ones. Nothing "
             "was restored."
         )
     lost: SequentumError | None = None

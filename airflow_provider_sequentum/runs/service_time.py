@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.port import Sender
 
-MOST_AHEAD = timedelta(minutes=10)
+MAX_AHEAD = timedelta(minutes=10)
 """How far the service's time may be ahead of the worker's before it has to be confirmed, by default."""
 
 DATE_TOLERANCE = timedelta(minutes=5)
 """How much later than the ``Date`` of a response a run in it may have been created, because clocks differ a little."""
 
-MOST_APART = timedelta(minutes=1)
+MAX_APART = timedelta(minutes=1)
 """How far the service's clock and the worker's may be apart before something else has to confirm a ``Date``."""
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def is_of_another_clock(served_at: datetime, seen: Iterable[Run]) -> bool:
     return any(run.created is not None and run.created > served_at + DATE_TOLERANCE for run in seen)
 
 
-def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MOST_AHEAD) -> datetime:
+def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MAX_AHEAD) -> datetime:
     """Return a time that the service's clock has certainly reached, as far as this can be known.
 
     A gateway with a wrong clock may send a ``Date`` in the future. If it is ahead of the worker's clock, the time that
@@ -71,7 +71,7 @@ def clock_ahead(port: Sender, served_at: datetime | None) -> timedelta:
     :raises SequentumError: the service could not be asked just now.
     """
     ahead = timedelta(0) if served_at is None else served_at - port.now()
-    if abs(ahead) <= MOST_APART:
+    if abs(ahead) <= MAX_APART:
         return ahead
     try:
         stated = _stated_time(port)

@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 HISTORY = timedelta(days=30)
 """Age of the oldest bill that a forecast is based on."""
 
-MOST_SAMPLES = 20
+MAX_SAMPLES = 20
 """Maximum number of the agent's last runs that a forecast is based on."""
 
 LOOK_INTERVAL = 3.0
 """Seconds between two readings of the announcements, while only undecided ones prevent a decision."""
 
-MOST_LOOKS = 20
+MAX_LOOKS = 20
 """Number of readings after which a task counts undecided announcements like decided ones."""
 
-MOST_AGENTS = 50
+MAX_AGENTS = 50
 """Maximum number of agents in a space with a limit: each takes a request, and a key has 100 a minute."""
 
-MOST_NAMED = 10
+MAX_NAMED = 10
 """Maximum number of agents that a message lists."""
 
 CREDIT = Decimal("0.000001")
@@ -208,15 +208,15 @@ def basis_of(bills: Sequence[Bill]) -> str:
     if len(bills) == 1:
         return f"the mean of its last {counted(len(bills[0].samples), 'billed run')}"
     known = [f"agent {bill.agent_id}: {_shown(bill.mean)}" for bill in bills if bill.mean is not None]
-    more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
-    means = f"the means of their last billed runs, {', '.join(known[:MOST_NAMED])}{more}" if known else ""
+    more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
+    means = f"the means of their last billed runs, {', '.join(known[:MAX_NAMED])}{more}" if known else ""
     rest = f"what the limit leaves, because no run of {_agents(unknown)} is billed yet" if unknown else ""
     return f"of {counted(len(bills), 'agent')}: {'; and '.join(filter(None, (means, rest)))}"
 
 
 def _agents(ids: Sequence[int]) -> str:
-    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
-    return f"{'agent' if len(ids) == 1 else 'agents'} {', '.join(map(str, ids[:MOST_NAMED]))}{more}"
+    more = f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else ""
+    return f"{'agent' if len(ids) == 1 else 'agents'} {', '.join(map(str, ids[:MAX_NAMED]))}{more}"
 
 
 def bill_of(agent_id: int, rows: Iterable[RunCost], since: datetime | None) -> Bill:
@@ -232,7 +232,7 @@ def bill_of(agent_id: int, rows: Iterable[RunCost], since: datetime | None) -> B
             spent += cost
     # The bill of a run that has not ended is only a part of its cost.
     ended = {row.run_id for _, row in known if row.end_time is not None} or costs.keys()
-    samples = [cost for run_id, cost in costs.items() if run_id in ended][-MOST_SAMPLES:]
+    samples = [cost for run_id, cost in costs.items() if run_id in ended][-MAX_SAMPLES:]
     return Bill(agent_id, costs, samples, since, spent)
 
 
@@ -311,8 +311,8 @@ def _wait_for_room(
     asking = own.updated(pending=starts)
     forecast = sum((Decimal(str(start.credits)) for start in starts), Decimal(0))
     place: Announcement | None = None
-    for look in range(1, MOST_LOOKS + 1):
-        is_last = look == MOST_LOOKS
+    for look in range(1, MAX_LOOKS + 1):
+        is_last = look == MAX_LOOKS
         # After a withdrawal, check before announcing again, so as not to block the tasks that come first.
         if place is not None and not place.pending and not is_last:
             found = tally(place, port.announcements(), bills, forecast)
@@ -354,10 +354,10 @@ def read_bills(port: Sender, config: RunPolicies, agents: Sequence[int], name: s
 
     Raises what :func:`reserve_credits` raises.
     """
-    if len(agents) > MOST_AGENTS:
+    if len(agents) > MAX_AGENTS:
         raise SequentumRequestRefused(
             f"{name} has {len(agents)} agents. credit_limit takes a request for each of them, and at most "
-            f"{MOST_AGENTS}, so it cannot be checked. Nothing was started. Set min_credits instead."
+            f"{MAX_AGENTS}, so it cannot be checked. Nothing was started. Set min_credits instead."
         )
     return [read_bill(port, config, agent_id) for agent_id in agents]
 

@@ -69,7 +69,7 @@ BUSY_DELAYS = (10.0, 20.0, 30.0)
 RESTART_REFUSALS = (400, 404, 405, 409, 422)
 """Status codes that mean that a run cannot be restarted, or that the service offers no restart."""
 
-MOST_NAMED = 5
+MAX_NAMED = 5
 """Maximum number of runs that a message lists."""
 
 STEP_NAMES: Mapping[NextStep, str] = {
@@ -681,8 +681,8 @@ def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> Agen
 def ids_of(candidates: Sequence[Run]) -> str:
     """Return the ids as text."""
     ids = sorted(run.id for run in candidates)  # the oldest is the most likely one
-    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
-    return f"{ids[:MOST_NAMED]}{more}"
+    more = f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else ""
+    return f"{ids[:MAX_NAMED]}{more}"
 
 
 def look_at_runs(

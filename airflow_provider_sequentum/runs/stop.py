@@ -36,7 +36,7 @@ POLL_INTERVAL = timedelta(seconds=3)
 FIRST_LOOK = timedelta(seconds=1)
 """Time between a request and the first poll after it."""
 
-MOST_KILLS = 2
+MAX_KILLS = 2
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class RunStopper(JobStopper["Run"]):
             self._kill_at = again_at
         else:
             self._kills += 1
-            self._kill_at = now + GRACE_AFTER_KILL if self._kills < MOST_KILLS else None
+            self._kill_at = now + GRACE_AFTER_KILL if self._kills < MAX_KILLS else None
             self._gives_up_at = max(self._gives_up_at or now, now + GRACE_AFTER_KILL)
 
     def _has_ended(self, seen: Run, now: datetime) -> bool:

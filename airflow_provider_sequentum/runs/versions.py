@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Sender
     from airflow_provider_sequentum.runs.record import RunConfig
 
-MOST_NAMED = 5
+MAX_NAMED = 5
 """Maximum number of versions that a message lists."""
 
 LONGEST_COMMENT = 200
@@ -87,8 +87,8 @@ def _history(port: Sender, agent_id: int, expected: int, found: int) -> str:
     changes = [each for each in newest_first if expected < each.version <= found or each.version == found]
     if not changes:
         return f"The service does not list version {found}."
-    more = f" {len(changes) - MOST_NAMED} more were saved before." if len(changes) > MOST_NAMED else ""
-    return " ".join(f"{describe_version(each)}." for each in changes[:MOST_NAMED]) + more
+    more = f" {len(changes) - MAX_NAMED} more were saved before." if len(changes) > MAX_NAMED else ""
+    return " ".join(f"{describe_version(each)}." for each in changes[:MAX_NAMED]) + more
 
 
 def describe_version(version: AgentVersion) -> str:

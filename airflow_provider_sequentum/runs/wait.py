@@ -37,7 +37,7 @@ LONGEST_RUN_LIST = 1000
 NOT_YET_FOUND_INTERVAL = 5.0
 """Seconds between two polls of a run that the service does not know yet."""
 
-MOST_NAMED = 5
+MAX_NAMED = 5
 """Maximum number of runs that an error lists."""
 
 LONGEST_INTERVAL = 60.0
@@ -324,7 +324,7 @@ def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: dateti
     ]
     clauses = (
         f"{counted(unreadable, 'run')} in the service's list cannot be read" if unreadable > 0 else "",
-        f"it is not stated when runs {sorted(undated)[:MOST_NAMED]} were created" if undated else "",
+        f"it is not stated when runs {sorted(undated)[:MAX_NAMED]} were created" if undated else "",
     )
     return " and ".join(filter(None, clauses)).capitalize()
 

@@ -27,7 +27,7 @@ REACTION_DELAYS = (0.0, 5.0, 10.0, 15.0)
 BUSY_DELAYS = (5.0, 10.0, 20.0)
 """Seconds before each repetition of a request that was refused with 409 while the session shows itself ready."""
 
-MOST_DELIVERIES = 2
+MAX_DELIVERIES = 2
 """How often a request is sent in one attempt; again only when the one before is seen to have had no effect."""
 
 _NOT_OFFERED = (404, 405)
@@ -96,7 +96,7 @@ def _deliver(
             if is_taken:
                 return record
             deliveries += 1
-            if deliveries == MOST_DELIVERIES:
+            if deliveries == MAX_DELIVERIES:
                 raise
         else:
             session = record.known_session

@@ -13,7 +13,7 @@ SUMMARIES_SIZE = 48_000
 ERROR_SIZE = 3_400
 """Characters of the error of a space. With what is said of the runs' fate it stays below 4 kB."""
 
-MOST_LISTED = 20
+MAX_LISTED = 20
 """How many agents or runs a message lists."""
 
 _NEEDED = ("agent_id", "run_id", "status", "succeeded")
@@ -55,7 +55,7 @@ def describe_failures(space_id: int, total: int, failures: Mapping[int, str]) ->
     :param total: how many agents the task ran.
     :param failures: what happened, by agent.
     """
-    listed = sorted(failures.items())[:MOST_LISTED]
+    listed = sorted(failures.items())[:MAX_LISTED]
     size = ERROR_SIZE // max(len(listed), 1) - 20
     lines = [f"{len(failures)} of the {total} agents of space {space_id} did not end well:"]
     lines += [f"- Agent {agent}: {shortened(message, size)}" for agent, message in listed]
@@ -66,8 +66,8 @@ def describe_failures(space_id: int, total: int, failures: Mapping[int, str]) ->
 
 def listed(ids: Sequence[int]) -> str:
     """Return ids as a message names them: the first ones, and how many more there are."""
-    more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
-    return f"{list(ids[:MOST_LISTED])}{more}"
+    more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
+    return f"{list(ids[:MAX_LISTED])}{more}"
 
 
 def _with_short_texts(summary: dict[str, Any], size: int) -> dict[str, Any]:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
-MOST_NAMED = 5
+MAX_NAMED = 5
 """Lists of which an error says what they lack."""
 
 log = logging.getLogger(__name__)
@@ -386,7 +386,7 @@ class SpaceSearch:
         ids = sorted(run.id for found in self.doubtful.values() for run in found)
         lost = f"A start of space {self.record.space_id} was sent and its answer was lost."
         found = f"Runs {listed(ids)} of agents {listed(sorted(self.doubtful))} could be of it, or of others."
-        sentences = [lost, found, *list(self._lacks.values())[:MOST_NAMED]]
+        sentences = [lost, found, *list(self._lacks.values())[:MAX_NAMED]]
         if self._is_unproven:
             missing = f"Agents {listed(self._missing)} have no such run" if self._missing else ""
             unread = f"{counted(self._unlisted, 'agent')} could not be read" if self._unlisted else ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.transfers.manifest import Form
 
 _CHUNK = 1024 * 1024
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Conversion:
                 f"The temporary folder {work} cannot hold the records of run {run_id}: {error}. Nothing was published."
             ) from error
         if empty:
-            names = ", ".join(repr(source_name(file.entry)) for file in empty[:_MOST_NAMED])
+            names = ", ".join(repr(source_name(file.entry)) for file in empty[:_MAX_NAMED])
             log.warning("%d files have no records, and become no file: %s", len(empty), names)
         without_records = [_entry(file, file.entry.name, None, 0) for file in empty]
         return Converted(published, without_records, before, chosen)
@@ -204,11 +204,11 @@ def _log_types(
 ) -> None:
     columns = {column for each in found for column in each}
     if added := sorted(columns - known.keys()):
-        shown = ", ".join(f"{column!r:.100} {types[column]}" for column in added[:_MOST_NAMED])
+        shown = ", ".join(f"{column!r:.100} {types[column]}" for column in added[:_MAX_NAMED])
         log.info("%d columns get a type by the values of this run, kept in %s: %s", len(added), types_file.path, shown)
     if empty := [column for column in added if all(each.get(column) is None for each in found)]:
         log.warning(
             "%d columns have no value yet, and will be text from now on, unless record_schema declares a type: %s",
             len(empty),
-            ", ".join(f"{column!r:.100}" for column in empty[:_MOST_NAMED]),
+            ", ".join(f"{column!r:.100}" for column in empty[:_MAX_NAMED]),
         )

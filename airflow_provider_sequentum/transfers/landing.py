@@ -54,7 +54,7 @@ PROGRESS_INTERVAL = 10.0
 
 _MEBIBYTE = 1024 * 1024
 _PART = 8 * _MEBIBYTE
-_MOST_PARTS = 9_000
+_MAX_PARTS = 9_000
 _LARGEST_OBJECT = 5 * 1024**4
 _NOT_IN_A_DESTINATION = re.compile(r"[\\?#\x00-\x1f\x7f]")
 _PASSWORD = re.compile(r"://[^/]*:[^/]*@")
@@ -403,7 +403,7 @@ def landing(target: ObjectStoragePath, expected_size: int | None = None) -> Iter
 def part_size(expected_size: int | None) -> int:
     """Return how many bytes to gather for one part: few, to spare memory, but S3 takes no more than 10,000 parts."""
     size = min(expected_size or 0, _LARGEST_OBJECT)  # a part is gathered in memory, whatever size the service lists
-    return max(_PART, -(-size // _MOST_PARTS))
+    return max(_PART, -(-size // _MAX_PARTS))
 
 
 @contextmanager

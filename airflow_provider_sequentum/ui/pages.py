@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.ui.cache import Known, ServiceCache
 
 AGENTS_ON_A_PAGE = 40
-MOST_GOING = 100
-MOST_FILES = 200
-MOST_RUNS_ASKED = 5
+MAX_GOING = 100
+MAX_FILES = 200
+MAX_RUNS_ASKED = 5
 """Runs of one task, as of a space, about which the service is asked. The others get a line each."""
-MOST_RUNS_LISTED = 300
+MAX_RUNS_LISTED = 300
 
 BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 7, 2, 36
 BASE = 2 * CHART_HEIGHT + 4
@@ -126,8 +126,8 @@ def updated(view: TaskView, cached: ServiceCache) -> TaskView:
     """Return what is known about a task, with the newest figures of its runs in this process."""
     if view.conn_id is None:
         return view
-    asked = [_newest(view.conn_id, run, cached) for run in view.runs[:MOST_RUNS_ASKED]]
-    return replace(view, runs=(*asked, *view.runs[MOST_RUNS_ASKED:]))
+    asked = [_newest(view.conn_id, run, cached) for run in view.runs[:MAX_RUNS_ASKED]]
+    return replace(view, runs=(*asked, *view.runs[MAX_RUNS_ASKED:]))
 
 
 def foreign_task_page() -> str:
@@ -143,14 +143,14 @@ def task_page(view: TaskView, cached: ServiceCache, seen: Sequence[SeenRun], *, 
     :param may_act: whether the user may edit the DAG.
     """
     own_dag = [each for each in seen if each.key.dag_id == view.key.dag_id]
-    shown, others = view.runs[:MOST_RUNS_ASKED], view.runs[MOST_RUNS_ASKED:]
+    shown, others = view.runs[:MAX_RUNS_ASKED], view.runs[MAX_RUNS_ASKED:]
     return _render(
         "task.html",
         root="../..",
         view=view,
         runs=[_run_part(view, run, cached, own_dag) for run in shown],
-        others=others[:MOST_RUNS_LISTED],
-        more_others=len(others[MOST_RUNS_LISTED:]),
+        others=others[:MAX_RUNS_LISTED],
+        more_others=len(others[MAX_RUNS_LISTED:]),
         may_act=may_act,
         is_under_way=actions.is_under_way(view),
         can_stop=actions.can_stop(view),
@@ -199,7 +199,7 @@ def agents_page(seen: Sequence[SeenRun], cached: ServiceCache, page: int) -> str
         root=".",
         connections=connections,
         rows=rows,
-        going=going[:MOST_GOING],
+        going=going[:MAX_GOING],
         names=names,
         count=len(by_agent),
         page=page,
@@ -360,7 +360,7 @@ def _age(at: datetime | None) -> str:
 
 
 def _shown_files(listed: Iterable[RunFile]) -> list[RunFile]:
-    return [file for file in sorted(listed, key=lambda file: file.id) if file.kind != INTERNAL][:MOST_FILES]
+    return [file for file in sorted(listed, key=lambda file: file.id) if file.kind != INTERNAL][:MAX_FILES]
 
 
 @cache

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sequentum.api.runs import Run
 
-MOST_RECENT = 6000
+MAX_RECENT = 6000
 """Summaries of runs that are read for the page of all agents: thirty runs of two hundred agents."""
 
 LONGEST_XCOM = 100_000
@@ -47,7 +47,7 @@ _IS_SHORT = func.length(cast(XComModel.value, Text)) <= LONGEST_XCOM
 
 LONGEST_ID = 20
 
-MOST_CHECKS = 100
+MAX_CHECKS = 100
 """Reports of checks that are read of one DAG run."""
 
 ACTION_EVENTS = ("sequentum_stop", "sequentum_kill", "sequentum_restart")
@@ -336,7 +336,7 @@ def recent_runs(session: Session) -> list[SeenRun]:
         select(*columns, XComModel.value, XComModel.timestamp)
         .where(XComModel.key.in_((RUN_SUMMARY_KEY, RUNS_KEY)), _IS_SHORT)
         .order_by(XComModel.timestamp.desc())
-        .limit(MOST_RECENT)
+        .limit(MAX_RECENT)
     )
     found = [
         (TaskKey(*row[:4]), run)
@@ -404,7 +404,7 @@ def _checks_of(session: Session, key: TaskKey, runs: Collection[RunFacts]) -> It
     in_dag_run = (XComModel.dag_id == key.dag_id, XComModel.run_id == key.run_id, XComModel.key == RECORDS_KEY)
     query = select(XComModel.task_id, XComModel.map_index, XComModel.value).where(*in_dag_run, _IS_SHORT)
     own = {(run.agent_id, run.run_id) for run in runs}
-    for row in session.execute(query.order_by(XComModel.timestamp.desc()).limit(MOST_CHECKS)):
+    for row in session.execute(query.order_by(XComModel.timestamp.desc()).limit(MAX_CHECKS)):
         check = RecordsCheck.from_summary(row.task_id, row.map_index, safe_json(decoded(row.value)))
         is_own = (row.task_id, row.map_index) == (key.task_id, key.map_index)
         if check is not None and (is_own or (check.agent_id, check.run_id) in own):

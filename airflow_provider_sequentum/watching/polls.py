@@ -36,11 +36,11 @@ NO_PAGES = 0
 PAGE_SIZES = (100, 50, 20, NO_PAGES)
 """How many agents to request; fewer if the service refuses."""
 
-_FEWEST_AGENTS = 5
+_MIN_AGENTS = 5
 """With fewer agents, polling them directly is just as good."""
-_MOST_PAGES = 100
+_MAX_PAGES = 100
 """Maximum number of pages, whatever total the service states."""
-_MOST_WRONG = 5
+_MAX_WRONG = 5
 """By how many the wrong hints may outnumber the right ones."""
 
 
@@ -326,7 +326,7 @@ class AgentPages:
     @property
     def are_reliable(self) -> bool:
         """Whether the pages show when runs end, and hints turn out to be right."""
-        return self._wrong < _MOST_WRONG
+        return self._wrong < _MAX_WRONG
 
     def learn(self, *, was_right: bool) -> None:
         """Learn from a hint that was right or wrong, or from an end without a hint."""
@@ -335,7 +335,7 @@ class AgentPages:
     def are_worth_it(self, agents: int) -> bool:
         """Return whether there are far fewer pages to read than agents to poll."""
         needed = 1 + sum(bool(page.agents) for page in self.pages.values() if page.number > 1)
-        return self.size != NO_PAGES and agents >= _FEWEST_AGENTS and 2 * needed <= agents
+        return self.size != NO_PAGES and agents >= _MIN_AGENTS and 2 * needed <= agents
 
     def smaller(self) -> int:
         """Return the size to use if the service refuses this one."""
@@ -360,7 +360,7 @@ class AgentPages:
         :return: the agents with news, and those that are on no page.
         """
         total = listed.total_record_count
-        self._count = min(max(1, math.ceil(total / self.size)), _MOST_PAGES) if total is not None else 1
+        self._count = min(max(1, math.ceil(total / self.size)), _MAX_PAGES) if total is not None else 1
         found, changed = set(), []
         for shown in listed:
             if (agent := agents.get(shown.id)) is not None:

@@ -88,7 +88,7 @@ class WatchMetrics:
         self.requests, self.refusals, self._lags = 0, refusals, []
 
 
-MOST_AT_ONCE = 50
+MAX_AT_ONCE = 50
 """Maximum number of polls in flight. Those without a response take minutes to time out, and must not block others."""
 CONNECTION_LIFETIME = 300.0
 """Seconds after which the Airflow connection is read again, because its key may have been changed."""
@@ -252,7 +252,7 @@ class RunWatcher:
 
         A poll is not chosen before it may be sent, so that the most urgent one comes first.
         """
-        if len(self._in_flight) >= MOST_AT_ONCE:
+        if len(self._in_flight) >= MAX_AT_ONCE:
             return BUDGET_CHECK_INTERVAL
         wait = self._client.poll_turn(WAITING_SHARE, is_hinted=self._list.is_hinted)
         if wait > 0:

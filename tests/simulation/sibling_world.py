@@ -36,7 +36,7 @@ from tests.support.service import Plan
 from tests.support.worker import LOG_LINES
 from tests.unit.runs.test_life import Runs
 
-MOST = 3
+MAX_SIBLINGS = 3
 """Siblings."""
 
 AROUND_STARTS = (None, "start", "start", "status", "status", "runs")
@@ -44,12 +44,12 @@ AROUND_STARTS = (None, "start", "start", "status", "status", "runs")
 
 
 def _each(draw: random.Random) -> dict[str, Any]:
-    deaths = [(drawn_death(draw), draw.random() < 0.3, draw.choice((1.0, 3.0, 8.0))) for _ in range(MOST)]
-    return {"deaths": deaths, "delays": [draw.choice((0.0, 0.0, 2.0, 12.0, 40.0)) for _ in range(MOST)]}
+    deaths = [(drawn_death(draw), draw.random() < 0.3, draw.choice((1.0, 3.0, 8.0))) for _ in range(MAX_SIBLINGS)]
+    return {"deaths": deaths, "delays": [draw.choice((0.0, 0.0, 2.0, 12.0, 40.0)) for _ in range(MAX_SIBLINGS)]}
 
 
 def _which(draw: random.Random) -> int:
-    return draw.randrange(MOST)
+    return draw.randrange(MAX_SIBLINGS)
 
 
 ACTIONS: Actions = {
@@ -79,8 +79,8 @@ ACTIONS: Actions = {
 
 def _dying(draw: random.Random) -> dict[str, Any]:
     """Draw workers most of which die, without a word, before or after they start a run, at about the same time."""
-    deaths = [(draw.choice(AROUND_STARTS), False, draw.choice((1.0, 3.0, 8.0))) for _ in range(MOST)]
-    return {"deaths": deaths, "delays": [draw.choice((0.0, 0.0, 2.0)) for _ in range(MOST)]}
+    deaths = [(draw.choice(AROUND_STARTS), False, draw.choice((1.0, 3.0, 8.0))) for _ in range(MAX_SIBLINGS)]
+    return {"deaths": deaths, "delays": [draw.choice((0.0, 0.0, 2.0)) for _ in range(MAX_SIBLINGS)]}
 
 
 DYING_ACTIONS: Actions = {
@@ -214,7 +214,7 @@ class SiblingsWorld(Script):
         self.stage = Stage(self.service.clock, random.Random(seed), self._take_turn, self.hesitation)
         self.xcoms: dict[tuple[str, int, str], Any] = {}
         self.instances: list[_Instance] = []
-        self.siblings = [Sibling(self, index) for index in range(draw.randint(2, MOST))]
+        self.siblings = [Sibling(self, index) for index in range(draw.randint(2, MAX_SIBLINGS))]
         self.instances += [_Instance(sibling) for sibling in self.siblings]
         use_test_mode(self.monkeypatch)
         use_fakes(self.monkeypatch, _OnStage(self))  # type: ignore[arg-type]
@@ -317,7 +317,7 @@ class SiblingsWorld(Script):
         return self.history
 
     def _run_until_over(self) -> None:
-        quietly: dict[str, Any] = {"deaths": [(None, False, 1.0)] * MOST, "delays": [0.0] * MOST}
+        quietly: dict[str, Any] = {"deaths": [(None, False, 1.0)] * MAX_SIBLINGS, "delays": [0.0] * MAX_SIBLINGS}
         for _ in range(4 * (RETRIES + 1)):
             if self.can("the_tries_run"):
                 self.the_tries_run(**quietly)

@@ -156,7 +156,7 @@ EMPHASES = (0.0, 0.0, 0.0, 3.0, 3.0)
 """By what the weight of each action may be multiplied in one history: events that rarely come together among many
 others meet more often where there are few others."""
 
-MOST_STEPS = 2000
+MAX_STEPS = 2000
 """More steps than any piece of an attempt takes: one that takes more does not come to an end."""
 
 _PROTOTYPES: dict[type, Any] = {}
@@ -189,7 +189,7 @@ class SimulatedWorker(Worker):
 
     def step(self) -> None:
         self.steps += 1
-        if self.steps > MOST_STEPS:
+        if self.steps > MAX_STEPS:
             raise Stuck
         super().step()
 

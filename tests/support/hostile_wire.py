@@ -22,10 +22,10 @@ from airflow_provider_sequentum.api.budget import RequestBudget
 from airflow_provider_sequentum.api.client import SequentumClient
 from airflow_provider_sequentum.sandbox import Sandbox
 
-MOST_LIES = 12
+MAX_LIES = 12
 """After so many changed answers a wire is honest, so that every task comes to an end."""
 
-MOST_REQUESTS = 600
+MAX_REQUESTS = 600
 
 FRAMING = (b"content-length", b"content-encoding")
 
@@ -143,12 +143,12 @@ class HostileWire:
         if self.is_honest:
             return send(request)
         self.requests += 1
-        assert self.requests < MOST_REQUESTS, f"it asks for ever: {self.lies}"
+        assert self.requests < MAX_REQUESTS, f"it asks for ever: {self.lies}"
         if self.interrupt is not None and self.requests == self.interrupt[0]:
             if self.random.random() < 0.5:
                 send(request)  # it arrives, and its answer does not
             self.interrupt[1]()
-        if len(self.lies) >= MOST_LIES or self.random.random() > self.share:
+        if len(self.lies) >= MAX_LIES or self.random.random() > self.share:
             return send(request)
         return self._lie(request, send)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.assets.announced_runs import MOST_OUT_OF_VIEW, AnnouncedRuns
+from airflow_provider_sequentum.assets.announced_runs import MAX_OUT_OF_VIEW, AnnouncedRuns
 from airflow_provider_sequentum.parameters import RunEnding
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -73,8 +73,8 @@ def test_a_list_that_lacks_runs_once_announces_none_twice(shown: list[int]) -> N
 
 
 def test_of_what_is_no_longer_in_view_the_newest_are_remembered() -> None:
-    state = AnnouncedRuns(run_ids=tuple(range(1, MOST_OUT_OF_VIEW + 3)))  # number 1 is listed, the others are not
-    assert state.after([], [run(1)], is_full=False).run_ids == (1, *range(3, MOST_OUT_OF_VIEW + 3))
+    state = AnnouncedRuns(run_ids=tuple(range(1, MAX_OUT_OF_VIEW + 3)))  # number 1 is listed, the others are not
+    assert state.after([], [run(1)], is_full=False).run_ids == (1, *range(3, MAX_OUT_OF_VIEW + 3))
 
 
 @pytest.mark.parametrize(

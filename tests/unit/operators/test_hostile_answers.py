@@ -38,7 +38,7 @@ from tests.support.tries import run_try
 from tests.support.worker import Worker
 
 PIPELINE = Pipeline(ClientSettings(api_key=KEY))
-MOST_HOSTILE, MOST_REQUESTS = 12, 500
+MAX_HOSTILE, MAX_REQUESTS = 12, 500
 ENDS = (AirflowException, AirflowSkipException, AirflowFailException, AirflowTaskTimeout)
 FUZZ = settings(
     phases=[Phase.reuse, Phase.generate],  # making a conversation shorter takes minutes
@@ -64,8 +64,8 @@ class Hostile:
 
     def answer(self, call: Call[Any]) -> Any:
         self.requests += 1
-        assert self.requests < MOST_REQUESTS, "it asks for ever"
-        mood = "honest" if self.is_sane or self.requests > MOST_HOSTILE else self._data.draw(self._mood)
+        assert self.requests < MAX_REQUESTS, "it asks for ever"
+        mood = "honest" if self.is_sane or self.requests > MAX_HOSTILE else self._data.draw(self._mood)
         if mood == "hostile before":
             sample: Any = {"id": 101, "configId": 7, "status": 10}
         else:

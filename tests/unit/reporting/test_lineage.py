@@ -12,7 +12,7 @@ from airflow_provider_sequentum.quality.engine import open_workspace
 from airflow_provider_sequentum.quality.judge import Breach
 from airflow_provider_sequentum.quality.profile import SAMPLE, Profile, profile
 from airflow_provider_sequentum.quality.report import Report
-from airflow_provider_sequentum.reporting.lineage import MOST_COLUMNS, MOST_FILES, check_lineage, transfer_lineage
+from airflow_provider_sequentum.reporting.lineage import MAX_COLUMNS, MAX_FILES, check_lineage, transfer_lineage
 from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
 from airflow_provider_sequentum.transfers.run_files_transfer import Landed
 
@@ -28,13 +28,13 @@ def landed(count: int, folder: str) -> Landed:
     [("file:///data/today", "file", "/data/today"), ("s3://lake/today", "s3://lake", "today")],
 )
 def test_of_many_files_only_the_folder_is_told_with_the_sum(folder: str, namespace: str, name: str) -> None:
-    [output] = transfer_lineage(landed(MOST_FILES + 1, folder)).outputs
+    [output] = transfer_lineage(landed(MAX_FILES + 1, folder)).outputs
     assert (output.namespace, output.name.rstrip("/")) == (namespace, name)
     statistics = output.outputFacets["outputStatistics"]
     assert (statistics.rowCount, statistics.size, statistics.fileCount) == (202, 1010, 101)
 
 
-@pytest.mark.parametrize("count", [1, MOST_FILES])
+@pytest.mark.parametrize("count", [1, MAX_FILES])
 def test_of_few_files_each_is_told(count: int) -> None:
     outputs = transfer_lineage(landed(count, "s3://lake/today")).outputs
     assert [output.name for output in outputs] == [f"today/{number}.csv" for number in range(count)]
@@ -88,7 +88,7 @@ def test_of_many_files_the_metrics_are_those_of_the_agents_data(tmp_path: Path) 
 
 
 def test_of_very_many_columns_the_first_are_told(tmp_path: Path) -> None:
-    names = [f"n{number}" for number in range(MOST_COLUMNS + 1)]
+    names = [f"n{number}" for number in range(MAX_COLUMNS + 1)]
     [file] = checked(profile_of(tmp_path, ",".join(names) + "\n" + ",".join("1" for _ in names) + "\n"), "rows.csv")
     assert list(file.inputFacets["dataQualityMetrics"].columnMetrics) == names[:-1]
 

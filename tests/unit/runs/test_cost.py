@@ -12,7 +12,7 @@ from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.cost import read_cost, read_task_cost, task_cost
-from airflow_provider_sequentum.runs.record import MOST_REPLACED, RunRecord
+from airflow_provider_sequentum.runs.record import MAX_REPLACED, RunRecord
 from tests.support.service import START, FakeService, unauthorized
 from tests.support.worker import Answering, Worker, answering
 
@@ -119,8 +119,8 @@ def test_the_deadline_of_a_task_leaves_no_time_for_its_bill(worker: Worker) -> N
         ({"run_id": 3, "may_lack_runs": True}, {"credits": 4.0, "runs": [3], "is_complete": False}),
         ({"run_id": 9, "replaced": (1,)}, {"credits": 1.0, "runs": [1], "is_complete": False}),
         (
-            {"run_id": 3, "replaced": (1,) * MOST_REPLACED},
-            {"credits": 23.0, "runs": [1] * (MOST_REPLACED - 1) + [3], "is_complete": False},
+            {"run_id": 3, "replaced": (1,) * MAX_REPLACED},
+            {"credits": 23.0, "runs": [1] * (MAX_REPLACED - 1) + [3], "is_complete": False},
         ),
     ],
 )

@@ -15,7 +15,7 @@ from airflow_provider_sequentum.exceptions import SequentumConnectionException
 from airflow_provider_sequentum.jobs.record import FORMAT, Stored
 from airflow_provider_sequentum.jobs.siblings import Claim
 from airflow_provider_sequentum.runs.record import (
-    MOST_REPLACED,
+    MAX_REPLACED,
     RunConfig,
     RunRecord,
     StartOptions,
@@ -65,7 +65,7 @@ def test_a_started_run_has_no_restart_behind_it() -> None:
 def test_a_record_names_the_runs_it_replaced_up_to_a_bound() -> None:
     assert RECORD.all_runs == ()
     assert RECORD.updated(run_id=5, replaced=(3, 4)).all_runs == (3, 4, 5)
-    assert RECORD.updated(run_id=99, replaced=tuple(range(MOST_REPLACED))).all_runs == (*range(1, MOST_REPLACED), 99)
+    assert RECORD.updated(run_id=99, replaced=tuple(range(MAX_REPLACED))).all_runs == (*range(1, MAX_REPLACED), 99)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from airflow_provider_sequentum.api.errors import (
 from airflow_provider_sequentum.exceptions import AgentBuilderEnded
 from airflow_provider_sequentum.sessions.messages import (
     BUSY_DELAYS,
-    MOST_DELIVERIES,
+    MAX_DELIVERIES,
     REACTION_DELAYS,
     send_pending,
 )
@@ -330,7 +330,7 @@ def test_a_request_that_never_gets_through_is_left_to_the_next_attempt() -> None
     worker = Worker(service)
     with pytest.raises(SequentumError):
         one_try(service, worker)
-    assert sum(request.endswith("finish") for request in service.requests) == MOST_DELIVERIES
+    assert sum(request.endswith("finish") for request in service.requests) == MAX_DELIVERIES
     assert worker.saved is not None
     assert worker.saved.get("pending") is None
     service.broken = {}

@@ -22,7 +22,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.hooks.port import ANNOUNCEMENT_KEY
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
-from airflow_provider_sequentum.runs.spend import MOST_AGENTS
+from airflow_provider_sequentum.runs.spend import MAX_AGENTS
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 from airflow_provider_sequentum.spaces.start import acquire_space
 from tests.support import service as fakes
@@ -134,7 +134,7 @@ def test_archived_agents_cost_nothing(service: FakeService, worker: Worker) -> N
 
 
 def test_a_space_with_too_many_agents_is_refused_before_billing_is_asked(service: FakeService, worker: Worker) -> None:
-    service.agents = dict.fromkeys(range(1, MOST_AGENTS + 2), "Agent")
+    service.agents = dict.fromkeys(range(1, MAX_AGENTS + 2), "Agent")
     with pytest.raises(SequentumRequestRefused, match=r"Space 1 has 51 agents.* at most 50.* Nothing was started"):
         start(worker)
     assert service.requests == ["agents"]
