@@ -191,8 +191,8 @@ def test_parts_are_small_and_not_too_many(size: int | None) -> None:
 @pytest.mark.parametrize(
     ("destination", "reason"),
     [
-        (None, "no text"),
-        (5, "no text"),
+        (None, "not a string"),
+        (5, "not a string"),
         ("", "empty"),
         (" \t", "empty"),
         ("s3://conn@lake//run-1", "two slashes"),
