@@ -225,7 +225,7 @@ class TestTypesOverRuns:
         run_id = shop.run(ExtraFile(name="products.csv", content="id\n1\n"))
         shop.root.mkdir()
         (shop.root / "types.json").write_text(content)
-        with pytest.raises(SequentumRequestRefused, match="does not hold the types of columns"):
+        with pytest.raises(SequentumRequestRefused, match="is not a valid file with column types"):
             shop.land(run_id)
         assert below(shop.folder(run_id)) == set()
 

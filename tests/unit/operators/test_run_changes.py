@@ -127,7 +127,7 @@ def full(*_: object) -> None:
         ({"key": [1]}, "key must be a text"),
         ({"on_unchanged": "fail"}, "on_unchanged must be one of 'succeed', 'skip'"),
         ({"pointer": "published.json"}, "neither an address"),
-        ({"files": "s3://a:secret@bucket/x.csv"}, r"holds a password"),
+        ({"files": "s3://a:secret@bucket/x.csv"}, r"contains a password"),
         ({"destination": "/a//b"}, "two slashes"),
     ],
 )
