@@ -364,7 +364,7 @@ def storage_errors(what: str) -> Iterator[None]:
 
     The errors of object stores are not ``OSError``, so every error that is not our own counts as theirs.
 
-    :param what: the action that failed, such as ``Could not read file``.
+    :param what: what could not be done, as the start of the message, such as ``Could not read s3://...``.
     """
     try:
         yield

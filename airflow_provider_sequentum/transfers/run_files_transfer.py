@@ -233,8 +233,8 @@ class RunFilesTransfer:
         if shared := sorted({file.name for file in found.files} & {file.name for file in planned.files}):
             raise self._refused(
                 f"Run {found.run_id} of agent {found.agent_id} was landed in {self.folder.path} at the same time, so "
-                f"that {', '.join(map(repr, shared[:5]))} may be of either run. Use a separate folder for each run, "
-                "then clear both tasks."
+                f"that {', '.join(map(repr, shared[:5]))} may belong to either run. Use a separate folder for each "
+                "run, then clear both tasks."
             )
 
     # Landing
