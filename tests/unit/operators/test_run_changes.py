@@ -95,7 +95,7 @@ def test_what_cannot_be_compared_fails_for_good_and_publishes_nothing(lake: Lake
     pointer = lake.pointer.read_bytes()
     for content, kind, says in (
         ("sku\nA\nA\n", RunRecordsNotComparable, r"repeat the key \('sku'\): 'A' \(2 times\). Nothing was published"),
-        ("sku\n", RunRecordsNotComparable, "hold no record"),
+        ("sku\n", RunRecordsNotComparable, "contain no records"),
         ("", RunRecordsUnreadable, "is empty: 0 bytes"),
         ("id\n1\n", RunRecordsNotComparable, "have no column 'sku'"),
     ):
