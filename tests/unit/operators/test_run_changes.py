@@ -115,7 +115,7 @@ def test_what_a_retry_can_help_is_retried(lake: Lake, monkeypatch: pytest.Monkey
 
 
 def full(*_: object) -> None:
-    raise RunFilesUnavailable("The files take more than 1 bytes of temporary disk")
+    raise RunFilesUnavailable("The files need more than 1 bytes of disk space")
 
 
 @pytest.mark.parametrize(
