@@ -70,8 +70,10 @@ class Comparison:
             have the same key.
         """
         if missing := [name for name in self.key if name not in table.columns]:
-            there = ", ".join(map(_shown, list(table.columns)[:20])) or "no column at all"
-            raise not_comparable(f"{which} have no column {_shown(missing[0])}, which is part of the key, but {there}")
+            there = ", ".join(map(_shown, list(table.columns)[:20])) or "none"
+            raise not_comparable(
+                f"{which} have no column {_shown(missing[0])}, which is part of the key; the columns are {there}"
+            )
         columns = [table.columns[name] for name in self.key]
         empty = " OR ".join(f"{_value(column)} = ''" for column in columns)
         ((number, first),) = self.workspace.rows(f"SELECT count(*), min({ROW}) FROM {table.sql} WHERE {empty}")  # noqa: S608

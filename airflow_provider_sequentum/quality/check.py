@@ -16,7 +16,7 @@ from airflow_provider_sequentum.quality.report import MAX_LINES, Report, page
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
 
 MAX_COLUMNS = 2_000
-"""Columns that are judged. A table with more is one whose columns are values."""
+"""The maximum number of columns. In a table with more, values are probably used as column names."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) 
     report.paths, report.quarantined, report.quarantined_records = passed.paths, passed.quarantined, passed.records
     report.written = [*passed.paths, *passed.quarantined]
     if passed.records == table.records:
-        report.breaches.append(Breach("records", None, "fail", "all of them are in quarantine, none passed"))
+        report.breaches.append(Breach("records", None, "fail", "all of them were quarantined, none passed"))
 
 
 def _write(check: Check, report: Report, history: History | None, table: Table) -> None:

@@ -45,7 +45,7 @@ class TableRule(_Part):
 class RowRule(_Part):
     """A rule that applies to each record on its own.
 
-    :param mostly: share of the cells that have to satisfy the rule.
+    :param mostly: the share of cells that have to satisfy the rule.
     """
 
     on_breach: OnBreach = "fail"
@@ -184,14 +184,14 @@ class Contract(_Part):
     @model_validator(mode="after")
     def _schema_has_columns(self) -> Self:
         if self.schema_contract != SchemaContract() and not self.columns:
-            raise ValueError("schema_contract needs columns, which say what is known")
+            raise ValueError("schema_contract requires columns, which define the known columns")
         return self
 
 
 def parse_contract(value: object) -> Contract:
     """Return a contract given as an object, as a mapping or as JSON text.
 
-    :raises SequentumRequestRefused: it is not a contract; the message names each part that is wrong.
+    :raises SequentumRequestRefused: it is not a contract. The message names each part that is wrong.
     """
     if isinstance(value, Contract):
         return value
@@ -213,7 +213,7 @@ def _shown_errors(error: ValidationError) -> Iterator[str]:
 
 def _check_bounds(minimum: Any, maximum: Any) -> None:
     if minimum is None and maximum is None:
-        raise ValueError("minimum or maximum is needed")
+        raise ValueError("minimum or maximum is required")
     if minimum is not None and maximum is not None and minimum > maximum:
         raise ValueError("minimum is above maximum")
 
@@ -224,11 +224,12 @@ def _check_bounds(minimum: Any, maximum: Any) -> None:
 def parse_odcs(text: str, schema_name: str | None = None) -> Contract:
     """Return the contract in a file of the Open Data Contract Standard, version :data:`ODCS_VERSION`.
 
-    It reads the columns of one schema object with their types, options and quality rules of the type ``library``. What
-    describes the data, its owners, servers and price does not concern the records and is ignored.
+    It reads the columns of one schema object with their types, options and quality rules of the type ``library``.
+    Descriptions, owners, servers and prices do not concern the records and are ignored.
 
-    :param schema_name: the schema object, if the file has several.
-    :raises SequentumRequestRefused: it is not such a file, or rules in it cannot be checked; each is named.
+    :param schema_name: the name of the schema object, if the file has several.
+    :raises SequentumRequestRefused: it is not such a file, or it has rules that cannot be checked. The message names
+        each of them.
     """
     import yaml
 
@@ -243,7 +244,7 @@ def parse_odcs(text: str, schema_name: str | None = None) -> Contract:
     reading = _Odcs(_schema_object(document.get("schema"), schema_name))
     contract = reading.contract()
     if reading.refused:
-        raise refused(f"cannot be judged: {'; '.join(reading.refused)}")
+        raise refused(f"these parts cannot be checked: {'; '.join(reading.refused)}")
     return parse_contract(contract)
 
 
@@ -292,7 +293,7 @@ class _Odcs:
         self.refused: list[str] = []
 
     def contract(self) -> dict[str, Any]:
-        """Return the contract, as :class:`Contract` takes it."""
+        """Return the contract in the form that :class:`Contract` takes."""
         self._refuse_unknown("schema", self._schema, _OBJECT | _SILENT)
         columns: dict[str, str] = {}
         key: list[tuple[int, str]] = []
@@ -347,7 +348,7 @@ class _Odcs:
         if not isinstance(given, dict) or given.get("type", "library") not in ("library", "text"):
             self.refused.append(f"{where} of type {given.get('type') if isinstance(given, dict) else given!r:.40}")
             return
-        if given.get("type") == "text":  # for people, by the standard
+        if given.get("type") == "text":  # according to the standard, for human readers
             return
         metric = given.get("metric")
         operators = {field: value for field, value in given.items() if _OPERATORS.fullmatch(field)}
@@ -363,7 +364,7 @@ class _Odcs:
     def _library_rules(
         self, column: str | None, metric: object, arguments: dict[str, Any], unit: str, operators: dict[str, Any]
     ) -> list[dict[str, Any]] | None:
-        """Return the rules that a metric stands for; ``None`` if it cannot be judged."""
+        """Return the rules that a metric stands for; ``None`` if it cannot be checked."""
         if metric == "rowCount" and column is None and not arguments and unit == "rows":
             return _row_count(operators)
         share = _tolerated(unit, operators)
@@ -410,7 +411,7 @@ def _row_count(operators: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _tolerated(unit: str, operators: Mapping[str, Any]) -> float | None:
-    """Return the share of cells that may break a rule; ``None`` where that is not what the operators say."""
+    """Return the share of cells that may break a rule; ``None`` if the operators do not express one."""
     if dict(operators) == {"mustBe": 0}:
         return 0.0
     limit = operators.get("mustBeLessOrEqualTo")

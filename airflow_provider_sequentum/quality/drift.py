@@ -1,10 +1,10 @@
-"""What is unusual about a run, compared with the profiles of the agent's last good runs.
+"""Drift: what is unusual about a run, compared with the profiles of the agent's last good runs.
 
 Every number of a profile has a *band*: the range that it had in those runs, widened by a fraction of the range and by
 the sampling noise of that number of rows. Shares are compared on an arcsine scale, on which the noise does not depend
 on the share, and the number of records on a logarithmic scale. A distribution is compared with the most similar of
 those runs, and has to be about as similar to it as they are to each other. So seasons, weekdays and new products stay
-within the band, and a run that is unlike any before does not.
+within the band, but a run that is unlike any earlier run does not.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _figure(number: float) -> str:
 def _band(
     column: str | None, what: str, now: float, before: Sequence[float], rows: int, allowance: Allowance
 ) -> Iterator[Drift]:
-    """Judge a share."""
+    """Compare a share with its band."""
     if min(before) <= now <= max(before):
         return
     score = _score(_angle(now), [_angle(each) for each in before], allowance, 0.5 / math.sqrt(max(rows, 1)))
@@ -127,14 +127,14 @@ def _table_drift(profile: Profile, history: Sequence[Profile]) -> Iterator[Drift
     same = [each.run_id for each in history if each.fingerprint and each.fingerprint == profile.fingerprint]
     repeats = sum(a.fingerprint == b.fingerprint for a, b in pairwise(history))
     if same and not repeats and len(history) > 1:
-        yield Drift(None, "stale", f"the same records as run {same[-1]}", "some that differ", 10.0)
+        yield Drift(None, "stale", f"the same records as run {same[-1]}", "different records", 10.0)
 
 
 def _column_drift(name: str, profile: Profile, history: Sequence[Profile]) -> Iterator[Drift]:
     known = [each.columns[name] for each in history if name in each.columns]
     if name not in profile.columns:
         if len(known) == len(history) or len(known) >= MIN_RUNS:
-            yield Drift(name, "column", "missing", f"there in {len(known)} of {len(history)} runs", 10.0)
+            yield Drift(name, "column", "missing", f"present in {len(known)} of {len(history)} runs", 10.0)
         return
     if not known:
         return
@@ -157,11 +157,11 @@ def _known_column_drift(name: str, now: ColumnProfile, known: Sequence[ColumnPro
         yield from _band(name, f"cells with {feature}", now.shares.get(feature, 0.0), shares, cells, SHARE)
     yield from _ends(name, "length", now.lengths, [each.lengths for each in past])
     numeric = [each.numbers for each in past if each.numeric > 0.5]
-    # A date is written with the day or the month first, and an early day of a month does not say which.
+    # In a date, the day or the month may come first, which is ambiguous for the first twelve days of a month.
     is_ambiguous = any(each.kinds.get("written date", 0.0) > 0.2 for each in (now, *past))
     if now.numeric > 0.5 and numeric and not is_ambiguous:
         yield from _ends(name, "number", now.numbers, numeric)
-        # Of few different numbers a quantile jumps from one to the next; their distribution says more.
+        # With few different numbers, a quantile jumps from one to the next, so only their distribution is compared.
         if min(each.distinct * each.filled * min(rows, 1000) for each in past) > _FEW_VALUES:
             yield from _quantiles(name, now.numbers, numeric, cells)
     for what in ("kinds", "values", "shapes", "words", "endings", "sizes", "bins"):
@@ -179,11 +179,11 @@ _PLACES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _FEW_VALUES = 40
 _SHORT = 12
 _CERTAIN = 8
-"""So many expected events are never none by chance (0.03 %)."""
+"""With this many expected events, it is practically impossible (0.03 %) that none occurs by chance."""
 
 
 def _ends(column: str, what: str, now: Sequence[float], before: Sequence[Sequence[float]]) -> Iterator[Drift]:
-    """Judge the smallest and the largest value. As single cells, they may leave the range by its width."""
+    """Compare the smallest and the largest value. As single cells, they may exceed the range by its width."""
     spread = max(max(each[5] for each in before) - min(each[1] for each in before), 1.0)
     for place, sign in ((0, -1), (-1, 1)):
         there = [each[place] for each in before]
@@ -198,7 +198,7 @@ def _magnitudes_off(place: int, now: Sequence[float], before: Sequence[Sequence[
     """Score the largest number on a logarithmic scale.
 
     Prices of cars or flights span orders of magnitude: the largest of a few hundred is occasionally many times as large
-    as in any run before, which the width of all values does not account for.
+    as in any earlier run, which the width of all values does not account for.
     """
     if place == 0 or min(min(each) for each in (now, *before)) <= 0:
         return math.inf

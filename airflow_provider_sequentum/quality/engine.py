@@ -1,9 +1,9 @@
-"""DuckDB over landed files.
+"""Queries on landed files with DuckDB.
 
-DuckDB never opens a landed file. The reader of records, which decides for ``iter_records`` too, reads it. What it
-yields is written to Parquet files in a temporary folder, with flat columns (:mod:`~.records.flat`), and these are all
-that DuckDB can open. Their columns have names of our own (``c0``, ``c1``, ...): those of the records are anything that
-the author of a website could think of, while names in SQL are compared without regard to case.
+DuckDB never opens a landed file. The record reader, which ``iter_records`` uses too, reads it. The records are written
+to Parquet files in a temporary folder, with flat columns (:mod:`~.records.flat`), and DuckDB can open only these files.
+Their columns have generated names (``c0``, ``c1``, ...), because the names in the records can be arbitrary text from a
+website, and names in SQL are not case-sensitive.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from airflow_provider_sequentum.records.parquet import in_row_groups
 from airflow_provider_sequentum.records.reading import read_flat
 
 MEMORY = 256 * 1024 * 1024
-"""Bytes that DuckDB may take, unless the caller says otherwise. What does not fit goes to the temporary folder."""
+"""The default memory limit of DuckDB in bytes. Data that does not fit is spilled to the temporary folder."""
 
 DISK = 16 * 1024 * 1024 * 1024
-"""Bytes that the normalized files may take in the temporary folder, and as many again for what DuckDB puts aside."""
+"""The limit in bytes for normalized files in the temporary folder, and again for the data that DuckDB spills."""
 
 ROW = "r"
 """The column that numbers a table's records from 0, in the order of its files."""
 
 TEXT = "VARCHAR"
-"""DuckDB's type of a text."""
+"""The DuckDB type of text."""
 
 _MAX_THREADS = 4
 _ROWS = 50_000
 _QUICK = {"use_dictionary": False, "write_statistics": False, "compression": "lz4"}
-"""How normalized files are written: they are read a few times, and then gone."""
+"""The options for writing normalized files, which are only read a few times."""
 _ROW_GROUP = 8 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _NO_RECORDS = f"SELECT 0::BIGINT AS {ROW} WHERE false"
@@ -48,23 +48,23 @@ _INTEGERS = frozenset(
 
 
 class LandedPath(Protocol):
-    """A file, wherever it is: a :class:`pathlib.Path` or an ``ObjectStoragePath``."""
+    """A file in any storage: a :class:`pathlib.Path` or an ``ObjectStoragePath``."""
 
     @property
     def name(self) -> str:
-        """Its name, whose suffix tells its format."""
+        """The name of the file, whose suffix determines the format."""
 
     def open(self, mode: str) -> Any:
-        """Open it."""
+        """Open the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table.
 
-    :param name: as the records have it. Never part of an SQL text.
-    :param sql: its name in SQL.
-    :param kind: its type in DuckDB, such as ``BIGINT``, ``DOUBLE`` or ``VARCHAR``.
+    :param name: the name in the records. It is never part of an SQL statement.
+    :param sql: the name in SQL.
+    :param kind: the DuckDB type, such as ``BIGINT``, ``DOUBLE`` or ``VARCHAR``.
     """
 
     name: str
@@ -73,12 +73,12 @@ class Column:
 
     @property
     def is_integer(self) -> bool:
-        """Whether its values are whole numbers."""
+        """Whether the values are integers."""
         return self.kind in _INTEGERS
 
     @property
     def is_number(self) -> bool:
-        """Whether its values are numbers."""
+        """Whether the values are numbers."""
         return self.is_integer or self.kind in ("DOUBLE", "FLOAT") or self.kind.startswith("DECIMAL")
 
 
@@ -86,9 +86,9 @@ class Column:
 class Source:
     """A file that was read.
 
-    :param path: where it is.
-    :param size: its bytes.
-    :param records: how many it holds.
+    :param path: the path of the file.
+    :param size: its size in bytes.
+    :param records: its number of records.
     """
 
     path: str
@@ -99,11 +99,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The records of some files, for SQL.
+    """The records of one or several files, as an SQL table.
 
-    :param workspace: where it is.
-    :param sql: its name in SQL. Besides its columns it has :data:`ROW`.
-    :param columns: by the names that the records have.
+    :param workspace: the workspace that contains the table.
+    :param sql: the name in SQL. In addition to the columns of the records, the table has the column :data:`ROW`.
+    :param columns: the columns, by their names in the records.
     """
 
     workspace: Workspace
@@ -113,16 +113,16 @@ class Table:
 
     @property
     def records(self) -> int:
-        """How many records it has."""
+        """The number of records."""
         return sum(source.records for source in self.sources)
 
     @property
     def names(self) -> list[str]:
-        """The names of its columns, as the records have them."""
+        """The names of the columns in the records."""
         return list(self.columns)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows that SQL finds, in which ``{table}`` stands for its name."""
+        """Run SQL and return the rows of the result. ``{table}`` in the SQL stands for the name of the table."""
         return self.workspace.rows(sql.replace("{table}", self.sql), parameters)
 
     def as_text(self) -> Table:
@@ -139,7 +139,7 @@ class _Part:
     """A normalized file.
 
     :param first_row: the number of its first record in the table.
-    :param columns: by the names that the records have.
+    :param columns: the columns, by their names in the records.
     """
 
     path: Path
@@ -149,10 +149,9 @@ class _Part:
 
 @dataclass
 class Workspace:
-    """An empty DuckDB in memory and the temporary folder that it works with; :func:`open_workspace` makes it.
+    """An in-memory DuckDB database and its temporary folder, created by :func:`open_workspace`.
 
-    :param connection: for SQL. It reaches nothing but the files of :meth:`load`, and none of its settings can be
-        changed.
+    :param connection: the connection for SQL. It only has access to the files of :meth:`load`, with locked settings.
     """
 
     connection: Any
@@ -170,14 +169,14 @@ class Workspace:
         encoding: str | None = None,
         delimiter: str | None = None,
     ) -> Table:
-        """Read files, whose columns are put together by name, as one table.
+        """Read files as one table. Columns with the same name are combined.
 
-        :param typed_cells: find types for the cells of CSV files, as ``iter_record_batches`` does. Otherwise they are
-            text, as in ``iter_records``; then one pass over the file is enough.
-        :param encoding: of text files. Default: by their byte order mark, else UTF-8.
-        :param delimiter: of CSV files. Default: a comma, a tab in ``.tsv``.
-        :raises RecordsUnreadable: a file does not hold what its name says, or is damaged.
-        :raises RunFilesUnavailable: they take more temporary disk than they may.
+        :param typed_cells: infer the types of the cells of CSV files, as ``iter_record_batches`` does. Otherwise they
+            are text, as in ``iter_records``, and one pass over the file is enough.
+        :param encoding: the encoding of text files. Default: the one that the byte order mark indicates, else UTF-8.
+        :param delimiter: the delimiter of CSV files. Default: a comma, or a tab in ``.tsv`` files.
+        :raises RecordsUnreadable: a file is not in the format of its suffix, or is damaged.
+        :raises RunFilesUnavailable: the files exceed the limit for temporary disk space.
         :raises ImportError: the library for a format is not installed.
         """
         names: dict[str, str] = {}
@@ -194,35 +193,35 @@ class Workspace:
             if records:
                 parts.append(_Part(part, before, self._described(part, columns)))
             sources.append(Source(str(file), size, sha256, records))
-        # What Arrow keeps for its next batches would be missing beside the memory that DuckDB takes.
+        # Arrow keeps memory for further batches, which would add to the memory that DuckDB uses.
         library("pyarrow", "quality", "DuckDB").default_memory_pool().release_unused()
         return self._table(names, parts, tuple(sources))
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """Run SQL and return the connection, which has the result.
 
-        :raises RunFilesUnavailable: it takes more memory or temporary disk than it may.
+        :raises RunFilesUnavailable: the query exceeds the limit for memory or temporary disk space.
         """
         with self._limits():
             return self.connection.execute(sql, list(parameters))
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run SQL and return all rows of its result."""
+        """Run SQL and return all rows of the result."""
         with self._limits():
             rows: list[tuple[Any, ...]] = self.connection.execute(sql, list(parameters)).fetchall()
         return rows
 
     def batches(self, sql: str, rows: int = _ROWS) -> Iterator[Any]:
-        """Run SQL and yield its result as ``pyarrow.RecordBatch``, without keeping all of it in memory."""
+        """Run SQL and yield the result as ``pyarrow.RecordBatch``, without keeping all of it in memory."""
         with self._limits():
             reader = self.connection.sql(sql).to_arrow_reader(rows)
             yield from reader
 
     def export(self, sql: str, names: Sequence[str], target: Path) -> int:
-        """Run SQL and write its result to a Parquet file, without keeping all of it in memory.
+        """Run SQL and write the result to a Parquet file, without keeping all of it in memory.
 
-        :param names: of the result's columns in the file.
-        :return: how many rows it has.
+        :param names: the names of the columns in the file.
+        :return: the number of rows.
         """
         arrow, parquet = (library(module, "quality", "DuckDB") for module in ("pyarrow", "pyarrow.parquet"))
         with self._limits():
@@ -238,7 +237,7 @@ class Workspace:
         return rows
 
     def _copy(self, file: LandedPath, copy: IO[bytes]) -> tuple[int, str]:
-        """Copy a file to the disk, since it may be read twice and its storage may be slow to find a place in it."""
+        """Copy a file to the disk, because it may be read twice and its storage may be slow to seek."""
         digest, size = hashlib.sha256(), 0
         with file.open("rb") as stream, self._limits():
             while data := stream.read(_CHUNK):
@@ -252,8 +251,8 @@ class Workspace:
     def _write(self, batches: Iterable[Any], part: Path, names: dict[str, str]) -> tuple[dict[str, str], int]:
         """Write batches to a Parquet file.
 
-        :param names: the table's names in SQL by those of the records; new ones are added.
-        :return: those of the file's columns, and how many records it has.
+        :param names: the SQL names of the table's columns, by their names in the records. New columns are added.
+        :return: the SQL names of the columns of the file, and its number of records.
         """
         arrow, parquet = (library(module, "quality", "DuckDB") for module in ("pyarrow", "pyarrow.parquet"))
         columns: dict[str, str] = {}
@@ -261,7 +260,7 @@ class Workspace:
         try:
             for batch in in_row_groups(batches, _ROW_GROUP):
                 columns = {name: names.setdefault(name, f"c{len(names)}") for name in batch.schema.names}
-                # A record may have no column, but a Parquet file has at least one.
+                # Records may have no columns, but a Parquet file needs at least one.
                 cells, sql = (batch.columns, [*columns.values()]) if columns else ([arrow.nulls(batch.num_rows)], ["c"])
                 renamed = arrow.Table.from_arrays(cells, names=sql)
                 with self._limits():
@@ -289,7 +288,7 @@ class Workspace:
 
     def _check_disk(self, size: int) -> None:
         if size > self.disk:
-            raise _is_full(f"The files take more than {self.disk:,} bytes of temporary disk in {self.folder.parent}")
+            raise _is_full(f"The files need more than {self.disk:,} bytes of disk space in {self.folder.parent}")
 
     @contextmanager
     def _limits(self) -> Iterator[None]:
@@ -297,11 +296,11 @@ class Workspace:
         try:
             yield
         except duckdb.OutOfMemoryException as error:
-            raise _is_full(f"DuckDB has not enough memory or temporary disk: {_first_line(error)}") from error
+            raise _is_full(f"DuckDB does not have enough memory or disk space: {_first_line(error)}") from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise _is_full(f"The temporary folder {self.folder.parent} has no room left: {error}") from error
+            raise _is_full(f"The temporary folder {self.folder.parent} is full: {error}") from error
 
 
 def _is_full(reason: str) -> RunFilesUnavailable:
@@ -310,14 +309,14 @@ def _is_full(reason: str) -> RunFilesUnavailable:
 
 @contextmanager
 def open_workspace(*, memory: int = MEMORY, disk: int = DISK) -> Iterator[Workspace]:
-    """Open an empty DuckDB in memory and a temporary folder; both are gone after the ``with`` block.
+    """Open an empty in-memory DuckDB database and a temporary folder. Both are removed after the ``with`` block.
 
-    It reaches no network and no file but those of :meth:`Workspace.load`, installs and loads no extension, and keeps to
-    its limits, which nothing that runs in it can change.
+    The database cannot access the network or files other than those of :meth:`Workspace.load`, does not install or load
+    extensions, and has fixed limits, which SQL cannot change.
 
-    :param memory: bytes that DuckDB may take.
-    :param disk: bytes of temporary disk, see :data:`DISK`.
-    :raises ImportError: DuckDB or pyarrow is not installed; the message names the extra ``quality``.
+    :param memory: the memory limit of DuckDB in bytes.
+    :param disk: the limit for temporary disk space in bytes; see :data:`DISK`.
+    :raises ImportError: DuckDB or pyarrow is not installed. The message names the extra ``quality``.
     """
     duckdb = library("duckdb", "quality", "Comparing and checking records")
     library("pyarrow", "quality", "Comparing and checking records")
@@ -337,9 +336,9 @@ def open_workspace(*, memory: int = MEMORY, disk: int = DISK) -> Iterator[Worksp
         }
         with duckdb.connect(":memory:", config=options) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            # Given to connect(), this limit would be shown, but not kept (DuckDB 2.0).
+            # Passed to connect(), this limit would be displayed but not enforced (DuckDB 2.0).
             connection.execute(f"SET max_temp_directory_size = '{disk}B'")
-            # In this order: the folder could not be allowed, nor anything be set, after the next two.
+            # The order matters: after the next two, the folder could no longer be allowed, and no option be set.
             connection.execute(f"SET allowed_directories = [{_literal(f'{data}/')}]")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
@@ -347,9 +346,9 @@ def open_workspace(*, memory: int = MEMORY, disk: int = DISK) -> Iterator[Worksp
 
 
 def text_of(column: Column, table: str | None = None) -> str:
-    """Return SQL for a column's values as text, which is the same for a number whatever the type of its column.
+    """Return SQL for a column's values as text. A number has the same text whatever the type of its column.
 
-    :param table: the table's name or alias in the query.
+    :param table: the name or alias of the table in the query.
     """
     value = f"{table}.{column.sql}" if table else column.sql
     if column.kind == TEXT:
@@ -363,7 +362,7 @@ def text_of(column: Column, table: str | None = None) -> str:
 
 
 def _common_kind(name: str, parts: Sequence[_Part]) -> str:
-    """Return the type that holds a column's values of all files; text where they have nothing in common."""
+    """Return a type for the values of a column in all files; text if their types have nothing in common."""
     kinds = [part.columns[name] for part in parts if name in part.columns]
     if len({column.kind for column in kinds}) == 1:
         return kinds[0].kind

@@ -31,37 +31,37 @@ class Folder(Protocol):
 
     @property
     def path(self) -> Any:
-        """Where it is."""
+        """The path of the folder."""
 
     def contents(self) -> Any:
-        """Return what is in it; ``sizes`` has the names of its files."""
+        """Return the contents of the folder. ``sizes`` has the names of its files."""
 
     def where(self, name: str) -> str:
-        """Return where a file in it is, so that it can be given to an operator."""
+        """Return the path of a file in the folder, so that it can be passed to an operator."""
 
     def file(self, name: str) -> LandedPath:
-        """Return a file in it."""
+        """Return a file in the folder."""
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a small file."""
+        """Return the content of a small file."""
 
     def write(self, name: str, expected_size: int | None = None) -> Any:
         """Open a file for writing. It appears when it is complete."""
 
     def upload(self, name: str, file: Path) -> str:
-        """Copy a local file and return where it is stored."""
+        """Copy a local file to the folder and return its path."""
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
 
 
 @dataclass
 class History:
     """The profiles of an agent's runs.
 
-    :param folder: where they are stored.
+    :param folder: the folder in which they are stored.
     :param earlier: the profiles of the last runs before this one, the oldest first.
-    :param own: the profile that an earlier check of this run left.
+    :param own: the profile from an earlier check of this run.
     """
 
     folder: Folder
@@ -111,7 +111,7 @@ class History:
 def read_history(folder: Folder, agent_id: int, run_id: int) -> History:
     """Read the profiles of an agent's runs before this one.
 
-    :raises ValueError: they belong to another agent, or one is damaged.
+    :raises ValueError: a profile belongs to another agent, or is damaged.
     """
     names = [match for name in folder.contents().sizes if (match := _NAME.fullmatch(name))]
     runs = sorted(int(match[1]) for match in names if match[2] == "json")
@@ -124,9 +124,9 @@ def _read(folder: Folder, agent_id: int, run_id: int) -> Profile:
     name = f"run-{run_id}.json"
     found = Profile.parse(folder.read(name))
     if found is None:
-        raise ValueError(f"{folder.path / name} is not a profile, or is damaged. Remove it; the other runs are enough")
+        raise ValueError(f"{folder.path / name} is damaged or is not a profile. Remove it; the other runs are enough")
     if found.agent_id != agent_id:
         raise ValueError(
-            f"{folder.path / name} is of agent {found.agent_id}, not {agent_id}. Give each agent a folder of its own"
+            f"{folder.path / name} belongs to agent {found.agent_id}, not {agent_id}. Use one folder for each agent"
         )
     return found

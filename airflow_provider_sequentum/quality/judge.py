@@ -1,4 +1,4 @@
-"""Checking a table of records against a contract: which rules are broken, by how many and by which records."""
+"""Checking a table of records against a contract: which rules are broken, by which records and by how many."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from airflow_provider_sequentum.quality.engine import Table
 from airflow_provider_sequentum.quality.profile import AMOUNT_OF, DATE_KINDS, KIND_OF, NUMBER_OF, has_value, of
 
 EXAMPLES = 3
-"""Values that a breach shows."""
+"""The number of values that a breach shows."""
 
 LONGEST_EXAMPLE = 60
-"""Characters of a value that are shown."""
+"""The maximum number of characters shown of a value."""
 
 _TYPES = {
     "string": "true",
@@ -47,10 +47,10 @@ class Breach:
     """A rule that is broken.
 
     :param rule: the rule's name; ``learnt`` for drift, compared with earlier runs.
-    :param column: the column, if it is about one.
-    :param on_breach: what to do about it.
+    :param column: the column, if the rule is about one.
+    :param on_breach: what to do about the breach.
     :param message: what was found and what was expected.
-    :param records: how many records break it, if it is about single records.
+    :param records: the number of records that break the rule, if it is about single records.
     :param examples: some of their values.
     """
 
@@ -63,7 +63,7 @@ class Breach:
 
     @property
     def finding(self) -> str:
-        """What was found, with examples. Column names in it can be arbitrary text, so it is made safe and cut."""
+        """What was found, with examples. Column names in it can be arbitrary text, so it is sanitized and shortened."""
         return one_line(self.message) + (f" (such as {', '.join(map(repr, self.examples))})" if self.examples else "")
 
     def __str__(self) -> str:
@@ -76,8 +76,8 @@ class Removal:
     """What is removed from the files that passed.
 
     :param columns: columns that are dropped.
-    :param reasons: the tests that records fail which are quarantined.
-    :param blanked: the tests that records fail in which the value of the column is dropped.
+    :param reasons: the tests whose failing records are quarantined.
+    :param blanked: the tests for whose failing records the value of the column is dropped.
     """
 
     columns: frozenset[str] = frozenset()
@@ -103,7 +103,7 @@ class _RowTest:
 
 
 _Question = tuple[_RowTest, str]
-"""A test, and SQL for the records that it judges."""
+"""A test, and SQL for the records that it applies to."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Judgement:
     """The result of checking records against a contract.
 
     :param removal: records and values that are removed because of the breaches.
-    :param filled: in how many records each column has a value.
+    :param filled: for each column, the number of records that have a value.
     """
 
     breaches: list[Breach]
@@ -133,7 +133,7 @@ def judge(table: Table, contract: Contract) -> Judgement:
         message = f"missing; there are {_listed(table.names)}"
         judging.breaches.append(Breach("key", ", ".join(missing), "fail", message))
     if table.records == 0 and not any(isinstance(rule, Records) for rule in contract.rules):
-        judging.breaches.append(Breach("records", None, "fail", "there is none in any file"))
+        judging.breaches.append(Breach("records", None, "fail", "the files contain none"))
     return Judgement(
         judging.breaches,
         Removal(frozenset(judging.dropped), tuple(judging.quarantined), tuple(judging.blanked)),
@@ -153,7 +153,7 @@ class _Judging:
     def count_all(self, contract: Contract) -> list[int]:
         """Count for all rules in one pass over the table, and return in how many records each column has a value.
 
-        Only rules that compare records with each other take another pass.
+        Only rules that compare records with each other need another pass.
         """
         there, modes = self._table.columns, contract.schema_contract
         if not self._table.records:
@@ -218,13 +218,13 @@ class _Judging:
         return _RowTest(has_text, (), name, "a value in a column that the contract lacks"), "true"
 
     def _counted(self, question: _Question) -> tuple[int, int]:
-        """Return how many records break a test, and how many it judges."""
+        """Return the number of records that fail a test, and the number that it applies to."""
         if question not in self._counts:
             self._count([question])
         return self._counts[question]
 
     def _count(self, questions: Sequence[_Question], conditions: Sequence[str] = ()) -> list[int]:
-        """Count for some questions, and return how many records satisfy each of the conditions."""
+        """Count for several questions, and return how many records satisfy each of the conditions."""
         asked = [*(sql for test, judged in questions for sql in (test.sql, judged)), *conditions]
         if not asked:
             return []

@@ -1,4 +1,4 @@
-"""Writing the files that passed, without what a contract removes, and files with the quarantined records and reasons.
+"""Writing the files that passed, without what the contract removes, and the files with quarantined records and reasons.
 
 Each file keeps its format, and its values are written as they were read: a Parquet file keeps its types, lists and
 objects, a workbook the values of its first sheet.
@@ -51,19 +51,19 @@ class Passed:
 def names_to_write(files: Sequence[LandedPath], removal: Removal) -> list[str]:
     """Return the paths of the files below the destination: their names, preceded by the folder of a partition.
 
-    :raises RecordsUnreadable: two files would have the same path, or a partition column is to be emptied.
+    :raises RecordsUnreadable: two files would have the same path, or values of a partition column would be removed.
     """
     names = []
     for file in files:
         values = _partition(file)
         if taken := sorted(values.keys() & {*removal.columns, *(test.column for test in removal.blanked)}):
             raise RecordsUnreadable(
-                f"{file.name!r} cannot be written without values of {taken[0]!r}, after which its folder is named."
+                f"{file.name!r} cannot be written without values of {taken[0]!r}, because it is a partition column."
             )
         folder = folder_of(values)
         names.append(f"{folder}{file.name}" if str(file).endswith(f"/{folder}{file.name}") else file.name)
     if len(set(names)) < len(names):
-        raise RecordsUnreadable("Two files have the same name, so what passed could not be written to one folder.")
+        raise RecordsUnreadable("Two files have the same name, so what passed cannot be written to one folder.")
     return names
 
 
@@ -137,7 +137,7 @@ class _Sorting:
         self._number = 0
 
     def records(self, records: Iterator[dict[str, Any]], files: _RecordFiles) -> int:
-        """Sort the records of a file. Returns how many were quarantined."""
+        """Sort the records of a file. Return the number of quarantined records."""
         bad = 0
         for record in records:
             reasons, empty = self._next()
@@ -150,7 +150,7 @@ class _Sorting:
         return bad
 
     def batches(self, batches: Iterator[Any], files: _ParquetFiles) -> int:
-        """Sort the records of a Parquet file, as :meth:`records`."""
+        """Sort the records of a Parquet file, like :meth:`records`."""
         bad = 0
         for batch in batches:
             found = [self._next() for _ in range(batch.num_rows)]

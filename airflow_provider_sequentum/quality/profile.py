@@ -1,8 +1,8 @@
-"""What a run's records look like: the profile that later runs are compared with.
+"""The profile of a run's records, with which later runs are compared.
 
 A profile is small and readable: shares, quantiles and the most frequent values, shapes, words and endings of each
-column. All of it is counted by DuckDB: on all rows up to :data:`SAMPLE` of them, else on blocks of neighbouring rows
-from the whole table, so that what neighbours have in common is seen too.
+column. DuckDB counts them on all rows if there are at most :data:`SAMPLE`, otherwise on blocks of adjacent rows from
+the whole table, so that similarities between adjacent rows are measured as well.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GOOD = ("passed", "warned", "accepted")
-"""Verdicts of runs whose records may be loaded and are learnt from."""
+"""The verdicts of good runs: their records may be loaded, and later runs are compared with them."""
 
 SAMPLE = 20_000
-"""Rows that the distributions are counted on."""
+"""The maximum number of rows on which the distributions are counted."""
 
 MAX_PAIRED = 40
-"""Columns that are compared with each other: of more, no pairs are counted."""
+"""The maximum number of columns that are compared with each other. With more, no pairs are counted."""
 
 FREQUENT = 20
-"""Entries that a distribution keeps; the rest is counted together."""
+"""The maximum number of entries in a distribution. The most frequent ones are kept."""
 
 LONGEST_SHOWN = 60
-"""Characters of a value that a profile keeps."""
+"""The maximum number of characters of a value in a profile."""
 
 _CELLS = 2_000_000
 _BLOCK = 100
@@ -78,7 +78,7 @@ FEATURES = {
     "decimal commas": r"\d,\d{1,2}($|\D)",
     "decimal points": r"\d\.\d{1,2}($|\D)",
 }
-"""What cells may have in them, as regular expressions. A profile has the share of filled cells with it."""
+"""Features of cells, as regular expressions. A profile has the share of filled cells with each feature."""
 
 _NUMBER = r"^\s*[-+]?\d+(\.\d+)?([eE][-+]?\d+)?\s*$"
 _ISO_DATE = r"^\s*\d{4}-\d\d-\d\d([T ]|\s*$)"
@@ -88,7 +88,7 @@ _DIGITS = r"\d([\d.,'' \x{00A0}\x{202F}]*\d)?"
 
 
 def _number_of(is_number: str, is_iso_date: str, is_written_date: str, *, has_dates: bool = True) -> str:
-    """Return SQL for the number in a cell, from SQL for what it is; none in a date unless it ``has_dates``."""
+    """Return SQL for the number in a cell, from SQL for its kind. Dates have no number unless ``has_dates`` is set."""
     iso = "epoch(TRY_CAST(trim(v) AS TIMESTAMP)) / 86400"
     written = "epoch(try_strptime(trim(v), ['%d.%m.%Y', '%d/%m/%Y', '%m/%d/%Y', '%m.%d.%Y'])) / 86400"
     return rf"""CASE
@@ -109,13 +109,13 @@ _WRITTEN_AS = (
 )
 
 NUMBER_OF = _number_of(*_WRITTEN_AS)
-"""The number in a cell: itself, the one beside a currency or a unit, or a date as days since 1970."""
+"""SQL for the number in a cell: a plain number, one with a currency or a unit, or a date in days since 1970."""
 
 AMOUNT_OF = _number_of(*_WRITTEN_AS, has_dates=False)
-"""The same without dates."""
+"""The same, but dates have no number."""
 
 _NUMBER_OF_KIND = _number_of("kind IN ('integer', 'decimal')", "kind = 'date'", "kind = 'written date'")
-"""The same as :data:`NUMBER_OF` where the kind is known, which saves three of four patterns."""
+"""The same as :data:`NUMBER_OF` if the kind is known, which saves three of the four patterns."""
 
 DATE_KINDS = ("date", "written date")
 
@@ -132,19 +132,19 @@ KIND_OF = rf"""CASE
 _SHAPE_OF = r"""left(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(left(v, 200),
     '\d+', '9', 'g'), '\p{Lu}+', 'A', 'g'), '[\p{Ll}\p{Lo}]+', 'a', 'g'), 'Aa', 'A', 'g'),
     '[Aa]+([-'' ][Aa]+)+', 'words', 'g'), 40)"""
-"""A cell with its digits and letters as classes: ``9.9 A`` for ``19.99 EUR``."""
+"""SQL for a cell with its digits and letters replaced by classes: ``9.9 A`` for ``19.99 EUR``."""
 
 Distribution = dict[str, float]
 
 
 def of(column: str, expression: str) -> str:
-    """Return one of the expressions about a text for a column."""
+    """Return one of the SQL expressions above for a column."""
     return expression.replace("(v", f"({column}")
 
 
 def has_value(column: str) -> str:
-    """Return SQL for whether a text is more than space."""
-    # The first character of most texts says so, and to trim them all takes several times as long.
+    """Return SQL for whether a text has more than white space."""
+    # For most texts, the first character decides. Trimming all of them takes several times as long.
     return f"CASE WHEN {column} >= '!' AND {column} < '\x7f' THEN true ELSE coalesce(trim({column}) <> '', false) END"
 
 
@@ -153,17 +153,17 @@ class _Part(BaseModel):
 
 
 class ColumnProfile(_Part):
-    """What one column looks like. Shares are of the filled cells, but ``filled`` itself.
+    """The profile of one column. All shares except ``filled`` refer to the filled cells.
 
-    :param filled: share of the records that have a value.
-    :param distinct: different values for each filled cell.
+    :param filled: the share of records that have a value.
+    :param distinct: the number of different values, divided by the number of filled cells.
     :param lengths: quantiles of the number of characters: 0, 5, 25, 50, 75, 95 and 100 %.
-    :param numbers: the same of the numbers in the cells; dates count as days since 1970.
-    :param numeric: share of cells with such a number.
-    :param longest: share of cells that are as long as the longest.
-    :param repeated: share of cells that equal the one in the row before.
-    :param shares: of the cells that have one of the :data:`FEATURES`, where it is not 0.
-    :param bins: cells by the size of their number, in steps of a fifth.
+    :param numbers: the same quantiles of the numbers in the cells. Dates count as days since 1970.
+    :param numeric: the share of cells with such a number.
+    :param longest: the share of cells that are as long as the longest cell.
+    :param repeated: the share of cells that equal the previous cell.
+    :param shares: the shares of cells with each of the :data:`FEATURES`, unless 0.
+    :param bins: the distribution of the numbers, in bins whose bounds grow by a fifth.
     """
 
     filled: float
@@ -191,8 +191,8 @@ class ColumnProfile(_Part):
 class Pair(_Part):
     """How often two columns of a record agree.
 
-    :param equal: share of records where both are the same text.
-    :param less: share of records where the first number is smaller.
+    :param equal: the share of records in which both have the same text.
+    :param less: the share of records in which the first number is smaller.
     """
 
     equal: float
@@ -200,12 +200,12 @@ class Pair(_Part):
 
 
 class ColumnChange(_Part):
-    """How a column differs from the run before, over the records that both have.
+    """How a column differs from the previous run, in the records that both runs have.
 
-    :param changed: share of records with another value.
-    :param rose: share of the changed numbers that are larger than before.
-    :param factor: the median of new over old number, of the changed ones.
-    :param alike: share of the records whose number changed by this factor, within 0.5 %.
+    :param changed: the share of records with another value.
+    :param rose: the share of the changed numbers that are larger than before.
+    :param factor: the median ratio of new to old number, for the numbers that changed.
+    :param alike: the share of records whose number changed by this factor, within 0.5 %.
     """
 
     changed: float
@@ -215,12 +215,12 @@ class ColumnChange(_Part):
 
 
 class Change(_Part):
-    """How the records differ from those of the run before, by their key.
+    """How the records differ from those of the previous run, compared by their key.
 
-    :param run_id: the run before.
-    :param kept: share of its keys that are here again.
-    :param added: share of the keys that it did not have.
-    :param matched: number of records that were compared.
+    :param run_id: the id of the previous run.
+    :param kept: the share of its keys that this run has, too.
+    :param added: the share of this run's keys that the previous run did not have.
+    :param matched: the number of records that were compared.
     """
 
     run_id: int
@@ -231,17 +231,17 @@ class Change(_Part):
 
 
 class Profile(_Part):
-    """What one run's records look like.
+    """The profile of one run's records.
 
-    :param format: the version of these fields.
-    :param verdict: what the check said; only ``passed``, ``warned`` and ``accepted`` runs are learnt from. A person who
-        accepts a run that ``failed`` writes ``accepted`` here.
-    :param rows: of these many the distributions were counted.
-    :param duplicates: share of the rows that another row equals.
-    :param fingerprint: equal for equal records, in whatever order.
+    :param format: the version of the file format.
+    :param verdict: the result of the check. Later runs are only compared with runs that are ``passed``, ``warned`` or
+        ``accepted``. To accept a run that ``failed``, a person writes ``accepted`` here.
+    :param rows: the number of rows on which the distributions were counted.
+    :param duplicates: the share of rows that repeat another row.
+    :param fingerprint: a hash that is the same for the same records in any order.
     :param key: the columns that identify a record.
-    :param breaches: what was breached, a line for each.
-    :param change: the comparison with the run before.
+    :param breaches: the breaches, one line for each.
+    :param change: the comparison with the previous run.
     """
 
     format: Literal[1] = 1
@@ -260,14 +260,14 @@ class Profile(_Part):
 
     @classmethod
     def parse(cls, content: bytes) -> Self | None:
-        """Read a profile; ``None`` if it is not one."""
+        """Read a profile. Return ``None`` if the content is not valid."""
         try:
             return cls.model_validate_json(content)
         except ValidationError:
             return None
 
     def to_json(self) -> bytes:
-        """Return the profile as the bytes of a file."""
+        """Return the profile as the content of a file."""
         return (self.model_dump_json(indent=1, exclude_defaults=True) + "\n").encode()
 
 
@@ -277,7 +277,7 @@ def profile(
     """Return the profile of a table.
 
     :param key: the columns that identify a record, for the comparison with other runs.
-    :param filled: in how many records each column has a value. Default: that is counted.
+    :param filled: for each column, the number of records that have a value. Default: it is counted.
     """
     rows = _sample(table)
     if not rows:
@@ -305,7 +305,7 @@ def _share(value: float | None) -> float:
 def _sample(table: Table) -> int:
     most = max(_BLOCK, min(SAMPLE, _CELLS // max(1, len(table.names))))
     every = -(-table.records // most) if table.records else 1
-    # Joined by their numbers, only these rows are decoded; a condition on the number would decode all.
+    # A join by row number only decodes these rows; a condition on the row number would decode all.
     blocks = f"range(0, {table.records}, {every * _BLOCK}) b(first), range({_BLOCK}) i(place)"
     chosen = f"SEMI JOIN (SELECT first + place AS r FROM {blocks}) USING (r)" if every > 1 else ""
     table.query(f"CREATE OR REPLACE TEMP TABLE sample AS SELECT * FROM {{table}} {chosen}")
@@ -313,7 +313,7 @@ def _sample(table: Table) -> int:
 
 
 def _cells(table: Table) -> None:
-    """Make a table of the filled cells of the sample, with what each of them holds."""
+    """Create a table of the filled cells of the sample, with the properties of each."""
     columns = ", ".join(f"c{number}" for number in range(len(table.names)))
     table.query(
         f"""CREATE OR REPLACE TEMP TABLE cells AS
@@ -333,7 +333,7 @@ def _columns(table: Table, filled_records: Sequence[int]) -> dict[str, ColumnPro
     shares = {
         c: dict(zip(FEATURES, found_shares, strict=True))
         for c, *found_shares in table.query(
-            # A value that is there a thousand times is looked at once.
+            # A value that occurs many times is only matched once.
             f"SELECT c, {features} FROM (SELECT c, v, count(*) AS n FROM cells GROUP BY c, v) GROUP BY c"
         )
     }
@@ -415,7 +415,7 @@ def _whole_rows(table: Table, rows: int) -> tuple[float, str]:
 
 
 def _pairs(table: Table, columns: dict[str, ColumnProfile]) -> dict[str, Pair]:
-    """Return how often the columns agree, for each two of them."""
+    """Return how often columns agree, for each pair of columns."""
     names = [name for name in table.names if columns[name].filled > 0]
     if not 1 < len(names) <= MAX_PAIRED:
         return {}
@@ -437,10 +437,10 @@ def _pairs(table: Table, columns: dict[str, ColumnProfile]) -> dict[str, Pair]:
 
 
 def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Change | None:
-    """Return how the records differ from those of the run before; ``None`` if that is not known.
+    """Return how the records differ from those of the previous run; ``None`` if they cannot be compared.
 
-    :param before: records of the run before, or a part of them that was chosen by the key's hash.
-    :param run_id: the run before.
+    :param before: the records of the previous run, or a sample chosen by the hash of the key.
+    :param run_id: the id of the previous run.
     """
     if not all(name in table.columns and name in before.columns for name in key):
         return None
@@ -470,7 +470,7 @@ def compare(table: Table, before: Table, key: Sequence[str], run_id: int) -> Cha
 
 
 def key_of(table: Table, key: Sequence[str]) -> str:
-    """Return the SQL of a record's key as one text; NULL where a part of it is empty."""
+    """Return SQL for the key of a record as one text; NULL if a part of the key is empty."""
     parts = [f"nullif(trim({table.columns[name].sql}), '')" for name in key]
     is_whole = " AND ".join(f"{part} IS NOT NULL" for part in parts)
     return f"CASE WHEN {is_whole} THEN to_json([{', '.join(parts)}])::VARCHAR END"

@@ -61,7 +61,7 @@ class Published(BaseModel):
 class Pointer(BaseModel):
     """What was published last, and before that.
 
-    :param format: the version of these fields.
+    :param format: the version of the file format.
     """
 
     format: Literal[1] = 1
@@ -77,10 +77,10 @@ class Pointer(BaseModel):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise not_comparable("it is not a pointer that this version can read, or is damaged") from error
+            raise not_comparable("the pointer is damaged, or this version cannot read it") from error
 
     def to_json(self) -> bytes:
-        """Return the pointer as the bytes of a file."""
+        """Return the pointer as the content of a file."""
         return (self.model_dump_json(indent=1) + "\n").encode()
 
     def base_of(self, files: Sequence[PublishedFile]) -> Published | None:
@@ -93,13 +93,13 @@ class Pointer(BaseModel):
             return self.previous
         if self.previous is not None and self.previous.files == list(files):
             raise not_comparable(
-                "these files were published before, and others after them. To compare them again, restore the pointer "
-                "as it was then"
+                "these files were published earlier, and others after them. To compare them again, restore the pointer "
+                "of that time"
             )
         if not {file.path for file in files}.isdisjoint(self.current.paths):
             raise not_comparable(
-                "these files have taken the place of those that were published last, so there is nothing to compare "
-                "with. Give every run a folder of its own. To start over, remove the pointer"
+                "these files have overwritten those that were published last, so there is nothing to compare with. Use "
+                "a separate folder for each run. To start over, remove the pointer"
             )
         return self.current
 
@@ -108,13 +108,13 @@ class PublishingPort(Protocol):
     """What the procedure needs from the storage. Paths have the form that the DAG author and the pointer use."""
 
     def now(self) -> datetime:
-        """Return the time."""
+        """Return the current time."""
 
     def open(self, path: str) -> LandedPath:
         """Return a file with records."""
 
     def read_pointer(self) -> bytes | None:
-        """Return the pointer's bytes; ``None`` if there is none yet."""
+        """Return the content of the pointer; ``None`` if it does not exist yet."""
 
     def write_pointer(self, content: bytes) -> None:
         """Replace the pointer atomically."""
@@ -136,7 +136,7 @@ class Publication:
     files: dict[str, str]
 
     def summary(self) -> dict[str, Any]:
-        """Return it as plain JSON values. Columns are named as a website's author wants, and are cut to a few."""
+        """Return plain JSON values. Column names can be arbitrary text, so their length and number are limited."""
         most_changed = sorted(self.changes.changed_columns.items(), key=lambda item: (-item[1], item[0]))
         columns: dict[str, int] = {}
         for name, count in most_changed[:MAX_COLUMNS]:
@@ -171,7 +171,7 @@ def publish_changes(
 ) -> Publication:
     """Compare a run's files with those that were published last, write the changes, and move the pointer.
 
-    :param options: how text files are read; the options of :meth:`~.engine.Workspace.load`.
+    :param options: options for reading text files; see :meth:`~.engine.Workspace.load`.
     :raises RunRecordsNotComparable: the records have no valid key, or do not match the pointer. Nothing was published.
     :raises RunFilesUnavailable: another run was published at the same time. A retry compares with it.
     """
@@ -181,7 +181,7 @@ def publish_changes(
         current = workspace.load(map(port.open, paths), typed_cells=False, **options)
         files = [_published(path, source) for path, source in zip(paths, current.sources, strict=True)]
         if not current.records:
-            raise not_comparable(f"the files hold no record: {', '.join(paths)}")
+            raise not_comparable(f"the files contain no records: {', '.join(paths)}")
         base = None if pointer is None else pointer.base_of(files)
         previous = None if base is None else _load(port, workspace, base, options)
         comparison = Comparison(workspace, current, previous, key, ignored)
@@ -194,7 +194,7 @@ def publish_changes(
     if port.read_pointer() != found:
         raise RunFilesUnavailable(
             "Another task moved the pointer while this one compared the records. Nothing was published. A retry "
-            "compares them with what was published now."
+            "compares them with the files that were published in the meantime."
         )
     port.write_pointer(Pointer(current=published, previous=base).to_json())
     return Publication(changes, base.paths if base else [], written)
@@ -205,7 +205,7 @@ def _load(port: PublishingPort, workspace: Workspace, base: Published, options: 
     for source, file in zip(table.sources, base.files, strict=True):
         if source.sha256 != file.sha256:
             raise not_comparable(
-                f"{file.path} was published last, but has been replaced since: it has {source.size:,} bytes, and had "
+                f"{file.path} was published last, but has been replaced since: it has {source.size:,} bytes instead of "
                 f"{file.size:,}. Restore it or, to start over, remove the pointer"
             )
     return table

@@ -1,4 +1,4 @@
-"""The report on a check: lines for the log, a summary for XComs and asset events, an HTML page."""
+"""The report of a check: lines for the log, a summary for XComs and asset events, and an HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_sequentum.quality.judge import Breach
 from airflow_provider_sequentum.quality.profile import GOOD, Profile
 
 MAX_LINES = 50
-"""Maximum number of breaches in a summary and in a profile; the page has all."""
+"""The maximum number of breaches in a summary and in a profile. The page has all."""
 
 _WORST = ("fail", "skip", "quarantine", "warn")
 _VERDICTS = {"fail": "failed", "skip": "skipped", "quarantine": "warned", "warn": "warned"}
@@ -48,15 +48,15 @@ td svg { width: 6rem; height: .8rem; margin-top: .35rem; } .rest { color: var(--
 
 @dataclass
 class Report:
-    """What a check found.
+    """The result of a check.
 
-    :param profile: what the records look like.
+    :param profile: the profile of the records.
     :param breaches: breaches of the contract, followed by drift.
     :param learnt_from: the number of earlier runs that the records were compared with.
     :param is_accepted: whether a person has accepted the run.
     :param paths: files that passed.
     :param quarantined: files with the quarantined records.
-    :param written: files among both that the check wrote.
+    :param written: the files in both lists that the check wrote.
     """
 
     profile: Profile
@@ -71,12 +71,12 @@ class Report:
 
     @property
     def agent_id(self) -> int:
-        """The agent."""
+        """The id of the agent."""
         return self.profile.agent_id
 
     @property
     def run_id(self) -> int:
-        """The run that delivered the records."""
+        """The id of the run that delivered the records."""
         return self.profile.run_id
 
     @property
@@ -105,7 +105,7 @@ class Report:
         return [str(breach) for breach in self.worst_first()]
 
     def summary(self) -> dict[str, Any]:
-        """Return the report in JSON's types, of bounded size."""
+        """Return the report as plain JSON values of bounded size."""
         lines = [line[:500] for line in self.lines()]
         return {
             "agent_id": self.agent_id,

@@ -1,1 +1,1 @@
-"""Records of CSV, JSON, NDJSON, Excel and Parquet files, one at a time in constant memory. Knows nothing of Airflow."""
+"""Reading the records of CSV, JSON, NDJSON, Excel and Parquet files in constant memory, independently of Airflow."""

@@ -1,12 +1,14 @@
-"""Records as Arrow's batches and as a data frame.
+"""Records as Arrow batches and as a data frame.
 
-Batches are made of what the reader of records yields, in two passes: the first finds the type of each column over the
-whole file, the second fills the batches. So all batches of a file have one schema, and no value is lost:
+Batches are built from the records that the record reader yields, in two passes: the first one determines the type of
+each column over the whole file, the second one fills the batches. So all batches of a file have the same schema, and no
+value is lost:
 
-* a column of integers within 64 bits is ``int64``; with fractions among them ``double``, if that holds each integer
-  exactly; likewise booleans, dates and times, lists and objects, whose fields are those of all records;
-* anything else, such as a column with numbers and words, is text: each value as it stands in the file or, for what a
-  file has no text of, as Python and JSON write it.
+* A column of integers within 64 bits is ``int64``. If some values have fractions, it is ``double``, provided that a
+  double represents each integer exactly. Booleans, dates, times and lists have types as well, and so have objects,
+  whose fields are those of all records.
+* Any other column, such as one with numbers and words, is text: each value as it is written in the file or, if the file
+  has no text for it, as Python and JSON write it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from airflow_provider_sequentum.records.formats import RecordsUnreadable, librar
 Records = Iterator[dict[str, Any]]
 
 MAX_COLUMNS = 100_000
-"""Different keys that the records, or the objects in one of their fields, of a file may have."""
+"""The maximum number of different keys in the records of a file, or in the objects in one of their fields."""
 
 _ROWS = 10_000
 _BATCH_WEIGHT = 16 * 1024 * 1024
@@ -34,10 +36,10 @@ _EXACT_IN_DOUBLE = 2**53
 def batches_of(read: Callable[[], Records], name: str, *, is_text: bool) -> Iterator[Any]:
     """Yield records as ``pyarrow.RecordBatch``.
 
-    :param read: reads the records from the first one, each time it is called.
-    :param name: the file's name, for errors.
-    :param is_text: whether all values are text whose types are to be inferred, as in a CSV file.
-    :raises RecordsUnreadable: as ``read``, or the records have more than :data:`MAX_COLUMNS` different keys.
+    :param read: reads the records from the start each time it is called.
+    :param name: the name of the file, for error messages.
+    :param is_text: whether all values are text whose types have to be inferred, as in a CSV file.
+    :raises RecordsUnreadable: ``read`` raises it, or the records have more than :data:`MAX_COLUMNS` different keys.
     """
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
     columns = _CellTypes(arrow) if is_text else _ValueTypes(arrow, name)
@@ -52,9 +54,9 @@ def batches_of(read: Callable[[], Records], name: str, *, is_text: bool) -> Iter
 
 
 def column_types(records: Records, name: str, *, is_text: bool) -> dict[str, str | None]:
-    """Return the type that each column of flat records has, as :func:`~.columns.choose_types` takes it.
+    """Return the type of each column of flat records, in the form that :func:`~.columns.choose_types` takes.
 
-    Parameters are those of :func:`batches_of`.
+    The parameters are those of :func:`batches_of`.
     """
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
     columns = _CellTypes(arrow) if is_text else _ValueTypes(arrow, name)
@@ -64,7 +66,7 @@ def column_types(records: Records, name: str, *, is_text: bool) -> dict[str, str
 
 
 def text_batches(rows: Iterator[list[str]]) -> Iterator[Any]:
-    """Yield the rows of a CSV file, the names of its columns first, as ``pyarrow.RecordBatch`` with text."""
+    """Yield the rows of a CSV file, whose first row has the column names, as ``pyarrow.RecordBatch`` of text."""
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
     names = next(rows)
 
@@ -72,7 +74,7 @@ def text_batches(rows: Iterator[list[str]]) -> Iterator[Any]:
         columns = (cells[place :: len(names)] for place in range(len(names)))
         return arrow.RecordBatch.from_arrays([arrow.array(column, arrow.string()) for column in columns], names)
 
-    # One list of all cells: to keep one for each row would let Python look for garbage among them again and again.
+    # All cells are in one list. With a list for each row, the garbage collector would scan them again and again.
     cells: list[str] = []
     weight = 0
     for row in rows:
@@ -88,8 +90,8 @@ def text_batches(rows: Iterator[list[str]]) -> Iterator[Any]:
 def frame_of(batches: Iterable[Any]) -> Any:
     """Return batches, whose schemas may differ, as one ``pandas.DataFrame``.
 
-    A column of integers with gaps is one of pandas' nullable integers, since floats would round the large ones. Lists
-    and objects are what they are in records.
+    A column of integers with missing values gets a nullable integer type of pandas, because floats would round large
+    integers. Lists and objects are the same as in records.
     """
     pandas = library("pandas", "pandas", "A data frame")
     arrow = library("pyarrow", "pandas", "A data frame")
@@ -121,13 +123,13 @@ def frame_of(batches: Iterable[Any]) -> Any:
 
 
 def _batch(arrow: Any, schema: Any, arrays: list[Any], rows: int) -> Any:
-    if not arrays:  # records without any key: there is nothing but their number
+    if not arrays:  # records without keys have nothing but their number
         return arrow.RecordBatch.from_struct_array(arrow.array([{}] * rows, type=arrow.struct([])))
     return arrow.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def chunks(records: Records, columns: int) -> Iterator[list[dict[str, Any]]]:
-    """Yield records in lists of bounded size, whatever the size of each."""
+    """Yield records in lists of bounded size, whatever the size of a record."""
     chunk: list[dict[str, Any]] = []
     weight = 0
     for record in records:
@@ -151,7 +153,7 @@ def _weight(value: Any) -> int:
 
 
 class _CellTypes:
-    """The types of a CSV file's columns. An empty cell is a gap in a column that is no text, else an empty text."""
+    """The types of the columns of a CSV file. An empty cell is an empty string in a text column, otherwise missing."""
 
     def __init__(self, arrow: Any) -> None:
         self._arrow = arrow
@@ -205,19 +207,19 @@ class _CellTypes:
             return compute.all(compute.less_equal(compute.utf8_length(mantissas(cells)), 15)).as_py() is not False
         try:
             cells.cast(kind)
-        except self._arrow.ArrowInvalid:  # the 31st of February
+        except self._arrow.ArrowInvalid:  # for example, February 31
             return False
         return True
 
 
 @dataclass
 class _Kind:
-    """What all values at one place of the records have in common.
+    """The type that all values in one place of the records have in common.
 
-    :param name: Arrow's name of a type, or ``list``, ``object``, ``large int64`` (some are not exact in a double);
-        ``null`` as long as there is no value, and ``mixed`` where they have nothing in common.
-    :param items: what the items of lists have in common.
-    :param fields: what the fields of objects have in common.
+    :param name: the name of an Arrow type, or ``list``, ``object`` or ``large int64`` (not all integers are exact in
+        a double); ``null`` as long as there is no value, and ``mixed`` if the values have no type in common.
+    :param items: the common type of the items of lists.
+    :param fields: the common types of the fields of objects.
     """
 
     name: str = "null"
@@ -241,7 +243,7 @@ class _Kind:
                 self.name = "mixed"
 
     def has_mixed(self) -> bool:
-        """Return whether values have to be changed before Arrow takes them."""
+        """Return whether values have to be converted before Arrow accepts them."""
         inner = [self.items] if self.items else self.fields.values()
         return self.name == "mixed" or any(kind.has_mixed() for kind in inner)
 
@@ -253,7 +255,7 @@ class _Kind:
         return arrow.type_for_alias({"mixed": "string", "large int64": "int64"}.get(self.name, self.name))
 
     def convert(self, value: Any) -> Any:
-        """Return a value with text in place of what has mixed kinds."""
+        """Return a value in which everything of mixed types is converted to text."""
         if value is None:
             return None
         if self.name == "mixed":
@@ -309,7 +311,7 @@ def as_text(value: Any) -> str:
 
 
 class _ValueTypes:
-    """The types of the columns of records that have typed values. What a record lacks is a gap."""
+    """The types of the columns of records with typed values. If a record lacks a key, the value is missing."""
 
     def __init__(self, arrow: Any, name: str) -> None:
         self._arrow = arrow

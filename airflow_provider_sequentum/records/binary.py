@@ -1,4 +1,4 @@
-"""Records of Excel and Parquet files, through the libraries for them."""
+"""Reading the records of Excel and Parquet files with their libraries."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import IO, Any, Self
 from airflow_provider_sequentum.records.formats import LARGEST_RECORD, RecordsUnreadable, check_columns, library
 
 LARGEST_SHEET = (1_048_576, 16_384)
-"""Rows and columns that a sheet may have: Excel's own limits."""
+"""The maximum number of rows and columns of a sheet, as in Excel."""
 
 PARTITION = b"sequentum.partition"
-"""In a Parquet file's metadata, a JSON object: the columns that the file lacks because all of its records have the same
-value there, with their type in Arrow and the value as text, or ``null``."""
+"""A key in the metadata of a Parquet file. Its value is a JSON object with the columns that are not stored in the file
+because all of its records have the same value in them: their Arrow types and the values as text, or ``null``."""
 
 _PARTITION_TYPES = ("string", "int64", "bool", "date32[day]")
 _PARQUET = "Reading .parquet"
 _DAMAGE = (OSError, OverflowError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What a damaged Parquet file is noticed by, apart from Arrow's own errors."""
+"""The errors that a damaged Parquet file causes, besides those of Arrow."""
 _LARGEST_PART = 128 * 1024 * 1024
 _SUSPICIOUS_PART, _SUSPICIOUS_RATIO = 16 * 1024 * 1024, 100
 _LARGEST_ROW = 16 * 1024 * 1024
@@ -30,10 +30,10 @@ _LONGEST_CELL = 32_767
 
 
 def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a workbook's first sheet, whose first row names the columns, with the types of its cells.
+    """Yield the rows of the first sheet of a workbook, with the types of its cells. The first row has the column names.
 
-    :raises RecordsUnreadable: it is not a workbook, two columns have the same name, a row is longer than the first, or
-        what is packed in it is too large for the memory.
+    :raises RecordsUnreadable: the file is not a workbook, two columns have the same name, a row is longer than the
+        first one, or the uncompressed content is too large for the memory.
     """
     library("openpyxl", "excel", "Reading .xlsx")
     row = 0
@@ -51,15 +51,15 @@ def read_excel(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
             check_columns([], name)
     except (RecordsUnreadable, GeneratorExit):
         raise
-    except Exception as error:  # noqa: BLE001 - whatever zipfile, the XML parser and openpyxl raise for a damaged one
-        # Their texts quote the file, as long as it may be, and a cause would be logged in full.
+    except Exception as error:  # noqa: BLE001 - zipfile, the XML parser and openpyxl raise many kinds for a damaged file
+        # Their messages quote the file at any length, and a cause would be logged in full.
         raise RecordsUnreadable(f"{name!r} is not a valid workbook after row {row}: {error}.") from None
 
 
 def _sheet_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the rows of the first sheet that hold something, with their numbers, without empty cells at the end."""
-    # openpyxl's own way to read rows believes the sheet's "dimension", drops rows whose number comes twice, and keeps
-    # something of each row in memory. Its parser of a single row does none of this.
+    """Yield the rows of the first sheet that are not empty, with their numbers and without trailing empty cells."""
+    # When openpyxl reads all rows, it trusts the "dimension" of the sheet, drops rows with a repeated number, and keeps
+    # data of each row in memory. Its parser for a single row does none of this.
     from openpyxl.reader.excel import ExcelReader
     from openpyxl.styles.stylesheet import apply_stylesheet
     from openpyxl.worksheet._reader import WorkSheetParser
@@ -81,14 +81,14 @@ def _sheet_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, list[Any]]]:
                 reader.shared_strings,
                 data_only=True,
                 epoch=reader.wb.epoch,
-                date_formats=reader.wb._date_formats,  # noqa: SLF001  # as openpyxl itself hands them over
+                date_formats=reader.wb._date_formats,  # noqa: SLF001  # as openpyxl itself passes them
                 timedelta_formats=reader.wb._timedelta_formats,  # noqa: SLF001
             )
             yield from _parsed_rows(parser, source, name)
 
 
 class _Archive(zipfile.ZipFile):
-    """A workbook's parts. All but its sheets, which are read row by row, are read as a whole and have to be small."""
+    """The parts of a workbook. Sheets are read row by row; all other parts are read as a whole and have to be small."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         super().__init__(file)
@@ -100,8 +100,8 @@ class _Archive(zipfile.ZipFile):
         is_bomb = part.file_size > _SUSPICIOUS_PART and ratio > _SUSPICIOUS_RATIO
         if part.file_size > _LARGEST_PART or is_bomb:
             raise RecordsUnreadable(
-                f"{self._file_name!r} has a part {part.filename!r} of {part.file_size:,} bytes, packed {ratio:.0f} to "
-                "1: too large to be read in memory."
+                f"{self._file_name!r} has a part {part.filename!r} of {part.file_size:,} bytes, compressed "
+                f"{ratio:.0f} to 1: too large to be read into memory."
             )
         return super().open(part, *args, **options)
 
@@ -110,7 +110,7 @@ class _Archive(zipfile.ZipFile):
 
 
 class _SheetSource:
-    """The XML of a sheet, which is refused where a single row is too large for the memory."""
+    """The XML of a sheet, which is refused if a single row is too large for the memory."""
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream, self._name = stream, name
@@ -154,7 +154,7 @@ def _row_values(cells: list[dict[str, Any]], row: int, name: str) -> list[Any]:
     values: list[Any] = []
     for cell in cells:
         column, value = cell["column"], cell["value"]
-        if value is None:  # has a format only: a sheet has such cells where it was once wider
+        if value is None:  # only has a format, as in a sheet that was once wider
             continue
         if not len(values) < column <= LARGEST_SHEET[1]:
             raise RecordsUnreadable(f"{name!r} has a cell in column {column} after {len(values)} cells of row {row}.")
@@ -164,10 +164,10 @@ def _row_values(cells: list[dict[str, Any]], row: int, name: str) -> list[Any]:
 
 
 class SheetWriter:
-    """Writes records to a workbook's only sheet, with what :func:`read_excel` reads as values.
+    """Writes records to the only sheet of a workbook, with the values that :func:`read_excel` reads.
 
-    :param file: where the workbook goes when it is whole.
-    :param name: its name, for errors.
+    :param file: the file to which the complete workbook is written.
+    :param name: the name of the file, for error messages.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -177,23 +177,23 @@ class SheetWriter:
         self._rows = 0
 
     def __enter__(self) -> Self:
-        """Start the workbook, whose sheet is put together in a temporary file."""
+        """Start the workbook, whose sheet is assembled in a temporary file."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the temporary file, if the workbook was not ended."""
+        """Remove the temporary file, unless the workbook was written."""
         if not self._sheet.closed:
             self._sheet.close()
             self._sheet._writer.cleanup()  # noqa: SLF001  # as openpyxl itself does when it saves
 
     def write(self, record: dict[str, Any]) -> None:
-        """Write a record as a row, and before the first one the names of its columns.
+        """Write a record as a row. The first record is preceded by a row with the column names.
 
-        :raises RecordsUnreadable: no workbook can hold a value.
+        :raises RecordsUnreadable: a workbook cannot contain a value.
         """
         try:
             columns, values = ([self._cell(value) for value in row] for row in (record, record.values()))
-        except Exception as error:  # openpyxl has one of its own for a control character
+        except Exception as error:  # openpyxl has its own exception for a control character
             raise RecordsUnreadable(f"{self._name!r} cannot be written after row {self._rows}: {error}.") from error
         if not self._rows:
             self._sheet.append(columns)
@@ -208,19 +208,19 @@ class SheetWriter:
         from openpyxl.cell import WriteOnlyCell
 
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"a workbook has no {value}")
-        if isinstance(value, str) and len(value) > _LONGEST_CELL:  # openpyxl would cut it off without a word
-            raise ValueError(f"a cell holds at most {_LONGEST_CELL:,} characters")
+            raise ValueError(f"a workbook cannot contain {value}")
+        if isinstance(value, str) and len(value) > _LONGEST_CELL:  # openpyxl would silently cut it off
+            raise ValueError(f"a cell can contain at most {_LONGEST_CELL:,} characters")
         cell = WriteOnlyCell(self._sheet, value)
         if isinstance(value, str):
-            cell.data_type = "s"  # what starts with an equals sign would be a formula otherwise
+            cell.data_type = "s"  # otherwise, text that starts with an equals sign would be a formula
         elif type(value) in (int, float):
             cell._value = repr(value)  # noqa: SLF001  # openpyxl would round it to 16 digits
         return cell
 
 
 def read_parquet(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, with its types.
+    """Yield the rows of a Parquet file with their types.
 
     :raises RecordsUnreadable: see :func:`parquet_batches`.
     """
@@ -229,12 +229,12 @@ def read_parquet(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
 
 
 def parquet_batches(file: IO[bytes], name: str) -> Iterator[Any]:
-    """Yield a Parquet file's rows as ``pyarrow.RecordBatch``, some thousands at a time.
+    """Yield the rows of a Parquet file as ``pyarrow.RecordBatch``, several thousand at a time.
 
-    The file of a partition also has the columns that divide it, which its metadata states: see :data:`PARTITION`.
+    For a file of a partition, the batches include the partition columns from its metadata; see :data:`PARTITION`.
 
-    :raises RecordsUnreadable: the file is damaged, two columns have the same name, or a value is one that Python has
-        no type for, such as a time after the year 9999.
+    :raises RecordsUnreadable: the file is damaged, two columns have the same name, or Python has no type for a value,
+        such as a time after the year 9999.
     """
     arrow = library("pyarrow", "arrow", _PARQUET)
     rows = 0
@@ -250,7 +250,7 @@ def parquet_batches(file: IO[bytes], name: str) -> Iterator[Any]:
 
 
 def parquet_schema(file: IO[bytes], name: str) -> Any:
-    """Return the schema of a Parquet file's batches.
+    """Return the schema of the batches of a Parquet file.
 
     :raises RecordsUnreadable: the file is damaged, or two columns have the same name.
     """
@@ -259,7 +259,7 @@ def parquet_schema(file: IO[bytes], name: str) -> Any:
 
 
 def partition_of(file: IO[bytes], name: str) -> dict[str, Any]:
-    """Return the values that all rows of a Parquet file have because they are a partition, by column.
+    """Return the values of the partition columns of a Parquet file, by column. All of its rows have these values.
 
     :raises RecordsUnreadable: as :func:`parquet_schema`.
     """
@@ -269,15 +269,15 @@ def partition_of(file: IO[bytes], name: str) -> dict[str, Any]:
 
 
 def stated_columns(schema: Any) -> dict[str, tuple[str, str | None]]:
-    """Return the columns that a schema's metadata states, see :data:`PARTITION`."""
+    """Return the columns in the metadata of a schema; see :data:`PARTITION`."""
     stated = json.loads((schema.metadata or {}).get(PARTITION, b"{}"))
     return {column: (kind, text) for column, (kind, text) in stated.items()}
 
 
 def _rows_at_once(metadata: Any, name: str) -> int:
-    """Return how many rows of a Parquet file to read at a time, so that they fit into memory.
+    """Return the number of rows of a Parquet file to read at a time, so that they fit into memory.
 
-    :raises RecordsUnreadable: a row, or a column that is packed as in a bomb, is too large.
+    :raises RecordsUnreadable: a row is too large, or a column is compressed like a decompression bomb.
     """
     rows = _BATCH
     for number in range(metadata.num_row_groups):
@@ -287,31 +287,31 @@ def _rows_at_once(metadata: Any, name: str) -> int:
             ratio = column.total_uncompressed_size / max(column.total_compressed_size, 1)
             if column.total_uncompressed_size > _LARGEST_PART and ratio > _SUSPICIOUS_RATIO:
                 raise RecordsUnreadable(
-                    f"{name!r} has a column of {column.total_uncompressed_size:,} bytes in row group {number}, packed "
-                    f"{ratio:.0f} to 1: too large to be read in memory."
+                    f"{name!r} has a column of {column.total_uncompressed_size:,} bytes in row group {number}, "
+                    f"compressed {ratio:.0f} to 1: too large to be read into memory."
                 )
         row = group.total_byte_size / max(group.num_rows, 1)
         if row > LARGEST_RECORD:
             raise RecordsUnreadable(
-                f"{name!r} has rows of {row:,.0f} bytes in row group {number}: too large to be read as one."
+                f"{name!r} has rows of {row:,.0f} bytes in row group {number}: too large to be read as single rows."
             )
         rows = min(rows, max(1, int(LARGEST_RECORD / max(row, 1))))
     return rows
 
 
 def _open_parquet(file: IO[bytes]) -> Any:
-    # Without pre_buffer=False the whole file ends up in memory.
+    # Without pre_buffer=False, the whole file would be read into memory.
     return library("pyarrow.parquet", "arrow", _PARQUET).ParquetFile(file, pre_buffer=False)
 
 
 def _full_schema(schema: Any, name: str) -> tuple[Any, dict[str, Any]]:
-    """Return a schema with the columns that the file lacks and its metadata states, and the value of each of them."""
+    """Return a schema extended by the columns that only the metadata has, and the values of these columns."""
     arrow = library("pyarrow", "arrow", _PARQUET)
     check_columns(schema.names, name)
     constants = {}
     for column, (kind, text) in stated_columns(schema).items():
         if kind not in _PARTITION_TYPES:
-            raise RecordsUnreadable(f"{name!r} states a column {column!r:.100} of type {kind!r:.100} for all its rows.")
+            raise RecordsUnreadable(f"{name!r} has a partition column {column!r:.100} of type {kind!r:.100}.")
         if column not in schema.names:
             constants[column] = arrow.scalar(text, arrow.string()).cast(kind)
             schema = schema.append(arrow.field(column, constants[column].type))
@@ -330,7 +330,7 @@ def _damage_of_parquet(name: str, rows: Callable[[], int]) -> Iterator[None]:
 
 
 def _check_python_values(batch: Any, arrow: Any) -> None:
-    """Check that each value has a Python form, so that records and batches are refused alike."""
+    """Check that each value can be converted to Python, so that records and batches refuse the same files."""
     types = arrow.types
     for column in batch.columns:
         _check_times(column, arrow)
@@ -339,7 +339,7 @@ def _check_python_values(batch: Any, arrow: Any) -> None:
 
 
 def _check_times(values: Any, arrow: Any) -> None:
-    """Refuse times with nanoseconds, also those in lists and objects: Python would drop them without a word."""
+    """Refuse times with nanoseconds, even in lists and objects: Python would silently drop the nanoseconds."""
     types = arrow.types
     if types.is_time64(values.type) and values.type.unit == "ns":
         values.cast(arrow.time64("us"))

@@ -1,7 +1,7 @@
-"""The types that columns of records have in a table, how they are chosen, and which values they hold.
+"""The types of the columns of a table, how they are chosen, and which values are valid for them.
 
-A type is a promise to those who read the table. So it is chosen once, and a value that it does not hold is refused,
-never rounded, cut or left out: :func:`typed_array` decides.
+Readers of the table rely on a type. So it is chosen once, and :func:`typed_array` refuses a value that is not valid for
+it, instead of rounding, truncating or omitting the value.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 from airflow_provider_sequentum.records.formats import library
 
 LARGE_INTEGER = "large integer"
-"""The type of integers in :func:`choose_types` that are not all exact in a ``number``."""
+"""The type in :func:`choose_types` of integers that are not all exact in a ``number``."""
 
 _DATE = r"[1-9]\d{3}-\d\d-\d\d"
 _TIME = r"\d\d:\d\d:\d\d(\.\d{1,6})?"
 CELLS: Mapping[str, str] = {
     "integer": r"^(0|-?[1-9]\d{0,17})$",
-    # 15 digits are what each double has exactly; the bounds keep it from overflow and from being rounded to zero.
+    # A double represents 15 digits exactly. The bounds prevent overflow and rounding to zero.
     "number": r"^-?(0|[1-9]\d{0,14})(\.\d{1,30})?([eE][+-]?\d{1,2})?$",
     "boolean": r"^(true|false|True|False|TRUE|FALSE)$",
     "date": rf"^{_DATE}$",
     "timestamp": rf"^{_DATE}[ T]{_TIME}$",
     "timestamptz": rf"^{_DATE}[ T]{_TIME}Z$",
 }
-"""How a cell of a CSV file is written whose value, as this type, says all that the cell does; the first one counts."""
+"""The patterns of CSV cells that convert to a type without loss of information. The first type that matches is used."""
 
 DIGITS_OF_MANTISSA = r"^-?0*\.?0*|\.|[eE].*$"
 
@@ -51,9 +51,9 @@ _PURPOSE = "Columns with types"
 
 
 class Misfit(ValueError):
-    """A value that a column's type does not hold.
+    """A value that is not valid for the type of its column.
 
-    :param place: of the value among those of the column, from 0.
+    :param place: the index of the value in the column, from 0.
     """
 
     def __init__(self, place: int, value: object) -> None:
@@ -62,9 +62,9 @@ class Misfit(ValueError):
 
 
 def parse_type(name: object) -> str:
-    """Return the name of a column's type, as it is written down.
+    """Return the normalized name of a column type.
 
-    :raises ValueError: there is no such type; the message is the rest of a sentence.
+    :raises ValueError: there is no such type. The message is a predicate, to follow the name of the parameter.
     """
     text = name.strip().lower() if isinstance(name, str) else ""
     if text in _ARROW or text == "timestamptz":
@@ -80,7 +80,7 @@ def parse_type(name: object) -> str:
 
 
 def arrow_type(name: str) -> Any:
-    """Return Arrow's type of this name."""
+    """Return the Arrow type for the name of a column type."""
     arrow = library("pyarrow", "arrow", _PURPOSE)
     if name == "timestamptz":
         return arrow.timestamp("us", "UTC")
@@ -90,7 +90,7 @@ def arrow_type(name: str) -> Any:
 
 
 def type_of_parquet(kind: Any) -> str | None:
-    """Return the type for the values of a Parquet file's column; ``None`` if it can have no value."""
+    """Return the type for the values of a Parquet column; ``None`` if the column cannot have values."""
     types = library("pyarrow", "arrow", _PURPOSE).types
     if types.is_decimal128(kind) and 0 <= kind.scale <= kind.precision:
         return f"decimal({kind.precision},{kind.scale})"
@@ -116,12 +116,12 @@ def type_of_parquet(kind: Any) -> str | None:
 def choose_types(
     found: Iterable[Mapping[str, str | None]], declared: Mapping[str, str], remembered: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the type of each column of some files that belong to one table.
+    """Return the type of each column of files that belong to one table.
 
-    What is declared wins, then what the table had before, and only then counts what the files hold: the type that holds
-    all values of the column in all files, or ``string``. A column without any value is a ``string``.
+    A declared type takes precedence, then the type that the table had before. A new column has the type for which all
+    of its values in all files are valid, or else ``string``. A column without values is a ``string``.
 
-    :param found: for each file, by column, the type that its values have: ``None`` if there are none.
+    :param found: for each file, the types of its values by column; ``None`` for a column without values.
     """
     chosen: dict[str, str | None] = {}
     for columns in found:
@@ -143,15 +143,15 @@ def _common(one: str | None, other: str | None) -> str | None:
 
 
 def typed_array(values: Sequence[Any], name: str, as_text: Callable[[Any], str]) -> Any:
-    """Return the values of a column as an array of Arrow.
+    """Return the values of a column as an Arrow array.
 
-    Text counts as what it says: ``7`` is an ``integer``, ``007`` and ``7 EUR`` are none. In a column that is no text,
-    an empty text is a gap.
+    Text is parsed: ``7`` is an ``integer``, but ``007`` and ``7 EUR`` are not. In a column that is not text, an empty
+    string is a missing value.
 
-    :param values: as the reader of records yields them, without lists and objects.
-    :param name: the column's type.
-    :param as_text: how a value that is no text is written in a column of text.
-    :raises Misfit: the type does not hold a value, so that it would be lost or changed.
+    :param values: the values that the record reader yields, without lists and objects.
+    :param name: the type of the column.
+    :param as_text: converts a value that is not text for a text column.
+    :raises Misfit: a value is not valid for the type, so that it would be lost or changed.
     """
     arrow = library("pyarrow", "arrow", _PURPOSE)
     kind = arrow_type(name)
@@ -159,7 +159,7 @@ def typed_array(values: Sequence[Any], name: str, as_text: Callable[[Any], str])
         texts = [value if value is None or type(value) is str else as_text(value) for value in values]
         return arrow.array(texts, kind)
     values = [None if value == "" and type(value) is str else value for value in values]
-    is_decimal = name.startswith("decimal")  # Arrow reads too many digits as some other decimal, without an error
+    is_decimal = name.startswith("decimal")  # with too many digits, Arrow silently reads another decimal
     cells = [value if type(value) is str and not is_decimal else None for value in values]
     others = [
         None if cell is not None else _held(place, value, name)
@@ -174,7 +174,7 @@ def typed_array(values: Sequence[Any], name: str, as_text: Callable[[Any], str])
 
 
 def _held(place: int, value: Any, name: str) -> Any:
-    """Return a value that is no text, as one that Arrow takes for this type."""
+    """Convert a value that is not text to one that Arrow accepts for the type."""
     if value is None:
         return None
     held: Any = None
@@ -235,7 +235,7 @@ def _decimal(value: Any, name: str) -> Decimal | None:
 
 
 def _date(value: Any) -> dt.date | None:
-    if isinstance(value, dt.datetime):  # what a workbook has for a day
+    if isinstance(value, dt.datetime):  # how a workbook stores a date
         return value.date() if value.tzinfo is None and value.time() == dt.time() else None
     return value if isinstance(value, dt.date) else None
 
@@ -243,7 +243,7 @@ def _date(value: Any) -> dt.date | None:
 def _moment(value: Any, *, has_zone: bool) -> dt.datetime | None:
     if not isinstance(value, dt.datetime) or (value.tzinfo is not None) != has_zone:
         return None
-    # Those of pandas have nanoseconds, which the column would drop.
+    # Timestamps of pandas have nanoseconds, which the column would drop.
     return value if getattr(value, "nanosecond", 0) == 0 else None
 
 
@@ -262,18 +262,18 @@ def _parsed(arrow: Any, cells: Sequence[str | None], name: str, kind: Any) -> An
         raise Misfit(place, cells[place])
     try:
         return texts.cast(kind)
-    except arrow.ArrowInvalid:  # the 31st of February
+    except arrow.ArrowInvalid:  # for example, February 31
         raise _first_misfit(arrow, texts, kind) from None
 
 
 def mantissas(texts: Any) -> Any:
-    """Return the digits of numbers that say how exact they are."""
+    """Return the significant digits of numbers."""
     compute = library("pyarrow.compute", "arrow", _PURPOSE)
     return compute.replace_substring_regex(texts, DIGITS_OF_MANTISSA, "")
 
 
 def _is_exact(cell: str | None) -> bool:
-    """Whether a double is written with all the digits of a cell: 0.30000000000000004, but no id of twenty digits."""
+    """Whether a double keeps all digits of a cell, as for 0.30000000000000004, but not for an id of twenty digits."""
     if cell is None or not _ANY_NUMBER.fullmatch(cell):
         return False
     number = float(cell)

@@ -1,7 +1,7 @@
-"""Records in flat columns: each a number, a truth value, a time or a text, never a list or an object.
+"""Records with flat columns: numbers, booleans, dates and times, text or binary values, but no lists or objects.
 
-That is what tables compare, what databases load, and what keeps its type from run to run: an object's type would change
-with each field that a record has for the first time. Lists and objects become JSON text.
+Flat columns can be compared in tables and loaded into databases, and they keep their types from run to run, whereas the
+type of an object would change with every new field. Lists and objects become JSON text.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from airflow_provider_sequentum.records.formats import library
 
 
 def flat_records(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield records with JSON text in place of lists and objects.
+    """Yield records in which lists and objects are replaced by JSON text.
 
-    The text is the same for the same value, whatever the other records of the file hold: keys are sorted, and those
-    without a value are left out, because a column of objects has one for each key of any of them.
+    The same value always has the same text, whatever the other records of the file contain: keys are sorted, and keys
+    without a value are omitted, because a column of objects has every key that any of the objects has.
     """
     for record in records:
         yield {key: _json(value) if isinstance(value, (list, dict)) else value for key, value in record.items()}
 
 
 def flat_batch(batch: Any) -> Any:
-    """Return a ``pyarrow.RecordBatch`` with flat columns of the same names and values, as :func:`flat_records`."""
+    """Return a ``pyarrow.RecordBatch`` with the same columns, flat as in :func:`flat_records`."""
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
     columns = [_flat(column, arrow) for column in batch.columns]
     if not columns:

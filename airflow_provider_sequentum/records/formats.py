@@ -1,4 +1,4 @@
-"""What the readers of all formats have in common: which format a file has, what they refuse, and with which error."""
+"""What the readers of all formats share: detecting the format of a file, and refusing files that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_sequentum.api.text import one_line
 
 LARGEST_RECORD = 64 * 1024 * 1024
-"""Characters that a record of a text file may have. What is longer is taken for damage, so that memory is bounded."""
+"""The maximum length of a record in a text file, in characters. A longer one counts as damage, to bound memory."""
 
 FORMATS = ("csv", "tsv", "json", "ndjson", "xlsx", "parquet")
 
@@ -32,14 +32,14 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _LONGEST_REASON = 3_000
-"""Bytes: a task's exception that gives it as its reason is not cut as a line of the log."""
+"""In bytes: an exception of the task that includes the reason is not cut off as a log line."""
 _JSON_OBJECT = re.compile(rb'(\[\s*)?\{\s*("|\})')
 
 
 class RecordsUnreadable(ValueError):
-    """A file does not hold what its name says, or is damaged. The message says where.
+    """A file is not in the format of its suffix, or is damaged. The message says where.
 
-    :param message: what is wrong. It may quote the file, which can hold anything: it is made safe, and cut.
+    :param message: what is wrong. It may quote the file, which can contain anything, so it is sanitized and shortened.
     """
 
     def __init__(self, message: str) -> None:
@@ -49,7 +49,7 @@ class RecordsUnreadable(ValueError):
 def library(module: str, extra: str, purpose: str) -> Any:
     """Import a library that is an extra of this package.
 
-    :raises ImportError: it is not installed; the message names the extra.
+    :raises ImportError: the library is not installed. The message names the extra.
     """
     try:
         return import_module(module)
@@ -60,28 +60,28 @@ def library(module: str, extra: str, purpose: str) -> Any:
 
 
 def format_of(name: str) -> str:
-    """Return the format that a file's name says.
+    """Return the format that the suffix of a file name stands for.
 
-    :raises RecordsUnreadable: it says none that can be read.
+    :raises RecordsUnreadable: the suffix does not stand for a format that can be read.
     """
     suffix = name.rpartition(".")[2].lower()
     if suffix not in _FORMAT_OF_SUFFIX:
-        raise RecordsUnreadable(f"{name!r} has no format that can be read: {', '.join(FORMATS)}.")
+        raise RecordsUnreadable(f"{name!r} is not in a format that can be read: {', '.join(FORMATS)}.")
     return _FORMAT_OF_SUFFIX[suffix]
 
 
 def encoding_of(head: bytes) -> str:
-    """Return the encoding that a text's byte order mark says; UTF-8 if it has none."""
+    """Return the encoding that the byte order mark of a text indicates; UTF-8 if there is none."""
     return next((code for mark, code in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8")
 
 
 def check_head(name: str, kind: str, head: bytes, encoding: str | None) -> None:
-    """Check that a file's first bytes can be the start of its format.
+    """Check that the first bytes of a file can be the start of a file in its format.
 
-    :param kind: its format.
-    :param head: at least the first 16 bytes, if there are so many.
-    :param encoding: the encoding that a text was said to have.
-    :raises RecordsUnreadable: they cannot.
+    :param kind: the format of the file.
+    :param head: at least the first 16 bytes, if the file has that many.
+    :param encoding: the encoding that the caller gave for a text file.
+    :raises RecordsUnreadable: the file is empty or has another format.
     """
     if not head:
         raise RecordsUnreadable(f"{name!r} is empty: 0 bytes.")
@@ -90,21 +90,21 @@ def check_head(name: str, kind: str, head: bytes, encoding: str | None) -> None:
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         found = "html or xml"
     elif kind in TABLES and _JSON_OBJECT.match(text):
-        found = "json"  # as a table it would be one long header, without an error
+        found = "json"  # read as a table, it would be one long header, without an error
     expected = kind if kind in BINARY else "text"
     if found != expected:
-        raise RecordsUnreadable(f"{name!r} holds {found}, and not {kind} as its name says.")
+        raise RecordsUnreadable(f"{name!r} contains {found}, not {kind} as its name says.")
     if kind not in BINARY and encoding is None and encoding_of(head) != "utf-16" and b"\0" in head:
         raise RecordsUnreadable(
-            f"{name!r} holds NUL bytes: it is not text, or it is UTF-16 without a mark. For that, give its encoding: "
-            "'utf-16-le' or 'utf-16-be'."
+            f"{name!r} contains NUL bytes: it is not text, or it is UTF-16 without a byte order mark. In the latter "
+            "case, set its encoding: 'utf-16-le' or 'utf-16-be'."
         )
 
 
 def check_columns(columns: Sequence[str], name: str) -> None:
-    """Check the first line or row of a table.
+    """Check the column names in the first line or row of a table.
 
-    :raises RecordsUnreadable: it does not name each column once.
+    :raises RecordsUnreadable: there are no columns, or two have the same name.
     """
     if len(set(columns)) != len(columns) or not columns:
-        raise RecordsUnreadable(f"{name!r} must name each column once at its head, but has {columns!r:.200}.")
+        raise RecordsUnreadable(f"{name!r} must start with unique column names, but has {columns!r:.200}.")

@@ -1,10 +1,10 @@
-"""Records as Parquet files with flat columns of given types, in one file or in one for each partition.
+"""Writing records to Parquet files with flat columns of given types, as one file or one file for each partition.
 
-Partitions lie as Hive has them, in folders ``column=value``, and their files lack these columns, because other readers
-take them from the folders. So that a single file still holds its records, its metadata says what they are:
-:func:`~.binary.parquet_batches` adds them again.
+Partitions are in Hive-style folders ``column=value``. Their files do not contain the partition columns, because other
+readers take them from the folders. So that a single file still has complete records, its metadata contains these
+columns and their values, which :func:`~.binary.parquet_batches` adds to the records.
 
-Memory is bounded by a row group and by what is gathered for all partitions; what is more waits in a folder on the disk.
+Memory is bounded by the size of a row group and of the buffer for all partitions. The rest waits in a folder on disk.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable
 from airflow_provider_sequentum.records.reading import read_records
 
 MAX_PARTITIONS = 1_000
-"""Partitions that one file may be divided into."""
+"""The maximum number of partitions of one file."""
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-"""The folder of records whose value is missing or an empty text, which no reader of such folders tells apart."""
+"""The folder of records whose value is missing or an empty string; readers of such folders do not distinguish them."""
 
 PARTITION_TYPES = ("string", "integer", "boolean", "date")
-"""Types of columns that folders can be named after: each value is written in one way."""
+"""The types of columns that can be partition columns: each value has only one text form."""
 
 _LONGEST_FOLDER = 255
 _ROW_GROUP = 32 * 1024 * 1024
@@ -40,12 +40,12 @@ _PURPOSE = "Landing as Parquet"
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """A file with records on this machine.
+    """A local file with records.
 
-    :param path: where it is.
-    :param name: what it is called; the suffix tells its format.
-    :param encoding: of a text file. Default: by its byte order mark, else UTF-8.
-    :param delimiter: of a CSV file. Default: a comma, a tab in ``.tsv``.
+    :param path: the path of the file.
+    :param name: the name of the file, whose suffix determines the format.
+    :param encoding: the encoding of a text file. Default: the one that the byte order mark indicates, else UTF-8.
+    :param delimiter: the delimiter of a CSV file. Default: a comma, or a tab in ``.tsv`` files.
     """
 
     path: Path
@@ -54,13 +54,13 @@ class RecordFile:
     delimiter: str | None = None
 
     def records(self, file: IO[bytes]) -> Iterator[dict[str, Any]]:
-        """Yield its records, flat."""
+        """Yield the records, with flat columns."""
         return flat_records(read_records(file, self.name, encoding=self.encoding, delimiter=self.delimiter))
 
     def types(self) -> dict[str, str | None]:
-        """Return the type that the values of each column have, as :func:`~.columns.choose_types` takes it.
+        """Return the type of the values of each column, in the form that :func:`~.columns.choose_types` takes.
 
-        :raises RecordsUnreadable: the file does not hold what its name says, or is damaged.
+        :raises RecordsUnreadable: the file is not in the format of its suffix, or is damaged.
         """
         kind = format_of(self.name)
         with self.path.open("rb") as file:
@@ -73,8 +73,8 @@ class RecordFile:
 class Part:
     """A Parquet file that was written.
 
-    :param path: where it is.
-    :param folder: the folder that it belongs into, with a slash at its end; empty without partitions.
+    :param path: the path of the file.
+    :param folder: the partition folder to which it belongs, with a trailing slash; empty without partitions.
     """
 
     path: Path
@@ -90,15 +90,15 @@ def write_parquet(
     work: Path,
     check: Callable[[], None],
 ) -> list[Part]:
-    """Write a file's records as Parquet files.
+    """Write the records of a file to Parquet files.
 
-    :param columns: those of the file, in order.
-    :param types: of all columns that are known, which a file without records gets.
-    :param partition_by: columns that divide the records into folders.
+    :param columns: the columns of the file, in order.
+    :param types: the types of all known columns. A file without records gets all of them.
+    :param partition_by: the partition columns.
     :param work: an empty folder for this file.
-    :param check: called after each few thousand records; raises to end the work.
-    :raises RecordsUnreadable: a type does not hold a value, a column to divide by is missing or has too many values, or
-        the file is damaged.
+    :param check: called after every few thousand records; raises an exception to abort.
+    :raises RecordsUnreadable: a value is not valid for its column's type, a partition column is missing or has too many
+        values, or the file is damaged.
     """
     if not columns and partition_by:
         return []
@@ -115,15 +115,15 @@ def write_parquet(
 def _check_partitions(name: str, columns: Sequence[str], types: Mapping[str, str], by: Sequence[str]) -> None:
     if missing := [column for column in by if column not in columns]:
         raise RecordsUnreadable(
-            f"{name!r} has no column {missing[0]!r} to divide it by; it has {list(columns)!r:.300}."
+            f"{name!r} has no column {missing[0]!r} to partition by; it has {list(columns)!r:.300}."
         )
     if by and len(by) == len(columns):
-        raise RecordsUnreadable(f"{name!r} has no columns but those to divide it by, so its files would be empty.")
+        raise RecordsUnreadable(f"{name!r} has only partition columns, so its files would be empty.")
     for column in by:
         if types[column] not in PARTITION_TYPES:
             raise RecordsUnreadable(
-                f"{name!r} cannot be divided by {column!r}, which is a {types[column]}: only by columns of type "
-                f"{', '.join(PARTITION_TYPES)}."
+                f"{name!r} cannot be partitioned by {column!r} of type {types[column]}: a partition column must have "
+                f"one of the types {', '.join(PARTITION_TYPES)}."
             )
 
 
@@ -160,10 +160,10 @@ def _write(path: Path, schema: Any, batches: Iterable[Any]) -> int:
 
 
 class RowGroups:
-    """Writes batches to a Parquet file, gathered in row groups of bounded size.
+    """Writes batches to a Parquet file, in row groups of bounded size.
 
-    :param file: its path, or the file itself, open for writing.
-    :param schema: of the batches; what its metadata states is left out of the file, see :data:`~.binary.PARTITION`.
+    :param file: the path of the file, or a file open for writing.
+    :param schema: the schema of the batches. Columns in its metadata are not written; see :data:`~.binary.PARTITION`.
     """
 
     def __init__(self, file: Path | IO[bytes], schema: Any) -> None:
@@ -184,7 +184,7 @@ class RowGroups:
             self._flush()
 
     def end(self) -> int:
-        """Write what is gathered and end the file. Returns how many records it has."""
+        """Write the last row group, close the file and return its number of records."""
         self._flush()
         self._writer.close()
         return self._records
@@ -197,7 +197,7 @@ class RowGroups:
 
 
 def in_row_groups(batches: Iterable[Any], size: int) -> Iterator[Any]:
-    """Yield batches as tables of about so many bytes, one for each row group of a Parquet file."""
+    """Yield batches combined into tables of about ``size`` bytes, one for each row group of a Parquet file."""
     arrow = library("pyarrow", "arrow", _PURPOSE)
     gathered: list[Any] = []
     weight = 0
@@ -215,12 +215,12 @@ def in_row_groups(batches: Iterable[Any], size: int) -> Iterator[Any]:
 
 
 def folder_of(values: Mapping[str, Any]) -> str:
-    """Return the folder of a partition, with a slash at its end.
+    """Return the folder of a partition, with a trailing slash.
 
-    Of names and values only letters, digits and ``_.-~`` stay as they are; any other character is a percent escape, so
-    that none can leave the folder or mean something to a storage.
+    In names and values, all characters except letters, digits and ``_.-~`` are percent-encoded, so that a value cannot
+    lead out of the folder or have a special meaning for the storage.
 
-    :param values: by column, what all records of the partition have there.
+    :param values: the values that all records of the partition have, by column.
     """
     return "".join(f"{quote(column, safe='')}={_segment(value)}/" for column, value in values.items())
 
@@ -229,12 +229,12 @@ def _segment(value: Any) -> str:
     if value is None:
         return NO_VALUE
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    # The text that stands for no value is escaped where it is one.
+    # Escaped, because the same text unescaped stands for a missing value.
     return f"%5F{NO_VALUE[1:]}" if text == NO_VALUE else quote(text, safe="")
 
 
 class _Partitions:
-    """Records by partition. What does not fit into memory is appended to one file for each, open only for that."""
+    """Records by partition. Those that exceed the memory are appended to a file for each, opened only for that."""
 
     def __init__(self, name: str, by: Sequence[str], work: Path) -> None:
         self._name, self._by, self._work = name, by, work
@@ -267,12 +267,12 @@ class _Partitions:
         if len(self.paths) == MAX_PARTITIONS:
             raise RecordsUnreadable(
                 f"{self._name!r} has more than {MAX_PARTITIONS:,} different values in {', '.join(self._by)}: too many "
-                "to divide it by. Choose a column with few values, such as a category or a day."
+                "partitions. Choose a column with few values, such as a category or a day."
             )
         for column, value in zip(self._by, key, strict=True):
             if len(folder_of({column: value})) > _LONGEST_FOLDER:
                 raise RecordsUnreadable(
-                    f"{self._name!r} has {value!r:.60}... in {column!r:.100}: too long for the name of a folder."
+                    f"{self._name!r} has {value!r:.60}... in {column!r:.100}: too long for a folder name."
                 )
         self.paths[key] = self._work / f"{len(self.paths)}.arrow"
 
@@ -302,7 +302,7 @@ def _write_partitions(
 
 
 def _appended(path: Path, schema: Any) -> Iterator[Any]:
-    """Yield the batches of Arrow's streams that stand one after the other in a file."""
+    """Yield the batches of the Arrow streams in a file, which follow one another."""
     arrow = library("pyarrow", "arrow", _PURPOSE)
     with arrow.OSFile(str(path)) as file:
         while file.tell() < file.size():

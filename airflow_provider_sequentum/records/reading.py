@@ -1,4 +1,4 @@
-"""Records of a file of any of the formats: one at a time, counted, or as Arrow's batches."""
+"""Reading the records of a file in any format: one at a time, as Arrow batches, or only counted."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from airflow_provider_sequentum.records.formats import (
 from airflow_provider_sequentum.records.text import Text, delimiter_of, read_csv, read_json, read_rows
 
 LARGEST_COUNTED = 4 * 1024 * 1024
-"""Characters that a record may have to be counted: many files are counted at the same time."""
+"""The maximum length of a record for counting, in characters: many files are counted at the same time."""
 
 
 def read_records(
     file: IO[bytes], name: str, *, encoding: str | None = None, delimiter: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield a file's records as dictionaries, in constant memory.
+    """Yield the records of a file as dictionaries, in constant memory.
 
-    A CSV file's values are strings; the other formats have types.
+    The values of a CSV file are strings. In the other formats, values have types.
 
-    :param file: open for reading bytes, at its start. A workbook or a Parquet file must be able to seek.
-    :param name: its name, whose suffix tells the format: ``csv``, ``tsv``, ``json``, ``ndjson``, ``jsonl``, ``xlsx``
-        (needs the extra ``excel``) or ``parquet`` (needs ``arrow``).
-    :param encoding: of a text file. Default: by its byte order mark, else UTF-8.
-    :param delimiter: between the cells of a CSV file. Default: a comma, a tab in ``.tsv``.
-    :raises RecordsUnreadable: the file does not hold what its name says, or is damaged.
-    :raises ImportError: the library for the format is not installed; the message names the extra that brings it.
+    :param file: a binary file, open for reading at its start. For a workbook or a Parquet file, it must be seekable.
+    :param name: the name of the file, whose suffix determines the format: ``csv``, ``tsv``, ``json``, ``ndjson``,
+        ``jsonl``, ``xlsx`` (requires the extra ``excel``) or ``parquet`` (requires the extra ``arrow``).
+    :param encoding: the encoding of a text file. Default: the one that the byte order mark indicates, else UTF-8.
+    :param delimiter: the delimiter of a CSV file. Default: a comma, or a tab in ``.tsv`` files.
+    :raises RecordsUnreadable: the file is not in the format of its suffix, or is damaged.
+    :raises ImportError: the library for the format is not installed. The message names the extra that installs it.
     """
     return _read(file, name, encoding, delimiter, LARGEST_RECORD)
 
 
 def count_records(file: IO[bytes], name: str) -> int | None:
-    """Return how many records :func:`read_records` finds in a text file, which need not be able to seek.
+    """Return the number of records that :func:`read_records` finds in a text file, which need not be seekable.
 
-    :return: ``None`` where it refuses the file, or where a record is larger than :data:`LARGEST_COUNTED`.
+    :return: ``None`` if it refuses the file, or if a record is larger than :data:`LARGEST_COUNTED`.
     """
     try:
         return sum(1 for _ in _read(file, name, None, None, LARGEST_COUNTED))
@@ -55,13 +55,13 @@ def count_records(file: IO[bytes], name: str) -> int | None:
 def read_arrow(
     file: IO[bytes], name: str, *, encoding: str | None = None, delimiter: str | None = None
 ) -> Iterator[Any]:
-    """Yield a file's records as ``pyarrow.RecordBatch``, all with the same schema. Needs the extra ``arrow``.
+    """Yield the records of a file as ``pyarrow.RecordBatch``, all with the same schema. Requires the extra ``arrow``.
 
-    Parameters are those of :func:`read_records`, which decides what the records are. The file is read twice: its types
-    are known when all of it has been seen, see :mod:`airflow_provider_sequentum.records.arrow`.
+    The records and the parameters are those of :func:`read_records`. The file is read twice, because its types are only
+    known once all of it has been read; see :mod:`airflow_provider_sequentum.records.arrow`. A Parquet file, which
+    states its types, is read once.
 
-    :raises RecordsUnreadable: as :func:`read_records`, before the first batch; only a Parquet file, which says its
-        types at once, is read once.
+    :raises RecordsUnreadable: as :func:`read_records`, before the first batch, except for a Parquet file.
     :raises ImportError: the library for the format, or pyarrow, is not installed.
     """
     kind = format_of(name)
@@ -86,9 +86,10 @@ def read_flat(
     delimiter: str | None = None,
     typed_cells: bool = True,
 ) -> Iterator[Any]:
-    """Yield a file's records as :func:`read_arrow` does, with flat columns: see :mod:`~.records.flat`.
+    """Yield the records of a file as :func:`read_arrow` does, but with flat columns; see :mod:`~.records.flat`.
 
-    :param typed_cells: whether the cells of a CSV file get types. Otherwise they stay text, and it is read once.
+    :param typed_cells: whether the types of the cells of a CSV file are inferred. Otherwise they stay text, and the
+        file is read once.
     """
     kind = format_of(name)
     if kind in TABLES and not typed_cells:

@@ -1,4 +1,4 @@
-"""Records of text files: CSV, NDJSON and JSON."""
+"""Reading the records of text files: CSV, NDJSON and JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 from airflow_provider_sequentum.records.formats import LARGEST_RECORD, RecordsUnreadable, check_columns
 
 DEEPEST = 100
-"""Levels to which the lists and objects of a JSON record may be nested."""
+"""The maximum nesting depth of lists and objects in a JSON record."""
 
 _CHUNK, _LARGEST_CHUNK = 256 * 1024, 4 * 1024 * 1024
 _VALUE_SIZE = 16
@@ -24,11 +24,11 @@ _DECODER = json.JSONDecoder()
 
 
 class Text:
-    """A file's text, decoded as it is read.
+    """The text of a file, decoded while it is read.
 
-    :param head: the bytes that have been read from the file already.
-    :param largest_record: how many characters a record may have.
-    :raises RecordsUnreadable: there is no such encoding.
+    :param head: the bytes that have already been read from the file.
+    :param largest_record: the maximum length of a record, in characters.
+    :raises RecordsUnreadable: the encoding does not exist or is not a text encoding.
     """
 
     def __init__(
@@ -38,15 +38,15 @@ class Text:
         self._file, self._encoding, self._head = file, encoding, head
         self._bytes_read = 0
         try:
-            io.TextIOWrapper(io.BytesIO(), encoding)  # refuses a codec such as base64, which decodes to no text
+            io.TextIOWrapper(io.BytesIO(), encoding)  # refuses a codec such as base64, which does not decode to text
             self._decoder = codecs.getincrementaldecoder(encoding)()
         except (LookupError, ValueError) as error:
             raise RecordsUnreadable(f"{name!r} cannot be read: {error}.") from error
 
     def read(self, size: int) -> str:
-        """Return the text of the next bytes, of ``size`` or more; an empty one at the end.
+        """Return the text of the next bytes, usually ``size`` of them; an empty string at the end.
 
-        :raises RecordsUnreadable: they are not text in the encoding; the message says which.
+        :raises RecordsUnreadable: the bytes are not text in the encoding. The message gives the position.
         """
         while True:
             data, self._head = self._head or self._file.read(size), b""
@@ -54,33 +54,34 @@ class Text:
             try:
                 text = self._decoder.decode(data, final=not data)
                 if not text.isascii():
-                    text.encode()  # codecs such as utf-7 let halves of surrogate pairs through
+                    text.encode()  # codecs such as utf-7 accept unpaired surrogates
             except UnicodeError as error:
                 raise self._undecodable(error) from error
-            if text or not data:  # no text may come of a few bytes: the start of a character
+            if text or not data:  # a few bytes may only be the start of a character
                 return text
 
     def _undecodable(self, error: UnicodeError) -> RecordsUnreadable:
         place, reason = "", str(error)
         if isinstance(error, UnicodeDecodeError):
-            # What the decoder was given ends with the last byte that was read.
+            # The input of the decoder ends with the last byte that was read.
             place, reason = f" at byte {self._bytes_read - len(error.object) + error.start}", error.reason
         return RecordsUnreadable(
-            f"{self.name!r} is no {self._encoding} text{place}: {reason}. Give its encoding, for example 'cp1252'."
+            f"{self.name!r} is not {self._encoding} text{place}: {reason}. Set its encoding, for example 'cp1252'."
         )
 
 
 def delimiter_of(kind: str, delimiter: str | None, name: str) -> str:
-    """Return what separates the cells of a table.
+    """Return the delimiter of a table.
 
-    :param kind: its format.
-    :param delimiter: what the caller chose. Default: a tab in TSV files, else a comma.
-    :raises RecordsUnreadable: no cell can be separated by it.
+    :param kind: the format of the table.
+    :param delimiter: the choice of the caller. Default: a tab in TSV files, else a comma.
+    :raises RecordsUnreadable: it is not a valid delimiter.
     """
     chosen = delimiter or ("\t" if kind == "tsv" else ",")
     if len(chosen) != 1 or chosen in '"\r\n\0':
         raise RecordsUnreadable(
-            f"{name!r} cannot be read: the delimiter is one character, no quote and no line break, but not {chosen!r}."
+            f"{name!r} cannot be read: the delimiter must be one character, other than a quote or a line break, not "
+            f"{chosen!r}."
         )
     return chosen
 
@@ -97,12 +98,12 @@ def read_csv(text: Text, delimiter: str) -> Iterator[dict[str, Any]]:
 
 
 def read_rows(text: Text, delimiter: str) -> Iterator[list[str]]:
-    """Yield the names of a CSV file's columns, from its first line that is not empty, then the cells of each record.
+    """Yield the column names of a CSV file, from its first line that is not empty, then the cells of each record.
 
     :raises RecordsUnreadable: a line has more or fewer cells than there are columns, two columns have the same name,
-        quotes do not fit, a record is too large, or the bytes are not text in the encoding.
+        quotes do not match, a record is too large, or the bytes are not text in the encoding.
     """
-    # The limit is the process's, and its default of 128 KiB is less than a cell with a page of HTML.
+    # The limit applies to the process. Its default of 128 KiB is too small for a cell with an HTML page.
     csv.field_size_limit(LARGEST_RECORD)
     lines = _Lines(text)
     rows = csv.reader(chain.from_iterable(lines.in_pieces()), delimiter=delimiter, strict=True)
@@ -128,14 +129,14 @@ def read_rows(text: Text, delimiter: str) -> Iterator[list[str]]:
 
 
 class _Lines:
-    """The lines of a text, which end with LF, CR LF or CR, and where among them the current record starts."""
+    """The lines of a text, which end with LF, CR LF or CR, and the line in which the current record starts."""
 
     def __init__(self, text: Text) -> None:
         self._text = text
         self.record_start, self.record_size = 1, 0
 
     def in_pieces(self) -> Iterator[list[str]]:
-        """Yield the lines in lists, over which :mod:`csv` is twice as fast as over a generator of lines."""
+        """Yield the lines in lists, which :mod:`csv` reads twice as fast as a generator of lines."""
         number, unfinished = 0, [""]
         while piece := self._text.read(_CHUNK):
             unfinished.append(piece)
@@ -154,7 +155,7 @@ class _Lines:
                 f"{self._text.name!r} has a record of more than {self._text.largest_record:,} characters, which starts "
                 f"in line {self.record_start}. Are its line breaks missing, or is a quote open?"
             )
-        if "\0" in piece:  # a hole in a damaged file; the csv module would take it for text
+        if "\0" in piece:  # a gap in a damaged file, which the csv module would accept as text
             number += len(_lines_of("".join(unfinished).partition("\0")[0] + "\0"))
             raise RecordsUnreadable(f"{self._text.name!r} has a NUL character in line {number}.")
 
@@ -164,13 +165,13 @@ def _lines_of(text: str) -> list[str]:
 
 
 def read_json(text: Text) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON file: those of an array, or one after the other as NDJSON has them.
+    """Yield the objects of a JSON file: those in an array, or objects that follow one another as in NDJSON.
 
-    JSON is read as :mod:`json` reads it: ``NaN`` is a number, and of two equal keys in an object the last one counts.
-    Half of a surrogate pair, which no database stores, becomes U+FFFD.
+    JSON is read like :mod:`json` reads it: ``NaN`` is a number, and of two equal keys in an object, the last one is
+    used. An unpaired surrogate, which databases cannot store, becomes U+FFFD.
 
-    :raises RecordsUnreadable: it is not valid JSON, holds something else than objects, or an object that is too large
-        (each value counted as some characters more) or nested deeper than :data:`DEEPEST`.
+    :raises RecordsUnreadable: the text is not valid JSON or contains values other than objects, or an object is too
+        large (each value counts as a few additional characters) or nested deeper than :data:`DEEPEST`.
     """
     json_text = _Json(text)
     in_array = json_text.skip("[")
@@ -178,14 +179,14 @@ def read_json(text: Text) -> Iterator[dict[str, Any]]:
     while expects_more and (in_array or json_text.has_more()):
         record = json_text.take_value()
         if not isinstance(record, dict):
-            raise json_text.refusal(f"must hold objects, but has {record!r:.80}")
+            raise json_text.refusal(f"must contain objects, but has {record!r:.80}")
         yield record
         if in_array:
             expects_more = json_text.skip(",")
             if not expects_more and not json_text.skip("]"):
                 raise json_text.refusal("is not valid JSON: ']' is missing")
     if json_text.has_more():
-        raise json_text.refusal("has more", ", where it should end")
+        raise json_text.refusal("has more text", ", where it should end")
 
 
 class _Json:
@@ -197,7 +198,7 @@ class _Json:
         self._characters_before, self._lines_before = 0, 0
 
     def refusal(self, reason: str, more: str = "", position: int | None = None) -> RecordsUnreadable:
-        """Return the error that says what is wrong, and where."""
+        """Return the exception with the reason and the position."""
         at = self._position if position is None else position
         line = self._lines_before + self._buffer.count("\n", 0, at) + 1
         return RecordsUnreadable(
@@ -221,7 +222,7 @@ class _Json:
         return found
 
     def take_value(self) -> Any:
-        """Return the value that starts here, reading on until it is whole."""
+        """Return the value that starts here, and read more text until it is complete."""
         self.has_more()
         size = _CHUNK
         while True:
@@ -229,14 +230,14 @@ class _Json:
                 value, end = _DECODER.raw_decode(self._buffer, self._position)
             except json.JSONDecodeError as error:
                 invalid = self.refusal(f"is not valid JSON: {error.msg}", position=error.pos)
-                # Twice as much each time keeps the work linear; more would count later records as part of this one.
+                # Doubling the size keeps the work linear. With more, later records would count as part of this one.
                 if not _may_be_cut(error, len(self._buffer)) or not self._read(size):
                     raise invalid from error
                 size = min(2 * size, _LARGEST_CHUNK)
                 self._check_size()
             except RecursionError as error:
                 raise self.refusal("is nested too deeply") from error
-            except ValueError as error:  # Python converts no number of more than 4,300 digits
+            except ValueError as error:  # Python does not convert a number of more than 4,300 digits
                 raise self.refusal("has a number with too many digits") from error
             else:
                 value = self._checked(value, end)
@@ -244,18 +245,18 @@ class _Json:
                 return value
 
     def _checked(self, value: Any, end: int) -> Any:
-        """Return a value without halves of surrogate pairs, if it is not nested too deeply."""
+        """Check the nesting of a value and return it without unpaired surrogates."""
 
         def count(text: str) -> int:
             return self._buffer.count(text, self._position, end)
 
-        # To look at each value costs more than to decode it; most texts show that it is not necessary.
+        # Checking each value costs more than decoding it. For most texts, counting shows that it is unnecessary.
         if count("[") + count("{") > DEEPEST and _depth(value) > DEEPEST:
             raise self.refusal("is nested too deeply")
         return _without_surrogates(value) if count("\\ud") or count("\\uD") else value
 
     def _check_size(self) -> None:
-        """Refuse a record that would take too much memory, of which its values can take far more than its text."""
+        """Refuse a record that would take too much memory: its values can take far more memory than its text."""
         structure = sum(self._buffer.count(character) for character in "[{,")
         if len(self._buffer) + structure * _VALUE_SIZE > self._text.largest_record:
             raise self.refusal(
@@ -273,13 +274,13 @@ class _Json:
 
 
 def _may_be_cut(error: json.JSONDecodeError, length: int) -> bool:
-    """Whether a text that was decoded up to its end can be the start of a valid one."""
-    # What is cut off in the middle is a string, or else no longer than a literal or an escaped pair of surrogates.
+    """Whether the error can be caused by the end of the text that has been read so far."""
+    # A cut token is either a string, or no longer than a literal or an escaped surrogate pair.
     return error.msg.startswith("Unterminated string") or error.pos >= length - len(r"\ud83d\ude00")
 
 
 def _depth(value: Any) -> int:
-    """Return to how many levels lists and objects are nested, without recursion."""
+    """Return the nesting depth of lists and objects, without recursion."""
     depth, level = 0, [value]
     while level := [inner for inner in level if isinstance(inner, (dict, list))]:
         depth += 1

@@ -1,1 +1,1 @@
-"""Transfers: what a run extracted, moved to where a pipeline needs it."""
+"""Transfer operators that move files between Sequentum Cloud and object storage."""

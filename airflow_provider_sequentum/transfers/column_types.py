@@ -19,12 +19,12 @@ ColumnType = Annotated[str, AfterValidator(parse_type)]
 
 
 class ColumnTypes(BaseModel):
-    """What is known of a table's columns.
+    """The types of a table's columns, as the file stores them.
 
-    :param format: the version of these fields.
-    :param agent_id: with ``run_id``, the run that last added or changed a type.
+    :param format: the version of the file format.
+    :param agent_id: together with ``run_id``, the run that last added or changed a type.
     :param columns: the types by column.
-    :param before: those before that run, with which its next attempt starts too.
+    :param before: the types before that run. A retry of the run starts from them again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,20 +36,20 @@ class ColumnTypes(BaseModel):
     before: dict[str, ColumnType] = {}
 
     def known_to(self, agent_id: int, run_id: int) -> Mapping[str, str]:
-        """Return the types that a run keeps to: those of the runs before it."""
+        """Return the types that a run has to use: those from before the run."""
         return self.before if (self.agent_id, self.run_id) == (agent_id, run_id) else self.columns
 
 
 @dataclass(frozen=True, slots=True)
 class TypesFile:
-    """The file with the types."""
+    """The file that stores the types."""
 
     path: ObjectStoragePath
 
     def read(self, agent_id: int, run_id: int) -> Mapping[str, str]:
-        """Return the types that a run keeps to; none if there is no file yet.
+        """Return the types that a run has to use; an empty mapping if there is no file yet.
 
-        :raises SequentumRequestRefused: it is another file, or damaged.
+        :raises SequentumRequestRefused: the file is damaged, or is not a file with column types.
         """
         with storage_errors(f"Could not read {self.path}"):
             self.path.fs.invalidate_cache(self.path.parent.path)
@@ -61,12 +61,12 @@ class TypesFile:
             return ColumnTypes.model_validate_json(content).known_to(agent_id, run_id)
         except ValidationError as error:
             raise SequentumRequestRefused(
-                f"{self.path} does not hold the types of columns: {error.errors()[0]['msg']}. Nothing was copied. Put "
-                "back what it was, or remove it: then types are chosen again by the values of one run."
+                f"{self.path} is not a valid file with column types: {error.errors()[0]['msg']}. Nothing was copied. "
+                "Restore the file, or delete it: the types are then inferred again from the values of a single run."
             ) from error
 
     def write(self, agent_id: int, run_id: int, before: Mapping[str, str], columns: Mapping[str, str]) -> None:
-        """Keep the types of a run, if it added or changed one."""
+        """Store the types of a run, if the run added or changed any."""
         if {**before, **columns} == before:
             return
         types = ColumnTypes(agent_id=agent_id, run_id=run_id, columns={**before, **columns}, before=dict(before))

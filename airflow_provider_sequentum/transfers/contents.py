@@ -1,4 +1,4 @@
-"""What is found out about a file while its bytes pass by: size, checksum and, for text formats, number of records."""
+"""Size, checksum and, for text formats, number of records of a file, determined while the file is streamed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _COUNTED = ("csv", "tsv", "json", "ndjson", "jsonl")
 
 
 class Measure(NamedTuple):
-    """What a file holds.
+    """Size, checksum and number of records of a file.
 
-    :param size: bytes.
-    :param records: ``None`` where they cannot be counted in passing.
+    :param size: the size in bytes.
+    :param records: the number of records; ``None`` if they cannot be counted while the file is streamed.
     """
 
     size: int
@@ -26,12 +26,12 @@ class Measure(NamedTuple):
 
 
 class Measuring:
-    """Measures the bytes that are written to it, in a ``with`` block; the result is there after it.
+    """Measures the bytes that are written to it in a ``with`` block. The result is available after the block.
 
-    Records are counted by the reader of records, in another thread at the other end of a pipe. A write waits until the
-    reader has room for it, so that memory is bounded.
+    The records are counted by the record reader, which runs in another thread at the other end of a pipe. A write
+    blocks until there is room in the pipe, so memory use is bounded.
 
-    :param name: the file's name, which tells its format.
+    :param name: the name of the file, whose suffix determines the format.
     """
 
     def __init__(self, name: str) -> None:
@@ -42,7 +42,7 @@ class Measuring:
         self._records: Future[int | None] | None = None
 
     def __enter__(self) -> Self:
-        """Start the count, if the format can be counted."""
+        """Start to count the records, if the format allows it."""
         if self._name.lower().rpartition(".")[2] in _COUNTED:
             thread = self._ending.enter_context(ThreadPoolExecutor(1, thread_name_prefix="counting"))
             end_to_read, self._pipe = os.pipe()
@@ -51,24 +51,24 @@ class Measuring:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the count."""
+        """Stop counting."""
         self._ending.close()
 
     def write(self, data: bytes, /) -> None:
-        """Take the next bytes."""
+        """Measure the next bytes."""
         self.size += len(data)
         self._digest.update(data)
         if self._records is not None and not self._records.done():
             rest = memoryview(data)
-            with suppress(BrokenPipeError):  # the reader refuses the file, and reads no further
+            with suppress(BrokenPipeError):  # the reader has rejected the file and stopped reading
                 while rest:
                     rest = rest[os.write(self._pipe, rest) :]
 
     def result(self) -> Measure:
-        """Return what was measured."""
+        """Return the measurements."""
         return Measure(self.size, self._digest.hexdigest(), self._records.result() if self._records else None)
 
 
 def _count(end_to_read: int, name: str) -> int | None:
-    with open(end_to_read, "rb") as file:  # closed, it tells the writer that no more is wanted
+    with open(end_to_read, "rb") as file:  # closing it tells the writer to stop
         return count_records(file, name)

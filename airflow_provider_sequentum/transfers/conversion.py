@@ -1,4 +1,4 @@
-"""Files with records, converted to the form that a warehouse wants before any of them is published."""
+"""Conversion of files with records to Parquet, before any of them is published."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _MAX_NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file of the run in the worker's temporary folder.
+    """A file of the run that was downloaded to the worker's temporary folder.
 
-    :param entry: what the service says of it; ``name`` is the one that it takes in the destination.
-    :param path: where it is.
-    :param measure: its bytes.
+    :param entry: its manifest entry, based on the service's list. ``name`` is its name in the destination.
+    :param path: its path in the temporary folder.
+    :param measure: its measured size and checksum.
     """
 
     entry: LandedFile
@@ -47,13 +47,13 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What a conversion made.
+    """The result of a conversion.
 
-    :param files: by name, the files to publish, with their places in the temporary folder; ``None`` for one that an
-        earlier attempt has published.
-    :param without_records: files of the run that gave none.
-    :param before: the types of columns that earlier runs had.
-    :param types: those of this run.
+    :param files: the files to publish, by name, with their paths in the temporary folder. The path is ``None`` for a
+        file that an earlier attempt has already published.
+    :param without_records: files of the run that have no records and so were not converted to a file.
+    :param before: the column types from earlier runs.
+    :param types: the column types of this run.
     """
 
     files: Mapping[str, tuple[LandedFile, Path | None]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Converted:
     types: Mapping[str, str] = field(default_factory=dict)
 
     def entries_of(self, file_id: int) -> list[LandedFile]:
-        """Return the entries of what one file of the run became."""
+        """Return the entries of the files that one file of the run was converted to."""
         return [entry for entry, _ in self.files.values() if entry.file_id == file_id]
 
 
@@ -70,8 +70,8 @@ class Converted:
 class Conversion:
     """How files with records are converted.
 
-    :param form: what they become.
-    :param types_file: keeps the types of columns from run to run.
+    :param form: the target format and its options.
+    :param types_file: stores the column types from run to run.
     """
 
     form: Form
@@ -80,7 +80,7 @@ class Conversion:
     def check_installed(self, names: Sequence[str]) -> None:
         """Check that the libraries for these files are installed.
 
-        :raises SequentumRequestRefused: one is not.
+        :raises SequentumRequestRefused: a library is missing.
         """
         try:
             library("pyarrow", "arrow", "Landing as Parquet")
@@ -92,12 +92,13 @@ class Conversion:
     def convert(
         self, agent_id: int, run_id: int, files: Sequence[Fetched], work: Path, check: Callable[[], None], log: Logger
     ) -> Converted:
-        """Convert files, whose columns are those of one table.
+        """Convert files that belong to one table, so that a column has the same type in all of them.
 
         :param work: a temporary folder.
-        :param check: called again and again; raises to end the work.
-        :raises RunRecordsUnreadable: a file is damaged, a type does not hold a value, or a file cannot be divided.
-        :raises RunFilesUnavailable: the temporary folder has no room.
+        :param check: called repeatedly; raises an exception to abort the conversion.
+        :raises RunRecordsUnreadable: a file is damaged, a value is not valid for its column's type, or a file cannot be
+            partitioned.
+        :raises RunFilesUnavailable: the temporary folder is full.
         """
         before = self.types_file.read(agent_id, run_id)
         declared = self.form.record_schema
@@ -122,9 +123,9 @@ class Conversion:
                     empty.append(file)
         except RecordsUnreadable as error:
             raise RunRecordsUnreadable(
-                f"The records of run {run_id} of agent {agent_id} cannot be landed as Parquet. {error} Types of "
-                f"columns are those declared in record_schema, and those of earlier runs in "
-                f"{self.types_file.path}: to give a column another one, declare it. Nothing was published."
+                f"The records of run {run_id} of agent {agent_id} cannot be landed as Parquet. {error} "
+                f"Column types are those that record_schema declares and those of earlier runs in "
+                f"{self.types_file.path}. To change the type of a column, declare it. Nothing was published."
             ) from error
         except OSError as error:
             raise RunFilesUnavailable(
@@ -132,7 +133,7 @@ class Conversion:
             ) from error
         if empty:
             names = ", ".join(repr(source_name(file.entry)) for file in empty[:_MAX_NAMED])
-            log.warning("%d files have no records, and become no file: %s", len(empty), names)
+            log.warning("%d files have no records and are not landed: %s", len(empty), names)
         without_records = [_entry(file, file.entry.name, None, 0) for file in empty]
         return Converted(published, without_records, before, chosen)
 
@@ -142,7 +143,7 @@ class Conversion:
 
 
 def is_converted(file: RunFile) -> bool:
-    """Whether a file is one with records, which is converted. Logs, images and texts land as they are."""
+    """Whether a file has records and so is converted. Logs, images and text files are landed unchanged."""
     if file.kind not in (DELIVERED, EXTRACTED):
         return False
     try:
@@ -153,19 +154,19 @@ def is_converted(file: RunFile) -> bool:
 
 
 def converted_name(name: str) -> str:
-    """Return the name of a file after its conversion."""
+    """Return the name of a file after conversion."""
     return f"{name.rpartition('.')[0]}.parquet"
 
 
 def source_name(entry: LandedFile) -> str:
-    """Return the name that a file has on the service, without a folder."""
+    """Return the name of a file on the service, without its folder."""
     return PurePosixPath((entry.original_name or entry.name).replace("\\", "/")).name
 
 
 def is_kept(previous: Manifest | None, wanted: Sequence[LandedFile], form: Form) -> bool:
-    """Whether an earlier attempt has published these files of the run in the same form already.
+    """Whether an earlier attempt has already published these files of the run in the same form.
 
-    :param previous: the manifest of the same run.
+    :param previous: the manifest that an earlier attempt for the same run left in the folder.
     """
     if previous is None or not previous.is_complete or previous.form != form:
         return False
@@ -205,10 +206,10 @@ def _log_types(
     columns = {column for each in found for column in each}
     if added := sorted(columns - known.keys()):
         shown = ", ".join(f"{column!r:.100} {types[column]}" for column in added[:_MAX_NAMED])
-        log.info("%d columns get a type by the values of this run, kept in %s: %s", len(added), types_file.path, shown)
+        log.info("Inferred the types of %d columns, to be kept in %s: %s", len(added), types_file.path, shown)
     if empty := [column for column in added if all(each.get(column) is None for each in found)]:
         log.warning(
-            "%d columns have no value yet, and will be text from now on, unless record_schema declares a type: %s",
+            "%d columns have no values yet and will be text from now on, unless record_schema declares their type: %s",
             len(empty),
             ", ".join(f"{column!r:.100}" for column in empty[:_MAX_NAMED]),
         )

@@ -1,4 +1,4 @@
-"""What hands rows to an agent: the transfer to an input file of its space, and the split into input parameters."""
+"""Ways to pass rows to an agent: upload them as an input file of its space, or split them into input parameters."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
-"""The service publishes no limit. A file is held in memory while it is sent."""
+"""The service does not document a limit. A file is held in memory while it is uploaded."""
 
 DEFAULT_ROWS = 1000
-"""Rows for one run, where they are split."""
+"""The maximum number of rows for one run, if rows are split."""
 
 DEFAULT_PARAMETERS_BYTES = 64 * 1024
-"""Bytes of the input parameters of one run. Airflow keeps them in its database more than once."""
+"""The maximum size in bytes of the input parameters of one run. Airflow stores them in its database several times."""
 
 LONGEST_NAME = 200
-"""Characters of a file's name."""
+"""The maximum length of a file name, in characters."""
 
 TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".ndjson", ".jsonl", ".xml"})
-"""Files of which the encoding is checked."""
+"""Suffixes of files whose encoding is checked."""
 
 ROW_SUFFIXES = (".csv", ".ndjson", ".jsonl", ".json")
-"""What rows can be written as."""
+"""Suffixes of the formats that rows can be written in."""
 
 MAGIC = {".xlsx": b"PK", ".parquet": b"PAR1"}
-"""How a file has to start, whatever its name says."""
+"""The bytes that a file with this suffix has to start with."""
 
 _NOT_IN_A_NAME = re.compile(r"[\\/\x00-\x1f\x7f\ud800-\udfff]")
 _NOT_IN_A_STEM = re.compile(r"[^A-Za-z0-9._-]+")
@@ -63,30 +63,31 @@ _NOT_IN_A_STEM = re.compile(r"[^A-Za-z0-9._-]+")
 class ObjectStorageToInputFilesOperator(BaseOperator):
     """Upload a file from object storage, or the rows of an upstream task, as an input file of a space.
 
-    Returns the name of the file, to be passed to the agent as one of its input parameters.
+    Returns the name of the file. Pass it to the agent as an input parameter.
 
-    The service can neither list input files nor delete one, and a file of the same name is overwritten. So the name is
-    the same in every attempt and every DAG run of a task, and another one for each map index: a retry overwrites its
-    own file, and nothing piles up. If DAG runs of the task overlap, they overwrite each other's file: use
-    ``max_active_runs=1``, or a ``file_name`` of your own.
+    The service cannot list or delete input files, and overwrites a file of the same name. So the default name is the
+    same in every attempt and every DAG run of a task, and differs for each map index: a retry overwrites its own file,
+    and files do not accumulate. DAG runs that overlap overwrite each other's file: use ``max_active_runs=1``, or set
+    ``file_name``.
 
-    Size, encoding and format are checked before anything is sent. ``None`` and an empty string leave a parameter unset.
+    Size, encoding and format are checked before anything is uploaded. A parameter that is ``None`` or an empty string
+    is treated as unset.
 
-    :param source: the file: ``s3://conn_id@bucket/folder/name.csv``, ``gs://...``, ``file:///...`` or an absolute path.
-        Give this or ``rows``.
-    :param rows: the rows: a list of mappings, or JSON text with one. They are written as CSV or JSON, by the extension
-        of ``file_name``; in CSV, ``None`` is an empty field, and a list or a mapping is JSON text. The missing values
-        of a data frame (``NaN``, ``NaT``, ``NA``) are ``None``.
-    :param space_id: the space, as an int or a string of digits. Give this or ``agent_id``.
-    :param agent_id: an agent; the space is the one that it lives in.
-    :param file_name: the name of the file on the service. Default: the ids of DAG and task and the map index, and the
-        extension of ``source``, or ``.csv`` for rows.
-    :param encoding: what a text file is encoded in, and what rows are written in. Default: UTF-8.
-    :param max_bytes: a larger file is refused. Default: 64 MiB.
-    :param sequentum_conn_id: the Sequentum connection.
-    :param storage_conn_id: the connection of the object storage, if it is not part of ``source``.
-    :raises SequentumRequestRefused: a parameter is invalid; the file is empty, too large, or not what its
-        extension says; or the agent lives in no space. Not retried.
+    :param source: the file to upload: ``s3://conn_id@bucket/folder/name.csv``, ``gs://...``, ``file:///...`` or an
+        absolute path. Give this or ``rows``.
+    :param rows: the rows to upload: a list of mappings, or a JSON string of one. They are written in the format that
+        the extension of ``file_name`` names, CSV or JSON. In CSV, ``None`` is written as an empty field, and a list or
+        a mapping as JSON. The missing values of a data frame (``NaN``, ``NaT``, ``NA``) count as ``None``.
+    :param space_id: the id of the space, as an int or a string of digits. Give this or ``agent_id``.
+    :param agent_id: the id of an agent. The file is uploaded to the space of the agent.
+    :param file_name: the name of the file on the service. Default: a name made of the DAG id, the task id and the map
+        index, with the extension of ``source``, or ``.csv`` for rows.
+    :param encoding: the encoding of a text file, and the encoding in which rows are written. Default: UTF-8.
+    :param max_bytes: the maximum size of the file; a larger one is refused. Default: 64 MiB.
+    :param sequentum_conn_id: the id of the Sequentum connection.
+    :param storage_conn_id: the id of the object storage connection, if it is not part of ``source``.
+    :raises SequentumRequestRefused: a parameter is invalid; the file is empty, too large, or does not match its
+        extension; or the agent is not in a space. Not retried.
     :raises RunFilesUnavailable: the file cannot be read.
     """
 
@@ -129,7 +130,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         self.storage_conn_id = storage_conn_id
 
     def execute(self, context: Context) -> str:
-        """Upload the file. Returns its name."""
+        """Upload the file and return its name."""
         from airflow_provider_sequentum.api import spaces
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
@@ -171,7 +172,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         if is_unset(self.source):
             content = rows_as_file(self.rows, name, encoding)
             if len(content) > limit:
-                raise ValueError(f"The rows have {len(content)} bytes as a file, more than max_bytes={limit}")
+                raise ValueError(f"The file with the rows has {len(content)} bytes, more than max_bytes={limit}")
         else:
             content = self._read(limit)
         check_content(content, name, encoding)
@@ -187,7 +188,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             raise ValueError(f"source={shown_source!r:.500} cannot be read: {error}") from None
         try:
             content = _first_bytes(path, limit + 1)
-        except Exception as error:  # object stores have errors of their own, which are not an OSError
+        except Exception as error:  # the errors of object stores are not OSErrors
             raise RunFilesUnavailable(
                 f"{shown_source} could not be read: {str(error) or repr(error)}. Nothing was uploaded."
             ) from error
@@ -205,7 +206,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             space_id = hook.send(agents.get(agent_id)).space_id
             if space_id is None:
                 raise SequentumRequestRefused(
-                    f"Agent {agent_id} is not in a space, so there is no place for input files. Nothing was uploaded. "
+                    f"Agent {agent_id} is not in a space, so it has no input files. Nothing was uploaded. "
                     "Move the agent to a space, or pass the rows as input parameters of mapped tasks."
                 )
         return space_id
@@ -218,17 +219,17 @@ def rows_to_input_parameters(
     max_rows: int = DEFAULT_ROWS,
     max_bytes: int = DEFAULT_PARAMETERS_BYTES,
 ) -> list[dict[str, Any]]:
-    """Split rows into the input parameters of mapped runs, for an agent that has no space for input files.
+    """Split rows into the input parameters of mapped runs, for an agent that is not in a space with input files.
 
-    Returns what ``StartAgentRunOperator.partial(...).expand(input_parameters=...)`` takes: in the order of the rows,
-    and the same for the same rows. No rows give no runs: Airflow skips the mapped task.
+    Returns a list for ``StartAgentRunOperator.partial(...).expand(input_parameters=...)``, in the order of the rows.
+    The same rows always give the same list. Without rows the list is empty, and Airflow skips the mapped task.
 
-    :param rows: a list of mappings, or JSON text with one.
-    :param parameter: the agent's input parameter that takes a list as CSV text: a run gets several rows, with a header
-        of all columns. By default each row is the input parameters of a run of its own.
-    :param max_rows: how many rows a run gets at most. Default: 1,000.
-    :param max_bytes: how long the input parameters of a run may be as JSON, in bytes. Default: 64 KiB.
-    :raises SequentumRequestRefused: the rows cannot be written, or one of them alone is longer. Not retried.
+    :param rows: a list of mappings, or a JSON string of one.
+    :param parameter: the input parameter of the agent that takes a list as CSV text. Each run then gets several rows,
+        with a header of all columns. By default, each row becomes the input parameters of its own run.
+    :param max_rows: the maximum number of rows for a run. Default: 1,000.
+    :param max_bytes: the maximum size in bytes of the input parameters of a run, as JSON. Default: 64 KiB.
+    :raises SequentumRequestRefused: the rows cannot be written, or a single row exceeds ``max_bytes``. Not retried.
     """
     try:
         if max_rows < 1:
@@ -249,7 +250,7 @@ def _split(rows: list[dict[str, Any]], parameter: str, max_rows: int, max_bytes:
     parts: list[list[str]] = []
     size = 0
     for number, line in enumerate(lines, 1):
-        longer = len(_json_text(line).encode()) - len('""')  # what a text takes in JSON is the sum of what its parts do
+        longer = len(_json_text(line).encode()) - len('""')  # the JSON size of a text is the sum of its parts' sizes
         _check_size(number, empty + longer, max_bytes)
         if not parts or len(parts[-1]) >= max_rows or size + longer > max_bytes:
             parts.append([])
@@ -265,7 +266,7 @@ def _check_size(number: int, size: int, max_bytes: int) -> None:
 
 
 def stable_name(dag_id: str, task_id: str, map_index: int, suffix: str) -> str:
-    """Return the name of a task's file: readable, safe, and another one for every task and map index."""
+    """Return the name of a task's file: readable, safe, and unique for the task and the map index."""
     digest = hashlib.sha256(json.dumps([dag_id, task_id, map_index]).encode()).hexdigest()[:8]
     index = f"-{map_index}" if map_index >= 0 else ""
     stem = _NOT_IN_A_STEM.sub("_", f"{dag_id}-{task_id}")[:120].strip(".")
@@ -273,23 +274,23 @@ def stable_name(dag_id: str, task_id: str, map_index: int, suffix: str) -> str:
 
 
 def parse_file_name(value: object) -> str:
-    """Return the name of a file without a folder."""
+    """Return the name of a file, checked to have no folder."""
     name = parse_text(value).strip()
     if name in (".", "..") or len(name) > LONGEST_NAME or _NOT_IN_A_NAME.search(name):
-        raise ValueError(f"must be the name of a file, without a folder and of {LONGEST_NAME} characters at most")
+        raise ValueError(f"must be a file name without a folder, of at most {LONGEST_NAME} characters")
     return name
 
 
 def check_content(content: bytes, name: str, encoding: str) -> None:
-    """Check that a file is what its extension says.
+    """Check that a file matches its extension.
 
-    :raises ValueError: it is empty, is not encoded as it should be, or has another format.
+    :raises ValueError: the file is empty, has another encoding, or has another format.
     """
     suffix = PurePosixPath(name).suffix.lower()
     if not content.strip():
         raise ValueError(f"{name!r} is empty")
     if (start := MAGIC.get(suffix)) is not None and not content.startswith(start):
-        raise ValueError(f"{name!r} is no {suffix} file: it does not start as one")
+        raise ValueError(f"{name!r} is not a {suffix} file: it does not start like one")
     if suffix not in TEXT_SUFFIXES:
         return
     try:
@@ -298,20 +299,20 @@ def check_content(content: bytes, name: str, encoding: str) -> None:
         where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         raise ValueError(f"{name!r} is not encoded in {encoding}{where}. Set encoding=, or convert the file") from None
     if "\0" in text:
-        raise ValueError(f"{name!r} has a NUL character, as a text in another encoding has. Set encoding=")
+        raise ValueError(f"{name!r} has a NUL character, so it may have another encoding. Set encoding=")
 
 
 def rows_as_file(rows: object, name: str, encoding: str) -> bytes:
-    """Return rows as the bytes of a file, in the format that its extension says.
+    """Return rows as the bytes of a file, in the format of its extension.
 
-    :raises ValueError: there are none, one is no mapping, or they cannot be written so.
+    :raises ValueError: there are no rows, a row is not a mapping, or the format cannot represent the rows.
     """
     suffix = PurePosixPath(name).suffix.lower()
     if suffix not in ROW_SUFFIXES:
         raise ValueError(f"Rows cannot be written to {name!r}: its extension must be one of {', '.join(ROW_SUFFIXES)}")
     written = _rows(rows)
     if not written:
-        raise ValueError("rows must be a list of at least one mapping, not an empty one")
+        raise ValueError("rows must be a list with at least one mapping, but it is empty")
     if suffix == ".csv":
         text = "".join(_csv_lines(written))
     elif suffix == ".json":
@@ -321,7 +322,7 @@ def rows_as_file(rows: object, name: str, encoding: str) -> bytes:
     try:
         return text.encode(encoding)
     except UnicodeEncodeError as error:
-        raise ValueError(f"rows have {error.object[error.start]!r}, which {encoding} cannot encode") from None
+        raise ValueError(f"rows contain {error.object[error.start]!r}, which {encoding} cannot encode") from None
 
 
 def _rows(rows: object) -> list[dict[str, Any]]:
@@ -334,18 +335,18 @@ def _rows(rows: object) -> list[dict[str, Any]]:
     for number, row in enumerate(found, 1):
         if not isinstance(row, dict) or not row:
             raise ValueError(f"rows must be mappings with at least one key; number {number} is {shown(row)}")
-    # In a data frame, NaN stands for a value that is missing, in columns of text too.
+    # In a data frame, NaN stands for a missing value, even in text columns.
     return [{name: None if cell != cell else cell for name, cell in row.items()} for row in found]  # noqa: PLR0124
 
 
 def _csv_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the header and a text for each row, which may have line breaks in it."""
+    """Return the header and the text of each row, in which a field may contain line breaks."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     fields = [{name: _field(value) for name, value in row.items()} for row in rows]
     lines = []
     for row in (dict(zip(columns, columns, strict=True)), *fields):
         stream = io.StringIO(newline="")
-        # A carriage return is quoted only by a writer that ends lines with one.
+        # The writer quotes a carriage return only if its line terminator has one.
         csv.DictWriter(stream, columns, lineterminator="\r\n").writerow(row)
         lines.append(stream.getvalue().removesuffix("\r\n") + "\n")
     return lines

@@ -1,4 +1,4 @@
-"""Which runs are landed: what the manifests below a folder say, checked against what is there."""
+"""The runs that are landed below a folder, according to their manifests, and the check of their files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LandedRun:
-    """A run that a manifest says is landed.
+    """A run that has a manifest.
 
-    :param folder: where its files are.
+    :param folder: the folder that contains its files.
     :param manifest: the manifest in this folder.
     """
 
@@ -30,14 +30,14 @@ class LandedRun:
     manifest: Manifest
 
     def why_not(self, listed: Iterable[RunFile]) -> str | None:
-        """Say why the run's delivered files are not all landed; ``None`` if they are there and unchanged.
+        """Return why the run's delivered files are not all landed; ``None`` if all are present and unchanged.
 
-        Every landed file is read, because what is deleted from the service cannot be fetched again.
+        Every landed file is read, because a file that is deleted from the service cannot be fetched again.
 
-        :param listed: the files that the service has of the run.
+        :param listed: the files of the run that the service lists.
         """
         if not self.manifest.is_complete:
-            return f"The manifest in {self.folder.path} is not complete: the transfer has not ended"
+            return f"The manifest in {self.folder.path} is not complete: the transfer has not finished"
         landed = {file.file_id: file for file in [*self.manifest.files, *self.manifest.without_records]}
         for file in listed:
             if file.kind == DELIVERED and not (file.id in landed and landed[file.id].is_of(file)):
@@ -45,18 +45,18 @@ class LandedRun:
         sizes = self.folder.sizes_below()
         for entry in self.manifest.files:
             if sizes.get(entry.name) != entry.size:
-                return f"{self.folder.path / entry.name} is missing, or has another size than the manifest says"
+                return f"{self.folder.path / entry.name} is missing, or its size differs from the manifest"
         for entry in self.manifest.files:
             if self.folder.measure(entry.name).sha256 != entry.sha256:
-                return f"{self.folder.path / entry.name} is not what was landed"
+                return f"{self.folder.path / entry.name} differs from the file that was landed"
         return None
 
 
 def find_landed_runs(folders: Sequence[ObjectStoragePath], agent_id: int) -> dict[int, list[LandedRun]]:
-    """Return the runs of an agent of which there are manifests in the folders or below them, by id."""
+    """Return the runs of an agent that have manifests in or below the folders, by run id."""
     found: dict[int, list[LandedRun]] = defaultdict(list)
     for folder in folders:
-        with storage_errors(f"Could not look into {folder}"):
+        with storage_errors(f"Could not list {folder}"):
             root = folder.path.rstrip("/")
             folder.fs.invalidate_cache(folder.path)
             try:

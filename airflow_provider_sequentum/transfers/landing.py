@@ -1,4 +1,4 @@
-"""How files get to their place: where that is, what they are called, and that each shows whole or not at all."""
+"""The destination of files, their names, and writing them so that each file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ R = TypeVar("R")
 
 MANIFEST_NAME = "_sequentum_manifest.json"
 CHECKED_FOLDER = "checked"
-"""The folder beside landed files where a check of their records puts what passed, by default."""
+"""The default folder, next to landed files, for the files that a check of their records writes."""
 CHANGES_FOLDER = "_changes"
-"""The same of a comparison with the run before."""
+"""The default folder, next to landed files, for the files that a comparison with the previous run writes."""
 UNFINISHED_SUFFIX = ".unfinished"
 
 LOCAL = frozenset({"", "file", "local"})
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"})
-"""Where folders are names only: to "make" one could create a bucket whose name was misspelt."""
+"""Storages in which folders are only names. Creating one could create a bucket if its name is misspelled."""
 
 SMALL = 4 * 1024 * 1024
-"""Bytes up to which a file is gathered in memory and uploaded by one request."""
+"""The size in bytes up to which a file is buffered in memory and uploaded with one request."""
 
 PROGRESS_INTERVAL = 10.0
-"""Seconds between two log lines on the progress."""
+"""Seconds between two log lines about the progress."""
 
 _MEBIBYTE = 1024 * 1024
 _PART = 8 * _MEBIBYTE
@@ -65,14 +65,14 @@ _PERCENT_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
 def check_destination(destination: object) -> str:
-    """Return a destination without its closing slash.
+    """Return a destination without its trailing slash.
 
-    File systems and object stores read an unusual address differently: some drop an empty segment that others keep, so
-    that files are written to one place and looked for in another. Such an address is refused before anything is
-    written.
+    File systems and object stores interpret unusual addresses differently. For example, some drop an empty segment that
+    others keep, so that files are written to one place and looked up in another. Such an address is refused before
+    anything is written.
 
     :param destination: an address such as ``s3://conn_id@bucket/folder``, or an absolute path.
-    :raises ValueError: it cannot be relied on; the message says why and what to write.
+    :raises ValueError: the address is not reliable. The message says why, and what to use instead.
     """
     if not isinstance(destination, str) or not destination.strip():
         raise ValueError("it is empty" if isinstance(destination, str) else "it is not a string")
@@ -80,17 +80,17 @@ def check_destination(destination: object) -> str:
     host, _, path = rest.partition("/") if is_address else ("", "", destination.removeprefix("/"))
     conn_id, _, bucket = host.rpartition("@")
     if ":" in conn_id:
-        raise ValueError("it holds a password. Keep it in an Airflow connection, and name that: s3://conn_id@bucket")
+        raise ValueError("it contains a password. Store it in an Airflow connection instead: s3://conn_id@bucket")
     if destination != destination.strip():
-        raise ValueError("it has white space at its ends")
+        raise ValueError("it starts or ends with white space")
     if unusual := _NOT_IN_A_DESTINATION.search(destination):
-        raise ValueError(f"it has {unusual[0]!r}")
+        raise ValueError(f"it contains {unusual[0]!r}")
     _check_place(scheme.lower() if is_address else None, destination, bucket)
     segments = path.removesuffix("/").split("/") if path else []
     if "" in segments:
-        raise ValueError("two slashes follow each other. If it is joined from parts, leave one of the two out")
+        raise ValueError("it has two slashes in a row. If it is joined from parts, omit one of them")
     if not {".", ".."}.isdisjoint(segments):
-        raise ValueError("it has a segment '.' or '..'. Write out the folder that is meant")
+        raise ValueError("it has a segment '.' or '..'. Write the path of the folder without them")
     return destination.removesuffix("/") if segments else destination
 
 
@@ -100,9 +100,9 @@ def _check_place(scheme: str | None, destination: str, bucket: str) -> None:
             raise ValueError("it is neither an address such as s3://conn_id@bucket/folder nor an absolute path")
     elif scheme in LOCAL:
         if bucket:
-            raise ValueError(f"{bucket!r} stands where a host would. A local folder has three slashes: file:///folder")
+            raise ValueError(f"{bucket!r} is in the place of a host. A local folder has three slashes: file:///folder")
         if _PERCENT_ESCAPE.search(destination):
-            raise ValueError("a percent escape would be taken literally. Write the path as it is, without file://")
+            raise ValueError("a percent escape would be taken literally. Write the plain path, without file://")
     elif scheme in OBJECT_STORES and (not bucket or bucket != bucket.strip()):
         raise ValueError(f"{bucket!r} is not the name of a bucket. Write {scheme}://bucket/folder")
 
@@ -110,26 +110,26 @@ def _check_place(scheme: str | None, destination: str, bucket: str) -> None:
 def open_destination(destination: object, conn_id: str | None) -> ObjectStoragePath:
     """Return the folder at a destination.
 
-    :param conn_id: the connection of the storage, if the destination does not name it.
+    :param conn_id: the id of the storage connection, if the destination does not contain it.
     :raises ValueError: the destination is refused, or Airflow has no file system for it.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     address = check_destination(str(destination) if isinstance(destination, ObjectStoragePath) else destination)
-    # Below Airflow 3.2 a conn_id of None hides the one in the address.
+    # Before Airflow 3.2, conn_id=None overrides the connection id in the address.
     options = {"conn_id": conn_id} if conn_id else {}
     try:
         folder = ObjectStoragePath(address, **options)
-        folder.fs  # noqa: B018 - the file system is looked for when it is first asked for
+        folder.fs  # noqa: B018 - the file system is looked up on first access
     except (ValueError, ImportError) as error:
         raise ValueError(f"{error}. Is the Airflow provider of this storage installed?") from error
     return folder
 
 
 def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePath:
-    """Return the path that a parameter names, as :func:`open_destination` does.
+    """Return the path in the parameter ``name``, as :func:`open_destination` does.
 
-    :raises ValueError: it cannot be used; the message begins with ``name`` and has no full stop.
+    :raises ValueError: the path cannot be used. The message starts with ``name`` and does not end with a period.
     """
     try:
         return open_destination(path, conn_id)
@@ -138,9 +138,9 @@ def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePat
 
 
 def common_folder(paths: Sequence[str]) -> str:
-    """Return the folder that files have in common, which for those of several partitions is above them.
+    """Return the folder that files have in common. For files of several partitions, it is the folder above them.
 
-    That of the first file, if they have none: neither a bucket nor the root of a disk is one.
+    If they have none in common, return the folder of the first file. A bucket or the root of a disk does not count.
     """
     folders = [path.split("/")[:-1] for path in paths]
     common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
@@ -149,8 +149,8 @@ def common_folder(paths: Sequence[str]) -> str:
 
 
 def without_password(destination: object) -> str:
-    """Return a destination as a message may show it."""
-    # What is neither a text nor a path is only shown in the error that refuses it.
+    """Return a destination without its password, so that a message can show it."""
+    # A value that is neither a string nor a path only appears in the error that refuses it.
     text = shown(destination) if isinstance(destination, int) else str(destination)
     return _PASSWORD.sub("://***@", text)
 
@@ -159,13 +159,14 @@ def without_password(destination: object) -> str:
 
 
 def landing_names(names: Sequence[str | None], taken: Sequence[str] = ()) -> list[str]:
-    """Return a safe name for each of the server's. None is an unfinished file's, or one that is needed beside them.
+    """Return a safe name for each name from the server.
 
-    With it the file's path can be given to an operator: it has nothing that :func:`check_destination` refuses.
+    No safe name is that of an unfinished file, or is reserved for another purpose in the folder. It contains nothing
+    that :func:`check_destination` refuses, so the path of the file can be passed to an operator.
 
-    :param taken: further names that are needed beside them.
+    :param taken: further names that are reserved.
     """
-    # Only a safe name shows how it ends.
+    # The suffix is only certain once the name is safe.
     safe = (_NOT_IN_A_DESTINATION.sub("_", safe_file_name(name)) for name in names)
     harmless = [f"{name}_" if name.lower().endswith(UNFINISHED_SUFFIX) else name for name in safe]
     needed = (MANIFEST_NAME, CHECKED_FOLDER, CHANGES_FOLDER, *taken)
@@ -173,16 +174,17 @@ def landing_names(names: Sequence[str | None], taken: Sequence[str] = ()) -> lis
 
 
 def unfinished_name(name: str) -> str:
-    """Return a name for a file while it is written, a new one each time.
+    """Return a unique name for a file while it is being written.
 
-    Two attempts of a task may write the same file at once: the first one's worker may live, but have lost touch with
-    Airflow. The file's own name may be as long as the file system allows, so nothing can be added to it.
+    Two attempts of a task may write the same file at the same time, because the worker of the first one may be alive
+    but have lost contact with Airflow. The name of the file may be as long as the file system allows, so it is hashed
+    instead of extended.
     """
     return f"{_mark(name)}-{secrets.token_hex(4)}{UNFINISHED_SUFFIX}"
 
 
 def unfinished_of(names: Iterable[str], present: Iterable[str]) -> list[str]:
-    """Return those of the files that are ``present`` which a killed attempt left of one of ``names``."""
+    """Return the files in ``present`` that a killed attempt left unfinished while it wrote one of ``names``."""
     marks = {_mark(_last(name)) for name in names}
     return [each for each in present if each.endswith(UNFINISHED_SUFFIX) and _last(each).partition("-")[0] in marks]
 
@@ -200,11 +202,11 @@ def _mark(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is in a folder.
+    """The contents of a folder.
 
-    :param sizes: bytes of each file.
-    :param replaceable: names of files, links and devices, which a file of the same name replaces.
-    :param folders: names of folders, which no file can replace.
+    :param sizes: the size of each file in bytes.
+    :param replaceable: the names of files, links and devices, which a file of the same name replaces.
+    :param folders: the names of folders, which a file cannot replace.
     """
 
     sizes: dict[str, int]
@@ -214,7 +216,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A landed file. What the storage fails to do is raised as ``RunFilesUnavailable``."""
+    """A landed file. Errors of the storage are raised as ``RunFilesUnavailable``."""
 
     path: ObjectStoragePath
 
@@ -223,13 +225,13 @@ class StoredFile:
 
     @property
     def name(self) -> str:
-        """Its name, whose suffix tells its format."""
+        """The name of the file, whose suffix determines the format."""
         name: str = self.path.name
         return name
 
     @contextmanager
     def open(self, mode: str) -> Iterator[IO[bytes]]:
-        """Open it, for the time of a ``with`` block."""
+        """Open the file for the duration of a ``with`` block."""
         with storage_errors(f"Could not read {self.path}"), self.path.open(mode) as stream:  # type: ignore[no-untyped-call]
             yield stream
 
@@ -238,7 +240,7 @@ class StoredFile:
 class LandingFolder:
     """The folder that files land in.
 
-    What the storage fails to do is raised as :class:`~airflow_provider_sequentum.exceptions.RunFilesUnavailable`.
+    Errors of the storage are raised as :class:`~airflow_provider_sequentum.exceptions.RunFilesUnavailable`.
 
     :param path: the destination.
     """
@@ -246,34 +248,34 @@ class LandingFolder:
     path: ObjectStoragePath
 
     def make(self) -> None:
-        """Make the folder if it is not there and the storage has folders."""
+        """Create the folder if it does not exist and the storage has folders."""
         if self.path.protocol not in OBJECT_STORES:
-            with storage_errors(f"Could not make {self.path}"):
+            with storage_errors(f"Could not create {self.path}"):
                 self.path.mkdir(parents=True, exist_ok=True)
 
     def contents(self) -> Contents:
-        """Return what is in the folder, which is made if it is not there."""
+        """Return the contents of the folder, which is created if it does not exist."""
         self.make()
-        with storage_errors(f"Could not look into {self.path}"):
+        with storage_errors(f"Could not list {self.path}"):
             self.path.fs.invalidate_cache(self.path.path)
             try:
                 entries = self.path.fs.ls(self.path.path, detail=True)
-            except FileNotFoundError:  # what an object store says of a folder without files
+            except FileNotFoundError:  # the error of an object store for a folder without files
                 entries = []
         named = [(entry["name"].rpartition("/")[2], entry) for entry in entries]
         return Contents(
             {name: entry["size"] for name, entry in named if entry["type"] == "file"},
             frozenset(name for name, entry in named if entry["type"] != "directory"),
-            # In an object store a folder is a part of other keys, and takes no name from a file.
+            # In an object store, a folder is only a prefix of keys, so a file can have the same name.
             frozenset(name for name, entry in named if entry["type"] == "directory")
             if self.path.protocol not in OBJECT_STORES
             else frozenset(),
         )
 
     def sizes_below(self) -> dict[str, int]:
-        """Return the bytes of each file in the folder and in those below it, by its path from here."""
+        """Return the size in bytes of each file in the folder and its subfolders, by path relative to the folder."""
         root = self.path.path.rstrip("/")
-        with storage_errors(f"Could not look into {self.path}"):
+        with storage_errors(f"Could not list {self.path}"):
             self.path.fs.invalidate_cache()
             try:
                 found = self.path.fs.find(self.path.path, detail=True)
@@ -282,9 +284,9 @@ class LandingFolder:
         return {path[len(root) :].strip("/"): entry["size"] for path, entry in found.items()}
 
     def where(self, name: str) -> str:
-        """Return where a file of the folder is, so that it can be given to an operator.
+        """Return the path of a file in the folder, so that it can be passed to an operator.
 
-        A file with a percent escape in its name, as in a partition's, has no ``file://``, with which
+        A local path with a percent escape, such as that of a partition, has no ``file://`` prefix, because
         :func:`open_destination` would refuse it.
         """
         path = self.path / name
@@ -292,21 +294,21 @@ class LandingFolder:
         return path.path if path.protocol in LOCAL and is_plain else str(path)
 
     def name_here(self, path: ObjectStoragePath) -> str | None:
-        """Return the name that a path has in this folder; ``None`` if it leads elsewhere."""
+        """Return the name of the file that a path names in this folder; ``None`` if the path is in another folder."""
         places = [(each.protocol in LOCAL or each.protocol, each.path) for each in (path.parent, self.path)]
         return path.name if places[0] == places[1] else None
 
     def file(self, name: str) -> StoredFile:
-        """Return a file of the folder."""
+        """Return a file in the folder."""
         return StoredFile(self.path / name)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a small file."""
+        """Return the content of a small file."""
         with storage_errors(f"Could not read {self.path / name}"):
             return (self.path / name).read_bytes()
 
     def measure(self, name: str) -> Measure:
-        """Read a file and return what it holds."""
+        """Read a file and measure it."""
         with (
             self.file(name).open("rb") as stream,
             Measuring(name) as measuring,
@@ -316,9 +318,9 @@ class LandingFolder:
 
     @contextmanager
     def write(self, name: str, expected_size: int | None = None) -> Iterator[Destination]:
-        """Open a file for writing, as :func:`landing` does. What a killed attempt left half-written of it is removed.
+        """Open a file for writing, as :func:`landing` does. Unfinished copies from killed attempts are removed.
 
-        :param name: its name or, in a folder below this one, its path from here.
+        :param name: the name of the file or, if it is in a subfolder, its relative path.
         """
         target = self.path / name
         if "/" in name:
@@ -330,9 +332,9 @@ class LandingFolder:
                 yield stream
 
     def upload(self, name: str, file: Path, progress: Progress | None = None) -> str:
-        """Copy a file of this machine into the folder, or into one below it, and return where it is then.
+        """Copy a local file into the folder or a subfolder, and return its new path.
 
-        :param progress: where it learns that it is to stop.
+        :param progress: stops the copy if it is to be abandoned.
         """
         with self.write(name, file.stat().st_size) as stream, file.open("rb") as source:
             while data := source.read(_MEBIBYTE):
@@ -342,15 +344,15 @@ class LandingFolder:
         return self.where(name)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with storage_errors(f"Could not remove {self.path / name}"):
             remove_file(self.path / name)
 
 
 def remove_file(path: ObjectStoragePath) -> None:
-    """Remove a file, if it is there.
+    """Remove a file, if it exists.
 
-    ``unlink`` would not do: some file systems take brackets in a name for a pattern, and remove what fits it.
+    ``unlink`` is not safe: some file systems treat brackets in a name as a pattern, and remove every file that matches.
     """
     with suppress(FileNotFoundError):
         path.fs.rm_file(path.path)
@@ -358,11 +360,11 @@ def remove_file(path: ObjectStoragePath) -> None:
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Raise the errors of the operating system and of the object store as ``RunFilesUnavailable``.
+    """Raise errors of the operating system and of the object store as ``RunFilesUnavailable``.
 
-    Object stores have errors of their own, which are no ``OSError``: what is not ours is taken for theirs.
+    The errors of object stores are not ``OSError``, so every error that is not our own counts as theirs.
 
-    :param what: what could not be done.
+    :param what: what could not be done, as the start of the message, such as ``Could not read s3://...``.
     """
     try:
         yield
@@ -370,7 +372,7 @@ def storage_errors(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise RunFilesUnavailable(
-            f"{what}: {str(error) or repr(error)}. Nothing half-written has been left under its final name, and this "
+            f"{what}: {str(error) or repr(error)}. No incomplete file has been left under its final name, and this "
             "attempt has left the run's files untouched on the service. A retry continues where it ended."
         ) from error
 
@@ -380,12 +382,12 @@ def storage_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def landing(target: ObjectStoragePath, expected_size: int | None = None) -> Iterator[Destination]:
-    """Open ``target`` for writing; it appears when the block ends well, and not at all if the block raises.
+    """Open ``target`` for writing. It appears when the block ends without an error, and not at all otherwise.
 
-    Object stores show an upload when it is completed. A local file is written under another name beside its own,
-    because fsspec's own transactions pass through the folder for temporary files, which may be on another disk.
+    Object stores show an upload once it is complete. A local file is written under another name in the same folder,
+    because fsspec's own transactions use the folder for temporary files, which may be on another disk.
 
-    :param expected_size: about how large the file is going to be, in bytes, if that is known.
+    :param expected_size: the approximate size of the file in bytes, if known.
     """
     if target.protocol in LOCAL:
         with _local(Path(target.path)) as stream:
@@ -401,8 +403,8 @@ def landing(target: ObjectStoragePath, expected_size: int | None = None) -> Iter
 
 
 def part_size(expected_size: int | None) -> int:
-    """Return how many bytes to gather for one part: few, to spare memory, but S3 takes no more than 10,000 parts."""
-    size = min(expected_size or 0, _LARGEST_OBJECT)  # a part is gathered in memory, whatever size the service lists
+    """Return the size of one part in bytes: small, to save memory, although S3 allows no more than 10,000 parts."""
+    size = min(expected_size or 0, _LARGEST_OBJECT)  # a part is buffered in memory, whatever size the service lists
     return max(_PART, -(-size // _MAX_PARTS))
 
 
@@ -412,8 +414,8 @@ def _local(target: Path) -> Iterator[Destination]:
     try:
         with unfinished.open("xb") as stream:
             yield stream
-        # A move would put the file into a folder of that name, or into the one that a link of that name leads to. A
-        # rename replaces a link, and raises where a folder is.
+        # A move would put the file into a folder of that name, or into the target of a link of that name. A rename
+        # replaces a link, and raises an error if there is a folder.
         os.replace(unfinished, target)  # noqa: PTH105 - tests interrupt it here
     except BaseException:
         unfinished.unlink(missing_ok=True)
@@ -421,13 +423,13 @@ def _local(target: Path) -> Iterator[Destination]:
 
 
 def _remove_unfinished(target: Path) -> None:
-    """Remove what killed attempts left of a file. An attempt that still writes it fails, and this one takes over."""
+    """Remove unfinished copies of a file from killed attempts. If one is still being written, that attempt fails."""
     for name in unfinished_of([target.name], [path.name for path in target.parent.iterdir()]):
         target.with_name(name).unlink(missing_ok=True)
 
 
 class _Upload:
-    """One request for a small file; for a larger one an upload in parts, which shows when it is completed."""
+    """An upload with one request for a small file, or in parts for a larger one. It appears once it is complete."""
 
     def __init__(self, target: ObjectStoragePath, part: int) -> None:
         self._fs, self._path, self._part = target.fs, target.path, part
@@ -451,7 +453,7 @@ class _Upload:
     def discard(self) -> None:
         if self._stream is not None:
             self._stream.discard()
-            # Azure's stream knows no discard: left open, it would complete the upload when it is garbage-collected.
+            # Azure's stream cannot discard. If left open, it would complete the upload when it is garbage-collected.
             self._stream.closed = True
 
 
@@ -459,9 +461,9 @@ class _Upload:
 
 
 class Progress:
-    """What copies report while they work, and where they learn that they are to stop.
+    """The progress that copies report, and the signal that stops them.
 
-    It exists before the copies do, so that a stop that comes early is not lost.
+    It is created before the copies start, so that an early stop is not lost.
     """
 
     def __init__(self) -> None:
@@ -473,10 +475,10 @@ class Progress:
         self._stop = threading.Event()
 
     def expect(self, files: int, size: int) -> None:
-        """Start to count, or count more.
+        """Start counting, or add to the expected totals.
 
-        :param files: how many files there are to copy.
-        :param size: how many bytes that is, as far as is known.
+        :param files: the number of files to copy.
+        :param size: their total size in bytes, as far as it is known.
         """
         if not self._files:
             self._started = time.monotonic()
@@ -484,19 +486,19 @@ class Progress:
         self._size += size
 
     def stop(self) -> None:
-        """Make every copy end at its next step. Safe in a signal handler."""
+        """Stop every copy at its next step. Safe to call from a signal handler."""
         self._stop.set()
 
     def sleep(self, seconds: float) -> None:
         """Sleep.
 
-        :raises CancelledError: the copies are to stop: another one failed, or the task was killed.
+        :raises CancelledError: the copies have to stop, because another one failed or the task was killed.
         """
         if self._stop.wait(seconds):
             raise CancelledError
 
     def moved(self, size: int) -> None:
-        """Note that bytes were copied.
+        """Add to the number of copied bytes.
 
         :raises CancelledError: as :meth:`sleep`.
         """
@@ -506,7 +508,7 @@ class Progress:
             self._bytes += size
 
     def finished(self) -> None:
-        """Note that a file is complete."""
+        """Count a file as complete."""
         with self._lock:
             self._done += 1
 
@@ -519,7 +521,7 @@ class Progress:
 
 
 def format_size(size: float) -> str:
-    """Return a number of bytes in the unit that fits it: ``869 bytes``, ``1.5 KiB``, ``2.0 MiB``."""
+    """Return a number of bytes in a suitable unit: ``869 bytes``, ``1.5 KiB``, ``2.0 MiB``."""
     if size < 1024:
         return counted(round(size), "byte")
     return f"{size / 1024:.1f} KiB" if size < _MEBIBYTE else f"{size / _MEBIBYTE:.1f} MiB"
@@ -528,13 +530,13 @@ def format_size(size: float) -> str:
 def copy_all(
     items: Sequence[T], copy: Callable[[T], R], workers: int, progress: Progress, report: Callable[[Progress], Any]
 ) -> list[R]:
-    """Copy every item, some at a time, and return the results in order.
+    """Copy all items, several at a time, and return the results in order.
 
-    When one copy fails no further one starts, those under way are abandoned, and its error is raised. The same happens
-    when something interrupts the calling thread, such as the task's time running out.
+    If a copy fails, no further copies start, those in progress are abandoned, and the error is raised. The same happens
+    if the calling thread is interrupted, for example because the task times out.
 
-    :param copy: copies one item, reporting to ``progress``.
-    :param workers: how many at a time.
+    :param copy: copies one item and reports to ``progress``.
+    :param workers: the number of copies at a time.
     :param report: called every :data:`PROGRESS_INTERVAL` seconds.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="run-files") as pool:

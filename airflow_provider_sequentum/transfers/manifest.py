@@ -1,12 +1,12 @@
-"""The manifest: a file beside the landed ones that says what they are.
+"""The manifest: a file next to the landed files that describes them.
 
-It is written twice. Before the first file is fetched it is the *plan*: which files of which run are going to be landed,
-and which of their names were taken already. Files take their name only when they are whole, so a retry that finds the
-plan knows that a file which is there, and was not there before, is whole. After the last file it is *complete*, with
-sizes, checksums and record counts.
+It is written twice. Before the first file is fetched, it is the *plan*: which files of which run will be landed, and
+which of their names were already taken. A file gets its name only when it is complete, so a retry that finds the plan
+knows that a file which exists now, but did not before, is complete. After the last file, the manifest is *complete*,
+with sizes, checksums and record counts.
 
-Its fields are a contract, listed in ``docs/files-and-records.md``. When it is read, unknown fields are ignored and
-absent ones have their defaults, so that manifests of earlier and later versions are understood.
+Its fields are a public contract, listed in ``docs/files-and-records.md``. When it is read, unknown fields are ignored
+and missing ones have their defaults, so that manifests of earlier and later versions can be read.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 
 class LandedFile(BaseModel):
-    """One file: what the service says of it and, once it is landed, what was measured.
+    """One file: what the service lists and, once the file is landed, what was measured.
 
-    :param name: its name in the folder.
-    :param original_name: its name on the service, where that is another one.
-    :param file_type: the service's code of what the file is.
-    :param listed_size: bytes by the service's list; may be wrong or missing.
-    :param size: bytes that were landed.
-    :param sha256: their checksum.
-    :param records: number of records; ``None`` where the format is not one that can be counted in passing.
-    :param source_size: of a converted file, bytes of the file that it was made of.
-    :param source_sha256: of a converted file, the checksum of the file that it was made of.
+    :param name: the name in the folder.
+    :param original_name: the name on the service, if it differs.
+    :param file_type: the service's code for the type of the file.
+    :param listed_size: the size in bytes according to the service's list. It may be wrong or missing.
+    :param size: the landed size in bytes.
+    :param sha256: the checksum of the landed file.
+    :param records: the number of records; ``None`` if they cannot be counted while the file is streamed.
+    :param source_size: for a converted file, the size in bytes of the file from which it was made.
+    :param source_sha256: for a converted file, the checksum of the file from which it was made.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,16 +54,16 @@ class LandedFile(BaseModel):
 
     @property
     def fetched_size(self) -> int | None:
-        """Bytes that the service sent."""
+        """The number of bytes that the service sent."""
         return self.size if self.source_sha256 is None else self.source_size
 
     def is_of(self, file: RunFile) -> bool:
-        """Whether the entry is about this file, as the service lists it. A run restarted in place delivers others."""
+        """Whether the entry is for this file, as the service lists it. A run restarted in place has new files."""
         mine, theirs = self.created and self.created.timestamp(), file.created and file.created.timestamp()
         return (self.file_id, self.listed_size, mine) == (file.id, file.file_size, theirs)
 
     def is_same_file(self, other: LandedFile) -> bool:
-        """Whether the service would hand out the same bytes. A run restarted in place delivers new files."""
+        """Whether the service would send the same bytes. A run restarted in place delivers new files."""
         if self.source_sha256 is not None or other.source_sha256 is not None:
             return False
         mine, theirs = (
@@ -74,7 +74,7 @@ class LandedFile(BaseModel):
 
 
 class Form(BaseModel):
-    """What files with records are converted to. The fields are the parameters of the transfer."""
+    """The form that files with records are converted to. The fields are parameters of the transfer."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -86,17 +86,18 @@ class Form(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a transfer does to a folder.
+    """The plan or the result of a transfer to a folder.
 
-    :param format: the version of these fields.
-    :param is_complete: all files are landed and verified.
-    :param run_records: records the run extracted, by the service's count.
-    :param replaced: names that were taken in the folder before, by something that did not come from this transfer.
-    :param unreadable: how many entries of the service's list of files could not be read. Their files may be missing.
-    :param form: what files with records were converted to; ``None`` if all were landed as they are.
-    :param without_records: files of the run that were converted and gave no file, since they hold no records.
-    :param remove_method: how the run's files are removed from the service once all is verified; written before the
-        removal, so that a retry which finds nothing on the service knows why.
+    :param format: the version of the file format.
+    :param is_complete: whether all files are landed and verified.
+    :param run_records: the number of records that the run extracted, as counted by the service.
+    :param replaced: names that were already taken in the folder by something that is not from this transfer.
+    :param unreadable: the number of entries in the service's list of files that could not be read. Their files may be
+        missing.
+    :param form: the form that files with records were converted to; ``None`` if all files were landed unchanged.
+    :param without_records: files of the run that were to be converted but have no records, so that there is no file.
+    :param remove_method: how the run's files are removed from the service after verification. It is written before the
+        removal, so that a retry which finds no files on the service knows why.
     """
 
     format: Literal[1] = 1
@@ -115,28 +116,28 @@ class Manifest(BaseModel):
 
     @classmethod
     def parse(cls, content: bytes) -> Self | None:
-        """Read a manifest; ``None`` if it is not one, so that nothing in the folder is trusted."""
+        """Read a manifest. Return ``None`` if the content is not valid; then no file in the folder is trusted."""
         try:
             return cls.model_validate_json(content)
         except ValidationError:
             return None
 
     def to_json(self) -> bytes:
-        """Return the manifest as the bytes of a file."""
+        """Return the manifest as the content of a file."""
         return (self.model_dump_json(indent=1) + "\n").encode()
 
     def is_of(self, agent_id: int, run_id: int) -> bool:
-        """Whether the manifest belongs to that run."""
+        """Whether the manifest belongs to the given run."""
         return (self.agent_id, self.run_id) == (agent_id, run_id)
 
     def is_removed(self, listed: Collection[RunFile], wanted: Collection[RunFile]) -> bool:
         """Whether all files of the run are landed, and their removal from the service has started.
 
-        Some may be left: a removal can end half-way, and the service's own files may outlive it. A file that is wanted
-        and was not landed is one of a run that was restarted in place since.
+        Some files may be left, because a removal can end halfway and may not include files of the service itself. A
+        wanted file that was not landed means that the run has since been restarted in place.
 
-        :param listed: the files that the service has of the run.
-        :param wanted: those of them that are to be landed, or that must not be removed uncopied.
+        :param listed: the files of the run that the service lists.
+        :param wanted: those of them that are to be landed, or that must not be removed without being copied.
         """
         if not self.is_complete or self.remove_method is None:
             return False
@@ -146,18 +147,18 @@ class Manifest(BaseModel):
 
     @property
     def size(self) -> int:
-        """Bytes landed."""
+        """The number of landed bytes."""
         return sum(file.size or 0 for file in self.files)
 
     @property
     def records(self) -> int | None:
-        """Records landed; ``None`` unless every file's are known."""
+        """The number of landed records; ``None`` unless it is known for every file."""
         counts = [file.records for file in self.files]
         return None if None in counts else sum(count or 0 for count in counts)
 
 
 def planned_file(file: RunFile, name: str) -> LandedFile:
-    """Return the entry of a file that is going to be landed under ``name``, as it is or converted."""
+    """Return the entry of a file that will be landed as ``name``, unchanged or converted."""
     return LandedFile(
         file_id=file.id,
         name=name,
@@ -177,13 +178,14 @@ def plan(
 ) -> Manifest:
     """Return the plan of a transfer.
 
-    Entries of files that an earlier attempt landed carry what was measured then. What is in the folder under a planned
-    name and cannot be told to come from this run is listed as replaced: it is fetched, now and by the next attempt.
+    Entries of files that an earlier attempt landed keep the measurements of that attempt. If the folder has a file
+    under a planned name that is not known to come from this run, the name is listed as replaced: this attempt fetches
+    the file, and so does the next one.
 
-    :param files: the files to land; those that were converted with what was measured.
-    :param previous: the manifest found in the folder, of whatever run.
-    :param present: names that are taken in the folder.
-    :param form: what files with records were converted to.
+    :param files: the files to land. Converted files include their measurements.
+    :param previous: the manifest found in the folder, from any run.
+    :param present: the names that are taken in the folder.
+    :param form: the form that files with records were converted to.
     """
     is_of_run = previous is not None and previous.is_of(run.agent_id, run.id)
     known = {file.name: file for file in previous.files} if previous and is_of_run else {}
@@ -210,7 +212,7 @@ def plan(
 
 
 def landed_before(planned: Manifest, present: Collection[str]) -> list[LandedFile]:
-    """Return the entries whose files are in the folder already, whole: an earlier attempt landed them as they are."""
+    """Return the entries of files that an earlier attempt landed unchanged and that are in the folder, complete."""
     return [
         file
         for file in planned.files
@@ -219,11 +221,11 @@ def landed_before(planned: Manifest, present: Collection[str]) -> list[LandedFil
 
 
 def left_over(previous: Manifest, planned: Manifest, listed: Collection[int], present: Collection[str]) -> list[str]:
-    """Return names of files of another run, or of this one before it was restarted, that stay in the folder.
+    """Return the names of files that stay in the folder from another run, or from this run before it was restarted.
 
-    :param previous: the manifest found in the folder, of whatever run.
-    :param listed: ids of the files that the service has of the run.
-    :param present: names that are taken in the folder.
+    :param previous: the manifest found in the folder, from any run.
+    :param listed: the ids of the files of the run that the service lists.
+    :param present: the names that are taken in the folder.
     """
     is_of_run = previous.is_of(planned.agent_id, planned.run_id)
     kept = {file.name for file in [*planned.files, *outdated(previous, planned, listed)]}
@@ -232,12 +234,13 @@ def left_over(previous: Manifest, planned: Manifest, listed: Collection[int], pr
 
 
 def outdated(previous: Manifest | None, planned: Manifest, listed: Collection[int]) -> list[LandedFile]:
-    """Return files that an earlier attempt landed of the same run in another form, and that the new ones replace.
+    """Return the files of the same run that an earlier attempt landed in another form and that the new files replace.
 
-    They are removed: a table that reads the folder would have their records twice. What another task has made of other
-    files of the run stays.
+    They are removed, because a table that reads the folder would otherwise contain their records twice. Files that
+    another task has made from other files of the run stay.
 
-    :param listed: ids of the files that the service has of the run. One that it has no more was replaced by a restart.
+    :param listed: the ids of the files of the run that the service lists. A file that is no longer listed was replaced
+        when the run was restarted.
     """
     if previous is None or not previous.is_of(planned.agent_id, planned.run_id):
         return []
@@ -256,5 +259,5 @@ def outdated(previous: Manifest | None, planned: Manifest, listed: Collection[in
 
 
 def _is_below(name: str) -> bool:
-    """Whether a name that a manifest has stays in its folder."""
+    """Whether a name from a manifest is inside its folder."""
     return {"", ".", ".."}.isdisjoint(name.split("/"))

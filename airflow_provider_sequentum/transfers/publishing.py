@@ -1,4 +1,4 @@
-"""The storage as the comparison of runs sees it: landed files, a folder for changes, and the pointer."""
+"""The storage port of the comparison of runs: the landed files, the folder for changes, and the pointer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PublishingStorage:
     """The port of :func:`~airflow_provider_sequentum.quality.published.publish_changes`.
 
     :param changes: the folder for the files with changes.
-    :param conn_id: the connection of the storage, for paths that do not name one.
+    :param conn_id: the id of the storage connection, for paths that do not contain one.
     """
 
     pointer: ObjectStoragePath
@@ -26,7 +26,7 @@ class PublishingStorage:
     conn_id: str | None
 
     def now(self) -> datetime:
-        """Return the time."""
+        """Return the current time."""
         return datetime.now(UTC)
 
     def open(self, path: str) -> StoredFile:
@@ -34,7 +34,7 @@ class PublishingStorage:
         return StoredFile(open_destination(path, self.conn_id))
 
     def read_pointer(self) -> bytes | None:
-        """Return the pointer's bytes; ``None`` if there is none yet."""
+        """Return the content of the pointer; ``None`` if it does not exist yet."""
         with storage_errors(f"Could not read {self.pointer}"):
             self.pointer.fs.invalidate_cache(self.pointer.parent.path)
             try:
@@ -43,14 +43,14 @@ class PublishingStorage:
                 return None
 
     def write_pointer(self, content: bytes) -> None:
-        """Put a pointer in place of the one there is, as a whole."""
+        """Write the pointer, or replace it atomically."""
         folder = LandingFolder(self.pointer.parent)
         folder.make()
         with folder.write(self.pointer.name) as stream:
             stream.write(content)
 
     def write_changes(self, name: str, content: Path) -> str:
-        """Put a file into the folder for changes, as a whole, and return its path."""
+        """Write a file atomically to the folder for changes, and return its path."""
         folder = LandingFolder(self.changes)
         folder.make()
         return folder.upload(name, content)

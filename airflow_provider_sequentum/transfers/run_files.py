@@ -1,4 +1,4 @@
-"""The transfer that lands a run's files in object storage."""
+"""The transfer operator that copies the files of a run to object storage."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TRANSFER_KEY = "transfer"
-"""XCom key of the transfer's summary."""
+"""The XCom key of the summary of the transfer."""
 
 DEFAULT_PARALLEL_FILES = 8
 
@@ -44,54 +44,56 @@ DEFAULT_PARALLEL_FILES = 8
 class RunFilesToObjectStorageOperator(BaseOperator):
     """Copy the files of a run to object storage.
 
-    Files are streamed, so their size does not matter, and each appears under its name only when it is whole. A manifest
-    (``_sequentum_manifest.json``) beside them holds sizes, checksums and record counts. A retry fetches only what is
-    missing. Give every run a folder of its own: files of another run with the same names are replaced.
+    Files are streamed, so their size does not matter, and each file appears under its name only when it is complete. A
+    manifest next to them (``_sequentum_manifest.json``) contains sizes, checksums and record counts. A retry only
+    fetches the files that are missing. Use a separate folder for each run: files of another run with the same names are
+    replaced.
 
-    Returns the list of landed paths, an empty one if the run delivered nothing. A summary (``agent_id``, ``run_id``,
-    ``manifest``, ``files``, ``fetched``, ``bytes``, ``records``, and ``unreadable``: how many entries of the service's
-    list could not be read, so that their files are not copied) is under the XCom key ``transfer``.
+    Returns the list of landed paths, which is empty if the run delivered nothing. A summary is pushed to the XCom key
+    ``transfer``: ``agent_id``, ``run_id``, ``manifest``, ``files``, ``fetched``, ``bytes``, ``records`` and
+    ``unreadable``, the number of entries in the service's list that could not be read and whose files are not copied.
 
-    ``None`` and an empty string leave a parameter unset.
+    A parameter that is ``None`` or an empty string is treated as unset.
 
     .. seealso:: https://docs.sequentum.com/concepts/runs
 
-    :param agent_id: the agent, as an int or a string of digits.
-    :param run_id: the run, as an int or a string of digits. It has to be over.
+    :param agent_id: the id of the agent, as an int or a string of digits.
+    :param run_id: the id of the run, as an int or a string of digits. The run must have ended.
     :param destination: the folder to write to: ``s3://conn_id@bucket/folder``, ``gs://...``, ``abfs://...``,
         ``file:///...`` or an absolute path. It is refused if it has empty segments (two slashes in a row), segments
         ``.`` or ``..``, backslashes, ``?`` or ``#``.
-    :param file_kinds: which files: one or some of ``delivered`` (the data, and files whose kind the service does not
-        state; the default), ``extracted``, ``logs`` and ``screenshots`` (images by their names).
-    :param file_patterns: a shell pattern such as ``*.csv`` or some of them, case-sensitive; only files whose names fit
-        one of them. Default ``*``.
-    :param max_parallel_files: how many files are copied at the same time, 1 or more. Default 8. Each takes two
-        requests, one of which counts against the key's request limit.
-    :param file_format: ``parquet`` converts files with records (CSV, JSON, NDJSON, Excel, Parquet) while they land.
-        Other files, such as logs and images, land as they are. Nothing is published if a file cannot be converted.
-        Needs the extra ``arrow``. Default: all files land as they are.
-    :param partition_by: a column or some of them, for ``file_format``: records land in folders ``column=value``, as
-        Hive has them. Default: each file of the run becomes one.
-    :param record_schema: a mapping of columns to types, for ``file_format``: ``string``, ``integer``, ``number``,
+    :param file_kinds: the kinds of files to copy, one or several of: ``delivered`` (the data, and files whose kind the
+        service does not state; the default), ``extracted``, ``logs`` and ``screenshots`` (recognized by image names).
+    :param file_patterns: one or several case-sensitive shell patterns such as ``*.csv``. Only files whose names match
+        one of them are copied. Default: ``*``.
+    :param max_parallel_files: the number of files copied at the same time, at least 1. Default: 8. Each file takes two
+        requests, one of which counts against the request limit of the key.
+    :param file_format: ``parquet`` converts files with records (CSV, JSON, NDJSON, Excel, Parquet) before they land.
+        Other files, such as logs and images, are landed unchanged. If a file cannot be converted, nothing is published.
+        Requires the extra ``arrow``. Default: all files are landed unchanged.
+    :param partition_by: with ``file_format``, one or several columns to partition by: the records are written to
+        Hive-style folders ``column=value``. Default: each file of the run becomes one file.
+    :param record_schema: with ``file_format``, a mapping of columns to types: ``string``, ``integer``, ``number``,
         ``boolean``, ``date``, ``timestamp``, ``timestamptz``, ``decimal(10,2)``, ``time`` or ``binary``. Other columns
-        have the types that earlier runs gave them, and new ones are typed by their values.
-    :param schema_file: the JSON file that keeps the types of columns from run to run, one for each table. Default:
+        keep the types from earlier runs, and the types of new columns are inferred from their values.
+    :param schema_file: the JSON file that stores the column types from run to run; use one for each table. Default:
         ``_sequentum_schema_agent-<agent_id>.json`` in the folder above ``destination``.
-    :param encoding: of text files that are converted. Default: by their byte order mark, else UTF-8.
-    :param delimiter: of CSV files that are converted. Default: a comma, a tab in ``.tsv``.
-    :param remove_method: remove the run's files from the service once all are landed and have been read back:
-        ``RemoveAllFiles``, ``RemoveAllFilesAndAgentInput`` or ``RemoveEntireRun``. That cannot be undone. It is refused
-        if delivered files are left out by ``file_kinds`` or ``file_patterns``; logs and other files go too. Default:
-        nothing is removed.
-    :param sequentum_conn_id: the Sequentum connection.
-    :param storage_conn_id: the connection of the object storage, if it is not part of ``destination``.
-    :raises RunFilesUnavailable: a file could not be written or read back, the run is still going, or it has records
-        and all its files are empty. A retry continues where the last attempt ended.
-    :raises RunRecordsUnreadable: a file that is to be converted is damaged, or a value is none of its column's type.
+    :param encoding: the encoding of text files that are converted. Default: the one that the byte order mark indicates,
+        else UTF-8.
+    :param delimiter: the delimiter of CSV files that are converted. Default: a comma, or a tab in ``.tsv`` files.
+    :param remove_method: removes the run's files from the service after all files have been landed and read back:
+        ``RemoveAllFiles``, ``RemoveAllFilesAndAgentInput`` or ``RemoveEntireRun``. This cannot be undone. It is refused
+        if ``file_kinds`` or ``file_patterns`` leave out delivered files. Logs and other files are removed too.
+        Default: nothing is removed.
+    :param sequentum_conn_id: the id of the Sequentum connection.
+    :param storage_conn_id: the id of the object storage connection, if it is not part of ``destination``.
+    :raises RunFilesUnavailable: a file could not be written or read back, the run has not ended, or it has records but
+        all its files are empty. A retry continues where the last attempt ended.
+    :raises RunRecordsUnreadable: a file to be converted is damaged, or a value is not valid for its column's type.
         Nothing was published; not retried.
-    :raises SequentumRequestRefused: the run or its files are gone, a parameter is wrong, a library for ``file_format``
-        is not installed, or the run has records and none of its files is selected although neither ``file_kinds`` nor
-        ``file_patterns`` leaves them out.
+    :raises SequentumRequestRefused: the run or its files no longer exist, a parameter is invalid, a library for
+        ``file_format`` is not installed, or the run has records but none of its files is selected, although neither
+        ``file_kinds`` nor ``file_patterns`` excludes them. Not retried.
     """
 
     template_fields: Sequence[str] = (
@@ -149,7 +151,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         self.remove_method = remove_method
         self.sequentum_conn_id = sequentum_conn_id
         self.storage_conn_id = storage_conn_id
-        # A typing error shows when the DAG is parsed; what a template makes of a field is known when the task runs.
+        # Typos are reported when the DAG is parsed. The value of a template is only known when the task runs.
         for name, parse in _CHECKED_EARLY.items():
             if _is_literal(getattr(self, name)):
                 parse_named(name, parse, getattr(self, name))
@@ -158,7 +160,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         self._landed: Landed | None = None
 
     def execute(self, context: Context) -> list[str]:
-        """Copy the files. Returns the landed paths."""
+        """Copy the files and return the landed paths."""
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.reporting.asset_events import add_extra
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
@@ -180,12 +182,12 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         return self._landed.paths
 
     def on_kill(self) -> None:
-        """Abandon the copies under way; what is whole stays for the next attempt."""
+        """Abandon the copies in progress. Complete files stay for the next attempt."""
         if self._transfer is not None:
             self._transfer.progress.stop()
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Return what was read and written; called by the OpenLineage provider, if it is installed."""
+        """Return the inputs and outputs. Called by the OpenLineage provider, if it is installed."""
         from airflow_provider_sequentum.reporting.lineage import transfer_lineage
 
         return None if self._landed is None else transfer_lineage(self._landed)
@@ -206,7 +208,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         if is_unset(self.file_format):
             given = [name for name in _OF_A_FORMAT if getattr(self, name) and not is_unset(getattr(self, name))]
             if given:
-                raise ValueError(f"{given[0]} needs file_format: files that land as they are have no use for it")
+                raise ValueError(f"{given[0]} requires file_format: it does not apply to files that land unchanged")
 
     def _conversion(self, parsed: Mapping[str, Any], folder: LandingFolder) -> Conversion | None:
         if parsed["file_format"] is None:
@@ -226,7 +228,7 @@ class RunFilesToObjectStorageOperator(BaseOperator):
                 raise SequentumRequestRefused(f"{error}. Nothing was copied.") from error
             if folder.name_here(types_file) == MANIFEST_NAME:
                 raise SequentumRequestRefused(
-                    f"schema_file={str(types_file)!r:.500} is where the manifest of the files is written. Nothing was "
+                    f"schema_file={str(types_file)!r:.500} is the path of the manifest of the files. Nothing was "
                     "copied. Choose another name."
                 )
         form = {name: parsed[name] for name in Form.model_fields}
@@ -281,7 +283,7 @@ _CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
     "delimiter": parse_delimiter,
     "remove_method": lambda value: None if is_unset(value) else parse_choice(value, RemoveMethod),
 }
-"""The parameters that are checked when the DAG is parsed, where they hold their value already."""
+"""The parameters that are checked when the DAG is parsed, if their values are already known."""
 
 _OF_A_FORMAT = ("partition_by", "record_schema", "schema_file", "encoding", "delimiter")
 _OF_THE_TRANSFER = (
@@ -295,7 +297,7 @@ _OF_THE_TRANSFER = (
 
 
 def _is_literal(value: object) -> bool:
-    """Whether a field holds its value already, and neither a template nor another task's output."""
+    """Whether a field already has its value, and is neither a template nor the output of another task."""
     if isinstance(value, Mapping):
         return all(map(_is_literal, [*value, *value.values()]))
     if isinstance(value, list | tuple):

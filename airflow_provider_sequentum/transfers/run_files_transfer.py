@@ -1,4 +1,4 @@
-"""One transfer of a run's files: what is there is kept, the rest is fetched, all of it verified, then written down."""
+"""The transfer of a run's files: keeps landed files, fetches the others, verifies all and writes the manifest."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """What a transfer did.
+    """The result of a transfer.
 
     :param folder: the destination.
     :param manifest: the complete manifest.
-    :param fetched: how many of its files were fetched by this attempt.
-    :param origin: the service they came from: scheme and host.
+    :param fetched: the number of its files that this attempt fetched.
+    :param origin: the scheme and host of the service from which the files came.
     """
 
     folder: ObjectStoragePath
@@ -83,12 +83,12 @@ class Landed:
 
     @property
     def paths(self) -> list[str]:
-        """Where the files are."""
+        """The paths of the landed files."""
         folder = LandingFolder(self.folder)
         return [folder.where(file.name) for file in self.manifest.files]
 
     def summary(self) -> dict[str, Any]:
-        """Return what a downstream task may want to know, as plain JSON values."""
+        """Return a summary for downstream tasks, as plain JSON values."""
         return {
             "agent_id": self.manifest.agent_id,
             "run_id": self.manifest.run_id,
@@ -105,11 +105,11 @@ class Landed:
 class RunFilesTransfer:
     """A transfer of one run's files to one folder.
 
-    The other parameters are those of :class:`~.run_files.RunFilesToObjectStorageOperator`, parsed.
+    The other parameters are the parsed parameters of :class:`~.run_files.RunFilesToObjectStorageOperator`.
 
-    :param file_kinds: ``None`` where the DAG author names none, which tells a choice from the default.
-    :param log: the task's log.
-    :param conversion: what becomes of files with records; ``None`` if they land as they are.
+    :param file_kinds: the kinds that the DAG author set. ``None`` if unset, to tell a choice from the default.
+    :param log: the log of the task.
+    :param conversion: how files with records are converted; ``None`` if they are landed unchanged.
     """
 
     hook: SequentumConnection
@@ -125,10 +125,12 @@ class RunFilesTransfer:
     progress: Progress = field(default_factory=Progress)
 
     def transfer(self) -> Landed:
-        """Land the files and, if that was asked for, remove them from the service.
+        """Land the files and, if requested, remove them from the service.
 
-        :raises RunFilesUnavailable: the run is still going, a file could not be written, or is not what was fetched.
-        :raises SequentumRequestRefused: the run or its files are gone, or its records are in no file that is selected.
+        :raises RunFilesUnavailable: the run has not ended, a file could not be written, or a landed file differs from
+            what was fetched.
+        :raises SequentumRequestRefused: the run or its files no longer exist, or none of the selected files has its
+            records.
         """
         if self.conversion is not None:
             self.conversion.check_installed([])
@@ -154,7 +156,7 @@ class RunFilesTransfer:
         self.log.info("Run %s has %s; copying %d.", run.id, counted(len(listed), "file"), len(selection.chosen))
         return self._land(run, selection, previous, contents, listed.left_out)
 
-    # Looking
+    # Looking up
 
     def _manifest_in(self, contents: Contents) -> Manifest | None:
         return Manifest.parse(self.folder.read(MANIFEST_NAME)) if MANIFEST_NAME in contents.sizes else None
@@ -178,21 +180,21 @@ class RunFilesTransfer:
         for file in manifest.files:
             if sizes.get(file.name) != file.size or not _holds(file, self.folder.measure(file.name)):
                 raise RunFilesUnavailable(
-                    f"{self.folder.path / file.name} is not what an earlier attempt landed, and the run's files were "
-                    f"removed from the service{'' if run else ' with the run'}: it cannot be fetched again."
+                    f"{self.folder.path / file.name} differs from what an earlier attempt landed, and the run's files "
+                    f"were removed from the service{'' if run else ' with the run'}: it cannot be fetched again."
                 )
         self.log.info("An earlier attempt landed %d files and removed them from the service.", len(manifest.files))
         if (selection.chosen or selection.delivered_left_out) and not listed.left_out:
-            self.log.info("Some of them are still there.")
+            self.log.info("Some of them are still on the service.")
             self._remove(selection)
         return self._landed(manifest, 0)
 
     # Checking
 
     def _check_selection(self, run: Run, selection: Selection, unreadable: int) -> None:
-        """Check that nothing is left out silently.
+        """Check that no file is left out silently.
 
-        :param unreadable: how many files the service lists beyond those that could be read.
+        :param unreadable: the number of entries in the service's list that could not be read.
         """
         if unreadable:
             lost = f"The list of the run's files has {unreadable} entries that cannot be read."
@@ -201,12 +203,12 @@ class RunFilesTransfer:
             self.log.warning("%s These files are not copied.", lost)
         if self.remove_method is not None and (left_out := selection.delivered_left_out):
             raise self._refused(
-                f"remove_method would remove delivered files that were not to be copied: {listing(left_out)}. Copy "
-                "them too, or leave remove_method out. Nothing was copied and nothing removed."
+                f"remove_method would remove delivered files that are not copied: {listing(left_out)}. Copy them too, "
+                "or omit remove_method. Nothing was copied and nothing was removed."
             )
         if reason := why_records_missing(run, selection):
             raise self._refused(
-                f"{reason}. Name the kinds to copy in file_kinds. If none of the files is wanted, leave them out by "
+                f"{reason}. Set file_kinds to the kinds to copy. If you want none of the files, exclude them with "
                 "file_kinds or file_patterns. Nothing was copied."
             )
         if selection.left_out:
@@ -216,14 +218,14 @@ class RunFilesTransfer:
     def _check_names(self, names: list[str], contents: Contents) -> None:
         if taken := sorted(contents.folders.intersection([MANIFEST_NAME, *names])):
             raise RunFilesUnavailable(
-                f"{self.folder.path / taken[0]} is a folder, where a file of that name is to be written. Nothing was "
+                f"{self.folder.path / taken[0]} is a folder, but a file of that name has to be written. Nothing was "
                 "copied. Remove the folder, or choose another destination."
             )
 
     def _check_alone(self, planned: Manifest, previous: Manifest | None) -> None:
-        """Check that no other run is being landed under the same names: each would take the other's files for its own.
+        """Check that no other run is being landed under the same names: the files of the two could not be told apart.
 
-        :param previous: another run's manifest whose files may be replaced.
+        :param previous: the manifest of another run, whose files may be replaced.
         """
         found = self._manifest_in(self.folder.contents())
         if found is None or found == previous or found.is_of(self.agent_id, self.run_id):
@@ -231,8 +233,8 @@ class RunFilesTransfer:
         if shared := sorted({file.name for file in found.files} & {file.name for file in planned.files}):
             raise self._refused(
                 f"Run {found.run_id} of agent {found.agent_id} was landed in {self.folder.path} at the same time, so "
-                f"that {', '.join(map(repr, shared[:5]))} may be of either run. Give every run a folder of its own, "
-                "then clear both tasks."
+                f"that {', '.join(map(repr, shared[:5]))} may belong to either run. Use a separate folder for each "
+                "run, then clear both tasks."
             )
 
     # Landing
@@ -240,7 +242,7 @@ class RunFilesTransfer:
     def _land(
         self, run: Run, selection: Selection, previous: Manifest | None, contents: Contents, unreadable: int
     ) -> Landed:
-        # The types of columns may be kept in the same folder.
+        # The file with the column types may be in the same folder.
         beside = None if self.conversion is None else self.folder.name_here(self.conversion.types_file.path)
         names = landing_names([self._wanted_name(file) for file in selection.chosen], [beside] if beside else [])
         self._check_names(names, contents)
@@ -252,7 +254,7 @@ class RunFilesTransfer:
     def _convert(
         self, work: Path, run: Run, selection: Selection, chosen: dict[str, RunFile], previous: Manifest | None
     ) -> Converted:
-        """Fetch the files with records to this machine and convert them, so that nothing is published if that fails."""
+        """Download the files with records to this machine and convert them, so that a failure publishes nothing."""
         wanted = [(file, planned_file(file, name)) for name, file in chosen.items() if self._is_converted(file)]
         if self.conversion is None or not wanted:
             return Converted()
@@ -263,7 +265,7 @@ class RunFilesTransfer:
             if all(
                 sizes.get(file.name) == file.size and _holds(file, self.folder.measure(file.name)) for file in files
             ):
-                self.log.info("%d converted files are there already, whole.", len(files))
+                self.log.info("%d converted files have already been landed and are complete.", len(files))
                 return Converted({file.name: (file, None) for file in files}, own.without_records)
         self.conversion.check_installed([source_name(entry) for _, entry in wanted])
         paths = {entry.name: work / f"fetched-{number}" for number, (_, entry) in enumerate(wanted)}
@@ -306,7 +308,7 @@ class RunFilesTransfer:
         listed = {file.id for file in [*selection.chosen, *(each.file for each in selection.left_out)]}
         self._log_surprises(planned, previous, listed, sizes)
         old = outdated(previous, planned, listed)
-        # Named until they are gone, so that a retry removes them if this attempt is killed before that.
+        # Listed until they are removed, so that a retry removes them if this attempt is killed before.
         self._write_manifest(planned.model_copy(update={"files": [*planned.files, *old]}))
         for file in old:
             self.folder.remove(file.name)
@@ -341,7 +343,7 @@ class RunFilesTransfer:
         return converted_name(file.name or "") if self._is_converted(file) else file.name
 
     def _has_folders(self, previous: Manifest | None) -> bool:
-        """Whether some of the files may lie in folders for partitions."""
+        """Whether some of the files may be in partition folders."""
         return self.conversion is not None or (previous is not None and previous.form is not None)
 
     def _target(self, entry: LandedFile) -> AbstractContextManager[Destination]:
@@ -364,10 +366,10 @@ class RunFilesTransfer:
         self, planned: Manifest, previous: Manifest | None, listed: Collection[int], sizes: Mapping[str, int]
     ) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
-            self.log.info("%d files land under another name: %s", len(renamed), ", ".join(renamed[:5]))
+            self.log.info("%d files are landed under another name: %s", len(renamed), ", ".join(renamed[:5]))
         if planned.replaced:
             self.log.warning(
-                "Replacing %d files in %s of unknown or other origin.", len(planned.replaced), self.folder.path
+                "Replacing %d files in %s that are of unknown or other origin.", len(planned.replaced), self.folder.path
             )
         if previous is not None and (left := left_over(previous, planned, listed, sizes)):
             self.log.warning(
@@ -382,13 +384,13 @@ class RunFilesTransfer:
         kept = {}
         for file in landed_before(planned, sizes):
             measure = self.folder.measure(file.name)
-            # A plan has no checksums yet. Then the list's size is what there is to compare with; where the list is
-            # wrong, the file is fetched once more.
+            # A plan has no checksums yet, so the size in the service's list is compared. If the list is wrong, the file
+            # is fetched again.
             is_whole = file.listed_size in (None, measure.size) if file.sha256 is None else _holds(file, measure)
             if is_whole:
                 kept[file.name] = measure
         if kept:
-            self.log.info("%d files are there already, whole; they are not fetched again.", len(kept))
+            self.log.info("%d files have already been landed and are complete; they are not fetched again.", len(kept))
         return kept
 
     def _fetch(
@@ -396,12 +398,12 @@ class RunFilesTransfer:
         wanted: list[tuple[RunFile, LandedFile]],
         target: Callable[[LandedFile], AbstractContextManager[Destination]],
     ) -> list[Measure]:
-        """Fetch files, each to what ``target`` opens for it."""
+        """Fetch files, and write each to the stream that ``target`` opens for it."""
         if not wanted:
             return []
         self.progress.expect(len(wanted), sum(file.file_size or 0 for file, _ in wanted))
         workers = min(self.max_parallel_files, len(wanted))
-        # A client of its own: it has to stop sleeping when the task is killed.
+        # A separate client, whose sleep ends when the task is killed.
         with SequentumClient(self.hook.settings, sleep=self.progress.sleep) as client:
             measures = copy_all(
                 wanted,
@@ -442,25 +444,25 @@ class RunFilesTransfer:
     # Finishing
 
     def _verify(self, manifest: Manifest, read_again: set[str]) -> None:
-        """Compare what the storage has with what was fetched: its sizes, and its bytes if the originals are to go."""
+        """Compare the storage with what was fetched: the sizes, and the bytes too if the originals will be removed."""
         sizes = self.folder.sizes_below() if manifest.form is not None else self.folder.contents().sizes
         for file in manifest.files:
             if sizes.get(file.name) != file.size:
-                raise self._discard(file, f"the storage has {sizes.get(file.name)} bytes of it, not {file.size}")
+                raise self._discard(file, f"its size in the storage is {sizes.get(file.name)}, not {file.size} bytes")
             if manifest.remove_method is None:
                 continue
             if file.listed_size is not None and file.listed_size != file.fetched_size:
                 raise RunFilesUnavailable(
                     f"The service lists {file.listed_size} bytes of {file.name!r}, but sent {file.fetched_size}. "
-                    "The files have been landed; because of the doubt none was removed from the service."
+                    "The files have been landed, but because of the difference, none was removed from the service."
                 )
             if file.name in read_again and not _holds(file, self.folder.measure(file.name)):
-                raise self._discard(file, "the storage returns other bytes than were sent to it")
+                raise self._discard(file, "the storage returns different bytes than were written")
 
     def _check_bytes(self, run: Run, selection: Selection, manifest: Manifest) -> None:
         if reason := why_all_empty(run, selection, (file.fetched_size for file in manifest.files)):
             for file in manifest.files:
-                # Kept, they would be taken for whole by the next attempt.
+                # The next attempt would consider them complete.
                 self.folder.remove(file.name)
             raise RunFilesUnavailable(
                 f"Run {run.id} of agent {run.agent_id}: {reason}. They may not have been written in full yet. The "
@@ -486,10 +488,10 @@ class RunFilesTransfer:
                 if error.status_code != 404:
                     raise
                 self._check_removed(error)
-        self.log.info("Removed from the service, by %s: run %s of agent %s.", method, self.run_id, self.agent_id)
+        self.log.info("Removed from the service with %s: run %s of agent %s.", method, self.run_id, self.agent_id)
 
     def _check_removed(self, error: HttpStatusError) -> None:
-        """Find out whether a removal that was answered by 404 found nothing, or did not reach the run."""
+        """Find out whether a 404 response to a removal means that nothing was left, or that the run was not reached."""
         if self._run() is None or not self._listed():
             self.log.info("There was nothing left to remove. (%s)", error)
             return
@@ -508,16 +510,16 @@ class RunFilesTransfer:
         )
 
     def _discard(self, file: LandedFile, reason: str) -> RunFilesUnavailable:
-        """Remove a file that is not right, so that the next attempt fetches it again; return the error to raise."""
+        """Remove a wrong file, so that the next attempt fetches it again, and return the error to raise."""
         self.folder.remove(file.name)
         return RunFilesUnavailable(
-            f"{self.folder.path / file.name} failed verification: {reason}. It has been removed there. The run's "
-            "files are untouched on the service. A retry fetches it again."
+            f"{self.folder.path / file.name} failed verification: {reason}. It has been removed from the storage. "
+            "The run's files are untouched on the service. A retry fetches it again."
         )
 
 
 class _Copy:
-    """Takes the bytes of a download: to the storage, to the measuring, and their number to the progress."""
+    """Passes the bytes of a download to the storage and the measurement, and their number to the progress."""
 
     def __init__(self, stream: Destination, measuring: Measuring, progress: Progress) -> None:
         self._write = stream.write
@@ -531,5 +533,5 @@ class _Copy:
 
 
 def _holds(file: LandedFile, measure: Measure) -> bool:
-    # Not the number of records: another version of this package may count them differently.
+    # The number of records is not compared: another version of this package may count them differently.
     return (file.size, file.sha256) == (measure.size, measure.sha256)

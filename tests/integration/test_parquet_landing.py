@@ -225,7 +225,7 @@ class TestTypesOverRuns:
         run_id = shop.run(ExtraFile(name="products.csv", content="id\n1\n"))
         shop.root.mkdir()
         (shop.root / "types.json").write_text(content)
-        with pytest.raises(SequentumRequestRefused, match="does not hold the types of columns"):
+        with pytest.raises(SequentumRequestRefused, match="is not a valid file with column types"):
             shop.land(run_id)
         assert below(shop.folder(run_id)) == set()
 
@@ -322,11 +322,11 @@ class TestPartitions:
     @pytest.mark.parametrize(
         ("text", "options", "says"),
         [
-            ("id,size\n1,2.5\n", {"partition_by": "size"}, "which is a number: only by columns of type string"),
-            ("id\n1\n", {"partition_by": "region"}, r"has no column 'region' to divide it by; it has \['id'\]"),
-            ("id\n1\n", {"partition_by": "id"}, "no columns but those to divide it by"),
+            ("id,size\n1,2.5\n", {"partition_by": "size"}, "of type number: a partition column must have"),
+            ("id\n1\n", {"partition_by": "region"}, r"has no column 'region' to partition by; it has \['id'\]"),
+            ("id\n1\n", {"partition_by": "id"}, "has only partition columns"),
             ("id,x\n" + "".join(f"{n},1\n" for n in range(1001)), {"partition_by": "id"}, "more than 1,000 different"),
-            ("id,x\n" + "a" * 300 + ",1\n", {"partition_by": "id"}, "too long for the name of a folder"),
+            ("id,x\n" + "a" * 300 + ",1\n", {"partition_by": "id"}, "too long for a folder name"),
         ],
     )
     def test_what_cannot_be_divided_publishes_nothing(
@@ -460,7 +460,7 @@ class TestRefusals:
         ("options", "says"),
         [
             ({"file_format": "orc"}, "file_format must be one of 'parquet'"),
-            ({"file_format": None, "partition_by": "a"}, "partition_by needs file_format"),
+            ({"file_format": None, "partition_by": "a"}, "partition_by requires file_format"),
             ({"partition_by": ["a", "a"]}, "partition_by must name each column once"),
             ({"record_schema": {"a": "money"}}, r"record_schema \['a'\] must be one of string, integer"),
             ({"record_schema": {"a": "decimal(50,2)"}}, "at most 38 digits"),

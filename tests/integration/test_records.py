@@ -29,7 +29,7 @@ def test_several_files_and_a_pattern(sandbox: Sandbox) -> None:
     agent_id = sandbox.add_agent("Prices", records=RECORDS, extra_files=extra).id
     run_id = finished_run(sandbox, agent_id)
     hook = SequentumHook()
-    with pytest.raises(RunRecordsUnreadable, match=r"'notes\.pdf' has no format"):
+    with pytest.raises(RunRecordsUnreadable, match=r"'notes\.pdf' is not in a format"):
         list(hook.iter_records(agent_id, run_id))
     found = list(hook.iter_records(agent_id, str(run_id), pattern="*.csv"))
     assert [record["sku"] for record in found] == ["A0", "A1", "A2", "B1"]

@@ -103,7 +103,7 @@ def test_what_is_not_proved_to_be_landed_is_kept(sandbox: Sandbox, agent: Agent,
     assert sandbox.ledger.of_kind("delete") == []
     expected = {
         "incomplete": "is not complete",
-        "changed": "output.csv is not what was landed",
+        "changed": "output.csv differs from the file that was landed",
         "missing": "more.csv is missing",
         "partly": "does not have 'more.csv' as the service lists it",
         "of another run": "No manifest",
@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_read(sandbox: Sandbox, agent: Agent, tmp_path: 
         ({"manifests": []}, "manifests must be a folder"),
         ({"manifests": ["/lake", None]}, "manifests must be a folder"),
         ({"manifests": "lake"}, "neither an address"),
-        ({"manifests": "s3://user:secret@bucket"}, "it holds a password"),
+        ({"manifests": "s3://user:secret@bucket"}, "it contains a password"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_is_sent(arguments: dict[str, Any], reason: str) -> None:

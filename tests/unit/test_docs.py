@@ -139,7 +139,7 @@ def test_no_picture_is_large() -> None:
 
 
 def test_the_summary_of_a_run_is_documented_field_by_field() -> None:
-    text = (DOCS / "concepts.md").read_text().partition("A summary `run` holds ")[2].partition(".")[0]
+    text = (DOCS / "concepts.md").read_text().partition("A summary `run` contains ")[2].partition(".")[0]
     told = set(re.findall(r"`(\w+)`", text))
     assert told == {*run_summary(Run(id=1, config_id=7)), "link", *UNKNOWN}
 

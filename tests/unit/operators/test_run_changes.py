@@ -95,7 +95,7 @@ def test_what_cannot_be_compared_fails_for_good_and_publishes_nothing(lake: Lake
     pointer = lake.pointer.read_bytes()
     for content, kind, says in (
         ("sku\nA\nA\n", RunRecordsNotComparable, r"repeat the key \('sku'\): 'A' \(2 times\). Nothing was published"),
-        ("sku\n", RunRecordsNotComparable, "hold no record"),
+        ("sku\n", RunRecordsNotComparable, "contain no records"),
         ("", RunRecordsUnreadable, "is empty: 0 bytes"),
         ("id\n1\n", RunRecordsNotComparable, "have no column 'sku'"),
     ):
@@ -115,7 +115,7 @@ def test_what_a_retry_can_help_is_retried(lake: Lake, monkeypatch: pytest.Monkey
 
 
 def full(*_: object) -> None:
-    raise RunFilesUnavailable("The files take more than 1 bytes of temporary disk")
+    raise RunFilesUnavailable("The files need more than 1 bytes of disk space")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def full(*_: object) -> None:
         ({"key": [1]}, "key must be a text"),
         ({"on_unchanged": "fail"}, "on_unchanged must be one of 'succeed', 'skip'"),
         ({"pointer": "published.json"}, "neither an address"),
-        ({"files": "s3://a:secret@bucket/x.csv"}, r"holds a password"),
+        ({"files": "s3://a:secret@bucket/x.csv"}, r"contains a password"),
         ({"destination": "/a//b"}, "two slashes"),
     ],
 )

@@ -265,7 +265,7 @@ def test_bad_input(checks: Checks, parameters: dict[str, Any], error: type[Excep
     ("text", "error", "words"),
     [
         ("", RunRecordsUnreadable, "0 bytes"),
-        (HEAD, RunRecordsRejected, "there is none"),
+        (HEAD, RunRecordsRejected, "the files contain none"),
         ("a,b\n1\n", RunRecordsUnreadable, "cells"),
         (
             ",".join(f"c{n}" for n in range(2_001)) + "\n" + ",".join("1" * 2_001) + "\n",
@@ -293,11 +293,11 @@ def test_a_file_that_is_gone(checks: Checks) -> None:
 
 def test_profiles_of_another_agent_and_damaged_ones(checks: Checks) -> None:
     checks.check(1)
-    with pytest.raises(SequentumRequestRefused, match="of agent 7, not 8"):
+    with pytest.raises(SequentumRequestRefused, match="belongs to agent 7, not 8"):
         checks.check(2, agent_id=8)
     profile = checks.folder / "profiles" / "run-1.json"
     profile.write_text(profile.read_text()[:100])
-    with pytest.raises(SequentumRequestRefused, match=r"run-1\.json is not a profile"):
+    with pytest.raises(SequentumRequestRefused, match=r"run-1\.json is damaged or is not a profile"):
         checks.check(2)
     assert not (checks.folder / "profiles" / "run-2.json").exists()
 
@@ -499,7 +499,7 @@ def test_the_column_that_names_the_folders_cannot_be_emptied(
 ) -> None:
     checks.folder = tmp_path / "lake"
     paths = partitions(checks, tmp_path)
-    with pytest.raises(RunRecordsUnreadable, match="after which its folder is named"):
+    with pytest.raises(RunRecordsUnreadable, match="because it is a partition column"):
         checks.check(1, files=paths, contract=contract)
 
 

@@ -274,9 +274,9 @@ def refusal(store: Store, *paths: str, **options: Any) -> str:
             ["sku"],
             "this run have no value in the key ('sku') in 2 of 3 cases, first in record 2",
         ),
-        (b'{"sku":"A"}\n', ["id"], "have no column 'id', which is part of the key, but 'sku'"),
+        (b'{"sku":"A"}\n', ["id"], "have no column 'id', which is part of the key; the columns are 'sku'"),
         (b'{"sku":"A","x":1}\n{"sku":"A","x":1}\n', ["sku", "x"], "'A' / '1' (2 times)"),
-        (b"[]", ["sku"], "the files hold no record: run-9/a.json"),
+        (b"[]", ["sku"], "the files contain no records: run-9/a.json"),
         (b'{"sku":"' + b"x" * 500 + b'"}\n{"sku":"' + b"x" * 500 + b'"}', ["sku"], "xxx... (2 times)"),
     ],
 )
@@ -301,11 +301,11 @@ def test_a_pointer_that_does_not_fit_is_refused(store: Store) -> None:
     assert "others after them" in refusal(store, "run-1/a.ndjson")
     pointer = store.files["pointer"]
     store.files["run-2/a.ndjson"] += b'{"sku":"E"}\n'
-    assert "have taken the place" in refusal(store, "run-2/a.ndjson")
+    assert "have overwritten those" in refusal(store, "run-2/a.ndjson")
     assert "run-2/a.ndjson was published last, but has been replaced since" in refusal(store, "run-3/a.ndjson")
     for damaged in (b"", pointer[:-20], b"[]", b'{"format":2,"current":{"files":[]}}'):
         store.files["pointer"] = damaged
-        assert "not a pointer that this version can read" in refusal(store, "run-3/a.ndjson")
+        assert "the pointer is damaged, or this version cannot read it" in refusal(store, "run-3/a.ndjson")
 
 
 def test_a_pointer_that_moved_meanwhile_is_not_overwritten(store: Store) -> None:

@@ -32,7 +32,7 @@ def test_short_forms() -> None:
         ({"rules": [{"rule": "range", "column": "a", "minimum": 2, "maximum": 1}]}, "above"),
         ({"rules": [{"rule": "records", "minimum": 1, "on_breach": "quarantine"}]}, "on_breach"),
         ({"rules": [{"rule": "required", "columns": ["a"], "on_breach": "quarantine"}]}, "on_breach"),
-        ({"schema_contract": "freeze"}, "needs columns"),
+        ({"schema_contract": "freeze"}, "requires columns"),
         ({"columns": {"a": "money"}}, "columns.a"),
         ({"sla": 1}, "sla"),
         ("[1", "JSON"),

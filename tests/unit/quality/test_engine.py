@@ -197,7 +197,7 @@ def test_what_is_too_large_is_refused_and_nothing_stays_on_the_disk(
     big = "CREATE TEMP TABLE big AS SELECT md5(i::VARCHAR) AS s FROM range(2_000_000) r(i)"
     with (
         open_workspace(memory=32 * 1024 * 1024, disk=1024 * 1024) as opened,
-        pytest.raises(RunFilesUnavailable, match="not enough"),
+        pytest.raises(RunFilesUnavailable, match="does not have enough memory"),
     ):
         opened.execute(big)
     assert not list(tmp_path.iterdir())
@@ -212,7 +212,7 @@ def test_a_full_disk_is_said(workspace: Workspace, monkeypatch: pytest.MonkeyPat
     def full(_: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    with pytest.raises(RunFilesUnavailable, match="has no room left"):
+    with pytest.raises(RunFilesUnavailable, match="is full"):
         workspace.load([FullFile("a.csv", b"a\n1\n")])
 
 

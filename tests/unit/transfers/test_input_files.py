@@ -230,8 +230,8 @@ def test_what_fits(content: bytes, name: str, encoding: str) -> None:
         (b"a\xe9b", "in.csv", "utf-8", "not encoded in utf-8 at byte 1"),
         ("a".encode("utf-16-le"), "in.json", "utf-8", "NUL"),
         (b"abc", "in.TXT", "utf-16", "not encoded in utf-16"),
-        (b"<html>", "in.xlsx", "utf-8", "is no .xlsx file"),
-        (b"a,b", "in.parquet", "utf-8", "is no .parquet file"),
+        (b"<html>", "in.xlsx", "utf-8", "is not a .xlsx file"),
+        (b"a,b", "in.parquet", "utf-8", "is not a .parquet file"),
     ],
 )
 def test_what_does_not_fit(content: bytes, name: str, encoding: str, reason: str) -> None:
@@ -243,7 +243,7 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None
     file = tmp_path / "in.csv"
     file.write_bytes(b"x" * 101)
     assert "has more than max_bytes=100 bytes" in refusal(source=str(file), max_bytes="100")
-    assert "102 bytes as a file, more than max_bytes=100" in refusal(rows=[{"a": "x" * 99}], max_bytes=100)
+    assert "with the rows has 102 bytes, more than max_bytes=100" in refusal(rows=[{"a": "x" * 99}], max_bytes=100)
 
 
 def test_a_file_that_is_not_there_may_come(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_file_that_is_not_there_may_come(tmp_path: Path) -> None:
         ({"rows": ROWS, "space_id": None, "agent_id": 0}, "agent_id must be a positive whole number"),
         ({"rows": ROWS, "encoding": "klingon"}, "encoding must be the name of an encoding"),
         ({"rows": ROWS, "max_bytes": -1}, "max_bytes must be a whole number"),
-        ({"source": "s3://user:secret@bucket/a.csv"}, "it holds a password"),
+        ({"source": "s3://user:secret@bucket/a.csv"}, "it contains a password"),
         ({"source": "a.csv"}, "neither an address"),
     ],
 )
