@@ -303,7 +303,7 @@ def _read_events(answer: Answer, session_id: str, cursor: int) -> EventPage:
     in_order = [new[index] for index in sorted(new)]
     foreign = next((event.session_id for event in in_order if event.session_id not in (None, session_id)), None)
     if foreign is not None:
-        raise UnexpectedAnswer(f"its sessionId is {one_line(foreign, 100)}, but {session_id} was asked for")
+        raise UnexpectedAnswer(f"its sessionId is {one_line(foreign, 100)}, but {session_id} was requested")
     # A response without news may have no index, or a smaller one: the cursor never goes back.
     return EventPage(events=in_order, last_event_index=max([cursor, stated, *new]), is_cut=answer.is_cut)
 

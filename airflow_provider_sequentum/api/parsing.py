@@ -456,7 +456,7 @@ def _with_asked_ids(model: type[ApiModel], data: Any, asked: Mapping[str, int | 
         stated = [(name, data[name]) for name in names if data.get(name) is not None]
         for name, other in stated:
             if other != value and str(other).strip() != str(value):
-                raise UnexpectedAnswer(f"its {name} is {one_line(str(other), 100)}, but {value} was asked for")
+                raise UnexpectedAnswer(f"its {name} is {one_line(str(other), 100)}, but {value} was requested")
         # The object's own id is required: otherwise any JSON would be accepted as a response.
         if not stated and names[0] != "id":
             completed = {**completed, names[0]: value}

@@ -155,7 +155,7 @@ class BoundedBody:
         codings = codings_of(response)
         if len(codings) > 1 or not set(codings) <= GZIP | {"deflate"}:
             # Each layer may expand a thousandfold, and only one of gzip was requested.
-            raise httpx.DecodingError("a content coding that was not asked for")
+            raise httpx.DecodingError("a content coding that was not requested")
         self._inflater = Inflater() if codings else None
 
     def take(self, data: bytes) -> bool:

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class AgentRunCompletedTrigger(BaseEventTrigger):
-    """Fire for every run of an agent that ends, no matter how it was started. For an ``AssetWatcher``, in Airflow 3.0+.
+    """Fire for every run of an agent that ends, however it was started. For an ``AssetWatcher``; needs Airflow 3.0.
 
     ::
 

@@ -171,7 +171,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
                 self._waited.append(agent_id)
 
     def conclude(self) -> bool:
-        """Process the results of the waits; return whether the task is done, unless runs were restarted in place.
+        """Process the results of the waits; return whether the task is done. It is not if runs were restarted in place.
 
         :raises SpaceRunsFailed: some runs did not succeed; a retry handles each of them.
         :raises SpaceRunsEnded: some runs did not succeed for reasons that a retry cannot fix.

@@ -185,7 +185,7 @@ def test_what_airflow_refuses_to_clear_stays_as_it_was(stage: Stage) -> None:
     answer = stage.act("restart")
     assert answer.status_code == 409
     assert saved_record() == before
-    assert "Airflow answered 403" in json.loads(stage.logs()[-1].extra)["outcome"]
+    assert "Airflow responded with 403" in json.loads(stage.logs()[-1].extra)["outcome"]
 
 
 @KEEPS_RECORDS
