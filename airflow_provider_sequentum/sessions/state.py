@@ -1,4 +1,4 @@
-"""An Agent Builder session as a state machine: its input are observations, and its output is what to do next.
+"""An Agent Builder session as a state machine: it takes observations and returns what to do next.
 
 The service has two versions with the same paths, which only differ in their responses. In the older one, a session is a
 conversation: it pauses as ``ready`` and ends when it is finished. In the newer one, a session builds an agent in a
