@@ -7,7 +7,7 @@ An endpoint is a function that describes a request; a client sends it::
     with SequentumClient(ClientSettings(api_key="sk-...")) as client:
         run = client.send(runs.status(agent_id=7, run_id=42))
 
-Names are loaded on first use, so importing this package costs next to nothing.
+Names are loaded on first use, so importing this package costs almost nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HOMES = {
     "RunStatus": "run_status",
     "SequentumClient": "client",
 }
-"""The module of every exported name that is not a module itself."""
+"""The module of each exported name that is not itself a module."""
 
 __all__ = [
     "AsyncSequentumClient",

@@ -1,9 +1,10 @@
-"""Which hosts there can be, which are of this machine or its network, and where a redirect may lead.
+"""Which hosts are valid, which belong to this machine or its network, and which redirects may be followed.
 
-Pure: no name is looked up.
+Pure: no host name is resolved.
 
-A redirect comes from the service and is followed from inside the user's network: followed blindly, it would make a
-public service a way to fetch from the cloud's metadata address or from a neighbour without a password.
+A redirect comes from the service and is followed from inside the user's network. If every redirect was followed, a
+public service could make the client read from the metadata address of a cloud, or from a host of the network that
+requires no password.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _PRIVATE_SUFFIXES = (".internal", ".local", ".localdomain", ".lan", ".corp", ".i
 _NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
 _LONGEST_HOST = 253
-# An IPv4 address is in the last 32 bits: NAT64, its local prefix, and translated addresses.
+# The last 32 bits are an IPv4 address: NAT64, its local prefix, and translated addresses.
 _TRANSLATED = [ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")]
-# Clouds serve credentials there too, at addresses that are none of their networks' own.
+# Clouds also serve credentials at these addresses, which are not link-local.
 _OF_CLOUDS = [ipaddress.ip_network(each) for each in ("168.63.129.16/32", "192.0.0.0/24")]
 
 
 def is_host(host: str) -> bool:
-    """Return whether a host can be looked up: what idna, ``ipaddress`` and the resolver refuse is refused here."""
+    """Return whether a host can be resolved: what idna, ``ipaddress`` and the resolver refuse is refused here."""
     labels = host.removesuffix(".").split(".")
     if ":" in host or all(label.isdecimal() for label in labels):
         try:
@@ -44,7 +45,7 @@ def is_host(host: str) -> bool:
     if len(host) > _LONGEST_HOST or not all(map(_LABEL.fullmatch, labels)):
         return False
     if "xn--" in host:
-        import idna  # httpx decodes such a host by it
+        import idna  # httpx uses it to decode such a host
 
         try:
             idna.decode(host)
@@ -54,7 +55,7 @@ def is_host(host: str) -> bool:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Return whether a host name or address can only mean this very machine."""
+    """Return whether a host name or address can only mean this machine."""
     if host == "localhost":
         return True
     try:
@@ -64,10 +65,10 @@ def is_loopback(host: str | None) -> bool:
 
 
 def kind_of_host(host: str) -> HostKind:
-    """Return where a host is, as far as its name or address says; any other name counts as public.
+    """Return where a host is, as far as its name or address shows. Any other name counts as public.
 
-    Addresses are understood in every spelling that the system's resolver takes (``2130706433``, ``0x7f.1``,
-    ``::ffff:127.0.0.1``), because that is who reads them in the end.
+    Addresses are read in every spelling that the system's resolver accepts (``2130706433``, ``0x7f.1``,
+    ``::ffff:127.0.0.1``), because it is the resolver that reads them in the end.
     """
     name = host.strip("[]").partition("%")[0].rstrip(".").lower()
     address = _address_of(name)
@@ -83,19 +84,19 @@ def kind_of_host(host: str) -> HostKind:
 
 
 def redirect_target(own_host: str, origin: httpx.URL, location: str, *, allow_http: bool) -> httpx.URL:
-    """Return the address a redirect leads to.
+    """Return the address that a redirect leads to.
 
-    :param own_host: the service's host.
-    :param allow_http: whether plain http was agreed to.
+    :param own_host: the host of the service.
     :param origin: the address that redirects.
     :param location: its ``Location`` header.
-    :raises ValueError: when it must not be followed; the message does not name the address, which may be a secret.
+    :param allow_http: whether the settings allow plain http.
+    :raises ValueError: if it must not be followed. The message does not contain the address, which may be a secret.
     """
     import httpx
 
     try:
         url = origin.join(location)
-        # Joined, "https:///x" would get the host of the address that redirects.
+        # Joining "https:///x" would add the host of the address that redirects.
         has_own_host = bool(urlsplit(location).scheme) or location.startswith("//")
         host = url.raw_host.decode() if not has_own_host or urlsplit(location).netloc else ""
     except (httpx.InvalidURL, ValueError, TypeError):  # UnicodeError, which idna raises, is a ValueError
@@ -103,12 +104,12 @@ def redirect_target(own_host: str, origin: httpx.URL, location: str, *, allow_ht
     kind = kind_of_host(host)
     has_port = url.port is None or 0 < url.port <= LARGEST_PORT
     if url.scheme not in ("https", "http") or not has_port or not (is_host(host) or kind in ("loopback", "link-local")):
-        raise ValueError("the redirect leads to no usable address")
+        raise ValueError("the redirect leads to an invalid address")
     if url.userinfo:
         raise ValueError("the redirect leads to an address with a user or a password")
     own = kind_of_host(own_host)
     if url.scheme == "http" and not (allow_http or own == kind == "loopback"):
-        # A remote server has no business to send us to a service of this machine.
+        # A remote server has no reason to redirect to a service of this machine.
         raise ValueError("the redirect leads to plain http, which would expose the file")
     if kind not in ("public", own):
         raise ValueError(f"the redirect of a {own} service leads to a {kind} address")

@@ -1,8 +1,8 @@
-"""Agent Builder: a session builds an agent out of a prompt.
+"""Agent Builder: a session builds an agent from a prompt.
 
-Two eras of the API share the paths. The older is a conversation: start, watch, follow up, finish. The newer
-takes one prompt and ends by itself; it knows start, status and stop, and answers the rest with 404 or 405.
-The models read both.
+Two versions of the API share the same paths. The older one is a conversation: start, watch, follow up, finish. The
+newer one takes a single prompt and ends by itself; it only has start, status and stop, and responds to all other
+requests with 404 or 405. The models read both.
 
 Based on https://docs.sequentum.com/agent-builder/sessions,
 https://docs.sequentum.com/agent-builder/streaming-events and the pages below
@@ -43,40 +43,40 @@ from airflow_provider_sequentum.api.text import one_line
 SessionMode = Literal["prompt", "url"]
 
 BEFORE_FIRST_EVENT = -1
-"""The cursor before any event was read."""
+"""The cursor before the first event."""
 
 SHORTEST_PROMPT, LONGEST_PROMPT = 10, 5000
-"""Characters a prompt must have after trimming."""
+"""Minimum and maximum number of characters of a prompt, after trimming."""
 
 LONGEST_PAGE = 16 * 1024 * 1024
-"""Bytes of events that are read at once. A screenshot can have ten million, and a session thousands of events."""
+"""Maximum bytes of events read at once. A screenshot can have ten million, and a session thousands of events."""
 
 EVENTS_READ_TIMEOUT = 60.0
-"""Seconds after which silence on a long poll counts as no news. How long the server holds one is not published."""
+"""Seconds without data after which a long poll has no news. How long the server holds one is not published."""
 
 
 class SessionStarted(ApiModel):
-    """The answer to a start: the session's opaque id."""
+    """The response to a start: the opaque id of the session."""
 
     session_id: Annotated[str, Text(LONGEST_SESSION_ID * 5)] = Field(min_length=1, max_length=LONGEST_SESSION_ID)
 
     @field_validator("session_id", mode="before")
     @classmethod
     def _refuse_what_was_changed(cls, session_id: Any) -> Any:
-        # An id that was made safe would be another session's, or none's.
+        # An id with replaced characters would be that of another session, or of none.
         if isinstance(session_id, str) and "\ufffd" in session_id:
             raise ValueError("a session id with control characters")
         if isinstance(session_id, str):
-            as_session_segment(session_id)  # what cannot be asked for again is no id
+            as_session_segment(session_id)  # an id must be usable in later requests
         return session_id
 
 
 class SessionStatus(ApiModel):
-    """Where a session stands.
+    """The state of a session.
 
     ``status`` is ``processing``, ``ready``, ``completed``, ``error`` or ``cancelled``, in lower case. ``agent_id``
-    is set once the agent exists; the older era calls it ``configId``. ``error`` is the server's text:
-    log it, do not trust it.
+    is set once the agent exists; the older version of the API calls it ``configId``. ``error`` is a text of the
+    server: log it, but do not trust it.
     """
 
     status: str = ""
@@ -88,9 +88,9 @@ class SessionStatus(ApiModel):
 
 
 class SessionEvent(ApiModel):
-    """Something that happened in a session. ``type`` says what, and which of the other fields are set.
+    """An event of a session. Its ``type`` determines which of the other fields are set.
 
-    Types are documented at https://docs.sequentum.com/agent-builder/streaming-events; ignore unknown ones.
+    The types are documented at https://docs.sequentum.com/agent-builder/streaming-events; ignore unknown ones.
     ``completed`` and an ``error`` with ``is_recoverable`` false end the session. A ``config_id`` before
     ``completed`` does not prove that the agent was saved.
     """
@@ -127,10 +127,10 @@ class SessionEvent(ApiModel):
 
 
 class EventPage(ApiModel):
-    """Events after a cursor, oldest first, none twice. Ask for the next ones with ``last_event_index``.
+    """Events after a cursor, oldest first, without duplicates. Request the next ones with ``last_event_index``.
 
-    ``is_cut`` says that there were more of them than were read at once. A page that is cut and holds no event is one
-    whose first event is longer than what is read at once.
+    ``is_cut`` means that there are more events than were read at once. If a cut page has no event, its first event is
+    longer than what is read at once.
     """
 
     events: list[SessionEvent] = Field(default_factory=list)
@@ -157,7 +157,7 @@ class Conversation(ApiModel):
 
 
 class FinishedSession(ApiModel):
-    """The answer to a finish. If ``agent_id`` is ``None``, the session's status has it."""
+    """The response to a finish. If ``agent_id`` is ``None``, read it from the session's status."""
 
     agent_id: ApiId | None = Field(default=None, validation_alias=AliasChoices("agentId", "configId", "id"))
     agent_name: str | None = None
@@ -170,14 +170,14 @@ def start(
     mode: SessionMode | None = None,
     space_id: Id | None = None,
 ) -> Call[SessionStarted]:
-    """Start building an agent. Not safe to repeat: two requests make two sessions.
+    """Start a session that builds an agent. Not safe to repeat: two requests start two sessions.
 
-    :param prompt: what the agent is to do, 10 to 5000 characters.
-    :param url: page to start at.
-    :param mode: ``prompt`` or ``url``; by default ``prompt`` when there is one.
-    :param space_id: space to save the agent into.
-    :raises SequentumConfigurationError: when there is neither a prompt nor a URL, when the one that ``mode`` names is
-        missing, or when the prompt's length is wrong.
+    :param prompt: what the agent should do, 10 to 5000 characters.
+    :param url: the page to start at.
+    :param mode: ``prompt`` or ``url``. Default: ``prompt`` if there is one.
+    :param space_id: the space to save the agent in.
+    :raises SequentumConfigurationError: if there is neither a prompt nor a URL, if the one that ``mode`` names is
+        missing, or if the prompt is too short or too long.
     """
     text = prompt.strip() if prompt is not None else None
     address = (url or "").strip() or None
@@ -202,7 +202,7 @@ def start(
 
 
 def status(session_id: str) -> Call[SessionStatus]:
-    """Look at a session. Cheap; the way to wait. After its end a session may be gone (404)."""
+    """Read the state of a session. This is the cheap way to wait. After its end, a session may be gone (404)."""
     return Call.get(
         f"read the status of Agent Builder session {session_id}",
         _path(session_id, "status"),
@@ -215,11 +215,11 @@ def events(
 ) -> Call[EventPage]:
     """Wait for events after a cursor. The server holds the request until there are some.
 
-    A cancelled session sends no event, so read :func:`status` between the calls. When the server stays
-    silent for 60 seconds, the call gives a page without events.
+    A cancelled session sends no event, so read :func:`status` between the calls. If the server sends nothing for
+    60 seconds, the call returns a page without events.
 
-    :param last_event_index: the last page's ``last_event_index``; -1 gives all events.
-    :param longest_page: bytes that are read at once. The rest comes with the next call.
+    :param last_event_index: ``last_event_index`` of the previous page; -1 requests all events.
+    :param longest_page: maximum bytes to read at once. The next call returns the rest.
     """
     return Call(
         f"read the events of Agent Builder session {session_id}",
@@ -244,7 +244,7 @@ def conversation(session_id: str) -> Call[Conversation]:
 
 
 def followup(session_id: str, message: str) -> Call[None]:
-    """Send a message to a session that is ``ready``; it goes on building."""
+    """Send a message to a session that is ``ready``; it continues to build the agent."""
     return Call(
         f"send a follow-up to Agent Builder session {session_id}",
         "POST",
@@ -256,9 +256,9 @@ def followup(session_id: str, message: str) -> Call[None]:
 
 
 def finish(session_id: str, agent_name: str | None = None) -> Call[FinishedSession]:
-    """Save the agent and end the session. 409 says that the session was cancelled.
+    """Save the agent and end the session. 409 means that the session was cancelled.
 
-    :param agent_name: name of the agent. The server may require it.
+    :param agent_name: name of the agent. The server may require one.
     """
     return Call(
         f"finish Agent Builder session {session_id}",
@@ -271,12 +271,12 @@ def finish(session_id: str, agent_name: str | None = None) -> Call[FinishedSessi
 
 
 def cancel(session_id: str) -> Call[None]:
-    """End a session without an agent. A server of the newer era has only :func:`stop`."""
+    """End a session without an agent. A server with the newer version of the API only has :func:`stop`."""
     return _end("cancel", session_id)
 
 
 def stop(session_id: str) -> Call[None]:
-    """Interrupt a session. In the older era it lives on and becomes ``ready``; in the newer it is cancelled."""
+    """Interrupt a session. In the older version of the API it then becomes ``ready``; in the newer it is cancelled."""
     return _end("stop", session_id)
 
 
@@ -296,15 +296,15 @@ def _read_status(answer: Answer, session_id: str) -> SessionStatus:
 
 def _read_events(answer: Answer, session_id: str, cursor: int) -> EventPage:
     page = read_one(EventPage, sessionId=session_id)(answer)
-    # Of an answer that was cut the last event may be incomplete, and the index may speak of events that are missing.
+    # In a cut response, the last event may be incomplete, and the index may be that of an event that is missing.
     events = page.events[:-1] if answer.is_cut else page.events
     stated = cursor if answer.is_cut else page.last_event_index
     new = {event.event_index: event for event in events if event.event_index is not None and event.event_index > cursor}
     in_order = [new[index] for index in sorted(new)]
     foreign = next((event.session_id for event in in_order if event.session_id not in (None, session_id)), None)
     if foreign is not None:
-        raise UnexpectedAnswer(f"its sessionId is {one_line(foreign, 100)}, but {session_id} was asked for")
-    # An answer without news may carry no index, or a smaller one: the cursor never goes back.
+        raise UnexpectedAnswer(f"its sessionId is {one_line(foreign, 100)}, but {session_id} was requested")
+    # A response without news may have no index, or a smaller one: the cursor never goes back.
     return EventPage(events=in_order, last_event_index=max([cursor, stated, *new]), is_cut=answer.is_cut)
 
 

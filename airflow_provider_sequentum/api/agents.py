@@ -30,7 +30,7 @@ AgentSortColumn = Literal["name", "lastActivity", "created", "updated", "status"
 
 
 class ConfigType(IntEnum):
-    """What kind of thing an agent record is."""
+    """What an agent record represents."""
 
     AGENT = 1
     SHARED_FILE = 2
@@ -47,7 +47,7 @@ class ValidationStatus(IntEnum):
 
 
 class ApprovalStatus(IntEnum):
-    """Where an agent is on the way to approval."""
+    """The state of an agent's approval."""
 
     NOT_APPROVED = 0
     PENDING_APPROVAL = 1
@@ -64,10 +64,10 @@ class Label(ApiModel):
 class Agent(ApiModel):
     """An agent; the API also calls it a config.
 
-    ``status`` is the status of its last run, ``None`` when it never ran. ``space_id`` is ``None`` for a
-    personal agent. ``input_parameters`` maps the names of its input parameters to their defaults.
-    ``config_type``, ``validation_status`` and ``approval_status`` are the integer of an unknown code. A list
-    and the agents of a space leave some fields out.
+    ``status`` is the status of its last run, ``None`` if it never ran. ``space_id`` is ``None`` for a personal agent.
+    ``input_parameters`` maps the names of its input parameters to their defaults. ``config_type``,
+    ``validation_status`` and ``approval_status`` are plain integers if the code is unknown. Lists, and the agents of a
+    space, omit some fields.
     """
 
     id: ApiId
@@ -113,17 +113,17 @@ def list_agents(
 ) -> Call[Page[Agent]]:
     """List the organization's agents and the user's own ones.
 
-    Without ``page`` the server gives all of them in one answer. ``client.pages(...)`` and
-    ``client.records(...)`` walk through the pages of the call.
+    Without ``page`` the server returns all of them in one response. ``client.pages(...)`` and
+    ``client.records(...)`` iterate over the pages of the call.
 
-    :param name: part of the name, in any case.
+    :param name: part of the name, case-insensitive.
     :param status: status of the last run.
-    :param space_id: agents of this space only.
+    :param space_id: only agents of this space.
     :param config_type: a :class:`ConfigType`.
     :param sort_column: what to sort by; the server's default is the name.
-    :param descending: sort from the largest down.
+    :param descending: sort in descending order.
     :param page: number of the page, from 1.
-    :param records_per_page: length of a page, with ``page``.
+    :param records_per_page: number of records per page, only used with ``page``.
     """
     space = None if space_id is None else as_id(space_id, "space_id")
     return Call.get(
@@ -164,7 +164,7 @@ def list_versions(agent_id: Id) -> Call[Page[AgentVersion]]:
 
 
 def restore_version(agent_id: Id, version: Id, reason: str) -> Call[None]:
-    """Make a new version out of an old one. An active run goes on undisturbed.
+    """Create a new version from an old one. Active runs are not affected.
 
     :param version: number of the version to restore.
     :param reason: comment stored with the new version.

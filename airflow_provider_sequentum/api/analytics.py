@@ -1,4 +1,4 @@
-"""Analytics: summaries over many runs, and what went wrong with one.
+"""Analytics: summaries of many runs, and the diagnostics of one.
 
 Based on https://docs.sequentum.com/api-reference/analytics/run-diagnostics. Upcoming scheduled runs are in
 :mod:`airflow_provider_sequentum.api.schedules`.
@@ -23,14 +23,14 @@ class _EndedRun(ApiModel):
 
 
 class FailedRunDetail(_EndedRun):
-    """One failed run of a summary."""
+    """A failed run in a summary."""
 
     space_id: int | None = None
     space_name: str | None = None
 
 
 class RunsSummary(ApiModel):
-    """Numbers of runs by outcome between two dates."""
+    """The number of runs between two dates, by outcome."""
 
     start_date: ApiTime | None = None
     end_date: ApiTime | None = None
@@ -45,7 +45,7 @@ class RunsSummary(ApiModel):
 
 
 class RecordsSummary(ApiModel):
-    """Numbers of records, errors and page loads between two dates."""
+    """The number of records, errors and page loads between two dates."""
 
     start_date: ApiTime | None = None
     end_date: ApiTime | None = None
@@ -58,7 +58,7 @@ class RecordsSummary(ApiModel):
 
 
 class RunStats(ApiModel):
-    """Counts of one run."""
+    """The counts of a run."""
 
     data_count: int | None = None
     input_count: int | None = None
@@ -69,7 +69,7 @@ class RunStats(ApiModel):
 
 
 class RunDiagnostics(_EndedRun):
-    """Why a run ended as it did, in the service's own words. ``runtime_seconds`` is the run time."""
+    """Why a run ended as it did, in the words of the service. ``runtime_seconds`` is the run time."""
 
     runtime_seconds: float | None = None
     stats: RunStats | None = None
@@ -88,8 +88,8 @@ def runs_summary(
 
     :param start_date: first day; the server's default is today.
     :param end_date: last day; the server's default is today.
-    :param status: count runs of this status only, such as ``Failed``.
-    :param include_details: list the failed runs as well.
+    :param status: only count runs of this status, such as ``Failed``.
+    :param include_details: also list the failed runs.
     """
     return Call.get(
         "read the summary of runs",
@@ -105,7 +105,7 @@ def runs_summary(
 def records_summary(
     *, start_date: Day | None = None, end_date: Day | None = None, agent_id: Id | None = None
 ) -> Call[RecordsSummary]:
-    """Count records, errors and page loads, of all agents or of one."""
+    """Count the records, errors and page loads of all agents or of one."""
     agent = None if agent_id is None else as_id(agent_id, "agent_id")
     return Call.get(
         "read the summary of records",
@@ -118,7 +118,7 @@ def records_summary(
 
 
 def run_diagnostics(agent_id: Id, run_id: Id) -> Call[RunDiagnostics]:
-    """Ask why a run ended as it did."""
+    """Read why a run ended as it did."""
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
     return Call.get(
         f"read the diagnostics of run {run} of agent {agent}",
@@ -128,9 +128,9 @@ def run_diagnostics(agent_id: Id, run_id: Id) -> Call[RunDiagnostics]:
 
 
 def latest_failure(agent_id: Id) -> Call[RunDiagnostics | None]:
-    """Ask about the agent's latest failed run. ``None`` when it has none.
+    """Read the diagnostics of the agent's latest failed run, ``None`` if it has none.
 
-    The form of the answer without a failure is not published: whatever names no run counts as none.
+    The form of the response without a failure is not published: any response that names no run counts as ``None``.
     """
     agent = as_id(agent_id, "agent_id")
     return Call.get(
@@ -142,7 +142,7 @@ def latest_failure(agent_id: Id) -> Call[RunDiagnostics | None]:
 
 def _read_latest_failure(answer: Answer, agent_id: int) -> RunDiagnostics | None:
     if answer.is_html:
-        raise ValueError("the answer is an HTML page")
+        raise ValueError("the response is an HTML page")
     if answer.first_byte != b"{":
         return None
     diagnostics = read_one(RunDiagnostics, agentId=agent_id)(answer)

@@ -1,7 +1,7 @@
 """Billing: credits, spending, and what agents and their runs cost.
 
-Rests on the pages below https://docs.sequentum.com/api-reference/billing. Amounts are ``Decimal``, in the
-account's credits.
+Based on the pages below https://docs.sequentum.com/api-reference/billing. Amounts are ``Decimal``, in credits of the
+account.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from airflow_provider_sequentum.api.parsing import (
 )
 
 UsageType = Literal["Server Time", "Export GB", "Agent Inputs", "Proxy Data", "Export CPM"]
-"""Names the filters take. Answers name the same things differently, such as ``RunUsage``."""
+"""Names that the filters accept. Responses use other names for the same things, such as ``RunUsage``."""
 
 
 class Credits(ApiModel):
-    """What is left to spend."""
+    """The credits that are left."""
 
     available_credits: ApiAmount
     organization_id: int | None = None
@@ -36,7 +36,7 @@ class Credits(ApiModel):
 
 
 class Spending(ApiModel):
-    """What was spent between two dates."""
+    """The credits spent between two dates."""
 
     total_spent: ApiAmount
     start_date: ApiTime | None = None
@@ -58,7 +58,7 @@ class Transaction(ApiModel):
 
 
 class AgentCost(ApiModel):
-    """What one agent cost."""
+    """The cost of an agent."""
 
     agent_id: ApiId
     agent_name: str | None = None
@@ -67,7 +67,7 @@ class AgentCost(ApiModel):
 
 
 class UsageCost(ApiModel):
-    """Costs of one usage type, one number per label of the report."""
+    """The costs of one usage type, with one number per label of the report."""
 
     type: str | None = None
     data: list[Any] = Field(default_factory=list)
@@ -75,7 +75,7 @@ class UsageCost(ApiModel):
 
 
 class AgentCostReport(ApiModel):
-    """What one agent cost, by day or month (``labels``) and by usage type."""
+    """The cost of an agent, by day or month (``labels``) and by usage type."""
 
     labels: list[str] = Field(default_factory=list)
     usage_types: list[UsageCost] = Field(default_factory=list)
@@ -85,7 +85,7 @@ class AgentCostReport(ApiModel):
 
 
 class RunCost(ApiModel):
-    """What one run cost."""
+    """The cost of a run."""
 
     run_id: ApiId
     date: ApiTime | None = None
@@ -101,10 +101,10 @@ def credits() -> Call[Credits]:  # noqa: A001  # the API's own word, used as bil
 
 
 def spending(start_date: Day | None = None, end_date: Day | None = None) -> Call[Spending]:
-    """Read what was spent.
+    """Read how many credits were spent.
 
-    :param start_date: from when; the server's default is the start of the current week.
-    :param end_date: until when; the server's default is now.
+    :param start_date: start of the period; the server's default is the start of the current week.
+    :param end_date: end of the period; the server's default is now.
     """
     path = "/billing/spending"
     return Call.get("read the spending", path, read_one(Spending), startDate=start_date, endDate=end_date)
@@ -114,7 +114,7 @@ def history(page: int = 1, records_per_page: int = 50) -> Call[Page[Transaction]
     """List movements of credits.
 
     :param page: number of the page, from 1.
-    :param records_per_page: length of a page, at most 100.
+    :param records_per_page: number of records per page, at most 100.
     """
     return Call.get(
         "list the movements of credits",
@@ -136,14 +136,14 @@ def list_agents(
     page: int = 1,
     records_per_page: int = 50,
 ) -> Call[Page[AgentCost]]:
-    """List what agents cost.
+    """List the costs of agents.
 
     :param name: part of the agent's name.
-    :param usage_types: count these only.
+    :param usage_types: only count these.
     :param sort_column: what to sort by.
-    :param descending: sort from the largest down.
+    :param descending: sort in descending order.
     :param page: number of the page, from 1.
-    :param records_per_page: length of a page, at most 1000.
+    :param records_per_page: number of records per page, at most 1000.
     """
     return Call.get(
         "list what agents cost",
@@ -168,10 +168,10 @@ def agent_report(
     time_unit: Literal["day", "month"] | None = None,
     usage_types: Sequence[UsageType] | None = None,
 ) -> Call[AgentCostReport]:
-    """Read what one agent cost over time.
+    """Read the cost of an agent over time.
 
-    :param time_unit: length of the steps.
-    :param usage_types: count these only.
+    :param time_unit: length of each interval.
+    :param usage_types: only count these.
     """
     agent = as_id(agent_id, "agent_id")
     return Call.get(
@@ -195,12 +195,12 @@ def list_agent_runs(
     page: int = 1,
     records_per_page: int = 50,
 ) -> Call[Page[RunCost]]:
-    """List what the runs of an agent cost.
+    """List the costs of an agent's runs.
 
     :param sort_column: what to sort by.
-    :param usage_types: count these only.
+    :param usage_types: only count these.
     :param page: number of the page, from 1.
-    :param records_per_page: length of a page.
+    :param records_per_page: number of records per page.
     """
     agent = as_id(agent_id, "agent_id")
     return Call.get(
@@ -217,5 +217,5 @@ def list_agent_runs(
 
 
 def _joined(usage_types: Sequence[UsageType] | None) -> str | None:
-    # How several are written is not published; a comma is the common way.
+    # The format of several types is not published; commas are the usual separator.
     return ",".join(usage_types) if usage_types else None

@@ -1,17 +1,17 @@
-"""The request budget of an API key: how many requests a process may send, known before the server refuses one.
+"""The request budget of an API key: how many requests a process may send without being refused by the server.
 
-The service allows a number of requests per window and key (100 per 60 s unless raised) and states both in
-every answer. All clients of one key in a process share one budget. It never sleeps itself: it says how long to
-wait, and the clients wait in their own way, so neither a thread nor an event loop is ever blocked inside.
+The service allows a number of requests per window and key (100 per 60 s unless raised) and states both in every
+response. All clients of a key in a process share one budget. It never sleeps: it returns how long to wait, and each
+client waits in its own way, so it blocks neither a thread nor an event loop.
 
-A request counts from the moment it is admitted until one window after its answer, and a moment longer for clocks that
-tick coarsely. The server counted it somewhere in between, so however its windows lie, a process that is alone on its
-key never exceeds the limit.
-Where others use the same key, a refusal (429) halves what this process allows itself, and every window without
-one gives back a tenth of the limit.
+A request counts from the moment it is admitted until one window after its response, plus a short margin for clocks
+with a coarse resolution. The server counts it at some moment in between, so a process that is the only user of its key
+never exceeds the limit, whenever the server's windows start.
+If others use the same key, a refusal (429) halves the limit of this process, and each window without a refusal restores
+a tenth of the key's limit.
 
-Requests with a share below 1 are polls. They come after everything else, and find by themselves a rate at which the
-rest of the key's users find room, see :class:`PollPace`.
+Requests with a share below 1 are polls. They have the lowest priority, and adapt to a rate that leaves room for the
+other users of the key, see :class:`PollPace`.
 """
 
 from __future__ import annotations
@@ -28,51 +28,52 @@ DEFAULT_LIMIT = 100
 DEFAULT_WINDOW = 60.0
 """Seconds."""
 DEFAULT_PAUSE = 5.0
-"""Seconds a refusal holds back the requests of a key when the server does not say."""
+"""Seconds for which a refusal delays the requests of a key if the server does not state a time."""
 LONGEST_PAUSE = 120.0
-"""Seconds a refusal holds back the requests of a key at most."""
+"""Maximum number of seconds for which a refusal delays the requests of a key."""
 
 _MARGIN = 0.05
 """Seconds."""
 _LEARNING_INTERVAL = 1.0
-"""Seconds. Limits change rarely, and reading headers costs more than the rest of the budget."""
+"""Seconds. Limits rarely change, and reading the headers costs more than all other work of the budget."""
 _LARGEST_LIMIT = 1_000_000
 _LONGEST_WINDOW = 3600.0
 
 FIRST_PACE = 0.2
-"""The part of the limit that polls of a process use as long as nothing is known of who else uses the key."""
+"""The part of the limit that the polls of a process use while nothing is known about other users of the key."""
 HELD = 1.5
-"""Seconds beyond what is usual after which an answer was held in the service's queue, because the limit is used up."""
+"""Seconds above the usual response time that show that the service queued a request, because the limit is used up."""
 
 _GROWTH = 1.5
-"""Factor for each window, as long as no level has failed."""
+"""Factor for each window while no level has failed."""
 _CUBIC = 0.0005
 _IN_USE = 0.7
-"""A level is only raised while at least this part of it is used: otherwise it proves nothing."""
+"""A level is only raised if at least this part of it is used: otherwise it proves nothing."""
 _PROVEN = 1.25
-"""Windows for which a level has to be held before it counts as good."""
+"""Windows that a level has to last before it counts as good."""
 _DEAF = 5.0
-"""Seconds after bad news in which further ones are taken for the same: requests held together are released together."""
+"""Seconds after a delayed or refused request in which further ones count as the same event: requests that are queued
+together are released together."""
 _RELIEF = 0.8
-"""Part of the level that is used for a window after bad news: what was held counts in the window that follows."""
+"""Part of the level used for a window after such an event: queued requests count in the following window."""
 _PROBE_INTERVAL = 5.0
-"""Seconds between two polls while it seems that the service holds them."""
+"""Seconds between two polls while the service seems to queue them."""
 _BURST = 3
-"""Polls that may follow each other at once, to make up for a moment in which none could be sent."""
+"""Polls that may be sent without spacing, to make up for a moment in which none could be sent."""
 _ADVANCE = 2
-"""Polls that may be sent before it is their turn, if it is known that they will find something."""
+"""Polls that may be sent before their turn, if it is known that they will find a change."""
 
 
 class PollPace:
-    """At which part of the key's limit this process polls: found out without asking the others that use the key.
+    """The part of the key's limit that this process uses for polls, found without talking to other users of the key.
 
-    The service has no word for how much of a key's limit is used up. But before it refuses a request, it holds up to
-    ten until the window ends. So a poll whose answer comes late says in time that the limit was exceeded, and by how
-    much: one that was held for the last sixth of a window, that requests come by a sixth too fast. The level that
-    failed is remembered and approached again slowly, then passed in small steps, as TCP does with CUBIC (RFC 9438):
-    fast as long as it is far, slowly where it failed.
+    The service does not state how much of a key's limit is used up. But before it refuses requests, it queues up to ten
+    until the window ends. So a late response to a poll shows in time that the limit was exceeded, and by how much: if
+    a poll was queued for the last sixth of a window, requests are sent a sixth too fast. The level that failed is
+    remembered, approached again and then exceeded in small steps, as TCP does with CUBIC (RFC 9438): fast while it is
+    far away, slowly near the level that failed.
 
-    :param jitter: gives a number from 0 to 1, so that processes do not take their steps together.
+    :param jitter: returns a number from 0 to 1, so that processes do not raise their levels at the same time.
     """
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
@@ -86,7 +87,7 @@ class PollPace:
         self._excess = 0.0
 
     def window_passed(self, *, in_use: bool) -> None:
-        """Take in that a window went by without bad news."""
+        """Process that a window has passed without a delayed or refused request."""
         if not in_use:
             return
         self._windows += 1
@@ -96,20 +97,20 @@ class PollPace:
             self.level = min(self._failed + _CUBIC * (self._windows - self._return_after) ** 3, 1.0)
 
     def exceeded(self, excess: float, now: float, deaf_for: float = _DEAF) -> bool:
-        """Take in that the key's limit was exceeded; return whether that was news.
+        """Process that the key's limit was exceeded; return whether this is a new event.
 
-        :param excess: for which part of a window a request was held or refused.
-        :param deaf_for: seconds in which further news is the same news.
+        :param excess: the part of a window for which a request was queued or refused.
+        :param deaf_for: seconds in which further requests of this kind belong to the same event.
         """
         if now < self._deaf_until:
             if excess <= self._excess or self._failed is None:
                 return False
-            self.level = self._failed  # the same news, and worse than it seemed
+            self.level = self._failed  # the same event, but the excess is larger than it seemed
         else:
             self._deaf_until = now + deaf_for
             self._failed = self.level
         self._excess = excess
-        # Twice the excess, because what is too much is not only ours: the others may be starts, which do not give way.
+        # Twice the excess, because not all excess requests are ours: the others may be starts, which do not slow down.
         self._base = self.level = self._failed * min(max((1.0 - excess) ** 2, 0.4), 0.9)
         self._windows = 0
         self._return_after = math.cbrt((self._failed - self._base) / _CUBIC) * (0.8 + 0.4 * self._jitter())
@@ -117,9 +118,9 @@ class PollPace:
 
 
 class RequestBudget:
-    """The budget of one key on one origin. Safe across threads and tasks; never blocks for long.
+    """The budget of one key on one origin. Safe for use by several threads and tasks; never blocks for long.
 
-    :param clock: gives the time in seconds; a test hands in its own.
+    :param clock: returns the time in seconds; tests pass their own.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -140,18 +141,18 @@ class RequestBudget:
         self._relief_until = float("-inf")
         self._next_poll = float("-inf")
         self._polls: list[float] = []
-        """When the polls were sent that are not answered yet."""
+        """When the polls were sent that have no response yet."""
         self._newest_answered = float("-inf")
         self._last_poll = float("-inf")
         self._usual = 0.2
 
     def turn(self, *, share: float, per_minute: int | None = None, is_hinted: bool = False) -> float:
-        """Admit a poll now, or say how long to wait before asking again; parameters and result as for :meth:`admit`.
+        """Admit a poll now, or return how long to wait; parameters and result as for :meth:`admit`.
 
-        Polls are spread evenly over the window, because requests that are sent as fast as they are admitted come in
-        bursts, a window apart.
+        Polls are spread evenly over the window, because requests that are sent as soon as they are admitted come in
+        bursts, once per window.
 
-        :param is_hinted: whether it is known that the poll will find something. Then it may take a later one's place.
+        :param is_hinted: whether it is known that the poll will find a change. Then it may be sent before its turn.
         """
         with self._lock:
             now = self._clock()
@@ -176,21 +177,22 @@ class RequestBudget:
         is_poll: bool = False,
         is_of_stop: bool = False,
     ) -> float:
-        """Admit a request now, or say how long to wait before asking again.
+        """Admit a request now, or return how long to wait before trying again.
 
-        :param share: part of the budget the request may help to fill, from 0 to 1. Polling with 0.8 always
-            leaves room for a start.
-        :param per_minute: the client's own upper bound.
-        :param urgent: admit it whatever is left.
-        :param is_poll: whether it is a poll whose answer comes at once, unless the service holds it.
-        :param is_of_stop: whether it is a part of stopping what costs credits: it keeps to the key's limit only.
-        :return: 0 when the request is admitted; it then has to be settled. Otherwise seconds.
+        :param share: the part of the budget that may be in use for the request to be admitted, from 0 to 1. Polling
+            with 0.8 always leaves room for a start.
+        :param per_minute: the limit of the client itself.
+        :param urgent: admit it even if the budget is used up.
+        :param is_poll: whether it is a poll, which gets its response immediately unless the service queues it.
+        :param is_of_stop: whether it belongs to stopping something that costs credits. Then only the key's limit
+            applies.
+        :return: 0 if the request is admitted; it then has to be settled. Otherwise the seconds to wait.
         """
         with self._lock:
             now = self._clock()
             self._recover(now)
             kept = self._window + _MARGIN
-            # Written like the wait below, or rounding makes a wait of 0, which would mean "admitted".
+            # Computed like the wait below. Otherwise rounding could return a wait of 0, which means "admitted".
             while self._answered and self._answered[0] + kept - now <= 0:
                 self._answered.popleft()
             if now < self._paused_until and not (urgent or is_of_stop):
@@ -207,7 +209,7 @@ class RequestBudget:
             return kept
 
     def spacing(self, *, share: float = 1.0, per_minute: int | None = None) -> float:
-        """Return the seconds between requests that are spread evenly; parameters as for :meth:`admit`."""
+        """Return the seconds between evenly spread requests; parameters as for :meth:`admit`."""
         with self._lock:
             self._recover(self._clock())
             now = self._clock()
@@ -228,11 +230,11 @@ class RequestBudget:
         refused_for: float | None = None,
         took: float | None = None,
     ) -> None:
-        """Take note that an admitted request is over.
+        """Process the end of an admitted request.
 
-        :param headers: headers of its answer, ``None`` if there was none.
-        :param refused_for: seconds to hold back, when the answer was a 429.
-        :param took: seconds until the answer came, for a poll; ``None`` if that says nothing of the service's queue.
+        :param headers: headers of its response, ``None`` if there was none.
+        :param refused_for: seconds to send no requests, if the response was a 429.
+        :param took: seconds until the response to a poll; ``None`` if this does not depend on the service's queue.
         """
         with self._lock:
             now = self._clock()
@@ -260,7 +262,7 @@ class RequestBudget:
         self._last_poll = now
 
     def _pass_windows(self, now: float) -> None:
-        # Longer than the service's windows, so that the news of each one has come before it counts as good.
+        # Longer than the service's windows, so that late responses of a window arrive before it counts as good.
         while now - self._pace_window >= _PROVEN * self._window and not self._seems_held(now):
             in_use = self._polls_in_window >= _PROVEN * _IN_USE * self._limit * min(self.pace.level, 0.8)
             self.pace.window_passed(in_use=in_use)
@@ -271,7 +273,7 @@ class RequestBudget:
         sent_at = min(self._polls, key=lambda at: abs(at - (now - took)), default=now - took)
         if sent_at in self._polls:
             self._polls.remove(sent_at)
-        # What was overtaken by a later one was not held: the service's queue keeps the order.
+        # A poll that was overtaken by a later one was not queued: the service's queue keeps the order.
         is_held = is_answer and took > self._longest_usual and self._newest_answered <= sent_at
         if is_held:
             self._exceeded(now, took)
@@ -303,7 +305,7 @@ class RequestBudget:
 
     def _hold_back(self, now: float, seconds: float) -> None:
         self._exceeded(now, seconds, min(seconds, LONGEST_PAUSE) + _DEAF)
-        # Requests under way together are refused together: that is one piece of news.
+        # Requests that are in flight at the same time are refused together: this is a single event.
         if now >= self._paused_until:
             self._own_limit = max(1.0, self._own_limit / 2)
             self._own_limit_since = now
@@ -316,11 +318,11 @@ class RequestBudget:
 
 
 _budgets: dict[tuple[str, str], RequestBudget] = {}
-_budgets_lock = threading.RLock()  # for the same reason as above
+_budgets_lock = threading.RLock()  # reentrant for the same reason as above
 
 
 def budget_of(origin: str, api_key: str) -> RequestBudget:
-    """Return this process's budget of a key. The key itself is not kept."""
+    """Return the budget of a key in this process. The key itself is not stored."""
     identity = (origin, hashlib.sha256(api_key.encode()).hexdigest())
     with _budgets_lock:
         return _budgets.setdefault(identity, RequestBudget())

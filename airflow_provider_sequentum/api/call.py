@@ -1,9 +1,9 @@
-"""What an endpoint function returns: the description of one request, before anything is sent.
+"""The return value of endpoint functions: the description of one request, before anything is sent.
 
-A :class:`Call` says what to ask for and how to read the answer. The clients in
-:mod:`airflow_provider_sequentum.api.client` send it. The functions below it check the arguments of endpoint functions
-and put them into the API's form. Standard library only, so that code that merely passes calls around stays cheap to
-import.
+A :class:`Call` describes what to request and how to read the response. The clients in
+:mod:`airflow_provider_sequentum.api.client` send it. The functions below it validate the arguments of endpoint
+functions and convert them to the format of the API. Standard library only, so that code that only passes calls around
+is cheap to import.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from urllib.parse import quote
 from airflow_provider_sequentum.api.errors import ConnectionNotMade, SequentumConfigurationError, SequentumError
 
 API_PREFIX = "/api/v1"
-"""Every documented resource lives under this path of the base URL."""
+"""The path below the base URL that contains all documented resources."""
 
 QUEUE_READ_TIMEOUT = 90.0
-"""Seconds. When the key's limit is used up, the service may hold a request for the rest of a window (60 s) before it
-acts. Giving up a start earlier would leave open whether there is a run."""
+"""Seconds. If the key's limit is used up, the service may queue a request for the rest of a window (60 s). If the
+client gave up earlier on a start, it would be unknown whether there is a run."""
 
 LONGEST_SESSION_ID = 256
-"""Characters of an Agent Builder session's id, as in Sequentum's own client."""
+"""Maximum length of an Agent Builder session id, as in Sequentum's own client."""
 
 T = TypeVar("T")
 E = TypeVar("E", bound=SequentumError)
 
 Id = int | str
-"""An id: the API's integer, or its text as templates render it."""
+"""An id: an integer, or its text as rendered by a template."""
 Day = date | str
-"""A date or a time, or its ISO 8601 text."""
+"""A date or a time, or its text in ISO 8601 format."""
 
 
 class Answer(NamedTuple):
-    """The server's answer to one request, free of any HTTP library.
+    """The server's response to a request, independent of any HTTP library.
 
     :param status_code: HTTP status.
-    :param headers: response headers; names are looked up in lower case.
+    :param headers: response headers; look up their names in lower case.
     :param content: the body, decompressed.
-    :param is_cut: whether ``content`` is only the first part of it, see ``Call.longest_answer``.
+    :param is_cut: whether ``content`` is only the first part of the body, see ``Call.longest_answer``.
     """
 
     status_code: int
@@ -52,38 +52,36 @@ class Answer(NamedTuple):
 
     @property
     def first_byte(self) -> bytes:
-        """The first byte after white space and a byte order mark: what the body seems to be."""
+        """The first byte after white space and a byte order mark, which shows the type of the body."""
         return self.content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
 
     @property
     def is_html(self) -> bool:
-        """Whether it is a page, such as a gateway's or a login's."""
+        """Whether it is an HTML page, such as that of a gateway or a login."""
         return "html" in self.headers.get("content-type", "") or self.first_byte == b"<"
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request to the Sequentum Cloud API and the way to read its answer.
+    """One request to the Sequentum Cloud API, and how to read its response.
 
-    :param purpose: what the request is for, as a verb phrase that error messages continue
-        ("start agent 7").
-    :param method: HTTP method, upper case.
+    :param purpose: what the request is for, as a verb phrase for error messages ("start agent 7").
+    :param method: HTTP method, in upper case.
     :param path: path below ``/api/v1``, with a leading slash.
-    :param parse: turns a 2xx answer into the value the caller gets. It raises ``ValueError``, ``UnexpectedAnswer`` or
-        ``RefusedByServer`` with a reason; the pipeline adds what the call was.
-    :param query: query parameters; only what the caller set.
+    :param parse: converts a 2xx response to the value that the caller gets. It raises ``ValueError``,
+        ``UnexpectedAnswer`` or ``RefusedByServer`` with a reason; the pipeline adds the description of the call.
+    :param query: query parameters, only those that the caller set.
     :param body: JSON body.
     :param files: body as ``multipart/form-data``: name and content of the file in each form field.
     :param safe_to_repeat: whether sending the request twice has the same effect as sending it once.
-        Calls that are not safe are repeated only when the server certainly did nothing with them.
-    :param read_timeout: seconds of silence to allow at least, where the client's own time-out may be too short.
-    :param when_silent: gives the value that a read time-out stands for. Only for long polls, where
-        silence means that there is no news; everywhere else a read time-out is an error.
-    :param longest_answer: bytes after which the rest of a longer answer is left unread, for answers of which the rest
-        can be asked for again. ``None``: an answer that is longer than
-        :data:`~airflow_provider_sequentum.api.transport.LONGEST_ANSWER` is an error.
-    :param is_of_stop: whether it is a part of stopping what costs credits. Such a call waits only for the limit of the
-        key, and neither for what this process allows itself nor for the end of a pause after a refusal.
+        Calls that are not safe are only repeated if the server certainly did not process them.
+    :param read_timeout: minimum number of seconds without data to allow, if the client's own timeout may be too short.
+    :param when_silent: returns the value to use after a read timeout. Only for long polls, where a timeout means that
+        there is no news; for all other calls a read timeout is an error.
+    :param longest_answer: maximum number of bytes to read, for responses whose rest can be requested again. ``None``: a
+        response that is longer than :data:`~airflow_provider_sequentum.api.transport.LONGEST_ANSWER` is an error.
+    :param is_of_stop: whether it belongs to stopping something that costs credits. Such a call only waits for the limit
+        of the key, not for the lower limit of this process or for the end of a pause after a refusal.
     """
 
     purpose: str
@@ -101,29 +99,29 @@ class Call(Generic[T]):
 
     @classmethod
     def get(cls, purpose: str, path: str, parse: Callable[[Answer], T], **query: date | str | int | None) -> Call[T]:
-        """Return a call that only reads, and therefore is safe to repeat. Parameters that are ``None`` are not sent."""
+        """Return a call that only reads, so it is safe to repeat. Parameters that are ``None`` are not sent."""
         return cls(purpose, "GET", path, parse, query=only_given(**query), safe_to_repeat=True)
 
     @property
     def request(self) -> str:
-        """The request as it is named in error messages: ``POST /api/v1/agent/7/start``."""
+        """The request as shown in error messages: ``POST /api/v1/agent/7/start``."""
         return f"{self.method} {API_PREFIX}{self.path}"
 
     @property
     def changes_something(self) -> bool:
-        """Whether the server may be in another state after the call."""
+        """Whether the call may change something on the server."""
         return self.method != "GET"
 
     def error(self, kind: type[E], reason: str, *, may_have_acted: bool = False, advice: str = "", **fields: Any) -> E:
         """Return an error of this call.
 
-        :param kind: what the caller can catch.
+        :param kind: the class of the error.
         :param reason: what happened.
-        :param may_have_acted: whether the server may have carried out the request.
+        :param may_have_acted: whether the server may have processed the request.
         :param advice: what to do next.
-        :param fields: further fields of the error.
+        :param fields: further attributes of the error.
         """
-        fate = "The server did nothing with it." if self.changes_something else ""
+        fate = "The server did not process it." if self.changes_something else ""
         if may_have_acted:
             fate = "The server may have acted on it: check before repeating it."
         elif issubclass(kind, ConnectionNotMade):
@@ -134,12 +132,12 @@ class Call(Generic[T]):
 
 
 class Reply(NamedTuple, Generic[T]):
-    """The value of a call together with the service's own time.
+    """The value of a call together with the time of the service.
 
-    :param value: what the call's answer holds.
-    :param served_at: the answer's ``Date`` header, as an aware UTC time of whole seconds; ``None`` when it is absent or
-        unreadable, and when there was no answer (a long poll without news). Compare times of the service with it,
-        never with the clock of this machine.
+    :param value: the value in the response.
+    :param served_at: the ``Date`` header of the response, as an aware UTC time in whole seconds; ``None`` if it is
+        absent or unreadable, and if there was no response (a long poll without news). Compare times of the service
+        with it, never with the clock of this machine.
     """
 
     value: T
@@ -147,21 +145,21 @@ class Reply(NamedTuple, Generic[T]):
 
 
 def as_id(value: Id, name: str) -> int:
-    """Return an id as the integer it is.
+    """Return an id as an integer.
 
-    :raises SequentumConfigurationError: when it is not a whole number above 0.
+    :raises SequentumConfigurationError: if it is not a whole number above 0.
     """
     text = str(value).strip()
-    # int() takes other digits, signs and underscores as well, and gets slow with thousands of digits.
+    # int() also accepts non-ASCII digits, signs and underscores, and is slow for thousands of digits.
     if isinstance(value, bool) or not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) == 0:
         raise SequentumConfigurationError(f"{name} must be a whole number above 0, not {text[:40]!r}.")
     return int(text)
 
 
 def as_session_segment(session_id: str) -> str:
-    """Return a session id as one segment of a path, whatever characters it has.
+    """Return a session id as one segment of a path, with any characters quoted.
 
-    :raises SequentumConfigurationError: when it is empty, over-long or a dot segment.
+    :raises SequentumConfigurationError: if it is empty, too long or a dot segment.
     """
     if not session_id.strip() or len(session_id) > LONGEST_SESSION_ID or session_id in (".", ".."):
         raise SequentumConfigurationError(f"{session_id[:40]!r} is not a session id of the Agent Builder.")
@@ -172,9 +170,9 @@ def as_session_segment(session_id: str) -> str:
 
 
 def as_json_text(parameters: Mapping[str, Any] | str | None) -> str | None:
-    """Return input parameters as the JSON text the API takes. A string is passed on as it is.
+    """Return input parameters as the JSON text that the API expects. A string is returned unchanged.
 
-    :raises SequentumConfigurationError: when a value has no JSON form.
+    :raises SequentumConfigurationError: if a value cannot be converted to JSON.
     """
     if parameters is None or isinstance(parameters, str):
         return parameters
@@ -185,7 +183,7 @@ def as_json_text(parameters: Mapping[str, Any] | str | None) -> str | None:
 
 
 def as_time_text(value: Day) -> str:
-    """Return a date or a time as ISO 8601 text, times in UTC. A time without a zone is taken as UTC."""
+    """Return a date or a time as ISO 8601 text, times in UTC. A time without a time zone counts as UTC."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -193,6 +191,6 @@ def as_time_text(value: Day) -> str:
 
 
 def only_given(**values: Any) -> dict[str, Any]:
-    """Return the values that are not ``None``, times as text: what the caller did not set is not sent."""
+    """Return the values that are not ``None``, with times as text. Values that the caller did not set are not sent."""
     given = {name: value for name, value in values.items() if value is not None}
     return {name: as_time_text(value) if isinstance(value, date) else value for name, value in given.items()}

@@ -1,5 +1,5 @@
-"""The values that the options of a request take, by name. DAG files import them by way of the operators, so this module
-imports nothing that costs time.
+"""The values that the options of a request can have. DAG files import them through the operators, so this module
+imports nothing that is slow to import.
 
 Based on https://docs.sequentum.com/api-reference/agents/start-run and
 https://docs.sequentum.com/api-reference/agents/delete-run.

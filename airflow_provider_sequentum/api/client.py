@@ -1,10 +1,11 @@
-"""The two clients: they send calls and download files, one blocking, one asynchronous.
+"""The two clients, one blocking and one asynchronous. They send calls and download files.
 
-What to send, how to read the answer, when to repeat and how long to wait is decided elsewhere, once for both.
+What to send, how to read the response, when to repeat a request and how long to wait is decided elsewhere, by code that
+both share.
 
-Limits and defaults: connection time-out 10 s, read time-out 30 s, retries as in
+Limits and defaults: connection timeout 10 s, read timeout 30 s, retries as in
 :mod:`airflow_provider_sequentum.api.retry`, the key's request limit as in
-:mod:`airflow_provider_sequentum.api.budget`, at most 100 connections, answers of at most 64 MiB.
+:mod:`airflow_provider_sequentum.api.budget`, at most 100 connections, responses of at most 64 MiB.
 """
 
 from __future__ import annotations
@@ -48,17 +49,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_SLEEP = 1.0
-"""Seconds after which a request that waits for the budget checks again: the limit may turn out to be higher."""
+"""Seconds after which a request that waits for the budget checks it again: the limit may have been raised."""
 URGENT_WAIT = 0.5
-"""Seconds between two attempts, at most, of an urgent client: Airflow gives a killed task about five."""
+"""Maximum seconds between two attempts of an urgent client: Airflow gives a killed task about five."""
 LONGEST_ERROR_BODY = 64 * 1024
 
-# InvalidURL is none of httpx's HTTPErrors.
+# InvalidURL is not an HTTPError of httpx.
 _NETWORK_ERRORS = (httpx.HTTPError, httpx.InvalidURL)
 
 
 class _Client:
-    """What both clients have: the settings, the pipeline, and the budget of the key."""
+    """Base of both clients, with the settings, the pipeline, and the budget of the key."""
 
     def __init__(self, settings: ClientSettings, clock: Callable[[], float], *, urgent: bool = False) -> None:
         self.settings = settings
@@ -69,11 +70,11 @@ class _Client:
 
     @property
     def refusals(self) -> int:
-        """How many requests with this key were refused with 429, in this process."""
+        """How many requests with this key were refused with 429 in this process."""
         return self._budget.refusals
 
     def _seconds_until_turn(self, call: Call[Any], share: float, deadline: Deadline) -> float:
-        """Return 0 when the request may be sent, and otherwise how long to sleep before asking again."""
+        """Return 0 if the request may be sent, and otherwise how long to sleep before checking again."""
         deadline.check(call)
         wait = self._budget.admit(
             share=share,
@@ -94,7 +95,7 @@ class _Client:
             self._budget.settle(response.headers, refused_for=DEFAULT_PAUSE if pause is None else pause, took=took)
 
     def _took(self, sent_at: float, call: Call[Any], share: float) -> float | None:
-        """Return the seconds that a poll took; ``None`` for what may take long without the key being busy."""
+        """Return the seconds that a poll took; ``None`` for requests that may take long even without a queue."""
         return self._clock() - sent_at if _is_poll(call, share) else None
 
     def _retries(self, call: Call[Any], deadline: Deadline) -> dict[str, Any]:
@@ -102,27 +103,27 @@ class _Client:
         return retry_options(call, self.settings.max_attempts, deadline, longest_wait=longest_wait)
 
     def _check_time(self, call: Call[Any], deadline: Deadline) -> None:
-        """Give up a body that comes in small pieces for longer than there is time."""
+        """Give up on a body that arrives in small pieces, once the time is up."""
         if call.safe_to_repeat and deadline.remaining <= 0:
-            raise httpx.ReadTimeout("the answer takes too long")
+            raise httpx.ReadTimeout("the response takes too long")
 
 
 def _is_poll(call: Call[Any], share: float) -> bool:
-    return share < 1 and call.when_silent is None  # the service answers a long poll late by intention
+    return share < 1 and call.when_silent is None  # the service delays the response to a long poll on purpose
 
 
 class SequentumClient(_Client):
-    """Sends calls and waits for their answers. May be shared by threads.
+    """Sends calls and waits for their responses. Threads may share a client.
 
-    :param settings: where, with which key, how patient.
-    :param transport: how requests leave the process; a test hands in an ``httpx.MockTransport``.
-    :param sleep: waits between attempts and for the budget; a test hands in its own.
-    :param urgent: wait neither for the budget nor long between attempts, whatever ``Retry-After`` says. For a process
-        that is about to be killed and has a run to stop.
-    :param clock: gives the time in seconds for ``within``; a test hands in its own.
+    :param settings: address of the service, API key, timeouts and limits.
+    :param transport: sends the requests; tests pass an ``httpx.MockTransport``.
+    :param sleep: waits between attempts and for the budget; tests pass their own.
+    :param urgent: do not wait for the budget, and only briefly between attempts, even if ``Retry-After`` asks for more.
+        For a process that is about to be killed and has a run to stop.
+    :param clock: returns the time in seconds for ``within``; tests pass their own.
 
-    Certificates and proxies are looked at when something is sent, which raises ``SequentumConfigurationError`` if they
-    cannot be used: loading them is most of what a client costs.
+    Certificates and proxies are only read when something is sent, because loading them is most of the cost of a client.
+    If they are invalid, sending raises ``SequentumConfigurationError``.
     """
 
     def __init__(
@@ -143,17 +144,17 @@ class SequentumClient(_Client):
         return self.exchange(call, budget_share=budget_share, within=within).value
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
-        """Send a call and return its value together with the service's own time.
+        """Send a call and return its value together with the time of the service.
 
-        :param call: what an endpoint function returned.
-        :param budget_share: part of the key's request budget this call may help to fill, from 0 to 1. Polling takes
-            less than 1, so that a start finds room.
-        :param within: seconds after which the call is given up. Neither the wait for the budget, nor the pauses between
-            attempts, nor, for calls that are safe to repeat, the wait for an answer lasts longer. A request that is
-            not safe to repeat and was sent keeps its read time-out. Default: no limit.
-        :raises ConnectionNotMade: when the time passed before anything was sent.
-        :raises SequentumError: one of the errors in :mod:`airflow_provider_sequentum.api.errors`; when the time passed
-            later, the last one.
+        :param call: the return value of an endpoint function.
+        :param budget_share: the part of the key's request budget that may be in use for this call to be sent, from 0 to
+            1. Polls use less than 1, so that there is room for starts.
+        :param within: seconds after which to give up on the call. It limits the wait for the budget, the pauses between
+            attempts and, for calls that are safe to repeat, the wait for a response. A request that is not safe to
+            repeat keeps its read timeout once it was sent. Default: no limit.
+        :raises ConnectionNotMade: if the time passed before anything was sent.
+        :raises SequentumError: one of the errors in :mod:`airflow_provider_sequentum.api.errors`. If the time passed
+            later, it is the last error.
         """
         deadline = Deadline(within, self._clock)
         policy = Retrying(sleep=self._sleep, **self._retries(call, deadline))
@@ -161,7 +162,7 @@ class SequentumClient(_Client):
         return reply
 
     def pages(self, call: Call[Page[T]]) -> Iterator[Page[T]]:
-        """Yield the pages of a list, each asked for when it is wanted, from the call's page on."""
+        """Yield the pages of a list, starting with the page of the call. Each one is requested when it is needed."""
         following: Call[Page[T]] | None = first_page(call)
         previous = None
         while following is not None:
@@ -170,17 +171,17 @@ class SequentumClient(_Client):
             following, previous = next_page(following, page, previous), page
 
     def records(self, call: Call[Page[T]]) -> Iterator[T]:
-        """Yield the records of all pages of a list; pages are asked for as their records are wanted."""
+        """Yield the records of all pages of a list. Each page is requested when its records are needed."""
         for page in self.pages(call):
             yield from page
 
     def download(self, *, agent_id: int | str, run_id: int | str, file: RunFile, destination: Destination) -> int:
-        """Fetch a file of a run in constant memory; resume where the connection broke.
+        """Download a file of a run in constant memory. After a lost connection, the download is resumed.
 
-        :param file: the file, as ``files.list_files`` lists it.
-        :param destination: where the bytes go. After an error it holds a part of the file.
+        :param file: the file, as returned by ``files.list_files``.
+        :param destination: where the bytes are written. After an error it contains a part of the file.
         :return: number of bytes written.
-        :raises SequentumError: when the file cannot be had, also after ``max_attempts`` without progress.
+        :raises SequentumError: if the file cannot be downloaded, also after ``max_attempts`` without progress.
         """
         from airflow_provider_sequentum.api.download import Download
 
@@ -219,13 +220,13 @@ class SequentumClient(_Client):
             failure = self._pipeline.transport_error(call, error)
         else:
             return self._pipeline.reply(call, response, body)
-        # Raised out here, so that no context carries httpx's error, which holds the request and its key.
+        # Raised here, so that its context does not contain httpx's error, which holds the request with the key.
         raise failure
 
     def _request(
         self, call: Call[Any], budget_share: float, deadline: Deadline, headers: dict[str, str] | None = None
     ) -> httpx.Response:
-        """Send the request of a call when it is its turn; the body of the response is unread."""
+        """Send the request of a call when the budget admits it; the body of the response is not read."""
         http = self._http
         while (wait := self._seconds_until_turn(call, budget_share, deadline)) > 0:
             self._sleep(wait)
@@ -244,7 +245,7 @@ class SequentumClient(_Client):
 
     @cached_property
     def _storage_http(self) -> httpx.Client:
-        """The client for storage of other origins, which may have certificates of the public authorities."""
+        """The client for storage on other origins, which may have certificates of the public authorities."""
         return new_client(self.settings, self._transport, for_storage=True)
 
     def _http_for(self, url: httpx.URL) -> httpx.Client:
@@ -267,10 +268,10 @@ class SequentumClient(_Client):
         raise failure
 
     def _take(self, download: Download, response: httpx.Response) -> httpx.Request | None:
-        """Take a response to a download; return the request that comes next, or ``None`` after the file."""
+        """Process a response to a download; return the next request, or ``None`` once the file has been read."""
         with closing(response):
             location = location_of(response)
-            # A redirect's body is read too: unread, the connection to the API could not be used for the next file.
+            # A redirect's body is read too: otherwise the connection to the API could not be reused for the next file.
             small = response.is_error or location is not None
             error_body = read_at_most(response, LONGEST_ERROR_BODY).content if small else b""
             request = download.follow(response, location, error_body)
@@ -281,14 +282,14 @@ class SequentumClient(_Client):
 
 
 class AsyncSequentumClient(_Client):
-    """Sends calls and awaits their answers. To be used within one event loop.
+    """Sends calls and awaits their responses. For use within one event loop.
 
-    :param settings: where, with which key, how patient.
-    :param transport: how requests leave the process; a test hands in an ``httpx.MockTransport``. Downloads
-        use it when it is a blocking transport too, as that one is.
-    :param sleep: waits between attempts and for the budget; a test hands in its own.
-    :param clock: gives the time in seconds for ``within``; a test hands in its own.
-    :raises SequentumConfigurationError: when certificates or proxies cannot be used.
+    :param settings: address of the service, API key, timeouts and limits.
+    :param transport: sends the requests; tests pass an ``httpx.MockTransport``. Downloads use it if it is a blocking
+        transport as well, like that one.
+    :param sleep: waits between attempts and for the budget; tests pass their own.
+    :param clock: returns the time in seconds for ``within``; tests pass their own.
+    :raises SequentumConfigurationError: if certificates or proxies are invalid.
     """
 
     def __init__(
@@ -309,31 +310,31 @@ class AsyncSequentumClient(_Client):
         return (await self.exchange(call, budget_share=budget_share, within=within)).value
 
     async def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
-        """Send a call and return its value and the service's own time; see :meth:`SequentumClient.exchange`."""
+        """Send a call and return its value and the time of the service; see :meth:`SequentumClient.exchange`."""
         deadline = Deadline(within, self._clock)
         policy = AsyncRetrying(sleep=self._sleep, **self._retries(call, deadline))
         return await policy(self._attempt, call, budget_share, deadline)
 
     def poll_turn(self, budget_share: float, *, is_hinted: bool = False) -> float:
-        """Admit a poll now, or return the seconds to wait before asking again.
+        """Admit a poll now, or return the seconds to wait before trying again.
 
-        What to poll is best decided when it may be sent: an admitted poll is sent by :meth:`poll`, and has to be.
+        Decide what to poll once a poll is admitted. An admitted poll has to be sent, with :meth:`poll`.
 
-        :param is_hinted: whether it is known that the poll will find something. Then it may take a later one's place.
-        :return: 0 when it is admitted.
+        :param is_hinted: whether it is known that the poll will find a change. Then it may be sent before its turn.
+        :return: 0 if it is admitted.
         """
         per_minute = self.settings.requests_per_minute
         return self._budget.turn(share=budget_share, per_minute=per_minute, is_hinted=is_hinted)
 
     async def poll(self, call: Call[T], *, budget_share: float) -> Reply[T]:
-        """Send an admitted poll, once: whoever polls decides again what comes next when there is no answer.
+        """Send an admitted poll, without retries: if it fails, the caller decides what to poll next.
 
-        :raises SequentumError: there is no usable answer.
+        :raises SequentumError: there is no usable response.
         """
         return await self._send_admitted(call, budget_share, Deadline(None, self._clock))
 
     async def pages(self, call: Call[Page[T]]) -> AsyncIterator[Page[T]]:
-        """Yield the pages of a list, each asked for when it is wanted, from the call's page on."""
+        """Yield the pages of a list, starting with the page of the call. Each one is requested when it is needed."""
         following: Call[Page[T]] | None = first_page(call)
         previous = None
         while following is not None:
@@ -342,16 +343,16 @@ class AsyncSequentumClient(_Client):
             following, previous = next_page(following, page, previous), page
 
     async def records(self, call: Call[Page[T]]) -> AsyncIterator[T]:
-        """Yield the records of all pages of a list; pages are asked for as their records are wanted."""
+        """Yield the records of all pages of a list. Each page is requested when its records are needed."""
         async for page in self.pages(call):
             for record in page:
                 yield record
 
     async def download(self, *, agent_id: int | str, run_id: int | str, file: RunFile, destination: Destination) -> int:
-        """Fetch a file of a run; see :meth:`SequentumClient.download`.
+        """Download a file of a run; see :meth:`SequentumClient.download`.
 
-        All of it happens in a thread: a download at the speed of a disk would keep the event loop busy. The
-        thread ends soon after the awaiting task was cancelled.
+        It runs in a thread, because a download at the speed of a disk would keep the event loop busy. The thread ends
+        soon after the awaiting task was cancelled.
         """
         given: object = self._transport
         transport = given if isinstance(given, httpx.BaseTransport) else None
@@ -397,7 +398,7 @@ class AsyncSequentumClient(_Client):
             failure = self._pipeline.transport_error(call, error)
         else:
             return self._pipeline.reply(call, response, body)
-        # Raised out here, so that no context carries httpx's error, which holds the request and its key.
+        # Raised here, so that its context does not contain httpx's error, which holds the request with the key.
         raise failure
 
     async def _open(self, call: Call[Any], budget_share: float, deadline: Deadline) -> httpx.Response:
@@ -412,7 +413,7 @@ class AsyncSequentumClient(_Client):
 
 
 class _UntilCancelled:
-    """A destination and a sleep that end the thread of a download once the task that awaits it was cancelled."""
+    """A destination and a sleep function that end the thread of a download after the awaiting task was cancelled."""
 
     def __init__(self, destination: Destination) -> None:
         self.cancelled = threading.Event()

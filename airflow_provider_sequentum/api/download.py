@@ -1,12 +1,12 @@
-"""How a file of a run is fetched, as a state machine that the client feeds with responses. No I/O of its own.
+"""The download of a file of a run, as a state machine that the client feeds with responses. No I/O of its own.
 
-The API answers with a redirect to a signed storage address that expires soon, or with the file itself. Every
-attempt asks the API again, so an address that has expired is replaced; what has arrived already is not
-fetched again when the storage honours ``Range``, and is skipped when it does not, so the destination needs
-nothing but ``write``. The API key goes to the API only, and the signed address into no log and no error.
+The API responds with a redirect to a signed storage address that expires soon, or with the file itself. Each attempt
+requests the file from the API again, so an expired address is replaced. If the storage supports ``Range``, bytes that
+have arrived are not downloaded again; otherwise they are skipped. So the destination only needs ``write``. The API key
+is only sent to the API, and the signed address appears in no log and no error.
 
-Storage may keep an object compressed (``Content-Encoding``). The bytes that land are the file's: decompressed, unless
-the file's own name says that it is a compressed file.
+The storage may keep an object compressed (``Content-Encoding``). The bytes that are written are those of the file:
+decompressed, unless the file name is that of a compressed file.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from airflow_provider_sequentum.api.transport import GZIP, ZSTD, codings_of, dec
 MAX_REDIRECTS = 5
 
 LARGEST_EXPANSION = 200
-"""How many times its compressed size a file of unknown size may have."""
+"""How many times larger than its compressed size a file of unknown size may be."""
 _FREE_EXPANSION = 16 * 1024 * 1024
-"""Bytes to which anything may expand."""
+"""Bytes to which any file may expand."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _COMPRESSED_SUFFIXES = {
@@ -47,25 +47,25 @@ _HTML_START = re.compile(
     r"(?:(?:<\?xml[^>]*>|<!--.*?-->)\s*)*<(?:!doctype\s+html|html|head|body)(?:[\s/>]|$)", re.IGNORECASE | re.DOTALL
 )
 _HEAD = 1024
-"""Bytes of a file that are held back until it is known whether they start a page, in however small pieces they come."""
+"""Bytes of a file that are held back, in pieces of any size, until it is known whether they start an HTML page."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 
 log = logging.getLogger(__name__)
 
 
 class Destination(Protocol):
-    """Where the bytes go: anything with ``write``, such as a file opened in binary mode."""
+    """Where the bytes are written: an object with ``write``, such as a file opened in binary mode."""
 
     def write(self, data: bytes, /) -> object:
-        """Take all of the data."""
+        """Write all of the data."""
 
 
 class Download:
-    """One file on its way.
+    """The download of one file.
 
-    :param pipeline: the client's.
+    :param pipeline: the pipeline of the client.
     :param file: the file, as listed.
-    :param destination: where its bytes go.
+    :param destination: where its bytes are written.
     """
 
     def __init__(self, pipeline: Pipeline, agent_id: Id, run_id: Id, file: RunFile, destination: Destination) -> None:
@@ -86,33 +86,33 @@ class Download:
         self._head: bytes | None = b""
         self._total: int | None = None
         self._etag: str | None = None
-        # Of the present attempt: the coding that is undone, what the storage sent of it, and what it says to send.
+        # Of the current attempt: the coding to undo, the bytes that the storage has sent, and those it states to send.
         self._coding: str | None = None
         self._is_decoded = False
         self._stored = 0
         self._stated_length: int | None = None
 
     def start_attempt(self) -> dict[str, str]:
-        """Note that the API is about to be asked for the file, and return the headers to ask with."""
+        """Start an attempt, and return the headers for the request to the API."""
         self.attempts_without_progress += 1
         self._redirects = 0
         self._head = None if self.received else b""
         return self._headers()
 
     def _headers(self) -> dict[str, str]:
-        """Return the headers which ask for the part of the file that is missing, as it is stored."""
+        """Return the headers to request the missing part of the file, as it is stored."""
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         if self.received and not self._is_decoded:
             headers["Range"] = f"bytes={self.received}-"
         return headers
 
     def follow(self, response: httpx.Response, location: str | None, error_body: bytes) -> httpx.Request | None:
-        """Return the request that comes next, or ``None`` when the response carries the file.
+        """Return the next request, or ``None`` if the response contains the file.
 
-        :param response: the response to the last request; its body is unread.
+        :param response: the response to the last request; its body is not read.
         :param location: where it redirects to.
         :param error_body: first part of the body of an error status.
-        :raises SequentumError: when the file cannot be had this way.
+        :raises SequentumError: if the response is an error, or cannot be that of the file.
         """
         if response.status_code in _REDIRECTS and location is not None:
             return self._storage_request(response, location)
@@ -121,15 +121,15 @@ class Download:
             return None
         if self._redirects == 0:
             raise error_of_status(self.call, self._pipeline.answer_of(response, error_body))
-        refusal = self._error(f"the storage answered {response.status_code}. Its address may have expired")
+        refusal = self._error(f"the storage responded with {response.status_code}. Its address may have expired")
         refusal.transient = True
         raise refusal
 
     def write_all(self, pieces: Iterator[bytes]) -> None:
         """Write a body.
 
-        :param pieces: the body as it comes over the network.
-        :raises SequentumError: when it is not the file's.
+        :param pieces: the body as received from the network.
+        :raises SequentumError: if it cannot be that of the file.
         """
         counted = self._counted(pieces)
         try:
@@ -137,7 +137,7 @@ class Download:
                 self._take(data)
             self._take_head()
         except ImportError:
-            reason = f"the storage compressed it with {self._coding}, for which the extra 'arrow' has to be installed"
+            reason = f"the storage compressed it with {self._coding}, which requires the extra 'arrow'"
         else:
             return
         raise self._error(reason)
@@ -172,7 +172,7 @@ class Download:
         self.received += len(data)
         self.attempts_without_progress = 0
         if self._expected and self.received > self._expected:
-            raise self._error(f"more than the expected {self._expected} bytes came")
+            raise self._error(f"more than the expected {self._expected} bytes arrived")
         bound = max(_FREE_EXPANSION, LARGEST_EXPANSION * self._stored)
         if self._is_decoded and not self._expected and self.received > bound:
             raise self._error(f"it expands to more than {LARGEST_EXPANSION} times its compressed size")
@@ -182,21 +182,21 @@ class Download:
         if self._total is not None:
             return self._total
         if self._is_decoded and (self._stated_length is None or self._stated_length == self._listed_size):
-            # The list may state the size of the compressed object.
+            # The size in the list may be that of the compressed object.
             return None
         return self._listed_size
 
     def finish(self) -> int:
-        """Check the length after the body has ended, and return it.
+        """Check the length after the end of the body, and return it.
 
-        :raises AnswerLost: when a part is missing; the next attempt fetches it.
+        :raises AnswerLost: if a part is missing; the next attempt downloads it.
         """
         if self._to_skip or (self._expected and not self._is_decoded and self.received < self._expected):
-            raise self._error(f"only {self.received} of {self._expected} bytes came", AnswerLost)
+            raise self._error(f"only {self.received} of {self._expected} bytes arrived", AnswerLost)
         sizes = {self.received, self._stored} if self._is_decoded else {self.received}
         if self._listed_size and self._listed_size not in sizes:
             log.warning(
-                "Downloaded %d bytes, as the storage stated; the file list says %d (%s).",
+                "Downloaded %d bytes, as stated by the storage; the file list states %d (%s).",
                 self.received,
                 self._listed_size,
                 one_line(self.call.purpose),
@@ -224,12 +224,12 @@ class Download:
         self._stored = 0
         self._stated_length = int(length) if length.isascii() and length.isdecimal() and len(length) < 19 else None
         self._coding = self._coding_to_undo(codings_of(response))
-        # A transport that has read the body already has decompressed it.
+        # A transport that has already read the body has also decompressed it.
         by_transport = response.is_stream_consumed and "content-encoding" in response.headers
         self._is_decoded = self._coding is not None or by_transport
         start, total = self._range_of(response)
         if start > self.received:
-            raise self._error("the storage left out a part of the file")
+            raise self._error("the storage omitted a part of the file")
         if start and self._is_decoded:
             raise self._error("the storage sent a part of the file compressed. Start the download again")
         self._to_skip = self.received - start
@@ -244,34 +244,34 @@ class Download:
             self._refuse_page()
 
     def _coding_to_undo(self, codings: list[str]) -> str | None:
-        """Return the coding to undo, ``None`` when the file is to land as it is stored."""
+        """Return the coding to undo, ``None`` if the file is to be written as it is stored."""
         if not codings:
             return None
         coding, name = codings[0], (self._file.name or "").lower()
         if len(codings) > 1 or coding not in _COMPRESSED_SUFFIXES:
-            # What the header says is not quoted: it may echo anything, the key too.
+            # The header is not quoted, because it may contain anything, even the key.
             raise self._error("the storage compressed it in a way that is not supported (see its Content-Encoding)")
         if name.endswith(_COMPRESSED_SUFFIXES[coding]):
             return None
-        # Without a suffix the list decides: it may count the bytes as they are stored.
+        # Without a suffix, the size in the list decides: it may be that of the bytes as they are stored.
         is_listed_as_stored = self._listed_size and self._listed_size == self._stated_length
         return coding if PurePosixPath(name).suffix or not is_listed_as_stored else None
 
     def _refuse_page(self) -> None:
-        """Refuse an HTML page, such as a gateway's or a login's, unless the file may be one.
+        """Refuse an HTML page, such as that of a gateway or a login, unless the file may be one.
 
-        :raises DownloadError: when it is none of the file's.
+        :raises DownloadError: if the file is not an HTML page.
         """
         suffix = PurePosixPath((self._file.name or "").lower()).suffix
         if suffix not in _HTML_SUFFIXES and (suffix or self._file.file_type not in _PAGES_OF_A_RUN):
-            raise self._error("an HTML page came in place of the file, perhaps of a gateway or a login")
+            raise self._error("an HTML page arrived instead of the file, perhaps that of a gateway or a login")
 
     def _range_of(self, response: httpx.Response) -> tuple[int, int | None]:
-        """Return where the body begins in the file, and the file's length where it is stated."""
+        """Return the position in the file where the body starts, and the length of the file if it is stated."""
         if response.status_code == 206:
             stated = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
             if stated is None:
-                raise self._error("the storage does not say which part of the file it sends")
+                raise self._error("the storage does not state which part of the file it sends")
             return int(stated[1]), None if stated[2] == "*" else int(stated[2])
         return 0, None if self._is_decoded else self._stated_length
 
@@ -281,7 +281,7 @@ class Download:
 
 def _text_of_start(head: bytes) -> str:
     encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
-    # Incremental: a character may be cut at the end.
+    # Incremental, because the last character may be cut.
     text: str = codecs.getincrementaldecoder(encoding)(errors="replace").decode(head[:_HEAD])
     return text.lstrip("\ufeff \t\r\n\f")
 
@@ -291,5 +291,5 @@ def _may_start_page(head: bytes) -> bool:
 
 
 def _differ(one: int | str | None, other: int | str | None) -> bool:
-    """Return whether two statements about a file contradict each other; a missing one does not."""
+    """Return whether two values are known and different."""
     return one is not None and other is not None and one != other

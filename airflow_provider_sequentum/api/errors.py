@@ -1,18 +1,18 @@
-"""Everything the client raises: each text on one line of at most 4 kB. Standard library only.
+"""The exceptions of the client. Each message is one line of at most 4 kB. Standard library only.
 
 ::
 
     SequentumError
-     ├── SequentumConfigurationError    settings or arguments are unusable; nothing was sent (ValueError too)
-     ├── ConnectionNotMade              nothing was sent: no connection came about, or the call's time passed before
-     ├── AnswerLost                     the request was sent, its answer did not arrive
-     ├── HttpStatusError                the server answered with an error status: ``status_code``
-     ├── UnexpectedAnswer               a 2xx that is not what the endpoint answers, or about another id; a redirect
-     │    └── RefusedByServer           a 2xx that says ``success: false``
-     └── DownloadError                  a file could not be fetched from the storage the API points to
+     ├── SequentumConfigurationError    settings or arguments are invalid; nothing was sent (also a ValueError)
+     ├── ConnectionNotMade              nothing was sent: there was no connection, or the time was up before
+     ├── AnswerLost                     the request was sent, but its response did not arrive
+     ├── HttpStatusError                the server responded with an error status: ``status_code``
+     ├── UnexpectedAnswer               a 2xx response that does not match the endpoint or the id; a redirect
+     │    └── RefusedByServer           a 2xx response with ``success: false``
+     └── DownloadError                  a file could not be downloaded from the storage that the API redirects to
 
-Every error says in its text what was being done, what happened, whether the server may have acted, and
-what to do next. No error holds the API key or a signed URL.
+Each message states what was being done, what happened, whether the server may have processed the request, and what to
+do next. No error contains the API key or a signed URL.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from airflow_provider_sequentum.api.text import one_line
 
 
 class SequentumError(Exception):
-    """Base of everything this client raises.
+    """Base class of all exceptions of the client.
 
-    :param message: the whole text.
+    :param message: the complete message.
     :param purpose: what was being done, as a verb phrase ("start agent 7").
-    :param request: method and path of the request; empty when none was made.
-    :param may_have_acted: whether the server may have carried out the request although it failed. If it
-        is true for a start, check the agent's runs before starting again.
+    :param request: method and path of the request; empty if there was none.
+    :param may_have_acted: whether the server may have processed the request although it failed. If it is true for a
+        start, check the agent's runs before you start it again.
     """
 
     transient: bool = False
-    """Whether the same request may well succeed a little later."""
+    """Whether the same request may succeed a little later."""
 
     status_code: int | None = None
-    """The HTTP status of the server's answer; ``None`` unless it was an error status."""
+    """The HTTP status of the response; ``None`` unless it was an error status."""
 
     def __init__(self, message: str, *, purpose: str = "", request: str = "", may_have_acted: bool = False) -> None:
-        # The server's words, session ids and file names get in here from everywhere: all of them pass this line.
+        # Messages contain texts of the server, session ids and file names. All of them are made safe here.
         super().__init__(one_line(message))
         self.purpose = one_line(purpose)
         self.request = one_line(request)
@@ -47,39 +47,39 @@ class SequentumError(Exception):
 
 
 class SequentumConfigurationError(SequentumError, ValueError):
-    """Settings or arguments are unusable. Nothing was sent."""
+    """Settings or arguments are invalid. Nothing was sent."""
 
 
 class ConnectionNotMade(SequentumError):
-    """Nothing was sent, so the server certainly did nothing: trying again is safe.
+    """Nothing was sent, so the server certainly did nothing, and it is safe to try again.
 
-    No connection came about, or the time that the caller gave the call passed while it waited for the request budget.
+    There was no connection, or the time that the caller allowed passed while the call waited for the request budget.
     """
 
     transient = True
 
 
 class AnswerLost(SequentumError):
-    """The request was sent and its answer did not arrive (read time-out, connection reset, damaged body).
+    """The request was sent, but its response did not arrive (read timeout, connection reset, damaged body).
 
-    For a call that changes something, ``may_have_acted`` is true: find out before repeating it.
+    For a call that changes something, ``may_have_acted`` is true: check what happened before you repeat it.
     """
 
     transient = True
 
 
 class HttpStatusError(SequentumError):
-    """The server answered with an error status.
+    """The server responded with an error status.
 
-    It is transient for 429, which says that the server did nothing with the request, and for 5xx. 401 and 404 may also
-    mean a run, an agent or a session that the key may not see.
+    It is transient for 429, which means that the server did not process the request, and for 5xx. 401 and 404 may also
+    mean that the key has no access to the run, agent or session.
 
     :param of_the_call: ``purpose``, ``request`` and ``may_have_acted``.
     :param status_code: HTTP status.
     :param title: short text of the server's error body, or the standard phrase of the status.
-    :param detail: longer text of the server's error body, ``None`` when it has none. It comes from the
-        server: do not trust it with more than being shown.
-    :param retry_after: seconds the server asks to wait, ``None`` when it does not say.
+    :param detail: longer text of the server's error body, ``None`` if there is none. It is a text of the server: show
+        it, but do not trust it.
+    :param retry_after: seconds that the server asks to wait, ``None`` if it does not state them.
     """
 
     def __init__(
@@ -101,19 +101,19 @@ class HttpStatusError(SequentumError):
 
 
 class UnexpectedAnswer(SequentumError):
-    """An answer that is not what the endpoint answers.
+    """A response that does not match the endpoint.
 
-    A gateway's HTML page, truncated JSON, no id, another id than the one that was asked for, a redirect, or more bytes
-    than any answer has.
+    It is an HTML page of a gateway, truncated JSON, a redirect or too long, or its id is missing or not the requested
+    one.
     """
 
 
 class RefusedByServer(UnexpectedAnswer):
-    """A 2xx answer that says ``success: false``: the Agent Builder's way of refusing."""
+    """A 2xx response with ``success: false``, which is how the Agent Builder refuses a request."""
 
 
 class DownloadError(SequentumError):
-    """A file could not be fetched from the storage the API points to. Its address, a secret, stays out of the text.
+    """A file could not be downloaded from the storage. The message does not contain its address, which is a secret.
 
-    It is transient when the storage answered with an error status, as it does for an expired address.
+    It is transient if the storage responded with an error status, as it does for an expired address.
     """

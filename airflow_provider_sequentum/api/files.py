@@ -1,7 +1,7 @@
-"""Files a run left behind: list them; download them with ``client.download(...)``.
+"""The files of a run: list them here, and download them with ``client.download(...)``.
 
-Based on https://docs.sequentum.com/concepts/runs. A file is fetched through a redirect to storage, which
-:mod:`airflow_provider_sequentum.api.download` follows.
+Based on https://docs.sequentum.com/concepts/runs. Files are downloaded through a redirect to storage,
+which :mod:`airflow_provider_sequentum.api.download` follows.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from airflow_provider_sequentum.api.parsing import ApiCode, ApiId, ApiMessage, A
 
 
 class FileType(IntEnum):
-    """What a file of a run is."""
+    """The type of a file of a run."""
 
     DELIVERED_FILE = 1
-    """What the run was made for: its data."""
+    """The data that the run delivers."""
     EXTRACTED_FILES = 2
     INTERNAL_EXPORT_FILES = 3
     INTERNAL_RUNTIME_FILES = 4
@@ -29,7 +29,7 @@ class FileType(IntEnum):
 
 DELIVERED, EXTRACTED, LOGS = "delivered", "extracted", "logs"
 INTERNAL = "internal"
-"""The kind of the service's own files."""
+"""The kind of files that the service keeps for itself."""
 
 _KINDS: Mapping[int | None, str] = {
     FileType.DELIVERED_FILE: DELIVERED,
@@ -46,9 +46,9 @@ _KINDS: Mapping[int | None, str] = {
 class RunFile(ApiModel):
     """A file of a run.
 
-    ``name`` is the server's and may hold anything: make it safe with
-    :func:`airflow_provider_sequentum.api.text.safe_file_names` before writing to it. ``file_type`` is a
-    :class:`FileType`, or the integer of an unknown one. ``file_size`` is in bytes.
+    ``name`` comes from the server and may contain anything: make it safe with
+    :func:`airflow_provider_sequentum.api.text.safe_file_names` before you use it as a file name. ``file_type`` is a
+    :class:`FileType`, or an integer if the type is unknown. ``file_size`` is in bytes.
     """
 
     id: ApiId
@@ -60,15 +60,15 @@ class RunFile(ApiModel):
 
     @property
     def kind(self) -> str:
-        """What it is for: ``delivered``, ``extracted``, ``logs`` or ``internal``."""
-        # A type that is missing or unknown counts as delivered: a file too many is noticed, a lost one is not.
+        """The purpose of the file: ``delivered``, ``extracted``, ``logs`` or ``internal``."""
+        # A missing or unknown type counts as delivered: a surplus file is noticed, a missing one is not.
         return _KINDS.get(self.file_type, DELIVERED)
 
 
 def list_files(agent_id: Id, run_id: Id) -> Call[Page[RunFile]]:
-    """List the files of a run. The list is empty when the run produced none.
+    """List the files of a run. The list is empty if the run produced none.
 
-    :return: the files; ``unreadable`` of the list counts those that could not be read.
+    :return: the files; ``unreadable`` of the list is the number of those that could not be read.
     """
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
     path = f"/agent/{agent}/run/{run}/files"

@@ -1,10 +1,10 @@
-"""Answers become values: the base of all models, the readers a :class:`~.call.Call` carries, and the pages of a list.
+"""Converting responses to values: the base of all models, the readers of :class:`~.call.Call`, and pages of lists.
 
-The wire format is read generously, because the service documents it in more than one way and an answer cannot be
+The wire format is read leniently, because the service documents it in more than one way and a response cannot be
 repaired: names are camelCase, unknown fields are ignored, ``null`` means the same as absent, a value of an unexpected
-type counts as absent unless the model cannot do without it, and an element that cannot be read is left out of its list.
-Two things are strict: text is made safe (:mod:`~airflow_provider_sequentum.api.text`), and an answer about another id
-than the one asked for is refused.
+type counts as absent unless the model requires it, and an element that cannot be read is omitted from its list. Two
+rules are strict: text is made safe (:mod:`~airflow_provider_sequentum.api.text`), and a response with another id than
+the requested one is refused.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ M = TypeVar("M", bound="ApiModel")
 E = TypeVar("E", bound=IntEnum)
 
 DEFAULT_RECORDS_PER_PAGE = 100
-"""The largest page Sequentum's own client asks for."""
+"""The largest page that Sequentum's own client requests."""
 
 _LIST_KEYS = ("items", "agents", "runs", "transactions")
 _LARGEST_INTEGER = 2**63 - 1
 _LARGEST_AMOUNT = 10**15
 _FIRST_YEAR, _LAST_YEAR = 1970, 3000
-# An escape sequence: a surrogate pair, which is a character, a lone surrogate, which is none, or any other. Few answers
-# need these two, and re compiles a text on first use.
+# An escape sequence: a surrogate pair, which is a character, a lone surrogate, which is not, or any other. Few
+# responses need this pattern and _HUGE_INTEGER, so both are texts, which re compiles on first use.
 _ESCAPE = (
     r"(?s)\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
@@ -72,22 +72,22 @@ log = logging.getLogger(__name__)
 def parse_time(value: object) -> pendulum.DateTime:
     """Read an ISO 8601 time as an aware UTC time.
 
-    Fractions are cut to six digits, and a time without an offset is UTC: both occur on the wire. So does the year 1,
-    which is what .NET has for "none". Like any time that is a mistake, it counts as not readable: arithmetic with it
-    leaves the calendar. The difference of two times within the limits can be added to a third or taken from it.
+    Fractions are cut to six digits, and a time without an offset is UTC: both occur in responses. So does the year 1,
+    which .NET uses for "none". Like other times that must be mistakes, it is refused, because calculations with it
+    exceed the calendar. The difference of two times within the limits can be added to a third or subtracted from it.
 
-    :raises ValueError: when it is no ISO 8601 text, or a time before 1970 or after the year 2999.
+    :raises ValueError: if it is not an ISO 8601 text, or is before 1970 or after the year 2999.
     """
     if isinstance(value, str):
         return _parse_time_text(value)
     if not isinstance(value, datetime):
-        raise ValueError("not an ISO 8601 time")  # noqa: TRY004  # what pydantic takes as "does not validate"
+        raise ValueError("not an ISO 8601 time")  # noqa: TRY004  # the type that pydantic expects from validators
     return _in_utc(value)
 
 
 @lru_cache(maxsize=1000)
 def _parse_time_text(text: str) -> pendulum.DateTime:
-    """Read a text. Every poll of a run brings the same two or three again."""
+    """Read a text. Each poll of a run returns the same two or three times again."""
     return _in_utc(datetime.fromisoformat(text.strip()))
 
 
@@ -98,22 +98,22 @@ def _in_utc(value: datetime) -> pendulum.DateTime:
         raise ValueError("time out of range") from None
     if not _FIRST_YEAR <= utc.year < _LAST_YEAR:
         raise ValueError("time out of range")
-    # pendulum's own conversions cost ten times as much, and a list of runs has three times per run.
+    # The conversions of pendulum take ten times as long, and a list of runs has three times per run.
     return pendulum.DateTime(
         utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=pendulum.UTC
     )
 
 
 def time_between(earlier: datetime, later: datetime) -> timedelta:
-    """Return the time between two times, of which pendulum's own difference costs a hundred times as much."""
+    """Return the difference of two times. Calculating it with pendulum takes a hundred times as long."""
     return datetime.__sub__(later, earlier)
 
 
 class Text(NamedTuple):
-    """How much of a string is kept: annotates the fields of an :class:`ApiModel`.
+    """Annotation for fields of an :class:`ApiModel` that determines how much of a string is kept.
 
-    :param limit: bytes of UTF-8.
-    :param lines: whether line feeds and tabs are kept.
+    :param limit: maximum bytes of UTF-8.
+    :param lines: whether to keep line feeds and tabs.
     """
 
     limit: int
@@ -133,23 +133,23 @@ ApiUrl = Annotated[str, Text(LONGEST_TEXT)]
 """An address."""
 
 ApiWhole = Annotated[str, Text(LONGEST_WHOLE, lines=True)]
-"""A text that is of use only as a whole, such as input parameters."""
+"""A text that is only useful as a whole, such as input parameters."""
 
 ApiTime = Annotated[pendulum.DateTime, PlainValidator(parse_time)]
 """An aware UTC time."""
 
 ApiId = Annotated[int, Field(ge=1, le=_LARGEST_INTEGER)]
-"""The id of something that exists."""
+"""The id of an existing object."""
 
 ApiAmount = Annotated[Decimal, Field(ge=-_LARGEST_AMOUNT, le=_LARGEST_AMOUNT)]
-"""An amount of credits, of a size that can be added up and written as a JSON number."""
+"""An amount of credits, small enough to be added up and written as a JSON number."""
 
 ApiCode = Annotated[E | int, Field(union_mode="left_to_right")]
-"""A member of a code list; an unknown code is kept as the integer it is."""
+"""A member of a code list; an unknown code is kept as an integer."""
 
 
 def _run_status_schema(_source: object, _handler: object) -> core_schema.CoreSchema:
-    # Importing pydantic's PlainSerializer, which says the same, costs each process of a task more than a millisecond.
+    # Importing pydantic's PlainSerializer, which does the same, takes each process of a task more than a millisecond.
     by_name = core_schema.plain_serializer_function_ser_schema(
         status_name, return_schema=core_schema.str_schema(), when_used="json"
     )
@@ -157,13 +157,13 @@ def _run_status_schema(_source: object, _handler: object) -> core_schema.CoreSch
 
 
 ApiRunStatus = Annotated[RunStatus | int | str, GetPydanticSchema(_run_status_schema)]
-"""A run status, in JSON by its name; an unknown one is kept as it came."""
+"""A run status, written to JSON by its name; an unknown one is kept unchanged."""
 
 
 class ApiModel(BaseModel):
-    """Base of all models: immutable, camelCase on the wire, snake_case in Python, every string safe and bounded.
+    """Base of all models: immutable, camelCase on the wire, snake_case in Python, with safe and bounded strings.
 
-    A string is kept on one line and up to 500 bytes, unless its field is annotated otherwise (:class:`Text`).
+    A string is converted to one line of up to 500 bytes, unless its field is annotated otherwise (:class:`Text`).
     """
 
     model_config = ConfigDict(
@@ -172,7 +172,7 @@ class ApiModel(BaseModel):
         extra="ignore",
         frozen=True,
         allow_inf_nan=False,
-        defer_build=True,  # a task imports twenty models and reads two: building one costs more than a millisecond
+        defer_build=True,  # a task imports twenty models and uses two, and building one takes more than a millisecond
     )
 
     @model_validator(mode="wrap")
@@ -192,7 +192,7 @@ class ApiModel(BaseModel):
 
 
 class _Total(ApiModel):
-    """What an answer states beside a list."""
+    """The fields of a response beside its list."""
 
     total_record_count: Annotated[int, Field(ge=0)] | None = Field(
         default=None, validation_alias=AliasChoices("totalRecordCount", "totalCount")
@@ -200,13 +200,13 @@ class _Total(ApiModel):
 
 
 class Page(list[T], Generic[T]):
-    """One page of a list, with the length of the whole list where the server states it.
+    """One page of a list, with the length of the whole list if the server states it.
 
-    :param records: what the page holds.
-    :param total_record_count: number of records on all pages; ``None`` for an answer that is a plain array.
-    :param unreadable: number of records that were left out because they could not be read. Add it to the length to
-        find out whether a list of limited length is full.
-    :param gaps: where they were left out: for each the number of readable records before it; empty if not known.
+    :param records: the records of the page.
+    :param total_record_count: number of records on all pages; ``None`` if the response is a plain array.
+    :param unreadable: number of records that were omitted because they could not be read. Add it to the length to find
+        out whether a list of limited length is full.
+    :param gaps: where records were omitted: for each one the number of readable records before it; empty if unknown.
     """
 
     def __init__(
@@ -223,50 +223,50 @@ class Page(list[T], Generic[T]):
 
     @property
     def length(self) -> int:
-        """How many records the page has with those that could not be read."""
+        """The number of records of the page, including those that could not be read."""
         return len(self) + self.unreadable
 
     @property
     def left_out(self) -> int:
-        """How many records of a list that was not asked for in pages are not in it, as far as the answer tells."""
+        """How many records are missing from a list that was requested without pages, as far as the response shows."""
         return max(self.unreadable, (self.total_record_count or 0) - len(self))
 
 
 def read_json(content: bytes, *, is_cut: bool = False) -> Any:
-    """Return the JSON value of an answer, read at least as leniently as Python's ``json`` reads.
+    """Return the JSON value of a response, read at least as leniently as by Python's ``json``.
 
-    Byte order marks, lone surrogates, invalid UTF-8 and control characters in strings are accepted, and integers of
-    hundreds of digits count as ``null``; NaN and infinities come as floats.
+    Byte order marks, lone surrogates, invalid UTF-8 and control characters in strings are accepted. Integers of
+    hundreds of digits count as ``null``; NaN and infinities are returned as floats.
 
     :param content: the body.
-    :param is_cut: whether it ends early.
-    :raises ValueError: when it is no JSON.
+    :param is_cut: whether it is only the first part of the body.
+    :raises ValueError: if it is not JSON.
     """
     if not content.strip():
-        raise ValueError("the answer is empty")
+        raise ValueError("the response is empty")
     try:
         return from_json(content, allow_partial=is_cut)
     except ValueError:
-        # The fast parser is strict. What it refuses for its characters is repaired and read again.
+        # The fast parser is strict. If it refuses the characters of a text, they are replaced and it is read again.
         text = content.decode(json.detect_encoding(content), errors="replace")
         text = re.sub(_ESCAPE, lambda found: "\\ufffd" if found["lone"] else found[0], text.translate(_CONTROLS))
         return from_json(re.sub(_HUGE_INTEGER, "null", text).encode(errors="replace"), allow_partial=is_cut)
 
 
 def read_nothing(answer: Answer) -> None:
-    """Read the answer of a call that only acts: any 2xx will do but a refusal and a gateway's page."""
+    """Read the response of a call without a return value: any 2xx except a refusal and an HTML page of a gateway."""
     if answer.first_byte == b"{":
         raise_if_refused(read_json(answer.content))
     if answer.first_byte == b"<":
-        raise ValueError("the answer is a page")
+        raise ValueError("the response is an HTML page")
 
 
 def read_one(model: type[M], **asked: int | str | None) -> Callable[[Answer], M]:
     """Return a reader of one object.
 
-    :param model: what the object is.
-    :param asked: wire names and values of the ids that were asked for. An answer that states another one is an
-        ``UnexpectedAnswer``; where it states none they stand in for it, but for the object's own ``id``.
+    :param model: the model of the object.
+    :param asked: wire names and values of the requested ids. A response with another id is an ``UnexpectedAnswer``. If
+        the response lacks an id, the requested one is used, except for the object's own ``id``.
     """
 
     def read(answer: Answer) -> M:
@@ -277,12 +277,12 @@ def read_one(model: type[M], **asked: int | str | None) -> Callable[[Answer], M]
 
 
 def read_list(model: type[M], **asked: int | str | None) -> Callable[[Answer], Page[M]]:
-    """Return a reader of a list, or of one page of it, in any of its shapes: under one of ``_LIST_KEYS``, or an array.
+    """Return a reader of a list, or of one page of it: an array, or an object with the list in one of ``_LIST_KEYS``.
 
-    Records that cannot be read are left out with one warning that counts them.
+    Records that cannot be read are omitted, and a single warning states their number.
 
-    :param model: what each record is.
-    :param asked: as for :func:`read_one`, of each record and of the object around them.
+    :param model: the model of each record.
+    :param asked: as for :func:`read_one`, for each record and for the object around them.
     """
 
     def read(answer: Answer) -> Page[M]:
@@ -308,29 +308,30 @@ def read_list(model: type[M], **asked: int | str | None) -> Callable[[Answer], P
 
 
 def raise_if_refused(data: Any) -> Any:
-    """Return the data, unless it is the Agent Builder's envelope of a refusal.
+    """Return the data, unless it is a refusal by the Agent Builder.
 
-    :raises RefusedByServer: when the answer says ``success: false``; the text is the server's reason.
+    :raises RefusedByServer: the response has ``success: false``; the message is the server's reason.
     """
     if isinstance(data, dict) and str(data.get("success")).strip().lower() == "false":
-        raise RefusedByServer(str(data.get("error") or data.get("message") or "the server gives no reason"))
+        raise RefusedByServer(str(data.get("error") or data.get("message") or "the server states no reason"))
     return data
 
 
 def first_page(call: Call[Page[T]]) -> Call[Page[T]]:
-    """Return the call with paging switched on; it is off unless both parameters are sent."""
+    """Return the call with paging enabled, which requires both parameters."""
     return replace(call, query={"pageIndex": 1, "recordsPerPage": DEFAULT_RECORDS_PER_PAGE, **call.query})
 
 
 def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> Call[Page[T]] | None:
     """Return the call for the page after this one, or ``None`` after the last.
 
-    The server may give shorter pages than were asked for: how many came before is known from the page before.
+    The server may return shorter pages than requested, so the length of the previous page is used to count the records
+    before this one.
 
-    :param call: the call that gave the page, with both paging parameters.
+    :param call: the call that returned the page, with both paging parameters.
     :param page: the page.
     :param previous: the page before it.
-    :raises UnexpectedAnswer: when the server gives the same page again and again, or an empty one before the end.
+    :raises UnexpectedAnswer: the server returns the same page repeatedly, or an empty one before the end.
     """
     page_index, records_per_page = int(call.query["pageIndex"]), int(call.query["recordsPerPage"])
     if page.total_record_count is None:
@@ -338,7 +339,7 @@ def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> C
         return None
     if previous is not None:
         if page and page == previous:
-            raise call.error(UnexpectedAnswer, f"page {page_index} repeats the page before it")
+            raise call.error(UnexpectedAnswer, f"page {page_index} repeats the previous page")
         records_per_page = previous.length
     if (page_index - 1) * records_per_page + page.length >= page.total_record_count:
         return None
@@ -350,7 +351,7 @@ def next_page(call: Call[Page[T]], page: Page[T], previous: Page[T] | None) -> C
 
 
 def _safe_fields(model: type[ApiModel], data: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the fields the model knows, without ``null`` and without what cannot be stored."""
+    """Return the fields of the model, without ``null`` and without values that cannot be stored."""
     texts = _texts_of(model)
     fields: dict[str, Any] = {}
     for name, value in data.items():
@@ -365,14 +366,14 @@ def _safe_fields(model: type[ApiModel], data: Mapping[Any, Any]) -> dict[str, An
         elif text and (kind is dict or kind is list or kind is float):
             fields[name] = safe_json(value, text.limit, lines=text.lines)
         elif kind is bool and name not in _flags_of(model):
-            continue  # pydantic would take it for 1 or 0, and so for an id
+            continue  # pydantic would convert it to 1 or 0, and so to an id
         else:
             fields[name] = value
     return fields
 
 
 def _readable_part(model: type[ApiModel], stated: dict[str, Any], error: ValidationError) -> dict[str, Any]:
-    """Return the fields without those, and lists of models without the elements, that do not validate."""
+    """Return the fields without invalid ones, and lists of models without invalid elements."""
     readable = dict(stated)
     bad: dict[str, set[str]] = {}
     for place in error.errors(include_url=False, include_input=False):
@@ -389,12 +390,12 @@ def _readable_part(model: type[ApiModel], stated: dict[str, Any], error: Validat
 
 
 def _warn_of_unreadable(count: int, total: int, what: str) -> None:
-    log.warning("Left out %d of %d elements (%s) of an answer that could not be read.", count, total, what)
+    log.warning("Omitted %d of %d elements (%s) of a response because they could not be read.", count, total, what)
 
 
 @cache
 def _texts_of(model: type[ApiModel]) -> Mapping[str, Text | None]:
-    """Return the wire names of a model and how their strings are kept; ``None`` for models, which see to it."""
+    """Return the wire names of a model and how their strings are kept; ``None`` for models, which handle their own."""
     texts: dict[str, Text | None] = {}
     for name, field in model.model_fields.items():
         marks = [mark for mark in field.metadata if isinstance(mark, Text)]
@@ -424,13 +425,13 @@ def _text_of(annotation: Any) -> Text | None:
 
 
 def _parts_of(annotation: Any) -> list[Any]:
-    """Return an annotation and everything in it: members of unions, arguments, metadata."""
+    """Return an annotation and all its parts: members of unions, arguments, metadata."""
     return [annotation, *(part for argument in get_args(annotation) for part in _parts_of(argument))]
 
 
 @cache
 def _names_of(model: type[ApiModel], name: str) -> tuple[str, ...]:
-    """Return all names under which a field may come, the wire's first, given one of them."""
+    """Return all names of a field, given one of them; those of the wire format come first."""
     for field_name, field in model.model_fields.items():
         alias = field.validation_alias
         choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
@@ -441,9 +442,9 @@ def _names_of(model: type[ApiModel], name: str) -> tuple[str, ...]:
 
 
 def _with_asked_ids(model: type[ApiModel], data: Any, asked: Mapping[str, int | str | None]) -> Any:
-    """Return an object with the ids that were asked for where it states none.
+    """Return an object with the requested ids added if it lacks them.
 
-    :raises UnexpectedAnswer: when it states another one.
+    :raises UnexpectedAnswer: it has another id.
     """
     if not isinstance(data, dict):
         return data
@@ -455,8 +456,8 @@ def _with_asked_ids(model: type[ApiModel], data: Any, asked: Mapping[str, int | 
         stated = [(name, data[name]) for name in names if data.get(name) is not None]
         for name, other in stated:
             if other != value and str(other).strip() != str(value):
-                raise UnexpectedAnswer(f"its {name} is {one_line(str(other), 100)}, but {value} was asked for")
-        # Its own id an object has to state: without it, any JSON would do for an answer.
+                raise UnexpectedAnswer(f"its {name} is {one_line(str(other), 100)}, but {value} was requested")
+        # The object's own id is required: otherwise any JSON would be accepted as a response.
         if not stated and names[0] != "id":
             completed = {**completed, names[0]: value}
     return completed
@@ -469,4 +470,4 @@ def _records_of(data: Any) -> tuple[list[Any], int | None]:
         records = next((data[key] for key in _LIST_KEYS if isinstance(data.get(key), list)), None)
         if records is not None:
             return records, _Total.model_validate(data).total_record_count
-    raise ValueError("the answer holds no list")
+    raise ValueError("the response contains no list")

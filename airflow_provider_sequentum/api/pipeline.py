@@ -1,4 +1,4 @@
-"""From a call to a request, and from an answer to a value or a typed error. Pure: nothing is sent here."""
+"""Converting a call to a request, and a response to a value or a typed error. Pure: nothing is sent here."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ USER_AGENT = f"airflow-provider-sequentum/{__version__} httpx/{httpx.__version__
 _SHORTEST_SCRUBBED_KEY = 8
 _ADVICE: Mapping[int, str] = {
     400: "Correct the request.",
-    401: "Check the API key: it may be wrong, expired or revoked, or have no access to this.",
+    401: "Check the API key: it may be wrong, expired or revoked, or have no access.",
     403: "Ask an administrator to give the key's user access.",
-    404: "Check the ids; the service also answers 404 for what the key may not see.",
+    404: "Check the ids. The service also responds with 404 if the key has no access.",
     405: "This server does not offer the endpoint.",
-    409: "Check its present state before trying again.",
+    409: "Check its current state before you try again.",
     422: "Correct the request.",
     429: "Send fewer requests with this key, or ask Sequentum's support for a higher limit.",
 }
-_ADVICE_ON_FAULTS = "Such faults often pass; try again later."
+_ADVICE_ON_FAULTS = "Such errors are often temporary; try again later."
 _NOT_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
 class Pipeline:
-    """Builds the requests of one client and reads their answers."""
+    """Builds the requests of a client and reads their responses."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
@@ -70,10 +70,10 @@ class Pipeline:
         self._secret = key.encode() if len(key) >= _SHORTEST_SCRUBBED_KEY else None
 
     def timeouts(self, call: Call[Any], within: float = math.inf) -> dict[str, float | None]:
-        """Return the time-outs of a call's request. Waiting for a free connection of our own pool has none.
+        """Return the timeouts for the request of a call. Waiting for a free connection of the own pool has none.
 
-        :param within: seconds that are left for it. A call that is not safe to repeat keeps its read time-out all the
-            same: giving it up early would leave open what it did.
+        :param within: seconds that are left for it. A call that is not safe to repeat keeps its read timeout anyway:
+            otherwise it would be unknown what the request did.
         """
         read = max(self.settings.read_timeout, call.read_timeout or 0.0)
         if call.safe_to_repeat:
@@ -100,17 +100,17 @@ class Pipeline:
         )
 
     def reply(self, call: Call[T], response: httpx.Response, body: BoundedBody) -> Reply[T]:
-        """Return the value of a response's body with the time at which it was served.
+        """Return the value of a response's body with the time at which it was sent.
 
-        :raises SequentumError: as :func:`read_answer`, and ``UnexpectedAnswer`` when the body is too long.
+        :raises SequentumError: as :func:`read_answer`, and ``UnexpectedAnswer`` if the body is too long.
         """
         if body.is_full and call.longest_answer is None and 200 <= response.status_code < 300:
-            raise _unexpected(call, f"the answer has more than {LONGEST_ANSWER // 1024**2} MiB")
+            raise _unexpected(call, f"the response has more than {LONGEST_ANSWER // 1024**2} MiB")
         answer = self.answer_of(response, body.content, is_cut=body.is_full)
         return Reply(read_answer(call, answer), parse_date(response.headers.get("date")))
 
     def answer_of(self, response: httpx.Response, content: bytes, *, is_cut: bool = False) -> Answer:
-        """Return a response as an :class:`Answer`. A server that echoes the key does not get it into our errors."""
+        """Return a response as an :class:`Answer`, without the key, which the server may echo."""
         content = _as_utf8(content)
         if self._secret is not None and any(part in content for part in (self._secret, b"\\", b"\0")):
             content = self._secret_in_json.sub(b"***", content)
@@ -118,21 +118,21 @@ class Pipeline:
 
     @cached_property
     def _secret_in_json(self) -> re.Pattern[bytes]:
-        """The key in any way JSON may spell it. Few answers need it, and compiling it takes more than a millisecond."""
+        """The key in all spellings of JSON. It is rarely needed, and compiling it takes more than a millisecond."""
         return re.compile(rb"\x00*".join(map(_in_json, self.settings.api_key)))
 
     def transport_error(self, call: Call[Any], error: httpx.HTTPError | httpx.InvalidURL) -> SequentumError:
-        """Return the typed error of a request that got no usable answer."""
+        """Return the typed error of a request without a usable response."""
         if isinstance(error, httpx.InvalidURL):
             return address_error()
         if isinstance(error, _NOT_MADE):
             reason = one_line(str(error), LONGEST_NAME) or "it was not made in time"
-            advice = "Check base URL, network and certificates."
-            return call.error(ConnectionNotMade, f"no connection to the server ({reason})", advice=advice)
-        # The text of other errors may quote what was sent or received, so the kind has to do.
+            advice = "Check the base URL, the network and the certificates."
+            return call.error(ConnectionNotMade, f"there is no connection to the server ({reason})", advice=advice)
+        # The text of other errors may quote what was sent or received, so only their type is shown.
         silent = isinstance(error, httpx.ReadTimeout)
         damaged = isinstance(error, httpx.DecodingError)
-        reason = "no answer in time" if silent else "the body is damaged" if damaged else "the connection broke"
+        reason = "no response in time" if silent else "the body is damaged" if damaged else "the connection was lost"
         return call.error(
             AnswerLost,
             f"{reason} ({type(error).__name__})",
@@ -142,11 +142,11 @@ class Pipeline:
 
 
 def read_answer(call: Call[T], answer: Answer) -> T:
-    """Return the value an answer holds.
+    """Return the value of a response.
 
     :raises HttpStatusError: for an error status.
-    :raises RefusedByServer: for a 2xx that says ``success: false``.
-    :raises UnexpectedAnswer: for a 2xx that is not what the endpoint answers, and for a redirect.
+    :raises RefusedByServer: for a 2xx response with ``success: false``.
+    :raises UnexpectedAnswer: for a 2xx response that does not match the endpoint, and for a redirect.
     """
     if not 200 <= answer.status_code < 300:
         raise error_of_status(call, answer)
@@ -156,16 +156,16 @@ def read_answer(call: Call[T], answer: Answer) -> T:
     except RefusedByServer as refusal:
         failure = call.error(RefusedByServer, f"the server refused: {one_line(str(refusal), LONGEST_NAME)}")
     except (ValueError, RecursionError, UnexpectedAnswer) as error:
-        reason = f"the answer ({answer.status_code}) is not what this endpoint answers: {_reason(answer, error)}"
+        reason = f"the response ({answer.status_code}) is not valid for this endpoint: {_reason(answer, error)}"
         failure = _unexpected(call, reason)
-    # Raised out here, so that no context carries the answer's content into a log.
+    # Raised here, so that its context does not bring the content of the response into a log.
     raise failure
 
 
 def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None) -> SequentumError:
-    """Return the typed error of an answer that is not a 2xx.
+    """Return the typed error of a response that is not a 2xx.
 
-    :param now: the time that a ``Retry-After`` date is measured from; see :func:`retry_after_of`.
+    :param now: the time from which a ``Retry-After`` date is measured; see :func:`retry_after_of`.
     """
     status = answer.status_code
     if status < 400:
@@ -184,19 +184,21 @@ def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None
 
 
 def retry_after_of(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return how many seconds the headers of an answer ask to wait; ``None`` if they do not say.
+    """Return how many seconds the headers of a response ask to wait; ``None`` if they do not.
 
-    :param now: the time that an HTTP date is measured from. Default: that of the answer, since both are of the
-        service's clock; the present for an answer without ``Date``.
+    :param now: the time from which an HTTP date is measured. Default: the ``Date`` of the response, because both are
+        from the service's clock; for a response without it, the current time.
     """
     measured_from = now or parse_date(headers.get("date")) or datetime.now(UTC)
     return parse_retry_after(headers.get("retry-after"), measured_from)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return how many seconds a ``Retry-After`` header asks to wait: seconds or an HTTP date, else ``None``.
+    """Return how many seconds a ``Retry-After`` header asks to wait. It may contain seconds or an HTTP date.
 
-    A day is the most that is believed; what asks for more could not even be added to a date.
+    The maximum is a day, because very large numbers cannot be added to a date.
+
+    :return: seconds; ``None`` if the header is absent or unreadable.
     """
     try:
         seconds = float(value or "")
@@ -209,9 +211,9 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
 
 
 def parse_date(value: str | None) -> datetime | None:
-    """Return an HTTP date as an aware UTC time, ``None`` for one that is absent, unreadable or out of range.
+    """Return an HTTP date as an aware UTC time; ``None`` if it is absent, unreadable or out of range.
 
-    ISO 8601 is read too; a time without a zone is UTC.
+    ISO 8601 is accepted, too; a time without a time zone is UTC.
     """
     text = (value or "").strip()
     with suppress(ValueError, TypeError, OverflowError):
@@ -222,7 +224,7 @@ def parse_date(value: str | None) -> datetime | None:
 
 
 def _as_utf8(content: bytes) -> bytes:
-    """Return a text in UTF-8. JSON may come in UTF-16 or UTF-32, in which neither the key nor a page would be seen."""
+    """Return a text in UTF-8. In UTF-16 or UTF-32, neither the key nor an HTML page would be recognized."""
     encoding = json.detect_encoding(content)
     if encoding.startswith("utf-8"):
         return content
@@ -230,7 +232,7 @@ def _as_utf8(content: bytes) -> bytes:
 
 
 def _in_json(character: str) -> bytes:
-    """Return a pattern for a character of ASCII in any way JSON may spell it."""
+    """Return a pattern for an ASCII character in all spellings that JSON allows."""
     return rf"(?:\\?{re.escape(character)}|\\u00(?i:{ord(character):02x}))".encode()
 
 
@@ -240,7 +242,7 @@ def _unexpected(call: Call[Any], reason: str) -> UnexpectedAnswer:
 
 def _reason(answer: Answer, error: Exception) -> str:
     if answer.is_html:
-        return "it is an HTML page, perhaps of a gateway or a login. Check the base URL"
+        return "it is an HTML page, perhaps that of a gateway or a login. Check the base URL"
     if isinstance(error, ValidationError):
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -249,7 +251,7 @@ def _reason(answer: Answer, error: Exception) -> str:
 
 
 def _error_texts(answer: Answer) -> tuple[str, str | None]:
-    """Return title and detail of an error body: RFC 7807, both legacy forms, the builder's envelope, or text."""
+    """Return title and detail of an error body: RFC 7807, both legacy formats, that of the Agent Builder, or text."""
     try:
         phrase = HTTPStatus(answer.status_code).phrase
     except ValueError:
@@ -257,7 +259,7 @@ def _error_texts(answer: Answer) -> tuple[str, str | None]:
     if not answer.content.strip():
         return phrase, None
     if answer.is_html:
-        return phrase, "the answer is an HTML page, perhaps of a gateway. Check the base URL"
+        return phrase, "the response is an HTML page, perhaps that of a gateway. Check the base URL"
     try:
         data = read_json(answer.content)
     except ValueError:

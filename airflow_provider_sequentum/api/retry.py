@@ -1,11 +1,11 @@
-"""When a request is sent again, after how long, and until when. One policy for both clients, decided from the error.
+"""The retry policy of both clients: when a request is sent again, after which time, and until when.
 
-Repeated are transport errors, 429 and 5xx. A call that is not safe to repeat is repeated only when the
-server certainly did nothing with it. At most 5 attempts (``ClientSettings.max_attempts``); being rate limited
-is a delay rather than a failure, so it takes twice as many. Waits double from 1 s to at most 30 s with jitter;
-``Retry-After`` takes precedence up to 120 s, and a longer one is left to the caller. The jitter added to it
-doubles as well, because clients that come back together are refused together, and where a limit slides,
-``Retry-After`` can be a moment.
+Requests are repeated after transport errors, 429 and 5xx. A call that is not safe to repeat is only repeated if the
+server certainly did not process it. There are at most 5 attempts (``ClientSettings.max_attempts``), and twice as many
+after 429, because being rate limited is a delay rather than a failure. Waits double from 1 s to at most 30 s, with
+jitter. ``Retry-After`` takes precedence up to 120 s; a longer one is left to the caller. The jitter added to it doubles
+as well, because clients that retry at the same time are refused together, and ``Retry-After`` can be very short if the
+limit is a sliding window.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ LONGEST_WAIT = 30.0
 LONGEST_RETRY_AFTER = 120.0
 
 _MOMENT = 0.001
-"""Seconds. With less than this left, nothing is worth sending."""
+"""Seconds. If less time than this is left, nothing is sent."""
 
 log = logging.getLogger(__name__)
 
 
 class Deadline:
-    """The time after which a call is given up.
+    """The time at which the client gives up on a call.
 
-    :param within: seconds from now; ``None`` sets no limit.
-    :param clock: gives the time in seconds.
+    :param within: seconds from now; ``None`` means no limit.
+    :param clock: returns the time in seconds.
     """
 
     def __init__(self, within: float | None, clock: Callable[[], float]) -> None:
@@ -52,17 +52,17 @@ class Deadline:
         return remaining if remaining >= _MOMENT else 0.0
 
     def check(self, call: Call[Any]) -> None:
-        """Raise the call's last error, or one that says that nothing was sent, when no time is left."""
+        """Raise the last error of the call, or else a ``ConnectionNotMade``, if no time is left."""
         if self.remaining > 0:
             return
         if self.last_error is not None:
             raise self.last_error
-        reason = f"it was not sent within {self._within:g} s, the time it had, because it waited for its turn"
+        reason = f"it was not sent within {self._within:g} s, the allowed time, because it waited for the request limit"
         raise call.error(ConnectionNotMade, reason, advice="Try again later.")
 
 
 def may_repeat(error: BaseException | None, *, safe_to_repeat: bool) -> bool:
-    """Return whether the same request should be sent again after an error."""
+    """Return whether to send the same request again after an error."""
     if not isinstance(error, SequentumError) or not error.transient:
         return False
     if isinstance(error, HttpStatusError) and (error.retry_after or 0.0) > LONGEST_RETRY_AFTER:
@@ -76,10 +76,10 @@ def is_last_attempt(error: BaseException | None, attempt: int, max_attempts: int
 
 
 def seconds_to_wait(error: BaseException | None, attempt: int, jitter: float) -> float:
-    """Return how long to wait after an attempt that raised an error.
+    """Return the seconds to wait after an attempt that raised an error.
 
     :param attempt: its number, from 1.
-    :param jitter: a random number from 0 to 1, so that many clients do not come back at the same moment.
+    :param jitter: a random number from 0 to 1, so that many clients do not retry at the same time.
     """
     longest = float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)))
     if isinstance(error, HttpStatusError) and error.retry_after is not None:
@@ -97,17 +97,17 @@ def retry_options(
 ) -> dict[str, Any]:
     """Return the policy as arguments of tenacity's ``Retrying`` and ``AsyncRetrying``.
 
-    :param max_attempts: how often the call is sent, at most.
-    :param deadline: when the call is given up; no pause lasts beyond it.
-    :param longest_wait: seconds between two attempts at most, whatever the server says.
-    :param count_attempts: number of the attempt, from 1; a download counts those without progress only.
+    :param max_attempts: how often to send the call at most.
+    :param deadline: when to give up on the call; no pause lasts longer.
+    :param longest_wait: maximum seconds between two attempts, even if the server asks for more.
+    :param count_attempts: returns the number of the attempt, from 1; a download only counts those without progress.
     """
 
     def pause(state: RetryCallState, jitter: float) -> float:
         return min(seconds_to_wait(_error(state), count_attempts(state), jitter), longest_wait)
 
     def is_over(state: RetryCallState) -> bool:
-        # Waiting out a Retry-After that ends after the deadline would be of no use.
+        # Waiting for a Retry-After that ends after the deadline would be useless.
         is_last = is_last_attempt(_error(state), count_attempts(state), max_attempts)
         return is_last or pause(state, 0.0) >= deadline.remaining
 

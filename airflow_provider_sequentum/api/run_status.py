@@ -1,7 +1,7 @@
-"""The statuses of a run, and how they are read from an answer.
+"""The statuses of a run, and reading them from a response.
 
-Based on https://docs.sequentum.com/concepts/runs. The wire value is documented as an integer; names and
-numeric strings have been seen too. Standard library only.
+Based on https://docs.sequentum.com/concepts/runs. The documentation says that the value is an integer; names and
+numeric strings have been observed, too. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ _LONGEST_KEPT_TEXT = 64
 
 
 class RunStatus(IntEnum):
-    """Status codes of a run. What they mean for a task that waits is decided above the client."""
+    """Status codes of a run. What they mean for a waiting task is decided by the layers above the client."""
 
     INVALID = 0
-    """Reserved for broken records; also stands for an answer without a status."""
+    """Reserved for broken records; also used for a response without a status."""
     RUNNING = 1
     EXPORTING = 2
     STARTING = 3
     QUEUING = 4
     STOPPING = 5
     FAILURE = 6
-    """Ended in an error, or success criteria not met; can be restarted in place."""
+    """The run ended with an error or did not meet its success criteria; it can be restarted in place."""
     FAILED = 7
-    """What ``FAILURE`` becomes once the run is archived; cannot be restarted."""
+    """Replaces ``FAILURE`` once the run is archived; it can no longer be restarted."""
     STOPPED = 8
     COMPLETED = 9
-    """All commands done, no success criteria defined."""
+    """All commands were executed; no success criteria are defined."""
     SUCCESS = 10
-    """All commands done, success criteria met."""
+    """All commands were executed, and the success criteria are met."""
     SKIPPED = 11
     WAITING = 12
     UPDATING_DATA_SET = 13
@@ -42,8 +42,8 @@ _NAMES = {status: status.name.title().replace("_", "") for status in RunStatus}
 def parse_run_status(value: object) -> RunStatus | int | str:
     """Read a status from an integer, a numeric string or a name.
 
-    :param value: what the server sent. ``None`` means that the answer carries no status.
-    :return: the status; an unknown one as the integer or the text it came as (text cut at 64 characters).
+    :param value: the value from the server. ``None`` means that the response has no status.
+    :return: the status; an unknown one as an integer or as text of at most 64 characters.
     """
     if value is None:
         return RunStatus.INVALID

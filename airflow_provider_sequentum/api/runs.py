@@ -38,19 +38,18 @@ from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.text import safe_json, safe_text
 
 DEFAULT_SYNCHRONOUS_TIMEOUT = 60
-"""Seconds a synchronous run may take, as in Sequentum's own client."""
+"""Seconds that a synchronous run may take, as in Sequentum's own client."""
 _LONGEST_SYNCHRONOUS_TIMEOUT = 3600
 _LONGEST_RECORDS = 64 * 1024 * 1024
-"""Bytes. No answer is longer, so that records are kept whole."""
+"""Bytes. No response is longer, so records are never cut."""
 
 
 class Run(ApiModel):
-    """A run of an agent, as the status endpoint, the runs list and the start answer give it.
+    """A run of an agent, as returned by a start, by the status endpoint and by the list of runs.
 
-    Counts are ``None`` where the server does not state them. ``data_count`` is the number of records
-    extracted, ``export_count`` the number exported, ``run_time_sec`` the run time in seconds. ``table_type``
-    is ``run`` or ``history``; a run in ``Failure`` is over and yet in ``run``, so never read "still
-    going" from it.
+    Counts are ``None`` if the server does not state them. ``data_count`` is the number of extracted records,
+    ``export_count`` the number of exported ones, ``run_time_sec`` the run time in seconds. ``table_type`` is ``run`` or
+    ``history``. It does not show whether a run is active: a run in ``Failure`` has ended, but is still in ``run``.
     """
 
     id: ApiId = Field(validation_alias=AliasChoices("id", "runId"))
@@ -83,12 +82,12 @@ class Run(ApiModel):
 
     @property
     def started_at(self) -> ApiTime | None:
-        """When it started to work, or, where that is not known, when it was created."""
+        """When the run started or, if that is unknown, when it was created."""
         return self.start_time or self.created
 
     @property
     def agent_id(self) -> int:
-        """Id of the agent; the API calls it ``configId`` here."""
+        """Id of the agent, which the API calls ``configId`` here."""
         return self.config_id
 
 
@@ -105,22 +104,22 @@ def start(
     log_level: LogLevel | None = None,
     log_mode: LogMode | None = None,
 ) -> Call[Run]:
-    """Start a run and return at once. Only what is set is sent; the server's defaults hold for the rest.
+    """Start a run without waiting for it. Arguments that are not set are not sent, so the server's defaults apply.
 
-    Not safe to repeat: two requests make two runs. When ``AnswerLost`` or a 5xx comes with
-    ``may_have_acted``, check :func:`list_runs` before starting again.
+    Not safe to repeat: two requests start two runs. After an ``AnswerLost`` or a 5xx with ``may_have_acted``, check
+    :func:`list_runs` before you start it again.
 
     :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
-    :param parallelism: number of parts the input is split into. Whether the service lists each part as a run is not
-        published; the run that the answer names is the one to wait for.
-    :param parallel_max_concurrency: how many of the parts run at a time.
-    :param parallel_export: one export for all parts, or one for each.
-    :param proxy_pool_id: proxy pool to use.
-    :param is_exclusive: refuse to run beside another run of the agent.
+    :param parallelism: number of parts into which the input is split. It is not published whether the service lists
+        each part as a run; wait for the run in the response.
+    :param parallel_max_concurrency: how many of the parts may run at the same time.
+    :param parallel_export: whether there is one export for all parts, or one for each.
+    :param proxy_pool_id: the proxy pool to use.
+    :param is_exclusive: refuse to start while another run of the agent is active.
     :param is_wait_on_failure: let the run wait after a failure instead of ending.
-    :param log_level: least severe messages the run logs.
-    :param log_mode: form of the log files.
-    :raises SequentumConfigurationError: when an argument is unusable.
+    :param log_level: the least severe messages that the run logs.
+    :param log_mode: format of the log files.
+    :raises SequentumConfigurationError: if an argument is invalid.
     """
     agent = as_id(agent_id, "agent_id")
     body = only_given(
@@ -150,15 +149,15 @@ def run_synchronously(
     input_parameters: Mapping[str, Any] | str | None = None,
     timeout: int = DEFAULT_SYNCHRONOUS_TIMEOUT,
 ) -> Call[Any]:
-    """Run an agent and wait for its records in the same request. For runs of a few seconds.
+    """Run an agent and wait for its records in the same request. For runs that take a few seconds.
 
-    There is no run id to find the run by, so a lost answer is lost. Orchestrators use :func:`start`.
+    The response has no run id, so a run whose response was lost cannot be found again. Orchestrators use :func:`start`.
 
     :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
-    :param timeout: seconds the run may take, 1 to 3600.
-    :return: the decoded JSON (an object keyed by the agent's name, or an array of records), or the text
-        of an answer that is not JSON, such as CSV.
-    :raises SequentumConfigurationError: when an argument is unusable.
+    :param timeout: seconds that the run may take, 1 to 3600.
+    :return: the decoded JSON (an object keyed by the agent's name, or an array of records), or the text of a response
+        that is not JSON, such as CSV.
+    :raises SequentumConfigurationError: if an argument is invalid.
     """
     agent = as_id(agent_id, "agent_id")
     seconds = min(as_id(timeout, "timeout"), _LONGEST_SYNCHRONOUS_TIMEOUT)
@@ -187,9 +186,9 @@ def status(agent_id: Id, run_id: Id) -> Call[Run]:
 
 
 def list_runs(agent_id: Id, max_records: int = 50) -> Call[Page[Run]]:
-    """List an agent's runs, active and archived ones, newest first.
+    """List the active and archived runs of an agent, newest first.
 
-    :param max_records: 1 to 1000. A list of just this length, counting its ``unreadable`` runs, may have been cut.
+    :param max_records: 1 to 1000. A list of exactly this length, including its ``unreadable`` runs, may be incomplete.
     """
     agent = as_id(agent_id, "agent_id")
     return Call.get(
@@ -201,7 +200,7 @@ def list_runs(agent_id: Id, max_records: int = 50) -> Call[Page[Run]]:
 
 
 def stop(agent_id: Id, run_id: Id) -> Call[None]:
-    """Ask a run to end in order. It passes through ``Stopping`` to ``Stopped``; poll the status to see it.
+    """Stop a run gracefully. Its status becomes ``Stopping`` and then ``Stopped``; poll it to confirm the end.
 
     See https://docs.sequentum.com/api-reference/agents/stop-run.
     """
@@ -209,9 +208,9 @@ def stop(agent_id: Id, run_id: Id) -> Call[None]:
 
 
 def kill(agent_id: Id, run_id: Id) -> Call[None]:
-    """End a run. A first call does what :func:`stop` does; one on a stopping run ends its process by force.
+    """End a run. The first call has the same effect as :func:`stop`; for a stopping run, it kills the process.
 
-    Not safe to repeat, because the second call means more than the first.
+    Not safe to repeat, because a second call does more than the first.
     See https://docs.sequentum.com/api-reference/agents/kill-run.
     """
     return _act_on_run("kill", agent_id, run_id, safe_to_repeat=False)
@@ -220,9 +219,9 @@ def kill(agent_id: Id, run_id: Id) -> Call[None]:
 def restart(agent_id: Id, run_id: Id) -> Call[Run | None]:
     """Restart a run in ``Failure`` in place. Once it is archived (``Failed``) it cannot be restarted.
 
-    The answer's form is not published: the call gives the run if the answer holds one, else ``None``, and
-    then the run keeps its id. The first status afterwards may still be the old one. 404 or 405 may mean that this
-    server has no such endpoint.
+    The format of the response is not published: the call returns the run if the response contains one. Otherwise it
+    returns ``None``, and the run keeps its id. The first status afterwards may still be the old one. 404 or 405 may
+    mean that the server does not have this endpoint.
     """
     agent, run = as_id(agent_id, "agent_id"), as_id(run_id, "run_id")
     return Call(
@@ -236,7 +235,7 @@ def restart(agent_id: Id, run_id: Id) -> Call[Run | None]:
 
 
 def delete(agent_id: Id, run_id: Id, remove_method: RemoveMethod = "RemoveEntireRun") -> Call[None]:
-    """Delete what a run left behind, for good. Refused while the run is going.
+    """Delete a run or its files permanently. Refused while the run is active.
 
     See https://docs.sequentum.com/api-reference/agents/delete-run.
 
@@ -249,7 +248,7 @@ def delete(agent_id: Id, run_id: Id, remove_method: RemoveMethod = "RemoveEntire
         f"/agent/{agent}/run/{run}",
         read_nothing,
         query={"removeMethod": remove_method},
-        # A repeated delete could answer 404 for the very thing the first one did.
+        # A repeated delete could get a 404 because the first one succeeded.
         safe_to_repeat=False,
     )
 
@@ -266,7 +265,7 @@ def _read_newest_first(answer: Answer, agent_id: int) -> Page[Run]:
     as_listed = list(runs)
     runs.sort(key=lambda run: (run.created.timestamp() if run.created else 0.0, run.id), reverse=True)
     if runs.gaps and any(run is not listed for run, listed in zip(runs, as_listed, strict=True)):
-        runs.gaps = ()  # where the unreadable ones belong is not known
+        runs.gaps = ()  # it is unknown where the unreadable ones belong
     return runs
 
 
@@ -283,5 +282,5 @@ def _read_records(answer: Answer) -> Any:
     if "json" in content_type or answer.first_byte in (b"{", b"["):
         return safe_json(raise_if_refused(read_json(answer.content)), _LONGEST_RECORDS)
     if "html" in content_type:
-        raise ValueError("the answer is an HTML page")
+        raise ValueError("the response is an HTML page")
     return safe_text(answer.content.decode("utf-8", errors="replace"), _LONGEST_RECORDS, lines=True)

@@ -1,4 +1,4 @@
-"""Schedules that Sequentum Cloud keeps itself. An agent with one and a DAG runs twice.
+"""Schedules of Sequentum Cloud itself. An agent that has a schedule as well as a DAG runs twice.
 
 Based on https://docs.sequentum.com/concepts/schedules and the pages below
 https://docs.sequentum.com/api-reference/schedules.
@@ -40,14 +40,14 @@ class ScheduleType(IntEnum):
 
     NONE = 0
     RUN_ONCE = 1
-    """At ``start_time``, which must be at least a minute ahead."""
+    """At ``start_time``, which must be at least a minute in the future."""
     RUN_EVERY = 2
     """Every ``run_every_count`` periods, first at ``start_time`` if given."""
     CRON = 3
 
 
 class RunEveryPeriod(IntEnum):
-    """Unit of ``run_every_count``. The documentation's prose counts from 0; schema and servers from 1."""
+    """Unit of ``run_every_count``. The text of the documentation counts from 0, the schema and the servers from 1."""
 
     MINUTES = 1
     HOURS = 2
@@ -77,7 +77,7 @@ class _ScheduleFields(ApiModel):
 
 
 class Schedule(_ScheduleFields):
-    """A schedule of an agent. Times are UTC; ``schedule`` is the cron text the server works with."""
+    """A schedule of an agent. Times are UTC; ``schedule`` is the cron expression that the server uses."""
 
     id: ApiId
     config_id: int | None = None
@@ -92,12 +92,12 @@ class Schedule(_ScheduleFields):
 
 
 class ScheduleDefinition(_ScheduleFields):
-    """What a schedule is to be, for :func:`create` and :func:`update`. Only what is set is sent.
+    """The definition of a schedule, for :func:`create` and :func:`update`. Fields that are not set are not sent.
 
     :param name: name of the schedule.
     :param schedule_type: when it fires.
     :param cron_expression: five fields, for ``CRON``.
-    :param timezone: IANA name; the server takes UTC without one.
+    :param timezone: IANA name; without one, the server uses UTC.
     :param start_time: first or only time to fire, for ``RUN_ONCE`` and ``RUN_EVERY``.
     :param run_every_count: number of periods between two runs, for ``RUN_EVERY``.
     :param run_every_period: the period, for ``RUN_EVERY``.
@@ -109,13 +109,13 @@ class ScheduleDefinition(_ScheduleFields):
     input_parameters: Mapping[str, Any] | str | None = None
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON body the API takes."""
+        """Return the JSON body for the API."""
         fields = self.model_dump(by_alias=True, exclude={"input_parameters"})
         return only_given(**fields, inputParameters=as_json_text(self.input_parameters))
 
 
 class UpcomingRun(ApiModel):
-    """A time at which a schedule is going to fire."""
+    """A time at which a schedule will fire."""
 
     schedule_id: ApiId
     agent_id: int | None = None
@@ -150,7 +150,7 @@ def get(agent_id: Id, schedule_id: Id) -> Call[Schedule]:
 
 
 def create(agent_id: Id, definition: ScheduleDefinition) -> Call[Schedule]:
-    """Give an agent a schedule. Not safe to repeat: two requests make two schedules."""
+    """Create a schedule of an agent. Not safe to repeat: two requests create two schedules."""
     agent = as_id(agent_id, "agent_id")
     return Call(
         f"create a schedule of agent {agent}",
@@ -163,7 +163,7 @@ def create(agent_id: Id, definition: ScheduleDefinition) -> Call[Schedule]:
 
 
 def update(agent_id: Id, schedule_id: Id, definition: ScheduleDefinition) -> Call[Schedule]:
-    """Replace what a schedule is."""
+    """Replace the definition of a schedule."""
     agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
     return Call(
         f"update schedule {schedule} of agent {agent}",
@@ -178,26 +178,26 @@ def update(agent_id: Id, schedule_id: Id, definition: ScheduleDefinition) -> Cal
 def delete(agent_id: Id, schedule_id: Id) -> Call[None]:
     """Delete a schedule."""
     agent, schedule = as_id(agent_id, "agent_id"), as_id(schedule_id, "schedule_id")
-    # Not safe to repeat: a second delete could answer 404 for the very thing the first one did.
+    # Not safe to repeat: a second delete could get a 404 because the first one succeeded.
     path = f"/agent/{agent}/schedules/{schedule}"
     return Call(f"delete schedule {schedule} of agent {agent}", "DELETE", path, read_nothing)
 
 
 def enable(agent_id: Id, schedule_id: Id) -> Call[None]:
-    """Let a schedule fire."""
+    """Enable a schedule."""
     return _switch("enable", agent_id, schedule_id)
 
 
 def disable(agent_id: Id, schedule_id: Id) -> Call[None]:
-    """Keep a schedule from firing."""
+    """Disable a schedule."""
     return _switch("disable", agent_id, schedule_id)
 
 
 def upcoming(start_date: Day | None = None, end_date: Day | None = None) -> Call[Page[UpcomingRun]]:
-    """List the times at which schedules are going to fire.
+    """List the times at which schedules will fire.
 
-    :param start_date: from when; the server's default is today.
-    :param end_date: until when; the server's default is 7 days on.
+    :param start_date: start of the period; the server's default is today.
+    :param end_date: end of the period; the server's default is 7 days from now.
     """
     path = "/analytics/schedules/upcoming"
     return Call.get("list upcoming runs", path, read_list(UpcomingRun), startDate=start_date, endDate=end_date)

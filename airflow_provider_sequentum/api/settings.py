@@ -1,6 +1,6 @@
-"""What a client has to know: where the service is, with which key, and how patient to be.
+"""The settings of a client: the address of the service, the API key, timeouts and limits.
 
-Standard library only, but for the check of an internationalized host.
+Standard library only, except for the validation of internationalized host names.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ DEFAULT_MAX_ATTEMPTS = 5
 
 _SHORTEST_KEY = 8
 _KEY_IN_ADDRESS = re.compile(r"(?:^|/)\s*sk-[a-z0-9_-]{16,}\s*(?=$|[/:])", re.IGNORECASE)
-"""A host or a part of a path that can only be a key, also another one than the connection's."""
-_WHERE_THE_KEY_BELONGS = "It belongs in the field for the key only (in a connection: password)."
+"""A host or a part of a path that can only be a key, even if it is not that of the connection."""
+_WHERE_THE_KEY_BELONGS = "It only belongs in the field for the key (in a connection: password)."
 
 LONGEST_TIMEOUT = 86_400.0
-"""Seconds. The system's sockets take no time-out without a bound."""
+"""Seconds. Sockets of the system do not accept arbitrarily large timeouts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientSettings:
-    """Settings of a client. Checked on creation; the key is not part of the ``repr``.
+    """Settings of a client. They are validated on creation; the key is not part of the ``repr``.
 
-    :param api_key: key of the service, made by an administrator in the Control Center. Surrounding white
-        space is dropped. It is sent in the ``Authorization`` header to the base URL's origin, nowhere else.
+    :param api_key: API key, created by an administrator in the Control Center. Surrounding white space is removed. It
+        is only sent to the origin of the base URL, in the ``Authorization`` header.
     :param base_url: root of the deployment, without ``/api/v1``.
     :param connect_timeout: seconds to wait for a connection.
-    :param read_timeout: seconds of silence after which an answer is given up. Calls that start, restart, create or
-        finish something, or send a follow-up, wait 90 s at least, and long polls 60 s.
-    :param verify: check the server's certificate: ``True``, ``False``, or the path of a PEM file with the
+    :param read_timeout: seconds without data after which the client gives up on a response. Calls that start, restart,
+        create or finish something, or send a follow-up, wait at least 90 s, and long polls 60 s.
+    :param verify: how to verify the server's certificate: ``True``, ``False``, or the path of a PEM file with the
         authorities to trust for the service. Storage on other origins, to which downloads are redirected, may have a
         certificate of the public authorities as well.
-    :param max_attempts: how often a request is sent at most while it fails in a way that can pass; see
-        :mod:`airflow_provider_sequentum.api.retry`. 1 leaves repeating to the caller.
-    :param requests_per_minute: own upper bound for this key in this process. ``None`` keeps to what the
-        server says (100 per 60 s until it has answered once).
-    :param allow_http: permit plain ``http`` to other hosts than loopback. The key then travels unencrypted.
-    :param user_agent: text put before the client's own ``User-Agent``.
-    :raises SequentumConfigurationError: when a value is unusable.
+    :param max_attempts: how often to send a request at most if it fails with temporary errors; see
+        :mod:`airflow_provider_sequentum.api.retry`. 1 leaves retries to the caller.
+    :param requests_per_minute: a lower limit for this key in this process. ``None`` uses the limit stated by the server
+        (100 per 60 s until its first response).
+    :param allow_http: allow plain ``http`` to hosts other than loopback. The key is then sent unencrypted.
+    :param user_agent: text to put before the client's own ``User-Agent``.
+    :raises SequentumConfigurationError: if a value is invalid.
     """
 
     api_key: str = field(repr=False)
@@ -62,12 +62,12 @@ class ClientSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_key", _checked_key(self.api_key))
         object.__setattr__(self, "base_url", _checked_base_url(self.base_url, allow_http=self.allow_http))
-        # Both are shown in messages, and people do paste the key into the wrong field.
+        # Both are shown in messages, and users do paste the key into the wrong field.
         if self.is_key_in(self.base_url):
-            raise SequentumConfigurationError(f"The Sequentum base URL holds an API key. {_WHERE_THE_KEY_BELONGS}")
+            raise SequentumConfigurationError(f"The Sequentum base URL contains an API key. {_WHERE_THE_KEY_BELONGS}")
         if isinstance(self.verify, str) and self.is_key_in(self.verify):
             raise SequentumConfigurationError(
-                f"The path of the certificates (verify; in a connection: ca_bundle) holds an API key. "
+                f"The path of the certificates (verify; in a connection: ca_bundle) contains an API key. "
                 f"{_WHERE_THE_KEY_BELONGS}"
             )
         for name in ("connect_timeout", "read_timeout"):
@@ -80,7 +80,7 @@ class ClientSettings:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port of the server: where the key may go."""
+        """Scheme, host and port of the server, to which the key may be sent."""
         parts = urlsplit(self.base_url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return f"{parts.scheme}://{self.host}:{port}"
@@ -91,7 +91,7 @@ class ClientSettings:
         return urlsplit(self.base_url).hostname or ""
 
     def is_key_in(self, text: str) -> bool:
-        """Return whether a text that is shown, such as an address, holds this key, or what looks like one."""
+        """Return whether a text to be shown, such as an address, contains this key, or what looks like a key."""
         is_own = len(self.api_key) >= _SHORTEST_KEY and self.api_key.lower() in unquote(text).lower()
         return is_own or _KEY_IN_ADDRESS.search(text) is not None
 
@@ -113,12 +113,14 @@ def _checked_key(api_key: object) -> str:
             "The Sequentum API key is missing. Create one in the Control Center (Users, Manage API keys)."
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise SequentumConfigurationError("The Sequentum API key contains characters that no key has. Copy it again.")
+        raise SequentumConfigurationError(
+            "The Sequentum API key contains characters that are not allowed in a key. Copy it again."
+        )
     return key
 
 
 def _checked_base_url(base_url: object, *, allow_http: bool) -> str:
-    # The URL itself stays out of the messages: people do paste credentials into it.
+    # The messages do not contain the URL, because users do paste credentials into it.
     text = str(base_url or "").strip().rstrip("/").removesuffix(API_PREFIX).rstrip("/")
     try:
         parts = urlsplit(text)
@@ -128,12 +130,13 @@ def _checked_base_url(base_url: object, *, allow_http: bool) -> str:
             f"The Sequentum base URL cannot be read as a URL: its host and port must be valid (1 to {LARGEST_PORT})."
         ) from None
     is_plain = text.isascii() and text.isprintable() and " " not in text
-    # With an empty port, "https:/host" would lead to a host that is called https.
+    # With an empty port, "https:/host" would lead to a host called https.
     if parts.scheme not in ("https", "http") or not host or parts.netloc.endswith(":") or not is_plain:
         raise SequentumConfigurationError(f"The Sequentum base URL must look like {DEFAULT_BASE_URL}.")
     if parts.username is not None or parts.query or parts.fragment:
         raise SequentumConfigurationError(
-            "The Sequentum base URL must not contain a user, a password, a query or a fragment. The key is set apart."
+            "The Sequentum base URL must not contain a user, a password, a query or a fragment. "
+            "The key has a field of its own."
         )
     if port == 0:
         raise SequentumConfigurationError(f"The port of the Sequentum base URL must be from 1 to {LARGEST_PORT}.")
@@ -142,6 +145,6 @@ def _checked_base_url(base_url: object, *, allow_http: bool) -> str:
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise SequentumConfigurationError(
             "The Sequentum base URL is plain http, which would send the API key unencrypted. "
-            "Use https, or set allow_http if the way to the server is safe."
+            "Use https, or set allow_http if the network path to the server is secure."
         )
     return text

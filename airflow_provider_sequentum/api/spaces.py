@@ -1,4 +1,4 @@
-"""Spaces: folders of agents with their own limits and files.
+"""Spaces: folders of agents, with their own limits and files.
 
 Based on https://docs.sequentum.com/concepts/spaces.
 """
@@ -32,7 +32,7 @@ from airflow_provider_sequentum.api.parsing import (
 
 
 class Space(ApiModel):
-    """A space. ``run_retention_hours`` is how long its runs are kept, ``None`` for the server's default."""
+    """A space. Its runs are kept for ``run_retention_hours``; ``None`` means the server's default."""
 
     id: ApiId
     name: str | None = None
@@ -44,9 +44,9 @@ class Space(ApiModel):
 
 
 class SpaceRunResult(ApiModel):
-    """What became of one agent of a space. ``run_id`` is ``None`` when it was not started.
+    """The result of starting one agent of a space. ``run_id`` is ``None`` if it was not started.
 
-    ``success`` is ``None`` where the answer does not say it: then a run may have been started.
+    ``success`` is ``None`` if the response does not state it: then a run may have been started.
     """
 
     agent_id: ApiId
@@ -57,10 +57,10 @@ class SpaceRunResult(ApiModel):
 
 
 class SpaceRun(ApiModel):
-    """The answer to :func:`run_all`. Some agents started and some not is normal.
+    """The response to :func:`run_all`. It is normal that only some of the agents were started.
 
-    Results that cannot be read are left out, so there may be fewer than ``total_agents``: compare the two before you
-    take a run for not started.
+    Results that cannot be read are omitted, so there may be fewer than ``total_agents``: compare both before you assume
+    that an agent was not started.
     """
 
     space_id: int | None = None
@@ -72,7 +72,7 @@ class SpaceRun(ApiModel):
 
 
 def list_spaces() -> Call[Page[Space]]:
-    """List the spaces the key has access to."""
+    """List the spaces that the key has access to."""
     return Call.get("list spaces", "/spaces", read_list(Space))
 
 
@@ -83,7 +83,7 @@ def get(space_id: Id) -> Call[Space]:
 
 
 def search(name: str) -> Call[Space]:
-    """Find a space by its name, in any case."""
+    """Find a space by its name, case-insensitively."""
     return Call.get("search a space by name", "/spaces/search", read_one(Space), name=name)
 
 
@@ -95,9 +95,9 @@ def list_agents(space_id: Id) -> Call[Page[Agent]]:
 
 
 def run_all(space_id: Id, *, input_parameters: Mapping[str, Any] | str | None = None) -> Call[SpaceRun]:
-    """Start every agent of a space. Not safe to repeat. Look at each result: a part may fail.
+    """Start all agents of a space. Not safe to repeat. Check each result, because some agents may not start.
 
-    :param input_parameters: input parameters given to every agent, as a mapping or as JSON text.
+    :param input_parameters: input parameters for all agents, as a mapping or as JSON text.
     """
     space = as_id(space_id, "space_id")
     return Call(
@@ -111,7 +111,7 @@ def run_all(space_id: Id, *, input_parameters: Mapping[str, Any] | str | None = 
 
 
 def upload_input_file(space_id: Id, file_name: str, content: bytes) -> Call[None]:
-    """Store an input file in a space. A file of the same name is overwritten; the API cannot delete one."""
+    """Upload an input file to a space. A file of the same name is overwritten; the API cannot delete files."""
     space = as_id(space_id, "space_id")
     return Call(
         f"upload an input file to space {space}",

@@ -1,8 +1,8 @@
-"""Text of the service, made safe: the one edge that every value, log line, exception and file name passes.
+"""Making texts of the service safe: all values, log lines, exceptions and file names pass through this module.
 
-What the service sends may hold anything: NUL, which no PostgreSQL stores, escape sequences and line breaks, which forge
-log lines, halves of emoji, which no encoder takes, and megabytes of it. :class:`~.parsing.ApiModel` passes every string
-through :func:`safe_text`, :class:`~.errors.SequentumError` every message through :func:`one_line`. Pure; standard
+Texts of the service may contain anything: NUL, which PostgreSQL cannot store; escape sequences and line breaks, which
+forge log lines; lone surrogates, which cannot be encoded; and megabytes of data. :class:`~.parsing.ApiModel` passes
+each string to :func:`safe_text`, and :class:`~.errors.SequentumError` each message to :func:`one_line`. Pure; standard
 library only.
 """
 
@@ -15,36 +15,36 @@ from collections.abc import Iterable
 from typing import Any
 
 LONGEST_LINE = 4_000
-"""Bytes of an exception's text or a log line."""
+"""Maximum bytes of the message of an exception, or of a log line."""
 LONGEST_NAME = 500
-"""Bytes of a string for which its model states nothing else, such as a name."""
+"""Maximum bytes of a string whose field has no annotation, such as a name."""
 LONGEST_MESSAGE = 2_000
-"""Bytes of a message, such as a run's."""
+"""Maximum bytes of a message, such as that of a run."""
 LONGEST_TEXT = 16_000
-"""Bytes of a text of many lines, such as an Agent Builder event's."""
+"""Maximum bytes of a text of many lines, such as that of an Agent Builder event."""
 LONGEST_WHOLE = 1_000_000
-"""Bytes of what is of use only as a whole, such as input parameters."""
+"""Maximum bytes of a text that is only useful as a whole, such as input parameters."""
 
 _REPLACEMENT = "\ufffd"
 _CUT = "\u2026"
 _DEEPEST = 60
-"""Levels of a JSON value. What reads it later recurses as well, and Python gives up at some 1,000 frames."""
+"""Maximum depth of a JSON value. Its readers are recursive as well, and Python has a limit of about 1,000 frames."""
 _INT64 = range(-(2**63), 2**63)
 
 
 def safe_text(text: str, limit: int, *, lines: bool = False) -> str:
     """Return a text that can be stored, printed and sent anywhere.
 
-    Control and format characters (those that reverse the writing direction among them) and lone surrogates become
-    U+FFFD; line breaks and other white space become spaces.
+    Control and format characters (including those that reverse the writing direction) and lone surrogates are replaced
+    by U+FFFD, line breaks and other white space by spaces.
 
-    :param text: the service's text.
-    :param limit: bytes of UTF-8 after which it is cut; an ellipsis then stands at its end.
+    :param text: a text of the service.
+    :param limit: maximum bytes of UTF-8; a longer text is cut and ends with an ellipsis.
     :param lines: keep line feeds and tabs.
     """
     if len(text) <= limit and text.isprintable() and (text.isascii() or len(text) * 4 <= limit):
         return text
-    # Cut first: of a text of 5 MB only the part that stays is worth looking at.
+    # Cut first, so that only the part to keep of a text of 5 MB is processed.
     head = text[: limit + 1]
     if lines:
         head = head.replace("\r\n", "\n")
@@ -61,22 +61,22 @@ def one_line(text: str, limit: int = LONGEST_LINE) -> str:
     """Return a text as one line without surrounding or repeated spaces, for log lines and exceptions.
 
     :param text: any text.
-    :param limit: bytes of UTF-8 after which it is cut.
+    :param limit: maximum bytes of UTF-8; a longer text is cut.
     """
-    # Runs of spaces are dropped from more than is kept, so that an indented text is not cut to its indentation.
+    # Repeated spaces are removed before the text is cut, so that not only the indentation is left of an indented text.
     return safe_text(" ".join(safe_text(text, 4 * limit).split()), limit)
 
 
 def safe_json(value: Any, limit: int = LONGEST_TEXT, *, lines: bool = True, depth: int = _DEEPEST) -> Any:
-    """Return a JSON value of which every string is safe and every number can be stored.
+    """Return a JSON value in which all strings are safe and all numbers can be stored.
 
-    What neither PostgreSQL's JSON nor Airflow's messages can hold is replaced: NaN and infinities by ``None``, integers
-    of more than 64 bits by their text.
+    Values that PostgreSQL's JSON or Airflow's messages cannot contain are replaced: NaN and infinities by ``None``,
+    integers of more than 64 bits by their text.
 
-    :param value: what a JSON parser gave.
-    :param limit: bytes after which each of its strings is cut.
+    :param value: the output of a JSON parser.
+    :param limit: maximum bytes of each string; longer ones are cut.
     :param lines: keep line feeds and tabs.
-    :param depth: levels that are kept; what lies deeper becomes ``None``.
+    :param depth: number of levels to keep; deeper ones are replaced by ``None``.
     """
     if isinstance(value, str):
         return safe_text(value, limit, lines=lines)
@@ -97,33 +97,33 @@ def safe_json(value: Any, limit: int = LONGEST_TEXT, *, lines: bool = True, dept
 def _safe_character(character: str) -> str:
     if character.isspace():
         return " "
-    # Cc, Cf and Cs: control, format, surrogate. Unassigned characters stay: Python may be older than an emoji.
+    # Cc, Cf and Cs: control, format, surrogate. Unassigned characters are kept: an emoji may be newer than Python.
     return _REPLACEMENT if unicodedata.category(character) in ("Cc", "Cf", "Cs") else character
 
 
-# File names: one path segment that stays in its folder on every file system.
+# File names: a single path segment that stays in its folder on every file system.
 
 LONGEST_FILE_NAME = 255
-"""Bytes of UTF-8 a name may have on common file systems."""
+"""Maximum bytes of UTF-8 of a name on common file systems."""
 
-# Most tasks name no file, and re compiles a text on first use.
+# Most tasks do not use file names, and re compiles a text on first use.
 _RESERVED_CHARACTERS = r'[<>:"/\\|?*]'
 _DEVICE_NAME = r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)"
 _LONGEST_SUFFIX = 32
 
 
 def safe_file_name(name: str | None) -> str:
-    """Return a name that cannot leave its folder, as close to the given one as possible.
+    """Return a name that cannot leave its folder, as similar to the given one as possible.
 
-    Of a path only the last part is kept. A usable ordinary name comes back unchanged. Where nothing is left of it,
-    it is ``file``.
+    Only the last part of a path is kept. A valid ordinary name is returned unchanged. If nothing is left of a name, it
+    is replaced by ``file``.
 
-    :param name: the server's name.
+    :param name: the name from the server.
     """
     last_part = re.split(r"[/\\]", (name or "").rstrip("/\\"))[-1]
     composed = unicodedata.normalize("NFC", last_part.encode("utf-8", errors="replace").decode("utf-8"))
     visible = "".join(character if _is_plain(character) else "_" for character in composed)
-    # Windows drops trailing dots and spaces, which would make two names one.
+    # Windows removes trailing dots and spaces, which would make different names equal.
     tidy = re.sub(_RESERVED_CHARACTERS, "_", visible).strip(" ").rstrip(". ")
     if not tidy.strip("._ "):
         return "file"
@@ -133,12 +133,12 @@ def safe_file_name(name: str | None) -> str:
 
 
 def safe_file_names(names: Iterable[str | None]) -> list[str]:
-    """Return a safe name for each name, in order, no two of which mean the same file.
+    """Return a safe name for each name, in the same order, so that each is a different file.
 
-    Names that differ in case only count as the same, because many file systems hold them so. Later ones get a
-    number before their suffix: ``data.csv``, ``data (2).csv``.
+    Names that only differ in case count as equal, because they are on many file systems. Later ones get a number before
+    their suffix: ``data.csv``, ``data (2).csv``.
 
-    :param names: the server's names.
+    :param names: the names from the server.
     """
     taken: set[str] = set()
     result = []
@@ -163,7 +163,7 @@ def _not_taken(name: str, taken: set[str]) -> str:
 
 
 def _shortened(name: str, addition: str) -> str:
-    """Return the name with an addition before its suffix, the stem cut so that the whole fits."""
+    """Return the name with an addition before its suffix. The stem is cut if the name would be too long."""
     stem, dot, suffix = name.rpartition(".")
     if not stem or len(suffix.encode()) > _LONGEST_SUFFIX:
         stem, dot, suffix = name, "", ""

@@ -1,7 +1,8 @@
-"""How requests leave the process and bodies come in: httpx, with what it lacks.
+"""Sending requests and receiving bodies with httpx, plus the features that it lacks.
 
-Certificates and proxies whose errors name the field or variable at fault, redirects that are left to us, a log without
-our URLs and headers, bodies that are bounded whatever they expand to, and large reads for large bodies.
+These are errors about certificates and proxies that name the faulty field or variable, redirects that are left to the
+caller, a log without the URLs and headers of our requests, bodies with a maximum decompressed size, and large reads for
+large bodies.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ if TYPE_CHECKING:
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 LONGEST_ANSWER = 64 * 1024 * 1024
-"""Bytes, decompressed, of an answer that is read as a whole."""
+"""Maximum bytes, after decompression, of a response that is read as a whole."""
 READ_SIZE = 1024 * 1024
 """Bytes."""
 GZIP = frozenset({"gzip", "x-gzip"})
 ZSTD = "zstd"
 
-# Servers close idle connections after 5 s at the earliest (uvicorn); a start must not meet one being closed.
+# Servers close idle connections after at least 5 s (uvicorn). A start must not use one that is being closed.
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=4.0)
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
-# Some S3 clients store the coding of their upload as the object's own. It says nothing about the bytes.
+# Some S3 clients store the coding of their upload as that of the object. It does not describe the bytes.
 _NO_CODING = frozenset({"", "identity", "aws-chunked"})
 _GZIP_MAGIC = b"\x1f\x8b"
 _LOGGERS = (
@@ -58,10 +59,10 @@ def new_client(
 ) -> httpx.Client:
     """Return httpx's blocking client.
 
-    :param settings: the settings of ours.
-    :param transport: how requests leave the process, in place of httpx's own way.
-    :param for_storage: whether it talks to storage of another origin than the service's.
-    :raises SequentumConfigurationError: when certificates or proxies cannot be used; the message names where they are
+    :param settings: the settings of our client.
+    :param transport: sends the requests instead of httpx's default transport.
+    :param for_storage: whether it is for storage on another origin than that of the service.
+    :raises SequentumConfigurationError: if certificates or proxies are invalid; the message states where they are
         configured.
     """
     hooks = {"response": [_take_location]}
@@ -81,32 +82,32 @@ def new_async_client(settings: ClientSettings, transport: httpx.AsyncBaseTranspo
 
 
 def location_of(response: httpx.Response) -> str | None:
-    """Return where a response redirects to; clients of this module keep it out of the headers."""
+    """Return where a response redirects to. Clients of this module remove it from the headers."""
     location: str | None = response.extensions.get("sequentum_location")
     return location
 
 
 def address_error() -> SequentumConfigurationError:
-    """Return the typed error of an address that no request can be sent to.
+    """Return the typed error for an address that no request can be sent to.
 
-    The base URL and redirects were checked before, so a proxy is left.
+    The base URL and redirects were validated before, so it is that of a proxy.
     """
     names = _proxy_variables() or ["The base URL"]
-    return SequentumConfigurationError(f"{' or '.join(names)} names a host that cannot be used. Nothing was sent.")
+    return SequentumConfigurationError(f"{' or '.join(names)} contains a host that is not valid. Nothing was sent.")
 
 
 @contextmanager
 def sending() -> Iterator[None]:
-    """Drop what httpx and httpcore log in this thread or task until the block ends, and let only httpx's errors out.
+    """Drop log lines of httpx and httpcore in this thread or task during the block, and raise only errors of httpx.
 
-    Their log lines hold whole URLs and headers, signed ones included. Other users of httpx in the same process keep
-    their log.
+    Their log lines contain complete URLs and headers, including signed URLs. Other users of httpx in the same process
+    keep their log.
     """
     token = _is_quiet.set(True)
     try:
         yield
     except (UnicodeError, ImportError) as error:
-        # For an address that cannot be used, httpx lets these through from the standard library and idna.
+        # For an invalid address, httpx does not catch these errors of the standard library and idna.
         raise httpx.InvalidURL(type(error).__name__) from None
     finally:
         _is_quiet.reset(token)
@@ -114,19 +115,19 @@ def sending() -> Iterator[None]:
 
 @contextmanager
 def wide_reads(response: httpx.Response) -> Iterator[None]:
-    """Read the body of a streamed response in pieces of up to 1 MiB until the block ends.
+    """Read the body of a streamed response in pieces of up to 1 MiB during the block.
 
-    httpcore asks the socket for 64 KiB at a time, and what it does for each piece then costs more than moving the
-    data. It takes larger pieces just as well, but has no setting for them. The ``network_stream`` extension is the
-    very stream it reads from, so asking that one for more is enough; framing and length checks stay with httpx.
+    httpcore reads 64 KiB from the socket at a time, and its overhead for each piece is larger than the cost of moving
+    the data. It can process larger pieces, but has no setting for them. The ``network_stream`` extension is the stream
+    that it reads from, so it is enough to make that one read more. Framing and length checks are still done by httpx.
     """
     stream: Any = response.extensions.get("network_stream")
     if stream is None:
-        # A transport without a socket, such as a mock, has nothing to widen.
+        # A transport without a socket, such as a mock, has no stream.
         yield
         return
-    # The connection goes back to the pool as soon as the body has been read, so another thread may widen it again
-    # before this block ends: always start from the stream's own method, and accept that the widened one is gone.
+    # The connection returns to the pool as soon as the body has been read, so another thread may replace the method
+    # again before this block ends: always wrap the method of the class, and accept that the replaced one is gone.
     read = partial(type(stream).read, stream)
 
     def read_more(max_bytes: int, timeout: float | None = None) -> bytes:
@@ -141,10 +142,10 @@ def wide_reads(response: httpx.Response) -> Iterator[None]:
 
 
 class BoundedBody:
-    """The first part of a body, decompressed, up to a number of bytes.
+    """The first part of a body, decompressed, up to a maximum size.
 
-    :param response: the response; its body is unread.
-    :param longest: the number of bytes.
+    :param response: the response; its body has not been read.
+    :param longest: the maximum number of bytes.
     """
 
     def __init__(self, response: httpx.Response, longest: int) -> None:
@@ -153,12 +154,12 @@ class BoundedBody:
         self._length = 0
         codings = codings_of(response)
         if len(codings) > 1 or not set(codings) <= GZIP | {"deflate"}:
-            # Each layer may expand a thousandfold, and we asked for one of gzip.
-            raise httpx.DecodingError("a content coding that was not asked for")
+            # Each layer may expand a thousandfold, and only one of gzip was requested.
+            raise httpx.DecodingError("a content coding that was not requested")
         self._inflater = Inflater() if codings else None
 
     def take(self, data: bytes) -> bool:
-        """Take the next piece as it came over the network and return whether the rest is to be left unread."""
+        """Add the next piece as received from the network; return whether to stop reading."""
         for piece in self._inflater.pieces(data) if self._inflater else (data,):
             self._pieces.append(piece)
             self._length += len(piece)
@@ -168,31 +169,31 @@ class BoundedBody:
 
     @property
     def is_full(self) -> bool:
-        """Whether there may be more than was taken."""
+        """Whether the body may be longer than the part that was added."""
         return self._length >= self._longest
 
     @property
     def content(self) -> bytes:
-        """What was taken."""
+        """The bytes that were added."""
         return b"".join(self._pieces)
 
 
 class Inflater:
-    """Decompresses gzip and zlib piece by piece, so that no input expands to more than a piece at once."""
+    """Decompresses gzip and zlib in pieces, so that no input expands to more than one piece at a time."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(32 + zlib.MAX_WBITS)
         self._between = b""
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield what further compressed data holds, in pieces of up to 1 MiB.
+        """Decompress further data and yield it in pieces of up to 1 MiB.
 
-        :raises httpx.DecodingError: when it is damaged.
+        :raises httpx.DecodingError: if it is damaged.
         """
         piece = b""
         while data or len(piece) == READ_SIZE:
             if self._member.eof:
-                # A gzip file may have several members. What is no member is padding.
+                # A gzip file may have several members. Anything else after a member is padding.
                 self._between += data
                 if len(self._between) < len(_GZIP_MAGIC) or not self._between.startswith(_GZIP_MAGIC):
                     return
@@ -207,30 +208,30 @@ class Inflater:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the compressed data has come to its end."""
+        """Whether the end of the compressed data was reached."""
         return self._member.eof
 
 
 def codings_of(response: httpx.Response) -> list[str]:
-    """Return the content codings of a body that is still to be decompressed, in the order they were applied."""
+    """Return the content codings of a body that is not yet decompressed, in the order in which they were applied."""
     if response.is_stream_consumed:
-        return []  # a transport that has read the body already has decompressed it too
+        return []  # a transport that has already read the body has also decompressed it
     stated = response.headers.get("content-encoding", "").lower().split(",")
     return [coding for coding in map(str.strip, stated) if coding not in _NO_CODING]
 
 
 def raw_pieces(response: httpx.Response) -> Iterator[bytes]:
-    """Yield a body as it comes over the network."""
+    """Yield a body as received from the network."""
     return response.iter_bytes() if response.is_stream_consumed else response.iter_raw()
 
 
 def async_raw_pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield a body as it comes over the network."""
+    """Yield a body as received from the network."""
     return response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
 
 
 def read_at_most(response: httpx.Response, longest: int) -> BoundedBody:
-    """Return the first part of a body; the rest stays unread."""
+    """Return the first part of a body; the rest is not read."""
     body = BoundedBody(response, longest)
     for data in raw_pieces(response):
         if body.take(data):
@@ -239,12 +240,12 @@ def read_at_most(response: httpx.Response, longest: int) -> BoundedBody:
 
 
 def decompressed(pieces: Iterator[bytes], coding: str) -> Iterator[bytes]:
-    """Yield what compressed pieces hold.
+    """Decompress pieces of a body.
 
-    :param pieces: the body as it comes over the network.
+    :param pieces: the body as received from the network.
     :param coding: ``gzip``, ``x-gzip`` or ``zstd``.
-    :raises httpx.DecodingError: when the body is damaged or ends early.
-    :raises ImportError: when a library for ``zstd`` is missing.
+    :raises httpx.DecodingError: if the body is damaged or ends early.
+    :raises ImportError: if the library for ``zstd`` is missing.
     """
     if coding == ZSTD:
         yield from _zstd_decompressed(pieces)
@@ -257,7 +258,7 @@ def decompressed(pieces: Iterator[bytes], coding: str) -> Iterator[bytes]:
 
 
 class _Pieces(io.RawIOBase):
-    """A file that reads from pieces, for a library that wants a file."""
+    """A file that reads from pieces, for a library that requires a file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -292,8 +293,8 @@ def _zstd_decompressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _take_location(response: httpx.Response) -> None:
-    # httpx reads this header even if it does not follow it, and raises InvalidURL, which is none of its HTTPErrors, for
-    # an address such as "javascript:x". Where to go is decided in addresses.redirect_target.
+    # httpx reads this header even if it does not follow it, and raises InvalidURL, which is not an HTTPError, for an
+    # address such as "javascript:x". addresses.redirect_target decides whether to follow it.
     location = response.headers.pop("location", None)
     if location is not None:
         response.extensions["sequentum_location"] = location
@@ -304,14 +305,14 @@ def _made(make: Callable[..., C], verify: ssl.SSLContext | bool) -> C:
         return make(verify=verify)
     except (ImportError, ValueError, TypeError, httpx.InvalidURL) as error:
         failure = _proxy_error(error)
-    # Raised out here, so that no context carries the proxy's password.
+    # Raised here, so that its context does not contain the proxy's password.
     raise failure
 
 
 def _verification(settings: ClientSettings, *, for_storage: bool) -> ssl.SSLContext | bool:
     own = settings.verify
     if not for_storage and settings.origin.startswith("http:"):
-        # Reading the authorities' certificates takes long. This context trusts none, should it ever be asked.
+        # Loading the certificates of the authorities is slow. This context trusts none of them, if it is ever used.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if own is False:
         return False
@@ -330,9 +331,11 @@ def _verification(settings: ClientSettings, *, for_storage: bool) -> ssl.SSLCont
 
 def _public_authorities() -> ssl.SSLContext:
     file, folder = (os.environ.get(name) for name in _CERTIFICATE_VARIABLES[:2])
-    # OpenSSL takes a folder that does not exist and then trusts no authority.
+    # OpenSSL accepts a folder that does not exist, and then trusts no authority.
     if folder and not file and not Path(folder).is_dir():
-        raise SequentumConfigurationError("The environment variable SSL_CERT_DIR names no folder. Nothing was sent.")
+        raise SequentumConfigurationError(
+            "The environment variable SSL_CERT_DIR is not the path of a folder. Nothing was sent."
+        )
     try:
         return httpx.create_ssl_context()
     except (OSError, ValueError) as error:
@@ -343,7 +346,7 @@ def _public_authorities() -> ssl.SSLContext:
 
 
 def _proxy_error(error: Exception) -> SequentumConfigurationError:
-    # The address of a proxy stays out of the message: it may hold a password.
+    # The message does not contain the address of the proxy, which may include a password.
     reason = (
         "a SOCKS proxy needs the package socksio" if isinstance(error, ImportError) else "it is not a valid address"
     )

@@ -1,7 +1,7 @@
-"""The asset of an agent: ``sequentum://agents/7`` is the data that agent 7 yields, as Sequentum's own URIs name it.
+"""The asset of an agent: ``sequentum://agents/7`` is the data that agent 7 extracts.
 
-A DAG whose task has it among its ``outlets`` says that it renews the data; a DAG scheduled on it runs when they are.
-``sequentum://agents/7/runs/42`` is the data of one run. Both forms are those of Sequentum's MCP server.
+A task with this asset in its ``outlets`` updates the data, and a DAG that is scheduled on the asset runs after each
+update. ``sequentum://agents/7/runs/42`` is the data of one run. Sequentum's MCP server uses the same URIs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PATH = re.compile(r"/([0-9]{1,19})(?:/runs/([0-9]{1,19}))?")
 
 
 def agent_uri(agent_id: int | str, run_id: int | str | None = None) -> str:
-    """Return the URI of an agent's data, or of one run's."""
+    """Return the URI of the data of an agent, or of one run."""
     return f"{SCHEME}://agents/{agent_id}" + ("" if run_id is None else f"/runs/{run_id}")
 
 
@@ -32,8 +32,8 @@ def create_asset(*, agent_id: int | str, run_id: int | str | None = None, extra:
     """Return the asset of an agent's data.
 
     :param agent_id: the agent.
-    :param run_id: the run, for the asset of one run's data.
-    :param extra: what else is to be known of the asset.
+    :param run_id: the run, for the asset of the data of one run.
+    :param extra: further information about the asset.
     """
     from airflow.providers.common.compat.sdk import Asset
 
@@ -41,9 +41,9 @@ def create_asset(*, agent_id: int | str, run_id: int | str | None = None, extra:
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """Check an agent's URI for Airflow.
+    """Validate and normalize the URI of an agent's asset, for Airflow.
 
-    :raises ValueError: it has another form than ``sequentum://agents/7`` or ``sequentum://agents/7/runs/42``.
+    :raises ValueError: it does not look like ``sequentum://agents/7`` or ``sequentum://agents/7/runs/42``.
     """
     ids = _ids_of(uri)
     if ids is None:
@@ -54,7 +54,7 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: object) -> OpenLineageDataset:  # noqa: ARG001
-    """Return the OpenLineage dataset of an agent's asset; that of a run is a version of it."""
+    """Return the OpenLineage dataset of an agent's asset; the dataset of a run is a version of it."""
     from airflow_provider_sequentum.reporting.lineage import agent_dataset
 
     agent_id, run_id = _ids_of(urlsplit(asset.uri)) or (0, None)

@@ -1,4 +1,4 @@
-"""The trigger that wakes DAGs when runs end that no one in Airflow started."""
+"""The trigger that starts DAGs when runs end that were not started by Airflow."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.watching.polls import Listing
 
 PAUSE_AFTER_FAULT = 60.0
-"""Seconds after which an agent that could not be polled is polled again."""
+"""Seconds until an agent is polled again after an error."""
 
 SETTLING_SECONDS = 5.0
-"""Seconds between an event and the note that it was fired: Airflow needs a moment to store it. A triggerer that is
-killed in between fires it again; the other way round it would be lost."""
+"""Seconds between an event and saving that it was fired, because Airflow needs a moment to store the event. A triggerer
+that is killed in between fires it again; in the opposite order, the event would be lost."""
 
 log = logging.getLogger(__name__)
 
 
 class AgentRunCompletedTrigger(BaseEventTrigger):
-    """Fire for every run of an agent that ends, whoever started it: for an ``AssetWatcher``. Needs Airflow 3.0.
+    """Fire for every run of an agent that ends, however it was started. For an ``AssetWatcher``; needs Airflow 3.0.
 
     ::
 
@@ -52,16 +52,16 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
             watchers=[AssetWatcher(name="prices", trigger=AgentRunCompletedTrigger(agent_id=7))],
         )
 
-    Each run fires once. The event's payload is the run's summary (``agent_id``, ``run_id``, ``status``, ``records``,
-    ...), found at ``triggering_asset_events[...][...].extra["payload"]``. Runs that had ended when the watcher first
-    started do not fire. On Airflow 3.3 what has fired is kept in the asset's state store, so that runs which end while
-    no triggerer is running fire later and none fires twice. Before 3.3 a restarted triggerer knows nothing of what was
-    before. All triggers of a connection share one watcher and its polls. Give every asset a trigger of its own: Airflow
-    keeps state by asset.
+    The trigger fires once for each run. The payload of the event is the summary of the run (``agent_id``, ``run_id``,
+    ``status``, ``records``, ...), available as ``triggering_asset_events[...][...].extra["payload"]``. It does not fire
+    for runs that ended before the watcher was first started. On Airflow 3.3, the announced runs are kept in the asset's
+    state store, so runs that end while no triggerer is running fire later, and none fires twice. Before 3.3, a
+    restarted triggerer does not know what happened before. All triggers of a connection share one watcher and its
+    polls. Use a separate trigger for each asset, because Airflow keeps state by asset.
 
     :param agent_id: the agent, as an int or a string of digits.
     :param ending: ``succeeded`` (default) for runs that succeeded, or ``any``.
-    :param poll_interval: seconds after which news is due. Default 60.
+    :param poll_interval: seconds after which a new end should be detected. Default 60.
     :param sequentum_conn_id: the connection.
     :raises ValueError: a parameter is invalid.
     """
@@ -84,7 +84,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         self.sequentum_conn_id = "sequentum_default" if is_unset(sequentum_conn_id) else sequentum_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class's path and the arguments, all of them primitives."""
+        """Return the path of the class and the arguments, which are all primitive values."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "agent_id": self.agent_id,
             "ending": self.ending,
@@ -93,20 +93,20 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield the events: what Airflow before 3.3 calls."""
+        """Yield the events. Airflow calls this method before 3.3."""
         _, arguments = self.serialize()
         async for event in self.filter_shared_stream(self.open_shared_stream(arguments)):
             yield event
 
     def shared_stream_key(self) -> Hashable:
-        """Return what the watchers have in common that share a poll."""
+        """Return the key that is the same for all watchers that share polls."""
         return (self.sequentum_conn_id, self.agent_id, self.poll_interval)
 
     @classmethod
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncGenerator[Listing]:
-        """Yield the agent's newest runs whenever there is news. What goes wrong is logged; it never ends.
+        """Yield the agent's newest runs whenever there is news. Errors are logged; the stream never ends.
 
-        The watcher of the connection in this triggerer looks, for everyone who waits for runs with it.
+        The connection's watcher in this triggerer polls, for everything that waits for runs of this connection.
         """
         from airflow_provider_sequentum.api.errors import SequentumError
         from airflow_provider_sequentum.exceptions import SequentumException
@@ -126,7 +126,7 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
                 await asyncio.sleep(PAUSE_AFTER_FAULT)
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Listing]) -> AsyncIterator[TriggerEvent]:
-        """Yield an event for each run that has ended since, and remember it."""
+        """Yield an event for each run that has ended since, and save that it was announced."""
         from airflow_provider_sequentum.assets.announced_runs import AnnouncedRuns
         from airflow_provider_sequentum.runs.describe import run_summary
 
@@ -138,8 +138,8 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
                 continue
             if announced.misses_runs(listed, is_full=is_full):
                 log.warning(
-                    "Agent %s had more than %d runs since the last look, and the service lists no more. Runs among "
-                    "them that ended may not have fired.",
+                    "Agent %s had more than %d runs since the last poll, and the service lists no more. There may be "
+                    "no events for some runs that ended.",
                     self.agent_id,
                     len(listed),
                 )
@@ -165,8 +165,10 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
             return None
         try:
             value = await self._store.aget(self._state_key)
-        except ValueError:  # Airflow's word for: several assets have this trigger
-            log.warning("Several assets share the trigger for agent %s: what has fired cannot be kept.", self.agent_id)
+        except ValueError:  # Airflow raises it if several assets have this trigger
+            log.warning(
+                "Several assets share the trigger for agent %s, so its announced runs cannot be saved.", self.agent_id
+            )
             self.asset_state_store = None
             return None
         return None if value is None else AnnouncedRuns.from_json(value)

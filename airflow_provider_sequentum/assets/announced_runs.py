@@ -1,4 +1,4 @@
-"""Which ended runs of an agent have been announced, so that each is announced once."""
+"""The ended runs of an agent that have been announced, so that each is only announced once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 MAX_OUT_OF_VIEW = 1000
-"""Announced runs that are remembered though the last list did not hold them: as many as a list may hold."""
+"""Maximum number of announced runs to keep that the last list did not contain: the maximum length of a list."""
 
 
 class AnnouncedRuns(Stored):
-    """What has been announced. It needs no clock: what had ended at the first look counts as announced.
+    """The announced runs. No clock is needed, because runs that had ended at the first poll count as announced.
 
     :param run_ids: announced runs that may be listed again.
-    :param floor: runs with a smaller id are too old; one may come into view again when newer ones are deleted.
+    :param floor: runs with a smaller id are too old; they may be listed again if newer ones are deleted.
     :param newest: the newest run that was listed.
     """
 
@@ -29,17 +29,17 @@ class AnnouncedRuns(Stored):
 
     @classmethod
     def at_first_look(cls, listed: Collection[Run], ending: str, *, is_full: bool) -> Self:
-        """Return the state after the first look.
+        """Return the state after the first poll.
 
         :param listed: the agent's newest runs.
         :param ending: one of :data:`~airflow_provider_sequentum.parameters.RunEnding`.
-        :param is_full: whether the list is as long as was asked for, so that there may be older runs.
+        :param is_full: whether the list has the requested length, so that there may be older runs.
         """
         nothing = cls()
         return nothing.after(nothing.unannounced(listed, ending), listed, is_full=is_full)
 
     def unannounced(self, listed: Collection[Run], ending: str) -> list[Run]:
-        """Return the runs to announce, those that ended first at the front."""
+        """Return the runs to announce, in the order in which they ended."""
         ended = [
             run for run in listed if run.id >= self.floor and run.id not in self.run_ids and _has_ended(run, ending)
         ]
@@ -48,8 +48,8 @@ class AnnouncedRuns(Stored):
     def after(self, announced: Collection[Run], listed: Collection[Run], *, is_full: bool) -> Self:
         """Return the state once ``announced`` have been announced.
 
-        Of what is no longer in view the newest are remembered: a list may lack a run once, because it was empty by
-        mistake or because the run could not be read in it, and show it again.
+        The newest of the runs that are no longer listed are kept, because a run may be missing in a single list: the
+        list may be empty by mistake, or the run could not be read.
         """
         in_view = {run.id for run in listed}
         floor = max(self.floor, min(in_view)) if is_full and in_view else self.floor
@@ -60,7 +60,7 @@ class AnnouncedRuns(Stored):
         return self.updated(run_ids=run_ids, floor=floor, newest=max(self.newest, max(in_view, default=0)))
 
     def misses_runs(self, listed: Collection[Run], *, is_full: bool) -> bool:
-        """Return whether runs may have come and gone unseen: the list is full and holds nothing seen before."""
+        """Return whether runs may have been missed: the list is full and contains no run that was listed before."""
         return is_full and min((run.id for run in listed), default=0) > self.newest
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agent_builder import SessionEvent
 
 HOW_TO_LOOK = (
-    "A session may have been started and its id is not known: it may be running and costing credits. Sessions cannot "
-    "be listed by the API; look for it among the Agent Builder's sessions in Sequentum Cloud and cancel it there."
+    "A session may have been started, but its id is unknown: it may be running and costing credits. The API cannot "
+    "list sessions; look for it among the Agent Builder's sessions in Sequentum Cloud and cancel it there."
 )
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
 
     @property
     def name(self) -> str:
-        """How log lines and errors name the session."""
+        """The name of the session in log lines and errors."""
         return (self.record or SessionRecord()).name
 
     @property
@@ -88,7 +88,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
 
     @property
     def may_be_running(self) -> bool:
-        """Whether there may be a session that is running and that this attempt owns."""
+        """Whether a session that this attempt owns may be running."""
         record = self.record
         if record is None:
             return False
@@ -217,7 +217,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         self.is_let_go = True
         return fate
 
-    def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - a session has one way to end it
+    def stop(self, *, is_killed: bool = False) -> str:  # noqa: ARG002 - there is only one way to end a session
         """Cancel the session and return what happened to it, as a sentence."""
         record = self.known_record
         stopper = cancel_session(self.port, record.known_session)
@@ -227,7 +227,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         if not self.port.is_asking_airflow:
             try:
                 self._publish(self._summary(stopper.session(self.port.now()), note=fate))
-            except Exception as error:  # noqa: BLE001 - what was found out about the session must not get lost
+            except Exception as error:  # noqa: BLE001 - what happened to the session must not get lost
                 log.warning("The session's summary could not be pushed: %s", error)
         return fate
 
@@ -250,7 +250,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         """Raise ``error``, unless it was only caused by the deadline."""
         if not self.is_out_of_time or not self.may_be_running:
             raise error
-        log.warning("The time is up before the answer is known. (%s)", error)
+        log.warning("The time was up before the response arrived. (%s)", error)
         self._give_up()
 
     def _give_up(self) -> None:

@@ -1,4 +1,4 @@
-"""How a session is described: in progress lines, in the XCom that downstream tasks read, and in the error of its task.
+"""Descriptions of a session: in progress lines, in the XCom for downstream tasks, and in the error of its task.
 
 Events are not kept: a session can have thousands of them, with screenshots of many megabytes. Only a bounded excerpt is
 shown, and only the positions of its events are recorded.
@@ -95,7 +95,7 @@ def session_summary(session: Session, highlights: Highlights, now: datetime, **m
 
 
 def _bounded(summary: dict[str, Any]) -> dict[str, Any]:
-    """Leave out sample rows, then columns, until the summary is small enough, and say so."""
+    """Remove sample rows, then columns, until the summary is small enough, and set ``is_cut``."""
     while len(json.dumps(summary)) > LONGEST_SUMMARY and (sample := summary["rows"] or summary["columns"]):
         name = "rows" if summary["rows"] else "columns"
         summary = {**summary, name: sample[:-1], "is_cut": True}
@@ -142,7 +142,7 @@ def progress_line(event: SessionEvent) -> tuple[int, str] | None:  # noqa: PLR09
         case "error" if event.is_recoverable is False:
             return logging.ERROR, f"The builder gave up: {_line(event.message)}"
         case "error":
-            return logging.WARNING, f"The builder met an error and continues: {_line(event.message)}"
+            return logging.WARNING, f"The builder had an error and continues: {_line(event.message)}"
     return None
 
 
@@ -202,7 +202,7 @@ def failure_for(
     finds_it_again = task.keeps_records or config.is_given
     match action:
         case Action.BUILD_FAILED:
-            cause = (session.error or "the service gives no reason").rstrip(".")
+            cause = (session.error or "the service states no reason").rstrip(".")
             message = f"{session.name} ended in an error: {cause}. No agent was saved."
             if config.is_given:
                 return ended(session, f"{message} {start_over}", reason="refused")
@@ -217,7 +217,7 @@ def failure_for(
             follows = "The next attempt starts a new one."
         case Action.FOLLOWUPS_LEFT:
             left = f"{len(config.followups) - session.sent} of {len(config.followups)}"
-            why = ": this server takes none, so put everything into the prompt" if session.completes_by_itself else ""
+            why = ": this server accepts none, so put everything into the prompt" if session.completes_by_itself else ""
             message = f"{session.name} is finished, with agent {session.agent_id}; {left} follow-ups could not be sent"
             return ended(session, f"{message}{why}.", reason="refused")
         case Action.UNANSWERED:

@@ -1,4 +1,4 @@
-"""What a session leaves as files, wherever an ``ObjectStoragePath`` leads: its screenshots and its conversation."""
+"""Saving the screenshots and the conversation of a session as files, at any ``ObjectStoragePath``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Sender
 
 LINK_LIFETIME = 7 * 24 * 3600
-"""Seconds a signed link to a screenshot works, where the storage can sign; the longest that S3 allows."""
+"""Seconds for which a signed link to a screenshot works, if the storage can sign; the maximum that S3 allows."""
 
 _SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif"}
 
@@ -26,29 +26,29 @@ log = logging.getLogger(__name__)
 
 
 def storage_path(parameter: str, path: str) -> ObjectStoragePath:
-    """Return where ``path`` leads.
+    """Return the storage path for ``path``.
 
     :param parameter: the operator's parameter, for the error.
-    :raises ValueError: it leads nowhere.
+    :raises ValueError: it is not a valid storage path.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     try:
         place = ObjectStoragePath(path)
-        place.fs  # noqa: B018 - some versions of Airflow look for the file system only when it is first asked for
+        place.fs  # noqa: B018 - some versions of Airflow only look up the file system on first access
     except (ValueError, ImportError) as error:
         raise ValueError(f"{parameter} {path!r} cannot be used: {error}.") from None
     return place
 
 
 class ScreenshotFolder:
-    """Saves the screenshots of sessions, one file each. Nothing stays in memory.
+    """Saves each screenshot of a session as a file. Nothing is kept in memory.
 
-    A screenshot that cannot be saved is logged and does not fail the task: the agent is what counts.
+    If a screenshot cannot be saved, this is logged and does not fail the task, because the task is about the agent.
 
-    :param folder: where to. Each session gets a folder of its own in it.
-    :param publish: gets the address of the latest screenshot.
-    :param asking_airflow: marks that Airflow may be asked for a connection, so that a kill in the middle of it knows.
+    :param folder: the target folder. Each session gets its own subfolder.
+    :param publish: receives the address of the latest screenshot.
+    :param asking_airflow: marks that a connection may be requested from Airflow, for the case of a kill during this.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class ScreenshotFolder:
         self._asking_airflow = asking_airflow
 
     def take(self, session_id: str, event: SessionEvent) -> None:
-        """Save the event's screenshot, if it is one."""
+        """Save the screenshot of an event, if it has one."""
         if event.type != "screenshot" or not event.image_base64:
             return
         try:
             with self._asking_airflow():
                 path = self._save(session_id, event.event_index or 0, event.image_base64)
                 link = _link_to(path)
-        except Exception as error:  # noqa: BLE001 - each storage has errors of its own, and none may end the build
+        except Exception as error:  # noqa: BLE001 - each storage has its own errors, and none may end the build
             log.warning("Could not save screenshot %s to %s: %s", event.event_index, self._folder, error)
         else:
             log.info("Saved a screenshot: %s", path)
@@ -97,22 +97,22 @@ class ScreenshotFolder:
         return target
 
     def _folder_of(self, session_id: str) -> ObjectStoragePath:
-        # The id comes from the service: only what is harmless in a file name is kept of it.
+        # The id comes from the service, so only harmless characters of it are used in a file name.
         return self._folder / re.sub(r"[^A-Za-z0-9_-]", "_", session_id)
 
 
 def _link_to(path: ObjectStoragePath) -> str:
-    """Return an address: signed where the storage can sign, so that a browser can open it."""
+    """Return an address. It is signed if the storage can sign, so that a browser can open it."""
     try:
         return str(path.fs.sign(path.path, expiration=LINK_LIFETIME))
-    except Exception:  # noqa: BLE001 - most storages cannot sign, and say so in ways of their own
+    except Exception:  # noqa: BLE001 - most storages cannot sign, and raise different errors
         return path.as_uri()
 
 
 def save_conversation(port: Sender, session_id: str, target: ObjectStoragePath) -> None:
-    """Save the conversation that the service has stored of a session whose agent was saved, as a JSON file.
+    """Save the stored conversation of a session whose agent was saved, as a JSON file.
 
-    The agent is built by then, so a conversation that cannot be had is logged and fails nothing.
+    The agent has been built by then, so an error is logged and does not fail the task.
 
     :param target: the file.
     """
@@ -120,7 +120,7 @@ def save_conversation(port: Sender, session_id: str, target: ObjectStoragePath) 
         conversation = port.send(agent_builder.conversation(session_id))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(conversation.model_dump_json(indent=2) + "\n")
-    except Exception as error:  # noqa: BLE001 - each storage has errors of its own
+    except Exception as error:  # noqa: BLE001 - each storage has its own errors
         log.warning("Could not save the conversation of session %s to %s: %s", session_id, target, error)
     else:
         log.info("Saved the conversation: %s", target)

@@ -1,7 +1,8 @@
-"""Sending in a session: follow-ups and the finish, each once.
+"""Sending the follow-ups and the finish of a session, each of them once.
 
-A message is saved in the record before it is sent. Where its fate is unknown, because the answer was lost or the worker
-was killed, the session itself tells: one that was ready and does something has taken the message.
+A message is saved in the record before it is sent. If it is unknown whether the service received it, because the
+response was lost or the worker was killed, the state of the session shows it: a session that was ready and is working
+has received the message.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api import Call
 
 REACTION_DELAYS = (0.0, 5.0, 10.0, 15.0)
-"""Seconds before each look for a sign that a message was taken: ``TURN_GRACE`` in all."""
+"""Seconds before each check whether a message was received: ``TURN_GRACE`` in total."""
 
 BUSY_DELAYS = (5.0, 10.0, 20.0)
-"""Seconds before each repetition of a request that was refused with 409 while the session shows itself ready."""
+"""Seconds before each repetition of a request that was refused with 409 although the session is ready."""
 
 MAX_DELIVERIES = 2
-"""How often a request is sent in one attempt; again only when the one before is seen to have had no effect."""
+"""How often to send a request in one attempt; it is only sent again if the previous one had no effect."""
 
 _NOT_OFFERED = (404, 405)
 _REFUSALS = (400, 409, 422, *_NOT_OFFERED)
@@ -37,14 +38,14 @@ log = logging.getLogger(__name__)
 
 
 def send_pending(port: Port, record: SessionRecord, take: EventTaker | None = None) -> tuple[SessionRecord, Action]:
-    """Send what is to be sent in the session now; return when only waiting helps, or nothing is left to send.
+    """Send pending messages to the session, until the task has to wait or nothing is left to send.
 
-    :param record: the record of a session that was just looked at.
-    :param take: gets the events that are read on the way.
+    :param record: the record of a session that was just polled.
+    :param take: receives the events that are read.
     :return: the record, and what the caller has to do next.
-    :raises AgentBuilderEnded: the server takes no follow-ups, it refused a request although the session is ready, or a
-        follow-up may or may not have been taken.
-    :raises SequentumError: the service could not be asked. If a request is in doubt, the record says so.
+    :raises AgentBuilderEnded: the server accepts no follow-ups, it refused a request although the session is ready, or
+        it is unknown whether a follow-up was received.
+    :raises SequentumError: the service could not be reached. If a request is in doubt, the record says so.
     """
     config = record.config
     if record.pending is not None:
@@ -71,7 +72,7 @@ def send_pending(port: Port, record: SessionRecord, take: EventTaker | None = No
 def _deliver(
     port: Port, record: SessionRecord, request: Request, call: Call[Any], take: EventTaker | None
 ) -> SessionRecord:
-    """Send the request so that it takes effect once, and return the record in which its fate is known."""
+    """Send the request so that it takes effect once, and return the record with its result."""
     deliveries, delays = 0, list(BUSY_DELAYS)
     while True:
         record = record.sending(request, port.now())
@@ -80,18 +81,18 @@ def _deliver(
             answer = port.send(call)
         except SequentumError as error:
             is_refusal = isinstance(error, RefusedByServer) or error.status_code in _REFUSALS
-            # Of a request that was sent before, a conflict may be the late effect, and what says nothing of the
-            # session does not tell that there was none.
+            # If the request was sent before, a conflict may be its late effect, and errors that say nothing about the
+            # session do not prove that it had none.
             is_late_effect = record.doubted is request and (error.status_code == 409 or not is_refusal)
             is_certain = not error.may_have_acted or is_refusal
             if is_certain and not is_late_effect:
                 record, is_passing = _after_refusal(port, record, request, error, take, may_wait=bool(delays))
                 if not is_passing:
                     return record
-                log.warning("%s cannot take it now; trying again in %g s. (%s)", record.name, delays[0], error)
+                log.warning("%s cannot accept it now; trying again in %g s. (%s)", record.name, delays[0], error)
                 port.sleep(delays.pop(0))
                 continue
-            log.warning("The answer was lost; looking whether the request was taken. (%s)", error)
+            log.warning("The response was lost; checking whether the request was received. (%s)", error)
             record, is_taken = _find_out(port, record, request, take)
             if is_taken:
                 return record
@@ -119,9 +120,9 @@ def _after_refusal(
     *,
     may_wait: bool,
 ) -> tuple[SessionRecord, bool]:
-    """Find out whether the session is why nothing was done; if it is as it was, the request is at fault.
+    """Find out whether the state of the session is the reason for a refusal. If it is unchanged, it is the request.
 
-    :return: the record, and whether the request is to be sent again because the conflict may pass.
+    :return: the record, and whether to send the request again because the conflict may be temporary.
     """
     record = record.resolved(record.known_session.rejected(), doubted=record.doubted)
     port.save(record)
@@ -135,7 +136,7 @@ def _after_refusal(
         if error.status_code not in _NOT_OFFERED:
             raise _refused(record, f"{error} The agent is not saved. Correct this, then clear")
         if request is Request.FOLLOWUP:
-            cause = f"This server builds an agent from one prompt and takes no follow-ups: {error}"
+            cause = f"This server builds an agent from one prompt and accepts no follow-ups: {error}"
             raise _refused(record, f"{cause} Put everything into the prompt, then clear")
         log.info("The server finishes sessions by itself; waiting for it.")
         record = record.seen(session.updated(has_finish=False))
@@ -146,7 +147,7 @@ def _after_refusal(
 def _find_out(
     port: Port, record: SessionRecord, request: Request, take: EventTaker | None
 ) -> tuple[SessionRecord, bool]:
-    """Find out whether the pending request was taken, and return the record that says so."""
+    """Find out whether the pending request was received, and return the updated record."""
     session, is_taken = record.known_session, False
     for delay in REACTION_DELAYS:
         port.sleep(delay)
@@ -159,12 +160,12 @@ def _find_out(
         if not is_taken and not (session.has_events and session.state is not SessionState.UNKNOWN):
             raise ended(
                 session,
-                f"A follow-up was sent to {session.name} and its answer was lost. Nothing shows whether it was taken, "
-                "so it was not sent again.",
+                f"A follow-up was sent to {session.name} and its response was lost. It is unknown whether it was "
+                "received, so it was not sent again.",
                 reason="ambiguous",
             )
         session = session.acknowledged() if is_taken else session.rejected()
-    log.info("The %s was %s by the service.", request.value, "taken" if is_taken else "not taken")
+    log.info("The %s was %s by the service.", request.value, "received" if is_taken else "not received")
     record = record.resolved(session, doubted=None if is_taken else request)
     port.save(record)
     return record, is_taken

@@ -1,4 +1,4 @@
-"""What a task asks of the Agent Builder, and what one attempt of the task leaves for the next."""
+"""The configuration of a task that uses the Agent Builder, and the record that its attempts hand on."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -29,12 +29,12 @@ from airflow_provider_sequentum.sessions.state import Session
 
 
 class SessionConfig(JobConfig):
-    """A session to be started, or one to continue, what to say in it, and how to handle it.
+    """The session to start or to continue, what to send, and how to handle the session.
 
     See the parameters of :class:`~airflow_provider_sequentum.operators.agent_builder.AgentBuilderOperator`.
     """
 
-    # Only a start needs these two, and they may be long: they are not kept.
+    # These two are only needed for a start, and may be long, so they are not stored.
     prompt: Text | None = Field(default=None, exclude=True)
     url: Text | None = Field(default=None, exclude=True)
     session_id: Text | None = None
@@ -55,20 +55,20 @@ class SessionConfig(JobConfig):
         """Parse the attributes of an operator; see :meth:`.Configuration.of`."""
         config = super().of(parameters, **more)
         try:
-            config._check()  # noqa: SLF001 - its own
+            config._check()  # noqa: SLF001 - of the same class
         except ValueError as error:
             conn_id = config.sequentum_conn_id
             raise SequentumRequestRefused(f"{error} Nothing was sent (connection {conn_id!r}).") from None
         return config
 
     def _check(self) -> None:
-        """Raise ``ValueError`` if parameters contradict each other, or the API client knows that one is of no use."""
+        """Raise ``ValueError`` if parameters contradict each other, or if the API client rejects one."""
         given = [name for name in ("prompt", "url", "session_id") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) if given else "none of them"
             raise ValueError(f"Give exactly one of prompt, url and session_id, not {found}.")
         if not self.finish and self.on_ready != "finish":
-            raise ValueError("on_ready applies with finish=True only: finish=False leaves the session ready.")
+            raise ValueError("on_ready only applies with finish=True: finish=False leaves the session ready.")
         for name in ("screenshots_path", "conversation_path"):
             if (path := getattr(self, name)) is not None:
                 storage_path(name, path)
@@ -79,7 +79,7 @@ class SessionConfig(JobConfig):
 
     @property
     def is_given(self) -> bool:
-        """Whether the session is one that another task started."""
+        """Whether the session was started by another task."""
         return self.session_id is not None
 
     @property
@@ -88,14 +88,14 @@ class SessionConfig(JobConfig):
         return self.on_ready if self.finish else "leave"
 
     def start_call(self) -> Call[SessionStarted]:
-        """Return the call that starts the session. It is not safe to repeat: each one is a billed session.
+        """Return the call that starts the session. Not safe to repeat: each call is a billed session.
 
         :raises SequentumConfigurationError: the prompt is too short or too long.
         """
         return agent_builder.start(prompt=self.prompt, url=self.url, space_id=self.space_id)
 
     def fingerprint(self) -> str:
-        """Return a digest of what starts the session, or of its id, and of the follow-ups."""
+        """Return a hash of the start parameters or the id of the session, and of the follow-ups."""
         return fingerprint(self.prompt, self.url, self.space_id, self.session_id, self.followups)
 
 
@@ -108,15 +108,15 @@ class Request(Enum):
 
 
 class SessionRecord(JobRecord):
-    """The record of one logical attempt at a build, which a retry continues and a clear ends.
+    """The record of one logical attempt at a build. A retry continues it, and a clear ends it.
 
-    Apart from the follow-ups, which are as long as the DAG author wrote them, it is smaller than 4 kB.
+    Apart from the follow-ups, whose length is up to the DAG author, it is smaller than 4 kB.
 
-    :param config: what was asked for. A resumed task works from it and reads no argument of the operator again.
-    :param pending: the request that was about to be sent, at ``requested_at``; ``None`` once its fate is known.
-    :param doubted: the request that was sent and showed no effect, so that it may be sent again; its effect may still
-        come, also in a later attempt. ``None`` once it was taken.
-    :param session: the session, once the service has answered the start.
+    :param config: the configuration. A resumed task uses it and does not read the arguments of the operator again.
+    :param pending: the request that was about to be sent, at ``requested_at``; ``None`` once its result is known.
+    :param doubted: the request that was sent without an effect, so that it may be sent again; it may still take effect,
+        even in a later attempt. ``None`` once it was received.
+    :param session: the session, once the service has responded to the start.
     """
 
     config: SessionConfig = SessionConfig()
@@ -128,35 +128,35 @@ class SessionRecord(JobRecord):
     def known_session(self) -> Session:
         """The session.
 
-        :raises RuntimeError: it has none. What asks for it works with sessions that have been started.
+        :raises RuntimeError: there is none. Only code for sessions that have been started uses this property.
         """
         if self.session is None:
-            raise RuntimeError("The record holds no session.")
+            raise RuntimeError("The record has no session.")
         return self.session
 
     @property
     def name(self) -> str:
-        """How log lines and errors name the session."""
+        """The name of the session in log lines and errors."""
         return self.session.name if self.session is not None else "An Agent Builder session"
 
     def sending(self, request: Request, now: datetime) -> Self:
-        """Return the record in which ``request`` is about to be sent."""
+        """Return the record before ``request`` is sent."""
         session = self.session
         if session is not None and request is Request.FOLLOWUP:
             session = session.sending(now)
         return self.updated(pending=request, requested_at=now, session=session)
 
     def resolved(self, session: Session, *, doubted: Request | None = None) -> Self:
-        """Return the record in which the fate of the pending request is known."""
+        """Return the record once the result of the pending request is known."""
         return self.updated(pending=None, doubted=doubted, session=session)
 
     def seen(self, session: Session) -> Self:
-        """Return the record with the session as it was seen now."""
+        """Return the record with the current state of the session."""
         return self.updated(session=session)
 
 
 def session_id_in(values: Iterable[object]) -> str | None:
-    """Return the session that records or events of another version name, as far as it can be determined."""
+    """Return the session id in records or events of another version; ``None`` if there is none."""
     named = (value.get("session_id") for value in objects_in(values))
     return next((found for found in named if _is_session_id(found)), None)
 

@@ -29,7 +29,7 @@ def acquire_session(
     :param new: the record of this attempt.
     :param take: receives the events that are read.
     :raises AgentBuilderEnded: an earlier start is ambiguous, or the service does not know the session.
-    :raises AgentBuilderException: the session that a new one should replace could not be cancelled.
+    :raises AgentBuilderException: the session to be replaced by a new one could not be cancelled.
     :raises SequentumError: the service refused, or could not be reached. If a start is in doubt, the record says so.
     """
     config = new.config
@@ -41,7 +41,7 @@ def acquire_session(
         # A user who clears the task after this error wants another session.
         if not was_cleared and config.on_ambiguous_start == "fail":
             raise _start_ambiguous(f"An earlier attempt was about to start a session at {when} and was interrupted.")
-        log.warning("A session may have been started at %s, and its id is not known. Starting another one.", when)
+        log.warning("A session may have been started at %s, but its id is unknown. Starting another one.", when)
         return _start_or_join_given(port, new, None)
     # Messages sent in a given session cannot be undone, so a cleared task with the same parameters continues there.
     is_given_again = previous.session.session_id == config.session_id
@@ -90,7 +90,7 @@ def _start(port: Port, new: SessionRecord) -> SessionRecord:
             port.save(None)  # nothing was started, so nothing is in doubt
             raise
         if new.config.on_ambiguous_start == "fail":
-            raise _start_ambiguous(f"The answer to the start was lost: {error}") from error
+            raise _start_ambiguous(f"The response to the start was lost: {error}") from error
         raise  # the intent is kept, and the next attempt starts another session
     record = record.resolved(Session.started(started.session_id, port.now()))
     port.save(record)
@@ -100,19 +100,19 @@ def _start(port: Port, new: SessionRecord) -> SessionRecord:
 
 def _start_ambiguous(cause: str) -> AgentBuilderEnded:
     return AgentBuilderEnded(
-        f"{cause} None was started again. Look in Sequentum Cloud, then clear the task to start a session; or choose "
+        f"{cause} No other one was started. Check Sequentum Cloud, then clear the task to start a session; or choose "
         "on_ambiguous_start='start'.",
         reason="ambiguous",
     )
 
 
 def _give_up_session(port: Port, previous: SessionRecord, new: SessionRecord, *, was_cleared: bool) -> None:
-    """Give up the session of an earlier attempt.
+    """Cancel the session of an earlier attempt, unless it is to be kept.
 
     :raises AgentBuilderException: it could not be confirmed that the session ended.
     """
     session = previous.known_session
-    why = "The task was cleared" if was_cleared else "The task asks for something else than its earlier attempt"
+    why = "The task was cleared" if was_cleared else "The parameters of the task have changed"
     if session.session_id == new.config.session_id:
         log.info("%s: continuing %s from where it is now.", why, session.name)
     elif session.state.is_over:
@@ -124,7 +124,7 @@ def _give_up_session(port: Port, previous: SessionRecord, new: SessionRecord, *,
         stopper = cancel_session(port, session)
         if not stopper.confirmed:
             raise AgentBuilderException(
-                f"{session.name} was to be replaced, and nothing was started. {stopper.sentence} A retry cancels it "
+                f"{session.name} should be replaced, but nothing was started. {stopper.sentence} A retry cancels it "
                 "again.",
                 session_id=session.session_id,
             )

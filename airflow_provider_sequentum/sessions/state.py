@@ -1,8 +1,8 @@
-"""An Agent Builder session as a state machine: it is fed what was observed and answers with what to do next.
+"""An Agent Builder session as a state machine: it takes observations and returns what to do next.
 
-The service has two eras under the same paths, told apart only by what it answers. In the older one a session is a
-conversation: it pauses as ``ready`` and ends when it is finished. In the newer one a session builds in a single
-shot: it has no events and no ``finish``, and ``completed`` arrives by itself. Both feed the same machine.
+The service has two versions with the same paths, which only differ in their responses. In the older one, a session is a
+conversation: it pauses as ``ready`` and ends when it is finished. In the newer one, a session builds an agent in a
+single step: it has no events and no ``finish``, and becomes ``completed`` by itself. Both use the same state machine.
 
 Based on https://docs.sequentum.com/agent-builder/sessions and
 https://docs.sequentum.com/agent-builder/streaming-events.
@@ -17,16 +17,16 @@ from airflow_provider_sequentum.api.text import one_line
 from airflow_provider_sequentum.jobs.record import Stored
 
 READY_TO_FINISH = "ready_to_finish"
-"""A ``phase`` that one page of the documentation has in place of the status ``ready``."""
+"""A ``phase`` that one page of the documentation uses instead of the status ``ready``."""
 
 TURN_GRACE = timedelta(seconds=30)
-"""How long after a message a ``ready`` may still be the one from before the message."""
+"""How long after a message the status ``ready`` may be outdated."""
 
 SAVING_GRACE = timedelta(seconds=60)
-"""How long a session that cannot be finished by us may take from its draft to a saved agent."""
+"""How long a session without ``finish`` may take to save its agent after the draft."""
 
 LONGEST_ERROR, LONGEST_NAME = 500, 200
-"""Bytes of UTF-8 that are kept of the service's texts: a record is written before and after each message."""
+"""Maximum bytes of UTF-8 of the service's texts: a record is written before and after each message."""
 
 REACTIONS = frozenset(
     {
@@ -42,11 +42,11 @@ REACTIONS = frozenset(
         "data_extracted",
     }
 )
-"""Events that only a session at work emits: after a message they prove that it was taken."""
+"""Events that only a working session emits: after a message, they prove that it was received."""
 
 
 class SessionState(Enum):
-    """The status of a session; ``unknown`` is one that this version does not know, ``gone`` no session at all."""
+    """The status of a session; ``unknown`` is any other status, ``gone`` means that there is no session."""
 
     PROCESSING = "processing"
     READY = "ready"
@@ -58,46 +58,46 @@ class SessionState(Enum):
 
     @property
     def is_over(self) -> bool:
-        """Whether the session takes no more messages."""
+        """Whether the session accepts no more messages."""
         return self in (SessionState.COMPLETED, SessionState.ERROR, SessionState.CANCELLED, SessionState.GONE)
 
 
 class Turn(Enum):
-    """Whose turn it is in the conversation, as far as was seen."""
+    """Whose turn it is in the conversation, as far as is known."""
 
     SENT = "sent"
-    """A message was sent; nothing shows yet that the builder took it."""
+    """A message was sent, but there is no sign yet that the builder received it."""
 
     WORKING = "working"
-    """The builder was seen to work on the message."""
+    """The builder is working on the message."""
 
     USER = "user"
-    """The builder has answered."""
+    """The builder has responded."""
 
 
 class Session(Stored):
-    """What is known of one session. Every observation returns a new value.
+    """The known state of a session. Each observation returns a new value.
 
-    All times are those of Airflow's clock. What the service says of times is translated when it is read.
+    All times are those of Airflow's clock. Times of the service are converted when they are read.
 
     :param session_id: the session.
-    :param state: its status when it was last seen.
-    :param state_since: when that status was first seen.
+    :param state: its last known status.
+    :param state_since: when that status was first observed.
     :param turn: whose turn it is.
     :param message_sent_at: when the last message, or the start, was sent by this task; ``None`` if never.
-    :param cursor: index of the last event taken in; -1 before the first.
-    :param last_index: index of the last event that the service has told of, whether it could be read or not.
-    :param message_sent_after: ``last_index`` when the last message was sent: later events can be reactions to it.
-    :param sent: number of follow-ups that the service has taken.
-    :param agent_id: the agent, as soon as the service says that it exists.
+    :param cursor: index of the last processed event; -1 before the first.
+    :param last_index: index of the last event that the service has reported, even if it could not be read.
+    :param message_sent_after: ``last_index`` when the last message was sent: later events may be reactions to it.
+    :param sent: number of follow-ups that the service has received.
+    :param agent_id: the agent, as soon as the service reports that it exists.
     :param agent_name: its name.
-    :param error: the service's text of what went wrong.
-    :param has_events: whether the server has the endpoint; assumed until it answers otherwise.
+    :param error: the error message of the service.
+    :param has_events: whether the server has the endpoint; assumed until a response shows otherwise.
     :param has_finish: the same for ``finish``.
     :param started_at: when the session was started.
-    :param command_count: commands the agent has.
-    :param data_index: index of the last event with extracted data; the event itself is read when it is wanted.
-    :param message_index: index of the last event in which the builder said or asked something.
+    :param command_count: number of commands of the agent.
+    :param data_index: index of the last event with extracted data; the event itself is read when it is needed.
+    :param message_index: index of the last event with a message or question of the builder.
     """
 
     session_id: str
@@ -126,37 +126,37 @@ class Session(Stored):
 
     @property
     def name(self) -> str:
-        """How log lines and errors name the session."""
+        """The name of the session in log lines and errors."""
         return f"Agent Builder session {self.session_id}"
 
     def sending(self, now: datetime) -> Self:
-        """Return the session to which a message is about to be sent."""
+        """Return the session before a message is sent."""
         last_index = max(self.cursor, self.last_index)
         return self.updated(turn=Turn.SENT, message_sent_at=now, message_sent_after=last_index)
 
     def acknowledged(self) -> Self:
-        """Return the session that has taken a follow-up."""
+        """Return the session after it has received a follow-up."""
         return self.updated(sent=self.sent + 1)
 
     def rejected(self) -> Self:
-        """Return the session that has not taken the message, so that it is still the user's turn."""
+        """Return the session if it has not received the message, so that it is still the user's turn."""
         return self.updated(turn=Turn.USER, message_sent_at=None)
 
     def finished(self, agent_id: int | None, agent_name: str | None, now: datetime) -> Self:
-        """Return the session that ``finish`` has ended."""
+        """Return the session after ``finish`` has ended it."""
         return self.entering(SessionState.COMPLETED, now).updated(
             agent_id=agent_id or self.agent_id,
             agent_name=_cut(agent_name, LONGEST_NAME) or self.agent_name,
         )
 
     def entering(self, state: SessionState, now: datetime) -> Self:
-        """Return the session seen in ``state`` at ``now``; ``state_since`` stays if it was in it before."""
+        """Return the session in ``state`` as of ``now``; ``state_since`` is kept if the state has not changed."""
         if state is self.state and self.state_since is not None:
             return self
         return self.updated(state=state, state_since=now)
 
     def observe_status(self, status: SessionStatus, now: datetime) -> Self:
-        """Take in the session's status as it was read at ``now``."""
+        """Process the status of the session, read at ``now``."""
         known = self.updated(
             agent_id=status.agent_id or self.agent_id,
             agent_name=_cut(status.agent_name, LONGEST_NAME) or self.agent_name,
@@ -165,7 +165,7 @@ class Session(Stored):
         )
         state = state_of(status)
         if self.state.is_over and not state.is_over:
-            return known  # a terminal event was seen; the status lags behind it
+            return known  # there was a terminal event, and the status is outdated
         if state not in (SessionState.READY, SessionState.UNKNOWN) and self.turn is Turn.SENT:
             known = known.updated(turn=Turn.WORKING)
         elif state is SessionState.READY and self.turn is Turn.WORKING:
@@ -173,10 +173,10 @@ class Session(Stored):
         return known.entering(state, now)
 
     def observe_event(self, event: SessionEvent, now: datetime, served_at: datetime | None = None) -> Self:
-        """Take in an event, each only once. Types that are not known change nothing.
+        """Process an event, unless it was processed before. Events of unknown types change nothing.
 
-        :param now: the time.
-        :param served_at: the service's time of the answer, of whose clock the event's own time is.
+        :param now: the current time.
+        :param served_at: the time of the response on the service's clock, which is also that of the event's time.
         """
         if event.event_index is None or event.event_index <= self.cursor:
             return self
@@ -208,11 +208,11 @@ class Session(Stored):
 
     @property
     def completes_by_itself(self) -> bool:
-        """Whether this is a single-shot server, to which ``ready`` is just a stage on the way to ``completed``."""
+        """Whether this is a single-shot server, where ``ready`` is just a step before ``completed``."""
         return not (self.has_events and self.has_finish)
 
     def must_wait(self, now: datetime) -> bool:
-        """Whether nothing can be done at ``now`` but to look again later."""
+        """Whether the only thing to do at ``now`` is to poll again later."""
         match self.state:
             case SessionState.PROCESSING | SessionState.UNKNOWN:
                 return True
@@ -238,7 +238,7 @@ def _cut(text: str | None, limit: int) -> str | None:
 
 
 def state_of(status: SessionStatus) -> SessionState:
-    """Return the state that a status says."""
+    """Return the state for a status of the service."""
     try:
         state = SessionState(status.status)
     except ValueError:
@@ -251,9 +251,9 @@ def state_of(status: SessionStatus) -> SessionState:
 
 
 class Action(Enum):
-    """What to do next about a session; from ``CANCELLED`` on, why it cannot give what the task asks of it."""
+    """What to do next about a session; from ``CANCELLED`` on, the reason why the task fails."""
 
-    WAIT = "wait"  # look again later
+    WAIT = "wait"  # poll again later
     FOLLOW_UP = "follow_up"  # send the next one
     FINISH = "finish"  # save the agent and end the session
     LEAVE = "leave"  # leave it ready, for another task or a person
@@ -270,10 +270,10 @@ class Action(Enum):
 def next_action(session: Session, followups: int, on_ready: str, now: datetime) -> Action:  # noqa: PLR0911 - a table
     """Decide what to do next.
 
-    :param followups: how many follow-ups the task has to send in all.
+    :param followups: total number of follow-ups of the task.
     :param on_ready: what to do when the session is ready and nothing is left to send: ``finish``, ``leave``, ``fail``
         or ``cancel``.
-    :param now: the time.
+    :param now: the current time.
     """
     if session.must_wait(now):
         return Action.WAIT
@@ -282,7 +282,7 @@ def next_action(session: Session, followups: int, on_ready: str, now: datetime) 
             return Action.BUILD_FAILED
         case SessionState.CANCELLED:
             return Action.CANCELLED
-        # A single-shot server tears a session down soon after its end, so one that is gone may have given its agent.
+        # A single-shot server removes a session soon after its end, so one that is gone may have saved its agent.
         case SessionState.GONE if session.agent_id is None:
             return Action.LOST
         case SessionState.COMPLETED | SessionState.GONE if session.sent < followups:

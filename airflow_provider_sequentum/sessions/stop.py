@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class SessionStopper(JobStopper["SessionStatus"]):
-    """Decides how one session is cancelled.
+    """Decides how to cancel a session.
 
     :param session: the last known state of the session.
     """
@@ -90,16 +90,14 @@ def cancel_unseen(port: Sender, session: Session) -> str:
     :return: what happened to it, as a sentence; empty if these requests are answered with 404, too.
     """
     for end in (agent_builder.cancel, agent_builder.stop):
-        log.info("%s: cancelling it, in case it is just not shown.", session.name)
+        log.info("%s: cancelling it, in case it is only hidden.", session.name)
         try:
             port.send(end(session.session_id), within=LONGEST_REQUEST)
         except SequentumError as error:
             if error.status_code not in (404, 405):
                 return f"{session.name} could not be cancelled. {doubt_about('It')} ({error})"
         else:
-            return (
-                f"{session.name} was asked to end; the service took the request, and does not show what became of it."
-            )
+            return f"{session.name} was asked to end; the service accepted the request, but does not show its result."
     return ""
 
 

@@ -87,7 +87,7 @@ class SessionPoller:
         self._longest_page = 0
 
     def begin(self) -> None:
-        """Begin a poll."""
+        """Start a poll."""
         self._asks_status, self._asks_events, self.was_seen = True, False, False
 
     def next_call(self) -> Call[Any] | None:
@@ -155,7 +155,7 @@ class SessionPoller:
         self.session = self.session.observe_status(status, now)
         if self.session.state is SessionState.UNKNOWN and was is not SessionState.UNKNOWN:
             log.warning(
-                "%s has the status %r, which this version does not know. Waiting continues, up to the deadline.",
+                "%s has the status %r, which this version does not know. The task keeps waiting until its deadline.",
                 self.session.name,
                 status.status,
             )
@@ -175,7 +175,7 @@ class SessionPoller:
             return
         self.was_seen, self.is_missing = False, True
         if first:
-            log.warning("The service does not know %s; looking again. (%s)", self.session.name, error)
+            log.warning("The service does not know %s; checking again. (%s)", self.session.name, error)
 
     def _tolerate(self, error: SequentumError, now: datetime) -> None:
         first = self._faults_since is None
@@ -268,7 +268,7 @@ async def await_turn(client: AsyncSequentumClient, poller: SessionPoller) -> boo
 def look_at(
     port: Sender, session: Session, take: EventTaker | None = None, *, narrate: bool = True, is_strict: bool = False
 ) -> Session:
-    """Return the session as it is now, with the events since the last look.
+    """Poll the session, with the events since the last poll, and return it.
 
     While the service does not know it, it is polled again, for as long as a wait tolerates that.
 

@@ -1,7 +1,7 @@
-"""One attempt of a task that runs all agents of a space: one request starts them, each run has an owner of its own.
+"""One attempt of a task that runs all agents of a space: one request starts them, and each run has its own owner.
 
-What the runs have in common is done once: they are looked at, waited for and stopped together, and one summary names
-them. What one of them means (a restart, a rejected outcome) is its :class:`.RunAttempt`'s to say.
+The runs are polled, waited for and stopped together, and one summary lists them. What the state of a single run means
+(a restart, a rejected outcome) is decided by its :class:`.RunAttempt`.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from airflow_provider_sequentum.spaces.record import AgentEnd, EndKind, SpaceCon
 from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop, stop_stopping_runs
 
 RUNS_KEY = "runs"
-"""The XCom with the summaries of the runs, which names them."""
+"""The XCom with the summaries of the runs."""
 
 log = logging.getLogger(__name__)
 
 
 class SpaceEvent(Stored):
-    """What the trigger of a space's runs tells the task that it resumes.
+    """The event of the trigger that waits for the runs of a space.
 
-    :param events: a :class:`.RunEvent` for each run, as JSON.
+    :param events: one :class:`.RunEvent` for each run, as JSON.
     """
 
     events: tuple[dict[str, Any], ...]
@@ -75,11 +75,11 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         self._waited: list[int] = []
         self._outage = Outage()
 
-    # What it owns
+    # State
 
     @property
     def name(self) -> str:
-        """How log lines and errors name the runs."""
+        """The name of the runs in log lines and errors."""
         return f"Space {self.config.space_id}"
 
     @property
@@ -92,7 +92,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
 
     @property
     def may_be_running(self) -> bool:
-        """Whether there may be a run that is running and that this attempt owns."""
+        """Whether a run that this attempt owns may be running."""
         record = self.record
         if record is None or record.runs is None:
             return record is not None and not record.is_guess
@@ -105,7 +105,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
 
     @property
     def result(self) -> list[int]:
-        """The ids of the runs that succeeded, or that were started if no one waits for them, by agent.
+        """The ids of the runs that succeeded or, if the task does not wait for them, were started; ordered by agent.
 
         :raises SpaceRunsFailed: some agents were not started.
         """
@@ -115,13 +115,13 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
 
     @property
     def runs_that_succeeded(self) -> list[Run]:
-        """The last records of the runs that succeeded."""
+        """The last states of the runs that succeeded."""
         return [run.run for agent, run in self.runs.items() if self._is_well(agent) and run.run is not None]
 
-    # Its life
+    # Life cycle
 
     def start_or_join(self) -> bool:
-        """Start the agents, or join the runs of an earlier attempt; return whether all are over already."""
+        """Start the agents, or join the runs of an earlier attempt; return whether all of them have ended."""
         new = self.new_record()
         self.port.deadline = new.earliest_deadline
         previous = self.record or self.guess_record(new)
@@ -134,7 +134,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         self._runs.clear()
         if not record.runs and not record.not_started:
             raise SequentumRequestRefused(f"Space {self.config.space_id} has no agent to run.")
-        self.publish()  # a trigger that has heard of a clear finds out from it whether this attempt joined its runs
+        self.publish()  # after a clear, the trigger uses it to find out whether this attempt has joined its runs
         if is_new:
             self._take_in_start(record)
         else:
@@ -163,18 +163,18 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         wait_for_runs(self.port, [self._runs[agent].wait_spec() for agent in agents], ended)
 
     def resume(self, event: object) -> None:
-        """Take in what the trigger saw."""
+        """Process the event of the trigger."""
         by_agent = {single.get("agent_id"): single for single in read_event(SpaceEvent, event).events}
         for agent_id in self._pending():
-            # An event without the agent cannot be understood, so it is never treated as success.
+            # If the agent is missing in the event, the empty event is invalid, so it never counts as success.
             if self._guarded(agent_id, partial(self._runs[agent_id].resume, by_agent.get(agent_id, {}))):
                 self._waited.append(agent_id)
 
     def conclude(self) -> bool:
-        """Say what the ends of the waits mean; the task is not done when runs were restarted in place.
+        """Process the results of the waits; return whether the task is done. It is not if runs were restarted in place.
 
-        :raises SpaceRunsFailed: some runs did not end well; a retry takes up each of them.
-        :raises SpaceRunsEnded: some did not, in ways that no retry helps.
+        :raises SpaceRunsFailed: some runs did not succeed; a retry handles each of them.
+        :raises SpaceRunsEnded: some runs did not succeed for reasons that a retry cannot fix.
         :raises SequentumSkipped: all were skipped.
         :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
         """
@@ -184,12 +184,12 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             return False
         self._judge()
         if self.may_be_running:
-            # Tolerated by on_partial: no one will take these runs over, since the task succeeds.
+            # Tolerated by on_partial: the task succeeds, so no later attempt takes over these runs.
             log.warning("%s", self.stop())
         return True
 
     def stop(self, *, is_killed: bool = False) -> str:
-        """Stop all runs and return what became of them. What is known is asked to stop before others are found."""
+        """Stop all runs and return what happened to them. Known runs are stopped before others are searched for."""
         record = self.known_record
         known = [run for run in self._owned() if run.can_be_joined]
         sentences = []
@@ -219,35 +219,35 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         self.port.push(RUNS_KEY, self.summaries())
 
     def summaries(self) -> list[dict[str, Any]]:
-        """Return what is known of each agent's run, as plain JSON values of bounded size."""
+        """Return a summary of each agent's run, as plain JSON values of bounded size."""
         record = self.known_record
         runs = self.runs
         agents = sorted({*runs, *record.not_started, *record.ended})
         return bounded_summaries([self._summary_of(agent, runs.get(agent)) for agent in agents])
 
     def wait_specs(self) -> list[WaitSpec]:
-        """Return what there is to wait for."""
+        """Return what to wait for."""
         return [self._runs[agent].wait_spec() for agent in self._pending()]
 
     def unwaited_specs(self) -> list[WaitSpec]:
-        """Return the runs that are not waited for, because looking at them failed, and that have to be stopped."""
+        """Return the runs that the task does not wait for, because polling them failed, but that it has to stop."""
         ended = self.known_record.ended
         left = [run for run in self._owned() if run.can_be_joined]
         unwaited = [run.wait_spec() for run in left if run.config.agent_id in ended]
         further = self.known_record.further_runs
         return unwaited + [WaitSpec(agent_id=run.agent_id, run_id=run.run_id) for run in further]
 
-    # The parts of it
+    # Steps
 
     def _take_in_start(self, record: SpaceRecord) -> None:
-        """Take in which agents were not started by the request just sent."""
+        """Note which agents were not started by the request that was just sent."""
         for agent_id, reason in record.not_started.items():
             self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: {reason}."))
         for agent_id in (record.runs or {}).keys() - record.known_runs.keys():
             self._end(agent_id, SequentumException(f"Agent {agent_id} was not started, as far as is known."))
 
     def _take_up(self, record: SpaceRecord) -> None:
-        """Decide of each run of an earlier attempt what a new attempt of a single run decides: join, restart, start."""
+        """Join, restart or start each run of an earlier attempt, as a new attempt at a single run does."""
         self._outage.answered()
         known = {agent: self._run_of(agent) for agent in record.known_runs}
         seen = look_at_runs({agent: (run.port, run.known_record) for agent, run in known.items()}, self.port)
@@ -279,7 +279,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             self._take_as_late(agent_id)
 
     def _take_as_late(self, agent_id: int) -> None:
-        """The time is up before it is decided what becomes of the agent's run: it is stopped with the others."""
+        """Process that the time was up before it was decided what to do with a run: it is stopped with the others."""
         run = self._run_of(agent_id)
         if run.record is None:
             self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: the time is up."))
@@ -287,7 +287,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             run.take_in_wait(PollOutcome.DEADLINE, None)
 
     def _look_once(self) -> None:
-        """Look at each run once, for its summary. No one waits for the runs, so what cannot be read is left out."""
+        """Poll each run once for its summary. The task does not wait for the runs, so errors are only logged."""
         self._outage.answered()
         for agent_id in self._pending():
             run = self._runs[agent_id]
@@ -299,7 +299,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         self.publish()
 
     def _conclude_waited(self) -> None:
-        """Conclude the runs whose wait is over, each once; stop those that are late, all at once."""
+        """Process the end of the runs whose wait is over; stop those that are late, all together."""
         waited, self._waited = self._waited, []
         self._outage.answered()
         stopped: dict[int, RunStopper] = {}
@@ -317,7 +317,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             self._end(agent_id, None)
 
     def _judge(self) -> None:
-        """Say what the ends of all runs mean to the task; raises what :meth:`conclude` raises."""
+        """Decide on the outcome of the task from the ends of all runs; raises what :meth:`conclude` raises."""
         ended = self.known_record.ended
         bad = {agent: end for agent, end in ended.items() if end.kind is not EndKind.SUCCEEDED}
         failed = {agent: end for agent, end in bad.items() if end.kind is not EndKind.SKIPPED}
@@ -339,12 +339,12 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         return describe_failures(self.config.space_id, total, {agent: end.message for agent, end in ends.items()})
 
     def _give_up(self, error: Exception) -> NoReturn:
-        """Stop the runs because the time is up before it is known which they are.
+        """Stop the runs because the time was up before all of them were known.
 
         :raises SpaceRunsFailed: ``timeout`` has passed.
         :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
         """
-        log.warning("The time is up before the runs are known. (%s)", error)
+        log.warning("The time was up before the runs were known. (%s)", error)
         record = self.known_record
         is_execution_timeout = record.execution_timeout_is_first
         message = f"The runs of space {self.config.space_id} were not all known when {record.timeout_name} passed."
@@ -359,12 +359,12 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         raise SpaceRunsFailed(message, space_id=self.config.space_id)
 
     def _guarded(self, agent_id: int, action: Callable[[], object]) -> bool:
-        """Do something for one agent, and return whether it went well. What goes wrong with it is no other's."""
+        """Do something for one agent, and return whether it succeeded. Errors do not affect the other agents."""
         try:
             action()
         except AirflowTaskTimeout as error:
             if not self._run_of(agent_id).is_let_go:
-                raise  # Airflow's own, in the middle of this: it is the whole task's
+                raise  # raised by Airflow during the action: it concerns the whole task
             self._end(agent_id, error)
         except (AirflowException, SequentumError) as error:
             self._end(agent_id, error)
@@ -373,7 +373,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         return False
 
     def _end(self, agent_id: int, error: BaseException | None) -> None:
-        """Note how the agent's part in this attempt ended. It is saved when the task is deferred."""
+        """Note how the agent's run ended in this attempt. It is saved when the task is deferred."""
         error = from_client(error, self.config.sequentum_conn_id) if error is not None else None
         run = self._runs[agent_id].run if agent_id in self._runs else None
         end = AgentEnd.of(_kind_of(error), str(error or ""), run, self._extras.get(agent_id, {}))
@@ -418,13 +418,13 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         return {"agent_id": agent_id, "run_id": run_id, "status": None, "message": reason, **more}
 
     def _ask_to_stop(self, attempts: Sequence[RunAttempt]) -> None:
-        """Ask runs to stop, in passing: while others are looked for, their time runs already."""
+        """Send stop requests without waiting, so that these runs wind down while others are searched for."""
         for attempt in attempts:
             record = attempt.known_record
             try:
                 self.port.send(runs.stop(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
             except SequentumError as error:
-                log.info("%s did not take the stop; it is asked again. (%s)", record.name, error)
+                log.info("%s could not be stopped yet; the stop is sent again. (%s)", record.name, error)
 
     def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, RunStopper]]:
         if not attempts:
@@ -436,7 +436,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         return [run for run in self.runs.values() if run.may_be_running and not run.is_let_go]
 
     def _pending(self) -> list[int]:
-        """The agents whose run is not concluded."""
+        """The agents whose run has not been concluded."""
         ended = self.known_record.ended
         return [agent for agent in self.runs if agent not in ended]
 
@@ -446,7 +446,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
 
 
 def _describe_stops(records: Sequence[RunRecord], results: Sequence[RunStopper]) -> str:
-    """Return what became of runs that were told to stop, as a sentence or two."""
+    """Return what happened to stopped runs, as one or two sentences."""
     ended = sum(result.confirmed for result in results)
     sentence = f"{counted(ended, 'run')} {'has' if ended == 1 else 'have'} ended." if ended else ""
     left = [record for record, result in zip(records, results, strict=True) if not result.confirmed]
@@ -458,7 +458,7 @@ def _describe_stops(records: Sequence[RunRecord], results: Sequence[RunStopper])
 
 
 def _kind_of(error: BaseException | None) -> EndKind:
-    """Return what an exception means to the task; ``None`` is success."""
+    """Return what an exception means for the task; ``None`` means success."""
     if error is None:
         return EndKind.SUCCEEDED
     if isinstance(error, AirflowTaskTimeout):

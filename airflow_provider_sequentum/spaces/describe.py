@@ -1,4 +1,4 @@
-"""How the runs of a space are described: in the XCom that downstream tasks read, and in the error of the task."""
+"""Descriptions of the runs of a space: in the XCom for downstream tasks, and in the error of the task."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SUMMARIES_SIZE = 48_000
-"""Bytes that the summaries of a space's runs may take as JSON; Airflow keeps them in its database."""
+"""Maximum bytes of the summaries of a space's runs as JSON; Airflow stores them in its database."""
 
 ERROR_SIZE = 3_400
-"""Characters of the error of a space. With what is said of the runs' fate it stays below 4 kB."""
+"""Maximum characters of the error of a space. With a sentence on what happened to the runs, it stays below 4 kB."""
 
 MAX_LISTED = 20
-"""How many agents or runs a message lists."""
+"""Maximum number of agents or runs that a message lists."""
 
 _NEEDED = ("agent_id", "run_id", "status", "succeeded")
 _TEXTS = ("message", "note")
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def shortened(text: str, size: int) -> str:
-    """Return a text of at most ``size`` characters: its start and its end, where the next step stands."""
+    """Return a text of at most ``size`` characters: its start and its end, which states what to do next."""
     if len(text) <= size:
         return text
     end = min(90, size // 3)
@@ -31,9 +31,10 @@ def shortened(text: str, size: int) -> str:
 
 
 def bounded_summaries(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the summaries so that they take at most :data:`SUMMARIES_SIZE`; what is cut says so.
+    """Return the summaries with a size of at most :data:`SUMMARIES_SIZE`; those that are cut have ``is_cut``.
 
-    Texts are cut first, then everything but ids, status and outcome goes, and in the end the last agents.
+    First, texts are cut. If this is not enough, all fields except ids, status and outcome are removed, and finally the
+    last agents.
     """
     kept = list(summaries)
     if _size(kept) <= SUMMARIES_SIZE:
@@ -50,14 +51,14 @@ def bounded_summaries(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any
 
 
 def describe_failures(space_id: int, total: int, failures: Mapping[int, str]) -> str:
-    """Return the message for a space of which some runs did not end well.
+    """Return the message for a space in which some runs did not succeed.
 
-    :param total: how many agents the task ran.
+    :param total: the number of agents that the task ran.
     :param failures: what happened, by agent.
     """
     listed = sorted(failures.items())[:MAX_LISTED]
     size = ERROR_SIZE // max(len(listed), 1) - 20
-    lines = [f"{len(failures)} of the {total} agents of space {space_id} did not end well:"]
+    lines = [f"{len(failures)} of the {total} agents of space {space_id} did not succeed:"]
     lines += [f"- Agent {agent}: {shortened(message, size)}" for agent, message in listed]
     if len(failures) > len(listed):
         lines.append(f"- and {len(failures) - len(listed)} more: see the XCom 'runs'.")
@@ -65,7 +66,7 @@ def describe_failures(space_id: int, total: int, failures: Mapping[int, str]) ->
 
 
 def listed(ids: Sequence[int]) -> str:
-    """Return ids as a message names them: the first ones, and how many more there are."""
+    """Return ids for use in a message: the first ones, and the number of others."""
     more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
     return f"{list(ids[:MAX_LISTED])}{more}"
 

@@ -1,4 +1,4 @@
-"""The port of one agent's run among those of a space."""
+"""The port of a single agent's run within a space."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ T = TypeVar("T")
 
 
 class Outage:
-    """Notices that the service is down, so that not every agent of a space waits for an answer in turn.
+    """Detects that the service is down, so that the agents of a space do not all wait for a response one after another.
 
-    One agent for which nothing is answered has a problem of its own; when the next one has it too, it is the service's.
+    If requests for one agent fail, the problem may be that agent's. If those for the next agent fail too, it is that of
+    the service.
     """
 
     def __init__(self) -> None:
@@ -30,23 +31,23 @@ class Outage:
         self._error: SequentumError | None = None
 
     def check(self, agent_id: int, call: Call[Any]) -> None:
-        """Do not let a call be sent while the service is down.
+        """Refuse a call while the service is down.
 
-        :raises ConnectionNotMade: nothing was answered for two agents in a row.
+        :raises ConnectionNotMade: there was no response for two agents in a row.
         """
         if len(self._failing - {agent_id}) > 1:
             raise ConnectionNotMade(
-                f"The service did not answer for other agents, so nothing was sent: {self._error}",
+                f"The service did not respond for other agents, so nothing was sent: {self._error}",
                 purpose=call.purpose,
                 request=call.request,
             )
 
     def answered(self) -> None:
-        """Take in an answer, whatever it says."""
+        """Process a response of any kind."""
         self._failing.clear()
 
     def failed(self, agent_id: int, error: SequentumError) -> None:
-        """Take in an error."""
+        """Process an error."""
         if not error.transient:
             self.answered()
             return
@@ -63,12 +64,12 @@ def _of_space(name: str) -> Any:
 
 
 class AgentPort:
-    """Saves the record of an agent's run as a part of the space's; everything else is the port of the space.
+    """Saves the record of an agent's run within that of the space. Everything else is delegated to the space's port.
 
     :param port: the port of the space.
     :param agent_id: the agent.
-    :param record: what the space's record says of its run.
-    :param outage: what the ports of all agents have met since the space last began to ask.
+    :param record: the record of its run within that of the space.
+    :param outage: the errors of all agents' ports since the space last started to send requests.
     """
 
     deadline: datetime | None = _of_space("deadline")
@@ -87,11 +88,11 @@ class AgentPort:
         self.connect, self.hurry, self.close = port.connect, port.hurry, port.close
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
-        """Send a call and return its answer."""
+        """Send a call and return its value."""
         return self.exchange(call, budget_share=budget_share, within=within).value
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
-        """Send a call and return its answer with the service's time.
+        """Send a call and return its value with the time of the service.
 
         :raises ConnectionNotMade: see :class:`Outage`.
         """
@@ -105,16 +106,16 @@ class AgentPort:
         return reply
 
     def save(self, record: Stored | None) -> None:
-        """Save the agent's record within the space's; ``None`` says that nothing was started."""
+        """Save the agent's record within that of the space; ``None`` means that nothing was started."""
         self.record = record
         self._port.save(self._record_of_space())
 
     def claim(self, claim: Claim) -> None:
-        """Tell the mapped siblings of all runs of the space: a claim replaces the one before."""
+        """Claim all runs of the space against the mapped siblings, because a claim replaces the previous one."""
         claim_runs(self._port, self._record_of_space(), further=claim.run_ids, is_answered=claim.is_answered)
 
     def announce(self, announcement: Announcement) -> Announcement:
-        """Tell the other tasks of the starts of all agents of the space: an announcement replaces the one before."""
+        """Announce the starts of all agents of the space, because an announcement replaces the previous one."""
         made = self._space().starts_announced
         others = tuple(start for start in made if start.agent_id != self._agent_id)
         return self._port.announce(announcement.updated(starts=(*others, *announcement.starts)))

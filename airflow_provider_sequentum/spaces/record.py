@@ -1,4 +1,4 @@
-"""What a task asks a space for, and what one attempt of the task leaves for the next when it runs all its agents."""
+"""The configuration of a task that runs all agents of a space, and the record that its attempts hand on."""
 
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
@@ -17,7 +17,7 @@ from airflow_provider_sequentum.runs.record import RunConfig, RunPolicies, RunRe
 from airflow_provider_sequentum.spaces.describe import shortened
 
 ENDS_SIZE = 8_000
-"""Characters of a record that the messages of ended runs may take, all together."""
+"""Maximum characters of all messages of ended runs in a record."""
 
 LONGEST_END_MESSAGE = 4_000
 
@@ -28,7 +28,7 @@ _KEPT_OF_RUN = (
 
 
 class SpaceConfig(RunPolicies):
-    """The runs of a space to be started, and how to handle each of them.
+    """The runs of a space to start, and how to handle each of them.
 
     See the parameters of :class:`~airflow_provider_sequentum.operators.space_run.StartSpaceRunsOperator`.
     """
@@ -38,21 +38,21 @@ class SpaceConfig(RunPolicies):
     on_partial: Annotated[str, choice_of(p.OnPartial)] = "fail"
 
     def start_call(self) -> Call[SpaceRun]:
-        """Return the call that starts every agent. It is not safe to repeat: each one is a billed run of each."""
+        """Return the call that starts all agents. Not safe to repeat: each call is a billed run of every agent."""
         return spaces.run_all(self.space_id, input_parameters=self.input_parameters)
 
     def of_agent(self, agent_id: int) -> RunConfig:
-        """Return what one agent is asked for."""
+        """Return the configuration of one agent's run."""
         policies = {name: getattr(self, name) for name in RunPolicies.model_fields}
         return RunConfig(agent_id=agent_id, input_parameters=self.input_parameters, **policies)
 
     def fingerprint(self) -> str:
-        """Return a digest of the space and of the inputs."""
+        """Return a hash of the space and of the input parameters."""
         return fingerprint(self.space_id, self.input_parameters)
 
 
 class EndKind(StrEnum):
-    """What the end of an agent's run means to the task."""
+    """What the end of an agent's run means for the task."""
 
     SUCCEEDED = "succeeded"
     SKIPPED = "skipped"
@@ -63,11 +63,11 @@ class EndKind(StrEnum):
 
 
 class AgentEnd(Stored):
-    """How the part of one agent in the task ended, so that a resumed task does not conclude it once more.
+    """How the run of one agent ended, so that a resumed task does not process its end again.
 
-    :param message: why, unless it succeeded.
-    :param run: the run's last record without its ids, where there is one.
-    :param extras: what the summary of the run says besides: ``cost``, ``note``.
+    :param message: why it ended like this, unless it succeeded.
+    :param run: the last state of the run without its ids, if known.
+    :param extras: further fields of the run's summary: ``cost``, ``note``.
     """
 
     kind: EndKind = EndKind.RETRIED
@@ -77,18 +77,18 @@ class AgentEnd(Stored):
 
     @classmethod
     def of(cls, kind: EndKind, message: str, run: Run | None, extras: Mapping[str, Any]) -> Self:
-        """Return the end of the part of an agent."""
+        """Return how the run of an agent ended."""
         kept = run.model_dump(mode="json", include=set(_KEPT_OF_RUN), exclude_none=True) if run is not None else None
         return cls(kind=kind, message=shortened(message, LONGEST_END_MESSAGE), run=kept, extras=dict(extras))
 
     def last_run(self, agent_id: int, run_id: int | None) -> Run | None:
-        """Return the run's last record as far as it was kept."""
+        """Return the last state of the run, as far as it was stored."""
         if self.run is None or run_id is None:
             return None
         return Run.model_validate({**self.run, "id": run_id, "config_id": agent_id})
 
     def shortened(self, size: int) -> Self:
-        """Return a copy whose texts take at most ``size`` characters in all."""
+        """Return a copy whose texts have at most ``size`` characters in total."""
         texts = [self.message, str((self.run or {}).get("message") or ""), str(self.extras.get("note") or "")]
         if sum(map(len, texts)) <= size:
             return self
@@ -101,20 +101,20 @@ class AgentEnd(Stored):
 
 
 class SpaceRecord(JobRecord):
-    """The record of one logical attempt at the runs of a space: its own intent, and a slim record of each agent's run.
+    """The record of one logical attempt at the runs of a space: its intent, and a short record of each agent's run.
 
-    :param config: what was asked for. A resumed task works from it and reads no argument of the operator again. The
-        records of the runs have none of their own.
-    :param runs: the agents' records by the agent's id; ``None`` until the service has answered.
+    :param config: the configuration. A resumed task uses it and does not read the arguments of the operator again. The
+        records of the runs have no configuration.
+    :param runs: the records of the runs, by agent id; ``None`` until the service has responded.
     :param not_started: the agents that the service did not start, and why.
-    :param ended: what is concluded already in this attempt of the task.
-    :param replaced: the agents' earlier runs. None of them is one that a lost start may have started.
-    :param starts: the starts of all agents that the task had made before it sent its own, and those, if it has a credit
-        limit. What becomes of one is in the record of the agent's run, once there is one.
-    :param further: runs that the service says it has started beside the one of each agent, until they are stopped.
-    :param is_incomplete: the service has answered, and did not name all agents that it started.
-    :param is_ambiguous: the task has failed because runs could not be distinguished from others: a person knows of it.
-    :param may_lack_runs: whether the task may have had runs that this record does not name.
+    :param ended: the runs whose end was already processed in this attempt of the task.
+    :param replaced: the agents' earlier runs. A start without a response cannot have started any of them.
+    :param starts: with a credit limit, all starts of agents by this task: earlier ones and those of this attempt. The
+        result of a start is in the record of the agent's run, as soon as there is one.
+    :param further: additional runs of agents that the service says it has started, until they are stopped.
+    :param is_incomplete: the service has responded, but did not name all agents that it started.
+    :param is_ambiguous: the task has failed because runs could not be distinguished from others, so users know of it.
+    :param may_lack_runs: whether the task may have had runs that are missing in this record.
     """
 
     config: SpaceConfig = SpaceConfig()
@@ -130,22 +130,22 @@ class SpaceRecord(JobRecord):
 
     @property
     def space_id(self) -> int:
-        """The space."""
+        """The id of the space."""
         return self.config.space_id
 
     @property
     def name(self) -> str:
-        """How log lines and errors name the space."""
+        """The name of the space in log lines and errors."""
         return f"Space {self.space_id}"
 
     @property
     def known_runs(self) -> dict[int, RunRecord]:
-        """The records of the agents whose run is known."""
+        """The records of the runs whose ids are known, by agent."""
         return {agent: run for agent, run in (self.runs or {}).items() if run.run_id is not None}
 
     @property
     def all_runs(self) -> dict[int, tuple[int, ...]]:
-        """Each agent's runs, the ones it has now and the ones they replaced."""
+        """The runs of each agent: the current ones and those that they replaced."""
         return {**self.replaced, **{agent: run.all_runs for agent, run in (self.runs or {}).items()}}
 
     @property
@@ -155,7 +155,7 @@ class SpaceRecord(JobRecord):
 
     @property
     def starts_made(self) -> tuple[PlannedStart, ...]:
-        """The starts that the task has made, as far as it is known that they were made; see :class:`.RunRecord`."""
+        """The starts that the task is known to have made; see :class:`.RunRecord`."""
         left = (start for start in self._starts_without_run() if start.run_id is not None or self.is_ambiguous)
         own = [run.starts if self.is_ambiguous else run.starts_made for run in (self.runs or {}).values()]
         return (*left, *(start for starts in own for start in starts))
@@ -168,7 +168,7 @@ class SpaceRecord(JobRecord):
 
     @property
     def further_runs(self) -> list[RunRecord]:
-        """The records of the runs beside the one of each agent."""
+        """The records of the additional runs of agents."""
         return [RunRecord(agent_id=agent, run_id=run_id) for agent, ids in self.further.items() for run_id in ids]
 
     @property
@@ -177,7 +177,7 @@ class SpaceRecord(JobRecord):
         return self.runs is None or self.is_incomplete or len(self.known_runs) < len(self.runs)
 
     def intent_of(self, agent_id: int) -> RunRecord:
-        """Return the record of an agent whose run may have been started by the space's start."""
+        """Return the record of an agent whose run may have been started by the start of the space."""
         return RunRecord(
             agent_id=agent_id,
             max_tries=self.max_tries,
@@ -188,9 +188,9 @@ class SpaceRecord(JobRecord):
         )
 
     def answered(self, answer: SpaceRun) -> Self:
-        """Return the record with the runs that the service answered with.
+        """Return the record with the runs in the service's response.
 
-        Where it names several runs of an agent, the last one counts and the others have to be stopped.
+        If it names several runs of an agent, the last one counts, and the others have to be stopped.
         """
         runs: dict[int, RunRecord] = {}
         refused: dict[int, str] = {}
@@ -205,24 +205,24 @@ class SpaceRecord(JobRecord):
                 runs[result.agent_id] = known.updated(replaced=replaced).started(result.run_id)
                 further |= {result.agent_id: others} if others else {}
             elif result.success or is_old or (result.success is None and not result.error_message):
-                runs[result.agent_id] = known  # started, as far as it says, and not as what: to be looked for
+                runs[result.agent_id] = known  # started according to the response, but without a run id: to be searched
             else:
-                refused[result.agent_id] = result.error_message or "the service does not say why"
+                refused[result.agent_id] = result.error_message or "the service states no reason"
         not_started = {agent: reason for agent, reason in refused.items() if agent not in runs}
         stated = max(answer.total_agents or 0, (answer.agents_started or 0) + (answer.agents_failed or 0))
-        # Without a count nothing shows that the results are all there is.
+        # Without a count, it is unknown whether the results are complete.
         is_incomplete = answer.total_agents is None or stated > len(runs) + len(not_started)
         return self.updated(runs=runs, not_started=not_started, further=further, is_incomplete=is_incomplete)
 
     def without_further(self, stopped: Collection[int]) -> Self:
-        """Return the record once runs beside the one of each agent are known to have ended."""
+        """Return the record without those additional runs that are known to have ended."""
         left = {agent: tuple(run_id for run_id in ids if run_id not in stopped) for agent, ids in self.further.items()}
         return self.updated(further={agent: ids for agent, ids in left.items() if ids})
 
     def without_ambiguous_runs(self) -> Self:
-        """Return the record where agents whose run could not be distinguished from others count as not started.
+        """Return the record with agents whose run could not be distinguished from others counted as not started.
 
-        What they have started is not known, so it counts for the credit limit.
+        It is unknown what they have started, so their starts still count towards the credit limit.
         """
         runs = self.runs or {}
         lost = {agent: run for agent, run in runs.items() if run.run_id is None and run.is_ambiguous}
@@ -237,23 +237,23 @@ class SpaceRecord(JobRecord):
         )
 
     def without_doubts(self) -> Self:
-        """Return the record where agents whose run was looked for and not found count as not started."""
+        """Return the record with agents whose run was searched for and not found counted as not started."""
         lost = dict.fromkeys((self.runs or {}).keys() - self.known_runs.keys(), "its start was lost")
         return self.updated(runs=self.known_runs, not_started={**self.not_started, **lost}, is_guess=False)
 
     def with_run(self, agent_id: int, run: RunRecord | None) -> Self:
-        """Return the record with another one for an agent; ``None`` if nothing was started for it."""
+        """Return the record with a new record of an agent's run; ``None`` if nothing was started."""
         runs = {other: record for other, record in (self.runs or {}).items() if other != agent_id}
         others = {other: reason for other, reason in self.not_started.items() if other != agent_id}
         if run is None:
             return self.updated(runs=runs, not_started={**others, agent_id: "its start failed"})
-        # What all runs have in common is in the space's own record.
+        # Fields that are the same for all runs are in the record of the space.
         slim = run.updated(config=None, fingerprint=None, deadline=None, execution_deadline=None)
         replaced = {other: ids for other, ids in self.replaced.items() if other != agent_id}
         return self.updated(runs={**runs, agent_id: slim}, not_started=others, replaced=replaced)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values. They are small, because every change writes all of it: 64 kB for 100 agents."""
+        """Return plain JSON values. They are small, because each change writes all of them: 64 kB for 100 agents."""
         values = super(SpaceRecord, self.updated(runs=None, ended={})).to_json()
         size = ENDS_SIZE // max(sum(end.kind is not EndKind.SUCCEEDED for end in self.ended.values()), 1)
         values["ended"] = _slim({agent: end.shortened(size) for agent, end in self.ended.items()})

@@ -1,13 +1,14 @@
 """Acquiring the runs of all agents of a space.
 
-The service starts them by one request (``run-all``), which is no more idempotent than a single start. So the order of
-things is the same: save the intent, send the start, save what was answered. From then on each agent's run has a life
-of its own.
+The service starts them with one request (``run-all``), which is not idempotent either. So the order is the same as for
+a single start: save the intent, send the start, save the response. From then on, each agent's run is handled
+separately.
 
-What became of a lost answer is found out agent by agent, and nothing is guessed: that one agent has a run which could
-be its own does not show that the request took effect, since a person or a schedule may have started it. Only where
-every agent of the space has such a run, and one of them just one, it is the space's. That another program ran the whole
-space at the same moment cannot be told apart: the service does not show the inputs of a run.
+If the response to a start was lost, the runs are searched agent by agent, and nothing is guessed. If one agent has a
+run that could belong to the start, this does not prove that the request took effect, because a user or a schedule may
+have started it. Only if every agent of the space has such a run, an agent's single one is that of the space. It cannot
+be detected that another program ran the whole space at the same time, because the service does not show the inputs of a
+run.
 """
 
 from __future__ import annotations
@@ -57,34 +58,34 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
 MAX_NAMED = 5
-"""Lists of which an error says what they lack."""
+"""Maximum number of lists for which an error states what they lack."""
 
 log = logging.getLogger(__name__)
 
 
 def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) -> tuple[SpaceRecord, bool]:
-    """Return the record of the runs that this attempt works with, starting all of them only if earlier ones left none.
+    """Return the record of the runs that this attempt works with. Start them only if earlier attempts left none.
 
-    What becomes of each run of an earlier attempt is decided later, as for a single run.
+    What happens to each run of an earlier attempt is decided later, as for a single run.
 
     :param previous: the record of an earlier attempt.
     :param new: the record of this attempt, for runs that have to be started.
-    :return: the record, and whether its runs were started just now.
+    :return: the record, and whether its runs were just started.
     :raises AgentRunStartAmbiguous: the runs of an earlier start cannot be distinguished from others.
-    :raises AgentRunStillRunning: runs that new ones should replace could not be stopped.
+    :raises AgentRunStillRunning: runs to be replaced by new ones could not be stopped.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
-    :raises CreditLimitReached: the runs of all agents would pass ``credit_limit``.
-    :raises SequentumError: the service refused, or could not be asked. If a start is in doubt, the record says so.
+    :raises CreditLimitReached: the runs of all agents would exceed ``credit_limit``.
+    :raises SequentumError: the service refused, or could not be reached. If a start is in doubt, the record says so.
     """
-    # What an earlier attempt has announced and claimed went with its XComs.
+    # The announcements and claims of an earlier attempt were deleted with its XComs.
     _announce(port, new.config, (previous or new).starts_announced)
     if previous is None:
         return start_space(port, new, None), True
     config, record = new.config, stop_further_runs(port, previous)
     previous, was_cleared = record, record.was_cleared(new.max_tries or 0)
     if record.is_ambiguous and was_cleared:
-        # Clearing the task is how a person, who has read the error and looked, says: start new runs.
-        log.warning("The task was cleared since its runs could not be distinguished from others; starting new ones.")
+        # A user who clears the task after this error wants new runs.
+        log.warning("The task was cleared after its runs could not be distinguished from others; starting new ones.")
         make_room(port, record, config.stop_grace)
         return start_space(port, new, record), True
     claim_runs(port, record, is_answered=not record.is_in_doubt)
@@ -96,11 +97,11 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
         log.info("No runs of space %s were found.", record.space_id)
         return start_space(port, new, previous), True
     if not record.is_same_work(config.fingerprint()) or (was_cleared and config.on_clear == "rerun"):
-        log.info("Stopping the runs of space %s that are still active, and starting new ones.", record.space_id)
+        log.info("Stopping the active runs of space %s and starting new ones.", record.space_id)
         make_room(port, record, config.stop_grace)
         return start_space(port, new, record), True
-    # From here on this attempt bounds the runs. Each keeps the max_tries it was started with: what is decided of it
-    # has to take into account that the task was cleared.
+    # From here on, the deadlines of this attempt apply. Each run keeps the max_tries that it was started with, because
+    # later decisions have to take into account that the task was cleared.
     joined = record.joined_by(new).updated(config=config, ended={}, is_ambiguous=False)
     port.save(joined)
     return joined, False
@@ -110,8 +111,8 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
     """Start all agents: save the intent, send the start, save the runs. Raises what :func:`acquire_space` raises.
 
     :param new: the record of this attempt.
-    :param previous: the record of the runs that these ones replace.
-    :param may_repeat: whether a start whose answer was lost may be followed by another one in this attempt, where
+    :param previous: the record of the runs to replace.
+    :param may_repeat: whether this attempt may send another start after one whose response was lost, if
         ``on_ambiguous_start`` is ``start``.
     """
     config = new.config
@@ -128,18 +129,18 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
         answer = send_start(port, config.start_call(), f"Space {config.space_id}").value
     except SequentumError as error:
         if not error.may_have_acted:
-            # Nothing was started, so there is nothing to look for.
+            # Nothing was started, so there is nothing to search for.
             port.save(previous)
             claim_runs(port, previous or record)
             _announce(port, config, made)
             raise_if_busy(error)
             raise
-        log.warning("The answer to the start was lost, so runs may have been started. Looking for them. (%s)", error)
+        log.warning("The response to the start was lost, so runs may have been started. Looking for them. (%s)", error)
         found = _find_after_lost_answer(port, record, new, error)
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
             return start_space(port, new.updated(starts=starts, may_lack_runs=True), found, may_repeat=False)
         if not found.known_runs:
-            # The intent stays: the next attempt looks again, later, and starts the space if there is still nothing.
+            # The intent is kept: the next attempt searches again, and starts the space if it still finds nothing.
             raise
         record = found
     else:
@@ -162,46 +163,45 @@ def _find_after_lost_answer(
     try:
         return _find_runs(port, record, new)
     except SequentumError as error:
-        # What matters is the start: that the lists could not be read is only why nothing is known of it.
+        # The error is about the start: that the lists could not be read only explains why its result is unknown.
         raise SequentumUnavailable(
-            f"{lost} The runs of the agents could not be read to find out: {error} "
+            f"{lost} The runs of the agents could not be read to check: {error} "
             f"{doubt_about(f'Runs of space {new.space_id}', 'them')}"
         ) from error
 
 
 def _reserve_credits(port: Port, new: SpaceRecord, before: tuple[PlannedStart, ...]) -> tuple[PlannedStart, ...]:
-    """Return the starts of the space's agents, if the credit limit has room for all; see :func:`.reserve_credits`."""
+    """Return the starts of the space's agents, if the credit limit allows all of them; see :func:`.reserve_credits`."""
     config = new.config
     if config.credit_limit is None:
         return before
     agents = port.send(spaces.list_agents(config.space_id))
     if unread := max(agents.unreadable, (agents.total_record_count or 0) - len(agents)):
         raise SequentumUnavailable(
-            f"{counted(unread, 'agent')} of space {config.space_id} could not be read, so it is not known what a start "
-            "costs. Nothing was started."
+            f"{counted(unread, 'agent')} of space {config.space_id} could not be read, so the cost of a start is "
+            "unknown. Nothing was started."
         )
     ids = sorted({agent.id for agent in agents if not agent.is_archived})
     return reserve_credits(port, config, ids, new.name, before) if ids else before
 
 
 def _announce(port: Port, config: SpaceConfig, starts: tuple[PlannedStart, ...]) -> None:
-    """Tell the other tasks of the DAG run which starts this task has made."""
+    """Announce the starts of this task to the other tasks of the DAG run."""
     if config.credit_limit is not None:
         port.announce(Announcement(starts=starts))
 
 
 def stop_further_runs(port: Port, record: SpaceRecord) -> SpaceRecord:
-    """Stop the runs that the service says it has started beside the one of each agent; return the record without them.
+    """Stop the additional runs of agents that the service says it has started; return the record without them.
 
-    One that could not be confirmed to have ended stays in it: the owner and the next attempt try again.
+    If it cannot be confirmed that a run has ended, it stays in the record: the owner and the next attempt try again.
     """
     further = record.further_runs
     if not further:
         return record
     ids, agents = [run.run_id or 0 for run in further], sorted(record.further)
     log.warning(
-        "The service says that it started several runs of agents %s. The task works with one of each; stopping runs "
-        "%s.",
+        "The service says that it started several runs of agents %s. The task uses one of each; stopping runs %s.",
         listed(agents),
         listed(ids),
     )
@@ -213,10 +213,10 @@ def stop_further_runs(port: Port, record: SpaceRecord) -> SpaceRecord:
 
 
 def claim_runs(port: Port, record: SpaceRecord, *, further: Sequence[int] = (), is_answered: bool = True) -> None:
-    """Tell the mapped siblings, which may run the same agents, which runs are this task's.
+    """Claim the runs of this task against the mapped siblings, which may run the same agents.
 
     :param further: runs that are not in the record yet.
-    :param is_answered: whether no start of this task is unanswered.
+    :param is_answered: whether each start of this task has a response.
     """
     ids = {run_id for its_runs in record.all_runs.values() for run_id in its_runs} | {*further}
     has_lost_run = record.may_lack_runs or any(run.may_lack_runs for run in (record.runs or {}).values())
@@ -224,16 +224,16 @@ def claim_runs(port: Port, record: SpaceRecord, *, further: Sequence[int] = (), 
 
 
 def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared: bool = False) -> SpaceRecord:
-    """Look for the runs that a start with a lost answer may have started, and save what was found.
+    """Search for the runs that a start without a response may have started, and save those that were found.
 
-    An agent of which no run was found keeps the intent, so that the next attempt looks once more before it starts it.
+    An agent without a run keeps the intent, so that the next attempt searches again before it starts the agent.
 
-    :param record: what is known of them.
+    :param record: what is known about the runs.
     :param new: the record of this attempt.
-    :param was_cleared: whether the task was cleared since. Then agents of which a person knows that their run cannot be
-        distinguished from others are not looked for.
+    :param was_cleared: whether the task was cleared since. Then the search omits agents whose run could not be
+        distinguished from others, because the user knows of them.
     :raises AgentRunStartAmbiguous: runs cannot be distinguished from others, and ``on_ambiguous_start`` is ``fail``.
-    :raises SequentumError: at the last look, the service could not be asked.
+    :raises SequentumError: the service could not be reached at the last attempt of the search.
     """
     if was_cleared and record.runs is not None:
         record = record.without_ambiguous_runs()
@@ -255,8 +255,8 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
     if doubtful and (policy == "fail" or (policy == "adopt" and not all(doubtful.values()))):
         port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
         raise AgentRunStartAmbiguous(
-            f"{search.describe_doubt()} None was adopted and none started. Look at them in Sequentum Cloud, stop what "
-            "is not wanted, then clear the task to start new runs; or choose on_ambiguous_start='adopt' or 'start'."
+            f"{search.describe_doubt()} None was adopted and none started. Check them in Sequentum Cloud, stop "
+            "unwanted ones, then clear the task to start new runs; or choose on_ambiguous_start='adopt' or 'start'."
         )
     if doubtful and policy == "start":
         log.warning("%s New ones are started anyway.", search.describe_doubt())
@@ -266,23 +266,23 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
 
 
 class SpaceSearch:
-    """The search for the runs that a start with a lost answer may have started.
+    """The search for the runs that a start without a response may have started.
 
-    :param record: what is known.
+    :param record: what is known about the runs.
     """
 
     def __init__(self, record: SpaceRecord) -> None:
         self.record = record
-        """With an intent for every agent of which a run is expected, once they are known."""
+        """The record. It has an intent for every agent that a run is expected of, once these are known."""
         self.certain: dict[int, Run] = {}
-        """The runs that are the space's, by agent."""
+        """The runs that certainly belong to the start, by agent."""
         self.doubtful: dict[int, list[Run]] = {}
-        """The runs that may be the space's or those of others, by agent; none if its run may be hidden."""
+        """The runs that may belong to the start or not, by agent; empty if an agent's run may be hidden."""
         self._is_confirmed = record.runs is not None or record.is_guess
         self._lists: dict[int, tuple[Page[Run], datetime | None]] = {}
-        """The runs of each agent, and when the start was sent by the clock that they are dated by."""
+        """The runs of each agent, and the time of the start on the clock of the runs' own times."""
         self._confirmed: dict[int, datetime | None] = {}
-        """The same time, as far as it can be believed."""
+        """The same time, if it can be relied on."""
         self._missing: list[int] = []
         self._lacks: dict[int, str] = {}
         self._unanswered = self._unlisted = 0
@@ -293,10 +293,10 @@ class SpaceSearch:
         return self.record.runs or {}
 
     def look_until_known(self, port: Port, *, is_killed: bool = False) -> None:
-        """Look until every agent has a run; longer while something was found and it may become clear whose it is.
+        """Search until every agent has a run, and longer if it may become clear whose runs the found ones are.
 
-        :param is_killed: whether the task is being killed, so that there are only seconds.
-        :raises SequentumError: at the last look, the service could not be asked.
+        :param is_killed: whether the task is being killed, so that only seconds are left.
+        :raises SequentumError: the service could not be reached at the last attempt.
         """
         delays: tuple[float, ...] = run_start.LOOKUP_DELAYS_IF_KILLED if is_killed else run_start.LOOKUP_DELAYS
         further = () if is_killed else run_start.SIBLING_DELAYS
@@ -319,7 +319,7 @@ class SpaceSearch:
         return not self._is_confirmed and bool(self._missing or self._unlisted)
 
     def _look(self, port: Port) -> None:
-        """Ask for the runs of every agent of which none is known. The first fault ends it: others would follow."""
+        """List the runs of each agent without a known run. The first error ends it, because others would follow."""
         if self.record.runs is None or self.record.is_incomplete:
             self._expect_all_agents(port)
         lost = [agent for agent, record in self.agents.items() if record.run_id is None]
@@ -329,7 +329,7 @@ class SpaceSearch:
                 since = requested_by_service(self.agents[agent], port.now(), reply.served_at, reply.value)
                 self._lists[agent] = reply.value, since
                 self._confirmed[agent] = confirmed_request_time(port, reply.served_at, since)
-        # A sibling says which run is its own a moment after it started it, so it is asked after the service is.
+        # A sibling claims its run a moment after it started it, so the claims are read after the lists.
         claims = port.claims()
         self._unanswered = sum(not claim.is_answered for claim in claims)
         candidates = {
@@ -362,16 +362,16 @@ class SpaceSearch:
         }
 
     def _expect_all_agents(self, port: Port) -> None:
-        """Expect a run of every agent of the space, since the service has not said which ones it started."""
+        """Expect a run of every agent of the space, because the service did not state which ones it started."""
         call = spaces.list_agents(self.record.space_id)
         agents = port.send(call)
         named = self.agents.keys() | self.record.not_started.keys()
         if not (agents or named or self.record.is_guess):
-            # By an empty list, nothing would have been started, and the start would be repeated.
-            raise call.error(UnexpectedAnswer, "it lists no agent, and the answer to the start did not say so")
+            # With an empty list, nothing would count as started, and the start would be repeated.
+            raise call.error(UnexpectedAnswer, "it lists no agent, but the response to the start did not say so")
         if self.record.is_incomplete and agents.left_out:
             log.warning(
-                "%s of space %s cannot be read, neither in the list of agents nor in the answer to the start. %s",
+                "%s of space %s cannot be read, neither in the list of agents nor in the response to the start. %s",
                 counted(agents.left_out, "agent"),
                 self.record.space_id,
                 doubt_about("Runs of them", "them"),
@@ -382,24 +382,24 @@ class SpaceSearch:
         self.record = self.record.updated(runs={**self.agents, **intents}, is_incomplete=False)
 
     def describe_doubt(self) -> str:
-        """Return what was found and why it proves nothing."""
+        """Return what was found and why it is not conclusive."""
         ids = sorted(run.id for found in self.doubtful.values() for run in found)
-        lost = f"A start of space {self.record.space_id} was sent and its answer was lost."
-        found = f"Runs {listed(ids)} of agents {listed(sorted(self.doubtful))} could be of it, or of others."
+        lost = f"A start of space {self.record.space_id} was sent and its response was lost."
+        found = f"Runs {listed(ids)} of agents {listed(sorted(self.doubtful))} could belong to it, or not."
         sentences = [lost, found, *list(self._lacks.values())[:MAX_NAMED]]
         if self._is_unproven:
             missing = f"Agents {listed(self._missing)} have no such run" if self._missing else ""
             unread = f"{counted(self._unlisted, 'agent')} could not be read" if self._unlisted else ""
             sentences.append(f"{' and '.join(filter(None, (missing, unread)))}, so it may never have taken effect.")
         if self._unanswered:
-            sentences.append(f"Starts of {counted(self._unanswered, 'mapped sibling')} are unanswered as well.")
+            sentences.append(f"Starts of {counted(self._unanswered, 'mapped sibling')} have no response either.")
         return " ".join(sentences)
 
 
 def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tuple[list[RunRecord], str]:
-    """Return the runs that a start with a lost answer has certainly started, and what there is to say of the others.
+    """Return the runs that a start without a response has certainly started, and a sentence about others.
 
-    :param is_killed: whether the task is being killed, so that there are only seconds.
+    :param is_killed: whether the task is being killed, so that only seconds are left.
     """
     search = SpaceSearch(record)
     space = f"space {record.space_id}"
@@ -417,9 +417,9 @@ def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tu
 def stop_stopping_runs(
     port: Sender, records: Mapping[int, RunRecord], seen: dict[int, Run | SequentumError | None], stop_grace: float
 ) -> dict[int, AgentRunStillRunning]:
-    """Wait for the end of the runs that are being stopped already, all at once, and update ``seen``.
+    """Wait for the end of all runs that are already being stopped, and update ``seen``.
 
-    :return: the errors of those that could not be confirmed to have stopped.
+    :return: the errors for runs whose end could not be confirmed.
     """
     stopping = [agent for agent, run in seen.items() if getattr(run, "status", None) is RunStatus.STOPPING]
     errors = {}
@@ -433,9 +433,9 @@ def stop_stopping_runs(
 
 
 def make_room(port: Sender, record: SpaceRecord, stop_grace: float) -> None:
-    """Stop the runs that are still active, all at once.
+    """Stop all runs that are still active.
 
-    :raises AgentRunStillRunning: some could not be confirmed to have stopped.
+    :raises AgentRunStillRunning: the end of some runs could not be confirmed.
     """
     active = _active_runs(port, list(record.known_runs.values()))
     results = stop_runs(port, active, stop_grace) if active else []
@@ -445,18 +445,18 @@ def make_room(port: Sender, record: SpaceRecord, stop_grace: float) -> None:
 
 
 def still_running(records: Sequence[RunRecord]) -> AgentRunStillRunning:
-    """Return the error for runs that were to be replaced and could not be stopped."""
+    """Return the error for runs to be replaced that could not be stopped."""
     runs, agents = [record.run_id or 0 for record in records], [record.agent_id for record in records]
     return AgentRunStillRunning(
-        f"Runs {listed(runs)} of agents {listed(agents)} were to be replaced and could not be confirmed to have "
-        f"stopped, so nothing was started. {doubt_about('They', 'them')} A retry stops them again.",
+        f"Runs {listed(runs)} of agents {listed(agents)} should be replaced, but it could not be confirmed that they "
+        f"have stopped, so nothing was started. {doubt_about('They', 'them')} A retry stops them again.",
         agent_id=agents[0] if len(agents) == 1 else None,
         run_id=runs[0] if len(runs) == 1 else None,
     )
 
 
 def _active_runs(port: Sender, records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Return the runs that are not known to be over. When the service does not answer, the rest is not asked about."""
+    """Return the runs that are not known to have ended. If the service is down, the rest is not polled."""
     active: list[RunRecord] = []
     for number, record in enumerate(records):
         try:

@@ -22,18 +22,18 @@ NOT_STARTED = frozenset({None, "scheduled", "queued"})
 class AgentBuilderTrigger(RemoteJobTrigger):
     """Wait until an Agent Builder session needs an answer, has ended or a deadline has passed, then fire once.
 
-    The trigger only waits and logs the progress: it sends no message, finishes nothing, and saves nothing. Run again
-    from the start on another triggerer, it logs again what it has logged. The event is a
-    :class:`~airflow_provider_sequentum.sessions.wait.TurnEvent`: the session as it was seen last.
+    The trigger only waits and logs the progress: it does not send messages, finish the session, or save anything. If it
+    starts over on another triggerer, it logs the same lines again. The event is a
+    :class:`~airflow_provider_sequentum.sessions.wait.TurnEvent` with the last known state of the session.
 
     :param sequentum_conn_id: the connection.
-    :param session: the session as the worker saw it last, a :class:`~airflow_provider_sequentum.sessions.state.Session`
-        in JSON.
-    :param poll_interval: seconds between two looks at the session.
-    :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` waits as long as it takes.
+    :param session: the last state of the session known to the worker, a
+        :class:`~airflow_provider_sequentum.sessions.state.Session` in JSON.
+    :param poll_interval: seconds between two polls of the session.
+    :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` means no deadline.
     :param stop_on_kill: cancel the session when a user marks or clears the waiting task (Airflow 3.3 and later).
     :param is_given: whether another task started the session, so that the new attempt of a cleared task continues it.
-    :param other: what another version of this package was deferred with.
+    :param other: unknown arguments that another version of this package has stored. They are kept.
     """
 
     xcom_key = SESSION_ID_KEY
@@ -60,7 +60,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
 
     @property
     def job_name(self) -> str:
-        """How log lines name the session."""
+        """The name of the session in log lines."""
         return f"Agent Builder session {self.session_id}"
 
     async def wait(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
         from airflow_provider_sequentum.sessions.wait import SessionPoller, TurnEvent
 
         if self.session_id is None:
-            # Another version deferred the task. Its worker refuses the record and needs to know the session.
+            # Another version deferred the task. The worker will refuse its record, but needs the session id.
             named = session_id_in([self.arguments])
             return TurnEvent(session=Session(session_id=named)).to_json() if named is not None else {}
         deadline = datetime.fromisoformat(self.deadline) if self.deadline else None
@@ -83,7 +83,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
         return TurnEvent(session=poller.session, is_deadline=is_deadline).to_json()
 
     async def _wait_for_turn(self, poller: SessionPoller) -> bool:
-        """Wait with the connection as it is, and once its key is refused, as it is then: it may have been changed."""
+        """Wait until it is the task's turn. If the key is refused, check whether the connection was changed."""
         from airflow_provider_sequentum.api.errors import HttpStatusError
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.sessions.wait import await_turn
@@ -96,10 +96,10 @@ class AgentBuilderTrigger(RemoteJobTrigger):
                 except HttpStatusError as error:
                     if error.status_code != 401 or await hook.aget_settings() == client.settings:
                         raise
-            self.log.info("The connection %r was changed; continuing with what it says now.", self.sequentum_conn_id)
+            self.log.info("The connection %r was changed; continuing with its new values.", self.sequentum_conn_id)
 
     async def stoppers(self) -> Sequence[SessionStopper]:
-        """Return what cancels the session, unless it is one of another task that the task's new attempt continues."""
+        """Return what cancels the session, unless another task started it and the task's new attempt continues it."""
         from airflow_provider_sequentum.airflow_compat.dag_run import state_of
         from airflow_provider_sequentum.sessions.state import Session
         from airflow_provider_sequentum.sessions.stop import SessionStopper

@@ -23,13 +23,13 @@ class AgentRunTrigger(RemoteJobTrigger):
     :param agent_id: the agent.
     :param run_id: the run; ``None`` waits for the agent's first run that was created at ``since`` or later.
     :param since: see ``run_id``; an ISO 8601 time with an offset.
-    :param clock_ahead: how many seconds the service's clock is ahead of Airflow's, of which ``since`` is a time;
-        ``None`` if the clocks were not compared yet.
-    :param poll_interval: minimum seconds between two requests for this wait; ``None`` leaves that to the watcher.
-    :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` waits as long as it takes.
-    :param failure_pause: seconds a Failure has to stand before it counts as the end.
-    :param wait_for_restart: keep waiting through Failure, for as long as the run can be restarted.
-    :param tolerate_outages: tolerate passing faults of the service up to the deadline.
+    :param clock_ahead: how many seconds the service's clock is ahead of Airflow's clock, which ``since`` refers to;
+        ``None`` if the clocks have not been compared yet.
+    :param poll_interval: minimum seconds between two requests for this wait; ``None`` leaves this to the watcher.
+    :param deadline: when to give up, as an ISO 8601 time with an offset; ``None`` means no deadline.
+    :param failure_pause: seconds for which the run has to be in Failure before this counts as its end.
+    :param wait_for_restart: keep waiting while the run is in Failure, because it can be restarted.
+    :param tolerate_outages: tolerate temporary errors of the service until the deadline.
     :param restart_asked_at: when the run was restarted, if it was, as an ISO 8601 time.
     :param failure_ended_at: the end time of the Failure before that restart.
     :param stop_on_kill: stop the run when a user marks or clears the waiting task (Airflow 3.3 and later).
@@ -81,7 +81,7 @@ class AgentRunTrigger(RemoteJobTrigger):
 
     @property
     def job_name(self) -> str:
-        """How log lines name the run."""
+        """The name of the run in log lines."""
         run = "A run" if self.run_id is None else f"Run {self.run_id}"
         return f"{run} of agent {self.agent_id}"
 
@@ -91,7 +91,7 @@ class AgentRunTrigger(RemoteJobTrigger):
         from airflow_provider_sequentum.runs.wait import RunEvent, WaitSpec
         from airflow_provider_sequentum.watching.watcher import wait_for_run
 
-        # Only the fields that are set, because a model remembers them and there may be ten thousand models.
+        # Only fields that are set, because a model stores their names, and there may be ten thousand models.
         spec = WaitSpec.from_json(
             {name: value for name, value in self.arguments.items() if value is not None and value is not False}
         )
@@ -105,7 +105,7 @@ class AgentRunTrigger(RemoteJobTrigger):
         return RunEvent(agent_id=self.agent_id, run_id=run_id, outcome=outcome, run=run).to_json()
 
     async def stoppers(self) -> Sequence[RunStopper]:
-        """Return what stops the run; nothing if the run has not been found yet."""
+        """Return what stops the run; empty if the run has not been found yet."""
         from airflow_provider_sequentum.runs.record import RunRecord
         from airflow_provider_sequentum.runs.stop import RunStopper
 
@@ -122,5 +122,5 @@ class AgentRunTrigger(RemoteJobTrigger):
         return [RunStopper(record, self.stop_grace)]
 
     def is_own(self, xcom: Any) -> bool:
-        """Return whether a summary is of this trigger's run."""
+        """Return whether a summary is that of this trigger's run."""
         return isinstance(xcom, dict) and xcom.get("run_id") == self.run_id

@@ -38,7 +38,7 @@ class RemoteJobTrigger(BaseTrigger):
     """
 
     xcom_key: ClassVar[str]
-    """The XCom in which an attempt names its job."""
+    """The key of the XCom with the job of an attempt."""
 
     def __init__(
         self, *, sequentum_conn_id: str, stop_on_kill: bool, successor_may_join: bool, other: Mapping[str, Any]
@@ -56,7 +56,7 @@ class RemoteJobTrigger(BaseTrigger):
         return {**{name: getattr(self, name) for name in _names_of(type(self))}, **self._other}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class's path and the arguments."""
+        """Return the path of the class and the arguments."""
         return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -124,7 +124,7 @@ class RemoteJobTrigger(BaseTrigger):
     @property
     @abstractmethod
     def job_name(self) -> str:
-        """How log lines name the job."""
+        """The name of the job in log lines."""
 
     @abstractmethod
     async def wait(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class RemoteJobTrigger(BaseTrigger):
 
     @abstractmethod
     async def stoppers(self) -> Sequence[JobStopper[Any]]:
-        """Return what stops the job when a user ends its task; nothing if the job keeps running."""
+        """Return what stops the job when a user ends its task; empty if the job keeps running."""
 
     @abstractmethod
     def is_own(self, xcom: Any) -> bool:

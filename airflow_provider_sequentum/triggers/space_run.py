@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class SpaceRunsTrigger(RemoteJobTrigger):
-    """Wait for many runs, then fire once: each run is waited for as an :class:`.AgentRunTrigger` does.
+    """Wait for many runs, each like an :class:`.AgentRunTrigger` does, then fire once.
 
     The event is a :class:`~airflow_provider_sequentum.spaces.attempt.SpaceEvent`, with the events of all waits.
 
     :param sequentum_conn_id: the connection.
     :param space_id: the space.
-    :param waits: for each run the arguments of an :class:`.AgentRunTrigger` that say what to wait for.
-    :param also_stop: the same for runs that are not waited for any more, because they could not be looked at, and that
+    :param waits: the arguments of an :class:`.AgentRunTrigger` for each run to wait for.
+    :param also_stop: the same for runs that the task no longer waits for, because they could not be polled, but that
         may be running.
     :param stop_on_kill: stop the runs when a user marks or clears the waiting task (Airflow 3.3 and later).
     :param successor_may_join: whether the new attempt of a cleared task may join the runs.
-    :param stop_grace: seconds each run then gets to wind down before it is killed.
-    :param other: what another version of this package was deferred with; see :meth:`wait`.
+    :param stop_grace: seconds between the stop and the kill of each run.
+    :param other: unknown arguments that another version of this package has stored. They are kept.
     """
 
     xcom_key = "runs"
@@ -56,11 +56,11 @@ class SpaceRunsTrigger(RemoteJobTrigger):
 
     @property
     def job_name(self) -> str:
-        """How log lines name the runs."""
+        """The name of the runs in log lines."""
         return f"Space {self.space_id}"
 
     async def wait(self) -> dict[str, Any]:
-        """Return the event, as soon as every run has one."""
+        """Return the event, as soon as there is one for every run."""
         from airflow_provider_sequentum.spaces.attempt import SpaceEvent
 
         triggers = [AgentRunTrigger(**{"sequentum_conn_id": self.sequentum_conn_id, **wait}) for wait in self.waits]
@@ -76,6 +76,6 @@ class SpaceRunsTrigger(RemoteJobTrigger):
         return [RunStopper(RunRecord.from_json(wait), self.stop_grace) for wait in [*self.waits, *self.also_stop]]
 
     def is_own(self, xcom: Any) -> bool:
-        """Return whether the summaries of a task are of this trigger's runs: of some, since others may be replaced."""
+        """Return whether summaries are those of this trigger's runs: of some, because others may be replaced."""
         named = {run.get("run_id") for run in xcom if isinstance(run, dict)} if isinstance(xcom, list) else set()
         return any(wait.get("run_id") in named for wait in self.waits)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Verb = Literal["stop", "kill"]
 
 LONGEST_STOP = timedelta(minutes=3)
-"""When so long after the task's ``stop_grace`` no end is on record, the API server that stopped the run went away."""
+"""If there is no result this long after the task's ``stop_grace``, the API server that stopped the run has died."""
 
 AT_REST = frozenset({"success", "failed", "skipped", "up_for_retry"})
 """States of a task instance that no worker or triggerer works on."""
@@ -39,18 +39,18 @@ AT_REST = frozenset({"success", "failed", "skipped", "up_for_retry"})
 DEFAULT_GRACE: float = RunPolicies.model_fields["stop_grace"].default
 
 _one_at_a_time = threading.Lock()
-"""Requests of this process: SQLite does not lock rows."""
+"""Serializes the requests of this process, because SQLite does not lock rows."""
 
 log = logging.getLogger(__name__)
 
 
 class Impossible(Exception):
-    """The action is not possible; the message says why."""
+    """The action is not possible; the message states why."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestartPlan:
-    """What clearing the task does.
+    """The effect of clearing the task.
 
     :param is_in_place: whether the next attempt restarts the run in place, rather than starting a new one.
     """
@@ -90,7 +90,7 @@ class Audit:
     """The row of Airflow's audit log about one action: written before it, and updated with the result.
 
     :param event: one of :data:`~.tasks.ACTION_EVENTS`.
-    :param user: who asked for it.
+    :param user: the user who requested it.
     """
 
     def __init__(self, session: Session, event: str, user: BaseUser, view: TaskView) -> None:
@@ -108,13 +108,13 @@ class Audit:
             try_number=number,
         )
         self._facts: dict[str, Any] = {"runs": [[run.agent_id, run.run_id] for run in view.runs]}
-        self._row.extra = self._extra("It was asked for.", is_over=False)
+        self._row.extra = self._extra("It was requested.", is_over=False)
         session.add(self._row)
         session.commit()
         self.id: int = self._row.id
 
     def finish(self, session: Session, outcome: str) -> None:
-        """Note the result."""
+        """Save the result."""
         row = session.get(Log, self.id)
         if row is not None:
             row.extra = self._extra(outcome, is_over=True)
@@ -136,7 +136,7 @@ def stop(
 
     :param new_session: opens a session for the thread.
     :param when_done: called at the end.
-    :raises Impossible: there is nothing to stop, or it is being stopped already.
+    :raises Impossible: there is nothing to stop, or it is already being stopped.
     """
     if not can_stop(view) or view.conn_id is None:
         raise Impossible("The task has no run that may be running.")
@@ -146,7 +146,7 @@ def stop(
         view = replace(view, action=last_action(session, view.key))
         last = view.action
         if last is not None and is_under_way(view) and last.verb in (verb, "kill"):
-            raise Impossible(f"{last.who} has asked for this already.")
+            raise Impossible(f"{last.who} has already requested this.")
         audit = Audit(session, f"sequentum_{verb}", user, view)
     records, grace = records_of(view), 0.0 if verb == "kill" else grace_of(view)
 
@@ -166,7 +166,7 @@ def stop(
 
 
 def records_of(view: TaskView) -> list[RunRecord]:
-    """Return the records of the runs that are to be stopped; the task's own say whether one was just restarted."""
+    """Return the records of the runs to stop; that of the task states whether a run was just restarted."""
     own = _own_records(view)
     return [
         own.get((run.agent_id, run.run_id)) or RunRecord(agent_id=run.agent_id, run_id=run.run_id) for run in view.going
@@ -182,13 +182,13 @@ def grace_of(view: TaskView) -> float:
 def restart(session: Session, view: TaskView, user: BaseUser, clear: Callable[[dict[str, Any]], None]) -> str:
     """Clear the task, so that its next attempt restarts the run in place, or starts a new one.
 
-    :param clear: sends a body to Airflow's own endpoint, with the rights of the user; raises :class:`Impossible`.
-    :return: what happens now.
+    :param clear: sends a body to Airflow's own endpoint, with the permissions of the user; raises :class:`Impossible`.
+    :return: what happens next.
     :raises Impossible: it cannot be restarted.
     """
     plan = restart_plan(view)
     if plan is None:
-        raise Impossible("The task, or a run of it, is still going; or it has no run of its own.")
+        raise Impossible("The task or one of its runs is still active, or it has no run of its own.")
     record = view.record
     audit = Audit(session, "sequentum_restart", user, view)
     if plan.is_in_place and isinstance(record, RunRecord):
@@ -209,7 +209,7 @@ def restart(session: Session, view: TaskView, user: BaseUser, clear: Callable[[d
 
 
 def clear_body(key: TaskKey) -> dict[str, Any]:
-    """Return the body of Airflow's clear: the task and what follows it, with the record of the run kept."""
+    """Return the body for Airflow's clear endpoint: the task and its downstream tasks, keeping the run's record."""
     from airflow.api_fastapi.core_api.datamodels.task_instances import ClearTaskInstancesBody
 
     body: dict[str, Any] = {
@@ -220,8 +220,8 @@ def clear_body(key: TaskKey) -> dict[str, Any]:
         "include_downstream": True,
         "reset_dag_runs": True,
     }
-    # Not every version has these, and those that lack one refuse it: keep what the task stored for its next attempt,
-    # and refuse to clear a task that someone else has cleared a moment ago and that works again.
+    # Keep what the task stored for its next attempt, and refuse to clear a task that another user has just cleared and
+    # that is running again. Versions of Airflow that lack one of these fields refuse it.
     wanted = {"keep_task_state": True, "prevent_running_task": True}
     return body | {name: value for name, value in wanted.items() if name in ClearTaskInstancesBody.model_fields}
 

@@ -1,7 +1,7 @@
-"""The web application of the UI, which Airflow's API server mounts: routes, rights, and what each response may do.
+"""The web application of the UI, mounted by Airflow's API server: its routes, permissions and response headers.
 
-Airflow gives a mounted application no authentication, so every route that shows or does something asks for it. What is
-acted on is the DAG in the path: the one whose rights were checked.
+Airflow does not authenticate requests to a mounted application, so each route that shows or does something requires
+authentication. Actions apply to the DAG in the path, because its permissions were checked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from airflow_provider_sequentum.ui.task_link import PREFIX
 from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, find_task
 
 OWN_HEADER = "x-sequentum-ui"
-"""A header that only our own page sets: a page of another origin cannot, without asking Airflow by a CORS preflight."""
+"""A header that only our own page sets. A page of another origin cannot set it without a CORS preflight."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -48,13 +48,13 @@ app = FastAPI(title="Sequentum Cloud", openapi_url=None)
 
 @cache
 def fastapi_apps() -> list[dict[str, Any]]:
-    """Return what Airflow mounts."""
+    """Return the applications to mount in Airflow."""
     return [{"app": app, "url_prefix": PREFIX, "name": "Sequentum Cloud"}]
 
 
 @cache
 def external_views() -> list[dict[str, Any]]:
-    """Return the page and, unless it is turned off, the tab. Relative addresses follow ``[api] base_url``."""
+    """Return the page and, unless it is disabled, the tab. Relative addresses follow ``[api] base_url``."""
     place = PREFIX.removeprefix("/")
     page = {"name": "Sequentum", "url_route": "sequentum", "destination": "nav", "href": f"{place}/agents"}
     query = "run_id={RUN_ID}&task_id={TASK_ID}&map_index={MAP_INDEX}"
@@ -69,7 +69,7 @@ def external_views() -> list[dict[str, Any]]:
 
 @cache
 def service_cache() -> ServiceCache:
-    """Return what this process knows of the service."""
+    """Return the cache of this process."""
     return ServiceCache()
 
 
@@ -77,34 +77,34 @@ CacheDep = Annotated[ServiceCache, Depends(service_cache)]
 
 
 def own_page(request: Request) -> None:
-    """Refuse what does not come from a page of ours. A cookie alone may have come along from any page."""
+    """Refuse requests that do not come from our pages, because any page can send a request with a cookie."""
     is_json = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
     if OWN_HEADER not in request.headers or not is_json:
         raise HTTPException(403, "This request does not come from the Sequentum page.")
 
 
 def task_in_query(dag_id: str, request: Request) -> TaskKey:
-    """Return the task instance that the path and the query name.
+    """Return the task instance in the path and the query.
 
-    The query is not read as a form: Airflow 3.1 puts a run id into it as it is, and a ``+`` means a plus there.
+    The query is not read as a form, because Airflow 3.1 does not escape the run id in it, so a ``+`` is a plus.
     """
     parts = (part.partition("=") for part in request.url.query.split("&"))
     return key_of(dag_id, {name: urllib.parse.unquote(value) for name, _, value in parts})
 
 
 def key_of(dag_id: str, names: Any) -> TaskKey:
-    """Return the task instance of a DAG that a query or a body names."""
+    """Return the task instance of a DAG in a query or a body."""
     run_id, task_id = names.get("run_id"), names.get("task_id")
     map_index = str(names.get("map_index", "-1"))
     if not _is_id(run_id) or not _is_id(task_id):
-        raise HTTPException(422, "run_id and task_id are needed.")
-    # On a task that is not mapped, Airflow 3.1 leaves the placeholder as it is.
+        raise HTTPException(422, "run_id and task_id are required.")
+    # For a task that is not mapped, Airflow 3.1 does not replace the placeholder.
     index = int(map_index) if map_index.isascii() and map_index.isdecimal() and len(map_index) < 9 else -1
     return TaskKey(dag_id, run_id, task_id, index)
 
 
 def _is_id(value: object) -> bool:
-    """Return whether Airflow may have given an id. Others are refused here: the database would fail with some."""
+    """Return whether this may be an id of Airflow. Others are refused, because some of them fail in the database."""
     return isinstance(value, str) and 0 < len(value) <= ID_LEN and value.isprintable()
 
 
@@ -113,7 +113,7 @@ KeyDep = Annotated[TaskKey, Depends(task_in_query)]
 
 @app.middleware("http")
 async def restrict(request: Request, call_next: Any) -> Response:
-    """Add to each response what a browser may do with it."""
+    """Add the headers to each response that restrict what a browser may do."""
     response: Response = await call_next(request)
     response.headers.update(HEADERS)
     return response
@@ -121,7 +121,7 @@ async def restrict(request: Request, call_next: Any) -> Response:
 
 @app.get("/static/{name}")
 def static(name: str) -> Response:
-    """Return a script or style sheet. They hold nothing that is secret."""
+    """Return a script or style sheet. They contain no secrets."""
     if name not in _STATIC:
         raise HTTPException(404)
     content = files("airflow_provider_sequentum.ui").joinpath("static", name).read_bytes()
@@ -130,7 +130,7 @@ def static(name: str) -> Response:
 
 @app.get("/agents", dependencies=[Depends(requires_access_view(AccessView.WEBSITE))])
 def agents(session: SessionDep, user: GetUserDep, cached: CacheDep, page: int = 1) -> Response:
-    """Return the page of all agents that the tasks of the user's DAGs work with."""
+    """Return the page of all agents that tasks of the user's DAGs use."""
     dag_ids = get_auth_manager().get_authorized_dag_ids(user=user, method="GET")
     seen = [run for run in pages.recently_seen(session) if run.key.dag_id in dag_ids]
     return _html(pages.agents_page(seen, cached, max(page, 1)))
@@ -204,7 +204,7 @@ def restart(
 
 
 async def clear_by_airflow(request: Request, dag_id: str, body: dict[str, Any]) -> None:
-    """Clear task instances by Airflow's own endpoint, with the user's credentials: its rules and rights apply.
+    """Clear task instances through Airflow's own endpoint, with the user's credentials, so that its rules apply.
 
     :raises Impossible: Airflow refuses.
     """
@@ -214,7 +214,7 @@ async def clear_by_airflow(request: Request, dag_id: str, body: dict[str, Any]) 
         path = f"api/v2/dags/{urllib.parse.quote(dag_id, safe='')}/clearTaskInstances"
         response = await airflow.post(path, json=body, headers=credentials, timeout=60)
     if response.is_error:
-        raise actions.Impossible(f"Airflow answered {response.status_code}: {response.text[:300]}")
+        raise actions.Impossible(f"Airflow responded with {response.status_code}: {response.text[:300]}")
 
 
 def _stop(verb: actions.Verb, view: TaskView, session: Any, user: Any, cached: ServiceCache) -> dict[str, str]:
@@ -239,7 +239,7 @@ def _details(dag_id: str) -> Any:
     from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
     from airflow.models.dag import DagModel
 
-    # Only later versions know teams.
+    # Only later versions have teams.
     team = {"team_name": DagModel.get_team_name(dag_id)} if hasattr(DagModel, "get_team_name") else {}
     return DagDetails(id=dag_id, **team)
 

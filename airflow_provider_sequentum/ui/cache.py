@@ -1,7 +1,7 @@
 """The requests of the API server to the service: shared by all viewers, within a small share of the key's budget.
 
-A page never waits for the service. It gets what is known, with its age, and leaves a question; a thread of the
-connection asks the most urgent question whenever one may be sent. Nothing is asked that no open page wants to know.
+A page never waits for the service. It gets the known answer with its age, and leaves a question. A thread for each
+connection sends the most urgent question whenever a request is allowed. Only questions of open pages are sent.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ SHARE = 0.2
 WINDOW = 63.0
 """Seconds. The latency of requests varies, so a minute at the service can be a little less here."""
 WANTED_FOR = 45.0
-"""Seconds for which a question is kept up to date after a page last asked it. Open pages ask every ten seconds."""
+"""Seconds for which an answer is kept up to date after a page last asked for it. Open pages ask every ten seconds."""
 FORGOTTEN_AFTER = 3600.0
-"""Seconds after which an answer that no page has asked for is dropped."""
+"""Seconds after which an answer is dropped if no page has asked for it."""
 LONGEST_REQUEST = 20.0
 RETRY_AFTER = 60.0
 """Seconds until a question is asked again after an error."""
@@ -45,8 +45,8 @@ HEAD_START = 60.0
 """Initial lateness of a question without an answer, as if its answer were a minute out of date."""
 
 NOT_HERE = (
-    "This API server does not find the connection {!r}, so the service cannot be asked. If only the workers have it, "
-    "in their own secrets backend or environment, that is as it should be."
+    "This API server does not find the connection {!r}, so it cannot send requests to the service. This is expected if "
+    "only the workers have the connection, in their own secrets backend or environment."
 )
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[T]):
-    """Something to ask the service. Two questions are the same if connection and name are.
+    """A question to the service. Two questions are equal if their connections and names are.
 
     :param conn_id: the connection.
-    :param name: what is asked.
+    :param name: what the question is about.
     :param ask: sends at most one request with a client and returns the answer.
     :param fresh_for: seconds for which an answer is good enough.
-    :param weight: how urgent it is, beside others that are as old.
+    :param weight: how urgent it is, compared with others of the same age.
     """
 
     conn_id: str
@@ -75,9 +75,10 @@ class Known(Generic[T]):
     """The state of a question.
 
     :param value: the last answer; ``None`` if there was none.
-    :param at: when it came.
-    :param problem: why the last request got no answer, and when that was.
-    :param is_waiting: whether it is to be asked as soon as there is room for it.
+    :param at: when it arrived.
+    :param problem: why the last request failed.
+    :param failed_at: when it failed.
+    :param is_waiting: whether it will be sent as soon as a request is allowed.
     """
 
     value: T | None = None
@@ -104,7 +105,7 @@ class ServiceCache:
     """The answers of the service, shared by all requests of this process.
 
     :param new_client: opens a client for a connection id; raises ``SequentumException``.
-    :param clock: gives the time in seconds.
+    :param clock: returns the time in seconds.
     :param sleep: waits.
     """
 
@@ -125,7 +126,7 @@ class ServiceCache:
         self._forgot_at = clock()
 
     def look(self, question: Question[T]) -> Known[T]:
-        """Return what is known, and have the question asked if that is out of date."""
+        """Return the known answer, and have the question sent if it is outdated."""
         with self._lock:
             now = self._clock()
             self._forget(now)
@@ -139,20 +140,20 @@ class ServiceCache:
             return cast("Known[T]", replace(entry.known, is_waiting=is_waiting))
 
     def peek(self, question: Question[T]) -> Known[T]:
-        """Return what is known, without asking the service."""
+        """Return the known answer, without a request to the service."""
         with self._lock:
             entry = self._entries.get(question)
             return Known() if entry is None else cast("Known[T]", entry.known)
 
     def expire(self, conn_id: str) -> None:
-        """Treat all answers of a connection as out of date, because something was changed."""
+        """Treat all answers of a connection as outdated, because something was changed."""
         with self._lock:
             for entry in self._entries.values():
                 if entry.question.conn_id == conn_id:
                     entry.due_at = min(entry.due_at, self._clock() - HEAD_START)
 
     def _work(self, conn_id: str) -> None:
-        """Ask the questions about a connection until none is left."""
+        """Send the questions for a connection until none is left."""
         try:
             while not self._is_done(conn_id):
                 self._ask_next(conn_id)
@@ -173,7 +174,7 @@ class ServiceCache:
         try:
             with self._new_client(conn_id) as client:
                 self._wait_for_room(client)
-                # The question is chosen when it may be sent, because another one may have become more urgent.
+                # The question is chosen once it may be sent, because another one may have become more urgent.
                 question = self._most_urgent(conn_id)
                 if question is None:
                     return
@@ -183,7 +184,7 @@ class ServiceCache:
             self._failed(conn_id, None, NOT_HERE.format(conn_id))
         except SequentumException as error:
             self._failed(conn_id, question, str(error))
-        except Exception:  # whatever the reason, pages say that they are out of date, and why
+        except Exception:  # whatever the error, the pages have to show that they are outdated, and why
             log.exception("Could not ask Sequentum Cloud for the UI (connection %r).", conn_id)
             self._failed(conn_id, question, "An unexpected error; see the API server's log.")
         else:
@@ -191,7 +192,7 @@ class ServiceCache:
                 self._store(question, Known(answer, datetime.now(UTC)), question.fresh_for)
 
     def _wait_for_room(self, client: SequentumClient) -> None:
-        """Wait until one more request may be sent for the client's key, and count it."""
+        """Wait until another request with the client's key is allowed, and count it."""
         settings = client.settings
         key = hashlib.sha256(f"{settings.origin} {settings.api_key}".encode()).hexdigest()
         while True:
@@ -221,7 +222,7 @@ class ServiceCache:
             return None if entry is None else entry.question
 
     def _failed(self, conn_id: str, question: Question[Any] | None, problem: str) -> None:
-        """Note why a question was not answered; ``None`` stands for all questions about the connection."""
+        """Store why there is no answer to a question; ``None`` means all questions for the connection."""
         with self._lock:
             asked = None if question is None else self._entries.get(question)
             for entry in self._wanted(conn_id) if asked is None else [asked]:
@@ -244,9 +245,9 @@ class ServiceCache:
 
 
 def client_of(conn_id: str) -> SequentumClient:
-    """Open a client that sends each request once: a question without an answer is asked again when it is its turn.
+    """Open a client that sends each request once: an unanswered question is sent again when it is its turn.
 
-    :raises SequentumException: the connection is not known here, or unusable.
+    :raises SequentumException: the connection is unknown here, or invalid.
     """
     settings = replace(SequentumConnection(conn_id).settings, max_attempts=1)
     with client_errors_as_exceptions(conn_id):
@@ -254,5 +255,5 @@ def client_of(conn_id: str) -> SequentumClient:
 
 
 def asking(call: Call[T]) -> Callable[[SequentumClient], Reply[T]]:
-    """Return what asks for a call's answer, with the service's time."""
+    """Return the function that sends a call and returns its value with the time of the service."""
     return lambda client: client.exchange(call, budget_share=SHARE, within=LONGEST_REQUEST)

@@ -1,6 +1,6 @@
-"""Rendering of the pages: what is known about a task or the agents, inserted into the templates.
+"""Rendering of the pages: the data about a task or the agents is inserted into the templates.
 
-Everything in them is escaped by the templates, because names, messages and records come from the service.
+The templates escape all values, because names, messages and records come from the service.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ AGENTS_ON_A_PAGE = 40
 MAX_GOING = 100
 MAX_FILES = 200
 MAX_RUNS_ASKED = 5
-"""Runs of one task, as of a space, about which the service is asked. The others get a line each."""
+"""Maximum number of runs of one task that the service is asked about. Further ones, as of a space, get one line."""
 MAX_RUNS_LISTED = 300
 
 BAR_WIDTH, BAR_GAP, CHART_HEIGHT = 7, 2, 36
 BASE = 2 * CHART_HEIGHT + 4
-"""The position of the bars of the records, below those of the durations."""
+"""The position of the bars for records, below those for durations."""
 
 _SEEN_FOR = 10.0
-"""Seconds for which the runs that were read from Airflow's database are good enough."""
+"""Seconds for which the runs from Airflow's database are cached."""
 
 _TONES = {
     Phase.ACTIVE: "active",
@@ -100,7 +100,7 @@ class Connection:
 
 
 class _Seen:
-    """The recent runs of all DAGs, read once for all requests of a few seconds."""
+    """The recent runs of all DAGs, cached for a few seconds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -118,12 +118,12 @@ _seen = _Seen()
 
 
 def recently_seen(session: Session) -> list[SeenRun]:
-    """Return the recent runs of all DAGs; the caller leaves out those that the user may not see."""
+    """Return the recent runs of all DAGs; the caller removes those that the user has no access to."""
     return _seen.read(session)
 
 
 def updated(view: TaskView, cached: ServiceCache) -> TaskView:
-    """Return what is known about a task, with the newest figures of its runs in this process."""
+    """Return the view of a task with the newest figures of its runs that this process knows."""
     if view.conn_id is None:
         return view
     asked = [_newest(view.conn_id, run, cached) for run in view.runs[:MAX_RUNS_ASKED]]
@@ -139,7 +139,7 @@ def task_page(view: TaskView, cached: ServiceCache, seen: Sequence[SeenRun], *, 
     """Return the tab of a task of this provider.
 
     :param view: the task.
-    :param seen: recent runs; those of the same DAG are what a run is compared with until the service was asked.
+    :param seen: recent runs; a run is compared with those of the same DAG until the service has answered.
     :param may_act: whether the user may edit the DAG.
     """
     own_dag = [each for each in seen if each.key.dag_id == view.key.dag_id]
@@ -211,7 +211,7 @@ def chart_of(runs: Sequence[RunFacts], this: int | None = None) -> Chart:
     """Return the chart of an agent's runs.
 
     :param runs: newest first; the first thirty are shown, the oldest on the left.
-    :param this: the run that is looked at.
+    :param this: the run that is viewed.
     """
     shown = list(reversed(runs[: questions.BARS]))
     longest = max((run.seconds or 0.0 for run in shown), default=0.0) or 1.0
@@ -254,7 +254,7 @@ def _newer(run: RunFacts, other: RunFacts) -> RunFacts:
 
 
 def _run_part(view: TaskView, run: RunFacts, cached: ServiceCache, seen: Sequence[SeenRun]) -> dict[str, Any]:
-    """Return what the tab shows of one run."""
+    """Return the values that the tab shows for one run."""
     conn_id = view.conn_id
     history = _history(conn_id, run.agent_id, seen, cached)
     part: dict[str, Any] = {
@@ -280,7 +280,7 @@ def _run_part(view: TaskView, run: RunFacts, cached: ServiceCache, seen: Sequenc
 
 
 def _history(conn_id: str | None, agent_id: int, seen: Iterable[SeenRun], cached: ServiceCache) -> list[RunFacts]:
-    """Return the newest runs of an agent, newest first: those that tasks ran, and what the service listed."""
+    """Return the newest runs of an agent, newest first: those of tasks, and those that the service listed."""
     runs = {each.run.run_id: each.run for each in seen if each.run.agent_id == agent_id and each.conn_id == conn_id}
     if conn_id is not None:
         listed = cached.peek(questions.agent_runs(conn_id, agent_id, is_going=False, is_detail=False))
@@ -292,7 +292,7 @@ def _history(conn_id: str | None, agent_id: int, seen: Iterable[SeenRun], cached
 
 
 def _with_news(runs: Sequence[SeenRun], cached: ServiceCache) -> list[SeenRun]:
-    """Return runs of one agent with the newest figures; those that seemed to be active are polled."""
+    """Return runs of one agent with the newest figures; seemingly active ones are polled."""
     if all(each.run.phase.is_over or each.conn_id is None for each in runs):
         return list(runs)
     conn_id, agent_id = runs[0].conn_id or "", runs[0].run.agent_id
@@ -317,11 +317,11 @@ def _agent_row(
 
 
 def _comparison(run: RunFacts, history: Sequence[RunFacts]) -> str | None:
-    """Return how long runs of the agent usually take and how many records they yield."""
+    """Return how long runs of the agent usually take and how many records they extract."""
     good = [each for each in history if each.phase is Phase.SUCCEEDED and each.run_id != run.run_id]
     if not good:
         return None
-    count = "The good run before it" if len(good) == 1 else f"The median of {len(good)} good runs"
+    count = "The other successful run" if len(good) == 1 else f"The median of {len(good)} successful runs"
     seconds = [each.seconds for each in good if each.seconds is not None]
     records = [each.records for each in good if each.records is not None]
     facts = [_duration(statistics.median(seconds))] if seconds else []

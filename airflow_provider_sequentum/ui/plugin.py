@@ -1,4 +1,4 @@
-"""The entry point of the UI. Every Airflow process imports this module, so it imports nothing of the web part."""
+"""The entry point of the UI. Every Airflow process imports this module, so it does not import the web application."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
 
 class _Later:
-    """An attribute whose value comes from a module that is imported when it is first read.
+    """An attribute whose module is only imported when the attribute is read.
 
-    The API server reads all of them, and a process that deserializes DAGs with their links those; others read none.
+    The API server reads all of them, a process that deserializes DAGs with their links only reads the links, and other
+    processes read none.
 
-    :param module: the module of this package, with a function of the attribute's name.
+    :param module: the module of this package, which has a function with the name of the attribute.
     """
 
     def __init__(self, module: str) -> None:

@@ -1,4 +1,4 @@
-"""The questions of the pages to the service: each is one request, and states how old its answer may be."""
+"""The questions of the pages to the service. Each is one request, and states how old its answer may be."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.ui.tasks import RunFacts
 
 BARS = 30
-"""Runs of an agent that are shown side by side."""
+"""Maximum number of runs of an agent in a chart."""
 
 PREVIEW_SIZE = 64 * 1024
-"""Bytes of a file that are read to show its start."""
+"""Bytes of a file to read for its preview."""
 PREVIEW_ROWS = 10
 PREVIEW_COLUMNS = 12
 LONGEST_CELL = 120
 LONGEST_TEXT = 4000
 
 _OF_A_TAB = 4.0
-"""How much more urgent the questions of a task's tab are than those of the overview."""
+"""Factor by which questions of a task's tab are more urgent than those of the overview."""
 _UNCHANGING = 3600.0
 
 
 def agent_runs(conn_id: str, agent_id: int, *, is_going: bool, is_detail: bool) -> Question[Reply[Page[Run]]]:
-    """Ask for the newest runs of an agent, with one request for all of its runs that are viewed."""
+    """Ask for the newest runs of an agent, with one request for all of them that are viewed."""
     return Question(
         conn_id,
         f"runs of agent {agent_id}",
@@ -50,7 +50,7 @@ def agent_runs(conn_id: str, agent_id: int, *, is_going: bool, is_detail: bool) 
 
 
 def run_status(conn_id: str, agent_id: int, run_id: int, *, is_going: bool) -> Question[Reply[Run]]:
-    """Ask for one run, which is not among the newest of its agent."""
+    """Ask for a run that is not among the newest of its agent."""
     name = f"run {run_id} of agent {agent_id}"
     fresh_for = 15.0 if is_going else 300.0
     return Question(conn_id, name, asking(runs.status(agent_id, run_id)), fresh_for=fresh_for, weight=_OF_A_TAB)
@@ -103,12 +103,12 @@ def file_preview(conn_id: str, run: RunFacts, file: RunFile) -> Question[Preview
 
 
 def preview_of(start: bytes, name: str) -> Preview:
-    """Return the preview of a file, of which only the first bytes were read."""
+    """Return the preview of a file from its first bytes."""
     records: list[dict[str, Any]] = []
     # In a truncated file the last record is damaged, and a truncated workbook cannot be read: then show the text.
     with suppress(RecordsUnreadable, ImportError):
         for record in islice(read_records(io.BytesIO(start), name), PREVIEW_ROWS):
-            records.append(record)  # noqa: PERF402 - what was read before an error counts
+            records.append(record)  # noqa: PERF402 - keep the records before an error
     if records:
         columns = list(dict.fromkeys(str(column) for record in records for column in record))[:PREVIEW_COLUMNS]
         rows = [tuple(_cell(record.get(column)) for column in columns) for record in records]
@@ -130,7 +130,7 @@ class _EnoughRead(Exception):
 
 
 class _Start(io.BytesIO):
-    """A destination that ends the download once it has the start of the file."""
+    """A destination that ends the download after the start of the file."""
 
     def write(self, data: Any, /) -> int:
         written = super().write(data[: PREVIEW_SIZE - self.tell()])

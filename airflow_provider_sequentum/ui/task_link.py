@@ -1,7 +1,7 @@
-"""The button of a task that leads to its page at the page's own address, for those whose role hides plugins.
+"""The button of a task that opens its page at the page's own address, for users whose role hides plugins.
 
-The API server finds it by the plugin and computes its address. No XCom is needed, so the button is there before the
-task starts, after a crash of its worker, and on the runs of an earlier version.
+The API server gets it from the plugin and computes its address. It needs no XCom, so it is available before the task
+starts, after a crash of its worker, and for runs of an earlier version.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 PREFIX = "/sequentum"
-"""Where the API server mounts the pages, below ``[api] base_url``."""
+"""The path of the pages in the API server, below ``[api] base_url``."""
 
 OWNERS = (StartAgentRunOperator, StartSpaceRunsOperator)
-"""Operators whose runs are their own: they start and stop them."""
+"""Operators that own their runs: they start and stop them."""
 OTHERS = (AgentRunSensor, AgentBuilderOperator, CheckRunRecordsOperator)
-"""Operators whose tasks have a page too."""
+"""Other operators whose tasks have a page."""
 
 
 class TaskPageLink(BaseOperatorLink):
-    """The task instance's page of this provider in Airflow."""
+    """The page of a task instance."""
 
     name = "Sequentum details"
     operators: ClassVar[list[type[Any]]] = [*OWNERS, *OTHERS]
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow passes it
-        """Return the page's address. It is relative to Airflow's root, so it follows a path prefix."""
+        """Return the address of the page. It is relative to the root of Airflow, so it works with a path prefix."""
         dag_id, run_id, task_id = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
         query = f"run_id={run_id}&task_id={task_id}&map_index={ti_key.map_index}"
         return f"{PREFIX.removeprefix('/')}/dags/{dag_id}/task?{query}"
 
 
 def operator_extra_links() -> list[TaskPageLink]:
-    """Return the buttons that Airflow adds to tasks of the operators they name."""
+    """Return the buttons that Airflow adds to tasks of the listed operators."""
     return [TaskPageLink()]

@@ -1,4 +1,4 @@
-"""What Airflow's database knows of the provider's tasks: their runs, attempts, connection and record."""
+"""The data about the provider's tasks in Airflow's database: their runs, attempts, connection and record."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 MAX_RECENT = 6000
-"""Summaries of runs that are read for the page of all agents: thirty runs of two hundred agents."""
+"""Maximum number of summaries of runs to read for the page of all agents: thirty runs of two hundred agents."""
 
 LONGEST_XCOM = 100_000
-"""Characters of an XCom that is read. The provider's own are shorter; others may use the same keys for anything."""
+"""Maximum characters of an XCom to read. Those of the provider are shorter; others may use the same keys."""
 _IS_SHORT = func.length(cast(XComModel.value, Text)) <= LONGEST_XCOM
 
 LONGEST_ID = 20
 
 MAX_CHECKS = 100
-"""Reports of checks that are read of one DAG run."""
+"""Maximum number of reports of checks to read for one DAG run."""
 
 ACTION_EVENTS = ("sequentum_stop", "sequentum_kill", "sequentum_restart")
-"""The events of Airflow's audit log that stand for what was done on the tab."""
+"""The events in Airflow's audit log for the actions of the tab."""
 
 RECORD_KEYS = (StartAgentRunOperator.state_key, StartSpaceRunsOperator.state_key)
 _OWNERS = tuple(operator.__name__ for operator in OWNERS)
@@ -60,7 +60,7 @@ _OTHERS = tuple(operator.__name__ for operator in OTHERS)
 
 @dataclass(frozen=True, slots=True)
 class TaskKey:
-    """Which task instance."""
+    """The key of a task instance."""
 
     dag_id: str
     run_id: str
@@ -68,7 +68,7 @@ class TaskKey:
     map_index: int = -1
 
     def matches(self, model: Any) -> Any:
-        """Return the condition that a row of a model is about this task instance."""
+        """Return the condition that a row of a model belongs to this task instance."""
         return and_(
             model.dag_id == self.dag_id,
             model.run_id == self.run_id,
@@ -78,10 +78,11 @@ class TaskKey:
 
 
 class TaskCost(NamedTuple):
-    """What all runs of a task cost, over its attempts, restarts and clears.
+    """The cost of all runs of a task, including all attempts, restarts and clears.
 
-    :param runs: how many are in the sum.
-    :param is_complete: whether none is missing in it.
+    :param credits: the sum.
+    :param runs: the number of runs in the sum.
+    :param is_complete: whether the costs of all runs are known.
     """
 
     credits: float
@@ -90,7 +91,7 @@ class TaskCost(NamedTuple):
 
     @classmethod
     def from_summary(cls, value: object) -> Self | None:
-        """Return what a run's summary says of it; ``None`` if that is nothing."""
+        """Return the cost in the summary of a run; ``None`` if there is none."""
         if not isinstance(value, Mapping) or not isinstance(value.get("runs"), list):
             return None
         credits_ = _float(value.get("credits"))
@@ -102,9 +103,9 @@ class RecordsCheck:
     """The report of a task that checked the records of a run.
 
     :param task_id: the task.
-    :param breaches: a line each, the worst first.
-    :param more_breaches: how many others there are.
-    :param page: where the report's own page is.
+    :param breaches: one line for each breach, the worst first.
+    :param more_breaches: the number of further breaches.
+    :param page: the address of the report's own page.
     """
 
     task_id: str
@@ -120,7 +121,7 @@ class RecordsCheck:
 
     @classmethod
     def from_summary(cls, task_id: str, map_index: int, summary: object) -> Self | None:
-        """Return the report in an XCom; ``None`` if it is none."""
+        """Return the report in an XCom; ``None`` if it is not a report."""
         if not isinstance(summary, Mapping):
             return None
         agent_id, run_id = _integer(summary.get("agent_id")), _integer(summary.get("run_id"))
@@ -143,10 +144,10 @@ class RecordsCheck:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What is known of a run, and since when.
+    """The known facts about a run, and when they were read.
 
-    :param at: when the figures were read from the service, by the clock of Airflow.
-    :param by_task: whether the task read them, and not this API server.
+    :param at: when the figures were read from the service, on Airflow's clock.
+    :param by_task: whether the task read them, rather than this API server.
     """
 
     agent_id: int
@@ -170,7 +171,7 @@ class RunFacts:
 
     @classmethod
     def from_run(cls, run: Run, at: datetime, served_at: datetime | None) -> Self:
-        """Return the facts in a run that was read from the service just now."""
+        """Return the facts about a run that was just read from the service."""
         seconds: float | None = run.run_time_sec
         until = run.end_time or served_at
         if run.started_at is not None and until is not None and (seconds is None or run.end_time is None):
@@ -194,7 +195,7 @@ class RunFacts:
 
     @classmethod
     def from_summary(cls, summary: object, at: datetime) -> Self | None:
-        """Return the facts in a summary that a task pushed; ``None`` if it is not one of a run."""
+        """Return the facts in a summary that a task pushed; ``None`` if it is not that of a run."""
         if not isinstance(summary, Mapping):
             return None
         agent_id, run_id = _integer(summary.get("agent_id")), _integer(summary.get("run_id"))
@@ -223,13 +224,13 @@ class RunFacts:
         )
 
     def with_figures_of(self, newer: RunFacts) -> RunFacts:
-        """Return what the service says now, with what only the task knows."""
+        """Return the current figures of the service, with the fields that only the task knows."""
         return replace(newer, cost=self.cost, task_cost=self.task_cost, note=self.note, link=self.link)
 
 
 @dataclass(frozen=True, slots=True)
 class SeenRun:
-    """A run, the task instance that ran it, and the connection it used, as far as Airflow still knows."""
+    """A run, its task instance, and the connection that it used, as far as Airflow still knows it."""
 
     key: TaskKey
     run: RunFacts
@@ -248,7 +249,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """The last thing that was done on the tab, by Airflow's audit log."""
+    """The last action on the tab, from Airflow's audit log."""
 
     verb: str
     who: str
@@ -259,15 +260,15 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """What Airflow knows of a task instance of this provider.
+    """The data about a task instance of this provider in Airflow.
 
-    :param runs: what is going comes first, then what failed.
-    :param other_agents: agents of runs that are left out, because the task's parameters name another agent.
+    :param runs: the runs; active ones come first, then failed ones.
+    :param other_agents: agents of runs that are not shown, because the task's parameters name another agent.
     :param checks: the reports on the task's runs, of this task and of others in the DAG run.
     :param owns_runs: whether the runs are the task's own: it started them and stops them.
-    :param record: what the task keeps for its next attempt, if that can be read.
-    :param keeps_records: whether this Airflow keeps records across attempts.
-    :param max_tries: the highest number of an attempt.
+    :param record: the record that the task keeps for its next attempt, if it can be read.
+    :param keeps_records: whether this version of Airflow keeps records across attempts.
+    :param max_tries: the maximum number of an attempt.
     """
 
     key: TaskKey
@@ -292,7 +293,7 @@ class TaskView:
 
 
 def find_task(session: Session, key: TaskKey) -> TaskView | None:
-    """Return what Airflow knows of a task instance; ``None`` if it is not one of this provider, or does not exist."""
+    """Return the data about a task instance; ``None`` if it does not exist or is not one of this provider."""
     task = session.scalar(select(TaskInstance).where(key.matches(TaskInstance)))
     if task is None:
         return None
@@ -303,7 +304,7 @@ def find_task(session: Session, key: TaskKey) -> TaskView | None:
     )
     record = _record_of(session, key, xcoms)
     found = list(_runs_of(xcoms, record))
-    # A user may edit the XComs of a DAG, and not the parameters that say whose files and figures its tasks may read.
+    # Users can edit XComs, but not the parameters, which determine whose files and figures the tasks may read.
     agent_id = _agent_id_in(rendered)
     runs = tuple(sorted((run for run in found if agent_id in (None, run.agent_id)), key=_without_interest))
     summary, _ = xcoms.get(SESSION_SUMMARY_KEY, (None, None))
@@ -352,21 +353,21 @@ def recent_runs(session: Session) -> list[SeenRun]:
 
 
 def save_record(session: Session, key: TaskKey, record: RunRecord) -> None:
-    """Put another record in the place of the one that the task keeps; there has to be one."""
+    """Replace the record of a task, which must have one."""
     row = session.scalar(_stored_rows(key).where(TaskStateStoreModel.key == StartAgentRunOperator.state_key))
     if row is None:
-        raise ValueError("The task keeps no record.")
+        raise ValueError("The task has no record.")
     row.value = json.dumps(record.to_json())
     session.commit()
 
 
 def lock_task(session: Session, key: TaskKey) -> None:
-    """Let requests of other API servers about the same task wait until the session is committed or closed."""
+    """Make requests of other API servers for the same task wait until the session is committed or closed."""
     session.execute(select(TaskInstance.task_id).where(key.matches(TaskInstance)).with_for_update())
 
 
 def last_action(session: Session, key: TaskKey) -> Action | None:
-    """Return what was last done on the tab of a task."""
+    """Return the last action on the tab of a task."""
     query = select(Log).where(key.matches(Log), Log.event.in_(ACTION_EVENTS)).order_by(Log.id.desc()).limit(1)
     row = session.scalar(query)
     if row is None or row.dttm is None:
@@ -383,7 +384,7 @@ def last_action(session: Session, key: TaskKey) -> Action | None:
 
 
 def decoded(value: object) -> object:
-    """Return the value of an XCom. Airflow keeps it as JSON, or as a text of JSON."""
+    """Return the value of an XCom. Airflow stores it as JSON, or as JSON text."""
     if not isinstance(value, str):
         return value
     try:

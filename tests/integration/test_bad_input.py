@@ -60,7 +60,7 @@ MISSING, NO_KEY, WRONG, UNREACHABLE = "missing", {"password": None}, {"password"
         (MISSING, SequentumConnectionNotFound, "create it with type 'sequentum' and the API key as its password"),
         (NO_KEY, SequentumConnectionException, "Create one in the Control Center"),
         (WRONG, SequentumConnectionException, "Check the API key"),
-        (UNREACHABLE, SequentumUnavailable, "Check base URL, network and certificates"),
+        (UNREACHABLE, SequentumUnavailable, "Check the base URL, the network and the certificates"),
     ],
     ids=["missing", "no_key", "wrong_key", "unreachable"],
 )

@@ -104,7 +104,7 @@ def test_every_script_in_both_modes(stage: Stage, sandbox: Sandbox, tmp_path: Pa
         assert "The builder is ready: The agent is ready." in log
         assert "What is asked for?" not in log  # extended thinking is debug noise
         assert "Which of the tables do you want?" in logs[f"asks_twice_on_the_{mode}"]
-        assert "The builder met an error and continues" in logs[f"recoverable_error_on_the_{mode}"]
+        assert "The builder had an error and continues" in logs[f"recoverable_error_on_the_{mode}"]
         assert "The page could not be loaded." in logs[f"unrecoverable_error_on_the_{mode}"]
         assert "cancelled by a person or another program" in logs[f"cancelled_on_the_{mode}"]
 
@@ -145,7 +145,7 @@ def test_a_single_shot_server_takes_no_followups(stage: Stage, sandbox: Sandbox)
     run = stage.airflow.trigger("conversation_in_the_triggerer", {"script": "sandbox:success"})
     assert finished(stage, run) == ["failed"]
     log = stage.airflow.log(run, "build")
-    assert "takes no follow-ups" in log or "follow-ups could not be sent" in log
+    assert "accepts no follow-ups" in log or "follow-ups could not be sent" in log
 
 
 @pytest.mark.usefixtures("_durable")

@@ -61,7 +61,7 @@ def test_a_person_stops_a_run(scene: Scene, browser: Browser) -> None:
     user.open_tab(run)
     user.wait_for("Running")
     user.press("stop")
-    user.wait_for("asked for by user")
+    user.wait_for("requested by user")
     assert scene.airflow.wait(run).state == "failed"
     user.wait_for("It has been stopped.")
     assert scene.effects(since) == ["start", "stop"]
@@ -271,7 +271,7 @@ def test_the_button_of_a_task_leads_to_its_page(scene: Scene, browser: Browser) 
     browser.open(address)
     browser.wait_for_text("Running")
     browser.run("document.getElementById('do-kill').click(); document.getElementById('dialog-yes').click()")
-    browser.wait_for_text("asked for by user")
+    browser.wait_for_text("requested by user")
     assert scene.airflow.wait(run).state == "failed"
     assert "XCom not found" not in scene.airflow.log(run, "extract")
     plain = scene.airflow.wait(scene.airflow.trigger("plain"))

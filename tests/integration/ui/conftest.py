@@ -98,7 +98,7 @@ class Stage:
         if self.airflow_breaks:
             raise self.airflow_breaks
         if self.airflow_refuses:
-            raise Impossible(f"Airflow answered {self.airflow_refuses}: no")
+            raise Impossible(f"Airflow responded with {self.airflow_refuses}: no")
         self.cleared.append(body)
 
     def logs(self) -> list[Any]:

@@ -76,7 +76,7 @@ def test_a_run_is_stopped_and_it_is_said_by_whom(stage: Stage) -> None:
         ("sequentum_stop", "some_user", "sales", "extract", RUN_ID, -1, 1)
     )
     text = stage.until(lambda: page if "Stopped" in (page := stage.tab("user").text) else "")
-    assert "asked for by some_user" in text
+    assert "requested by some_user" in text
     assert "It has been stopped." in text
     assert 'data-verb="stop"' not in text
 
@@ -98,8 +98,8 @@ def test_what_is_being_stopped_is_not_stopped_twice(stage: Stage) -> None:
     stage.start(agent.id)
     assert stage.act("stop").status_code == 200
     again = stage.act("stop", "user")
-    assert (again.status_code, again.json()) == (409, {"detail": "some_admin has asked for this already."})
-    assert "it is being done" in stage.tab().text
+    assert (again.status_code, again.json()) == (409, {"detail": "some_admin has already requested this."})
+    assert "in progress." in stage.tab().text
     outcome(stage)
     assert len(stage.sandbox.ledger.stops) == 1
     assert len(stage.logs()) == 1
@@ -185,7 +185,7 @@ def test_what_airflow_refuses_to_clear_stays_as_it_was(stage: Stage) -> None:
     answer = stage.act("restart")
     assert answer.status_code == 409
     assert saved_record() == before
-    assert "Airflow answered 403" in json.loads(stage.logs()[-1].extra)["outcome"]
+    assert "Airflow responded with 403" in json.loads(stage.logs()[-1].extra)["outcome"]
 
 
 @KEEPS_RECORDS

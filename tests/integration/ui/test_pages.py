@@ -307,12 +307,12 @@ def test_an_action_whose_api_server_went_away_is_not_under_way_for_ever(stage: S
     with create_session() as session:
         log = Log("sequentum_stop", owner="Ann", owner_display_name="Ann", dag_id="sales", task_id="extract")
         log.run_id, log.map_index = RUN_ID, -1
-        log.extra = json.dumps({"outcome": "It was asked for.", "is_over": False})
+        log.extra = json.dumps({"outcome": "It was requested.", "is_over": False})
         log.dttm = datetime.now(UTC) - timedelta(hours=1)
         session.add(log)
     text = stage.tab("user").text
-    assert "it is being done" not in text
-    assert "what became of it is not known" in text
+    assert "in progress." not in text
+    assert "its result is unknown" in text
 
 
 def test_a_connection_that_only_the_workers_have(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,7 +248,7 @@ def test_6_14_credit_history_is_a_fourth_shape() -> None:
         (
             b"<html><h1>Bad gateway</h1></html>",
             "Conflict",
-            "the answer is an HTML page, perhaps of a gateway. Check the base URL",
+            "the response is an HTML page, perhaps that of a gateway. Check the base URL",
         ),
         ({"title": {"not": "text"}, "detail": 7}, "Conflict", None),
     ],

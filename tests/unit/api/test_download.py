@@ -293,7 +293,7 @@ def test_a_list_that_disagrees_with_the_storage_is_warned_of(
     driver: MakeDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert driver(Storage()).download(RunFile(id=3, file_size=5)) == CONTENT
-    assert "the file list says 5" in caplog.text
+    assert "the file list states 5" in caplog.text
 
 
 def test_a_file_that_changed_meanwhile_is_not_patched_together(driver: MakeDriver) -> None:

@@ -62,7 +62,7 @@ PROMPT = "session-1"
 def test_another_id_is_an_unexpected_answer_that_names_both(
     call: Call[Any], body: Any, asked: object, stated: object
 ) -> None:
-    with pytest.raises(UnexpectedAnswer, match=f"is {stated}, but {asked} was asked for") as caught:
+    with pytest.raises(UnexpectedAnswer, match=f"is {stated}, but {asked} was requested") as caught:
         read_answer(call, answer(json.dumps(body)))
 
     assert caught.value.may_have_acted is call.changes_something

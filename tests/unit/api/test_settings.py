@@ -53,7 +53,7 @@ def test_base_urls_are_put_into_one_form(base_url: str, expected: str) -> None:
     ],
 )
 def test_a_key_in_the_base_url_is_refused_and_not_shown(base_url: str) -> None:
-    with pytest.raises(SequentumConfigurationError, match="holds an API key") as refused:
+    with pytest.raises(SequentumConfigurationError, match="contains an API key") as refused:
         ClientSettings(api_key=KEY, base_url=base_url)
     assert KEY.lower() not in str(refused.value).lower()
     assert "0123456789" not in str(refused.value)
@@ -61,7 +61,7 @@ def test_a_key_in_the_base_url_is_refused_and_not_shown(base_url: str) -> None:
 
 @pytest.mark.parametrize("path", [KEY, f"/etc/{KEY}", "sk-0123456789abcdefXYZ", " sk-0123456789abcdefXYZ "])
 def test_a_key_as_the_path_of_the_certificates_is_refused_and_not_shown(path: str) -> None:
-    with pytest.raises(SequentumConfigurationError, match="holds an API key") as refused:
+    with pytest.raises(SequentumConfigurationError, match="contains an API key") as refused:
         ClientSettings(api_key=KEY, verify=path)
     assert path.strip() not in str(refused.value)
 

@@ -137,7 +137,7 @@ async def test_runs_that_the_service_no_longer_lists_are_said(caplog: pytest.Log
 
     trigger = AgentRunCompletedTrigger(agent_id=7)
     assert len([event async for event in trigger.filter_shared_stream(stream())]) == 1000
-    assert "Agent 7 had more than 1000 runs since the last look" in caplog.text
+    assert "Agent 7 had more than 1000 runs since the last poll" in caplog.text
 
 
 async def test_what_goes_wrong_is_said_and_the_agent_is_looked_at_again(

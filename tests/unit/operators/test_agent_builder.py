@@ -258,7 +258,7 @@ def test_followups_on_a_single_shot_server_are_refused(service: FakeBuilder) -> 
     service.single_shot = True
     service.looks = 4
     with pytest.raises(
-        AgentBuilderEnded, match="1 of 1 follow-ups could not be sent: this server takes none"
+        AgentBuilderEnded, match="1 of 1 follow-ups could not be sent: this server accepts none"
     ) as caught:
         service.task().run(build(followups="more"))
     assert service.sessions["s1"].status == "completed"
@@ -267,7 +267,7 @@ def test_followups_on_a_single_shot_server_are_refused(service: FakeBuilder) -> 
 
 def test_a_lost_answer_to_the_start_is_not_retried(service: FakeBuilder) -> None:
     service.faults["start"] = [(answer_lost, True)]
-    with pytest.raises(AgentBuilderEnded, match="Sessions cannot be listed"):
+    with pytest.raises(AgentBuilderEnded, match="The API cannot list sessions"):
         service.task(retries=2).run(build())
     assert len(service.sessions) == 1
 

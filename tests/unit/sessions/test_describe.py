@@ -53,7 +53,7 @@ JSON = st.recursive(
         ("user_message", {"message": "Hello"}, "The builder says: Hello"),
         ("ready_for_interaction", {"message": "Which table?"}, "The builder is ready: Which table?"),
         ("ready_for_interaction", {"configId": 7}, "The builder is ready: it says nothing"),
-        ("error", {"message": "x", "isRecoverable": True}, "The builder met an error and continues: x"),
+        ("error", {"message": "x", "isRecoverable": True}, "The builder had an error and continues: x"),
         ("error", {"message": "x", "isRecoverable": False}, "The builder gave up: x"),
     ],
 )

@@ -159,7 +159,7 @@ def test_a_single_shot_server_takes_no_followups() -> None:
 
 def test_a_server_that_has_events_and_no_followups_refuses_them_clearly() -> None:
     service = a_service(broken={"followup": not_found})
-    with pytest.raises(AgentBuilderEnded, match="takes no follow-ups"):
+    with pytest.raises(AgentBuilderEnded, match="accepts no follow-ups"):
         one_try(service, Worker(service), MESSAGES)
 
 
@@ -289,7 +289,7 @@ def test_a_lost_answer_is_looked_into_within_the_same_attempt(verb: str, took_ef
     assert one_try(service, worker, MESSAGES[:1]) == 700
     assert service.sessions["s1"].messages == ["first"]
     assert service.agents == [700]
-    fate = "was taken by" if took_effect else "was not taken by"
+    fate = "was received by" if took_effect else "was not received by"
     assert any(fate in line for line in worker.said)
 
 
@@ -340,7 +340,7 @@ def test_a_request_that_never_gets_through_is_left_to_the_next_attempt() -> None
 
 def test_a_followup_in_doubt_is_not_sent_again_where_no_events_can_tell() -> None:
     service = a_service(broken={"followup": answer_lost, "events": not_found}, counts_events=False)
-    with pytest.raises(AgentBuilderEnded, match="Nothing shows whether it was taken"):
+    with pytest.raises(AgentBuilderEnded, match="It is unknown whether it was received"):
         one_try(service, Worker(service), MESSAGES[:1])
     assert sum(request.endswith("followup") for request in service.requests) == 1
 
@@ -528,7 +528,7 @@ def test_a_status_that_is_not_known_proves_nothing_of_a_followup_in_doubt() -> N
     config = config_of(MESSAGES[:1])
     record = waited(worker, acquired(worker, config))
     service.sessions["s1"].status = "pondering"
-    with pytest.raises(AgentBuilderEnded, match="Nothing shows whether it was taken"):
+    with pytest.raises(AgentBuilderEnded, match="It is unknown whether it was received"):
         send_pending(worker, record)
 
 

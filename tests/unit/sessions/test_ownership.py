@@ -222,7 +222,7 @@ def test_a_lost_answer_to_the_start_says_that_a_session_may_be_running_and_how_t
         with pytest.raises(error) as caught:
             service.task(retries=1).run(build(on_ambiguous_start=choice))
         assert says_so(caught.value)
-        assert "Sessions cannot be listed" in str(caught.value)
+        assert "The API cannot list sessions" in str(caught.value)
         assert "in Sequentum Cloud" in str(caught.value)
 
 

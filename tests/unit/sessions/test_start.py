@@ -101,7 +101,7 @@ def test_a_lost_answer_to_the_start_is_never_followed_by_another_start(took_effe
     service = FakeBuilder()
     service.faults["start"] = [(answer_lost, took_effect)]
     worker = Worker(service)
-    with pytest.raises(AgentBuilderEnded, match="The answer to the start was lost") as caught:
+    with pytest.raises(AgentBuilderEnded, match="The response to the start was lost") as caught:
         acquire(worker)
     assert caught.value.reason == "ambiguous"
     with pytest.raises(AgentBuilderEnded, match=f"start a session at {START:%Y-%m-%d}"):
@@ -152,7 +152,7 @@ def test_a_cleared_or_changed_task_gives_its_session_up(status: str, changed: bo
     record, worker = opened(service, config, previous=before, max_tries=1 if changed else 2)
     assert record.known_session.session_id == "s2"
     assert service.sessions["s1"].status == "cancelled"
-    assert tells(worker.said, "something else" if changed else "cleared", "s1")
+    assert tells(worker.said, "parameters" if changed else "cleared", "s1")
 
 
 def test_a_cleared_success_builds_again_and_leaves_the_old_agent_alone() -> None:
@@ -246,7 +246,7 @@ def test_every_start_is_announced_and_never_followed_by_another_on_its_own(case:
     if case == "lost start":
         before = in_doubt()
     service.broken["start"] = answer_lost
-    with pytest.raises(AgentBuilderEnded, match="The answer to the start was lost"):
+    with pytest.raises(AgentBuilderEnded, match="The response to the start was lost"):
         opened(service, previous=before, max_tries=1 if case == "ended without an agent" else 2)
 
 

@@ -96,7 +96,7 @@ def test_a_retry_continues_with_each_run(
     service.plans = [Plan(), FAILURE, Plan(RunStatus.FAILED), Plan()]
     with pytest.raises(SpaceRunsFailed) as caught:
         run_through(worker, task, deferrable=deferrable)
-    assert "2 of the 3 agents of space 1 did not end well" in str(caught.value)
+    assert "2 of the 3 agents of space 1 did not succeed" in str(caught.value)
     assert "The next attempt restarts it in place" in str(caught.value)
     assert "The next attempt starts a new run" in str(caught.value)
     assert [result["status"] for result in task.ti.pushed("runs")] == ["Success", "Failure", "Failed"]
@@ -406,7 +406,7 @@ def test_a_kill_in_the_middle_of_the_start_stops_nothing_that_may_be_of_others(
         killed.execute(task.context)
     assert service.runs[101].stop_asked_at is None
     said = " ".join(caught.value.__notes__)
-    assert "Runs [101] of agents [8] could be of it, or of others" in said
+    assert "Runs [101] of agents [8] could belong to it, or not" in said
     assert "Agents [7, 9] have no such run" in said
 
 

@@ -48,7 +48,7 @@ def test_texts_are_cut_before_anything_else() -> None:
 
 def test_few_failures_are_told_whole() -> None:
     message = describe_failures(1, 30, {4: "m" * 1000 + " What to do.", 17: "short"})
-    assert message.splitlines()[0] == "2 of the 30 agents of space 1 did not end well:"
+    assert message.splitlines()[0] == "2 of the 30 agents of space 1 did not succeed:"
     assert f"- Agent 4: {'m' * 1000} What to do." in message
     assert "- Agent 17: short" in message
 

@@ -61,7 +61,7 @@ def test_the_others_are_stopped_and_that_is_said(
         *(True, True),
     ]
     [said] = [line for line in worker.warned if "several runs" in line]
-    assert said.endswith("several runs of agents [7]. The task works with one of each; stopping runs [103, 104].")
+    assert said.endswith("several runs of agents [7]. The task uses one of each; stopping runs [103, 104].")
 
 
 @pytest.mark.parametrize("steps", range(16))

@@ -77,7 +77,7 @@ def test_two_runs_of_one_agent_are_both_claimed_and_one_is_stopped(service: Fake
 
     spoil(service, twice)
     assert acquire(worker).all_runs == {7: (101, 103), 8: (102,)}
-    assert any("works with one of each; stopping runs [101]" in line for line in worker.said)
+    assert any("uses one of each; stopping runs [101]" in line for line in worker.said)
     assert service.runs[101].is_over
 
 

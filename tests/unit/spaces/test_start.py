@@ -96,7 +96,7 @@ def test_one_request_starts_every_agent_with_the_same_inputs(service: FakeServic
 
 
 @pytest.mark.parametrize(
-    ("reason", "recorded"), [("Insufficient credits.", "Insufficient credits."), ("", "the service does not say why")]
+    ("reason", "recorded"), [("Insufficient credits.", "Insufficient credits."), ("", "the service states no reason")]
 )
 def test_an_agent_that_was_not_started_is_recorded_with_the_reason(
     service: FakeService, worker: Worker, reason: str, recorded: str
@@ -298,7 +298,7 @@ def test_nothing_is_started_beside_runs_that_seem_to_be_from_just_before_the_req
     monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + skew))
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     with pytest.raises(
-        AgentRunStartAmbiguous, match=r"Runs \[101, 102\] of agents \[7, 8\] could be of it.*just before"
+        AgentRunStartAmbiguous, match=r"Runs \[101, 102\] of agents \[7, 8\] could belong to it.*just before"
     ):
         acquire(worker)
     assert service.count("run-all") == 1
@@ -384,7 +384,7 @@ def test_the_runs_of_a_sibling_are_not_adopted(service: FakeService, worker: Wor
 def test_nothing_is_adopted_while_the_start_of_a_sibling_is_unanswered(service: FakeService, worker: Worker) -> None:
     lose_the_start(service)
     worker.siblings = [Claim(is_answered=False, map_index=1)]
-    with pytest.raises(AgentRunStartAmbiguous, match="Starts of 1 mapped sibling are unanswered"):
+    with pytest.raises(AgentRunStartAmbiguous, match="Starts of 1 mapped sibling have no response"):
         acquire(worker)
     assert run_ids(saved(worker)) == {7: None, 8: None} or run_ids(saved(worker)) is None
 

@@ -195,7 +195,7 @@ def test_a_connection_that_only_the_workers_have_is_named() -> None:
     known = world.look(question)
     assert known.problem is not None
     assert "'of_the_workers'" in known.problem
-    assert "only the workers have it" in known.problem
+    assert "only the workers have the connection" in known.problem
     assert world.asked == []
 
 
