@@ -23,7 +23,7 @@ KINDS = ("run", "mapped", "space", "session")
 MODES = ("worker", "deferred")
 REFUSED = [Case(kind, mode) for kind in KINDS for mode in MODES]
 BROKEN = [Case(kind, mode, {"broken": what}) for what in ("XComs", "state store") for kind in KINDS for mode in MODES]
-FATES = ("asked to stop", "has been stopped", "cancelled", "may be running")
+FATES = ("asked to stop", "has been stopped", "runs have ended", "cancelled", "may be running")
 WITHIN = 90.0
 SLOW_START = 300.0
 """Seconds in which ``airflow dags test`` has read all DAGs of the stage, on a busy machine."""
