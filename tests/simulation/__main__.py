@@ -13,12 +13,13 @@ import math
 import sys
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any, NoReturn
 
-from tests.simulation.all_worlds import broken_promises, world_of
+from tests.simulation.all_worlds import broken_promises, world_name, world_of
 from tests.simulation.history import Entry, written
 from tests.simulation.promises import Broken
 from tests.simulation.worlds import Action
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1, help="which share the histories; each stops by itself")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first broken promise")
     parser.add_argument("--show", action="store_true", help="print each history")
+    parser.add_argument("--by-world", action="store_true", help="print the rate of each world, too")
     options = parser.parse_args(arguments)
     be_quiet()
     gc.freeze()  # Airflow's modules stay; and what a history leaves need not be looked at after each 700 objects
@@ -51,24 +53,42 @@ def simulate(first: int, options: argparse.Namespace) -> int:
     else:
         with ProcessPoolExecutor(len(shares)) as pool:
             parts = list(pool.map(partial(simulate_each, options=options), shares))
-    count, violations, seconds = map(sum, zip(*parts, strict=True))
-    rate = f"{count / seconds:.0f} a second of CPU"
-    print(f"{count} histories from seed {first}, {violations} violations, {rate}", flush=True)
+    count, violations, seconds = map(sum, zip(*(part[:3] for part in parts), strict=True))
+    print(f"{count} histories from seed {first}, {violations} violations, {rate(count, seconds)}", flush=True)
+    if options.by_world:
+        for name in sorted({name for *_, spent in parts for name in spent}):
+            times = [each for *_, spent in parts for each in spent[name]]
+            print(f"  {name}: {len(times)} histories, {rate(len(times), sum(times))}")
     return violations
 
 
-def simulate_each(seeds: Iterable[int], options: argparse.Namespace) -> tuple[int, int, float]:
-    """Simulate the histories of some seeds; return their number, how many broke a promise, and the seconds of CPU."""
+def rate(count: int, seconds: float) -> str:
+    """Return how many histories were played in a second of CPU time."""
+    return f"{count / seconds:.0f} a second of CPU"
+
+
+def simulate_each(
+    seeds: Iterable[int], options: argparse.Namespace
+) -> tuple[int, int, float, defaultdict[str, list[float]]]:
+    """Simulate the histories of some seeds.
+
+    :return: their number, how many broke a promise, the seconds of CPU, and those of each history by its world.
+    """
     started_at, count, violations = time.process_time(), 0, 0
+    spent: defaultdict[str, list[float]] = defaultdict(list)
+    before = started_at
     for seed in seeds:
         count += 1
         if not keeps_promises(seed, is_shown=options.show):
             violations += 1
             if not options.keep_going:
                 break
-        if time.process_time() - started_at > options.seconds:
+        now = time.process_time()
+        spent[world_name(seed)].append(now - before)
+        before = now
+        if now - started_at > options.seconds:
             break
-    return count, violations, time.process_time() - started_at
+    return count, violations, time.process_time() - started_at, spent
 
 
 def keeps_promises(seed: int, *, is_shown: bool) -> bool:

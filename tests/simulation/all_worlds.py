@@ -38,6 +38,8 @@ NARROW = (DyingSiblingsWorld, HurriedRunWorld, LostStartSpaceWorld)
 
 WORLDS: tuple[Callable[[int], Script], ...] = (*WIDE, *NARROW, *WIDE)
 
+NAMES = [world.__name__ for world in (*WIDE, *NARROW, *WIDE)]
+
 CHECKERS: dict[str, Callable[[Sequence[Entry]], list[Broken]]] = {
     "session_id": sessions.broken_promises,
     "siblings": siblings.broken_promises,
@@ -49,6 +51,11 @@ CHECKERS: dict[str, Callable[[Sequence[Entry]], list[Broken]]] = {
 def world_of(seed: int) -> Script:
     """Return the world of a seed."""
     return WORLDS[seed % len(WORLDS)](seed)
+
+
+def world_name(seed: int) -> str:
+    """Return the name of the world of a seed."""
+    return NAMES[seed % len(NAMES)]
 
 
 def broken_promises(history: Sequence[Entry]) -> list[Broken]:
