@@ -38,7 +38,7 @@ class SequentumConnectionException(SequentumException, AirflowFailException):
 
 
 class SequentumConnectionNotFound(SequentumException):
-    """Airflow does not find the connection. Nothing was sent.
+    """Airflow cannot find the connection. Nothing was sent.
 
     Airflow reports the same error while its own API server or database is unavailable, and the two cases cannot be
     distinguished. So a retry can help.

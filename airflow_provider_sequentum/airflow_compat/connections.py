@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 async def aget_connection(hook: BaseHook, conn_id: str) -> tuple[Connection, Mapping[str, Any]]:
     """Return a connection and its extra, without blocking the event loop.
 
-    :raises AirflowNotFoundException: Airflow does not find the connection.
+    :raises AirflowNotFoundException: Airflow cannot find the connection.
     """
     if hasattr(Connection, "aextra_dejson") and not _is_in_dag_test():
         connection = await hook.aget_connection(conn_id)

@@ -802,7 +802,7 @@ def test_a_kill_without_a_connection_to_stop_the_run_with_says_that_it_may_be_ru
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_connection(port: ClientPort) -> None:
-        raise SequentumConnectionNotFound("Airflow does not find the connection.")
+        raise SequentumConnectionNotFound("Airflow cannot find the connection.")
 
     monkeypatch.setattr(ClientPort, "hurry", no_connection)
     service.plans = [Plan(seconds=None)]
