@@ -122,7 +122,7 @@ def test_an_interrupted_start_says_that_a_run_may_be_running(
     service.answer = interrupted  # type: ignore[method-assign]
     with pytest.raises(kind):
         hook.start_run(agent_id=7)
-    assert any("Interrupted while starting a run of agent 7. It may be running and costing credits" in line for line in worker.warned)
+    assert any("starting a run of agent 7. It may be running and costing credits" in line for line in worker.warned)
 
 
 def test_an_interrupted_wait_leaves_the_run_alone(service: FakeService, worker: Worker, hook: SequentumHook) -> None:

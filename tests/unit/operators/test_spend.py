@@ -128,7 +128,7 @@ def test_where_no_records_are_kept_each_earlier_try_counts_as_a_start(
 def test_a_task_that_ended_without_a_word_counts_as_a_start(worker: Worker, task: FakeTask) -> None:
     task.tasks.append(operator(task_id="broken"))
     task.instances = [SimpleNamespace(task_id="broken", map_index=index, state="failed") for index in (0, 1)]
-    with pytest.raises(CreditLimitReached, match=r"8 for tasks that ended"):
+    with pytest.raises(CreditLimitReached, match=r"8 for tasks that have ended"):
         run_through(worker, task)
 
 
