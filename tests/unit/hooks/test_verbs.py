@@ -74,7 +74,7 @@ def test_paused_schedules_that_cannot_be_read_are_not_left_out(
 ) -> None:
     listed = json.dumps({"items": [{"id": 1, "isEnabled": False}], "totalRecordCount": 2}).encode()
     monkeypatch.setattr(service, "answer", lambda call: read_answer(call, Answer(200, {}, listed)))
-    with pytest.raises(SequentumUnavailable, match="1 of the schedules of agent 7"):
+    with pytest.raises(SequentumUnavailable, match="1 schedule of agent 7 cannot be read"):
         hook.list_paused_schedules(7)
 
 

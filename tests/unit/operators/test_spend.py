@@ -181,7 +181,7 @@ def test_a_run_that_outlives_three_times_its_usual_duration_is_stopped(
     assert run.status is RunStatus.STOPPED
     assert run.stop_asked_at is not None
     assert timedelta(minutes=3) <= run.stop_asked_at - started < timedelta(minutes=4)
-    assert any("is stopped if it takes longer than 3 min 0 s" in line for line in worker.said)
+    assert any("will be stopped if it takes longer than 3 min 0 s" in line for line in worker.said)
     assert service.count("runs") == 1
 
 
