@@ -154,7 +154,7 @@ class AttemptPort(ClientPort):
             return []
         if self.is_asking_airflow:
             return [Claim(is_answered=False)]
-        claims, states = self._said([self._context["ti"].task_id], CLAIM_KEY, Claim)
+        claims, states = self._read_messages([self._context["ti"].task_id], CLAIM_KEY, Claim)
         heard = {claim.map_index for claim in claims} | {self._map_index}
         may_own_run = (*RUNNING, *ENDED_BADLY)
         silent = [index for (_, index), state in states.items() if state in may_own_run and index not in heard]
@@ -171,7 +171,7 @@ class AttemptPort(ClientPort):
         """Return what the other tasks of the DAG run have announced."""
         ti = self._context["ti"]
         task_ids = tasks_that_set(self._context["dag"], "credit_limit")
-        found, states = self._said(task_ids, ANNOUNCEMENT_KEY, Announcement)
+        found, states = self._read_messages(task_ids, ANNOUNCEMENT_KEY, Announcement)
         heard = {(each.task_id, each.map_index) for each in found} | {(ti.task_id, self._map_index)}
         quiet = [state for place, state in states.items() if place not in heard]
         return Announced(
@@ -180,7 +180,7 @@ class AttemptPort(ClientPort):
             silent_ended=sum(state in ENDED_BADLY for state in quiet),
         )
 
-    def _said(
+    def _read_messages(
         self, task_ids: Collection[str], key: str, kind: type[S]
     ) -> tuple[list[S], dict[tuple[str, int], str | None]]:
         """Return what tasks of the DAG run have pushed under a key, and the states of these tasks.
@@ -189,14 +189,16 @@ class AttemptPort(ClientPort):
         and the retry could have deleted its XComs by the time they are read. But between the two reads, a retry may
         also push the XCom again and succeed. So the XComs are read again if a task has succeeded.
         """
-        said = self._pulled(task_ids, key, kind)
+        said = self._pull_messages(task_ids, key, kind)
         with self.asking_airflow():
             states = states_in_dag_run(self._context, task_ids)
         if "success" in states.values():
-            said |= self._pulled(task_ids, key, kind)
+            said |= self._pull_messages(task_ids, key, kind)
         return list(said.values()), states
 
-    def _pulled(self, task_ids: Collection[str], key: str, kind: type[S]) -> dict[tuple[str | None, int | None], S]:
+    def _pull_messages(
+        self, task_ids: Collection[str], key: str, kind: type[S]
+    ) -> dict[tuple[str | None, int | None], S]:
         with self.asking_airflow():
             pushed = self._context["ti"].xcom_pull(task_ids=list(task_ids), key=key) or []
         said = [kind.from_json(value) for value in pushed if value is not None]

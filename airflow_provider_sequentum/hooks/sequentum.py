@@ -159,7 +159,7 @@ class SequentumHook(SequentumConnection):
             if not isinstance(outcome, PollOutcome):
                 outcome.args = (f"{outcome} Run {number} of agent {agent} was not stopped.",)
                 raise outcome
-            return _ended_well(port, spec, run, is_late=outcome is PollOutcome.DEADLINE)
+            return _require_success(port, spec, run, is_late=outcome is PollOutcome.DEADLINE)
 
     def get_run(self, *, agent_id: int | str, run_id: int | str) -> Run:
         """Return the record of a run: its status, counts and times.
@@ -288,7 +288,7 @@ class SequentumHook(SequentumConnection):
             once = replace(self.settings, max_attempts=1)
             with client_errors_as_exceptions(self.sequentum_conn_id), SequentumClient(once) as client:
                 page = client.send(agents.list_agents(page=1, records_per_page=1))
-                whom = _whom(client)
+                whom = _organization_of(client)
         except SequentumException as error:
             return False, str(error)
         count = len(page) if page.total_record_count is None else page.total_record_count
@@ -382,7 +382,7 @@ class SequentumHook(SequentumConnection):
                         yield from read(stream, file.name or "")
 
 
-def _ended_well(port: ClientPort, spec: WaitSpec, run: Run | None, *, is_late: bool) -> Run:
+def _require_success(port: ClientPort, spec: WaitSpec, run: Run | None, *, is_late: bool) -> Run:
     """Return the run if it succeeded; otherwise raise the exception that a task fails with.
 
     :param run: its latest record; ``None`` if none was read in time.
@@ -436,7 +436,7 @@ def _naming_run(run: Run) -> Iterator[None]:
         ) from error
 
 
-def _whom(client: SequentumClient) -> str:
+def _organization_of(client: SequentumClient) -> str:
     # No endpoint returns the owner of a key. The organization that is billed comes closest.
     from airflow_provider_sequentum.api import billing
     from airflow_provider_sequentum.api.errors import SequentumError

@@ -129,7 +129,7 @@ class JobRecord(Stored):
     :param requested_at: when the start was about to be sent, by the worker's clock.
     :param deadline: when this attempt of the task gives up because of ``timeout``.
     :param execution_deadline: when it gives up because of ``execution_timeout``.
-    :param is_guess: whether the record was made up, because this version of Airflow keeps nothing between attempts.
+    :param is_guess: whether the record was inferred, because this version of Airflow keeps nothing between attempts.
         ``requested_at`` is then the earliest time at which a previous attempt can have started a job, and only a job
         that is still running can be that one.
     """

@@ -94,7 +94,7 @@ class JobStopper(ABC, Generic[R]):
 
     def check_time(self, now: datetime) -> None:
         """Give up when the time is up."""
-        # While the service answers 404, polling continues until the 404 counts as an end.
+        # While the service returns 404, polling continues until the 404 counts as an end.
         if self._missing_since is None and self._gives_up_at is not None and now >= self._gives_up_at:
             self.is_over = True
 

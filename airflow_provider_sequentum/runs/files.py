@@ -79,7 +79,7 @@ def select(listed: Iterable[RunFile], kinds: Sequence[str] | None, patterns: Seq
     for file in sorted(listed, key=lambda each: each.id):
         if not _kinds_of(file) & set((DELIVERED,) if kinds is None else kinds):
             left_out.setdefault(file.id, LeftOut(file, "file_kinds", by_author=kinds is not None))
-        elif not any(_fits(file.name or "", pattern) for pattern in patterns):
+        elif not any(_matches(file.name or "", pattern) for pattern in patterns):
             left_out.setdefault(file.id, LeftOut(file, "file_patterns", by_author=True))
         else:
             chosen.setdefault(file.id, file)
@@ -93,7 +93,7 @@ def _kinds_of(file: RunFile) -> set[str]:
     return {kind, SCREENSHOTS} if is_image else {kind}
 
 
-def _fits(name: str, pattern: str) -> bool:
+def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern)
 
 

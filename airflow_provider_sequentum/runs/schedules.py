@@ -138,7 +138,7 @@ def _pause_enabled(port: Port, record: PausedSchedules, listed: Sequence[Schedul
         _switch(port, schedules.disable, agent_id, schedule.id)
     if record.paused:
         after = {schedule.id: schedule for schedule in list_all_schedules(port, agent_id)}
-        if wrong := _not_so(after, record.ids, is_enabled=False):
+        if wrong := _not_switched(after, record.ids, is_enabled=False):
             raise _unconfirmed(wrong, "paused")
         record = record.updated(paused={n: after[n].updated for n in record.ids if n in after})
     return record
@@ -180,7 +180,7 @@ def resume_schedules(
         raise next(iter(problems.values()))
     if fresh:
         after = {schedule.id: schedule for schedule in list_all_schedules(port, agent_id)}
-        if wrong := _not_so(after, fresh, is_enabled=True):
+        if wrong := _not_switched(after, fresh, is_enabled=True):
             port.save(record.updated(resumed=tuple(n for n in record.resumed if n not in wrong)))
             raise _unconfirmed(wrong, "resumed")
     log.info("Resumed %s of agent %s: %s.", counted(len(fresh), "schedule"), agent_id, fresh)
@@ -230,7 +230,7 @@ def list_all_schedules(port: Sender, agent_id: int) -> Sequence[Schedule]:
     return listed
 
 
-def _not_so(after: Mapping[int, Schedule], ids: Collection[int], *, is_enabled: bool) -> list[int]:
+def _not_switched(after: Mapping[int, Schedule], ids: Collection[int], *, is_enabled: bool) -> list[int]:
     """Return the schedules that exist but do not have the requested state: an accepted request proves nothing."""
     return [number for number in ids if number in after and after[number].is_enabled is not is_enabled]
 

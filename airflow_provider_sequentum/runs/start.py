@@ -626,7 +626,7 @@ def candidates_for(
         run
         for run in listed
         if not (run.id in record.replaced or run.id in claimed or (record.is_guess and phase_of(run).is_over))
-        and _is_young(run, record, since)
+        and _may_be_newer(run, record, since)
     ]
 
 
@@ -655,12 +655,12 @@ def what_a_list_lacks(record: RunRecord, listed: Page[Run], since: datetime | No
     """
     if listed.unreadable:
         return f"{counted(listed.unreadable, 'run')} in the service's list for agent {record.agent_id} cannot be read."
-    if is_cut(listed, LONGEST_RUN_LIST) and all(_is_young(run, record, since) for run in listed):
+    if is_cut(listed, LONGEST_RUN_LIST) and all(_may_be_newer(run, record, since) for run in listed):
         return f"More runs were created since than the {len(listed)} that the service lists."
     return ""
 
 
-def _is_young(run: Run, record: RunRecord, since: datetime | None) -> bool:
+def _may_be_newer(run: Run, record: RunRecord, since: datetime | None) -> bool:
     created = run.created or run.start_time
     if created is not None and since is not None:
         return created >= since - CLOCK_TOLERANCE

@@ -383,10 +383,10 @@ def wait_for_runs(
     """
     pollers = [RunPoller(spec) for spec in specs]
     ends: dict[int, PollOutcome | SequentumError] = {}
-    looks = dict.fromkeys(range(len(pollers)), port.now())
-    while looks:
-        number = min(looks, key=lambda number: (looks[number], number))
-        port.sleep(max((looks[number] - port.now()).total_seconds(), 0.0))
+    next_polls = dict.fromkeys(range(len(pollers)), port.now())
+    while next_polls:
+        number = min(next_polls, key=lambda number: (next_polls[number], number))
+        port.sleep(max((next_polls[number] - port.now()).total_seconds(), 0.0))
         try:
             outcome = poll(port, pollers[number]).outcome
         except SequentumError as error:
@@ -395,9 +395,9 @@ def wait_for_runs(
         if outcome is not None:
             ends[number] = outcome
         if number in ends:
-            del looks[number]
+            del next_polls[number]
             on_end(number, ends[number], pollers[number].run)
         else:
             now = port.now()
-            looks[number] = now + timedelta(seconds=pollers[number].pause(now))
+            next_polls[number] = now + timedelta(seconds=pollers[number].pause(now))
     return [(ends[number], poller.run) for number, poller in enumerate(pollers)]

@@ -229,12 +229,12 @@ class SpaceRecord(JobRecord):
         """
         runs = self.runs or {}
         lost = {agent: run for agent, run in runs.items() if run.run_id is None and run.is_ambiguous}
-        told = dict.fromkeys(lost, "its run could not be distinguished from others")
+        reasons = dict.fromkeys(lost, "its run could not be distinguished from others")
         others = (start for start in self.starts if start.agent_id not in lost)
         unknown = (start.updated(run_id=start.run_id or 0) for run in lost.values() for start in run.starts)
         return self.updated(
             runs={agent: run for agent, run in runs.items() if agent not in lost},
-            not_started={**self.not_started, **told},
+            not_started={**self.not_started, **reasons},
             starts=(*others, *unknown),
             may_lack_runs=self.may_lack_runs or bool(lost),
         )
