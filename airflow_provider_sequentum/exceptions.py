@@ -38,7 +38,7 @@ class SequentumConnectionException(SequentumException, AirflowFailException):
 
 
 class SequentumConnectionNotFound(SequentumException):
-    """Airflow does not find the connection. Nothing was sent.
+    """Airflow cannot find the connection. Nothing was sent.
 
     Airflow reports the same error while its own API server or database is unavailable, and the two cases cannot be
     distinguished. So a retry can help.
@@ -192,7 +192,7 @@ def doubt_about(job: str, them: str = "it") -> str:
     :param job: the start of the sentence.
     :param them: the pronoun for the job.
     """
-    return f"{job} may be running and costing credits: look at {them} in Sequentum Cloud."
+    return f"{job} may be running and costing credits: check {them} in Sequentum Cloud."
 
 
 def add_ids(error: BaseException, agent_id: int | None, run_id: int | None = None) -> None:

@@ -144,7 +144,7 @@ def parse_texts(value: object) -> list[str] | None:
         return None
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ValueError(f"must be a text or a list of at least one, not {shown(value)}")
+        raise ValueError(f"must be a string or a list of at least one, not {shown(value)}")
     return list(texts)
 
 

@@ -1,11 +1,11 @@
 """Reading a connection on an event loop.
 
-Before Airflow 3.3.2, the secrets of a connection are masked by a blocking call to the supervisor, even in
-``aget_connection``. On an event loop the call raises ``DeadlockImminentError`` while another one is in progress, so it
-is made in a thread. ``common-compat`` does the same since 1.21, but Airflow's constraints have older versions of it.
+Before Airflow 3.3.2, even ``aget_connection`` masks the secrets of a connection with a blocking call to the supervisor.
+On an event loop, the call raises ``DeadlockImminentError`` while another one is in progress, so it is made in a thread.
+``common-compat`` has done the same since 1.21, but Airflow's constraints have older versions of it.
 
-The supervisor that ``dag.test()`` gives to a trigger cannot be awaited (as of 3.3.2): ``aget_connection`` then only
-finds connections that are environment variables.
+The supervisor of a trigger in ``dag.test()`` cannot be awaited (as of 3.3.2): there, ``aget_connection`` only finds
+connections in environment variables.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 async def aget_connection(hook: BaseHook, conn_id: str) -> tuple[Connection, Mapping[str, Any]]:
     """Return a connection and its extra, without blocking the event loop.
 
-    :raises AirflowNotFoundException: Airflow does not find the connection.
+    :raises AirflowNotFoundException: Airflow cannot find the connection.
     """
     if hasattr(Connection, "aextra_dejson") and not _is_in_dag_test():
         connection = await hook.aget_connection(conn_id)

@@ -2,7 +2,7 @@
 
 If a deferral times out or its trigger fails, all versions of Airflow resume the task with a method of their own and
 drop the ``kwargs`` of the deferral. They also render the templates of a resumed task again, although the context, the
-DAG or a Variable may have changed since.
+DAG or a Variable may have changed.
 
 If a task was marked or cleared and its process has not been notified yet, Airflow refuses its deferral (404 or 409). It
 only logs this and ends the process: there is no trigger, and no method of the operator is called.

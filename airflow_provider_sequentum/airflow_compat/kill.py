@@ -2,8 +2,8 @@
 
 Airflow 3 calls ``on_kill`` from a signal handler and then lets the task continue where it was, possibly just before it
 starts a run. So a kill during the work raises an exception that ends it, and a kill before the work prevents it. What
-happens to the remote job is decided where the exception is caught, outside of the signal handler. Airflow 2.11 raises
-an exception itself after ``on_kill``.
+happens to the remote job is decided where the exception is caught, outside the signal handler. Airflow 2.11 raises an
+exception itself after ``on_kill``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which attempt of a task this is, and whether there will be another one.
 
-No version of Airflow states it, but it follows from ``max_tries`` and ``try_number``: Airflow increases ``max_tries``
-at a clear and at nothing else, so that the first attempt after a clear is number ``max_tries - retries + 1``. One kind
-of clear cannot be detected: if the worker had died and Airflow had not noticed it yet, Airflow retries the task and
-leaves ``max_tries`` unchanged.
+No version of Airflow provides this, but it follows from ``max_tries`` and ``try_number``: Airflow increases
+``max_tries`` only when a task is cleared, so the first attempt after a clear is number ``max_tries - retries + 1``. One
+kind of clear cannot be detected: if the worker has died and Airflow has not noticed it yet, Airflow retries the task
+and leaves ``max_tries`` unchanged.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any]
             exception=error, try_number=int(ti.try_number), max_tries=task.max_tries, context=context
         )
     except Exception:
-        log.exception("The task's retry policy failed, so it decides nothing.")
+        log.exception("The task's retry policy raised an error, so Airflow ignores it.")
         return True
     return str(getattr(decision.action, "value", decision.action)) != "fail"
 

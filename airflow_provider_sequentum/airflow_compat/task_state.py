@@ -1,4 +1,4 @@
-"""Where an attempt keeps its record for the next one: Airflow 3.3's task state store, or an XCom on older versions."""
+"""Where an attempt stores its record for the next one: Airflow 3.3's task state store, or an XCom on older versions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class TaskState:
     """The stored record of a task.
 
     The task state store keeps it across retries. Whether it is kept when the task is cleared depends on Airflow and on
-    the user (``keep_task_state``), so nothing relies on it. Before Airflow 3.3, nothing is kept across attempts. There,
-    the record is an XCom, which is kept across a deferral, even if the deferral times out and its ``kwargs`` are lost.
+    the user (``keep_task_state``), so nothing relies on it. Before Airflow 3.3, nothing is kept across attempts, and
+    the record is an XCom. It survives a deferral, even one that times out and whose ``kwargs`` are lost.
 
     :param context: the task's context.
     :param key: the name of the record.

@@ -76,7 +76,7 @@ async def job_is_abandoned(
             if clock() - own_since >= WIPE_SECONDS:
                 return False
         if clock() >= gives_up_at:
-            log.warning("The task was cleared and its new attempt has not taken the job over. Stopping it.")
+            log.warning("The task was cleared, and its new attempt has not taken over the job. Stopping the job.")
             return True
         await asyncio.sleep(SUCCESSOR_POLL_INTERVAL)
 

@@ -48,17 +48,17 @@ log = logging.getLogger(__name__)
 _YES = {"true", "1", "yes", "y", "on"}  # the test button of Airflow 2.11 sends "y" for a ticked box
 _NO = {"false", "0", "no", "n", "off"}
 _USER_IN_ADDRESS = re.compile(r"\s*https?:[/\\]*[^/\\?#]*@", re.IGNORECASE)
-"""A browser takes a backslash for a slash, and any number of them for two."""
+"""Browsers read a backslash as a slash, and any number of slashes as two."""
 _JSON_NAMES = {list: "a list", bool: "a boolean", int: "a number", float: "a number"}
 
 
 class SequentumConnection(BaseHook):
-    """The base of the hook: the settings of a connection of type ``sequentum``, its clients, and its links.
+    """The base class of the hook: the settings, clients and links of a connection of type ``sequentum``.
 
-    It is all that operators, sensors and triggers need. The methods for ``@task`` code and for Airflow's connection
-    form are in :class:`~airflow_provider_sequentum.hooks.sequentum.SequentumHook`.
+    Operators, sensors and triggers need nothing else. The methods for ``@task`` code and for Airflow's connection form
+    are in :class:`~airflow_provider_sequentum.hooks.sequentum.SequentumHook`.
 
-    :param sequentum_conn_id: the connection. It is looked up at the first request.
+    :param sequentum_conn_id: the connection. It is looked up for the first request.
     """
 
     def __init__(self, sequentum_conn_id: str = DEFAULT_CONN_ID) -> None:
@@ -81,8 +81,8 @@ class SequentumConnection(BaseHook):
     def settings(self) -> ClientSettings:
         """The validated settings of the connection.
 
-        :raises SequentumConnectionNotFound: Airflow does not find the connection.
-        :raises SequentumConnectionException: one of its fields is unusable.
+        :raises SequentumConnectionNotFound: Airflow cannot find the connection.
+        :raises SequentumConnectionException: one of its fields is invalid.
         """
         return self._settings_from(self._connection, self._connection.extra_dejson)
 
@@ -91,7 +91,7 @@ class SequentumConnection(BaseHook):
 
         :raises SequentumConnectionException: the key, the host or a field of the connection is wrong.
         :raises SequentumRequestRefused: the service refused the request.
-        :raises SequentumUnavailable: there was no usable response; a retry can help.
+        :raises SequentumUnavailable: there was no usable response; a retry may help.
         """
         with client_errors_as_exceptions(self.sequentum_conn_id):
             return self.client.send(call)
@@ -99,9 +99,9 @@ class SequentumConnection(BaseHook):
     async def aget_settings(self) -> ClientSettings:
         """Return :attr:`settings` without blocking the event loop.
 
-        A connection that is not found is looked up again for a minute, because Airflow reports the same while its
-        database or secrets backend is unavailable. All waits of a connection in a triggerer depend on this lookup: they
-        would fail together, and the runs of tasks without retries would be stopped.
+        If the connection is not found, the lookup is repeated for a minute, because Airflow reports the same error
+        while its database or secrets backend is unavailable. All waits of a connection in a triggerer depend on this
+        lookup: they would fail together, and the runs of tasks without retries would be stopped.
         """
         pauses = iter(LOOKUP_PAUSES)
         while True:
@@ -111,12 +111,12 @@ class SequentumConnection(BaseHook):
                 if (pause := next(pauses, None)) is None:
                     raise self._missing_connection() from error
             log.warning(
-                "Airflow does not find the connection %r; looking it up again in %g s.", self.sequentum_conn_id, pause
+                "Airflow cannot find the connection %r; looking it up again in %g s.", self.sequentum_conn_id, pause
             )
             await asyncio.sleep(pause)
 
     async def aget_client(self) -> AsyncSequentumClient:
-        """Return a new async client; the caller closes it (``async with``)."""
+        """Return a new async client, which the caller has to close (``async with``)."""
         from airflow_provider_sequentum.api import AsyncSequentumClient
 
         settings = await self.aget_settings()
@@ -125,11 +125,11 @@ class SequentumConnection(BaseHook):
             return await asyncio.to_thread(AsyncSequentumClient, settings)
 
     def run_link(self, agent_id: int, run_id: int) -> str:
-        """Return the address of a run's page: the connection's template filled in, or the dashboard."""
+        """Return the URL of a run's page, from the connection's template; without one, the URL of the dashboard."""
         return self._link("run_link_template", agent_id=agent_id, run_id=run_id)
 
     def session_link(self, session_id: str) -> str:
-        """Return the address of an Agent Builder session's page, or the dashboard."""
+        """Return the URL of an Agent Builder session's page; see :meth:`run_link`."""
         return self._link("session_link_template", session_id=session_id)
 
     def close(self) -> None:
@@ -158,20 +158,20 @@ class SequentumConnection(BaseHook):
 
     def _missing_connection(self) -> SequentumConnectionNotFound:
         return SequentumConnectionNotFound(
-            f"Airflow does not find the connection {self.sequentum_conn_id!r}. Nothing was sent. If it does not exist, "
-            f"create it with type {CONN_TYPE!r} and the API key as its password. If it does, Airflow could not "
-            "look it up just now, and a retry can help."
+            f"Airflow cannot find the connection {self.sequentum_conn_id!r}. Nothing was sent. If it does not exist, "
+            f"create it with type {CONN_TYPE!r} and the API key as its password. If it exists, Airflow failed to look "
+            "it up, and a retry may help."
         )
 
     def _link(self, template_field: str, **ids: int | str) -> str:
         extra = self._connection.extra_dejson
-        # Annotated as a dictionary, but it is whatever JSON the connection contains.
+        # Annotated as a dictionary, but it is any JSON that the connection contains.
         template = extra.get(template_field) if isinstance(extra, Mapping) else None  # type: ignore[redundant-expr]
-        # Everyone who sees the task sees the link, and people do paste the key into the wrong field.
+        # Everyone who can see the task can see the link, and users do paste the key into the wrong field.
         if isinstance(template, str) and (secret := self._secret_in(template)):
             log.warning(
-                "The field %r of the connection %r holds %s, so it is not used. Everyone who sees the task would see "
-                "it. Credentials belong in the password only.",
+                "The field %r of the connection %r contains %s, so it is not used: everyone who can see the task would "
+                "see it. Put credentials in the password only.",
                 template_field,
                 self.sequentum_conn_id,
                 secret,
@@ -180,10 +180,10 @@ class SequentumConnection(BaseHook):
         return fill_link_template(template, self.settings.base_url, **ids)
 
     def _secret_in(self, template: str) -> str | None:
-        """Return what credentials an address holds that is shown in Airflow's UI."""
+        """Return what credentials a link template contains; ``None`` if there are none."""
         if self.settings.is_key_in(template):
             return "an API key"
-        return "a user or a password" if _USER_IN_ADDRESS.match(template) else None
+        return "a user name or a password" if _USER_IN_ADDRESS.match(template) else None
 
 
 def settings_from_connection(
@@ -203,7 +203,7 @@ def settings_from_connection(
     if is_unset(extra):
         extra = {}
     if not isinstance(extra, Mapping):
-        kind = _JSON_NAMES.get(type(extra), "a text")
+        kind = _JSON_NAMES.get(type(extra), "a string")
         raise ValueError(f"The connection's extra must be a JSON object, not {kind}.")  # noqa: TRY004  # one kind for all
     verify = _field(extra, "verify", _boolean, default=True)
     return ClientSettings(
@@ -218,10 +218,10 @@ def settings_from_connection(
 
 
 def fill_link_template(template: object, base_url: str, **ids: int | str) -> str:
-    """Return ``template`` with the ids in place of their ``{names}``; without a template, the root of the dashboard.
+    """Return ``template`` with the ids in place of their ``{names}``; without a template, the URL of the dashboard.
 
-    The addresses of the dashboard's pages are not documented, so none is guessed. The ids come from the server, so they
-    are quoted. The link is opened in a browser, so only HTTP URLs are accepted: ``javascript:`` would run code.
+    The URLs of the dashboard's pages are not documented, so none is guessed. The ids come from the server, so they are
+    quoted. The link is opened in a browser, so only HTTP URLs are accepted: ``javascript:`` would run code.
     """
     link = str(template or "").strip()
     if not link.lower().startswith(("https://", "http://")):
@@ -296,12 +296,12 @@ def _count(value: object) -> int:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text")  # noqa: TRY004  # one kind for all
+        raise ValueError("a string")  # noqa: TRY004  # one kind for all
     return value.strip()
 
 
 def _check_json(extra: str | None) -> None:
-    """Reject an extra that is not JSON. Airflow would replace it by an empty one."""
+    """Reject an extra that is not JSON, which Airflow would treat as empty."""
     try:
         json.loads((extra or "").strip() or "{}")
     except ValueError as error:
@@ -310,7 +310,7 @@ def _check_json(extra: str | None) -> None:
 
 def _path(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("the path of a file")  # noqa: TRY004  # one kind for all
+        raise ValueError("a file path")  # noqa: TRY004  # one kind for all
     return value.strip()
 
 

@@ -1,6 +1,6 @@
-"""The pinned version of an agent: the one that its tasks expect, kept in an Airflow Variable.
+"""The pinned version of an agent, which its tasks expect. It is stored in an Airflow Variable.
 
-A Variable outlives DAG runs in every version of Airflow, and a user can read it, edit it and delete it.
+A Variable outlives DAG runs in every version of Airflow, and a user can read, edit and delete it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def pin_key(conn_id: str, agent_id: int) -> str:
-    """Return the key of the Variable. It contains the connection, because ids are unique within one service only."""
+    """Return the key of the Variable. It contains the connection, because ids are only unique within one service."""
     return f"sequentum_pinned_version_{conn_id}_{agent_id}"
 
 
@@ -26,7 +26,7 @@ def read_pin(conn_id: str, agent_id: int) -> int | None:
     :raises SequentumRequestRefused: the Variable does not contain a version.
     """
     key = pin_key(conn_id, agent_id)
-    # Positional, because the parameter has another name in Airflow 2.
+    # Positional, because the parameter has a different name in Airflow 2.
     value = Variable.get(key, None)
     if is_unset(value):
         log.info("No version of agent %s is pinned yet. The first run whose task succeeds pins its own.", agent_id)
@@ -35,7 +35,7 @@ def read_pin(conn_id: str, agent_id: int) -> int | None:
         return parse_id(value)
     except ValueError as error:
         raise SequentumRequestRefused(
-            f"The Variable {key!r} {error}. Nothing was started. Set it to the number of a version, or delete it."
+            f"The Variable {key!r} {error}. Nothing was started. Set it to a version number, or delete it."
         ) from None
 
 

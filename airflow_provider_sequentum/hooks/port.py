@@ -1,4 +1,4 @@
-"""The ports of procedures on a worker: the client of a connection, the clock and, for an attempt, the task's state."""
+"""The ports of procedures on a worker: the client of a connection, a clock and, for an attempt, the task's state."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ T = TypeVar("T")
 S = TypeVar("S", Claim, Announcement)
 
 CLAIM_KEY = "sequentum_claim"
-"""The XCom in which a mapped task claims the run that it starts."""
+"""The XCom in which a mapped task claims the run that it starts as its own."""
 
 ANNOUNCEMENT_KEY = "sequentum_credits"
-"""The XCom in which a task with a credit limit announces what it starts."""
+"""The XCom in which a task with a credit limit announces its starts."""
 
 RUNNING = ("running", "restarting")
 """The states of a task that may be about to claim or announce what it starts."""
 
 ENDED_BADLY = ("up_for_retry", "failed")
-"""The states of a task that may have ended before it claimed or announced again what an earlier attempt started."""
+"""The states of a task that may have ended before it repeated the claims and announcements of an earlier attempt."""
 
 
 class ClientPort:
-    """Send with the client of a hook; see :class:`~.jobs.port.Sender`.
+    """Sends requests with the client of a hook; see :class:`~.jobs.port.Sender`.
 
     :param hook: the connection.
     """
@@ -51,17 +51,17 @@ class ClientPort:
     def connect(self) -> None:
         """Look up the connection and create its client.
 
-        :raises SequentumConnectionNotFound: Airflow does not find the connection.
-        :raises SequentumConnectionException: one of its fields is unusable.
+        :raises SequentumConnectionNotFound: Airflow cannot find the connection.
+        :raises SequentumConnectionException: one of its fields is invalid.
         """
         _ = self.hook.client
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
-        """Send a call and return its answer."""
+        """Send a request and return the parsed response."""
         return self.exchange(call, budget_share=budget_share, within=within).value
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
-        """Send a call and return its answer with the service's time."""
+        """Send a request and return the parsed response with the service's time."""
         client = self._urgent or self.hook.client
         limits = [limit for limit in (within, self._time_left()) if limit is not None]
         return client.exchange(call, budget_share=budget_share, within=min(limits, default=None))
@@ -76,7 +76,7 @@ class ClientPort:
         time.sleep(seconds if left is None else min(seconds, left))
 
     def hurry(self) -> None:
-        """Continue with a separate client that ignores the request budget and does not wait long between attempts.
+        """Switch to a separate client that ignores the request budget and barely waits between attempts.
 
         For a task that is being killed: the kill may have interrupted a request of the hook's client, and Airflow gives
         the process about five seconds.
@@ -96,11 +96,12 @@ class ClientPort:
 
 
 class AttemptPort(ClientPort):
-    """The port of an attempt: keeps its record, and its claims among mapped siblings; see :class:`~.jobs.port.Port`.
+    """The port of an attempt: also saves its record and exchanges messages with other tasks of the DAG run; see
+    :class:`~.jobs.port.Port`.
 
     :param hook: the connection.
     :param context: the task's context.
-    :param state: where the record is kept.
+    :param state: where the record is stored.
     """
 
     def __init__(self, hook: SequentumConnection, context: Mapping[str, Any], state: TaskState) -> None:
@@ -134,26 +135,26 @@ class AttemptPort(ClientPort):
             self._context["ti"].xcom_push(key=key, value=value)
 
     def push_link(self, key: str, address: str) -> None:
-        """Push the address of an extra link."""
+        """Push the URL of an extra link."""
         with self.asking_airflow():
             push_address(self._context, key, address)
 
     def claim(self, claim: Claim) -> None:
-        """Tell the task's mapped siblings which runs it has started or is about to start."""
+        """Tell the mapped siblings which runs this task has started or is about to start."""
         if self._map_index >= 0:
             self.push(CLAIM_KEY, claim.updated(map_index=self._map_index).to_json())
 
     def claims(self) -> list[Claim]:
-        """Return the claims of the task's mapped siblings. If they cannot be read, one start counts as unanswered.
+        """Return the claims of the mapped siblings. If they cannot be read, one start counts as unanswered.
 
-        So does a start of a sibling that has claimed nothing and is running or has failed: Airflow deletes the XComs of
-        an attempt when the next one starts, which may end before it claims its run again.
+        A sibling that has claimed nothing and is running or has failed counts as an unanswered start, too: Airflow
+        deletes the XComs of an attempt when the next one starts, which may end before it claims its run again.
         """
         if self._map_index < 0:
             return []
         if self.is_asking_airflow:
             return [Claim(is_answered=False)]
-        claims, states = self._said([self._context["ti"].task_id], CLAIM_KEY, Claim)
+        claims, states = self._read_messages([self._context["ti"].task_id], CLAIM_KEY, Claim)
         heard = {claim.map_index for claim in claims} | {self._map_index}
         may_own_run = (*RUNNING, *ENDED_BADLY)
         silent = [index for (_, index), state in states.items() if state in may_own_run and index not in heard]
@@ -161,7 +162,7 @@ class AttemptPort(ClientPort):
         return [claim for claim in claims if claim.map_index != self._map_index]
 
     def announce(self, announcement: Announcement) -> Announcement:
-        """Tell the other tasks of the DAG run what this one starts."""
+        """Tell the other tasks of the DAG run what this task starts."""
         placed = announcement.updated(task_id=self._context["ti"].task_id, map_index=self._map_index)
         self.push(ANNOUNCEMENT_KEY, placed.to_json())
         return placed
@@ -170,7 +171,7 @@ class AttemptPort(ClientPort):
         """Return what the other tasks of the DAG run have announced."""
         ti = self._context["ti"]
         task_ids = tasks_that_set(self._context["dag"], "credit_limit")
-        found, states = self._said(task_ids, ANNOUNCEMENT_KEY, Announcement)
+        found, states = self._read_messages(task_ids, ANNOUNCEMENT_KEY, Announcement)
         heard = {(each.task_id, each.map_index) for each in found} | {(ti.task_id, self._map_index)}
         quiet = [state for place, state in states.items() if place not in heard]
         return Announced(
@@ -179,23 +180,25 @@ class AttemptPort(ClientPort):
             silent_ended=sum(state in ENDED_BADLY for state in quiet),
         )
 
-    def _said(
+    def _read_messages(
         self, task_ids: Collection[str], key: str, kind: type[S]
     ) -> tuple[list[S], dict[tuple[str, int], str | None]]:
         """Return what tasks of the DAG run have pushed under a key, and the states of these tasks.
 
-        The XComs are read before the states. The other way round, a task could wait for its retry when the states are
-        read, and have lost its XComs to the retry when they are read. But a retry may also push the XCom again and
-        succeed between the two reads. So the XComs are read again if a task has succeeded.
+        The XComs are read before the states. In the other order, a task could be up for retry when the states are read,
+        and the retry could have deleted its XComs by the time they are read. But between the two reads, a retry may
+        also push the XCom again and succeed. So the XComs are read again if a task has succeeded.
         """
-        said = self._pulled(task_ids, key, kind)
+        said = self._pull_messages(task_ids, key, kind)
         with self.asking_airflow():
             states = states_in_dag_run(self._context, task_ids)
         if "success" in states.values():
-            said |= self._pulled(task_ids, key, kind)
+            said |= self._pull_messages(task_ids, key, kind)
         return list(said.values()), states
 
-    def _pulled(self, task_ids: Collection[str], key: str, kind: type[S]) -> dict[tuple[str | None, int | None], S]:
+    def _pull_messages(
+        self, task_ids: Collection[str], key: str, kind: type[S]
+    ) -> dict[tuple[str | None, int | None], S]:
         with self.asking_airflow():
             pushed = self._context["ti"].xcom_pull(task_ids=list(task_ids), key=key) or []
         said = [kind.from_json(value) for value in pushed if value is not None]
@@ -203,7 +206,7 @@ class AttemptPort(ClientPort):
 
     @contextmanager
     def asking_airflow(self) -> Iterator[None]:
-        """Mark a request to Airflow's supervisor. After an interrupted request, it cannot answer another one."""
+        """Mark a request to Airflow's supervisor, which cannot answer another one after an interrupted request."""
         self.is_asking_airflow = True
         try:
             yield

@@ -57,15 +57,15 @@ log = logging.getLogger(__name__)
 class SequentumHook(SequentumConnection):
     """Interact with Sequentum Cloud, using an Airflow connection.
 
-    There are methods for what ``@task`` functions need most: :meth:`list_agents`, :meth:`start_run`,
+    These methods cover what ``@task`` functions need most: :meth:`list_agents`, :meth:`start_run`,
     :meth:`wait_for_run`, :meth:`get_run`, :meth:`iter_records` and :meth:`cost_of`. For everything else, :meth:`send`
-    takes a request made by one of the functions of ``airflow_provider_sequentum.api`` and returns the typed response::
+    sends a request made by one of the functions of ``airflow_provider_sequentum.api`` and returns the typed response::
 
         from airflow_provider_sequentum.api import runs
 
         run = SequentumHook().send(runs.status(agent_id=7, run_id=42))
 
-    The connection is looked up at the first request. The API is described at
+    The connection is looked up for the first request. The API is documented at
     https://docs.sequentum.com/api-reference/introduction.
 
     :param sequentum_conn_id: the connection, of type ``sequentum``: its password is the API key, its host the base URL
@@ -78,7 +78,7 @@ class SequentumHook(SequentumConnection):
     hook_name = "Sequentum Cloud"
 
     def get_conn(self) -> SequentumClient:
-        """Return the client of this hook's connection; it stays open until :meth:`close`."""
+        """Return the client of this hook's connection. It stays open until :meth:`close` is called."""
         return self.client
 
     def start_run(
@@ -89,17 +89,16 @@ class SequentumHook(SequentumConnection):
         credit_limit: float | str | None = None,
         credit_limit_period: str = "day",
     ) -> Run:
-        """Start a run of an agent and return its record immediately. Only the caller is responsible for the run.
+        """Start a run of an agent and return its record immediately. The caller is responsible for the run.
 
-        Nothing stops the run if the calling task is killed or fails, and calling this method again, as a retry does,
-        starts another run. ``StartAgentRunOperator`` prevents both. For other options of a start, send
-        ``runs.start(...)``.
+        If the calling task fails or is killed, the run is not stopped, and a retry that calls this method again starts
+        another run. ``StartAgentRunOperator`` prevents both. For other start options, send ``runs.start(...)``.
 
         :param agent_id: the agent.
         :param input_parameters: the agent's input parameters, as a mapping or as JSON text.
-        :param credit_limit: do not start a run if its forecast cost, based on the agent's bills, would exceed what is
-            left of this limit in ``credit_limit_period``. Runs that are not billed yet do not count. Adds one API
-            request. Default: no limit.
+        :param credit_limit: do not start the run if its forecast cost, based on the agent's bills, exceeds what is left
+            of this limit in ``credit_limit_period``. Runs that are not billed yet do not count. Adds one API request.
+            Default: no limit.
         :param credit_limit_period: ``day`` (default) or ``month``, in UTC.
         :raises CreditLimitReached: the start would exceed ``credit_limit``; nothing was started.
         :raises SequentumRequestRefused: the service refused the start, or a parameter is invalid.
@@ -118,8 +117,8 @@ class SequentumHook(SequentumConnection):
                 return self.send(runs.start(agent, input_parameters=inputs))
             except Exception:
                 raise
-            except BaseException:  # Ctrl-C, a timeout of Airflow: no answer will say what became of the start
-                log.warning("Interrupted while a run of agent %s was started. %s", agent, doubt_about("It"))
+            except BaseException:  # Ctrl-C, a timeout of Airflow: no response will show what became of the start
+                log.warning("Interrupted while starting a run of agent %s. %s", agent, doubt_about("It"))
                 raise
 
     def wait_for_run(
@@ -132,7 +131,7 @@ class SequentumHook(SequentumConnection):
     ) -> Run:
         """Wait until a run has succeeded, and return its record. This blocks and occupies a worker slot.
 
-        The run is never stopped.
+        This method never stops the run.
 
         :param agent_id: the agent.
         :param run_id: the run.
@@ -160,7 +159,7 @@ class SequentumHook(SequentumConnection):
             if not isinstance(outcome, PollOutcome):
                 outcome.args = (f"{outcome} Run {number} of agent {agent} was not stopped.",)
                 raise outcome
-            return _ended_well(port, spec, run, is_late=outcome is PollOutcome.DEADLINE)
+            return _require_success(port, spec, run, is_late=outcome is PollOutcome.DEADLINE)
 
     def get_run(self, *, agent_id: int | str, run_id: int | str) -> Run:
         """Return the record of a run: its status, counts and times.
@@ -188,9 +187,9 @@ class SequentumHook(SequentumConnection):
         return list(listed)
 
     def cost_of(self, *, agent_id: int | str, run_id: int | str) -> float | None:
-        """Return what a run cost in credits; ``None`` if that is not known.
+        """Return what a run cost, in credits; ``None`` if that is not known.
 
-        It is known after the run has ended and the service has billed it, if the key may read billing.
+        The cost is known once the run has ended and the service has billed it, if the key may read billing.
 
         :param agent_id: the agent.
         :param run_id: the run.
@@ -266,8 +265,8 @@ class SequentumHook(SequentumConnection):
     def list_paused_schedules(self, agent_id: int | str) -> list[Schedule]:
         """Return the schedules of an agent that are paused, whoever paused them.
 
-        ``PauseAgentSchedulesOperator`` relies on another task to resume the schedules. If that task never ran, this
-        method finds the schedules that are still paused; ``updated`` says since when.
+        After ``PauseAgentSchedulesOperator``, another task has to resume the schedules. If that task never ran, this
+        method finds the schedules that are still paused; ``updated`` is the time since when they are.
 
         :param agent_id: the agent.
         :raises SequentumUnavailable: some of the schedules cannot be read.
@@ -285,11 +284,11 @@ class SequentumHook(SequentumConnection):
         from airflow_provider_sequentum.api import SequentumClient, agents
 
         try:
-            # A user is waiting, so there is only one attempt.
+            # A user is waiting, so the request is not repeated.
             once = replace(self.settings, max_attempts=1)
             with client_errors_as_exceptions(self.sequentum_conn_id), SequentumClient(once) as client:
                 page = client.send(agents.list_agents(page=1, records_per_page=1))
-                whom = _whom(client)
+                whom = _organization_of(client)
         except SequentumException as error:
             return False, str(error)
         count = len(page) if page.total_record_count is None else page.total_record_count
@@ -303,7 +302,7 @@ class SequentumHook(SequentumConnection):
         from wtforms import BooleanField, IntegerField, StringField
         from wtforms.validators import Optional
 
-        # Airflow supports only these kinds and passwords; with any other one, it drops the whole connection type.
+        # Airflow supports only these field types and passwords; with any other, it drops the whole connection type.
         kinds = {"boolean": BooleanField, "integer": IntegerField}
         widgets: dict[str, Any] = {}
         for name, field in CONNECTION_FIELDS.items():
@@ -316,7 +315,7 @@ class SequentumHook(SequentumConnection):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return labels and placeholders of the form's standard fields, for Airflow 2.11 to 3.1."""
+        """Return the labels and placeholders of the form's standard fields, for Airflow 2.11 to 3.1."""
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
@@ -342,8 +341,8 @@ class SequentumHook(SequentumConnection):
         config = RunConfig.of(self, agent_id=agent_id, credit_limit=limit, credit_limit_period=period)
         if config.credit_limit_period == "dag_run":
             raise SequentumRequestRefused(
-                "credit_limit_period must be 'day' or 'month', not 'dag_run': what the hook starts belongs to no task "
-                "that other tasks know of. Nothing was started."
+                "credit_limit_period must be 'day' or 'month', not 'dag_run', because other tasks do not know which "
+                "runs the hook starts. Nothing was started."
             )
         with client_errors_as_exceptions(self.sequentum_conn_id):
             check_credit_limit(ClientPort(self), config)
@@ -365,8 +364,8 @@ class SequentumHook(SequentumConnection):
             listed = self.send(files.list_files(run.agent_id, run.id))
             if listed.left_out:
                 raise RunFilesUnavailable(
-                    f"Run {run.id} of agent {run.agent_id}: {counted(listed.left_out, 'file')} cannot be read in the "
-                    "service's list, so records may be missing."
+                    f"Run {run.id} of agent {run.agent_id}: {counted(listed.left_out, 'file')} in the service's list "
+                    "cannot be read, so records may be missing."
                 )
             selection = select(listed, None, [wanted])
             if reason := why_removed(run, listed) or why_records_missing(run, selection):
@@ -383,7 +382,7 @@ class SequentumHook(SequentumConnection):
                         yield from read(stream, file.name or "")
 
 
-def _ended_well(port: ClientPort, spec: WaitSpec, run: Run | None, *, is_late: bool) -> Run:
+def _require_success(port: ClientPort, spec: WaitSpec, run: Run | None, *, is_late: bool) -> Run:
     """Return the run if it succeeded; otherwise raise the exception that a task fails with.
 
     :param run: its latest record; ``None`` if none was read in time.
@@ -396,10 +395,10 @@ def _ended_well(port: ClientPort, spec: WaitSpec, run: Run | None, *, is_late: b
     if run is not None and phase_of(run) is Phase.SUCCEEDED:
         return run
     if run is not None and not is_late:
-        raise failure_for(port, run, "This call only waits: nothing restarts the run.")
+        raise failure_for(port, run, "This call only waits; nothing restarts the run.")
     state = "not known to have ended" if run is None else f"still {describe_run(run)}"
     raise AgentRunTimeout(
-        f"Run {spec.run_id} of agent {spec.agent_id} was {state} when the timeout of the wait passed. It was not "
+        f"Run {spec.run_id} of agent {spec.agent_id} was {state} when the timeout of the wait expired. It was not "
         "stopped.",
         agent_id=spec.agent_id,
         run_id=spec.run_id,
@@ -408,7 +407,7 @@ def _ended_well(port: ClientPort, spec: WaitSpec, run: Run | None, *, is_late: b
 
 
 def _temporary_file(name: str | None) -> IO[bytes]:
-    """Return an unnamed file on the worker's disk, which disappears whatever happens."""
+    """Return an unnamed file on the worker's disk, which disappears even if the process is killed."""
     with _naming_disk(name):
         return tempfile.TemporaryFile()
 
@@ -419,8 +418,8 @@ def _naming_disk(name: str | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFilesUnavailable(
-            f"{name!r} could not be kept in the worker's temporary folder {tempfile.tempdir or ''} while it is read: "
-            f"{error}. The variable TMPDIR names another folder. The run's files are untouched on the service."
+            f"{name!r} could not be saved in the worker's temporary folder {tempfile.tempdir or ''} to be read: "
+            f"{error}. To use another folder, set TMPDIR. The run's files on the service are unchanged."
         ) from error
 
 
@@ -432,13 +431,13 @@ def _naming_run(run: Run) -> Iterator[None]:
         yield
     except RecordsUnreadable as error:
         raise RunRecordsUnreadable(
-            f"The records of run {run.id} of agent {run.agent_id} cannot be read. {error} The files are untouched on "
-            "the service; leave this one out by a pattern, or land it and look."
+            f"The records of run {run.id} of agent {run.agent_id} cannot be read. {error} The files on the service are "
+            "unchanged. Exclude this one with a pattern, or land it and inspect it."
         ) from error
 
 
-def _whom(client: SequentumClient) -> str:
-    # No endpoint states whose key it is. The organization that pays for it comes closest.
+def _organization_of(client: SequentumClient) -> str:
+    # No endpoint returns the owner of a key. The organization that is billed comes closest.
     from airflow_provider_sequentum.api import billing
     from airflow_provider_sequentum.api.errors import SequentumError
 

@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 class TaskFacts(NamedTuple):
     """What an attempt knows about its task.
 
-    :param started_at: when this attempt of the task started. A deferral does not change it.
+    :param started_at: when this attempt of the task started; a deferral does not change it.
     :param max_tries: the task instance's ``max_tries``. It identifies the logical attempt, because Airflow increases it
         when the task is cleared.
     :param execution_deadline: when ``execution_timeout`` expires.
-    :param has_next_attempt: whether Airflow tries the task again if it fails now.
+    :param has_next_attempt: whether Airflow retries the task if it fails now.
     :param is_retry: whether this is not the first attempt since the task was created or last cleared.
     :param keeps_records: whether records outlive an attempt, as they do from Airflow 3.3 on.
     :param map_index: -1 for a task that is not mapped.
-    :param earlier_attempts: how many tries the task had before this one, clears included.
+    :param earlier_attempts: how many attempts the task had before this one, including those before a clear.
     :param dag_run_started_at: when the DAG run started.
     """
 
@@ -79,7 +79,7 @@ class JobAttempt(ABC, Generic[R]):
         self.is_let_go = False
         """Whether the attempt no longer owns the job: it has ended, was stopped or was left running, as logged."""
         self.stop_failed = False
-        """Whether the job was asked to stop and could not be confirmed to have ended."""
+        """Whether a stop was requested, but could not be confirmed."""
 
     @property
     def record(self) -> R | None:
@@ -115,7 +115,7 @@ class JobAttempt(ABC, Generic[R]):
     @property
     @abstractmethod
     def may_be_running(self) -> bool:
-        """Whether there may be a job that is running and that this attempt owns."""
+        """Whether a job that this attempt owns may be running."""
 
     @property
     @abstractmethod
@@ -129,7 +129,7 @@ class JobAttempt(ABC, Generic[R]):
 
     @abstractmethod
     def start_or_join(self) -> bool:
-        """Start the job, or join that of an earlier attempt; return whether there is nothing to wait for."""
+        """Start the job, or join that of an earlier attempt; return whether it has already ended."""
 
     @abstractmethod
     def wait(self) -> None:
@@ -139,12 +139,12 @@ class JobAttempt(ABC, Generic[R]):
     def resume(self, event: object) -> None:
         """Process the event of the trigger.
 
-        :raises SequentumException: the trigger could not check the job any more, or its event cannot be read.
+        :raises SequentumException: the trigger could no longer poll the job, or its event cannot be read.
         """
 
     @abstractmethod
     def conclude(self) -> bool:
-        """Evaluate the end of the wait; return whether the task is done. If it is not, wait again."""
+        """Evaluate the end of the wait; return whether the task is done. If not, the caller waits again."""
 
     @abstractmethod
     def stop(self, *, is_killed: bool = False) -> str:
@@ -185,9 +185,9 @@ class JobAttempt(ABC, Generic[R]):
             return None
         self.is_let_go = True
         if is_retried and self.port.is_recorded:
-            follows = "joins it" if self.can_be_joined else "looks for it"
+            follows = "joins it" if self.can_be_joined else "searches for it"
             return f"{self.name} is probably still running. The next attempt {follows}."
-        log.warning("%s may still be running when the task ends, and no next attempt takes it over.", self.name)
+        log.warning("%s may still be running when the task ends, and no later attempt will take it over.", self.name)
         self.port.deadline = None
         if is_killed:
             self.port.hurry()

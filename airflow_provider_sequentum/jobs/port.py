@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FAULT_TOLERANCE = timedelta(minutes=10)
-"""How long a wait tolerates that the service gives no usable response. The job keeps running in the meantime."""
+"""How long a wait tolerates that there is no usable response. The job keeps running in the meantime."""
 
 NOT_FOUND_TOLERANCE = timedelta(minutes=1)
-"""How long a 404 has to last before the job counts as gone: it may just have been started, and single 404s happen."""
+"""How long a 404 has to last before the job counts as gone: it may be new, and single 404s happen."""
 
 WAITING_SHARE = 0.8
-"""The share of the key's request budget that waiting may use, so that there is always room for a start."""
+"""The share of the key's request budget that waits may use, so that there is always room for a start."""
 
 OPTIONAL_SHARE = 0.5
-"""The share that optional requests may use: bills, schedule checks, diagnostics."""
+"""The share that optional requests may use, such as bills, schedule checks and diagnostics."""
 
 
 _SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -48,19 +48,19 @@ def steady_clock() -> Callable[[], datetime]:
 
 
 class Sender(Protocol):
-    """What it takes to poll a job, to wait for it and to stop it.
+    """What it takes to poll a job, wait for it and stop it.
 
-    :param deadline: when the attempt gives up: no request and no pause lasts longer. ``None`` means never; a stop sets
-        it to ``None``.
+    :param deadline: when the attempt gives up; no request and no pause lasts longer. ``None``, which a stop sets, means
+        never.
     """
 
     deadline: datetime | None
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
-        """Send a call and return its answer; see :meth:`.SequentumClient.send`."""
+        """Send a request and return the parsed response; see :meth:`.SequentumClient.send`."""
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
-        """Send a call and return its answer with the service's time; see :meth:`.SequentumClient.exchange`."""
+        """Send a request and return the parsed response with its time; see :meth:`.SequentumClient.exchange`."""
 
     def now(self) -> datetime:
         """Return the time as an aware UTC ``datetime``."""
@@ -70,10 +70,10 @@ class Sender(Protocol):
 
 
 class Port(Sender, Protocol):
-    """What the owner of a job needs in addition: a place for its record, and access to other tasks.
+    """What the owner of a job also needs: storage for its record, and messages to and from other tasks.
 
-    :param record: the record that was read or saved last.
-    :param is_recorded: whether that record is stored where the task's next attempt finds it.
+    :param record: the record that was last read or saved.
+    :param is_recorded: whether that record is stored where the task's next attempt will find it.
     :param hook: the connection.
     :param is_asking_airflow: whether a request to Airflow's supervisor is in progress.
     """
@@ -87,22 +87,22 @@ class Port(Sender, Protocol):
         """Look up the connection. If that fails, it is certain that nothing was sent."""
 
     def save(self, record: Stored | None) -> None:
-        """Save the record for the task's next attempt; ``None`` removes the one that is there."""
+        """Save the record for the task's next attempt; ``None`` deletes the stored one."""
 
     def claim(self, claim: Claim) -> None:
-        """Tell the task's mapped siblings which job this task is about to start, or has started."""
+        """Tell the mapped siblings which job this task has started or is about to start."""
 
     def claims(self) -> list[Claim]:
-        """Return what the task's mapped siblings have claimed."""
+        """Return what the mapped siblings have claimed."""
 
     def announce(self, announcement: Announcement) -> Announcement:
-        """Tell the other tasks of the DAG run what this one starts; return it with the place of this task."""
+        """Tell the other tasks of the DAG run what this task starts; return the announcement with the task's ids."""
 
     def announcements(self) -> Announced:
         """Return what the other tasks of the DAG run have announced."""
 
     def push(self, key: str, value: object) -> None:
-        """Push an XCom, for downstream tasks and people."""
+        """Push an XCom for downstream tasks and users."""
 
     def asking_airflow(self) -> AbstractContextManager[None]:
         """Mark a request to Airflow's supervisor; see ``is_asking_airflow``."""

@@ -4,8 +4,8 @@ All of it is JSON that both newer and older versions of this package can read: u
 get defaults. A record that cannot be read is never treated as "no record", because it could hide a job that is running.
 """
 
-# Modules with models of records have no "from __future__ import annotations": pydantic would evaluate the text of each
-# field, which takes each process of a task a millisecond and more.
+# Modules with models have no "from __future__ import annotations": pydantic would have to evaluate the annotations as
+# strings, which takes at least a millisecond in the process of every task.
 import hashlib
 import json
 from abc import abstractmethod
@@ -49,7 +49,6 @@ S = TypeVar("S", bound="Stored")
 class Stored(BaseModel):
     """Base of everything that is stored or sent."""
 
-    # A module with models has no "from __future__ import annotations": pydantic would have to read texts, one by one.
     model_config = ConfigDict(frozen=True, extra="ignore", validate_default=False, defer_build=True)
 
     def to_json(self) -> dict[str, Any]:
@@ -63,7 +62,7 @@ class Stored(BaseModel):
         :raises ValueError: it is something else, or has another format.
         """
         if not isinstance(value, Mapping):
-            raise ValueError(f"It is not a JSON object but a {type(value).__name__}.")  # noqa: TRY004 - as pydantic does
+            raise ValueError(f"It must be a JSON object, not {type(value).__name__}.")  # noqa: TRY004 - as pydantic does
         if value.get("format", FORMAT) != FORMAT:
             raise ValueError(f"It was written by another version of this package (format {value.get('format')!r}).")
         try:
@@ -116,23 +115,23 @@ class JobConfig(Configuration):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a digest of the work. An attempt with another digest asks for other work."""
+        """Return a hash of the work. An attempt with another hash asks for other work."""
 
 
 class JobRecord(Stored):
     """The fields that all records of remote jobs have.
 
-    A record belongs to a logical attempt, which begins when a task instance is created or cleared. Retries continue it.
+    A record belongs to a logical attempt, which starts when a task instance is created or cleared. Retries continue it.
 
-    :param fingerprint: digest of the work. An attempt with another digest asks for other work.
+    :param fingerprint: a hash of the work. An attempt with another hash asks for other work.
     :param max_tries: the task instance's ``max_tries``; ``None`` if it is not known. Airflow increases it whenever the
         task is cleared, and only then, so it identifies the logical attempt.
     :param requested_at: when the start was about to be sent, by the worker's clock.
     :param deadline: when this attempt of the task gives up because of ``timeout``.
     :param execution_deadline: when it gives up because of ``execution_timeout``.
-    :param is_guess: the record was not saved, because this version of Airflow keeps nothing between attempts.
+    :param is_guess: whether the record was inferred, because this version of Airflow keeps nothing between attempts.
         ``requested_at`` is then the earliest time at which a previous attempt can have started a job, and only a job
-        that is still running is taken for that one.
+        that is still running can be that one.
     """
 
     fingerprint: str | None = None
@@ -171,7 +170,7 @@ class JobRecord(Stored):
         return self.max_tries is not None and self.max_tries != max_tries
 
     def joined_by(self, new: "JobRecord") -> Self:
-        """Return the record once the attempt that made ``new`` has joined the job: from then on it bounds the job."""
+        """Return the record after the attempt of ``new`` has joined the job: from then on, its deadlines apply."""
         return self.updated(
             fingerprint=new.fingerprint,
             max_tries=new.max_tries,
@@ -196,12 +195,12 @@ class JobEvent(Stored):
 
 
 def fingerprint(*parts: object) -> str:
-    """Return a digest of JSON values."""
+    """Return a hash of JSON values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def sentence_of(error: ValidationError) -> str:
-    """Return the errors as sentences, one for each field. Values are not repeated unless a parser shows them."""
+    """Return the errors as sentences, one for each field. They contain a value only if its parser includes it."""
     lines = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         name = ".".join(map(str, problem["loc"]))
@@ -222,7 +221,7 @@ def read_event(kind: type[S], event: object) -> S:
 
 
 def objects_in(values: Iterable[object]) -> Iterator[Mapping[str, Any]]:
-    """Yield the JSON objects in records or events of another version, outer ones first: any may name the job."""
+    """Yield the JSON objects in records or events of another version, outer ones first. Any may name the job."""
     for value in values:
         if isinstance(value, Mapping):
             yield value

@@ -15,9 +15,9 @@ class Claim(Stored):
 
     :param agent_id: the agent; ``None`` for all agents of a space.
     :param run_ids: the runs that it has started; empty while a start is unanswered.
-    :param has_lost_run: whether it may have had runs, before those that it names, that could not be distinguished from
-        others.
-    :param map_index: which of the siblings it is.
+    :param is_answered: whether each of its starts has a response.
+    :param has_lost_run: whether it may have had earlier runs that could not be distinguished from others.
+    :param map_index: its map index.
     """
 
     agent_id: int | None = None
@@ -31,8 +31,8 @@ class PlannedStart(Stored):
     """A start of a run that a task announces to the other tasks of its DAG run.
 
     :param agent_id: the agent; 0 for all agents of a space that the task does not know.
-    :param credits: what it is expected to cost; ``None`` if the task does not know.
-    :param run_id: the run, once the service has answered; 0 if it could not be determined.
+    :param credits: the forecast of its cost; ``None`` if there is none.
+    :param run_id: the run, once the service has responded; 0 if it could not be determined.
     """
 
     agent_id: int = 0
@@ -44,7 +44,7 @@ class Announcement(Stored):
     """The message of a task with a credit limit to the other tasks of its DAG run.
 
     :param task_id: the task.
-    :param map_index: which of its mapped siblings it is.
+    :param map_index: its map index.
     :param starts: the starts that it has made, or may make, in all its attempts.
     :param pending: the starts that it wants to make, all or none: one, or one for each agent of a space.
     """
@@ -59,8 +59,8 @@ class Announced(NamedTuple):
     """What is known about the other tasks of a DAG run that have a credit limit.
 
     :param others: what they have announced.
-    :param silent_running: how many are running and have announced nothing yet.
-    :param silent_ended: how many have failed, or wait for their next attempt, without an announcement.
+    :param silent_running: how many are running and have not announced anything yet.
+    :param silent_ended: how many have failed or are up for retry without an announcement.
     """
 
     others: Sequence[Announcement] = ()

@@ -1,9 +1,9 @@
 """Stopping remote jobs: request the stop, poll, repeat the request, and confirm that the job has ended.
 
-An accepted request is not yet a stop, and a 404 is not an end. A job counts as stopped when the service shows it as
-ended, or has answered 404 for as long as a wait tolerates. An unconfirmed request is repeated while there is time,
-which does no harm; after that, the task's error says that the job may be running. If the service refuses to show the
-job, the only possible confirmation is that it refuses to stop it because it has ended.
+Neither an accepted request nor a single 404 means that the job has ended. A job counts as stopped when the service
+shows it as ended, or has returned 404 for as long as a wait tolerates. Until then, the request is repeated while there
+is time, which does no harm; after that, the error of the task says that the job may be running. If the service refuses
+to show the job, the only possible confirmation is that it refuses to stop it because it has ended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONGEST_REQUEST = 10.0
 
 AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
-# Few tasks need it, and re compiles a text on first use.
+# A string, because few tasks need it, and re compiles it on first use.
 _SAYS_OVER = (
     r"(?i)\b(?:is|was|has|been|already)\s+(?:already\s+)?(?:over|ended|finished|completed|stopped|cancell?ed|failed)\b"
     r"|\b(?:no longer|not) running\b"
@@ -81,7 +81,7 @@ class JobStopper(ABC, Generic[R]):
             last = f" (last seen: {status})" if status is not None else ""
             return f"The provider could not confirm that it ended{last}. {doubt_about('It')}"
         if self.is_hidden:
-            return "The service does not show it, and says that it is over."
+            return "The service does not show it, but states that it is over."
         if status is None:
             return "The service no longer knows it."
         if status.lower() == self.stopped:
@@ -94,7 +94,7 @@ class JobStopper(ABC, Generic[R]):
 
     def check_time(self, now: datetime) -> None:
         """Give up when the time is up."""
-        # While the service answers 404, polling continues until the 404 counts as an end.
+        # While the service returns 404, polling continues until the 404 counts as an end.
         if self._missing_since is None and self._gives_up_at is not None and now >= self._gives_up_at:
             self.is_over = True
 
@@ -162,12 +162,12 @@ class JobStopper(ABC, Generic[R]):
 def stop_jobs(port: Sender, stoppers: Sequence[JobStopper[Any]]) -> None:
     """Stop jobs: request all stops, then wait until all jobs have ended.
 
-    The requests wait only for the limit of the key. Neither ``requests_per_minute`` nor a pause after a 429 delays
-    them, because a running job costs credits.
+    Only the rate limit of the key delays the requests. Neither ``requests_per_minute`` nor a pause after a 429 does,
+    because a running job costs credits.
 
-    No error is raised. The stoppers and the log say which jobs could not be confirmed to have ended.
+    No error is raised. The stoppers and the log show for which jobs it could not be confirmed that they have ended.
     """
-    # The deadline applies to what precedes a stop, not to the stop itself.
+    # The deadline does not apply to the stop itself.
     deadline, port.deadline = port.deadline, None
     while (stopper := _next(stoppers, port.now())) is not None:
         port.sleep(max((stopper.due() - port.now()).total_seconds(), 0.0))
@@ -208,10 +208,10 @@ def _next(stoppers: Sequence[JobStopper[Any]], now: datetime) -> JobStopper[Any]
 
 
 def _says_it_is_over(error: SequentumError) -> bool:
-    """Return whether the service refuses to end a job because it has ended.
+    """Return whether the service refuses to stop a job because it has ended.
 
-    409 is documented as a conflict with the job's state, but its texts are not documented. So this counts only if the
-    service refuses to show the status.
+    A 409 is documented as a conflict with the job's state, but its messages are not documented. So this only counts if
+    the service refuses to show the status.
     """
     return error.status_code == 409 and re.search(_SAYS_OVER, str(error)) is not None
 

@@ -146,7 +146,7 @@ class RunChangesOperator(BaseOperator):
         self._compared = storage, [*files, *publication.compared_with], summary
         context["ti"].xcom_push(key=CHANGES_KEY, value=summary)
         self.log.info(
-            "%d records added, %d changed, %d removed, %d the same.",
+            "Records: %d added, %d changed, %d removed, %d unchanged.",
             *(summary[name] for name in ("added", "changed", "removed", "unchanged")),
         )
         if publication.changes.is_empty and on_unchanged == "skip":

@@ -1,4 +1,4 @@
-"""One attempt of a task that works with one run: acquire it, wait until it ends, evaluate the result."""
+"""One attempt of a task that works with one run: acquire the run, wait until it ends, evaluate the result."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class RunAttempt(JobAttempt[RunRecord]):
 
     :param port: sends requests, keeps the record and talks to Airflow.
     :param task: what is known about the task.
-    :param config: the run to start, if one has to be started, and how to handle it.
+    :param config: the run to start, if necessary, and how to handle it.
     :param publish: pushes the summary of the run: ``publish(run, cost=..., note=...)``.
-    :param is_one_of_many: whether the task has other runs, which do not wait for the bill of this one.
+    :param is_one_of_many: whether the task has other runs, which must not wait for the bill of this one.
     """
 
     config: RunConfig
@@ -101,7 +101,7 @@ class RunAttempt(JobAttempt[RunRecord]):
 
     @property
     def may_be_running(self) -> bool:
-        """Whether there may be a run that is running and that this attempt owns."""
+        """Whether a run that this attempt owns may be running."""
         record = self.record
         if record is None or (record.is_guess and record.run_id is None):
             return False
@@ -119,7 +119,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         except (SequentumError, SequentumUnavailable) as error:
             if not self.is_out_of_time or self.record is None:
                 raise
-            log.warning("The timeout passed before the run could be determined. (%s)", error)
+            log.warning("The timeout expired before the run could be determined. (%s)", error)
             self._give_up()
         is_over = self.is_over_now()
         if not is_over:
@@ -127,7 +127,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         return is_over
 
     def _limit_duration(self) -> None:
-        """Set the time at which the run is stopped because it takes too long compared with earlier ones."""
+        """Set the time at which to stop the run because it takes too long compared with earlier ones."""
         record = self.known_record
         if not self.config.stop_overdue or not self.config.wait_for_completion or record.overdue_at is not None:
             return
@@ -185,13 +185,13 @@ class RunAttempt(JobAttempt[RunRecord]):
     def wait(self) -> None:
         """Wait on the worker.
 
-        :raises SequentumError: the run could not be checked any more.
+        :raises SequentumError: the run could no longer be polled.
         """
         [(outcome, run)] = wait_for_runs(self.port, [self.wait_spec()])
         self.take_in_wait(outcome, run)
 
     def take_in_wait(self, outcome: PollOutcome | SequentumError, run: Run | None) -> None:
-        """Process the end of a wait; raises the error that ended it."""
+        """Process the end of a wait; raise the error if one ended it."""
         if self._is_another(run, is_unknown=run is None and getattr(outcome, "status_code", None) == 404):
             return
         if run is not None:
@@ -210,13 +210,13 @@ class RunAttempt(JobAttempt[RunRecord]):
         return False
 
     def _is_another(self, run: Run | None, *, is_unknown: bool) -> bool:
-        """Return whether the start created another run than its response names. If so, continue with that run.
+        """Return whether the start created another run than its response names; if so, continue with the created run.
 
         :param run: the run that the response names, as the service shows it.
         :param is_unknown: whether the service does not know it.
         """
         if self.is_out_of_time:
-            self.port.deadline = None  # finding the run is a part of stopping it
+            self.port.deadline = None  # finding the run is part of stopping it
         found = find_misnamed_run(self.port, self.known_record, run) if run is not None or is_unknown else None
         self._was_shown = self._was_shown or run is not None
         if found is None:
@@ -228,9 +228,9 @@ class RunAttempt(JobAttempt[RunRecord]):
         return True
 
     def conclude(self, stopped: RunStopper | None = None) -> bool:
-        """Evaluate the end of the wait. The task is not done if the run was restarted in place.
+        """Evaluate the end of the wait; return whether the task is done. It is not if the run was restarted in place.
 
-        :param stopped: the result of stopping the run, if the time is up and it was stopped together with others.
+        :param stopped: the result of stopping the run, if the time was up and it was stopped together with others.
         """
         if self._outcome is None:
             return False
@@ -248,7 +248,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         raise failure_for(self.port, run, what_follows(phase, self.config, self.task))
 
     def stop(self, *, is_killed: bool = False) -> str:
-        """Stop the run and return what happened to it, as a sentence."""
+        """Stop the run, and return what happened to it, as a sentence."""
         record = self.known_record
         if record.run_id is None:
             try:
@@ -304,7 +304,7 @@ class RunAttempt(JobAttempt[RunRecord]):
         self.run = run
         self._publish(run, **more)
         if self.config.version_to_run is not None:
-            # Few tasks ask for it, and each process of a task would pay for the import.
+            # Few tasks need it, and the import would slow down the process of every task.
             from airflow_provider_sequentum.runs.versions import check_version_of_run
 
             check_version_of_run(self.port, self.config, run)
@@ -343,16 +343,16 @@ class RunAttempt(JobAttempt[RunRecord]):
         )
 
     def _costs_of(self, run: Run) -> dict[str, Any]:
-        """Return what the summary says of the costs, if the task asks for it."""
+        """Return the fields of the summary about costs, if the task has ``report_cost``."""
         if not self.config.report_cost:
             return {}
-        # Few tasks do, and each process of a task would pay for the import.
+        # Few tasks need it, and the import would slow down the process of every task.
         from airflow_provider_sequentum.runs.cost import SETTLING, read_task_cost
 
         return read_task_cost(self.port, self.known_record, run, 0.0 if self._is_one_of_many else SETTLING)
 
     def _give_up(self, stopped: RunStopper | None = None) -> None:
-        """Stop the run because the time is up. Return normally if the run turns out to have ended by itself.
+        """Stop the run because the time is up. Return normally if the run has ended by itself in the meantime.
 
         :param stopped: the result of stopping the run, if it was stopped already.
         :raises AgentRunTimeout: ``timeout`` expired, or the run takes too long compared with earlier ones.
@@ -392,8 +392,8 @@ class RunAttempt(JobAttempt[RunRecord]):
         return True
 
     def _is_own_work(self) -> bool:
-        """Whether the run does what this attempt asks for. The run of an earlier attempt, until it is joined, may be
-        other work, or from before a clear.
+        """Whether the run does what this attempt asks for. Until it is joined, the run of an earlier attempt may have
+        other inputs or be from before a clear.
         """
         record = self.known_record
         return record.is_same_work(self.config.fingerprint()) and not record.was_cleared(self.task.max_tries)

@@ -32,18 +32,18 @@ def find_agent(port: Sender, name: str) -> Agent:
     listed = port.send(api.agents.list_agents(name=name))
     if listed.left_out:
         raise SequentumRequestRefused(
-            f"{counted(listed.left_out, 'agent')} whose names may be {name!r} cannot be read in the service's list. "
-            "Nothing was started. Give the agent's id."
+            f"{counted(listed.left_out, 'agent')} in the service's list cannot be read and may have the name {name!r}. "
+            "Nothing was started. Set agent_id."
         )
     named = [agent for agent in listed if agent.name == name]
     if not named:
         raise SequentumRequestRefused(
-            f"There is no agent with the name {name!r}. Nothing was started. Check the name, or give the agent's id."
+            f"There is no agent with the name {name!r}. Nothing was started. Check the name, or set agent_id."
         )
     if len(named) > 1:
         ids = ", ".join(str(agent.id) for agent in named)
         raise SequentumRequestRefused(
-            f"{len(named)} agents have the name {name!r}: {ids}. Nothing was started. Give the agent's id."
+            f"{len(named)} agents have the name {name!r}: {ids}. Nothing was started. Set agent_id."
         )
     return named[0]
 
@@ -51,18 +51,18 @@ def find_agent(port: Sender, name: str) -> Agent:
 def check_before_start(
     port: Port, config: RunConfig, made: tuple[PlannedStart, ...], *, is_first: bool
 ) -> tuple[PlannedStart, ...]:
-    """Check credits, version, schedules and the credit limit, as far as the parameters ask for it.
+    """Check credits, version, schedules and the credit limit, if the parameters ask for it.
 
     :param made: the starts that the task has made so far, if it has a credit limit.
-    :param is_first: whether the task has not had a run before.
-    :return: these starts and the one that it may make now.
+    :param is_first: whether this is the task's first run.
+    :return: these starts and the one that the task may make now.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
     :raises AgentVersionChanged: the agent has another version than the expected one.
     :raises CreditLimitReached: the start would exceed ``credit_limit``.
-    :raises SequentumRequestRefused: the service does not provide what is to be checked.
+    :raises SequentumRequestRefused: the service does not return what has to be checked.
     :raises SequentumError: the service could not be reached.
     """
-    # Few tasks ask for a check, and each process of a task would pay for the imports.
+    # Few tasks need a check, and the imports would slow down the process of every task.
     agent = f"Agent {config.agent_id}"
     if config.min_credits is not None:
         from airflow_provider_sequentum.runs.spend import check_credits
@@ -86,7 +86,7 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
     try:
         listed = port.send(api.schedules.list_schedules(agent_id), budget_share=OPTIONAL_SHARE, within=30.0)
     except SequentumError as error:
-        if error.status_code != 404:  # for an unknown agent, the start will fail
+        if error.status_code != 404:  # if the agent is unknown, the start fails anyway
             log.info("Could not check agent %s for schedules. (%s)", agent_id, error)
         return
     if listed.left_out:
@@ -100,7 +100,8 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
         for schedule in enabled[:MAX_NAMED]
     )
     log.warning(
-        "Agent %s has %s enabled in Sequentum Cloud: %s. It may run twice; disable one if that is not intended.",
+        "Agent %s has %s enabled in Sequentum Cloud: %s. The agent may run twice; if that is not intended, pause the "
+        "schedule or the DAG.",
         agent_id,
         counted(len(enabled), "schedule"),
         names,

@@ -1,4 +1,4 @@
-"""What runs cost: a single run, and all runs of a task over its attempts.
+"""The cost of runs: of a single run, and of all runs of a task over its attempts.
 
 Based on https://docs.sequentum.com/api-reference/billing.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.runs.record import RunRecord
 
 BILLING_PAGE = 1000
-"""The largest page that billing returns."""
+"""The largest page that billing returns, in entries."""
 
 _MAX_BILLING_PAGES = 5
 
@@ -44,7 +44,7 @@ def read_cost(port: Sender, run: Run) -> float | None:
 
 def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> dict[int, Decimal] | None:
     """Return what the runs of an agent cost between two times, by run id; ``None`` if it cannot be read in full."""
-    # Billing counts in days of an undocumented time zone.
+    # Billing uses days of an undocumented time zone.
     start_date, end_date = (first - timedelta(days=1)).date(), (last + timedelta(days=1)).date()
     call = api.billing.list_agent_runs(
         agent_id, start_date=start_date, end_date=end_date, records_per_page=BILLING_PAGE
@@ -65,15 +65,15 @@ def read_costs(port: Sender, agent_id: int, first: datetime, last: datetime) -> 
                 return costs
             call = following
     except SequentumError as error:
-        log.info("Could not read what the runs of agent %s cost. (%s)", agent_id, error)
-    return None  # with rows or pages left unread, the sums would be parts of the costs
+        log.info("Could not read the cost of the runs of agent %s. (%s)", agent_id, error)
+    return None  # with rows or pages left unread, the sums would only be parts of the costs
 
 
 def read_task_cost(port: Sender, record: RunRecord, run: Run, settling: float) -> dict[str, Any]:
-    """Return what a run and all runs of its task cost, as fields of the run's summary.
+    """Return the cost of a run and of all runs of its task, as fields of the run's summary.
 
-    :param settling: seconds after which a missing bill is read once more; 0 does not read it again. The bill of a run
-        appears a moment after its end.
+    :param settling: seconds after which a missing bill is read once more, because it appears a moment after the end of
+        the run; 0 to read it only once.
     """
     costs = None
     if run.started_at is not None and run.end_time is not None:
@@ -87,10 +87,10 @@ def read_task_cost(port: Sender, record: RunRecord, run: Run, settling: float) -
 
 
 def task_cost(record: RunRecord, costs: Mapping[int, Decimal]) -> dict[str, Any]:
-    """Add up what the runs of a task cost, over its attempts, restarts and clears.
+    """Add up the cost of a task's runs, over its attempts, restarts and clears.
 
-    :return: ``credits``; the ids of the ``runs`` that are in the sum; and ``is_complete``, which is false if a run is
-        not billed yet, or if the task may have had runs that are not recorded.
+    :return: ``credits``; ``runs``, the ids of the runs in the sum; and ``is_complete``, which is false if a run is not
+        billed yet, or if the task may have had runs that are not recorded.
     """
     own = record.all_runs
     billed = [run_id for run_id in own if run_id in costs]

@@ -1,4 +1,4 @@
-"""How a run is described: in a progress line, in an error, in the XCom that downstream tasks read."""
+"""Descriptions of a run: in progress lines, in errors, and in the XCom for downstream tasks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 QUIET_INTERVALS = (30.0, 60.0, 120.0, 300.0, 600.0)
-"""Seconds between two lines while nothing changes; the last one repeats."""
+"""Seconds between two log lines while nothing changes; the last one repeats."""
 
 
 class RunProgress:
-    """Decides which polls of a run are logged: a changed status immediately, the rest at increasing intervals."""
+    """Decides which polls of a run to log: a changed status immediately, otherwise at increasing intervals."""
 
     __slots__ = ("_next_line", "_quiet", "_status")
 
@@ -32,7 +32,7 @@ class RunProgress:
         return f"Run {run.id} of agent {run.agent_id}: {describe_run(run, served_at)}."
 
     def is_due(self, status: object, now: datetime) -> bool:
-        """Return whether a line is due about a status that was just seen."""
+        """Return whether to log a status that was just read."""
         if status != self._status:
             self._status, self._quiet = status, 0
         elif self._next_line is not None and now < self._next_line:
@@ -45,15 +45,15 @@ class RunProgress:
 def describe_run(run: Run, served_at: datetime | None = None) -> str:
     """Return a run's state in one line: status, pages, records, errors, duration.
 
-    :param served_at: the service's time of the answer, for a run that is still running. Times of the service are only
-        compared with its own clock.
+    :param served_at: the service's time of the response, for an active run. Times of the service are only compared with
+        its own clock.
     """
     records = counted(run.data_count or 0, "record")
     if run.export_count:
         records += f" ({run.export_count} exported)"
     parts = [status_name(run.status), counted(run.page_count or 0, "page"), records]
     if run.error_count:
-        # Only if there are any: the UI of Airflow 2 shows every line with the word "error" in red.
+        # Only if there are any, because the UI of Airflow 2 shows every line with the word "error" in red.
         parts.append(counted(run.error_count, "error"))
     until = run.end_time or served_at
     if run.started_at is not None and until is not None and until >= run.started_at:

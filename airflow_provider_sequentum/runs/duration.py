@@ -1,4 +1,4 @@
-"""How long the runs of an agent usually take, and when one is stopped because it takes much longer."""
+"""How long the runs of an agent usually take, and when to stop one that takes much longer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_SAMPLES = 20
 """Maximum number of the agent's last runs that determine the usual duration."""
 
 MIN_DURATIONS = 3
-"""With fewer successful runs, there is no usual duration."""
+"""Minimum number of successful runs that determine a usual duration."""
 
 OVERDUE_FACTOR = 3
 """A run is overdue when it has taken this many times its usual duration."""
@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UsualDuration:
-    """How long the agent's runs usually take, their queueing included.
+    """How long the agent's runs usually take, including the time in the queue.
 
     :param seconds: the median.
-    :param samples: of how many runs.
+    :param samples: the number of runs.
     """
 
     seconds: float
@@ -50,7 +50,7 @@ class UsualDuration:
 def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDuration | None:
     """Return the median duration of the last successful runs; ``None`` if there are too few.
 
-    Runs that took no time are ignored: their times are not precise enough, and three times nothing is nothing.
+    Runs with a duration of zero are ignored: the times are not precise enough, and three times zero is no limit.
 
     :param listed: the agent's runs, newest first.
     :param run_id: a run to leave out.
@@ -67,18 +67,22 @@ def usual_duration(listed: Iterable[Run], run_id: int | None = None) -> UsualDur
 def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | None:
     """Return when the run will have taken three times its usual duration, by the worker's clock; ``None`` if unknown.
 
-    If the list of runs cannot be read, the run has no such limit.
+    If the list of runs cannot be read, there is no such limit for the run.
     """
     try:
         reply = port.exchange(runs.list_runs(run.agent_id, RUNS_LISTED), budget_share=OPTIONAL_SHARE, within=30.0)
     except SequentumError as error:
-        log.warning("%s is not stopped if it takes too long: its history could not be read. (%s)", record.name, error)
+        log.warning(
+            "%s will not be stopped if it takes too long: the agent's runs could not be listed. (%s)",
+            record.name,
+            error,
+        )
         return None
     usual = usual_duration(reply.value, run.id)
     if usual is None:
         log.warning(
-            "%s is not stopped if it takes too long: fewer than %s runs of the agent succeeded and tell how long "
-            "they took, so none is usual.",
+            "%s will not be stopped if it takes too long: the usual duration is unknown, because fewer than %s runs of "
+            "the agent have succeeded with a known duration.",
             record.name,
             MIN_DURATIONS,
         )
@@ -86,12 +90,12 @@ def find_overdue_time(port: Sender, record: RunRecord, run: Run) -> datetime | N
     now = port.now()
     since = record.restart_asked_at or now
     if record.restart_asked_at is None and run.created is not None and reply.served_at is not None:
-        # A gateway's clock may be ahead, so that the run would seem older than its request.
+        # If a gateway's clock is ahead, the run seems to be older than its request.
         longest = now - record.requested_at if record.has_request_time else timedelta.max
         since = now - max(min(reply.served_at - run.created, longest), timedelta())
     allowed = OVERDUE_FACTOR * usual.seconds
     log.info(
-        "%s is stopped if it takes longer than %s: %s times the median of %s, of %s that succeeded.",
+        "%s will be stopped if it takes longer than %s: %s times the median of %s, from %s that succeeded.",
         record.name,
         format_seconds(allowed),
         OVERDUE_FACTOR,

@@ -1,4 +1,4 @@
-"""The files of a run: of what kind each is, which of them are wanted, and whether they are all there.
+"""The files of a run: their kinds, which of them are selected, and whether any are missing.
 
 Based on https://docs.sequentum.com/concepts/runs.
 """
@@ -25,10 +25,10 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A file that is not wanted.
+    """A file that is not selected.
 
-    :param parameter: what leaves it out: ``file_kinds`` or ``file_patterns``.
-    :param by_author: the DAG author set that parameter; it is not its default.
+    :param parameter: the parameter that excludes it: ``file_kinds`` or ``file_patterns``.
+    :param by_author: whether the DAG author has set that parameter.
     """
 
     file: RunFile
@@ -36,14 +36,14 @@ class LeftOut:
     by_author: bool
 
     def __str__(self) -> str:
-        return f"{named(self.file)} (kind {self.file.kind}, left out by {self.parameter})"
+        return f"{named(self.file)} (kind {self.file.kind}, excluded by {self.parameter})"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The files that are wanted and those that are not, both by id.
+    """The files that are selected and those that are not, in the order of their ids.
 
-    :param kinds: the kinds the DAG author asked for; ``None`` where the default applies.
+    :param kinds: the kinds that the DAG author has set; ``None`` for the default.
     """
 
     chosen: list[RunFile]
@@ -52,34 +52,34 @@ class Selection:
 
     @property
     def delivered_left_out(self) -> list[LeftOut]:
-        """Delivered files that are not wanted."""
+        """The delivered files that are not selected."""
         return [each for each in self.left_out if each.file.kind == DELIVERED]
 
     @property
     def author_left_out_records(self) -> bool:
-        """Whether files that may hold the records are left out because the DAG author's filter says so."""
+        """Whether a filter of the DAG author excludes files that may contain the records."""
         if self.kinds is not None and DELIVERED not in self.kinds:
             return True
         return any(each.by_author and each.file.kind in (DELIVERED, EXTRACTED) for each in self.left_out)
 
 
 def select(listed: Iterable[RunFile], kinds: Sequence[str] | None, patterns: Sequence[str]) -> Selection:
-    """Choose files by kind and by name.
+    """Select files by kind and by name.
 
-    A file that is listed twice counts once, and is chosen if one of its entries is: what is fetched by its id is the
-    same, and its records would be there twice.
+    A file that is listed twice is selected once, if one of its entries is: both have the same id and so the same
+    content, and its records would be duplicated.
 
     :param listed: the files of a run.
-    :param kinds: some of ``parameters.FileKind``; a file of any of them is chosen. ``None``: the delivered ones.
-    :param patterns: shell patterns (``*.csv``), case-sensitive; a file is chosen if its name, or the last part of a
-        name that is a path, fits any of them.
+    :param kinds: the kinds to select, from ``parameters.FileKind``. ``None``: the delivered files.
+    :param patterns: case-sensitive shell patterns (``*.csv``). A file is selected if its name matches any of them, or
+        the last part of its name if that is a path.
     """
     chosen: dict[int, RunFile] = {}
     left_out: dict[int, LeftOut] = {}
     for file in sorted(listed, key=lambda each: each.id):
         if not _kinds_of(file) & set((DELIVERED,) if kinds is None else kinds):
             left_out.setdefault(file.id, LeftOut(file, "file_kinds", by_author=kinds is not None))
-        elif not any(_fits(file.name or "", pattern) for pattern in patterns):
+        elif not any(_matches(file.name or "", pattern) for pattern in patterns):
             left_out.setdefault(file.id, LeftOut(file, "file_patterns", by_author=True))
         else:
             chosen.setdefault(file.id, file)
@@ -93,58 +93,56 @@ def _kinds_of(file: RunFile) -> set[str]:
     return {kind, SCREENSHOTS} if is_image else {kind}
 
 
-def _fits(name: str, pattern: str) -> bool:
+def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern)
 
 
 def why_incomplete(run: Run) -> str | None:
-    """Say why the run's files may not be complete; ``None`` if they are."""
+    """Return why the run's files may be incomplete; ``None`` if they are complete."""
     if phase_of(run).is_over:
         return None
     state = describe_run(run)
-    return f"It is not known to have ended ({state}), so its files may not be complete. Wait for its end first."
+    return f"It is not known to have ended ({state}), so its files may be incomplete. Wait for its end first."
 
 
 def why_removed(run: Run, listed: Collection[RunFile]) -> str | None:
-    """Say why the run's files must be gone; ``None`` if they are there or there never were any."""
+    """Return why the run's files must have been removed; ``None`` if there are files, or there never were any."""
     if listed or not (records := _records_of(run)):
         return None
     return f"It extracted {records} records, but has no files: they were removed, or never delivered."
 
 
 def why_records_missing(run: Run, selection: Selection) -> str | None:
-    """Say why the run's records are in none of the chosen files; ``None`` if they are there or were not asked for."""
+    """Return why no selected file contains the run's records; ``None`` if one may, or the author excluded them."""
     records = _records_of(run)
     if not records or selection.author_left_out_records:
         return None
     if any(file.kind in (DELIVERED, EXTRACTED) for file in selection.chosen):
         return None
-    return f"It extracted {records} records, but no file that may hold them is selected. Its files: " + (
+    return f"It extracted {records} records, but no file that may contain them is selected. Its files: " + (
         listing(selection.left_out) or "none"
     )
 
 
 def why_all_empty(run: Run, selection: Selection, sizes: Iterable[int | None]) -> str | None:
-    """Say why files without a byte cannot be all of the run's records; ``None`` if they may be.
+    """Return why empty files cannot contain the run's records; ``None`` if there is no contradiction.
 
-    :param sizes: bytes of the chosen files, as they were landed.
+    :param sizes: the sizes of the landed files in bytes.
     """
     records = _records_of(run)
     if not records or not selection.chosen or selection.author_left_out_records or any(sizes):
         return None
-    return f"It extracted {records} records, but all files that are to be copied are empty: " + listing(
-        selection.chosen
-    )
+    return f"It extracted {records} records, but all selected files are empty: " + listing(selection.chosen)
 
 
 def listing(files: Sequence[RunFile | LeftOut]) -> str:
-    """Name files in a sentence; of many, the first ones and how many more there are."""
+    """Return a list of files for a message: the first ones, and the number of others."""
     shown = [named(each) if isinstance(each, RunFile) else str(each) for each in files[:_MAX_NAMED]]
     return ", ".join(shown) + (f" and {len(files) - _MAX_NAMED} more" if len(files) > _MAX_NAMED else "")
 
 
 def named(file: RunFile) -> str:
-    """Return what a message calls a file."""
+    """Return the name of a file in messages."""
     if not file.name:
         return f"file {file.id}"
     return repr(file.name if len(file.name) <= _LONGEST_NAME else f"{file.name[:_LONGEST_NAME]}...")

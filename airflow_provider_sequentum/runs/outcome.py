@@ -1,4 +1,4 @@
-"""What the end of a run means to its task: success, a failure that a retry can fix, or one that it cannot."""
+"""What the end of a run means for its task: success, a failure that a retry may fix, or one that it cannot fix."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _WHAT_IT_MEANS = {
     Phase.RESTARTABLE: "it is still in the active Runs table and can be restarted in place",
     Phase.ARCHIVED: "it was archived to run-history, so there is nothing left to restart",
     Phase.STOPPED: "a person or another program stopped it",
-    Phase.SKIPPED: "the service did not execute it, as it does when the agent is archived",
+    Phase.SKIPPED: "the service did not execute it, for example because the agent is archived",
 }
 
 
@@ -74,7 +74,7 @@ def what_follows(phase: Phase, config: RunConfig, task: TaskFacts) -> str:
 
 
 def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = None) -> str:
-    """Return the message for a run that did not succeed: what happened, what is left of the run, what happens next."""
+    """Return the error message for a run that did not succeed: what happened, what became of it, what happens next."""
     lines = [f"Run {run.id} of agent {run.agent_id} ended: {describe_run(run)}; {_WHAT_IT_MEANS[phase_of(run)]}."]
     if run.message:
         lines.append(f"The service says: {run.message}")
@@ -90,7 +90,7 @@ def describe_end(run: Run, next_step: str, diagnostics: RunDiagnostics | None = 
 
 
 def _diagnose(port: Sender, run: Run) -> RunDiagnostics | None:
-    """Ask the service what went wrong. Without a response, the error only has what the run's record says."""
+    """Read the diagnostics of the run. Without them, the error only contains what is in the run's record."""
     try:
         return port.send(api.analytics.run_diagnostics(run.agent_id, run.id), budget_share=OPTIONAL_SHARE, within=30.0)
     except SequentumError:
@@ -110,11 +110,11 @@ class Judgement(NamedTuple):
 
 def judge(run: Run, policies: RunPolicies) -> Judgement:
     """Check a successful run: first for errors, then whether it has records at all, then for their number."""
-    # A server that does not state how many records were extracted may state how many were exported.
+    # If the number of extracted records is not stated, that of exported records may be.
     records = (run.export_count if run.data_count is None else run.data_count) or 0
     errors = run.error_count or 0
     if policies.max_errors is not None and errors > policies.max_errors:
-        return Judgement("fail", f"it counted {counted(errors, 'error')}, more than max_errors={policies.max_errors}")
+        return Judgement("fail", f"it had {counted(errors, 'error')}, more than max_errors={policies.max_errors}")
     if records == 0 and policies.on_empty != "succeed":
         return Judgement(policies.on_empty, f"it extracted no records (on_empty={policies.on_empty!r})")
     if policies.min_records is not None and records < policies.min_records:

@@ -1,7 +1,7 @@
 """The life cycle of a run, as one table: what each status means to a waiting task and to the task's next attempt.
 
-All decisions about a run use :func:`phase_of`. Two statuses look alike: ``Failure`` (6) is a failed run that is still
-in the active Runs table and can be restarted in place; ``Failed`` (7) is the same run after it was archived to
+All decisions about a run use :func:`phase_of`. Two statuses are easily confused: ``Failure`` (6) is a failed run that
+is still in the active Runs table and can be restarted in place; ``Failed`` (7) is the same run after it was archived to
 run-history, with nothing left to restart.
 
 Based on https://docs.sequentum.com/concepts/runs.
@@ -23,25 +23,25 @@ class Phase(Enum):
     """What a status means to a task that waits for the run, and to the next attempt of the task that started it."""
 
     ACTIVE = "active"
-    """Still running: the task keeps waiting, a new attempt joins the run."""
+    """Still active: the task keeps waiting; a new attempt joins the run."""
 
     SUCCEEDED = "succeeded"
-    """The task succeeds, a new attempt returns the same run."""
+    """The task succeeds; a new attempt returns the same run."""
 
     RESTARTABLE = "restartable"
-    """Failed, still in the active table: a new attempt restarts the same run in place."""
+    """Failed, still in the active Runs table: a new attempt restarts the same run in place."""
 
     ARCHIVED = "archived"
     """Failed and moved to run-history: a new attempt starts a new run."""
 
     STOPPED = "stopped"
-    """Ended by a stop or kill: not retried; a cleared task starts a new run."""
+    """Stopped or killed: the task is not retried; after it is cleared, it starts a new run."""
 
     SKIPPED = "skipped"
     """Not executed by the service: the task is skipped."""
 
     UNKNOWN = "unknown"
-    """A status this version does not know: the task keeps waiting, with a warning, until its deadline."""
+    """A status that this version does not know: the task logs a warning and keeps waiting until its deadline."""
 
     @property
     def is_over(self) -> bool:
@@ -73,11 +73,11 @@ def phase_of(run: Run) -> Phase:
 
 
 def phase_of_status(status: RunStatus | int | str | None, table_type: str | None = None) -> Phase:
-    """Return the phase that a status stands for.
+    """Return the phase of a status.
 
     :param status: the run's status as the API client parsed it; unknown codes and names are allowed.
-    :param table_type: the table that holds the record, ``run`` or ``history``. A ``Failure`` found in ``history`` has
-        been archived, whatever its status still says.
+    :param table_type: the table that contains the record, ``run`` or ``history``. A ``Failure`` in ``history`` has been
+        archived, even if its status does not show that yet.
     """
     phase = PHASES[status] if isinstance(status, RunStatus) else Phase.UNKNOWN
     if phase is Phase.RESTARTABLE and (table_type or "").lower() == "history":
@@ -86,10 +86,10 @@ def phase_of_status(status: RunStatus | int | str | None, table_type: str | None
 
 
 class NextStep(Enum):
-    """What a new attempt of the task does with the run that an earlier one started."""
+    """What a new attempt of the task does with the run of an earlier attempt."""
 
     START = "start"
-    """Start a new run: the old one has ended, or is unknown to the service."""
+    """Start a new run, because the old one has ended or is unknown to the service."""
 
     STOP_AND_START = "stop_and_start"
     """Stop the old run, then start a new one."""

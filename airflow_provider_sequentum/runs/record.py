@@ -1,4 +1,4 @@
-"""The configuration of a run, and the record that one attempt of a task leaves for the next."""
+"""The configuration of a run, and the record that an attempt of a task leaves for the next attempt."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -33,7 +33,7 @@ MAX_REPLACED = 20
 
 
 class RunPolicies(JobConfig):
-    """How a task handles its runs: what the operators of one run and of a space have in common.
+    """How a task handles its runs: the parameters that the operators for one run and for a space have in common.
 
     See the parameters of :class:`~airflow_provider_sequentum.operators.agent_run.StartAgentRunOperator`.
     """
@@ -88,7 +88,7 @@ class RunConfig(RunPolicies, StartOptions):
     check_schedules: Flag = False
 
     def start_call(self) -> Call[Run]:
-        """Return the call that starts the run. It is not safe to repeat: each one is a billed run."""
+        """Return the request that starts the run. It must not be repeated: each start is a billed run."""
         return runs.start(self.agent_id, **self._start_options())
 
     @property
@@ -97,11 +97,11 @@ class RunConfig(RunPolicies, StartOptions):
         return self.pinned_version if self.expected_version == "pinned" else self.expected_version
 
     def fingerprint(self) -> str:
-        """Return a digest of the agent and of all options of the request."""
+        """Return a hash of the agent and of all options of the request."""
         return fingerprint(self.agent_id, self._start_options())
 
     def _start_options(self) -> dict[str, Any]:
-        # Options that are not set are left out, so that a later version with more options computes the same digest.
+        # Options that are not set are left out, so that a later version with more options computes the same hash.
         options = {name: getattr(self, name) for name in StartOptions.model_fields}
         return {name: value for name, value in options.items() if value is not None}
 
@@ -110,18 +110,21 @@ class RunRecord(JobRecord):
     """The record of one logical attempt at a run.
 
     :param agent_id: the agent.
-    :param config: the parsed parameters: a resumed task does not read the operator's arguments again. ``None`` in the
-        record of a space, which holds the configuration of all its runs.
-    :param run_id: the run, once the service has answered.
+    :param config: the parsed parameters, so that a resumed task does not read the operator's arguments again. ``None``
+        within the record of a space, which has the configuration of all its runs.
+    :param run_id: the run, once the service has responded.
     :param restart_asked_at: when the last restart in place was requested, by the worker's clock.
-    :param failure_ended_at: the end time of the Failure that was restarted; tells a stale response from a new Failure.
+    :param failure_ended_at: the end time of the Failure that was restarted. It distinguishes an outdated response from
+        a new Failure.
     :param replaced: the task's earlier runs. None of them can be the run of a lost start.
-    :param is_ambiguous: the task has failed because the run could not be distinguished from others.
-    :param is_rejected: the run succeeded, but violates a condition of the task, so the next attempt must not return it.
+    :param is_ambiguous: whether the task has failed because the run could not be distinguished from others.
+    :param is_rejected: whether the run succeeded but violates a condition of the task, so that the next attempt must
+        not return it.
     :param starts: the starts that the task has made so far, if it has a credit limit.
     :param first_requested_at: when the first of the task's runs was requested.
     :param may_lack_runs: whether the task may have had runs that this record does not name.
-    :param overdue_at: when the run will have taken too long compared with earlier ones, if it is to be stopped then.
+    :param overdue_at: when to stop the run because it has taken too long compared with earlier ones; ``None`` for
+        never.
     :param restarts_done: how many times this attempt of the task has restarted the run in place.
     """
 
@@ -158,8 +161,8 @@ class RunRecord(JobRecord):
     def starts_made(self) -> tuple[PlannedStart, ...]:
         """The starts that the task is known to have made.
 
-        A start whose response was lost counts only if its run could not be determined: an interrupted attempt may never
-        have sent the request, and the next attempt searches for its run.
+        A start without a response counts only if its run could not be determined: an interrupted attempt may never have
+        sent the request, and the next attempt searches for its run.
         """
         return tuple(start for start in self.starts if start.run_id is not None or self.is_ambiguous)
 
@@ -189,9 +192,9 @@ class RunRecord(JobRecord):
         )
 
     def unnamed(self) -> Self:
-        """Return the record without the run, because the response to the start names another run than the started one.
+        """Return the record without the run, because the response to the start names another one than was started.
 
-        Such a response says no more than a lost one.
+        Such a response is worth no more than a lost one.
         """
         starts = tuple(
             start.updated(run_id=None) if start.run_id == self.run_id and number == len(self.starts) else start

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Sender
 
 LONGEST_REASON = 1000
-"""Characters of the reason that is stored with a restored version; the mark of the task follows it."""
+"""Maximum characters of the reason that is stored with a restored version, followed by the mark of the task."""
 
 log = logging.getLogger(__name__)
 
 
 def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark: str) -> int:
-    """Make an old version the active one, and return the number that the service gives it as a new version.
+    """Restore an old version, and return the number that it gets as the new active version.
 
-    A restoration must not be repeated, because each request makes a new version. The mark in its comment tells a later
-    attempt of the same task that it was done.
+    This must not be repeated, because each request creates a new version. The mark in the comment of the new version
+    shows a later attempt of the same task that it was restored.
 
-    :param reason: why; it is stored as the comment of the new version.
-    :param mark: what names the task's logical attempt, and no other, in that comment.
-    :raises SequentumRequestRefused: the agent has no such version, or its active one cannot be read.
+    :param reason: why; it is stored in the comment of the new version.
+    :param mark: a unique identifier of the task's logical attempt, for that comment.
+    :raises SequentumRequestRefused: the agent has no such version, or its active version cannot be read.
     :raises SequentumUnavailable: the service accepted the request, but lists no new version.
-    :raises SequentumError: the service refused, or could not be asked.
+    :raises SequentumError: the service refused the request or could not be reached.
     """
     active, before = _versions(port, agent_id)
     if (done := _marked(before, mark)) is not None:
@@ -45,12 +45,12 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
     numbers = [each.version for each in before]
     if before.left_out and active not in numbers:
         raise SequentumRequestRefused(
-            f"{counted(before.left_out, 'version')} of agent {agent_id} cannot be read in the service's list, the "
-            f"active one among them, so it is not known whether version {version} was restored before. Nothing was "
-            "restored."
+            f"{counted(before.left_out, 'version')} in the service's list for agent {agent_id} cannot be read, "
+            f"including the active one, so it is unknown whether version {version} has already been restored. Nothing "
+            "was restored."
         )
     if active == version:
-        log.info("Version %s of agent %s is active already.", version, agent_id)
+        log.info("Version %s of agent %s is already active.", version, agent_id)
         return version
     if version not in numbers:
         raise SequentumRequestRefused(
@@ -63,7 +63,7 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
     except SequentumError as error:
         if not error.may_have_acted:
             raise
-        log.warning("The answer was lost; looking whether version %s was restored. (%s)", version, error)
+        log.warning("The response was lost; checking whether version %s was restored. (%s)", version, error)
         lost = error
     new = _find_restored(port, agent_id, version, numbers, mark, lost)
     log.info("Restored version %s of agent %s as version %s.", version, agent_id, new)
@@ -73,28 +73,28 @@ def restore_version(port: Sender, agent_id: int, version: int, reason: str, mark
 def _find_restored(
     port: Sender, agent_id: int, version: int, before: Collection[int], mark: str, lost: SequentumError | None
 ) -> int:
-    """Return the number of the version that a restoration has made.
+    """Return the number of the version that was created by restoring an old one.
 
-    :param before: the versions that there were before it.
-    :param lost: why its answer did not arrive, if it did not.
+    :param before: the versions that existed before.
+    :param lost: the error, if the response was lost.
     """
     try:
         after = _versions(port, agent_id)[1]
     except SequentumError as error:
         was = "was" if lost is None else "may have been"
         raise SequentumUnavailable(
-            f"Version {version} of agent {agent_id} {was} restored, but the new version could not be looked up, so "
-            f"nothing was pinned. A retry looks it up and does not restore again. ({error})"
+            f"Version {version} of agent {agent_id} {was} restored, but the list of versions could not be read, so no "
+            f"version was pinned. A retry reads it again and does not restore twice. ({error})"
         ) from error
     new = _marked(after, mark)
     if new is None and lost is None:
-        # A service that does not keep the comment shows the new version only by its number. Where the answer was lost,
-        # that number can be of a version that a user has saved in the same moment.
+        # If the service does not keep the comment, only the number shows the new version. But after a lost response,
+        # the new number may be that of a version that a user saved at the same moment.
         new = max((each.version for each in after if each.version not in before), default=None)
     if new is None:
         raise lost or SequentumUnavailable(
-            f"The service accepted to restore version {version} of agent {agent_id}, but lists no new version. Look at "
-            "the agent's versions in Sequentum Cloud."
+            f"The service accepted the request to restore version {version} of agent {agent_id}, but lists no new "
+            "version. Check the agent's versions in Sequentum Cloud."
         )
     return new
 

@@ -1,4 +1,4 @@
-"""Deleting what runs left on the service, once they are old enough and their files are known to be elsewhere."""
+"""Deleting old runs or their files from the service, once the files are known to be landed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Sender
 
 WhyNotLanded = Callable[[int, Sequence["RunFile"]], "str | None"]
-"""Says why the files of a run (by its id) are not known to be landed; ``None`` if they are."""
+"""Returns why the files of a run (by its id) are not known to be landed; ``None`` if they are."""
 
 KEPT_SIZE = 16_000
-"""Bytes of a summary that the reasons for keeping runs may take, as long as there are not very many."""
+"""Maximum bytes of the reasons for keeping runs in a summary, unless there are very many."""
 
 SHORTEST_REASON = 20
 
@@ -39,12 +39,12 @@ class Deletion:
     """What became of the old runs of an agent.
 
     :param agent_id: the agent.
-    :param dry_run: whether nothing was deleted, but only looked for.
+    :param dry_run: whether runs are only listed and not deleted.
     :param is_cut: whether there may be older runs that the service does not list.
-    :param oldest_listed: when the oldest run that it lists was created, if so.
-    :param deleted: ids of the runs that were deleted, or would be.
-    :param kept: why the other old runs were not, by id.
-    :param in_doubt: ids of runs whose deletion was sent and not answered.
+    :param oldest_listed: if so, when the oldest listed run was created.
+    :param deleted: the ids of the runs that were deleted, or would be.
+    :param kept: why the other old runs were kept, by id.
+    :param in_doubt: the ids of runs whose deletion was requested without a response.
     """
 
     agent_id: int
@@ -56,13 +56,13 @@ class Deletion:
     in_doubt: list[int] = field(default_factory=list)
 
     def describe(self) -> str:
-        """Return what was deleted until something ended the work, as sentences."""
+        """Return what was deleted before an error, as sentences."""
         were = "was" if len(self.deleted) == 1 else "were"
-        doubt = f" Run {self.in_doubt[-1]} may have been deleted: the answer was lost." if self.in_doubt else ""
+        doubt = f" Run {self.in_doubt[-1]} may have been deleted: the response was lost." if self.in_doubt else ""
         return f"{counted(len(self.deleted), 'run')} of agent {self.agent_id} {were} deleted before that.{doubt}"
 
     def summary(self) -> dict[str, Any]:
-        """Return plain JSON values, of bounded size: of many runs the reasons are short."""
+        """Return plain JSON values of bounded size: with many runs, the reasons are cut."""
         longest = max(KEPT_SIZE // max(len(self.kept), 1), SHORTEST_REASON)
         return {
             "agent_id": self.agent_id,
@@ -76,9 +76,9 @@ class Deletion:
 
 
 def old_runs(listed: Sequence[Run], older_than: timedelta, now: datetime) -> list[Run]:
-    """Return the runs that have ended so long ago, oldest first. One whose age is not known is not among them.
+    """Return the runs that ended more than ``older_than`` ago, oldest first. Runs of unknown age are not included.
 
-    :param now: the time by the service's clock, where it tells it.
+    :param now: the time by the service's clock, as far as is known.
     """
     ended = [(run.end_time or run.created, run) for run in listed if phase_of(run).is_over]
     old = [(at, run) for at, run in ended if at is not None and at < now - older_than]
@@ -92,16 +92,16 @@ def delete_old_runs(
     remove_method: RemoveMethod,
     why_not_landed: WhyNotLanded,
 ) -> None:
-    """Delete the old runs of an agent whose files are landed, or just say which these are.
+    """Delete the old runs of an agent whose files are landed, or only list them.
 
-    Nothing has to be remembered between two attempts: what was deleted is not listed any more.
+    Nothing has to be saved between attempts, because deleted runs are no longer listed.
 
-    :param result: says which agent, and whether nothing is to be deleted; it is filled in step by step, so that what
-        was deleted is known after an error too.
-    :param older_than: how long ago a run has to have ended.
-    :param remove_method: what to delete of it.
-    :param why_not_landed: proves that a run is landed.
-    :raises SequentumError: the service could not be asked, or its answer to a deletion was lost.
+    :param result: the agent, and whether this is a dry run. It is updated at each step, so that after an error it is
+        known what was deleted.
+    :param older_than: how long ago a run must have ended.
+    :param remove_method: what to delete.
+    :param why_not_landed: checks whether a run is landed.
+    :raises SequentumError: the service could not be reached, or its response to a deletion was lost.
     """
     agent_id, dry_run = result.agent_id, result.dry_run
     reply = port.exchange(runs.list_runs(agent_id, LONGEST_RUN_LIST), budget_share=OPTIONAL_SHARE)
@@ -110,12 +110,12 @@ def delete_old_runs(
     if result.is_cut:
         result.oldest_listed = min((run.created for run in listed if run.created is not None), default=None)
         log.warning(
-            "The service lists only the newest %d runs of agent %s. The oldest of them was created at %s; older ones "
-            "are not looked at.%s",
+            "The service lists only the newest %d runs of agent %s. The oldest of them was created at %s; older runs "
+            "are not checked.%s",
             length_of(listed),
             agent_id,
             result.oldest_listed,
-            " Those come into the list when listed ones are deleted." if remove_method == "RemoveEntireRun" else "",
+            " They will be listed once newer ones are deleted." if remove_method == "RemoveEntireRun" else "",
         )
     for run in old_runs(listed, older_than, _service_time(port, listed, reply.served_at)):
         reason = _why_kept(port, run, remove_method, why_not_landed)
@@ -134,10 +134,10 @@ def delete_old_runs(
 def _service_time(port: Sender, listed: Sequence[Run], served_at: datetime | None) -> datetime:
     """Return a time that the service's clock has reached.
 
-    With a ``Date`` of the future every run would be an old one. If nothing confirms it, the worker's clock counts: some
-    runs are kept that are old already.
+    With a ``Date`` in the future, every run would be old. If nothing confirms the ``Date``, the worker's clock is used:
+    some old runs may be kept.
 
-    :param served_at: the time by the ``Date`` of an answer, if there was one.
+    :param served_at: the time by the ``Date`` of a response, if it had one.
     """
     if served_at is None:
         return _latest_now(listed, port.now())
@@ -145,9 +145,9 @@ def _service_time(port: Sender, listed: Sequence[Run], served_at: datetime | Non
 
 
 def _latest_now(listed: Sequence[Run], now: datetime) -> datetime:
-    """Return a time that the service's clock has reached, where it does not tell its time.
+    """Return a time that the service's clock has reached, if its responses have no ``Date``.
 
-    :param now: the time by the worker's clock, which may be ahead of it.
+    :param now: the time by the worker's clock, which may be ahead.
     """
     return min(now, max((at for run in listed for at in (run.created, run.end_time) if at is not None), default=now))
 
@@ -158,16 +158,16 @@ def _why_kept(port: Sender, run: Run, remove_method: RemoveMethod, why_not_lande
     except SequentumError as error:
         if error.status_code not in (401, 403, 404):
             raise
-        return f"The service does not show its files: {error}"  # the key works, as the list of runs shows
+        return f"The service does not list its files: {error}"  # the key is valid, because runs could be listed
     if listed.left_out:
-        return f"{listed.left_out} of its files cannot be read in the service's list"
+        return f"{counted(listed.left_out, 'file')} in the service's list cannot be read"
     if not listed and remove_method == "RemoveAllFiles":
         return "It has no files"
     return why_not_landed(run.id, listed)
 
 
 def _delete(port: Sender, run: Run, remove_method: RemoveMethod, result: Deletion) -> str | None:
-    """Delete a run; return why the service refused."""
+    """Delete a run, and return why the service refused; ``None`` if it did not."""
     try:
         port.send(runs.delete(run.agent_id, run.id, remove_method), budget_share=OPTIONAL_SHARE)
     except SequentumError as error:
@@ -182,12 +182,12 @@ def _delete(port: Sender, run: Run, remove_method: RemoveMethod, result: Deletio
 
 
 def _why_unknown(port: Sender, run: Run, error: SequentumError) -> str | None:
-    """Return why a run that was to be deleted is still there, although the service answered that it is not."""
+    """Return why a run still exists although its deletion was answered with 404; ``None`` if it does not exist."""
     try:
         port.send(runs.status(run.agent_id, run.id), budget_share=OPTIONAL_SHARE)
     except SequentumError as unknown:
         if unknown.status_code != 404:
             raise
-        log.info("Run %s of agent %s was deleted already.", run.id, run.agent_id)
+        log.info("Run %s of agent %s had already been deleted.", run.id, run.agent_id)
         return None
-    return f"It is still there, although the service did not know it: {error}"
+    return f"It still exists, although the service responded that it does not: {error}"

@@ -1,8 +1,8 @@
-"""Pausing the schedules that the service keeps of an agent, and resuming just those.
+"""Pausing the schedules of an agent in the service, and resuming exactly those.
 
-A schedule that was paused by a user must not be resumed by a task. So what is going to be paused is recorded before it
-is: a task that dies between any two requests leaves a record of all it paused. At most the last schedule in it may not
-be paused yet.
+A task must not resume a schedule that a user paused. So each schedule is recorded before it is paused: a task that dies
+between any two requests leaves a record of all schedules that it paused. Only the last one in the record may not be
+paused yet.
 
 Based on https://docs.sequentum.com/concepts/schedules.
 """
@@ -27,18 +27,19 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Port, Sender
 
 RETURN_VALUE_KEY = "return_value"
-"""The XCom that a task's return value is in. It is pushed before the task has succeeded, too."""
+"""The XCom of a task's return value. The task pushes it before it has succeeded, too."""
 
 log = logging.getLogger(__name__)
 
 
 class PausedSchedules(Stored):
-    """What a task paused.
+    """The schedules that a task paused.
 
     :param agent_id: the agent.
-    :param max_tries: the task instance's ``max_tries``, which names the logical attempt: Airflow raises it at a clear.
-    :param paused: the schedules by id, with the service's time of the change. ``None`` while that is not known, because
-        the task died before it read it.
+    :param max_tries: the task instance's ``max_tries``, which identifies the logical attempt: Airflow increases it when
+        the task is cleared.
+    :param paused: the schedules by id, with the service's time of the change; ``None`` if the task died before it read
+        that time.
     """
 
     agent_id: int
@@ -52,7 +53,7 @@ class PausedSchedules(Stored):
 
 
 class ResumedSchedules(Stored):
-    """What a task resumed. A cleared task resumes again.
+    """The schedules that a task resumed. A cleared task resumes them again.
 
     :param agent_id: the agent.
     :param max_tries: as in :class:`PausedSchedules`.
@@ -67,12 +68,13 @@ class ResumedSchedules(Stored):
 def still_paused(
     previous: PausedSchedules, listed: Sequence[Schedule], *, was_cleared: bool
 ) -> dict[int, datetime | None]:
-    """Return what an earlier attempt paused and is still this task's to be resumed.
+    """Return the schedules that an earlier attempt paused and that are still to be resumed.
 
-    :param was_cleared: whether the task was cleared since. Then the task that resumes may have run, and a user may have
-        paused a schedule after it: one that was changed since this task paused it is the user's.
+    :param was_cleared: whether the task has been cleared since. Then the task that resumes them may have run, and a
+        user may have paused one of them afterwards: a schedule that was changed since this task paused it is left to
+        the user.
     """
-    # One that does not state whether it is enabled may well be paused.
+    # A schedule that does not state whether it is enabled may be paused.
     found = {schedule.id: schedule for schedule in listed if schedule.is_enabled is not True}
     return {
         number: changed
@@ -82,25 +84,25 @@ def still_paused(
 
 
 def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None, max_tries: int) -> list[int]:
-    """Pause the agent's schedules that are not paused yet, and return the ids of all that the task has paused.
+    """Pause the agent's enabled schedules, and return the ids of all schedules that the task has paused.
 
     :param port: saves the record before each change.
     :param previous: the record of an earlier attempt.
     :param max_tries: the task instance's ``max_tries``.
-    :raises SequentumUnavailable: the service does not show one as paused after it was paused.
-    :raises SequentumError: the service refused or could not be asked. The record holds what was paused until then.
+    :raises SequentumUnavailable: the service does not show a schedule as paused after it was paused.
+    :raises SequentumError: the service refused a request or could not be reached. The record shows what was paused.
     """
     record = PausedSchedules(agent_id=agent_id, max_tries=max_tries)
     was_cleared = previous is not None and previous.max_tries != max_tries
     if previous is not None and previous.agent_id != agent_id:
         log.warning(
-            "An earlier attempt was about agent %s. Those of its schedules %s that are paused stay so.",
+            "An earlier attempt of this task paused schedules of agent %s. Those of %s that are paused stay paused.",
             previous.agent_id,
             previous.ids,
         )
         previous = None
     if previous is not None and not was_cleared:
-        # Airflow has removed what the earlier attempt showed, and the list may not come.
+        # Airflow has deleted the XCom of the earlier attempt, and listing the schedules may fail.
         _announce(port, previous)
     try:
         listed = list_all_schedules(port, agent_id)
@@ -108,7 +110,7 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
         if previous is not None and was_cleared and previous.ids:
             log.warning(
                 "Schedules %s of agent %s were paused by this task before it was cleared. They may still be paused, "
-                "and no task is told to resume them: look at them in Sequentum Cloud.",
+                "and no task will resume them: check them in Sequentum Cloud.",
                 previous.ids,
                 agent_id,
             )
@@ -123,10 +125,10 @@ def pause_schedules(port: Port, agent_id: int, previous: PausedSchedules | None,
 
 
 def _pause_enabled(port: Port, record: PausedSchedules, listed: Sequence[Schedule]) -> PausedSchedules:
-    """Pause the schedules that are enabled, and return the record once the service shows them as paused."""
+    """Pause the enabled schedules, and return the record once the service shows them as paused."""
     agent_id = record.agent_id
     for schedule in listed:
-        # Of a schedule that does not say whether it is enabled, no one could know whether to resume it.
+        # If a schedule does not state whether it is enabled, it would be unknown whether to resume it.
         if schedule.is_enabled is not True:
             continue
         record = record.updated(paused={**record.paused, schedule.id: None})
@@ -136,7 +138,7 @@ def _pause_enabled(port: Port, record: PausedSchedules, listed: Sequence[Schedul
         _switch(port, schedules.disable, agent_id, schedule.id)
     if record.paused:
         after = {schedule.id: schedule for schedule in list_all_schedules(port, agent_id)}
-        if wrong := _not_so(after, record.ids, is_enabled=False):
+        if wrong := _not_switched(after, record.ids, is_enabled=False):
             raise _unconfirmed(wrong, "paused")
         record = record.updated(paused={n: after[n].updated for n in record.ids if n in after})
     return record
@@ -145,17 +147,17 @@ def _pause_enabled(port: Port, record: PausedSchedules, listed: Sequence[Schedul
 def resume_schedules(
     port: Port, agent_id: int, ids: Collection[int], previous: ResumedSchedules | None, max_tries: int
 ) -> list[int]:
-    """Resume schedules, and return the ids of all that the task has resumed.
+    """Resume schedules, and return the ids of all schedules that the task has resumed.
 
-    What an earlier attempt resumed is left alone: a user may have paused it since. One that cannot be resumed does not
-    keep the others from it.
+    Schedules that an earlier attempt resumed are skipped, because a user may have paused them since. If one cannot be
+    resumed, the others still are.
 
     :param port: saves the record after each change.
-    :param ids: what was paused.
+    :param ids: the schedules that were paused.
     :param previous: the record of an earlier attempt.
     :param max_tries: the task instance's ``max_tries``.
-    :raises SequentumUnavailable: the service still shows one as paused after it was resumed.
-    :raises SequentumError: the service refused one, or could not be asked. The record holds what was resumed.
+    :raises SequentumUnavailable: the service still shows a schedule as paused after it was resumed.
+    :raises SequentumError: the service refused a request or could not be reached. The record shows what was resumed.
     """
     record = ResumedSchedules(agent_id=agent_id, max_tries=max_tries)
     if previous is not None and (previous.agent_id, previous.max_tries) == (agent_id, max_tries):
@@ -165,7 +167,7 @@ def resume_schedules(
     for number in fresh:
         log.info("Resuming schedule %s of agent %s.", number, agent_id)
         try:
-            # While the service is down, not each of them waits for an answer in turn.
+            # If the service is down, the remaining requests do not all wait for a response.
             is_known = _switch(port, schedules.enable, agent_id, number, LONGEST_REQUEST if problems else None)
         except SequentumError as error:
             problems[number] = error
@@ -174,11 +176,11 @@ def resume_schedules(
             record = record.updated(resumed=(*record.resumed, number))
             port.save(record)
     if problems:
-        log.warning("Schedules %s of agent %s stay paused, as far as is known.", sorted(problems), agent_id)
+        log.warning("Schedules %s of agent %s are still paused, as far as is known.", sorted(problems), agent_id)
         raise next(iter(problems.values()))
     if fresh:
         after = {schedule.id: schedule for schedule in list_all_schedules(port, agent_id)}
-        if wrong := _not_so(after, fresh, is_enabled=True):
+        if wrong := _not_switched(after, fresh, is_enabled=True):
             port.save(record.updated(resumed=tuple(n for n in record.resumed if n not in wrong)))
             raise _unconfirmed(wrong, "resumed")
     log.info("Resumed %s of agent %s: %s.", counted(len(fresh), "schedule"), agent_id, fresh)
@@ -186,13 +188,13 @@ def resume_schedules(
 
 
 def describe_schedule(schedule: Schedule) -> str:
-    """Return a schedule as a message names it."""
+    """Return the name of a schedule in messages."""
     name = f" ({schedule.name!r})" if schedule.name else ""
     return f"{schedule.id}{name}"
 
 
 def _announce(port: Port, record: PausedSchedules) -> None:
-    """Show the ids to the task that is to resume the schedules, which runs even if this one fails."""
+    """Push the ids for the task that resumes the schedules, which runs even if this one fails."""
     port.push(RETURN_VALUE_KEY, record.ids)
 
 
@@ -203,7 +205,7 @@ def _switch(
     schedule_id: int,
     within: float | None = None,
 ) -> bool:
-    """Pause or resume a schedule; return whether the service knows it. Whether it was deleted, the list tells."""
+    """Pause or resume a schedule; return whether the service knows it. The list shows whether it was deleted."""
     try:
         port.send(switch(agent_id, schedule_id), within=within)
     except SequentumError as error:
@@ -222,19 +224,19 @@ def list_all_schedules(port: Sender, agent_id: int) -> Sequence[Schedule]:
     listed = port.send(schedules.list_schedules(agent_id))
     if listed.left_out:
         raise SequentumUnavailable(
-            f"{listed.left_out} of the schedules of agent {agent_id} cannot be read, so they can be neither paused "
-            "nor resumed. Look at them in Sequentum Cloud."
+            f"{counted(listed.left_out, 'schedule')} of agent {agent_id} cannot be read, so the agent's schedules "
+            "can be neither paused nor resumed. Check them in Sequentum Cloud."
         )
     return listed
 
 
-def _not_so(after: Mapping[int, Schedule], ids: Collection[int], *, is_enabled: bool) -> list[int]:
-    """Return the schedules that are there and are not as was asked: that the request was accepted is not enough."""
+def _not_switched(after: Mapping[int, Schedule], ids: Collection[int], *, is_enabled: bool) -> list[int]:
+    """Return the schedules that exist but do not have the requested state: an accepted request proves nothing."""
     return [number for number in ids if number in after and after[number].is_enabled is not is_enabled]
 
 
 def _unconfirmed(ids: list[int], what: str) -> SequentumUnavailable:
     return SequentumUnavailable(
-        f"Schedules {ids} were {what}, but the service does not show it. A retry asks again; or look at them in "
-        "Sequentum Cloud."
+        f"Schedules {ids} were {what}, but the service does not show that. A retry sends the requests again; or check "
+        "them in Sequentum Cloud."
     )

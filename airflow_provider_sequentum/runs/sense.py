@@ -1,4 +1,4 @@
-"""Waiting for a run that something else started: the parameters of the sensor, and what the end of the run means."""
+"""Waiting for a run that the task did not start: the parameters of the sensor, and what the end of the run means."""
 
 from datetime import datetime
 from typing import Annotated, Self
@@ -27,7 +27,7 @@ _NEXT_STEP = {
 class SensorConfig(Configuration):
     """The parsed parameters of a sensor.
 
-    See :class:`~airflow_provider_sequentum.sensors.agent_run.AgentRunSensor`. They are handed on when the sensor is
+    See :class:`~airflow_provider_sequentum.sensors.agent_run.AgentRunSensor`. They are stored when the sensor is
     deferred, so that it does not parse its parameters again when it resumes.
     """
 
@@ -53,7 +53,7 @@ class SensorConfig(Configuration):
             since=self.since,
             poll_interval=self.poke_interval,
             wait_for_restart=self.wait_for_restart,
-            # The sensor's own timeout limits how long the service may be unavailable, in every mode.
+            # In every mode, the sensor's own timeout limits how long the service may be unavailable.
             tolerate_outages=True,
         )
 

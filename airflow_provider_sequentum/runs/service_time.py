@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.port import Sender
 
 MAX_AHEAD = timedelta(minutes=10)
-"""How far the service's time may be ahead of the worker's before it has to be confirmed, by default."""
+"""How far a ``Date`` may be ahead of the worker's clock before it has to be confirmed, by default."""
 
 DATE_TOLERANCE = timedelta(minutes=5)
 """How much later than the ``Date`` of a response a run in it may have been created, because clocks differ a little."""
 
 MAX_APART = timedelta(minutes=1)
-"""How far the service's clock and the worker's may be apart before something else has to confirm a ``Date``."""
+"""How far a ``Date`` and the worker's clock may differ before the ``Date`` has to be confirmed."""
 
 log = logging.getLogger(__name__)
 
 
 def is_of_another_clock(served_at: datetime, seen: Iterable[Run]) -> bool:
-    """Return whether the ``Date`` of a response comes from another clock than the one that dates the runs.
+    """Return whether the ``Date`` of a response comes from another clock than the times of the runs.
 
     :param seen: the runs in that response. None of them can have been created after it.
     """
@@ -35,7 +35,7 @@ def is_of_another_clock(served_at: datetime, seen: Iterable[Run]) -> bool:
 
 
 def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MAX_AHEAD) -> datetime:
-    """Return a time that the service's clock has certainly reached, as far as this can be known.
+    """Return a time that the service's clock has certainly reached, as far as is known.
 
     A gateway with a wrong clock may send a ``Date`` in the future. If it is ahead of the worker's clock, the time that
     the service itself writes into a response has to confirm it. Otherwise the worker's clock is used.
@@ -54,7 +54,8 @@ def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MA
     if stated is not None and stated > now + most_ahead:
         return min(served_at, stated)
     log.warning(
-        "The service's answers are dated %s, and it is %s here. Nothing confirms that date: the earlier time counts.",
+        "The service's responses are dated %s, but it is %s here. Nothing confirms that date, so the earlier time is "
+        "used.",
         served_at,
         now,
     )
@@ -62,13 +63,13 @@ def confirmed_time(port: Sender, served_at: datetime, most_ahead: timedelta = MA
 
 
 def clock_ahead(port: Sender, served_at: datetime | None) -> timedelta:
-    """Return how far the clock that runs are dated by is ahead of the worker's, as far as can be known.
+    """Return how far the clock of the runs' times is ahead of the worker's, as far as is known.
 
-    A ``Date`` that is far from the worker's clock, on either side, may be that of a gateway. Then the time counts that
-    the service itself writes into an answer and, where it is not stated, the worker's.
+    A ``Date`` that differs much from the worker's clock, in either direction, may come from a gateway. Then the time
+    that the service itself writes into a response is used or, if there is none, the worker's clock.
 
-    :param served_at: the time by the ``Date`` of an answer that was read just now.
-    :raises SequentumError: the service could not be asked just now.
+    :param served_at: the time by the ``Date`` of a response that has just been read.
+    :raises SequentumError: the service could not be reached.
     """
     ahead = timedelta(0) if served_at is None else served_at - port.now()
     if abs(ahead) <= MAX_APART:
@@ -83,14 +84,14 @@ def clock_ahead(port: Sender, served_at: datetime | None) -> timedelta:
     if stated is not None:
         return stated - port.now()
     log.warning(
-        "The service's answers are dated %s, and nothing confirms that date. Airflow's clock counts.", served_at
+        "The service's responses are dated %s, and nothing confirms that date. Airflow's clock is used.", served_at
     )
     return timedelta(0)
 
 
 def _stated_time(port: Sender) -> datetime | None:
-    """Return the time that the service itself writes into an answer; ``None`` if it does not state one."""
-    # Rarely needed, and each process of a task would pay for the import.
+    """Return the time that the service itself writes into a response; ``None`` if it does not state one."""
+    # Rarely needed, and the import would slow down the process of every task.
     from airflow_provider_sequentum.api import billing
 
     return port.send(billing.credits(), budget_share=OPTIONAL_SHARE).retrieved_at

@@ -1,4 +1,4 @@
-"""Limiting what a start spends: ``min_credits``, which must be left, and ``credit_limit``, which must not be exceeded.
+"""Limiting the credits that runs use: ``min_credits`` must be left, and ``credit_limit`` must not be exceeded.
 
 The tasks of a DAG run share a limit without a lock. Each task first announces the start that it wants to make, and then
 reads the announcements of the others. Among the tasks that start, the one that announced last has read all other
@@ -42,13 +42,13 @@ MAX_SAMPLES = 20
 """Maximum number of the agent's last runs that a forecast is based on."""
 
 LOOK_INTERVAL = 3.0
-"""Seconds between two readings of the announcements, while only undecided ones prevent a decision."""
+"""Seconds between two reads of the announcements while only undecided ones prevent a decision."""
 
 MAX_LOOKS = 20
-"""Number of readings after which a task counts undecided announcements like decided ones."""
+"""Number of reads after which a task counts undecided announcements as decided."""
 
 MAX_AGENTS = 50
-"""Maximum number of agents in a space with a limit: each takes a request, and a key has 100 a minute."""
+"""Maximum number of agents in a space with a limit: each takes one request, and a key has 100 requests a minute."""
 
 MAX_NAMED = 10
 """Maximum number of agents that a message lists."""
@@ -68,22 +68,22 @@ class Verdict(Enum):
     START = "start"
     REFUSE = "refuse"
     WAIT = "wait"
-    """Keep the announcement and read again: others withdraw theirs because of it."""
+    """Keep the announcement, because it makes others withdraw theirs, and read again."""
     YIELD = "yield"
     """Withdraw the announcement for now, because others come first, and read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The expected spending with a start, in credits.
+    """The expected spending including a start, in credits.
 
-    :param forecast: what the start is expected to cost.
-    :param billed: what billing states for the period; 0 for a DAG run.
-    :param started: forecasts of the starts that were decided, including those of earlier attempts of this task.
+    :param forecast: the forecast of the start.
+    :param billed: what was billed in the period; 0 for a DAG run.
+    :param started: the forecasts of the decided starts, including those of earlier attempts of this task.
     :param starts: the number of these starts.
-    :param silent: a forecast for each task that ended without an announcement: it may have started a run.
-    :param ahead: forecasts of the undecided starts that come before this one.
-    :param undecided: forecasts of all undecided starts of other tasks.
+    :param silent: one forecast for each task that ended without an announcement: it may have started a run.
+    :param ahead: the forecasts of the undecided starts that come before this one.
+    :param undecided: the forecasts of all undecided starts of other tasks.
     :param awaits_announcements: whether a running task has not announced anything yet. It may be a retry, whose
         announcement Airflow has deleted.
     """
@@ -99,7 +99,7 @@ class Tally:
 
     @property
     def certain(self) -> Decimal:
-        """The sum with this start, without the undecided starts of others."""
+        """The sum including this start, without the undecided starts of others."""
         return self.billed + self.started + self.silent + self.forecast
 
     def decide(self, limit: Decimal, *, is_last_look: bool = False) -> Verdict:
@@ -125,10 +125,10 @@ def tally(
     """Add up what the tasks of a DAG run have announced.
 
     :param own: what this task has announced.
-    :param announced: what the others have.
-    :param bills: the bills of the agents to be started; what is already billed is not counted twice.
-    :param forecast: the cost of a start without a known forecast.
-    :param is_last_look: count the tasks that have not announced yet as if they had ended.
+    :param announced: what the others have announced.
+    :param bills: the bills of the agents to be started. A start that is already billed is not counted twice.
+    :param forecast: the forecast to use for a start that has none.
+    :param is_last_look: count running tasks that have not announced anything as if they had ended.
     """
     costs = {bill.agent_id: bill.costs for bill in bills}
 
@@ -165,9 +165,9 @@ def _place(announcement: Announcement) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What billing states about an agent.
+    """The billing data of an agent.
 
-    :param costs: what its runs cost, oldest first.
+    :param costs: the cost of each run, oldest first.
     :param samples: the costs of the last runs that have ended.
     :param since: the start of the period; ``None`` if the limit is for a DAG run.
     :param spent: what was spent in the period.
@@ -186,10 +186,10 @@ class Bill:
 
 
 def planned_starts(bills: Sequence[Bill], limit: Decimal) -> tuple[PlannedStart, ...]:
-    """Return a start of each agent with its forecast: the mean of what the agent's last runs cost.
+    """Return a start of each agent with its forecast: the mean cost of the agent's last runs.
 
-    Agents without a billed run share what is left of the limit. So nothing else is started at the same time, and their
-    bills are the basis of the next forecasts.
+    Agents without a billed run share what is left of the limit. This way, nothing else is started at the same time, and
+    their bills are the basis of the next forecasts.
     """
     means = [bill.mean for bill in bills]
     left = max(limit - sum((mean for mean in means if mean is not None), Decimal(0)), Decimal(0))
@@ -251,7 +251,7 @@ def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
     :param min_credits: the minimum; ``None`` skips the check.
     :param what: what is to be started.
     :raises CreditsTooLow: fewer are left.
-    :raises SequentumError: the balance cannot be read. A task with this check must not start without it.
+    :raises SequentumError: the balance cannot be read. A task with this check must not start anything without it.
     """
     if min_credits is None:
         return
@@ -267,15 +267,15 @@ def check_credits(port: Sender, min_credits: float | None, what: str) -> None:
 def reserve_credits(
     port: Port, config: RunPolicies, agents: Sequence[int], name: str, before: tuple[PlannedStart, ...]
 ) -> tuple[PlannedStart, ...]:
-    """Announce the starts of agents, and return only if the limit has room for all of them.
+    """Announce the starts of agents, and return only if all of them are within the limit.
 
-    :param agents: the agent, or all agents of a space, which are started by one request.
-    :param name: how messages name them.
+    :param agents: the agent, or all agents of a space, which one request starts.
+    :param name: their name in messages.
     :param before: the starts that this task has already made.
     :return: these and the new ones.
-    :raises CreditLimitReached: the sum would exceed the limit. The announcement was withdrawn.
+    :raises CreditLimitReached: the sum would exceed the limit. The announcement has been withdrawn.
     :raises SequentumRequestRefused: there are more bills than can be read.
-    :raises SequentumError: billing cannot be read. A task with a limit must not start without it.
+    :raises SequentumError: billing cannot be read. A task with a limit must not start anything without it.
     """
     if config.credit_limit is None:
         return before
@@ -288,7 +288,7 @@ def reserve_credits(
     except CreditLimitReached:
         raise
     except Exception:
-        # An announcement that is never decided would block the other tasks.
+        # An announcement that stays undecided would block the other tasks.
         with suppress(Exception):
             port.announce(own)
         raise
@@ -304,16 +304,16 @@ def _wait_for_room(
     own: Announcement,
     name: str,
 ) -> None:
-    """Announce starts, and return once the limit has room for them; see :func:`reserve_credits`.
+    """Announce starts, and return once they are within the limit; see :func:`reserve_credits`.
 
-    :param own: the announcement without them.
+    :param own: the announcement without these starts.
     """
     asking = own.updated(pending=starts)
     forecast = sum((Decimal(str(start.credits)) for start in starts), Decimal(0))
     place: Announcement | None = None
     for look in range(1, MAX_LOOKS + 1):
         is_last = look == MAX_LOOKS
-        # After a withdrawal, check before announcing again, so as not to block the tasks that come first.
+        # After a withdrawal, check before announcing again, so that tasks that come first are not blocked.
         if place is not None and not place.pending and not is_last:
             found = tally(place, port.announcements(), bills, forecast)
             if found.decide(limit) is Verdict.YIELD:
@@ -331,15 +331,15 @@ def _wait_for_room(
             raise _limit_reached(found, bills, config, name)
         if verdict is Verdict.YIELD:
             place = port.announce(own)
-        log.info("Other tasks of the DAG run are about to decide whether they start; checking again.")
+        log.info("Waiting for other tasks of the DAG run to decide whether they start a run.")
         port.sleep(LOOK_INTERVAL)
     raise AssertionError("The last look decides.")
 
 
 def check_credit_limit(port: Sender, config: RunConfig) -> None:
-    """Refuse a start that, by billing alone, would exceed the limit of a day or a month. Nothing is announced.
+    """Refuse a start that would exceed the limit of a day or a month, based on billing alone. Nothing is announced.
 
-    For code that is not a task of its own. Raises what :func:`reserve_credits` raises.
+    For code that does not have its own task. Raises the same as :func:`reserve_credits`.
     """
     limit = Decimal(str(config.credit_limit))
     bill = read_bill(port, config, config.agent_id)
@@ -350,14 +350,14 @@ def check_credit_limit(port: Sender, config: RunConfig) -> None:
 
 
 def read_bills(port: Sender, config: RunPolicies, agents: Sequence[int], name: str) -> list[Bill]:
-    """Read the bills of agents. Bills are listed by agent only, so each takes one request.
+    """Read the bills of agents, with one request for each, because the service only lists bills by agent.
 
-    Raises what :func:`reserve_credits` raises.
+    Raises the same as :func:`reserve_credits`.
     """
     if len(agents) > MAX_AGENTS:
         raise SequentumRequestRefused(
-            f"{name} has {len(agents)} agents. credit_limit takes a request for each of them, and at most "
-            f"{MAX_AGENTS}, so it cannot be checked. Nothing was started. Set min_credits instead."
+            f"{name} has {len(agents)} agents. credit_limit can be checked for at most {MAX_AGENTS} agents, because "
+            "each takes a request. Nothing was started. Set min_credits instead."
         )
     return [read_bill(port, config, agent_id) for agent_id in agents]
 
@@ -365,7 +365,7 @@ def read_bills(port: Sender, config: RunPolicies, agents: Sequence[int], name: s
 def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
     """Read the bills of an agent with one request."""
     now = port.now()
-    # Billing counts in days of an undocumented time zone, and its clock may be a day off as well.
+    # Billing uses days of an undocumented time zone, and its clock may be a day off as well.
     first = min(now - HISTORY, start_of(config.credit_limit_period, now - timedelta(days=1)) or now) - timedelta(days=1)
     reply = port.exchange(
         api.billing.list_agent_runs(
@@ -375,7 +375,7 @@ def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
             records_per_page=BILLING_PAGE,
         )
     )
-    # By a date in the future, nothing would have been spent yet.
+    # If the date were in the future, nothing would seem to have been spent in the period.
     moment = now if start_of(config.credit_limit_period, now) is None else confirmed_time(port, reply.served_at or now)
     page, since = reply.value, start_of(config.credit_limit_period, moment)
     if since is not None and page.unreadable:
@@ -385,9 +385,9 @@ def read_bill(port: Sender, config: RunPolicies, agent_id: int) -> Bill:
         )
     if since is not None and page.left_out:
         raise SequentumRequestRefused(
-            f"Billing lists {page.total_record_count} entries for agent {agent_id} since {first.date()}, more than the "
-            f"{len(page)} of one request, so credit_limit_period={config.credit_limit_period!r} cannot be checked. "
-            "Nothing was started. Set the period to 'dag_run'."
+            f"Billing has {page.total_record_count} entries for agent {agent_id} since {first.date()}, but one request "
+            f"returns only {len(page)}, so credit_limit_period={config.credit_limit_period!r} cannot be checked. "
+            "Nothing was started. Set credit_limit_period='dag_run'."
         )
     return bill_of(agent_id, page, since)
 
@@ -408,10 +408,10 @@ def _arithmetic(found: Tally, bills: Sequence[Bill], config: RunPolicies) -> str
         unbilled = "" if since is None else ", not billed yet"
         parts.append(f"{_shown(found.started)} for {counted(found.starts, 'start')} of this DAG run{unbilled}")
     if found.silent:
-        parts.append(f"{_shown(found.silent)} for tasks that ended, or run, without having announced a start")
+        parts.append(f"{_shown(found.silent)} for tasks that have ended or are running without an announcement")
     total = found.certain
     if found.undecided:
-        parts.append(f"{_shown(found.undecided)} that other tasks have announced and not decided")
+        parts.append(f"{_shown(found.undecided)} for undecided starts that other tasks have announced")
         total += found.undecided
     relation = "within" if total <= Decimal(str(config.credit_limit)) else "more than"
     limit = f"credit_limit={config.credit_limit:g} (credit_limit_period={period!r})"

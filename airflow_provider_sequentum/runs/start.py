@@ -1,8 +1,8 @@
 """Acquiring the one run that an attempt of a task works with: start it, join it, restart it, or find it again.
 
-No POST of the API is idempotent, so a start that is sent twice is a second billed run. The order of the steps prevents
-it: save the intent, send the start, save the run id. Wherever an attempt is interrupted, the next one can find out what
-happened.
+No POST request of the API is idempotent, so sending a start twice means a second billed run. The order of the steps
+prevents that: save the intent, send the start, save the run id. Wherever an attempt is interrupted, the next one can
+find out what happened.
 """
 
 from __future__ import annotations
@@ -44,30 +44,30 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
 CLOCK_TOLERANCE = timedelta(seconds=3)
-"""A run may seem to have been created this much before its start was sent: ``Date`` has whole seconds, and the clocks
-of the service's machines differ."""
+"""How much earlier than its start request a run may appear to have been created: ``Date`` has whole seconds, and the
+clocks of the service's machines differ."""
 
 OLDER = timedelta(minutes=1)
 """A run that was created at least this much before the start was sent is not the one that was started."""
 
-JUST_BEFORE = "Runs {} were created just before the start was sent, by clocks of the service that may differ."
-"""Why it is uncertain whether the start took effect."""
+JUST_BEFORE = "Runs {} seem to have been created just before the start was sent, but the service's clocks may differ."
+"""The reason why it is uncertain whether the start took effect."""
 
 LOOKUP_DELAYS = (5.0, 10.0)
-"""Seconds before each search for a lost run, which may take a moment to appear."""
+"""Seconds before each search for a lost run, which may take a while to appear."""
 
 SIBLING_DELAYS = (15.0, 15.0, 30.0)
-"""Seconds before each further search while starts of mapped siblings are unanswered: the responses show whose run is
-whose."""
+"""Seconds before each further search while starts of mapped siblings are unanswered. Their responses show which run
+belongs to which task."""
 
 LOOKUP_DELAYS_IF_KILLED = (0.0, 1.0, 4.0, 10.0)
-"""Seconds before each search if the task is being killed: Airflow gives it about five seconds."""
+"""Seconds before each search if the task is being killed: Airflow leaves it about five seconds."""
 
 BUSY_DELAYS = (10.0, 20.0, 30.0)
 """Seconds before each repetition of a start that was refused with 409: another run of the agent may be about to end."""
 
 RESTART_REFUSALS = (400, 404, 405, 409, 422)
-"""Status codes that mean that a run cannot be restarted, or that the service offers no restart."""
+"""Status codes which mean that a run cannot be restarted, or that the service does not offer restarts."""
 
 MAX_NAMED = 5
 """Maximum number of runs that a message lists."""
@@ -79,7 +79,7 @@ STEP_NAMES: Mapping[NextStep, str] = {
     NextStep.RESTART: "Restarting it in place",
     NextStep.REFUSE: "Only a restart is allowed, and it cannot be restarted",
 }
-"""How each step is logged."""
+"""The log text of each step."""
 
 T = TypeVar("T")
 
@@ -98,7 +98,8 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord) -> Run:
     :raises SequentumRequestRefused: only a restart is allowed, and the run cannot be restarted.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
     :raises AgentVersionChanged: the agent has another version than the expected one.
-    :raises SequentumError: the service refused, or could not be reached. If a start is in doubt, the record says so.
+    :raises SequentumError: the service refused a request or could not be reached. If it is uncertain whether a start
+        took effect, the record shows that.
     """
     config = new.config_or_defaults
     # Airflow has deleted the XComs in which an earlier attempt announced and claimed its runs.
@@ -117,13 +118,13 @@ def acquire_run(port: Port, previous: RunRecord | None, new: RunRecord) -> Run:
 
 
 def take_up_run(port: Port, record: RunRecord, new: RunRecord, run: Run | None) -> Run:
-    """Return the run that this attempt works with, where an earlier one left a run: joined, restarted or replaced.
+    """Return the run that this attempt works with: join, restart or replace the one that an earlier attempt left.
 
     Raises what :func:`acquire_run` raises.
 
     :param record: the record of the earlier attempt.
     :param new: the record of this attempt.
-    :param run: the run, as it was read just now; ``None`` if the service does not know it.
+    :param run: the current state of the run; ``None`` if the service does not know it.
     """
     config = new.config_or_defaults
     step = _decide(record, run, new)
@@ -173,7 +174,7 @@ def _decide(record: RunRecord, run: Run | None, new: RunRecord) -> NextStep:
 
 
 def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_repeat: bool = True) -> Run:
-    """Start a new run: save the intent, send the start, save the run id. Raises what :func:`acquire_run` raises.
+    """Start a new run: save the intent, send the start, save the run id. Raises the same as :func:`acquire_run`.
 
     :param new: the record of this attempt.
     :param previous: the record of the run that this one replaces.
@@ -206,7 +207,7 @@ def start_run(port: Port, new: RunRecord, previous: RunRecord | None, *, may_rep
             _announce(port, config, before)
             raise_if_busy(error)
             raise
-        log.warning("The answer to the start was lost, so a run may have been started. Looking for it. (%s)", error)
+        log.warning("The response to the start was lost, so a run may have been started. Searching for it. (%s)", error)
         found = _find_after_lost_answer(port, config, record, error)
         if found is None and config.on_ambiguous_start == "start" and may_repeat:
             return start_run(port, new.updated(starts=starts, may_lack_runs=True), previous, may_repeat=False)
@@ -228,7 +229,7 @@ def _send_new(port: Sender, call: Call[Run], record: RunRecord) -> Reply[Run]:
     """Send the start of a new run. A response that names an earlier run of the task is treated as a lost one."""
     reply = send_start(port, call, f"Agent {record.agent_id}")
     if reply.value.id in record.replaced:
-        reason = f"the answer names run {reply.value.id}, and the task had it before"
+        reason = f"the response names run {reply.value.id}, which is an earlier run of the task"
         raise call.error(UnexpectedAnswer, reason, may_have_acted=True)
     return reply
 
@@ -247,8 +248,8 @@ def _started_by(port: Port, reply: Reply[Run], record: RunRecord) -> Run:
 def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_older: bool = False) -> Run | None:
     """Return the run that was actually started, if the response to the start names another one.
 
-    A response may name a run that does not exist, or one that is older than the start. The run that was started would
-    then have no owner, so it is searched for as after a lost response, and becomes the run of the record.
+    A response may name a run that does not exist, or one that is older than the start. No task would then own the run
+    that was started. So it is searched for, as after a lost response, and becomes the run of the record.
 
     :param record: the record, with the run that the response names.
     :param named: that run as the service shows it; ``None`` if the service has never shown it.
@@ -260,7 +261,9 @@ def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_ol
     if not is_older and not is_misnamed(port, record, named):
         return None
     what = "is not known to the service" if named is None else "is older than the start"
-    log.warning("%s, which the answer to the start named, %s. Looking for the one that was started.", record.name, what)
+    log.warning(
+        "%s, named in the response to the start, %s. Searching for the run that was started.", record.name, what
+    )
     intent = record.unnamed()
     port.save(intent)  # the run that the response names is not the task's, so it must not be stopped
     try:
@@ -268,7 +271,7 @@ def find_misnamed_run(port: Port, record: RunRecord, named: Run | None, *, is_ol
     except AgentRunStartAmbiguous:
         port.save(intent.updated(is_ambiguous=True))
         raise
-    if found is None or found.id == record.run_id:  # the list may state another time than the record of the run
+    if found is None or found.id == record.run_id:  # the list may show another time than the record of the run
         port.save(record)
         return None
     started = intent.started(found.id)
@@ -288,14 +291,14 @@ def is_misnamed(port: Port, record: RunRecord, named: Run | None) -> bool:
         return False
     if named is None:
         return not _is_listed(port, record)
-    # The worker's clock may be wrong. It only decides whether a comparison by the service's clock is worth a request.
+    # The worker's clock may be wrong, so it only decides whether the service's clock is worth a request.
     return _was_created_before(named, record.requested_at) and _is_older_by_list(port, named, record)
 
 
 def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> Run | None:
     """Return the run to work with instead of one that the service does not know.
 
-    That run may have been deleted, or it never existed and another run was started. This cannot be found out here, so
+    That run may have been deleted; or it never existed, and another run was started. It is impossible to tell which, so
     not even a single candidate is certain.
 
     :param record: the record of the run that the service does not know.
@@ -322,7 +325,7 @@ def find_in_place_of(port: Port, record: RunRecord, on_ambiguous_start: str) -> 
     if on_ambiguous_start == "adopt" and candidates:
         return max(candidates, key=lambda candidate: candidate.id)
     port.save(intent.updated(is_ambiguous=True))
-    unknown = f"The service does not know run {record.run_id}, which its answer named."
+    unknown = f"The service does not know run {record.run_id}, which its response named."
     raise _ambiguous(intent, candidates, f"{unknown} {doubt}".rstrip())
 
 
@@ -341,13 +344,13 @@ def _is_older_by_list(port: Port, run: Run, record: RunRecord) -> bool:
     try:
         reply = port.exchange(runs.list_runs(record.agent_id, 1))
     except SequentumError as error:
-        log.warning("%s may not be the one that was started: this could not be checked. (%s)", record.name, error)
+        log.warning("Could not check whether %s is the one that was started. (%s)", record.name, error)
         return False
     return _was_created_before(run, requested_by_service(record, port.now(), reply.served_at, [run, *reply.value]))
 
 
 def _announce(port: Port, config: RunConfig, starts: tuple[PlannedStart, ...]) -> None:
-    """Announce to the other tasks of the DAG run which starts this task has made."""
+    """Tell the other tasks of the DAG run which starts this task has made."""
     if config.credit_limit is not None:
         port.announce(Announcement(starts=starts))
 
@@ -365,7 +368,7 @@ def _claim(port: Port, record: RunRecord, *, is_answered: bool = False) -> None:
 
 
 def send_start(port: Sender, call: Call[T], what: str) -> Reply[T]:
-    """Send a start; repeat it while the service refuses it because another run is active.
+    """Send a start request, and repeat it while the service refuses it because another run is active.
 
     :param what: what to start, for the log.
     """
@@ -381,12 +384,12 @@ def send_start(port: Sender, call: Call[T], what: str) -> Reply[T]:
 
 
 def raise_if_busy(error: SequentumError) -> None:
-    """Let a retry repeat a start that was refused because another run is active.
+    """Let Airflow retry the task if its start was refused because another run is active.
 
     :raises SequentumUnavailable: the start was refused with 409.
     """
     if error.status_code == 409:
-        raise SequentumUnavailable(f"{error} Nothing was started; a retry tries again.") from error
+        raise SequentumUnavailable(f"{error} Nothing was started; a retry sends the start again.") from error
 
 
 def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | None:
@@ -394,7 +397,7 @@ def _stop_replaced(port: Sender, record: RunRecord, config: RunConfig) -> Run | 
     if result.confirmed:
         return result.seen
     raise AgentRunStillRunning(
-        f"{record.name} was to be replaced and could not be confirmed to have stopped, so nothing was started. "
+        f"{record.name} should be replaced, but it could not be confirmed that it has stopped, so nothing was started. "
         f"{doubt_about('It')} A retry stops it again.",
         agent_id=record.agent_id,
         run_id=record.run_id,
@@ -408,15 +411,15 @@ def _find_after_lost_answer(port: Port, config: RunConfig, record: RunRecord, lo
         port.save(record.updated(is_ambiguous=True))
         raise
     except SequentumError as error:
-        # The lost start is the error to report; the unreadable list is only the reason why its result is unknown.
+        # The error to report is the lost response; the failed search is only the reason why its result is unknown.
         raise SequentumUnavailable(
-            f"{lost} The agent's runs could not be read to find out: {error} "
+            f"{lost} The agent's runs could not be listed to find out: {error} "
             f"{doubt_about(f'A run of agent {config.agent_id}')}"
         ) from error
 
 
 def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) -> Run:
-    """Restart a run in Failure in place; if that is refused, start a new one where ``retry_mode`` allows it.
+    """Restart a run in Failure in place; if the service refuses, start a new run if ``retry_mode`` allows it.
 
     :param record: the record of the run.
     :param new: the record of this attempt, for a new run.
@@ -429,9 +432,9 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
     except SequentumError as error:
         if error.may_have_acted:
             # The following wait finds out: a Failure that lasts longer than the grace period is a new one.
-            log.warning("The answer to the restart was lost; watching whether the run leaves Failure. (%s)", error)
+            log.warning("The response to the restart was lost; checking whether the run leaves Failure. (%s)", error)
             return run
-        port.save(record)  # nothing was restarted, so there is no old Failure to be aware of
+        port.save(record)  # nothing was restarted, so there is no old Failure to ignore
         if error.status_code not in RESTART_REFUSALS:
             raise
         now = _look(port, record)
@@ -451,7 +454,7 @@ def restart_or_start(port: Port, record: RunRecord, run: Run, new: RunRecord) ->
 
 
 def _which_was_restarted(port: Sender, run: Run, answer: Run) -> Run:
-    """Return the run that was restarted, if the response to the restart has another id than the run.
+    """Return the run that was restarted, if the id in the response to the restart is not the run's.
 
     The response is not documented: the id may be a new id of the run, or that of something else.
     """
@@ -461,7 +464,7 @@ def _which_was_restarted(port: Sender, run: Run, answer: Run) -> Run:
         with suppress(SequentumError):
             seen = port.send(runs.status(run.agent_id, run.id))
         if phase_of(seen) is not Phase.RESTARTABLE:
-            log.warning("Run %s runs again, although the answer to its restart names %s.", run.id, answer.id)
+            log.warning("Run %s is active again, although the response to its restart names %s.", run.id, answer.id)
             return seen
         try:
             return port.send(runs.status(answer.agent_id, answer.id))
@@ -485,7 +488,7 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRec
     """
     policy = new.config_or_defaults.on_ambiguous_start
     log.warning(
-        "An earlier attempt may have started a run of agent %s whose id is not known. Looking for it.", record.agent_id
+        "An earlier attempt may have started a run of agent %s whose id is unknown. Searching for it.", record.agent_id
     )
     try:
         run = find_lost_run(port, record, "fail" if policy == "start" else policy)
@@ -495,7 +498,7 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRec
             return record.updated(is_ambiguous=True)
         if record.is_ambiguous and record.was_cleared(new.max_tries):
             # A user who clears the task after this error wants a new run.
-            log.warning("%s The task was cleared since, so a new run is started.", error)
+            log.warning("%s The task has been cleared since, so a new run is started.", error)
             return record
         port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
         raise
@@ -508,8 +511,8 @@ def _find_requested_run(port: Port, record: RunRecord, new: RunRecord) -> RunRec
 def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_killed: bool = False) -> Run | None:
     """Search for the run of a start whose response was lost.
 
-    If there is exactly one candidate that no mapped sibling has claimed, and no start of a sibling is unanswered, it is
-    the run. Otherwise ``on_ambiguous_start`` decides; nothing is guessed.
+    If exactly one candidate is not claimed by a mapped sibling, and no start of a sibling is unanswered, it is the run.
+    Otherwise ``on_ambiguous_start`` decides; nothing is guessed.
 
     :param record: the intent.
     :param on_ambiguous_start: ``fail``, ``adopt`` the newest candidate, or ``start`` another run.
@@ -523,7 +526,7 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
         return None
     if len(candidates) > 1 or doubt:
         if on_ambiguous_start == "start":
-            log.warning("Any of the runs %s could be it; a new one is started anyway.", ids_of(candidates))
+            log.warning("Any of the runs %s could be the lost one; a new run is started anyway.", ids_of(candidates))
             return None
         if on_ambiguous_start == "fail" or not candidates:
             raise _ambiguous(record, candidates, doubt)
@@ -540,7 +543,7 @@ def find_lost_run(port: Port, record: RunRecord, on_ambiguous_start: str, *, is_
 def _look_for_candidates(
     port: Port, record: RunRecord, delays: Sequence[float], further: Sequence[float]
 ) -> tuple[list[Run], str]:
-    """Return the candidates, and a sentence with the reason why even a single one is not certain; empty if it is."""
+    """Return the candidates, and a sentence on why even a single one is not certain; empty if it is."""
     candidates: list[Run] = []
     doubt = ""
     for number, delay in enumerate((*delays, *further), 1):
@@ -560,7 +563,7 @@ def _look_for_candidates(
         unanswered = sum(not claim.is_answered for claim in claims)
         doubt = what_a_list_lacks(record, listed, since)
         if not doubt and candidates and unanswered:
-            doubt = f"Mapped siblings that may have started it: {unanswered}."
+            doubt = f"{counted(unanswered, 'mapped sibling')} may have started it."
         elif not doubt:
             doubt = may_be_lost_by_sibling(candidates, claims)
         if candidates and not doubt:
@@ -573,11 +576,11 @@ def _look_for_candidates(
 
 
 def may_be_lost_by_sibling(candidates: Sequence[Run], claims: Sequence[Claim]) -> str:
-    """Return why a candidate may be a run that a mapped sibling has lost: a sentence, empty if none can be."""
+    """Return why a candidate may be a lost run of a mapped sibling, as a sentence; empty if none can be."""
     # Ids increase: a run that a sibling has lost has a lower id than the run that it has started since.
     newest = max((max(claim.run_ids, default=0) for claim in claims if claim.has_lost_run), default=0)
     if any(candidate.id < newest for candidate in candidates):
-        return "A mapped sibling has lost a run of about the same time."
+        return "A mapped sibling has lost a run that was started at about the same time."
     return ""
 
 
@@ -586,8 +589,8 @@ def requested_by_service(
 ) -> datetime | None:
     """Return when the start was sent, by the service's clock; ``None`` if the service does not state its time.
 
-    :param now: the time of a response, by the clock that ``record.requested_at`` comes from. That clock may be wrong,
-        so only the difference between the two times is used.
+    :param now: the time of a response, by the same clock as ``record.requested_at``. That clock may be wrong, so only
+        the difference between the two times is used.
     :param served_at: the time of that response, by the service's clock.
     :param seen: the runs in that response. If they show that ``served_at`` comes from another clock, the worker's clock
         is used.
@@ -600,7 +603,7 @@ def requested_by_service(
 def confirmed_request_time(port: Sender, served_at: datetime | None, since: datetime | None) -> datetime | None:
     """Return when the start was sent, by the service's clock, corrected if the ``Date`` header is not plausible.
 
-    By a ``Date`` that is ahead of the clock that dates the runs, the started run would be older than its request.
+    If ``Date`` is ahead of the clock of the runs' times, the started run seems to be older than its request.
 
     :param served_at: the time of a response, by its ``Date``.
     :param since: the result of :func:`requested_by_service` for that response.
@@ -623,7 +626,7 @@ def candidates_for(
         run
         for run in listed
         if not (run.id in record.replaced or run.id in claimed or (record.is_guess and phase_of(run).is_over))
-        and _is_young(run, record, since)
+        and _may_be_newer(run, record, since)
     ]
 
 
@@ -633,8 +636,8 @@ def created_just_before(
     """Return the runs that are not candidates, but would be if the clocks of the service's machines differed.
 
     One of them may be the lost run, so no other run is started. A run that had already ended is not the lost one, and a
-    run that is being stopped is more likely the one that the task had before it was cleared. If the record is a guess,
-    no start was sent for certain.
+    run that is being stopped is more likely the task's run from before it was cleared. If the record is a guess, it is
+    not certain that a start was sent.
 
     For the parameters, see :func:`candidates_for`.
     """
@@ -646,20 +649,18 @@ def created_just_before(
 
 
 def what_a_list_lacks(record: RunRecord, listed: Page[Run], since: datetime | None) -> str:
-    """Return why the lost run may be missing in a list of runs: a sentence, empty if it cannot be.
+    """Return why the lost run may be missing from a list of runs, as a sentence; empty if it cannot be.
 
     For the parameters, see :func:`candidates_for`.
     """
     if listed.unreadable:
-        return (
-            f"{counted(listed.unreadable, 'run')} of agent {record.agent_id} could not be read in the service's list."
-        )
-    if is_cut(listed, LONGEST_RUN_LIST) and all(_is_young(run, record, since) for run in listed):
+        return f"{counted(listed.unreadable, 'run')} in the service's list for agent {record.agent_id} cannot be read."
+    if is_cut(listed, LONGEST_RUN_LIST) and all(_may_be_newer(run, record, since) for run in listed):
         return f"More runs were created since than the {len(listed)} that the service lists."
     return ""
 
 
-def _is_young(run: Run, record: RunRecord, since: datetime | None) -> bool:
+def _may_be_newer(run: Run, record: RunRecord, since: datetime | None) -> bool:
     created = run.created or run.start_time
     if created is not None and since is not None:
         return created >= since - CLOCK_TOLERANCE
@@ -670,9 +671,9 @@ def _is_young(run: Run, record: RunRecord, since: datetime | None) -> bool:
 
 def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> AgentRunStartAmbiguous:
     return AgentRunStartAmbiguous(
-        f"A start of agent {record.agent_id} was sent and its answer was lost. Any of the runs {ids_of(candidates)} "
-        f"could be it, so none was adopted and none started. {doubt} Look at them in Sequentum Cloud, stop what is not "
-        "wanted, then clear the task to start a new run; or choose on_ambiguous_start='adopt' or 'start'.",
+        f"A start of agent {record.agent_id} was sent and the response was lost. Any of the runs {ids_of(candidates)} "
+        f"could be it, so none was adopted and none was started. {doubt} Check them in Sequentum Cloud, stop those you "
+        "do not want, then clear the task to start a new run; or set on_ambiguous_start='adopt' or 'start'.",
         agent_id=record.agent_id,
         run_id=candidates[0].id if len(candidates) == 1 else None,
     )
@@ -690,12 +691,12 @@ def look_at_runs(
 ) -> dict[int, Run | SequentumError | None]:
     """Poll runs, each until the result is certain.
 
-    A run that the service does not know may be too new. A Failure may be the one before a restart, because it is not
-    known whether an earlier attempt that saved the intent to restart the run also sent the request. The runs are polled
-    in turn, so that many runs take no longer than one.
+    A run that the service does not know may be too new. A Failure may be the one from before a restart, because an
+    earlier attempt may have saved the intent to restart the run without sending the request. The runs are polled in
+    turn, so that many runs take no longer than one.
 
     :param looks: for each run, the port to poll it with and its record.
-    :param clock: the port to tell the time and to wait with.
+    :param clock: the port that provides the time and waits.
     :return: for each run, its latest record, the error that prevented reading it, or ``None`` if the service does not
         know it.
     """

@@ -1,7 +1,7 @@
 """Stopping runs: request a stop, wait, request a kill, and confirm that the runs have ended.
 
-On Airflow 3, the process of a killed task ends about five seconds later, so usually only the stop is sent. A kill is
-sent by a trigger, or by a task that stops the run without being killed itself.
+On Airflow 3, the process of a killed task ends about five seconds later, so usually only the stop is sent. Kills are
+sent by triggers, and by tasks that stop the run without being killed themselves.
 
 A first kill request is the same as a stop, and a kill of a run that is already stopping forces its end. So a kill
 follows the stop, and a second kill follows the first (https://docs.sequentum.com/api-reference/agents/kill-run).
@@ -116,7 +116,7 @@ class RunStopper(JobStopper["Run"]):
         return False
 
     def _may_be_the_old_failure(self, run: Run, now: datetime) -> bool:
-        """Whether this may be the Failure before the restart, still shown although the run is active again."""
+        """Whether this may be the Failure from before a restart, still shown although the run is active again."""
         if self._was_refused:
             return False  # the service refuses to stop a run that has ended
         # A run that accepted a stop was active, no matter how long ago the restart was.

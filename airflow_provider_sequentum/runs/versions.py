@@ -1,7 +1,7 @@
 """Checking that a run uses the version of the agent that the task expects.
 
 Anyone with access to an agent can save a new version of it. The service always runs the active version, and no request
-can choose another one. So the version is compared before the start, and once more with the run that was started.
+can select another one. So the version is checked before the start, and again on the run that was started.
 
 Based on https://docs.sequentum.com/concepts/agents.
 """
@@ -25,7 +25,7 @@ MAX_NAMED = 5
 """Maximum number of versions that a message lists."""
 
 LONGEST_COMMENT = 200
-"""Characters of a version's comment in a message."""
+"""Maximum characters of a version's comment in a message."""
 
 
 def check_active_version(port: Sender, config: RunConfig) -> None:
@@ -33,7 +33,7 @@ def check_active_version(port: Sender, config: RunConfig) -> None:
 
     :raises AgentVersionChanged: it is another version.
     :raises SequentumRequestRefused: the service does not state the version.
-    :raises SequentumError: the service could not be reached. A task with this check must not start without it.
+    :raises SequentumError: the service could not be reached. A task with this check must not start anything without it.
     """
     expected = config.version_to_run
     if expected is None:
@@ -41,7 +41,7 @@ def check_active_version(port: Sender, config: RunConfig) -> None:
     active = port.send(api.agents.get(config.agent_id)).version
     if active is None:
         raise SequentumRequestRefused(
-            f"The service does not say which version agent {config.agent_id} has, so {_asked(config)} cannot be "
+            f"The service does not state the version of agent {config.agent_id}, so {_asked(config)} cannot be "
             "checked. Nothing was started."
         )
     if active != expected:
@@ -49,9 +49,9 @@ def check_active_version(port: Sender, config: RunConfig) -> None:
 
 
 def check_version_of_run(port: Sender, config: RunConfig, run: Run) -> None:
-    """Check that a run has the expected version, which may have changed between the check and the start.
+    """Check that a run has the expected version, because the version may have changed between the check and the start.
 
-    If the record of the run does not state the version, a later record may.
+    If the record of the run does not state its version yet, a later record may.
 
     :raises AgentVersionChanged: it has another version.
     """
@@ -70,29 +70,29 @@ def _changed(
     expected = config.version_to_run
     message = f"{subject} version {found}, not version {expected} ({_asked(config)}). {fate}".rstrip()
     return AgentVersionChanged(
-        f"{message} {_history(port, config.agent_id, expected or 0, found)} If the change is wanted, run the task once "
-        f"with expected_version={found}; if it is not, restore version {expected} with RestoreAgentVersionOperator.",
+        f"{message} {_history(port, config.agent_id, expected or 0, found)} To accept the change, run the task once "
+        f"with expected_version={found}; to undo it, restore version {expected} with RestoreAgentVersionOperator.",
         agent_id=config.agent_id,
         run_id=run_id,
     )
 
 
 def _history(port: Sender, agent_id: int, expected: int, found: int) -> str:
-    """Return who saved which version. If this cannot be read, the error about the version is raised all the same."""
+    """Return who saved which version. If this cannot be read, the error about the version is raised anyway."""
     try:
         listed = port.send(api.agents.list_versions(agent_id), budget_share=OPTIONAL_SHARE, within=30.0)
     except SequentumError as error:
-        return f"Who changed it could not be read. ({error})"
+        return f"The list of versions could not be read to find out who changed it. ({error})"
     newest_first = sorted(listed, key=lambda version: version.version, reverse=True)
     changes = [each for each in newest_first if expected < each.version <= found or each.version == found]
     if not changes:
         return f"The service does not list version {found}."
-    more = f" {len(changes) - MAX_NAMED} more were saved before." if len(changes) > MAX_NAMED else ""
+    more = f" {len(changes) - MAX_NAMED} more were saved before these." if len(changes) > MAX_NAMED else ""
     return " ".join(f"{describe_version(each)}." for each in changes[:MAX_NAMED]) + more
 
 
 def describe_version(version: AgentVersion) -> str:
-    """Return who saved a version, when, and with which comment, as a clause."""
+    """Return as a clause who saved a version, when, and with which comment."""
     comment = version.comments or ""
     cut = f"{comment[:LONGEST_COMMENT]}..." if len(comment) > LONGEST_COMMENT else comment
     when = f" at {version.created}" if version.created else ""

@@ -1,4 +1,4 @@
-"""Waiting for runs: the decision that worker, triggerer and sensor share, and the worker's loop around it."""
+"""Waiting for runs: the decisions that worker, triggerer and sensor share, and the loop of the worker."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.service_time import clock_ahead, is_of_another_clock
 
 RESTART_GRACE = timedelta(minutes=1)
-"""How long after a restart in place the service may still answer with the old Failure."""
+"""How long after a restart in place the service may still return the old Failure."""
 
 LONGEST_RUN_LIST = 1000
 """The longest list that the service returns. It lists the newest runs first and has no filter by time."""
@@ -58,7 +58,7 @@ class PollOutcome(Enum):
 
 
 class WaitSpec(Stored):
-    """What to wait for, and for how long. A wait can be resumed from it in any process.
+    """What to wait for, and for how long. Any process can resume a wait from it.
 
     The fields are parameters of :class:`~airflow_provider_sequentum.triggers.agent_run.AgentRunTrigger`.
     """
@@ -77,15 +77,15 @@ class WaitSpec(Stored):
 
     @property
     def name(self) -> str:
-        """How log lines name the run that is waited for."""
+        """The name, in log lines, of the run that is waited for."""
         if self.run_id is not None:
             return f"run {self.run_id} of agent {self.agent_id}"
         return f"a run of agent {self.agent_id} created at {self.since} or later"
 
     def service_time(self, now: datetime, served_at: datetime | None) -> datetime | None:
-        """Return the time by the clock that runs are dated by.
+        """Return the time by the clock of the runs' times.
 
-        :param served_at: the same by an answer's ``Date``, which counts until the clocks were compared.
+        :param served_at: the time by a response's ``Date``, which is used until the clocks have been compared.
         """
         return served_at if self.clock_ahead is None else now + timedelta(seconds=self.clock_ahead)
 
@@ -105,9 +105,9 @@ class RunEvent(JobEvent):
     @model_validator(mode="after")
     def _says_what_happened(self) -> Self:
         if self.outcome is None and self.error is None:
-            raise ValueError("It says neither how the wait ended nor why it did not")
+            raise ValueError("It has neither an outcome nor an error")
         if self.run is None and self.outcome is PollOutcome.ENDED:
-            raise ValueError("It says that the run ended and has no record of it")
+            raise ValueError("It states that the run ended, but has no record of the run")
         return self
 
 
@@ -133,7 +133,7 @@ class RunPoller:
         self._progress = RunProgress()
         self._seen_restarted = spec.restart_asked_at is None
         self._running_since: datetime | None = None
-        """By the clock that ``now`` comes from. Without the service's time, since the first poll."""
+        """By the clock of ``now``. If the service's time is unknown, the time of the first poll."""
         self._failure_since: datetime | None = None
         self._faults_since: datetime | None = None
         self._missing_since: datetime | None = None
@@ -163,7 +163,7 @@ class RunPoller:
         return PollResult(message=self._progress.line(run, now, served_at))
 
     def found(self, run: Run | None, now: datetime, served_at: datetime | None = None) -> PollResult:
-        """Process the result of a search for the run. Once found, it is the run that is waited for."""
+        """Process the result of a search for the run. A run that was found is polled from then on."""
         self._faults_since, self._missing_since, self.is_missing = None, None, False
         if run is not None:
             self.spec = self.spec.updated(run_id=run.id)
@@ -187,7 +187,7 @@ class RunPoller:
         if self.deadline_passed(now):
             return PollResult(PollOutcome.DEADLINE)
         if error.status_code == 429:
-            # The request limit is used up, which is not a fault: the run is polled again later.
+            # The rate limit is exceeded, which is not a fault: the run is polled again later.
             return PollResult()
         first = self._faults_since is None
         self._faults_since = self._faults_since or now
@@ -230,7 +230,7 @@ class RunPoller:
     def _unknown_status_message(self, run: Run) -> str:
         return (
             f"Run {run.id} of agent {run.agent_id} has the status {status_name(run.status)!r}, which this version does "
-            "not know. Waiting continues, up to the deadline."
+            "not know. The task keeps waiting until its deadline."
         )
 
 
@@ -247,7 +247,7 @@ def solo_interval(age: float) -> float:
 def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datetime | None) -> bool:
     """Return whether the service may still show the Failure from before a restart.
 
-    :param restarted: says when a restart in place was requested, if it was, and when the Failure before it ended.
+    :param restarted: states when a restart in place was requested, if at all, and when the Failure before it ended.
     :param now: the time; ``None`` if it does not matter how long ago the restart was.
     """
     asked_at = restarted.restart_asked_at
@@ -260,7 +260,7 @@ def may_be_the_old_failure(run: Run, restarted: RunRecord | WaitSpec, now: datet
 
 
 def length_of(listed: Sequence[object]) -> int:
-    """Return the length of a list, including its unreadable entries; it shows whether the list may have been cut."""
+    """Return the length of a list including its unreadable entries, to find out whether it may have been cut."""
     return getattr(listed, "length", len(listed))
 
 
@@ -277,10 +277,10 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
 
     :param since: by Airflow's clock.
     :param now: the time of the response, by the same clock.
-    :param served_at: the time of the response by the service's clock, which dates ``created`` as well. If the runs show
-        that it comes from another clock, Airflow's clock is used.
-    :raises SequentumRequestRefused: the list is cut and may lack the first one.
-    :raises FirstRunUncertain: an earlier run may be among the unreadable ones.
+    :param served_at: the time of the response by the service's clock, which is also that of ``created``. If the runs
+        show that it comes from another clock, Airflow's clock is used.
+    :raises SequentumRequestRefused: the list is cut, and the first run may be missing from it.
+    :raises FirstRunUncertain: an unreadable run may be an earlier one.
     """
     if served_at is None or is_of_another_clock(served_at, listed):
         served_at = now
@@ -294,19 +294,19 @@ def first_run_since(listed: Sequence[Run], since: datetime, now: datetime, serve
         agent = f"agent {listed[0].agent_id}" if listed else "the agent"
         raise SequentumRequestRefused(
             f"The service lists only the newest {length_of(listed)} runs of {agent}. All of them may have been created "
-            f"since {since}, so the first one cannot be found. Give a later time, or the run's id."
+            f"since {since}, so the first one cannot be determined. Set a later time, or run_id."
         )
     first = min(later, key=lambda run: (run.created, run.id), default=None)
     if hidden := _what_may_be_earlier(listed, first, by_service):
         raise FirstRunUncertain(
-            f"{hidden}, so it is not known which run of agent {listed[0].agent_id} is the first one created at {since} "
-            "or later. Give the run's id."
+            f"{hidden}, so it is unknown which run of agent {listed[0].agent_id} is the first one created at {since} "
+            "or later. Set run_id."
         )
     return first
 
 
 def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: datetime) -> str:
-    """Return which runs of a list may have been created between ``since`` and the first one, as a clause."""
+    """Return as a clause which runs of a list may have been created between ``since`` and the first one."""
     old = [place for place, run in enumerate(listed) if run.created is not None and run.created < since]
     first_place = listed.index(first) if first is not None else -1
     # The list goes from the newest to the oldest, and ids increase.
@@ -330,7 +330,7 @@ def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: dateti
 
 
 def poll(port: Sender, poller: RunPoller) -> PollResult:
-    """Poll the run once, or search for it; log what is new, and return the result.
+    """Poll the run once, or search for it; log any news, and return the result.
 
     :raises SequentumError: polling failed with an error that is not temporary, or for too long. The run may be active.
     :raises SequentumRequestRefused: see :func:`first_run_since`.
@@ -358,10 +358,10 @@ def poll(port: Sender, poller: RunPoller) -> PollResult:
 
 
 def poll_until_known(port: Sender, poller: RunPoller) -> PollResult:
-    """Poll the run, repeatedly while the service does not know it, for as long as a wait tolerates that.
+    """Poll the run. While the service does not know it, poll it again, for as long as a wait tolerates that.
 
-    For a sensor in reschedule mode, which remembers nothing between two pokes and would otherwise tolerate a 404
-    forever. Raises what :func:`poll` raises.
+    For a sensor in reschedule mode, which stores nothing between two pokes and would otherwise tolerate a 404 forever.
+    Raises the same as :func:`poll`.
     """
     while True:
         result = poll(port, poller)
@@ -383,10 +383,10 @@ def wait_for_runs(
     """
     pollers = [RunPoller(spec) for spec in specs]
     ends: dict[int, PollOutcome | SequentumError] = {}
-    looks = dict.fromkeys(range(len(pollers)), port.now())
-    while looks:
-        number = min(looks, key=lambda number: (looks[number], number))
-        port.sleep(max((looks[number] - port.now()).total_seconds(), 0.0))
+    next_polls = dict.fromkeys(range(len(pollers)), port.now())
+    while next_polls:
+        number = min(next_polls, key=lambda number: (next_polls[number], number))
+        port.sleep(max((next_polls[number] - port.now()).total_seconds(), 0.0))
         try:
             outcome = poll(port, pollers[number]).outcome
         except SequentumError as error:
@@ -395,9 +395,9 @@ def wait_for_runs(
         if outcome is not None:
             ends[number] = outcome
         if number in ends:
-            del looks[number]
+            del next_polls[number]
             on_end(number, ends[number], pollers[number].run)
         else:
             now = port.now()
-            looks[number] = now + timedelta(seconds=pollers[number].pause(now))
+            next_polls[number] = now + timedelta(seconds=pollers[number].pause(now))
     return [(ends[number], poller.run) for number, poller in enumerate(pollers)]

@@ -1,4 +1,4 @@
-"""One attempt of a task that works with one session: acquire it, send messages, wait, evaluate the result."""
+"""One attempt of a task that works with one session: acquire the session, send messages, wait, evaluate the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 HOW_TO_LOOK = (
     "A session may have been started, but its id is unknown: it may be running and costing credits. The API cannot "
-    "list sessions; look for it among the Agent Builder's sessions in Sequentum Cloud and cancel it there."
+    "list sessions; find it among the Agent Builder's sessions in Sequentum Cloud, and cancel it there."
 )
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
     def wait(self) -> None:
         """Wait on the worker until the session needs an answer.
 
-        :raises SequentumError: the session could not be checked any more.
+        :raises SequentumError: the session could no longer be polled.
         """
         if self.is_let_go:
             return
@@ -129,7 +129,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         finally:
             self.port.record = record.seen(poller.session)
         if not poller.was_seen:
-            # No time was left for a request. The known state is old, and messages sent since may be unanswered.
+            # No time was left for a request. The known state is old, and messages sent since may not have a response.
             self._give_up()
             return
         self._show(record.seen(session))
@@ -141,11 +141,11 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         seen = read_event(TurnEvent, event)
         session = seen.session
         if session.session_id != before.session_id:
-            raise SequentumUnavailable("The trigger's event cannot be read: it is about another session.")
+            raise SequentumUnavailable("The trigger's event cannot be read: it is for another session.")
         self.port.record = record = record.seen(session)
         if session.agent_id is not None and before.agent_id is None:
-            # Saved before any request: the service soon forgets a session that has ended, and the next attempt would
-            # not find out its agent.
+            # Saved before any request: the service soon forgets a session that has ended, and the next attempt could
+            # not find its agent.
             self.port.save(record)
         if seen.error is not None:
             raise seen.exception()
@@ -162,7 +162,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
     def conclude(self) -> bool:
         """Send the pending messages and evaluate the session's state; return whether the task is done."""
         if self.is_let_go:
-            return True  # it succeeded at its deadline
+            return True  # the task succeeded at its deadline
         try:
             record, action = send_pending(self.port, self.known_record, self._take)
         except SequentumError as error:
@@ -192,7 +192,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             return None
         session = None if self.record is None else self.record.session
         if session is not None and session.state is SessionState.GONE and not self.config.keep_session:
-            # The service may show it again, and no task needs it any more, whether its agent was saved or not.
+            # The service may show the session again, and no task needs it any more, whether its agent was saved or not.
             self.is_let_go, self.port.deadline = True, None
             if is_killed:
                 self.port.hurry()
@@ -205,7 +205,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             fate = HOW_TO_LOOK
         elif self.config.keep_session:
             fate = f"{self.name} is left as it is (keep_session)."
-        # Without a store, only a given session is found again, and messages that may have been sent would be repeated.
+        # Without a store, the next attempt only finds a given session, and would repeat messages that may have arrived.
         elif (
             (is_retried and not self.task.keeps_records and self.config.is_given)
             and session.sent == 0
@@ -242,7 +242,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         stopper = cancel_session(self.port, record.known_session)
         self.is_let_go = True
         self._show(record.seen(stopper.session(self.port.now())))
-        raise SequentumSkipped(f"{record.name} was to be cancelled (on_ready='cancel'). {stopper.sentence}")
+        raise SequentumSkipped(f"{record.name} was asked to end (on_ready='cancel'). {stopper.sentence}")
 
     # The deadline
 

@@ -138,7 +138,7 @@ def progress_line(event: SessionEvent) -> tuple[int, str] | None:  # noqa: PLR09
         case "user_message":
             return logging.INFO, f"The builder says: {_line(event.message)}"
         case "ready_for_interaction":
-            return logging.INFO, f"The builder is ready: {_line(event.message) or 'it says nothing'}"
+            return logging.INFO, f"The builder is ready: {_line(event.message) or 'no message'}"
         case "error" if event.is_recoverable is False:
             return logging.ERROR, f"The builder gave up: {_line(event.message)}"
         case "error":
@@ -209,7 +209,7 @@ def failure_for(
             follows = "The next attempt starts a new session."
         case Action.NO_AGENT:
             message = f"{session.name} is {session.state.value}, but the service names no agent."
-            follows = "The next attempt looks again." if finds_it_again else "The next attempt starts a new session."
+            follows = "The next attempt checks again." if finds_it_again else "The next attempt starts a new session."
         case Action.LOST if config.is_given or config.on_lost_session == "fail":
             return session_lost(config, session.session_id)
         case Action.LOST:
@@ -218,7 +218,7 @@ def failure_for(
         case Action.FOLLOWUPS_LEFT:
             left = f"{len(config.followups) - session.sent} of {len(config.followups)}"
             why = ": this server accepts none, so put everything into the prompt" if session.completes_by_itself else ""
-            message = f"{session.name} is finished, with agent {session.agent_id}; {left} follow-ups could not be sent"
+            message = f"{session.name} has ended with agent {session.agent_id}; {left} follow-ups could not be sent"
             return ended(session, f"{message}{why}.", reason="refused")
         case Action.UNANSWERED:
             message = f"{session.name} is ready and nothing is left to send (on_ready='fail'). It said: "
@@ -240,7 +240,7 @@ def ended(session: Session, message: str, *, reason: str) -> AgentBuilderEnded:
 
 def session_lost(config: SessionConfig, session_id: str) -> AgentBuilderEnded:
     """Return the exception for a session that the service does not know."""
-    alternative = "" if config.is_given else ", or choose on_lost_session='start'"
+    alternative = "" if config.is_given else ", or set on_lost_session='start'"
     return AgentBuilderEnded(
         f"The service does not know Agent Builder session {session_id}: it was torn down, never existed, or belongs to "
         f"another key. No other session was started. Clear {task_to_clear(config)} to start over{alternative}.",

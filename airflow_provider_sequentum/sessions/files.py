@@ -44,11 +44,11 @@ def storage_path(parameter: str, path: str) -> ObjectStoragePath:
 class ScreenshotFolder:
     """Saves each screenshot of a session as a file. Nothing is kept in memory.
 
-    If a screenshot cannot be saved, this is logged and does not fail the task, because the task is about the agent.
+    If a screenshot cannot be saved, this is logged and does not fail the task, whose result is the agent.
 
     :param folder: the target folder. Each session gets its own subfolder.
-    :param publish: receives the address of the latest screenshot.
-    :param asking_airflow: marks that a connection may be requested from Airflow, for the case of a kill during this.
+    :param publish: receives the URL of the latest screenshot.
+    :param asking_airflow: marks the time when Airflow may be asked for a connection, in case the task is killed then.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ScreenshotFolder:
                 folder = self._folder_of(session_id)
                 link = _link_to(max(folder.iterdir(), key=lambda path: path.name)) if folder.exists() else None
         except Exception as error:  # noqa: BLE001 - as above
-            log.warning("Could not look for earlier screenshots in %s: %s", self._folder, error)
+            log.warning("Could not list earlier screenshots in %s: %s", self._folder, error)
         else:
             if link is not None:
                 self._publish(link)
@@ -102,7 +102,7 @@ class ScreenshotFolder:
 
 
 def _link_to(path: ObjectStoragePath) -> str:
-    """Return an address. It is signed if the storage can sign, so that a browser can open it."""
+    """Return a URL, signed if the storage can sign, so that a browser can open it."""
     try:
         return str(path.fs.sign(path.path, expiration=LINK_LIFETIME))
     except Exception:  # noqa: BLE001 - most storages cannot sign, and raise different errors

@@ -1,4 +1,4 @@
-"""Sending the follow-ups and the finish of a session, each of them once.
+"""Sending the follow-ups and the finish of a session, each exactly once.
 
 A message is saved in the record before it is sent. If it is unknown whether the service received it, because the
 response was lost or the worker was killed, the state of the session shows it: a session that was ready and is working
@@ -29,7 +29,7 @@ BUSY_DELAYS = (5.0, 10.0, 20.0)
 """Seconds before each repetition of a request that was refused with 409 although the session is ready."""
 
 MAX_DELIVERIES = 2
-"""How often to send a request in one attempt; it is only sent again if the previous one had no effect."""
+"""How often to send a request in one attempt. It is only sent again if the previous request had no effect."""
 
 _NOT_OFFERED = (404, 405)
 _REFUSALS = (400, 409, 422, *_NOT_OFFERED)
@@ -45,7 +45,8 @@ def send_pending(port: Port, record: SessionRecord, take: EventTaker | None = No
     :return: the record, and what the caller has to do next.
     :raises AgentBuilderEnded: the server accepts no follow-ups, it refused a request although the session is ready, or
         it is unknown whether a follow-up was received.
-    :raises SequentumError: the service could not be reached. If a request is in doubt, the record says so.
+    :raises SequentumError: the service could not be reached. If it is uncertain whether a request was received, the
+        record shows that.
     """
     config = record.config
     if record.pending is not None:
@@ -63,7 +64,7 @@ def send_pending(port: Port, record: SessionRecord, take: EventTaker | None = No
             record = _deliver(port, record, Request.FINISH, finish, take)
             try:
                 record = record.seen(look_at(port, record.known_session, take))
-            except SequentumError as error:  # the agent is saved by now
+            except SequentumError as error:  # the agent has been saved by now
                 log.warning("Could not check the session after its end: %s", error)
         else:
             return record, action
@@ -81,7 +82,7 @@ def _deliver(
             answer = port.send(call)
         except SequentumError as error:
             is_refusal = isinstance(error, RefusedByServer) or error.status_code in _REFUSALS
-            # If the request was sent before, a conflict may be its late effect, and errors that say nothing about the
+            # If the request was sent before, a conflict may be its late effect, and errors that do not concern the
             # session do not prove that it had none.
             is_late_effect = record.doubted is request and (error.status_code == 409 or not is_refusal)
             is_certain = not error.may_have_acted or is_refusal
@@ -89,7 +90,9 @@ def _deliver(
                 record, is_passing = _after_refusal(port, record, request, error, take, may_wait=bool(delays))
                 if not is_passing:
                     return record
-                log.warning("%s cannot accept it now; trying again in %g s. (%s)", record.name, delays[0], error)
+                log.warning(
+                    "%s cannot accept the request now; trying again in %g s. (%s)", record.name, delays[0], error
+                )
                 port.sleep(delays.pop(0))
                 continue
             log.warning("The response was lost; checking whether the request was received. (%s)", error)
@@ -120,7 +123,7 @@ def _after_refusal(
     *,
     may_wait: bool,
 ) -> tuple[SessionRecord, bool]:
-    """Find out whether the state of the session is the reason for a refusal. If it is unchanged, it is the request.
+    """Find out whether the state of the session is the reason for a refusal. If it has not changed, the request is.
 
     :return: the record, and whether to send the request again because the conflict may be temporary.
     """
@@ -134,7 +137,7 @@ def _after_refusal(
         if error.status_code == 409 and may_wait:
             return record, True
         if error.status_code not in _NOT_OFFERED:
-            raise _refused(record, f"{error} The agent is not saved. Correct this, then clear")
+            raise _refused(record, f"{error} The agent was not saved. Correct this, then clear")
         if request is Request.FOLLOWUP:
             cause = f"This server builds an agent from one prompt and accepts no follow-ups: {error}"
             raise _refused(record, f"{cause} Put everything into the prompt, then clear")

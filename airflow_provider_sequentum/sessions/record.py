@@ -1,4 +1,4 @@
-"""The configuration of a task that uses the Agent Builder, and the record that its attempts hand on."""
+"""The configuration of a task that uses the Agent Builder, and the record that an attempt leaves for the next."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -88,7 +88,7 @@ class SessionConfig(JobConfig):
         return self.on_ready if self.finish else "leave"
 
     def start_call(self) -> Call[SessionStarted]:
-        """Return the call that starts the session. Not safe to repeat: each call is a billed session.
+        """Return the request that starts the session. It must not be repeated: each is a billed session.
 
         :raises SequentumConfigurationError: the prompt is too short or too long.
         """
@@ -140,7 +140,7 @@ class SessionRecord(JobRecord):
         return self.session.name if self.session is not None else "An Agent Builder session"
 
     def sending(self, request: Request, now: datetime) -> Self:
-        """Return the record before ``request`` is sent."""
+        """Return the record to save before ``request`` is sent."""
         session = self.session
         if session is not None and request is Request.FOLLOWUP:
             session = session.sending(now)

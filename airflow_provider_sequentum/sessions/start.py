@@ -1,7 +1,7 @@
 """Acquiring the one session that an attempt of a task works with: start it, join it, or use the given one.
 
-Sessions cannot be listed, and no POST of the API is idempotent. So the intent is saved before the start and the session
-after it, and a start whose response was lost is never repeated unless the DAG author asked for it.
+Sessions cannot be listed, and no POST request of the API is idempotent. So the intent is saved before the start and the
+session after it, and a start whose response was lost is only repeated if the DAG author has asked for that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def acquire_session(
     :param take: receives the events that are read.
     :raises AgentBuilderEnded: an earlier start is ambiguous, or the service does not know the session.
     :raises AgentBuilderException: the session to be replaced by a new one could not be cancelled.
-    :raises SequentumError: the service refused, or could not be reached. If a start is in doubt, the record says so.
+    :raises SequentumError: the service refused a request or could not be reached. If it is uncertain whether a start
+        took effect, the record shows that.
     """
     config = new.config
     if previous is None or (previous.session is None and previous.pending is None):
@@ -100,7 +101,7 @@ def _start(port: Port, new: SessionRecord) -> SessionRecord:
 
 def _start_ambiguous(cause: str) -> AgentBuilderEnded:
     return AgentBuilderEnded(
-        f"{cause} No other one was started. Check Sequentum Cloud, then clear the task to start a session; or choose "
+        f"{cause} No other session was started. Check Sequentum Cloud, then clear the task to start a session; or set "
         "on_ambiguous_start='start'.",
         reason="ambiguous",
     )

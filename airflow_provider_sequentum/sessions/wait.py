@@ -1,4 +1,4 @@
-"""Waiting until a session needs an answer: the decision that worker and triggerer share, and the loops around it."""
+"""Waiting until a session needs an answer: the decisions that worker and triggerer share, and their loops."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class SessionPoller:
         if self.deadline_passed(now):
             return
         if error.status_code == 429:
-            self._faults_since = None  # the request limit is used up, which is not a fault: the next poll comes later
+            self._faults_since = None  # the rate limit is exceeded, which is not a fault: the next poll comes later
             return
         self._tolerate(error, now)
 
@@ -163,7 +163,7 @@ class SessionPoller:
         self._asks_events = self.session.has_events and self._has_more()
 
     def _not_found(self, error: SequentumError, now: datetime) -> None:
-        """Process a 404: the session was torn down, never existed, or is not known yet; and single 404s happen."""
+        """Process a 404: the session was torn down, never existed, or is not known yet. Single 404s happen, too."""
         self.was_seen = True
         if self.session.state.is_over:
             return
@@ -270,7 +270,7 @@ def look_at(
 ) -> Session:
     """Poll the session, with the events since the last poll, and return it.
 
-    While the service does not know it, it is polled again, for as long as a wait tolerates that.
+    While the service does not know the session, it is polled again, for as long as a wait tolerates that.
 
     :raises SequentumError: the status could not be read.
     """

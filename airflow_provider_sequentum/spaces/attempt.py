@@ -279,7 +279,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             self._take_as_late(agent_id)
 
     def _take_as_late(self, agent_id: int) -> None:
-        """Process that the time was up before it was decided what to do with a run: it is stopped with the others."""
+        """Handle a run for which nothing was decided before the time was up: it is stopped with the others."""
         run = self._run_of(agent_id)
         if run.record is None:
             self._end(agent_id, SequentumException(f"Agent {agent_id} was not started: the time is up."))
@@ -341,8 +341,8 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def _give_up(self, error: Exception) -> NoReturn:
         """Stop the runs because the time was up before all of them were known.
 
-        :raises SpaceRunsFailed: ``timeout`` has passed.
-        :raises AirflowTaskTimeout: ``execution_timeout`` has passed.
+        :raises SpaceRunsFailed: ``timeout`` has expired.
+        :raises AirflowTaskTimeout: ``execution_timeout`` has expired.
         """
         log.warning("The time was up before the runs were known. (%s)", error)
         record = self.known_record
@@ -424,7 +424,7 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             try:
                 self.port.send(runs.stop(record.agent_id, record.run_id or 0), within=LONGEST_REQUEST)
             except SequentumError as error:
-                log.info("%s could not be stopped yet; the stop is sent again. (%s)", record.name, error)
+                log.info("Could not request the stop of %s; it will be requested again. (%s)", record.name, error)
 
     def _stop_runs(self, attempts: Sequence[RunAttempt]) -> list[tuple[RunAttempt, RunStopper]]:
         if not attempts:

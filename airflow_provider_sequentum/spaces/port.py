@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 
 class Outage:
-    """Detects that the service is down, so that the agents of a space do not all wait for a response one after another.
+    """Detects that the service is down, so that the agents of a space do not wait for a response one after another.
 
-    If requests for one agent fail, the problem may be that agent's. If those for the next agent fail too, it is that of
+    If requests for one agent fail, the cause may be that agent. If requests for the next agent fail too, the cause is
     the service.
     """
 
@@ -88,11 +88,11 @@ class AgentPort:
         self.connect, self.hurry, self.close = port.connect, port.hurry, port.close
 
     def send(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> T:
-        """Send a call and return its value."""
+        """Send a request and return the parsed response."""
         return self.exchange(call, budget_share=budget_share, within=within).value
 
     def exchange(self, call: Call[T], *, budget_share: float = 1.0, within: float | None = None) -> Reply[T]:
-        """Send a call and return its value with the time of the service.
+        """Send a request and return the parsed response with the service's time.
 
         :raises ConnectionNotMade: see :class:`Outage`.
         """
@@ -111,7 +111,7 @@ class AgentPort:
         self._port.save(self._record_of_space())
 
     def claim(self, claim: Claim) -> None:
-        """Claim all runs of the space against the mapped siblings, because a claim replaces the previous one."""
+        """Claim the runs of all agents of the space, because a claim replaces the previous one."""
         claim_runs(self._port, self._record_of_space(), further=claim.run_ids, is_answered=claim.is_answered)
 
     def announce(self, announcement: Announcement) -> Announcement:

@@ -1,4 +1,4 @@
-"""The configuration of a task that runs all agents of a space, and the record that its attempts hand on."""
+"""The configuration of a task that runs all agents of a space, and the record that an attempt leaves for the next."""
 
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
@@ -38,7 +38,7 @@ class SpaceConfig(RunPolicies):
     on_partial: Annotated[str, choice_of(p.OnPartial)] = "fail"
 
     def start_call(self) -> Call[SpaceRun]:
-        """Return the call that starts all agents. Not safe to repeat: each call is a billed run of every agent."""
+        """Return the request that starts all agents. It must not be repeated: each is a billed run of every agent."""
         return spaces.run_all(self.space_id, input_parameters=self.input_parameters)
 
     def of_agent(self, agent_id: int) -> RunConfig:
@@ -59,7 +59,7 @@ class EndKind(StrEnum):
     RETRIED = "retried"
     FINAL = "final"
     TIMEOUT = "timeout"
-    """``execution_timeout`` has passed."""
+    """``execution_timeout`` has expired."""
 
 
 class AgentEnd(Stored):
@@ -112,8 +112,9 @@ class SpaceRecord(JobRecord):
     :param starts: with a credit limit, all starts of agents by this task: earlier ones and those of this attempt. The
         result of a start is in the record of the agent's run, as soon as there is one.
     :param further: additional runs of agents that the service says it has started, until they are stopped.
-    :param is_incomplete: the service has responded, but did not name all agents that it started.
-    :param is_ambiguous: the task has failed because runs could not be distinguished from others, so users know of it.
+    :param is_incomplete: whether the service has responded, but did not name all agents that it started.
+    :param is_ambiguous: whether the task has failed because runs could not be distinguished from others, so users know
+        of it.
     :param may_lack_runs: whether the task may have had runs that are missing in this record.
     """
 
@@ -205,7 +206,9 @@ class SpaceRecord(JobRecord):
                 runs[result.agent_id] = known.updated(replaced=replaced).started(result.run_id)
                 further |= {result.agent_id: others} if others else {}
             elif result.success or is_old or (result.success is None and not result.error_message):
-                runs[result.agent_id] = known  # started according to the response, but without a run id: to be searched
+                runs[result.agent_id] = (
+                    known  # started according to the response, which lacks the run id: search for it
+                )
             else:
                 refused[result.agent_id] = result.error_message or "the service states no reason"
         not_started = {agent: reason for agent, reason in refused.items() if agent not in runs}
@@ -226,12 +229,12 @@ class SpaceRecord(JobRecord):
         """
         runs = self.runs or {}
         lost = {agent: run for agent, run in runs.items() if run.run_id is None and run.is_ambiguous}
-        told = dict.fromkeys(lost, "its run could not be distinguished from others")
+        reasons = dict.fromkeys(lost, "its run could not be distinguished from others")
         others = (start for start in self.starts if start.agent_id not in lost)
         unknown = (start.updated(run_id=start.run_id or 0) for run in lost.values() for start in run.starts)
         return self.updated(
             runs={agent: run for agent, run in runs.items() if agent not in lost},
-            not_started={**self.not_started, **told},
+            not_started={**self.not_started, **reasons},
             starts=(*others, *unknown),
             may_lack_runs=self.may_lack_runs or bool(lost),
         )

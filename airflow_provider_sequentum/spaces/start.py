@@ -4,10 +4,10 @@ The service starts them with one request (``run-all``), which is not idempotent 
 a single start: save the intent, send the start, save the response. From then on, each agent's run is handled
 separately.
 
-If the response to a start was lost, the runs are searched agent by agent, and nothing is guessed. If one agent has a
-run that could belong to the start, this does not prove that the request took effect, because a user or a schedule may
-have started it. Only if every agent of the space has such a run, an agent's single one is that of the space. It cannot
-be detected that another program ran the whole space at the same time, because the service does not show the inputs of a
+If the response to a start was lost, the runs are searched for agent by agent, and nothing is guessed. If one agent has
+a run that could belong to the start, this does not prove that the request took effect, because a user or a schedule may
+have started it. Only if every agent of the space has such a run is an agent's single candidate its run. If another
+program ran the whole space at the same time, this cannot be detected, because the service does not show the inputs of a
 run.
 """
 
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
 
 MAX_NAMED = 5
-"""Maximum number of lists for which an error states what they lack."""
+"""Maximum number of agents for which an error states why a run may be missing from their lists."""
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
     :raises AgentRunStillRunning: runs to be replaced by new ones could not be stopped.
     :raises CreditsTooLow: fewer credits are left than ``min_credits``.
     :raises CreditLimitReached: the runs of all agents would exceed ``credit_limit``.
-    :raises SequentumError: the service refused, or could not be reached. If a start is in doubt, the record says so.
+    :raises SequentumError: the service refused a request or could not be reached. If it is uncertain whether a start
+        took effect, the record shows that.
     """
     # The announcements and claims of an earlier attempt were deleted with its XComs.
     _announce(port, new.config, (previous or new).starts_announced)
@@ -90,7 +91,7 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
         return start_space(port, new, record), True
     claim_runs(port, record, is_answered=not record.is_in_doubt)
     if record.is_in_doubt:
-        log.warning("An earlier attempt may have started runs of space %s. Looking for them.", record.space_id)
+        log.warning("An earlier attempt may have started runs of space %s. Searching for them.", record.space_id)
         record = _find_runs(port, record, new, was_cleared=was_cleared).without_doubts()
         claim_runs(port, record)
     if not record.runs:
@@ -108,7 +109,7 @@ def acquire_space(port: Port, previous: SpaceRecord | None, new: SpaceRecord) ->
 
 
 def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, may_repeat: bool = True) -> SpaceRecord:
-    """Start all agents: save the intent, send the start, save the runs. Raises what :func:`acquire_space` raises.
+    """Start all agents: save the intent, send the start, save the runs. Raises the same as :func:`acquire_space`.
 
     :param new: the record of this attempt.
     :param previous: the record of the runs to replace.
@@ -135,7 +136,9 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
             _announce(port, config, made)
             raise_if_busy(error)
             raise
-        log.warning("The response to the start was lost, so runs may have been started. Looking for them. (%s)", error)
+        log.warning(
+            "The response to the start was lost, so runs may have been started. Searching for them. (%s)", error
+        )
         found = _find_after_lost_answer(port, record, new, error)
         if not found.known_runs and config.on_ambiguous_start == "start" and may_repeat:
             return start_space(port, new.updated(starts=starts, may_lack_runs=True), found, may_repeat=False)
@@ -148,7 +151,7 @@ def start_space(port: Port, new: SpaceRecord, previous: SpaceRecord | None, *, m
         port.save(record)
         if record.is_in_doubt:
             unnamed = "The service did not name every run that it started."
-            log.warning("%s Looking for the others.", unnamed)
+            log.warning("%s Searching for the others.", unnamed)
             record = _find_after_lost_answer(port, record, new, unnamed)
     claim_runs(port, record)
     _announce(port, config, record.starts_announced)
@@ -163,9 +166,9 @@ def _find_after_lost_answer(
     try:
         return _find_runs(port, record, new)
     except SequentumError as error:
-        # The error is about the start: that the lists could not be read only explains why its result is unknown.
+        # The error to report is the lost response; the failed search is only the reason why its result is unknown.
         raise SequentumUnavailable(
-            f"{lost} The runs of the agents could not be read to check: {error} "
+            f"{lost} The runs of the agents could not be listed to find out: {error} "
             f"{doubt_about(f'Runs of space {new.space_id}', 'them')}"
         ) from error
 
@@ -186,7 +189,7 @@ def _reserve_credits(port: Port, new: SpaceRecord, before: tuple[PlannedStart, .
 
 
 def _announce(port: Port, config: SpaceConfig, starts: tuple[PlannedStart, ...]) -> None:
-    """Announce the starts of this task to the other tasks of the DAG run."""
+    """Tell the other tasks of the DAG run which starts this task has made."""
     if config.credit_limit is not None:
         port.announce(Announcement(starts=starts))
 
@@ -194,7 +197,7 @@ def _announce(port: Port, config: SpaceConfig, starts: tuple[PlannedStart, ...])
 def stop_further_runs(port: Port, record: SpaceRecord) -> SpaceRecord:
     """Stop the additional runs of agents that the service says it has started; return the record without them.
 
-    If it cannot be confirmed that a run has ended, it stays in the record: the owner and the next attempt try again.
+    If it cannot be confirmed that a run has ended, it stays in the record: the owner or the next attempt stops it.
     """
     further = record.further_runs
     if not further:
@@ -213,7 +216,7 @@ def stop_further_runs(port: Port, record: SpaceRecord) -> SpaceRecord:
 
 
 def claim_runs(port: Port, record: SpaceRecord, *, further: Sequence[int] = (), is_answered: bool = True) -> None:
-    """Claim the runs of this task against the mapped siblings, which may run the same agents.
+    """Tell the mapped siblings, which may run the same agents, which runs belong to this task.
 
     :param further: runs that are not in the record yet.
     :param is_answered: whether each start of this task has a response.
@@ -255,8 +258,9 @@ def _find_runs(port: Port, record: SpaceRecord, new: SpaceRecord, *, was_cleared
     if doubtful and (policy == "fail" or (policy == "adopt" and not all(doubtful.values()))):
         port.save(record.updated(is_ambiguous=True, max_tries=new.max_tries))
         raise AgentRunStartAmbiguous(
-            f"{search.describe_doubt()} None was adopted and none started. Check them in Sequentum Cloud, stop "
-            "unwanted ones, then clear the task to start new runs; or choose on_ambiguous_start='adopt' or 'start'."
+            f"{search.describe_doubt()} None was adopted and none was started. Check them in Sequentum Cloud, stop "
+            "those you do not want, then clear the task to start new runs; or set on_ambiguous_start='adopt' or "
+            "'start'."
         )
     if doubtful and policy == "start":
         log.warning("%s New ones are started anyway.", search.describe_doubt())
@@ -273,14 +277,14 @@ class SpaceSearch:
 
     def __init__(self, record: SpaceRecord) -> None:
         self.record = record
-        """The record. It has an intent for every agent that a run is expected of, once these are known."""
+        """The record. It has an intent for every agent of which a run is expected, once these agents are known."""
         self.certain: dict[int, Run] = {}
         """The runs that certainly belong to the start, by agent."""
         self.doubtful: dict[int, list[Run]] = {}
         """The runs that may belong to the start or not, by agent; empty if an agent's run may be hidden."""
         self._is_confirmed = record.runs is not None or record.is_guess
         self._lists: dict[int, tuple[Page[Run], datetime | None]] = {}
-        """The runs of each agent, and the time of the start on the clock of the runs' own times."""
+        """The runs of each agent, and the time of the start by the clock of the runs' times."""
         self._confirmed: dict[int, datetime | None] = {}
         """The same time, if it can be relied on."""
         self._missing: list[int] = []
@@ -293,7 +297,7 @@ class SpaceSearch:
         return self.record.runs or {}
 
     def look_until_known(self, port: Port, *, is_killed: bool = False) -> None:
-        """Search until every agent has a run, and longer if it may become clear whose runs the found ones are.
+        """Search until every agent has a run, and longer if it may become clear which task the runs belong to.
 
         :param is_killed: whether the task is being killed, so that only seconds are left.
         :raises SequentumError: the service could not be reached at the last attempt.
@@ -319,7 +323,7 @@ class SpaceSearch:
         return not self._is_confirmed and bool(self._missing or self._unlisted)
 
     def _look(self, port: Port) -> None:
-        """List the runs of each agent without a known run. The first error ends it, because others would follow."""
+        """List the runs of each agent without a known run. The first error ends this, because others would follow."""
         if self.record.runs is None or self.record.is_incomplete:
             self._expect_all_agents(port)
         lost = [agent for agent, record in self.agents.items() if record.run_id is None]
@@ -385,7 +389,7 @@ class SpaceSearch:
         """Return what was found and why it is not conclusive."""
         ids = sorted(run.id for found in self.doubtful.values() for run in found)
         lost = f"A start of space {self.record.space_id} was sent and its response was lost."
-        found = f"Runs {listed(ids)} of agents {listed(sorted(self.doubtful))} could belong to it, or not."
+        found = f"Runs {listed(ids)} of agents {listed(sorted(self.doubtful))} may belong to it, or not."
         sentences = [lost, found, *list(self._lacks.values())[:MAX_NAMED]]
         if self._is_unproven:
             missing = f"Agents {listed(self._missing)} have no such run" if self._missing else ""
@@ -397,7 +401,7 @@ class SpaceSearch:
 
 
 def find_runs_to_stop(port: Port, record: SpaceRecord, *, is_killed: bool) -> tuple[list[RunRecord], str]:
-    """Return the runs that a start without a response has certainly started, and a sentence about others.
+    """Return the runs that a start without a response has certainly started, and a sentence about any others.
 
     :param is_killed: whether the task is being killed, so that only seconds are left.
     """
@@ -456,7 +460,7 @@ def still_running(records: Sequence[RunRecord]) -> AgentRunStillRunning:
 
 
 def _active_runs(port: Sender, records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Return the runs that are not known to have ended. If the service is down, the rest is not polled."""
+    """Return the runs that are not known to have ended. If the service is down, the remaining runs are not polled."""
     active: list[RunRecord] = []
     for number, record in enumerate(records):
         try:

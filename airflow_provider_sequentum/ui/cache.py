@@ -45,7 +45,7 @@ HEAD_START = 60.0
 """Initial lateness of a question without an answer, as if its answer were a minute out of date."""
 
 NOT_HERE = (
-    "This API server does not find the connection {!r}, so it cannot send requests to the service. This is expected if "
+    "This API server cannot find the connection {!r}, so it cannot send requests to the service. This is expected if "
     "only the workers have the connection, in their own secrets backend or environment."
 )
 

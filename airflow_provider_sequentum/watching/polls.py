@@ -1,7 +1,7 @@
-"""Who waits, who listens, and what is polled for them: the runs of an agent, or a page of the agents list.
+"""Waits and listeners, and what is polled for them: the runs of an agent, or a page of the agents list.
 
 A :class:`Wait` is for one run. A :class:`Listener` is notified of all runs of an agent, whoever starts them. Each
-:class:`Poll` is one request on behalf of everyone whom the response concerns.
+:class:`Poll` is one request on behalf of all waits and listeners that its response concerns.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ SHORTEST_LISTING = 200
 """Minimum number of an agent's newest runs that are listed for a listener."""
 
 NO_PAGES = 0
-"""The page size that means that pages are not used."""
+"""The page size if pages are not used."""
 PAGE_SIZES = (100, 50, 20, NO_PAGES)
-"""How many agents to request; fewer if the service refuses."""
+"""How many agents to request on a page; fewer if the service refuses."""
 
 _MIN_AGENTS = 5
 """With fewer agents, polling them directly is just as good."""
 _MAX_PAGES = 100
-"""Maximum number of pages, whatever total the service states."""
+"""Maximum number of pages, no matter how many agents the service reports."""
 _MAX_WRONG = 5
-"""By how many the wrong hints may outnumber the right ones."""
+"""How many more hints may be wrong than right before pages are abandoned."""
 
 
 Notify = Callable[[PollResult, BaseException | None, "datetime | None"], None]
 
 
 class Wait:
-    """One wait on the list.
+    """One wait on the watch list.
 
     :param poller: decides what a response means for the wait.
     :param notify: called with the result or the error of a poll and, if the run has ended, the service's time of the
@@ -103,7 +103,7 @@ class Listener:
         if has_gap and size < LONGEST_RUN_LIST:
             self.list_size = LONGEST_RUN_LIST
             return True
-        # So that the oldest active run stays on the list.
+        # The next list must include the oldest active run.
         deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
         self.list_size = min(max(SHORTEST_LISTING, 2 * deepest), LONGEST_RUN_LIST)
         self._newest = max((run.id for run in listed), default=self._newest)
@@ -123,10 +123,10 @@ class Listener:
 
 
 class AgentPoll:
-    """The poll of one agent's runs, or of one run that is missing in the agent's list; who waits, and who listens.
+    """The poll of an agent's runs, or of one run that is missing from the agent's list, with its waits and listeners.
 
     :param agent_id: the agent.
-    :param run_id: the run that is polled on its own.
+    :param run_id: the run that is polled on its own, if any.
     :param since: the current time, by the steady clock.
     """
 
@@ -139,12 +139,12 @@ class AgentPoll:
     def __init__(self, agent_id: int, run_id: int | None, since: float) -> None:
         self.agent_id, self.run_id = agent_id, run_id
         self.since = since
-        """Start of the interval if it was not polled since: when it was added, or when its page started to show it."""
+        """Start of the interval if there was no poll since: when it was added, or when its page started to show it."""
         self.runs: dict[int, list[Wait]] = {}
         self.searches: list[Wait] = []
         """Waits for a run that does not exist yet."""
         self.unlisted: dict[int, AgentPoll] = {}
-        """Runs that are polled on their own, because they are missing in the list."""
+        """Runs that are polled on their own, because they are missing from the list."""
         self.listeners: list[Listener] = []
         self.is_asked = self.has_failed = False
         """Whether a request is in flight, and whether the last one failed."""
@@ -152,24 +152,24 @@ class AgentPoll:
         self.interval = math.inf
         """Minimum number of seconds between two polls on behalf of the waits."""
         self.list_size = self.asked_size = _SHORTEST_LIST
-        """How many runs to request, so that the list includes the oldest one waited for. 0: request one run only."""
+        """How many runs to request, so that the list includes the oldest one waited for. 0: request only one run."""
         self.newest_listed = 0
         self.wants_list = False
-        """Whether there is news of its runs, so that they have to be listed."""
+        """Whether its runs have to be listed, because there is news of them."""
         self.page = 0
-        """The page of the agents list on which it is expected; 0 if it needs none."""
+        """The number of the page on which the agent is expected; 0 if it needs none."""
         self.shown: tuple[RunStatus | int | str | None, datetime | None] | None = None
-        """The status and the time of its last run, if it has one; ``None`` if no page has shown the agent yet."""
+        """The status and time of the agent's last run, if it has one; ``None`` if no page has shown the agent yet."""
         self.shows_end: bool | None = None
         """Whether its last run is shown as ended; ``None`` if no run is shown."""
         self.page_shows_news = False
-        """Whether its page shows when there is news for its listeners."""
+        """Whether its page will show when there is news for its listeners."""
         self.is_left_to_page = False
-        """Whether its page shows the end of everything that is waited for, so that it is only polled as a check."""
+        """Whether its page will show the end of everything that is waited for, so that polls are only checks."""
         self.hinted_at: float | None = None
-        """When its page showed that the last run had ended, until this has been checked."""
+        """When its page showed that the last run had ended; ``None`` once this has been checked."""
         self.hints = 0
-        """How many times the page showed an end since the last wait was added. The first one may be of an older run."""
+        """How many ends its page has shown since the last wait was added. The first one may be of an older run."""
 
     def __iter__(self) -> Iterator[Wait]:
         for waits in self.runs.values():
@@ -202,7 +202,7 @@ class AgentPoll:
             del self.runs[run_id]
 
     def call(self) -> Call[Any]:
-        """Return the request. If no other run matters, the run itself is requested instead of the list."""
+        """Return the request: the list of runs or, if only one run matters, that run."""
         from airflow_provider_sequentum.api import runs
 
         others_matter = self.searches or self.unlisted or self.listeners or self.wants_list or self.is_left_to_page
@@ -213,11 +213,11 @@ class AgentPoll:
         return runs.list_runs(self.agent_id, self.asked_size)
 
     def may_be_cut(self, listed: Sequence[object]) -> bool:
-        """Return whether the service may have more runs than it listed, and a longer list can be requested."""
+        """Return whether the service may have more runs than it listed and a longer list can be requested."""
         return self.asked_size <= length_of(listed) < LONGEST_RUN_LIST
 
     def missing_in(self, listed: Sequence[Run]) -> set[int]:
-        """Return the runs waited for that are missing in the list, and adapt the length of the next list.
+        """Return the runs waited for that are missing from the list, and adapt the length of the next list.
 
         If the list may have been cut, none counts as missing, and the next list is longer.
         """
@@ -234,24 +234,24 @@ class AgentPoll:
 
     @property
     def last_run(self) -> int | None:
-        """The run that its page shows, if it is waited for: the agent's last run, as far as is known."""
+        """The agent's last run, which its page shows, as far as is known; ``None`` if it is not waited for."""
         last = max(self.runs, default=0)
         return last if last and last >= self.newest_listed else None
 
     def is_shown_on_page(self) -> bool:
         """Return whether its page will show the end of everything that is waited for."""
-        # After a failed poll it is polled again soon: two failed checks, many minutes apart, would look like an outage.
+        # After a failed poll, it is polled again soon: two failed checks many minutes apart would look like an outage.
         is_shown = self.shows_end is False and not self.has_failed
         return is_shown and len(self.runs) == 1 and not self.searches and self.last_run is not None
 
     def shows_last_of(self, listed: Iterable[Run]) -> bool:
-        """Return whether its page shows the last of these runs, and will show when there is news."""
+        """Return whether its page shows the last of these runs, so that it will show when there is news."""
         are_over = [phase_of(run).is_over for run in sorted(listed, key=lambda run: -run.id)]
         last_is_over = are_over[0] if are_over else None
         return self.shown is not None and self.shows_end is last_is_over and all(are_over[1:])
 
     def see(self, agent: Agent, now: float) -> bool:
-        """Process what its page shows; return whether it is new."""
+        """Process what its page shows; return whether that has changed."""
         before, was_over = self.shown, self.shows_end
         shown = (agent.status, agent.last_activity)
         if shown == before:
@@ -288,7 +288,7 @@ class PagePoll:
         self.is_asked = False
         self.asked_at = -math.inf
         self.is_idle = False
-        """Whether it shows fewer runs than the agents' lists. Then it is rarely read, and no agent is left to it."""
+        """Whether it shows fewer runs than the lists of the agents, so that it is rarely polled and not relied on."""
         self.share = 1.0
         """How often it is polled, compared with an agent."""
 
@@ -304,13 +304,13 @@ class PagePoll:
 class AgentPages:
     """The pages of the agents list: each shows the status of the last run of a hundred agents.
 
-    This is only a hint. Another run may have been started since, and the list may lag behind. So a hint merely causes
-    the agent's runs to be polled next, and the pages are abandoned if they are wrong more often than right.
+    This is only a hint. Another run may have been started since, and the list may lag behind. So a hint only causes the
+    agent's runs to be polled next, and the pages are abandoned if they are wrong more often than right.
 
     The agents with the latest activity are listed first, so an agent whose run has just been started is on the first
-    page. An agent that is missing on the page where it is expected is then expected on the next one, because other
+    page. If an agent is missing from the page where it is expected, it is expected on the next one, because other
     agents have moved ahead of it. An agent whose last run has ended needs no page: its next run moves it to the first
-    one.
+    page.
 
     :param size: agents on a page.
     """
@@ -318,9 +318,9 @@ class AgentPages:
     def __init__(self, size: int = PAGE_SIZES[0]) -> None:
         self.size = size
         self.pages = {1: PagePoll(1, size)}
-        """By their numbers. The agents that need no page are on number 0, which does not exist."""
+        """The pages by number. Agents that need no page are on page 0, which does not exist."""
         self._count = 1
-        """How many pages there are, as far as is known."""
+        """The number of pages, as far as is known."""
         self._wrong = 0
 
     @property
@@ -329,7 +329,7 @@ class AgentPages:
         return self._wrong < _MAX_WRONG
 
     def learn(self, *, was_right: bool) -> None:
-        """Learn from a hint that was right or wrong, or from an end without a hint."""
+        """Process a hint that was right or wrong, or an end without a hint."""
         self._wrong = max(self._wrong + (-1 if was_right else 1), 0)
 
     def are_worth_it(self, agents: int) -> bool:
@@ -342,7 +342,7 @@ class AgentPages:
         return next(size for size in PAGE_SIZES if size < self.size)
 
     def expect(self, agent: AgentPoll, number: int) -> None:
-        """Expect an agent on a page, or on none (0)."""
+        """Expect an agent on a page; 0 for none."""
         if agent.page != number:
             self.leave(agent)
             self._agents_on(number).add(agent)

@@ -72,7 +72,7 @@ def test_a_temporary_folder_that_is_full(sandbox: Sandbox, tmp_path: Path, monke
     run_id = finished_run(sandbox, agent_id)
     with small_disk(tmp_path / "disk", megabytes=4) as disk:
         monkeypatch.setattr("tempfile.tempdir", str(disk))
-        with pytest.raises(RunFilesUnavailable, match=rf"'large.csv' could not be kept in .* {disk}.*No space left"):
+        with pytest.raises(RunFilesUnavailable, match=rf"'large.csv' could not be saved in .* {disk}.*No space left"):
             list(SequentumHook().iter_records(agent_id, run_id))
 
 
@@ -80,7 +80,7 @@ def test_a_temporary_folder_that_is_missing(sandbox: Sandbox, tmp_path: Path, mo
     agent_id = sandbox.add_agent("P", records=RECORDS).id
     run_id = finished_run(sandbox, agent_id)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with pytest.raises(RunFilesUnavailable, match=r"'output.csv' could not be kept in .*gone.*TMPDIR"):
+    with pytest.raises(RunFilesUnavailable, match=r"'output.csv' could not be saved in .*gone.*TMPDIR"):
         list(SequentumHook().iter_records(agent_id, run_id))
 
 

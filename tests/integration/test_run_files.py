@@ -525,7 +525,7 @@ class TestNothingIsLostWithoutAWord:
         run_id = finished_run(sandbox, plain_agent)
         with_list(monkeypatch, lambda file: {"file_type": kind} if file.name == "output.csv" else {})
         with pytest.raises(
-            SequentumRequestRefused, match=rf"5 records, .*'output\.csv' \(kind {name}, left out by file_k"
+            SequentumRequestRefused, match=rf"5 records, .*'output\.csv' \(kind {name}, excluded by file_k"
         ):
             execute(transfer(tmp_path.as_uri(), plain_agent, run_id))
         assert not visible(tmp_path)
@@ -552,7 +552,7 @@ class TestNothingIsLostWithoutAWord:
         run_id = finished_run(sandbox, plain_agent)
         paths, _ = execute(transfer(tmp_path.as_uri(), plain_agent, run_id, **options))
         assert len(paths) == count
-        assert " not copied: 'output.csv' (kind delivered, left out by file_" in (capsys.readouterr().out + caplog.text)
+        assert " not copied: 'output.csv' (kind delivered, excluded by file_" in (capsys.readouterr().out + caplog.text)
 
     @pytest.mark.parametrize("listed_size", [0, None])
     def test_records_in_a_file_that_is_empty_yet(

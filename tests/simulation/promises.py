@@ -30,6 +30,9 @@ CLOCK_SECONDS = 3.0
 TICK = 2.0
 """Seconds by which two times may differ that are one: the service's clock is known in whole seconds."""
 
+MAY_BE_RUNNING = "running and costing credits"
+"""What the task says of a job that may outlive it."""
+
 
 class Broken(NamedTuple):
     """A promise that was not kept.
@@ -316,7 +319,7 @@ class _Reader:
 
 
 def is_said(text: str) -> bool:
-    return "running and costing credits" in text or "cannot be distinguished" in text
+    return MAY_BE_RUNNING in text
 
 
 def _started(entry: Entry) -> Iterator[tuple[int, int]]:

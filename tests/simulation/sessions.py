@@ -16,6 +16,9 @@ from tests.simulation.promises import Broken, is_said
 
 OVER = ("completed", "cancelled", "error")
 
+ID_IS_LOST = "its id is unknown"
+"""What the task says of a session whose start had no response, in which case another one may be started."""
+
 
 @dataclass
 class Session:
@@ -134,7 +137,7 @@ class _Reader:
     def _on_ended(self, entry: Entry) -> Iterator[Broken]:
         self.ended = entry
         self._take_in_what_is_said(entry)
-        if "its id is not known" not in entry["said"]:
+        if ID_IS_LOST not in entry["said"]:
             yield from self.doubled
         self.doubled.clear()
         if entry["how"] == "died" and not self.task["has_state_store"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import re
@@ -65,6 +66,18 @@ ONCE_BROKEN = [
     (RestlessRunWorld, 10529579),
 ]
 """Worlds and seeds whose history once broke a promise."""
+
+
+@pytest.mark.parametrize("phrase", [promises.MAY_BE_RUNNING, sessions.ID_IS_LOST])
+def test_what_the_checker_reads_in_messages_is_what_the_package_says(phrase: str) -> None:
+    docstrings, strings = set(), set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                docstrings.add(node.value)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                strings.add(node)
+    assert any(phrase in str(string.value) for string in strings - docstrings)
 
 
 @pytest.mark.parametrize(("world", "seed"), ONCE_BROKEN)

@@ -148,7 +148,7 @@ def test_no_run_is_announced_twice_across_restarts(looks: list[list[int]], endin
 
 @pytest.mark.parametrize("value", [{"format": 1}, {"format": 2, "run_ids": 3}, [1], "x", None])
 def test_what_cannot_be_read_is_not_taken_for_nothing(value: object) -> None:
-    with pytest.raises(ValueError, match=r"format 1|run_ids|not a JSON object"):
+    with pytest.raises(ValueError, match=r"format 1|run_ids|must be a JSON object"):
         AnnouncedRuns.from_json(value)
 
 

@@ -232,13 +232,13 @@ def test_links(hook: SequentumHook) -> None:
         (f"https://ui/{KEY}/{{run_id}}", "an API key"),
         (f"https://ui/?key={KEY}", "an API key"),
         (f"https://ui/{KEY.upper()}", "an API key"),
-        ("https://jane:s3cret@ui/{run_id}", "a user or a password"),
-        (" HTTPS://s3cret@ui/{run_id}", "a user or a password"),
-        ("https:///jane:s3cret@ui", "a user or a password"),
-        ("http://:s3cret@ui", "a user or a password"),
-        ("https:\\/jane:s3cret@ui", "a user or a password"),
-        ("https://jane:s3\ncret@ui", "a user or a password"),
-        ("https://jane:s3cret@ui?to={run_id}", "a user or a password"),
+        ("https://jane:s3cret@ui/{run_id}", "a user name or a password"),
+        (" HTTPS://s3cret@ui/{run_id}", "a user name or a password"),
+        ("https:///jane:s3cret@ui", "a user name or a password"),
+        ("http://:s3cret@ui", "a user name or a password"),
+        ("https:\\/jane:s3cret@ui", "a user name or a password"),
+        ("https://jane:s3\ncret@ui", "a user name or a password"),
+        ("https://jane:s3cret@ui?to={run_id}", "a user name or a password"),
     ],
 )
 def test_a_template_with_credentials_is_not_used(
@@ -251,7 +251,7 @@ def test_a_template_with_credentials_is_not_used(
     hook = SequentumHook("my_conn")
     assert hook.run_link(7, 42) == hook.session_link("s") == "https://sequentum.example"
     for name in links:
-        assert f"{name!r} of the connection 'my_conn' holds {held}" in caplog.text
+        assert f"{name!r} of the connection 'my_conn' contains {held}" in caplog.text
     assert KEY not in caplog.text
     assert "cret" not in caplog.text
 
@@ -304,5 +304,5 @@ def test_records_of_a_file_that_cannot_be_read_in_the_list_are_not_left_out_in_s
     files = [{"id": 1, "name": "a.csv", "fileType": 2, "fileSize": 4}, {"id": None, "name": "b.csv"}]
     run = {**RUN, "status": 10, "dataCount": 2}
     answering(hook, monkeypatch, httpx.Response(200, json=run), httpx.Response(200, json=files))
-    with pytest.raises(RunFilesUnavailable, match="1 file cannot be read in the service's list"):
+    with pytest.raises(RunFilesUnavailable, match="1 file in the service's list cannot be read"):
         next(hook.iter_records(7, 42))

@@ -74,7 +74,7 @@ def test_paused_schedules_that_cannot_be_read_are_not_left_out(
 ) -> None:
     listed = json.dumps({"items": [{"id": 1, "isEnabled": False}], "totalRecordCount": 2}).encode()
     monkeypatch.setattr(service, "answer", lambda call: read_answer(call, Answer(200, {}, listed)))
-    with pytest.raises(SequentumUnavailable, match="1 of the schedules of agent 7"):
+    with pytest.raises(SequentumUnavailable, match="1 schedule of agent 7 cannot be read"):
         hook.list_paused_schedules(7)
 
 
@@ -122,7 +122,7 @@ def test_an_interrupted_start_says_that_a_run_may_be_running(
     service.answer = interrupted  # type: ignore[method-assign]
     with pytest.raises(kind):
         hook.start_run(agent_id=7)
-    assert any("a run of agent 7 was started. It may be running and costing credits" in line for line in worker.warned)
+    assert any("starting a run of agent 7. It may be running and costing credits" in line for line in worker.warned)
 
 
 def test_an_interrupted_wait_leaves_the_run_alone(service: FakeService, worker: Worker, hook: SequentumHook) -> None:

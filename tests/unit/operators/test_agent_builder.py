@@ -643,7 +643,7 @@ def test_importing_the_operator_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("retries", "durable", "told"),
     [
-        (1, True, "The next attempt looks again."),
+        (1, True, "The next attempt checks again."),
         (1, False, "The next attempt starts a new session."),
         (0, True, "Clear the task to start over."),
         (0, False, "Clear the task to start over."),

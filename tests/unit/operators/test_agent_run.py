@@ -802,7 +802,7 @@ def test_a_kill_without_a_connection_to_stop_the_run_with_says_that_it_may_be_ru
     service: FakeService, worker: Worker, task: FakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_connection(port: ClientPort) -> None:
-        raise SequentumConnectionNotFound("Airflow does not find the connection.")
+        raise SequentumConnectionNotFound("Airflow cannot find the connection.")
 
     monkeypatch.setattr(ClientPort, "hurry", no_connection)
     service.plans = [Plan(seconds=None)]
@@ -992,7 +992,7 @@ def test_a_siblings_run_whose_answer_is_late_is_not_adopted(
 ) -> None:
     task.ti.xcoms["run_agent", 1, "sequentum_claim"] = Claim(agent_id=7, is_answered=False, map_index=1).to_json()
     service.faults["start"] = [(fakes.server_error, False)]
-    with pytest.raises(AgentRunStartAmbiguous, match="Mapped siblings that may have started it: 1"):
+    with pytest.raises(AgentRunStartAmbiguous, match="1 mapped sibling may have started it"):
         run_through(worker, task, deferrable=deferrable)
     assert service.count("start") == 1
 
@@ -1240,7 +1240,7 @@ def test_a_run_that_cannot_be_stopped_is_not_replaced(
     service.faults["kill"] = [(fakes.server_error, False)] * 200
     task.clear()
     task.ti.try_number = 2 if tries_left else 9
-    with pytest.raises(AgentRunStillRunning, match="Run 101 of agent 7 was to be replaced") as caught:
+    with pytest.raises(AgentRunStillRunning, match="Run 101 of agent 7 should be replaced") as caught:
         run_through(worker, task, deferrable=deferrable)
     assert (caught.value.agent_id, caught.value.run_id, service.count("start")) == (7, 101, 1)
 

@@ -121,10 +121,10 @@ def full(*_: object) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"files": []}, "files must be a text or a list of at least one"),
+        ({"files": []}, "files must be a string or a list of at least one"),
         ({"files": None}, "files and key must name"),
         ({"key": ""}, "files and key must name"),
-        ({"key": [1]}, "key must be a text"),
+        ({"key": [1]}, "key must be a string"),
         ({"on_unchanged": "fail"}, "on_unchanged must be one of 'succeed', 'skip'"),
         ({"pointer": "published.json"}, "neither an address"),
         ({"files": "s3://a:secret@bucket/x.csv"}, r"contains a password"),

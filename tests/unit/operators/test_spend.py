@@ -128,7 +128,7 @@ def test_where_no_records_are_kept_each_earlier_try_counts_as_a_start(
 def test_a_task_that_ended_without_a_word_counts_as_a_start(worker: Worker, task: FakeTask) -> None:
     task.tasks.append(operator(task_id="broken"))
     task.instances = [SimpleNamespace(task_id="broken", map_index=index, state="failed") for index in (0, 1)]
-    with pytest.raises(CreditLimitReached, match=r"8 for tasks that ended"):
+    with pytest.raises(CreditLimitReached, match=r"8 for tasks that have ended"):
         run_through(worker, task)
 
 
@@ -181,7 +181,7 @@ def test_a_run_that_outlives_three_times_its_usual_duration_is_stopped(
     assert run.status is RunStatus.STOPPED
     assert run.stop_asked_at is not None
     assert timedelta(minutes=3) <= run.stop_asked_at - started < timedelta(minutes=4)
-    assert any("is stopped if it takes longer than 3 min 0 s" in line for line in worker.said)
+    assert any("will be stopped if it takes longer than 3 min 0 s" in line for line in worker.said)
     assert service.count("runs") == 1
 
 

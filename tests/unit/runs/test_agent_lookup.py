@@ -39,7 +39,7 @@ def test_an_agent_that_cannot_be_read_may_have_the_same_name(worker: Worker, spo
         return listed if spoilt else {"agents": listed, "totalRecordCount": 500}
 
     worker.service._act = answer
-    with pytest.raises(SequentumRequestRefused, match=r"cannot be read .* Nothing was started\. Give the agent's id"):
+    with pytest.raises(SequentumRequestRefused, match=r"cannot be read .* Nothing was started\. Set agent_id"):
         find_agent(worker, "Prices")
 
 

@@ -63,8 +63,8 @@ def test_the_log_says_what_was_decided_and_why(service: FakeService, worker: Wor
     assert overdue_at == run.created + timedelta(minutes=6)
     [line] = worker.said
     assert line == (
-        f"Run {run.id} of agent 7 is stopped if it takes longer than 6 min 0 s: 3 times the median of 2 min 0 s, of "
-        "3 runs that succeeded."
+        f"Run {run.id} of agent 7 will be stopped if it takes longer than 6 min 0 s: 3 times the median of 2 min 0 s, "
+        "from 3 runs that succeeded."
     )
     asked_at = worker.now()
     restarted = record.restarting(asked_at, None)
@@ -94,5 +94,5 @@ def test_a_history_that_is_too_short_or_cannot_be_read_stops_nothing(service: Fa
     service.faults["runs"] = [(unauthorized, False)]
     assert find_overdue_time(worker, record, run) is None
     short, unread = worker.warned
-    assert "fewer than 3 runs of the agent succeeded" in short
-    assert "its history could not be read" in unread
+    assert "fewer than 3 runs of the agent have succeeded" in short
+    assert "the agent's runs could not be listed" in unread

@@ -92,11 +92,11 @@ def test_every_file_is_chosen_or_left_out_with_the_parameter_that_does_it() -> N
         file.id for file in FILES
     )
     assert [str(each) for each in selection.left_out] == [
-        "'a.pdf' (kind delivered, left out by file_patterns)",
-        "'shot.PNG' (kind extracted, left out by file_kinds)",
-        "'cache.png' (kind internal, left out by file_kinds)",
-        "'log.txt' (kind logs, left out by file_kinds)",
-        "'log.html' (kind logs, left out by file_kinds)",
+        "'a.pdf' (kind delivered, excluded by file_patterns)",
+        "'shot.PNG' (kind extracted, excluded by file_kinds)",
+        "'cache.png' (kind internal, excluded by file_kinds)",
+        "'log.txt' (kind logs, excluded by file_kinds)",
+        "'log.html' (kind logs, excluded by file_kinds)",
     ]
     assert [each.file.name for each in selection.delivered_left_out] == ["a.pdf"]
 

@@ -105,7 +105,7 @@ def test_a_run_that_cannot_be_read_and_cannot_be_the_first_does_no_harm(listed: 
     ],
 )
 def test_no_run_is_taken_for_the_first_while_an_earlier_one_may_be_unreadable(listed: Page[Run], reason: str) -> None:
-    with pytest.raises(FirstRunUncertain, match=f"{reason}.* Give the run's id"):
+    with pytest.raises(FirstRunUncertain, match=f"{reason}.* Set run_id"):
         first_run_since(listed, START, START, START)
 
 
@@ -206,9 +206,7 @@ def test_where_the_service_does_not_tell_its_time_the_clocks_are_taken_to_agree(
 def test_a_list_that_may_lack_the_first_run_is_refused(undated: int) -> None:
     listed = [run(number, START + timedelta(seconds=number)) for number in range(LONGEST_RUN_LIST, undated, -1)]
     listed += [run(number, None) for number in range(1, undated + 1)]
-    with pytest.raises(
-        SequentumRequestRefused, match=r"lists only the newest 1000.* Give a later time, or the run's id"
-    ):
+    with pytest.raises(SequentumRequestRefused, match=r"lists only the newest 1000.* Set a later time, or run_id"):
         first_run_since(listed, START, START, START)
 
 
@@ -249,5 +247,5 @@ def test_another_agents_run_is_not_the_next_one() -> None:
 
 def test_what_cannot_be_read_counts_for_the_length_of_a_list() -> None:
     listed = Page([run(number, START) for number in range(2, LONGEST_RUN_LIST + 1)], unreadable=1)
-    with pytest.raises(SequentumRequestRefused, match="the first one cannot be found"):
+    with pytest.raises(SequentumRequestRefused, match="the first one cannot be determined"):
         first_run_since(listed, START, START, START)

@@ -172,7 +172,7 @@ def test_another_format_is_refused(stored: Stored, other: object) -> None:
     "value", ["text", [], 0, None, {**RECORD.to_json(), "requested_at": "yesterday"}, {"run_id": "x"}, {"config": 7}]
 )
 def test_what_cannot_be_read_is_never_taken_for_no_record(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"not a JSON object|requested_at|run_id|config"):
+    with pytest.raises(ValueError, match=r"must be a JSON object|requested_at|run_id|config"):
         RunRecord.from_json(value)
 
 

@@ -162,7 +162,7 @@ def test_a_run_whose_files_are_not_shown_is_kept_and_stops_no_other(
     service.hides = {998: error}
     result = delete(worker)
     assert result.deleted == [1000]
-    assert result.kept[998].startswith("The service does not show its files: ")
+    assert result.kept[998].startswith("The service does not list its files: ")
 
 
 @pytest.mark.parametrize("error", [fakes.server_error, fakes.answer_lost, fakes.rate_limited, fakes.bad_request])
@@ -193,7 +193,7 @@ def test_a_404_that_passes_is_no_deletion(service: FakeRuns, worker: Worker) -> 
     service.error, service.is_there = fakes.not_found, True
     result = delete(worker)
     assert result.deleted == []
-    assert result.kept[998].startswith("It is still there")
+    assert result.kept[998].startswith("It still exists")
 
 
 @pytest.mark.parametrize("tells_time", [True, False])
@@ -250,7 +250,7 @@ def test_a_full_list_hides_older_runs(service: FakeRuns, worker: Worker, method:
     assert result.summary()["oldest_listed"] == (START - 1000 * DAY).isoformat()
     [warning] = worker.warned
     assert "only the newest 1000 runs of agent 7" in warning
-    assert ("come into the list" in warning) is hope
+    assert ("will be listed once newer ones" in warning) is hope
     assert result.deleted == [1, 2]
 
 

@@ -196,7 +196,7 @@ def test_a_schedule_that_cannot_be_resumed_is_in_no_other_s_way(
     with pytest.raises(SequentumError) as caught:
         resume(worker, [1, 2, 3])
     assert service.enabled == {number: number not in refused for number in (1, 2, 3)}
-    assert f"Schedules {sorted(refused)} of agent 7 stay paused" in " ".join(worker.warned)
+    assert f"Schedules {sorted(refused)} of agent 7 are still paused" in " ".join(worker.warned)
     assert caught.value.status_code == 401
     service.refuses = set()
     service.enabled[3] = False  # by a user, who is not overruled
@@ -236,14 +236,14 @@ def test_a_schedule_that_no_longer_states_whether_it_is_enabled_is_still_the_tas
 
 def test_a_schedule_that_cannot_be_read_is_not_passed_over(service: FakeSchedules, worker: Worker) -> None:
     service.unreadable = [{"id": "?"}]
-    with pytest.raises(SequentumUnavailable, match="1 of the schedules of agent 7"):
+    with pytest.raises(SequentumUnavailable, match="1 schedule of agent 7 cannot be read"):
         pause(worker)
     assert service.enabled == {1: True, 2: False, 3: True}
 
 
 def test_schedules_that_are_not_in_the_list_are_not_passed_over(service: FakeSchedules, worker: Worker) -> None:
     service.stated = 5
-    with pytest.raises(SequentumUnavailable, match="2 of the schedules of agent 7"):
+    with pytest.raises(SequentumUnavailable, match="2 schedules of agent 7 cannot be read"):
         pause(worker)
     assert service.enabled == {1: True, 2: False, 3: True}
 

@@ -228,7 +228,7 @@ def test_a_refused_task_withdraws_and_says_the_arithmetic(service: FakeService, 
         reserve(worker, config(), ())
     assert str(caught.value) == (
         "Agent 7 was not started: a forecast of 3 credits (the mean of its last 1 billed run) + 6 for 2 starts of this "
-        "DAG run + 3 for tasks that ended, or run, without having announced a start = 12, more than credit_limit=10 "
+        "DAG run + 3 for tasks that have ended or are running without an announcement = 12, more than credit_limit=10 "
         "(credit_limit_period='dag_run'). Raise the limit, then clear the task."
     )
     assert caught.value.agent_id == 7
@@ -252,7 +252,7 @@ def test_an_agent_without_bills_starts_alone(worker: Worker) -> None:
 def test_undecided_starts_are_waited_for_a_minute_at_most(service: FakeService, worker: Worker) -> None:
     service.bills = bills(6)
     worker.others = Announced([other("z", pending=6)])
-    with pytest.raises(CreditLimitReached, match=r"6 that other tasks have announced and not decided = 12"):
+    with pytest.raises(CreditLimitReached, match=r"6 for undecided starts that other tasks have announced = 12"):
         reserve(worker, config(), ())
     assert worker.now() - START <= timedelta(minutes=1)
     assert service.count("billing") == 1
@@ -279,7 +279,7 @@ def test_more_bills_than_one_request_reads(
     service: FakeService, worker: Worker, most_listed: int | None, count: int
 ) -> None:
     service.most_listed, service.bills = most_listed, bills(*[1] * count)
-    with pytest.raises(SequentumRequestRefused, match=rf"{count} entries .* Set the period to 'dag_run'"):
+    with pytest.raises(SequentumRequestRefused, match=rf"{count} entries .* Set credit_limit_period='dag_run'"):
         read_bill(worker, config(credit_limit_period="month"), 7)
     assert len(read_bill(worker, config(), 7).samples) == 20
 

@@ -294,7 +294,7 @@ def test_a_start_that_is_answered_with_the_run_before_it_is_a_lost_one(service: 
     answer_with(service, 101)
     acquired = acquire(worker, max_tries=3)
     assert (acquired.run.id, acquired.record.run_id, acquired.record.replaced) == (102, 102, (101,))
-    assert any("the task had it before" in line for line in worker.warned)
+    assert any("which is an earlier run of the task" in line for line in worker.warned)
 
 
 @pytest.mark.parametrize(("is_job", "lag"), [(True, 0), (True, 20), (False, 0)])
@@ -796,7 +796,7 @@ def test_no_run_is_started_beside_one_that_seems_to_be_from_just_before_the_requ
     service.faults["start"] = [(fakes.answer_lost, True)]
     asked = partial(acquire, worker, on_ambiguous_start=on_ambiguous_start)
     if on_ambiguous_start == "fail":
-        with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[101\] were created just before") as caught:
+        with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[101\] seem to have been created") as caught:
             asked()
         assert caught.value.run_id == 101
         assert service.count("start") == 1
@@ -816,7 +816,7 @@ def test_no_second_run_is_started_because_of_a_date_that_nothing_confirms(
     service.clock.sleep(3600)
     service.faults["start"] = [(fakes.answer_lost, True)]
     for _ in range(2):
-        with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[101\] were created just before"):
+        with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[101\] seem to have been created"):
             acquire(worker)
     assert service.count("start") == 1
 
@@ -849,7 +849,7 @@ def test_no_run_is_started_in_place_of_an_unknown_one_because_of_a_date_that_not
     asked = partial(acquire, worker, on_ambiguous_start=on_ambiguous_start)
     if on_ambiguous_start == "fail":
         for _ in range(2):
-            with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[102\] were created just before"):
+            with pytest.raises(AgentRunStartAmbiguous, match=r"Runs \[102\] seem to have been created"):
                 asked()
         assert service.count("start") == 1
         return
@@ -871,7 +871,7 @@ def test_no_run_is_started_in_place_of_an_unknown_one_that_the_list_may_hide(
         return [{**found[0], "id": None}, *found[1:]] if verb == "runs" else found
 
     monkeypatch.setattr(service, "_act", act_and_spoil)
-    with pytest.raises(AgentRunStartAmbiguous, match="1 run of agent 7 could not be read"):
+    with pytest.raises(AgentRunStartAmbiguous, match="1 run in the service's list for agent 7 cannot be read"):
         acquire(worker, on_ambiguous_start=on_ambiguous_start)
     assert service.count("start") == 1
 
@@ -956,7 +956,7 @@ def test_a_run_that_a_sibling_has_claimed_is_not_taken_for_the_lost_one(
 
 def test_the_run_of_a_sibling_whose_answer_is_late_is_not_adopted(service: FakeService, worker: Worker) -> None:
     worker.siblings = [claim(is_answered=False)]
-    with pytest.raises(AgentRunStartAmbiguous, match="Mapped siblings that may have started it: 1") as caught:
+    with pytest.raises(AgentRunStartAmbiguous, match="1 mapped sibling may have started it") as caught:
         lose_the_start(worker, strangers=1, took_effect=False)
     assert caught.value.run_id == 101
     assert worker.claimed[-1].is_answered is False, "the start of this task is unanswered for its siblings too"
@@ -1160,7 +1160,11 @@ def test_a_list_with_a_run_that_cannot_be_read_proves_nothing(
     hide_the_first_run(service)
     worker.siblings = [claim(*siblings)]
     is_adopted = on_ambiguous_start == "adopt" and not siblings
-    with nullcontext() if is_adopted else pytest.raises(AgentRunStartAmbiguous, match="1 run of agent 7 could not"):
+    with (
+        nullcontext()
+        if is_adopted
+        else pytest.raises(AgentRunStartAmbiguous, match="1 run in the service's list for agent 7 cannot")
+    ):
         lose_the_start(worker, strangers=strangers, on_ambiguous_start=on_ambiguous_start)
     assert service.count("start") == 1
 
@@ -1177,7 +1181,7 @@ def test_a_409_to_a_start_passes(service: FakeService, worker: Worker) -> None:
 
 def test_a_409_that_lasts_is_left_to_the_next_attempt(service: FakeService, worker: Worker) -> None:
     service.faults["start"] = [(fakes.conflict, False)] * 20
-    with pytest.raises(SequentumUnavailable, match="Nothing was started; a retry tries again"):
+    with pytest.raises(SequentumUnavailable, match="Nothing was started; a retry sends the start again"):
         acquire(worker)
     assert (worker.saved, service.count("start")) == (None, 4)
 

@@ -307,7 +307,7 @@ def test_where_the_status_is_refused_a_stop_refused_because_it_is_over_confirms_
     service.faults["stop"] = [None, *[(refusing(text), False)] * 200]
     result = stop(worker)
     assert (result.confirmed, service.count("kill")) == (True, 0)
-    assert result.sentence == "The service does not show it, and says that it is over."
+    assert result.sentence == "The service does not show it, but states that it is over."
     assert elapsed(service) < timedelta(seconds=STOP_GRACE)
 
 

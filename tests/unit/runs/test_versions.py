@@ -136,7 +136,7 @@ def test_many_changes_are_counted(service: FakeVersions, worker: Worker) -> None
 
 def test_that_the_history_is_hidden_hides_nothing_else(service: FakeVersions, worker: Worker) -> None:
     service.hides_history = True
-    with pytest.raises(AgentVersionChanged, match=r"not version 12 .*Who changed it could not be read"):
+    with pytest.raises(AgentVersionChanged, match=r"not version 12 .*to find out who changed it"):
         check_active_version(worker, config(12))
 
 
@@ -235,7 +235,10 @@ def test_what_an_attempt_restored_is_not_restored_again_because_it_cannot_be_rea
     with pytest.raises(SequentumError):
         restore_version(Worker(service), 7, 1, "Back.", MARK)
     service.lost = None
-    with pytest.raises(SequentumRequestRefused, match=r"1 version of agent 7 cannot be read.* Nothing was restored"):
+    with pytest.raises(
+        SequentumRequestRefused,
+        match=r"1 version in the service's list for agent 7 cannot be read.* Nothing was restored",
+    ):
         restore_version(Worker(service), 7, 1, "Back.", MARK)
     assert service.restored == [1]
 
@@ -258,7 +261,7 @@ def test_that_a_version_was_restored_is_said_when_it_cannot_be_looked_up(lost: E
 
     service.exchange = failing  # type: ignore[method-assign]
     words = "was restored" if lost is None else "may have been restored"
-    with pytest.raises(SequentumUnavailable, match=rf"Version 1 of agent 7 {words}.* A retry looks it up"):
+    with pytest.raises(SequentumUnavailable, match=rf"Version 1 of agent 7 {words}.* A retry reads it again"):
         restore_version(Worker(service), 7, 1, "Back.", MARK)
     service.exchange, service.lost = exchange, None  # type: ignore[method-assign]
     assert restore_version(Worker(service), 7, 1, "Back.", MARK) == 3

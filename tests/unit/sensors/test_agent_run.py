@@ -563,7 +563,7 @@ def test_more_runs_since_than_the_service_lists_is_no_wrong_run(
     worker.service.plans = [Plan(seconds=0)]
     for _ in range(later):
         worker.service.start(by_stranger=True)
-    with pytest.raises(SequentumRequestRefused, match="cannot be found"):
+    with pytest.raises(SequentumRequestRefused, match="cannot be determined"):
         sense(worker, task, mode, run_id=None, since=START.isoformat())
 
 
@@ -606,7 +606,7 @@ def test_a_first_run_that_cannot_be_read_is_not_replaced_by_the_next(
         service.clock.sleep(1)
         service.start(by_stranger=True)
     spoil_lists(service, 102)
-    with pytest.raises(SequentumUnavailable, match=r"1 run in the service's list cannot be read.* Give the run's id"):
+    with pytest.raises(SequentumUnavailable, match=r"1 run in the service's list cannot be read.* Set run_id"):
         sense(worker, task, mode, run_id=None, since=since.isoformat())
     assert service.clock.now - since < timedelta(minutes=5)
 

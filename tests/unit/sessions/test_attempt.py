@@ -170,7 +170,7 @@ def test_a_kill_in_the_midst_of_the_start_says_that_a_session_may_be_running(ser
         service.task().run(killed)
     [fate] = caught.value.__notes__
     assert "may be running and costing credits" in fate
-    assert "look for it" in fate
+    assert "find it among" in fate
 
 
 def test_a_kill_between_two_messages_lets_no_other_message_follow(service: FakeBuilder) -> None:

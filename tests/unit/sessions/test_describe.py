@@ -52,7 +52,7 @@ JSON = st.recursive(
         ("data_extracted", {"rows": [["1"]]}, "Found 1 rows: no columns"),
         ("user_message", {"message": "Hello"}, "The builder says: Hello"),
         ("ready_for_interaction", {"message": "Which table?"}, "The builder is ready: Which table?"),
-        ("ready_for_interaction", {"configId": 7}, "The builder is ready: it says nothing"),
+        ("ready_for_interaction", {"configId": 7}, "The builder is ready: no message"),
         ("error", {"message": "x", "isRecoverable": True}, "The builder had an error and continues: x"),
         ("error", {"message": "x", "isRecoverable": False}, "The builder gave up: x"),
     ],

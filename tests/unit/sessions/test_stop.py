@@ -161,7 +161,7 @@ def test_where_the_status_is_refused_a_cancellation_refused_because_it_is_over_c
     service.faults["cancel"] = [None, *[(refused, False)] * 9]
     result = cancelled()
     assert result.confirmed == confirmed
-    assert ("says that it is over" in result.sentence) == confirmed
+    assert ("states that it is over" in result.sentence) == confirmed
 
 
 def test_each_request_is_bounded(worker: Worker, service: FakeBuilder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -406,7 +406,7 @@ def test_a_kill_in_the_middle_of_the_start_stops_nothing_that_may_be_of_others(
         killed.execute(task.context)
     assert service.runs[101].stop_asked_at is None
     said = " ".join(caught.value.__notes__)
-    assert "Runs [101] of agents [8] could belong to it, or not" in said
+    assert "Runs [101] of agents [8] may belong to it, or not" in said
     assert "Agents [7, 9] have no such run" in said
 
 

@@ -123,7 +123,11 @@ def test_a_list_with_a_run_that_cannot_be_read_proves_nothing(
     intent = SpaceRecord(config=CONFIG, requested_at=requested_at, max_tries=2, fingerprint=CONFIG.fingerprint())
     new = intent.updated(config=CONFIG.updated(on_ambiguous_start=policy))
     is_adopted = strangers > 0 and policy == "adopt"
-    with nullcontext() if is_adopted else pytest.raises(AgentRunStartAmbiguous, match="1 run of agent 7 could not"):
+    with (
+        nullcontext()
+        if is_adopted
+        else pytest.raises(AgentRunStartAmbiguous, match="1 run in the service's list for agent 7 cannot")
+    ):
         acquire_space(worker, intent, new)
     assert service.count("run-all") == 0
 

@@ -298,7 +298,7 @@ def test_nothing_is_started_beside_runs_that_seem_to_be_from_just_before_the_req
     monkeypatch.setattr(service, "exchange", lambda call: exchange(call)._replace(served_at=service.clock.now + skew))
     service.faults["run-all"] = [(fakes.answer_lost, True)]
     with pytest.raises(
-        AgentRunStartAmbiguous, match=r"Runs \[101, 102\] of agents \[7, 8\] could belong to it.*just before"
+        AgentRunStartAmbiguous, match=r"Runs \[101, 102\] of agents \[7, 8\] may belong to it.*just before"
     ):
         acquire(worker)
     assert service.count("run-all") == 1

@@ -725,7 +725,7 @@ def test_more_runs_since_a_moment_than_the_service_lists_are_an_error() -> None:
     world.wait(agent_id=7, since=START)
     world.live(120)
     [error] = [update.error for _, update in world.news if update.error is not None]
-    assert "cannot be found. Give a later time" in str(error)
+    assert "cannot be determined. Set a later time" in str(error)
 
 
 @pytest.mark.parametrize("skew", [timedelta(days=1), timedelta(seconds=50), -timedelta(days=1)])

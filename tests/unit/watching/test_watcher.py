@@ -213,7 +213,7 @@ async def test_connections_and_event_loops_do_not_share_a_watcher(service: Servi
 
 
 async def test_a_missing_connection_fails_everybody(service: Service) -> None:
-    service.lookup_error = SequentumConnectionNotFound("Airflow does not find the connection 'c'.")
+    service.lookup_error = SequentumConnectionNotFound("Airflow cannot find the connection 'c'.")
     results = await asyncio.gather(*waits(3), return_exceptions=True)
     assert all(isinstance(error, SequentumConnectionNotFound) for error in results)
 
@@ -551,7 +551,7 @@ async def test_a_wrong_key_and_a_missing_connection_end_a_listening(service: Ser
     service.refuse = lambda client, call: HttpStatusError("Wrong key.", status_code=401)
     with raises(401):
         await anext(listen("c", 8, 0.01))
-    service.lookup_error = SequentumConnectionNotFound("Airflow does not find the connection 'c'.")
+    service.lookup_error = SequentumConnectionNotFound("Airflow cannot find the connection 'c'.")
     with pytest.raises(SequentumConnectionNotFound):
         await anext(listen("c", 8, 0.01))
     await settle(0.02)
