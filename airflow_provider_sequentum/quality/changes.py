@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_sequentum.exceptions import RunRecordsNotComparable
+from airflow_provider_sequentum.parameters import shown
 from airflow_provider_sequentum.quality.engine import ROW, TEXT, Column, Table, Workspace, text_of
+from airflow_provider_sequentum.runs.describe import comma_list
 
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 """How a number is written. A code such as ``007`` is not a number."""
@@ -20,7 +22,6 @@ _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 _EXACT_IN_DOUBLE = 2**53
 _MAX_IN_A_ROW = 100
 _SHOWN = 3
-_LONGEST_SHOWN = 100
 
 
 def not_comparable(reason: str) -> RunRecordsNotComparable:
@@ -70,9 +71,9 @@ class Comparison:
             have the same key.
         """
         if missing := [name for name in self.key if name not in table.columns]:
-            there = ", ".join(map(_shown, list(table.columns)[:20])) or "none"
+            there = comma_list(map(shown, table.columns)) or "none"
             raise not_comparable(
-                f"{which} have no column {_shown(missing[0])}, which is part of the key; the columns are {there}"
+                f"{which} have no column {shown(missing[0])}, which is part of the key; the columns are {there}"
             )
         columns = [table.columns[name] for name in self.key]
         empty = " OR ".join(f"{_value(column)} = ''" for column in columns)
@@ -83,7 +84,7 @@ class Comparison:
                 f"first in record {first + 1:,}"
             )
         if repeated := self._repeated(table, columns):
-            examples = "; ".join(f"{' / '.join(map(_shown, row[2:]))} ({row[0]:,} times)" for row in repeated)
+            examples = "; ".join(f"{' / '.join(map(shown, row[2:]))} ({row[0]:,} times)" for row in repeated)
             raise not_comparable(f"{which} repeat the key ({_names(self.key)}): {examples}")
 
     def _repeated(self, table: Table, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
@@ -214,9 +215,4 @@ def _any(conditions: list[str]) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    return ", ".join(map(_shown, names))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    return ", ".join(map(shown, names))

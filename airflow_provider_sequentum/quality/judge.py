@@ -23,6 +23,7 @@ from airflow_provider_sequentum.quality.contract import (
 )
 from airflow_provider_sequentum.quality.engine import Table
 from airflow_provider_sequentum.quality.profile import AMOUNT_OF, DATE_KINDS, KIND_OF, NUMBER_OF, has_value, of
+from airflow_provider_sequentum.runs.describe import comma_list
 
 EXAMPLES = 3
 """The number of values that a breach shows."""
@@ -130,7 +131,7 @@ def judge(table: Table, contract: Contract) -> Judgement:
         judging.judge(rule)
     judging.judge_schema(contract)
     if table.records and (missing := [name for name in contract.key if name not in table.columns]):
-        message = f"missing; there are {_listed(table.names)}"
+        message = f"missing; there are {_quoted(table.names)}"
         judging.breaches.append(Breach("key", ", ".join(missing), "fail", message))
     if table.records == 0 and not any(isinstance(rule, Records) for rule in contract.rules):
         judging.breaches.append(Breach("records", None, "fail", "the files contain none"))
@@ -170,7 +171,7 @@ class _Judging:
         if isinstance(rule, Required):
             missing = [name for name in rule.columns if name not in self._table.columns]
             if missing and self._table.records:
-                self._add(rule, ", ".join(missing), f"missing; there are {_listed(self._table.names)}")
+                self._add(rule, ", ".join(missing), f"missing; there are {_quoted(self._table.names)}")
         elif isinstance(rule, Records):
             self._judge_number(rule)
         else:
@@ -189,7 +190,7 @@ class _Judging:
         if not self._table.records:
             return
         if missing := [name for name in names if name not in self._table.columns]:
-            self._add(rule, ", ".join(missing), f"missing; there are {_listed(self._table.names)}")
+            self._add(rule, ", ".join(missing), f"missing; there are {_quoted(self._table.names)}")
             return
         test, _ = question = self._question(rule)
         bad, judged = self._counted(question)
@@ -309,7 +310,7 @@ def _value_test(rule: Any, column: str) -> tuple[str, tuple[object, ...], str]:
         return f"regexp_matches({column}, ?)", (rule.pattern,), f"no match of {rule.pattern!r:.200}"
     if isinstance(rule, Allowed):
         marks = ", ".join("?" * len(rule.values))
-        return f"{column} IN ({marks})", tuple(rule.values), f"none of {_listed(rule.values)}"
+        return f"{column} IN ({marks})", tuple(rule.values), f"none of {_quoted(rule.values)}"
     outside = f"not within {_bounds(rule)}"
     is_date = isinstance(rule, Range) and any(type(each) is date for each in (rule.minimum, rule.maximum))
     value = f"length({column})" if isinstance(rule, Length) else of(column, NUMBER_OF if is_date else AMOUNT_OF)
@@ -331,9 +332,8 @@ def _bounds(rule: Any) -> str:
     return f"{high} or less" if low is None else f"{low} to {high}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"{name!r:.60}" for name in names[:10])
-    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown or "none"
+def _quoted(names: Sequence[str]) -> str:
+    return comma_list(f"{name!r:.60}" for name in names) or "none"
 
 
 def removed_rows(table: Table, tests: Sequence[_RowTest]) -> Iterator[tuple[int, list[int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 
 QUIET_INTERVALS = (30.0, 60.0, 120.0, 300.0, 600.0)
 """Seconds between two lines while nothing changes; the last one repeats."""
+
+MAX_LISTED = 10
+"""Maximum number of things that a sentence names."""
+
+MAX_LISTED_IDS = 20
+"""Maximum number of ids that a sentence names."""
 
 
 class RunProgress:
@@ -64,6 +71,18 @@ def describe_run(run: Run, served_at: datetime | None = None) -> str:
 def counted(number: int, noun: str) -> str:
     """Return ``1 page`` or ``2 pages``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def comma_list(things: Iterable[object], most: int = MAX_LISTED) -> str:
+    """Return ``a, b and 3 more``: the first things, and the number of others."""
+    texts = list(map(str, things))
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def id_list(ids: Iterable[int]) -> str:
+    """Return ``[7, 8 and 3 more]``."""
+    return f"[{comma_list(ids, MAX_LISTED_IDS)}]"
 
 
 def format_seconds(seconds: float) -> str:

@@ -17,6 +17,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.records.columns import choose_types
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of, library
 from airflow_provider_sequentum.records.parquet import RecordFile, write_parquet
+from airflow_provider_sequentum.runs.describe import comma_list
 from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.transfers.manifest import Form
 
 _CHUNK = 1024 * 1024
-_MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Conversion:
                 f"The temporary folder {work} cannot hold the records of run {run_id}: {error}. Nothing was published."
             ) from error
         if empty:
-            names = ", ".join(repr(source_name(file.entry)) for file in empty[:_MAX_NAMED])
+            names = comma_list(repr(source_name(file.entry)) for file in empty)
             log.warning("%d files have no records and are not landed: %s", len(empty), names)
         without_records = [_entry(file, file.entry.name, None, 0) for file in empty]
         return Converted(published, without_records, before, chosen)
@@ -205,11 +205,11 @@ def _log_types(
 ) -> None:
     columns = {column for each in found for column in each}
     if added := sorted(columns - known.keys()):
-        shown = ", ".join(f"{column!r:.100} {types[column]}" for column in added[:_MAX_NAMED])
+        shown = comma_list(f"{column!r:.100} {types[column]}" for column in added)
         log.info("Inferred the types of %d columns, to be kept in %s: %s", len(added), types_file.path, shown)
     if empty := [column for column in added if all(each.get(column) is None for each in found)]:
         log.warning(
             "%d columns have no values yet and will be text from now on, unless record_schema declares their type: %s",
             len(empty),
-            ", ".join(f"{column!r:.100}" for column in empty[:_MAX_NAMED]),
+            comma_list(f"{column!r:.100}" for column in empty),
         )

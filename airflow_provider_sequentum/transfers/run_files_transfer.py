@@ -18,7 +18,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     client_errors_as_exceptions,
 )
-from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.describe import comma_list, counted
 from airflow_provider_sequentum.runs.files import (
     Selection,
     listing,
@@ -233,7 +233,7 @@ class RunFilesTransfer:
         if shared := sorted({file.name for file in found.files} & {file.name for file in planned.files}):
             raise self._refused(
                 f"Run {found.run_id} of agent {found.agent_id} was landed in {self.folder.path} at the same time, so "
-                f"that {', '.join(map(repr, shared[:5]))} may belong to either run. Use a separate folder for each "
+                f"that {comma_list(map(repr, shared))} may belong to either run. Use a separate folder for each "
                 "run, then clear both tasks."
             )
 
@@ -366,7 +366,7 @@ class RunFilesTransfer:
         self, planned: Manifest, previous: Manifest | None, listed: Collection[int], sizes: Mapping[str, int]
     ) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
-            self.log.info("%d files are landed under another name: %s", len(renamed), ", ".join(renamed[:5]))
+            self.log.info("%d files are landed under another name: %s", len(renamed), comma_list(renamed))
         if planned.replaced:
             self.log.warning(
                 "Replacing %d files in %s that are of unknown or other origin.", len(planned.replaced), self.folder.path
@@ -377,7 +377,7 @@ class RunFilesTransfer:
                 previous.run_id,
                 counted(len(left), "file"),
                 self.folder.path,
-                ", ".join(left[:5]),
+                comma_list(left),
             )
 
     def _verified_before(self, planned: Manifest, sizes: Mapping[str, int]) -> dict[str, Measure]:
@@ -469,7 +469,7 @@ class RunFilesTransfer:
                 "empty copies have been removed; a retry fetches the files again."
             )
         if empty := [file.name for file in manifest.files if not file.size]:
-            self.log.warning("%d files are empty, as they are on the service: %s", len(empty), ", ".join(empty[:5]))
+            self.log.warning("%d files are empty, as they are on the service: %s", len(empty), comma_list(empty))
 
     def _write_manifest(self, manifest: Manifest) -> None:
         with self.folder.write(MANIFEST_NAME) as stream:

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.runs.describe import RunProgress, counted, describe_run, format_seconds, run_summary
+from airflow_provider_sequentum.runs.describe import (
+    RunProgress,
+    comma_list,
+    counted,
+    describe_run,
+    format_seconds,
+    id_list,
+    run_summary,
+)
 from tests.support.service import START
 
 
@@ -86,3 +94,12 @@ def test_the_names_in_the_summary_are_a_promise_to_downstream_tasks() -> None:
         "started": None,
         "ended": None,
     }
+
+
+def test_a_list_names_the_first_things_and_counts_the_others() -> None:
+    assert comma_list([]) == ""
+    assert comma_list("ab") == "a, b"
+    assert comma_list(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert comma_list(range(13)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
+    assert id_list([1, 2]) == "[1, 2]"
+    assert id_list(range(25)).endswith("18, 19 and 5 more]")
