@@ -68,7 +68,8 @@ def test_of_many_schedules_ten_are_named_and_all_are_counted() -> None:
     port = answering(Page(listed))
     warn_of_schedules(port, 7)
     [message] = port.said
-    assert "Agent 7 has 12 schedules enabled" in message and "(once) and 2 more." in message
+    assert "Agent 7 has 12 schedules enabled" in message
+    assert "(once) and 2 more." in message
     assert [each.id for each in listed if f"'{each.name}'" in message] == list(range(11, 21))
 
 
