@@ -250,6 +250,18 @@ def client_errors_as_exceptions(conn_id: str) -> Iterator[None]:
         raise from_client(error, conn_id) from error
 
 
+@contextmanager
+def value_errors_as_exceptions(fate: str) -> Iterator[None]:
+    """Turn errors about parameters that are raised inside, as messages without a period, into those of a task.
+
+    :param fate: the sentence on what became of the task's work, such as ``Nothing was sent.``.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise SequentumRequestRefused(f"{error}. {fate}") from None
+
+
 def exception_named(name: str | None, message: str) -> SequentumException:
     """Return the exception that ended the wait of a trigger, for the task to raise.
 

@@ -39,6 +39,7 @@ FileFormat = Literal["parquet"]
 FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 LARGEST_ID = 2**63 - 1
 
@@ -71,6 +72,11 @@ def parse_named(name: str, parse: Callable[[Any], T], value: object) -> T:
         return parse(value)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
+
+
+def optional(parse: Callable[[Any], T], default: D) -> Callable[[Any], T | D]:
+    """Return a ``parse_`` function that returns the default if the parameter is unset."""
+    return lambda value: default if is_unset(value) else parse(value)
 
 
 def parse_id(value: object) -> int:

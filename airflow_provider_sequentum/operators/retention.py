@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
 
 from airflow_provider_sequentum.api.choices import RemoveMethod
 from airflow_provider_sequentum.exceptions import (
     SequentumException,
-    SequentumRequestRefused,
     about_run,
     client_errors_as_exceptions,
+    value_errors_as_exceptions,
 )
 from airflow_provider_sequentum.parameters import (
     is_unset,
+    optional,
     parse_choice,
     parse_count,
     parse_flag,
@@ -118,15 +120,14 @@ class DeleteRunsOperator(BaseOperator):
 
         hook = SequentumConnection(self.sequentum_conn_id)
         conn_id = hook.sequentum_conn_id
-        try:
+        with value_errors_as_exceptions(f"Nothing was deleted (connection {conn_id!r})."):
             agent_id = parse_named("agent_id", parse_id, self.agent_id)
             days = parse_named("older_than_days", parse_count, self.older_than_days)
-            method = parse_named("remove_method", _parse_method, self.remove_method)
-            dry_run = is_unset(self.is_dry_run) or parse_named("dry_run", parse_flag, self.is_dry_run)
+            parse_method = optional(partial(parse_choice, choices=RemoveMethod), "RemoveAllFiles")
+            method = cast("RemoveMethod", parse_named("remove_method", parse_method, self.remove_method))
+            dry_run = parse_named("dry_run", optional(parse_flag, default=True), self.is_dry_run)
             folders = self._folders()
-            older_than = timedelta(days=min(days, MAX_DAYS))
-        except ValueError as error:
-            raise SequentumRequestRefused(f"{error}. Nothing was deleted (connection {conn_id!r}).") from None
+        older_than = timedelta(days=min(days, MAX_DAYS))
         landed = find_landed_runs(folders, agent_id)
 
         def why_not_landed(run_id: int, listed: Sequence[RunFile]) -> str | None:
@@ -162,23 +163,13 @@ class DeleteRunsOperator(BaseOperator):
             log.exception("The XCom %r could not be pushed: %s", DELETION_KEY, result.summary())
 
     def _folders(self) -> list[ObjectStoragePath]:
-        from airflow_provider_sequentum.transfers.landing import open_destination, without_password
+        from airflow_provider_sequentum.transfers.landing import open_named
 
         addresses: Any = [self.manifests] if isinstance(self.manifests, str) else self.manifests
         if not isinstance(addresses, Sequence) or not addresses or any(map(is_unset, addresses)):
             raise ValueError(f"manifests must be a folder or a list of at least one, not {shown(self.manifests)}")
-        conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
-        try:
-            return [open_destination(address, conn_id) for address in addresses]
-        except ValueError as error:
-            raise ValueError(f"manifests={[without_password(each) for each in addresses]!r:.500}: {error}") from None
+        return [open_named("manifests", address, self.storage_conn_id) for address in addresses]
 
 
 MAX_DAYS = 36500
 """More would leave the calendar."""
-
-
-def _parse_method(value: object) -> RemoveMethod:
-    choice: Any = "RemoveAllFiles" if is_unset(value) else parse_choice(value, RemoveMethod)
-    method: RemoveMethod = choice  # a type checker does not follow the choices
-    return method

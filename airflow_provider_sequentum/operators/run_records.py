@@ -19,6 +19,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.parameters import (
     OnDrift,
     is_unset,
+    optional,
     parse_choice,
     parse_count,
     parse_delimiter,
@@ -146,7 +147,7 @@ class CheckRunRecordsOperator(BaseOperator):
         from airflow_provider_sequentum.reporting.asset_events import add_extra
 
         with _failures():
-            pins = not is_unset(self.pin_version) and parse_named("pin_version", parse_flag, self.pin_version)
+            pins = parse_named("pin_version", optional(parse_flag, default=False), self.pin_version)
             check = self._check()
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:
                 report = check_records(check, workspace)
@@ -194,10 +195,8 @@ class CheckRunRecordsOperator(BaseOperator):
         files = parse_named("files", parse_texts, self.files or None)
         if files is None:
             raise ValueError("files must name at least one landed file: the run delivered none")
-        learn_from = DEFAULT_LEARN_FROM
-        if not is_unset(self.learn_from):
-            learn_from = parse_named("learn_from", parse_count, self.learn_from)
-        on_drift = "fail" if is_unset(self.on_drift) else self.on_drift
+        learn_from = parse_named("learn_from", optional(parse_count, DEFAULT_LEARN_FROM), self.learn_from)
+        parse_on_drift = optional(partial(parse_choice, choices=OnDrift), "fail")
         if not 5 <= learn_from <= 30:
             raise ValueError(f"learn_from must be 5 to 30, not {learn_from}")
         return Check(
@@ -210,9 +209,9 @@ class CheckRunRecordsOperator(BaseOperator):
                 "destination",
                 f"{common_folder(files)}/{CHECKED_FOLDER}" if is_unset(self.destination) else self.destination,
             ),
-            on_drift=parse_named("on_drift", partial(parse_choice, choices=OnDrift), on_drift),
+            on_drift=parse_named("on_drift", parse_on_drift, self.on_drift),
             learn_from=learn_from,
-            encoding=None if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding),
+            encoding=parse_named("encoding", optional(parse_encoding, None), self.encoding),
             delimiter=parse_named("delimiter", parse_delimiter, self.delimiter),
         )
 
@@ -235,7 +234,7 @@ class CheckRunRecordsOperator(BaseOperator):
     def _path(self, name: str, path: object) -> ObjectStoragePath:
         from airflow_provider_sequentum.transfers.landing import open_named
 
-        return open_named(name, path, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
+        return open_named(name, path, self.storage_conn_id)
 
     def _folder(self, name: str, path: object) -> LandingFolder:
         from airflow_provider_sequentum.transfers.landing import LandingFolder

@@ -18,9 +18,11 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     about_run,
     client_errors_as_exceptions,
+    value_errors_as_exceptions,
 )
 from airflow_provider_sequentum.parameters import (
     is_unset,
+    optional,
     parse_count,
     parse_encoding,
     parse_id,
@@ -134,14 +136,11 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         from airflow_provider_sequentum.api import spaces
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
-        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
-        try:
+        hook = SequentumConnection(self.sequentum_conn_id)
+        with value_errors_as_exceptions(f"Nothing was uploaded (connection {hook.sequentum_conn_id!r})."):
             self._check_choices()
             name = self._name(context)
             content = self._content(name)
-        except ValueError as error:
-            raise SequentumRequestRefused(f"{error}. Nothing was uploaded (connection {conn_id!r}).") from None
-        hook = SequentumConnection(conn_id)
         try:
             space_id = self._space(hook)
             hook.send(spaces.upload_input_file(space_id, name, content))
@@ -167,8 +166,8 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         return stable_name(ti.dag_id, ti.task_id, int(getattr(ti, "map_index", -1)), suffix)
 
     def _content(self, name: str) -> bytes:
-        encoding = "utf-8" if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding)
-        limit = DEFAULT_MAX_BYTES if is_unset(self.max_bytes) else parse_named("max_bytes", parse_count, self.max_bytes)
+        encoding = parse_named("encoding", optional(parse_encoding, "utf-8"), self.encoding)
+        limit = parse_named("max_bytes", optional(parse_count, DEFAULT_MAX_BYTES), self.max_bytes)
         if is_unset(self.source):
             content = rows_as_file(self.rows, name, encoding)
             if len(content) > limit:
@@ -179,13 +178,10 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         return content
 
     def _read(self, limit: int) -> bytes:
-        from airflow_provider_sequentum.transfers.landing import open_destination, without_password
+        from airflow_provider_sequentum.transfers.landing import open_named, without_password
 
         shown_source = without_password(self.source)
-        try:
-            path = open_destination(self.source, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
-        except ValueError as error:
-            raise ValueError(f"source={shown_source!r:.500} cannot be read: {error}") from None
+        path = open_named("source", self.source, self.storage_conn_id)
         try:
             content = _first_bytes(path, limit + 1)
         except Exception as error:  # the errors of object stores are not OSErrors
@@ -231,7 +227,7 @@ def rows_to_input_parameters(
     :param max_bytes: the maximum size in bytes of the input parameters of a run, as JSON. Default: 64 KiB.
     :raises SequentumRequestRefused: the rows cannot be written, or a single row exceeds ``max_bytes``. Not retried.
     """
-    try:
+    with value_errors_as_exceptions("Nothing was started."):
         if max_rows < 1:
             raise ValueError(f"max_rows must be 1 or more, not {max_rows}")
         written = _rows(rows)
@@ -239,8 +235,6 @@ def rows_to_input_parameters(
             return _split(written, parameter, max_rows, max_bytes)
         for number, row in enumerate(written, 1):
             _check_size(number, len(_json_text(row).encode()), max_bytes)
-    except ValueError as error:
-        raise SequentumRequestRefused(f"{error}. Nothing was started.") from None
     return written
 
 

@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.text import safe_file_name, safe_file_names
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
-from airflow_provider_sequentum.parameters import shown
+from airflow_provider_sequentum.parameters import is_unset, shown
 from airflow_provider_sequentum.runs.describe import counted
 from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 
@@ -110,14 +110,14 @@ def _check_place(scheme: str | None, destination: str, bucket: str) -> None:
 def open_destination(destination: object, conn_id: str | None) -> ObjectStoragePath:
     """Return the folder at a destination.
 
-    :param conn_id: the id of the storage connection, if the destination does not contain it.
+    :param conn_id: the parameter ``storage_conn_id``. It is unset if the destination contains the connection.
     :raises ValueError: the destination is refused, or Airflow has no file system for it.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     address = check_destination(str(destination) if isinstance(destination, ObjectStoragePath) else destination)
     # Before Airflow 3.2, conn_id=None overrides the connection id in the address.
-    options = {"conn_id": conn_id} if conn_id else {}
+    options = {} if is_unset(conn_id) else {"conn_id": conn_id}
     try:
         folder = ObjectStoragePath(address, **options)
         folder.fs  # noqa: B018 - the file system is looked up on first access
