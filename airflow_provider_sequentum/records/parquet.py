@@ -164,14 +164,17 @@ class RowGroups:
 
     :param file: the path of the file, or a file open for writing.
     :param schema: the schema of the batches. Columns in its metadata are not written; see :data:`~.binary.PARTITION`.
+    :param size: about how many bytes a row group has.
+    :param options: of ``pyarrow.parquet.ParquetWriter``.
     """
 
-    def __init__(self, file: Path | IO[bytes], schema: Any) -> None:
+    def __init__(self, file: Path | IO[bytes], schema: Any, size: int = _ROW_GROUP, **options: Any) -> None:
         parquet = library("pyarrow.parquet", "arrow", _PURPOSE)
         self._columns = [name for name in schema.names if name not in stated_columns(schema)]
         fields = [schema.field(name) for name in self._columns]
         self._schema = library("pyarrow", "arrow", _PURPOSE).schema(fields, metadata=schema.metadata)
-        self._writer = parquet.ParquetWriter(file, self._schema)
+        self._writer = parquet.ParquetWriter(file, self._schema, **options)
+        self._size = size
         self._gathered: list[Any] = []
         self._weight = self._records = 0
 
@@ -180,7 +183,7 @@ class RowGroups:
         self._gathered.append(batch.select(self._columns))
         self._weight += batch.nbytes
         self._records += batch.num_rows
-        if self._weight > _ROW_GROUP:
+        if self._weight > self._size:
             self._flush()
 
     def end(self) -> int:
@@ -194,21 +197,6 @@ class RowGroups:
             arrow = library("pyarrow", "arrow", _PURPOSE)
             self._writer.write_table(arrow.Table.from_batches(self._gathered))
             self._gathered, self._weight = [], 0
-
-
-def in_row_groups(batches: Iterable[Any], size: int) -> Iterator[Any]:
-    """Yield batches combined into tables of about ``size`` bytes, one for each row group of a Parquet file."""
-    arrow = library("pyarrow", "arrow", _PURPOSE)
-    gathered: list[Any] = []
-    weight = 0
-    for batch in batches:
-        gathered.append(batch)
-        weight += batch.nbytes
-        if weight > size:
-            yield arrow.Table.from_batches(gathered)
-            gathered, weight = [], 0
-    if gathered:
-        yield arrow.Table.from_batches(gathered)
 
 
 # Partitions

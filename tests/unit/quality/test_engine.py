@@ -53,11 +53,8 @@ def rows_of(workspace: Workspace, table: Table) -> list[dict[str, Any]]:
     """A table's rows by the names that the records have."""
     names = list(table.columns)
     cells = [table.columns[name].sql for name in names]
-    found = [
-        row
-        for batch in workspace.batches(f"SELECT {', '.join([*cells, ROW])} FROM {table.sql} ORDER BY {ROW}")
-        for row in batch.to_pylist()
-    ]
+    sql = f"SELECT {', '.join([*cells, ROW])} FROM {table.sql} ORDER BY {ROW}"
+    found = [row for batch in workspace.connection.sql(sql).to_arrow_reader() for row in batch.to_pylist()]
     assert [row[ROW] for row in found] == list(range(len(found)))
     return [{name: row[table.columns[name].sql] for name in names} for row in found]
 
