@@ -216,7 +216,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A landed file. Errors of the storage are raised as ``RunFilesUnavailable``."""
+    """A file in a storage. Errors of the storage are raised as ``RunFilesUnavailable``."""
 
     path: ObjectStoragePath
 
@@ -234,6 +234,22 @@ class StoredFile:
         """Open the file for the duration of a ``with`` block."""
         with storage_errors(f"Could not read {self.path}"), self.path.open(mode) as stream:  # type: ignore[no-untyped-call]
             yield stream
+
+    def read(self) -> bytes | None:
+        """Return the content of a small file; ``None`` if it does not exist yet."""
+        with storage_errors(f"Could not read {self.path}"):
+            self.path.fs.invalidate_cache(self.path.parent.path)
+            try:
+                return self.path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def replace(self, content: bytes) -> None:
+        """Write a small file, or replace it atomically. The folder is created if it does not exist."""
+        folder = LandingFolder(self.path.parent)
+        folder.make()
+        with folder.write(self.name) as stream:
+            stream.write(content)
 
 
 @dataclass(frozen=True)
