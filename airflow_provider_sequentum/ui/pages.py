@@ -27,6 +27,9 @@ from airflow_provider_sequentum.ui.tasks import RunFacts, SeenRun, TaskKey, Task
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from airflow_provider_sequentum.api import Reply
+    from airflow_provider_sequentum.api.parsing import Page
+    from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.ui.cache import Known, ServiceCache
 
 AGENTS_ON_A_PAGE = 40
@@ -237,16 +240,23 @@ def task_address(key: TaskKey) -> str:
 
 def _newest(conn_id: str, run: RunFacts, cached: ServiceCache) -> RunFacts:
     """Return the newest known figures of a run, and have newer ones requested."""
-    listed = cached.look(questions.agent_runs(conn_id, run.agent_id, is_going=not run.phase.is_over, is_detail=True))
-    if listed.value is None or listed.at is None:
+    is_going = not run.phase.is_over
+    listed = cached.look(questions.agent_runs(conn_id, run.agent_id, is_going=is_going, is_detail=True))
+    if listed.value is None:
         return run
-    for each in listed.value.value:
-        if each.id == run.run_id:
-            return _newer(run, RunFacts.from_run(each, listed.at, listed.value.served_at))
-    single = cached.look(questions.run_status(conn_id, run.agent_id, run.run_id, is_going=not run.phase.is_over))
+    if (found := _facts_in(listed).get(run.run_id)) is not None:
+        return _newer(run, found)
+    single = cached.look(questions.run_status(conn_id, run.agent_id, run.run_id, is_going=is_going))
     if single.value is None or single.at is None:
         return run
     return _newer(run, RunFacts.from_run(single.value.value, single.at, single.value.served_at))
+
+
+def _facts_in(listed: Known[Reply[Page[Run]]]) -> dict[int, RunFacts]:
+    """Return what the service has listed about runs, by run id."""
+    if listed.value is None or listed.at is None:
+        return {}
+    return {run.id: RunFacts.from_run(run, listed.at, listed.value.served_at) for run in listed.value.value}
 
 
 def _newer(run: RunFacts, other: RunFacts) -> RunFacts:
@@ -284,10 +294,8 @@ def _history(conn_id: str | None, agent_id: int, seen: Iterable[SeenRun], cached
     runs = {each.run.run_id: each.run for each in seen if each.run.agent_id == agent_id and each.conn_id == conn_id}
     if conn_id is not None:
         listed = cached.peek(questions.agent_runs(conn_id, agent_id, is_going=False, is_detail=False))
-        if listed.value is not None and listed.at is not None:
-            for run in listed.value.value:
-                facts = RunFacts.from_run(run, listed.at, listed.value.served_at)
-                runs[run.id] = _newer(runs[run.id], facts) if run.id in runs else facts
+        for run_id, facts in _facts_in(listed).items():
+            runs[run_id] = _newer(runs[run_id], facts) if run_id in runs else facts
     return sorted(runs.values(), key=lambda run: run.run_id, reverse=True)
 
 
@@ -296,10 +304,7 @@ def _with_news(runs: Sequence[SeenRun], cached: ServiceCache) -> list[SeenRun]:
     if all(each.run.phase.is_over or each.conn_id is None for each in runs):
         return list(runs)
     conn_id, agent_id = runs[0].conn_id or "", runs[0].run.agent_id
-    listed = cached.look(questions.agent_runs(conn_id, agent_id, is_going=True, is_detail=False))
-    if listed.value is None or listed.at is None:
-        return list(runs)
-    facts = {run.id: RunFacts.from_run(run, listed.at, listed.value.served_at) for run in listed.value.value}
+    facts = _facts_in(cached.look(questions.agent_runs(conn_id, agent_id, is_going=True, is_detail=False)))
     return [
         replace(each, run=_newer(each.run, facts[each.run.run_id])) if each.run.run_id in facts else each
         for each in runs
