@@ -175,7 +175,7 @@ def is_kept(previous: Manifest | None, wanted: Sequence[LandedFile], form: Form)
 
 
 def _identity(file: LandedFile) -> tuple[object, ...]:
-    return file.file_id, file.original_name, file.listed_size, file.created and file.created.timestamp()
+    return file.file_id, file.original_name, file.listed_size, file.created
 
 
 def _entry(file: Fetched, name: str, measure: Measure | None, records: int) -> LandedFile:
