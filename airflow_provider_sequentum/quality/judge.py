@@ -42,6 +42,8 @@ _TYPES = {
 }
 """SQL that is true for a text that is a valid value of a type."""
 
+_ON_BREACH_OF_MODE = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}
+
 
 @dataclass(frozen=True)
 class Breach:
@@ -168,14 +170,14 @@ class _Judging:
         return self._count(questions, [has_value(column.sql) for column in there.values()])
 
     def judge(self, rule: Any) -> None:
-        if isinstance(rule, Required):
-            missing = [name for name in rule.columns if name not in self._table.columns]
-            if missing and self._table.records:
-                self._add(rule, ", ".join(missing), f"missing; there are {_quoted(self._table.names)}")
-        elif isinstance(rule, Records):
+        if isinstance(rule, Records):
             self._judge_number(rule)
-        else:
-            self._judge_rows(rule)
+        elif self._table.records:
+            names = [rule.column] if hasattr(rule, "column") else rule.columns
+            if missing := [name for name in names if name not in self._table.columns]:
+                self._add(rule, ", ".join(missing), f"missing; there are {_quoted(self._table.names)}")
+            elif not isinstance(rule, Required):
+                self._judge_rows(rule, names)
 
     def _add(self, rule: Any, column: str | None, message: str, **more: Any) -> None:
         self.breaches.append(Breach(rule.rule, column, rule.on_breach, message, **more))
@@ -185,13 +187,7 @@ class _Judging:
         if (rule.minimum is not None and count < rule.minimum) or (rule.maximum is not None and count > rule.maximum):
             self._add(rule, None, f"{count:,}, expected {_bounds(rule)}")
 
-    def _judge_rows(self, rule: Any) -> None:
-        names = rule.columns if isinstance(rule, Unique) else [rule.column]
-        if not self._table.records:
-            return
-        if missing := [name for name in names if name not in self._table.columns]:
-            self._add(rule, ", ".join(missing), f"missing; there are {_quoted(self._table.names)}")
-            return
+    def _judge_rows(self, rule: Any, names: Sequence[str]) -> None:
         test, _ = question = self._question(rule)
         bad, judged = self._counted(question)
         if not bad or bad <= (1 - rule.mostly) * judged + 1e-9:
@@ -270,20 +266,8 @@ class _Judging:
     def _judge_unknown(self, name: str, mode: str) -> None:
         test, _ = question = self._unknown(name)
         bad, _ = self._counted(question)
-        on_breach = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}[mode]
-        self.breaches.append(
-            Breach(
-                "schema_contract",
-                name,
-                on_breach,
-                f"a column that the contract lacks; {mode}",
-                bad,
-                self._examples(test, name),
-            )
-        )
-        if mode == "discard_row" and bad:
-            self.quarantined.append(test)
-        elif mode == "discard_value":
+        self._add_to_schema(test, name, mode, "a column that the contract lacks", bad)
+        if mode == "discard_value":
             self.dropped.append(name)
 
     def _judge_type(self, rule: HasType, mode: str) -> None:
@@ -291,15 +275,18 @@ class _Judging:
         bad, cells = self._counted(question)
         if not bad:
             return
-        on_breach = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}[mode]
-        message = f"{bad:,} of {cells:,} records break it: {test.reason}; {mode}"
-        self.breaches.append(
-            Breach("schema_contract", rule.column, on_breach, message, bad, self._examples(test, rule.column))
-        )
-        if mode == "discard_row":
-            self.quarantined.append(test)
-        elif mode == "discard_value":
+        message = f"{bad:,} of {cells:,} records break it: {test.reason}"
+        self._add_to_schema(test, rule.column, mode, message, bad)
+        if mode == "discard_value":
             self.blanked.append(test)
+
+    def _add_to_schema(self, test: _RowTest, column: str, mode: str, message: str, bad: int) -> None:
+        examples = self._examples(test, column)
+        self.breaches.append(
+            Breach("schema_contract", column, _ON_BREACH_OF_MODE[mode], f"{message}; {mode}", bad, examples)
+        )
+        if mode == "discard_row" and bad:
+            self.quarantined.append(test)
 
 
 def _value_test(rule: Any, column: str) -> tuple[str, tuple[object, ...], str]:
