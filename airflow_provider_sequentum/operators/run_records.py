@@ -245,12 +245,13 @@ class CheckRunRecordsOperator(BaseOperator):
 
 
 def _raise_verdict(report: Report) -> None:
-    worst = "; ".join(line[:500] for line in report.lines()[:5])
-    more = f" ({len(report.breaches)} breaches, all in {report.page})"
-    if report.verdict == "failed":
-        raise RunRecordsRejected(f"The records of run {report.run_id} of agent {report.agent_id} broke: {worst}{more}")
-    if report.verdict == "skipped":
-        raise SequentumSkipped(f"The records of run {report.run_id} of agent {report.agent_id} broke: {worst}{more}")
+    if report.is_good:
+        return
+    kind = RunRecordsRejected if report.verdict == "failed" else SequentumSkipped
+    raise kind(
+        f"The records of run {report.run_id} of agent {report.agent_id} broke: {'; '.join(report.lines()[:5])} "
+        f"({len(report.breaches)} breaches, all in {report.page})"
+    )
 
 
 @contextmanager

@@ -108,8 +108,8 @@ def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) 
 
 
 def _write(check: Check, report: Report, history: History | None, table: Table) -> None:
-    breaches = [line[:500] for line in report.lines()[:MAX_LINES]]
-    saved = report.profile.model_copy(update={"verdict": report.verdict, "breaches": breaches})
+    found = {"verdict": report.verdict, "breaches": report.lines()[:MAX_LINES]}
+    saved = report.profile.model_copy(update=found)
     content = page(report, history.earlier if history else []).encode()
     with check.destination.write(check.page_name) as stream:
         stream.write(content)
