@@ -163,7 +163,7 @@ class DeleteRunsOperator(BaseOperator):
             log.exception("The XCom %r could not be pushed: %s", DELETION_KEY, result.summary())
 
     def _folders(self) -> list[ObjectStoragePath]:
-        from airflow_provider_sequentum.transfers.landing import open_named
+        from airflow_provider_sequentum.transfers.destination import open_named
 
         addresses: Any = [self.manifests] if isinstance(self.manifests, str) else self.manifests
         if not isinstance(addresses, Sequence) or not addresses or any(map(is_unset, addresses)):

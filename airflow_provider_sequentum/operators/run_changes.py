@@ -163,7 +163,8 @@ class RunChangesOperator(BaseOperator):
         return changes_lineage([storage.open(path).path for path in read], written)
 
     def _storage(self, files: Sequence[str]) -> PublishingStorage:
-        from airflow_provider_sequentum.transfers.landing import CHANGES_FOLDER, common_folder, open_named
+        from airflow_provider_sequentum.transfers.destination import common_folder, open_named
+        from airflow_provider_sequentum.transfers.landing import CHANGES_FOLDER
         from airflow_provider_sequentum.transfers.publishing import PublishingStorage
 
         conn_id = parse_named("storage_conn_id", optional(parse_text, None), self.storage_conn_id)

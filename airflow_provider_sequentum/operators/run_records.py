@@ -190,7 +190,8 @@ class CheckRunRecordsOperator(BaseOperator):
 
     def _check(self) -> Check:
         from airflow_provider_sequentum.quality.check import Check
-        from airflow_provider_sequentum.transfers.landing import CHECKED_FOLDER, StoredFile, common_folder
+        from airflow_provider_sequentum.transfers.destination import common_folder
+        from airflow_provider_sequentum.transfers.landing import CHECKED_FOLDER, StoredFile
 
         files = parse_named("files", parse_texts, self.files or None)
         if files is None:
@@ -232,7 +233,7 @@ class CheckRunRecordsOperator(BaseOperator):
             raise refused(f"{path} is not UTF-8 text: {error}") from None
 
     def _path(self, name: str, path: object) -> ObjectStoragePath:
-        from airflow_provider_sequentum.transfers.landing import open_named
+        from airflow_provider_sequentum.transfers.destination import open_named
 
         return open_named(name, path, self.storage_conn_id)
 

@@ -75,17 +75,18 @@ class Comparison:
             raise not_comparable(
                 f"{which} have no column {shown(missing[0])}, which is part of the key; the columns are {there}"
             )
+        key = comma_list(map(shown, self.key))
         columns = [table.columns[name] for name in self.key]
         empty = " OR ".join(f"{_value(column)} = ''" for column in columns)
         ((number, first),) = self.workspace.rows(f"SELECT count(*), min({ROW}) FROM {table.sql} WHERE {empty}")  # noqa: S608
         if number:
             raise not_comparable(
-                f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.records:,} cases, "
+                f"{which} have no value in the key ({key}) in {number:,} of {table.records:,} cases, "
                 f"first in record {first + 1:,}"
             )
         if repeated := self._repeated(table, columns):
             examples = "; ".join(f"{' / '.join(map(shown, row[2:]))} ({row[0]:,} times)" for row in repeated)
-            raise not_comparable(f"{which} repeat the key ({_names(self.key)}): {examples}")
+            raise not_comparable(f"{which} repeat the key ({key}): {examples}")
 
     def _repeated(self, table: Table, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
         """Return, for the first repeated keys, how often they occur, in which record first, and their texts."""
@@ -212,7 +213,3 @@ def _any(conditions: list[str]) -> str:
         return f"({' OR '.join(conditions)})" if conditions else "false"
     starts = range(0, len(conditions), _MAX_IN_A_ROW)
     return _any([_any(conditions[start : start + _MAX_IN_A_ROW]) for start in starts])
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names))

@@ -20,8 +20,8 @@ from typing import IO, Any, Protocol
 
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
 from airflow_provider_sequentum.records.formats import library
-from airflow_provider_sequentum.records.parquet import RowGroups
 from airflow_provider_sequentum.records.reading import read_flat
+from airflow_provider_sequentum.records.writing import RowGroups
 
 MEMORY = 256 * 1024 * 1024
 """The default memory limit of DuckDB in bytes. Data that does not fit is spilled to the temporary folder."""

@@ -19,10 +19,11 @@ from typing import Any
 from airflow_provider_sequentum.quality.engine import LandedPath, Table
 from airflow_provider_sequentum.quality.history import Folder
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
-from airflow_provider_sequentum.records.binary import SheetWriter, parquet_batches, parquet_schema, partition_of
+from airflow_provider_sequentum.records.excel import SheetWriter
 from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, format_of, library
-from airflow_provider_sequentum.records.parquet import RowGroups, folder_of
+from airflow_provider_sequentum.records.parquet import parquet_batches, parquet_schema, partition_of
 from airflow_provider_sequentum.records.reading import read_records
+from airflow_provider_sequentum.records.writing import ROW_GROUP, RowGroups, folder_of
 
 REASON = "_quarantine_reason"
 """The column with the reason why a record was quarantined."""
@@ -179,7 +180,7 @@ class _ParquetFile:
 
     def __init__(self, file: _Whole, schema: Any) -> None:
         self._file, self._schema = file, schema
-        self._groups = RowGroups(file.local, schema)
+        self._groups = RowGroups(file.local, schema, ROW_GROUP)
 
     def write(self, columns: Sequence[Any]) -> None:
         arrow = library("pyarrow", "quality", "Checking records")

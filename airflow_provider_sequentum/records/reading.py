@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from airflow_provider_sequentum.records.arrow import batches_of, text_batches
-from airflow_provider_sequentum.records.binary import parquet_batches, read_excel, read_parquet
+from airflow_provider_sequentum.records.excel import read_excel
 from airflow_provider_sequentum.records.flat import flat_batch, flat_records
 from airflow_provider_sequentum.records.formats import (
     BINARY,
@@ -17,6 +17,7 @@ from airflow_provider_sequentum.records.formats import (
     encoding_of,
     format_of,
 )
+from airflow_provider_sequentum.records.parquet import parquet_batches, read_parquet
 from airflow_provider_sequentum.records.text import Text, delimiter_of, read_csv, read_json, read_rows
 
 LARGEST_COUNTED = 4 * 1024 * 1024

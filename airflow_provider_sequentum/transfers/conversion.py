@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,10 +16,10 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.records.columns import choose_types
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of, library
-from airflow_provider_sequentum.records.parquet import RecordFile, write_parquet
+from airflow_provider_sequentum.records.writing import RecordFile, write_parquet
 from airflow_provider_sequentum.runs.describe import comma_list
-from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
+from airflow_provider_sequentum.transfers.measuring import Measure
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.files import RunFile
     from airflow_provider_sequentum.transfers.column_types import TypesFile
     from airflow_provider_sequentum.transfers.manifest import Form
-
-_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +189,8 @@ def _entry(file: Fetched, name: str, measure: Measure | None, records: int) -> L
 
 
 def _measured(path: Path) -> Measure:
-    with path.open("rb") as stream, Measuring("") as measuring:
-        shutil.copyfileobj(stream, measuring, _CHUNK)
-    return measuring.result()
+    with path.open("rb") as stream:
+        return Measure(path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest(), None)
 
 
 def _log_types(

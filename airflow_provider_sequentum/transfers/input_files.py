@@ -178,7 +178,7 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         return content
 
     def _read(self, limit: int) -> bytes:
-        from airflow_provider_sequentum.transfers.landing import open_named, without_password
+        from airflow_provider_sequentum.transfers.destination import open_named, without_password
 
         shown_source = without_password(self.source)
         path = open_named("source", self.source, self.storage_conn_id)

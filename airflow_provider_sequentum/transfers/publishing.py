@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.transfers.landing import LandingFolder, StoredFile, open_destination
+from airflow_provider_sequentum.transfers.destination import open_destination
+from airflow_provider_sequentum.transfers.landing import LandingFolder, StoredFile
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath

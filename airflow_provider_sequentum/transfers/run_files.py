@@ -163,7 +163,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         """Copy the files and return the landed paths."""
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.reporting.asset_events import add_extra
-        from airflow_provider_sequentum.transfers.landing import LandingFolder, open_named
+        from airflow_provider_sequentum.transfers.destination import open_named
+        from airflow_provider_sequentum.transfers.landing import LandingFolder
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
         hook = SequentumConnection(self.sequentum_conn_id)
@@ -207,7 +208,8 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             return None
         from airflow_provider_sequentum.transfers.column_types import TypesFile
         from airflow_provider_sequentum.transfers.conversion import Conversion
-        from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, open_named
+        from airflow_provider_sequentum.transfers.destination import open_named
+        from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME
         from airflow_provider_sequentum.transfers.manifest import Form
 
         if is_unset(self.schema_file):

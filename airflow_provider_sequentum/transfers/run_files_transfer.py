@@ -28,7 +28,6 @@ from airflow_provider_sequentum.runs.files import (
     why_records_missing,
     why_removed,
 )
-from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 from airflow_provider_sequentum.transfers.conversion import (
     Conversion,
     Converted,
@@ -55,6 +54,7 @@ from airflow_provider_sequentum.transfers.manifest import (
     plan,
     planned_file,
 )
+from airflow_provider_sequentum.transfers.measuring import Measure, Measuring
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
