@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,9 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_provider_sequentum.exceptions import (
     RunRecordsRejected,
     RunRecordsUnreadable,
-    SequentumRequestRefused,
     SequentumSkipped,
     about_run,
+    value_errors_as_exceptions,
 )
 from airflow_provider_sequentum.parameters import (
     OnDrift,
@@ -144,13 +143,18 @@ class CheckRunRecordsOperator(BaseOperator):
         """Check the records. Returns the paths that passed."""
         from airflow_provider_sequentum.quality.check import check_records
         from airflow_provider_sequentum.quality.engine import open_workspace
+        from airflow_provider_sequentum.records.formats import RecordsUnreadable
         from airflow_provider_sequentum.reporting.asset_events import add_extra
 
-        with _failures():
+        with value_errors_as_exceptions("Nothing was published."):
             pins = parse_named("pin_version", optional(parse_flag, default=False), self.pin_version)
             check = self._check()
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:
-                report = check_records(check, workspace)
+                try:
+                    report = check_records(check, workspace)
+                except RecordsUnreadable as error:
+                    message = f"The records cannot be checked. {error} Nothing was published."
+                    raise RunRecordsUnreadable(message) from error
         self._checked = check, report
         for breach in report.breaches:
             self.log.warning("Run %s of agent %s: %s", report.run_id, report.agent_id, str(breach)[:2000])
@@ -253,17 +257,3 @@ def _raise_verdict(report: Report) -> None:
         f"The records of run {report.run_id} of agent {report.agent_id} broke: {'; '.join(report.lines()[:5])} "
         f"({len(report.breaches)} breaches, all in {report.page})"
     )
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turn the errors of the check into the exceptions of a task."""
-    from airflow_provider_sequentum.records.formats import RecordsUnreadable
-
-    nothing = "Nothing was published."
-    try:
-        yield
-    except RecordsUnreadable as error:
-        raise RunRecordsUnreadable(f"The records cannot be checked. {error} {nothing}") from error
-    except ValueError as error:
-        raise SequentumRequestRefused(f"The records cannot be checked: {error}. {nothing}") from error
