@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,14 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_size(size: float) -> str:
+    """Return a number of bytes for people to read: ``869 bytes``, ``1.5 KiB``, ``2.0 GiB``."""
+    if size < 1024:
+        return counted(round(size), "byte")
+    exponent = min(int(math.log(size, 1024)), 3)
+    return f"{size / 1024**exponent:.1f} {('KiB', 'MiB', 'GiB')[exponent - 1]}"
 
 
 def run_summary(run: Run, **more: Any) -> dict[str, Any]:

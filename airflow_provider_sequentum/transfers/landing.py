@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.text import safe_file_name, safe_file_names
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
-from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.describe import counted, format_size
 from airflow_provider_sequentum.transfers.destination import LOCAL, NOT_IN_A_DESTINATION, OBJECT_STORES, PERCENT_ESCAPE
 from airflow_provider_sequentum.transfers.measuring import Measure, Measuring
 
@@ -431,13 +431,6 @@ class Progress:
             f"{self._done} of {counted(self._files, 'file')}, {format_size(self._bytes)} of {format_size(self._size)}, "
             f"{format_size(self._bytes / passed)}/s"
         )
-
-
-def format_size(size: float) -> str:
-    """Return a number of bytes in a suitable unit: ``869 bytes``, ``1.5 KiB``, ``2.0 MiB``."""
-    if size < 1024:
-        return counted(round(size), "byte")
-    return f"{size / 1024:.1f} KiB" if size < _MEBIBYTE else f"{size / _MEBIBYTE:.1f} MiB"
 
 
 def copy_all(

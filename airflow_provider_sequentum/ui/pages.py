@@ -18,7 +18,7 @@ from urllib.parse import quote
 import jinja2
 
 from airflow_provider_sequentum.api.files import INTERNAL, RunFile
-from airflow_provider_sequentum.runs.describe import format_seconds
+from airflow_provider_sequentum.runs.describe import format_seconds, format_size
 from airflow_provider_sequentum.runs.phases import Phase
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.ui import actions, questions
@@ -347,17 +347,6 @@ def _number(value: int | None) -> str:
     return "?" if value is None else f"{value:,}"
 
 
-def _size(value: int | None) -> str:
-    if value is None:
-        return "?"
-    size = float(value)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError
-
-
 def _age(at: datetime | None) -> str:
     if at is None:
         return "never"
@@ -382,7 +371,7 @@ def _templates() -> jinja2.Environment:
         "duration": _duration,
         "number": _number,
         "credits": lambda amount: f"{amount:,.10g} credit{'' if amount == 1 else 's'}",
-        "size": _size,
+        "size": lambda size: "?" if size is None else format_size(size),
         "shown_files": _shown_files,
         "tone": _TONES.__getitem__,
         "verdict_tone": lambda verdict: _VERDICT_TONES.get(verdict, "unknown"),

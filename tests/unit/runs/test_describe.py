@@ -13,6 +13,7 @@ from airflow_provider_sequentum.runs.describe import (
     counted,
     describe_run,
     format_seconds,
+    format_size,
     id_list,
     run_summary,
 )
@@ -103,3 +104,20 @@ def test_a_list_names_the_first_things_and_counts_the_others() -> None:
     assert comma_list(range(13)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
     assert id_list([1, 2]) == "[1, 2]"
     assert id_list(range(25)).endswith("18, 19 and 5 more]")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1023.4, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (2**21, "2.0 MiB"),
+        (2**30, "1.0 GiB"),
+        (2**40, "1024.0 GiB"),
+    ],
+)
+def test_sizes_are_for_people(size: float, text: str) -> None:
+    assert format_size(size) == text
