@@ -55,7 +55,7 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     :raises RecordsUnreadable: a file cannot be read or, if records have to be removed from it, written.
     """
     history = None if check.profiles is None else read_history(check.profiles, check.agent_id, check.run_id)
-    loaded = workspace.load(check.files, typed_cells=False, encoding=check.encoding, delimiter=check.delimiter)
+    loaded = workspace.load(check.files, encoding=check.encoding, delimiter=check.delimiter)
     if len(loaded.columns) > MAX_COLUMNS:
         raise RecordsUnreadable(
             f"The records have {len(loaded.columns):,} columns, and at most {MAX_COLUMNS:,} are checked. "

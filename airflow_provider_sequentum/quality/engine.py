@@ -165,14 +165,11 @@ class Workspace:
         self,
         files: Iterable[LandedPath],
         *,
-        typed_cells: bool = True,
         encoding: str | None = None,
         delimiter: str | None = None,
     ) -> Table:
-        """Read files as one table. Columns with the same name are combined.
+        """Read files as one table. Columns with the same name are combined. The cells of CSV files are text.
 
-        :param typed_cells: infer the types of the cells of CSV files, as ``iter_record_batches`` does. Otherwise they
-            are text, as in ``iter_records``, and one pass over the file is enough.
         :param encoding: the encoding of text files. Default: the one that the byte order mark indicates, else UTF-8.
         :param delimiter: the delimiter of CSV files. Default: a comma, or a tab in ``.tsv`` files.
         :raises RecordsUnreadable: a file is not in the format of its suffix, or is damaged.
@@ -186,7 +183,7 @@ class Workspace:
             before = sum(source.records for source in sources)
             with tempfile.TemporaryFile(dir=self.folder) as copy:
                 size, sha256 = self._copy(file, copy)
-                batches = read_flat(copy, file.name, encoding=encoding, delimiter=delimiter, typed_cells=typed_cells)
+                batches = read_flat(copy, file.name, encoding=encoding, delimiter=delimiter)
                 part = self.folder / "data" / f"{self._parts}.parquet"
                 self._parts += 1
                 columns, records = self._write(batches, part, names)

@@ -85,15 +85,13 @@ def read_flat(
     *,
     encoding: str | None = None,
     delimiter: str | None = None,
-    typed_cells: bool = True,
 ) -> Iterator[Any]:
     """Yield the records of a file as :func:`read_arrow` does, but with flat columns; see :mod:`~.records.flat`.
 
-    :param typed_cells: whether the types of the cells of a CSV file are inferred. Otherwise they stay text, and the
-        file is read once.
+    The cells of a CSV file stay text, so it is read once.
     """
     kind = format_of(name)
-    if kind in TABLES and not typed_cells:
+    if kind in TABLES:
         text = _text(file, name, kind, encoding, LARGEST_RECORD)
         yield from text_batches(read_rows(text, delimiter_of(kind, delimiter, name)))
         return
@@ -102,10 +100,8 @@ def read_flat(
         file.seek(0)
         return flat_records(read_records(file, name, encoding=encoding, delimiter=delimiter))
 
-    if kind == "parquet":
-        batches = read_arrow(file, name, encoding=encoding)
-    else:
-        batches = batches_of(read, name, is_text=kind in TABLES)
+    is_parquet = kind == "parquet"
+    batches = read_arrow(file, name, encoding=encoding) if is_parquet else batches_of(read, name, is_text=False)
     yield from map(flat_batch, batches)
 
 

@@ -32,7 +32,7 @@ def workspace() -> Iterator[Workspace]:
 
 
 def table(workspace: Workspace, text: str) -> Table:
-    return workspace.load([File(text)], typed_cells=False).as_text()
+    return workspace.load([File(text)]).as_text()
 
 
 ROWS = """sku,price,when,extra
