@@ -33,7 +33,7 @@ from airflow_provider_sequentum.parameters import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
@@ -138,25 +138,21 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
 
         hook = SequentumConnection(self.sequentum_conn_id)
         with value_errors_as_exceptions(f"Nothing was uploaded (connection {hook.sequentum_conn_id!r})."):
-            self._check_choices()
+            if is_unset(self.source) is is_unset(self.rows):
+                raise ValueError("Give either source or rows")
+            if is_unset(self.space_id) is is_unset(self.agent_id):
+                raise ValueError("Give either space_id or agent_id")
+            owner = "space_id" if is_unset(self.agent_id) else "agent_id"
+            owner_id = parse_named(owner, parse_id, getattr(self, owner))
             name = self._name(context)
             content = self._content(name)
         try:
-            space_id = self._space(hook)
+            space_id = owner_id if owner == "space_id" else _space_of(owner_id, hook)
             hook.send(spaces.upload_input_file(space_id, name, content))
         finally:
             hook.close()
         self.log.info("Uploaded %r (%d bytes) to space %s.", name, len(content), space_id)
         return name
-
-    def _check_choices(self) -> None:
-        has_rows = not is_unset(self.rows)
-        if is_unset(self.source) is not has_rows:
-            raise ValueError("Give either source or rows")
-        if is_unset(self.space_id) is is_unset(self.agent_id):
-            raise ValueError("Give either space_id or agent_id")
-        parse_named("space_id", parse_id, self.space_id if is_unset(self.agent_id) else 1)
-        parse_named("agent_id", parse_id, 1 if is_unset(self.agent_id) else self.agent_id)
 
     def _name(self, context: Context) -> str:
         if not is_unset(self.file_name):
@@ -183,7 +179,8 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         shown_source = without_password(self.source)
         path = open_named("source", self.source, self.storage_conn_id)
         try:
-            content = _first_bytes(path, limit + 1)
+            with path.open("rb") as stream:  # type: ignore[no-untyped-call]
+                content: bytes = stream.read(limit + 1)
         except Exception as error:  # the errors of object stores are not OSErrors
             raise RunFilesUnavailable(
                 f"{shown_source} could not be read: {str(error) or repr(error)}. Nothing was uploaded."
@@ -192,20 +189,18 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             raise ValueError(f"{shown_source} has more than max_bytes={limit} bytes")
         return content
 
-    def _space(self, hook: SequentumConnection) -> int:
-        if is_unset(self.agent_id):
-            return parse_id(self.space_id)
-        from airflow_provider_sequentum.api import agents
 
-        agent_id = parse_id(self.agent_id)
-        with about_run(agent_id), client_errors_as_exceptions(hook.sequentum_conn_id):
-            space_id = hook.send(agents.get(agent_id)).space_id
-            if space_id is None:
-                raise SequentumRequestRefused(
-                    f"Agent {agent_id} is not in a space, so it has no input files. Nothing was uploaded. "
-                    "Move the agent to a space, or pass the rows as input parameters of mapped tasks."
-                )
-        return space_id
+def _space_of(agent_id: int, hook: SequentumConnection) -> int:
+    from airflow_provider_sequentum.api import agents
+
+    with about_run(agent_id), client_errors_as_exceptions(hook.sequentum_conn_id):
+        space_id = hook.send(agents.get(agent_id)).space_id
+        if space_id is None:
+            raise SequentumRequestRefused(
+                f"Agent {agent_id} is not in a space, so it has no input files. Nothing was uploaded. "
+                "Move the agent to a space, or pass the rows as input parameters of mapped tasks."
+            )
+    return space_id
 
 
 def rows_to_input_parameters(
@@ -352,9 +347,3 @@ def _field(value: Any) -> Any:
 
 def _json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _first_bytes(path: ObjectStoragePath, size: int) -> bytes:
-    with path.open("rb") as stream:  # type: ignore[no-untyped-call]
-        content: bytes = stream.read(size)
-    return content
