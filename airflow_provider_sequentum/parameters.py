@@ -144,14 +144,16 @@ def parse_flag(value: object) -> bool:
     raise ValueError(f"must be True or False, not {shown(value)}")
 
 
-def parse_texts(value: object) -> list[str] | None:
-    """Return a list of strings given as one string or as several; ``None`` if unset."""
-    if is_unset(value):
-        return None
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) and text for text in texts):
+def parse_texts(value: object) -> list[str]:
+    """Return a list of strings given as one string or as several."""
+    texts = [value] if isinstance(value, str) and not is_unset(value) else value
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts or not all(map(_is_filled, texts)):
         raise ValueError(f"must be a text or a list of at least one, not {shown(value)}")
     return list(texts)
+
+
+def _is_filled(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def parse_text(value: object) -> str:

@@ -18,18 +18,17 @@ from airflow_provider_sequentum.exceptions import (
     value_errors_as_exceptions,
 )
 from airflow_provider_sequentum.parameters import (
-    is_unset,
     optional,
     parse_choice,
     parse_count,
     parse_flag,
     parse_id,
     parse_named,
-    shown,
+    parse_texts,
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_sequentum.api.files import RunFile
     from airflow_provider_sequentum.runs.retention import Deletion
@@ -116,6 +115,7 @@ class DeleteRunsOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import ClientPort
         from airflow_provider_sequentum.runs.retention import Deletion, delete_old_runs
+        from airflow_provider_sequentum.transfers.destination import open_named
         from airflow_provider_sequentum.transfers.landed_runs import find_landed_runs
 
         hook = SequentumConnection(self.sequentum_conn_id)
@@ -126,7 +126,8 @@ class DeleteRunsOperator(BaseOperator):
             parse_method = optional(partial(parse_choice, choices=RemoveMethod), "RemoveAllFiles")
             method = cast("RemoveMethod", parse_named("remove_method", parse_method, self.remove_method))
             dry_run = parse_named("dry_run", optional(parse_flag, default=True), self.is_dry_run)
-            folders = self._folders()
+            manifests = parse_named("manifests", parse_texts, self.manifests)
+            folders = [open_named("manifests", each, self.storage_conn_id) for each in manifests]
         older_than = timedelta(days=min(days, MAX_DAYS))
         landed = find_landed_runs(folders, agent_id)
 
@@ -161,14 +162,6 @@ class DeleteRunsOperator(BaseOperator):
             context["ti"].xcom_push(key=DELETION_KEY, value=result.summary())
         except Exception:
             log.exception("The XCom %r could not be pushed: %s", DELETION_KEY, result.summary())
-
-    def _folders(self) -> list[ObjectStoragePath]:
-        from airflow_provider_sequentum.transfers.destination import open_named
-
-        addresses: Any = [self.manifests] if isinstance(self.manifests, str) else self.manifests
-        if not isinstance(addresses, Sequence) or not addresses or any(map(is_unset, addresses)):
-            raise ValueError(f"manifests must be a folder or a list of at least one, not {shown(self.manifests)}")
-        return [open_named("manifests", address, self.storage_conn_id) for address in addresses]
 
 
 MAX_DAYS = 36500

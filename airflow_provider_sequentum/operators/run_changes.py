@@ -128,15 +128,13 @@ class RunChangesOperator(BaseOperator):
             parse_on_unchanged = optional(partial(parse_choice, choices=OnUnchanged), "succeed")
             on_unchanged = parse_named("on_unchanged", parse_on_unchanged, self.on_unchanged)
             files, key = parse_named("files", parse_texts, self.files), parse_named("key", parse_texts, self.key)
-            ignored = parse_named("ignore_columns", parse_texts, self.ignore_columns)
+            ignored = parse_named("ignore_columns", optional(parse_texts, []), self.ignore_columns)
             encoding = parse_named("encoding", optional(parse_encoding, None), self.encoding)
             delimiter = parse_named("delimiter", parse_delimiter, self.delimiter)
-            if files is None or key is None:
-                raise ValueError("files and key must name at least one file and one column")
             storage = self._storage(files)
         try:
             publication = publish_changes(
-                storage, open_workspace, files, key=key, ignored=ignored or [], encoding=encoding, delimiter=delimiter
+                storage, open_workspace, files, key=key, ignored=ignored, encoding=encoding, delimiter=delimiter
             )
         except RecordsUnreadable as error:
             raise RunRecordsUnreadable(f"The records cannot be compared. {error} Nothing was published.") from error

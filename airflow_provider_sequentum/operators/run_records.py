@@ -197,9 +197,9 @@ class CheckRunRecordsOperator(BaseOperator):
         from airflow_provider_sequentum.transfers.destination import common_folder
         from airflow_provider_sequentum.transfers.landing import CHECKED_FOLDER, StoredFile
 
-        files = parse_named("files", parse_texts, self.files or None)
-        if files is None:
+        if not self.files:
             raise ValueError("files must name at least one landed file: the run delivered none")
+        files = parse_named("files", parse_texts, self.files)
         learn_from = parse_named("learn_from", optional(parse_count, DEFAULT_LEARN_FROM), self.learn_from)
         parse_on_drift = optional(partial(parse_choice, choices=OnDrift), "fail")
         if not 5 <= learn_from <= 30:

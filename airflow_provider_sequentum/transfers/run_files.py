@@ -224,13 +224,12 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         return Conversion(Form(**form), TypesFile(types_file))
 
 
-def _parse_file_kinds(value: object) -> list[str] | None:
-    kinds = parse_texts(value)
-    return None if kinds is None else [parse_choice(kind, FileKind) for kind in kinds]
+def _parse_file_kinds(value: object) -> list[str]:
+    return [parse_choice(kind, FileKind) for kind in parse_texts(value)]
 
 
 def _parse_partition_by(value: object) -> list[str]:
-    columns = parse_texts(value) or []
+    columns = parse_texts(value)
     if len(set(columns)) < len(columns):
         raise ValueError(f"must name each column once, not {shown(value)}")
     return columns
@@ -239,14 +238,12 @@ def _parse_partition_by(value: object) -> list[str]:
 def _parse_record_schema(value: object) -> dict[str, str]:
     from airflow_provider_sequentum.records.columns import parse_type
 
-    if is_unset(value):
-        return {}
     found: dict[str, str] = json.loads(parse_json_object(value))
     return {column: parse_named(f"[{column!r:.80}]", parse_type, name) for column, name in found.items()}
 
 
 def _parse_max_parallel_files(value: object) -> int:
-    number = optional(parse_count, DEFAULT_PARALLEL_FILES)(value)
+    number = parse_count(value)
     if number == 0:
         raise ValueError("must be 1 or more, not 0")
     return number
@@ -254,12 +251,12 @@ def _parse_max_parallel_files(value: object) -> int:
 
 _IDS: dict[str, Callable[[Any], Any]] = {"agent_id": parse_id, "run_id": parse_id}
 _CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
-    "file_kinds": _parse_file_kinds,
-    "file_patterns": lambda value: parse_texts(value) or ["*"],
-    "max_parallel_files": _parse_max_parallel_files,
+    "file_kinds": optional(_parse_file_kinds, None),
+    "file_patterns": optional(parse_texts, ["*"]),
+    "max_parallel_files": optional(_parse_max_parallel_files, DEFAULT_PARALLEL_FILES),
     "file_format": optional(partial(parse_choice, choices=FileFormat), None),
-    "partition_by": _parse_partition_by,
-    "record_schema": _parse_record_schema,
+    "partition_by": optional(_parse_partition_by, []),
+    "record_schema": optional(_parse_record_schema, {}),
     "encoding": optional(parse_encoding, None),
     "delimiter": parse_delimiter,
     "remove_method": optional(partial(parse_choice, choices=RemoveMethod), None),
