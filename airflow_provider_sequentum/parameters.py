@@ -5,7 +5,8 @@ not a number; a string that contains a number is that number, because a rendered
 of native rendering (dates, decimals, the output of mapped tasks) are accepted.
 
 Every ``parse_`` function returns the value, or raises ``ValueError`` with a message that lacks the name of the
-parameter: ``must be a positive whole number, not 'abc'``. :func:`parse_named` puts the name in front of it.
+parameter: ``must be a positive whole number, not 'abc'``. :func:`parse_named` puts the name in front of it, and
+:func:`optional` adds the default for an unset parameter.
 """
 
 from __future__ import annotations
