@@ -92,12 +92,8 @@ class AgentRunFailed(AgentRunUnsuccessful):
     """The run failed and was archived (Failed), so it cannot be restarted. A retry of the task starts a new run."""
 
 
-class SensedAgentRunFailure(AgentRunFailure, AirflowFailException):
-    """``AgentRunFailure``, raised by a sensor: not retried, because another check does not restart the run."""
-
-
-class SensedAgentRunFailed(AgentRunFailed, AirflowFailException):
-    """``AgentRunFailed``, raised by a sensor: not retried, because the run cannot change any more."""
+class SensedAgentRunUnsuccessful(AgentRunUnsuccessful, AirflowFailException):
+    """The run failed, raised by a sensor: not retried, because another check does not restart the run."""
 
 
 class AgentRunStopped(AgentRunException, AirflowFailException):
@@ -252,6 +248,18 @@ def client_errors_as_exceptions(conn_id: str) -> Iterator[None]:
         yield
     except SequentumError as error:
         raise from_client(error, conn_id) from error
+
+
+@contextmanager
+def value_errors_as_exceptions(fate: str) -> Iterator[None]:
+    """Turn errors about parameters that are raised inside, as messages without a period, into those of a task.
+
+    :param fate: the sentence on what became of the task's work, such as ``Nothing was sent.``.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise SequentumRequestRefused(f"{error}. {fate}") from None
 
 
 def exception_named(name: str | None, message: str) -> SequentumException:

@@ -5,7 +5,8 @@ not a number; a string that contains a number is that number, because a rendered
 of native rendering (dates, decimals, the output of mapped tasks) are accepted.
 
 Every ``parse_`` function returns the value, or raises ``ValueError`` with a message that lacks the name of the
-parameter: ``must be a positive whole number, not 'abc'``. :func:`parse_named` puts the name in front of it.
+parameter: ``must be a positive whole number, not 'abc'``. :func:`parse_named` puts the name in front of it, and
+:func:`optional` adds the default for an unset parameter.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ FileFormat = Literal["parquet"]
 FileKind = Literal["delivered", "extracted", "logs", "screenshots"]
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 LARGEST_ID = 2**63 - 1
 
@@ -71,6 +73,11 @@ def parse_named(name: str, parse: Callable[[Any], T], value: object) -> T:
         return parse(value)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
+
+
+def optional(parse: Callable[[Any], T], default: D) -> Callable[[Any], T | D]:
+    """Return a ``parse_`` function that returns the default if the parameter is unset."""
+    return lambda value: default if is_unset(value) else parse(value)
 
 
 def parse_id(value: object) -> int:
@@ -138,14 +145,16 @@ def parse_flag(value: object) -> bool:
     raise ValueError(f"must be True or False, not {shown(value)}")
 
 
-def parse_texts(value: object) -> list[str] | None:
-    """Return a list of strings given as one string or as several; ``None`` if unset."""
-    if is_unset(value):
-        return None
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) and text for text in texts):
+def parse_texts(value: object) -> list[str]:
+    """Return a list of strings given as one string or as several."""
+    texts = [value] if isinstance(value, str) and not is_unset(value) else value
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts or not all(map(_is_filled, texts)):
         raise ValueError(f"must be a string or a list of at least one, not {shown(value)}")
     return list(texts)
+
+
+def _is_filled(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def parse_text(value: object) -> str:

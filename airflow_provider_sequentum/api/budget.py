@@ -72,13 +72,10 @@ class PollPace:
     a poll was queued for the last sixth of a window, requests are sent a sixth too fast. The level that failed is
     remembered, approached again and then exceeded in small steps, as TCP does with CUBIC (RFC 9438): fast while it is
     far away, slowly near the level that failed.
-
-    :param jitter: returns a number from 0 to 1, so that processes do not raise their levels at the same time.
     """
 
-    def __init__(self, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(self) -> None:
         self.level = FIRST_PACE
-        self._jitter = jitter
         self._failed: float | None = None
         self._base = FIRST_PACE
         self._windows = 0
@@ -113,7 +110,8 @@ class PollPace:
         # Twice the excess, because not all excess requests are ours: the others may be starts, which do not slow down.
         self._base = self.level = self._failed * min(max((1.0 - excess) ** 2, 0.4), 0.9)
         self._windows = 0
-        self._return_after = math.cbrt((self._failed - self._base) / _CUBIC) * (0.8 + 0.4 * self._jitter())
+        # Random, so that processes do not raise their levels at the same time.
+        self._return_after = math.cbrt((self._failed - self._base) / _CUBIC) * random.uniform(0.8, 1.2)  # noqa: S311
         return True
 
 

@@ -162,11 +162,8 @@ def read_answer(call: Call[T], answer: Answer) -> T:
     raise failure
 
 
-def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None) -> SequentumError:
-    """Return the typed error of a response that is not a 2xx.
-
-    :param now: the time from which a ``Retry-After`` date is measured; see :func:`retry_after_of`.
-    """
+def error_of_status(call: Call[Any], answer: Answer) -> SequentumError:
+    """Return the typed error of a response that is not a 2xx."""
     status = answer.status_code
     if status < 400:
         return _unexpected(call, f"{status} is not a status that this endpoint responds with. Check the base URL")
@@ -179,18 +176,16 @@ def error_of_status(call: Call[Any], answer: Answer, now: datetime | None = None
         status_code=status,
         title=title,
         detail=detail,
-        retry_after=retry_after_of(answer.headers, now),
+        retry_after=retry_after_of(answer.headers),
     )
 
 
-def retry_after_of(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+def retry_after_of(headers: Mapping[str, str]) -> float | None:
     """Return how many seconds the headers of a response ask to wait; ``None`` if they do not.
 
-    :param now: the time from which an HTTP date is measured. Default: the ``Date`` of the response, because both are
-        from the service's clock; for a response without it, the current time.
+    An HTTP date is measured from the ``Date`` of the response, because both are from the service's clock.
     """
-    measured_from = now or parse_date(headers.get("date")) or datetime.now(UTC)
-    return parse_retry_after(headers.get("retry-after"), measured_from)
+    return parse_retry_after(headers.get("retry-after"), parse_date(headers.get("date")) or datetime.now(UTC))
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

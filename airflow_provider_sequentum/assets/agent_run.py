@@ -15,6 +15,7 @@ from airflow.triggers.base import TriggerEvent
 from airflow_provider_sequentum.parameters import (
     RunEnding,
     is_unset,
+    optional,
     parse_choice,
     parse_id,
     parse_named,
@@ -76,11 +77,9 @@ class AgentRunCompletedTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.agent_id = parse_named("agent_id", parse_id, agent_id)
-        parse_ending = partial(parse_choice, choices=RunEnding)
-        self.ending = parse_named("ending", parse_ending, "succeeded" if is_unset(ending) else ending)
-        self.poll_interval = parse_named(
-            "poll_interval", parse_seconds, 60.0 if is_unset(poll_interval) else poll_interval
-        )
+        parse_ending = optional(partial(parse_choice, choices=RunEnding), "succeeded")
+        self.ending = parse_named("ending", parse_ending, ending)
+        self.poll_interval = parse_named("poll_interval", optional(parse_seconds, 60.0), poll_interval)
         self.sequentum_conn_id = "sequentum_default" if is_unset(sequentum_conn_id) else sequentum_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

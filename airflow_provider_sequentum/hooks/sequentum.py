@@ -20,11 +20,13 @@ from airflow_provider_sequentum.exceptions import (
     about_run,
     client_errors_as_exceptions,
     doubt_about,
+    value_errors_as_exceptions,
 )
 from airflow_provider_sequentum.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_sequentum.hooks.connection import CONN_TYPE, DEFAULT_CONN_ID, SequentumConnection
 from airflow_provider_sequentum.parameters import (
     is_unset,
+    optional,
     parse_delimiter,
     parse_encoding,
     parse_id,
@@ -150,8 +152,8 @@ class SequentumHook(SequentumConnection):
 
         port = ClientPort(self)
         agent, number = self._parsed("agent_id", parse_id, agent_id), self._parsed("run_id", parse_id, run_id)
-        seconds = None if is_unset(timeout) else self._parsed("timeout", parse_seconds, timeout)
-        interval = None if is_unset(poll_interval) else self._parsed("poll_interval", parse_seconds, poll_interval)
+        seconds = self._parsed("timeout", optional(parse_seconds, None), timeout)
+        interval = self._parsed("poll_interval", optional(parse_seconds, None), poll_interval)
         port.deadline = None if seconds is None else port.now() + timedelta(seconds=seconds)
         spec = WaitSpec(agent_id=agent, run_id=number, deadline=port.deadline, poll_interval=interval)
         with about_run(agent, number), client_errors_as_exceptions(self.sequentum_conn_id):
@@ -181,8 +183,8 @@ class SequentumHook(SequentumConnection):
         """
         from airflow_provider_sequentum.api import agents
 
-        wanted = None if is_unset(name) else self._parsed("name", parse_text, name)
-        space = None if is_unset(space_id) else self._parsed("space_id", parse_id, space_id)
+        wanted = self._parsed("name", optional(parse_text, None), name)
+        space = self._parsed("space_id", optional(parse_id, None), space_id)
         listed: Page[Agent] = self.send(agents.list_agents(name=wanted, space_id=space))
         return list(listed)
 
@@ -320,16 +322,12 @@ class SequentumHook(SequentumConnection):
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
     def _parsed(self, name: str, parse: Callable[[Any], T], value: object) -> T:
-        try:
+        with value_errors_as_exceptions(f"Nothing was sent (connection {self.sequentum_conn_id!r})."):
             return parse_named(name, parse, value)
-        except ValueError as error:
-            raise SequentumRequestRefused(
-                f"{error}. Nothing was sent (connection {self.sequentum_conn_id!r})."
-            ) from None
 
     def _parsed_form(self, encoding: object, delimiter: object) -> dict[str, Any]:
         return {
-            "encoding": None if is_unset(encoding) else self._parsed("encoding", parse_encoding, encoding),
+            "encoding": self._parsed("encoding", optional(parse_encoding, None), encoding),
             "delimiter": self._parsed("delimiter", parse_delimiter, delimiter),
         }
 
@@ -356,7 +354,7 @@ class SequentumHook(SequentumConnection):
         from airflow_provider_sequentum.runs.describe import counted
         from airflow_provider_sequentum.runs.files import select, why_incomplete, why_records_missing, why_removed
 
-        wanted = "*" if is_unset(pattern) else self._parsed("pattern", parse_text, pattern)
+        wanted = self._parsed("pattern", optional(parse_text, "*"), pattern)
         run = self.get_run(agent_id=agent_id, run_id=run_id)
         with about_run(run.agent_id, run.id):
             if reason := why_incomplete(run):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.airflow_compat.task_attempt import map_index_of
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
-from airflow_provider_sequentum.parameters import is_unset, parse_id, parse_named, parse_text
+from airflow_provider_sequentum.exceptions import about_run, client_errors_as_exceptions, value_errors_as_exceptions
+from airflow_provider_sequentum.parameters import optional, parse_id, parse_named, parse_text
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -66,7 +66,10 @@ class RestoreAgentVersionOperator(BaseOperator):
 
         hook = SequentumConnection(self.sequentum_conn_id)
         conn_id = hook.sequentum_conn_id
-        agent_id, version, reason = self._parsed(conn_id)
+        with value_errors_as_exceptions(f"Nothing was restored (connection {conn_id!r})."):
+            agent_id = parse_named("agent_id", parse_id, self.agent_id)
+            version = parse_named("version", parse_id, self.version)
+            reason = parse_named("reason", optional(parse_text, f"Restored version {version}."), self.reason)
         try:
             with about_run(agent_id), client_errors_as_exceptions(conn_id):
                 new = restore_version(ClientPort(hook), agent_id, version, reason, _mark(context))
@@ -74,16 +77,6 @@ class RestoreAgentVersionOperator(BaseOperator):
             hook.close()
         move_pin(conn_id, agent_id, new)
         return new
-
-    def _parsed(self, conn_id: str) -> tuple[int, int, str]:
-        try:
-            agent_id = parse_named("agent_id", parse_id, self.agent_id)
-            version = parse_named("version", parse_id, self.version)
-            default = f"Restored version {version}."
-            reason = default if is_unset(self.reason) else parse_named("reason", parse_text, self.reason)
-        except ValueError as error:
-            raise SequentumRequestRefused(f"{error}. Nothing was restored (connection {conn_id!r}).") from None
-        return agent_id, version, reason
 
 
 def _mark(context: Context) -> str:

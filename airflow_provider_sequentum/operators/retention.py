@@ -5,29 +5,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
 
 from airflow_provider_sequentum.api.choices import RemoveMethod
 from airflow_provider_sequentum.exceptions import (
     SequentumException,
-    SequentumRequestRefused,
     about_run,
     client_errors_as_exceptions,
+    value_errors_as_exceptions,
 )
 from airflow_provider_sequentum.parameters import (
-    is_unset,
+    optional,
     parse_choice,
     parse_count,
     parse_flag,
     parse_id,
     parse_named,
-    shown,
+    parse_texts,
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_sequentum.api.files import RunFile
     from airflow_provider_sequentum.runs.retention import Deletion
@@ -114,19 +115,20 @@ class DeleteRunsOperator(BaseOperator):
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.hooks.port import ClientPort
         from airflow_provider_sequentum.runs.retention import Deletion, delete_old_runs
+        from airflow_provider_sequentum.transfers.destination import open_named
         from airflow_provider_sequentum.transfers.landed_runs import find_landed_runs
 
         hook = SequentumConnection(self.sequentum_conn_id)
         conn_id = hook.sequentum_conn_id
-        try:
+        with value_errors_as_exceptions(f"Nothing was deleted (connection {conn_id!r})."):
             agent_id = parse_named("agent_id", parse_id, self.agent_id)
             days = parse_named("older_than_days", parse_count, self.older_than_days)
-            method = parse_named("remove_method", _parse_method, self.remove_method)
-            dry_run = is_unset(self.is_dry_run) or parse_named("dry_run", parse_flag, self.is_dry_run)
-            folders = self._folders()
-            older_than = timedelta(days=min(days, MAX_DAYS))
-        except ValueError as error:
-            raise SequentumRequestRefused(f"{error}. Nothing was deleted (connection {conn_id!r}).") from None
+            parse_method = optional(partial(parse_choice, choices=RemoveMethod), "RemoveAllFiles")
+            method = cast("RemoveMethod", parse_named("remove_method", parse_method, self.remove_method))
+            dry_run = parse_named("dry_run", optional(parse_flag, default=True), self.is_dry_run)
+            manifests = parse_named("manifests", parse_texts, self.manifests)
+            folders = [open_named("manifests", each, self.storage_conn_id) for each in manifests]
+        older_than = timedelta(days=min(days, MAX_DAYS))
         landed = find_landed_runs(folders, agent_id)
 
         def why_not_landed(run_id: int, listed: Sequence[RunFile]) -> str | None:
@@ -161,24 +163,6 @@ class DeleteRunsOperator(BaseOperator):
         except Exception:
             log.exception("The XCom %r could not be pushed: %s", DELETION_KEY, result.summary())
 
-    def _folders(self) -> list[ObjectStoragePath]:
-        from airflow_provider_sequentum.transfers.landing import open_destination, without_password
-
-        addresses: Any = [self.manifests] if isinstance(self.manifests, str) else self.manifests
-        if not isinstance(addresses, Sequence) or not addresses or any(map(is_unset, addresses)):
-            raise ValueError(f"manifests must be a folder or a list of at least one, not {shown(self.manifests)}")
-        conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
-        try:
-            return [open_destination(address, conn_id) for address in addresses]
-        except ValueError as error:
-            raise ValueError(f"manifests={[without_password(each) for each in addresses]!r:.500}: {error}") from None
-
 
 MAX_DAYS = 36500
 """More would leave the calendar."""
-
-
-def _parse_method(value: object) -> RemoveMethod:
-    choice: Any = "RemoveAllFiles" if is_unset(value) else parse_choice(value, RemoveMethod)
-    method: RemoveMethod = choice  # a type checker does not follow the choices
-    return method

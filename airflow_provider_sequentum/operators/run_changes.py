@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +10,18 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.exceptions import (
     RunRecordsUnreadable,
-    SequentumRequestRefused,
     SequentumSkipped,
+    value_errors_as_exceptions,
 )
 from airflow_provider_sequentum.parameters import (
     OnUnchanged,
     is_unset,
+    optional,
     parse_choice,
     parse_delimiter,
     parse_encoding,
     parse_named,
+    parse_text,
     parse_texts,
 )
 
@@ -120,28 +121,23 @@ class RunChangesOperator(BaseOperator):
         """Compare, write the changes and move the pointer. Returns the summary."""
         from airflow_provider_sequentum.quality.engine import open_workspace
         from airflow_provider_sequentum.quality.published import publish_changes
+        from airflow_provider_sequentum.records.formats import RecordsUnreadable
         from airflow_provider_sequentum.reporting.asset_events import add_extra
 
-        with _parameters():
-            on_unchanged = "succeed" if is_unset(self.on_unchanged) else self.on_unchanged
-            parse_named("on_unchanged", partial(parse_choice, choices=OnUnchanged), on_unchanged)
+        with value_errors_as_exceptions("Nothing was compared."):
+            parse_on_unchanged = optional(partial(parse_choice, choices=OnUnchanged), "succeed")
+            on_unchanged = parse_named("on_unchanged", parse_on_unchanged, self.on_unchanged)
             files, key = parse_named("files", parse_texts, self.files), parse_named("key", parse_texts, self.key)
-            ignored = parse_named("ignore_columns", parse_texts, self.ignore_columns)
-            encoding = None if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding)
+            ignored = parse_named("ignore_columns", optional(parse_texts, []), self.ignore_columns)
+            encoding = parse_named("encoding", optional(parse_encoding, None), self.encoding)
             delimiter = parse_named("delimiter", parse_delimiter, self.delimiter)
-            if files is None or key is None:
-                raise ValueError("files and key must name at least one file and one column")
             storage = self._storage(files)
-        with _failures():
+        try:
             publication = publish_changes(
-                storage,
-                open_workspace,
-                files,
-                key=key,
-                ignored=ignored or [],
-                encoding=encoding,
-                delimiter=delimiter,
+                storage, open_workspace, files, key=key, ignored=ignored, encoding=encoding, delimiter=delimiter
             )
+        except RecordsUnreadable as error:
+            raise RunRecordsUnreadable(f"The records cannot be compared. {error} Nothing was published.") from error
         summary = publication.summary()
         self._compared = storage, [*files, *publication.compared_with], summary
         context["ti"].xcom_push(key=CHANGES_KEY, value=summary)
@@ -165,32 +161,14 @@ class RunChangesOperator(BaseOperator):
         return changes_lineage([storage.open(path).path for path in read], written)
 
     def _storage(self, files: Sequence[str]) -> PublishingStorage:
-        from airflow_provider_sequentum.transfers.landing import CHANGES_FOLDER, common_folder, open_named
+        from airflow_provider_sequentum.transfers.destination import common_folder, open_named
+        from airflow_provider_sequentum.transfers.landing import CHANGES_FOLDER
         from airflow_provider_sequentum.transfers.publishing import PublishingStorage
 
-        conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
+        conn_id = parse_named("storage_conn_id", optional(parse_text, None), self.storage_conn_id)
         beside = f"{common_folder(files)}/{CHANGES_FOLDER}"
         folder = beside if is_unset(self.destination) else self.destination
         for path in files:
             open_named("files", path, conn_id)
         pointer = open_named("pointer", self.pointer, conn_id)
         return PublishingStorage(pointer, open_named("destination", folder, conn_id), conn_id)
-
-
-@contextmanager
-def _parameters() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise SequentumRequestRefused(f"{error}. Nothing was compared.") from error
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turn the errors of the comparison into the exceptions of a task."""
-    from airflow_provider_sequentum.records.formats import RecordsUnreadable
-
-    try:
-        yield
-    except RecordsUnreadable as error:
-        raise RunRecordsUnreadable(f"The records cannot be compared. {error} Nothing was published.") from error

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,14 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_provider_sequentum.exceptions import (
     RunRecordsRejected,
     RunRecordsUnreadable,
-    SequentumRequestRefused,
     SequentumSkipped,
     about_run,
+    value_errors_as_exceptions,
 )
 from airflow_provider_sequentum.parameters import (
     OnDrift,
     is_unset,
+    optional,
     parse_choice,
     parse_count,
     parse_delimiter,
@@ -143,13 +143,18 @@ class CheckRunRecordsOperator(BaseOperator):
         """Check the records. Returns the paths that passed."""
         from airflow_provider_sequentum.quality.check import check_records
         from airflow_provider_sequentum.quality.engine import open_workspace
+        from airflow_provider_sequentum.records.formats import RecordsUnreadable
         from airflow_provider_sequentum.reporting.asset_events import add_extra
 
-        with _failures():
-            pins = not is_unset(self.pin_version) and parse_named("pin_version", parse_flag, self.pin_version)
+        with value_errors_as_exceptions("Nothing was published."):
+            pins = parse_named("pin_version", optional(parse_flag, default=False), self.pin_version)
             check = self._check()
             with about_run(check.agent_id, check.run_id), open_workspace() as workspace:
-                report = check_records(check, workspace)
+                try:
+                    report = check_records(check, workspace)
+                except RecordsUnreadable as error:
+                    message = f"The records cannot be checked. {error} Nothing was published."
+                    raise RunRecordsUnreadable(message) from error
         self._checked = check, report
         for breach in report.breaches:
             self.log.warning("Run %s of agent %s: %s", report.run_id, report.agent_id, str(breach)[:2000])
@@ -189,15 +194,14 @@ class CheckRunRecordsOperator(BaseOperator):
 
     def _check(self) -> Check:
         from airflow_provider_sequentum.quality.check import Check
-        from airflow_provider_sequentum.transfers.landing import CHECKED_FOLDER, StoredFile, common_folder
+        from airflow_provider_sequentum.transfers.destination import common_folder
+        from airflow_provider_sequentum.transfers.landing import CHECKED_FOLDER, StoredFile
 
-        files = parse_named("files", parse_texts, self.files or None)
-        if files is None:
+        if not self.files:
             raise ValueError("files must name at least one landed file: the run delivered none")
-        learn_from = DEFAULT_LEARN_FROM
-        if not is_unset(self.learn_from):
-            learn_from = parse_named("learn_from", parse_count, self.learn_from)
-        on_drift = "fail" if is_unset(self.on_drift) else self.on_drift
+        files = parse_named("files", parse_texts, self.files)
+        learn_from = parse_named("learn_from", optional(parse_count, DEFAULT_LEARN_FROM), self.learn_from)
+        parse_on_drift = optional(partial(parse_choice, choices=OnDrift), "fail")
         if not 5 <= learn_from <= 30:
             raise ValueError(f"learn_from must be 5 to 30, not {learn_from}")
         return Check(
@@ -210,9 +214,9 @@ class CheckRunRecordsOperator(BaseOperator):
                 "destination",
                 f"{common_folder(files)}/{CHECKED_FOLDER}" if is_unset(self.destination) else self.destination,
             ),
-            on_drift=parse_named("on_drift", partial(parse_choice, choices=OnDrift), on_drift),
+            on_drift=parse_named("on_drift", parse_on_drift, self.on_drift),
             learn_from=learn_from,
-            encoding=None if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding),
+            encoding=parse_named("encoding", optional(parse_encoding, None), self.encoding),
             delimiter=parse_named("delimiter", parse_delimiter, self.delimiter),
         )
 
@@ -233,9 +237,9 @@ class CheckRunRecordsOperator(BaseOperator):
             raise refused(f"{path} is not UTF-8 text: {error}") from None
 
     def _path(self, name: str, path: object) -> ObjectStoragePath:
-        from airflow_provider_sequentum.transfers.landing import open_named
+        from airflow_provider_sequentum.transfers.destination import open_named
 
-        return open_named(name, path, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
+        return open_named(name, path, self.storage_conn_id)
 
     def _folder(self, name: str, path: object) -> LandingFolder:
         from airflow_provider_sequentum.transfers.landing import LandingFolder
@@ -246,23 +250,10 @@ class CheckRunRecordsOperator(BaseOperator):
 
 
 def _raise_verdict(report: Report) -> None:
-    worst = "; ".join(line[:500] for line in report.lines()[:5])
-    more = f" ({len(report.breaches)} breaches, all in {report.page})"
-    if report.verdict == "failed":
-        raise RunRecordsRejected(f"The records of run {report.run_id} of agent {report.agent_id} broke: {worst}{more}")
-    if report.verdict == "skipped":
-        raise SequentumSkipped(f"The records of run {report.run_id} of agent {report.agent_id} broke: {worst}{more}")
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turn the errors of the check into the exceptions of a task."""
-    from airflow_provider_sequentum.records.formats import RecordsUnreadable
-
-    nothing = "Nothing was published."
-    try:
-        yield
-    except RecordsUnreadable as error:
-        raise RunRecordsUnreadable(f"The records cannot be checked. {error} {nothing}") from error
-    except ValueError as error:
-        raise SequentumRequestRefused(f"The records cannot be checked: {error}. {nothing}") from error
+    if report.is_good:
+        return
+    kind = RunRecordsRejected if report.verdict == "failed" else SequentumSkipped
+    raise kind(
+        f"The records of run {report.run_id} of agent {report.agent_id} broke: {'; '.join(report.lines()[:5])} "
+        f"({len(report.breaches)} breaches, all in {report.page})"
+    )

@@ -12,8 +12,13 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run, client_errors_as_exceptions
-from airflow_provider_sequentum.parameters import is_unset, parse_id, plain, shown
+from airflow_provider_sequentum.exceptions import (
+    SequentumRequestRefused,
+    about_run,
+    client_errors_as_exceptions,
+    value_errors_as_exceptions,
+)
+from airflow_provider_sequentum.parameters import is_unset, parse_id, parse_named, plain, shown
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -41,10 +46,8 @@ class _AgentSchedulesOperator(BaseOperator):
 
         hook = SequentumConnection(self.sequentum_conn_id)
         conn_id = hook.sequentum_conn_id
-        try:
-            agent_id = parse_id(self.agent_id)
-        except ValueError as error:
-            raise SequentumRequestRefused(f"agent_id {error}. Nothing was sent (connection {conn_id!r}).") from None
+        with value_errors_as_exceptions(f"Nothing was sent (connection {conn_id!r})."):
+            agent_id = parse_named("agent_id", parse_id, self.agent_id)
         try:
             with about_run(agent_id), client_errors_as_exceptions(conn_id):
                 yield AttemptPort(hook, context, TaskState(context, self.state_key)), agent_id
@@ -153,12 +156,8 @@ class ResumeAgentSchedulesOperator(_AgentSchedulesOperator):
         """Resume the schedules. Returns their ids."""
         from airflow_provider_sequentum.runs.schedules import ResumedSchedules, resume_schedules
 
-        try:
-            ids = _parse_ids(self.schedule_ids)
-        except ValueError as error:
-            raise SequentumRequestRefused(
-                f"schedule_ids {error}. Nothing was resumed (connection {self.sequentum_conn_id!r})."
-            ) from None
+        with value_errors_as_exceptions(f"Nothing was resumed (connection {shown(self.sequentum_conn_id)})."):
+            ids = parse_named("schedule_ids", _parse_ids, self.schedule_ids)
         with self._working(context) as (port, agent_id):
             previous = self._previous(context, ResumedSchedules)
             return resume_schedules(port, agent_id, ids, previous, facts_of(context, self).max_tries)

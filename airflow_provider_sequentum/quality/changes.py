@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_sequentum.exceptions import RunRecordsNotComparable
+from airflow_provider_sequentum.parameters import shown
 from airflow_provider_sequentum.quality.engine import ROW, TEXT, Column, Table, Workspace, text_of
+from airflow_provider_sequentum.runs.describe import comma_list
 
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 """How a number is written. A code such as ``007`` is not a number."""
@@ -20,7 +22,6 @@ _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 _EXACT_IN_DOUBLE = 2**53
 _MAX_IN_A_ROW = 100
 _SHOWN = 3
-_LONGEST_SHOWN = 100
 
 
 def not_comparable(reason: str) -> RunRecordsNotComparable:
@@ -70,21 +71,22 @@ class Comparison:
             have the same key.
         """
         if missing := [name for name in self.key if name not in table.columns]:
-            there = ", ".join(map(_shown, list(table.columns)[:20])) or "none"
+            there = comma_list(map(shown, table.columns)) or "none"
             raise not_comparable(
-                f"{which} have no column {_shown(missing[0])}, which is part of the key; the columns are {there}"
+                f"{which} have no column {shown(missing[0])}, which is part of the key; the columns are {there}"
             )
+        key = comma_list(map(shown, self.key))
         columns = [table.columns[name] for name in self.key]
         empty = " OR ".join(f"{_value(column)} = ''" for column in columns)
         ((number, first),) = self.workspace.rows(f"SELECT count(*), min({ROW}) FROM {table.sql} WHERE {empty}")  # noqa: S608
         if number:
             raise not_comparable(
-                f"{which} have no value in the key ({_names(self.key)}) in {number:,} of {table.records:,} cases, "
+                f"{which} have no value in the key ({key}) in {number:,} of {table.records:,} cases, "
                 f"first in record {first + 1:,}"
             )
         if repeated := self._repeated(table, columns):
-            examples = "; ".join(f"{' / '.join(map(_shown, row[2:]))} ({row[0]:,} times)" for row in repeated)
-            raise not_comparable(f"{which} repeat the key ({_names(self.key)}): {examples}")
+            examples = "; ".join(f"{' / '.join(map(shown, row[2:]))} ({row[0]:,} times)" for row in repeated)
+            raise not_comparable(f"{which} repeat the key ({key}): {examples}")
 
     def _repeated(self, table: Table, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
         """Return, for the first repeated keys, how often they occur, in which record first, and their texts."""
@@ -211,12 +213,3 @@ def _any(conditions: list[str]) -> str:
         return f"({' OR '.join(conditions)})" if conditions else "false"
     starts = range(0, len(conditions), _MAX_IN_A_ROW)
     return _any([_any(conditions[start : start + _MAX_IN_A_ROW]) for start in starts])
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(map(_shown, names))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -55,7 +55,7 @@ def check_records(check: Check, workspace: Workspace) -> Report:
     :raises RecordsUnreadable: a file cannot be read or, if records have to be removed from it, written.
     """
     history = None if check.profiles is None else read_history(check.profiles, check.agent_id, check.run_id)
-    loaded = workspace.load(check.files, typed_cells=False, encoding=check.encoding, delimiter=check.delimiter)
+    loaded = workspace.load(check.files, encoding=check.encoding, delimiter=check.delimiter)
     if len(loaded.columns) > MAX_COLUMNS:
         raise RecordsUnreadable(
             f"The records have {len(loaded.columns):,} columns, and at most {MAX_COLUMNS:,} are checked. "
@@ -108,8 +108,8 @@ def _take_out(check: Check, table: Table, judgement: Judgement, report: Report) 
 
 
 def _write(check: Check, report: Report, history: History | None, table: Table) -> None:
-    breaches = [line[:500] for line in report.lines()[:MAX_LINES]]
-    saved = report.profile.model_copy(update={"verdict": report.verdict, "breaches": breaches})
+    found = {"verdict": report.verdict, "breaches": report.lines()[:MAX_LINES]}
+    saved = report.profile.model_copy(update=found)
     content = page(report, history.earlier if history else []).encode()
     with check.destination.write(check.page_name) as stream:
         stream.write(content)

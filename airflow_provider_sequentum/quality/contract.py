@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -264,22 +264,12 @@ _SILENT = frozenset({
     "partitionKeyPosition", "dataGranularityDescription",
 })  # fmt: skip
 """Fields that do not concern the records."""
-_SILENT_IN_QUALITY = frozenset(
-    {
-        "id",
-        "name",
-        "description",
-        "dimension",
-        "businessImpact",
-        "method",
-        "tags",
-        "authoritativeDefinitions",
-        "customProperties",
-    }
-)
+_SILENT_IN_QUALITY = frozenset({
+    "id", "name", "description", "dimension", "businessImpact", "method", "tags", "authoritativeDefinitions",
+    "customProperties",
+})  # fmt: skip
 _OBJECT = frozenset({"logicalType", "properties", "quality"})
 _PROPERTY = frozenset({"logicalType", "logicalTypeOptions", "required", "unique", "primaryKey", "quality"})
-_TYPES = frozenset({"string", "integer", "number", "boolean", "date", "timestamp"})
 _BOUNDS = {"mustBeGreaterOrEqualTo": "minimum", "mustBeLessOrEqualTo": "maximum"}
 _OPERATORS = re.compile(r"must[A-Z]\w*")
 
@@ -304,7 +294,7 @@ class _Odcs:
                 self.refused.append(f"property {place + 1} has no name")
                 continue
             names.append(name)
-            if each.get("logicalType") in _TYPES:
+            if each.get("logicalType") in get_args(Type):
                 columns[name] = each["logicalType"]
                 self._add("type", name, type=each["logicalType"])
             elif each.get("logicalType") is not None:
@@ -323,7 +313,7 @@ class _Odcs:
     def _add(self, rule: str, column: str, **more: Any) -> None:
         self._rules.append({"rule": rule, "column": column, **more})
 
-    def _refuse_unknown(self, where: str, given: Mapping[str, Any], known: frozenset[str]) -> None:
+    def _refuse_unknown(self, where: str, given: Mapping[str, Any], known: Collection[str]) -> None:
         self.refused += [f"{where}: {field}" for field in given if field not in known]
 
     def _property(self, name: str, given: dict[str, Any]) -> None:
@@ -333,12 +323,14 @@ class _Odcs:
         if given.get("unique"):
             self._rules.append({"rule": "unique", "columns": [name]})
         options = given.get("logicalTypeOptions") or {}
-        of_text = given.get("logicalType") == "string"
-        known = {"minLength", "maxLength", "pattern"} if of_text else {"minimum", "maximum"}
-        self._refuse_unknown(f"{name}: logicalTypeOptions", options, frozenset(known))
-        if bounds := {short: options[field] for field, short in _OPTIONS[of_text].items() if field in options}:
-            self._add("length" if of_text else "range", name, **bounds)
-        if "pattern" in options and of_text:
+        if given.get("logicalType") == "string":
+            rule, bounds, others = "length", {"minLength": "minimum", "maxLength": "maximum"}, {"pattern"}
+        else:
+            rule, bounds, others = "range", {"minimum": "minimum", "maximum": "maximum"}, set()
+        self._refuse_unknown(f"{name}: logicalTypeOptions", options, bounds.keys() | others)
+        if given_bounds := {bound: options[field] for field, bound in bounds.items() if field in options}:
+            self._add(rule, name, **given_bounds)
+        if "pattern" in options:
             self._add("pattern", name, pattern=options["pattern"])
         for quality in given.get("quality") or []:
             self._quality(name, quality)
@@ -387,9 +379,6 @@ def _invalid_values(column: str, arguments: Mapping[str, Any]) -> list[dict[str,
     if "pattern" in arguments:
         rules.append({"rule": "pattern", "column": column, "pattern": arguments["pattern"]})
     return rules
-
-
-_OPTIONS = {True: {"minLength": "minimum", "maxLength": "maximum"}, False: {"minimum": "minimum", "maximum": "maximum"}}
 
 
 def _row_count(operators: Mapping[str, Any]) -> list[dict[str, Any]] | None:

@@ -20,8 +20,8 @@ from typing import IO, Any, Protocol
 
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
 from airflow_provider_sequentum.records.formats import library
-from airflow_provider_sequentum.records.parquet import in_row_groups
 from airflow_provider_sequentum.records.reading import read_flat
+from airflow_provider_sequentum.records.writing import RowGroups
 
 MEMORY = 256 * 1024 * 1024
 """The default memory limit of DuckDB in bytes. Data that does not fit is spilled to the temporary folder."""
@@ -165,14 +165,11 @@ class Workspace:
         self,
         files: Iterable[LandedPath],
         *,
-        typed_cells: bool = True,
         encoding: str | None = None,
         delimiter: str | None = None,
     ) -> Table:
-        """Read files as one table. Columns with the same name are combined.
+        """Read files as one table. Columns with the same name are combined. The cells of CSV files are text.
 
-        :param typed_cells: infer the types of the cells of CSV files, as ``iter_record_batches`` does. Otherwise they
-            are text, as in ``iter_records``, and one pass over the file is enough.
         :param encoding: the encoding of text files. Default: the one that the byte order mark indicates, else UTF-8.
         :param delimiter: the delimiter of CSV files. Default: a comma, or a tab in ``.tsv`` files.
         :raises RecordsUnreadable: a file is not in the format of its suffix, or is damaged.
@@ -186,7 +183,7 @@ class Workspace:
             before = sum(source.records for source in sources)
             with tempfile.TemporaryFile(dir=self.folder) as copy:
                 size, sha256 = self._copy(file, copy)
-                batches = read_flat(copy, file.name, encoding=encoding, delimiter=delimiter, typed_cells=typed_cells)
+                batches = read_flat(copy, file.name, encoding=encoding, delimiter=delimiter)
                 part = self.folder / "data" / f"{self._parts}.parquet"
                 self._parts += 1
                 columns, records = self._write(batches, part, names)
@@ -210,12 +207,6 @@ class Workspace:
         with self._limits():
             rows: list[tuple[Any, ...]] = self.connection.execute(sql, list(parameters)).fetchall()
         return rows
-
-    def batches(self, sql: str, rows: int = _ROWS) -> Iterator[Any]:
-        """Run SQL and yield the result as ``pyarrow.RecordBatch``, without keeping all of it in memory."""
-        with self._limits():
-            reader = self.connection.sql(sql).to_arrow_reader(rows)
-            yield from reader
 
     def export(self, sql: str, names: Sequence[str], target: Path) -> int:
         """Run SQL and write the result to a Parquet file, without keeping all of it in memory.
@@ -254,24 +245,23 @@ class Workspace:
         :param names: the SQL names of the table's columns, by their names in the records. New columns are added.
         :return: the SQL names of the columns of the file, and its number of records.
         """
-        arrow, parquet = (library(module, "quality", "DuckDB") for module in ("pyarrow", "pyarrow.parquet"))
+        arrow = library("pyarrow", "quality", "DuckDB")
         columns: dict[str, str] = {}
-        writer, records = None, 0
-        try:
-            for batch in in_row_groups(batches, _ROW_GROUP):
-                columns = {name: names.setdefault(name, f"c{len(names)}") for name in batch.schema.names}
-                # Records may have no columns, but a Parquet file needs at least one.
-                cells, sql = (batch.columns, [*columns.values()]) if columns else ([arrow.nulls(batch.num_rows)], ["c"])
-                renamed = arrow.Table.from_arrays(cells, names=sql)
-                with self._limits():
-                    writer = writer or parquet.ParquetWriter(part, renamed.schema, **_QUICK)
-                    writer.write_table(renamed)
-                records += batch.num_rows
-                self._check_disk(self._written + part.stat().st_size)
-        finally:
-            if writer is not None:
-                writer.close()
-                self._written += part.stat().st_size
+        groups, records = None, 0
+        for batch in batches:
+            columns = {name: names.setdefault(name, f"c{len(names)}") for name in batch.schema.names}
+            # Records may have no columns, but a Parquet file needs at least one.
+            cells, sql = (batch.columns, [*columns.values()]) if columns else ([arrow.nulls(batch.num_rows)], ["c"])
+            renamed = arrow.RecordBatch.from_arrays(cells, names=sql)
+            with self._limits():
+                groups = groups or RowGroups(part, renamed.schema, _ROW_GROUP, **_QUICK)
+                groups.write(renamed)
+            self._check_disk(self._written + part.stat().st_size)
+        if groups is not None:
+            with self._limits():
+                records = groups.end()
+            self._written += part.stat().st_size
+            self._check_disk(self._written)
         return columns, records
 
     def _table(self, names: Mapping[str, str], parts: Sequence[_Part], sources: tuple[Source, ...]) -> Table:

@@ -80,7 +80,7 @@ class History:
         if not known:
             return None
         file = self.folder.file(f"run-{known[-1]}.parquet")
-        return table.workspace.load([file], typed_cells=False).as_text(), known[-1]
+        return table.workspace.load([file]).as_text(), known[-1]
 
     def save(self, profile: Profile, table: Table) -> None:
         """Write a run's records, if they have a key, and its profile.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -23,6 +23,7 @@ from airflow_provider_sequentum.quality.contract import (
 )
 from airflow_provider_sequentum.quality.engine import Table
 from airflow_provider_sequentum.quality.profile import AMOUNT_OF, DATE_KINDS, KIND_OF, NUMBER_OF, has_value, of
+from airflow_provider_sequentum.runs.describe import comma_list
 
 EXAMPLES = 3
 """The number of values that a breach shows."""
@@ -40,6 +41,8 @@ _TYPES = {
     r"TRY_CAST(trim({0}) AS TIMESTAMPTZ) IS NOT NULL",
 }
 """SQL that is true for a text that is a valid value of a type."""
+
+_ON_BREACH_OF_MODE = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def judge(table: Table, contract: Contract) -> Judgement:
         judging.judge(rule)
     judging.judge_schema(contract)
     if table.records and (missing := [name for name in contract.key if name not in table.columns]):
-        message = f"missing; there are {_listed(table.names)}"
+        message = f"missing; there are {_quoted(table.names)}"
         judging.breaches.append(Breach("key", ", ".join(missing), "fail", message))
     if table.records == 0 and not any(isinstance(rule, Records) for rule in contract.rules):
         judging.breaches.append(Breach("records", None, "fail", "the files contain none"))
@@ -167,14 +170,14 @@ class _Judging:
         return self._count(questions, [has_value(column.sql) for column in there.values()])
 
     def judge(self, rule: Any) -> None:
-        if isinstance(rule, Required):
-            missing = [name for name in rule.columns if name not in self._table.columns]
-            if missing and self._table.records:
-                self._add(rule, ", ".join(missing), f"missing; there are {_listed(self._table.names)}")
-        elif isinstance(rule, Records):
+        if isinstance(rule, Records):
             self._judge_number(rule)
-        else:
-            self._judge_rows(rule)
+        elif self._table.records:
+            names = [rule.column] if hasattr(rule, "column") else rule.columns
+            if missing := [name for name in names if name not in self._table.columns]:
+                self._add(rule, ", ".join(missing), f"missing; there are {_quoted(self._table.names)}")
+            elif not isinstance(rule, Required):
+                self._judge_rows(rule, names)
 
     def _add(self, rule: Any, column: str | None, message: str, **more: Any) -> None:
         self.breaches.append(Breach(rule.rule, column, rule.on_breach, message, **more))
@@ -184,13 +187,7 @@ class _Judging:
         if (rule.minimum is not None and count < rule.minimum) or (rule.maximum is not None and count > rule.maximum):
             self._add(rule, None, f"{count:,}, expected {_bounds(rule)}")
 
-    def _judge_rows(self, rule: Any) -> None:
-        names = rule.columns if isinstance(rule, Unique) else [rule.column]
-        if not self._table.records:
-            return
-        if missing := [name for name in names if name not in self._table.columns]:
-            self._add(rule, ", ".join(missing), f"missing; there are {_listed(self._table.names)}")
-            return
+    def _judge_rows(self, rule: Any, names: Sequence[str]) -> None:
         test, _ = question = self._question(rule)
         bad, judged = self._counted(question)
         if not bad or bad <= (1 - rule.mostly) * judged + 1e-9:
@@ -269,20 +266,8 @@ class _Judging:
     def _judge_unknown(self, name: str, mode: str) -> None:
         test, _ = question = self._unknown(name)
         bad, _ = self._counted(question)
-        on_breach = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}[mode]
-        self.breaches.append(
-            Breach(
-                "schema_contract",
-                name,
-                on_breach,
-                f"a column that the contract lacks; {mode}",
-                bad,
-                self._examples(test, name),
-            )
-        )
-        if mode == "discard_row" and bad:
-            self.quarantined.append(test)
-        elif mode == "discard_value":
+        self._add_to_schema(test, name, mode, "a column that the contract lacks", bad)
+        if mode == "discard_value":
             self.dropped.append(name)
 
     def _judge_type(self, rule: HasType, mode: str) -> None:
@@ -290,15 +275,18 @@ class _Judging:
         bad, cells = self._counted(question)
         if not bad:
             return
-        on_breach = {"freeze": "fail", "discard_row": "quarantine", "discard_value": "warn"}[mode]
-        message = f"{bad:,} of {cells:,} records break it: {test.reason}; {mode}"
-        self.breaches.append(
-            Breach("schema_contract", rule.column, on_breach, message, bad, self._examples(test, rule.column))
-        )
-        if mode == "discard_row":
-            self.quarantined.append(test)
-        elif mode == "discard_value":
+        message = f"{bad:,} of {cells:,} records break it: {test.reason}"
+        self._add_to_schema(test, rule.column, mode, message, bad)
+        if mode == "discard_value":
             self.blanked.append(test)
+
+    def _add_to_schema(self, test: _RowTest, column: str, mode: str, message: str, bad: int) -> None:
+        examples = self._examples(test, column)
+        self.breaches.append(
+            Breach("schema_contract", column, _ON_BREACH_OF_MODE[mode], f"{message}; {mode}", bad, examples)
+        )
+        if mode == "discard_row" and bad:
+            self.quarantined.append(test)
 
 
 def _value_test(rule: Any, column: str) -> tuple[str, tuple[object, ...], str]:
@@ -309,7 +297,7 @@ def _value_test(rule: Any, column: str) -> tuple[str, tuple[object, ...], str]:
         return f"regexp_matches({column}, ?)", (rule.pattern,), f"no match of {rule.pattern!r:.200}"
     if isinstance(rule, Allowed):
         marks = ", ".join("?" * len(rule.values))
-        return f"{column} IN ({marks})", tuple(rule.values), f"none of {_listed(rule.values)}"
+        return f"{column} IN ({marks})", tuple(rule.values), f"none of {_quoted(rule.values)}"
     outside = f"not within {_bounds(rule)}"
     is_date = isinstance(rule, Range) and any(type(each) is date for each in (rule.minimum, rule.maximum))
     value = f"length({column})" if isinstance(rule, Length) else of(column, NUMBER_OF if is_date else AMOUNT_OF)
@@ -331,21 +319,19 @@ def _bounds(rule: Any) -> str:
     return f"{high} or less" if low is None else f"{low} to {high}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"{name!r:.60}" for name in names[:10])
-    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown or "none"
+def _quoted(names: Sequence[str]) -> str:
+    return comma_list(f"{name!r:.60}" for name in names) or "none"
 
 
-def removed_rows(table: Table, tests: Sequence[_RowTest]) -> Iterator[tuple[int, list[int]]]:
-    """Yield the numbers of the records that fail a test, in ascending order, each with the indexes of such tests."""
+def removed_rows(table: Table, tests: Sequence[_RowTest]) -> dict[int, list[int]]:
+    """Return the records that fail a test, by their number, each with the indexes of such tests."""
     if not tests:
-        return
+        return {}
     marks = ", ".join(f"CASE WHEN {test.sql} THEN {place} END" for place, test in enumerate(tests))
     parameters = [parameter for test in tests for parameter in test.parameters]
-    cursor = table.workspace.execute(
+    rows = table.query(
         f"SELECT r, list_filter(broken, lambda x: x IS NOT NULL) AS which FROM "
-        f"(SELECT r, [{marks}] AS broken FROM {table.sql}) WHERE len(which) > 0 ORDER BY r",
+        f"(SELECT r, [{marks}] AS broken FROM {{table}}) WHERE len(which) > 0",
         parameters,
     )
-    while rows := cursor.fetchmany(10_000):
-        yield from rows
+    return dict(rows)

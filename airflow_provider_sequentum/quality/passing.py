@@ -11,18 +11,19 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from airflow_provider_sequentum.quality.engine import LandedPath, Table
 from airflow_provider_sequentum.quality.history import Folder
 from airflow_provider_sequentum.quality.judge import Removal, removed_rows
-from airflow_provider_sequentum.records.binary import SheetWriter, parquet_batches, parquet_schema, partition_of
+from airflow_provider_sequentum.records.excel import SheetWriter
 from airflow_provider_sequentum.records.formats import TABLES, RecordsUnreadable, format_of, library
-from airflow_provider_sequentum.records.parquet import RowGroups, folder_of
+from airflow_provider_sequentum.records.parquet import parquet_batches, parquet_schema, partition_of
 from airflow_provider_sequentum.records.reading import read_records
+from airflow_provider_sequentum.records.writing import ROW_GROUP, RowGroups, folder_of
 
 REASON = "_quarantine_reason"
 """The column with the reason why a record was quarantined."""
@@ -87,88 +88,38 @@ def write_passed(
     :param files: the files of the table, in its order.
     """
     names = names_to_write(files, removal)
-    out = _Out(removed_rows(table, removal.reasons), [test.reason for test in removal.reasons])
-    blank = _Out(removed_rows(table, removal.blanked), [test.column or "" for test in removal.blanked])
-    sorting = _Sorting(removal.columns, out, blank)
-    paths, quarantined, records = [], [], 0
-    for file, name in zip(files, names, strict=True):
+    bad, blank = removed_rows(table, removal.reasons), removed_rows(table, removal.blanked)
+
+    def reason_of(row: int) -> str:
+        return "; ".join(removal.reasons[place].reason for place in bad.get(row, ()))
+
+    def blank_in(row: int) -> list[str | None]:
+        return [removal.blanked[place].column for place in blank.get(row, ())]
+
+    paths, quarantined, first = [], [], 0
+    for file, name, source in zip(files, names, table.sources, strict=True):
         bad_name = f"{QUARANTINE_FOLDER}{name}" if "/" in name else f"{QUARANTINE}{name}"
         with ExitStack() as stack:
             stream = stack.enter_context(file.open("rb"))
+            pair: _RecordFiles | _ParquetFiles
             if format_of(file.name) == "parquet":
-                schema = parquet_schema(stream, file.name)
-                files_of_two = _ParquetFiles(stack, folder, name, bad_name, schema, removal.columns)
-                bad = sorting.batches(parquet_batches(stream, file.name), files_of_two)
+                schema, row = parquet_schema(stream, file.name), first
+                pair = _ParquetFiles(stack, folder, name, bad_name, schema, removal.columns)
+                for batch in parquet_batches(stream, file.name):
+                    rows = range(row, row + batch.num_rows)
+                    pair.add(batch, list(map(reason_of, rows)), list(map(blank_in, rows)))
+                    row += batch.num_rows
             else:
-                read = read_records(stream, file.name, encoding=encoding, delimiter=delimiter)
-                bad = sorting.records(read, _RecordFiles(stack, folder, name, bad_name, delimiter))
+                pair = _RecordFiles(stack, folder, name, bad_name, delimiter, removal.columns)
+                records = read_records(stream, file.name, encoding=encoding, delimiter=delimiter)
+                for row, record in enumerate(records, first):
+                    pair.add(record, reason_of(row), blank_in(row))
+            pair.end()
         paths.append(folder.where(name))
-        if bad:
+        if pair.has_bad:
             quarantined.append(folder.where(bad_name))
-        records += bad
-    return Passed(paths, quarantined, records)
-
-
-class _Out:
-    """The result of a query about the records, consumed while they are read in the same order."""
-
-    def __init__(self, rows: Iterator[tuple[int, list[int]]], names: Sequence[str]) -> None:
-        # DuckDB has one result at a time per connection, so the first one is fetched before the second query.
-        self._rows = iter(list(rows))
-        self._names = names
-        self._next = next(self._rows, None)
-
-    def at(self, number: int) -> list[str]:
-        if self._next is None or self._next[0] != number:
-            return []
-        places = self._next[1]
-        self._next = next(self._rows, None)
-        return [self._names[place] for place in places]
-
-
-class _Sorting:
-    """Writes records to the file that passed, or to the quarantine with the reason; numbers them across all files.
-
-    :param dropped: columns that are removed.
-    """
-
-    def __init__(self, dropped: frozenset[str], out: _Out, blank: _Out) -> None:
-        self._dropped, self._out, self._blank = dropped, out, blank
-        self._number = 0
-
-    def records(self, records: Iterator[dict[str, Any]], files: _RecordFiles) -> int:
-        """Sort the records of a file. Return the number of quarantined records."""
-        bad = 0
-        for record in records:
-            reasons, empty = self._next()
-            if reasons:
-                bad += 1
-                files.bad({**record, REASON: "; ".join(reasons)})
-            else:
-                files.good(_reduced(record, self._dropped, empty))
-        files.end()
-        return bad
-
-    def batches(self, batches: Iterator[Any], files: _ParquetFiles) -> int:
-        """Sort the records of a Parquet file, like :meth:`records`."""
-        bad = 0
-        for batch in batches:
-            found = [self._next() for _ in range(batch.num_rows)]
-            reasons = ["; ".join(each) for each, _ in found]
-            bad += sum(map(bool, reasons))
-            files.add(batch, reasons, [empty for _, empty in found])
-        files.end()
-        return bad
-
-    def _next(self) -> tuple[list[str], list[str]]:
-        found = self._out.at(self._number), self._blank.at(self._number)
-        self._number += 1
-        return found
-
-
-def _reduced(record: dict[str, Any], dropped: frozenset[str], empty: Sequence[str]) -> dict[str, Any]:
-    gap = "" if all(isinstance(value, str) for value in record.values()) else None
-    return {name: gap if name in empty else value for name, value in record.items() if name not in dropped}
+        first += source.records
+    return Passed(paths, quarantined, len(bad))
 
 
 class _ParquetFiles:
@@ -181,51 +132,63 @@ class _ParquetFiles:
     def __init__(
         self, stack: ExitStack, folder: Folder, name: str, bad_name: str, schema: Any, dropped: frozenset[str]
     ) -> None:
-        arrow = library("pyarrow", "quality", "Checking records")
+        self._arrow = library("pyarrow", "quality", "Checking records")
         fields = [field.with_nullable(True) for field in schema]
         kept = [field for field in fields if field.name not in dropped]
-        self._good_schema = arrow.schema(kept, metadata=schema.metadata)
-        self._bad_schema = arrow.schema([*fields, arrow.field(REASON, arrow.string())], metadata=schema.metadata)
-        self._stack, self._folder, self._bad_name = stack, folder, bad_name
-        self._good_file = _Whole(stack, folder, name)
-        self._good = RowGroups(self._good_file.local, self._good_schema)
-        self._bad_file: _Whole | None = None
-        self._bad: RowGroups | None = None
+        reason = self._arrow.field(REASON, self._arrow.string())
+        good_schema = self._arrow.schema(kept, metadata=schema.metadata)
+        bad_schema = self._arrow.schema([*fields, reason], metadata=schema.metadata)
+        self._kept = good_schema.names
+        self._good = _ParquetFile(_Whole(stack, folder, name), good_schema)
+        self._bad: _ParquetFile | None = None
+        self._open_bad: Callable[[], _ParquetFile] = lambda: _ParquetFile(_Whole(stack, folder, bad_name), bad_schema)
 
-    def add(self, batch: Any, reasons: Sequence[str], empty: Sequence[Sequence[str]]) -> None:
+    @property
+    def has_bad(self) -> bool:
+        """Whether there is a file in the quarantine."""
+        return self._bad is not None
+
+    def add(self, batch: Any, reasons: Sequence[str], blank: Sequence[Collection[str | None]]) -> None:
         """Add a batch.
 
         :param reasons: for each record, why it is quarantined; empty if it passes.
-        :param empty: for each record, the columns whose values are removed.
+        :param blank: for each record, the columns whose values are removed.
         """
         good = [place for place, reason in enumerate(reasons) if not reason]
         columns = []
-        for column in self._good_schema.names:
-            places = [None if column in empty[place] else place for place in good]
+        for column in self._kept:
+            places = [None if column in blank[place] else place for place in good]
             columns.append(self._taken(batch.column(column), places))
-        self._good.write(self._batch(columns, self._good_schema))
-        if len(good) < len(reasons):
-            bad = [place for place, reason in enumerate(reasons) if reason]
-            if self._bad is None:
-                self._bad_file = _Whole(self._stack, self._folder, self._bad_name)
-                self._bad = RowGroups(self._bad_file.local, self._bad_schema)
+        self._good.write(columns)
+        if bad := [place for place, reason in enumerate(reasons) if reason]:
+            self._bad = self._bad or self._open_bad()
             columns = [self._taken(column, bad) for column in batch.columns]
-            self._bad.write(self._batch([*columns, [reasons[place] for place in bad]], self._bad_schema))
+            self._bad.write([*columns, [reasons[place] for place in bad]])
 
     def end(self) -> None:
         """Finish the files."""
         self._good.end()
-        self._good_file.end()
-        if self._bad is not None and self._bad_file is not None:
+        if self._bad is not None:
             self._bad.end()
-            self._bad_file.end()
 
     def _taken(self, column: Any, places: Sequence[int | None]) -> Any:
-        arrow = library("pyarrow", "quality", "Checking records")
-        return column.take(arrow.array(places, arrow.int64()))  # None gives a null, in columns of any type
+        return column.take(self._arrow.array(places, self._arrow.int64()))  # None gives a null, in columns of any type
 
-    def _batch(self, columns: Sequence[Any], schema: Any) -> Any:
-        return library("pyarrow", "quality", "Checking records").RecordBatch.from_arrays(columns, schema=schema)
+
+class _ParquetFile:
+    """Writes columns to a Parquet file."""
+
+    def __init__(self, file: _Whole, schema: Any) -> None:
+        self._file, self._schema = file, schema
+        self._groups = RowGroups(file.local, schema, ROW_GROUP)
+
+    def write(self, columns: Sequence[Any]) -> None:
+        arrow = library("pyarrow", "quality", "Checking records")
+        self._groups.write(arrow.RecordBatch.from_arrays(columns, schema=self._schema))
+
+    def end(self) -> None:
+        self._groups.end()
+        self._file.end()
 
 
 class _Whole:
@@ -240,37 +203,54 @@ class _Whole:
         shutil.copyfileobj(self.local, self._stream)
 
 
-class _Writer(Protocol):
-    """Writes records to one file."""
-
-    def write(self, record: dict[str, Any]) -> None: ...
-
-    def end(self) -> None: ...
-
-
 class _RecordFiles:
-    """Writes records to the file that passed and to the quarantine, in the format of its name."""
+    """Writes the records of a file to the file that passed and to the quarantine, in the format of its name.
 
-    def __init__(self, stack: ExitStack, folder: Folder, name: str, bad_name: str, delimiter: str | None) -> None:
-        def open_file(name: str) -> _Writer:
+    :param dropped: columns that are removed.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        folder: Folder,
+        name: str,
+        bad_name: str,
+        delimiter: str | None,
+        dropped: frozenset[str],
+    ) -> None:
+        def open_file(name: str) -> _SheetFile | _TextFile:
             if format_of(name) == "xlsx":
                 return _SheetFile(stack, _Whole(stack, folder, name), name)
             return _TextFile(stack.enter_context(folder.write(name)), name, delimiter)
 
-        self._open, self._bad_name = open_file, bad_name
+        self._dropped = dropped
         self._good = open_file(name)
-        self._bad: _Writer | None = None
+        self._bad: _SheetFile | _TextFile | None = None
+        self._open_bad: Callable[[], _SheetFile | _TextFile] = lambda: open_file(bad_name)
 
-    def good(self, record: dict[str, Any]) -> None:
-        self._good.write(record)
+    @property
+    def has_bad(self) -> bool:
+        """Whether there is a file in the quarantine."""
+        return self._bad is not None
 
-    def bad(self, record: dict[str, Any]) -> None:
-        self._bad = self._bad or self._open(self._bad_name)
-        self._bad.write(record)
+    def add(self, record: dict[str, Any], reason: str, blank: Collection[str | None]) -> None:
+        """Add a record.
+
+        :param reason: why it is quarantined; empty if it passes.
+        :param blank: the columns whose values are removed.
+        """
+        if reason:
+            self._bad = self._bad or self._open_bad()
+            self._bad.write({**record, REASON: reason})
+            return
+        gap = "" if all(isinstance(value, str) for value in record.values()) else None
+        kept = {name: gap if name in blank else value for name, value in record.items() if name not in self._dropped}
+        self._good.write(kept)
 
     def end(self) -> None:
+        """Finish the files."""
         self._good.end()
-        if self._bad:
+        if self._bad is not None:
             self._bad.end()
 
 

@@ -337,15 +337,17 @@ def _columns(table: Table, filled_records: Sequence[int]) -> dict[str, ColumnPro
             f"SELECT c, {features} FROM (SELECT c, v, count(*) AS n FROM cells GROUP BY c, v) GROUP BY c"
         )
     }
-    longest = _shares_of(
-        "SELECT c, avg((size = longest)::INT) FROM (SELECT c, size, max(size) OVER (PARTITION BY c) AS "
-        "longest FROM cells) GROUP BY c",
-        table,
+    longest: dict[int, float] = dict(
+        table.query(
+            "SELECT c, avg((size = longest)::INT) "
+            "FROM (SELECT c, size, max(size) OVER (PARTITION BY c) AS longest FROM cells) GROUP BY c"
+        )
     )
-    repeated = _shares_of(
-        "SELECT c, avg((v = before)::INT) FROM (SELECT c, v, lag(v) OVER (PARTITION BY c ORDER BY r) "
-        "AS before FROM cells) GROUP BY c",
-        table,
+    repeated: dict[int, float] = dict(
+        table.query(
+            "SELECT c, avg((v = before)::INT) "
+            "FROM (SELECT c, v, lag(v) OVER (PARTITION BY c ORDER BY r) AS before FROM cells) GROUP BY c"
+        )
     )
     filled = [_share(count / table.records) for count in filled_records]
     distributions = _distributions(table)
@@ -363,10 +365,6 @@ def _columns(table: Table, filled_records: Sequence[int]) -> dict[str, ColumnPro
             **distributions.get(c, {}),
         )
     return columns
-
-
-def _shares_of(sql: str, table: Table) -> dict[int, float]:
-    return dict(table.query(sql))
 
 
 def _filled(table: Table) -> Sequence[int]:

@@ -178,7 +178,7 @@ def publish_changes(
     found = port.read_pointer()
     pointer = None if found is None else Pointer.parse(found)
     with open_workspace() as workspace:
-        current = workspace.load(map(port.open, paths), typed_cells=False, **options)
+        current = workspace.load(map(port.open, paths), **options)
         files = [_published(path, source) for path, source in zip(paths, current.sources, strict=True)]
         if not current.records:
             raise not_comparable(f"the files contain no records: {', '.join(paths)}")
@@ -201,7 +201,7 @@ def publish_changes(
 
 
 def _load(port: PublishingPort, workspace: Workspace, base: Published, options: dict[str, Any]) -> Table:
-    table = workspace.load(map(port.open, base.paths), typed_cells=False, **options)
+    table = workspace.load(map(port.open, base.paths), **options)
     for source, file in zip(table.sources, base.files, strict=True):
         if source.sha256 != file.sha256:
             raise not_comparable(

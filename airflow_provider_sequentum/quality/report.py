@@ -17,6 +17,7 @@ MAX_LINES = 50
 
 _WORST = ("fail", "skip", "quarantine", "warn")
 _VERDICTS = {"fail": "failed", "skip": "skipped", "quarantine": "warned", "warn": "warned"}
+_LONGEST_LINE = 500
 _RUNS = 30
 _COLUMNS = 500
 _LINES = 4
@@ -101,12 +102,12 @@ class Report:
         return sorted(self.breaches, key=lambda each: _WORST.index(each.on_breach))
 
     def lines(self) -> list[str]:
-        """Return a line for each breach, the worst first."""
-        return [str(breach) for breach in self.worst_first()]
+        """Return a line of bounded length for each breach, the worst first."""
+        return [str(breach)[:_LONGEST_LINE] for breach in self.worst_first()]
 
     def summary(self) -> dict[str, Any]:
         """Return the report as plain JSON values of bounded size."""
-        lines = [line[:500] for line in self.lines()]
+        lines = self.lines()
         return {
             "agent_id": self.agent_id,
             "run_id": self.run_id,

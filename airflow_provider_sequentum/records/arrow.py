@@ -42,9 +42,7 @@ def batches_of(read: Callable[[], Records], name: str, *, is_text: bool) -> Iter
     :raises RecordsUnreadable: ``read`` raises it, or the records have more than :data:`MAX_COLUMNS` different keys.
     """
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
-    columns = _CellTypes(arrow) if is_text else _ValueTypes(arrow, name)
-    for chunk in chunks(read(), columns=0):
-        columns.observe(chunk)
+    columns = _observed(read(), name, is_text=is_text)
     schema = columns.schema()
     try:
         for chunk in chunks(read(), columns=len(schema)):
@@ -58,11 +56,15 @@ def column_types(records: Records, name: str, *, is_text: bool) -> dict[str, str
 
     The parameters are those of :func:`batches_of`.
     """
+    return _observed(records, name, is_text=is_text).types()
+
+
+def _observed(records: Records, name: str, *, is_text: bool) -> _CellTypes | _ValueTypes:
     arrow = library("pyarrow", "arrow", "Reading into Arrow")
     columns = _CellTypes(arrow) if is_text else _ValueTypes(arrow, name)
     for chunk in chunks(records, columns=0):
         columns.observe(chunk)
-    return columns.types()
+    return columns
 
 
 def text_batches(rows: Iterator[list[str]]) -> Iterator[Any]:

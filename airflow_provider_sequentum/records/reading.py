@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from airflow_provider_sequentum.records.arrow import batches_of, text_batches
-from airflow_provider_sequentum.records.binary import parquet_batches, read_excel, read_parquet
+from airflow_provider_sequentum.records.excel import read_excel
 from airflow_provider_sequentum.records.flat import flat_batch, flat_records
 from airflow_provider_sequentum.records.formats import (
     BINARY,
@@ -17,6 +17,7 @@ from airflow_provider_sequentum.records.formats import (
     encoding_of,
     format_of,
 )
+from airflow_provider_sequentum.records.parquet import parquet_batches, read_parquet
 from airflow_provider_sequentum.records.text import Text, delimiter_of, read_csv, read_json, read_rows
 
 LARGEST_COUNTED = 4 * 1024 * 1024
@@ -84,15 +85,13 @@ def read_flat(
     *,
     encoding: str | None = None,
     delimiter: str | None = None,
-    typed_cells: bool = True,
 ) -> Iterator[Any]:
     """Yield the records of a file as :func:`read_arrow` does, but with flat columns; see :mod:`~.records.flat`.
 
-    :param typed_cells: whether the types of the cells of a CSV file are inferred. Otherwise they stay text, and the
-        file is read once.
+    The cells of a CSV file stay text, so it is read once.
     """
     kind = format_of(name)
-    if kind in TABLES and not typed_cells:
+    if kind in TABLES:
         text = _text(file, name, kind, encoding, LARGEST_RECORD)
         yield from text_batches(read_rows(text, delimiter_of(kind, delimiter, name)))
         return
@@ -101,10 +100,8 @@ def read_flat(
         file.seek(0)
         return flat_records(read_records(file, name, encoding=encoding, delimiter=delimiter))
 
-    if kind == "parquet":
-        batches = read_arrow(file, name, encoding=encoding)
-    else:
-        batches = batches_of(read, name, is_text=kind in TABLES)
+    is_parquet = kind == "parquet"
+    batches = read_arrow(file, name, encoding=encoding) if is_parquet else batches_of(read, name, is_text=False)
     yield from map(flat_batch, batches)
 
 

@@ -9,7 +9,7 @@ from airflow_provider_sequentum import api
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.jobs.port import OPTIONAL_SHARE
-from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.describe import comma_list, counted
 
 if TYPE_CHECKING:
     from airflow_provider_sequentum.api.agents import Agent
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.jobs.siblings import PlannedStart
     from airflow_provider_sequentum.runs.record import RunConfig
 
-MAX_NAMED = 5
 """Maximum number of schedules that a message lists."""
 
 log = logging.getLogger(__name__)
@@ -94,15 +93,15 @@ def warn_of_schedules(port: Sender, agent_id: int) -> None:
     enabled = [schedule for schedule in listed if schedule.is_enabled]
     if not enabled:
         return
-    names = ", ".join(
+    names = [
         f"{schedule.name or schedule.id!r} ({schedule.schedule or 'once'}"
         + (f", next at {schedule.next_run_time})" if schedule.next_run_time else ")")
-        for schedule in enabled[:MAX_NAMED]
-    )
+        for schedule in enabled
+    ]
     log.warning(
         "Agent %s has %s enabled in Sequentum Cloud: %s. The agent may run twice; if that is not intended, pause the "
         "schedule or the DAG.",
         agent_id,
         counted(len(enabled), "schedule"),
-        names,
+        comma_list(names),
     )

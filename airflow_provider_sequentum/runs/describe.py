@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,12 @@ if TYPE_CHECKING:
 
 QUIET_INTERVALS = (30.0, 60.0, 120.0, 300.0, 600.0)
 """Seconds between two log lines while nothing changes; the last one repeats."""
+
+MAX_LISTED = 10
+"""Maximum number of things that a sentence names."""
+
+MAX_LISTED_IDS = 20
+"""Maximum number of ids that a sentence names."""
 
 
 class RunProgress:
@@ -66,6 +74,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def comma_list(things: Iterable[object], most: int = MAX_LISTED) -> str:
+    """Return ``a, b and 3 more``: the first things, and the number of others."""
+    texts = list(map(str, things))
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def id_list(ids: Iterable[int]) -> str:
+    """Return ``[7, 8 and 3 more]``."""
+    return f"[{comma_list(ids, MAX_LISTED_IDS)}]"
+
+
 def format_seconds(seconds: float) -> str:
     """Return a duration for people to read: ``45 s``, ``2 min 10 s``, ``3 h 5 min``."""
     whole = round(seconds)
@@ -74,6 +94,14 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_size(size: float) -> str:
+    """Return a number of bytes for people to read: ``869 bytes``, ``1.5 KiB``, ``2.0 GiB``."""
+    if size < 1024:
+        return counted(round(size), "byte")
+    exponent = min(int(math.log(size, 1024)), 3)
+    return f"{size / 1024**exponent:.1f} {('KiB', 'MiB', 'GiB')[exponent - 1]}"
 
 
 def run_summary(run: Run, **more: Any) -> dict[str, Any]:

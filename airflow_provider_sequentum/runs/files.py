@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.files import DELIVERED, EXTRACTED, INTERNAL, RunFile
-from airflow_provider_sequentum.runs.describe import describe_run
+from airflow_provider_sequentum.runs.describe import comma_list, describe_run
 from airflow_provider_sequentum.runs.phases import phase_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SCREENSHOTS = "screenshots"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
-_MAX_NAMED = 10
 _LONGEST_NAME = 100
 
 
@@ -137,8 +136,7 @@ def why_all_empty(run: Run, selection: Selection, sizes: Iterable[int | None]) -
 
 def listing(files: Sequence[RunFile | LeftOut]) -> str:
     """Return a list of files for a message: the first ones, and the number of others."""
-    shown = [named(each) if isinstance(each, RunFile) else str(each) for each in files[:_MAX_NAMED]]
-    return ", ".join(shown) + (f" and {len(files) - _MAX_NAMED} more" if len(files) > _MAX_NAMED else "")
+    return comma_list(named(each) if isinstance(each, RunFile) else each for each in files)
 
 
 def named(file: RunFile) -> str:

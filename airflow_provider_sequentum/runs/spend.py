@@ -27,7 +27,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.siblings import Announced, Announcement, PlannedStart
 from airflow_provider_sequentum.runs.cost import BILLING_PAGE
-from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.describe import comma_list, counted
 from airflow_provider_sequentum.runs.service_time import confirmed_time
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ MAX_LOOKS = 20
 MAX_AGENTS = 50
 """Maximum number of agents in a space with a limit: each takes one request, and a key has 100 requests a minute."""
 
-MAX_NAMED = 10
 """Maximum number of agents that a message lists."""
 
 CREDIT = Decimal("0.000001")
@@ -208,15 +207,10 @@ def basis_of(bills: Sequence[Bill]) -> str:
     if len(bills) == 1:
         return f"the mean of its last {counted(len(bills[0].samples), 'billed run')}"
     known = [f"agent {bill.agent_id}: {_shown(bill.mean)}" for bill in bills if bill.mean is not None]
-    more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
-    means = f"the means of their last billed runs, {', '.join(known[:MAX_NAMED])}{more}" if known else ""
-    rest = f"what the limit leaves, because no run of {_agents(unknown)} is billed yet" if unknown else ""
+    means = f"the means of their last billed runs, {comma_list(known)}" if known else ""
+    agents = "agent" if len(unknown) == 1 else "agents"
+    rest = f"what the limit leaves, because no run of {agents} {comma_list(unknown)} is billed yet" if unknown else ""
     return f"of {counted(len(bills), 'agent')}: {'; and '.join(filter(None, (means, rest)))}"
-
-
-def _agents(ids: Sequence[int]) -> str:
-    more = f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else ""
-    return f"{'agent' if len(ids) == 1 else 'agents'} {', '.join(map(str, ids[:MAX_NAMED]))}{more}"
 
 
 def bill_of(agent_id: int, rows: Iterable[RunCost], since: datetime | None) -> Bill:

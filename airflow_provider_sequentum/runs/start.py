@@ -25,7 +25,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.jobs.port import NOT_FOUND_TOLERANCE, Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
-from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.describe import counted, id_list
 from airflow_provider_sequentum.runs.phases import NextStep, Phase, next_step, phase_of
 from airflow_provider_sequentum.runs.record import RunConfig, RunRecord
 from airflow_provider_sequentum.runs.service_time import confirmed_time, is_of_another_clock
@@ -69,7 +69,6 @@ BUSY_DELAYS = (10.0, 20.0, 30.0)
 RESTART_REFUSALS = (400, 404, 405, 409, 422)
 """Status codes which mean that a run cannot be restarted, or that the service does not offer restarts."""
 
-MAX_NAMED = 5
 """Maximum number of runs that a message lists."""
 
 STEP_NAMES: Mapping[NextStep, str] = {
@@ -681,9 +680,7 @@ def _ambiguous(record: RunRecord, candidates: Sequence[Run], doubt: str) -> Agen
 
 def ids_of(candidates: Sequence[Run]) -> str:
     """Return the ids as text."""
-    ids = sorted(run.id for run in candidates)  # the oldest is the most likely one
-    more = f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else ""
-    return f"{ids[:MAX_NAMED]}{more}"
+    return id_list(sorted(run.id for run in candidates))  # the oldest is the most likely one
 
 
 def look_at_runs(

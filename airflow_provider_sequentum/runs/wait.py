@@ -23,7 +23,7 @@ from airflow_provider_sequentum.jobs.port import (
     fault_tolerance,
 )
 from airflow_provider_sequentum.jobs.record import JobEvent, Stored
-from airflow_provider_sequentum.runs.describe import RunProgress, counted
+from airflow_provider_sequentum.runs.describe import RunProgress, counted, id_list
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.service_time import clock_ahead, is_of_another_clock
@@ -37,7 +37,6 @@ LONGEST_RUN_LIST = 1000
 NOT_YET_FOUND_INTERVAL = 5.0
 """Seconds between two polls of a run that the service does not know yet."""
 
-MAX_NAMED = 5
 """Maximum number of runs that an error lists."""
 
 LONGEST_INTERVAL = 60.0
@@ -324,7 +323,7 @@ def _what_may_be_earlier(listed: Sequence[Run], first: Run | None, since: dateti
     ]
     clauses = (
         f"{counted(unreadable, 'run')} in the service's list cannot be read" if unreadable > 0 else "",
-        f"it is not stated when runs {sorted(undated)[:MAX_NAMED]} were created" if undated else "",
+        f"it is not stated when runs {id_list(sorted(undated))} were created" if undated else "",
     )
     return " and ".join(filter(None, clauses)).capitalize()
 

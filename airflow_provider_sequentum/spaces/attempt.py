@@ -37,12 +37,12 @@ from airflow_provider_sequentum.jobs.record import Stored, read_event
 from airflow_provider_sequentum.jobs.siblings import PlannedStart
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs.attempt import RunAttempt
-from airflow_provider_sequentum.runs.describe import counted, run_summary
+from airflow_provider_sequentum.runs.describe import counted, id_list, run_summary
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.start import look_at_runs, start_run, take_up_run
 from airflow_provider_sequentum.runs.stop import RunStopper, stop_runs
 from airflow_provider_sequentum.runs.wait import PollOutcome, WaitSpec, wait_for_runs
-from airflow_provider_sequentum.spaces.describe import bounded_summaries, describe_failures, listed
+from airflow_provider_sequentum.spaces.describe import bounded_summaries, describe_failures
 from airflow_provider_sequentum.spaces.port import AgentPort, Outage
 from airflow_provider_sequentum.spaces.record import AgentEnd, EndKind, SpaceConfig, SpaceRecord
 from airflow_provider_sequentum.spaces.start import acquire_space, find_runs_to_stop, stop_stopping_runs
@@ -453,7 +453,7 @@ def _describe_stops(records: Sequence[RunRecord], results: Sequence[RunStopper])
     if not left:
         return sentence
     ids, agents = [record.run_id or 0 for record in left], [record.agent_id for record in left]
-    unsure = f"It could not be confirmed that runs {listed(ids)} of agents {listed(agents)} have stopped."
+    unsure = f"It could not be confirmed that runs {id_list(ids)} of agents {id_list(agents)} have stopped."
     return f"{sentence} {unsure} {doubt_about('They', 'them')}".strip()
 
 

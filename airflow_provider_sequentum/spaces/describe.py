@@ -13,8 +13,8 @@ SUMMARIES_SIZE = 48_000
 ERROR_SIZE = 3_400
 """Maximum characters of the error of a space. With a sentence on what happened to the runs, it stays below 4 kB."""
 
-MAX_LISTED = 20
-"""Maximum number of agents or runs that a message lists."""
+MAX_FAILURES = 20
+"""Maximum number of agents whose failures an error describes."""
 
 _NEEDED = ("agent_id", "run_id", "status", "succeeded")
 _TEXTS = ("message", "note")
@@ -56,19 +56,13 @@ def describe_failures(space_id: int, total: int, failures: Mapping[int, str]) ->
     :param total: the number of agents that the task ran.
     :param failures: what happened, by agent.
     """
-    listed = sorted(failures.items())[:MAX_LISTED]
-    size = ERROR_SIZE // max(len(listed), 1) - 20
+    described = sorted(failures.items())[:MAX_FAILURES]
+    size = ERROR_SIZE // max(len(described), 1) - 20
     lines = [f"{len(failures)} of the {total} agents of space {space_id} did not succeed:"]
-    lines += [f"- Agent {agent}: {shortened(message, size)}" for agent, message in listed]
-    if len(failures) > len(listed):
-        lines.append(f"- and {len(failures) - len(listed)} more: see the XCom 'runs'.")
+    lines += [f"- Agent {agent}: {shortened(message, size)}" for agent, message in described]
+    if len(failures) > len(described):
+        lines.append(f"- and {len(failures) - len(described)} more: see the XCom 'runs'.")
     return "\n".join(lines)
-
-
-def listed(ids: Sequence[int]) -> str:
-    """Return ids for use in a message: the first ones, and the number of others."""
-    more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
-    return f"{list(ids[:MAX_LISTED])}{more}"
 
 
 def _with_short_texts(summary: dict[str, Any], size: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from airflow_provider_sequentum.jobs.port import Port, Sender
 from airflow_provider_sequentum.jobs.siblings import Announcement, Claim
 from airflow_provider_sequentum.jobs.stop import LONGEST_REQUEST
 from airflow_provider_sequentum.runs import start as run_start
-from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.describe import counted, id_list
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.runs.spend import check_credits, reserve_credits
@@ -49,7 +49,6 @@ from airflow_provider_sequentum.runs.start import (
 )
 from airflow_provider_sequentum.runs.stop import stop_runs
 from airflow_provider_sequentum.runs.wait import LONGEST_RUN_LIST
-from airflow_provider_sequentum.spaces.describe import listed
 from airflow_provider_sequentum.spaces.record import SpaceConfig, SpaceRecord
 
 if TYPE_CHECKING:
@@ -205,8 +204,8 @@ def stop_further_runs(port: Port, record: SpaceRecord) -> SpaceRecord:
     ids, agents = [run.run_id or 0 for run in further], sorted(record.further)
     log.warning(
         "The service says that it started several runs of agents %s. The task uses one of each; stopping runs %s.",
-        listed(agents),
-        listed(ids),
+        id_list(agents),
+        id_list(ids),
     )
     results = stop_runs(port, further, record.config.stop_grace)
     ended = {run.run_id or 0 for run, result in zip(further, results, strict=True) if result.confirmed}
@@ -389,10 +388,10 @@ class SpaceSearch:
         """Return what was found and why it is not conclusive."""
         ids = sorted(run.id for found in self.doubtful.values() for run in found)
         lost = f"A start of space {self.record.space_id} was sent and its response was lost."
-        found = f"Runs {listed(ids)} of agents {listed(sorted(self.doubtful))} may belong to it, or not."
+        found = f"Runs {id_list(ids)} of agents {id_list(sorted(self.doubtful))} may belong to it, or not."
         sentences = [lost, found, *list(self._lacks.values())[:MAX_NAMED]]
         if self._is_unproven:
-            missing = f"Agents {listed(self._missing)} have no such run" if self._missing else ""
+            missing = f"Agents {id_list(self._missing)} have no such run" if self._missing else ""
             unread = f"{counted(self._unlisted, 'agent')} could not be read" if self._unlisted else ""
             sentences.append(f"{' and '.join(filter(None, (missing, unread)))}, so it may never have taken effect.")
         if self._unanswered:
@@ -452,7 +451,7 @@ def still_running(records: Sequence[RunRecord]) -> AgentRunStillRunning:
     """Return the error for runs to be replaced that could not be stopped."""
     runs, agents = [record.run_id or 0 for record in records], [record.agent_id for record in records]
     return AgentRunStillRunning(
-        f"Runs {listed(runs)} of agents {listed(agents)} should be replaced, but it could not be confirmed that they "
+        f"Runs {id_list(runs)} of agents {id_list(agents)} should be replaced, but it could not be confirmed that they "
         f"have stopped, so nothing was started. {doubt_about('They', 'them')} A retry stops them again.",
         agent_id=agents[0] if len(agents) == 1 else None,
         run_id=runs[0] if len(runs) == 1 else None,

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from airflow_provider_sequentum.exceptions import SequentumRequestRefused
 from airflow_provider_sequentum.records.columns import parse_type
-from airflow_provider_sequentum.transfers.landing import LandingFolder, storage_errors
+from airflow_provider_sequentum.transfers.landing import StoredFile
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -51,12 +51,9 @@ class TypesFile:
 
         :raises SequentumRequestRefused: the file is damaged, or is not a file with column types.
         """
-        with storage_errors(f"Could not read {self.path}"):
-            self.path.fs.invalidate_cache(self.path.parent.path)
-            try:
-                content = self.path.read_bytes()
-            except FileNotFoundError:
-                return {}
+        content = StoredFile(self.path).read()
+        if content is None:
+            return {}
         try:
             return ColumnTypes.model_validate_json(content).known_to(agent_id, run_id)
         except ValidationError as error:
@@ -70,7 +67,4 @@ class TypesFile:
         if {**before, **columns} == before:
             return
         types = ColumnTypes(agent_id=agent_id, run_id=run_id, columns={**before, **columns}, before=dict(before))
-        folder = LandingFolder(self.path.parent)
-        folder.make()
-        with folder.write(self.path.name) as stream:
-            stream.write((types.model_dump_json(indent=1) + "\n").encode())
+        StoredFile(self.path).replace((types.model_dump_json(indent=1) + "\n").encode())

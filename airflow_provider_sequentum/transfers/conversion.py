@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,9 +16,10 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.records.columns import choose_types
 from airflow_provider_sequentum.records.formats import RecordsUnreadable, format_of, library
-from airflow_provider_sequentum.records.parquet import RecordFile, write_parquet
-from airflow_provider_sequentum.transfers.contents import Measure, Measuring
+from airflow_provider_sequentum.records.writing import RecordFile, write_parquet
+from airflow_provider_sequentum.runs.describe import comma_list
 from airflow_provider_sequentum.transfers.manifest import LandedFile, Manifest
+from airflow_provider_sequentum.transfers.measuring import Measure
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.files import RunFile
     from airflow_provider_sequentum.transfers.column_types import TypesFile
     from airflow_provider_sequentum.transfers.manifest import Form
-
-_CHUNK = 1024 * 1024
-_MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ class Conversion:
                 f"The temporary folder {work} cannot hold the records of run {run_id}: {error}. Nothing was published."
             ) from error
         if empty:
-            names = ", ".join(repr(source_name(file.entry)) for file in empty[:_MAX_NAMED])
+            names = comma_list(repr(source_name(file.entry)) for file in empty)
             log.warning("%d files have no records and are not landed: %s", len(empty), names)
         without_records = [_entry(file, file.entry.name, None, 0) for file in empty]
         return Converted(published, without_records, before, chosen)
@@ -175,7 +173,7 @@ def is_kept(previous: Manifest | None, wanted: Sequence[LandedFile], form: Form)
 
 
 def _identity(file: LandedFile) -> tuple[object, ...]:
-    return file.file_id, file.original_name, file.listed_size, file.created and file.created.timestamp()
+    return file.file_id, file.original_name, file.listed_size, file.created
 
 
 def _entry(file: Fetched, name: str, measure: Measure | None, records: int) -> LandedFile:
@@ -191,9 +189,8 @@ def _entry(file: Fetched, name: str, measure: Measure | None, records: int) -> L
 
 
 def _measured(path: Path) -> Measure:
-    with path.open("rb") as stream, Measuring("") as measuring:
-        shutil.copyfileobj(stream, measuring, _CHUNK)
-    return measuring.result()
+    with path.open("rb") as stream:
+        return Measure(path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest(), None)
 
 
 def _log_types(
@@ -205,11 +202,11 @@ def _log_types(
 ) -> None:
     columns = {column for each in found for column in each}
     if added := sorted(columns - known.keys()):
-        shown = ", ".join(f"{column!r:.100} {types[column]}" for column in added[:_MAX_NAMED])
+        shown = comma_list(f"{column!r:.100} {types[column]}" for column in added)
         log.info("Inferred the types of %d columns, to be kept in %s: %s", len(added), types_file.path, shown)
     if empty := [column for column in added if all(each.get(column) is None for each in found)]:
         log.warning(
             "%d columns have no values yet and will be text from now on, unless record_schema declares their type: %s",
             len(empty),
-            ", ".join(f"{column!r:.100}" for column in empty[:_MAX_NAMED]),
+            comma_list(f"{column!r:.100}" for column in empty),
         )

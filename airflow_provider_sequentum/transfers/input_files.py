@@ -18,9 +18,11 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     about_run,
     client_errors_as_exceptions,
+    value_errors_as_exceptions,
 )
 from airflow_provider_sequentum.parameters import (
     is_unset,
+    optional,
     parse_count,
     parse_encoding,
     parse_id,
@@ -31,7 +33,7 @@ from airflow_provider_sequentum.parameters import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
@@ -134,30 +136,23 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         from airflow_provider_sequentum.api import spaces
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
 
-        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
-        try:
-            self._check_choices()
+        hook = SequentumConnection(self.sequentum_conn_id)
+        with value_errors_as_exceptions(f"Nothing was uploaded (connection {hook.sequentum_conn_id!r})."):
+            if is_unset(self.source) is is_unset(self.rows):
+                raise ValueError("Give either source or rows")
+            if is_unset(self.space_id) is is_unset(self.agent_id):
+                raise ValueError("Give either space_id or agent_id")
+            owner = "space_id" if is_unset(self.agent_id) else "agent_id"
+            owner_id = parse_named(owner, parse_id, getattr(self, owner))
             name = self._name(context)
             content = self._content(name)
-        except ValueError as error:
-            raise SequentumRequestRefused(f"{error}. Nothing was uploaded (connection {conn_id!r}).") from None
-        hook = SequentumConnection(conn_id)
         try:
-            space_id = self._space(hook)
+            space_id = owner_id if owner == "space_id" else _space_of(owner_id, hook)
             hook.send(spaces.upload_input_file(space_id, name, content))
         finally:
             hook.close()
         self.log.info("Uploaded %r (%d bytes) to space %s.", name, len(content), space_id)
         return name
-
-    def _check_choices(self) -> None:
-        has_rows = not is_unset(self.rows)
-        if is_unset(self.source) is not has_rows:
-            raise ValueError("Give either source or rows")
-        if is_unset(self.space_id) is is_unset(self.agent_id):
-            raise ValueError("Give either space_id or agent_id")
-        parse_named("space_id", parse_id, self.space_id if is_unset(self.agent_id) else 1)
-        parse_named("agent_id", parse_id, 1 if is_unset(self.agent_id) else self.agent_id)
 
     def _name(self, context: Context) -> str:
         if not is_unset(self.file_name):
@@ -167,8 +162,8 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         return stable_name(ti.dag_id, ti.task_id, int(getattr(ti, "map_index", -1)), suffix)
 
     def _content(self, name: str) -> bytes:
-        encoding = "utf-8" if is_unset(self.encoding) else parse_named("encoding", parse_encoding, self.encoding)
-        limit = DEFAULT_MAX_BYTES if is_unset(self.max_bytes) else parse_named("max_bytes", parse_count, self.max_bytes)
+        encoding = parse_named("encoding", optional(parse_encoding, "utf-8"), self.encoding)
+        limit = parse_named("max_bytes", optional(parse_count, DEFAULT_MAX_BYTES), self.max_bytes)
         if is_unset(self.source):
             content = rows_as_file(self.rows, name, encoding)
             if len(content) > limit:
@@ -179,15 +174,13 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
         return content
 
     def _read(self, limit: int) -> bytes:
-        from airflow_provider_sequentum.transfers.landing import open_destination, without_password
+        from airflow_provider_sequentum.transfers.destination import open_named, without_password
 
         shown_source = without_password(self.source)
+        path = open_named("source", self.source, self.storage_conn_id)
         try:
-            path = open_destination(self.source, None if is_unset(self.storage_conn_id) else self.storage_conn_id)
-        except ValueError as error:
-            raise ValueError(f"source={shown_source!r:.500} cannot be read: {error}") from None
-        try:
-            content = _first_bytes(path, limit + 1)
+            with path.open("rb") as stream:  # type: ignore[no-untyped-call]
+                content: bytes = stream.read(limit + 1)
         except Exception as error:  # the errors of object stores are not OSErrors
             raise RunFilesUnavailable(
                 f"{shown_source} could not be read: {str(error) or repr(error)}. Nothing was uploaded."
@@ -196,20 +189,18 @@ class ObjectStorageToInputFilesOperator(BaseOperator):
             raise ValueError(f"{shown_source} has more than max_bytes={limit} bytes")
         return content
 
-    def _space(self, hook: SequentumConnection) -> int:
-        if is_unset(self.agent_id):
-            return parse_id(self.space_id)
-        from airflow_provider_sequentum.api import agents
 
-        agent_id = parse_id(self.agent_id)
-        with about_run(agent_id), client_errors_as_exceptions(hook.sequentum_conn_id):
-            space_id = hook.send(agents.get(agent_id)).space_id
-            if space_id is None:
-                raise SequentumRequestRefused(
-                    f"Agent {agent_id} is not in a space, so it has no input files. Nothing was uploaded. "
-                    "Move the agent to a space, or pass the rows as input parameters of mapped tasks."
-                )
-        return space_id
+def _space_of(agent_id: int, hook: SequentumConnection) -> int:
+    from airflow_provider_sequentum.api import agents
+
+    with about_run(agent_id), client_errors_as_exceptions(hook.sequentum_conn_id):
+        space_id = hook.send(agents.get(agent_id)).space_id
+        if space_id is None:
+            raise SequentumRequestRefused(
+                f"Agent {agent_id} is not in a space, so it has no input files. Nothing was uploaded. "
+                "Move the agent to a space, or pass the rows as input parameters of mapped tasks."
+            )
+    return space_id
 
 
 def rows_to_input_parameters(
@@ -231,7 +222,7 @@ def rows_to_input_parameters(
     :param max_bytes: the maximum size in bytes of the input parameters of a run, as JSON. Default: 64 KiB.
     :raises SequentumRequestRefused: the rows cannot be written, or a single row exceeds ``max_bytes``. Not retried.
     """
-    try:
+    with value_errors_as_exceptions("Nothing was started."):
         if max_rows < 1:
             raise ValueError(f"max_rows must be 1 or more, not {max_rows}")
         written = _rows(rows)
@@ -239,8 +230,6 @@ def rows_to_input_parameters(
             return _split(written, parameter, max_rows, max_bytes)
         for number, row in enumerate(written, 1):
             _check_size(number, len(_json_text(row).encode()), max_bytes)
-    except ValueError as error:
-        raise SequentumRequestRefused(f"{error}. Nothing was started.") from None
     return written
 
 
@@ -358,9 +347,3 @@ def _field(value: Any) -> Any:
 
 def _json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _first_bytes(path: ObjectStoragePath, size: int) -> bytes:
-    with path.open("rb") as stream:  # type: ignore[no-untyped-call]
-        content: bytes = stream.read(size)
-    return content

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sequentum.api.files import DELIVERED
 from airflow_provider_sequentum.runs.files import named
-from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, LandingFolder, storage_errors
+from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, LandingFolder
 from airflow_provider_sequentum.transfers.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -38,9 +38,8 @@ class LandedRun:
         """
         if not self.manifest.is_complete:
             return f"The manifest in {self.folder.path} is not complete: the transfer has not finished"
-        landed = {file.file_id: file for file in [*self.manifest.files, *self.manifest.without_records]}
         for file in listed:
-            if file.kind == DELIVERED and not (file.id in landed and landed[file.id].is_of(file)):
+            if file.kind == DELIVERED and not self.manifest.has(file):
                 return f"The manifest in {self.folder.path} does not have {named(file)} as the service lists it"
         sizes = self.folder.sizes_below()
         for entry in self.manifest.files:
@@ -56,15 +55,8 @@ def find_landed_runs(folders: Sequence[ObjectStoragePath], agent_id: int) -> dic
     """Return the runs of an agent that have manifests in or below the folders, by run id."""
     found: dict[int, list[LandedRun]] = defaultdict(list)
     for folder in folders:
-        with storage_errors(f"Could not list {folder}"):
-            root = folder.path.rstrip("/")
-            folder.fs.invalidate_cache(folder.path)
-            try:
-                paths = folder.fs.find(folder.path)
-            except FileNotFoundError:
-                paths = []
-        for path in sorted(paths):
-            below, _, name = path[len(root) :].strip("/").rpartition("/")
+        for path in sorted(LandingFolder(folder).sizes_below()):
+            below, _, name = path.rpartition("/")
             if name != MANIFEST_NAME:
                 continue
             landing = LandingFolder(folder / below if below else folder)

@@ -1,11 +1,10 @@
-"""The destination of files, their names, and writing them so that each file is either complete or absent."""
+"""The names of files in their folder, and writing them so that each file is either complete or absent."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-import re
 import secrets
 import shutil
 import threading
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -23,9 +21,9 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.api.text import safe_file_name, safe_file_names
 from airflow_provider_sequentum.exceptions import RunFilesUnavailable
-from airflow_provider_sequentum.parameters import shown
-from airflow_provider_sequentum.runs.describe import counted
-from airflow_provider_sequentum.transfers.contents import Measure, Measuring
+from airflow_provider_sequentum.runs.describe import counted, format_size
+from airflow_provider_sequentum.transfers.destination import LOCAL, NOT_IN_A_DESTINATION, OBJECT_STORES, PERCENT_ESCAPE
+from airflow_provider_sequentum.transfers.measuring import Measure, Measuring
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -42,10 +40,6 @@ CHANGES_FOLDER = "_changes"
 """The default folder, next to landed files, for the files that a comparison with the previous run writes."""
 UNFINISHED_SUFFIX = ".unfinished"
 
-LOCAL = frozenset({"", "file", "local"})
-OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"})
-"""Storages in which folders are only names. Creating one could create a bucket if its name is misspelled."""
-
 SMALL = 4 * 1024 * 1024
 """The size in bytes up to which a file is buffered in memory and uploaded with one request."""
 
@@ -56,103 +50,6 @@ _MEBIBYTE = 1024 * 1024
 _PART = 8 * _MEBIBYTE
 _MAX_PARTS = 9_000
 _LARGEST_OBJECT = 5 * 1024**4
-_NOT_IN_A_DESTINATION = re.compile(r"[\\?#\x00-\x1f\x7f]")
-_PASSWORD = re.compile(r"://[^/]*:[^/]*@")
-_PERCENT_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-
-
-# The destination
-
-
-def check_destination(destination: object) -> str:
-    """Return a destination without its trailing slash.
-
-    File systems and object stores interpret unusual addresses differently. For example, some drop an empty segment that
-    others keep, so that files are written to one place and looked up in another. Such an address is refused before
-    anything is written.
-
-    :param destination: an address such as ``s3://conn_id@bucket/folder``, or an absolute path.
-    :raises ValueError: the address is not reliable. The message says why, and what to use instead.
-    """
-    if not isinstance(destination, str) or not destination.strip():
-        raise ValueError("it is empty" if isinstance(destination, str) else "it is not a string")
-    scheme, is_address, rest = destination.partition("://")
-    host, _, path = rest.partition("/") if is_address else ("", "", destination.removeprefix("/"))
-    conn_id, _, bucket = host.rpartition("@")
-    if ":" in conn_id:
-        raise ValueError("it contains a password. Store it in an Airflow connection instead: s3://conn_id@bucket")
-    if destination != destination.strip():
-        raise ValueError("it starts or ends with white space")
-    if unusual := _NOT_IN_A_DESTINATION.search(destination):
-        raise ValueError(f"it contains {unusual[0]!r}")
-    _check_place(scheme.lower() if is_address else None, destination, bucket)
-    segments = path.removesuffix("/").split("/") if path else []
-    if "" in segments:
-        raise ValueError("it has two slashes in a row. If it is joined from parts, omit one of them")
-    if not {".", ".."}.isdisjoint(segments):
-        raise ValueError("it has a segment '.' or '..'. Write the path of the folder without them")
-    return destination.removesuffix("/") if segments else destination
-
-
-def _check_place(scheme: str | None, destination: str, bucket: str) -> None:
-    if scheme is None:
-        if not destination.startswith("/"):
-            raise ValueError("it is neither an address such as s3://conn_id@bucket/folder nor an absolute path")
-    elif scheme in LOCAL:
-        if bucket:
-            raise ValueError(f"{bucket!r} is in the place of a host. A local folder has three slashes: file:///folder")
-        if _PERCENT_ESCAPE.search(destination):
-            raise ValueError("a percent escape would be taken literally. Write the plain path, without file://")
-    elif scheme in OBJECT_STORES and (not bucket or bucket != bucket.strip()):
-        raise ValueError(f"{bucket!r} is not the name of a bucket. Write {scheme}://bucket/folder")
-
-
-def open_destination(destination: object, conn_id: str | None) -> ObjectStoragePath:
-    """Return the folder at a destination.
-
-    :param conn_id: the id of the storage connection, if the destination does not contain it.
-    :raises ValueError: the destination is refused, or Airflow has no file system for it.
-    """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    address = check_destination(str(destination) if isinstance(destination, ObjectStoragePath) else destination)
-    # Before Airflow 3.2, conn_id=None overrides the connection id in the address.
-    options = {"conn_id": conn_id} if conn_id else {}
-    try:
-        folder = ObjectStoragePath(address, **options)
-        folder.fs  # noqa: B018 - the file system is looked up on first access
-    except (ValueError, ImportError) as error:
-        raise ValueError(f"{error}. Is the Airflow provider of this storage installed?") from error
-    return folder
-
-
-def open_named(name: str, path: object, conn_id: str | None) -> ObjectStoragePath:
-    """Return the path in the parameter ``name``, as :func:`open_destination` does.
-
-    :raises ValueError: the path cannot be used. The message starts with ``name`` and does not end with a period.
-    """
-    try:
-        return open_destination(path, conn_id)
-    except ValueError as error:
-        raise ValueError(f"{name}={without_password(path)!r:.500} cannot be used: {error}") from error
-
-
-def common_folder(paths: Sequence[str]) -> str:
-    """Return the folder that files have in common. For files of several partitions, it is the folder above them.
-
-    If they have none in common, return the folder of the first file. A bucket or the root of a disk does not count.
-    """
-    folders = [path.split("/")[:-1] for path in paths]
-    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
-    root = 3 if "://" in paths[0] else 2
-    return "/".join(folders[0] if len(common) < root else common)
-
-
-def without_password(destination: object) -> str:
-    """Return a destination without its password, so that a message can show it."""
-    # A value that is neither a string nor a path only appears in the error that refuses it.
-    text = shown(destination) if isinstance(destination, int) else str(destination)
-    return _PASSWORD.sub("://***@", text)
 
 
 # Names
@@ -162,12 +59,12 @@ def landing_names(names: Sequence[str | None], taken: Sequence[str] = ()) -> lis
     """Return a safe name for each name from the server.
 
     No safe name is that of an unfinished file, or is reserved for another purpose in the folder. It contains nothing
-    that :func:`check_destination` refuses, so the path of the file can be passed to an operator.
+    that :func:`~.destination.check_destination` refuses, so the path of the file can be passed to an operator.
 
     :param taken: further names that are reserved.
     """
     # The suffix is only certain once the name is safe.
-    safe = (_NOT_IN_A_DESTINATION.sub("_", safe_file_name(name)) for name in names)
+    safe = (NOT_IN_A_DESTINATION.sub("_", safe_file_name(name)) for name in names)
     harmless = [f"{name}_" if name.lower().endswith(UNFINISHED_SUFFIX) else name for name in safe]
     needed = (MANIFEST_NAME, CHECKED_FOLDER, CHANGES_FOLDER, *taken)
     return safe_file_names([*needed, *harmless])[len(needed) :]
@@ -216,7 +113,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A landed file. Errors of the storage are raised as ``RunFilesUnavailable``."""
+    """A file in a storage. Errors of the storage are raised as ``RunFilesUnavailable``."""
 
     path: ObjectStoragePath
 
@@ -234,6 +131,22 @@ class StoredFile:
         """Open the file for the duration of a ``with`` block."""
         with storage_errors(f"Could not read {self.path}"), self.path.open(mode) as stream:  # type: ignore[no-untyped-call]
             yield stream
+
+    def read(self) -> bytes | None:
+        """Return the content of a small file; ``None`` if it does not exist yet."""
+        with storage_errors(f"Could not read {self.path}"):
+            self.path.fs.invalidate_cache(self.path.parent.path)
+            try:
+                return self.path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def replace(self, content: bytes) -> None:
+        """Write a small file, or replace it atomically. The folder is created if it does not exist."""
+        folder = LandingFolder(self.path.parent)
+        folder.make()
+        with folder.write(self.name) as stream:
+            stream.write(content)
 
 
 @dataclass(frozen=True)
@@ -287,10 +200,10 @@ class LandingFolder:
         """Return the path of a file in the folder, so that it can be passed to an operator.
 
         A local path with a percent escape, such as that of a partition, has no ``file://`` prefix, because
-        :func:`open_destination` would refuse it.
+        :func:`~.destination.open_destination` would refuse it.
         """
         path = self.path / name
-        is_plain = "/" in name or _PERCENT_ESCAPE.search(name)
+        is_plain = "/" in name or PERCENT_ESCAPE.search(name)
         return path.path if path.protocol in LOCAL and is_plain else str(path)
 
     def name_here(self, path: ObjectStoragePath) -> str | None:
@@ -518,13 +431,6 @@ class Progress:
             f"{self._done} of {counted(self._files, 'file')}, {format_size(self._bytes)} of {format_size(self._size)}, "
             f"{format_size(self._bytes / passed)}/s"
         )
-
-
-def format_size(size: float) -> str:
-    """Return a number of bytes in a suitable unit: ``869 bytes``, ``1.5 KiB``, ``2.0 MiB``."""
-    if size < 1024:
-        return counted(round(size), "byte")
-    return f"{size / 1024:.1f} KiB" if size < _MEBIBYTE else f"{size / _MEBIBYTE:.1f} MiB"
 
 
 def copy_all(

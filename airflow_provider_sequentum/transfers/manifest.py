@@ -59,17 +59,13 @@ class LandedFile(BaseModel):
 
     def is_of(self, file: RunFile) -> bool:
         """Whether the entry is for this file, as the service lists it. A run restarted in place has new files."""
-        mine, theirs = self.created and self.created.timestamp(), file.created and file.created.timestamp()
-        return (self.file_id, self.listed_size, mine) == (file.id, file.file_size, theirs)
+        return (self.file_id, self.listed_size, self.created) == (file.id, file.file_size, file.created)
 
     def is_same_file(self, other: LandedFile) -> bool:
         """Whether the service would send the same bytes. A run restarted in place delivers new files."""
         if self.source_sha256 is not None or other.source_sha256 is not None:
             return False
-        mine, theirs = (
-            (file.file_id, file.name, file.listed_size, file.created and file.created.timestamp())
-            for file in (self, other)
-        )
+        mine, theirs = ((file.file_id, file.name, file.listed_size, file.created) for file in (self, other))
         return mine == theirs
 
 
@@ -130,6 +126,10 @@ class Manifest(BaseModel):
         """Whether the manifest belongs to the given run."""
         return (self.agent_id, self.run_id) == (agent_id, run_id)
 
+    def has(self, file: RunFile) -> bool:
+        """Whether an entry is for this file, as the service lists it."""
+        return any(entry.is_of(file) for entry in [*self.files, *self.without_records])
+
     def is_removed(self, listed: Collection[RunFile], wanted: Collection[RunFile]) -> bool:
         """Whether all files of the run are landed, and their removal from the service has started.
 
@@ -141,9 +141,9 @@ class Manifest(BaseModel):
         """
         if not self.is_complete or self.remove_method is None:
             return False
-        landed = {file.file_id: file for file in [*self.files, *self.without_records]}
-        is_any_gone = not listed or not landed.keys() <= {file.id for file in listed}
-        return is_any_gone and all(file.id in landed and landed[file.id].is_of(file) for file in wanted)
+        landed = {file.file_id for file in [*self.files, *self.without_records]}
+        is_any_gone = not listed or not landed <= {file.id for file in listed}
+        return is_any_gone and all(map(self.has, wanted))
 
     @property
     def size(self) -> int:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_sequentum.transfers.landing import LandingFolder, StoredFile, open_destination, storage_errors
+from airflow_provider_sequentum.transfers.destination import open_destination
+from airflow_provider_sequentum.transfers.landing import LandingFolder, StoredFile
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -35,19 +36,11 @@ class PublishingStorage:
 
     def read_pointer(self) -> bytes | None:
         """Return the content of the pointer; ``None`` if it does not exist yet."""
-        with storage_errors(f"Could not read {self.pointer}"):
-            self.pointer.fs.invalidate_cache(self.pointer.parent.path)
-            try:
-                return self.pointer.read_bytes()
-            except FileNotFoundError:
-                return None
+        return StoredFile(self.pointer).read()
 
     def write_pointer(self, content: bytes) -> None:
         """Write the pointer, or replace it atomically."""
-        folder = LandingFolder(self.pointer.parent)
-        folder.make()
-        with folder.write(self.pointer.name) as stream:
-            stream.write(content)
+        StoredFile(self.pointer).replace(content)
 
     def write_changes(self, name: str, content: Path) -> str:
         """Write a file atomically to the folder for changes, and return its path."""

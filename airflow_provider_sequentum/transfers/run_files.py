@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_sequentum.api.choices import RemoveMethod
-from airflow_provider_sequentum.exceptions import SequentumRequestRefused, about_run
+from airflow_provider_sequentum.exceptions import about_run, value_errors_as_exceptions
 from airflow_provider_sequentum.parameters import (
     FileFormat,
     FileKind,
     is_unset,
+    optional,
     parse_choice,
     parse_count,
     parse_delimiter,
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.transfers.conversion import Conversion
     from airflow_provider_sequentum.transfers.landing import LandingFolder
     from airflow_provider_sequentum.transfers.run_files_transfer import Landed, RunFilesTransfer
-
-T = TypeVar("T")
 
 TRANSFER_KEY = "transfer"
 """The XCom key of the summary of the transfer."""
@@ -163,16 +163,21 @@ class RunFilesToObjectStorageOperator(BaseOperator):
         """Copy the files and return the landed paths."""
         from airflow_provider_sequentum.hooks.connection import SequentumConnection
         from airflow_provider_sequentum.reporting.asset_events import add_extra
+        from airflow_provider_sequentum.transfers.destination import open_named
+        from airflow_provider_sequentum.transfers.landing import LandingFolder
         from airflow_provider_sequentum.transfers.run_files_transfer import RunFilesTransfer
 
-        conn_id = "sequentum_default" if is_unset(self.sequentum_conn_id) else self.sequentum_conn_id
-        parsed = {name: self._parsed(name, parse) for name, parse in {**_IDS, **_CHECKED_EARLY}.items()}
-        folder = self._folder()
+        hook = SequentumConnection(self.sequentum_conn_id)
+        with value_errors_as_exceptions(f"Nothing was copied (connection {hook.sequentum_conn_id!r})."):
+            parsers = {**_IDS, **_CHECKED_EARLY}
+            parsed = {name: parse_named(name, parse, getattr(self, name)) for name, parse in parsers.items()}
+            folder = LandingFolder(open_named("destination", self.destination, self.storage_conn_id))
+            conversion = self._conversion(parsed, folder)
         self._transfer = RunFilesTransfer(
             **{name: parsed[name] for name in _OF_THE_TRANSFER},
             folder=folder,
-            conversion=self._conversion(parsed, folder),
-            hook=SequentumConnection(conn_id),
+            conversion=conversion,
+            hook=hook,
             log=self.log,
         )
         with about_run(self._transfer.agent_id, self._transfer.run_id):
@@ -192,18 +197,6 @@ class RunFilesToObjectStorageOperator(BaseOperator):
 
         return None if self._landed is None else transfer_lineage(self._landed)
 
-    def _folder(self) -> LandingFolder:
-        from airflow_provider_sequentum.transfers.landing import LandingFolder, open_destination, without_password
-
-        conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
-        try:
-            return LandingFolder(open_destination(self.destination, conn_id))
-        except ValueError as error:
-            shown = without_password(self.destination)
-            raise SequentumRequestRefused(
-                f"Cannot write to destination={shown!r:.500}: {error}. Nothing was copied."
-            ) from error
-
     def _check_has_format(self) -> None:
         if is_unset(self.file_format):
             given = [name for name in _OF_A_FORMAT if getattr(self, name) and not is_unset(getattr(self, name))]
@@ -215,41 +208,28 @@ class RunFilesToObjectStorageOperator(BaseOperator):
             return None
         from airflow_provider_sequentum.transfers.column_types import TypesFile
         from airflow_provider_sequentum.transfers.conversion import Conversion
-        from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME, open_named
+        from airflow_provider_sequentum.transfers.destination import open_named
+        from airflow_provider_sequentum.transfers.landing import MANIFEST_NAME
         from airflow_provider_sequentum.transfers.manifest import Form
 
-        conn_id = None if is_unset(self.storage_conn_id) else self.storage_conn_id
         if is_unset(self.schema_file):
             types_file = folder.path.parent / f"_sequentum_schema_agent-{parsed['agent_id']}.json"
         else:
-            try:
-                types_file = open_named("schema_file", self.schema_file, conn_id)
-            except ValueError as error:
-                raise SequentumRequestRefused(f"{error}. Nothing was copied.") from error
+            types_file = open_named("schema_file", self.schema_file, self.storage_conn_id)
             if folder.name_here(types_file) == MANIFEST_NAME:
-                raise SequentumRequestRefused(
-                    f"schema_file={str(types_file)!r:.500} is the path of the manifest of the files. Nothing was "
-                    "copied. Choose another name."
+                raise ValueError(
+                    f"schema_file={str(types_file)!r:.500} is the path of the files' manifest. Choose another name"
                 )
         form = {name: parsed[name] for name in Form.model_fields}
         return Conversion(Form(**form), TypesFile(types_file))
 
-    def _parsed(self, name: str, parse: Callable[[Any], T]) -> T:
-        try:
-            return parse_named(name, parse, getattr(self, name))
-        except ValueError as error:
-            raise SequentumRequestRefused(
-                f"{error}. Nothing was copied (connection {self.sequentum_conn_id!r})."
-            ) from error
 
-
-def _parse_file_kinds(value: object) -> list[str] | None:
-    kinds = parse_texts(value)
-    return None if kinds is None else [parse_choice(kind, FileKind) for kind in kinds]
+def _parse_file_kinds(value: object) -> list[str]:
+    return [parse_choice(kind, FileKind) for kind in parse_texts(value)]
 
 
 def _parse_partition_by(value: object) -> list[str]:
-    columns = parse_texts(value) or []
+    columns = parse_texts(value)
     if len(set(columns)) < len(columns):
         raise ValueError(f"must name each column once, not {shown(value)}")
     return columns
@@ -258,14 +238,12 @@ def _parse_partition_by(value: object) -> list[str]:
 def _parse_record_schema(value: object) -> dict[str, str]:
     from airflow_provider_sequentum.records.columns import parse_type
 
-    if is_unset(value):
-        return {}
     found: dict[str, str] = json.loads(parse_json_object(value))
     return {column: parse_named(f"[{column!r:.80}]", parse_type, name) for column, name in found.items()}
 
 
 def _parse_max_parallel_files(value: object) -> int:
-    number = DEFAULT_PARALLEL_FILES if is_unset(value) else parse_count(value)
+    number = parse_count(value)
     if number == 0:
         raise ValueError("must be 1 or more, not 0")
     return number
@@ -273,15 +251,15 @@ def _parse_max_parallel_files(value: object) -> int:
 
 _IDS: dict[str, Callable[[Any], Any]] = {"agent_id": parse_id, "run_id": parse_id}
 _CHECKED_EARLY: dict[str, Callable[[Any], Any]] = {
-    "file_kinds": _parse_file_kinds,
-    "file_patterns": lambda value: parse_texts(value) or ["*"],
-    "max_parallel_files": _parse_max_parallel_files,
-    "file_format": lambda value: None if is_unset(value) else parse_choice(value, FileFormat),
-    "partition_by": _parse_partition_by,
-    "record_schema": _parse_record_schema,
-    "encoding": lambda value: None if is_unset(value) else parse_encoding(value),
+    "file_kinds": optional(_parse_file_kinds, None),
+    "file_patterns": optional(parse_texts, ["*"]),
+    "max_parallel_files": optional(_parse_max_parallel_files, DEFAULT_PARALLEL_FILES),
+    "file_format": optional(partial(parse_choice, choices=FileFormat), None),
+    "partition_by": optional(_parse_partition_by, []),
+    "record_schema": optional(_parse_record_schema, {}),
+    "encoding": optional(parse_encoding, None),
     "delimiter": parse_delimiter,
-    "remove_method": lambda value: None if is_unset(value) else parse_choice(value, RemoveMethod),
+    "remove_method": optional(partial(parse_choice, choices=RemoveMethod), None),
 }
 """The parameters that are checked when the DAG is parsed, if their values are already known."""
 

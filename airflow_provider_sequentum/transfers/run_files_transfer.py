@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow_provider_sequentum.api import SequentumClient, files, runs
 from airflow_provider_sequentum.api.errors import HttpStatusError
@@ -18,7 +18,7 @@ from airflow_provider_sequentum.exceptions import (
     SequentumRequestRefused,
     client_errors_as_exceptions,
 )
-from airflow_provider_sequentum.runs.describe import counted
+from airflow_provider_sequentum.runs.describe import comma_list, counted
 from airflow_provider_sequentum.runs.files import (
     Selection,
     listing,
@@ -28,7 +28,6 @@ from airflow_provider_sequentum.runs.files import (
     why_records_missing,
     why_removed,
 )
-from airflow_provider_sequentum.transfers.contents import Measure, Measuring
 from airflow_provider_sequentum.transfers.conversion import (
     Conversion,
     Converted,
@@ -55,6 +54,7 @@ from airflow_provider_sequentum.transfers.manifest import (
     plan,
     planned_file,
 )
+from airflow_provider_sequentum.transfers.measuring import Measure, Measuring
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -64,6 +64,9 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.download import Destination
     from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.hooks.connection import SequentumConnection
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ class RunFilesTransfer:
     ) -> Landed:
         sizes = self.folder.sizes_below()
         for file in manifest.files:
-            if sizes.get(file.name) != file.size or not _holds(file, self.folder.measure(file.name)):
+            if not self._is_unchanged(file, sizes):
                 raise RunFilesUnavailable(
                     f"{self.folder.path / file.name} differs from what an earlier attempt landed, and the run's files "
                     f"were removed from the service{'' if run else ' with the run'}: it cannot be fetched again."
@@ -233,7 +236,7 @@ class RunFilesTransfer:
         if shared := sorted({file.name for file in found.files} & {file.name for file in planned.files}):
             raise self._refused(
                 f"Run {found.run_id} of agent {found.agent_id} was landed in {self.folder.path} at the same time, so "
-                f"that {', '.join(map(repr, shared[:5]))} may belong to either run. Use a separate folder for each "
+                f"that {comma_list(map(repr, shared))} may belong to either run. Use a separate folder for each "
                 "run, then clear both tasks."
             )
 
@@ -262,9 +265,7 @@ class RunFilesTransfer:
         if own is not None and is_kept(own, [entry for _, entry in wanted], self.conversion.form):
             files = [file for file in own.files if file.source_sha256 is not None]
             sizes = self.folder.sizes_below()
-            if all(
-                sizes.get(file.name) == file.size and _holds(file, self.folder.measure(file.name)) for file in files
-            ):
+            if all(self._is_unchanged(file, sizes) for file in files):
                 self.log.info("%d converted files have already been landed and are complete.", len(files))
                 return Converted({file.name: (file, None) for file in files}, own.without_records)
         self.conversion.check_installed([source_name(entry) for _, entry in wanted])
@@ -342,6 +343,10 @@ class RunFilesTransfer:
     def _wanted_name(self, file: RunFile) -> str | None:
         return converted_name(file.name or "") if self._is_converted(file) else file.name
 
+    def _is_unchanged(self, file: LandedFile, sizes: Mapping[str, int]) -> bool:
+        """Whether a file is in the folder as an earlier attempt landed it."""
+        return sizes.get(file.name) == file.size and _holds(file, self.folder.measure(file.name))
+
     def _has_folders(self, previous: Manifest | None) -> bool:
         """Whether some of the files may be in partition folders."""
         return self.conversion is not None or (previous is not None and previous.form is not None)
@@ -353,20 +358,14 @@ class RunFilesTransfer:
         files = [(name, path) for name, (_, path) in converted.files.items() if path is not None]
         if files:
             self.log.info("Publishing %s.", counted(len(files), "converted file"))
-            copy_all(
-                files,
-                lambda file: self.folder.upload(*file, self.progress),
-                min(self.max_parallel_files, len(files)),
-                self.progress,
-                lambda progress: self.log.info("%s", progress),
-            )
+            self._copy_all(files, lambda file: self.folder.upload(*file, self.progress))
         return [name for name, _ in files]
 
     def _log_surprises(
         self, planned: Manifest, previous: Manifest | None, listed: Collection[int], sizes: Mapping[str, int]
     ) -> None:
         if renamed := [f"{file.original_name!r:.100} as {file.name}" for file in planned.files if file.original_name]:
-            self.log.info("%d files are landed under another name: %s", len(renamed), ", ".join(renamed[:5]))
+            self.log.info("%d files are landed under another name: %s", len(renamed), comma_list(renamed))
         if planned.replaced:
             self.log.warning(
                 "Replacing %d files in %s that are of unknown or other origin.", len(planned.replaced), self.folder.path
@@ -377,7 +376,7 @@ class RunFilesTransfer:
                 previous.run_id,
                 counted(len(left), "file"),
                 self.folder.path,
-                ", ".join(left[:5]),
+                comma_list(left),
             )
 
     def _verified_before(self, planned: Manifest, sizes: Mapping[str, int]) -> dict[str, Measure]:
@@ -402,18 +401,15 @@ class RunFilesTransfer:
         if not wanted:
             return []
         self.progress.expect(len(wanted), sum(file.file_size or 0 for file, _ in wanted))
-        workers = min(self.max_parallel_files, len(wanted))
         # A separate client, whose sleep ends when the task is killed.
         with SequentumClient(self.hook.settings, sleep=self.progress.sleep) as client:
-            measures = copy_all(
-                wanted,
-                lambda item: self._fetch_one(client, *item, target(item[1])),
-                workers,
-                self.progress,
-                lambda progress: self.log.info("%s", progress),
-            )
+            measures = self._copy_all(wanted, lambda item: self._fetch_one(client, *item, target(item[1])))
         self.log.info("Fetched %s.", self.progress)
         return measures
+
+    def _copy_all(self, items: Sequence[T], copy: Callable[[T], R]) -> list[R]:
+        workers = min(self.max_parallel_files, len(items))
+        return copy_all(items, copy, workers, self.progress, lambda progress: self.log.info("%s", progress))
 
     def _fetch_one(
         self,
@@ -469,7 +465,7 @@ class RunFilesTransfer:
                 "empty copies have been removed; a retry fetches the files again."
             )
         if empty := [file.name for file in manifest.files if not file.size]:
-            self.log.warning("%d files are empty, as they are on the service: %s", len(empty), ", ".join(empty[:5]))
+            self.log.warning("%d files are empty, as they are on the service: %s", len(empty), comma_list(empty))
 
     def _write_manifest(self, manifest: Manifest) -> None:
         with self.folder.write(MANIFEST_NAME) as stream:

@@ -18,8 +18,7 @@ from airflow_provider_sequentum.hooks.port import ClientPort
 from airflow_provider_sequentum.runs.phases import Phase
 from airflow_provider_sequentum.runs.record import RunPolicies, RunRecord
 from airflow_provider_sequentum.runs.stop import stop_runs
-from airflow_provider_sequentum.spaces.record import SpaceRecord
-from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, last_action, lock_task, save_record
+from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, last_action, lock_task, records_in, save_record
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -167,7 +166,7 @@ def stop(
 
 def records_of(view: TaskView) -> list[RunRecord]:
     """Return the records of the runs to stop; that of the task states whether a run was just restarted."""
-    own = _own_records(view)
+    own = {(record.agent_id, record.run_id): record for record in records_in(view.record)}
     return [
         own.get((run.agent_id, run.run_id)) or RunRecord(agent_id=run.agent_id, run_id=run.run_id) for run in view.going
     ]
@@ -224,13 +223,6 @@ def clear_body(key: TaskKey) -> dict[str, Any]:
     # that is running again. Versions of Airflow that lack one of these fields refuse it.
     wanted = {"keep_task_state": True, "prevent_running_task": True}
     return body | {name: value for name, value in wanted.items() if name in ClearTaskInstancesBody.model_fields}
-
-
-def _own_records(view: TaskView) -> dict[tuple[int, int], RunRecord]:
-    record = view.record
-    if isinstance(record, SpaceRecord):
-        return {(run.agent_id, run.run_id or 0): run for run in record.known_runs.values()}
-    return {} if record is None else {(record.agent_id, record.run_id or 0): record}
 
 
 def _stop_all(conn_id: str, records: Sequence[RunRecord], grace: float) -> str:

@@ -166,33 +166,22 @@ def preview(key: KeyDep, session: SessionDep, cached: CacheDep, request: Request
 _acting = [Depends(requires_access_dag("PUT", _TASK)), Depends(own_page)]
 
 
-@app.post("/dags/{dag_id}/stop", dependencies=_acting)
-def stop(
-    dag_id: str, body: Annotated[dict[str, Any], Body()], session: SessionDep, user: GetUserDep, cached: CacheDep
-) -> dict[str, str]:
-    """Stop the runs of a task."""
-    return _stop("stop", _own_task(session, key_of(dag_id, body), cached), session, user, cached)
+def task_in_body(
+    dag_id: str, body: Annotated[dict[str, Any], Body()], session: SessionDep, cached: CacheDep
+) -> TaskView:
+    """Return the task instance that the path and the body name."""
+    view = find_task(session, key_of(dag_id, body))
+    if view is None:
+        raise HTTPException(404, "This is not a task of the Sequentum provider.")
+    return pages.updated(view, cached)
 
 
-@app.post("/dags/{dag_id}/kill", dependencies=_acting)
-def kill(
-    dag_id: str, body: Annotated[dict[str, Any], Body()], session: SessionDep, user: GetUserDep, cached: CacheDep
-) -> dict[str, str]:
-    """Kill the runs of a task."""
-    return _stop("kill", _own_task(session, key_of(dag_id, body), cached), session, user, cached)
+OwnTaskDep = Annotated[TaskView, Depends(task_in_body)]
 
 
 @app.post("/dags/{dag_id}/restart", dependencies=_acting)
-def restart(
-    dag_id: str,
-    body: Annotated[dict[str, Any], Body()],
-    session: SessionDep,
-    user: GetUserDep,
-    cached: CacheDep,
-    request: Request,
-) -> dict[str, str]:
+def restart(dag_id: str, view: OwnTaskDep, session: SessionDep, user: GetUserDep, request: Request) -> dict[str, str]:
     """Clear a task, so that its next attempt restarts its run."""
-    view = _own_task(session, key_of(dag_id, body), cached)
 
     def clear(clear_body: dict[str, Any]) -> None:
         anyio.from_thread.run(clear_by_airflow, request, dag_id, clear_body)
@@ -201,6 +190,22 @@ def restart(
         return {"message": actions.restart(session, view, user, clear)}
     except actions.Impossible as error:
         raise HTTPException(409, str(error)) from error
+
+
+@app.post("/dags/{dag_id}/{verb}", dependencies=_acting)
+def stop(
+    verb: actions.Verb, view: OwnTaskDep, session: SessionDep, user: GetUserDep, cached: CacheDep
+) -> dict[str, str]:
+    """Stop or kill the runs of a task."""
+
+    def when_done() -> None:
+        cached.expire(view.conn_id or "")
+
+    try:
+        actions.stop(session, view, verb, user, create_session, when_done)
+    except actions.Impossible as error:
+        raise HTTPException(409, str(error)) from error
+    return {"message": "The run is being stopped." if verb == "stop" else "The run is being killed."}
 
 
 async def clear_by_airflow(request: Request, dag_id: str, body: dict[str, Any]) -> None:
@@ -215,24 +220,6 @@ async def clear_by_airflow(request: Request, dag_id: str, body: dict[str, Any]) 
         response = await airflow.post(path, json=body, headers=credentials, timeout=60)
     if response.is_error:
         raise actions.Impossible(f"Airflow responded with {response.status_code}: {response.text[:300]}")
-
-
-def _stop(verb: actions.Verb, view: TaskView, session: Any, user: Any, cached: ServiceCache) -> dict[str, str]:
-    def when_done() -> None:
-        cached.expire(view.conn_id or "")
-
-    try:
-        actions.stop(session, view, verb, user, create_session, when_done)
-    except actions.Impossible as error:
-        raise HTTPException(409, str(error)) from error
-    return {"message": "The run is being stopped." if verb == "stop" else "The run is being killed."}
-
-
-def _own_task(session: Any, key: TaskKey, cached: ServiceCache) -> TaskView:
-    view = find_task(session, key)
-    if view is None:
-        raise HTTPException(404, "This is not a task of the Sequentum provider.")
-    return pages.updated(view, cached)
 
 
 def _details(dag_id: str) -> Any:

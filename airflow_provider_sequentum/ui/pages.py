@@ -18,7 +18,7 @@ from urllib.parse import quote
 import jinja2
 
 from airflow_provider_sequentum.api.files import INTERNAL, RunFile
-from airflow_provider_sequentum.runs.describe import format_seconds
+from airflow_provider_sequentum.runs.describe import format_seconds, format_size
 from airflow_provider_sequentum.runs.phases import Phase
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.ui import actions, questions
@@ -27,6 +27,9 @@ from airflow_provider_sequentum.ui.tasks import RunFacts, SeenRun, TaskKey, Task
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from airflow_provider_sequentum.api import Reply
+    from airflow_provider_sequentum.api.parsing import Page
+    from airflow_provider_sequentum.api.runs import Run
     from airflow_provider_sequentum.ui.cache import Known, ServiceCache
 
 AGENTS_ON_A_PAGE = 40
@@ -237,16 +240,23 @@ def task_address(key: TaskKey) -> str:
 
 def _newest(conn_id: str, run: RunFacts, cached: ServiceCache) -> RunFacts:
     """Return the newest known figures of a run, and have newer ones requested."""
-    listed = cached.look(questions.agent_runs(conn_id, run.agent_id, is_going=not run.phase.is_over, is_detail=True))
-    if listed.value is None or listed.at is None:
+    is_going = not run.phase.is_over
+    listed = cached.look(questions.agent_runs(conn_id, run.agent_id, is_going=is_going, is_detail=True))
+    if listed.value is None:
         return run
-    for each in listed.value.value:
-        if each.id == run.run_id:
-            return _newer(run, RunFacts.from_run(each, listed.at, listed.value.served_at))
-    single = cached.look(questions.run_status(conn_id, run.agent_id, run.run_id, is_going=not run.phase.is_over))
+    if (found := _facts_in(listed).get(run.run_id)) is not None:
+        return _newer(run, found)
+    single = cached.look(questions.run_status(conn_id, run.agent_id, run.run_id, is_going=is_going))
     if single.value is None or single.at is None:
         return run
     return _newer(run, RunFacts.from_run(single.value.value, single.at, single.value.served_at))
+
+
+def _facts_in(listed: Known[Reply[Page[Run]]]) -> dict[int, RunFacts]:
+    """Return what the service has listed about runs, by run id."""
+    if listed.value is None or listed.at is None:
+        return {}
+    return {run.id: RunFacts.from_run(run, listed.at, listed.value.served_at) for run in listed.value.value}
 
 
 def _newer(run: RunFacts, other: RunFacts) -> RunFacts:
@@ -284,10 +294,8 @@ def _history(conn_id: str | None, agent_id: int, seen: Iterable[SeenRun], cached
     runs = {each.run.run_id: each.run for each in seen if each.run.agent_id == agent_id and each.conn_id == conn_id}
     if conn_id is not None:
         listed = cached.peek(questions.agent_runs(conn_id, agent_id, is_going=False, is_detail=False))
-        if listed.value is not None and listed.at is not None:
-            for run in listed.value.value:
-                facts = RunFacts.from_run(run, listed.at, listed.value.served_at)
-                runs[run.id] = _newer(runs[run.id], facts) if run.id in runs else facts
+        for run_id, facts in _facts_in(listed).items():
+            runs[run_id] = _newer(runs[run_id], facts) if run_id in runs else facts
     return sorted(runs.values(), key=lambda run: run.run_id, reverse=True)
 
 
@@ -296,10 +304,7 @@ def _with_news(runs: Sequence[SeenRun], cached: ServiceCache) -> list[SeenRun]:
     if all(each.run.phase.is_over or each.conn_id is None for each in runs):
         return list(runs)
     conn_id, agent_id = runs[0].conn_id or "", runs[0].run.agent_id
-    listed = cached.look(questions.agent_runs(conn_id, agent_id, is_going=True, is_detail=False))
-    if listed.value is None or listed.at is None:
-        return list(runs)
-    facts = {run.id: RunFacts.from_run(run, listed.at, listed.value.served_at) for run in listed.value.value}
+    facts = _facts_in(cached.look(questions.agent_runs(conn_id, agent_id, is_going=True, is_detail=False)))
     return [
         replace(each, run=_newer(each.run, facts[each.run.run_id])) if each.run.run_id in facts else each
         for each in runs
@@ -342,17 +347,6 @@ def _number(value: int | None) -> str:
     return "?" if value is None else f"{value:,}"
 
 
-def _size(value: int | None) -> str:
-    if value is None:
-        return "?"
-    size = float(value)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError
-
-
 def _age(at: datetime | None) -> str:
     if at is None:
         return "never"
@@ -377,7 +371,7 @@ def _templates() -> jinja2.Environment:
         "duration": _duration,
         "number": _number,
         "credits": lambda amount: f"{amount:,.10g} credit{'' if amount == 1 else 's'}",
-        "size": _size,
+        "size": lambda size: "?" if size is None else format_size(size),
         "shown_files": _shown_files,
         "tone": _TONES.__getitem__,
         "verdict_tone": lambda verdict: _VERDICT_TONES.get(verdict, "unknown"),

@@ -53,7 +53,11 @@ MAX_CHECKS = 100
 ACTION_EVENTS = ("sequentum_stop", "sequentum_kill", "sequentum_restart")
 """The events in Airflow's audit log for the actions of the tab."""
 
-RECORD_KEYS = (StartAgentRunOperator.state_key, StartSpaceRunsOperator.state_key)
+_RECORDS: Mapping[str, type[RunRecord | SpaceRecord]] = {
+    StartAgentRunOperator.state_key: RunRecord,
+    StartSpaceRunsOperator.state_key: SpaceRecord,
+}
+"""The records that tasks keep, by the key under which they are stored."""
 _OWNERS = tuple(operator.__name__ for operator in OWNERS)
 _OTHERS = tuple(operator.__name__ for operator in OTHERS)
 
@@ -394,7 +398,7 @@ def decoded(value: object) -> object:
 
 
 def _xcoms_of(session: Session, key: TaskKey) -> dict[str, tuple[object, datetime]]:
-    wanted = (RUN_SUMMARY_KEY, RUNS_KEY, SESSION_SUMMARY_KEY, *RECORD_KEYS)
+    wanted = (RUN_SUMMARY_KEY, RUNS_KEY, SESSION_SUMMARY_KEY, *_RECORDS)
     query = select(XComModel.key, XComModel.value, XComModel.timestamp)
     rows = session.execute(query.where(key.matches(XComModel), XComModel.key.in_(wanted), _IS_SHORT))
     return {row.key: (decoded(row.value), row.timestamp) for row in rows}
@@ -419,14 +423,13 @@ def _stored_rows(key: TaskKey) -> Any:
 def _record_of(
     session: Session, key: TaskKey, xcoms: Mapping[str, tuple[object, datetime]]
 ) -> RunRecord | SpaceRecord | None:
-    values = {name: xcoms[name][0] for name in RECORD_KEYS if name in xcoms}
+    values = {name: xcoms[name][0] for name in _RECORDS if name in xcoms}
     if TaskStateStoreModel is not None:
-        rows = session.scalars(_stored_rows(key).where(TaskStateStoreModel.key.in_(RECORD_KEYS)))
+        rows = session.scalars(_stored_rows(key).where(TaskStateStoreModel.key.in_(_RECORDS)))
         values |= {row.key: decoded(row.value) for row in rows}
-    kinds: dict[str, type[RunRecord | SpaceRecord]] = dict(zip(RECORD_KEYS, (RunRecord, SpaceRecord), strict=True))
     for name, value in values.items():
         try:
-            return kinds[name].from_json(value)
+            return _RECORDS[name].from_json(value)
         except ValueError:  # of another version, or a reference of a state store's own backend
             continue
     return None
@@ -442,7 +445,7 @@ def _runs_of(
         for summary in _summaries_in(value):
             if (run := RunFacts.from_summary(summary, at)) is not None:
                 found[run.agent_id, run.run_id] = run
-    for own in _records_in(record):
+    for own in records_in(record):
         unread = RunFacts(own.agent_id, own.run_id or 0, "Unknown", Phase.UNKNOWN, own.requested_at, by_task=True)
         found.setdefault((own.agent_id, own.run_id or 0), unread)
     return found.values()
@@ -455,7 +458,8 @@ def _without_interest(run: RunFacts) -> int:
     return 2 if run.phase is Phase.SUCCEEDED else 1
 
 
-def _records_in(record: RunRecord | SpaceRecord | None) -> list[RunRecord]:
+def records_in(record: RunRecord | SpaceRecord | None) -> list[RunRecord]:
+    """Return the records of the runs in the record of a task."""
     if isinstance(record, SpaceRecord):
         return list(record.known_runs.values())
     return [record] if record is not None and record.run_id is not None else []

@@ -86,7 +86,7 @@ def rounds_of(file: Path, rounds: int) -> dict[str, Any]:
         workspace.rows(f"SUMMARIZE SELECT * FROM {table.sql}")
 
     with open_workspace() as workspace:
-        reading, table = timed(lambda: workspace.load([file], typed_cells=False))
+        reading, table = timed(lambda: workspace.load([file]))
         first = check(table, [])
         history = [first.model_copy(update={"run_id": run + 1}) for run in range(LEARNT)]
         summarize()
@@ -105,7 +105,7 @@ def memory_of(file: Path) -> dict[str, Any]:
     """Read and check a file, and return the process's peak memory."""
 
     def work(workspace: Workspace) -> None:
-        check(workspace.load([file], typed_cells=False), [])
+        check(workspace.load([file]), [])
 
     with open_workspace() as workspace:
         work(workspace)

@@ -66,7 +66,7 @@ class Judge:
         else:
             text.write("nothing\n")
         file = _File(text.getvalue().encode())
-        return self._workspace.load([file], typed_cells=False).as_text()
+        return self._workspace.load([file]).as_text()
 
     def profile(self, table: Table, run: int, key: str, before: Table | None) -> Profile:
         """Return a run's profile, with the comparison by key."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
@@ -133,8 +134,8 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, expected: float | N
 
 
 def test_retry_after_is_carried_by_the_error() -> None:
-    date = (NOW + timedelta(seconds=7)).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    error = error_of_status(GET, answer(b"", 429, retry_after=date), NOW)
+    later = format_datetime(NOW + timedelta(seconds=7))
+    error = error_of_status(GET, answer(b"", 429, retry_after=later, date=format_datetime(NOW)))
 
     assert isinstance(error, errors.HttpStatusError)
     assert error.retry_after == 7.0

@@ -122,8 +122,8 @@ def full(*_: object) -> None:
     ("options", "says"),
     [
         ({"files": []}, "files must be a string or a list of at least one"),
-        ({"files": None}, "files and key must name"),
-        ({"key": ""}, "files and key must name"),
+        ({"files": None}, "files must be a string or a list of at least one"),
+        ({"key": ""}, "key must be a string or a list of at least one"),
         ({"key": [1]}, "key must be a string"),
         ({"on_unchanged": "fail"}, "on_unchanged must be one of 'succeed', 'skip'"),
         ({"pointer": "published.json"}, "neither an address"),

@@ -34,11 +34,11 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.hooks.connection import SequentumConnection
 from airflow_provider_sequentum.hooks.pins import pin_key
 from airflow_provider_sequentum.operators.run_records import RECORDS_KEY, CheckRunRecordsOperator
-from airflow_provider_sequentum.records.binary import SheetWriter
 from airflow_provider_sequentum.records.columns import choose_types
+from airflow_provider_sequentum.records.excel import SheetWriter
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
-from airflow_provider_sequentum.records.parquet import RecordFile, write_parquet
 from airflow_provider_sequentum.records.reading import read_records
+from airflow_provider_sequentum.records.writing import RecordFile, write_parquet
 from tests.support.landing import FakeTaskInstance
 from tests.support.variables import Variables, variables
 

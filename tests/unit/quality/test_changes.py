@@ -167,9 +167,7 @@ def test_changes_are_those_of_dictionaries(
     workspace: Workspace, new: list[Record], old: list[Record], ignored: list[str], new_is_csv: bool, old_is_csv: bool
 ) -> None:
     current, previous = (
-        workspace.load(
-            [MemoryFile("a.csv", as_csv(rows)) if is_csv else MemoryFile("a.ndjson", ndjson(rows))], typed_cells=False
-        )
+        workspace.load([MemoryFile("a.csv", as_csv(rows)) if is_csv else MemoryFile("a.ndjson", ndjson(rows))])
         for rows, is_csv in ((new, new_is_csv), (old, old_is_csv))
     )
     comparison = Comparison(workspace, current, previous, ["sku"], ignored)

@@ -32,7 +32,7 @@ def workspace() -> Iterator[Workspace]:
 
 
 def table(workspace: Workspace, text: str) -> Table:
-    return workspace.load([File(text)], typed_cells=False).as_text()
+    return workspace.load([File(text)]).as_text()
 
 
 ROWS = """sku,price,when,extra
@@ -68,7 +68,7 @@ B2,no price,2026-01-05,
 def test_rules_about_single_records(workspace: Workspace, rule: dict[str, Any], broken: list[int]) -> None:
     rows = table(workspace, ROWS)
     found = judge(rows, parse_contract({"rules": [{**rule, "on_breach": "quarantine"}]}))
-    assert [row for row, _ in removed_rows(rows, found.removal.reasons)] == broken
+    assert sorted(removed_rows(rows, found.removal.reasons)) == broken
     assert len(found.breaches) == bool(broken)
     if rule.get("mostly", 1.0) == 1.0 and broken:
         assert found.breaches[0].records == len(broken)
@@ -111,9 +111,9 @@ def test_schema_modes(
     judged = table(workspace, ROWS)
     found = judge(judged, parse_contract({"columns": columns, "schema_contract": mode}))
     assert [breach.on_breach for breach in found.breaches] == on_breach
-    assert [row for row, _ in removed_rows(judged, found.removal.reasons)] == rows
+    assert sorted(removed_rows(judged, found.removal.reasons)) == rows
     assert found.removal.columns == dropped
-    assert [row for row, _ in removed_rows(judged, found.removal.blanked)] == blanked
+    assert sorted(removed_rows(judged, found.removal.blanked)) == blanked
 
 
 def test_a_pattern_that_is_none_is_refused(workspace: Workspace) -> None:

@@ -33,7 +33,7 @@ def workspace() -> Iterator[Workspace]:
 
 
 def table_of(workspace: Workspace, records: list[dict[str, Any]]) -> Table:
-    return workspace.load([MemoryFile(records)], typed_cells=False).as_text()
+    return workspace.load([MemoryFile(records)]).as_text()
 
 
 @given(st.none() | st.text(st.sampled_from(" !a\x1f\x7f\t\u00a0\u3000é~") | st.characters(codec="utf-8"), max_size=4))
@@ -63,7 +63,7 @@ def test_the_sample_is_of_neighbours_from_the_whole_table(
     monkeypatch.setattr(profile_module, "SAMPLE", 300)
     rows = [{"n": n, **({"half": n} if n > 500 else {})} for n in range(records)]
     files = [MemoryFile(rows[start : start + 700]) for start in range(0, records, 700)]
-    table = workspace.load(files, typed_cells=False).as_text()
+    table = workspace.load(files).as_text()
     expected = [n for n in range(records) if n // 100 % every == 0]
     assert profile(table, agent_id=7, run_id=1).rows == len(expected) <= 300
     if records:

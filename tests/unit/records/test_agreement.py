@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.records import binary
+from airflow_provider_sequentum.records import parquet as parquet_module
 from airflow_provider_sequentum.records.arrow import frame_of
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
 from airflow_provider_sequentum.records.reading import read_arrow, read_records
-from airflow_provider_sequentum.transfers.contents import Measuring
+from airflow_provider_sequentum.transfers.measuring import Measuring
 
 Table = list[dict[str, Any]]
 
@@ -406,8 +406,8 @@ def test_a_refusal_is_one_line_of_bounded_length_whatever_the_file_holds(name: s
 def test_parquet_that_unpacks_to_too_much_is_refused_and_large_rows_come_a_few_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(binary, "LARGEST_RECORD", 10_000)
-    monkeypatch.setattr(binary, "_LARGEST_PART", 100_000)
+    monkeypatch.setattr(parquet_module, "LARGEST_RECORD", 10_000)
+    monkeypatch.setattr(parquet_module, "_LARGEST_COLUMN", 100_000)
 
     def written(cells: list[str], compression: str) -> bytes:
         table = pa.Table.from_arrays([pa.array(cells)], ["a"])

@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_sequentum.records import parquet
-from airflow_provider_sequentum.records.binary import PARTITION
+from airflow_provider_sequentum.records import writing
 from airflow_provider_sequentum.records.columns import (
     LARGE_INTEGER,
     Misfit,
@@ -29,8 +28,9 @@ from airflow_provider_sequentum.records.columns import (
 )
 from airflow_provider_sequentum.records.flat import flat_records
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
-from airflow_provider_sequentum.records.parquet import RecordFile, folder_of, write_parquet
+from airflow_provider_sequentum.records.parquet import PARTITION
 from airflow_provider_sequentum.records.reading import read_records
+from airflow_provider_sequentum.records.writing import RecordFile, folder_of, write_parquet
 
 Table = list[dict[str, Any]]
 
@@ -159,8 +159,8 @@ VALUES = (
 def landed(content: bytes, name: str, by: list[str] = [], gathered: int = 2**26) -> tuple[Table, Table]:  # noqa: B006
     """Return the records of a file, flat, and those of its Parquet files."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "_GATHERED", gathered)
-        patch.setattr(parquet, "_ROW_GROUP", gathered)
+        patch.setattr(writing, "_GATHERED", gathered)
+        patch.setattr(writing, "ROW_GROUP", gathered)
         source = RecordFile(Path(folder) / "source", name)
         source.path.write_bytes(content)
         types = choose_types([found := source.types()], {}, {})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_sequentum.records.columns import choose_types
-from airflow_provider_sequentum.records.parquet import RecordFile, write_parquet
+from airflow_provider_sequentum.records.writing import RecordFile, write_parquet
 
 MEGABYTE = 1_000_000
 

@@ -44,7 +44,7 @@ def profile_of(tmp_path: Path, text: str) -> Profile:
     file = tmp_path / "rows.csv"
     file.write_text(text)
     with open_workspace() as workspace:
-        return profile(workspace.load([file], typed_cells=False).as_text(), agent_id=7, run_id=42)
+        return profile(workspace.load([file]).as_text(), agent_id=7, run_id=42)
 
 
 def checked(found: Profile, *names: str, breaches: tuple[Breach, ...] = ()) -> list[Any]:

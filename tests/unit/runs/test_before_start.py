@@ -63,13 +63,14 @@ def test_a_schedule_is_described_by_its_name_or_id_its_rhythm_and_its_next_time(
     assert "None" not in message
 
 
-def test_of_many_schedules_five_are_named_and_all_are_counted() -> None:
-    listed = [Schedule(id=number, name=f"schedule {number}", is_enabled=True) for number in range(1, 8)]
+def test_of_many_schedules_ten_are_named_and_all_are_counted() -> None:
+    listed = [Schedule(id=number, name=f"schedule {number}", is_enabled=True) for number in range(11, 23)]
     port = answering(Page(listed))
     warn_of_schedules(port, 7)
     [message] = port.said
-    assert "Agent 7 has 7 schedules enabled" in message
-    assert [each.id for each in listed if f"'{each.name}'" in message] == [1, 2, 3, 4, 5]
+    assert "Agent 7 has 12 schedules enabled" in message
+    assert "(once) and 2 more." in message
+    assert [each.id for each in listed if f"'{each.name}'" in message] == list(range(11, 21))
 
 
 def test_decoration_does_not_put_off_a_deadline(worker: Worker) -> None:

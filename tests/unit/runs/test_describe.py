@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.runs.describe import RunProgress, counted, describe_run, format_seconds, run_summary
+from airflow_provider_sequentum.runs.describe import (
+    RunProgress,
+    comma_list,
+    counted,
+    describe_run,
+    format_seconds,
+    format_size,
+    id_list,
+    run_summary,
+)
 from tests.support.service import START
 
 
@@ -86,3 +95,29 @@ def test_the_names_in_the_summary_are_a_promise_to_downstream_tasks() -> None:
         "started": None,
         "ended": None,
     }
+
+
+def test_a_list_names_the_first_things_and_counts_the_others() -> None:
+    assert comma_list([]) == ""
+    assert comma_list("ab") == "a, b"
+    assert comma_list(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert comma_list(range(13)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
+    assert id_list([1, 2]) == "[1, 2]"
+    assert id_list(range(25)).endswith("18, 19 and 5 more]")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1023.4, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (2**21, "2.0 MiB"),
+        (2**30, "1.0 GiB"),
+        (2**40, "1024.0 GiB"),
+    ],
+)
+def test_sizes_are_for_people(size: float, text: str) -> None:
+    assert format_size(size) == text

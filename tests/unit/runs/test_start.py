@@ -1136,7 +1136,7 @@ def test_a_full_list_that_reaches_back_far_enough_is_as_good_as_any(
 
 
 def test_an_error_names_a_few_of_many_candidates(service: FakeService, worker: Worker) -> None:
-    with pytest.raises(AgentRunStartAmbiguous, match=r"\[101, 102, 103, 104, 105\] and 496 more") as caught:
+    with pytest.raises(AgentRunStartAmbiguous, match=r"\[101, 102, .*, 120 and 481 more\]") as caught:
         lose_the_start(worker, strangers=500)
     assert len(str(caught.value)) < 1000
 

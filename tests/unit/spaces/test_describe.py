@@ -10,7 +10,6 @@ from airflow_provider_sequentum.spaces.describe import (
     SUMMARIES_SIZE,
     bounded_summaries,
     describe_failures,
-    listed,
     shortened,
 )
 
@@ -67,8 +66,3 @@ def test_a_shortened_text_has_the_length_asked_for(length: int) -> None:
     assert len(short) == min(length, len(text))
     if length == 100:
         assert (short[:40], short[-30:]) == (text[:40], text[-30:])
-
-
-def test_ids_are_listed_within_bounds() -> None:
-    assert listed([1, 2]) == "[1, 2]"
-    assert listed(range(25)).endswith("19] and 5 more")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_sequentum.records.formats import RecordsUnreadable
 from airflow_provider_sequentum.records.reading import read_records
-from airflow_provider_sequentum.transfers import contents
-from airflow_provider_sequentum.transfers.contents import Measure, Measuring
+from airflow_provider_sequentum.transfers import measuring as measuring_module
+from airflow_provider_sequentum.transfers.measuring import Measure, Measuring
 
 CUTS = st.lists(st.integers(1, 90), min_size=1, max_size=6)
 CELLS = st.text(alphabet='a",\n é', max_size=4)
@@ -126,7 +126,7 @@ def test_what_breaks_the_count_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
     def break_down(*_: object) -> int:
         raise MemoryError
 
-    monkeypatch.setattr(contents, "count_records", break_down)
+    monkeypatch.setattr(measuring_module, "count_records", break_down)
     with Measuring("a.csv") as measuring:
         measuring.write(bytes(MEBIBYTE))
     with pytest.raises(MemoryError):
