@@ -92,8 +92,12 @@ class AgentRunFailed(AgentRunUnsuccessful):
     """The run failed and was archived (Failed), so it cannot be restarted. A retry of the task starts a new run."""
 
 
-class SensedAgentRunUnsuccessful(AgentRunUnsuccessful, AirflowFailException):
-    """The run failed, raised by a sensor: not retried, because another check does not restart the run."""
+class SensedAgentRunFailure(AgentRunFailure, AirflowFailException):
+    """``AgentRunFailure``, raised by a sensor: not retried, because another check does not restart the run."""
+
+
+class SensedAgentRunFailed(AgentRunFailed, AirflowFailException):
+    """``AgentRunFailed``, raised by a sensor: not retried, because the run cannot change any more."""
 
 
 class AgentRunStopped(AgentRunException, AirflowFailException):

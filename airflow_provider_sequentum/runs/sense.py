@@ -7,14 +7,14 @@ from pydantic import BeforeValidator, model_validator
 
 from airflow_provider_sequentum import parameters as p
 from airflow_provider_sequentum.api.runs import Run
-from airflow_provider_sequentum.exceptions import SensedAgentRunUnsuccessful, SequentumException
+from airflow_provider_sequentum.exceptions import SensedAgentRunFailed, SensedAgentRunFailure, SequentumException
 from airflow_provider_sequentum.jobs.port import Sender
 from airflow_provider_sequentum.jobs.record import Configuration, Flag, Id, Seconds
 from airflow_provider_sequentum.runs.outcome import EXCEPTION_OF, failure_for
 from airflow_provider_sequentum.runs.phases import Phase, phase_of
 from airflow_provider_sequentum.runs.wait import WaitSpec
 
-_EXCEPTION_OF = {**EXCEPTION_OF, **dict.fromkeys((Phase.RESTARTABLE, Phase.ARCHIVED), SensedAgentRunUnsuccessful)}
+_EXCEPTION_OF = {**EXCEPTION_OF, Phase.RESTARTABLE: SensedAgentRunFailure, Phase.ARCHIVED: SensedAgentRunFailed}
 
 _NEXT_STEP = {
     Phase.RESTARTABLE: "Restart it, or clear the task that started it; then clear this sensor.",

@@ -62,7 +62,8 @@ class AgentRunSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer, without occupying a worker slot. Default: ``[operators]
         default_deferrable``. There, ``poke_interval`` is the minimum time between two polls on behalf of this sensor.
     :param sequentum_conn_id: the Airflow connection to Sequentum Cloud.
-    :raises SensedAgentRunUnsuccessful: the run failed: its ``status`` is Failure or, once it is archived, Failed.
+    :raises SensedAgentRunFailure: the run ended in Failure; it can be restarted in place.
+    :raises SensedAgentRunFailed: the run ended in Failure and was archived.
     :raises AgentRunStopped: a person or another program stopped the run.
     :raises SequentumSkipped: the service skipped the run; the task is skipped.
     :raises SequentumRequestRefused: a parameter is invalid, or more runs were created since ``since`` than the service

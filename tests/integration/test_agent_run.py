@@ -18,7 +18,7 @@ from airflow_provider_sequentum.exceptions import (
     AgentRunStopped,
     AgentRunTimeout,
     CreditLimitReached,
-    SensedAgentRunUnsuccessful,
+    SensedAgentRunFailure,
     SequentumConnectionException,
     SequentumRequestRefused,
     SequentumSkipped,
@@ -351,7 +351,7 @@ def test_the_sensor_waits_for_the_next_run(sandbox: Sandbox, agent: Agent, task:
 def test_the_sensor_fails_with_the_run(sandbox: Sandbox, agent: Agent, task: FakeTask, mode: str) -> None:
     sandbox.plan_runs(agent.id, [RunPlan(outcome="Failure", duration=1)])
     run_id = operator(agent.id, wait_for_completion=False).execute(task.context)
-    with pytest.raises(SensedAgentRunUnsuccessful, match="Possible causes"):
+    with pytest.raises(SensedAgentRunFailure, match="Possible causes"):
         carry_out(lambda: sensor(mode, agent.id, run_id=run_id), task)
 
 

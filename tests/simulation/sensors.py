@@ -14,9 +14,10 @@ from tests.simulation.history import Entry
 from tests.simulation.promises import FAILED, FAILURE, OVER, SKIPPED, STOPPED, TICK, WELL, Broken, runs_in
 
 STATUSES_OF = {
-    "SensedAgentRunUnsuccessful": {FAILURE, FAILED},
-    "AgentRunStopped": {STOPPED},
-    "SequentumSkipped": {SKIPPED},
+    "SensedAgentRunFailure": FAILURE,
+    "SensedAgentRunFailed": FAILED,
+    "AgentRunStopped": STOPPED,
+    "SequentumSkipped": SKIPPED,
 }
 """As what the run has ended when the sensor raises this."""
 SOFTENED = {*STATUSES_OF, "AirflowSensorTimeout"} - {"SequentumSkipped"}
@@ -110,9 +111,9 @@ class _Reader:
 
     def _failed(self, at: float, error: str) -> Iterator[Broken]:
         wanted = STATUSES_OF[error]
-        if wanted.isdisjoint(self.seen.values()):
+        if wanted not in self.seen.values():
             yield Broken(at, "a sensor fails as its run does", f"{error}, and it saw {self.seen}")
-        elif self.sensor["wait_for_restart"] and (wanted - {FAILURE}).isdisjoint(self.seen.values()):
+        if wanted == FAILURE and self.sensor["wait_for_restart"]:
             yield Broken(at, "a Failure is waited through", f"{error}")
 
     def _timed_out(self, at: float) -> Iterator[Broken]:

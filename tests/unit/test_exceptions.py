@@ -32,13 +32,14 @@ def test_failure_and_failed_are_different_exceptions() -> None:
     assert not issubclass(exceptions.AgentRunFailed, exceptions.AgentRunFailure)
 
 
-def test_a_failed_run_is_not_sensed_again() -> None:
-    assert issubclass(exceptions.SensedAgentRunUnsuccessful, AirflowFailException)
+def test_a_sensor_raises_the_same_failures_and_is_not_retried() -> None:
+    assert issubclass(exceptions.SensedAgentRunFailure, exceptions.AgentRunFailure)
+    assert issubclass(exceptions.SensedAgentRunFailed, exceptions.AgentRunFailed)
+    for kind in (exceptions.SensedAgentRunFailure, exceptions.SensedAgentRunFailed):
+        assert issubclass(kind, AirflowFailException)
 
 
-@pytest.mark.parametrize(
-    "kind", [exceptions.AgentRunFailure, exceptions.AgentRunFailed, exceptions.SensedAgentRunUnsuccessful]
-)
+@pytest.mark.parametrize("kind", [exceptions.AgentRunFailure, exceptions.AgentRunFailed])
 def test_all_are_caught_as_unsuccessful_and_a_stop_is_not(kind: type[Exception]) -> None:
     assert issubclass(kind, exceptions.AgentRunUnsuccessful)
     assert not issubclass(exceptions.AgentRunStopped, exceptions.AgentRunUnsuccessful)

@@ -394,15 +394,15 @@ SENSOR_HISTORIES: dict[str, tuple[dict[str, Any], list[Entry], list[str]]] = {
         [saw(50, 101, 10), ended(60, "returned", 101), state(60, "success")],
         ["a sensor waits for the first run"],
     ),
-    "a Failure": ({}, [saw(50, 110, 6), raised(60, "SensedAgentRunUnsuccessful"), state(60, "failed")], []),
+    "a Failure": ({}, [saw(50, 110, 6), raised(60, "SensedAgentRunFailure"), state(60, "failed")], []),
     "a Failure that was never there": (
         {},
-        [saw(50, 110, 4), raised(60, "SensedAgentRunUnsuccessful"), state(60, "failed")],
+        [saw(50, 110, 4), raised(60, "SensedAgentRunFailure"), state(60, "failed")],
         ["a sensor fails as its run does"],
     ),
     "a Failure that it was to wait through": (
         {"wait_for_restart": True},
-        [saw(50, 110, 6), raised(60, "SensedAgentRunUnsuccessful"), state(60, "failed")],
+        [saw(50, 110, 6), raised(60, "SensedAgentRunFailure"), state(60, "failed")],
         ["a Failure is waited through"],
     ),
     "a failure of a soft sensor": (

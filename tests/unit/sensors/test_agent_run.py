@@ -21,9 +21,12 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
+    AgentRunFailed,
+    AgentRunFailure,
     AgentRunStopped,
     AgentRunUnsuccessful,
-    SensedAgentRunUnsuccessful,
+    SensedAgentRunFailed,
+    SensedAgentRunFailure,
     SequentumConnectionException,
     SequentumRequestRefused,
     SequentumSkipped,
@@ -86,8 +89,8 @@ def sense(worker: Worker, task: FakeTask, mode: str, **arguments: Any) -> Any:
 ENDINGS: list[tuple[RunStatus, type[Exception] | None, type[Exception] | None]] = [
     (RunStatus.SUCCESS, None, None),
     (RunStatus.COMPLETED, None, None),
-    (RunStatus.FAILURE, SensedAgentRunUnsuccessful, AgentRunUnsuccessful),
-    (RunStatus.FAILED, SensedAgentRunUnsuccessful, AgentRunUnsuccessful),
+    (RunStatus.FAILURE, SensedAgentRunFailure, AgentRunFailure),
+    (RunStatus.FAILED, SensedAgentRunFailed, AgentRunFailed),
     (RunStatus.STOPPED, AgentRunStopped, AgentRunStopped),
     (RunStatus.SKIPPED, SequentumSkipped, SequentumSkipped),
 ]
@@ -156,8 +159,8 @@ def test_every_status_in_every_mode_under_every_policy(
 ) -> None:
     # Written down without the code's own tables. What is not named here is waited out, up to the timeout.
     kinds: dict[int | str, type[Exception]] = {
-        6: SensedAgentRunUnsuccessful,
-        7: SensedAgentRunUnsuccessful,
+        6: SensedAgentRunFailure,
+        7: SensedAgentRunFailed,
         8: AgentRunStopped,
         11: SequentumSkipped,
     }
@@ -330,7 +333,7 @@ def test_a_restart_by_somebody_else_is_waited_for(worker: Worker, task: FakeTask
 def test_a_failure_that_is_archived_is_not_waited_for(worker: Worker, task: FakeTask, mode: str) -> None:
     worker.service.plans = [Plan(RunStatus.FAILED, seconds=10)]
     worker.service.start(by_stranger=True)
-    with pytest.raises(SensedAgentRunUnsuccessful):
+    with pytest.raises(SensedAgentRunFailed):
         sense(worker, task, mode, wait_for_restart=True)
 
 
