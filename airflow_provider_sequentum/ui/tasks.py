@@ -299,7 +299,7 @@ class TaskView:
 
 
 def find_task(session: Session, key: TaskKey) -> TaskView | None:
-    """Return the data about a task instance; ``None`` if it does not exist or there is nothing of this provider to show."""
+    """Return the data about a task instance; ``None`` if there is nothing of this provider to show."""
     task = session.scalar(select(TaskInstance).where(key.matches(TaskInstance)))
     if task is None:
         return None
