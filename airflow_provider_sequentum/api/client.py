@@ -262,7 +262,7 @@ class SequentumClient(_Client):
                 with sending():
                     response = self._http_for(request.url).send(request, stream=True)
         except _NETWORK_ERRORS as error:
-            failure = self._pipeline.transport_error(download.call, error)
+            failure = self._pipeline.transport_error(download.call, error, is_redirected=download.is_redirected)
         else:
             return download.finish()
         raise failure

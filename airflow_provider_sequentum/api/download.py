@@ -99,6 +99,11 @@ class Download:
         self._head = None if self.received else b""
         return self._headers()
 
+    @property
+    def is_redirected(self) -> bool:
+        """Whether the current attempt has followed a redirect."""
+        return self._redirects > 0
+
     def _headers(self) -> dict[str, str]:
         """Return the headers to request the missing part of the file, as it is stored."""
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}

@@ -121,14 +121,20 @@ class Pipeline:
         """The key in all spellings of JSON. It is rarely needed, and compiling it takes more than a millisecond."""
         return re.compile(rb"\x00*".join(map(_in_json, self.settings.api_key)))
 
-    def transport_error(self, call: Call[Any], error: httpx.HTTPError | httpx.InvalidURL) -> SequentumError:
-        """Return the typed error of a request without a usable response."""
+    def transport_error(
+        self, call: Call[Any], error: httpx.HTTPError | httpx.InvalidURL, *, is_redirected: bool = False
+    ) -> SequentumError:
+        """Return the typed error of a request without a usable response.
+
+        :param is_redirected: whether the request was sent to an address that the service named, which is not shown.
+        """
         if isinstance(error, httpx.InvalidURL):
             return address_error()
         if isinstance(error, _NOT_MADE):
             reason = one_line(str(error), LONGEST_NAME) or "it was not made in time"
             advice = "Check the base URL, the network and the certificates."
-            return call.error(ConnectionNotMade, f"there is no connection to the server ({reason})", advice=advice)
+            server = "the server that the service redirected to" if is_redirected else self.settings.base_url
+            return call.error(ConnectionNotMade, f"there is no connection to {server} ({reason})", advice=advice)
         # The text of other errors may quote what was sent or received, so only their type is shown.
         silent = isinstance(error, httpx.ReadTimeout)
         damaged = isinstance(error, httpx.DecodingError)

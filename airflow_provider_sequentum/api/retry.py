@@ -115,7 +115,8 @@ def retry_options(
         error = _error(state)
         deadline.last_error = error if isinstance(error, SequentumError) else None
         text = one_line(str(error))
-        log.warning("Attempt %d failed; retrying in %.1f s. %s", state.attempt_number, state.upcoming_sleep, text)
+        number, wait = state.attempt_number, state.upcoming_sleep
+        log.warning("Try %d of a request failed; trying again in %.1f s. %s", number, wait, text)
 
     return {
         "retry": retry_if_exception(lambda error: may_repeat(error, safe_to_repeat=call.safe_to_repeat)),

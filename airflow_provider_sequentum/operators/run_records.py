@@ -158,6 +158,7 @@ class CheckRunRecordsOperator(BaseOperator):
         self._checked = check, report
         for breach in report.breaches:
             self.log.warning("Run %s of agent %s: %s", report.run_id, report.agent_id, str(breach)[:2000])
+        self.log.info("%s", report.sentence(was_compared=check.profiles is not None))
         context["ti"].xcom_push(key=RECORDS_KEY, value=report.summary())
         with about_run(check.agent_id, check.run_id):
             _raise_verdict(report)

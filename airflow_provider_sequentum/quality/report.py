@@ -11,6 +11,7 @@ from typing import Any
 from airflow_provider_sequentum.api.text import one_line
 from airflow_provider_sequentum.quality.judge import Breach
 from airflow_provider_sequentum.quality.profile import GOOD, Profile
+from airflow_provider_sequentum.runs.describe import counted
 
 MAX_LINES = 50
 """The maximum number of breaches in a summary and in a profile. The page has all."""
@@ -91,6 +92,13 @@ class Report:
         found = {breach.on_breach for breach in self.breaches}
         verdict = next((_VERDICTS[each] for each in _WORST if each in found), "passed")
         return "accepted" if self.is_accepted and verdict in ("passed", "warned") else verdict
+
+    def sentence(self, *, was_compared: bool) -> str:
+        """Return the result in words, for the log."""
+        checked = f"Checked {counted(self.records, 'record')} of run {self.run_id} of agent {self.agent_id}"
+        quarantine = f", {self.quarantined_records} in quarantine" if self.quarantined_records else ""
+        compared = f" Compared with {counted(self.learnt_from, 'earlier good run')}." if was_compared else ""
+        return f"{checked}: {self.verdict}{quarantine}.{compared} Report: {self.page}"
 
     @property
     def is_good(self) -> bool:

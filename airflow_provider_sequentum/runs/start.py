@@ -167,7 +167,7 @@ def _decide(record: RunRecord, run: Run | None, new: RunRecord) -> NextStep:
         retry_mode=config.retry_mode,
     )
     state = status_name(run.status) if run is not None else "unknown to the service"
-    why = "The task was cleared" if was_cleared else "An earlier attempt of this task ended early"
+    why = "The task was cleared" if was_cleared else "This is another attempt of the task"
     log.info("%s; its run %s of agent %s is %s. %s.", why, record.run_id, record.agent_id, state, STEP_NAMES[step])
     return step
 

@@ -79,7 +79,7 @@ def open_destination(destination: object, conn_id: str | None) -> ObjectStorageP
         folder = ObjectStoragePath(address, **options)
         folder.fs  # noqa: B018 - the file system is looked up on first access
     except (ValueError, ImportError) as error:
-        raise ValueError(f"{error}. Is the Airflow provider of this storage installed?") from error
+        raise ValueError(f"{error}. The Airflow provider of this storage may not be installed on the worker") from error
     return folder
 
 

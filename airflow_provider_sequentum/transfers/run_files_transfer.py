@@ -156,7 +156,8 @@ class RunFilesTransfer:
         if reason := why_removed(run, listed):
             raise self._refused(reason)
         self._check_selection(run, selection, listed.left_out)
-        self.log.info("Run %s has %s; copying %d.", run.id, counted(len(listed), "file"), len(selection.chosen))
+        found = f"Run {run.id} has {counted(len(listed), 'file')}"
+        self.log.info("%s; copying %d to %s.", found, len(selection.chosen), self.folder.path)
         return self._land(run, selection, previous, contents, listed.left_out)
 
     # Looking up

@@ -134,7 +134,7 @@ def updated(view: TaskView, cached: ServiceCache) -> TaskView:
 
 
 def foreign_task_page() -> str:
-    """Return the tab of a task that is not one of this provider."""
+    """Return the tab of a task that has no runs, session or checks to show, such as those of other providers."""
     return _render("foreign.html", root="../..")
 
 
@@ -151,6 +151,7 @@ def task_page(view: TaskView, cached: ServiceCache, seen: Sequence[SeenRun], *, 
         "task.html",
         root="../..",
         view=view,
+        session_link=_web_address((view.session or {}).get("link")),
         runs=[_run_part(view, run, cached, own_dag) for run in shown],
         others=others[:MAX_RUNS_LISTED],
         more_others=len(others[MAX_RUNS_LISTED:]),
@@ -272,7 +273,7 @@ def _run_part(view: TaskView, run: RunFacts, cached: ServiceCache, seen: Sequenc
         "tone": _TONES[run.phase],
         "chart": chart_of(history, run.run_id) if len(history) > 1 else None,
         "comparison": _comparison(run, history),
-        "link": run.link if run.link and run.link.startswith(("https://", "http://")) else None,
+        "link": _web_address(run.link),
         "checks": [check for check in view.checks if check.run_id == run.run_id],
         "known": None,
         "files": None,
@@ -287,6 +288,11 @@ def _run_part(view: TaskView, run: RunFacts, cached: ServiceCache, seen: Sequenc
     if run.phase in (Phase.RESTARTABLE, Phase.ARCHIVED):
         part["diagnostics"] = cached.look(questions.diagnostics(conn_id, run))
     return part
+
+
+def _web_address(link: object) -> str | None:
+    """Return a link that a task stored if it leads to a web page: users can edit XComs."""
+    return link if isinstance(link, str) and link.startswith(("https://", "http://")) else None
 
 
 def _history(conn_id: str | None, agent_id: int, seen: Iterable[SeenRun], cached: ServiceCache) -> list[RunFacts]:

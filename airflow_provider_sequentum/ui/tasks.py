@@ -14,6 +14,7 @@ from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.models.xcom import XComModel
+from airflow.utils.state import State
 from sqlalchemy import Text, and_, cast, func, select, tuple_
 
 from airflow_provider_sequentum.api.run_status import parse_run_status, status_name
@@ -291,13 +292,18 @@ class TaskView:
     action: Action | None
 
     @property
+    def is_over(self) -> bool:
+        """Whether the task has ended."""
+        return self.state in State.finished
+
+    @property
     def going(self) -> list[RunFacts]:
         """The runs that may still be running."""
         return [run for run in self.runs if not run.phase.is_over]
 
 
 def find_task(session: Session, key: TaskKey) -> TaskView | None:
-    """Return the data about a task instance; ``None`` if it does not exist or is not one of this provider."""
+    """Return the data about a task instance; ``None`` if there is nothing of this provider to show."""
     task = session.scalar(select(TaskInstance).where(key.matches(TaskInstance)))
     if task is None:
         return None

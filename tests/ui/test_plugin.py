@@ -34,11 +34,11 @@ def test_without_a_run(scene: Scene, browser: Browser) -> None:
     plain = scene.airflow.wait(scene.airflow.trigger("plain"))
     asked = len(scene.sandbox.ledger.requests)
     viewer.open_tab(plain, "add")
-    viewer.wait_for("This task is not one of the Sequentum provider.")
+    viewer.wait_for("Nothing is shown for this task")
     assert len(scene.sandbox.ledger.requests) == asked
     without = scene.airflow.wait(scene.start(agent_id=987654))
     viewer.open_tab(without)
-    viewer.wait_for("This task has not started a run")
+    viewer.wait_for("This task has not started a run, or has not stored which one. Its log says why.")
 
 
 def test_one_run(scene: Scene, browser: Browser) -> None:

@@ -91,3 +91,4 @@ def test_a_server_that_is_not_there_did_certainly_nothing(service: Sandbox) -> N
         client.send(runs.start(7))
 
     assert not error.value.may_have_acted
+    assert "there is no connection to http://127.0.0.1:9 (" in str(error.value)

@@ -46,18 +46,55 @@ def test_a_task_of_others_costs_nothing(stage: Stage) -> None:
     with create_session() as session:
         rows.add_task(session, "sales", RUN_ID, "other", operator="PythonOperator")
     shown = stage.tab(task_id="other")
-    assert "This task is not one of the Sequentum provider." in shown.text
+    assert "Nothing is shown for this task: it does not run an agent" in shown.text
     assert stage.sandbox.ledger.requests == []
     assert stage.tab(task_id="missing").text == shown.text
     assert "data-verb" not in shown.text
     assert stage.act("stop", task_id="other").status_code == 404
 
 
-def test_a_task_of_ours_without_a_run_says_so(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("state", "heading", "ending"),
+    [
+        ("queued", "No run yet", "which one."),
+        ("deferred", "No run yet", "which one."),
+        ("failed", "No run", "which one. Its log says why."),
+        ("skipped", "No run", "which one."),
+        ("upstream_failed", "No run", "which one."),
+    ],
+)
+def test_a_task_of_ours_without_a_run_says_so(stage: Stage, state: str, heading: str, ending: str) -> None:
     with create_session() as session:
-        rows.add_task(session, "sales", RUN_ID, "extract", state="queued")
-    assert "This task has not started a run" in stage.tab().text
+        rows.add_task(session, "sales", RUN_ID, "extract", state=state)
+    page = stage.tab().text
+    assert f"<h1>{heading}</h1>" in page
+    assert f"<p>This task has not started a run, or has not stored {ending}</p>" in page
     assert stage.sandbox.ledger.requests == []
+
+
+@pytest.mark.parametrize("operator", ["RunFilesToObjectStorageOperator", "DeleteRunsOperator"])
+def test_a_task_of_ours_that_has_no_run_is_not_called_foreign(stage: Stage, operator: str) -> None:
+    with create_session() as session:
+        rows.add_task(session, "sales", RUN_ID, "land", operator=operator, state="success")
+    page = stage.tab(task_id="land").text
+    assert "Nothing is shown for this task" in page
+    assert "provider" not in page
+
+
+def test_a_session_of_the_agent_builder(stage: Stage) -> None:
+    summary = {"session_id": "abc", "status": "processing", "link": "https://cloud/sessions/abc", "note": None}
+    ended = summary | {"status": "cancelled", "link": "javascript:alert(1)", "note": "It was cancelled."}
+    with create_session() as session:
+        run = rows.add_task(session, "sales", RUN_ID, "build", operator="AgentBuilderOperator")
+        rows.add_xcom(session, run, "build", "session", summary)
+        rows.add_task(session, "sales", RUN_ID, "ended", operator="AgentBuilderOperator", state="failed")
+        rows.add_xcom(session, run, "ended", "session", ended)
+    active, over = stage.tab(task_id="build").text, stage.tab(task_id="ended").text
+    assert '<a href="https://cloud/sessions/abc" data-outside>' in active
+    assert "none yet" in active
+    assert "<p>It was cancelled.</p>" in over
+    assert "none yet" not in over
+    assert "javascript:" not in over
 
 
 def test_a_failure_shows_what_is_known_of_it(stage: Stage) -> None:
@@ -191,7 +228,7 @@ def test_an_xcom_that_is_no_summary_is_none(stage: Stage, value: object) -> None
     with create_session() as session:
         run = rows.add_task(session, "sales", RUN_ID, "extract", operator="PythonOperator")
         rows.add_xcom(session, run, "extract", "run", value)
-    assert "not one of the Sequentum provider" in stage.tab().text
+    assert "Nothing is shown for this task" in stage.tab().text
     assert stage.as_("viewer").get("/agents").status_code == 200
 
 

@@ -168,7 +168,7 @@ def test_a_retry_is_logged_without_the_key(driver: MakeDriver, caplog: pytest.Lo
     with caplog.at_level(logging.DEBUG):
         client.send(runs.status(7, 42))
 
-    assert "Attempt 1 failed" in caplog.text
+    assert "Try 1 of a request failed" in caplog.text
     assert client.settings.api_key not in caplog.text
 
 

@@ -19,6 +19,7 @@ import pytest
 from airflow_provider_sequentum.api.client import LONGEST_ERROR_BODY
 from airflow_provider_sequentum.api.errors import (
     AnswerLost,
+    ConnectionNotMade,
     DownloadError,
     SequentumError,
     UnexpectedAnswer,
@@ -161,6 +162,31 @@ def test_a_storage_that_keeps_refusing_is_an_error_without_the_address(driver: M
     assert "TOP-SECRET" not in "".join(traceback.format_exception(error.value))
 
 
+@pytest.mark.parametrize(
+    ("refusing", "named"),
+    [
+        ("storage.example", "there is no connection to the server that the service redirected to (refused)"),
+        ("dashboard.sequentum.com", "there is no connection to https://dashboard.sequentum.com (refused)"),
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_named_unless_the_service_redirected_to_it(
+    driver: MakeDriver, refusing: str, named: str
+) -> None:
+    storage = Storage()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == refusing:
+            raise httpx.ConnectError("refused")
+        return storage(request)
+
+    client = driver(answer)
+    with pytest.raises(ConnectionNotMade) as error:
+        client.download()
+
+    assert named in str(error.value)
+    assert "storage.example" not in "".join(traceback.format_exception(error.value))
+
+
 def test_the_address_gets_into_no_log(driver: MakeDriver, caplog: pytest.LogCaptureFixture) -> None:
     storage = Storage()
     storage.break_after = [10]
@@ -169,7 +195,7 @@ def test_the_address_gets_into_no_log(driver: MakeDriver, caplog: pytest.LogCapt
     with caplog.at_level(logging.DEBUG):
         driver(storage).download()
 
-    assert "Attempt 1 failed" in caplog.text
+    assert "Try 1 of a request failed" in caplog.text
     assert "TOP-SECRET" not in caplog.text
     assert "storage.example" not in caplog.text
 

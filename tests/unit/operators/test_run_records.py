@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import logging
 import re
 import shutil
 import sys
@@ -117,6 +118,27 @@ def test_good_runs_pass_and_leave_a_profile_each(checks: Checks) -> None:
         f"run-{run}.parquet" for run in (2, 3, 4, 5)
     ]
     assert checks.profile(5)["change"]["run_id"] == 4
+
+
+def test_the_log_has_the_result_of_every_check(
+    checks: Checks, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = [{"rule": "filled", "column": "sku", "on_breach": "quarantine"}]
+    with caplog.at_level(logging.INFO):
+        checks.check(1)
+        checks.check(2)
+        checks.check(3, "sku\n1\n", profiles=None, contract={})
+        checks.check(4, "sku,price\n1,2\n,3\n", profiles=None, contract={"rules": rules})
+        with pytest.raises(RunRecordsRejected):
+            checks.check(5, profiles=None, contract={"rules": [{"rule": "records", "minimum": 10_000}]})
+    logged = " ".join((caplog.text + capsys.readouterr().out).split())
+    name = "_sequentum_check_run-{0}.html"
+    page = f"Report: {checks.folder}/run-{{0}}/checked/{name}"
+    assert f"of run 1 of agent 7: passed. Compared with 0 earlier good runs. {page.format(1)}" in logged
+    assert "of run 2 of agent 7: passed. Compared with 1 earlier good run. Report:" in logged
+    assert f"Checked 1 record of run 3 of agent 7: passed. {page.format(3)}" in logged
+    assert f"Checked 2 records of run 4 of agent 7: warned, 1 in quarantine. {page.format(4)}" in logged
+    assert f"of run 5 of agent 7: failed. {page.format(5)}" in logged
 
 
 def test_a_learnt_breach_fails_and_with_few_runs_it_warns(checks: Checks) -> None:

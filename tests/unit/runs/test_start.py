@@ -713,7 +713,7 @@ def test_a_worker_that_dies_while_it_replaces_a_run_leaves_one_that_goes(service
 @pytest.mark.parametrize(
     ("max_tries", "said"),
     [
-        (2, r"An earlier attempt .*; its run 101 of agent 7 is Running\. Joining it\."),
+        (2, r"This is another attempt of the task; its run 101 of agent 7 is Running\. Joining it\."),
         (3, r"The task was cleared; its run 101 of agent 7 is Running\. Stopping it and starting a new run\."),
     ],
 )
