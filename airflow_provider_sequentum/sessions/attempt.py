@@ -125,7 +125,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             take=self._take,
         )
         try:
-            session = wait_for_turn(self.port, poller)
+            session = wait_for_turn(self.port, poller, self._note)
         finally:
             self.port.record = record.seen(poller.session)
         if not poller.was_seen:
@@ -142,11 +142,8 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         session = seen.session
         if session.session_id != before.session_id:
             raise SequentumUnavailable("The trigger's event cannot be read: it is about another session.")
-        self.port.record = record = record.seen(session)
-        if session.agent_id is not None and before.agent_id is None:
-            # Saved before any request: the service soon forgets a session that has ended, and the next attempt would
-            # not find out its agent.
-            self.port.save(record)
+        self._note(session)
+        record = self.known_record
         if seen.error is not None:
             raise seen.exception()
         if not seen.is_deadline:
@@ -310,6 +307,15 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         for level, line in self._logged_in_triggerer:
             log.log(level, "%s", line)
         self._logged_in_triggerer.clear()
+
+    def _note(self, session: Session) -> None:
+        """Note the state of the session, and save it if its agent has become known.
+
+        The service soon forgets a session that has ended, and the next attempt would not find out its agent.
+        """
+        known, self.port.record = self.known_record, self.known_record.seen(session)
+        if session.agent_id is not None and known.known_session.agent_id is None:
+            self.port.save(self.port.record)
 
     def _show(self, record: SessionRecord) -> None:
         """Save the record and publish the session."""
