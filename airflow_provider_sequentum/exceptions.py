@@ -175,7 +175,8 @@ class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
 
     :param reason: ``cancelled`` (by a person), ``unanswered`` (the builder waits for an answer, and
         ``on_ready="fail"``), ``refused`` (it does not accept the task's follow-ups), ``ambiguous`` (the response to a
-        start or follow-up was lost) or ``lost`` (the service does not know the session).
+        start or follow-up was lost or, before Airflow 3.3, a session that a retry would not know may be running) or
+        ``lost`` (the service does not know the session).
     """
 
     def __init__(

@@ -96,6 +96,19 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             return record.pending is Request.START
         return not record.session.state.is_over
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the session may be running, and the next attempt would start another one or repeat its messages."""
+        return self.stop_failed and not self.task.keeps_records and not self._can_be_continued_without_record
+
+    @property
+    def _can_be_continued_without_record(self) -> bool:
+        # Only a given session is found again, and messages that may have been sent would be repeated.
+        record = self.known_record
+        if not self.config.is_given or record.pending is Request.FOLLOWUP:
+            return False
+        return record.known_session.sent == 0
+
     def start_or_join(self) -> bool:
         """Start a session, or take over the given one or that of an earlier attempt."""
         new = self.new_record()
@@ -199,15 +212,10 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         record = self.known_record
         session = record.session
         if session is None:
-            fate = HOW_TO_LOOK
+            fate, self.stop_failed = HOW_TO_LOOK, self.config.on_ambiguous_start == "fail"
         elif self.config.keep_session:
             fate = f"{self.name} is left as it is (keep_session)."
-        # Without a store, only a given session is found again, and messages that may have been sent would be repeated.
-        elif (
-            (is_retried and not self.task.keeps_records and self.config.is_given)
-            and session.sent == 0
-            and record.pending is not Request.FOLLOWUP
-        ):
+        elif is_retried and not self.task.keeps_records and self._can_be_continued_without_record:
             fate = f"{self.name} is left as it is. The next attempt continues it."
         else:
             return super().let_go(is_retried=is_retried, is_killed=is_killed)
@@ -276,6 +284,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         """Cancel the session or, with ``keep_session``, poll it once."""
         if not self.config.keep_session:
             stopper = cancel_session(self.port, session)
+            self.stop_failed = not stopper.confirmed
             return stopper.session(self.port.now()), stopper.sentence
         try:
             status = self.port.send(agent_builder.status(session.session_id), within=LONGEST_REQUEST)

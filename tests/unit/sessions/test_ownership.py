@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import count
@@ -24,7 +25,7 @@ from airflow_provider_sequentum.exceptions import (
 from airflow_provider_sequentum.hooks.port import AttemptPort
 from airflow_provider_sequentum.reporting.links import SESSION_LINK_KEY
 from tests.support import builder
-from tests.support.builder import FakeBuilder, FakeSession, both_modes, first_event, use_builder
+from tests.support.builder import BuildTask, FakeBuilder, FakeSession, both_modes, first_event, use_builder
 from tests.support.service import ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
 from tests.support.worker import Killed, Worker
 
@@ -316,6 +317,78 @@ def test_an_agent_that_an_attempt_has_seen_is_returned_by_the_next_one(
     world.next_attempt()
     assert world.run(build(followups=None, deferrable=deferrable, on_lost_session=on_lost_session)) == 700
     assert len(service.sessions) == 1
+
+
+def an_outage(service: FakeBuilder, world: BuildTask) -> dict[str, Any]:
+    service.faults["status"] = [None, *[(server_error, False)] * 400]
+    return {}
+
+
+def a_timeout(service: FakeBuilder, world: BuildTask) -> dict[str, Any]:
+    service.looks = 1000
+    return {"timeout": 15}
+
+
+def a_lost_xcom(service: FakeBuilder, world: BuildTask) -> dict[str, Any]:
+    push = world.ti.xcom_push
+
+    def failing(key: str, value: Any) -> None:
+        if service.going():
+            raise RuntimeError("not pushed")
+        push(key, value)
+
+    world.ti.xcom_push = failing  # type: ignore[method-assign]
+    return {}
+
+
+def an_unexpected_error_at_the_start(service: FakeBuilder, world: BuildTask) -> dict[str, Any]:
+    start = service._start
+
+    def broken(call: Any) -> dict[str, Any]:
+        start(call)
+        raise RuntimeError("not read")
+
+    service._start = broken  # type: ignore[method-assign]
+    return {}
+
+
+ENDS = [an_outage, a_timeout, a_lost_xcom, an_unexpected_error_at_the_start]
+
+
+@both_modes
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("durable", [True, False], ids=["store", "no store"])
+def test_no_retry_starts_a_session_beside_one_that_could_not_be_ended(
+    service: FakeBuilder, deferrable: bool, end: Callable[..., dict[str, Any]], durable: bool
+) -> None:
+    world = service.task(retries=1, durable=durable)
+    service.broken["cancel"] = server_error
+    parameters = end(service, world)
+    with pytest.raises((RuntimeError, SequentumException)) as caught:
+        world.run(build(followups=None, deferrable=deferrable, **parameters))
+    if not durable:
+        # No later attempt could know of the session, so Airflow must not make one.
+        assert isinstance(caught.value, AgentBuilderEnded)
+        assert caught.value.reason == "ambiguous"
+        assert says_so(caught.value)
+        return
+    world.next_attempt()
+    with suppress(RuntimeError, SequentumException):
+        world.run(build(followups=None, deferrable=deferrable, **parameters))
+    assert len(service.sessions) == 1
+
+
+@both_modes
+@pytest.mark.parametrize("end", ENDS)
+def test_without_a_store_the_last_attempt_fails_with_what_happened(
+    service: FakeBuilder, deferrable: bool, end: Callable[..., dict[str, Any]]
+) -> None:
+    world = service.task(durable=False)
+    service.broken["cancel"] = server_error
+    parameters = end(service, world)
+    with pytest.raises((SequentumUnavailable, AgentBuilderTimeout, RuntimeError)) as caught:
+        world.run(build(followups=None, deferrable=deferrable, **parameters))
+    assert says_so(caught.value)
 
 
 @both_modes
