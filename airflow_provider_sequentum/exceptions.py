@@ -113,7 +113,10 @@ class AgentRunOutcomeRejected(AgentRunException):
 
 
 class AgentRunStartAmbiguous(AgentRunException, AirflowFailException):
-    """The response to a start was lost, and the run cannot be distinguished from others. Not retried."""
+    """The response to a start was lost, and the run cannot be distinguished from others. Not retried.
+
+    Before Airflow 3.3, also raised by a mapped task whose run may be running and would not be found by a retry.
+    """
 
 
 class AgentRunStillRunning(AgentRunException):

@@ -6,16 +6,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSkipException,
-    AirflowTaskTimeout,
-    conf,
-)
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_sequentum.airflow_compat.task_attempt import facts_of
-from airflow_provider_sequentum.exceptions import AgentBuilderEnded
-from airflow_provider_sequentum.operators.remote_job import LONGEST_MESSAGE, RemoteJobOperator
+from airflow_provider_sequentum.operators.remote_job import RemoteJobOperator
 from airflow_provider_sequentum.parameters import OnAmbiguousSession, OnLostSession, OnReady
 from airflow_provider_sequentum.reporting.links import (
     SCREENSHOT_LINK_KEY,
@@ -192,21 +186,6 @@ class AgentBuilderOperator(RemoteJobOperator["SessionAttempt"]):
             # The session has to have an owner, whatever became of the storage since the parameters were checked.
             self.log.warning("Continuing without it: %s", error)
             return None
-
-    def _let_go(self, attempt: SessionAttempt, context: Context, error: BaseException) -> BaseException:
-        failure = super()._let_go(attempt, context, error)
-        is_final = isinstance(failure, (AirflowFailException, AirflowSkipException))
-        may_be_retried = isinstance(failure, (Exception, AirflowTaskTimeout)) and not is_final
-        if not (attempt.is_abandoned and attempt.task.has_next_attempt and may_be_retried):
-            return failure
-        said = " ".join([str(failure), *getattr(failure, "__notes__", ())])[:LONGEST_MESSAGE]
-        session = attempt.known_record.session
-        return AgentBuilderEnded(
-            f"{said} The task is not retried, because this version of Airflow keeps nothing between attempts: a retry "
-            "would know nothing of this session. Make sure that it has ended, then clear the task.",
-            reason="ambiguous",
-            session_id=session.session_id if session is not None else None,
-        )
 
     def _trigger(self, attempt: SessionAttempt) -> AgentBuilderTrigger:
         from airflow_provider_sequentum.triggers.agent_builder import AgentBuilderTrigger

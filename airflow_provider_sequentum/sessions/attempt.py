@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.exceptions import AgentBuilderTimeout, SequentumSkipped, SequentumUnavailable
+from airflow_provider_sequentum.exceptions import (
+    AgentBuilderEnded,
+    AgentBuilderTimeout,
+    SequentumSkipped,
+    SequentumUnavailable,
+)
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import read_event
@@ -96,13 +101,14 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             return record.pending is Request.START
         return not record.session.state.is_over
 
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether the session may be running, and the next attempt would start another one or repeat its messages."""
-        return self.stop_failed and not self.task.keeps_records and not self._can_be_continued_without_record
+    def abandoned(self, message: str) -> AgentBuilderEnded:
+        """Return the exception, which is not retried, for a session that the next attempt would not find."""
+        session = self.known_record.session
+        session_id = session.session_id if session is not None else None
+        return AgentBuilderEnded(message, reason="ambiguous", session_id=session_id)
 
     @property
-    def _can_be_continued_without_record(self) -> bool:
+    def _is_found_without_record(self) -> bool:
         # Only a given session is found again, and messages that may have been sent would be repeated.
         record = self.known_record
         if not self.config.is_given or record.pending is Request.FOLLOWUP:
@@ -215,7 +221,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             fate, self.stop_failed = HOW_TO_LOOK, self.config.on_ambiguous_start == "fail"
         elif self.config.keep_session:
             fate = f"{self.name} is left as it is (keep_session)."
-        elif is_retried and not self.task.keeps_records and self._can_be_continued_without_record:
+        elif is_retried and not self.task.keeps_records and self._is_found_without_record:
             fate = f"{self.name} is left as it is. The next attempt continues it."
         else:
             return super().let_go(is_retried=is_retried, is_killed=is_killed)
