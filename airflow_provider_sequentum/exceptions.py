@@ -52,6 +52,9 @@ class SequentumRequestRefused(SequentumException, AirflowFailException):
 class SequentumUnavailable(SequentumException):
     """There was no usable response: the service is unreachable, rate limited or faulty. A retry can help."""
 
+    retry_after: float | None = None
+    """Seconds that the service asked to wait; ``None`` if it did not say."""
+
 
 class CreditsTooLow(SequentumException, AirflowFailException):
     """Fewer credits are left than ``min_credits``; nothing was started. Not retried, because a person has to pay."""
@@ -243,7 +246,9 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
     if isinstance(error, errors.RefusedByServer):
         return SequentumRequestRefused(message)
     if error.transient or isinstance(error, (errors.UnexpectedAnswer, errors.DownloadError)):
-        return SequentumUnavailable(message)
+        unavailable = SequentumUnavailable(message)
+        unavailable.retry_after = getattr(error, "retry_after", None)
+        return unavailable
     return SequentumRequestRefused(message)
 
 
@@ -258,10 +263,11 @@ def client_errors_as_exceptions(conn_id: str) -> Iterator[None]:
         raise from_client(error, conn_id) from error
 
 
-def exception_named(name: str | None, message: str) -> SequentumException:
+def exception_named(name: str | None, message: str, retry_after: float | None = None) -> SequentumException:
     """Return the exception that ended the wait of a trigger, for the task to raise.
 
     :param name: the name of its class. An unknown one is treated as one that a retry may fix.
+    :param retry_after: seconds that the service asked to wait.
     """
     kinds = (
         SequentumConnectionException,
@@ -269,4 +275,7 @@ def exception_named(name: str | None, message: str) -> SequentumException:
         SequentumRequestRefused,
         SequentumUnavailable,
     )
-    return next((kind for kind in kinds if kind.__name__ == name), SequentumUnavailable)(message)
+    failure = next((kind for kind in kinds if kind.__name__ == name), SequentumUnavailable)(message)
+    if isinstance(failure, SequentumUnavailable):
+        failure.retry_after = retry_after
+    return failure

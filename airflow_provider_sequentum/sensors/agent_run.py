@@ -167,7 +167,8 @@ class AgentRunSensor(BaseSensorOperator):
             ) from error
         if seen.error is not None:
             failure = seen.exception()
-            raise type(failure)(f"{failure} The run was left alone.")
+            failure.args = (f"{failure} The run was left alone.",)
+            raise failure
         port, poller = self._polling(known)
         if seen.outcome is PollOutcome.DEADLINE or seen.run is None:
             message = _timed_out(poller, seen.run)
