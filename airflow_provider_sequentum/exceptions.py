@@ -52,6 +52,9 @@ class SequentumRequestRefused(SequentumException, AirflowFailException):
 class SequentumUnavailable(SequentumException):
     """There was no usable response: the service is unreachable, rate limited or faulty. A retry can help."""
 
+    retry_after: float | None = None
+    """Seconds that the service asked to wait; ``None`` if it did not say."""
+
 
 class CreditsTooLow(SequentumException, AirflowFailException):
     """Fewer credits are left than ``min_credits``; nothing was started. Not retried, because a person has to pay."""
@@ -113,7 +116,10 @@ class AgentRunOutcomeRejected(AgentRunException):
 
 
 class AgentRunStartAmbiguous(AgentRunException, AirflowFailException):
-    """The response to a start was lost, and the run cannot be distinguished from others. Not retried."""
+    """The response to a start was lost, and the run cannot be distinguished from others. Not retried.
+
+    Before Airflow 3.3, also raised by a mapped task whose run may be running and would not be found by a retry.
+    """
 
 
 class AgentRunStillRunning(AgentRunException):
@@ -175,7 +181,8 @@ class AgentBuilderEnded(AgentBuilderException, AirflowFailException):
 
     :param reason: ``cancelled`` (by a person), ``unanswered`` (the builder waits for an answer, and
         ``on_ready="fail"``), ``refused`` (it does not accept the task's follow-ups), ``ambiguous`` (the response to a
-        start or follow-up was lost) or ``lost`` (the service does not know the session).
+        start or follow-up was lost or, before Airflow 3.3, a session that a retry would not know may be running) or
+        ``lost`` (the service does not know the session).
     """
 
     def __init__(
@@ -239,7 +246,9 @@ def from_client(error: E, conn_id: str) -> E | SequentumException:
     if isinstance(error, errors.RefusedByServer):
         return SequentumRequestRefused(message)
     if error.transient or isinstance(error, (errors.UnexpectedAnswer, errors.DownloadError)):
-        return SequentumUnavailable(message)
+        unavailable = SequentumUnavailable(message)
+        unavailable.retry_after = getattr(error, "retry_after", None)
+        return unavailable
     return SequentumRequestRefused(message)
 
 
@@ -266,10 +275,11 @@ def value_errors_as_exceptions(fate: str) -> Iterator[None]:
         raise SequentumRequestRefused(f"{error}. {fate}") from None
 
 
-def exception_named(name: str | None, message: str) -> SequentumException:
+def exception_named(name: str | None, message: str, retry_after: float | None = None) -> SequentumException:
     """Return the exception that ended the wait of a trigger, for the task to raise.
 
     :param name: the name of its class. An unknown one is treated as one that a retry may fix.
+    :param retry_after: seconds that the service asked to wait.
     """
     kinds = (
         SequentumConnectionException,
@@ -277,4 +287,7 @@ def exception_named(name: str | None, message: str) -> SequentumException:
         SequentumRequestRefused,
         SequentumUnavailable,
     )
-    return next((kind for kind in kinds if kind.__name__ == name), SequentumUnavailable)(message)
+    failure = next((kind for kind in kinds if kind.__name__ == name), SequentumUnavailable)(message)
+    if isinstance(failure, SequentumUnavailable):
+        failure.retry_after = retry_after
+    return failure

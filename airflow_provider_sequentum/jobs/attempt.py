@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from airflow_provider_sequentum.exceptions import SequentumException
     from airflow_provider_sequentum.jobs.port import Port
     from airflow_provider_sequentum.jobs.record import JobConfig, JobRecord
 
@@ -121,6 +122,21 @@ class JobAttempt(ABC, Generic[R]):
     @abstractmethod
     def can_be_joined(self) -> bool:
         """Whether the record names the job, so that the next attempt does not have to search for it."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the job may be running although it was to be stopped, and the next attempt would not find it."""
+        may_be_running = self.stop_failed and self.record is not None
+        return may_be_running and not self.task.keeps_records and not self._is_found_without_record
+
+    @property
+    def _is_found_without_record(self) -> bool:
+        """Whether the next attempt finds the job, or does not start another one, although there is no record."""
+        return not self.task.is_mapped
+
+    @abstractmethod
+    def abandoned(self, message: str) -> SequentumException:
+        """Return the exception, which is not retried, for a job that the next attempt would not find."""
 
     @property
     @abstractmethod

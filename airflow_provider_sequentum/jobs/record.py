@@ -184,14 +184,22 @@ class JobEvent(Stored):
 
     :param error: the class of the exception that ended the wait. The job may still be running.
     :param message: its message.
+    :param retry_after: seconds that the service asked to wait, if it did.
     """
 
     error: str | None = None
     message: str = ""
+    retry_after: float | None = None
 
     def exception(self) -> SequentumException:
         """Return the exception that ended the wait."""
-        return exception_named(self.error, self.message)
+        return exception_named(self.error, self.message, self.retry_after)
+
+
+def fields_of(error: BaseException) -> dict[str, Any]:
+    """Return the fields of a :class:`JobEvent` for the exception that ended a wait."""
+    retry_after = getattr(error, "retry_after", None)
+    return {"error": type(error).__name__, "message": str(error), "retry_after": retry_after}
 
 
 def fingerprint(*parts: object) -> str:

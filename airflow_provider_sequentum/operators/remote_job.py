@@ -11,7 +11,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout, BaseOperator, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    BaseOperator,
+    TaskDeferred,
+)
 
 from airflow_provider_sequentum.airflow_compat.dag_run import has_supervisor
 from airflow_provider_sequentum.airflow_compat.deferral import (
@@ -230,7 +237,19 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
                 failure.args = (f"{str(failure)[:LONGEST_MESSAGE]} {fate}", *failure.args[1:])
             else:
                 failure.add_note(fate)
-        return failure
+        return self._without_retry(attempt, failure)
+
+    def _without_retry(self, attempt: A, failure: BaseException) -> BaseException:
+        """Return an exception that is not retried, if a retry would start a job beside one that may be running."""
+        is_final = isinstance(failure, (AirflowFailException, AirflowSkipException))
+        may_be_retried = isinstance(failure, (Exception, AirflowTaskTimeout)) and not is_final
+        if not (attempt.is_abandoned and attempt.task.has_next_attempt and may_be_retried):
+            return failure
+        said = " ".join([str(failure), *getattr(failure, "__notes__", ())])[:LONGEST_MESSAGE]
+        return attempt.abandoned(
+            f"{said} The task is not retried, because before Airflow 3.3 a retry would not know of this and start "
+            "another one. Make sure that it has ended, then clear the task."
+        )
 
     def _is_left_to_next_attempt(self, attempt: A, context: Context) -> bool:
         # If the kill interrupted a request to Airflow's supervisor, the supervisor cannot answer another one.

@@ -109,6 +109,11 @@ class RunAttempt(JobAttempt[RunRecord]):
             return True
         return not phase_of(self.run).is_over or may_be_the_old_failure(self.run, record, None)
 
+    def abandoned(self, message: str) -> AgentRunStartAmbiguous:
+        """Return the exception, which is not retried, for a run that the next attempt would not find."""
+        record = self.known_record
+        return AgentRunStartAmbiguous(message, agent_id=record.agent_id, run_id=record.run_id)
+
     def start_or_join(self) -> bool:
         """Start, join or restart the run; return whether it has already ended."""
         new = self.new_record()
@@ -374,7 +379,7 @@ class RunAttempt(JobAttempt[RunRecord]):
             result = stopped or stop_run(self.port, record, self.config.stop_grace)
             if self._ended_by_itself(result):
                 return
-            self.is_let_go = True
+            self.is_let_go, self.stop_failed = True, not result.confirmed
             message += f" {result.sentence} {self._stop_misnamed(record, result)}".rstrip()
             self._publish_note(message)
         if is_execution_timeout:

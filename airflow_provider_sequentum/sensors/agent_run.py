@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -106,27 +107,26 @@ class AgentRunSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:  # noqa: RET503 (defer raises)
         """Wait on the worker, or look once and then wait in the triggerer. Returns the run's id."""
-        try:
-            config = self._config()
-            port, poller = self._polling(config)
-            lead_to_dashboard(context, port.hook, self.operator_extra_links)
-            # Airflow accepts a timeout that is longer than a datetime can express.
-            limit = timedelta(seconds=min(self.timeout, LONGEST_DURATION.total_seconds()))
-            port.deadline = port.now() + limit
-            until = self._first_poke(context, port) + limit
-            self.log.info("Waiting for %s, until %s.", poller.spec.name, until.isoformat(" ", "seconds"))
-            if not config.deferrable:
-                return super().execute(context)
-            result = self.poke(context)
-        except AirflowSensorTimeout:
-            # Airflow's own says for how long the sensor waited, not for what; and it is raised in spite of never_fail.
-            _, poller = self._polling(self._config())
-            raise self._softened(AirflowSensorTimeout(_timed_out(poller, poller.run))) from None
-        except AirflowFailException as error:
-            raise self._softened(error) from error  # Airflow softens it only where it is raised in a poke
-        if result.is_done:
-            return result.xcom_value
-        self._defer(context, config, port, poller)
+        with self._softening():
+            try:
+                config = self._config()
+                port, poller = self._polling(config)
+                lead_to_dashboard(context, port.hook, self.operator_extra_links)
+                # Airflow accepts a timeout that is longer than a datetime can express.
+                limit = timedelta(seconds=min(self.timeout, LONGEST_DURATION.total_seconds()))
+                port.deadline = port.now() + limit
+                until = self._first_poke(context, port) + limit
+                self.log.info("Waiting for %s, until %s.", poller.spec.name, until.isoformat(" ", "seconds"))
+                if not config.deferrable:
+                    return super().execute(context)
+                result = self.poke(context)
+            except AirflowSensorTimeout:
+                # Airflow's own says how long the sensor waited, not for what; and it is raised in spite of never_fail.
+                _, poller = self._polling(self._config())
+                raise AirflowSensorTimeout(_timed_out(poller, poller.run)) from None
+            if result.is_done:
+                return result.xcom_value
+            self._defer(context, config, port, poller)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
@@ -167,7 +167,8 @@ class AgentRunSensor(BaseSensorOperator):
             ) from error
         if seen.error is not None:
             failure = seen.exception()
-            raise type(failure)(f"{failure} The run was left alone.")
+            failure.args = (f"{failure} The run was left alone.",)
+            raise failure
         port, poller = self._polling(known)
         if seen.outcome is PollOutcome.DEADLINE or seen.run is None:
             message = _timed_out(poller, seen.run)
@@ -184,14 +185,11 @@ class AgentRunSensor(BaseSensorOperator):
         if next_method == DEFERRAL_FAILED and not deferral_timed_out(next_kwargs):
             self.log.warning("The trigger failed (%s). Waiting on the worker.", (next_kwargs or {}).get("error"))
             return self._wait_on_worker(context)
-        try:
-            if next_method == DEFERRAL_FAILED and deferral_timed_out(next_kwargs):
+        with self._softening():
+            if next_method == DEFERRAL_FAILED:
                 raise AirflowSensorTimeout("Timed out, and no triggerer was there to notice. The run was left alone.")
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowSkipException:
-            raise
-        except (AirflowException, AirflowTaskTimeout) as error:
-            raise self._softened(error) from error.__cause__
+            # The sensors' own method would skip the task, with soft_fail, after errors that a retry can fix, too.
+            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
         """Render the templates. Those of a resumed sensor no longer matter: what it needs was handed on."""
@@ -213,17 +211,24 @@ class AgentRunSensor(BaseSensorOperator):
 
     def _wait_on_worker(self, context: Context) -> Any:
         self.deferrable = False
-        try:
+        with self._softening():
             port, _ = self._polling(self._config())
-        except AirflowFailException as error:
-            raise self._softened(error) from error
         waited = port.now() - facts_of(context, self).started_at
         self.timeout = max(self.timeout - waited.total_seconds(), 0.0)
         return self.execute(context)
 
-    def _softened(self, error: BaseException) -> BaseException:
-        """Return what ``error`` becomes with ``soft_fail`` or ``never_fail``, as it does while poking."""
-        return AirflowSkipException(str(error)) if self.soft_fail or self.never_fail else error
+    @contextmanager
+    def _softening(self) -> Iterator[None]:
+        """Skip the task after the errors after which ``soft_fail`` and ``never_fail`` skip it in a poke."""
+        try:
+            yield
+        except (AirflowSkipException, AirflowRescheduleException):
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            is_final = isinstance(error, (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout))
+            if self.never_fail or (self.soft_fail and is_final):
+                raise AirflowSkipException(str(error)) from error
+            raise
 
     def _first_poke(self, context: Context, port: ClientPort) -> datetime:
         """Return when the sensor began to wait: a rescheduled one did so in an earlier process."""

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_sequentum.api import agent_builder
 from airflow_provider_sequentum.api.errors import SequentumError
-from airflow_provider_sequentum.exceptions import AgentBuilderTimeout, SequentumSkipped, SequentumUnavailable
+from airflow_provider_sequentum.exceptions import (
+    AgentBuilderEnded,
+    AgentBuilderTimeout,
+    SequentumSkipped,
+    SequentumUnavailable,
+)
 from airflow_provider_sequentum.jobs.attempt import JobAttempt, TaskFacts
 from airflow_provider_sequentum.jobs.port import Port
 from airflow_provider_sequentum.jobs.record import read_event
@@ -96,6 +101,20 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             return record.pending is Request.START
         return not record.session.state.is_over
 
+    def abandoned(self, message: str) -> AgentBuilderEnded:
+        """Return the exception, which is not retried, for a session that the next attempt would not find."""
+        session = self.known_record.session
+        session_id = session.session_id if session is not None else None
+        return AgentBuilderEnded(message, reason="ambiguous", session_id=session_id)
+
+    @property
+    def _is_found_without_record(self) -> bool:
+        # Only a given session is found again, and messages that may have been sent would be repeated.
+        record = self.known_record
+        if not self.config.is_given or record.pending is Request.FOLLOWUP:
+            return False
+        return record.known_session.sent == 0
+
     def start_or_join(self) -> bool:
         """Start a session, or take over the given one or that of an earlier attempt."""
         new = self.new_record()
@@ -125,7 +144,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
             take=self._take,
         )
         try:
-            session = wait_for_turn(self.port, poller)
+            session = wait_for_turn(self.port, poller, self._note)
         finally:
             self.port.record = record.seen(poller.session)
         if not poller.was_seen:
@@ -142,11 +161,8 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         session = seen.session
         if session.session_id != before.session_id:
             raise SequentumUnavailable("The trigger's event cannot be read: it is for another session.")
-        self.port.record = record = record.seen(session)
-        if session.agent_id is not None and before.agent_id is None:
-            # Saved before any request: the service soon forgets a session that has ended, and the next attempt could
-            # not find its agent.
-            self.port.save(record)
+        self._note(session)
+        record = self.known_record
         if seen.error is not None:
             raise seen.exception()
         if not seen.is_deadline:
@@ -202,15 +218,10 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         record = self.known_record
         session = record.session
         if session is None:
-            fate = HOW_TO_LOOK
+            fate, self.stop_failed = HOW_TO_LOOK, self.config.on_ambiguous_start == "fail"
         elif self.config.keep_session:
             fate = f"{self.name} is left as it is (keep_session)."
-        # Without a store, the next attempt only finds a given session, and would repeat messages that may have arrived.
-        elif (
-            (is_retried and not self.task.keeps_records and self.config.is_given)
-            and session.sent == 0
-            and record.pending is not Request.FOLLOWUP
-        ):
+        elif is_retried and not self.task.keeps_records and self._is_found_without_record:
             fate = f"{self.name} is left as it is. The next attempt continues it."
         else:
             return super().let_go(is_retried=is_retried, is_killed=is_killed)
@@ -279,6 +290,7 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         """Cancel the session or, with ``keep_session``, poll it once."""
         if not self.config.keep_session:
             stopper = cancel_session(self.port, session)
+            self.stop_failed = not stopper.confirmed
             return stopper.session(self.port.now()), stopper.sentence
         try:
             status = self.port.send(agent_builder.status(session.session_id), within=LONGEST_REQUEST)
@@ -310,6 +322,15 @@ class SessionAttempt(JobAttempt[SessionRecord]):
         for level, line in self._logged_in_triggerer:
             log.log(level, "%s", line)
         self._logged_in_triggerer.clear()
+
+    def _note(self, session: Session) -> None:
+        """Note the state of the session, and save it if its agent has become known.
+
+        The service soon forgets a session that has ended, and the next attempt would not find out its agent.
+        """
+        known, self.port.record = self.known_record, self.known_record.seen(session)
+        if session.agent_id is not None and known.known_session.agent_id is None:
+            self.port.save(self.port.record)
 
     def _show(self, record: SessionRecord) -> None:
         """Save the record and publish the session."""

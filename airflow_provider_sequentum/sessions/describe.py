@@ -203,7 +203,7 @@ def failure_for(
     match action:
         case Action.BUILD_FAILED:
             cause = (session.error or "the service states no reason").rstrip(".")
-            message = f"{session.name} ended in an error: {cause}. No agent was saved."
+            message = f"{session.name} ended in an error: {cause}. {_saved_agent(session)}"
             if config.is_given:
                 return ended(session, f"{message} {start_over}", reason="refused")
             follows = "The next attempt starts a new session."
@@ -224,13 +224,18 @@ def failure_for(
             message = f"{session.name} is ready and nothing is left to send (on_ready='fail'). It said: "
             return ended(session, f"{message}{last_message or 'nothing'}", reason="unanswered")
         case _:
-            message = f"{session.name} was cancelled by a person or another program. No agent was saved."
+            message = f"{session.name} was cancelled by a person or another program. {_saved_agent(session)}"
             return ended(session, f"{message} {start_over}", reason="cancelled")
     return AgentBuilderFailed(
         f"{message} {follows if task.has_next_attempt else start_over}",
         session_id=session.session_id,
         agent_id=session.agent_id,
     )
+
+
+def _saved_agent(session: Session) -> str:
+    # A single-shot server saves the agent as soon as there is one.
+    return "No agent was saved." if session.agent_id is None else f"Agent {session.agent_id} exists."
 
 
 def ended(session: Session, message: str, *, reason: str) -> AgentBuilderEnded:

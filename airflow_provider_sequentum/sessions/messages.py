@@ -97,7 +97,7 @@ def _deliver(
                 continue
             log.warning("The response was lost; checking whether the request was received. (%s)", error)
             record, is_taken = _find_out(port, record, request, take)
-            if is_taken:
+            if is_taken or record.known_session.state is SessionState.UNKNOWN:
                 return record
             deliveries += 1
             if deliveries == MAX_DELIVERIES:
@@ -134,7 +134,9 @@ def _after_refusal(
     session = look_at(port, record.known_session, take)
     record = record.seen(session)
     if session.state is SessionState.READY:
-        if error.status_code == 409 and may_wait:
+        # A server that counts the events of a session takes messages, so a 404 may pass there.
+        may_pass = error.status_code == 409 or (error.status_code == 404 and session.last_index >= 0)
+        if may_pass and may_wait:
             return record, True
         if error.status_code not in _NOT_OFFERED:
             raise _refused(record, f"{error} The agent was not saved. Correct this, then clear")
@@ -168,7 +170,8 @@ def _find_out(
                 reason="ambiguous",
             )
         session = session.acknowledged() if is_taken else session.rejected()
-    log.info("The %s was %s by the service.", request.value, "received" if is_taken else "not received")
+    if is_taken or session.state is not SessionState.UNKNOWN:
+        log.info("The %s was %s by the service.", request.value, "received" if is_taken else "not received")
     record = record.resolved(session, doubted=None if is_taken else request)
     port.save(record)
     return record, is_taken

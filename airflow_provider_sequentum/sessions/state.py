@@ -291,7 +291,10 @@ def next_action(session: Session, followups: int, on_ready: str, now: datetime) 
             return Action.DONE if session.agent_id is not None else Action.NO_AGENT
     if session.sent < followups:
         return Action.FOLLOW_UP
-    if on_ready == "finish" and not session.has_finish:
-        return Action.DONE if session.agent_id is not None else Action.NO_AGENT
-    when_ready = {"finish": Action.FINISH, "leave": Action.LEAVE, "cancel": Action.CANCEL}
+    if on_ready == "finish" and session.has_finish:
+        return Action.FINISH
+    # A single-shot server may leave a session ready. That is its end, and no question to answer.
+    if session.completes_by_itself and session.agent_id is not None:
+        return Action.DONE
+    when_ready = {"finish": Action.NO_AGENT, "leave": Action.LEAVE, "cancel": Action.CANCEL}
     return when_ready.get(on_ready, Action.UNANSWERED)

@@ -46,7 +46,7 @@ class SessionStopper(JobStopper["SessionStatus"]):
     def sentence(self) -> str:
         """What happened to the session, and the agent that exists, if any."""
         # A single-shot server saves the agent as soon as there is one, and cancelling does not remove it.
-        saved = self.seen.agent_id if self.seen is not None else None
+        saved = (self.seen.agent_id if self.seen is not None else None) or self._session.agent_id
         return super().sentence if saved is None else f"{super().sentence} Agent {saved} exists."
 
     def session(self, now: datetime) -> Session:

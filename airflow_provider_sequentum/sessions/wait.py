@@ -229,14 +229,16 @@ def poll(port: Sender, poller: SessionPoller) -> None:
             poller.answered(reply, port.now())
 
 
-def wait_for_turn(port: Sender, poller: SessionPoller) -> Session:
+def wait_for_turn(port: Sender, poller: SessionPoller, note: Callable[[Session], None] = lambda _: None) -> Session:
     """Wait on the worker until the session needs an answer, has ended, or the deadline has passed.
 
+    :param note: called with the session after each poll.
     :raises SequentumError: see :func:`poll`.
     """
     while True:
         poller.begin()
         poll(port, poller)
+        note(poller.session)
         now = port.now()
         if poller.is_done(now):
             return poller.session

@@ -120,6 +120,10 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
 
     # Life cycle
 
+    def abandoned(self, message: str) -> SpaceRunsEnded:
+        """Return the exception, which is not retried, for runs that the next attempt would not find."""
+        return SpaceRunsEnded(message, space_id=self.config.space_id)
+
     def start_or_join(self) -> bool:
         """Start the agents, or join the runs of an earlier attempt; return whether all of them have ended."""
         new = self.new_record()
@@ -430,7 +434,9 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
         if not attempts:
             return []
         records = [attempt.known_record for attempt in attempts]
-        return list(zip(attempts, stop_runs(self.port, records, self.config.stop_grace), strict=True))
+        results = stop_runs(self.port, records, self.config.stop_grace)
+        self.stop_failed = self.stop_failed or not all(result.confirmed for result in results)
+        return list(zip(attempts, results, strict=True))
 
     def _owned(self) -> list[RunAttempt]:
         return [run for run in self.runs.values() if run.may_be_running and not run.is_let_go]

@@ -65,6 +65,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
 
     async def wait(self) -> dict[str, Any]:
         """Return the event, as soon as there is one."""
+        from airflow_provider_sequentum.jobs.record import fields_of
         from airflow_provider_sequentum.sessions.record import session_id_in
         from airflow_provider_sequentum.sessions.state import Session
         from airflow_provider_sequentum.sessions.wait import SessionPoller, TurnEvent
@@ -79,7 +80,7 @@ class AgentBuilderTrigger(RemoteJobTrigger):
             with client_errors_as_exceptions(self.sequentum_conn_id):
                 is_deadline = await self._wait_for_turn(poller)
         except SequentumException as error:
-            return TurnEvent(session=poller.session, error=type(error).__name__, message=str(error)).to_json()
+            return TurnEvent(session=poller.session, **fields_of(error)).to_json()
         return TurnEvent(session=poller.session, is_deadline=is_deadline).to_json()
 
     async def _wait_for_turn(self, poller: SessionPoller) -> bool:

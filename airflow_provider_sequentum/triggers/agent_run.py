@@ -88,6 +88,7 @@ class AgentRunTrigger(RemoteJobTrigger):
     async def wait(self) -> dict[str, Any]:
         """Wait, and return the event."""
         from airflow_provider_sequentum.api.errors import SequentumError
+        from airflow_provider_sequentum.jobs.record import fields_of
         from airflow_provider_sequentum.runs.wait import RunEvent, WaitSpec
         from airflow_provider_sequentum.watching.watcher import wait_for_run
 
@@ -100,7 +101,7 @@ class AgentRunTrigger(RemoteJobTrigger):
         except (SequentumException, SequentumError) as error:
             failure = from_client(error, self.sequentum_conn_id)
             ids = {"agent_id": self.agent_id, "run_id": self.run_id}
-            return RunEvent(**ids, error=type(failure).__name__, message=str(failure)).to_json()
+            return RunEvent(**ids, **fields_of(failure)).to_json()
         run_id = run.id if run is not None else self.run_id
         return RunEvent(agent_id=self.agent_id, run_id=run_id, outcome=outcome, run=run).to_json()
 

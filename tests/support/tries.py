@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 
 from airflow_provider_sequentum.api.errors import SequentumError
 from airflow_provider_sequentum.exceptions import from_client
+from airflow_provider_sequentum.jobs.record import fields_of
 from airflow_provider_sequentum.runs.wait import RunEvent, WaitSpec, wait_for_runs
 from tests.support.airflow import FakeTask
 from tests.support.worker import Worker
@@ -36,7 +37,7 @@ def _event(worker: Worker, arguments: dict[str, Any]) -> dict[str, Any]:
     record = run.model_dump(mode="json") if run is not None else None
     if isinstance(outcome, SequentumError):
         error = from_client(outcome, "sequentum_default")
-        event = RunEvent(**ids, error=type(error).__name__, message=str(error), run=record)
+        event = RunEvent(**ids, **fields_of(error), run=record)
     else:
         event = RunEvent(**ids, outcome=outcome, run=record)
     return json.loads(json.dumps(event.to_json()))  # type: ignore[no-any-return]

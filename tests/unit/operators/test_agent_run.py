@@ -1289,6 +1289,27 @@ def test_without_a_state_store_a_retry_joins_the_only_run_that_goes(
     assert run_through(worker, task, deferrable=deferrable) == (101 if joins else 102)
 
 
+@BOTH
+@pytest.mark.parametrize("ends_by", ["outage", "timeout"])
+@pytest.mark.parametrize("map_index", [-1, 0])
+def test_without_a_state_store_no_retry_starts_a_run_beside_one_that_could_not_be_stopped(
+    service: FakeService, worker: Worker, task: FakeTask, deferrable: bool, ends_by: str, map_index: int
+) -> None:
+    """The retry of a mapped task finds no run, and that of another task joins the one that goes."""
+    service.plans = [Plan(seconds=None)]
+    task.has_state_store, task.ti.map_index, task.ti.max_tries = False, map_index, 1
+    faults: list[tuple[ErrorOf, bool] | None] = [(fakes.server_error, False)] * 400
+    service.faults.update(stop=faults, kill=faults)
+    if ends_by == "outage":
+        service.faults["status"] = [None, *faults]
+    passing = SequentumUnavailable if ends_by == "outage" else AgentRunTimeout
+    kind = AgentRunStartAmbiguous if map_index >= 0 else passing
+    with pytest.raises(kind, match="may be running and costing credits") as caught:
+        run_through(worker, task, deferrable=deferrable, retries=1, timeout=3000)
+    assert caught.value.run_id == 101
+    assert isinstance(caught.value, AirflowFailException) == (map_index >= 0)
+
+
 def test_without_a_state_store_a_cleared_task_starts_again(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:

@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_provider_sequentum.api.call import Call
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.exceptions import (
     AgentRunFailed,
@@ -28,6 +29,7 @@ from airflow_provider_sequentum.exceptions import (
     SensedAgentRunFailed,
     SensedAgentRunFailure,
     SequentumConnectionException,
+    SequentumConnectionNotFound,
     SequentumRequestRefused,
     SequentumSkipped,
     SequentumUnavailable,
@@ -378,19 +380,62 @@ def test_a_wrong_key_fails_at_once(worker: Worker, task: FakeTask, mode: str, so
         sense(worker, task, mode, soft_fail=soft)
 
 
-@pytest.mark.parametrize("soft", [False, True])
-def test_a_trigger_that_could_not_go_on(worker: Worker, task: FakeTask, soft: bool) -> None:
+SOFTNESS = pytest.mark.parametrize("softness", [{}, {"soft_fail": True}, {"never_fail": True}], ids=str)
+
+
+def unknown_connection(call: Call[Any]) -> Any:
+    """Return the error of a worker to which Airflow gives no connection."""
+    return SequentumConnectionNotFound("Airflow does not find it.")
+
+
+@MODES
+@SOFTNESS
+def test_what_a_retry_can_fix_is_only_skipped_with_never_fail_in_every_mode(
+    worker: Worker, task: FakeTask, mode: str, softness: dict[str, Any]
+) -> None:
+    worker.service.start(by_stranger=True)
+    worker.service.faults["status"] = [(unknown_connection, False)]
+    with pytest.raises(AirflowSkipException if "never_fail" in softness else SequentumConnectionNotFound):
+        sense(worker, task, mode, **softness)
+
+
+@MODES
+@SOFTNESS
+@pytest.mark.parametrize("seconds", [0, 100], ids=["over already", "later"])
+@pytest.mark.parametrize("error", [None, fakes.unauthorized])
+def test_no_failure_is_its_own_cause(
+    worker: Worker, task: FakeTask, mode: str, softness: dict[str, Any], seconds: float, error: ErrorOf | None
+) -> None:
+    """With structlog before 25.5, Airflow's log follows such a chain of causes until the memory is full."""
+    worker.service.plans = [Plan(RunStatus.FAILURE, seconds=seconds)]
+    worker.service.start(by_stranger=True)
+    if error is not None:
+        worker.service.faults["status"] = [*[None] * bool(seconds), *[(error, False)] * 9]
+    with pytest.raises(AirflowException) as caught:
+        sense(worker, task, mode, **softness)
+    chain: list[BaseException] = []
+    following: BaseException | None = caught.value
+    while following is not None:
+        assert following not in chain
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+
+
+@SOFTNESS
+@pytest.mark.parametrize("kind", [SequentumConnectionException, SequentumConnectionNotFound, SequentumUnavailable])
+def test_a_trigger_that_could_not_go_on(
+    worker: Worker, task: FakeTask, softness: dict[str, Any], kind: type[Exception]
+) -> None:
     worker.service.start(by_stranger=True)
     deferral = deferred_by(lambda: sensor("deferred").execute(task.context))
-    event = RunEvent(
-        agent_id=7, run_id=101, error="SequentumConnectionException", message="The key is wrong."
-    ).to_json()
-    kind = AirflowSkipException if soft else SequentumConnectionException
-    with pytest.raises(kind) as caught:
-        sensor("deferred", soft_fail=soft).resume_execution(
+    event = RunEvent(agent_id=7, run_id=101, error=kind.__name__, message="It broke.").to_json()
+    # As in a poke, soft_fail skips only what a retry cannot fix.
+    is_skipped = "never_fail" in softness or ("soft_fail" in softness and issubclass(kind, AirflowFailException))
+    with pytest.raises(AirflowSkipException if is_skipped else kind) as caught:
+        sensor("deferred", **softness).resume_execution(
             "execute_complete", {**(deferral.kwargs or {}), "event": event}, task.context
         )
-    assert soft or str(caught.value) == "The key is wrong. The run was left alone."
+    assert str(caught.value) == "It broke. The run was left alone."
 
 
 @pytest.mark.parametrize("event", [None, {}, {"status": "success"}, {"outcome": "ended", "run": None}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_sequentum.airflow_compat import kill
 from airflow_provider_sequentum.airflow_compat.deferral import DEFERRAL_FAILED
 from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
+from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.exceptions import (
     AgentBuilderEnded,
     SequentumRequestRefused,
@@ -18,6 +20,7 @@ from airflow_provider_sequentum.exceptions import (
 )
 from airflow_provider_sequentum.operators import remote_job
 from airflow_provider_sequentum.operators.agent_builder import AgentBuilderOperator
+from airflow_provider_sequentum.retry_rules import retry_after
 from airflow_provider_sequentum.sessions.files import ScreenshotFolder
 from tests.support.airflow import StateStore
 from tests.support.builder import PROMPT, FakeBuilder, FakeSession, both_modes, build, first_event, use_builder
@@ -45,6 +48,17 @@ def service(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
     fake = FakeBuilder(looks=1)
     use_builder(monkeypatch, Worker(fake))
     return fake
+
+
+@both_modes
+def test_how_long_the_service_asks_to_wait_is_known_to_a_retry_policy(service: FakeBuilder, deferrable: bool) -> None:
+    def in_maintenance(call: Any) -> HttpStatusError:
+        return HttpStatusError("Down for maintenance.", purpose=call.purpose, status_code=503, retry_after=900.0)
+
+    service.broken["status"] = in_maintenance
+    with pytest.raises(SequentumUnavailable) as caught:
+        service.task(retries=1).run(build(deferrable=deferrable))
+    assert retry_after(caught.value) == timedelta(seconds=900)
 
 
 @both_modes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import count
@@ -14,15 +15,17 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_sequentum.airflow_compat.kill import AirflowTaskTerminated
 from airflow_provider_sequentum.exceptions import (
     AgentBuilderEnded,
+    AgentBuilderException,
     AgentBuilderTimeout,
     SequentumConnectionException,
     SequentumException,
     SequentumRequestRefused,
+    SequentumUnavailable,
 )
 from airflow_provider_sequentum.hooks.port import AttemptPort
 from airflow_provider_sequentum.reporting.links import SESSION_LINK_KEY
 from tests.support import builder
-from tests.support.builder import FakeBuilder, both_modes, first_event, use_builder
+from tests.support.builder import BuildTask, FakeBuilder, FakeSession, both_modes, first_event, use_builder
 from tests.support.service import ErrorOf, answer_lost, bad_request, not_found, server_error, unauthorized
 from tests.support.worker import Killed, Worker
 
@@ -284,6 +287,132 @@ def test_a_single_shot_build_that_ends_before_it_can_be_cancelled_is_a_success(s
     service.faults["stop"] = [(server_error, False)] * 9
     world = service.task()
     assert world.run(build(followups=None, timeout=15)) == 700
+
+
+@pytest.mark.parametrize(
+    ("deferrable", "end"),
+    [(False, server_error), (True, server_error), (False, Killed)],
+    ids=["an outage", "an outage in the triggerer", "a death"],
+)
+@pytest.mark.parametrize("on_lost_session", ["fail", "start"])
+def test_an_agent_that_an_attempt_has_seen_is_returned_by_the_next_one(
+    service: FakeBuilder, deferrable: bool, end: Any, on_lost_session: str
+) -> None:
+    """A single-shot server forgets a session soon after its end, and its agent is built."""
+    service.single_shot = True
+    status = service._status
+
+    def ending(session: FakeSession, call: Any) -> dict[str, Any]:
+        if session.agent_id is not None:
+            service.broken["status"] = end
+        return status(session, call)
+
+    service._status = ending  # type: ignore[method-assign]
+    operator = build(followups=None, deferrable=deferrable, on_lost_session=on_lost_session)
+    world = service.task(retries=1)
+    with pytest.raises((SequentumUnavailable, Killed)):
+        world.run(operator)
+    service.broken.clear()
+    service.sessions["s1"].is_torn_down = True
+    world.next_attempt()
+    assert world.run(build(followups=None, deferrable=deferrable, on_lost_session=on_lost_session)) == 700
+    assert len(service.sessions) == 1
+
+
+def an_outage(service: FakeBuilder, world: BuildTask) -> dict[str, Any]:
+    service.faults["status"] = [None, *[(server_error, False)] * 400]
+    return {}
+
+
+def a_timeout(service: FakeBuilder, world: BuildTask) -> dict[str, Any]:
+    service.looks = 1000
+    return {"timeout": 15}
+
+
+def a_lost_xcom(service: FakeBuilder, world: BuildTask) -> dict[str, Any]:
+    push = world.ti.xcom_push
+
+    def failing(key: str, value: Any) -> None:
+        if service.going():
+            raise RuntimeError("not pushed")
+        push(key, value)
+
+    world.ti.xcom_push = failing  # type: ignore[method-assign]
+    return {}
+
+
+def an_unexpected_error_at_the_start(service: FakeBuilder, world: BuildTask) -> dict[str, Any]:
+    start = service._start
+
+    def broken(call: Any) -> dict[str, Any]:
+        start(call)
+        raise RuntimeError("not read")
+
+    service._start = broken  # type: ignore[method-assign]
+    return {}
+
+
+ENDS = [an_outage, a_timeout, a_lost_xcom, an_unexpected_error_at_the_start]
+
+
+@both_modes
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("durable", [True, False], ids=["store", "no store"])
+def test_no_retry_starts_a_session_beside_one_that_could_not_be_ended(
+    service: FakeBuilder, deferrable: bool, end: Callable[..., dict[str, Any]], durable: bool
+) -> None:
+    world = service.task(retries=1, durable=durable)
+    service.broken["cancel"] = server_error
+    parameters = end(service, world)
+    with pytest.raises((RuntimeError, SequentumException)) as caught:
+        world.run(build(followups=None, deferrable=deferrable, **parameters))
+    if not durable:
+        # No later attempt could know of the session, so Airflow must not make one.
+        assert isinstance(caught.value, AgentBuilderEnded)
+        assert caught.value.reason == "ambiguous"
+        assert says_so(caught.value)
+        return
+    world.next_attempt()
+    with suppress(RuntimeError, SequentumException):
+        world.run(build(followups=None, deferrable=deferrable, **parameters))
+    assert len(service.sessions) == 1
+
+
+@both_modes
+@pytest.mark.parametrize("end", ENDS)
+def test_without_a_store_the_last_attempt_fails_with_what_happened(
+    service: FakeBuilder, deferrable: bool, end: Callable[..., dict[str, Any]]
+) -> None:
+    world = service.task(durable=False)
+    service.broken["cancel"] = server_error
+    parameters = end(service, world)
+    with pytest.raises((SequentumUnavailable, AgentBuilderTimeout, RuntimeError)) as caught:
+        world.run(build(followups=None, deferrable=deferrable, **parameters))
+    assert says_so(caught.value)
+
+
+@both_modes
+@pytest.mark.parametrize("status", ["error", "cancelled"])
+@pytest.mark.parametrize("agent_id", [None, 7])
+def test_a_session_that_ends_badly_says_whether_an_agent_exists(
+    service: FakeBuilder, deferrable: bool, status: str, agent_id: int | None
+) -> None:
+    """A single-shot server saves the agent as soon as there is one, and an abort does not remove it."""
+    service.single_shot = True
+    start = service._start
+
+    def ends_badly(call: Any) -> dict[str, Any]:
+        answer = start(call)
+        session = service.sessions[answer["sessionId"]]
+        session.status, session.agent_id, session.error = status, agent_id, "it broke"
+        return answer
+
+    service._start = ends_badly  # type: ignore[method-assign]
+    with pytest.raises(AgentBuilderException) as caught:
+        service.task().run(build(followups=None, deferrable=deferrable))
+    assert ("No agent was saved." in str(caught.value)) == (agent_id is None)
+    assert ("Agent 7 exists." in str(caught.value)) == (agent_id is not None)
+    assert caught.value.agent_id == agent_id
 
 
 def test_the_start_itself_may_take_longer_than_the_deadline(service: FakeBuilder) -> None:

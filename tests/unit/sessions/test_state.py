@@ -242,6 +242,16 @@ def test_a_server_without_events_completes_by_itself_so_its_ready_is_no_question
     assert decide(ready, 0, on_ready, START + SAVING_GRACE) != Action.WAIT
 
 
+@pytest.mark.parametrize("on_ready", ["finish", "leave", "fail", "cancel"])
+@pytest.mark.parametrize("missing", ["has_events", "has_finish"])
+def test_a_server_that_completes_by_itself_and_stays_ready_has_built_the_agent(on_ready: str, missing: str) -> None:
+    ready = session(SessionState.READY, agent_id=7).updated(**{missing: False})
+    # With "finish", the server is asked whether it has one.
+    expected = Action.FINISH if on_ready == "finish" and ready.has_finish else (Action.DONE, 7)
+    assert decide(ready, 0, on_ready, START + SAVING_GRACE) == expected
+    assert decide(ready.updated(agent_id=None), 0, on_ready, START + SAVING_GRACE) != (Action.DONE, None)
+
+
 def test_a_ready_from_before_the_message_is_not_taken_for_the_answer() -> None:
     said = session(SessionState.READY).sending(START).acknowledged()
     stale = said.observe_status(status("ready"), START + timedelta(seconds=1))

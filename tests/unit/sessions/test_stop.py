@@ -56,6 +56,18 @@ def test_a_session_is_cancelled_in_both_eras(
     assert result.sentence == "It has been cancelled."
 
 
+@pytest.mark.parametrize("states_agent", [True, False])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_agent_that_exists_is_named_whenever_it_was_seen(
+    service: FakeBuilder, worker: Worker, states_agent: bool, is_known: bool
+) -> None:
+    service.single_shot = True
+    service.sessions["s1"] = FakeSession(status="ready", looks_left=10, agent_id=7 if states_agent else None)
+    result = cancel_session(worker, Session(session_id="s1", agent_id=7 if is_known else None))
+    exists = " Agent 7 exists." if states_agent or is_known else ""
+    assert result.sentence == f"It has been cancelled.{exists}"
+
+
 def test_stop_is_not_used_where_it_would_only_interrupt(cancelled: Cancelling, service: FakeBuilder) -> None:
     service.sessions["s1"] = FakeSession(looks_left=10)
     cancelled()

@@ -225,6 +225,31 @@ def test_its_timeout(service: FakeService, worker: Worker, task: FakeTask, defer
     assert statuses == [RunStatus.SUCCESS, going, going]
 
 
+@BOTH
+@pytest.mark.parametrize(("map_index", "is_retried"), [(-1, True), (0, False)])
+@pytest.mark.parametrize("ends_by", ["outage", "timeout"])
+def test_without_a_state_store_no_retry_starts_runs_beside_those_that_could_not_be_stopped(
+    service: FakeService,
+    worker: Worker,
+    task: FakeTask,
+    deferrable: bool,
+    map_index: int,
+    is_retried: bool,
+    ends_by: str,
+) -> None:
+    """The retry of a mapped task finds no runs, and that of another task joins those that go."""
+    service.plans = [Plan(seconds=None)]
+    task.has_state_store, task.ti.map_index, task.ti.max_tries = False, map_index, 1
+    faults: list[tuple[ErrorOf, bool] | None] = [(fakes.server_error, False)] * 2000
+    service.faults.update(stop=faults[:], kill=faults[:])
+    if ends_by == "outage":
+        service.faults["status"] = faults[:]
+    with pytest.raises((SpaceRunsFailed, SequentumUnavailable)) as caught:
+        run_through(worker, task, deferrable=deferrable, retries=1, timeout=3000)
+    assert "may be running and costing credits" in str(caught.value)
+    assert isinstance(caught.value, AirflowFailException) != is_retried
+
+
 def test_runs_from_before_a_clear_that_ended_well_are_no_success_when_the_time_is_up(
     service: FakeService, worker: Worker, task: FakeTask
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -14,6 +15,7 @@ from airflow_provider_sequentum.airflow_compat.trigger_life import OVER, SHORTES
 from airflow_provider_sequentum.api.errors import HttpStatusError
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.exceptions import SequentumConnectionException
+from airflow_provider_sequentum.retry_rules import retry_after
 from airflow_provider_sequentum.runs.stop import RunStopper
 from airflow_provider_sequentum.runs.wait import PollOutcome, RunEvent, WaitSpec
 from airflow_provider_sequentum.triggers import agent_run, remote_job
@@ -138,6 +140,14 @@ async def test_a_wait_that_cannot_go_on(wait: dict[str, Any], error: Exception) 
     assert (event.outcome, event.run_id) == (None, 42)
     assert isinstance(event.exception(), SequentumConnectionException)
     assert str(error) in str(event.exception())
+
+
+@pytest.mark.parametrize("seconds", [None, 900.0])
+async def test_how_long_the_service_asks_to_wait_reaches_the_task(wait: dict[str, Any], seconds: float | None) -> None:
+    wait["result"] = HttpStatusError("Down for maintenance.", status_code=503, retry_after=seconds)
+    event = json.loads(json.dumps((await events(trigger()))[0]))
+    asked = retry_after(RunEvent.from_json(event).exception())
+    assert asked == (None if seconds is None else timedelta(seconds=seconds))
 
 
 async def test_an_error_no_one_foresaw_breaks_the_trigger(wait: dict[str, Any]) -> None:
