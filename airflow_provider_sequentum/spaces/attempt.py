@@ -144,6 +144,10 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
             self._look_once()
             return True
         self._conclude_waited()
+        if lost := [run.config.agent_id for run in self._owned() if not run.can_be_joined]:
+            # A trigger that waits for the others could not stop them.
+            doubt = doubt_about(f"Runs of agents {listed(lost)}", "them")
+            log.warning("%s The task looks for them once the other runs have ended.", doubt)
         return not self._pending()
 
     def new_record(self) -> SpaceRecord:
