@@ -80,6 +80,18 @@ def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any]
     return str(getattr(decision.action, "value", decision.action)) != "fail"
 
 
+def is_own_task(operator: BaseOperator, context: Mapping[str, Any]) -> bool:
+    """Return whether Airflow executes this operator, and not a task whose code calls it.
+
+    Airflow permits such a call. But it tells only its own task of a kill, resumes only that one after a deferral, and
+    keeps one task state store for all operators that the code calls.
+    """
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+    task = getattr(context["ti"], "task", None)
+    return not isinstance(task, BaseOperator) or task is operator
+
+
 def current_context() -> Context | None:
     """Return the context of the task that this process executes; ``None`` before it has started."""
     try:

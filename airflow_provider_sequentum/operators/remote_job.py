@@ -27,7 +27,7 @@ from airflow_provider_sequentum.airflow_compat.kill import (
     is_ended,
     next_attempt_is_sure,
 )
-from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_retried
+from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_own_task, is_retried
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
 from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, doubt_about, from_client
 from airflow_provider_sequentum.reporting.links import lead_to_dashboard
@@ -94,6 +94,12 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def execute(self, context: Context) -> Any:
         """Start the job, or join the one that an earlier attempt left, and wait until it ends."""
+        if not is_own_task(self, context):
+            raise SequentumRequestRefused(
+                f"{type(self).__name__} was called by the code of the task {context['ti'].task_id!r}, which would not "
+                "stop its job when the task is killed, and would start it again in a retry. Nothing was sent. Make it "
+                "a task of its own; for several agents or inputs, map it with expand()."
+            )
         with self._reading_record(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
             value = self._state(context).read()
         previous = None if value is None else self._read_or_refuse([value], context)
