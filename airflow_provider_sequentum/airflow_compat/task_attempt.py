@@ -1,9 +1,11 @@
 """Which attempt of a task this is, and whether there will be another one.
 
 No version of Airflow states it, but it follows from ``max_tries`` and ``try_number``: Airflow increases ``max_tries``
-at a clear and at nothing else, so that the first attempt after a clear is number ``max_tries - retries + 1``. One kind
-of clear cannot be detected: if the worker had died and Airflow had not noticed it yet, Airflow retries the task and
-leaves ``max_tries`` unchanged.
+at a clear and at nothing else, so that the first attempt after a clear is number ``max_tries - retries + 1``. Two kinds
+of clear cannot be detected. If the worker had died and Airflow had not noticed it yet, Airflow retries the task and
+leaves ``max_tries`` unchanged. And if the DAG's author lowered ``retries`` by the number of attempts so far, the sum of
+both, which a clear sets ``max_tries`` to, is what it was. Both are taken for retries, because a retry that is taken for
+a clear would start another run.
 """
 
 from __future__ import annotations
