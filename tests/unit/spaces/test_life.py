@@ -74,7 +74,7 @@ def test_a_run_that_no_trigger_can_stop_is_told_of_before_the_others_are_waited_
         life.a_try_runs(death=None, calls_on_kill=False)
         assert (life.state, len(life.waits()), len(life.left_out)) == ("deferred", 1, 1)
         [said] = [line for line in life.worker.warned if "running and costing credits" in line]
-        assert f"of agents [{7 if lost == 'start' else 8}]" in said
+        assert f"A run of agent {7 if lost == 'start' else 8} may be running" in said
     finally:
         life.service.list_lag = 0.0
         life.teardown()
