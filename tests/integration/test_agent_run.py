@@ -508,7 +508,7 @@ def test_nothing_is_started_with_another_connection_beside_a_run_that_may_go_on(
     task.next_attempt()
     task.ti.max_tries = 1 if is_last else 2
     sandbox.faults.add(Fault(route="POST *", status=403, times=None))
-    with pytest.raises(SequentumUnavailable, match="'sequentum_default'.* Nothing was started") as caught:
+    with pytest.raises(SequentumUnavailable, match=r"'sequentum_default'.* Nothing was started") as caught:
         carry_out(lambda: operator(agent.id, sequentum_conn_id="other", stop_grace=0), task)
     assert other_account.ledger.starts() == []
     assert ("may be running and costing credits" if is_last else "The next attempt joins it") in str(caught.value)
