@@ -1,9 +1,11 @@
 """Which attempt of a task this is, and whether there will be another one.
 
 No version of Airflow provides this, but it follows from ``max_tries`` and ``try_number``: Airflow increases
-``max_tries`` only when a task is cleared, so the first attempt after a clear is number ``max_tries - retries + 1``. One
-kind of clear cannot be detected: if the worker has died and Airflow has not noticed it yet, Airflow retries the task
-and leaves ``max_tries`` unchanged.
+``max_tries`` only when a task is cleared, so the first attempt after a clear is number ``max_tries - retries + 1``. Two
+kinds of clear cannot be detected. If the worker has died and Airflow has not noticed it yet, Airflow retries the task
+and leaves ``max_tries`` unchanged. And if the DAG's author lowered ``retries`` by the number of attempts so far, their
+sum, which a clear sets ``max_tries`` to, stays the same. Both count as retries, because a retry that counts as a clear
+would start another run.
 """
 
 from __future__ import annotations
@@ -78,6 +80,18 @@ def is_retried(error: BaseException, task: TaskFacts, context: Mapping[str, Any]
         log.exception("The task's retry policy raised an error, so Airflow ignores it.")
         return True
     return str(getattr(decision.action, "value", decision.action)) != "fail"
+
+
+def is_own_task(operator: BaseOperator, context: Mapping[str, Any]) -> bool:
+    """Return whether Airflow executes this operator, and not a task whose code calls it.
+
+    Airflow permits such a call. But it tells only its own task of a kill, resumes only that one after a deferral, and
+    keeps one task state store for all operators that the code calls.
+    """
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+    task = getattr(context["ti"], "task", None)
+    return not isinstance(task, BaseOperator) or task is operator
 
 
 def current_context() -> Context | None:

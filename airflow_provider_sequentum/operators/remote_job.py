@@ -34,9 +34,15 @@ from airflow_provider_sequentum.airflow_compat.kill import (
     is_ended,
     next_attempt_is_sure,
 )
-from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_retried
+from airflow_provider_sequentum.airflow_compat.task_attempt import current_context, is_own_task, is_retried
 from airflow_provider_sequentum.airflow_compat.task_state import TaskState
-from airflow_provider_sequentum.exceptions import SequentumException, SequentumRequestRefused, doubt_about, from_client
+from airflow_provider_sequentum.exceptions import (
+    SequentumException,
+    SequentumRequestRefused,
+    SequentumUnavailable,
+    doubt_about,
+    from_client,
+)
 from airflow_provider_sequentum.reporting.links import lead_to_dashboard
 
 if TYPE_CHECKING:
@@ -101,6 +107,12 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
 
     def execute(self, context: Context) -> Any:
         """Start the job, or join the one that an earlier attempt left, and wait until it ends."""
+        if not is_own_task(self, context):
+            raise SequentumRequestRefused(
+                f"{type(self).__name__} was called by the code of the task {context['ti'].task_id!r}, which would not "
+                "stop its job when the task is killed, and would start it again in a retry. Nothing was sent. Make it "
+                "a task of its own; for several agents or inputs, map it with expand()."
+            )
         with self._reading_record(may_own_job=int(getattr(context["ti"], "try_number", 1) or 1) > 1):
             value = self._state(context).read()
         previous = None if value is None else self._read_or_refuse([value], context)
@@ -110,14 +122,19 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             # Even if a parameter is invalid, the job of the earlier attempt must have an owner.
             with self._owning(previous, context):
                 attempt = self._new_attempt(context)
-            attempt.take_over(previous)
+                is_elsewhere = attempt.config.sequentum_conn_id != previous.config.sequentum_conn_id
+                if is_elsewhere:
+                    self._end_elsewhere(previous)
+            if not is_elsewhere:
+                attempt.take_over(previous)
         with self._owning(attempt, context):
             attempt.port.connect()
             self._resolve_parameters(attempt)
             is_over = attempt.start_or_join()
             if not attempt.config.wait_for_completion:
+                result = attempt.result
                 attempt.is_let_go = True
-                return attempt.result
+                return result
             return self._wait_until_concluded(attempt, context, is_over=is_over)
 
     def execute_complete(
@@ -174,6 +191,24 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
             super().render_template_fields(context, jinja_env)
 
     # Implementation
+
+    def _end_elsewhere(self, previous: A) -> None:
+        """Stop the job of an earlier attempt with another connection: that of this attempt may not know the job.
+
+        :raises SequentumUnavailable: it could not be confirmed that the job has ended.
+        """
+        conn_id = previous.config.sequentum_conn_id
+        self.log.warning("An earlier attempt used the connection %r. Stopping its job.", conn_id)
+        previous.port.deadline = None
+        fate = previous.stop()
+        if previous.stop_failed:
+            raise SequentumUnavailable(
+                f"{fate} It was started with the connection {conn_id!r}, which the task no longer has. Nothing was "
+                "started."
+            )
+        self.log.info("%s", fate)
+        previous.port.save(None)
+        previous.is_let_go = True
 
     @contextmanager
     def _reading_record(self, *, may_own_job: bool = True) -> Iterator[None]:

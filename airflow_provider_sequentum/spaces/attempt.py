@@ -379,7 +379,11 @@ class SpaceAttempt(JobAttempt[SpaceRecord]):
     def _end(self, agent_id: int, error: BaseException | None) -> None:
         """Note how the agent's run ended in this attempt. It is saved when the task is deferred."""
         error = from_client(error, self.config.sequentum_conn_id) if error is not None else None
-        run = self._runs[agent_id].run if agent_id in self._runs else None
+        attempt = self._runs.get(agent_id)
+        run = attempt.run if attempt is not None else None
+        if attempt is not None and attempt.may_be_running and not (attempt.is_let_go or attempt.can_be_joined):
+            # The others are waited for first, maybe by a trigger, which cannot stop what it does not know.
+            log.warning("%s", doubt_about(attempt.name))
         end = AgentEnd.of(_kind_of(error), str(error or ""), run, self._extras.get(agent_id, {}))
         record = self.known_record
         self.port.record = record.updated(ended={**record.ended, agent_id: end})

@@ -18,7 +18,7 @@ from airflow_provider_sequentum.hooks.port import ClientPort
 from airflow_provider_sequentum.runs.phases import Phase
 from airflow_provider_sequentum.runs.record import RunPolicies, RunRecord
 from airflow_provider_sequentum.runs.stop import stop_runs
-from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, last_action, lock_task, records_in, save_record
+from airflow_provider_sequentum.ui.tasks import TaskKey, TaskView, last_action, lock_task, records_in, replace_record
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -188,16 +188,16 @@ def restart(session: Session, view: TaskView, user: BaseUser, clear: Callable[[d
     plan = restart_plan(view)
     if plan is None:
         raise Impossible("The task or one of its runs is still active, or it has no run of its own.")
-    record = view.record
+    record = view.record if plan.is_in_place and isinstance(view.record, RunRecord) else None
     audit = Audit(session, "sequentum_restart", user, view)
-    if plan.is_in_place and isinstance(record, RunRecord):
-        # Without it, the next attempt would start over because of the clear.
-        save_record(session, view.key, record.updated(max_tries=None))
     try:
+        # Without max_tries, the next attempt does not start over because of the clear.
+        if record is not None and not replace_record(session, view.key, record, record.updated(max_tries=None)):
+            raise Impossible("The task has just been started again.")
         clear(clear_body(view.key))
     except Exception as error:
-        if plan.is_in_place and isinstance(record, RunRecord):
-            save_record(session, view.key, record)
+        if record is not None:
+            replace_record(session, view.key, record.updated(max_tries=None), record)
         audit.finish(session, f"Airflow did not clear the task: {error}")
         raise
     outcome = "The task was cleared; its next attempt " + (

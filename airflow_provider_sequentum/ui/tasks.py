@@ -362,13 +362,18 @@ def recent_runs(session: Session) -> list[SeenRun]:
     return [SeenRun(key, run, conn_ids.get((key.dag_id, key.task_id))) for key, run in found]
 
 
-def save_record(session: Session, key: TaskKey, record: RunRecord) -> None:
-    """Replace the record of a task, which must have one."""
-    row = session.scalar(_stored_rows(key).where(TaskStateStoreModel.key == StartAgentRunOperator.state_key))
-    if row is None:
-        raise ValueError("The task has no record.")
-    row.value = json.dumps(record.to_json())
+def replace_record(session: Session, key: TaskKey, old: RunRecord, new: RunRecord) -> bool:
+    """Replace the record of a task, unless the task has changed it; return whether it was replaced.
+
+    :param old: the record as it was read.
+    """
+    query = _stored_rows(key).where(TaskStateStoreModel.key == StartAgentRunOperator.state_key)
+    row = session.scalar(query.with_for_update().execution_options(populate_existing=True))
+    is_unchanged = row is not None and _read(RunRecord, decoded(row.value)) == old
+    if is_unchanged:
+        row.value = json.dumps(new.to_json())
     session.commit()
+    return is_unchanged
 
 
 def lock_task(session: Session, key: TaskKey) -> None:
@@ -433,12 +438,15 @@ def _record_of(
     if TaskStateStoreModel is not None:
         rows = session.scalars(_stored_rows(key).where(TaskStateStoreModel.key.in_(_RECORDS)))
         values |= {row.key: decoded(row.value) for row in rows}
-    for name, value in values.items():
-        try:
-            return _RECORDS[name].from_json(value)
-        except ValueError:  # of another version, or a reference of a state store's own backend
-            continue
-    return None
+    found = (_read(_RECORDS[name], value) for name, value in values.items())
+    return next((record for record in found if record is not None), None)
+
+
+def _read(kind: type[RunRecord | SpaceRecord], value: object) -> RunRecord | SpaceRecord | None:
+    try:
+        return kind.from_json(value)
+    except ValueError:  # of another version, or a reference of a state store's own backend
+        return None
 
 
 def _runs_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,6 +29,7 @@ from airflow_provider_sequentum.operators.agent_run import StartAgentRunOperator
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
 from airflow_provider_sequentum.sandbox import Sandbox
 from airflow_provider_sequentum.sandbox.agents import Agent
+from airflow_provider_sequentum.sandbox.faults import Fault
 from airflow_provider_sequentum.sandbox.run_plan import RunPlan
 from airflow_provider_sequentum.sensors.agent_run import AgentRunSensor
 from tests.support.airflow import FakeTask, use_first_poke
@@ -457,3 +458,62 @@ def test_the_agents_of_a_space_are_started_within_the_limit_or_not_at_all(sandbo
         run_space(3.5)
     assert [len(sandbox.ledger.starts(agent_id)) for agent_id in agents] == [1, 1]
     assert len(run_space(4)) == 2
+
+
+# Another connection
+
+
+@pytest.fixture
+def other_account(sandbox: Sandbox, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A service with other runs, and an agent with the same id."""
+    with Sandbox(time_scale=20.0, rate_limit=10_000) as opened:
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", opened.connection_uri)
+        assert opened.add_agent("Stock", duration=2.0).id == agent.id
+        yield opened
+
+
+def run_or_space(sandbox: Sandbox, agent: Agent, kind: str, **arguments: Any) -> Any:
+    if kind == "run":
+        return operator(agent.id, **arguments)
+    arguments = {"task_id": "run_agent", "retries": 2, "poll_interval": 0.05, "stop_grace": 0, **arguments}
+    return StartSpaceRunsOperator(space_id=agent.space_id or 0, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["run", "space"])
+def test_an_attempt_with_another_connection_ends_what_the_earlier_one_has_started(
+    sandbox: Sandbox, agent: Agent, task: FakeTask, other_account: Sandbox, kind: str
+) -> None:
+    """The other account does not know the run, so it would not be stopped, and another one would be started."""
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Running")])
+    carry_out(lambda: run_or_space(sandbox, agent, kind, wait_for_completion=False), task)
+    task.next_attempt()
+    carry_out(lambda: run_or_space(sandbox, agent, kind, sequentum_conn_id="other"), task)
+    assert sandbox.ledger.going == []
+    assert [len(account.ledger.starts()) for account in (sandbox, other_account)] == [1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_last", [False, True])
+def test_nothing_is_started_with_another_connection_beside_a_run_that_may_go_on(
+    sandbox: Sandbox,
+    agent: Agent,
+    task: FakeTask,
+    other_account: Sandbox,
+    is_last: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("airflow_provider_sequentum.runs.stop.GRACE_AFTER_KILL", timedelta(seconds=0.5))
+    sandbox.plan_runs(agent.id, [RunPlan(outcome="Running")])
+    carry_out(lambda: operator(agent.id, wait_for_completion=False), task)
+    task.next_attempt()
+    task.ti.max_tries = 1 if is_last else 2
+    sandbox.faults.add(Fault(route="POST *", status=403, times=None))
+    with pytest.raises(SequentumUnavailable, match=r"'sequentum_default'.* Nothing was started") as caught:
+        carry_out(lambda: operator(agent.id, sequentum_conn_id="other", stop_grace=0), task)
+    assert other_account.ledger.starts() == []
+    assert ("may be running and costing credits" if is_last else "The next attempt joins it") in str(caught.value)
+    sandbox.faults.clear()
+    task.ti.max_tries = 2
+    task.next_attempt()
+    carry_out(lambda: operator(agent.id, sequentum_conn_id="other"), task)
+    assert (sandbox.ledger.going, len(other_account.ledger.starts())) == ([], 1)

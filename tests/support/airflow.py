@@ -53,6 +53,8 @@ class FakeTaskInstance:
     run_id: str = "manual"
     start_date: datetime = START
     first_poke: datetime | None = None
+    task: Any = None
+    """The operator that Airflow executes."""
     xcoms: dict[tuple[str, int, str], Any] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:

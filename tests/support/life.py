@@ -78,6 +78,10 @@ class TaskLife(RuleBasedStateMachine):
     def stop_as_the_trigger_does(self, state: str) -> None:
         """Stop the jobs of the deferred task, as its trigger does when a person gave the task another ``state``."""
 
+    def known_to_trigger(self) -> set[Any]:
+        """Return the jobs that the trigger of the deferred task waits for or stops."""
+        return self.mine_going()
+
     @abstractmethod
     def mine_going(self) -> set[Any]:
         """Return the jobs that this task has started and that have not ended."""
@@ -97,6 +101,8 @@ class TaskLife(RuleBasedStateMachine):
         self.deferral: TaskDeferred | None = None
         self.attempts: dict[Any, tuple[int, int]] = {}
         self.told: set[Any] = set()
+        self.left_out: set[Any] = set()
+        """What the trigger of the deferred task does not know of, as the task's log says."""
         self.monkeypatch = pytest.MonkeyPatch()
 
     @property
@@ -204,6 +210,7 @@ class TaskLife(RuleBasedStateMachine):
     def end_deferral(self, state: str) -> None:
         """A person gives the deferred task another state."""
         self.worker.warned.clear()
+        self.told |= self.left_out
         if self.task.has_state_store:
             self.stop_as_the_trigger_does(state)
         if self.is_said() or not self.task.has_state_store:  # before Airflow 3.3 a trigger is not told of it
@@ -241,7 +248,7 @@ class TaskLife(RuleBasedStateMachine):
         try:
             result = work()
         except TaskDeferred as deferral:
-            self.state, self.deferral = "deferred", deferral
+            self.deferred(deferral)
         except Killed:
             if not self.task.has_state_store:
                 self.told |= self.mine_going()  # before Airflow 3.3 nothing is left that knows of it
@@ -281,6 +288,11 @@ class TaskLife(RuleBasedStateMachine):
         """Return whether the exception, or a warning since the attempt began, says that a job may be running."""
         said = " ".join([str(ending), *getattr(ending, "__notes__", []), *self.worker.warned])
         return "running and costing credits" in said
+
+    def deferred(self, deferral: TaskDeferred) -> None:
+        self.state, self.deferral = "deferred", deferral
+        self.left_out = self.mine_going() - self.told - self.known_to_trigger()
+        assert not self.left_out or self.is_said(), f"{self.left_out} are left to no trigger, unsaid"
 
     def failed(self, *, retried: bool) -> None:
         self.deferral = None
@@ -354,6 +366,9 @@ class Life(TaskLife):
                 if other.status is RunStatus.FAILURE:
                     assert self.arguments["retry_mode"] == "new", f"run {other_id} could have been restarted"
         self.attempts[run.id] = attempt
+
+    def known_to_trigger(self) -> set[int]:
+        return {wait["run_id"] for wait in self.waits()}
 
     def mine_going(self) -> set[int]:
         self.service.settle()

@@ -42,6 +42,8 @@ class Stage:
     cached: Any
     airflow_refuses: int | None = None
     airflow_breaks: Exception | None = None
+    meanwhile: Callable[[], object] = lambda: None
+    """What happens between the press of a button and Airflow's clear."""
     cleared: list[dict[str, Any]] = field(default_factory=list)
     _clients: dict[str, Any] = field(default_factory=dict)
 
@@ -95,6 +97,7 @@ class Stage:
         """Do what Airflow's own endpoint does: take it, or refuse."""
         from airflow_provider_sequentum.ui.actions import Impossible
 
+        self.meanwhile()
         if self.airflow_breaks:
             raise self.airflow_breaks
         if self.airflow_refuses:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,13 @@ from airflow.utils.session import create_session
 
 from airflow_provider_sequentum.runs.record import RunRecord
 from airflow_provider_sequentum.sandbox import RunPlan
-from airflow_provider_sequentum.ui import tasks
+from airflow_provider_sequentum.ui import actions, tasks
 from tests.integration.ui.conftest import RUN_ID
+
+try:
+    from airflow.models.task_state_store import TaskStateStoreModel
+except ImportError:  # before Airflow 3.3
+    TaskStateStoreModel = None  # type: ignore[assignment, misc]
 
 if TYPE_CHECKING:
     from tests.integration.ui.conftest import Stage
@@ -196,6 +202,53 @@ def test_a_clear_that_breaks_leaves_the_record_as_it_was_and_is_in_the_audit_log
         stage.act("restart")
     assert saved_record() == before
     assert "the database is away" in json.loads(stage.logs()[-1].extra)["outcome"]
+
+
+def start_of_the_next_attempt(record: RunRecord) -> RunRecord:
+    """Let the scheduler start the task's retry, which saves the run that it has started instead."""
+    started = record.updated(replaced=record.all_runs, run_id=None).started((record.run_id or 0) + 1)
+    with create_session() as session:
+        row = session.query(TaskStateStoreModel).filter_by(key="sequentum_run").one()
+        row.value = json.dumps(started.to_json())
+    return started
+
+
+@KEEPS_RECORDS
+@pytest.mark.parametrize("refusal", [409, OSError("the database is away"), None], ids=["running", "broken", "accepted"])
+def test_a_retry_that_starts_while_the_button_is_pressed_keeps_its_record(
+    stage: Stage, refusal: int | OSError | None
+) -> None:
+    """Without it, a later attempt would not know of the run, and start another one beside it."""
+    failed_run(stage)
+    before = saved_record()
+    if isinstance(refusal, OSError):
+        stage.airflow_breaks = refusal
+    else:
+        stage.airflow_refuses = refusal
+    stage.meanwhile = lambda: start_of_the_next_attempt(before)
+    with suppress(OSError):
+        assert stage.act("restart").status_code == (409 if refusal else 200)
+    assert saved_record() == start_of_the_next_attempt(before)
+
+
+@KEEPS_RECORDS
+def test_a_record_that_has_changed_since_it_was_looked_at_is_not_replaced(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed_run(stage)
+    before = saved_record()
+    audit = actions.Audit
+
+    def slow(*what: Any) -> Any:
+        start_of_the_next_attempt(before)
+        return audit(*what)
+
+    monkeypatch.setattr(actions, "Audit", slow)
+    answer = stage.act("restart")
+    assert (answer.status_code, stage.cleared) == (409, [])
+    assert "has just been started again" in answer.json()["detail"]
+    assert saved_record() == start_of_the_next_attempt(before)
+    assert json.loads(stage.logs()[-1].extra)["is_over"]
 
 
 def test_any_other_end_means_a_new_run_and_the_button_says_so(stage: Stage) -> None:

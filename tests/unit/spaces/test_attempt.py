@@ -730,6 +730,34 @@ def down(service: FakeService, worker: Worker, *, seconds: float = 90, from_call
     worker.exchange = slow  # type: ignore[method-assign]
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["refused", "lost"])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_task_that_only_starts_leaves_nothing_going_when_it_fails(
+    service: FakeService, worker: Worker, task: FakeTask, is_last: bool, lost: bool
+) -> None:
+    """Nothing downstream waits for runs whose task has failed."""
+    service.plans = [Plan(seconds=None)]
+    if lost:
+        service.keeps_run_id, service.list_lag = {8}, 20.0
+    else:
+        service.refuses_to_start = {8: "It is archived."}
+    task.ti.max_tries = 0 if is_last else 2
+    with pytest.raises(SpaceRunsFailed, match="1 of the 3 agents") as caught:
+        run_through(worker, task, wait_for_completion=False)
+    service.settle()
+    going = [run.agent_id for run in service.runs.values() if not run.is_over]
+    if is_last:
+        assert going == []
+        assert f"{3 if lost else 2} runs have ended" in str(caught.value)
+        return
+    assert going == ([7, 8, 9] if lost else [7, 9])
+    assert f"The next attempt {'looks for' if lost else 'joins'} it" in str(caught.value)
+    service.refuses_to_start = {}
+    task.next_attempt()
+    assert len(run_through(worker, task, wait_for_completion=False)) == 3
+    assert service.count("stop") == 0
+
+
 @pytest.mark.parametrize("is_last", [False, True])
 def test_a_retry_while_the_service_is_down_does_not_wait_for_each_run_in_turn(
     service: FakeService, worker: Worker, task: FakeTask, is_last: bool

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.operators.space_run import StartSpaceRunsOperator
+from tests.support import service as fakes
 from tests.support.life import RETRIES, THOROUGH, Life, LifeAmongStrangers
-from tests.support.service import Clock, FakeService
+from tests.support.service import Clock, FakeService, Plan
 from tests.support.tries import fire_space
 
 
@@ -50,6 +54,29 @@ def test_a_run_that_could_not_be_looked_at_is_stopped_with_those_that_are_waited
         life.a_person_marks_the_deferred_task()
         assert not life.mine_going()
     finally:
+        life.teardown()
+
+
+@pytest.mark.parametrize("lost", ["start", "run-all"])
+def test_a_run_that_no_trigger_can_stop_is_told_of_before_the_others_are_waited_for(lost: str) -> None:
+    """The trigger stops what it waits for. Of a run whose start was lost it does not know, maybe for hours."""
+    life = Spaces()
+    life.begin(deferrable=True, on_clear="rerun", retry_mode="new", restarts=0, restart_lag=0)
+    life.service.plans = [Plan(outcome=RunStatus.FAILURE, seconds=0), Plan(seconds=2000)]
+    try:
+        if lost == "start":
+            life.a_try_runs(death=12, calls_on_kill=False)
+            life.service.faults["start"] = [(fakes.answer_lost, True)]
+            life.service.faults["runs"] = [(fakes.server_error, False)] * 2
+        else:
+            life.service.plans = [Plan(seconds=2000)]
+            life.service.keeps_run_id, life.service.list_lag = {8}, 60.0
+        life.a_try_runs(death=None, calls_on_kill=False)
+        assert (life.state, len(life.waits()), len(life.left_out)) == ("deferred", 1, 1)
+        [said] = [line for line in life.worker.warned if "running and costing credits" in line]
+        assert f"A run of agent {7 if lost == 'start' else 8} may be running" in said
+    finally:
+        life.service.list_lag = 0.0
         life.teardown()
 
 
