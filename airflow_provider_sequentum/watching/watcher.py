@@ -147,11 +147,16 @@ async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> Asyn
     :raises SequentumException: the connection is missing or invalid.
     :raises SequentumError: the runs of the agent could not be listed.
     """
-    watcher, listener = _watcher_of(sequentum_conn_id), Listener(agent_id, interval)
+    watcher = _watcher_of(sequentum_conn_id)
+    news: asyncio.Queue[Listing | BaseException] = asyncio.Queue()
+    listener = Listener(agent_id, interval, news.put_nowait)
     watcher.join(listener)
     try:
         while True:
-            yield await listener.next_listing()
+            listing = await news.get()
+            if isinstance(listing, BaseException):
+                raise listing
+            yield listing
     finally:
         watcher.leave(listener)
 
@@ -199,18 +204,12 @@ class RunWatcher:
 
     def join(self, who: Wait | Listener) -> None:
         """Add a wait or a listener."""
-        if isinstance(who, Listener):
-            self._list.listen(who, present().steady)
-        else:
-            self._list.add(who, present())
+        self._list.add(who, present())
         self._changed.set()
 
     def leave(self, who: Wait | Listener) -> None:
         """Remove a wait or a listener. When the last one has left, the watcher ends and closes its client."""
-        if isinstance(who, Listener):
-            self._list.drop(who)
-        else:
-            self._list.remove(who)
+        self._list.remove(who)
         if self._list.is_idle:
             self._is_ending = True
             self._task.cancel()
