@@ -106,25 +106,9 @@ class AgentPoll:
     """
 
     __slots__ = (
-        "agent_id",
-        "asked_at",
-        "asked_run",
-        "asked_size",
-        "has_failed",
-        "interval",
-        "is_asked",
-        "list_size",
-        "listeners",
-        "lone",
-        "newest_listed",
-        "news_at",
-        "page",
-        "page_shows_news",
-        "reach",
-        "shown",
-        "shows_end",
-        "since",
-        "waits",
+        "agent_id", "alone", "asked_at", "asked_run", "asked_size", "has_failed", "interval", "is_asked", "list_size",
+        "listeners", "lists_from", "newest_listed", "news_at", "page", "page_shows_news", "reach", "shown", "shows_end",
+        "since", "waits",
     )  # fmt: skip
 
     def __init__(self, agent_id: int, since: float) -> None:
@@ -133,15 +117,17 @@ class AgentPoll:
         """Start of the interval if it was not polled since: when it was added, or when its page started to show it."""
         self.waits: dict[int, list[Wait]] = {}
         """By run; at 0 those for a run that does not exist yet."""
-        self.lone: dict[int, float] = {}
-        """The runs that are missing in its list, and when each was requested on its own."""
+        self.alone: frozenset[int] = frozenset()
+        """The runs that are requested on their own before the next list, because the last one lacks them."""
+        self.lists_from = -math.inf
+        """Until when only runs are requested, because the list was refused."""
         self.listeners: list[Listener] = []
         self.interval = math.inf
         """Minimum number of seconds between two polls on behalf of the waits."""
         self.is_asked = self.has_failed = False
         """Whether a request is in flight, and whether the last one failed."""
         self.asked_at = -math.inf
-        """When its list was requested, or in its place the only run that matters."""
+        """When something was requested last."""
         self.asked_run = 0
         """Which run was requested last; 0 for the list."""
         self.list_size = self.asked_size = _SHORTEST_LIST
@@ -187,7 +173,7 @@ class AgentPoll:
         waits.remove(who)
         if not waits:
             del self.waits[who.run_id]
-            self.lone.pop(who.run_id, None)
+            self.alone -= {who.run_id}
 
     def found(self, wait: Wait, run_id: int) -> None:
         """Note that the run of a wait exists now."""
@@ -200,8 +186,7 @@ class AgentPoll:
         """Return when it is polled for those who wait; infinity if its page shows all that they wait for."""
         if self.is_left_to_page or not self.waits:
             return math.inf
-        interval = self.interval if self.waits.keys() - self.lone.keys() else CHECK_INTERVAL
-        return max(min([self.asked_at + interval, *(at + self.interval for at in self.lone.values())]), self.since)
+        return max(self.asked_at + (0.0 if self.alone else self.interval), self.since)
 
     def news_due(self) -> float:
         """Return when it is polled for those who listen, or as a check of its page; infinity if it is not."""
@@ -218,16 +203,11 @@ class AgentPoll:
     def take_turn(self, now: float) -> None:
         """Decide which request is sent now. If no other run matters, it is for the run itself instead of the list."""
         others_matter = self.listeners or self.news_at is not None or self.is_left_to_page
-        self.is_asked, self.asked_run, self.asked_size = True, 0, self.list_size
-        if self.lone:
-            longest_ago = min(self.lone, key=self.lone.__getitem__)
-            needs_list = others_matter or self.waits.keys() - self.lone.keys()
-            if self.lone[longest_ago] <= self.asked_at if needs_list else now < self.asked_at + CHECK_INTERVAL:
-                self.asked_run, self.lone[longest_ago] = longest_ago, now
-                return
-        self.asked_at = now
-        if len(self.waits) == 1 and not others_matter:
-            self.asked_run = next(iter(self.waits))
+        self.is_asked, self.asked_at, self.asked_size = True, now, self.list_size
+        if not self.alone and (now < self.lists_from or (len(self.waits) == 1 and not others_matter)):
+            self.alone = frozenset(self.waits) - {0}
+        self.asked_run = min(self.alone, default=0)
+        self.alone -= {self.asked_run}
 
     def call(self) -> Call[Any]:
         """Return the request."""
@@ -237,18 +217,9 @@ class AgentPoll:
             return runs.status(self.agent_id, self.asked_run)
         return runs.list_runs(self.agent_id, self.asked_size)
 
-    def expedite(self, run_id: int) -> None:
-        """Request a run next, on its own or with the list."""
-        if run_id in self.lone:
-            self.lone[run_id] = -math.inf
-        else:
-            self.asked_at = -math.inf
-
     def concerned(self) -> list[Wait]:
         """Return the waits that the last request was for."""
-        if self.asked_run:
-            return list(self.waits.get(self.asked_run, ()))
-        return [wait for wait in self if wait.run_id not in self.lone]
+        return list(self.waits.get(self.asked_run, ()) if self.asked_run else self)
 
     # What its list shows
 
@@ -267,11 +238,10 @@ class AgentPoll:
         active = [run.id for run in listed if self.listeners and not phase_of(run).is_over]
         is_full, may_be_cut = is_cut(listed, self.asked_size), self.may_be_cut(listed)
         has_gap = bool(self.listeners) and is_full and min(places, default=0) > self.reach > 0
-        self.lone = {run_id: at for run_id, at in self.lone.items() if run_id not in places}
         if may_be_cut and (missing or has_gap or 0 in self.waits):
             self.list_size = min(self.asked_size * 4, LONGEST_RUN_LIST)
         else:
-            self.lone = dict.fromkeys(missing, -math.inf) | self.lone
+            self.alone = frozenset(missing)
             deepest = max((places[run_id] for run_id in {*active, *self.waits} if run_id in places), default=0)
             shortest = SHORTEST_LISTING if self.listeners else _SHORTEST_LIST
             self.list_size = min(max(shortest, deepest + deepest // 4), LONGEST_RUN_LIST)
@@ -304,7 +274,7 @@ class AgentPoll:
         """Whether its page will show the end of everything that is waited for, so that it is only polled as a check."""
         is_read = self.page is not None and self.page.is_worth_it
         # After a failed poll it is polled again soon: two failed checks, many minutes apart, would look like an outage.
-        is_shown = self.shows_end is False and not self.has_failed and not self.lone
+        is_shown = self.shows_end is False and not self.has_failed
         return is_read and is_shown and len(self.waits) == 1 and self.last_run > 0
 
     def _is_shown_in_full(self, listed: Sequence[Run]) -> bool:
@@ -339,13 +309,14 @@ class PagePoll:
     :param size: agents on it.
     """
 
-    __slots__ = ("agents", "asked_at", "is_asked", "number", "share", "size")
+    __slots__ = ("agents", "asked_at", "has_failed", "is_asked", "number", "share", "size")
 
     def __init__(self, number: int, size: int) -> None:
         self.number, self.size = number, size
         self.agents: set[AgentPoll] = set()
         """The agents that are expected on it."""
-        self.is_asked = False
+        self.is_asked = self.has_failed = False
+        """Whether a request is in flight, and whether the last one failed. Then its agents are polled directly."""
         self.asked_at = -math.inf
         self.share = 0.0
         """How often it is polled, compared with an agent."""
@@ -364,6 +335,8 @@ class PagePoll:
 
     def fair_share(self) -> float:
         """Return how often to poll it, by how many of the runs that are waited for it shows, and an agent's list."""
+        if self.has_failed:
+            return 0.0
         # After a start, all agents are expected on the first page, which only shows as many as its size.
         waited_for = [agent for agent in islice(self.agents, self.size) if agent.waits]
         shown = sum(agent.last_run > 0 for agent in waited_for)

@@ -159,7 +159,6 @@ class WatchList:
 
     def add(self, who: Wait | Listener, moment: Moment) -> None:
         """Add a wait or a listener."""
-        is_new = who.agent_id not in self._agents
         agent = self._agents.setdefault(who.agent_id, AgentPoll(who.agent_id, moment.steady))
         self._agent_of[who] = agent
         agent.add(who, moment.steady)
@@ -167,8 +166,6 @@ class WatchList:
             self._news_intervals[who.interval] += 1
         else:
             self._note_look(who, moment)
-        if is_new and len(self._agents) == MIN_AGENTS:
-            self._use_pages(self._pages.size)
         if agent.page is None:
             self._expect(agent)
         self._plan(agent)
@@ -256,11 +253,12 @@ class WatchList:
 
     def _forget(self, agent: AgentPoll) -> None:
         self._take_off(agent)
-        self._pages.expect(agent, 0)
+        if (page := agent.page) is not None:
+            self._pages.expect(agent, 0)
+            self._pages_in_turn.drop(page)
+            self._review(page)
         if self._agents.get(agent.agent_id) is agent:
             del self._agents[agent.agent_id]
-            if len(self._agents) == MIN_AGENTS - 1:
-                self._use_pages(self._pages.size)
 
     # Polls that must not be postponed
 
@@ -282,7 +280,7 @@ class WatchList:
                 wait.is_last_look = True
                 self._looks.put(wait, moment.steady + LAST_LOOK)
             agent = self._agent_of[wait]
-            agent.expedite(wait.run_id)
+            agent.alone |= {wait.run_id} - {0}
             if not agent.is_asked:
                 self._expedite(agent, moment.steady)
 
@@ -299,10 +297,10 @@ class WatchList:
     def answered(self, poll: Poll, answer: Any, moment: Moment) -> None:
         """Process the parsed response to a poll."""
         poll.is_asked = False
+        poll.has_failed = False
         if isinstance(poll, PagePoll):
             self._read_page(poll, answer, moment.steady)
             return
-        poll.has_failed = False
         if isinstance(answer, list):
             self._observe(poll, answer, moment)
             self._search(poll, answer, moment)
@@ -317,13 +315,15 @@ class WatchList:
         can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
         if isinstance(poll, PagePoll):
             if self._pages.by_number.get(poll.number) is poll:
-                self._page_failed(poll, error, can_pass, moment.steady)
+                self._page_failed(poll, error, can_pass)
             return
         poll.has_failed, poll.news_at = True, None
+        waits = poll.concerned()
         if poll.asked_run == 0 and not can_pass:
-            # A refused list says nothing about a run, so each run is polled on its own from now on.
-            poll.lone = dict.fromkeys(poll.waits.keys() - {0}, -math.inf) | poll.lone
-        for wait in poll.concerned():
+            # A refused list says nothing about a run, so each run is polled on its own for some time.
+            poll.lists_from = moment.steady + CHECK_INTERVAL
+            waits = poll.waits.get(0, [])
+        for wait in tuple(waits):
             self._judge(wait, error, moment)
         if error.status_code != 429 and poll.asked_run == 0:  # which only means later
             for listener in tuple(poll.listeners):
@@ -408,18 +408,15 @@ class WatchList:
         """Plan when a page is polled, unless it is already planned for those who wait."""
         if page is None or page.is_asked or page in self._pages_in_turn:
             return
-        self._weigh(page, page.fair_share())
+        was_worth_it, page.share = page.is_worth_it, page.fair_share()
         if page.is_worth_it:
             self._pages_in_turn.put(page, page.asked_at + PAGE_INTERVAL)
             self._background.drop(page)
         elif page.agents or page.number == 1:
-            interval = max(min(self._news_intervals, default=math.inf), PAGE_INTERVAL)
-            self._background.put(page, page.asked_at + interval)
+            interval = SHORTEST_INTERVAL if page.has_failed else min(self._news_intervals, default=math.inf)
+            self._background.put(page, page.asked_at + max(interval, PAGE_INTERVAL))
         else:
             self._background.drop(page)
-
-    def _weigh(self, page: PagePoll, share: float) -> None:
-        was_worth_it, page.share = page.is_worth_it, share
         if page.is_worth_it != was_worth_it:
             for agent in page.agents:
                 if agent.shown is not None:
@@ -438,11 +435,10 @@ class WatchList:
         self._review(page)
         self._review(self._pages.by_number.get(page.number + 1))
 
-    def _page_failed(self, page: PagePoll, error: SequentumError, can_pass: bool, now: float) -> None:
+    def _page_failed(self, page: PagePoll, error: SequentumError, can_pass: bool) -> None:
         if can_pass:
-            # Its agents are polled directly until it is read again.
-            self._weigh(page, 1.0)
-            self._pages_in_turn.put(page, now + SHORTEST_INTERVAL)
+            page.has_failed = True
+            self._review(page)
         elif error.status_code == 400 and (size := PAGE_SIZES[PAGE_SIZES.index(page.size) + 1]) != NO_PAGES:
             log.info("The service refuses that many agents at once; asking for %d. (%s)", size, error)
             self._use_pages(size)

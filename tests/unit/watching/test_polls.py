@@ -105,17 +105,3 @@ def test_runs_that_are_missing_are_requested_in_turn_with_the_list() -> None:
         if agent.asked_run == 0:
             agent.read_list(runs(50, 3))
     assert sorted(asked[:3]) == sorted(asked[3:6]) == sorted(asked[6:9]) == [0, 1, 2]
-
-
-def test_a_run_that_must_not_be_postponed_is_requested_before_others_that_are_missing() -> None:
-    agent = AgentPoll(7, 0.0)
-    for run_id in (1, 2, 3):
-        agent.add(Wait(RunPoller(WaitSpec(agent_id=7, run_id=run_id)), lambda *_: None), 0.0)
-    agent.take_turn(1.0)
-    agent.read_list([])
-    for now in (2.0, 3.0, 4.0):
-        agent.take_turn(now)
-    last = agent.asked_run
-    agent.expedite(last)
-    agent.take_turn(5.0)
-    assert agent.asked_run == last

@@ -235,6 +235,17 @@ def test_a_deadline_holds_although_nothing_is_answered() -> None:
     assert len(world.list) == 20
 
 
+def test_the_last_look_at_a_run_that_is_missing_in_the_list_is_at_the_run_itself() -> None:
+    world = World()
+    for number in range(30):
+        late = world.run(7, 1e6, listed_from=1e6)
+        world.wait(late, poll_interval=600, deadline=START + timedelta(seconds=500 + 20 * number))
+    world.live(1200)
+    outcomes = [news for _, news in world.news if news.result.outcome]
+    assert len(outcomes) == 30
+    assert all(news.wait.poller.run is not None for news in outcomes)
+
+
 def test_a_trigger_that_comes_back_long_after_its_deadline_still_looks() -> None:
     world = World()
     over, going = world.run(7, 100.0), world.run(8, 1e6)
