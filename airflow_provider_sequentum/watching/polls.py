@@ -107,8 +107,8 @@ class AgentPoll:
 
     __slots__ = (
         "agent_id", "alone", "asked_at", "asked_run", "asked_size", "has_failed", "interval", "is_asked", "list_size",
-        "listeners", "lists_from", "newest_listed", "news_at", "page", "page_shows_news", "reach", "shown", "shows_end",
-        "since", "waits",
+        "listeners", "lists_from", "missing", "newest_listed", "news_at", "page", "page_shows_news", "reach", "shown",
+        "shows_end", "since", "waits",
     )  # fmt: skip
 
     def __init__(self, agent_id: int, since: float) -> None:
@@ -117,8 +117,8 @@ class AgentPoll:
         """Start of the interval if it was not polled since: when it was added, or when its page started to show it."""
         self.waits: dict[int, list[Wait]] = {}
         """By run; at 0 those for a run that does not exist yet."""
-        self.alone: frozenset[int] = frozenset()
-        """The runs that are requested on their own before the next list, because the last one lacks them."""
+        self.missing = self.alone = frozenset[int]()
+        """The runs that its last list lacks, and those of them that are requested on their own before the next list."""
         self.lists_from = -math.inf
         """Until when only runs are requested, because the list was refused."""
         self.listeners: list[Listener] = []
@@ -209,13 +209,21 @@ class AgentPoll:
         self.asked_run = min(self.alone, default=0)
         self.alone -= {self.asked_run}
 
-    def call(self) -> Call[Any]:
-        """Return the request."""
+    def call(self, run_id: int | None = None) -> Call[Any]:
+        """Return the request that was decided on, or one for a run."""
         from airflow_provider_sequentum.api import runs
 
-        if self.asked_run:
-            return runs.status(self.agent_id, self.asked_run)
-        return runs.list_runs(self.agent_id, self.asked_size)
+        run_id = self.asked_run if run_id is None else run_id
+        return runs.status(self.agent_id, run_id) if run_id else runs.list_runs(self.agent_id, self.asked_size)
+
+    def look_next(self, run_id: int) -> None:
+        """Request a run next, on its own if the list lacks it."""
+        self.alone = self.alone | {run_id} if run_id in self.missing else frozenset()
+
+    def refuse_list(self, now: float) -> None:
+        """Request each run on its own for some time, because the list was refused."""
+        self.lists_from = now + CHECK_INTERVAL
+        self.missing = self.alone = frozenset(self.waits) - {0}
 
     def concerned(self) -> list[Wait]:
         """Return the waits that the last request was for."""
@@ -241,7 +249,7 @@ class AgentPoll:
         if may_be_cut and (missing or has_gap or 0 in self.waits):
             self.list_size = min(self.asked_size * 4, LONGEST_RUN_LIST)
         else:
-            self.alone = frozenset(missing)
+            self.missing = self.alone = frozenset(missing)
             deepest = max((places[run_id] for run_id in {*active, *self.waits} if run_id in places), default=0)
             shortest = SHORTEST_LISTING if self.listeners else _SHORTEST_LIST
             self.list_size = min(max(shortest, deepest + deepest // 4), LONGEST_RUN_LIST)

@@ -231,7 +231,8 @@ class WatchList:
 
     def call_for_any(self) -> Call[Any]:
         """Return a request that is allowed with every key that can wait for these runs."""
-        return next(iter(self._agents.values())).call()
+        agent = next(iter(self._agents.values()))
+        return agent.call(max(agent.waits, default=0))
 
     def _take_off(self, poll: Poll) -> None:
         for queue in self._queues:
@@ -280,7 +281,7 @@ class WatchList:
                 wait.is_last_look = True
                 self._looks.put(wait, moment.steady + LAST_LOOK)
             agent = self._agent_of[wait]
-            agent.alone |= {wait.run_id} - {0}
+            agent.look_next(wait.run_id)
             if not agent.is_asked:
                 self._expedite(agent, moment.steady)
 
@@ -320,8 +321,8 @@ class WatchList:
         poll.has_failed, poll.news_at = True, None
         waits = poll.concerned()
         if poll.asked_run == 0 and not can_pass:
-            # A refused list says nothing about a run, so each run is polled on its own for some time.
-            poll.lists_from = moment.steady + CHECK_INTERVAL
+            # A refused list says nothing about a run.
+            poll.refuse_list(moment.steady)
             waits = poll.waits.get(0, [])
         for wait in tuple(waits):
             self._judge(wait, error, moment)
@@ -447,7 +448,7 @@ class WatchList:
             self._use_pages(NO_PAGES)
 
     def _use_pages(self, size: int) -> None:
-        """Start anew with pages of a size."""
+        """Use pages of a size, and forget what the others showed."""
         for page in self._pages.by_number.values():
             self._take_off(page)
         self._pages = AgentPages(size)

@@ -235,6 +235,19 @@ def test_a_deadline_holds_although_nothing_is_answered() -> None:
     assert len(world.list) == 20
 
 
+def test_one_request_is_the_last_look_of_all_waits_on_an_agent_that_have_one_deadline() -> None:
+    world = World()
+    for agent_id in (1, 2, 3):
+        for _ in range(30):
+            world.wait(world.run(agent_id, 1e6), poll_interval=3600, deadline=START + timedelta(seconds=500))
+    world.live(1000)
+    outcomes = [(at, news) for at, news in world.news if news.result.outcome]
+    assert len(outcomes) == 90
+    assert all(news.wait.poller.run is not None for _, news in outcomes)
+    assert max(at for at, _ in outcomes) <= 505
+    assert sum(at >= 500 for at, _ in world.asked) == 3
+
+
 def test_the_last_look_at_a_run_that_is_missing_in_the_list_is_at_the_run_itself() -> None:
     world = World()
     for number in range(30):
