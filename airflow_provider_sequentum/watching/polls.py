@@ -1,14 +1,15 @@
 """Waits and listeners, and what is polled for them: the runs of an agent, or a page of the agents list.
 
 A :class:`Wait` is for one run. A :class:`Listener` is notified of all runs of an agent, whoever starts them. Each
-:class:`Poll` is one request on behalf of all waits and listeners that its response concerns.
+:class:`Poll` is one request at a time on behalf of all waits and listeners that its response concerns.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sequentum.runs.phases import phase_of, phase_of_status
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.runs import Run
 
 SHORTEST_INTERVAL = 5.0
-"""Minimum number of seconds between two polls of an agent or a run, unless a wait asks for another interval."""
+"""Minimum number of seconds between two polls of an agent, unless a wait asks for another interval."""
+CHECK_INTERVAL = 900.0
+"""Seconds after which what is not expected to show anything new is polled all the same."""
 
 _SHORTEST_LIST = 20
-
 SHORTEST_LISTING = 200
 """Minimum number of an agent's newest runs that are listed for a listener."""
 
@@ -35,18 +37,13 @@ NO_PAGES = 0
 """The page size if pages are not used."""
 PAGE_SIZES = (100, 50, 20, NO_PAGES)
 """How many agents to request on a page; fewer if the service refuses."""
-
-_MIN_AGENTS = 5
-"""With fewer agents, polling them directly is just as good."""
+LARGEST_SHARE = 4.0
+"""How often a page is polled at most, compared with an agent: more would delay the agents and gain little."""
 _MAX_PAGES = 100
 """Maximum number of pages, no matter how many agents the service reports."""
-_MAX_WRONG = 5
-"""How many more hints may be wrong than right before pages are abandoned."""
 
 
-Notify = Callable[[PollResult, BaseException | None, "datetime | None"], None]
-
-
+@dataclass(eq=False, slots=True)
 class Wait:
     """One wait on the watch list.
 
@@ -55,11 +52,19 @@ class Wait:
         response. An outcome or an error ends the wait.
     """
 
-    __slots__ = ("is_last_look", "notify", "poller")
+    poller: RunPoller
+    notify: Callable[[PollResult, BaseException | None, datetime | None], None]
+    is_last_look: bool = False
 
-    def __init__(self, poller: RunPoller, notify: Notify) -> None:
-        self.poller, self.notify = poller, notify
-        self.is_last_look = False
+    @property
+    def agent_id(self) -> int:
+        """The agent."""
+        return self.poller.spec.agent_id
+
+    @property
+    def run_id(self) -> int:
+        """The run; 0 if it does not exist yet."""
+        return self.poller.spec.run_id or 0
 
     @property
     def interval(self) -> float:
@@ -79,173 +84,209 @@ class Listing(NamedTuple):
     is_full: bool
 
 
+@dataclass(eq=False, slots=True)
 class Listener:
     """Receives an agent's newest runs.
 
     :param agent_id: the agent.
     :param interval: maximum number of seconds between two polls, if the budget allows.
+    :param notify: called with each listing, or with the error that kept the runs from being listed.
     """
 
-    def __init__(self, agent_id: int, interval: float) -> None:
-        self.agent_id, self.interval = agent_id, interval
-        self.list_size = LONGEST_RUN_LIST
-        """How many runs to request. At first, runs of interest may be far down the list."""
-        self._newest = 0
-        self._news: asyncio.Queue[Listing | BaseException] = asyncio.Queue()
-
-    def notify(self, listed: Sequence[Run], size: int) -> bool:
-        """Process the agent's newest runs; return whether more of them have to be requested immediately.
-
-        :param size: how many were requested.
-        """
-        is_full = is_cut(listed, size)
-        has_gap = is_full and min((run.id for run in listed), default=0) > self._newest > 0
-        if has_gap and size < LONGEST_RUN_LIST:
-            self.list_size = LONGEST_RUN_LIST
-            return True
-        # The next list must include the oldest active run.
-        deepest = max((place for place, run in enumerate(listed, 1) if not phase_of(run).is_over), default=0)
-        self.list_size = min(max(SHORTEST_LISTING, 2 * deepest), LONGEST_RUN_LIST)
-        self._newest = max((run.id for run in listed), default=self._newest)
-        self._news.put_nowait(Listing(listed, is_full))
-        return False
-
-    def fail(self, error: BaseException) -> None:
-        """Process an error that kept the agent's runs from being listed."""
-        self._news.put_nowait(error)
-
-    async def next_listing(self) -> Listing:
-        """Return the next listing, or raise the next error."""
-        news = await self._news.get()
-        if isinstance(news, BaseException):
-            raise news
-        return news
+    agent_id: int
+    interval: float
+    notify: Callable[[Listing | BaseException], None]
 
 
 class AgentPoll:
-    """The poll of an agent's runs, or of one run that is missing from the agent's list, with its waits and listeners.
+    """An agent: who waits for its runs, who listens, what its page shows, and what is requested next.
 
     :param agent_id: the agent.
-    :param run_id: the run that is polled on its own, if any.
     :param since: the current time, by the steady clock.
     """
 
     __slots__ = (
-        "agent_id", "asked_at", "asked_size", "has_failed", "hinted_at", "hints", "interval", "is_asked",
-        "is_left_to_page", "list_size", "listeners", "newest_listed", "page", "page_shows_news", "run_id", "runs",
-        "searches", "shown", "shows_end", "since", "unlisted", "wants_list",
+        "agent_id", "alone", "asked_at", "asked_run", "asked_size", "has_failed", "interval", "is_asked", "list_size",
+        "listeners", "lists_from", "missing", "newest_listed", "news_at", "page", "page_shows_news", "reach", "shown",
+        "shows_end", "since", "waits",
     )  # fmt: skip
 
-    def __init__(self, agent_id: int, run_id: int | None, since: float) -> None:
-        self.agent_id, self.run_id = agent_id, run_id
+    def __init__(self, agent_id: int, since: float) -> None:
+        self.agent_id = agent_id
         self.since = since
-        """Start of the interval if there was no poll since: when it was added, or when its page started to show it."""
-        self.runs: dict[int, list[Wait]] = {}
-        self.searches: list[Wait] = []
-        """Waits for a run that does not exist yet."""
-        self.unlisted: dict[int, AgentPoll] = {}
-        """Runs that are polled on their own, because they are missing from the list."""
+        """Start of the interval if it was not polled since: when it was added, or when its page started to show it."""
+        self.waits: dict[int, list[Wait]] = {}
+        """By run; at 0 those for a run that does not exist yet."""
+        self.missing = self.alone = frozenset[int]()
+        """The runs that its last list lacks, and those of them that are requested on their own before the next list."""
+        self.lists_from = -math.inf
+        """Until when only runs are requested, because the list was refused."""
         self.listeners: list[Listener] = []
+        self.interval = math.inf
+        """Minimum number of seconds between two polls on behalf of the waits."""
         self.is_asked = self.has_failed = False
         """Whether a request is in flight, and whether the last one failed."""
         self.asked_at = -math.inf
-        self.interval = math.inf
-        """Minimum number of seconds between two polls on behalf of the waits."""
+        """When something was requested last."""
+        self.asked_run = 0
+        """Which run was requested last; 0 for the list."""
         self.list_size = self.asked_size = _SHORTEST_LIST
-        """How many runs to request, so that the list includes the oldest one waited for. 0: request only one run."""
-        self.newest_listed = 0
-        self.wants_list = False
-        """Whether its runs have to be listed, because there is news of them."""
-        self.page = 0
-        """The number of the page on which the agent is expected; 0 if it needs none."""
+        """How many runs to request, and how many were requested."""
+        self.newest_listed = self.reach = 0
+        """The newest run that was listed, and the one that the next list has to reach for the listeners."""
+        self.news_at: float | None = None
+        """When it became known that there is news of its runs, until they have been listed."""
+        self.page: PagePoll | None = None
+        """The page of the agents list on which it is expected, if it needs one."""
         self.shown: tuple[RunStatus | int | str | None, datetime | None] | None = None
         """The status and time of the agent's last run, if it has one; ``None`` if no page has shown the agent yet."""
         self.shows_end: bool | None = None
         """Whether its last run is shown as ended; ``None`` if no run is shown."""
         self.page_shows_news = False
-        """Whether its page will show when there is news for its listeners."""
-        self.is_left_to_page = False
-        """Whether its page will show the end of everything that is waited for, so that polls are only checks."""
-        self.hinted_at: float | None = None
-        """When its page showed that the last run had ended; ``None`` once this has been checked."""
-        self.hints = 0
-        """How many ends its page has shown since the last wait was added. The first one may be of an older run."""
+        """Whether its page shows when there is news for its listeners."""
 
     def __iter__(self) -> Iterator[Wait]:
-        for waits in self.runs.values():
+        for waits in self.waits.values():
             yield from waits
-        yield from self.searches
-
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether there is a wait, not just a listener."""
-        return bool(self.runs or self.searches)
 
     @property
     def is_idle(self) -> bool:
         """Whether no one waits or listens."""
-        return not (self.is_waited_for or self.listeners or self.unlisted)
+        return not (self.waits or self.listeners)
 
-    def add(self, wait: Wait) -> None:
-        """Add a wait."""
-        run_id = wait.poller.spec.run_id
-        (self.searches if run_id is None else self.runs.setdefault(run_id, [])).append(wait)
-        self.interval = min(self.interval, wait.interval)
-        self.hints = 0
+    def add(self, who: Wait | Listener, now: float) -> None:
+        """Add a wait, or a listener, which receives the runs now and whenever there is news."""
+        if isinstance(who, Wait):
+            self.waits.setdefault(who.run_id, []).append(who)
+            self.interval = min(self.interval, who.interval)
+        else:
+            self.listeners.append(who)
+            # Runs of interest may be far down the list.
+            self.list_size, self.news_at, self.page_shows_news = LONGEST_RUN_LIST, now, False
 
-    def remove(self, wait: Wait) -> None:
-        """Remove a wait."""
-        run_id = wait.poller.spec.run_id
-        waits = self.searches if run_id is None else self.runs[run_id]
-        waits.remove(wait)
-        if run_id is not None and not waits:
-            del self.runs[run_id]
+    def remove(self, who: Wait | Listener) -> None:
+        """Remove a wait or a listener."""
+        if isinstance(who, Listener):
+            self.listeners.remove(who)
+            return
+        waits = self.waits[who.run_id]
+        waits.remove(who)
+        if not waits:
+            del self.waits[who.run_id]
+            self.alone -= {who.run_id}
 
-    def call(self) -> Call[Any]:
-        """Return the request: the list of runs or, if only one run matters, that run."""
+    def found(self, wait: Wait, run_id: int) -> None:
+        """Note that the run of a wait exists now."""
+        self.remove(wait)
+        self.waits.setdefault(run_id, []).append(wait)
+
+    # When it is polled, and for what
+
+    def due(self) -> float:
+        """Return when it is polled for those who wait; infinity if its page shows all that they wait for."""
+        if self.is_left_to_page or not self.waits:
+            return math.inf
+        return max(self.asked_at + (0.0 if self.alone else self.interval), self.since)
+
+    def news_due(self) -> float:
+        """Return when it is polled for those who listen, or as a check of its page; infinity if it is not."""
+        due = math.inf
+        if self.is_left_to_page:
+            due = max(self.asked_at, self.since) + max(self.interval, CHECK_INTERVAL)
+        if self.news_at is not None and (self.listeners or self.is_left_to_page):
+            due = min(due, self.news_at)
+        elif self.listeners and not self.page_shows_news:
+            interval = min(listener.interval for listener in self.listeners)
+            due = min(due, max(self.asked_at + interval, self.since))
+        return due
+
+    def take_turn(self, now: float) -> None:
+        """Decide which request is sent now. If no other run matters, it is for the run itself instead of the list."""
+        others_matter = self.listeners or self.news_at is not None or self.is_left_to_page
+        self.is_asked, self.asked_at, self.asked_size = True, now, self.list_size
+        if not self.alone and (now < self.lists_from or (len(self.waits) == 1 and not others_matter)):
+            self.alone = frozenset(self.waits) - {0}
+        self.asked_run = min(self.alone, default=0)
+        self.alone -= {self.asked_run}
+
+    def call(self, run_id: int | None = None) -> Call[Any]:
+        """Return the request that was decided on, or one for a run."""
         from airflow_provider_sequentum.api import runs
 
-        others_matter = self.searches or self.unlisted or self.listeners or self.wants_list or self.is_left_to_page
-        if len(self.runs) == 1 and not others_matter:
-            self.asked_size = 0
-            return runs.status(self.agent_id, next(iter(self.runs)))
-        self.asked_size = max([self.list_size, *(listener.list_size for listener in self.listeners)])
-        return runs.list_runs(self.agent_id, self.asked_size)
+        run_id = self.asked_run if run_id is None else run_id
+        return runs.status(self.agent_id, run_id) if run_id else runs.list_runs(self.agent_id, self.asked_size)
+
+    def look_next(self, run_id: int) -> None:
+        """Request a run next, on its own if the list lacks it."""
+        self.alone = self.alone | {run_id} if run_id in self.missing else frozenset()
+
+    def refuse_list(self, now: float) -> None:
+        """Request each run on its own for some time, because the list was refused."""
+        self.lists_from = now + CHECK_INTERVAL
+        self.missing = self.alone = frozenset(self.waits) - {0}
+
+    def concerned(self) -> list[Wait]:
+        """Return the waits that the last request was for."""
+        return list(self.waits.get(self.asked_run, ()) if self.asked_run else self)
+
+    # What its list shows
 
     def may_be_cut(self, listed: Sequence[object]) -> bool:
         """Return whether the service may have more runs than it listed and a longer list can be requested."""
         return self.asked_size <= length_of(listed) < LONGEST_RUN_LIST
 
-    def missing_in(self, listed: Sequence[Run]) -> set[int]:
-        """Return the runs waited for that are missing from the list, and adapt the length of the next list.
+    def read_list(self, listed: Sequence[Run]) -> None:
+        """Note which runs are missing in its list, adapt the length of the next one, and notify the listeners.
 
-        If the list may have been cut, none counts as missing, and the next list is longer.
+        If the list may have been cut before a run that matters, the next list is longer instead, and immediate if it
+        is for listeners.
         """
-        missing = self.runs.keys() - {run.id for run in listed}
-        if self.may_be_cut(listed) and (missing or self.searches):
+        places = {run.id: place for place, run in enumerate(listed, 1)}
+        missing = self.waits.keys() - places.keys() - {0}
+        active = [run.id for run in listed if self.listeners and not phase_of(run).is_over]
+        is_full, may_be_cut = is_cut(listed, self.asked_size), self.may_be_cut(listed)
+        has_gap = bool(self.listeners) and is_full and min(places, default=0) > self.reach > 0
+        if may_be_cut and (missing or has_gap or 0 in self.waits):
             self.list_size = min(self.asked_size * 4, LONGEST_RUN_LIST)
-            return set()
-        if not self.searches:
-            deepest = max((place for place, run in enumerate(listed, 1) if run.id in self.runs), default=0)
-            self.list_size = min(max(_SHORTEST_LIST, deepest + deepest // 4), LONGEST_RUN_LIST)
-        return missing
+        else:
+            self.missing = self.alone = frozenset(missing)
+            deepest = max((places[run_id] for run_id in {*active, *self.waits} if run_id in places), default=0)
+            shortest = SHORTEST_LISTING if self.listeners else _SHORTEST_LIST
+            self.list_size = min(max(shortest, deepest + deepest // 4), LONGEST_RUN_LIST)
+        if has_gap and may_be_cut:
+            self.news_at = self.asked_at
+            return
+        if self.news_at is not None and self.news_at <= self.asked_at:
+            self.news_at = None
+        if self.listeners:
+            self.reach = min([max(places, default=self.reach), *active])
+            self.page_shows_news = self.news_at is None and self._is_shown_in_full(listed)
+        for listener in tuple(self.listeners):
+            listener.notify(Listing(listed, is_full))
 
     # What its page shows
 
     @property
-    def last_run(self) -> int | None:
-        """The agent's last run, which its page shows, as far as is known; ``None`` if it is not waited for."""
-        last = max(self.runs, default=0)
-        return last if last and last >= self.newest_listed else None
+    def last_run(self) -> int:
+        """The run that its page shows, if it is waited for (otherwise 0): the agent's last run, as far as is known."""
+        last = max(self.waits, default=0)
+        return last if last >= self.newest_listed else 0
 
-    def is_shown_on_page(self) -> bool:
-        """Return whether its page will show the end of everything that is waited for."""
-        # After a failed poll, it is polled again soon: two failed checks many minutes apart would look like an outage.
+    @property
+    def is_hinted(self) -> bool:
+        """Whether its page shows that the last run has ended, which is waited for."""
+        return self.news_at is not None and bool(self.shows_end and self.last_run)
+
+    @property
+    def is_left_to_page(self) -> bool:
+        """Whether its page will show the end of everything that is waited for, so that it is only polled as a check."""
+        is_read = self.page is not None and self.page.is_worth_it
+        # After a failed poll it is polled again soon: two failed checks, many minutes apart, would look like an outage.
         is_shown = self.shows_end is False and not self.has_failed
-        return is_shown and len(self.runs) == 1 and not self.searches and self.last_run is not None
+        return is_read and is_shown and len(self.waits) == 1 and self.last_run > 0
 
-    def shows_last_of(self, listed: Iterable[Run]) -> bool:
-        """Return whether its page shows the last of these runs, so that it will show when there is news."""
+    def _is_shown_in_full(self, listed: Sequence[Run]) -> bool:
+        """Return whether its page shows the last of these runs, and will show when there is news."""
         are_over = [phase_of(run).is_over for run in sorted(listed, key=lambda run: -run.id)]
         last_is_over = are_over[0] if are_over else None
         return self.shown is not None and self.shows_end is last_is_over and all(are_over[1:])
@@ -259,38 +300,38 @@ class AgentPoll:
         self.shown, self.shows_end = shown, None if shown[0] is None else phase_of_status(shown[0]).is_over
         is_another_run = before is not None and before[1] != shown[1]
         if self.shows_end or (is_another_run and not was_over):
-            self.wants_list, self.page_shows_news = True, False
-        if self.shows_end:
-            self.hints += 1
-            self.hinted_at = now
+            self.news_at, self.page_shows_news = now, False
         elif self.shows_end is False and was_over is not False:
             self.since = now
         return True
 
     def see_nothing(self) -> None:
         """Process that no page shows it."""
-        self.shown, self.shows_end, self.page_shows_news = None, None, False
+        self.page, self.shown, self.shows_end, self.page_shows_news = None, None, None, False
 
 
 class PagePoll:
-    """A page of the agents list.
+    """A page of the agents list: it shows the status of the last run of a hundred agents.
 
     :param number: its number, from 1.
     :param size: agents on it.
     """
 
-    __slots__ = ("agents", "asked_at", "is_asked", "is_idle", "number", "share", "size")
+    __slots__ = ("agents", "asked_at", "has_failed", "is_asked", "number", "share", "size")
 
     def __init__(self, number: int, size: int) -> None:
         self.number, self.size = number, size
         self.agents: set[AgentPoll] = set()
         """The agents that are expected on it."""
-        self.is_asked = False
+        self.is_asked = self.has_failed = False
+        """Whether a request is in flight, and whether the last one failed. Then its agents are polled directly."""
         self.asked_at = -math.inf
-        self.is_idle = False
-        """Whether it shows fewer runs than the lists of the agents, so that it is rarely polled and not relied on."""
-        self.share = 1.0
+        self.share = 0.0
         """How often it is polled, compared with an agent."""
+
+    def take_turn(self, now: float) -> None:
+        """Note that the request is sent now."""
+        self.is_asked, self.asked_at = True, now
 
     def call(self) -> Call[Page[Agent]]:
         """Return the request."""
@@ -300,12 +341,27 @@ class PagePoll:
             page=self.number, records_per_page=self.size, sort_column="lastActivity", descending=True
         )
 
+    def fair_share(self) -> float:
+        """Return how often to poll it, by how many of the runs that are waited for it shows, and an agent's list."""
+        if self.has_failed:
+            return 0.0
+        # After a start, all agents are expected on the first page, which only shows as many as its size.
+        waited_for = [agent for agent in islice(self.agents, self.size) if agent.waits]
+        shown = sum(agent.last_run > 0 for agent in waited_for)
+        listed = sum(len(agent.waits) for agent in waited_for) / max(len(waited_for), 1)
+        return min(math.sqrt(shown / max(listed, 1.0)), LARGEST_SHARE)
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether it shows more of the runs that are waited for than an agent's list does."""
+        return self.share > 1.0
+
 
 class AgentPages:
-    """The pages of the agents list: each shows the status of the last run of a hundred agents.
+    """The pages of the agents list, and which agent is expected on which.
 
-    This is only a hint. Another run may have been started since, and the list may lag behind. So a hint only causes the
-    agent's runs to be polled next, and the pages are abandoned if they are wrong more often than right.
+    What a page shows is only a hint. Another run may have been started since, and the list may lag behind. So a hint
+    merely causes the agent's runs to be polled next.
 
     The agents with the latest activity are listed first, so an agent whose run has just been started is on the first
     page. If an agent is missing from the page where it is expected, it is expected on the next one, because other
@@ -317,40 +373,17 @@ class AgentPages:
 
     def __init__(self, size: int = PAGE_SIZES[0]) -> None:
         self.size = size
-        self.pages = {1: PagePoll(1, size)}
-        """The pages by number. Agents that need no page are on page 0, which does not exist."""
-        self._count = 1
-        """The number of pages, as far as is known."""
-        self._wrong = 0
-
-    @property
-    def are_reliable(self) -> bool:
-        """Whether the pages show when runs end, and hints turn out to be right."""
-        return self._wrong < _MAX_WRONG
-
-    def learn(self, *, was_right: bool) -> None:
-        """Process a hint that was right or wrong, or an end without a hint."""
-        self._wrong = max(self._wrong + (-1 if was_right else 1), 0)
-
-    def are_worth_it(self, agents: int) -> bool:
-        """Return whether there are far fewer pages to read than agents to poll."""
-        needed = 1 + sum(bool(page.agents) for page in self.pages.values() if page.number > 1)
-        return self.size != NO_PAGES and agents >= _MIN_AGENTS and 2 * needed <= agents
-
-    def smaller(self) -> int:
-        """Return the size to use if the service refuses this one."""
-        return next(size for size in PAGE_SIZES if size < self.size)
+        self.by_number: dict[int, PagePoll] = {}
 
     def expect(self, agent: AgentPoll, number: int) -> None:
-        """Expect an agent on a page; 0 for none."""
-        if agent.page != number:
-            self.leave(agent)
-            self._agents_on(number).add(agent)
-            agent.page = number
-
-    def leave(self, agent: AgentPoll) -> None:
-        """Forget an agent."""
-        self._agents_on(agent.page).discard(agent)
+        """Expect an agent on a page, or on none (0)."""
+        page = self._page(number) if number else None
+        if agent.page is not page:
+            if agent.page is not None:
+                agent.page.agents.discard(agent)
+            if page is not None:
+                page.agents.add(agent)
+            agent.page = page
 
     def read(self, page: PagePoll, listed: Page[Agent], agents: Mapping[int, AgentPoll]) -> list[AgentPoll]:
         """Process a page.
@@ -359,8 +392,7 @@ class AgentPages:
         :param agents: the agents of interest, by id.
         :return: the agents with news, and those that are on no page.
         """
-        total = listed.total_record_count
-        self._count = min(max(1, math.ceil(total / self.size)), _MAX_PAGES) if total is not None else 1
+        total = listed.total_record_count or 0
         found, changed = set(), []
         for shown in listed:
             if (agent := agents.get(shown.id)) is not None:
@@ -371,19 +403,21 @@ class AgentPages:
         # With set operations, because after a start all agents are missing, possibly ten thousand on each page.
         missing = page.agents.difference(found)
         page.agents &= found
-        following = page.number + 1 if page.number < self._count else 0
-        self._agents_on(following).update(missing)
-        for agent in missing:
-            agent.page = following
-            if not following:
+        if missing and page.number < min(math.ceil(total / self.size), _MAX_PAGES):
+            following = self._page(page.number + 1)
+            following.agents |= missing
+            for agent in missing:
+                agent.page = following
+        else:
+            for agent in missing:
                 agent.see_nothing()
-                changed.append(agent)
+            changed += missing
         return changed
 
-    def _agents_on(self, number: int) -> set[AgentPoll]:
-        if number not in self.pages:
-            self.pages[number] = PagePoll(number, self.size)
-        return self.pages[number].agents
+    def _page(self, number: int) -> PagePoll:
+        if number not in self.by_number:
+            self.by_number[number] = PagePoll(number, self.size)
+        return self.by_number[number]
 
 
 Poll = AgentPoll | PagePoll

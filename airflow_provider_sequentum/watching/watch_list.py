@@ -21,7 +21,6 @@ import math
 from collections import Counter
 from collections.abc import Hashable
 from datetime import datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_sequentum.api.errors import SequentumError
@@ -29,10 +28,13 @@ from airflow_provider_sequentum.exceptions import SequentumException
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, fault_tolerance
 from airflow_provider_sequentum.runs.wait import FirstRunUncertain, PollOutcome, PollResult, first_run_since
 from airflow_provider_sequentum.watching.polls import (
+    CHECK_INTERVAL,
     NO_PAGES,
+    PAGE_SIZES,
     SHORTEST_INTERVAL,
     AgentPages,
     AgentPoll,
+    Listener,
     PagePoll,
     Poll,
     Wait,
@@ -43,18 +45,15 @@ if TYPE_CHECKING:
     from airflow_provider_sequentum.api.call import Call
     from airflow_provider_sequentum.api.parsing import Page
     from airflow_provider_sequentum.api.runs import Run
-    from airflow_provider_sequentum.watching.polls import Listener
 
 PAGE_INTERVAL = 1.0
 """Minimum number of seconds between two polls of a page."""
-IDLE_PAGE_INTERVAL = 60.0
-"""The same, while the page shows fewer runs than the agents' own lists."""
-LARGEST_SHARE = 4.0
-"""How often a page is polled at most, compared with an agent: more would delay the agents and gain little."""
+MIN_AGENTS = 5
+"""With fewer agents, polling them directly is just as good as the pages of the agents list."""
 TURNS_OF_WAITS = 4
-"""Number of polls for waits after which there is one for listeners, if it is due."""
-CHECK_INTERVAL = 900.0
-"""Seconds after which an agent is polled although its page shows it, because the page may be wrong."""
+"""Number of polls for waits after which there is one in the background, if it is due."""
+MAX_WRONG = 5
+"""By how many the ends that no page has shown may outnumber those that one has shown."""
 LAST_LOOK = 15.0
 """Seconds that a wait gets after its deadline for a last poll, so that it ends with the latest state of the run."""
 
@@ -92,8 +91,11 @@ class DueQueue(Generic[T]):
         return item in self._due
 
     def put(self, item: T, due: float) -> None:
-        """Add an item, or change when it is due."""
-        if self._due.get(item) == due:
+        """Add an item, or change when it is due; with infinity, remove it."""
+        if self._due.get(item, math.inf) == due:
+            return
+        if due == math.inf:
+            del self._due[item]
             return
         self._due[item] = due
         heapq.heappush(self._heap, (due, next(self._count), item))
@@ -123,25 +125,25 @@ class WatchList:
     """The waits of one connection."""
 
     def __init__(self) -> None:
-        self._waits: dict[Wait, AgentPoll] = {}
-        self._waiting = 0
-        """The number of polls on behalf of waits. Others are for listeners only."""
+        self._agent_of: dict[Wait | Listener, AgentPoll] = {}
         self._agents: dict[int, AgentPoll] = {}
         self._pages = AgentPages()
-        self._pages_are_used = False
         self._searched_at = -math.inf
+        self._wrong = 0
+        """By how many the ends that no page has shown outnumber those that one has shown."""
         self._urgent: DueQueue[Poll] = DueQueue()
-        self._agents_in_turn: DueQueue[Poll] = DueQueue()
+        """Polls that are expected to find something, or must not be postponed."""
+        self._in_turn: DueQueue[Poll] = DueQueue()
         self._pages_in_turn: DueQueue[Poll] = DueQueue()
         self._background: DueQueue[Poll] = DueQueue()
-        """Polls for listeners only."""
-        self._turns = 0
+        """Polls for listeners, and checks of what a page shows."""
+        self._since_background = 0
         self._looks: DueQueue[Wait] = DueQueue()
         """Waits by the time of a poll that must not be postponed."""
         self._news_intervals: Counter[float] = Counter()
 
     def __len__(self) -> int:
-        return len(self._waits)
+        return len(self._agent_of) - self._news_intervals.total()
 
     @property
     def is_idle(self) -> bool:
@@ -155,79 +157,52 @@ class WatchList:
 
     # Who waits
 
-    def add(self, wait: Wait, moment: Moment) -> None:
-        """Add a wait."""
-        agent = self._agent(wait.poller.spec.agent_id, moment.steady)
-        poll = agent.unlisted.get(wait.poller.spec.run_id or 0, agent)
-        self._assign(wait, poll)
-        self._note_look(wait, moment)
-        self._plan(poll)
-
-    def remove(self, wait: Wait) -> None:
-        """Remove a wait, if it is still on the list."""
-        if (poll := self._waits.pop(wait, None)) is not None:
-            poll.remove(wait)
-            self._waiting -= not poll.is_waited_for
-            self._looks.drop(wait)
-            self._forget_if_idle(poll)
-
-    def listen(self, listener: Listener, now: float) -> None:
-        """Add a listener. It receives the runs of its agent, now and whenever there is news."""
-        agent = self._agent(listener.agent_id, now)
-        agent.listeners.append(listener)
-        self._news_intervals[listener.interval] += 1
-        agent.wants_list, agent.page_shows_news = True, False
+    def add(self, who: Wait | Listener, moment: Moment) -> None:
+        """Add a wait or a listener."""
+        agent = self._agents.setdefault(who.agent_id, AgentPoll(who.agent_id, moment.steady))
+        self._agent_of[who] = agent
+        agent.add(who, moment.steady)
+        if isinstance(who, Listener):
+            self._news_intervals[who.interval] += 1
+        else:
+            self._note_look(who, moment)
+        if agent.page is None:
+            self._expect(agent)
         self._plan(agent)
+        self._review(agent.page)
 
-    def drop(self, listener: Listener) -> None:
-        """Remove a listener, if it is still on the list."""
-        agent = self._agents.get(listener.agent_id)
-        if agent is not None and listener in agent.listeners:
-            agent.listeners.remove(listener)
-            self._news_intervals -= Counter([listener.interval])
-            self._forget_if_idle(agent)
+    def remove(self, who: Wait | Listener) -> None:
+        """Remove a wait or a listener, if it is still on the list."""
+        if (agent := self._agent_of.pop(who, None)) is None:
+            return
+        agent.remove(who)
+        if isinstance(who, Listener):
+            self._news_intervals -= Counter([who.interval])
+        else:
+            self._looks.drop(who)
+        self._plan(agent)
 
     def fail_all(self, error: BaseException) -> None:
         """End all waits and notify all listeners with an error, and remove them."""
-        for wait in tuple(self._waits):
-            self.remove(wait)
-            wait.notify(PollResult(), error, None)
-        for listener in [listener for agent in self._agents.values() for listener in agent.listeners]:
-            self.drop(listener)
-            listener.fail(error)
+        for who in tuple(self._agent_of):
+            self._fail(who, error)
 
-    def _agent(self, agent_id: int, now: float) -> AgentPoll:
-        if (agent := self._agents.get(agent_id)) is None:
-            agent = self._agents[agent_id] = AgentPoll(agent_id, None, now)
-            self._pages.expect(agent, 1)
-            self._review_pages()
-        return agent
-
-    def _assign(self, wait: Wait, poll: AgentPoll) -> None:
-        self._waiting += not poll.is_waited_for
-        poll.add(wait)
-        self._waits[wait] = poll
-
-    def _forget_if_idle(self, poll: AgentPoll) -> None:
-        if not poll.is_idle:
-            self._plan(poll)
-            return
-        self._take_off(poll)
-        agent = self._agents.get(poll.agent_id)
-        if poll is agent:
-            del self._agents[poll.agent_id]
-            self._pages.leave(poll)
-            self._review_pages()
-        elif agent is not None and agent.unlisted.get(poll.run_id or 0) is poll:
-            del agent.unlisted[poll.run_id or 0]
-            self._forget_if_idle(agent)
+    def _fail(self, who: Wait | Listener, error: BaseException) -> None:
+        self.remove(who)
+        if isinstance(who, Listener):
+            who.notify(error)
+        else:
+            who.notify(PollResult(), error, None)
 
     # What to poll, and when
 
+    @property
+    def _queues(self) -> tuple[DueQueue[Poll], ...]:
+        return self._urgent, self._in_turn, self._pages_in_turn, self._background
+
     def due(self, now: float) -> float:
         """Return when the next poll is due, by the steady clock: ``now`` at the earliest."""
-        queues = (self._urgent, self._agents_in_turn, self._pages_in_turn, self._background)
-        return max(min(queue.first()[0] for queue in queues), now)
+        return max(min(queue.first()[0] for queue in self._queues), now)
 
     @property
     def is_hinted(self) -> bool:
@@ -239,80 +214,52 @@ class WatchList:
 
         :raises LookupError: none is due.
         """
-        poll = self._choose(now)
+        (agent_at, _), (page_at, page) = self._in_turn.first(), self._pages_in_turn.first()
+        turns = [self._in_turn, self._pages_in_turn]
+        # Max-weight scheduling: what has waited longest, weighted with its share, comes next.
+        if isinstance(page, PagePoll) and (now - page_at) * page.share >= now - agent_at + SHORTEST_INTERVAL:
+            turns.reverse()
+        due = [queue for queue in (self._urgent, *turns, self._background) if queue.first()[0] <= now]
+        is_for_background = self._background in due and (len(due) == 1 or self._since_background >= TURNS_OF_WAITS)
+        self._since_background = 0 if is_for_background else self._since_background + 1
+        poll = (self._background if is_for_background or not due else due[0]).first()[1]
         if poll is None:
             raise LookupError("No poll is due.")
         self._take_off(poll)
-        poll.asked_at, poll.is_asked = now, True
+        poll.take_turn(now)
         return poll
 
     def call_for_any(self) -> Call[Any]:
         """Return a request that is allowed with every key that can wait for these runs."""
-        return next(iter(self._agents.values())).call()
-
-    def _choose(self, now: float) -> Poll | None:
-        (agent_at, agent), (page_at, page) = self._agents_in_turn.first(), self._pages_in_turn.first()
-        urgent_at, urgent = self._urgent.first()
-        background_at, background = self._background.first()
-        self._turns += 1
-        if background_at <= now and (min(urgent_at, agent_at, page_at) > now or self._turns > TURNS_OF_WAITS):
-            self._turns = 0
-            return background
-        if urgent is not None:
-            return urgent
-        # Max-weight scheduling: what has waited longest, weighted with its share, comes next.
-        agent_waited = now - agent_at + SHORTEST_INTERVAL if agent_at <= now else -math.inf
-        if isinstance(page, PagePoll) and page_at <= now and (now - page_at) * page.share >= agent_waited:
-            return page
-        return agent if agent_at <= now else None
+        agent = next(iter(self._agents.values()))
+        return agent.call(max(agent.waits, default=0))
 
     def _take_off(self, poll: Poll) -> None:
-        for queue in (self._urgent, self._agents_in_turn, self._pages_in_turn, self._background):
+        for queue in self._queues:
             queue.drop(poll)
 
     def _expedite(self, poll: Poll, now: float) -> None:
-        if not poll.is_asked and poll not in self._urgent:
+        if poll not in self._urgent:
             self._urgent.put(poll, now)
 
-    def _plan(self, poll: AgentPoll) -> None:
+    def _plan(self, agent: AgentPoll) -> None:
         """Plan when an agent is polled. If a request is in flight, this is done after the response."""
-        if poll.is_asked:
-            return
-        is_shown = self._pages_are_used and poll.is_shown_on_page()
-        poll.is_left_to_page = is_shown and not self._pages.pages[poll.page].is_idle
-        since = max(poll.asked_at, poll.since)
-        if poll.is_left_to_page:
-            self._agents_in_turn.put(poll, since + max(poll.interval, CHECK_INTERVAL))
-        elif poll.is_waited_for:
-            self._agents_in_turn.put(poll, max(poll.asked_at + poll.interval, poll.since))
-        elif poll.unlisted:
-            self._agents_in_turn.put(poll, since + CHECK_INTERVAL)
-        else:
-            self._agents_in_turn.drop(poll)
-        if poll.wants_list and (poll.listeners or poll.is_left_to_page):
-            self._background.put(poll, since)
-        elif poll.listeners and not (self._pages_are_used and poll.page_shows_news):
-            interval = min(listener.interval for listener in poll.listeners)
-            self._background.put(poll, max(poll.asked_at + interval, poll.since))
-        else:
-            self._background.drop(poll)
+        if agent.is_idle:
+            self._forget(agent)
+        elif not agent.is_asked:
+            self._in_turn.put(agent, agent.due())
+            self._background.put(agent, agent.news_due())
+            if agent.is_hinted:
+                self._expedite(agent, agent.news_at or 0.0)
 
-    def _plan_page(self, page: PagePoll) -> None:
-        self._take_off(page)
-        if not self._pages_are_used or page.is_asked or page.number == 0 or not (page.agents or page.number == 1):
-            return
-        # After a start, all agents are expected on the first page, which only shows as many as its size.
-        shown = sum(len(agent.runs.get(agent.last_run or 0, ())) for agent in islice(page.agents, page.size))
-        # Compared with the poll of an agent, which shows all its runs except the one that the page shows.
-        others = max(len(self._waits) - self._waiting, 1) / max(self._waiting, 1)
-        page.share = min(max(math.sqrt(shown / others), 1.0), LARGEST_SHARE)
-        was_idle, page.is_idle = page.is_idle, shown <= others
-        if page.is_idle != was_idle:
-            for agent in [agent for agent in page.agents if agent.shown is not None]:
-                self._plan(agent)
-        idle = min(self._news_intervals, default=IDLE_PAGE_INTERVAL)
-        interval = max(min(idle, IDLE_PAGE_INTERVAL), PAGE_INTERVAL) if page.is_idle else PAGE_INTERVAL
-        (self._pages_in_turn if shown else self._background).put(page, page.asked_at + interval)
+    def _forget(self, agent: AgentPoll) -> None:
+        self._take_off(agent)
+        if (page := agent.page) is not None:
+            self._pages.expect(agent, 0)
+            self._pages_in_turn.drop(page)
+            self._review(page)
+        if self._agents.get(agent.agent_id) is agent:
+            del self._agents[agent.agent_id]
 
     # Polls that must not be postponed
 
@@ -333,7 +280,10 @@ class WatchList:
                 # A trigger may have resumed long after its deadline, and still gets a poll.
                 wait.is_last_look = True
                 self._looks.put(wait, moment.steady + LAST_LOOK)
-            self._expedite(self._waits[wait], moment.steady)
+            agent = self._agent_of[wait]
+            agent.look_next(wait.run_id)
+            if not agent.is_asked:
+                self._expedite(agent, moment.steady)
 
     def _note_look(self, wait: Wait, moment: Moment) -> None:
         seconds = wait.poller.fixed_look(moment.utc)
@@ -348,43 +298,38 @@ class WatchList:
     def answered(self, poll: Poll, answer: Any, moment: Moment) -> None:
         """Process the parsed response to a poll."""
         poll.is_asked = False
-        if isinstance(poll, PagePoll):
-            if self._pages_are_used and self._pages.pages.get(poll.number) is poll:
-                self._read_page(poll, answer, moment.steady)
-            return
         poll.has_failed = False
-        if poll.is_idle:
+        if isinstance(poll, PagePoll):
+            self._read_page(poll, answer, moment.steady)
             return
         if isinstance(answer, list):
-            self._read_list(poll, answer, moment)
+            self._observe(poll, answer, moment)
+            self._search(poll, answer, moment)
+            poll.read_list(answer)
         else:
             self._observe(poll, [answer], moment)
-        self._go_on(poll, moment.steady)
+        self._go_on(poll)
 
     def failed(self, poll: Poll, error: SequentumError, moment: Moment) -> None:
         """Process the failure of a poll."""
         poll.is_asked = False
         can_pass = fault_tolerance(error) >= FAULT_TOLERANCE
         if isinstance(poll, PagePoll):
-            if self._pages.pages.get(poll.number) is not poll or not self._pages_are_used:
-                return
-            if can_pass:
-                poll.share = 1.0
-                self._pages_in_turn.put(poll, moment.steady + SHORTEST_INTERVAL)
-            else:
-                self._give_up_pages(error)
+            if self._pages.by_number.get(poll.number) is poll:
+                self._page_failed(poll, error, can_pass)
             return
-        poll.has_failed, poll.wants_list = True, False
-        if poll.asked_size and not can_pass:
-            # A refused list says nothing about a run, so each run is polled on its own from now on.
-            for run_id in tuple(poll.runs):
-                self._poll_alone(poll, run_id, moment.steady)
-        for wait in tuple(poll):
+        poll.has_failed, poll.news_at = True, None
+        waits = poll.concerned()
+        if poll.asked_run == 0 and not can_pass:
+            # A refused list says nothing about a run.
+            poll.refuse_list(moment.steady)
+            waits = poll.waits.get(0, [])
+        for wait in tuple(waits):
             self._judge(wait, error, moment)
-        if error.status_code != 429:  # which only means later
+        if error.status_code != 429 and poll.asked_run == 0:  # which only means later
             for listener in tuple(poll.listeners):
-                listener.fail(error)
-        self._go_on(poll, moment.steady)
+                self._fail(listener, error)
+        self._go_on(poll)
 
     def ask_again(self, poll: Poll, moment: Moment) -> None:
         """Repeat a poll whose failure is not the fault of the service."""
@@ -392,63 +337,32 @@ class WatchList:
         if isinstance(poll, PagePoll) or not poll.is_idle:
             self._expedite(poll, moment.steady)
 
-    def _go_on(self, poll: AgentPoll, now: float) -> None:
-        if poll.is_idle:
-            self._forget_if_idle(poll)
-            return
-        poll.interval = min((wait.interval for wait in poll), default=math.inf)
-        self._plan(poll)
-        if poll.hinted_at is not None and poll.last_run is not None:
-            self._expedite(poll, now)
+    def _go_on(self, agent: AgentPoll) -> None:
+        agent.interval = min((wait.interval for wait in agent), default=math.inf)
+        self._plan(agent)
+        self._review(agent.page)
 
-    def _read_list(self, agent: AgentPoll, listed: list[Run], moment: Moment) -> None:
-        for run_id in agent.unlisted.keys() & {run.id for run in listed}:
-            alone = agent.unlisted.pop(run_id)
-            self._take_off(alone)
-            self._move(alone, agent, run_id)
-        self._observe(agent, listed, moment)
-        self._search(agent, listed, moment)
-        for run_id in agent.missing_in(listed):
-            self._poll_alone(agent, run_id, moment.steady)
-        wants_more = [listener.notify(listed, agent.asked_size) for listener in tuple(agent.listeners)]
-        agent.wants_list = any(wants_more)
-        agent.page_shows_news = not agent.wants_list and agent.shows_last_of(listed)
-
-    def _poll_alone(self, agent: AgentPoll, run_id: int, now: float) -> None:
-        alone = agent.unlisted[run_id] = AgentPoll(agent.agent_id, run_id, now)
-        self._move(agent, alone, run_id)
-        self._plan(alone)
-
-    def _move(self, origin: AgentPoll, to: AgentPoll, run_id: int) -> None:
-        for wait in origin.runs.pop(run_id):
-            self._assign(wait, to)
-        self._waiting -= not origin.is_waited_for
-
-    def _observe(self, poll: AgentPoll, records: list[Run], moment: Moment) -> None:
-        poll.newest_listed = max([poll.newest_listed, *(run.id for run in records)])
-        last_run, was_hinted = poll.last_run, poll.hinted_at is not None and poll.hinted_at <= poll.asked_at
+    def _observe(self, agent: AgentPoll, records: list[Run], moment: Moment) -> None:
+        agent.newest_listed = max([agent.newest_listed, *(run.id for run in records)])
+        last_run, was_left = agent.last_run, agent.is_left_to_page
+        was_hinted = agent.is_hinted and (agent.news_at or 0.0) <= agent.asked_at
         for run in records:
-            ended = [self._judge(wait, run, moment) for wait in tuple(poll.runs.get(run.id, ()))]
-            if run.id == last_run:
-                self._learn(poll, was_hinted=was_hinted, has_ended=any(ended))
-        if was_hinted:
-            poll.hinted_at = None
+            ended = [self._judge(wait, run, moment) for wait in tuple(agent.waits.get(run.id, ()))]
+            if run.id == last_run and any(ended) and (was_hinted or was_left):
+                self._learn(was_right=was_hinted)
 
-    def _learn(self, poll: AgentPoll, *, was_hinted: bool, has_ended: bool) -> None:
-        """Learn how reliable hints are: from a hint, and from an end that no page has shown."""
-        if was_hinted and (has_ended or poll.hints > 1):
-            self._pages.learn(was_right=has_ended)
-        elif not was_hinted and has_ended and poll.is_left_to_page:
-            self._pages.learn(was_right=False)
-        if self._pages_are_used and not self._pages.are_reliable:
-            log.info("Working without the list of agents: what it says of their last runs is often wrong.")
+    def _learn(self, *, was_right: bool) -> None:
+        """Learn from an end of a run whether pages show it."""
+        self._wrong = max(self._wrong + (-1 if was_right else 1), 0)
+        if self._wrong >= MAX_WRONG and self._pages.size != NO_PAGES:
+            log.info("Working without the list of agents: it often does not show that their last runs have ended.")
             self._use_pages(NO_PAGES)
 
     def _search(self, agent: AgentPoll, records: list[Run], moment: Moment) -> None:
         """Search the list for the first runs since a point in time that are waited for."""
         may_be_cut = agent.may_be_cut(records)
         oldest_listed = min(records, key=lambda run: (run.created or moment.utc, run.id), default=None)
-        for wait in tuple(agent.searches):
+        for wait in tuple(agent.waits.get(0, ())):
             spec, now = wait.poller.spec, moment.utc
             served_at = spec.service_time(now, moment.served_at)
             found: Run | SequentumError | None
@@ -457,14 +371,12 @@ class WatchList:
             except FirstRunUncertain as error:
                 found = error
             except SequentumException as error:
-                self.remove(wait)
-                wait.notify(PollResult(), error, None)
+                self._fail(wait, error)
                 continue
             if may_be_cut and (found is oldest_listed or isinstance(found, SequentumError)):
                 continue  # there may be an older one, which the next, longer list will show
             if found is not None and not isinstance(found, SequentumError):
-                agent.searches.remove(wait)
-                agent.runs.setdefault(found.id, []).append(wait)
+                agent.found(wait, found.id)
             self._judge(wait, found, moment)
 
     def _judge(self, wait: Wait, seen: Run | SequentumError | None, moment: Moment) -> bool:
@@ -478,8 +390,7 @@ class WatchList:
             else:
                 result = poller.observe(seen, moment.utc, moment.served_at)
         except SequentumError as error:
-            self.remove(wait)
-            wait.notify(PollResult(), error, None)
+            self._fail(wait, error)
             return False
         if result.outcome is not None:
             self.remove(wait)
@@ -494,44 +405,59 @@ class WatchList:
 
     # Pages of the agents list
 
+    def _review(self, page: PagePoll | None) -> None:
+        """Plan when a page is polled, unless it is already planned for those who wait."""
+        if page is None or page.is_asked or page in self._pages_in_turn:
+            return
+        was_worth_it, page.share = page.is_worth_it, page.fair_share()
+        if page.is_worth_it:
+            self._pages_in_turn.put(page, page.asked_at + PAGE_INTERVAL)
+            self._background.drop(page)
+        elif page.agents or page.number == 1:
+            interval = SHORTEST_INTERVAL if page.has_failed else min(self._news_intervals, default=math.inf)
+            self._background.put(page, page.asked_at + max(interval, PAGE_INTERVAL))
+        else:
+            self._background.drop(page)
+        if page.is_worth_it != was_worth_it:
+            for agent in page.agents:
+                if agent.shown is not None:
+                    self._plan(agent)
+
     def _read_page(self, page: PagePoll, listed: Page[Agent], now: float) -> None:
+        if self._pages.by_number.get(page.number) is not page:
+            return
         for agent in self._pages.read(page, listed, self._agents):
             self._plan(agent)
-            if agent.hinted_at is not None and agent.last_run is not None:
-                self._expedite(agent, now)
         if now - self._searched_at > CHECK_INTERVAL:
             self._searched_at = now
             for agent in self._agents.values():
-                self._pages.expect(agent, agent.page or 1)
-        self._review_pages()
-        for number in {page.number, page.number + 1} & self._pages.pages.keys():
-            self._plan_page(self._pages.pages[number])
+                if agent.page is None:
+                    self._expect(agent)
+        self._review(page)
+        self._review(self._pages.by_number.get(page.number + 1))
 
-    def _review_pages(self) -> None:
-        """Use the pages as long as they are worth it."""
-        are_used = self._pages.are_worth_it(len(self._agents))
-        if are_used != self._pages_are_used:
-            self._pages_are_used = are_used
-            for page in self._pages.pages.values():
-                self._plan_page(page)
-            for agent in self._agents.values():
-                self._plan(agent)
-
-    def _give_up_pages(self, error: SequentumError) -> None:
-        size = self._pages.smaller() if error.status_code == 400 else NO_PAGES
-        if size == NO_PAGES:
-            log.info("Working without the list of agents, by the agents' lists of runs. (%s)", error)
-        else:
+    def _page_failed(self, page: PagePoll, error: SequentumError, can_pass: bool) -> None:
+        if can_pass:
+            page.has_failed = True
+            self._review(page)
+        elif error.status_code == 400 and (size := PAGE_SIZES[PAGE_SIZES.index(page.size) + 1]) != NO_PAGES:
             log.info("The service refuses that many agents at once; asking for %d. (%s)", size, error)
-        self._use_pages(size)
+            self._use_pages(size)
+        else:
+            log.info("Working without the list of agents, by the agents' lists of runs. (%s)", error)
+            self._use_pages(NO_PAGES)
 
     def _use_pages(self, size: int) -> None:
-        for page in self._pages.pages.values():
+        """Use pages of a size, and forget what the others showed."""
+        for page in self._pages.by_number.values():
             self._take_off(page)
-        self._pages, self._pages_are_used = AgentPages(size), False
+        self._pages = AgentPages(size)
         for agent in self._agents.values():
-            agent.page = 0
             agent.see_nothing()
-            self._pages.expect(agent, 1)
+            self._expect(agent)
             self._plan(agent)
-        self._review_pages()
+
+    def _expect(self, agent: AgentPoll) -> None:
+        """Expect an agent on the first page, if pages are used."""
+        if self._pages.size != NO_PAGES and len(self._agents) >= MIN_AGENTS:
+            self._pages.expect(agent, 1)

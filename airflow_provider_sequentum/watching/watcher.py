@@ -55,9 +55,8 @@ class WatchMetrics:
     def __init__(self, sequentum_conn_id: str) -> None:
         self._conn_id = sequentum_conn_id
         self._tags = {"conn_id": sequentum_conn_id}
-        self.requests = 0
-        self.refusals = 0
-        """How many requests with the key had been refused in this process when the metrics were last published."""
+        self.requests = self.refused = 0
+        """Since the metrics were last published."""
         self._lags: list[float] = []
 
     def ended(self, run: Run, served_at: datetime | None) -> None:
@@ -67,25 +66,19 @@ class WatchMetrics:
             self._lags.append(max(time_between(run.end_time, served_at).total_seconds(), 0.0))
             Stats.timing("sequentum.watcher.lag", self._lags[-1] * 1000, tags=self._tags)
 
-    def publish(self, waits: int, agents: int, refusals: int) -> None:
-        """Publish what happened since the last time.
-
-        :param waits: how many waits there are.
-        :param agents: how many agents are waited for.
-        :param refusals: how many requests with the key have been refused in this process so far.
-        """
-        refused = refusals - self.refusals
+    def publish(self, waits: int, agents: int) -> None:
+        """Publish how many waits and agents there are, and what happened since the last time."""
         Stats.gauge("sequentum.watcher.waits", waits, tags=self._tags)
         Stats.gauge("sequentum.watcher.agents", agents, tags=self._tags)
         Stats.incr("sequentum.watcher.requests", self.requests, tags=self._tags)
-        Stats.incr("sequentum.watcher.rate_limited", refused, tags=self._tags)
+        Stats.incr("sequentum.watcher.rate_limited", self.refused, tags=self._tags)
         mean_lag = f", noticed {sum(self._lags) / len(self._lags):.1f} s later on average" if self._lags else ""
         log.debug(
             "Connection %s: %d waits for %d agents. Since the last line: %d requests, %d refused with 429, "
             "%d runs ended%s.",
-            self._conn_id, waits, agents, self.requests, refused, len(self._lags), mean_lag,
+            self._conn_id, waits, agents, self.requests, self.refused, len(self._lags), mean_lag,
         )  # fmt: skip
-        self.requests, self.refusals, self._lags = 0, refusals, []
+        self.requests, self.refused, self._lags = 0, 0, []
 
 
 MAX_AT_ONCE = 50
@@ -147,11 +140,16 @@ async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> Asyn
     :raises SequentumException: the connection is missing or invalid.
     :raises SequentumError: the runs of the agent could not be listed.
     """
-    watcher, listener = _watcher_of(sequentum_conn_id), Listener(agent_id, interval)
+    watcher = _watcher_of(sequentum_conn_id)
+    news: asyncio.Queue[Listing | BaseException] = asyncio.Queue()
+    listener = Listener(agent_id, interval, news.put_nowait)
     watcher.join(listener)
     try:
         while True:
-            yield await listener.next_listing()
+            listing = await news.get()
+            if isinstance(listing, BaseException):
+                raise listing
+            yield listing
     finally:
         watcher.leave(listener)
 
@@ -159,13 +157,13 @@ async def listen(sequentum_conn_id: str, agent_id: int, interval: float) -> Asyn
 def _watcher_of(sequentum_conn_id: str) -> RunWatcher:
     """Return the watcher of a connection on this event loop."""
     watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
-    watcher = watchers.get(sequentum_conn_id)
-    if watcher is None or watcher.is_over:
-        watcher = watchers[sequentum_conn_id] = RunWatcher(sequentum_conn_id)
-    return watcher
+    if sequentum_conn_id not in watchers:
+        watchers[sequentum_conn_id] = RunWatcher(sequentum_conn_id)
+    return watchers[sequentum_conn_id]
 
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, RunWatcher]] = WeakKeyDictionary()
+"""Those that may be joined."""
 
 
 class RunWatcher:
@@ -179,54 +177,56 @@ class RunWatcher:
         self._list = WatchList()
         self.metrics = WatchMetrics(sequentum_conn_id)
         self._connection: tuple[ClientSettings, AsyncSequentumClient] | None = None
-        self._open_clients: set[AsyncSequentumClient] = set()
         self._answered: Call[Any] | None = None
         self._checking_key = asyncio.Lock()
         self._next_check = self._next_line = 0.0
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[asyncio.Task[None], AsyncSequentumClient] = {}
+        """What is going on, and the client that it may use."""
         self._changed = asyncio.Event()
-        self._is_ending = False
         # With an empty context, so that the watcher does not write to the log of the first trigger's task.
         self._task = asyncio.get_running_loop().create_task(
             self._watch(), name=f"run watcher of {sequentum_conn_id}", context=contextvars.Context()
         )
         self._task.add_done_callback(self._end)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the watcher has ended or is about to end, so that no more waits may join it."""
-        return self._is_ending or self._task.done()
-
     def join(self, who: Wait | Listener) -> None:
         """Add a wait or a listener."""
-        if isinstance(who, Listener):
-            self._list.listen(who, present().steady)
-        else:
-            self._list.add(who, present())
+        self._list.add(who, present())
         self._changed.set()
 
     def leave(self, who: Wait | Listener) -> None:
         """Remove a wait or a listener. When the last one has left, the watcher ends and closes its client."""
-        if isinstance(who, Listener):
-            self._list.drop(who)
-        else:
-            self._list.remove(who)
+        self._list.remove(who)
         if self._list.is_idle:
-            self._is_ending = True
+            self._retire()
             self._task.cancel()
+
+    def _retire(self) -> None:
+        """Let no one join any more."""
+        watchers = _watchers.get(self._task.get_loop(), {})
+        if watchers.get(self._hook.sequentum_conn_id) is self:
+            del watchers[self._hook.sequentum_conn_id]
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._retire()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self._list.fail_all(error)
 
     async def _watch(self) -> None:
         try:
             await self._connect()
             await self._send_polls()
         finally:
-            self._is_ending = True
+            self._retire()
+            clients = set(self._in_flight.values())
             for task in self._in_flight:
                 task.cancel()
             await asyncio.gather(*self._in_flight, return_exceptions=True)
             if self._connection is not None:
-                self.metrics.publish(0, 0, self._client.refusals)
-            for client in self._open_clients:
+                self.metrics.publish(0, 0)
+                clients.add(self._client)
+            for client in clients:
                 await client.close()
 
     async def _send_polls(self) -> None:
@@ -243,9 +243,14 @@ class RunWatcher:
                 self._start(self._check_connection())
             if moment.steady >= self._next_line:
                 self._next_line = moment.steady + LINE_INTERVAL
-                self.metrics.publish(len(self._list), self._list.agent_count, self._client.refusals)
+                self.metrics.publish(len(self._list), self._list.agent_count)
             at = min(at, self._next_check, self._next_line, self._list.next_fixed_look())
-            await self._pause(at - moment.steady)
+            # Cheaper than asyncio.timeout, which ends each pause with a cancellation and an exception.
+            waking = asyncio.get_running_loop().call_later(max(at - moment.steady, 0.0), self._changed.set)
+            try:
+                await self._changed.wait()
+            finally:
+                waking.cancel()
 
     def _send_if_admitted(self, now: float) -> float:
         """Send the poll that is due if the key's budget admits one; return the seconds until the next attempt.
@@ -261,21 +266,16 @@ class RunWatcher:
         self._start(self._ask(poll, poll.call()))
         return 0.0
 
-    async def _pause(self, seconds: float) -> None:
-        # Cheaper than asyncio.timeout, which ends each pause with a cancellation and an exception.
-        waking = asyncio.get_running_loop().call_later(max(seconds, 0.0), self._changed.set)
-        try:
-            await self._changed.wait()
-        finally:
-            waking.cancel()
-
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._in_flight.add(task)
+        self._in_flight[task] = self._client
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
+        client = self._in_flight.pop(task)
+        # An old client is closed when nothing can use it any more.
+        if client is not self._client and client not in self._in_flight.values() and not self._task.done():
+            self._start(client.close())
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._list.fail_all(error)
@@ -286,65 +286,25 @@ class RunWatcher:
         try:
             reply = await client.poll(call, budget_share=WAITING_SHARE)
         except SequentumError as error:
-            if error.status_code == 401:
-                await self._handle_unauthorized(poll, call, error, client)
+            self.metrics.refused += error.status_code == 429
+            if error.status_code == 401 and await self._is_invalid_now(call, error, client):
+                self._list.ask_again(poll, present())
             else:
                 self._list.failed(poll, error, present())
         else:
             self._answered = call
             self._list.answered(poll, reply.value, present()._replace(served_at=reply.served_at))
 
-    async def _handle_unauthorized(
-        self, poll: Poll, call: Call[Any], error: SequentumError, client: AsyncSequentumClient
-    ) -> None:
+    async def _is_invalid_now(self, call: Call[Any], error: SequentumError, client: AsyncSequentumClient) -> bool:
+        """Return whether the key of a refused request is not valid any more, after all waits failed or have another."""
         # One at a time: requests that were in flight together are refused together, and handled with the first one.
         async with self._checking_key:
-            if not (self._list.is_idle or client is not self._client or await self._connect()):
-                if await self._key_works(call):
-                    self._list.failed(poll, error, present())
-                    return
-                self._list.fail_all(error)
-            self._list.ask_again(poll, present())
-
-    @property
-    def _client(self) -> AsyncSequentumClient:
-        if self._connection is None:
-            raise RuntimeError("The watcher is not connected.")
-        return self._connection[1]
-
-    async def _connect(self) -> bool:
-        """Read the connection; return whether it has changed."""
-        from airflow_provider_sequentum.api import AsyncSequentumClient
-
-        settings = await self._hook.aget_settings()
-        self._next_check = present().steady + CONNECTION_LIFETIME
-        if self._connection is not None and self._connection[0] == settings:
-            return False
-        # Loading the certificates would block the event loop for too long.
-        client = await asyncio.to_thread(AsyncSequentumClient, settings)
-        if self._connection is not None:
-            others = {task for task in self._in_flight if task is not asyncio.current_task()}
-            self._start(self._close_after(others, self._client))
-        self._open_clients.add(client)
-        self._connection = settings, client
-        self.metrics.refusals = client.refusals
-        return True
-
-    async def _close_after(self, users: set[asyncio.Task[None]], client: AsyncSequentumClient) -> None:
-        """Close an old client when the requests that may still use it are done."""
-        if users:
-            await asyncio.wait(users)
-        await client.close()
-        self._open_clients.discard(client)
-
-    async def _check_connection(self) -> None:
-        try:
-            async with self._checking_key:
-                is_new = await self._connect()
-            if is_new:
-                log.info("The connection %r was changed; using what it says now.", self._hook.sequentum_conn_id)
-        except Exception as error:  # noqa: BLE001 - Airflow looks it up in many ways, and the old key still works
-            log.warning("The connection %r could not be read: %s", self._hook.sequentum_conn_id, error)
+            if self._list.is_idle or client is not self._client or await self._connect():
+                return True
+            if await self._key_works(call):
+                return False
+            self._list.fail_all(error)
+            return True
 
     async def _key_works(self, refused: Call[Any]) -> bool:
         """Return whether the key is valid, and just has no access to a run or to the list of agents (also a 401).
@@ -363,10 +323,29 @@ class RunWatcher:
             return error.status_code != 401
         return True
 
-    def _end(self, task: asyncio.Task[None]) -> None:
-        watchers = _watchers.get(task.get_loop(), {})
-        if watchers.get(self._hook.sequentum_conn_id) is self:
-            del watchers[self._hook.sequentum_conn_id]
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is not None:
-            self._list.fail_all(error)
+    @property
+    def _client(self) -> AsyncSequentumClient:
+        if self._connection is None:
+            raise RuntimeError("The watcher is not connected.")
+        return self._connection[1]
+
+    async def _connect(self) -> bool:
+        """Read the connection; return whether it has changed."""
+        from airflow_provider_sequentum.api import AsyncSequentumClient
+
+        settings = await self._hook.aget_settings()
+        self._next_check = present().steady + CONNECTION_LIFETIME
+        if self._connection is not None and self._connection[0] == settings:
+            return False
+        # Loading the certificates would block the event loop for too long.
+        self._connection = settings, await asyncio.to_thread(AsyncSequentumClient, settings)
+        return True
+
+    async def _check_connection(self) -> None:
+        try:
+            async with self._checking_key:
+                is_new = await self._connect()
+            if is_new:
+                log.info("The connection %r was changed; using what it says now.", self._hook.sequentum_conn_id)
+        except Exception as error:  # noqa: BLE001 - Airflow looks it up in many ways, and the old key still works
+            log.warning("The connection %r could not be read: %s", self._hook.sequentum_conn_id, error)

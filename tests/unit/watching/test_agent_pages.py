@@ -4,7 +4,8 @@ import pytest
 
 from airflow_provider_sequentum.api.agents import Agent
 from airflow_provider_sequentum.api.parsing import Page
-from airflow_provider_sequentum.watching.polls import NO_PAGES, AgentPages, AgentPoll
+from airflow_provider_sequentum.runs.wait import RunPoller, WaitSpec
+from airflow_provider_sequentum.watching.polls import LARGEST_SHARE, AgentPages, AgentPoll, PagePoll, Wait
 
 
 def agent(agent_id: int, status: int | str | None, activity: str | None = None) -> Agent:
@@ -16,27 +17,27 @@ class Looked:
 
     def __init__(self, *agent_ids: int) -> None:
         self.pages = AgentPages()
-        self.agents = {agent_id: AgentPoll(agent_id, None, 0.0) for agent_id in agent_ids}
+        self.agents = {agent_id: AgentPoll(agent_id, 0.0) for agent_id in agent_ids}
         for wanted in self.agents.values():
             self.pages.expect(wanted, 1)
 
     def read(self, *agents: Agent, page: int = 1, total: int | None = None, at: float = 1.0) -> set[int]:
         """Read a page; return of whom it says that the last run has ended, which was not known."""
-        poll = self.pages.pages[page]
+        poll = self.pages.by_number[page]
         poll.asked_at = at
         for wanted in self.agents.values():
-            wanted.hinted_at = None
+            wanted.news_at = None
         self.pages.read(poll, Page(list(agents), total), self.agents)
-        return {wanted.agent_id for wanted in self.agents.values() if wanted.hinted_at is not None}
+        return {wanted.agent_id for wanted in self.agents.values() if wanted.news_at is not None and wanted.shows_end}
 
     def has_news(self, agent_id: int) -> bool:
         """Return whether there is something of which only its list tells more, and forget that."""
         wanted = self.agents[agent_id]
-        has_news, wanted.wants_list = wanted.wants_list, False
+        has_news, wanted.news_at = wanted.news_at is not None, None
         return has_news
 
     def places(self) -> dict[int, int]:
-        return {wanted.agent_id: wanted.page for wanted in self.agents.values()}
+        return {wanted.agent_id: wanted.page.number if wanted.page else 0 for wanted in self.agents.values()}
 
 
 def test_an_agent_whose_last_run_is_over_is_hinted_at_once() -> None:
@@ -102,32 +103,27 @@ def test_the_whole_list_in_one_answer_is_one_page() -> None:
     assert looked.places() == {1: 1, 999: 0}
 
 
-def test_pages_are_worth_it_as_long_as_they_are_far_fewer_than_the_agents() -> None:
-    looked = Looked(*range(1, 9))
-    assert not looked.pages.are_worth_it(4)
-    assert looked.pages.are_worth_it(8)
-    for number, wanted in enumerate(looked.agents.values()):
-        looked.pages.expect(wanted, 1 + number // 2)
-    assert looked.pages.are_worth_it(8)
-    for number, wanted in enumerate(looked.agents.values()):
-        looked.pages.expect(wanted, 1 + number)
-    assert not looked.pages.are_worth_it(8)
-
-
 @pytest.mark.parametrize(
-    ("outcomes", "are_reliable"),
-    [([True] * 20, True), ([False] * 20, False), ([], True), ([True] * 1000 + [False] * 40, False)],
+    ("agents", "runs_each", "share"),
+    [
+        (200, 1, LARGEST_SHARE),
+        (100, 2, LARGEST_SHARE),
+        (8, 2, 2.0),
+        (20, 50, 0.6),
+        (2, 1, 1.4),
+        (1, 1, 1.0),
+        (0, 0, 0.0),
+    ],
 )
-def test_reliability_is_learnt(outcomes: list[bool], are_reliable: bool) -> None:
-    pages = AgentPages()
-    for was_right in outcomes:
-        pages.learn(was_right=was_right)
-    assert pages.are_reliable is are_reliable
-
-
-def test_smaller_pages_are_tried_until_there_are_none() -> None:
-    sizes = [AgentPages().size]
-    while sizes[-1] != NO_PAGES:
-        sizes.append(AgentPages(sizes[-1]).smaller())
-    assert sizes == [100, 50, 20, NO_PAGES]
-    assert not AgentPages(NO_PAGES).are_worth_it(10_000)
+def test_a_page_is_polled_more_often_the_more_it_shows_and_the_less_the_lists_do(
+    agents: int, runs_each: int, share: float
+) -> None:
+    page = PagePoll(1, 100)
+    for agent_id in range(agents):
+        wanted = AgentPoll(agent_id, 0.0)
+        for run_id in range(1, 1 + runs_each):
+            wanted.add(Wait(RunPoller(WaitSpec(agent_id=agent_id, run_id=run_id)), lambda *_: None), 0.0)
+        page.agents.add(wanted)
+    assert page.fair_share() == pytest.approx(share, abs=0.05)
+    page.share = page.fair_share()
+    assert page.is_worth_it is (share > 1)

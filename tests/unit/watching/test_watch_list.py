@@ -20,8 +20,8 @@ from airflow_provider_sequentum.api.parsing import Page
 from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.jobs.port import FAULT_TOLERANCE, NOT_FOUND_TOLERANCE
 from airflow_provider_sequentum.runs.wait import PollOutcome
-from airflow_provider_sequentum.watching.polls import SHORTEST_INTERVAL
-from airflow_provider_sequentum.watching.watch_list import CHECK_INTERVAL, LAST_LOOK
+from airflow_provider_sequentum.watching.polls import CHECK_INTERVAL, SHORTEST_INTERVAL
+from airflow_provider_sequentum.watching.watch_list import LAST_LOOK
 from tests.support.errors import status_of
 from tests.support.service import START
 from tests.unit.watching.watch_world import World
@@ -235,6 +235,30 @@ def test_a_deadline_holds_although_nothing_is_answered() -> None:
     assert len(world.list) == 20
 
 
+def test_one_request_is_the_last_look_of_all_waits_on_an_agent_that_have_one_deadline() -> None:
+    world = World()
+    for agent_id in (1, 2, 3):
+        for _ in range(30):
+            world.wait(world.run(agent_id, 1e6), poll_interval=3600, deadline=START + timedelta(seconds=500))
+    world.live(1000)
+    outcomes = [(at, news) for at, news in world.news if news.result.outcome]
+    assert len(outcomes) == 90
+    assert all(news.wait.poller.run is not None for _, news in outcomes)
+    assert max(at for at, _ in outcomes) <= 505
+    assert sum(at >= 500 for at, _ in world.asked) == 3
+
+
+def test_the_last_look_at_a_run_that_is_missing_in_the_list_is_at_the_run_itself() -> None:
+    world = World()
+    for number in range(30):
+        late = world.run(7, 1e6, listed_from=1e6)
+        world.wait(late, poll_interval=600, deadline=START + timedelta(seconds=500 + 20 * number))
+    world.live(1200)
+    outcomes = [news for _, news in world.news if news.result.outcome]
+    assert len(outcomes) == 30
+    assert all(news.wait.poller.run is not None for news in outcomes)
+
+
 def test_a_trigger_that_comes_back_long_after_its_deadline_still_looks() -> None:
     world = World()
     over, going = world.run(7, 100.0), world.run(8, 1e6)
@@ -339,7 +363,7 @@ def test_a_page_on_which_no_one_was_waited_for_is_read_again_when_somebody_is() 
     assert world.requests["all"] > pages_before + 100
 
 
-def test_pages_that_are_wrong_are_given_up_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_pages_that_show_ends_that_are_none_cost_no_more_than_polling_the_agents_in_turn() -> None:
     """The last run of each agent is shown as ended again and again, and is not."""
     world = World()
     runs = [world.run(agent_id, 5000.0) for agent_id in range(1, 31)]
@@ -353,13 +377,50 @@ def test_pages_that_are_wrong_are_given_up_and_that_is_said_once(caplog: pytest.
     world._page = lying_page  # type: ignore[method-assign]
     for run in runs:
         world.wait(run)
-    with caplog.at_level(logging.INFO, "airflow_provider_sequentum.watching.watch_list"):
-        world.live(6000)
+    world.live(6000)
     assert len(world.ended) == 30
     assert max(world.delays()) <= 31
+
+
+def test_pages_that_do_not_show_ends_are_given_up_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    runs = [world.run(agent_id, 500.0 + 200.0 * agent_id) for agent_id in range(1, 31)]
+    stale = world._page(1, 100)
+    world._page = lambda page, size: stale  # type: ignore[method-assign]
+    for run in runs:
+        world.wait(run)
+    with caplog.at_level(logging.INFO, "airflow_provider_sequentum.watching.watch_list"):
+        world.live(8000)
+    assert len(world.ended) == 30
+    assert max(world.delays()) <= CHECK_INTERVAL + 31
+    assert sum(delay > 31 for delay in world.delays()) <= 12
     assert [record.message for record in caplog.records if "list of agents" in record.message] == [
-        "Working without the list of agents: what it says of their last runs is often wrong."
+        "Working without the list of agents: it often does not show that their last runs have ended."
     ]
+
+
+def test_smaller_pages_are_requested_until_the_service_does_not_refuse_them(caplog: pytest.LogCaptureFixture) -> None:
+    def fault(call: Call[Any]) -> SequentumError | None:
+        too_many = call.path == "/agent/all" and int(call.query["recordsPerPage"]) > 20
+        return HttpStatusError("Too many.", status_code=400) if too_many else None
+
+    world = World(fault=fault)
+    for agent_id in range(1, 31):
+        world.wait(world.run(agent_id, 500.0))
+    with caplog.at_level(logging.INFO, "airflow_provider_sequentum.watching.watch_list"):
+        world.live(600)
+    assert len(world.ended) == 30
+    assert world.requests["all"] > 100
+    assert [record.message.partition(";")[2][:14] for record in caplog.records] == [" asking for 50", " asking for 20"]
+
+
+def test_agents_whose_page_cannot_be_read_any_more_are_polled() -> None:
+    world = World(fault=lambda call: server_error(call) if call.path == "/agent/all" and world.now > 100 else None)
+    for agent_id in range(1, 31):
+        world.wait(world.run(agent_id, 300.0))
+    world.live(400)
+    assert len(world.ended) == 30
+    assert max(world.delays()) <= 35
 
 
 # Listeners
@@ -422,7 +483,7 @@ def test_without_pages_an_agent_is_looked_at_as_often_as_its_listener_wants(hint
         world.run(agent_id, 100.0 * agent_id)
     world.live(1300)
     assert all(len(ear.heard) == 1 for ear in ears)
-    assert all(10 <= ear.looks <= 13 for ear in ears)
+    assert all(10 <= len(ear.looks) <= 13 for ear in ears)
 
 
 def test_listeners_take_a_fifth_of_the_polls_from_waits_at_most() -> None:
@@ -431,7 +492,7 @@ def test_listeners_take_a_fifth_of_the_polls_from_waits_at_most() -> None:
         world.wait(world.run(1000 + number % 20, 1e5))
     ears = [world.listen(agent_id) for agent_id in range(1, 301)]
     world.live(120)
-    assert 0.15 <= sum(ear.looks for ear in ears) / len(world.asked) <= 0.25
+    assert 0.15 <= sum(len(ear.looks) for ear in ears) / len(world.asked) <= 0.25
 
 
 def test_an_agent_that_is_waited_for_and_listened_to_is_polled_for_both() -> None:
@@ -460,8 +521,8 @@ def test_a_listener_that_leaves_is_forgotten() -> None:
     ears = [world.listen(1 + number % 20, 5.0) for number in range(40)]
     world.live(60)
     for ear in ears:
-        world.list.drop(ear)
-        world.list.drop(ear)
+        world.list.remove(ear)
+        world.list.remove(ear)
     assert (world.list.agent_count, world.list.is_idle) == (0, True)
 
 
@@ -577,7 +638,7 @@ def test_who_leaves_is_forgotten() -> None:
     assert world.list.agent_count == 0
     assert world.list.due(world.moment.steady + 1e6) == math.inf
     assert world.list.next_fixed_look() == math.inf
-    assert not any(page.agents for page in world.list._pages.pages.values())
+    assert not any(page.agents for page in world.list._pages.by_number.values())
 
 
 def test_an_answer_for_somebody_who_left_is_dropped() -> None:

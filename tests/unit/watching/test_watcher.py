@@ -77,7 +77,6 @@ class Client:
     def __init__(self, service: Service, settings: ClientSettings) -> None:
         self.service, self.settings = service, settings
         self.is_open = self.is_closed = False
-        self.refusals = 0
         self.next_turn = 0.0
         service.clients.append(self)
 
@@ -444,20 +443,20 @@ async def test_who_ends_says_that_no_one_waits_and_leaves_nothing_untold(
     assert sum(value for name, value in metrics if name == "requests") == service.requests.total()
 
 
-async def test_another_key_has_refusals_of_its_own(
+async def test_polls_that_were_refused_with_429_are_counted_once(
     service: Service, metrics: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_watcher, "CONNECTION_LIFETIME", 0.02)
+    monkeypatch.setattr(run_watcher, "LINE_INTERVAL", 0.02)
+    service.refuse = lambda client, call: HttpStatusError("Busy.", status_code=429)
     [waiting] = waits()
-    await settle(0.01)
-    service.clients[0].refusals = 5
-    service.settings = CHANGED
-    await settle(0.05)
-    service.clients[1].refusals += 2
+    await settle(0.1)
+    refused = service.requests.total()
+    service.refuse = lambda client, call: None
+    await settle(0.1)
     service.over.add(1)
     await waiting
     await settle(0.02)
-    assert [value for name, value in metrics if name == "rate_limited" and value] == [2]
+    assert sum(value for name, value in metrics if name == "rate_limited") == refused > 0
 
 
 async def test_the_client_of_an_old_key_is_closed_when_no_one_uses_it(

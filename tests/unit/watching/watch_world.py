@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from airflow_provider_sequentum.api.run_status import RunStatus
 from airflow_provider_sequentum.api.runs import Run
 from airflow_provider_sequentum.runs.phases import phase_of
 from airflow_provider_sequentum.runs.wait import PollOutcome, PollResult, RunPoller, WaitSpec
-from airflow_provider_sequentum.watching.polls import Listener, Poll, Wait
+from airflow_provider_sequentum.watching.polls import Listener, Listing, Poll, Wait
 from airflow_provider_sequentum.watching.watch_list import Moment, WatchList
 from tests.support.service import START
 
@@ -58,22 +58,20 @@ class Ear(Listener):
     """A listener that notes when it heard of which ends."""
 
     def __init__(self, agent_id: int, interval: float, world: World) -> None:
-        super().__init__(agent_id, interval)
+        super().__init__(agent_id, interval, self.hear)
         self.world = world
         self.heard: dict[int, float] = {}
-        self.looks = 0
+        self.looks: list[Listing] = []
         self.errors: list[BaseException] = []
 
-    def notify(self, listed: Sequence[Run], size: int) -> bool:
-        self.looks += 1
-        for run in listed:
+    def hear(self, news: Listing | BaseException) -> None:
+        if isinstance(news, BaseException):
+            self.errors.append(news)
+            return
+        self.looks.append(news)
+        for run in news.runs:
             if phase_of(run).is_over:
                 self.heard.setdefault(run.id, self.world.now)
-        return super().notify(listed, size)
-
-    def fail(self, error: BaseException) -> None:
-        self.errors.append(error)
-        self.world.list.drop(self)
 
 
 @dataclass
@@ -130,7 +128,7 @@ class World:
 
     def listen(self, agent_id: int, interval: float = 60.0) -> Ear:
         ear = Ear(agent_id, interval, self)
-        self.list.listen(ear, self.moment.steady)
+        self.list.add(ear, self.moment)
         return ear
 
     def live(self, seconds: float) -> None:
