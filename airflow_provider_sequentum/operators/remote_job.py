@@ -195,18 +195,26 @@ class RemoteJobOperator(BaseOperator, Generic[A]):
     def _end_elsewhere(self, previous: A) -> None:
         """Stop the job of an earlier attempt with another connection: that of this attempt may not know the job.
 
-        :raises SequentumUnavailable: it could not be confirmed that the job has ended.
+        A cleared task continues even if that connection is gone: its job may have ended long ago.
+
+        :raises SequentumUnavailable: it could not be confirmed that the job has ended, and the task was not cleared.
         """
         conn_id = previous.config.sequentum_conn_id
         self.log.warning("An earlier attempt used the connection %r. Stopping its job.", conn_id)
         previous.port.deadline = None
-        fate = previous.stop()
-        if previous.stop_failed:
+        try:
+            fate = previous.stop()
+        except SequentumException as error:
+            previous.stop_failed, fate = True, f"{doubt_about(previous.name)} ({error})"
+        if not previous.stop_failed:
+            self.log.info("%s", fate)
+        elif previous.known_record.was_cleared(previous.task.max_tries):
+            self.log.warning("%s The task was cleared since, so it starts anew with its connection of today.", fate)
+        else:
             raise SequentumUnavailable(
                 f"{fate} It was started with the connection {conn_id!r}, which the task no longer has. Nothing was "
-                "started."
+                "started. Clear the task to start anew regardless."
             )
-        self.log.info("%s", fate)
         previous.port.save(None)
         previous.is_let_go = True
 

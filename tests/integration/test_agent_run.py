@@ -504,16 +504,43 @@ def test_nothing_is_started_with_another_connection_beside_a_run_that_may_go_on(
 ) -> None:
     monkeypatch.setattr("airflow_provider_sequentum.runs.stop.GRACE_AFTER_KILL", timedelta(seconds=0.5))
     sandbox.plan_runs(agent.id, [RunPlan(outcome="Running")])
+    task.ti.max_tries = 2
     carry_out(lambda: operator(agent.id, wait_for_completion=False), task)
-    task.next_attempt()
-    task.ti.max_tries = 1 if is_last else 2
+    for _ in range(2 if is_last else 1):
+        task.next_attempt()
     sandbox.faults.add(Fault(route="POST *", status=403, times=None))
     with pytest.raises(SequentumUnavailable, match=r"'sequentum_default'.* Nothing was started") as caught:
         carry_out(lambda: operator(agent.id, sequentum_conn_id="other", stop_grace=0), task)
     assert other_account.ledger.starts() == []
     assert ("may be running and costing credits" if is_last else "The next attempt joins it") in str(caught.value)
     sandbox.faults.clear()
-    task.ti.max_tries = 2
     task.next_attempt()
     carry_out(lambda: operator(agent.id, sequentum_conn_id="other"), task)
     assert (sandbox.ledger.going, len(other_account.ledger.starts())) == ([], 1)
+
+
+@pytest.mark.parametrize("is_cleared", [False, True])
+def test_a_cleared_task_starts_with_another_connection_even_if_the_earlier_one_is_gone(
+    sandbox: Sandbox,
+    agent: Agent,
+    task: FakeTask,
+    other_account: Sandbox,
+    is_cleared: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Otherwise a task could not be run again after its connection was renamed."""
+    monkeypatch.setattr("airflow_provider_sequentum.hooks.connection.LOOKUP_PAUSES", ())
+    task.ti.max_tries = task.retries = 2
+    carry_out(lambda: operator(agent.id), task)
+    monkeypatch.delenv("AIRFLOW_CONN_SEQUENTUM_DEFAULT")
+    if is_cleared:
+        task.clear()
+        carry_out(lambda: operator(agent.id, sequentum_conn_id="other"), task)
+        assert "may be running" in capsys.readouterr().out + caplog.text
+    else:
+        task.next_attempt()
+        with pytest.raises(SequentumUnavailable, match="Clear the task to start anew regardless"):
+            carry_out(lambda: operator(agent.id, sequentum_conn_id="other"), task)
+    assert len(other_account.ledger.starts()) == int(is_cleared)
