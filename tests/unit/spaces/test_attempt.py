@@ -751,7 +751,7 @@ def test_a_task_that_only_starts_leaves_nothing_going_when_it_fails(
         assert f"{3 if lost else 2} runs have ended" in str(caught.value)
         return
     assert going == ([7, 8, 9] if lost else [7, 9])
-    assert f"The next attempt {'looks for' if lost else 'joins'} it" in str(caught.value)
+    assert f"The next attempt {'searches for' if lost else 'joins'} it" in str(caught.value)
     service.refuses_to_start = {}
     task.next_attempt()
     assert len(run_through(worker, task, wait_for_completion=False)) == 3
